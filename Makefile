@@ -1,0 +1,58 @@
+# Everything runs from a fresh clone: each target first makes .venv if it is not there. `make help` lists the targets.
+# Relative paths only: the folder of the clone may have any name.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo app test check bench clean chromium
+
+PYTHON ?= python3
+TORCH  ?= torch==2.15.0 torchvision==0.29.2
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+READY  := .venv/.ready
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: $(READY) ## draw the demo set with planted faults, audit it, load it into FiftyOne
+	@$(BIN)/audit-plugin demo --out demo
+
+app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
+	@$(BIN)/audit-plugin demo --out demo --app
+
+test: $(READY) chromium ## all tests, those with a database and a browser included
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY) ## measure detection on the benchmark sets
+	@$(BIN)/python -m benchmarks.detection
+
+clean: ## remove what the other targets made (.venv, a long download, stays: rm -rf .venv)
+	@rm -rf demo artifacts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	  "$(PYTHON) is older than Python 3.11, which the pinned set-up needs: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "[1/4] virtual environment in .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo \
+	  "no virtual environment could be made: install Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PIP) --upgrade pip
+	@echo "[2/4] $(TORCH) (up to 3 GB, some minutes)"
+	@$(PIP) $(TORCH)
+	@echo "[3/4] audit-plugin and what it needs (about 1 GB)"
+	@$(PIP) -c constraints.txt -e '.[cpu,offline,demo,dev]'
+	@echo "[4/4] check, and a database for FiftyOne if none came along"
+	@$(BIN)/audit-plugin doctor --fix
+	@touch $@
+
+# The browser test needs a Chromium; it skips itself without one.
+chromium:
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "installing Chromium for the browser test"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "no Chromium found, so the browser test is skipped: install the package chromium to run it"; fi

@@ -1,0 +1,186 @@
+"""Encoders from open_clip: any model, with cached weights, a download that was asked for, or a checkpoint file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arrays import AuditError, Floats
+from .encoding import Encoder, Identity, split_text
+from .modalities import file_digest
+
+DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
+_MULTILINGUAL = ("xlm", "nllb", "siglip2", "i18n", "multilingual", "worldwide")
+
+
+def resolve(name: str) -> str:
+    """The encoder that `name` stands for: `auto` becomes open_clip's default where cached, else `offline`."""
+    if name != "auto":
+        return name
+    return "open_clip:" + ":".join(DEFAULT_CLIP) if cached_weights(*DEFAULT_CLIP) else "offline"
+
+
+def cached_weights(model: str, tag: str) -> str | None:
+    """Path of open_clip weights that are already on this machine, else None; asks no network."""
+    import open_clip
+
+    config = open_clip.get_pretrained_cfg(model, tag)
+    if not config:
+        return None
+    if config.get("hf_hub"):
+        from huggingface_hub import try_to_load_from_cache
+
+        repo, filename = os.path.split(config["hf_hub"])
+        names = [filename] if filename else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        hits = [try_to_load_from_cache(repo, name) for name in names]
+        return next((hit for hit in hits if isinstance(hit, str)), None)
+    path = Path("~/.cache/clip").expanduser() / os.path.basename(config.get("url", "") or "-")
+    return str(path) if path.is_file() else None
+
+
+def _reachable(config: dict[str, Any]) -> bool:
+    from urllib.parse import urlparse
+
+    from huggingface_hub import constants
+
+    host = urlparse(constants.ENDPOINT if config.get("hf_hub") else config["url"]).hostname
+    if constants.HF_HUB_OFFLINE and config.get("hf_hub"):
+        return False
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's weights: `path` is a file, or "" where `tag` has to be downloaded first."""
+
+    model: str
+    tag: str
+    path: str
+
+    def identity(self, modality: str) -> Identity:
+        """The key holds the weights' own bytes, so that a checkpoint overwritten in place is another encoder."""
+        space = f"open_clip:{self.model}:{file_digest(self.path)[:16]}"
+        english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
+        return Identity(f"{space}:{modality}", space, english)
+
+
+def locate(name: str) -> Located:
+    """Where the weights of `open_clip:MODEL[:TAG or path]` are. Asks no network.
+
+    Raises:
+        AuditError: unknown family, model or tag.
+    """
+    import open_clip
+
+    family, _, rest = name.partition(":")
+    if family != "open_clip" or not rest:
+        raise AuditError(
+            f"encoder {name!r} is not known; use auto, offline, or open_clip:MODEL[:WEIGHTS], "
+            f"for example open_clip:{':'.join(DEFAULT_CLIP)}"
+        )
+    model, _, tag = rest.partition(":")
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), 3, 0.3) or [DEFAULT_CLIP[0]]
+        raise AuditError(f"open_clip knows no model {model!r}; did you mean {', '.join(near)}?")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    tag = tag or (DEFAULT_CLIP[1] if DEFAULT_CLIP[1] in tags else next(iter(tags), ""))
+    if os.path.isfile(os.path.expanduser(tag)):
+        return Located(model, tag, os.path.expanduser(tag))
+    if tag not in tags:
+        raise AuditError(
+            f"{tag!r} is neither a checkpoint file nor weights that open_clip knows for {model} "
+            f"({', '.join(tags[:8]) or 'none'})"
+        )
+    return Located(model, tag, cached_weights(model, tag) or "")
+
+
+def identify(name: str, modalities: tuple[str, ...]) -> dict[str, Identity]:
+    """Identities per modality, or nothing where the weights are not on this machine yet."""
+    found = locate(name)
+    return {m: found.identity(m) for m in modalities} if found.path else {}
+
+
+def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[str, Encoder]:
+    """Image and text encoders of one open_clip model; downloads its weights if they are named but not cached."""
+    import open_clip
+
+    if unsupported := [m for m in modalities if m not in ("image", "text")]:
+        raise AuditError(f"open_clip encodes image and text, not {', '.join(unsupported)}; use --encoder offline")
+    found = locate(name)
+    if not found.path and not _reachable(open_clip.get_pretrained_cfg(found.model, found.tag)):
+        raise AuditError(
+            f"the weights {found.tag!r} of {found.model} are not cached and their server is out of reach; "
+            "connect to a network, name a local checkpoint, or use --encoder offline"
+        )
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            found.model,
+            pretrained=found.path or found.tag,
+            device=device,
+            weights_only=True,
+            **_preprocessing(found.model, found.tag),
+        )
+        tokenizer = open_clip.get_tokenizer(found.model)
+    except Exception as error:  # a foreign checkpoint fails in many ways; the user needs one sentence
+        what = str(error).splitlines()[0][:120] if str(error) else ""
+        raise AuditError(
+            f"{found.path or found.tag!r} cannot be loaded as {found.model} ({type(error).__name__}: {what}); "
+            "name a checkpoint of this model, or another model"
+        ) from error
+    who = found if found.path else locate(name)
+    model.eval()
+    encoders = {
+        "image": _clip_image(who.identity("image"), model, transform, device),
+        "text": _clip_text(who.identity("text"), model, tokenizer, device),
+    }
+    return {m: encoders[m] for m in modalities}
+
+
+def _preprocessing(name: str, tag: str) -> dict[str, Any]:
+    """Mean and deviation that belong to a tag: lost when its cached file is loaded by path."""
+    import open_clip
+
+    config = open_clip.get_pretrained_cfg(name, tag) or {}
+    names = {
+        "mean": "image_mean",
+        "std": "image_std",
+        "interpolation": "image_interpolation",
+        "resize_mode": "image_resize_mode",
+    }
+    return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs)}
+
+
+def _clip_image(identity: Identity, model: Any, transform: Any, device: torch.device) -> Encoder:
+    def prepare(image: Any) -> list[np.ndarray]:
+        return [transform(image).numpy()]
+
+    def encode(batch: np.ndarray) -> Floats:
+        with torch.inference_mode():
+            return model.encode_image(torch.from_numpy(batch).to(device)).float().cpu().numpy()
+
+    return Encoder(identity, 32, prepare, encode)
+
+
+def _clip_text(identity: Identity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
+    inner = getattr(tokenizer, "tokenizer", tokenizer)  # Hugging Face tokenizers sit one level down
+
+    def prepare(text: str) -> list[np.ndarray]:
+        parts = split_text(text, lambda part: len(inner.encode(part)) <= tokenizer.context_length - 2)
+        return [row.numpy() for row in tokenizer(parts)]
+
+    def encode(batch: np.ndarray) -> Floats:
+        with torch.inference_mode():
+            return model.encode_text(torch.from_numpy(batch).to(device)).float().cpu().numpy()
+
+    return Encoder(identity, 32, prepare, encode)

@@ -1,0 +1,220 @@
+"""Media to features: reads, encodes once per distinct content, caches, and records what cannot be used."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from .arrays import Features, Floats, Samples
+from .encoders import Encoder
+from .modalities import MODALITIES, MediaError
+from .store import SHARD, FeatureCache
+
+Progress = Callable[[str, int, int], None]
+WINDOW = 256
+
+
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the rows hold, by content.
+
+    Attributes:
+        digests: modality -> content digest per row, "" where it cannot be used.
+        failures: row -> reasons, joined.
+    """
+
+    digests: Mapping[str, tuple[str, ...]]
+    failures: Mapping[int, str]
+
+
+def workers() -> int:
+    """Threads for reading and decoding."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def digest_contents(samples: Samples, progress: Progress) -> Contents:
+    """Content digests of all rows; a medium that cannot be read becomes a failure of its row."""
+    digests: dict[str, tuple[str, ...]] = {}
+    failures: dict[int, list[str]] = defaultdict(list, {row: [why] for row, why in samples.problems.items()})
+    total, done = len(samples) * len(samples.media), 0
+    with ThreadPoolExecutor(workers()) as pool:
+        for modality, values in samples.media.items():
+            column = []
+            for row, (digest, reason) in enumerate(pool.map(lambda v, m=modality: _digest(m, v), values)):
+                column.append(digest)
+                if reason and row not in samples.problems:
+                    failures[row].append(f"{modality}: {reason}")
+                done += 1
+                if done % WINDOW == 0 or done == total:
+                    progress("read", done, total)
+            digests[modality] = tuple(column)
+    return Contents(digests, {row: "; ".join(reasons) for row, reasons in failures.items()})
+
+
+def _digest(modality: str, value: str | None) -> tuple[str, str]:
+    if value is None:
+        return "", "no value"
+    try:
+        return MODALITIES[modality].digest(value), ""
+    except MediaError as error:
+        return "", str(error)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of all rows with what became of them.
+
+    Attributes:
+        features: rows in the order of the samples.
+        failures: row -> reasons, those of `Contents` included.
+        split_texts: texts that did not fit the encoder whole and were encoded in parts.
+        encoded: modality -> contents encoded now (not found in the cache).
+    """
+
+    features: Features
+    failures: Mapping[int, str]
+    split_texts: int
+    encoded: Mapping[str, int]
+
+
+def embed(
+    samples: Samples,
+    contents: Contents,
+    keys: Mapping[str, str],
+    load: Callable[[], Mapping[str, Encoder]],
+    progress: Progress,
+) -> Embedded:
+    """Features `[n, d_a]` per modality for all rows, from the cache where known.
+
+    Args:
+        samples: rows.
+        contents: their digests.
+        keys: encoder keys per modality, which name the caches.
+        load: gives the encoders; called only if something has to be encoded.
+        progress: told of the stages "encode MODALITY".
+    """
+    failures = dict(contents.failures)
+    vectors, present, encoded, split = {}, [], {}, 0
+    for modality, values in samples.media.items():
+        digests = contents.digests[modality]
+        first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
+        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], load, progress)
+        for row, digest in enumerate(digests):
+            if digest in reasons:
+                failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
+        vectors[modality] = _unit_rows([found.get(d) for d in digests])
+        present.append([d in found for d in digests])
+        encoded[modality], split = fresh, split + parts
+    features = Features(vectors, np.array(present, dtype=bool).T.reshape(len(samples), len(vectors)))
+    return Embedded(features, failures, split, encoded)
+
+
+def _unit_rows(rows: Sequence[Floats | None]) -> Floats:
+    dim = next((len(r) for r in rows if r is not None), 1)
+    out = np.zeros((len(rows), dim), dtype=np.float32)
+    for i, row in enumerate(rows):
+        if row is not None:
+            out[i] = row / max(float(np.linalg.norm(row)), 1e-12)
+    return out
+
+
+def _embed_contents(
+    modality: str,
+    values: Mapping[str, str | None],
+    key: str,
+    load: Callable[[], Mapping[str, Encoder]],
+    progress: Progress,
+) -> tuple[dict[str, Floats], dict[str, str], int, int]:
+    """(features by digest, reasons by digest, contents encoded now, contents encoded in parts)."""
+    cache = FeatureCache(key)
+    found = cache.load(list(values))
+    todo = sorted(set(values) - set(found))
+    reasons: dict[str, str] = {}
+    pending: dict[str, Floats] = {}
+    split = 0
+    stage = f"encode {modality}"
+    progress(stage, len(found), len(values))
+    items = _encode_all(modality, {d: values[d] for d in todo}, load()[modality]) if todo else iter(())
+    for done, (digest, feature, parts) in enumerate(items, 1):
+        if isinstance(feature, str):
+            reasons[digest] = feature
+        else:
+            found[digest] = pending[digest] = feature
+            split += parts > 1
+        if len(pending) >= SHARD:
+            cache.append(pending)
+            pending = {}
+        progress(stage, len(values) - len(todo) + done, len(values))
+    cache.append(pending)
+    return found, reasons, len(todo), split
+
+
+def _encode_all(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder
+) -> Iterator[tuple[str, Floats | str, int]]:
+    """(digest, feature or reason, number of pieces) for each content, as they are finished."""
+    waiting: dict[tuple[int, ...], list[tuple[str, int, np.ndarray]]] = defaultdict(list)
+    open_pieces: dict[str, dict[int, Floats]] = {}
+    wanted: dict[str, int] = {}
+
+    def flush(pieces: list[tuple[str, int, np.ndarray]]) -> Iterator[tuple[str, Floats | str, int]]:
+        vectors = _encode_batch([piece for *_, piece in pieces], encoder)
+        for (digest, number, _), vector in zip(pieces, vectors, strict=True):
+            found = open_pieces[digest]
+            found[number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            if len(found) == wanted[digest]:
+                # in the text's own order: which batch was full first must not change a bit of the mean
+                yield digest, *_finish([found[i] for i in range(len(found))])
+                del open_pieces[digest]
+
+    for digest, pieces in _prepare_all(modality, values, encoder):
+        if isinstance(pieces, str):
+            yield digest, pieces, 0
+            continue
+        open_pieces[digest], wanted[digest] = {}, len(pieces)
+        for number, piece in enumerate(pieces):
+            queue = waiting[piece.shape]
+            queue.append((digest, number, piece))
+            if len(queue) == encoder.batch:
+                yield from flush(waiting.pop(piece.shape))
+    for queue in waiting.values():
+        yield from flush(queue)
+
+
+def _finish(vectors: list[Floats]) -> tuple[Floats | str, int]:
+    mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float32))
+    return (mean, len(vectors)) if np.isfinite(mean).all() else ("encoder gave no finite numbers", 0)
+
+
+def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
+    """Always a full batch (the rest zeros): kernels differ by shape, and a feature must not depend on its batch."""
+    batch = np.zeros((encoder.batch, *pieces[0].shape), dtype=pieces[0].dtype)
+    batch[: len(pieces)] = pieces
+    return encoder.encode(batch)[: len(pieces)]
+
+
+def _prepare_all(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder
+) -> Iterator[tuple[str, list[np.ndarray] | str]]:
+    read = MODALITIES[modality].read
+
+    def prepare(value: str) -> list[np.ndarray] | str:
+        try:
+            return encoder.prepare(read(value))
+        except MediaError as error:
+            return str(error)
+
+    items = iter(values.items())
+    with ThreadPoolExecutor(workers()) as pool:
+        while window := list(islice(items, WINDOW)):
+            yield from zip((d for d, _ in window), pool.map(prepare, [v or "" for _, v in window]), strict=True)

@@ -1,0 +1,171 @@
+"""Features to evidence: views, neighbours, groups, trained trials. All in canonical order, all resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .arrays import Features, Floats, Ints, Neighbors, Trials, modality_pairs
+from .held_out import Negatives, zero_shot
+from .neighbors import join_groups, near_duplicate_groups, search
+from .plants import draw_plants
+from .projection import principal
+from .scores import Evidence
+from .trials import Job, run_trials
+
+WHITENING = 0.65
+LARGEST_GROUP = 0.01
+MIN_ROWS = 32
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Evidence and what comes with it: plants (kind -> rows `[q, 2]`), their contrast per pair, notes for people."""
+
+    evidence: Evidence
+    plants: Mapping[str, Ints]
+    plant_contrast: Mapping[str, Floats]
+    notes: tuple[str, ...]
+
+
+def gather(
+    features: Features,
+    contents: Mapping[str, Ints],
+    user_groups: Ints | None,
+    space: Mapping[str, str],
+    words: Mapping[str, Ints],
+    job: Job,
+) -> Gathered:
+    """All evidence on n complete samples in canonical order.
+
+    Args:
+        features: of the samples.
+        contents: modality -> content number `[n]`.
+        user_groups: the user's leave-together groups `[n]`, or None.
+        space: modality -> the space of its encoder.
+        words: modality that is text -> number of words `[n]`.
+        job: settings and folder; told of stages "neighbours" and "train".
+    """
+    notes: list[str] = []
+    texts = tuple(words)
+    views = {name: principal(v, WHITENING) for name, v in features.vectors.items()}
+    near, cosines = _neighbors(features.vectors, views, contents, job)
+    groups, together = _groups(features.vectors, near, cosines, contents, user_groups, texts, notes)
+    content_table = np.stack([contents[m] for m in views], axis=1)
+    first = next(iter(views))
+    plants = draw_plants(near[first].indices, together, content_table, job.config.seed)
+    trials: Trials | None = None
+    plant_contrast: dict[str, Floats] = {}
+    if len(together) < MIN_ROWS or together.max() < MIN_ROWS // 2:
+        notes.append(
+            f"{len(together)} usable samples in {int(together.max(initial=-1)) + 1} groups are too few to "
+            f"train on (at least {MIN_ROWS} needed): misalignment and memorization are not scored"
+        )
+    else:
+        hard = np.concatenate([near[m].indices for m in views], axis=1)
+        repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
+        negatives = Negatives(
+            torch.from_numpy(repeats).to(job.device), torch.from_numpy(hard).to(job.device), job.config.seed
+        )
+        frozen, planted = _zero_shot(features, space, negatives, plants, job.device)
+        trials, plant_contrast = run_trials(features, texts, repeats, negatives, plants, job)
+        trials = replace(trials, held_out={**trials.held_out, "zero_shot": frozen})
+        plant_contrast = {**plant_contrast, **planted}
+    evidence = Evidence(features.vectors, views, near, cosines, contents, groups, together, trials, space, words)
+    return Gathered(evidence, plants, plant_contrast, tuple(notes))
+
+
+def _neighbors(
+    vectors: Mapping[str, Floats], views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job
+) -> tuple[dict[str, Neighbors], dict[str, Floats]]:
+    """Neighbours over distinct contents per modality and in the joint space, with their plain cosines `[n, k]`."""
+    joint = np.concatenate(list(views.values()), axis=1) / np.float32(np.sqrt(len(views)))
+    spaces = {**views, JOINT: joint}
+    every = np.unique(np.stack([contents[m] for m in views], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    out: dict[str, Neighbors] = {}
+    cosines: dict[str, Floats] = {}
+    for done, (name, view) in enumerate(spaces.items()):
+        job.progress("neighbours", done, len(spaces))
+        content = contents.get(name, every)
+
+        def make(view: Floats = view, content: Ints = content) -> dict[str, np.ndarray]:
+            _, first, number = np.unique(content, return_index=True, return_inverse=True)
+            found = search(view[first], job.config.neighbors)
+            rows = np.where(found.indices >= 0, first[np.maximum(found.indices, 0)], -1)
+            return {"indices": rows[number], "similarities": found.similarities[number]}
+
+        arrays = job.run.once(f"neighbours_{name}", make)
+        out[name] = Neighbors(arrays["indices"], arrays["similarities"])
+        cosines[name] = (
+            _cosines(vectors, out[name].indices)
+            if name == JOINT
+            else _cosines({name: vectors[name]}, out[name].indices)
+        )
+    job.progress("neighbours", len(spaces), len(spaces))
+    return out, cosines
+
+
+def _cosines(vectors: Mapping[str, Floats], indices: Ints) -> Floats:
+    """`[n, k]`: mean cosine of the plain features to the neighbours; NaN where there is none."""
+    out = np.full(indices.shape, np.nan, dtype=np.float32)
+    for start in range(0, len(indices), 1024):
+        rows = indices[start : start + 1024]
+        near = [np.einsum("nd,nkd->nk", v[start : start + 1024], v[np.maximum(rows, 0)]) for v in vectors.values()]
+        out[start : start + 1024] = np.where(rows >= 0, np.mean(near, axis=0), np.nan)
+    return out
+
+
+def _groups(
+    vectors: Mapping[str, Floats],
+    near: Mapping[str, Neighbors],
+    cosines: Mapping[str, Floats],
+    contents: Mapping[str, Ints],
+    user_groups: Ints | None,
+    texts: tuple[str, ...],
+    notes: list[str],
+) -> tuple[dict[str, Ints], Ints]:
+    """(near-duplicate groups per modality that is not text, leave-together groups)."""
+    n = len(next(iter(vectors.values())))
+    largest = max(10, int(LARGEST_GROUP * n))
+    together = np.arange(n) if user_groups is None else user_groups
+    groups = {}
+    for name in vectors:
+        if name in texts:
+            continue
+        found = Neighbors(near[name].indices, cosines[name])
+        groups[name], split = near_duplicate_groups(vectors[name], found, contents[name], largest)
+        if split:
+            notes.append(f"{split} groups of near-duplicate {name}s were larger than {largest} and were split")
+        together = join_groups(together, groups[name])
+    sizes = np.bincount(together)
+    if len(sizes) and (too_large := int((sizes > largest).sum())):
+        notes.append(f"{too_large} groups that leave together hold more than {largest} samples and were split")
+        part = np.zeros(n, dtype=np.int64)
+        for group in np.flatnonzero(sizes > largest):
+            rows = np.flatnonzero(together == group)
+            part[rows] = np.arange(len(rows)) // largest
+        together = np.unique(np.stack([together, part], 1), axis=0, return_inverse=True)[1].reshape(-1)
+    return groups, together
+
+
+def _zero_shot(
+    features: Features, space: Mapping[str, str], negatives: Negatives, plants: Mapping[str, Ints], device: str
+) -> tuple[Floats, dict[str, Floats]]:
+    """(contrast `[p, n]`, "zero_shot:KIND" -> `[p, q]`) of frozen encoders; NaN for pairs that share no space."""
+    names = features.modalities
+    pairs = modality_pairs(names)
+    own = np.full((len(pairs), len(features.present)), np.nan, dtype=np.float32)
+    planted = {
+        f"zero_shot:{kind}": np.full((len(pairs), len(rows)), np.nan, np.float32) for kind, rows in plants.items()
+    }
+    for p, (a, b) in enumerate(pairs):
+        if not space[names[a]] or space[names[a]] != space[names[b]]:
+            continue
+        left, right = (torch.from_numpy(features.vectors[names[side]]).to(device) for side in (a, b))
+        for kind, rows in plants.items():
+            own[p], planted[f"zero_shot:{kind}"][p] = zero_shot(left, right, negatives, rows)
+    return own, planted

@@ -1,0 +1,132 @@
+"""An audit as a FiftyOne custom run: listed, loaded and deleted like any other, with all that it wrote.
+
+FiftyOne stores the dotted paths of these classes, so neither they nor this module may be moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.runs as fors
+from fiftyone.core.collections import SampleCollection
+from mongoengine.errors import MongoEngineException
+from pymongo.errors import PyMongoError
+
+from audit_plugin.arrays import AuditError
+
+TAG_BATCH = 10_000
+
+
+class AuditRunConfig(fors.RunConfig):
+    """What an audit was asked to do and what it owns in the dataset.
+
+    Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
+    saved_view, sidebar (whether the sidebar group was made by the run).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"method": "audit", **kwargs})
+
+
+class AuditRun(fors.Run):
+    """Knows how to take away what an audit wrote; called by `dataset.delete_run` too."""
+
+    def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
+        """The fields that the run wrote."""
+        return list(self.config.fields)
+
+    def cleanup(self, samples: SampleCollection, key: str) -> None:
+        """Remove all that the run wrote; FiftyOne forgets the run itself."""
+        clear(samples._root_dataset, key, self.config)
+
+
+class AuditRunResults(fors.RunResults):
+    """`tagged`: tag -> ids of the samples that the run tagged; `summary`: counts, timings, versions; `run_dir`."""
+
+    def get_meta(self) -> dict[str, Any]:
+        """Counts, readable without loading the lists of ids."""
+        return {"tagged": {tag: len(ids) for tag, ids in self.tagged.items()}}
+
+
+def list_audits(samples: SampleCollection) -> list[str]:
+    """Keys of the audits of a dataset, finished or not, sorted."""
+    return list(samples._root_dataset.list_runs(type=AuditRun))
+
+
+def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
+    """What is recorded of an audit: settings, status, fields, tags, run_dir.
+
+    Raises:
+        AuditError: the dataset has no audit of that key.
+    """
+    audits = list_audits(samples)
+    if run not in audits:
+        have = f"its audits are {', '.join(audits)}" if audits else "it has none"
+        raise AuditError(f"dataset {samples._root_dataset.name!r} has no audit {run!r}; {have}")
+    return samples._root_dataset.get_run_info(run).config
+
+
+def recorded_fields(samples: SampleCollection, run: str) -> set[str]:
+    """Fields that the audit of that key owns; empty where there is no such audit."""
+    return set(audit_info(samples, run).fields) if run in list_audits(samples) else set()
+
+
+def delete_audit(dataset: SampleCollection, run: str) -> None:
+    """Take an audit away: its fields, its own tags, its saved view, its sidebar group and its record.
+
+    Decisions, the user's own fields and tags, and other audits stay.
+
+    Raises:
+        AuditError: no such audit, or the database was lost (repeat it then).
+    """
+    root = dataset._root_dataset
+    with database(f"deleting audit {run!r}"):
+        root.reload()
+        # FiftyOne only logs an error of the cleanup and forgets the run: clean up first, where an error stops all
+        clear(root, run, audit_info(root, run))
+        fors.Run.delete_run(root, run, cleanup=False)
+
+
+def clear(dataset: fo.Dataset, run: str, config: AuditRunConfig) -> None:
+    """Remove everything that the run wrote. Each step may be repeated, so a broken one is healed by the next."""
+    results = dataset.load_run_results(run, cache=False, load_view=False)
+    for tag, ids in (results.tagged if results else {}).items():
+        for batch in _batches(ids):
+            dataset.select(batch).untag_samples(tag)
+    if dataset.has_saved_view(config.saved_view):
+        dataset.delete_saved_view(config.saved_view)
+    dataset.delete_sample_fields([f for f in config.fields if dataset.has_sample_field(f)])
+    if config.sidebar:
+        _drop_sidebar_group(dataset, run)
+
+
+@contextmanager
+def database(doing: str, remedy: str = "") -> Iterator[None]:
+    """Turn a lost or refusing database into one sentence about what was being done."""
+    try:
+        yield
+    except (PyMongoError, MongoEngineException) as error:
+        advice = remedy or "start the database again and repeat the command"
+        raise AuditError(f"FiftyOne's database failed while {doing} ({type(error).__name__}); {advice}") from error
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while batch := list(islice(rest, TAG_BATCH)):
+        yield batch
+
+
+def _drop_sidebar_group(dataset: fo.Dataset, run: str) -> None:
+    app = dataset.app_config
+    if not app.sidebar_groups:
+        return  # interrupted before they were arranged
+    groups = [g for g in app.sidebar_groups if g.name != run or g.paths]
+    default = fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    # None means "the default groups": what it was before, unless the user has arranged groups of their own
+    same = [(g.name, list(g.paths)) for g in groups] == [(g.name, list(g.paths)) for g in default]
+    app.sidebar_groups = None if same else groups
+    dataset.save()

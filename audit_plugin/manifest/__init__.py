@@ -1,0 +1,8 @@
+"""Manifests in, score tables out: CSV, TSV, JSONL and Parquet."""
+
+from __future__ import annotations
+
+from .reading import read_manifest
+from .writing import check_output, write_scores
+
+__all__ = ["check_output", "read_manifest", "write_scores"]

@@ -1,0 +1,291 @@
+"""Reads manifests: one row per sample, or several where a text is a list.
+
+A torn row never takes its neighbours along: it becomes a row with a problem. Whatever makes the whole file
+unusable is one sentence (`AuditError`).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit_plugin.arrays import AuditError, Samples
+
+ID_COLUMN = "id"
+FEWEST_MODALITIES = 2
+PATH_MODALITIES = ("image", "audio", "video")
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A row that cannot be read: why, and the id it seems to have ("" if none)."""
+
+    why: str
+    id: str = ""
+
+
+Row = Mapping[str, Any] | Torn
+
+
+def read_manifest(path: str | Path, columns: Mapping[str, str], group: str | None = None) -> Samples:
+    """Reads a manifest into samples, in its row order.
+
+    Args:
+        path: a CSV, TSV, JSONL or Parquet file. Its column `id`, where there is one, names the samples;
+            otherwise their row number does, counted from 0.
+        columns: modality -> column, two or more. Paths are taken relative to the manifest's folder. In JSONL
+            and Parquet a text may be a list, which gives one row per caption with the same id.
+        group: column whose equal values belong together.
+
+    Raises:
+        AuditError: if the file as a whole cannot be used.
+    """
+    path = Path(path)
+    if len(columns) < FEWEST_MODALITIES:
+        raise AuditError(
+            f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
+            "name the columns with --image COL and --text COL"
+        )
+    named = (*columns.values(), *((group,) if group else ()))
+    header, rows = _read_table(path, {ID_COLUMN, *named})
+    for column in named:
+        _check_column(path, column, header)
+    if not rows:
+        raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
+    return _samples(path, columns, group, rows, _sample_ids(path, header, rows))
+
+
+def _samples(path: Path, columns: Mapping[str, str], group: str | None, rows: list[Row], names: list[str]) -> Samples:
+    folder = Path(os.path.abspath(path)).parent
+    ids: list[str] = []
+    captions: list[int] = []
+    groups: list[str] = []
+    media: dict[str, list[str | None]] = {modality: [] for modality in columns}
+    problems: dict[int, str] = {}
+    for name, row in zip(names, rows, strict=True):
+        for caption, cells in enumerate(_expand(row, columns)):
+            values, problem = _media(cells, columns, folder)
+            if problem:
+                problems[len(ids)] = problem
+            ids.append(name)
+            captions.append(caption)
+            groups.append((as_text(row.get(group)) or "") if group and isinstance(row, Mapping) else "")
+            for modality, value in values.items():
+                media[modality].append(value)
+    text = columns.get("text", "")
+    listed = any(isinstance(row, Mapping) and isinstance(row.get(text), list) for row in rows)
+    return Samples(
+        ids=tuple(ids),
+        media={modality: tuple(values) for modality, values in media.items()},
+        groups=tuple(groups) if group else (),
+        caption=tuple(captions) if listed else (),
+        problems=problems,
+    )
+
+
+def _expand(row: Row, columns: Mapping[str, str]) -> list[Row]:
+    """One row per caption; an empty list of captions is one row without text."""
+    column = columns.get("text")
+    if isinstance(row, Torn) or column is None or not isinstance(row.get(column), list):
+        return [row]
+    return [{**row, column: text} for text in row[column] or [None]]
+
+
+def _media(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
+    """The row's value per modality, and what is wrong with it ("" if nothing): then every value is None."""
+    values: dict[str, str | None] = dict.fromkeys(columns)
+    if isinstance(row, Torn):
+        return values, row.why
+    for modality, column in columns.items():
+        cell = row.get(column)
+        if isinstance(cell, list | tuple | dict | bytes):
+            wanted = "a path" if modality in PATH_MODALITIES else "text"
+            return dict.fromkeys(columns), f"column {column!r} holds {type(cell).__name__}, not {wanted}"
+        values[modality] = as_text(cell)
+        if modality in PATH_MODALITIES:
+            relative = (values[modality] or "").strip()
+            values[modality] = os.path.abspath(folder / relative) if relative else None
+    return values, ""
+
+
+def as_text(cell: object) -> str | None:
+    """A cell as text that UTF-8 can hold; None where it is missing."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    text = str(cell)
+    if text.isascii():
+        return text
+    # JSON may carry lone surrogates (half an emoji), which no UTF-8 file can store.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
+    """One id per manifest row, unique. A torn row keeps its id only if no whole row claims it."""
+    if ID_COLUMN not in header:
+        return [str(number) for number in range(len(rows))]
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, Torn):
+            continue
+        name = as_text(row.get(ID_COLUMN)) or ""
+        if not name:
+            raise AuditError(f"{path.name}: row {number + 1} has no {ID_COLUMN!r}; give every row one, or none")
+        if name in seen:
+            raise AuditError(
+                f"{path.name}: id {name!r} stands in rows {seen[name] + 1} and {number + 1}; "
+                "give every row an id of its own"
+            )
+        seen[name] = number
+    for number, row in enumerate(rows):
+        if isinstance(row, Torn):
+            name = row.id if row.id and row.id not in seen else f"row {number + 1}"
+            while name in seen:
+                name += "'"
+            seen[name] = number
+    return sorted(seen, key=seen.__getitem__)
+
+
+def _check_column(path: Path, column: str, header: list[str]) -> None:
+    if header.count(column) == 1:
+        return
+    if column in header:
+        raise AuditError(f"{path.name} has several columns named {column!r}; rename all but one")
+    folded = {name.strip().casefold(): name for name in header}
+    near = difflib.get_close_matches(column.strip().casefold(), folded, n=1)
+    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
+    there = ", ".join(repr(name) for name in header)
+    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {there or 'none'}")
+
+
+def _read_table(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+    suffix = path.suffix.lower()
+    if suffix not in MANIFEST_SUFFIXES:
+        raise AuditError(
+            f"{path.name} ends in {suffix or 'nothing'!r}; a manifest is one of {', '.join(MANIFEST_SUFFIXES)}"
+        )
+    try:
+        if suffix in (".parquet", ".pq"):
+            return _read_parquet(path, wanted)
+        text = _decode(path, path.read_bytes())
+    except FileNotFoundError:
+        raise AuditError(f"manifest {str(path)!r} does not exist; check its path") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise AuditError(f"manifest {str(path)!r} cannot be read ({reason}); check the file") from None
+    if not text.strip():
+        raise AuditError(f"{path.name} is empty; give one row per sample below a header")
+    if suffix in (".csv", ".tsv"):
+        return _read_csv(text, "\t" if suffix == ".tsv" else ",")
+    return _read_json(path, text)
+
+
+def _decode(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"byte {error.start}, line {line}: 0x{data[error.start]:02x}"
+        raise AuditError(f"{path.name} is not UTF-8 ({found}); save it as UTF-8") from None
+
+
+def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
+    # Only real line ends: str.splitlines would also cut at the separators that captions may contain.
+    lines = io.StringIO(text, newline="").readlines()
+    with _any_field_size():
+        records = _csv_records(lines, delimiter)
+        header = next((cells for _, cells, _ in records if cells), [])
+        rows: list[Row] = []
+        for line, cells, problem in records:
+            if problem:
+                rows.append(Torn(f"line {line} cannot be read ({problem})"))
+            elif cells and len(cells) != len(header):
+                name = cells[0] if header[0] == ID_COLUMN else ""
+                why = f"line {line} has {len(cells)} columns where the header names {len(header)}"
+                rows.append(Torn(why, name))
+            elif cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    return header, rows
+
+
+def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+    """(line number from 1, cells, problem) of each record.
+
+    A quote that is never closed tears its own line only: reading goes on with the next one.
+    """
+    start = 0
+    while start < len(lines):
+        reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
+        first = start
+        try:
+            for cells in reader:
+                yield first + 1, cells, ""
+                first = start + reader.line_num
+            return
+        except csv.Error as error:
+            yield first + 1, [], str(error)
+            start = first + 1
+
+
+@contextmanager
+def _any_field_size() -> Iterator[None]:
+    """Lets cells exceed the csv module's 131,072 characters; its limit is global, so it is put back."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_json(path: Path, text: str) -> tuple[list[str], list[Row]]:
+    rows = [_json_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            rows = [
+                row if isinstance(row, dict) else Torn(f"entry {number} is not an object")
+                for number, row in enumerate(json.loads(text), 1)
+            ]
+        except (ValueError, RecursionError) as error:
+            raise AuditError(
+                f"{path.name} starts as a JSON list but cannot be parsed ({error}); write one JSON object per line"
+            ) from None
+    header = list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
+    if rows and not header:
+        raise AuditError(
+            f"{path.name}: no line is a JSON object with columns; write one object per line, "
+            'such as {"id": "1", "image": "a.png", "text": "a cat"}'
+        )
+    return header, rows
+
+
+def _json_row(number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Torn(f"line {number} cannot be parsed as JSON ({getattr(error, 'msg', error)})")
+    return row if isinstance(row, dict) else Torn(f"line {number} is not a JSON object")
+
+
+def _read_parquet(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    if path.is_file() and not path.stat().st_size:
+        raise AuditError(f"{path.name} is empty; give one row per sample")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            # The other columns may hold the images themselves.
+            return header, file.read([name for name in header if name in wanted]).to_pylist()
+    except (pyarrow.lib.ArrowException, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise AuditError(f"{path.name} cannot be read as Parquet ({first}); write it again") from None

@@ -1,0 +1,199 @@
+"""What is on disk: the run folder and the feature cache. Atomic, resumable, digest-guarded, locked, private.
+
+A file is written under a temporary name and renamed, so it is whole or absent: a killed run finds what was finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .arrays import AuditError, Floats
+from .config import digest_of
+
+SHARD = 512
+
+
+def cache_root() -> Path:
+    """Where features and default run folders live: `$AUDIT_PLUGIN_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get("AUDIT_PLUGIN_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(chosen).expanduser() if chosen else Path(base).expanduser() / "audit-plugin"
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made for this user only if it did not exist."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return path
+
+
+def disk_error(path: Path, error: OSError) -> AuditError:
+    """One sentence for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AuditError(
+            f"no space left on the disk while writing {path}; free some space and run the same "
+            "command again: finished parts are kept"
+        )
+    return AuditError(f"{path} cannot be written ({error.strerror or error}); choose another folder")
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+class RunFolder:
+    """The folder of one run: `run.json` says whose it is, `NAME.npz` hold finished parts.
+
+    Args:
+        path: created if missing.
+        identity: settings and data digest; a folder that holds another identity is refused.
+
+    Raises:
+        AuditError: the folder is of another run, in use by another process, or not writable.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path = private_folder(Path(path))
+        self._lock = _lock(self.path)
+        try:
+            self._claim(identity)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, identity: dict[str, Any]) -> None:
+        record = self.path / "run.json"
+        if not record.exists():
+            if any(p.name != ".lock" for p in self.path.iterdir()):
+                raise AuditError(f"run folder {self.path} holds other files; choose an empty or new folder")
+            text = json.dumps(identity, indent=1, sort_keys=True).encode()
+            write_atomically(record, lambda file: file.write(text))
+            return
+        try:
+            found = dict(json.loads(record.read_text()))
+        except (ValueError, TypeError) as error:
+            raise AuditError(f"{record} is damaged; delete {self.path} and run again") from error
+        for key in sorted(set(found) | set(identity)):
+            if found.get(key) != identity.get(key):
+                raise AuditError(
+                    f"run folder {self.path} belongs to another run ({key} was {found.get(key)!r}, "
+                    f"now {identity.get(key)!r}); choose another --run-dir, or delete it"
+                )
+
+    def close(self) -> None:
+        """Lets other processes use the folder."""
+        os.close(self._lock)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes one finished part."""
+        write_atomically(self.path / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """A finished part, or None where there is none (or a damaged one, which is then made anew)."""
+        path = self.path / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            return None
+        except Exception:
+            path.unlink(missing_ok=True)
+            return None
+
+    def once(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The part `name`: loaded if finished, else made and saved."""
+        arrays = self.load(name)
+        if arrays is None:
+            arrays = make()
+            self.save(name, **arrays)
+        return arrays
+
+
+def _lock(folder: Path) -> int:
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise disk_error(folder / ".lock", error) from error
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass  # no file locks on this system
+    except OSError as error:
+        os.close(handle)
+        raise AuditError(
+            f"run folder {folder} is in use by another audit; wait for it, or choose another --run-dir"
+        ) from error
+    return handle
+
+
+class FeatureCache:
+    """Features by content digest, one folder per encoder: append-only shards, memory-mapped when read.
+
+    A shard is `X.npy` (float32 `[s, d]`) and `X.keys.npy` (digests); the keys are written last and make it valid.
+    """
+
+    def __init__(self, encoder_key: str, root: Path | None = None) -> None:
+        self.path = private_folder((root or cache_root() / "features") / digest_of(encoder_key)[:24])
+
+    def _shards(self) -> Iterator[tuple[np.ndarray, Path]]:
+        for keys in sorted(self.path.glob("*.keys.npy")):
+            with contextlib.suppress(OSError, ValueError, EOFError):  # a damaged shard is a miss, not an error
+                yield np.load(keys, allow_pickle=False), keys.with_name(keys.name.replace(".keys", ""))
+
+    def known(self) -> set[str]:
+        """All digests with a stored feature."""
+        return {key.decode() for keys, _ in self._shards() for key in keys.tolist()}
+
+    def load(self, wanted: Sequence[str]) -> dict[str, Floats]:
+        """digest -> feature `[d]` for those of `wanted` that are stored."""
+        missing, found = set(wanted), {}
+        for keys, path in self._shards():
+            rows = [(i, key.decode()) for i, key in enumerate(keys.tolist()) if key.decode() in missing]
+            if not rows:
+                continue
+            with contextlib.suppress(OSError, ValueError, EOFError):
+                values = np.load(path, mmap_mode="r", allow_pickle=False)
+                found.update({key: np.array(values[i]) for i, key in rows})
+                missing -= {key for _, key in rows}
+        return found
+
+    def append(self, features: dict[str, Floats]) -> None:
+        """Stores one shard."""
+        if not features:
+            return
+        stem = uuid.uuid4().hex
+        values = np.stack(list(features.values()))
+        keys = np.array(list(features), dtype="S64")
+        write_atomically(self.path / f"{stem}.npy", lambda file: np.save(file, values))
+        write_atomically(self.path / f"{stem}.keys.npy", lambda file: np.save(file, keys))

@@ -1,0 +1,79 @@
+"""Another caption for a misaligned sample: the one that fits its medium clearly better, by trials that saw neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arrays import Bools, Features, Floats, Ints
+from .evidence import Gathered
+from .held_out import TEMPERATURE, draw_pool
+from .memorization import member_masks
+from .training import TRIAL_GROUP, Heads
+from .trials import Job, head_inputs
+
+MARGIN = 2.0
+
+
+def suggest(gathered: Gathered, misaligned: Bools, captions: Sequence[str], job: Job) -> Any:
+    """Object `[n]`: a caption from the set for each misaligned row that has one above the margin, else ""."""
+    evidence = gathered.evidence
+    out = np.full(len(evidence), "", dtype=object)
+    pair = next(((a, b) for a, b in evidence.pairs if b in evidence.texts and a not in evidence.texts), None)
+    rows = np.flatnonzero(misaligned)
+    if evidence.trials is None or pair is None or not len(rows):
+        return out
+    position = evidence.pairs.index(pair)
+    pool = draw_pool(np.arange(len(evidence)), job.config.seed)
+    contrast = candidate_contrast(gathered, pair, rows, pool, job)
+    own = evidence.trials.held_out["contrast"][position]
+    median = float(np.nanmedian(own))
+    spread = 1.4826 * float(np.nanmedian(np.abs(own - median)))
+    content = evidence.contents[pair[1]]
+    contrast[content[rows][:, None] == content[pool][None, :]] = np.nan  # its own caption is no suggestion
+    usable = np.isfinite(contrast).any(1)
+    best = np.nanargmin(np.where(np.isfinite(contrast), contrast, np.inf), axis=1)
+    value = contrast[np.arange(len(rows)), best]
+    # it must fit like the set's better half, and beat the present caption by a margin
+    fits = usable & (value < median) & (value < own[rows] - MARGIN * spread)
+    for row, choice in zip(rows[fits], pool[best[fits]], strict=True):
+        out[row] = captions[choice]
+    return out
+
+
+def candidate_contrast(gathered: Gathered, pair: tuple[str, str], rows: Ints, pool: Ints, job: Job) -> Floats:
+    """`[q, p]`: contrast of each row's medium with each pool caption, mean over trials that saw neither; else NaN."""
+    evidence = gathered.evidence
+    a, b = (evidence.modalities.index(name) for name in pair)
+    present = np.ones((len(evidence), len(evidence.modalities)), dtype=bool)
+    inputs = head_inputs(Features(evidence.vectors, present), job.device)
+    member = member_masks(evidence.leave_together, job.config.trials, job.config.seed)
+    total, count = np.zeros((len(rows), len(pool)), np.float32), np.zeros((len(rows), len(pool)), np.int32)
+    for start in range(0, job.config.trials, TRIAL_GROUP):
+        arrays = job.run.load(f"trials_{start:04d}")
+        if arrays is None:
+            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
+        heads = Heads.from_arrays(arrays, len(inputs), job.device)
+        for trial in range(min(TRIAL_GROUP, job.config.trials - start)):
+            outside = ~member[start + trial]
+            left, right = (heads.embed(inputs, trial)[side] for side in (a, b))
+            mine, theirs = np.flatnonzero(outside[rows]), np.flatnonzero(outside[pool])
+            values = _contrast_matrix(left, right, rows[mine], pool[theirs])
+            at = np.ix_(mine, theirs)
+            total[at] += values
+            count[at] += 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / count
+
+
+def _contrast_matrix(left: torch.Tensor, right: torch.Tensor, rows: Ints, pool: Ints) -> Floats:
+    """`[q, p]` contrast of rows' left side with the pool's right side, negatives from the pool."""
+    q, p = torch.from_numpy(rows).to(left.device), torch.from_numpy(pool).to(left.device)
+    forward = left[q] @ right[p].T
+    hubness = torch.cat([torch.logsumexp(block @ left[p].T / TEMPERATURE, 1) for block in right[p].split(2048)])
+    scale = 0.5 * TEMPERATURE
+    log_mean = torch.logsumexp(forward / TEMPERATURE, 1, keepdim=True) + hubness - 2 * np.log(max(len(pool), 1))
+    return (scale * log_mean - forward).cpu().numpy()

@@ -1,0 +1,122 @@
+"""Trains the trials: one small head per modality on frozen features, many trials at once.
+
+All trials of a group are trained together as batched matrix products; each draws its start and its batches from
+its own generator (seed, trial), so that a trial's result depends on nothing but the data, the settings and its number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import gelu, normalize
+
+from .arrays import Bools, Ints, modality_pairs
+
+TRIAL_GROUP = 8
+HIDDEN_DIM = 256
+OUTPUT_DIM = 128
+TEMPERATURE = 1 / 25
+BATCH = 256
+LEARNING_RATE = 5e-3
+WEIGHT_DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Weights of one group of trials: per modality (w1 `[r, d, h]`, b1, w2 `[r, h, o]`, b2)."""
+
+    layers: tuple[tuple[torch.Tensor, ...], ...]
+
+    def embed(self, inputs: Sequence[torch.Tensor], trial: int) -> list[torch.Tensor]:
+        """Unit embeddings `[n, o]` per modality under one trial of the group."""
+        with torch.inference_mode():
+            return [
+                _head(x[None], [w[trial : trial + 1] for w in layer])[0]
+                for x, layer in zip(inputs, self.layers, strict=True)
+            ]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays for the run folder."""
+        return {f"head_{a}_{i}": w.cpu().numpy() for a, layer in enumerate(self.layers) for i, w in enumerate(layer)}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray], modalities: int, device: str) -> Heads:
+        """The way back from `arrays`."""
+        return Heads(
+            tuple(
+                tuple(torch.from_numpy(arrays[f"head_{a}_{i}"]).to(device) for i in range(4)) for a in range(modalities)
+            )
+        )
+
+
+def train_group(
+    inputs: Sequence[torch.Tensor], member: Bools, trial_numbers: Sequence[int], repeats: Ints, epochs: int, seed: int
+) -> Heads:
+    """Trains one group of trials with the symmetric InfoNCE loss, summed over pairs of modalities.
+
+    Args:
+        inputs: per modality `[n, d]`, on the device to train on.
+        member: bool `[g, n]`, the rows of the group's trials.
+        trial_numbers: `[g]`, their numbers in the whole run: seeds.
+        repeats: int `[n, c]`; two samples that are equal in any column are never each other's negatives
+            (same media, same text, same group).
+        epochs: passes over the members.
+        seed: the run's seed.
+    """
+    device = inputs[0].device
+    generators = [np.random.default_rng((seed, 1_000_003, t)) for t in trial_numbers]
+    layers = tuple(_new_head(x.shape[1], generators, device) for x in inputs)
+    weights = [w.requires_grad_() for layer in layers for w in layer]
+    rows = [np.flatnonzero(m) for m in member]
+    half = member.shape[1] // 2
+    steps = -(-half // BATCH)
+    batch = half // steps
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+    same = torch.from_numpy(repeats).to(device)
+    for _ in range(epochs):
+        order = np.stack([np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)])
+        for step in torch.from_numpy(order).to(device).split(batch, dim=1):
+            optimizer.zero_grad(set_to_none=True)
+            _loss([_head(x[step], layer) for x, layer in zip(inputs, layers, strict=True)], same[step]).backward()
+            optimizer.step()
+            schedule.step()
+    return Heads(tuple(tuple(w.detach() for w in layer) for layer in layers))
+
+
+def _new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> tuple[torch.Tensor, ...]:
+    def draw(fan_in: int, fan_out: int) -> torch.Tensor:
+        values = [g.standard_normal((fan_in, fan_out), dtype=np.float32) / math.sqrt(fan_in) for g in generators]
+        return torch.from_numpy(np.stack(values)).to(device)
+
+    count = len(generators)
+    return (
+        draw(dim, HIDDEN_DIM),
+        torch.zeros(count, 1, HIDDEN_DIM, device=device),
+        draw(HIDDEN_DIM, OUTPUT_DIM),
+        torch.zeros(count, 1, OUTPUT_DIM, device=device),
+    )
+
+
+def _head(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
+    """`[g, b, d]` -> unit rows `[g, b, o]`."""
+    w1, b1, w2, b2 = layer
+    return normalize(gelu(x @ w1 + b1) @ w2 + b2, dim=-1)
+
+
+def _loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
+    """Sum over trials of the mean symmetric InfoNCE; `same` `[g, b, c]` marks what is no negative."""
+    repeated = (same[:, :, None, :] == same[:, None, :, :]).any(-1)
+    repeated.diagonal(dim1=1, dim2=2).fill_(False)
+    loss = embeddings[0].new_zeros(())
+    pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
+    for a, b in pairs:
+        logits = (embeddings[a] @ embeddings[b].transpose(1, 2) / TEMPERATURE).masked_fill(repeated, -torch.inf)
+        hit = logits.diagonal(dim1=1, dim2=2)
+        nce = 0.5 * (logits.logsumexp(1) + logits.logsumexp(2)) - hit
+        loss = loss + nce.mean(1).sum() / len(pairs)
+    return loss

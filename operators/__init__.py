@@ -1,0 +1,7 @@
+"""The plugin's operators; `CLASSES` is what the entry file registers (fiftyone.yml must list the same names)."""
+
+from __future__ import annotations
+
+from .audit import DeleteAudit, RunAudit
+
+CLASSES = (RunAudit, DeleteAudit)

@@ -1,0 +1,100 @@
+"""A database, a plugin folder and a cache of their own for the whole test session: never the user's."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="audit-tests-"))
+
+# FiftyOne reads these when it is imported, which test modules may do at their top: fixtures would come too late
+os.environ.update(
+    FIFTYONE_DATABASE_DIR=str(HOME / "db"),
+    FIFTYONE_PLUGINS_DIR=str(HOME / "plugins"),
+    FIFTYONE_CONFIG_PATH=str(HOME / "config.json"),
+    FIFTYONE_DO_NOT_TRACK="true",
+    FIFTYONE_DATABASE_VALIDATION="false",
+    FIFTYONE_SHOW_PROGRESS_BARS="false",
+    XDG_CACHE_HOME=str(HOME / "cache"),
+)
+os.environ.pop("FIFTYONE_DATABASE_URI", None)
+(HOME / "plugins").mkdir()
+(HOME / "plugins" / "audit").symlink_to(ROOT, target_is_directory=True)
+
+
+# registered before FiftyOne registers the stop of its database, hence called after it
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """60 small images, each of one colour, so that colour names can be their captions."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for row in range(60):
+        rng = np.random.default_rng(row)
+        pixels = np.clip(np.array(COLOURS[row % len(COLOURS)][1]) + rng.integers(-40, 40, (48, 48, 3)), 0, 255)
+        paths.append(str(folder / f"{row:02d}.png"))
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    return paths
+
+
+COLOURS = [
+    ("red", (220, 40, 40)),
+    ("green", (40, 200, 60)),
+    ("blue", (40, 60, 220)),
+    ("yellow", (230, 220, 50)),
+    ("grey", (128, 128, 128)),
+    ("black", (20, 20, 20)),
+]
+
+
+def caption(row: int) -> str:
+    """What the picture of that row shows."""
+    return f"a {COLOURS[row % len(COLOURS)][0]} square, number {row}"
+
+
+@pytest.fixture(scope="session")
+def captions() -> list[str]:
+    """What each of the pictures shows."""
+    return [caption(row) for row in range(60)]
+
+
+@pytest.fixture
+def make_dataset(pictures: list[str]) -> Iterator[Callable[..., Any]]:
+    """Makes datasets of n pictures with captions; they are deleted after the test."""
+    import fiftyone as fo
+
+    made = []
+
+    def make(n: int = 12, **fields: Callable[[int], Any]) -> fo.Dataset:
+        dataset = fo.Dataset()
+        made.append(dataset)
+        fields = fields or {"caption": caption}
+        dataset.add_samples(
+            [
+                fo.Sample(
+                    filepath=pictures[row % len(pictures)],
+                    tags=["own"],
+                    **{name: value(row) for name, value in fields.items()},
+                )
+                for row in range(n)
+            ]
+        )
+        return dataset
+
+    yield make
+    for dataset in made:
+        if not dataset.deleted:
+            dataset.delete()

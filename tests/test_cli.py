@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from audit_plugin import __version__, cli
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["--encoder", "offline", "--trials", "4", "--epochs", "4"]
+NAMED = ["--image", "image", "--text", "caption"]
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "grey": (128, 128, 128)}
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """The command in this process: exit code, stdout, stderr."""
+    done = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def start(*arguments: object, then: str = "") -> list[str]:
+    """The command line of a process of its own that runs the command, then the code `then`."""
+    code = (
+        "import sys; from audit_plugin.cli import main\n"
+        "try: main()\n"
+        f"except SystemExit as end: code = end.code\n{then}\n"
+        "sys.exit(code)"
+    )
+    return [sys.executable, "-c", code, *(str(a) for a in arguments)]
+
+
+@pytest.fixture
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def make_manifest(folder: Path, rows: int, name: str = "m.csv") -> Path:
+    """A manifest of noisy colour patches with true captions."""
+    lines = ["id,image,caption"]
+    for row in range(rows):
+        colour = list(COLOURS)[row % len(COLOURS)]
+        noise = np.random.default_rng(row).integers(-40, 40, (48, 48, 3))
+        Image.fromarray(np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)).save(folder / f"{row}.png")
+        lines.append(f"r{row},{row}.png,a {colour} patch number {row}")
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_version() -> None:
+    assert run("--version")[:2] == (0, f"audit-plugin {__version__}\n")
+
+
+def test_help_is_light_and_lists_the_commands() -> None:
+    heavy = "torch fiftyone faiss pyarrow open_clip transformers rich"
+    then = f"print('HEAVY', sorted(set('{heavy}'.split()) & set(sys.modules)))"
+    done = subprocess.run(start("--help", then=then), capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "HEAVY []" in done.stdout
+    for command in ("score", "audit", "demo", "doctor", "link"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["score", "audit"])
+def test_every_setting_is_an_option_with_its_own_help_and_default(command: str) -> None:
+    _, out, _ = run(command, "--help")
+    text = " ".join(out.split())
+    for field in fields(AuditConfig):
+        if field.name == "run" and command == "score":
+            continue
+        assert f"--{field.name.replace('_', '-')} " in text
+        if field.name not in ("image", "text"):
+            assert field.metadata["help"] in text
+            assert field.default == "" or f"[default: {field.default}]" in text
+
+
+def test_options_reach_the_config() -> None:
+    seen = []
+
+    @cli._command(text="Caption")
+    def probe(*, config: AuditConfig) -> None:
+        seen.append(config)
+
+    try:
+        run("probe", "--text", "t", "--group", "g", "--trials", "8", "--false-alarms", "0.05", "--seed", "3")
+    finally:
+        cli.app.registered_commands.pop()
+    assert seen == [AuditConfig(text="t", group="g", trials=8, false_alarms=0.05, seed=3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["no.csv", *NAMED], "error: manifest 'no.csv' does not exist; check its path"),
+        (
+            ["m.csv", "--image", "image", "--text", "captoin"],
+            "error: m.csv has no column 'captoin'; did you mean 'caption'? its columns are 'id', 'image', 'caption'",
+        ),
+        (
+            ["m.csv", "--image", "image"],
+            "error: m.csv: 1 modality named, an audit compares at least two: "
+            "name the columns with --image COL and --text COL",
+        ),
+        (
+            ["m.csv", *NAMED, "--trials", "5"],
+            "error: trials is 5; it must be even, since trials come in complementary pairs: use 6",
+        ),
+        (["m.csv", *NAMED, "--device", "tpu"], "error: device is 'tpu'; choose one of auto, cpu, cuda"),
+        (["m.csv", *NAMED, "--out", "m.csv"], "error: --out 'm.csv' would overwrite the manifest 'm.csv'; rename it"),
+        (
+            ["m.csv", *NAMED, "--out", "s.xlsx"],
+            "error: --out 's.xlsx' ends in '.xlsx'; choose one of .parquet, .csv, .jsonl",
+        ),
+        (["latin.csv", *NAMED], "error: latin.csv is not UTF-8 (byte 28, line 2: 0xe9); save it as UTF-8"),
+        (["twice.csv", *NAMED], "error: twice.csv: id '1' stands in rows 1 and 2; give every row an id of its own"),
+        (["none.csv", *NAMED], "error: none.csv has a header but no rows; add one row per sample"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.csv").write_text("id,image,caption\n1,a.png,x\n")
+    Path("latin.csv").write_bytes(b"id,image,caption\n1,a.png,caf\xe9\n")
+    Path("twice.csv").write_text("id,image,caption\n1,a.png,x\n1,b.png,y\n")
+    Path("none.csv").write_text("id,image,caption\n")
+    assert run("score", *arguments) == (2, "", sentence + "\n")
+    assert not Path("scores.parquet").exists()
+
+
+def test_wrong_use_is_code_2() -> None:
+    assert run("score")[0] == 2
+    assert run("score", "m.csv", "--colour", "red")[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command resumes where it stopped"),
+        (AuditError("it is \x1b[31mred"), 2, "error: it is [31mred"),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            2,
+            "error: cannot use '/x' (Permission denied); check it and run again",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "error: cannot use the disk (No space left on device); check it and run again",
+        ),
+    ],
+)
+def test_what_errors_become(error: BaseException, code: int, sentence: str) -> None:
+    @cli._command()
+    def probe(*, config: AuditConfig) -> None:
+        raise error
+
+    try:
+        assert run("probe") == (code, "", sentence + "\n")
+    finally:
+        cli.app.registered_commands.pop()
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_score_writes_the_table_without_fiftyone(tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    then = "print('FIFTYONE', 'fiftyone' in sys.modules)"
+    command = start("score", make_manifest(tmp_path, 24), *NAMED, *QUICK, "--out", out, then=then)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "FIFTYONE False" in done.stdout
+    assert "Warning" not in done.stderr
+    table = pq.read_table(out)
+    assert table["id"].to_pylist() == [f"r{row}" for row in range(24)]
+    assert table.column_names[:4] == ["id", "misalignment", "misalignment_image_text", "culprit"]
+    assert np.isfinite(table["outlier"].to_numpy()).all()
+    assert json.loads(out.with_suffix(".json").read_text())["samples"] == 24
+    assert "encode image" in done.stderr
+    assert f"scores: {out}" in done.stdout
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_torn_rows_and_lost_images_fail_alone(tmp_path: Path) -> None:
+    path = make_manifest(tmp_path, 16)
+    lines = path.read_text().splitlines()
+    lines[3] = "r2,2.png"
+    (tmp_path / "5.png").unlink()
+    (tmp_path / "6.png").write_bytes(b"")
+    path.write_text("\n".join(lines) + "\n")
+    code, out, _ = run("score", path, *NAMED, *QUICK, "--out", tmp_path / "s.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert code == 0
+    assert [row["id"] for row in rows] == [f"r{i}" for i in range(16)]
+    assert [i for i, row in enumerate(rows) if row["failure"]] == [2, 5, 6]
+    assert "line 4 has 2 columns" in rows[2]["failure"]
+    assert all(rows[i]["misalignment"] is None and rows[i]["action"] == "keep" for i in (2, 5, 6))
+    assert rows[0]["outlier_text"] is not None
+    assert "failures" in out
+
+
+@pytest.mark.parametrize("rows", [1, 2, 15])
+@pytest.mark.usefixtures("private_cache")
+def test_few_rows(tmp_path: Path, rows: int) -> None:
+    out = tmp_path / "s.parquet"
+    code, _, error = run("score", make_manifest(tmp_path, rows), *NAMED, *QUICK, "--out", out)
+    table = pq.read_table(out)
+    assert table.num_rows == rows
+    scored = any(
+        np.isfinite(table[c].to_numpy()).any()
+        for c, kind in zip(table.column_names, table.schema.types, strict=True)
+        if kind == "float"
+    )
+    assert code == (0 if scored else 1)
+    assert ("nothing could be scored" in error) is not scored
+    assert scored or rows == 1
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_nothing_scored_is_code_1_and_still_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("image,caption\n" + "".join(f"lost{i}.png,text {i}\n" for i in range(3)))
+    out = tmp_path / "s.csv"
+    code, _, error = run("score", path, "--image", "image", "--text", "caption", *QUICK, "--out", out)
+    assert code == 1
+    assert error.endswith("nothing could be scored; the column 'failure' says why, row by row\n")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["0", "1", "2"]
+    assert all(row["failure"] and not row["misalignment"] for row in rows)
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_dry_run_plans_and_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "s.parquet"
+    code, text, _ = run("score", make_manifest(tmp_path, 5), *NAMED, *QUICK, "--out", out, "--dry-run")
+    assert code == 0
+    assert "to encode: image" in text
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_interrupted_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = make_manifest(tmp_path, 40)
+
+    def command(name: str) -> list[str]:
+        return start("score", path, *NAMED, *QUICK, "--out", tmp_path / name, "--run-dir", tmp_path / f"run_{name}")
+
+    process = subprocess.Popen(command("a.csv"), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("encode"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130, rest
+    assert rest.endswith("interrupted; the same command resumes where it stopped\n")
+    assert "Traceback" not in rest
+    assert not (tmp_path / "a.csv").exists()
+    for name in ("a.csv", "b.csv"):
+        subprocess.run(command(name), capture_output=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+DEAD_DATABASE = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"
+
+
+@pytest.mark.fiftyone
+@pytest.mark.usefixtures("private_cache")
+def test_demo_scores_without_a_database_and_fills_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["demo", "--samples", "40", "--seed", "3", "--out", str(tmp_path / "demo")]
+    with monkeypatch.context() as patch:
+        patch.setenv("FIFTYONE_DATABASE_URI", DEAD_DATABASE)
+        done = subprocess.run(start(*arguments), capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the demo is scored but not in FiftyOne: FiftyOne cannot start" in done.stdout
+    assert "audit-plugin doctor --fix" in done.stdout
+    scores = (tmp_path / "demo" / "scores.parquet").read_bytes()
+
+    import fiftyone as fo
+
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert (tmp_path / "demo" / "scores.parquet").read_bytes() == scores
+    for kind in ("swapped", "vague", "non-persona", "conflict", "placeholder"):
+        assert f"│ {kind}" in out
+    assert "AUROC of misalignment" in out
+    assert "fiftyone app launch audit-demo" in out
+    dataset = fo.load_dataset("audit-demo")
+    table = pq.read_table(tmp_path / "demo" / "scores.parquet")
+    assert dataset.values("manifest_id") == table["id"].to_pylist()
+    outlier = np.array(dataset.values("audit_outlier"), np.float32)
+    np.testing.assert_array_equal(outlier, table["outlier"].to_numpy())
+    assert "audit_flagged" in dataset.list_saved_views()
+
+
+@pytest.mark.fiftyone
+def test_audit_names_what_is_wrong_with_a_dataset(tmp_path: Path, make_dataset: Callable[..., Any]) -> None:
+    name = make_dataset(6).name
+    code, out, error = run("audit", "no-such-dataset")
+    assert (code, out) == (2, "")
+    assert error.startswith("error: dataset 'no-such-dataset' does not exist; ")
+    code, out, error = run("audit", name, "--text", "captoin")
+    assert (code, out) == (2, "")
+    assert error.startswith("error: text field 'captoin' does not exist")
+    code, out, error = run("audit", name, "--view", "nope")
+    assert (code, out) == (2, "")
+    assert "no saved view 'nope'" in error
+
+
+@pytest.mark.fiftyone
+@pytest.mark.usefixtures("private_cache")
+def test_audit_writes_into_the_view_alone(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(12)
+    dataset.save_view("head", dataset.limit(8))
+    code, out, _ = run("audit", dataset.name, "--view", "head", "--run", "second", *QUICK)
+    assert code == 0
+    dataset.reload()
+    assert [value is not None for value in dataset.values("second_action")] == [True] * 8 + [False] * 4
+    assert "fields second_*, tags second:* and the saved view second_flagged" in out

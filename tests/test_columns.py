@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from audit_plugin.columns import COLUMNS, column_help
+from audit_plugin.flags import FLAGS
+from audit_plugin.scores import SCORES, compute_scores
+from tests.core_fixtures import planted
+
+
+def test_every_score_and_flag_has_its_column() -> None:
+    assert all(COLUMNS[name].kind == "score" and COLUMNS[name].label == s.label for name, s in SCORES.items())
+    assert all(COLUMNS[f"is_{kind}"].kind == "flag" for kind in FLAGS)
+    assert {"culprit", "action", "reason", "suggestion", "failure"} == {
+        c.name for c in COLUMNS.values() if c.kind == "text" and c.name != "duplicate_group"
+    }
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_is_named_and_explained_in_one_line(name: str) -> None:
+    column = COLUMNS[name]
+    assert column.name == name
+    assert column.kind in ("score", "flag", "text", "group")
+    assert column.label[0].isupper()
+    assert len(column.help) > 10
+    assert "\n" not in column.help
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_every_computed_column_can_be_explained(m: int) -> None:
+    helps = {name: column_help(name) for name in compute_scores(planted(m).evidence)}
+    assert len(set(helps.values())) == len(helps)  # each says something of its own
+    assert helps["misalignment_image_text"] == "Misalignment of image and text alone, in robust deviations"
+    assert helps["outlier_text"].startswith("Outlier of text alone")
+    assert "tandard error" in helps["multimem_stderr"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "misalignmentx", "is_", ""])
+def test_an_unknown_column_is_an_error(name: str) -> None:
+    with pytest.raises(KeyError):
+        column_help(name)

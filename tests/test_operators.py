@@ -1,0 +1,147 @@
+"""The operators: registered, form made from the config, run from Python, queued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+foo = pytest.importorskip("fiftyone.operators")
+fio = pytest.importorskip("audit_plugin.fiftyone_io")
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = "@multimem/audit"
+QUICK = {"encoder": "offline", "trials": 4, "epochs": 2, "device": "cpu"}
+
+
+def operator(name: str) -> Any:
+    return foo.get_operator(f"{PLUGIN}/{name}")
+
+
+def form_of(name: str, view: Any, **params: Any) -> dict[str, Any]:
+    """The form as the App gets it: name -> property."""
+    from fiftyone.operators.executor import ExecutionContext
+
+    request = {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": params}
+    ctx = ExecutionContext(request, operator_uri=f"{PLUGIN}/{name}")
+    form = operator(name).resolve_type(ctx, "inputs")
+    return json.loads(json.dumps(form.to_json()))["type"]["properties"]
+
+
+def steps_of(name: str, view: Any, **params: Any) -> list[dict[str, Any]]:
+    """What the App is sent while it runs the operator."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    request = {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": params}
+    ctx = ExecutionContext(request, executor=Executor(), operator_uri=f"{PLUGIN}/{name}")
+    with ctx:
+        return [message.to_json()["body"] for message in operator(name).execute(ctx)]
+
+
+def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
+    yaml = pytest.importorskip("yaml")
+    registry = foo.OperatorRegistry()
+    assert registry.list_errors() == []
+    named = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
+    ours = [op for op in registry.list_operators() if op.plugin_name == PLUGIN]
+    assert sorted(op.name for op in ours) == sorted(named["operators"] + named.get("panels", []))
+    risks = {op.name: op.config.risk_level.value for op in ours}
+    assert (risks["run_audit"], risks["delete_audit"]) == ("medium", "high")
+    assert "dangerous" not in risks.values()
+    assert all(op.config.description and op.config.icon for op in ours)
+
+
+def test_the_form_has_answers_in_it_and_folds_the_rest_away(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(6, note=str, caption=str)
+    form = form_of("run_audit", dataset)
+    assert form["text"]["default"] == "caption"
+    assert form["text"]["type"]["values"] == ["note", "caption"]
+    assert form["run"]["default"] == "audit"
+    assert (form["trials"]["type"]["min"], form["trials"]["type"]["max"]) == (2, 1024)
+    assert "view_target" in form
+    assert "6 samples" in form["cost"]["view"]["label"]
+    assert not form["cost"]["invalid"]
+    shown = {f.name for f in fields(AuditConfig) if not f.metadata["advanced"]}
+    assert shown - {"image"} <= set(form)
+    assert not {"epochs", "seed", "group", "image"} & set(form)
+    assert {f.name for f in fields(AuditConfig)} <= set(form_of("run_audit", dataset, advanced=True))
+
+
+@pytest.mark.parametrize(
+    ("params", "word"), [({"trials": 5}, "even"), ({"run": "my run"}, "'my run'"), ({"run": "mine"}, "'mine_outlier'")]
+)
+def test_the_form_says_why_it_cannot_be_run_yet(
+    make_dataset: Callable[..., Any], params: dict[str, Any], word: str
+) -> None:
+    dataset = make_dataset(4, caption=str, mine_outlier=str)
+    cost = form_of("run_audit", dataset, **params)["cost"]
+    assert cost["invalid"]
+    assert word in cost["error_message"]
+
+
+def test_a_run_in_the_app_shows_progress_and_what_was_found(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(30)
+    steps = steps_of("run_audit", dataset, text="caption", advanced=True, **QUICK)
+    named = [step["operator_uri"].rpartition("/")[2] for step in steps]
+    bars = [step["params"]["progress"] for step in steps if step["params"] and "progress" in step["params"]]
+    assert bars == sorted(bars)
+    assert named[-3:] == ["reload_dataset", "notify", "show_output"]
+    found = steps[-1]["params"]["results"]["found"]
+    count = len(dataset.match_tags("audit:outlier"))
+    assert f"| outlier | {count} | `audit:outlier` |" in found
+    assert "30 samples audited" in found
+    assert fio.list_audits(dataset) == ["audit"]
+    assert "Replaces" in form_of("run_audit", dataset)["cost"]["view"]["description"]
+
+
+def test_an_audit_that_cannot_be_done_ends_in_one_sentence(make_dataset: Callable[..., Any]) -> None:
+    steps = steps_of("run_audit", make_dataset(3), text="captoin")
+    assert [step["operator_uri"].rpartition("/")[2] for step in steps] == ["notify", "show_output"]
+    assert steps[0]["params"]["variant"] == "error"
+    assert "'captoin' does not exist" in steps[0]["params"]["message"]
+
+
+def test_called_from_python_on_a_view(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(40)
+    result = operator("run_audit")(dataset[5:35], run="mine", **QUICK)
+    assert result.ids == tuple(dataset.values("id")[5:35])
+    assert dataset.count("mine_action") == 30
+    with pytest.raises(AuditError, match="captoin"):
+        operator("run_audit")(dataset, text="captoin")
+    operator("delete_audit")(dataset, run="mine")
+    assert fio.list_audits(dataset) == []
+
+
+def test_delete_form_offers_the_audits_and_deletes(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(30)
+    assert form_of("delete_audit", dataset)["none"]["invalid"]
+    operator("run_audit")(dataset, **QUICK)
+    assert form_of("delete_audit", dataset)["run"]["type"]["values"] == ["audit"]
+    foo.execute_operator(f"{PLUGIN}/delete_audit", {"dataset": dataset, "params": {"run": "audit"}})
+    assert fio.list_audits(dataset) == []
+    assert not [name for name in dataset.get_field_schema() if name.startswith("audit_")]
+
+
+def test_a_queued_audit_runs_later(make_dataset: Callable[..., Any]) -> None:
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    dataset = make_dataset(36)
+    queued = operator("run_audit")(dataset[:30], delegate=True, run="later", **QUICK)
+    assert queued.delegated
+    assert fio.list_audits(dataset) == []
+    service = DelegatedOperationService()
+    service.execute_queued_operations(operator=f"{PLUGIN}/run_audit", limit=1)
+    document = service.get(queued.result["id"])
+    assert document.run_state == "completed", document.result and document.result.error
+    assert 0 < document.status.progress <= 1
+    dataset.reload()
+    assert dataset.count("later_action") == 30

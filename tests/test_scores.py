@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from audit_plugin import scores
+from audit_plugin.arrays import Neighbors, modality_pairs
+from audit_plugin.scores import SCORES, combine, compute_scores, mean_distance, neighbor_disagreement, robust_z
+from tests.core_fixtures import permuted, planted, unit
+
+# Which planted fault a score must find, and on which side of the median; a score not named here must find any.
+FAULTS = {
+    "misalignment": ("swapped", "conflict", "placeholder"),
+    "multimem": ("swapped",),
+    "alignment": ("swapped",),
+    "clip_score": ("swapped",),
+    "outlier": ("outlier",),
+    "duplicate": ("duplicate", "conflict", "placeholder"),
+}
+SIMILARITIES = ("alignment", "clip_score")
+
+
+# --- the table: contracts that every entry keeps -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_is_float32_of_length_n_and_known_where_its_inputs_are(name: str, m: int) -> None:
+    evidence = planted(m).evidence
+    computed = SCORES[name].compute(evidence)
+    columns = computed if isinstance(computed, dict) else {"": computed}
+    assert columns[""].shape == (len(evidence),)
+    assert all(np.isfinite(values).all() for values in columns.values())
+    parts = {"": set(), "pair": {f"{a}_{b}" for a, b in evidence.pairs}, "modality": set(evidence.modalities)}
+    assert set(columns) == {""} | parts[SCORES[name].per] | set(SCORES[name].also)
+    assert all(v.dtype == np.float32 for k, v in compute_scores(evidence).items() if k.startswith(name))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_leaves_its_inputs_alone_and_repeats_itself(name: str) -> None:
+    evidence = planted().evidence
+    arrays = [
+        *evidence.vectors.values(),
+        *evidence.views.values(),
+        *evidence.contents.values(),
+        *evidence.groups.values(),
+        *evidence.cosines.values(),
+        *(n.similarities for n in evidence.neighbors.values()),
+        *(n.indices for n in evidence.neighbors.values()),
+        evidence.trials.consistency,
+        *evidence.trials.held_out.values(),
+    ]
+    copies = [a.copy() for a in arrays]
+    first, second = SCORES[name].compute(evidence), SCORES[name].compute(evidence)
+    np.testing.assert_equal(first, second)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_puts_its_planted_fault_above_the_median(name: str, m: int) -> None:
+    evidence, rows = planted(m).evidence, planted(m).rows
+    values = compute_scores(evidence)[name] * (-1 if name in SIMILARITIES else 1)
+    clean = np.median(values[rows["clean"]])
+    wanted = FAULTS.get(name)
+    found = {kind: np.median(values[at]) > clean for kind, at in rows.items() if kind != "clean"}
+    assert all(found[kind] for kind in wanted) if wanted else any(found.values())
+    if wanted:
+        assert (values[rows[wanted[0]]] > np.median(values)).mean() > 0.85
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_scores_follow_their_rows(m: int) -> None:
+    evidence = planted(m).evidence
+    order = np.random.default_rng(0).permutation(len(evidence))
+    straight, moved = compute_scores(evidence), compute_scores(permuted(evidence, order))
+    assert list(straight) == list(moved)
+    for name, values in straight.items():
+        np.testing.assert_allclose(moved[name], values[order], atol=1e-3, err_msg=name)
+
+
+def test_without_trials_the_columns_are_the_same_and_trained_ones_empty() -> None:
+    evidence = planted(3).evidence
+    full, bare = compute_scores(evidence), compute_scores(replace(evidence, trials=None))
+    assert list(bare) == list(full)
+    for name, values in bare.items():
+        trained = any(s.trained for s in SCORES.values() if name == s.name or name.startswith(f"{s.name}_"))
+        assert np.isnan(values).all() if trained else np.isfinite(values).all()
+
+
+def test_a_score_added_to_the_table_appears_and_names_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "SCORES", dict(SCORES))
+
+    @scores.score("Toy", "A toy", per="modality")
+    def toy(evidence: scores.Evidence) -> dict[str, np.ndarray]:
+        return {"": np.zeros(len(evidence)), "image": np.ones(len(evidence))}
+
+    columns = compute_scores(planted().evidence)
+    assert columns["toy"].dtype == np.float32
+    assert (columns["toy_image"] == 1).all()
+    assert list(columns)[-2:] == ["toy", "toy_image"]
+
+
+# --- building blocks -----------------------------------------------------------------------------------------------
+
+
+def test_robust_z_by_hand() -> None:
+    # median 3, absolute deviations 2 1 0 1 97, their median 1: z = (v - 3) / 1.4826
+    got = robust_z(np.array([1, 2, 3, 4, 100, np.nan], np.float32))
+    np.testing.assert_allclose(got[:5], (np.array([1, 2, 3, 4, 100]) - 3) / 1.4826, rtol=1e-6)
+    assert np.isnan(got[5])
+    against = robust_z(np.array([3.0], np.float32), np.array([0, 1, 2], np.float32))
+    assert against[0] == pytest.approx(2 / 1.4826)
+
+
+def test_robust_z_without_spread_or_without_values() -> None:
+    assert (robust_z(np.full(5, 7, np.float32)) == 0).all()
+    assert np.isnan(robust_z(np.full(3, np.nan, np.float32))).all()
+    assert robust_z(np.zeros(0, np.float32)).shape == (0,)
+
+
+numbers = hnp.arrays(np.float32, st.integers(3, 30), elements=st.floats(-100, 100, width=32))
+
+
+@settings(deadline=None)
+@given(numbers, st.floats(0.5, 20), st.floats(-50, 50))
+def test_robust_z_knows_neither_unit_nor_origin(values: np.ndarray, scale: float, shift: float) -> None:
+    plain = robust_z(values)
+    spread = np.median(np.abs(values - np.median(values)))
+    if spread > 0.1:  # below, the rounding of float32 is part of the spread
+        np.testing.assert_allclose(robust_z((values * scale + shift).astype(np.float32)), plain, rtol=0.02, atol=0.02)
+
+
+def test_missing_evidence_counts_as_the_median_and_a_missing_contrast_is_not_scored() -> None:
+    rng = np.random.default_rng(1)
+    parts = {name: rng.standard_normal(101).astype(np.float32) for name in ("contrast", "neighbors_a", "neighbors_b")}
+    parts["neighbors_a"][7] = np.nan
+    parts["contrast"][9] = np.nan
+    got = combine(parts)
+    assert np.isnan(got[9])
+    filled = {**parts, "neighbors_a": parts["neighbors_a"].copy()}
+    filled["neighbors_a"][7] = np.nanmedian(parts["neighbors_a"])
+    assert got[7] == pytest.approx(combine(filled)[7], abs=0.03)  # the filled value moves the spread a little
+    only = combine({"contrast": parts["contrast"]})
+    np.testing.assert_allclose(only, robust_z(parts["contrast"]), rtol=1e-6)
+
+
+def test_combining_against_a_reference_puts_new_values_on_its_scale() -> None:
+    rng = np.random.default_rng(2)
+    real = {name: rng.standard_normal(50).astype(np.float32) for name in ("contrast", "neighbors_a", "neighbors_b")}
+    some = {name: values[:5] for name, values in real.items()}
+    np.testing.assert_allclose(combine(some, real), combine(real)[:5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_sample_takes_its_worst_pair(m: int) -> None:
+    evidence = planted(m).evidence
+    columns = compute_scores(evidence)
+    pairs = np.stack([columns[f"misalignment_{a}_{b}"] for a, b in evidence.pairs])
+    order = np.argsort(columns["misalignment"], kind="stable")
+    assert (np.diff(pairs.max(0)[order]) >= -1e-4).all()
+    if m == 2:
+        np.testing.assert_array_equal(columns["misalignment"], pairs[0])
+
+
+def test_a_swapped_text_is_blamed_on_the_pairs_that_hold_it() -> None:
+    columns, swapped = compute_scores(planted(3).evidence), planted(3).rows["swapped"]
+    with_text = np.minimum(columns["misalignment_image_text"], columns["misalignment_text_audio"])[swapped]
+    assert (with_text > columns["misalignment_image_audio"][swapped]).mean() > 0.9
+
+
+def naive_disagreement(evidence: scores.Evidence, near: str, other: str, distance: np.ndarray, i: int, j: int) -> float:
+    total = weights = 0.0
+    for at, cosine in zip(evidence.neighbors[near].indices[i], evidence.neighbors[near].similarities[i], strict=True):
+        if at < 0 or at in (i, j) or evidence.contents[near][at] == evidence.contents[near][i]:
+            continue
+        weight = np.exp(cosine / scores.KERNEL - scores.DISTRUST * distance[at])
+        total += weight * (1 - float(evidence.views[other][j] @ evidence.views[other][at]))
+        weights += weight
+    return total / weights if weights else np.nan
+
+
+def test_neighbour_disagreement_is_the_weighted_mean_over_other_contents() -> None:
+    evidence = planted().evidence
+    distance = 1 - evidence.trials.held_out["cosine"][0]
+    rng = np.random.default_rng(3)
+    left = np.concatenate([planted().rows["placeholder"], rng.integers(0, len(evidence), 40)])
+    right = np.concatenate([left[:30], rng.integers(0, len(evidence), len(left) - 30)])
+    for near, other in (("image", "text"), ("text", "image")):
+        got = neighbor_disagreement(evidence, near, other, distance, left, right)
+        want = [naive_disagreement(evidence, near, other, distance, i, j) for i, j in zip(left, right, strict=True)]
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
+
+
+def test_blocks_of_rows_change_nothing_and_lonely_rows_have_no_answer() -> None:
+    evidence = planted().evidence
+    distance = 1 - evidence.trials.held_out["cosine"][0]
+    rows = np.arange(len(evidence))
+    once = neighbor_disagreement(evidence, "image", "text", distance, rows, rows)
+    many = np.tile(rows, 4097 // len(rows) + 2)
+    again = neighbor_disagreement(evidence, "image", "text", distance, many, many)
+    np.testing.assert_allclose(again, np.tile(once, len(many) // len(rows)), atol=1e-6)
+    alone = {"image": Neighbors(np.full((len(rows), 2), -1), np.full((len(rows), 2), np.nan, np.float32))}
+    lonely = replace(evidence, neighbors=alone)
+    assert np.isnan(neighbor_disagreement(lonely, "image", "text", distance, rows, rows)).all()
+
+
+@pytest.mark.parametrize("name", ["image", "text", "joint"])
+def test_outlier_distance_counts_every_group_once(name: str) -> None:
+    evidence = planted().evidence
+    group = {"image": evidence.groups["image"], "text": evidence.contents["text"], "joint": evidence.leave_together}
+    want = np.full(len(evidence), np.nan)
+    for i, indices in enumerate(evidence.neighbors[name].indices):
+        seen, distances = {group[name][i]}, []
+        for k, at in enumerate(indices):
+            if at >= 0 and group[name][at] not in seen and len(distances) < scores.OUTLIER_NEIGHBORS:
+                seen.add(group[name][at])
+                distances.append(1 - evidence.cosines[name][i, k])
+        want[i] = np.mean(distances)
+    np.testing.assert_allclose(mean_distance(evidence, name), want, atol=1e-5)
+
+
+def test_duplicate_is_one_for_repeats_and_the_nearest_cosine_else() -> None:
+    evidence = planted().evidence
+    got = SCORES["duplicate"].compute(evidence)
+    content = evidence.contents["image"]
+    repeated = np.bincount(content)[content] > 1
+    assert (got[repeated] == 1).all()
+    vectors, near = evidence.vectors["image"], evidence.neighbors["image"].indices
+    want = [max(float(vectors[i] @ vectors[j]) for j in near[i]) for i in np.flatnonzero(~repeated)]
+    np.testing.assert_allclose(got[~repeated], want, atol=1e-5)
+    assert repeated.sum() == 20 + 12 + 14
+
+
+def test_clip_score_is_the_mean_cosine_of_the_pairs_that_share_a_space() -> None:
+    evidence = planted(3).evidence
+    v = evidence.vectors
+    two = replace(evidence, space={"image": "clip", "text": "clip", "audio": ""})
+    np.testing.assert_allclose(compute_scores(two)["clip_score"], (v["image"] * v["text"]).sum(1), atol=1e-6)
+    pairs = [(v[a] * v[b]).sum(1) for a, b in evidence.pairs]
+    np.testing.assert_allclose(compute_scores(evidence)["clip_score"], np.mean(pairs, axis=0), atol=1e-6)
+    apart = replace(evidence, space={"image": "a", "text": "b", "audio": ""})
+    assert "clip_score" not in compute_scores(apart)
+    assert len(modality_pairs(evidence.modalities)) == 3
+
+
+def test_a_score_of_unit_rows_alone_does_not_depend_on_their_sign() -> None:
+    """Turning a whole modality around changes no distance within it."""
+    evidence = planted().evidence
+    turned = replace(evidence, views={k: -v for k, v in evidence.views.items()})
+    for name in ("misalignment", "outlier", "duplicate"):
+        np.testing.assert_allclose(compute_scores(turned)[name], compute_scores(evidence)[name], atol=1e-4)
+    assert unit(np.ones((1, 4))).tolist() == [[0.5] * 4]
