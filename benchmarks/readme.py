@@ -1,0 +1,61 @@
+"""Writes the README's tables from the code and from the committed measurements: `python -m benchmarks.readme`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from audit_plugin.columns import COLUMNS
+from benchmarks.detection import RESULTS, table
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def main() -> None:
+    """Fills README.md in place."""
+    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def fill(text: str) -> str:
+    """The text with its marked parts replaced."""
+    for name, content in (("columns", columns_table()), ("measured", measured_table())):
+        text = re.sub(
+            f"<!-- {name} -->.*<!-- /{name} -->",
+            lambda _, n=name, c=content: f"<!-- {n} -->\n{c}\n<!-- /{n} -->",
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def columns_table() -> str:
+    """One row per column of a result."""
+    rows = [f"| `{c.name}` | {c.help} |" for c in COLUMNS.values()]
+    return "\n".join(["| column | what it says |", "|---|---|", *rows])
+
+
+def measured_table() -> str:
+    """Detection on the Google emoji, with what it took and on what."""
+    report = json.loads((RESULTS / "detection-google.json").read_text(encoding="utf-8"))
+    cells, machine = report["cells"], report["machine"]
+    clean = next(cell for cell in cells if cell["noise"] == "none")
+    flagged = [cell for cell in cells if cell["noise"] == "random"]
+    hits, flags = (sum(cell[key] for cell in flagged) for key in ("flagged_swaps", "flagged"))
+    seconds = max(cell["seconds_after_embedding"] for cell in cells)
+    memory = max(cell["peak_memory_gb"] for cell in cells)
+    return f"""{clean["samples"]:,} Google emoji with their names, 10 % of the captions replaced by copies of others,
+{len(flagged)} seeds, encoder `offline`, settings frozen on the Twitter emoji. Swaps are drawn from all emoji, or from the
+same category only:
+
+{table(report)}
+
+Of {flags} samples flagged as misaligned under random swaps, {hits} were swapped ({hits / max(flags, 1):.0%}; there were
+{sum(cell["swapped"] for cell in flagged)} swaps). On the clean set {clean["flagged"]} were flagged as misaligned and
+{clean["memorized"]} as memorized. After embedding an audit took at most {seconds:.0f} s; peak memory {memory:.1f} GB.
+{machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}, commit {report["git"]};
+`make bench` repeats it."""
+
+
+if __name__ == "__main__":
+    main()
