@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import socket
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from .encoding import Encoder, Identity, split_text
 from .modalities import file_digest
 
 DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
+DEFAULT_SOURCE = {"hf_hub": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/"}  # known here: importing open_clip takes seconds
+CONNECT_SECONDS = 4.0
 _MULTILINGUAL = ("xlm", "nllb", "siglip2", "i18n", "multilingual", "worldwide")
 
 
@@ -24,16 +29,17 @@ def resolve(name: str) -> str:
     """The encoder that `name` stands for: `auto` becomes open_clip's default where cached, else `offline`."""
     if name != "auto":
         return name
-    return "open_clip:" + ":".join(DEFAULT_CLIP) if cached_weights(*DEFAULT_CLIP) else "offline"
+    return "open_clip:" + ":".join(DEFAULT_CLIP) if _cached(DEFAULT_SOURCE) else "offline"
 
 
 def cached_weights(model: str, tag: str) -> str | None:
     """Path of open_clip weights that are already on this machine, else None; asks no network."""
     import open_clip
 
-    config = open_clip.get_pretrained_cfg(model, tag)
-    if not config:
-        return None
+    return _cached(open_clip.get_pretrained_cfg(model, tag) or {})
+
+
+def _cached(config: Mapping[str, Any]) -> str | None:
     if config.get("hf_hub"):
         from huggingface_hub import try_to_load_from_cache
 
@@ -53,11 +59,18 @@ def _reachable(config: dict[str, Any]) -> bool:
     host = urlparse(constants.ENDPOINT if config.get("hf_hub") else config["url"]).hostname
     if constants.HF_HUB_OFFLINE and config.get("hf_hub"):
         return False
-    try:
-        socket.create_connection((host, 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    answers: list[bool] = []
+
+    def knock() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, 443), timeout=CONNECT_SECONDS).close()
+            answers.append(True)
+
+    # in a thread, because looking up a name has no time limit of its own
+    caller = threading.Thread(target=knock, daemon=True)
+    caller.start()
+    caller.join(CONNECT_SECONDS)
+    return bool(answers)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ def _summary_table(result: AuditResult) -> Table:
         table.add_row("", f"{count:,}: {clean(reason, 100)}")
     for kind, count in summary["flags"].items():
         table.add_row(f"flagged {kind}", f"{count:,}")
+    wrong = summary.get("wrong_share_model")
+    table.add_row("wrong pairs, by the model", "not measured" if wrong is None else f"about {wrong:.1%}")
     reliability = summary["reliability"]
     table.add_row("reliability of multimem", "not measured" if reliability is None else f"{reliability:.2f}")
     for kind, recall in summary["recall"].items():

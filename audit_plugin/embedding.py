@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 
 from .arrays import Features, Floats, Samples
-from .encoders import Encoder
+from .encoding import Encoder
 from .modalities import MODALITIES, MediaError
 from .store import SHARD, FeatureCache
 

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from .arrays import AuditError, AuditResult, Bools, Features, Floats, Ints, Samp
 from .clip import resolve
 from .config import AuditConfig, digest_of
 from .embedding import Contents, Progress, digest_contents, embed, silent
-from .encoders import Identity, identify, load_encoders, pick_device
+from .encoders import identify, load_encoders, pick_device
+from .encoding import Identity
 from .evidence import Gathered, gather
 from .modalities import MODALITIES
 from .plants import plant_scores, wrong_share
@@ -64,6 +65,8 @@ def run_audit(
     config = config or AuditConfig()
     clock = Clock(progress or silent)
     _check(samples)
+    # in the table's order: image before text, however the caller named them
+    samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve(config.encoder)
     load = functools.cache(lambda: load_encoders(name, samples.modalities, device))
     who = identify(name, samples.modalities) or {m: e.identity for m, e in load().items()}
@@ -109,9 +112,10 @@ def canonical_order(samples: Samples, contents: Contents, present: Bools) -> Ord
 
 
 def _data_digest(samples: Samples, contents: Contents, order: Order) -> str:
-    """sha256 of what the rows hold, in canonical order: independent of row order and of where files lie."""
-    groups = samples.groups or ("",) * len(samples)
-    return digest_of([[contents.digests[m][row] for m in samples.modalities] + [groups[row]] for row in order.rows])
+    """sha256 of what the rows hold and which belong together: independent of row order and of where files lie."""
+    together = _user_groups(samples, order)
+    rows = [[contents.digests[m][row] for m in samples.modalities] for row in order.rows]
+    return digest_of(rows, None if together is None else together.tolist())
 
 
 def _numbers(values: list[str]) -> Ints:

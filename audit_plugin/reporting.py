@@ -14,7 +14,7 @@ from . import memorization
 from .arrays import Bools, Floats, Ints, Samples
 from .config import AuditConfig
 from .embedding import Embedded
-from .encoders import Identity
+from .encoding import Identity
 from .evidence import Gathered
 from .modalities import MODALITIES
 

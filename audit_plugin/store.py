@@ -96,11 +96,12 @@ class RunFolder:
             found = dict(json.loads(record.read_text()))
         except (ValueError, TypeError) as error:
             raise AuditError(f"{record} is damaged; delete {self.path} and run again") from error
-        for key in sorted(set(found) | set(identity)):
-            if found.get(key) != identity.get(key):
+        was, now = _flat(found), _flat(identity)
+        for key in sorted(set(was) | set(now)):
+            if was.get(key) != now.get(key):
                 raise AuditError(
-                    f"run folder {self.path} belongs to another run ({key} was {found.get(key)!r}, "
-                    f"now {identity.get(key)!r}); choose another --run-dir, or delete it"
+                    f"run folder {self.path} belongs to another run ({key} was {was.get(key)!r}, "
+                    f"now {now.get(key)!r}); choose another --run-dir, or delete it"
                 )
 
     def close(self) -> None:
@@ -136,6 +137,14 @@ class RunFolder:
             arrays = make()
             self.save(name, **arrays)
         return arrays
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """One level: a setting that differs is to be named itself, not the whole record around it."""
+    out: dict[str, Any] = {}
+    for key, value in identity.items():
+        out |= value if isinstance(value, dict) else {key: value}
+    return out
 
 
 def _lock(folder: Path) -> int:

@@ -1,9 +1,8 @@
-"""Writes the README's tables from the code and from the committed measurements: `python -m benchmarks.readme`."""
+"""Writes the README tables from the code and the committed measurements: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from audit_plugin.columns import COLUMNS
@@ -20,12 +19,9 @@ def main() -> None:
 def fill(text: str) -> str:
     """The text with its marked parts replaced."""
     for name, content in (("columns", columns_table()), ("measured", measured_table())):
-        text = re.sub(
-            f"<!-- {name} -->.*<!-- /{name} -->",
-            lambda _, n=name, c=content: f"<!-- {n} -->\n{c}\n<!-- /{n} -->",
-            text,
-            flags=re.DOTALL,
-        )
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -45,8 +41,8 @@ def measured_table() -> str:
     seconds = max(cell["seconds_after_embedding"] for cell in cells)
     memory = max(cell["peak_memory_gb"] for cell in cells)
     return f"""{clean["samples"]:,} Google emoji with their names, 10 % of the captions replaced by copies of others,
-{len(flagged)} seeds, encoder `offline`, settings frozen on the Twitter emoji. Swaps are drawn from all emoji, or from the
-same category only:
+{len(flagged)} seeds, encoder `offline`, settings frozen on the Twitter emoji. Swaps are drawn from all emoji, or
+from the same category only:
 
 {table(report)}
 

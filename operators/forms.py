@@ -196,7 +196,7 @@ def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
     facts = [
         f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
         "" if reliability is None else f"Reliability of the memorization scores: {reliability:.2f} of 1.",
-        f"Found of the faults planted as a check: {recall}." if recall else "",
+        f"Of mismatched pairs made up as a check, these would be flagged: {recall}." if recall else "",
         *(f"Note: {note}" for note in summary.get("notes") or ()),
     ]
     where = (

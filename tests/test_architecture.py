@@ -50,7 +50,7 @@ MODULES = {
     "plants": Module(1, siblings="scores", third="numpy scipy sklearn"),
     "projection": Module(1, third="numpy"),
     "scores": Module(1, siblings="memorization", third="numpy scipy"),
-    "embedding": Module(2, siblings="encoders store", third="numpy torch", heavy="torch"),
+    "embedding": Module(2, siblings="encoding store", third="numpy torch", heavy="torch"),
     "encoding": Module(2, third="numpy"),
     "encoders": Module(
         2,

@@ -186,3 +186,9 @@ def test_hub_switched_off_counts_as_out_of_reach(nothing_cached: Path, monkeypat
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert not clip._reachable({"hf_hub": "laion/x/"})
+
+
+def test_the_default_source_is_what_open_clip_says() -> None:
+    import open_clip
+
+    assert open_clip.get_pretrained_cfg(*clip.DEFAULT_CLIP)["hf_hub"] == clip.DEFAULT_SOURCE["hf_hub"]
