@@ -60,6 +60,10 @@ class AuditConfig:
         """The settings that can change a score, in declaration order."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["scores"]}
 
+    def training(self) -> dict[str, Any]:
+        """Those of them on which finished parts of a run depend: a new threshold of the flags retrains nothing."""
+        return {name: value for name, value in self.scoring().items() if name != "false_alarms"}
+
     def to_dict(self) -> dict[str, Any]:
         """All settings, JSON-ready; `AuditConfig(**d)` is the way back."""
         return asdict(self)

@@ -104,15 +104,17 @@ def placeholder(evidence: Evidence) -> Bools:
         sizes = np.bincount(content)
         for medium in np.flatnonzero(sizes > max(PLACEHOLDER_ROWS, PLACEHOLDER_SHARE * n)):
             rows = np.flatnonzero(content == medium)
-            out[rows] = bool(evidence.texts) and all(_unrelated(evidence.views[text], rows) for text in evidence.texts)
+            texts = evidence.texts
+            out[rows] = bool(texts) and all(_unrelated(evidence.views[t], evidence.contents[t], rows) for t in texts)
     return out
 
 
-def _unrelated(view: Floats, rows: Ints) -> bool:
-    """Whether the rows' mean similarity to each other is nearer to the set's (0 after centring) than to 1."""
-    rows = rows[:500]
-    total = view[rows].sum(0, dtype=np.float64)
-    k = len(rows)
+def _unrelated(view: Floats, content: Ints, rows: Ints) -> bool:
+    """Whether the rows' texts mostly differ, and are nearer to unrelated (0 after centring) than to the same (1)."""
+    first = np.unique(content[rows], return_index=True)[1]
+    if len(first) <= len(rows) / 2:
+        return False
+    total, k = view[rows[first]].sum(0, dtype=np.float64), len(first)
     return bool((total @ total - k) / (k * (k - 1)) < UNRELATED)
 
 

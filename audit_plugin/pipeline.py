@@ -22,7 +22,7 @@ from .encoding import Identity
 from .evidence import Gathered, gather
 from .modalities import MODALITIES
 from .plants import plant_scores, wrong_share
-from .reporting import Order, Scored, result_columns, summarize
+from .reporting import Order, Scored, result_columns, summarize, versions
 from .scores import compute_scores, pair_evidence
 from .store import FeatureCache, RunFolder, cache_root
 from .suggestions import suggest
@@ -76,9 +76,11 @@ def run_audit(
         embedded = embed(samples, contents, {m: w.key for m, w in who.items()}, load, clock.progress)
     order = canonical_order(samples, contents, embedded.features.present)
     identity = {
-        "settings": {**config.scoring(), "encoder": name},
+        "settings": {**config.training(), "encoder": name},
         "encoders": {m: w.key for m, w in who.items()},
         "data": _data_digest(samples, contents, order),
+        "device": device,
+        "versions": versions(),
         "format": FORMAT,
     }
     folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
@@ -107,6 +109,7 @@ def canonical_order(samples: Samples, contents: Contents, present: Bools) -> Ord
     keys = [
         ("".join(contents.digests[m][row] for m in samples.modalities), samples.ids[row], caption[row], row)
         for row in np.flatnonzero(present.all(axis=1))
+        if row not in samples.problems
     ]
     return Order(np.array([key[-1] for key in sorted(keys)], dtype=np.int64), len(samples))
 

@@ -70,10 +70,20 @@ def candidate_contrast(gathered: Gathered, pair: tuple[str, str], rows: Ints, po
 
 
 def _contrast_matrix(left: torch.Tensor, right: torch.Tensor, rows: Ints, pool: Ints) -> Floats:
-    """`[q, p]` contrast of rows' left side with the pool's right side, negatives from the pool."""
+    """`[q, p]` contrast of rows' left side with the pool's right side, negatives from the pool.
+
+    As in the held-out contrast of the present pairs, which it is weighed against, the pair itself is no negative.
+    """
     q, p = torch.from_numpy(rows).to(left.device), torch.from_numpy(pool).to(left.device)
-    forward = left[q] @ right[p].T
+    logits = left[q] @ right[p].T / TEMPERATURE
     hubness = torch.cat([torch.logsumexp(block @ left[p].T / TEMPERATURE, 1) for block in right[p].split(2048)])
-    scale = 0.5 * TEMPERATURE
-    log_mean = torch.logsumexp(forward / TEMPERATURE, 1, keepdim=True) + hubness - 2 * np.log(max(len(pool), 1))
-    return (scale * log_mean - forward).cpu().numpy()
+    forward = _without(torch.logsumexp(logits, 1, keepdim=True), logits)
+    # a row outside the pool is not among the captions' negatives in the first place
+    backward = torch.where(torch.isin(q, p)[:, None], _without(hubness[None], logits), hubness[None])
+    log_mean = forward + backward - 2 * np.log(max(len(pool) - 1, 1))
+    return (TEMPERATURE * (0.5 * log_mean - logits)).cpu().numpy()
+
+
+def _without(total: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """log(exp(total) - exp(part)), held finite where the part is nearly all of the total."""
+    return total + torch.log1p(-torch.exp(part - total).clamp(max=1 - 1e-6))

@@ -109,7 +109,9 @@ def test_public_names_load_on_first_use():
 
 
 def test_make_help_lists_every_target():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     named = [line.split()[0] for line in done.stdout.splitlines()]
     assert sorted(named) == ["app", "bench", "check", "clean", "demo", "help", "test"]
 
