@@ -117,9 +117,7 @@ class Trials:
         member: bool `[r, n]`; trials 2q and 2q+1 are complementary.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
         held_out: name -> float32 `[p, n]`: means over the trials in which a sample was not a member
-            (`cosine`, `contrast`, `csls`, `generality`).
-        plants: held-out evidence of virtual plants, see `plants.py`; name -> array.
-        gap: mean retrieval rank gain of members over non-members, 0 means nothing was memorized.
+            (`cosine`, `contrast`, `csls`, `generality`; `zero_shot` of frozen encoders holds nothing out).
     """
 
     member: Bools
@@ -139,7 +137,6 @@ class AuditResult:
         ids: `[n]` as given.
         columns: column -> array of length n, in the order of the written table.
         summary: counts, reliability, recall on plants, versions, timings: everything that is not per row.
-        tagged: tag word (`misaligned`, ...) -> the flag column behind it.
         run_dir: where the arrays and the trained heads are.
     """
 

@@ -9,7 +9,9 @@ import functools
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -294,8 +296,23 @@ def link() -> None:
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from .display import StageDisplay, console
 
-    with StageDisplay(console(stderr=True)) as progress:
-        yield progress
+    pressed = threading.Event()
+
+    def on_interrupt(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if pressed.is_set():  # libraries swallow an interrupt that reaches them while they are imported
+            raise KeyboardInterrupt
+        display(stage, done, total)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        with StageDisplay(console(stderr=True)) as display:
+            yield progress
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _audit(samples: Samples, config: AuditConfig, run_dir: Path | None = None) -> AuditResult:

@@ -23,7 +23,7 @@ from .evidence import Gathered, gather
 from .modalities import MODALITIES
 from .plants import plant_scores, wrong_share
 from .reporting import Order, Scored, result_columns, summarize, versions
-from .scores import compute_scores, pair_evidence
+from .scores import compute_scores, pair_evidence, robust_z
 from .store import FeatureCache, RunFolder, cache_root
 from .suggestions import suggest
 from .trials import Job
@@ -155,7 +155,7 @@ def _score(
     with clock.stage("score"):
         job.progress("score", 0, 1)
         scores = compute_scores(gathered.evidence)
-        planted = _planted(gathered)
+        planted = _planted(gathered, scores)
         wrong, probability, false_alarm = wrong_share(scores["misalignment"], planted.get("random", np.zeros(0)))
         rated = {**scores, "probability": probability, "false_alarm": false_alarm}
         raised = rules.raise_flags(rated, gathered.evidence, job.config.false_alarms)
@@ -170,21 +170,21 @@ def _score(
     return Scored(gathered, scores, probability, raised, words_out, recall, wrong)
 
 
-def _planted(gathered: Gathered) -> dict[str, Floats]:
-    """Kind -> combined score of the virtual plants, over the worst of their pairs of modalities."""
-    evidence = gathered.evidence
+def _planted(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Kind -> misalignment of the virtual plants: the worst of their pairs, on the scale of the real samples."""
+    evidence, contrast = gathered.evidence, gathered.plant_contrast
     if evidence.trials is None:
         return {}
-    contrast = gathered.plant_contrast
-    return {
-        kind: np.fmax.reduce(
-            [
-                plant_scores(evidence, pair, rows, contrast[kind][p], contrast[f"zero_shot:{kind}"][p])
-                for p, pair in enumerate(evidence.pairs)
-            ]
-        )
-        for kind, rows in gathered.plants.items()
-    }
+    real = np.fmax.reduce([scores[f"misalignment_{a}_{b}"] for a, b in evidence.pairs])
+    planted = {}
+    for kind, rows in gathered.plants.items():
+        parts = [
+            plant_scores(evidence, pair, rows, contrast[kind][p], contrast[f"zero_shot:{kind}"][p])
+            for p, pair in enumerate(evidence.pairs)
+        ]
+        worst = np.fmax.reduce(parts)
+        planted[kind] = worst if len(parts) == 1 else robust_z(worst, real)
+    return planted
 
 
 def _flag_cut(scores: Floats, flagged: Bools) -> float:
