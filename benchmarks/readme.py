@@ -46,10 +46,11 @@ from the same category only:
 
 {table(report)}
 
-Of {flags} samples flagged as misaligned under random swaps, {hits} were swapped ({hits / max(flags, 1):.0%}; there were
-{sum(cell["swapped"] for cell in flagged)} swaps). On the clean set {clean["flagged"]} were flagged as misaligned and
-{clean["memorized"]} as memorized. After embedding an audit took at most {seconds:.0f} s; peak memory {memory:.1f} GB.
-{machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}, commit {report["git"]};
+Of {flags} samples flagged under random swaps, {hits} were swapped ({hits / max(flags, 1):.0%}); there were
+{sum(cell["swapped"] for cell in flagged)} swaps. On the clean set {clean["flagged"]} were flagged as misaligned and
+{clean["memorized"]} as memorized. After embedding an audit took at most {seconds:.0f} s;
+peak memory {memory:.1f} GB with cached features.
+Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}, commit {report["git"]};
 `make bench` repeats it."""
 
 
