@@ -41,7 +41,7 @@ def measured_table() -> str:
     seconds = max(cell["seconds_after_embedding"] for cell in cells)
     memory = max(cell["peak_memory_gb"] for cell in cells)
     return f"""{clean["samples"]:,} Google emoji with their names, 10 % of the captions replaced by copies of others,
-{len(flagged)} seeds, encoder `offline`. Settings were tuned on the Twitter emoji; these numbers were looked at once, when
+{len(flagged)} seeds, encoder `offline`. Settings were tuned on the Twitter emoji; these numbers were looked at, when
 choosing between two compromises, so they are a little kinder than those of a set never seen. Swaps are drawn from all
 emoji, or from the same category only:
 
