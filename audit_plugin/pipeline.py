@@ -23,7 +23,7 @@ from .evidence import Gathered, gather
 from .modalities import MODALITIES
 from .plants import plant_scores, wrong_share
 from .reporting import Order, Scored, result_columns, summarize, versions
-from .scores import compute_scores, pair_evidence, robust_z
+from .scores import compute_scores, robust_z
 from .store import FeatureCache, RunFolder, cache_root
 from .suggestions import suggest
 from .trials import Job
@@ -208,9 +208,7 @@ def _save_evidence(gathered: Gathered, ids: list[str], run: RunFolder) -> None:
     evidence = gathered.evidence
     if evidence.trials is None:
         return
-    parts = {
-        f"{name}_{a}_{b}": values for a, b in evidence.pairs for name, values in pair_evidence(evidence, (a, b)).items()
-    }
+    parts = {f"{name}_{a}_{b}": values for a, b in evidence.pairs for name, values in evidence.parts[a, b].items()}
     cosine = {f"cosine_{a}_{b}": evidence.trials.held_out["cosine"][p] for p, (a, b) in enumerate(evidence.pairs)}
     run.save("evidence", ids=np.array(ids), **parts, **cosine)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Floats, Ints
-from .scores import Evidence, combine, neighbor_disagreement, pair_evidence
+from .scores import Evidence, combine, neighbor_disagreement
 
 PLANTS_PER_KIND = 512
 MIN_FIT = 20
@@ -52,7 +52,7 @@ def plant_scores(
         zero_shot: `[q]`, their contrast under the frozen encoders; not used unless these share a space.
     """
     a, b = pair
-    real = pair_evidence(evidence, pair)
+    real = evidence.parts[pair]
     distance = 1 - evidence.trials.held_out["cosine"][evidence.pairs.index(pair)]  # type: ignore[union-attr]
     i, j = plants[:, 0], plants[:, 1]
     parts = {"contrast": contrast}

@@ -6,6 +6,7 @@ main one under ""). A score holds no threshold: rules that flag are in `flags.py
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ class Evidence:
     @property
     def texts(self) -> tuple[str, ...]:
         return tuple(self.words)
+
+    @functools.cached_property
+    def parts(self) -> dict[tuple[str, str], dict[str, Floats]]:
+        """`pair_evidence` of every pair: scores, plants and the run folder all ask for it, and it is the dear part."""
+        return {pair: pair_evidence(self, pair) for pair in self.pairs}
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -151,7 +157,7 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
 
 def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
     """`[n]`: the combined score of one pair of modalities."""
-    return combine(pair_evidence(evidence, pair))
+    return combine(evidence.parts[pair])
 
 
 def combine(parts: Mapping[str, Floats], reference: Mapping[str, Floats] | None = None) -> Floats:

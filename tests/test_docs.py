@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audit_plugin.columns import COLUMNS
-from benchmarks.readme import columns_table, fill, measured_table
+from benchmarks.readme import columns_table, fill
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,5 +38,5 @@ def test_every_column_is_explained() -> None:
 
 def test_measured_numbers_are_those_of_the_committed_json() -> None:
     report = json.loads((ROOT / "benchmarks/results/detection-google.json").read_text(encoding="utf-8"))
-    for noise, signals in report["means"].items():
-        assert f"{signals['misalignment']:.3f}" in measured_table(), noise
+    numbers = [f"{signals['misalignment']:.3f}" for signals in report["means"].values()]
+    assert f"| misalignment | {' | '.join(numbers)} |" in README
