@@ -18,6 +18,10 @@ Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 
 
+# Which models saw a sample: both, only f (candidates), only g (independent), none, or none and used as reference.
+ROLES = ("both", "f", "g", "none", "reference")
+
+
 class AuditError(ValueError):
     """Something that the user can mend: the message names the thing, the value and the remedy."""
 
@@ -36,6 +40,8 @@ class Samples:
         media: modality -> one value per row: a path, a text, or None where the row has none.
         groups: the user's leave-together key per row ("" for none), or empty when no group was named.
         caption: `[n]` which of its sample's captions a row is (0 where a sample has one).
+        labels: a class per row ("" for none), or empty when none was named.
+        roles: which models saw a row (`ROLES`; "" is none of them), or empty when not named.
         problems: row -> why the row cannot be read at all (a torn line of the manifest).
     """
 
@@ -43,6 +49,8 @@ class Samples:
     media: Mapping[str, tuple[str | None, ...]]
     groups: tuple[str, ...] = ()
     caption: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
     problems: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,10 +58,11 @@ class Samples:
         for name, values in self.media.items():
             if len(values) != n:
                 raise ValueError(f"media {name!r} has {len(values)} values for {n} ids")
-        if self.groups and len(self.groups) != n:
-            raise ValueError(f"{len(self.groups)} groups for {n} ids")
-        if self.caption and len(self.caption) != n:
-            raise ValueError(f"{len(self.caption)} caption numbers for {n} ids")
+        for name in ("groups", "caption", "labels", "roles"):
+            if len(getattr(self, name)) not in (0, n):
+                raise ValueError(f"{len(getattr(self, name))} {name} for {n} ids")
+        if unknown := set(self.roles) - {*ROLES, ""}:
+            raise AuditError(f"role {min(unknown)!r} is not known; use one of {', '.join(ROLES)}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,19 +123,30 @@ class Trials:
     """What r trained models say about n samples.
 
     Attributes:
-        member: bool `[r, n]`; trials 2q and 2q+1 are complementary.
+        member: bool `[r, n]`, in blocks of `folds` trials: within a block a sample is left out once.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
+        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`memorization.over` sums them), offsets
+            removed; NaN for samples that were never on both sides.
         held_out: name -> float32 `[p, n]`: means over the trials in which a sample was not a member
             (`cosine`, `contrast`, `csls`, `generality`; `zero_shot` of frozen encoders holds nothing out).
+        folds: trials per block.
+        offset: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.
+        roles: `[n]` which models saw a sample, in the split protocol (`ROLES`), or None.
     """
 
     member: Bools
     consistency: Floats
+    memory: Floats
     held_out: Mapping[str, Floats]
+    folds: int = 2
+    offset: Bools | None = None
+    roles: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.member.shape != self.consistency.shape:
             raise ValueError(f"member {self.member.shape} and consistency {self.consistency.shape} differ")
+        if len(self.member) % self.folds:
+            raise ValueError(f"{len(self.member)} trials are no whole blocks of {self.folds}")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from .arrays import AuditError, Floats
-from .encoding import Encoder, Identity, split_text
-from .modalities import file_digest
+from .encoding import SUPPORTS, Encoder, Identity, assign, of_frames, split_text
+from .modalities import FRAMES, file_digest
 
 DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_SOURCE = {"hf_hub": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/"}  # known here: importing open_clip takes seconds
@@ -25,11 +25,19 @@ CONNECT_SECONDS = 4.0
 _MULTILINGUAL = ("xlm", "nllb", "siglip2", "i18n", "multilingual", "worldwide")
 
 
-def resolve(name: str) -> str:
-    """The encoder that `name` stands for: `auto` becomes open_clip's default where cached, else `offline`."""
-    if name != "auto":
-        return name
-    return "open_clip:" + ":".join(DEFAULT_CLIP) if _cached(DEFAULT_SOURCE) else "offline"
+def resolve(name: str, modalities: tuple[str, ...] = ("image", "text")) -> str:
+    """The encoders that `name` stands for, recorded with the run.
+
+    `auto` becomes open_clip's default where cached, else `offline`; `+offline` is added where the named encoders
+    leave a modality without one.
+
+    Raises:
+        AuditError: unknown family.
+    """
+    if name == "auto":
+        name = "open_clip:" + ":".join(DEFAULT_CLIP) if _cached(DEFAULT_SOURCE) else "offline"
+    taken = assign(name, modalities, default="offline")
+    return f"{name}+offline" if "offline" in taken and "offline" not in name.split("+") else name
 
 
 def cached_weights(model: str, tag: str) -> str | None:
@@ -51,7 +59,8 @@ def _cached(config: Mapping[str, Any]) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def _reachable(config: dict[str, Any]) -> bool:
+def reachable(config: Mapping[str, Any]) -> bool:
+    """Whether the server of these weights answers within 4 s."""
     from urllib.parse import urlparse
 
     from huggingface_hub import constants
@@ -85,23 +94,21 @@ class Located:
         """The key holds the weights' own bytes, so that a checkpoint overwritten in place is another encoder."""
         space = f"open_clip:{self.model}:{file_digest(self.path)[:16]}"
         english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
-        return Identity(f"{space}:{modality}", space, english)
+        part = f"video:{FRAMES}" if modality == "video" else modality
+        return Identity(f"{space}:{part}", space, english)
 
 
 def locate(name: str) -> Located:
     """Where the weights of `open_clip:MODEL[:TAG or path]` are. Asks no network.
 
     Raises:
-        AuditError: unknown family, model or tag.
+        AuditError: another family, unknown model or tag.
     """
     import open_clip
 
     family, _, rest = name.partition(":")
     if family != "open_clip" or not rest:
-        raise AuditError(
-            f"encoder {name!r} is not known; use auto, offline, or open_clip:MODEL[:WEIGHTS], "
-            f"for example open_clip:{':'.join(DEFAULT_CLIP)}"
-        )
+        raise AuditError(f"{name!r} names no open_clip model; use open_clip:MODEL[:WEIGHTS or checkpoint path]")
     model, _, tag = rest.partition(":")
     if model not in open_clip.list_models():
         near = difflib.get_close_matches(model, open_clip.list_models(), 3, 0.3) or [DEFAULT_CLIP[0]]
@@ -125,13 +132,13 @@ def identify(name: str, modalities: tuple[str, ...]) -> dict[str, Identity]:
 
 
 def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[str, Encoder]:
-    """Image and text encoders of one open_clip model; downloads its weights if they are named but not cached."""
+    """Image, video and text encoders of one model; downloads its weights if they are named but not cached."""
     import open_clip
 
-    if unsupported := [m for m in modalities if m not in ("image", "text")]:
-        raise AuditError(f"open_clip encodes image and text, not {', '.join(unsupported)}; use --encoder offline")
+    if unsupported := [m for m in modalities if m not in SUPPORTS["open_clip"]]:
+        raise AuditError(f"open_clip encodes image, text and video, not {', '.join(unsupported)}; use another encoder")
     found = locate(name)
-    if not found.path and not _reachable(open_clip.get_pretrained_cfg(found.model, found.tag)):
+    if not found.path and not reachable(open_clip.get_pretrained_cfg(found.model, found.tag)):
         raise AuditError(
             f"the weights {found.tag!r} of {found.model} are not cached and their server is out of reach; "
             "connect to a network, name a local checkpoint, or use --encoder offline"
@@ -153,8 +160,10 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
         ) from error
     who = found if found.path else locate(name)
     model.eval()
+    image = _clip_image(who.identity("image"), model, transform, device)
     encoders = {
-        "image": _clip_image(who.identity("image"), model, transform, device),
+        "image": image,
+        "video": of_frames(image, who.identity("video")),
         "text": _clip_text(who.identity("text"), model, tokenizer, device),
     }
     return {m: encoders[m] for m in modalities}

@@ -26,7 +26,8 @@ COLUMNS: dict[str, Column] = {
     c.name: c
     for c in (
         *_scores(),
-        Column("multimem_stderr", "MultiMem error", "Standard error of MultiMem over pairs of trials", "score"),
+        Column("multimem_stderr", "MultiMem error", "Standard error of MultiMem over blocks of trials", "score"),
+        Column("multimem_mean", "MultiMem per pair", "Mean over pairs of modalities of their own MultiMem", "score"),
         Column(
             "probability", "Probability wrong", "Model-based probability that the media do not belong together", "score"
         ),
@@ -35,6 +36,15 @@ COLUMNS: dict[str, Column] = {
             "Culprit",
             "With three or more modalities: the one whose removal lowers the misalignment most",
             "text",
+        ),
+        Column(
+            "driver",
+            "Driver",
+            "With three or more modalities: the one without which most of the MultiMem goes away",
+            "text",
+        ),
+        Column(
+            "role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)", "text"
         ),
         Column(
             "duplicate_group",
@@ -58,5 +68,9 @@ def column_help(name: str) -> str:
     base = next((s for s in SCORES.values() if name.startswith(f"{s.name}_")), None)
     if base is None:
         raise KeyError(name)
-    part = name.removeprefix(f"{base.name}_").replace("_", " and ")
+    part = name.removeprefix(f"{base.name}_")
+    if base.name == "multimem":
+        due = part.removeprefix("due_")
+        return f"MultiMem that goes away without {due}" if due != part else f"MultiMem of {part.replace('_', ' and ')}"
+    part = part.replace("_", " and ")
     return f"{base.label} of {part} alone, in robust deviations"

@@ -33,12 +33,50 @@ class AuditConfig:
 
     image: str = option("", "Field or column with the image (default: the sample's own file)", scores=False)
     text: str = option("", "Field or column with the caption (default: found by its name)", scores=False)
+    audio: str = option("", "Field or column with the path of an audio file", scores=False)
+    video: str = option("", "Field or column with the path of a video", scores=False)
     group: str = option(
         "", "Field or column whose equal values belong together (product, video, image id)", advanced=True, scores=False
     )
+    label: str = option(
+        "", "Field or column with a class: balances the held-out reference samples", advanced=True, scores=False
+    )
+    role: str = option(
+        "",
+        "Field or column that says which models saw a sample: both, f, g, none, or reference (split, checkpoints)",
+        advanced=True,
+        scores=False,
+    )
     run: str = option("audit", "Run key: prefix of the fields and tags that the audit writes", scores=False)
-    encoder: str = option("auto", "auto, offline, or open_clip:MODEL[:WEIGHTS or checkpoint path]")
-    trials: int = option(48, "Heads trained on complementary halves; more give smaller error bars", low=2, high=1024)
+    encoder: str = option(
+        "auto", "auto, offline, open_clip:MODEL[:WEIGHTS or checkpoint path], clap:PATH, or several joined by +"
+    )
+    train: str = option(
+        "heads",
+        "What the trials train: heads on frozen features, whole open_clip towers, or nothing: your checkpoints",
+        choices=("heads", "towers", "checkpoints"),
+        advanced=True,
+    )
+    tower: str = option(
+        "small", "For towers: small (from scratch), or an open_clip MODEL[:WEIGHTS to fine-tune]", advanced=True
+    )
+    checkpoint_f: str = option("", "For checkpoints: the model that saw f, as open_clip:MODEL:PATH", advanced=True)
+    checkpoint_g: str = option("", "For checkpoints: the model that saw g, as open_clip:MODEL:PATH", advanced=True)
+    protocol: str = option(
+        "ensemble",
+        "ensemble scores every sample; split is the paper's: candidates against an equal-sized independent set",
+        choices=("ensemble", "split"),
+        advanced=True,
+    )
+    trials: int = option(
+        48, "Models trained, each without a part of the samples; more: smaller errors", low=2, high=1024
+    )
+    folds: int = option(
+        2, "Each trial leaves out one of so many parts (2: complementary halves)", low=2, high=20, advanced=True
+    )
+    views: int = option(
+        0, "Augmented views over which consistency is averaged (0: the sample as it is)", low=0, high=32, advanced=True
+    )
     epochs: int = option(20, "Passes over its half for each trial", low=1, high=1000, advanced=True)
     neighbors: int = option(30, "Neighbours looked at per sample", low=1, high=200, advanced=True)
     false_alarms: float = option(0.02, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
@@ -48,11 +86,15 @@ class AuditConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             _check(f.name, getattr(self, f.name), type(f.default), f.metadata)
-        if self.trials % 2:
+        if self.trials % self.folds:
             raise AuditError(
-                f"trials is {self.trials}; it must be even, since trials come in complementary pairs: "
-                f"use {self.trials + 1}"
+                f"trials is {self.trials}; every sample is to be left out equally often, so it must be a multiple "
+                f"of {self.folds}: use {-(-self.trials // self.folds) * self.folds}"
             )
+        if self.folds != 2 and (self.protocol == "split" or self.train == "checkpoints"):
+            raise AuditError(f"folds is {self.folds}; split and checkpoints compare two models: leave it at 2")
+        if self.views and self.train != "heads":
+            raise AuditError(f"views is {self.views}; only heads are read on augmented views: leave it at 0")
         if not self.run.isidentifier():
             raise AuditError(f"run key {self.run!r} is not a valid name: use letters, digits and underscores")
 

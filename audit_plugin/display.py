@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,10 @@ def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
 def show_result(out: Console, result: AuditResult, samples: Samples, places: Sequence[str]) -> None:
     """Prints the closing table, the worst rows and where the results are."""
     out.print(_summary_table(result))
+    if len(samples.modalities) > 2 and (shares := result.summary.get("attribution")):
+        out.print(_attribution_table(shares))
+    if means := result.summary.get("protocol"):
+        out.print(_protocol_table(means))
     worst = worst_rows(result.columns["misalignment"])
     if len(worst):
         out.print(_worst_table(result, samples, worst))
@@ -124,6 +129,30 @@ def show_result(out: Console, result: AuditResult, samples: Samples, places: Seq
         out.print(clean(f"note: {note}"), soft_wrap=True)
     for place in places:
         out.print(place, soft_wrap=True)
+
+
+def show_removal(out: Console, report: Mapping[str, Any], places: Sequence[str]) -> None:
+    """Prints what the removal of each method's worst rows does to retrieval, and how many to remove."""
+    names = ("chosen by", "rows to remove", "gain in T@5", "95 % interval")
+    table = Table(*names, title="Gain over no removal, on the test rows", title_justify="left")
+    for row in removal_rows(report):
+        table.add_row(*(clean(cell) for cell in row))
+    out.print(table)
+    for note in report["notes"]:
+        out.print(clean(f"note: {note}"), soft_wrap=True)
+    for place in places:
+        out.print(place, soft_wrap=True)
+
+
+def removal_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(method, recommended number of rows, gain over the control on test, its interval), as in the report."""
+    rows = []
+    for method, found in report["methods"].items():
+        advice = found["recommended"]
+        gain = advice["test_gain"]
+        amount = f"{advice['amount']:,}" if advice["beats_control"] else "0 (none better than the control)"
+        rows.append((method, amount, signed(gain["mean"]), reach(gain)))
+    return rows
 
 
 def show_found(out: Console, found: Sequence[tuple[str, int, int]], auroc: float) -> None:
@@ -160,6 +189,8 @@ def _summary_table(result: AuditResult) -> Table:
     table.add_row("wrong pairs, by the model", "not measured" if wrong is None else f"about {wrong:.1%}")
     reliability = summary["reliability"]
     table.add_row("reliability of multimem", "not measured" if reliability is None else f"{reliability:.2f}")
+    if trained := summary.get("trained"):
+        table.add_row("trained", clean(str(trained)))
     for kind, recall in summary["recall"].items():
         table.add_row(f"recall on plants: {kind}", "not measured" if recall is None else f"{recall:.0%}")
     for modality, encoder in summary["encoder"].items():
@@ -167,6 +198,48 @@ def _summary_table(result: AuditResult) -> Table:
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{seconds:,.1f}")
     return table
+
+
+def _attribution_table(shares: Mapping[str, float]) -> Table:
+    table = Table("memorization comes from", "share", title="Attribution", title_justify="left")
+    for part, share in shares.items():
+        table.add_row(part_name(part), f"{share:.1%}")
+    return table
+
+
+def part_name(part: str) -> str:
+    """`due_image` is what goes away without the image, `image_text` what the pair holds."""
+    alone = part.removeprefix("due_")
+    return f"due to {alone}" if alone != part else part.replace("_", " and ")
+
+
+def _protocol_table(report: Mapping[str, Any]) -> Table:
+    table = Table("group", "mean of multimem", "95 % interval", "samples", title="Groups", title_justify="left")
+    for group, mean, reach, n in protocol_rows(report):
+        table.add_row(group, mean, reach, n)
+    return table
+
+
+def protocol_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(group, mean, 95 % interval, samples) of the split protocol, and how near S_C and S_I mirror each other."""
+    rows = [
+        (name, signed(fact.get("mean")), reach(fact), f"{fact['n']:,}")
+        for name, fact in report.get("groups", {}).items()
+    ]
+    if mirror := report.get("mirror"):
+        rows.append(("candidate + independent (0 if mirrored)", signed(mirror.get("mean")), reach(mirror), ""))
+    return rows
+
+
+def signed(value: float | None) -> str:
+    """A difference in four digits with its sign."""
+    return "not measured" if value is None else f"{value:+.4f}"
+
+
+def reach(fact: Mapping[str, Any]) -> str:
+    """The interval of a fact; "" where there is none."""
+    low, high = fact.get("low"), fact.get("high")
+    return "" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
 
 
 def _failures(result: AuditResult) -> list[tuple[str, int]]:
@@ -180,9 +253,11 @@ def _worst_table(result: AuditResult, samples: Samples, rows: np.ndarray) -> Tab
     table = Table(title="Most suspicious", title_justify="left")
     table.add_column("id", overflow="fold")
     table.add_column("misalignment", justify="right")
-    table.add_column("caption")
-    captions = samples.media.get("text", ("",) * len(samples))
+    shown = "text" if "text" in samples.media else next(iter(samples.media), "")
+    table.add_column("caption" if shown == "text" else shown, overflow="fold")
+    captions = samples.media.get(shown, ("",) * len(samples))
     for row in rows:
-        caption = clean(captions[row] or "", CAPTION_WIDTH)
+        value = captions[row] or ""
+        caption = clean(value if shown == "text" else os.path.basename(value), CAPTION_WIDTH)
         table.add_row(clean(samples.ids[row], 40), f"{result.columns['misalignment'][row]:.3f}", caption)
     return table

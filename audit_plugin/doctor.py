@@ -106,7 +106,7 @@ def _missing(*modules: str) -> list[str]:
 
 def _python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
-    return Check("Python", sys.version_info >= (3, 10), found, "use Python 3.10 or newer")
+    return Check("Python", sys.version_info >= (3, 11), found, "use Python 3.11 or newer")
 
 
 def _torch() -> Check:

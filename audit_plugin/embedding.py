@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from .store import SHARD, FeatureCache
 
 Progress = Callable[[str, int, int], None]
 WINDOW = 256
+AHEAD = 4  # media prepared per worker before they are encoded
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -93,6 +93,7 @@ def embed(
     keys: Mapping[str, str],
     load: Callable[[], Mapping[str, Encoder]],
     progress: Progress,
+    view: int = 0,
 ) -> Embedded:
     """Features `[n, d_a]` per modality for all rows, from the cache where known.
 
@@ -101,20 +102,22 @@ def embed(
         contents: their digests.
         keys: encoder keys per modality, which name the caches.
         load: gives the encoders; called only if something has to be encoded.
-        progress: told of the stages "encode MODALITY".
+        progress: told of the stages "encode MODALITY", for views "encode MODALITY, view NUMBER".
+        view: 0 encodes the media as they are; k > 0 their k-th augmented view, drawn from (content, k) alone.
     """
     failures = dict(contents.failures)
     vectors, present, encoded, split = {}, [], {}, 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
-        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], load, progress)
+        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], load, progress, view)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
         vectors[modality] = _unit_rows([found.get(d) for d in digests])
         present.append([d in found for d in digests])
-        encoded[modality], split = fresh, split + parts
+        encoded[modality] = fresh
+        split += parts if MODALITIES[modality].is_text else 0
     features = Features(vectors, np.array(present, dtype=bool).T.reshape(len(samples), len(vectors)))
     return Embedded(features, failures, split, encoded)
 
@@ -134,17 +137,18 @@ def _embed_contents(
     key: str,
     load: Callable[[], Mapping[str, Encoder]],
     progress: Progress,
+    view: int,
 ) -> tuple[dict[str, Floats], dict[str, str], int, int]:
     """(features by digest, reasons by digest, contents encoded now, contents encoded in parts)."""
-    cache = FeatureCache(key)
+    cache = FeatureCache(f"{key}:view{view}" if view else key)
     found = cache.load(list(values))
     todo = sorted(set(values) - set(found))
     reasons: dict[str, str] = {}
     pending: dict[str, Floats] = {}
     split = 0
-    stage = f"encode {modality}"
+    stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, len(found), len(values))
-    items = _encode_all(modality, {d: values[d] for d in todo}, load()[modality]) if todo else iter(())
+    items = _encode_all(modality, {d: values[d] for d in todo}, load()[modality], view) if todo else iter(())
     for done, (digest, feature, parts) in enumerate(items, 1):
         if isinstance(feature, str):
             reasons[digest] = feature
@@ -160,7 +164,7 @@ def _embed_contents(
 
 
 def _encode_all(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int
 ) -> Iterator[tuple[str, Floats | str, int]]:
     """(digest, feature or reason, number of pieces) for each content, as they are finished."""
     waiting: dict[tuple[int, ...], list[tuple[str, int, np.ndarray]]] = defaultdict(list)
@@ -177,7 +181,7 @@ def _encode_all(
                 yield digest, *_finish([found[i] for i in range(len(found))])
                 del open_pieces[digest]
 
-    for digest, pieces in _prepare_all(modality, values, encoder):
+    for digest, pieces in _prepare_all(modality, values, encoder, view):
         if isinstance(pieces, str):
             yield digest, pieces, 0
             continue
@@ -204,17 +208,26 @@ def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
 
 
 def _prepare_all(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
-    read = MODALITIES[modality].read
+    entry = MODALITIES[modality]
 
-    def prepare(value: str) -> list[np.ndarray] | str:
+    def prepare(digest: str) -> list[np.ndarray] | str:
         try:
-            return encoder.prepare(read(value))
+            medium = entry.read(values[digest] or "")
+            if view:
+                medium = entry.augment(medium, np.random.default_rng([int(digest, 16), view]))
+            return encoder.prepare(medium)
         except MediaError as error:
             return str(error)
 
-    items = iter(values.items())
     with ThreadPoolExecutor(workers()) as pool:
-        while window := list(islice(items, WINDOW)):
-            yield from zip((d for d, _ in window), pool.map(prepare, [v or "" for _, v in window]), strict=True)
+        # a few ahead, not all: what is prepared waits in memory
+        running: deque[tuple[str, Future[list[np.ndarray] | str]]] = deque()
+        for digest in values:
+            running.append((digest, pool.submit(prepare, digest)))
+            if len(running) > AHEAD * workers():
+                first, pieces = running.popleft()
+                yield first, pieces.result()
+        for first, pieces in running:
+            yield first, pieces.result()

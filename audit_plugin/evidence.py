@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from .arrays import Features, Floats, Ints, Neighbors, Trials, modality_pairs
+from .arrays import Bools, Features, Floats, Ints, Neighbors, modality_pairs
 from .held_out import Negatives, zero_shot
 from .neighbors import join_groups, near_duplicate_groups, search
 from .plants import draw_plants
-from .projection import principal
+from .projection import fit_projection, project
 from .scores import Evidence
-from .trials import Job, run_trials
+from .trials import Job, Learner, Plan, held_out_with_groups, part_name, plan_trials, run_trials
 
 WHITENING = 0.65
 LARGEST_GROUP = 0.01
@@ -23,63 +25,117 @@ JOINT = "joint"
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What is known of n complete samples in canonical order, besides their features.
+
+    Attributes:
+        contents: modality -> content number `[n]`.
+        space: modality -> the space of its encoder.
+        words: modality that is text -> number of words `[n]`.
+        user_groups: the user's leave-together groups `[n]`, or None.
+        roles: which models saw a sample `[n]`, or None.
+        labels: classes `[n]`, or None.
+        known: bool `[n]`, False for samples added to a finished run, or None.
+    """
+
+    contents: Mapping[str, Ints]
+    space: Mapping[str, str]
+    words: Mapping[str, Ints]
+    user_groups: Ints | None = None
+    roles: Any = None
+    labels: Any = None
+    known: Bools | None = None
+
+
+@dataclass(frozen=True)
 class Gathered:
-    """Evidence and what comes with it: plants (kind -> rows `[q, 2]`), their contrast per pair, notes for people."""
+    """Evidence and what comes with it.
+
+    Attributes:
+        evidence: what scores are made from.
+        plants: kind -> rows `[q, 2]`; plant_contrast: their contrast per pair.
+        notes: for people.
+        plan: the masks of the trials, and
+        embed: (trial number) -> unit embeddings per modality; None without trials.
+        trained: what was trained, in words.
+    """
 
     evidence: Evidence
     plants: Mapping[str, Ints]
     plant_contrast: Mapping[str, Floats]
     notes: tuple[str, ...]
+    plan: Plan | None = None
+    embed: Callable[[int], list[torch.Tensor]] | None = None
+    trained: str = "nothing"
 
 
-def gather(
-    features: Features,
-    contents: Mapping[str, Ints],
-    user_groups: Ints | None,
-    space: Mapping[str, str],
-    words: Mapping[str, Ints],
-    job: Job,
-) -> Gathered:
+Learn = Callable[[Plan, Ints], Learner]
+
+
+def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | None = None) -> Gathered:
     """All evidence on n complete samples in canonical order.
 
     Args:
         features: of the samples.
-        contents: modality -> content number `[n]`.
-        user_groups: the user's leave-together groups `[n]`, or None.
-        space: modality -> the space of its encoder.
-        words: modality that is text -> number of words `[n]`.
+        rows: what else is known of them.
+        learn: (masks, repeats `[n, c]`) -> how trials come about.
         job: settings and folder; told of stages "neighbours" and "train".
+        plan: masks of a finished run, or None: drawn here.
     """
     notes: list[str] = []
-    texts = tuple(words)
-    views = {name: principal(v, WHITENING) for name, v in features.vectors.items()}
-    near, cosines = _neighbors(features.vectors, views, contents, job)
-    groups, together = _groups(features.vectors, near, cosines, contents, user_groups, texts, notes)
-    content_table = np.stack([contents[m] for m in views], axis=1)
-    first = next(iter(views))
-    plants = draw_plants(near[first].indices, together, content_table, job.config.seed)
-    trials: Trials | None = None
-    plant_contrast: dict[str, Floats] = {}
+    fit = {name: v if rows.known is None else v[rows.known] for name, v in features.vectors.items()}
+    views = {name: project(v, fit_projection(fit[name], WHITENING)) for name, v in features.vectors.items()}
+    near, cosines = seek_neighbors(features.vectors, views, rows.contents, job)
+    groups, together = leave_together_groups(features.vectors, near, cosines, rows, notes)
+    content_table = np.stack([rows.contents[m] for m in views], axis=1)
+    plants = draw_plants(near[next(iter(views))].indices, together, content_table, job.config.seed)
+    evidence = Evidence(
+        features.vectors,
+        views,
+        near,
+        cosines,
+        rows.contents,
+        groups,
+        together,
+        None,
+        rows.space,
+        rows.words,
+        rows.known,
+    )
     if len(together) < MIN_ROWS or together.max() < MIN_ROWS // 2:
         notes.append(
             f"{len(together)} usable samples in {int(together.max(initial=-1)) + 1} groups are too few to "
             f"train on (at least {MIN_ROWS} needed): misalignment and memorization are not scored"
         )
-    else:
-        hard = np.concatenate([near[m].indices for m in views], axis=1)
-        repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
-        negatives = Negatives(
-            torch.from_numpy(repeats).to(job.device), torch.from_numpy(hard).to(job.device), job.config.seed
-        )
-        frozen, planted = _zero_shot(features, space, negatives, plants, job.device)
-        trials, plant_contrast = run_trials(features, texts, repeats, negatives, plants, job)
-        trials = replace(trials, held_out={**trials.held_out, "zero_shot": frozen})
-        plant_contrast = {**plant_contrast, **planted}
-    evidence = Evidence(features.vectors, views, near, cosines, contents, groups, together, trials, space, words)
-    return Gathered(evidence, plants, plant_contrast, tuple(notes))
+        return Gathered(evidence, plants, {}, tuple(notes))
+    plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
+    hard = np.concatenate([near[m].indices for m in views], axis=1)
+    repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
+    negatives = Negatives(
+        torch.from_numpy(repeats).to(job.device), torch.from_numpy(hard).to(job.device), job.config.seed
+    )
+    learner = learn(plan, repeats)
+    frozen, planted = _zero_shot(features, rows.space, negatives, plants, job.device)
+    trials, contrast = run_trials(plan, learner, features.modalities, tuple(rows.words), negatives, plants, job)
+    evidence = replace(evidence, trials=replace(trials, held_out={**trials.held_out, "zero_shot": frozen}))
+    embed = _embedder(learner, job)
+    return Gathered(evidence, plants, {**contrast, **planted}, tuple(notes), plan, embed, learner.trained)
 
 
-def _neighbors(
+def _embedder(learner: Learner, job: Job) -> Callable[[int], list[torch.Tensor]]:
+    """(trial number) -> unit embeddings per modality, from the finished parts of the run."""
+
+    @functools.lru_cache(maxsize=1)
+    def load(start: int) -> dict[str, np.ndarray]:
+        kept = job.run.load(part_name(start))
+        if kept is None:
+            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
+        return kept
+
+    return lambda number: learner.embed(load(number - number % learner.group), number, 0)
+
+
+def seek_neighbors(
     vectors: Mapping[str, Floats], views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job
 ) -> tuple[dict[str, Neighbors], dict[str, Floats]]:
     """Neighbours over distinct contents per modality and in the joint space, with their plain cosines `[n, k]`."""
@@ -119,25 +175,23 @@ def _cosines(vectors: Mapping[str, Floats], indices: Ints) -> Floats:
     return out
 
 
-def _groups(
+def leave_together_groups(
     vectors: Mapping[str, Floats],
     near: Mapping[str, Neighbors],
     cosines: Mapping[str, Floats],
-    contents: Mapping[str, Ints],
-    user_groups: Ints | None,
-    texts: tuple[str, ...],
+    rows: Rows,
     notes: list[str],
 ) -> tuple[dict[str, Ints], Ints]:
     """(near-duplicate groups per modality that is not text, leave-together groups)."""
     n = len(next(iter(vectors.values())))
     largest = max(10, int(LARGEST_GROUP * n))
-    together = np.arange(n) if user_groups is None else user_groups
+    together = np.arange(n) if rows.user_groups is None else rows.user_groups
     groups = {}
     for name in vectors:
-        if name in texts:
+        if name in rows.words:
             continue
         found = Neighbors(near[name].indices, cosines[name])
-        groups[name], split = near_duplicate_groups(vectors[name], found, contents[name], largest)
+        groups[name], split = near_duplicate_groups(vectors[name], found, rows.contents[name], largest)
         if split:
             notes.append(f"{split} groups of near-duplicate {name}s were larger than {largest} and were split")
         together = join_groups(together, groups[name])
@@ -146,8 +200,8 @@ def _groups(
         notes.append(f"{too_large} groups that leave together hold more than {largest} samples and were split")
         part = np.zeros(n, dtype=np.int64)
         for group in np.flatnonzero(sizes > largest):
-            rows = np.flatnonzero(together == group)
-            part[rows] = np.arange(len(rows)) // largest
+            members = np.flatnonzero(together == group)
+            part[members] = np.arange(len(members)) // largest
         together = np.unique(np.stack([together, part], 1), axis=0, return_inverse=True)[1].reshape(-1)
     return groups, together
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Bools, Floats, Ints
-from .scores import Evidence, robust_z
+from .scores import Evidence, robust_z, scale_of
 
 UNRELATED = 0.5
 PLACEHOLDER_ROWS = 10
@@ -66,7 +66,7 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
     found = {
         "misaligned": misaligned(columns["probability"], columns["false_alarm"], rate),
         "memorized": above(columns["multimem"], tail_cut(columns["multimem"], rate)),
-        "outlier": above(columns["outlier"], tail_cut(columns["outlier"], rate)),
+        "outlier": above(columns["outlier"], tail_cut(scale_of(columns["outlier"], evidence), rate)),
         "duplicate": duplicated(evidence),
         "placeholder": placeholder(evidence),
         "vague": vague(evidence, rate),
@@ -145,9 +145,9 @@ def vague(evidence: Evidence, rate: float) -> Bools:
     out = np.zeros(len(evidence), dtype=bool)
     if evidence.trials is None:
         return out
-    for position, (_, text) in enumerate(evidence.pairs):
+    for position, pair in enumerate(evidence.pairs):
         generality = evidence.trials.held_out["generality"][position]
-        if text in evidence.words and np.isfinite(generality).any():
+        for text in (m for m in pair if m in evidence.words and np.isfinite(generality).any()):
             brevity = -np.log1p(evidence.words[text].astype(np.float32))
             short = evidence.words[text] < SHORT * np.median(evidence.words[text])
             values = robust_z(generality) + robust_z(brevity)

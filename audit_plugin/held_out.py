@@ -156,7 +156,12 @@ MEASURES = ("cosine", "contrast", "csls")
 
 
 def describe_trial(
-    embeddings: Sequence[torch.Tensor], pair: tuple[int, int], member: Bools, negatives: Negatives, plants: Ints
+    embeddings: Sequence[torch.Tensor],
+    pair: tuple[int, int],
+    member: Bools,
+    known: Bools,
+    negatives: Negatives,
+    plants: Ints,
 ) -> tuple[dict[str, Floats], Floats]:
     """Held-out measures of one trial for one pair of modalities.
 
@@ -164,6 +169,7 @@ def describe_trial(
         embeddings: unit `[n, o]` per modality.
         pair: positions of a and b.
         member: bool `[n]`.
+        known: bool `[n]`, samples that may be negatives.
         negatives: what to compare with.
         plants: `[q, 2]`, rows (i, j): the virtual pair of i's side a and j's side b.
 
@@ -173,8 +179,8 @@ def describe_trial(
     """
     a, b = embeddings[pair[0]], embeddings[pair[1]]
     outside = np.flatnonzero(~member)
-    pool = torch.from_numpy(draw_pool(outside, negatives.seed)).to(a.device)
-    rows, mask = torch.from_numpy(outside).to(a.device), torch.from_numpy(~member).to(a.device)
+    pool = torch.from_numpy(draw_pool(np.flatnonzero(~member & known), negatives.seed)).to(a.device)
+    rows, mask = torch.from_numpy(outside).to(a.device), torch.from_numpy(~member & known).to(a.device)
     forward = compare(a, b, rows, mask, pool, negatives)
     backward = compare(b, a, rows, mask, pool, negatives)
     similarity = (a[rows] * b[rows]).sum(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Floats, Ints
-from .scores import Evidence, combine, neighbor_disagreement
+from .scores import Evidence, combine, neighbor_disagreement, scale_of
 
 PLANTS_PER_KIND = 512
 MIN_FIT = 20
@@ -60,7 +60,7 @@ def plant_scores(
         parts["zero_shot"] = zero_shot
     parts["neighbors_a"] = neighbor_disagreement(evidence, a, b, distance, i, j)
     parts["neighbors_b"] = neighbor_disagreement(evidence, b, a, distance, j, i)
-    return combine(parts, real)
+    return combine(parts, {name: scale_of(values, evidence) for name, values in real.items()})
 
 
 def wrong_share(scores: Floats, plants: Floats) -> tuple[float, Floats, Floats]:

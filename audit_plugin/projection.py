@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .arrays import Floats
@@ -10,24 +12,30 @@ MAX_DIM = 256
 FIT_ROWS = 20_000
 
 
-def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
-    """Unit rows `[n, q]`: centred, on the leading principal components, each divided by its deviation^whitening.
+@dataclass(frozen=True)
+class Projection:
+    """Centre `[d]`, basis `[d, q]`, and the length below which a row has no direction."""
+
+    mean: Floats
+    basis: Floats
+    floor: float
+
+
+def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projection:
+    """The leading principal components of float32 `[n, d]`, each divided by its deviation^whitening.
 
     Frozen features of a narrow set lie in a thin cone; centring opens it, and partial whitening lifts the fine
     directions that tell near classes apart. q is at most 256 and at most a quarter of n, since components that a
     handful of rows decide are noise.
 
     Args:
-        vectors: float32 `[n, d]` in canonical order (the fit draws up to 20,000 rows by position).
+        vectors: in canonical order (the fit draws up to 20,000 rows by position).
         whitening: 0 keeps all proportions, 1 makes all components equally wide.
         seed: of the draw.
-
-    Returns:
-        float32; a row that equals the mean has no direction and stays zero.
     """
     n, d = vectors.shape
     if n == 0:
-        return vectors
+        return Projection(np.zeros(d, np.float32), np.eye(d, dtype=np.float32), 0.0)
     rows = np.random.default_rng(seed).choice(n, FIT_ROWS, replace=False) if n > FIT_ROWS else np.arange(n)
     fit = vectors[np.sort(rows)]
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
@@ -36,7 +44,18 @@ def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]
     scale = np.maximum(variance, variance[0] * 1e-6 + 1e-20) ** (-whitening / 2)
-    out = (vectors - mean) @ (basis * scale).astype(np.float32)
+    leading = (basis * scale).astype(np.float32)
+    lengths = np.linalg.norm(centred @ leading, axis=1)
+    return Projection(mean, leading, 1e-5 * max(float(np.median(lengths)), 1e-20))
+
+
+def project(vectors: Floats, projection: Projection) -> Floats:
+    """Unit rows float32 `[n, q]`; a row that equals the mean has no direction and stays zero."""
+    out = (vectors - projection.mean) @ projection.basis
     norm = np.linalg.norm(out, axis=1, keepdims=True)
-    floor = 1e-5 * max(float(np.median(norm)), 1e-20)
-    return np.where(norm > floor, out / np.maximum(norm, 1e-30), 0).astype(np.float32)
+    return np.where(norm > projection.floor, out / np.maximum(norm, 1e-30), 0).astype(np.float32)
+
+
+def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
+    """The vectors in their own projection: `project(vectors, fit_projection(vectors, whitening, seed))`."""
+    return project(vectors, fit_projection(vectors, whitening, seed))

@@ -17,7 +17,9 @@ from .embedding import Embedded
 from .encoding import Identity
 from .evidence import Gathered
 from .modalities import MODALITIES
+from .protocol import group_report
 
+LEAST_RELIABILITY = 0.8
 PACKAGES = ("audit-plugin", "torch", "numpy", "open-clip-torch", "faiss-cpu", "faiss-gpu")
 
 
@@ -60,7 +62,10 @@ def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Sa
 
     take("misalignment")
     pick["culprit"] = order.back(_culprit(scored), "")
+    pick["driver"] = order.back(_driver(scored), "")
     pick["probability"] = order.back(scored.probability, np.float32(np.nan))
+    if evidence.trials is not None and evidence.trials.roles is not None:
+        pick["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
     for name in ("multimem", "alignment", "clip_score", "outlier", "duplicate"):
         take(name)
     pick["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
@@ -90,6 +95,18 @@ def _culprit(scored: Scored) -> Any:
     return out
 
 
+def _driver(scored: Scored) -> Any:
+    """Modality without which most of the MultiMem goes away; "" with two modalities, which share all of it."""
+    names = scored.gathered.evidence.modalities
+    out = np.full(len(scored.gathered.evidence), "", dtype=object)
+    due = [scored.scores.get(f"multimem_due_{name}") for name in names]
+    if all(values is not None for values in due):
+        table = np.stack(due)  # type: ignore[arg-type]
+        known = np.isfinite(table).all(0)
+        out[known] = np.array(names, dtype=object)[table[:, known].argmax(0)]
+    return out
+
+
 def _group_names(evidence: Any, samples: Samples, order: Order) -> Any:
     """Id of the group's representative (its first sample in canonical order) for groups of two or more."""
     out = np.full(len(evidence), "", dtype=object)
@@ -109,26 +126,18 @@ def summarize(
     who: Mapping[str, Identity],
 ) -> dict[str, Any]:
     """What is said of the whole: counts, reliability, recall on the plants, notes, settings, versions."""
-    trials = scored.gathered.evidence.trials
     notes = list(scored.gathered.notes)
-    reliability = None
-    if trials is not None:
-        values = memorization.remove_offsets(trials.consistency, trials.member)
-        measured = memorization.reliability(values, trials.member)
-        reliability = round(measured, 4) if np.isfinite(measured) else None
-        if reliability is not None and reliability < 0.8:
-            need = memorization.trials_needed(reliability, config.trials)
-            notes.append(f"reliability of MultiMem is {reliability:.2f}, below 0.8; about {need} trials would reach it")
+    memory = memory_summary(scored, config, notes)
     notes += _text_notes(samples, embedded, who)
     return {
         "samples": len(samples),
         "failures": len(embedded.failures),
         "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
         "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
-        "reliability": reliability,
+        **memory,
         "recall": {kind: round(value, 4) for kind, value in scored.recall.items()},
         "wrong_share_model": round(scored.wrong, 4) if np.isfinite(scored.wrong) else None,
-        "trained": "heads on frozen features; the frozen encoders may have seen the data" if trials else "nothing",
+        "trained": scored.gathered.trained,
         "encoder": {m: w.key for m, w in who.items()},
         "encoded_now": dict(embedded.encoded),
         "notes": notes,
@@ -136,6 +145,63 @@ def summarize(
         "config": config.to_dict(),
         "versions": versions(),
     }
+
+
+def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dict[str, Any]:
+    """What is said of MultiMem as a whole; adds warnings to `notes`.
+
+    Reliability; the bulk's median and the cut beyond which a sample is called memorized; the mean of the top
+    per cent as chosen and on trials that had no part in the choice; who drives the scores; the groups of a split.
+    """
+    trials = scored.gathered.evidence.trials
+    if trials is None:
+        return {"reliability": None}
+    values = memorization.adjusted(trials)
+    measured = memorization.reliability(values, trials.member, trials.folds)
+    if np.isfinite(measured) and measured < LEAST_RELIABILITY:
+        need = memorization.trials_needed(measured, len(trials.member), LEAST_RELIABILITY, trials.folds)
+        notes.append(
+            f"reliability of MultiMem is {measured:.2f}, below {LEAST_RELIABILITY}; about {need} trials would reach it"
+        )
+    known = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
+    top = max(len(known) // 100, min(10, len(known)))
+    chosen, fresh = memorization.top_mean(values, trials.member, top, trials.folds)
+    out: dict[str, Any] = {
+        "reliability": _rounded(measured),
+        "memorized": {
+            "median": _rounded(float(np.median(known))) if len(known) else None,
+            "cut": _rounded(rules.tail_cut(known, config.false_alarms)),
+            "top": top,
+            "top_mean_as_chosen": _rounded(chosen),
+            "top_mean_on_other_trials": _rounded(fresh),
+        },
+        "attribution": _attribution(scored),
+    }
+    if trials.roles is not None:
+        f_minus_g = values[0::2] - values[1::2]
+        report = group_report(f_minus_g, trials.roles)
+        out["protocol"] = report.pop("groups")
+        out["protocol_checks"] = report
+        notes.append(
+            f"split protocol: {(trials.roles == 'reference').sum()} samples are the reference H and are not scored; "
+            "MultiMem is given for candidates (f) and, mirrored, for independent samples (g)"
+        )
+    return out
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
+
+
+def _attribution(scored: Scored) -> dict[str, float]:
+    """Label -> share of the set's MultiMem: what goes away without each modality, and what each pair holds."""
+    total = float(np.nansum(scored.scores["multimem"]))
+    parts = {
+        name.removeprefix("multimem_"): float(np.nansum(values)) / total
+        for name, values in scored.scores.items()
+        if name.startswith("multimem_") and name not in ("multimem_stderr", "multimem_mean") and total
+    }
+    return {name: round(share, 4) for name, share in parts.items()}
 
 
 def _text_notes(samples: Samples, embedded: Embedded, encoders: Mapping[str, Identity]) -> list[str]:

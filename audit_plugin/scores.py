@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import memorization
-from .arrays import Floats, Ints, Neighbors, Trials, modality_pairs
+from .arrays import Bools, Floats, Ints, Neighbors, Trials, modality_pairs
 
 OUTLIER_NEIGHBORS = 10
 KERNEL = 0.07
@@ -36,6 +36,7 @@ class Evidence:
         trials: None when there were too few samples to train.
         space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
+        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
     """
 
     vectors: Mapping[str, Floats]
@@ -48,6 +49,7 @@ class Evidence:
     trials: Trials | None
     space: Mapping[str, str]
     words: Mapping[str, Ints]
+    known: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.leave_together)
@@ -81,7 +83,7 @@ class Score:
         name: the column, and the prefix of its parts.
         label: for people.
         help: one line: what it says and how to read it.
-        per: its parts: "" (none), "pair" or "modality".
+        per: its parts: "" (none), "pair", "modality", or "attribution" (both, with three or more modalities).
         trained: needs trials.
         also: suffixes of further columns.
         compute: the function.
@@ -118,15 +120,21 @@ def compute_scores(evidence: Evidence) -> dict[str, Floats]:
     for entry in SCORES.values():
         if entry.trained and evidence.trials is None:
             values: dict[str, Floats] = {"": np.full(len(evidence), np.nan, dtype=np.float32)}
-            if entry.per == "pair":
-                values |= {f"{a}_{b}": values[""] for a, b in evidence.pairs}
-            values |= dict.fromkeys(entry.also, values[""])
+            values |= dict.fromkeys((*entry.also, *_parts_of(entry, evidence)), values[""])
         else:
             computed = entry.compute(evidence)
             values = computed if isinstance(computed, dict) else {"": computed}
         for suffix, column in values.items():
             columns["_".join(filter(None, (entry.name, suffix)))] = np.asarray(column, dtype=np.float32)
     return columns
+
+
+def _parts_of(entry: Score, evidence: Evidence) -> list[str]:
+    """Suffixes of a trained score's parts."""
+    pairs = [f"{a}_{b}" for a, b in evidence.pairs]
+    if entry.per == "attribution" and len(evidence.modalities) > 2:
+        return pairs + [f"due_{name}" for name in evidence.modalities]
+    return pairs if entry.per == "pair" else []
 
 
 def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
@@ -151,13 +159,19 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
     """Held-out contrast and neighbour disagreement of each pair, robustly standardised and added up."""
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
     worst = np.fmax.reduce(list(parts.values()))
-    overall = worst if len(parts) == 1 else robust_z(worst)
+    overall = worst if len(parts) == 1 else robust_z(worst, scale_of(worst, evidence))
     return {"": overall} | {f"{a}_{b}": values for (a, b), values in parts.items()}
 
 
 def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
     """`[n]`: the combined score of one pair of modalities."""
-    return combine(evidence.parts[pair])
+    parts = evidence.parts[pair]
+    return combine(parts, {name: scale_of(values, evidence) for name, values in parts.items()})
+
+
+def scale_of(values: Floats, evidence: Evidence) -> Floats:
+    """The values that set the scale: those of the known samples."""
+    return values if evidence.known is None else values[evidence.known]
 
 
 def combine(parts: Mapping[str, Floats], reference: Mapping[str, Floats] | None = None) -> Floats:
@@ -233,16 +247,30 @@ def neighbor_disagreement(
 @score(
     "MultiMem",
     "How much more consistent a trained model finds the sample when it was trained on it "
-    "(arXiv 2606.22220); above 0 for any trained sample, far above the set's bulk when memorized",
+    "(arXiv 2606.22220), summed over all modalities; above 0 for any trained sample, far above the set's bulk "
+    "when memorized",
+    per="attribution",
     trained=True,
-    also=("stderr",),
+    also=("stderr", "mean"),
 )
 def multimem(evidence: Evidence) -> dict[str, Floats]:
-    """Ensemble MultiMem with its standard error."""
+    """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
     trials = _trials(evidence)
-    values = memorization.remove_offsets(trials.consistency, trials.member)
-    mean, error = memorization.multimem(values, trials.member)
-    return {"": mean, "stderr": error}
+    raw, error = memorization.multimem(memorization.adjusted(trials), trials.member, trials.folds)
+    pairs, without = attribution(evidence)
+    parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(list(pairs.values()), axis=0)}
+    if len(evidence.modalities) > 2:
+        parts |= {f"{a}_{b}": values for (a, b), values in pairs.items()}
+        parts |= {f"due_{name}": raw - values for name, values in without.items()}
+    return parts
+
+
+def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict[str, Floats]]:
+    """(pair -> its two-modality MultiMem `[n]`; modality -> MultiMem of all the others `[n]`)."""
+    memory, names = _trials(evidence).memory, evidence.modalities
+    every = range(len(names))
+    pairs = {p: memorization.over(memory, at) for p, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
+    return pairs, {name: memorization.over(memory, [a for a in every if a != at]) for at, name in enumerate(names)}
 
 
 @score(
@@ -274,7 +302,8 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
 )
 def outlier(evidence: Evidence) -> dict[str, Floats]:
     """Mean k-NN distance over near-duplicate groups, standardised per modality."""
-    parts = {name: robust_z(mean_distance(evidence, name)) for name in evidence.neighbors}
+    distances = {name: mean_distance(evidence, name) for name in evidence.neighbors}
+    parts = {name: robust_z(values, scale_of(values, evidence)) for name, values in distances.items()}
     return {"": np.fmax.reduce(list(parts.values()))} | {m: parts[m] for m in evidence.modalities}
 
 

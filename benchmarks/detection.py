@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,10 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from audit_plugin.reporting import versions
 from benchmarks.data import manifest
+from benchmarks.record import write_report
 
-RESULTS = Path(__file__).parent / "results"
 NOISES = ("random", "category", "none")
 
 
@@ -42,18 +39,8 @@ def main() -> None:
         for noise, seed in cells:
             rows.append(run_cell(options.vendor, noise, seed, Path(folder) / f"{noise}{seed}"))
             print(json.dumps(rows[-1]), flush=True)
-    report = {
-        "question": "AUROC of planted swaps (10 %, copied), offline encoder",
-        "vendor": options.vendor,
-        "machine": machine(),
-        "versions": versions(),
-        "git": git_hash(),
-        "cells": rows,
-        "means": means(rows),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"detection-{options.vendor}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"vendor": options.vendor, "cells": rows, "means": means(rows)}
+    write_report(f"detection-{options.vendor}", "AUROC of planted swaps (10 %, copied), offline encoder", report)
     print(table(report))
 
 
@@ -147,31 +134,6 @@ def table(report: dict[str, Any]) -> str:
         f"| {name} | " + " | ".join(f"{report['means'][kind][name]:.3f}" for kind in kinds) + " |" for name in names
     ]
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-
-
-def git_hash() -> str:
-    """The commit that was measured, marked where the tree differed from it."""
-    head = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return head.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

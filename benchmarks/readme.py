@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from audit_plugin.columns import COLUMNS
-from benchmarks.detection import RESULTS, table
+from benchmarks.detection import table
+from benchmarks.record import RESULTS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .audit import DeleteAudit, RunAudit
+from .removal import RemovalCurve
 
-CLASSES = (RunAudit, DeleteAudit)
+CLASSES = (RunAudit, RemovalCurve, DeleteAudit)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
-from threading import Thread
+from collections.abc import Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -14,9 +11,8 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 
 from . import forms
-
-logger = logging.getLogger(__name__)
-REFRESH_SECONDS = 0.3
+from .background import Progress, in_background, stages_of
+from .results import result_output
 
 
 class RunAudit(foo.Operator):
@@ -33,13 +29,13 @@ class RunAudit(foo.Operator):
             execute_as_generator=True,
             allow_delegated_execution=True,
             risk_level="medium",
-            description="Find misaligned image-caption pairs, outliers, duplicates and memorized samples; writes "
-            "scores as fields, tags what is flagged, changes nothing else",
+            description="Find misaligned images, texts, sounds and videos, outliers, duplicates and memorized "
+            "samples; writes scores as fields, tags what is flagged, changes nothing else",
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form."""
-        form = forms.audit_form(ctx.target_view(require_flat=True), ctx.params)
+        form = forms.audit_form(ctx.target_view(), ctx.params)
         return types.Property(form, view=types.PromptView(label="Audit dataset", submit_button_label="Audit"))
 
     def resolve_run_name(self, ctx: Any) -> str:
@@ -48,23 +44,17 @@ class RunAudit(foo.Operator):
 
     def execute(self, ctx: Any) -> Iterator[Any]:
         """Audit in a thread; yield progress, then what was found, or one sentence on why nothing was."""
-        view, delegated = ctx.target_view(require_flat=True), ctx.delegated
-        events: SimpleQueue[tuple[str, int, int]] = SimpleQueue()
-        outcome: dict[str, Any] = {}
-        work = Thread(target=_audit, args=(view, dict(ctx.params), events, outcome), daemon=True)
-        work.start()
-        for stage, done, total in _latest(events, work.is_alive):
-            share, label = forms.overall(stage, done, total)
-            if delegated:
-                ctx.set_progress(progress=share, label=label)
-            else:
-                yield ctx.ops.set_progress(progress=share, label=label)
-        if error := outcome.get("error"):
-            if delegated:
-                raise error  # the queue shows it and marks the run as failed
-            yield from _show_error(ctx, error)
-            return
-        yield from _show_result(ctx, outcome["result"], outcome["run"])
+        view, params = ctx.target_view(), dict(ctx.params)
+
+        def work(progress: Progress) -> Any:
+            from audit_plugin import fiftyone_io
+
+            config = forms.config_from(params)
+            return config.run, fiftyone_io.audit_view(view, config, progress)
+
+        found = yield from in_background(ctx, work, stages_of(view, params))
+        if found:
+            yield from _show_result(ctx, found[1], found[0])
 
     def __call__(self, sample_collection: Any, delegate: bool = False, **config: Any) -> Any:
         """Audit a dataset or view from Python.
@@ -86,11 +76,8 @@ class RunAudit(foo.Operator):
         settings = AuditConfig(**config)
         if not delegate:
             return fiftyone_io.audit_view(sample_collection, settings)
-        params = {
-            **config,
-            "text": fiftyone_io.caption_field(sample_collection, settings.text),
-            "view_target": "CURRENT_VIEW",
-        }
+        fiftyone_io.modality_sources(sample_collection, settings)  # now, not when its turn in the queue comes
+        params = {**config, "view_target": "CURRENT_VIEW"}
         ctx = {"view": sample_collection.view(), "params": params}
         return foo.execute_operator(self.uri, ctx, request_delegation=True)
 
@@ -136,43 +123,8 @@ class DeleteAudit(foo.Operator):
         fiftyone_io.delete_audit(sample_collection, run)
 
 
-def _audit(
-    view: Any, params: dict[str, Any], events: SimpleQueue[tuple[str, int, int]], outcome: dict[str, Any]
-) -> None:
-    from audit_plugin import fiftyone_io
-
-    try:
-        config = forms.config_from(params)
-        outcome["run"] = config.run
-        outcome["result"] = fiftyone_io.audit_view(view, config, lambda *event: events.put(event))
-    except Exception as error:  # must reach the person who waits, whatever it is
-        if not isinstance(error, AuditError):
-            logger.exception("The audit failed")
-        outcome["error"] = error
-
-
-def _latest(events: SimpleQueue[tuple[str, int, int]], alive: Callable[[], bool]) -> Iterator[tuple[str, int, int]]:
-    """The newest event every now and then, as long as the work lasts; older ones are passed over."""
-    while alive():
-        newest = None
-        try:
-            newest = events.get(timeout=REFRESH_SECONDS)
-            while True:
-                newest = events.get_nowait()
-        except Empty:
-            if newest:
-                yield newest
-
-
-def _show_error(ctx: Any, error: Exception) -> Iterator[Any]:
-    known = isinstance(error, AuditError)
-    sentence = str(error) if known else f"The audit stopped: {error} ({type(error).__name__}); the log has more"
-    yield ctx.ops.notify(sentence, variant="error")
-    yield ctx.ops.show_output(types.Property(forms.error_output(sentence)).to_json(), {})
-
-
 def _show_result(ctx: Any, result: Any, run: str) -> Iterator[Any]:
-    output, values = forms.result_output(result.summary, run, result.run_dir)
+    output, values = result_output(result.summary, run, result.run_dir)
     yield ctx.ops.reload_dataset()
     yield ctx.ops.notify(f"Audit {run!r} is done; flagged samples: saved view {run}_flagged", variant="success")
     yield ctx.ops.show_output(types.Property(output, view=types.View(label="Audit result")).to_json(), values)

@@ -1,4 +1,4 @@
-"""What people see: the form made from AuditConfig, the cost line, the closing table."""
+"""The forms, made from AuditConfig, with what the work would cost."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from audit_plugin.config import AuditConfig
 FIELD_LABELS = {
     "text": "Caption field",
     "image": "Image field",
+    "audio": "Audio field",
+    "video": "Video field",
     "group": "Group field",
+    "label": "Label field",
+    "role": "Role field",
     "run": "Run key",
     "false_alarms": "False alarm rate",
+    "checkpoint_f": "Checkpoint f",
+    "checkpoint_g": "Checkpoint g",
 }
 ENCODERS = {
     "auto": "The usual CLIP model if its weights are on this machine, else offline",
     "offline": "Encoders that came with the installation; no download",
     "open_clip:ViT-B-32:laion2b_s34b_b79k": "CLIP ViT-B/32; downloaded on first use",
 }
-PREVIEW_ROWS = 200  # the form is made anew at every change of a field
-# Share of an audit that each stage usually takes: what makes one bar out of many counters.
-STAGES = {
-    "read": 0.02,
-    "encode image": 0.45,
-    "encode text": 0.08,
-    "neighbours": 0.03,
-    "train": 0.35,
-    "score": 0.02,
-    "write": 0.05,
+MEDIA = ("image", "audio", "video")
+# What only makes sense after another choice: setting -> (the setting that decides, its values that ask for it).
+ASKED_FOR = {
+    "tower": {"train": ("towers",)},
+    "checkpoint_f": {"train": ("checkpoints",)},
+    "checkpoint_g": {"train": ("checkpoints",)},
+    "role": {"train": ("checkpoints",), "protocol": ("split",)},
 }
+# The settings of a removal study: asked at once, and behind the switch.
+REMOVAL = (("text", *MEDIA, "encoder", "trials"), ("group", "label", "views", "epochs", "neighbors", "seed", "device"))
+PREVIEW_ROWS = 200  # the form is made anew at every change of a field
 
 
 def config_from(params: Mapping[str, Any]) -> AuditConfig:
@@ -48,25 +54,58 @@ def config_from(params: Mapping[str, Any]) -> AuditConfig:
 
 def audit_form(view: Any, params: Mapping[str, Any]) -> types.Object:
     """The form of `run_audit`: a few questions with answers in them, the rest behind a switch, then the cost."""
+    form, choices = types.Object(), field_choices(view)
+    defaults = field_defaults(view)
+    # an image dataset needs no question about its files; any other does
+    folded = MEDIA if view.media_type == "image" else ()
+    later = [f for f in fields(AuditConfig) if f.metadata["advanced"] or f.name in folded]
+    for field in fields(AuditConfig):
+        if field not in later:
+            add_setting(form, field, choices, defaults)
+    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
+    for field in later:
+        if params.get("advanced") and _makes_sense(field.name, params):
+            add_setting(form, field, choices, defaults)
+    given = {name: value for name, value in defaults.items() if name not in folded}
+    add_cost(form, view, {**given, **params}, writes=True)
+    return form
+
+
+def removal_form(view: Any, params: Mapping[str, Any]) -> types.Object:
+    """The form of `removal_curve`: what the samples are, how many to remove, how often to repeat."""
+    form, choices, defaults = types.Object(), field_choices(view), field_defaults(view)
+    settings = {field.name: field for field in fields(AuditConfig)}
+    folded = MEDIA if view.media_type == "image" else ()
+    for name in REMOVAL[0]:
+        if name not in folded:
+            add_setting(form, settings[name], choices, defaults)
+    about = "Numbers of samples to remove; none: shares of the samples trained on"
+    form.list("amounts", types.Number(int=True, min=1), label="Amounts", description=about)
+    form.int("seeds", label="Repetitions", min=2, max=100, default=5, description="From which the intervals are made")
+    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
+    for name in (*folded, *REMOVAL[1]) if params.get("advanced") else ():
+        add_setting(form, settings[name], choices, defaults)
+    add_cost(form, view, {**{k: v for k, v in defaults.items() if k not in folded}, **params}, writes=False)
+    return form
+
+
+def field_choices(view: Any) -> dict[str, list[str]]:
+    """Setting -> the fields, and in a grouped dataset the slices, that may be named for it."""
     from audit_plugin import fiftyone_io
 
-    form = types.Object()
+    strings, every = fiftyone_io.string_fields(view), list(view.get_field_schema())
+    return {"text": strings, **fiftyone_io.media_choices(view), "group": every, "label": every, "role": strings}
+
+
+def field_defaults(view: Any) -> dict[str, str]:
+    """Setting -> what is taken if nothing is chosen: the samples' own media and what looks like their caption."""
+    from audit_plugin import fiftyone_io
+
     try:
-        strings, caption = fiftyone_io.string_fields(view), fiftyone_io.caption_field(view)
+        caption = fiftyone_io.caption_field(view)
     except AuditError:
-        strings, caption = fiftyone_io.string_fields(view), ""
-    paths = {"text": strings, "image": ["filepath", *strings], "group": list(view.get_field_schema())}
-    defaults = {"text": caption, "image": "filepath"}
-    advanced = bool(params.get("advanced"))
-    for field in fields(AuditConfig):
-        if not field.metadata["advanced"] and field.name != "image":
-            _add_setting(form, field, paths, defaults)
-    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
-    for field in fields(AuditConfig):
-        if advanced and (field.metadata["advanced"] or field.name == "image"):
-            _add_setting(form, field, paths, defaults)
-    _add_cost(form, view, {"text": caption, **params})
-    return form
+        caption = ""
+    return {"text": caption, **fiftyone_io.default_media(view)}
 
 
 def delete_form(dataset: Any) -> types.Object:
@@ -97,32 +136,6 @@ def delete_form(dataset: Any) -> types.Object:
     return form
 
 
-def result_output(summary: Mapping[str, Any], run: str, run_dir: str) -> tuple[types.Object, dict[str, str]]:
-    """The closing page of an audit: what was found, how sure it is, where it is.
-
-    Returns:
-        The outputs, and their values.
-    """
-    output = types.Object()
-    output.str("found", view=types.MarkdownView())
-    output.btn(
-        "show",
-        label="Show the flagged samples",
-        icon="filter_alt",
-        variant="contained",
-        on_click="@voxel51/operators/set_view",
-        params={"name": f"{run}_flagged"},
-    )
-    return output, {"found": _markdown(summary, run, run_dir)}
-
-
-def error_output(sentence: str) -> types.Object:
-    """The closing page of an audit that could not be done: one sentence."""
-    output = types.Object()
-    output.view("error", types.Error(label="Nothing was audited", description=sentence))
-    return output
-
-
 def cost_line(plan: Mapping[str, Any]) -> str:
     """One line on what an audit would cost, from the pipeline's plan."""
     todo = sum(plan["encodes"].values())
@@ -136,17 +149,20 @@ def cost_line(plan: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def overall(stage: str, done: int, total: int) -> tuple[float, str]:
-    """Where the whole audit stands: a share from 0 to 1 and a label."""
-    names = list(STAGES)
-    before = sum(STAGES[name] for name in names[: names.index(stage)]) if stage in STAGES else 0.0
-    share = before + STAGES.get(stage, 0.0) * (done / total if total else 1.0)
-    return min(share, 1.0), f"{stage.capitalize()}: {done:,} of {total:,}"
+def _makes_sense(name: str, params: Mapping[str, Any]) -> bool:
+    """Whether a setting can matter, as the form stands: folds, for one, not where two models are compared."""
+    defaults = AuditConfig()
+    chosen = {key: params.get(key) or getattr(defaults, key) for key in ("train", "protocol")}
+    if name == "folds":
+        return chosen["protocol"] == "ensemble" and chosen["train"] != "checkpoints"
+    asks = ASKED_FOR.get(name)
+    return asks is None or any(chosen[key] in values for key, values in asks.items())
 
 
-def _add_setting(
+def add_setting(
     form: types.Object, field: Field[Any], paths: Mapping[str, list[str]], defaults: Mapping[str, str]
 ) -> None:
+    """One question, made from the setting: its help, default, limits and choices."""
     name, meta = field.name, field.metadata
     look = {
         "label": FIELD_LABELS.get(name, name.capitalize()),
@@ -162,7 +178,7 @@ def _add_setting(
             view.add_choice(value, label=value, description=text)
         form.str(name, view=view, **look)
     elif choices:
-        form.enum(name, choices, required=name == "text", view=types.DropdownView(), **look)
+        form.enum(name, choices, view=types.DropdownView(), **look)
     elif isinstance(field.default, int):
         form.int(name, min=meta["low"], max=meta["high"], **look)
     elif isinstance(field.default, float):
@@ -171,40 +187,23 @@ def _add_setting(
         form.str(name, **look)
 
 
-def _add_cost(form: types.Object, view: Any, params: Mapping[str, Any]) -> None:
-    """Show the cost, or why the audit cannot be run as the form stands (which also disables its button)."""
+def add_cost(form: types.Object, view: Any, params: Mapping[str, Any], writes: bool) -> None:
+    """Show the cost, or why the work cannot be done as the form stands (which also disables its button)."""
     from audit_plugin import fiftyone_io
 
     try:
         config = config_from(params)
-        fiftyone_io.check_writable(view, config.run)
+        if writes:
+            fiftyone_io.check_writable(view, config.run)
         plan = fiftyone_io.preview_view(view, config, PREVIEW_ROWS)
     except AuditError as error:
-        prop = form.view("cost", types.Error(label="This audit cannot be run yet", description=str(error)))
+        prop = form.view("cost", types.Error(label="This cannot be run yet", description=str(error)))
         prop.invalid, prop.error_message = True, str(error)
         return
     notes = list(plan["downloads"])
-    if config.run in fiftyone_io.list_audits(view):
+    if writes and config.run in fiftyone_io.list_audits(view):
         notes.append(f"Replaces the scores, fields and tags of the audit {config.run!r}.")
     form.view("cost", types.Notice(label=cost_line(plan), description=" ".join(notes)))
-
-
-def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
-    rows = "\n".join(f"| {kind} | {count:,} | `{run}:{kind}` |" for kind, count in summary["flags"].items())
-    recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("recall") or {}).items())
-    reliability = summary.get("reliability")
-    facts = [
-        f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
-        "" if reliability is None else f"Reliability of the memorization scores: {reliability:.2f} of 1.",
-        f"Of mismatched pairs made up as a check, these would be flagged: {recall}." if recall else "",
-        *(f"Note: {note}" for note in summary.get("notes") or ()),
-    ]
-    where = (
-        f"Flagged samples: saved view **{run}_flagged**, or filter by the tags above. Fields: sidebar group "
-        f"**{run}**, once the page is reloaded. Arrays: `{run_dir}`."
-    )
-    lines = "\n\n".join(fact for fact in facts if fact)
-    return f"{lines}\n\n| Flag | Samples | Tag |\n|---|---|---|\n{rows}\n\n{where}"
 
 
 def _minutes(minutes: float) -> str:

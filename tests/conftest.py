@@ -50,6 +50,48 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """40 videos of four small frames: a pattern of coloured squares each, no two alike."""
+    av = pytest.importorskip("av")
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [str(folder / f"{row:02d}.mp4") for row in range(40)]
+    for row, path in enumerate(paths):
+        rng = np.random.default_rng(row)
+        squares = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1), dtype=int))
+        with av.open(path, "w") as file:
+            stream = file.add_stream("mpeg4", rate=4, width=32, height=32, pix_fmt="yuv420p")
+            for _ in range(4):
+                pixels = squares + rng.integers(-30, 30, (32, 32, 3))
+                frame = av.VideoFrame.from_ndarray(np.clip(pixels, 0, 255).astype(np.uint8), format="rgb24")
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode())
+    return paths
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """40 sounds of a quarter of a second: four tones after each other, no two sounds alike."""
+    import wave
+
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("sounds")
+    paths = [str(folder / f"{row:02d}.wav") for row in range(40)]
+    for row, path in enumerate(paths):
+        rng = np.random.default_rng(row)
+        pitch = np.repeat(rng.uniform(100, 4000, 4), 1000)
+        tone = 9000 * np.sin(2 * np.pi * pitch * np.arange(4000) / 16000) + rng.normal(0, 300, 4000)
+        with wave.open(path, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16000)
+            file.writeframes(tone.astype("<i2").tobytes())
+    return paths
+
+
 COLOURS = [
     ("red", (220, 40, 40)),
     ("green", (40, 200, 60)),
@@ -92,6 +134,40 @@ def make_dataset(pictures: list[str]) -> Iterator[Callable[..., Any]]:
                 for row in range(n)
             ]
         )
+        return dataset
+
+    yield make
+    for dataset in made:
+        if not dataset.deleted:
+            dataset.delete()
+
+
+@pytest.fixture
+def make_groups(pictures: list[str], clips: list[str], sounds: list[str]) -> Iterator[Callable[..., Any]]:
+    """Makes grouped datasets with the slices picture, clip and sound; the captions are on the picture."""
+    import fiftyone as fo
+
+    made = []
+
+    def make(n: int = 6, without: tuple[tuple[int, str], ...] = (), default: str = "picture") -> fo.Dataset:
+        """`without`: (group, slice) that the group lacks."""
+        dataset = fo.Dataset()
+        made.append(dataset)
+        dataset.add_group_field("group", default=default)
+        for row in range(n):
+            group = fo.Group()
+            parts = {
+                "picture": {"filepath": pictures[row], "caption": caption(row), "shop": row % 2},
+                "clip": {"filepath": clips[row]},
+                "sound": {"filepath": sounds[row]},
+            }
+            dataset.add_samples(
+                [
+                    fo.Sample(**part, tags=["own"], group=group.element(name))
+                    for name, part in parts.items()
+                    if (row, name) not in without
+                ]
+            )
         return dataset
 
     yield make

@@ -12,7 +12,8 @@ import numpy as np
 
 from audit_plugin.arrays import Features, Neighbors, Trials
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, gather
+from audit_plugin.evidence import Gathered, Learn, Rows, gather
+from audit_plugin.learners import head_projections, heads_learner
 from audit_plugin.plants import plant_scores
 from audit_plugin.scores import Evidence
 from audit_plugin.store import RunFolder
@@ -62,16 +63,20 @@ def planted(m: int = 2) -> Planted:
         features["image"][rows[kind]] = features["image"][source]
         contents["image"][rows[kind]] = source
     present = np.ones((N, m), bool)
+    known = Rows(
+        {name: np.unique(c, return_inverse=True)[1] for name, c in contents.items()},
+        dict.fromkeys(features, "toy"),
+        {"text": np.full(N, 8)},
+    )
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
-        gathered = gather(
-            Features({name: unit(v) for name, v in features.items()}, present),
-            {name: np.unique(c, return_inverse=True)[1] for name, c in contents.items()},
-            None,
-            dict.fromkeys(features, "toy"),
-            {"text": np.full(N, 8)},
-            Job(CONFIG, "cpu", run, lambda *_: None),
-        )
-    return Planted(gathered, rows)
+        made = Features({name: unit(v) for name, v in features.items()}, present)
+        job = Job(CONFIG, "cpu", run, lambda *_: None)
+        return Planted(gather(made, known, heads(made, job), job), rows)
+
+
+def heads(features: Features, job: Job, views: tuple[Features, ...] = ()) -> Learn:
+    """Heads on these features, as `gather` wants to be told."""
+    return lambda plan, repeats: heads_learner(features, views, head_projections(features), repeats, plan, job)
 
 
 def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
@@ -93,8 +98,13 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
         contents={k: v[order] for k, v in evidence.contents.items()},
         groups={k: v[order] for k, v in evidence.groups.items()},
         leave_together=evidence.leave_together[order],
+        known=None if evidence.known is None else evidence.known[order],
         trials=Trials(
-            trials.member[:, order], trials.consistency[:, order], {k: v[:, order] for k, v in trials.held_out.items()}
+            trials.member[:, order],
+            trials.consistency[:, order],
+            trials.memory[..., order],
+            {k: v[:, order] for k, v in trials.held_out.items()},
+            trials.folds,
         ),
     )
 

@@ -25,7 +25,7 @@ def test_samples_know_their_length_and_modalities() -> None:
     [
         ({"media": {"text": ("only one",)}}, "media 'text' has 1 values for 2 ids"),
         ({"media": {}, "groups": ("g",)}, "1 groups for 2 ids"),
-        ({"media": {}, "caption": (0, 1, 2)}, "3 caption numbers for 2 ids"),
+        ({"media": {}, "caption": (0, 1, 2)}, "3 caption for 2 ids"),
     ],
 )
 def test_samples_of_unequal_lengths_are_refused(arguments: dict, message: str) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError
 from benchmarks import data as bench
+from benchmarks.packages import unpack
 
 CATEGORIES = ("Food", "Flags", "Animals")
 
@@ -67,7 +68,7 @@ def vendor_files(count=60):
 def google(tmp_path):
     """A data folder with the small package unpacked as `google`."""
     packed = archive(tmp_path / "google.tgz", vendor_files())
-    bench.unpack(packed, tmp_path / "data/google", bench.SOURCES["google"].keep)
+    unpack(packed, tmp_path / "data/google", bench.SOURCES["google"].keep)
     return tmp_path / "data"
 
 
@@ -81,13 +82,13 @@ def test_unpacking_keeps_only_what_is_asked_for(google):
 def test_unpacking_writes_nothing_outside_its_folder(tmp_path):
     packed = archive(tmp_path / "bad.tgz", [("package/img/../../../evil.txt", b"evil")])
     with pytest.raises(tarfile.TarError):
-        bench.unpack(packed, tmp_path / "deep/er/set", ("img/",))
+        unpack(packed, tmp_path / "deep/er/set", ("img/",))
     assert not list(tmp_path.rglob("evil.txt"))
 
 
 def test_unpacking_makes_no_links(tmp_path):
     packed = archive(tmp_path / "bad.tgz", [("package/img/link", "/etc/passwd"), ("package/img/a", b"a")])
-    bench.unpack(packed, tmp_path / "set", ("img/",))
+    unpack(packed, tmp_path / "set", ("img/",))
     assert [path.name for path in (tmp_path / "set/img").iterdir()] == ["a"]
 
 

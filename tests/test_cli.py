@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from audit_plugin import __version__, cli
 from audit_plugin.arrays import AuditError
+from audit_plugin.cli import options
 from audit_plugin.config import AuditConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,19 +73,19 @@ def test_help_is_light_and_lists_the_commands() -> None:
     then = f"print('HEAVY', sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run(start("--help", then=then), capture_output=True, text=True, cwd=ROOT, check=True)
     assert "HEAVY []" in done.stdout
-    for command in ("score", "audit", "demo", "doctor", "link"):
+    for command in ("score", "mitigate", "audit", "demo", "doctor", "link"):
         assert f"\n  {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["score", "audit"])
+@pytest.mark.parametrize("command", ["score", "mitigate", "audit"])
 def test_every_setting_is_an_option_with_its_own_help_and_default(command: str) -> None:
     _, out, _ = run(command, "--help")
     text = " ".join(out.split())
     for field in fields(AuditConfig):
-        if field.name == "run" and command == "score":
+        if field.name == "run" and command != "audit":
             continue
         assert f"--{field.name.replace('_', '-')} " in text
-        if field.name not in ("image", "text"):
+        if field.name not in ("image", "text", "audio", "video"):
             assert field.metadata["help"] in text
             assert field.default == "" or f"[default: {field.default}]" in text
 
@@ -92,7 +93,7 @@ def test_every_setting_is_an_option_with_its_own_help_and_default(command: str) 
 def test_options_reach_the_config() -> None:
     seen = []
 
-    @cli._command(text="Caption")
+    @options.command(text="Caption")
     def probe(*, config: AuditConfig) -> None:
         seen.append(config)
 
@@ -114,11 +115,11 @@ def test_options_reach_the_config() -> None:
         (
             ["m.csv", "--image", "image"],
             "error: m.csv: 1 modality named, an audit compares at least two: "
-            "name the columns with --image COL and --text COL",
+            "name the columns with --image COL and --text COL (or --audio COL, --video COL)",
         ),
         (
             ["m.csv", *NAMED, "--trials", "5"],
-            "error: trials is 5; it must be even, since trials come in complementary pairs: use 6",
+            "error: trials is 5; every sample is to be left out equally often, so it must be a multiple of 2: use 6",
         ),
         (["m.csv", *NAMED, "--device", "tpu"], "error: device is 'tpu'; choose one of auto, cpu, cuda"),
         (["m.csv", *NAMED, "--out", "m.csv"], "error: --out 'm.csv' would overwrite the manifest 'm.csv'; rename it"),
@@ -141,6 +142,99 @@ def test_bad_input_is_one_sentence_and_code_2(
     Path("none.csv").write_text("id,image,caption\n")
     assert run("score", *arguments) == (2, "", sentence + "\n")
     assert not Path("scores.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--trials", "8"],
+            "--trials cannot be given with --extend, which takes its settings from the run; leave it out",
+        ),
+        (["--dry-run"], "--dry-run cannot be given with --extend, which takes its settings from the run; leave it out"),
+        ([], "gone is not the folder of a run; the summary of an audit names its own (run_dir)"),
+    ],
+)
+def test_an_extension_refuses_what_it_cannot_honour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.csv").write_text("id,image,caption\n1,a.png,x\n")
+    code, out, error = run("score", "m.csv", *NAMED, "--extend", "gone", *arguments)
+    assert (code, out) == (2, "")
+    assert error == f"error: {sentence}\n"
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_new_rows_are_scored_by_a_finished_run(tmp_path: Path) -> None:
+    first, later = make_manifest(tmp_path, 40), tmp_path / "later.csv"
+    code, _, error = run("score", first, *NAMED, *QUICK, "--out", tmp_path / "a.csv", "--run-dir", tmp_path / "run")
+    assert code == 0, error
+    for name in ("90.png", "91.png"):
+        Image.new("RGB", (48, 48), "red").save(tmp_path / name)
+    later.write_text("id,image,caption\nn1,90.png,a red patch number 90\nn2,91.png,a blue patch number 91\n")
+    code, out, error = run("score", later, *NAMED, "--extend", tmp_path / "run", "--out", tmp_path / "b.csv")
+    assert code == 0, error
+    with (tmp_path / "b.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["n1", "n2"]
+    assert all(row["alignment"] and not row["multimem"] for row in rows)
+    assert f"scores: {tmp_path / 'b.csv'}" in out
+    assert "picture" not in out  # nothing of these rows was memorized
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_four_modalities_from_a_manifest(
+    tmp_path: Path, pictures: list[str], captions: list[str], clips: list[str], sounds: list[str]
+) -> None:
+    lines = [
+        json.dumps(dict(zip("itas", row, strict=True)))
+        for row in zip(pictures[:40], captions[:40], sounds, clips, strict=True)
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    named = ["--image", "i", "--text", "t", "--audio", "a", "--video", "s"]
+    code, out, error = run("score", tmp_path / "m.jsonl", *named, *QUICK, "--out", tmp_path / "s.parquet")
+    assert code == 0, error
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.num_rows == 40
+    assert {"misalignment_image_text", "misalignment_audio_video", "outlier_video"} <= set(table.column_names)
+    assert not any(table["failure"].to_pylist())
+    assert "Attribution" in out
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("private_cache")
+def test_mitigate_writes_a_report_a_picture_and_a_table(tmp_path: Path) -> None:
+    manifest, report = make_manifest(tmp_path, 110), tmp_path / "new" / "removal.json"
+    small = [*QUICK, "--amounts", "4,8", "--seeds", "2", "--out", report]
+    code, out, error = run("mitigate", manifest, *NAMED, *small)
+    assert code == 0, error
+    found = json.loads(report.read_text())
+    assert found["amounts"] == [0, 4, 8]
+    assert {"multimem", "random"} <= set(found["methods"])
+    for method in found["methods"]:
+        assert f"│ {method} " in out
+    assert "Gain over no removal, on the test rows" in out
+    assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--amounts", "4;8"], "--amounts is '4;8'; give whole numbers with commas between, such as 20,50,100"),
+        (["--out", "r.txt"], "--out 'r.txt' ends in '.txt'; the report is a .json file"),
+        (["--out", "m.json"], "--out 'm.json' would overwrite the manifest; name another file"),
+        (["--train", "towers"], "train is towers and protocol ensemble; a removal curve needs"),
+    ],
+)
+def test_a_removal_study_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.json").write_text('{"image": "a.png", "caption": "x"}')
+    code, out, error = run("mitigate", "m.json", *NAMED, *arguments)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: {sentence}")
 
 
 def test_wrong_use_is_code_2() -> None:
@@ -167,7 +261,7 @@ def test_wrong_use_is_code_2() -> None:
     ],
 )
 def test_what_errors_become(error: BaseException, code: int, sentence: str) -> None:
-    @cli._command()
+    @options.command()
     def probe(*, config: AuditConfig) -> None:
         raise error
 

@@ -140,6 +140,15 @@ def test_a_feature_does_not_depend_on_its_batch(tiny: Path) -> None:
     assert alone.tobytes() == _encode_batch(pieces, encoder)[2].tobytes()
 
 
+def test_a_video_is_its_frames(tiny: Path) -> None:
+    encoders = load_encoders(f"open_clip:{MODEL}:{tiny / 'a.pt'}", ("image", "text", "video"), "cpu")
+    frames = [Image.new("RGB", (40, 30), c) for c in ("red", "blue", "red")]
+    rows = feature(encoders["video"], frames)
+    np.testing.assert_array_equal(rows, np.concatenate([feature(encoders["image"], f) for f in frames]))
+    assert encoders["video"].identity.space == encoders["text"].identity.space
+    assert encoders["video"].identity.key == encoders["image"].identity.key.replace(":image", ":video:8")
+
+
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
@@ -149,13 +158,31 @@ def test_unknown_models_tags_and_files_are_named_with_what_there_is() -> None:
     assert "'laion3b' is neither a checkpoint file nor weights that open_clip knows for ViT-B-32 (" in message
     assert "openai" in message
     assert "/nowhere/x.pt" in refusal("open_clip:ViT-B-32:/nowhere/x.pt")
-    assert "open_clip encodes image and text, not audio" in refusal("open_clip:ViT-B-32", ("image", "audio"))
+    message = refusal("open_clip:ViT-B-32", ("image", "audio"))
+    assert message.startswith("encoder 'open_clip:ViT-B-32' takes no audio; add one")
+    assert message.endswith("such as open_clip:ViT-B-32+offline")
+    with pytest.raises(AuditError, match="open_clip encodes image, text and video, not audio"):
+        clip.load("open_clip:ViT-B-32", ("text", "audio"), torch.device("cpu"))
+    with pytest.raises(AuditError, match="'clap:x' names no open_clip model"):
+        clip.locate("clap:x")
 
 
 @pytest.mark.usefixtures("nothing_cached")
 def test_auto_without_cached_weights_is_offline() -> None:
     assert clip.resolve("auto") == "offline"
     assert clip.resolve("open_clip:ViT-B-32:openai") == "open_clip:ViT-B-32:openai"
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_a_modality_without_an_encoder_gets_the_offline_one() -> None:
+    three = ("image", "text", "audio")
+    assert clip.resolve("open_clip:ViT-B-32:openai", three) == "open_clip:ViT-B-32:openai+offline"
+    assert clip.resolve("open_clip:ViT-B-32:openai+offline", three) == "open_clip:ViT-B-32:openai+offline"
+    assert clip.resolve("open_clip:ViT-B-32+clap:a/b", three) == "open_clip:ViT-B-32+clap:a/b"
+    assert clip.resolve("clap:a/b", ("text", "video", "audio")) == "clap:a/b+offline"
+    assert clip.resolve("auto", three) == "offline"
+    with pytest.raises(AuditError, match="encoder 'timm:x' is not known"):
+        clip.resolve("timm:x", three)
 
 
 def test_auto_with_cached_weights_is_the_default_model(nothing_cached: Path) -> None:
@@ -167,6 +194,7 @@ def test_auto_with_cached_weights_is_the_default_model(nothing_cached: Path) -> 
     weights.write_bytes(b"weights")
     name = clip.resolve("auto")
     assert name == "open_clip:ViT-B-32:laion2b_s34b_b79k"
+    assert clip.resolve("auto", ("audio", "text")) == name + "+offline"
     assert clip.locate(name).path == str(weights)
     assert clip.identify(name, ("text",))["text"].english
 
@@ -185,7 +213,7 @@ def test_hub_switched_off_counts_as_out_of_reach(nothing_cached: Path, monkeypat
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert not clip._reachable({"hf_hub": "laion/x/"})
+    assert not clip.reachable({"hf_hub": "laion/x/"})
 
 
 def test_the_default_source_is_what_open_clip_says() -> None:

@@ -11,7 +11,7 @@ from tests.core_fixtures import planted
 def test_every_score_and_flag_has_its_column() -> None:
     assert all(COLUMNS[name].kind == "score" and COLUMNS[name].label == s.label for name, s in SCORES.items())
     assert all(COLUMNS[f"is_{kind}"].kind == "flag" for kind in FLAGS)
-    assert {"culprit", "action", "reason", "suggestion", "failure"} == {
+    assert {"culprit", "driver", "role", "action", "reason", "suggestion", "failure"} == {
         c.name for c in COLUMNS.values() if c.kind == "text" and c.name != "duplicate_group"
     }
 
@@ -33,6 +33,10 @@ def test_every_computed_column_can_be_explained(m: int) -> None:
     assert helps["misalignment_image_text"] == "Misalignment of image and text alone, in robust deviations"
     assert helps["outlier_text"].startswith("Outlier of text alone")
     assert "tandard error" in helps["multimem_stderr"]
+    assert "Mean over pairs" in helps["multimem_mean"]
+    if m == 3:
+        assert helps["multimem_image_text"] == "MultiMem of image and text"
+        assert helps["multimem_due_audio"] == "MultiMem that goes away without audio"
 
 
 @pytest.mark.parametrize("name", ["nothing", "misalignmentx", "is_", ""])

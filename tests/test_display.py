@@ -55,6 +55,52 @@ def test_closing_table_names_every_number() -> None:
         assert words in " ".join(text.replace("│", " ").split()), words
 
 
+def test_what_was_trained_attribution_and_groups_are_shown() -> None:
+    summary = {
+        **SUMMARY,
+        "trained": "small heads",
+        "attribution": {"due_image": 0.5, "due_text": 0.25, "image_text": 0.75},
+        "protocol": {
+            "groups": {
+                "candidate": {"mean": 0.0312, "low": 0.03, "high": 0.0324, "sd": 0.1, "n": 1200},
+                "shared": {"mean": None, "low": None, "high": None, "sd": None, "n": 0},
+            },
+            "mirror": {"mean": -0.001, "low": -0.003, "high": 0.001},
+        },
+    }
+    made = make_result(1.0)
+    result = AuditResult(made.ids, made.columns, summary)
+    samples = Samples(("row0",), {"image": ("/x/y.png",), "audio": ("a.wav",), "video": ("b.mp4",)})
+    out = Console(file=io.StringIO(), width=120, markup=False)
+    display.show_result(out, result, samples, [])
+    text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
+    for words in (
+        "trained small heads",
+        "due to image 50.0%",
+        "image and text 75.0%",
+        "candidate +0.0312 +0.0300 to +0.0324 1,200",
+        "shared not measured 0",
+        "candidate + independent (0 if mirrored) -0.0010 -0.0030 to +0.0010",
+        "row0 1.000 y.png",
+    ):
+        assert words in text, words
+    assert "Attribution" not in printed(AuditResult(made.ids, made.columns, summary), ("x",))  # two modalities
+
+
+def test_removal_shows_each_methods_number_and_gain() -> None:
+    def advice(amount: int, gain: float) -> dict[str, object]:
+        interval = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "values": []}
+        return {"recommended": {"amount": amount, "beats_control": amount > 0, "test_gain": interval}}
+
+    report = {"methods": {"multimem": advice(1200, 0.0231), "random": advice(0, 0.0)}, "notes": ["look first"]}
+    out = Console(file=io.StringIO(), width=120, markup=False)
+    display.show_removal(out, report, ["report: r.json"])
+    text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
+    assert "multimem 1,200 +0.0231 +0.0131 to +0.0331" in text
+    assert "random 0 (none better than the control) +0.0000" in text
+    assert text.endswith("note: look first report: r.json")
+
+
 def test_worst_rows_come_first_and_never_the_unscored() -> None:
     scores = np.array([0.5, np.nan, 3.0, np.inf, 2.0, 2.0, 0.1, 0.2], np.float32)
     assert display.worst_rows(scores).tolist() == [2, 4, 5, 0, 7]

@@ -10,7 +10,7 @@ from PIL import Image
 from audit_plugin.arrays import Samples
 from audit_plugin.embedding import Embedded, digest_contents, embed, workers
 from audit_plugin.encoding import Encoder, Identity
-from audit_plugin.modalities import MediaError, text_digest
+from audit_plugin.modalities import MODALITIES, MediaError, text_digest
 from audit_plugin.store import FeatureCache
 
 DIM = 5
@@ -188,3 +188,71 @@ def test_a_cancelled_run_keeps_what_was_stored(monkeypatch: pytest.MonkeyPatch) 
 
 def test_there_is_always_a_worker() -> None:
     assert 1 <= workers() <= 8
+
+
+def test_only_texts_count_as_split(tmp_path: Path) -> None:
+    """A video has several pieces by nature."""
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    video = Encoder(Identity("toy video"), 2, lambda fs: [IMAGE.prepare(f)[0] for f in fs], IMAGE.encode)
+    samples = Samples(("0",), {"text": ("one. two",), "video": (str(tmp_path / "a.gif"),)})
+    contents = digest_contents(samples, lambda *_: None)
+    keys = {"text": "toy text", "video": "toy video"}
+    got = embed(samples, contents, keys, lambda: {"text": TEXT, "video": video}, lambda *_: None)
+    assert (got.split_texts, got.encoded) == (1, {"text": 1, "video": 1})
+    rows = np.array([[256, 1, 1], [1, 1, 256]]) / np.linalg.norm([256, 1, 1])  # the mean of the frames' unit features
+    np.testing.assert_allclose(got.features.vectors["video"][0], rows.sum(0) / np.linalg.norm(rows.sum(0)), atol=1e-2)
+
+
+# --- augmented views -----------------------------------------------------------------------------------------------
+
+
+def viewed(texts: tuple[str, ...], view: int) -> np.ndarray:
+    samples = Samples(tuple(map(str, range(len(texts)))), {"text": texts})
+    contents = digest_contents(samples, lambda *_: None)
+    got = embed(samples, contents, {"text": "toy text"}, lambda: ENCODERS, lambda *_: None, view=view)
+    assert got.features.present.all()
+    return got.features.vectors["text"]
+
+
+def test_views_are_other_features_of_the_same_contents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = tuple(f"word{i} and more words here" for i in range(9))
+    plain, first, second = (viewed(texts, view) for view in (0, 1, 2))
+    assert {len(FeatureCache(key).known()) for key in ("toy text", "toy text:view1", "toy text:view2")} == {9}
+    assert not np.array_equal(first, plain)
+    assert not np.array_equal(first, second)
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "elsewhere"))
+    # row by row, in another order and another batch: from content and number alone
+    again = np.concatenate([viewed((text,), 1) for text in texts[::-1]])[::-1]
+    np.testing.assert_array_equal(again, first)
+    assert viewed((*texts[3:], "x"), 1)[:6].tobytes() == first[3:].tobytes()
+
+
+def test_a_view_is_the_augmented_medium_encoded() -> None:
+    text = "one two. three four. five six seven"
+    rng = np.random.default_rng([int(text_digest(text), 16), 3])
+    expected = feature_of(MODALITIES["text"].augment(text, rng))
+    np.testing.assert_allclose(viewed((text,), 3)[0], expected, atol=1e-5)
+
+
+def test_few_media_are_held_prepared_at_a_time() -> None:
+    """Videos are large: what is read must not run far ahead of what is encoded."""
+    alive, most = 0, 0
+
+    class Piece(np.ndarray):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def prepare(text: str) -> list[np.ndarray]:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        return [np.full(4, len(text), dtype=np.int64).view(Piece)]
+
+    encoder = Encoder(Identity("counting"), 2, prepare, text_features)
+    texts = tuple(f"t{i}" for i in range(400))
+    samples = Samples(texts, {"text": texts})
+    contents = digest_contents(samples, lambda *_: None)
+    embed(samples, contents, {"text": "counting"}, lambda: {"text": encoder}, lambda *_: None)
+    assert most <= 6 * workers() + 6

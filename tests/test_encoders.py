@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from audit_plugin import encoders
 from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import _encode_batch
-from audit_plugin.encoders import identify, load_encoders, pick_device
-from audit_plugin.encoding import MAX_PIECES, Encoder
+from audit_plugin.encoders import OFFLINE, identify, load_encoders, pick_device
+from audit_plugin.encoding import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encoder, assign
+from audit_plugin.logmel import describe
+from audit_plugin.modalities import MODALITIES, Sound
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +96,60 @@ def test_a_text_beyond_the_context_is_split_and_all_of_it_is_used(offline: dict[
 def test_any_text_becomes_a_bounded_number_of_pieces(offline: dict[str, Encoder], text: str) -> None:
     pieces = offline["text"].prepare(text)
     assert 1 <= len(pieces) <= MAX_PIECES
-    assert all(p.shape[0] in encoders.TEXT_BUCKETS for p in pieces)
+    assert all(p.shape[0] in TEXT_BUCKETS for p in pieces)
+
+
+def test_a_video_is_the_images_of_its_frames(offline: dict[str, Encoder]) -> None:
+    video = load_encoders("offline", ("video",), "cpu")["video"]
+    frames = [noise(0), noise(1)]
+    pieces = video.prepare(frames)
+    assert [p.tobytes() for p in pieces] == [offline["image"].prepare(f)[0].tobytes() for f in frames]
+    assert video.identity == identify("offline", ("video",))["video"] != offline["image"].identity
+
+
+def test_sounds_are_described_piece_by_piece_and_need_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    audio = load_encoders("offline", ("audio",), "cpu")["audio"]
+    waves = tuple(np.random.default_rng(s).standard_normal(4800 + s).astype(np.float32) for s in range(3))
+    rows = _encode_batch(audio.prepare(Sound(waves, 0.3)), audio)
+    np.testing.assert_array_equal(rows, np.stack([describe(w) for w in waves]))
+    assert identify("offline", ("audio",))["audio"] == audio.identity
+
+
+# --- several encoders by one name ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("offline", {"offline": ("image", "text", "audio", "video")}),
+        ("clap:a/b+offline", {"offline": ("image", "video"), "clap:a/b": ("text", "audio")}),
+        (
+            "open_clip:X:/d/a+b/c+d.pt+clap:/d/e+f",
+            {"open_clip:X:/d/a+b/c+d.pt": ("image", "text", "video"), "clap:/d/e+f": ("audio",)},
+        ),
+        ("offline+clap:a/b", {"offline": ("image", "text", "audio", "video")}),
+    ],
+)
+def test_each_modality_goes_to_the_first_encoder_that_takes_it(name: str, taken: dict) -> None:
+    assert assign(name, tuple(MODALITIES)) == taken
+
+
+def test_the_families_take_only_known_modalities() -> None:
+    assert {m for ms in SUPPORTS.values() for m in ms} == set(MODALITIES) == set(SUPPORTS["offline"]) == set(OFFLINE)
+
+
+def test_a_modality_that_no_named_encoder_takes_is_told_with_its_remedy() -> None:
+    with pytest.raises(AuditError, match=r"encoder 'clap:a/b' takes no image; add one .* such as clap:a/b\+offline"):
+        identify("clap:a/b", ("image", "audio"))
 
 
 # --- choices that cannot work --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["clip", "open_clip", "open_clip:", "OFFLINE", "", "timm:resnet50"])
+@pytest.mark.parametrize("name", ["clip", "open_clip", "open_clip:", "OFFLINE", "", "timm:x", "clap:", "offline:"])
 def test_an_unknown_encoder_is_named_with_what_there_is(name: str) -> None:
-    with pytest.raises(AuditError, match="is not known; use auto, offline, or open_clip:MODEL") as caught:
+    with pytest.raises(AuditError, match="is not known; use auto, offline, open_clip:MODEL") as caught:
         load_encoders(name, ("image", "text"), "cpu")
     assert repr(name) in str(caught.value)
     with pytest.raises(AuditError, match="is not known"):
@@ -119,7 +165,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    for modality in ("image", "text"):
+    for modality in ("image", "text", "video"):
         with pytest.raises(AuditError, match=r'not installed \(\w+\); install it with: pip install "audit-plugin\[off'):
             load_encoders("offline", (modality,), "cpu")
 

@@ -7,10 +7,10 @@ import pytest
 
 from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import JOINT, Gathered, gather
+from audit_plugin.evidence import JOINT, Gathered, Rows, gather
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import Job
-from tests.core_fixtures import unit
+from tests.core_fixtures import heads, unit
 
 CONFIG = AuditConfig(trials=2, epochs=1, neighbors=6)
 
@@ -31,7 +31,8 @@ def gathered(
     with RunFolder(folder / "run", {}) as run:
         job = Job(CONFIG, "cpu", run, lambda *_: None)
         features = Features(vectors, np.ones((n, 2), bool))
-        return gather(features, contents, groups, names, {"text": np.full(n, 4)}, job)
+        rows = Rows(contents, names, {"text": np.full(n, 4)}, groups)
+        return gather(features, rows, heads(features, job), job)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 31])

@@ -162,6 +162,28 @@ def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
     assert not set(found.tolist()) & set(range(5))
 
 
+def test_a_text_named_before_its_medium_is_vague_as_well() -> None:
+    """In the table's order the text comes before sound and video."""
+    evidence = planted(3).evidence
+    at = evidence.pairs.index(("text", "audio"))
+    generality = np.full_like(evidence.trials.held_out["generality"], np.nan)
+    generality[at] = np.random.default_rng(0).normal(size=len(evidence))
+    generality[at, :5] = 30
+    words = evidence.words["text"].copy()
+    words[:5] = 1
+    held_out = {**evidence.trials.held_out, "generality": generality}
+    changed = replace(evidence, words={"text": words}, trials=replace(evidence.trials, held_out=held_out))
+    assert set(range(5)) <= set(np.flatnonzero(rules.vague(changed, RATE)).tolist())
+
+
+def test_added_samples_do_not_move_the_cut_of_outliers() -> None:
+    columns, evidence = dict(columns_of()), planted().evidence
+    known = np.arange(len(evidence)) < 150
+    columns["outlier"] = np.where(known, columns["outlier"], columns["outlier"] + 50)
+    assert raise_flags(columns, replace(evidence, known=known), RATE)["outlier"][~known].all()
+    assert not raise_flags(columns, evidence, RATE)["outlier"][~known].any()  # half of the set is no tail
+
+
 # --- actions -------------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,12 @@ def run_compare(left: torch.Tensor, right: torch.Tensor, pool: np.ndarray, membe
     return compare(left, right, rows, torch.from_numpy(~member), torch.from_numpy(pool), negatives)
 
 
+def described(embeddings: list[torch.Tensor], pair: tuple[int, int], member: np.ndarray, negatives: Negatives,
+              plants: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    """A trial of a run to which no sample was added."""
+    return describe_trial(embeddings, pair, member, np.ones(len(member), bool), negatives, plants)
+
+
 @pytest.mark.parametrize("block", [7, 2048])
 def test_comparison_with_all_negatives_is_the_double_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "BLOCK", block)
@@ -120,7 +126,7 @@ def test_hard_negatives_bring_the_sampled_contrast_near_the_full_one() -> None:
 def test_without_a_negative_nothing_is_said() -> None:
     a, b = sides(6)
     together = Negatives(torch.zeros(6, 1, dtype=torch.int32), torch.full((6, 2), -1), 0)
-    measures, _ = describe_trial([a, b], (0, 1), np.zeros(6, bool), together, np.zeros((0, 2), np.int64))
+    measures, _ = described([a, b], (0, 1), np.zeros(6, bool), together, np.zeros((0, 2), np.int64))
     assert np.isnan(measures["contrast"]).all()
     assert np.isfinite(measures["cosine"]).all()
 
@@ -130,7 +136,7 @@ def test_without_a_negative_nothing_is_said() -> None:
 
 def test_measures_of_a_trial_by_the_double_loop() -> None:
     (a, b), (member, repeats, negatives) = sides(), setting()
-    measures, _ = describe_trial([a, b], (0, 1), member, negatives, np.zeros((0, 2), np.int64))
+    measures, _ = described([a, b], (0, 1), member, negatives, np.zeros((0, 2), np.int64))
     assert set(measures) == set(MEASURES)
     for row in range(N):
         if member[row]:
@@ -149,7 +155,7 @@ def test_contrast_by_hand() -> None:
     axes = torch.eye(2)
     negatives = Negatives(torch.arange(2, dtype=torch.int32)[:, None], torch.full((2, 1), -1), 0)
     for texts, value in ((axes.flip(0), 1.0), (axes, -1.0)):
-        got, _ = describe_trial([axes, texts], (0, 1), np.zeros(2, bool), negatives, np.zeros((0, 2), np.int64))
+        got, _ = described([axes, texts], (0, 1), np.zeros(2, bool), negatives, np.zeros((0, 2), np.int64))
         np.testing.assert_allclose(got["contrast"], [value, value], atol=1e-6)
 
 
@@ -157,12 +163,26 @@ def test_virtual_pairs_take_one_side_from_each_row() -> None:
     (a, b), (member, repeats, negatives) = sides(), setting()
     out = np.flatnonzero(~member)
     plants = np.array([[out[0], out[0]], [out[1], out[5]], [out[5], out[1]], [out[2], np.flatnonzero(member)[0]]])
-    measures, contrast = describe_trial([a, b], (0, 1), member, negatives, plants)
+    measures, contrast = described([a, b], (0, 1), member, negatives, plants)
     assert contrast[0] == pytest.approx(measures["contrast"][out[0]], abs=1e-6)
     for (i, j), got in zip(plants[1:3], contrast[1:3], strict=True):
         logs = naive(a, b, i, member, repeats)[0] + naive(b, a, j, member, repeats)[0]
         assert got == pytest.approx(TEMPERATURE / 2 * logs - float(a[i] @ b[j]), abs=1e-5)
     assert np.isnan(contrast[3])  # one of them was a member
+
+
+def test_samples_added_later_are_described_but_are_nobodys_negatives() -> None:
+    (a, b), (member, repeats, negatives) = sides(), setting()
+    none, known = np.zeros((0, 2), np.int64), np.arange(N) < 45
+    got, _ = describe_trial([a, b], (0, 1), member, known, negatives, none)
+    old = Negatives(negatives.repeats[known], torch.full((45, 1), -1), 3)
+    before, _ = described([a[known], b[known]], (0, 1), member[known], old, none)
+    for name in MEASURES:  # theirs are those of the run without the new ones
+        np.testing.assert_allclose(got[name][known], before[name], atol=1e-5)
+    for row in np.flatnonzero(~member & ~known):
+        seen = member | ~known
+        logs = naive(a, b, row, seen, repeats)[0] + naive(b, a, row, seen, repeats)[0]
+        assert got["contrast"][row] == pytest.approx(TEMPERATURE / 2 * logs - float(a[row] @ b[row]), abs=1e-5)
 
 
 def test_wrong_pairs_stand_out() -> None:
@@ -171,7 +191,7 @@ def test_wrong_pairs_stand_out() -> None:
     y = torch.from_numpy(unit(x.numpy() + 0.2 * rng.standard_normal((200, 8))))
     y[:10] = y[:10].roll(1, 0)
     negatives = Negatives(torch.arange(200, dtype=torch.int32)[:, None], torch.full((200, 1), -1), 0)
-    got, _ = describe_trial([x, y], (0, 1), np.zeros(200, bool), negatives, np.zeros((0, 2), np.int64))
+    got, _ = described([x, y], (0, 1), np.zeros(200, bool), negatives, np.zeros((0, 2), np.int64))
     assert got["contrast"][:10].min() > got["contrast"][10:].max()
 
 
@@ -179,9 +199,9 @@ def test_measures_follow_their_rows() -> None:
     (a, b), (member, _, negatives) = sides(), setting()
     order = np.random.default_rng(6).permutation(N)
     none = np.zeros((0, 2), np.int64)
-    straight, _ = describe_trial([a, b], (0, 1), member, negatives, none)
+    straight, _ = described([a, b], (0, 1), member, negatives, none)
     moved_negatives = Negatives(negatives.repeats[order], torch.full((N, 1), -1), 3)
-    moved, _ = describe_trial([a[order], b[order]], (0, 1), member[order], moved_negatives, none)
+    moved, _ = described([a[order], b[order]], (0, 1), member[order], moved_negatives, none)
     for name in MEASURES:
         np.testing.assert_allclose(moved[name], straight[name][order], atol=1e-5)
 
@@ -189,7 +209,7 @@ def test_measures_follow_their_rows() -> None:
 def test_the_other_direction_of_a_pair_gives_the_same_contrast() -> None:
     (a, b), (member, _, negatives) = sides(), setting()
     none = np.zeros((0, 2), np.int64)
-    one, other = (describe_trial([a, b], pair, member, negatives, none)[0] for pair in ((0, 1), (1, 0)))
+    one, other = (described([a, b], pair, member, negatives, none)[0] for pair in ((0, 1), (1, 0)))
     np.testing.assert_allclose(one["contrast"], other["contrast"], atol=1e-6)
 
 
@@ -211,9 +231,9 @@ def test_a_small_pool_ranks_pairs_like_the_full_one(monkeypatch: pytest.MonkeyPa
     hard = torch.cat([(x @ x.T).fill_diagonal_(-9).topk(20, dim=1).indices for x in (a, b)], dim=1)
     negatives = Negatives(torch.arange(n, dtype=torch.int32)[:, None], hard, 0)
     none, nobody = np.zeros((0, 2), np.int64), np.zeros(n, bool)
-    full = describe_trial([a, b], (0, 1), nobody, negatives, none)[0]["contrast"]
+    full = described([a, b], (0, 1), nobody, negatives, none)[0]["contrast"]
     monkeypatch.setattr(held_out, "POOL", 100)
-    sampled = describe_trial([a, b], (0, 1), nobody, negatives, none)[0]["contrast"]
+    sampled = described([a, b], (0, 1), nobody, negatives, none)[0]["contrast"]
     ranks = [np.argsort(np.argsort(x)) for x in (full, sampled)]
     assert np.corrcoef(*ranks)[0, 1] > 0.99
     assert np.abs(full - sampled).mean() < 0.02

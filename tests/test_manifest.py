@@ -262,7 +262,38 @@ def test_what_is_no_json_and_no_parquet(tmp_path: Path) -> None:
 
 def test_one_modality_is_too_few(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "image,caption\na.png,x\n")
-    assert refusal(path, {"image": "image"}).endswith("name the columns with --image COL and --text COL")
+    assert refusal(path, {"image": "image"}).endswith(
+        "name the columns with --image COL and --text COL (or --audio COL, --video COL)"
+    )
+
+
+def test_four_modalities_labels_and_roles(tmp_path: Path) -> None:
+    rows = [
+        {"p": "a.png", "t": ["x", "y"], "a": "a.wav", "v": "a.mp4", "class": "cat", "seen": " f "},
+        {"p": "b.png", "t": "z", "a": None, "v": "b.mp4", "class": None, "seen": None, "shop": 3},
+    ]
+    path = write(tmp_path, "m.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n{torn")
+    columns = {"image": "p", "text": "t", "audio": "a", "video": "v"}
+    samples = read_manifest(path, columns, "shop", "class", "seen")
+    assert samples.modalities == ("image", "text", "audio", "video")
+    assert samples.media["audio"] == (str(tmp_path / "a.wav"), str(tmp_path / "a.wav"), None, None)
+    assert samples.media["video"][2] == str(tmp_path / "b.mp4")
+    assert samples.labels == ("cat", "cat", "", "")
+    assert samples.roles == ("f", "f", "", "")
+    assert samples.groups == ("", "", "3", "")
+    assert samples.caption == (0, 1, 0, 0)
+    assert list(samples.problems) == [3]
+
+
+def test_an_unknown_role_names_row_and_column(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.csv", "image,caption,seen\na.png,x,both\nb.png,y,\nc.png,z,traine\n")
+    with pytest.raises(AuditError) as caught:
+        read_manifest(path, COLUMNS, role="seen")
+    assert str(caught.value) == (
+        "m.csv: row 3 has 'traine' in column 'seen'; a role is one of both, f, g, none, reference, or nothing"
+    )
+    with pytest.raises(AuditError, match="no column 'sen'; did you mean 'seen'"):
+        read_manifest(path, COLUMNS, role="sen")
 
 
 def test_parquet_reads_only_the_named_columns(tmp_path: Path) -> None:

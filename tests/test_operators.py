@@ -55,7 +55,7 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
     ours = [op for op in registry.list_operators() if op.plugin_name == PLUGIN]
     assert sorted(op.name for op in ours) == sorted(named["operators"] + named.get("panels", []))
     risks = {op.name: op.config.risk_level.value for op in ours}
-    assert (risks["run_audit"], risks["delete_audit"]) == ("medium", "high")
+    assert (risks["run_audit"], risks["delete_audit"], risks["removal_curve"]) == ("medium", "high", "low")
     assert "dangerous" not in risks.values()
     assert all(op.config.description and op.config.icon for op in ours)
 
@@ -71,13 +71,46 @@ def test_the_form_has_answers_in_it_and_folds_the_rest_away(make_dataset: Callab
     assert "6 samples" in form["cost"]["view"]["label"]
     assert not form["cost"]["invalid"]
     shown = {f.name for f in fields(AuditConfig) if not f.metadata["advanced"]}
-    assert shown - {"image"} <= set(form)
-    assert not {"epochs", "seed", "group", "image"} & set(form)
-    assert {f.name for f in fields(AuditConfig)} <= set(form_of("run_audit", dataset, advanced=True))
+    media = {"image", "audio", "video"}
+    assert shown - media <= set(form)
+    assert not {"epochs", "seed", "group", *media} & set(form)
+    unfolded = form_of("run_audit", dataset, advanced=True)
+    asked_for = {"tower", "checkpoint_f", "checkpoint_g", "role"}
+    assert {f.name for f in fields(AuditConfig)} - asked_for <= set(unfolded)
+    assert not asked_for & set(unfolded)
+    assert unfolded["image"]["default"] == "filepath"
+    assert unfolded["audio"]["type"]["values"] == ["note", "caption"]
 
 
 @pytest.mark.parametrize(
-    ("params", "word"), [({"trials": 5}, "even"), ({"run": "my run"}, "'my run'"), ({"run": "mine"}, "'mine_outlier'")]
+    ("choices", "more", "less"),
+    [
+        ({"train": "towers"}, {"tower", "folds"}, {"checkpoint_f", "role"}),
+        ({"train": "checkpoints"}, {"checkpoint_f", "checkpoint_g", "role"}, {"tower", "folds"}),
+        ({"protocol": "split"}, {"role"}, {"folds", "tower"}),
+    ],
+)
+def test_the_form_asks_only_what_makes_sense(
+    make_dataset: Callable[..., Any], choices: dict[str, str], more: set[str], less: set[str]
+) -> None:
+    form = set(form_of("run_audit", make_dataset(3), advanced=True, **choices))
+    assert more <= form
+    assert not less & form
+
+
+def test_the_form_of_a_grouped_dataset_offers_its_slices(make_groups: Callable[..., Any]) -> None:
+    dataset = make_groups(3, default="sound")
+    form = form_of("run_audit", dataset)
+    assert form["image"]["type"]["values"] == ["slice:picture", "slice:sound", "caption"]
+    assert form["audio"]["type"]["values"] == ["slice:clip", "slice:sound", "caption"]
+    assert [form[name]["default"] for name in ("image", "video", "audio")] == ["slice:picture", "slice:clip", None]
+    assert "3 samples" in form["cost"]["view"]["label"]
+    assert "18" not in form["cost"]["view"]["label"]
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [({"trials": 5}, "multiple of 2"), ({"run": "my run"}, "'my run'"), ({"run": "mine"}, "'mine_outlier'")],
 )
 def test_the_form_says_why_it_cannot_be_run_yet(
     make_dataset: Callable[..., Any], params: dict[str, Any], word: str
@@ -108,6 +141,44 @@ def test_an_audit_that_cannot_be_done_ends_in_one_sentence(make_dataset: Callabl
     assert [step["operator_uri"].rpartition("/")[2] for step in steps] == ["notify", "show_output"]
     assert steps[0]["params"]["variant"] == "error"
     assert "'captoin' does not exist" in steps[0]["params"]["message"]
+
+
+def test_a_grouped_dataset_is_audited_whole_and_restored(make_groups: Callable[..., Any]) -> None:
+    dataset = make_groups(40, without=((4, "sound"), (7, "clip")))
+    settings = {**QUICK, "audio": "slice:sound", "image": "slice:picture", "video": "slice:clip", "text": "caption"}
+    steps = steps_of("run_audit", dataset, advanced=True, **settings)
+    found = steps[-1]["params"]["results"]["found"]
+    assert "40 samples audited" in found
+    assert "| Memorization comes from | Share |" in found
+    assert "Trained: " in found
+    bars = [step["params"]["progress"] for step in steps if step["params"] and "progress" in step["params"]]
+    assert bars == sorted(bars)
+    for name, rows in (("picture", 40), ("sound", 39), ("clip", 39)):
+        part = dataset.select_group_slices(name)
+        assert part.count("audit_action") == len(part) == rows
+    why = dict(zip(range(40), dataset.values("audit_failure"), strict=True))
+    assert [row for row, reason in why.items() if reason] == [4, 7]
+    operator("delete_audit")(dataset)
+    assert not [name for name in dataset.get_field_schema() if name.startswith("audit_")]
+
+
+def test_a_removal_curve_tells_what_to_remove_and_writes_nothing(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(110)
+    form = form_of("removal_curve", dataset)
+    assert {"text", "encoder", "trials", "amounts", "seeds", "cost"} <= set(form)
+    assert not {"run", "image", "false_alarms"} & set(form)
+    steps = steps_of("removal_curve", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
+    found = steps[-1]["params"]["results"]["found"]
+    assert "| Chosen by | Samples to remove | Gain in T@5 on test | 95 % interval |" in found
+    assert "| multimem | " in found
+    report = json.loads(Path(found.partition("curves is `")[2].partition("`")[0]).read_text())
+    assert report["amounts"] == [0, 4]
+    assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
+    assert dataset.list_runs() == []
+    assert "caption" in dataset.get_field_schema()
+    assert len(dataset) == 110
+    few = steps_of("removal_curve", dataset.limit(20), text="caption", **QUICK)
+    assert "20 usable samples are too few" in few[-2]["params"]["message"]
 
 
 def test_called_from_python_on_a_view(make_dataset: Callable[..., Any]) -> None:

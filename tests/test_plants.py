@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,15 @@ def test_a_real_pair_planted_gets_its_own_score(m: int) -> None:
         both = np.stack([rows, rows], 1)
         got = plant_scores(evidence, (a, b), both, held_out["contrast"][p], held_out["zero_shot"][p])
         np.testing.assert_allclose(got, columns[f"misalignment_{a}_{b}"], atol=1e-4)
+
+
+def test_plants_stand_on_the_scale_of_the_known_samples() -> None:
+    whole = planted().evidence
+    evidence = replace(whole, known=np.arange(len(whole)) < 200)
+    rows = np.arange(200, len(evidence))
+    held_out, both = evidence.trials.held_out, np.stack([rows, rows], 1)
+    got = plant_scores(evidence, ("image", "text"), both, held_out["contrast"][0, rows], held_out["zero_shot"][0, rows])
+    np.testing.assert_allclose(got, compute_scores(evidence)["misalignment"][rows], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["random", "neighbourhood"])

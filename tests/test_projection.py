@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audit_plugin import projection
-from audit_plugin.projection import MAX_DIM, principal
+from audit_plugin.projection import MAX_DIM, fit_projection, principal, project
 from tests.core_fixtures import unit
 
 
@@ -71,6 +71,22 @@ def test_a_fit_on_a_draw_of_the_rows_is_close_and_repeatable(monkeypatch: pytest
     assert (drawn == principal(x, 0.5)).all()
     assert (drawn != full).any()
     assert np.abs(drawn @ drawn[:200].T - full @ full[:200].T).mean() < 0.05
+
+
+def test_rows_that_come_later_are_seen_as_the_first_were() -> None:
+    x = cone()
+    fitted = fit_projection(x[:150], 0.5)
+    later = project(x, fitted)
+    np.testing.assert_allclose(later[:150], principal(x[:150], 0.5), atol=1e-6)
+    np.testing.assert_allclose(project(x[150:], fitted), later[150:], atol=1e-6)  # whatever else comes with them
+    np.testing.assert_allclose(np.linalg.norm(later, axis=1), 1, atol=1e-5)
+    assert fitted.basis.shape == (20, 20)
+    assert (project(fitted.mean[None], fitted) == 0).all()  # the centre has no direction
+
+
+def test_a_projection_of_nothing_is_wide_enough_for_its_rows() -> None:
+    empty = np.zeros((0, 7), np.float32)
+    assert project(empty, fit_projection(empty, 0.5)).shape == (0, 7)
 
 
 def test_the_input_is_left_alone() -> None:

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit_plugin import reporting
+from audit_plugin import memorization, reporting
 from audit_plugin.arrays import Samples
 from audit_plugin.embedding import Embedded
 from audit_plugin.encoding import Identity
-from audit_plugin.flags import FLAGS
-from audit_plugin.reporting import Order, Scored, result_columns, summarize, versions
+from audit_plugin.flags import FLAGS, tail_cut
+from audit_plugin.reporting import Order, Scored, memory_summary, result_columns, summarize, versions
 from audit_plugin.scores import compute_scores
 from tests.core_fixtures import CONFIG, N, planted
 
@@ -108,6 +108,74 @@ def test_the_summary_counts() -> None:
     assert summary["encoded_now"] == {"image": 7, "text": 7}
     assert (summary["config"], summary["false_alarms"]) == (CONFIG.to_dict(), CONFIG.false_alarms)
     assert 0 < summary["reliability"] <= 1
+    assert summary["trained"].startswith("heads on frozen features")
+
+
+def test_the_summary_tells_the_bulk_the_cut_and_the_winners_curse() -> None:
+    summary, values = summary_of(), scored().scores["multimem"]
+    told = summary["memorized"]
+    assert told["median"] == pytest.approx(np.median(values), abs=1e-4)
+    assert told["cut"] == pytest.approx(tail_cut(values, CONFIG.false_alarms), abs=1e-4)
+    assert told["top"] == 10  # a per cent of 300, but ten at least
+    assert told["top_mean_as_chosen"] == pytest.approx(np.sort(values)[-10:].mean(), abs=1e-4)
+    assert told["median"] < told["top_mean_on_other_trials"] < told["top_mean_as_chosen"]
+    assert summary["attribution"] == {}  # two modalities share all of it
+    assert "protocol" not in summary
+
+
+def test_the_attribution_of_three_tells_pairs_and_modalities() -> None:
+    given_ = scored(3)
+    summary = memory_summary(given_, CONFIG, [])
+    pairs = {"image_text", "image_audio", "text_audio"}
+    assert set(summary["attribution"]) == pairs | {"due_image", "due_text", "due_audio"}
+    total = given_.scores["multimem"].sum()
+    for name, share in summary["attribution"].items():
+        assert share == pytest.approx(given_.scores[f"multimem_{name}"].sum() / total, abs=1e-3)
+
+
+def test_the_driver_is_the_modality_that_most_is_due_to() -> None:
+    assert set(result_columns(*case())["driver"]) == {""}
+    driver, given_ = result_columns(*case(3))["driver"], scored(3)
+    due = np.stack([given_.scores[f"multimem_due_{name}"] for name in ("image", "text", "audio")])
+    names = np.array(["image", "text", "audio"], dtype=object)
+    assert (driver[LOST:][::-1] == names[due.argmax(0)]).all()
+    assert set(driver[:LOST]) == {""}
+
+
+def in_split() -> tuple[Scored, np.ndarray]:
+    """The planted set as if its trials had been a split's f and g."""
+    given_ = scored()
+    roles = np.array([["both", "f", "g", "none", "reference"][row % 5] for row in range(N)], dtype=object)
+    trials = given_.gathered.evidence.trials
+    inside = np.stack([np.isin(roles, ["both", "f"]), np.isin(roles, ["both", "g"])])
+    trials = replace(trials, member=np.tile(inside, (4, 1)), offset=roles == "none", roles=roles)
+    gathered = replace(given_.gathered, evidence=replace(given_.gathered.evidence, trials=trials))
+    return replace(given_, gathered=gathered, scores=compute_scores(gathered.evidence)), roles
+
+
+def test_a_split_tells_its_groups_and_who_is_not_scored() -> None:
+    given_, roles = in_split()
+    notes: list[str] = []
+    summary = memory_summary(given_, CONFIG, notes)
+    values = memorization.adjusted(given_.gathered.evidence.trials)
+    change = values[0::2] - values[1::2]
+    for name, role in (("candidate", "f"), ("independent", "g"), ("shared", "both"), ("external", "none")):
+        told = summary["protocol"][name]
+        assert told["n"] == 60
+        assert told["mean"] == pytest.approx(change[:, roles == role].mean(), abs=1e-5)
+    assert summary["protocol_checks"]["repeats"] == 4
+    assert set(summary["protocol_checks"]) == {"repeats", "tests", "mirror"}
+    assert any(note.startswith("split protocol: 60 samples are the reference H and are not scored") for note in notes)
+
+
+def test_a_splits_roles_are_a_column_beside_the_scores() -> None:
+    given_, roles = in_split()
+    columns = result_columns(given_, *case()[1:])
+    assert columns["role"][LOST:][::-1].tolist() == roles.tolist()
+    assert set(columns["role"][:LOST]) == {""}
+    scored_roles = set(columns["role"][np.isfinite(columns["multimem"])])
+    assert scored_roles == {"f", "g"}
+    assert "role" not in result_columns(*case())
 
 
 def test_a_shaky_multimem_says_how_many_trials_would_do() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from audit_plugin import scores
+from audit_plugin import memorization, scores
 from audit_plugin.arrays import Neighbors, modality_pairs
 from audit_plugin.scores import SCORES, combine, compute_scores, mean_distance, neighbor_disagreement, robust_z
 from tests.core_fixtures import permuted, planted, unit
@@ -36,7 +36,10 @@ def test_a_score_is_float32_of_length_n_and_known_where_its_inputs_are(name: str
     columns = computed if isinstance(computed, dict) else {"": computed}
     assert columns[""].shape == (len(evidence),)
     assert all(np.isfinite(values).all() for values in columns.values())
-    parts = {"": set(), "pair": {f"{a}_{b}" for a, b in evidence.pairs}, "modality": set(evidence.modalities)}
+    pairs = {f"{a}_{b}" for a, b in evidence.pairs}
+    parts = {"": set(), "pair": pairs, "modality": set(evidence.modalities), "attribution": set()}
+    if m > 2:  # two modalities share all of what there is to attribute
+        parts["attribution"] = pairs | {f"due_{name}" for name in evidence.modalities}
     assert set(columns) == {""} | parts[SCORES[name].per] | set(SCORES[name].also)
     assert all(v.dtype == np.float32 for k, v in compute_scores(evidence).items() if k.startswith(name))
 
@@ -53,6 +56,7 @@ def test_a_score_leaves_its_inputs_alone_and_repeats_itself(name: str) -> None:
         *(n.similarities for n in evidence.neighbors.values()),
         *(n.indices for n in evidence.neighbors.values()),
         evidence.trials.consistency,
+        evidence.trials.memory,
         *evidence.trials.held_out.values(),
     ]
     copies = [a.copy() for a in arrays]
@@ -173,6 +177,72 @@ def test_a_swapped_text_is_blamed_on_the_pairs_that_hold_it() -> None:
     columns, swapped = compute_scores(planted(3).evidence), planted(3).rows["swapped"]
     with_text = np.minimum(columns["misalignment_image_text"], columns["misalignment_text_audio"])[swapped]
     assert (with_text > columns["misalignment_image_audio"][swapped]).mean() > 0.9
+
+
+# --- attribution ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_multimem_of_the_whole_is_that_of_its_pairs_and_the_own_terms(m: int) -> None:
+    """MM_all = sum over pairs MM_ab + (m-2)/2 sum over a of d<phi_a, mean_H phi_a>, from a really trained run."""
+    evidence = planted(m).evidence
+    raw = SCORES["multimem"].compute(evidence)[""]
+    pairs, _ = scores.attribution(evidence)
+    own = -np.einsum("aan->n", evidence.trials.memory)  # the terms hold -<phi_a, mean of phi_a>: <phi_a, phi_a> is 1
+    np.testing.assert_allclose(raw, sum(pairs.values()) + (m - 2) / 2 * own, atol=2e-5)
+    assert np.abs(own).max() > 0.01
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_the_mean_over_pairs_is_that_and_not_the_sum_through_their_number(m: int) -> None:
+    evidence = planted(m).evidence
+    columns = compute_scores(evidence)
+    pairs, _ = scores.attribution(evidence)
+    assert set(pairs) == set(evidence.pairs)
+    np.testing.assert_allclose(columns["multimem_mean"], np.mean(list(pairs.values()), axis=0), atol=1e-7)
+    if m == 2:
+        np.testing.assert_allclose(columns["multimem_mean"], columns["multimem"], atol=1e-5)
+    else:
+        assert np.abs(columns["multimem_mean"] - columns["multimem"] / len(pairs)).max() > 0.01
+
+
+@pytest.mark.parametrize("m", [3, 4])
+def test_what_is_due_to_a_modality_goes_away_without_it(m: int) -> None:
+    evidence = planted(m).evidence
+    columns = compute_scores(evidence)
+    for at, name in enumerate(evidence.modalities):
+        kept = [a for a in range(m) if a != at]
+        terms = evidence.trials.memory[np.ix_(kept, kept)]  # as if the modality had never been there
+        without = memorization.over(terms)
+        np.testing.assert_allclose(columns[f"multimem_due_{name}"], columns["multimem"] - without, atol=1e-6)
+    if m == 3:  # without one of three, a pair is left
+        left = columns["multimem"] - columns["multimem_due_audio"]
+        np.testing.assert_allclose(left, columns["multimem_image_text"], atol=1e-6)
+
+
+def test_a_swapped_texts_memory_is_due_to_the_text() -> None:
+    columns, rows = compute_scores(planted(3).evidence), planted(3).rows["swapped"]
+    due = np.stack([columns[f"multimem_due_{name}"] for name in ("image", "text", "audio")])
+    assert (due[:, rows].argmax(0) == 1).mean() > 0.8
+    assert due[1, rows].mean() > due[1, planted(3).rows["clean"]].mean()
+
+
+# --- a run to which samples were added -----------------------------------------------------------------------------
+
+
+def test_added_samples_do_not_move_the_scale() -> None:
+    evidence = planted().evidence
+    known = np.arange(len(evidence)) < 250
+    plain, part = compute_scores(evidence), compute_scores(replace(evidence, known=known))
+    contrast = evidence.parts["image", "text"]["contrast"]
+    assert (scores.scale_of(contrast, replace(evidence, known=known)) == contrast[:250]).all()
+    want = combine(evidence.parts["image", "text"], {k: v[:250] for k, v in evidence.parts["image", "text"].items()})
+    np.testing.assert_allclose(part["misalignment"], want, atol=1e-6)
+    distance = mean_distance(evidence, "image")
+    np.testing.assert_allclose(part["outlier_image"], robust_z(distance, distance[:250]), atol=1e-5)
+    assert (part["misalignment"] != plain["misalignment"]).any()
+    for name in ("multimem", "alignment", "duplicate"):  # these have a scale of their own
+        np.testing.assert_array_equal(part[name], plain[name])
 
 
 def naive_disagreement(evidence: scores.Evidence, near: str, other: str, distance: np.ndarray, i: int, j: int) -> float:

@@ -142,6 +142,19 @@ def test_a_folder_of_another_run_is_refused_by_the_differing_key(tmp_path: Path)
     RunFolder(tmp_path / "run", IDENTITY).close()  # a refusal leaves no lock and changes nothing
 
 
+def test_a_finished_run_is_opened_whoever_made_it_and_nothing_else_is(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", {"trials": 4}) as run:
+        run.save("part", values=np.arange(3))
+    with RunFolder(tmp_path / "run", None) as again:
+        found = again.load("part")
+    assert found is not None
+    assert found["values"].tolist() == [0, 1, 2]
+    for folder in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(AuditError, match=r"is not the folder of a run; the summary of an audit names its own"):
+            RunFolder(folder, None)
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(AuditError, match="holds other files"):

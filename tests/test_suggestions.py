@@ -9,17 +9,18 @@ import torch
 
 from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, gather
+from audit_plugin.evidence import Gathered, Rows, gather
 from audit_plugin.held_out import TEMPERATURE
+from audit_plugin.learners import head_inputs, head_projections
 from audit_plugin.memorization import member_masks
 from audit_plugin.store import RunFolder
 from audit_plugin.suggestions import candidate_contrast, suggest
 from audit_plugin.training import TRIAL_GROUP, Heads
-from audit_plugin.trials import Job, head_inputs
-from tests.core_fixtures import unit
+from audit_plugin.trials import Job
+from tests.core_fixtures import heads, unit
 
 N, SWAPPED = 150, 16
-PAIR = ("image", "text")
+PAIR, SEED = ("image", "text"), 0
 CAPTIONS = [f"caption {row}" for row in range(N)]  # as written: those of the first 16 rows went round
 TRUE = np.r_[np.roll(np.arange(SWAPPED), 1), np.arange(SWAPPED, N)]
 
@@ -36,8 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gathered, J
     features = Features({"image": unit(image), "text": unit(text)}, np.ones((N, 2), bool))
     with RunFolder(tmp_path_factory.mktemp("run") / "run", {}) as run:
         job = Job(AuditConfig(trials=12, epochs=25), "cpu", run, lambda *_: None)
-        words = {"text": np.full(N, 5)}
-        yield gather(features, contents, None, dict.fromkeys(PAIR, ""), words, job), job
+        rows = Rows(contents, dict.fromkeys(PAIR, ""), {"text": np.full(N, 5)})
+        yield gather(features, rows, heads(features, job), job), job
 
 
 def marked(*rows: int) -> np.ndarray:
@@ -45,7 +46,7 @@ def marked(*rows: int) -> np.ndarray:
 
 
 def test_swapped_rows_get_their_own_caption_back(made: tuple[Gathered, Job]) -> None:
-    found = suggest(made[0], marked(*range(SWAPPED)), CAPTIONS, made[1])
+    found = suggest(made[0], marked(*range(SWAPPED)), CAPTIONS, SEED)
     assert found.dtype == object
     right = [found[row] == CAPTIONS[TRUE[row]] for row in range(SWAPPED) if found[row]]
     assert len(right) > SWAPPED / 4  # only what fits like the set's better half is proposed
@@ -54,14 +55,14 @@ def test_swapped_rows_get_their_own_caption_back(made: tuple[Gathered, Job]) -> 
 
 
 def test_rows_that_fit_get_none(made: tuple[Gathered, Job]) -> None:
-    found = suggest(made[0], marked(*range(SWAPPED, SWAPPED + 40)), CAPTIONS, made[1])
+    found = suggest(made[0], marked(*range(SWAPPED, SWAPPED + 40)), CAPTIONS, SEED)
     assert np.mean(found != "") < 0.05
-    assert not any(suggest(made[0], marked(), CAPTIONS, made[1]))
+    assert not any(suggest(made[0], marked(), CAPTIONS, SEED))
 
 
 def test_the_present_caption_is_never_proposed_not_even_from_another_row(made: tuple[Gathered, Job]) -> None:
     captions = [*CAPTIONS[:-1], CAPTIONS[-2]]
-    found = suggest(made[0], np.ones(N, bool), captions, made[1])
+    found = suggest(made[0], np.ones(N, bool), captions, SEED)
     assert (found != "").any()
     assert all(proposed != present for proposed, present in zip(found, captions, strict=True))
 
@@ -70,8 +71,9 @@ def test_candidates_are_weighed_by_trials_that_saw_neither(made: tuple[Gathered,
     """The double loop over trials and cells, from the heads on disk."""
     gathered, job = made
     rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
-    got = candidate_contrast(gathered, PAIR, rows, pool, job)
-    inputs = head_inputs(Features(gathered.evidence.vectors, np.ones((N, 2), bool)), "cpu")
+    got = candidate_contrast(gathered, PAIR, rows, pool)
+    features = Features(gathered.evidence.vectors, np.ones((N, 2), bool))
+    inputs = head_inputs(features, head_projections(features), "cpu")
     member = member_masks(gathered.evidence.leave_together, job.config.trials, job.config.seed)
     values: dict[tuple[int, int], list[float]] = {}
     for trial in range(job.config.trials):
@@ -100,5 +102,6 @@ def test_untrained_sets_and_sets_without_a_medium_get_none(tmp_path: Path) -> No
     with RunFolder(tmp_path / "run", {}) as run:
         job = Job(AuditConfig(trials=2, epochs=1), "cpu", run, lambda *_: None)
         numbers = dict.fromkeys(PAIR, np.arange(8))
-        few = gather(features, numbers, None, dict.fromkeys(PAIR, ""), {"text": np.ones(8, int)}, job)
-        assert suggest(few, np.ones(8, bool), CAPTIONS[:8], job).tolist() == [""] * 8
+        rows = Rows(numbers, dict.fromkeys(PAIR, ""), {"text": np.ones(8, int)})
+        few = gather(features, rows, heads(features, job), job)
+        assert suggest(few, np.ones(8, bool), CAPTIONS[:8], SEED).tolist() == [""] * 8

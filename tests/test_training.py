@@ -32,7 +32,7 @@ ALONE = np.arange(N)[:, None]
 
 def loss_of(heads: Heads, x: list[torch.Tensor], trial: int, rows: np.ndarray, repeats: np.ndarray = ALONE) -> float:
     embeddings = [e[torch.from_numpy(rows)][None] for e in heads.embed(x, trial)]
-    return float(training._loss(embeddings, torch.from_numpy(repeats[rows])[None]))
+    return float(training.contrastive_loss(embeddings, torch.from_numpy(repeats[rows])[None]))
 
 
 def ranks(heads: Heads, x: list[torch.Tensor], trial: int, rows: np.ndarray) -> float:
@@ -43,20 +43,22 @@ def ranks(heads: Heads, x: list[torch.Tensor], trial: int, rows: np.ndarray) -> 
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
-    first, second, other = (train_group(inputs(), masks(2), [0, 1], ALONE, 3, seed).arrays() for seed in (0, 0, 1))
+    first, second, other = (
+        train_group(inputs(), masks(2), [0, 1], ALONE, 3, seed, N // 2).arrays() for seed in (0, 0, 1)
+    )
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
     assert any((first[name] != other[name]).any() for name in first)
 
 
 def test_a_trial_depends_on_its_number_not_on_its_company() -> None:
     x, member = inputs(), masks(3)
-    alone = train_group(x, member[1:2], [1], ALONE, 5, 0)
-    together = train_group(x, member, [0, 1, 2], ALONE, 5, 0)
-    other_way = train_group(x, member[[1, 0]], [1, 0], ALONE, 5, 0)
+    alone = train_group(x, member[1:2], [1], ALONE, 5, 0, N // 2)
+    together = train_group(x, member, [0, 1, 2], ALONE, 5, 0, N // 2)
+    other_way = train_group(x, member[[1, 0]], [1, 0], ALONE, 5, 0, N // 2)
     for company, place in ((together, 1), (other_way, 0)):
         for mine, theirs in zip(alone.embed(x, 0), company.embed(x, place), strict=True):
             assert (mine - theirs).abs().max() < 2e-3
-    strangers = train_group(x, member[1:2], [2], ALONE, 5, 0)
+    strangers = train_group(x, member[1:2], [2], ALONE, 5, 0, N // 2)
     assert (strangers.embed(x, 0)[0] - alone.embed(x, 0)[0]).abs().max() > 0.1
 
 
@@ -64,14 +66,14 @@ def test_a_trial_depends_on_its_number_not_on_its_company() -> None:
 def test_training_lowers_the_loss(m: int) -> None:
     x, member = inputs(m), masks(2)
     rows = np.flatnonzero(member[0])
-    start = train_group(x, member, [0, 1], ALONE, 1, 0)
-    trained = train_group(x, member, [0, 1], ALONE, 30, 0)
+    start = train_group(x, member, [0, 1], ALONE, 1, 0, N // 2)
+    trained = train_group(x, member, [0, 1], ALONE, 30, 0, N // 2)
     assert loss_of(trained, x, 0, rows) < 0.5 * loss_of(start, x, 0, rows)
 
 
 def test_members_are_remembered_and_the_others_learnt_from_them() -> None:
     x, member = inputs(), masks(4)
-    heads = train_group(x, member, [0, 1, 2, 3], ALONE, 40, 0)
+    heads = train_group(x, member, [0, 1, 2, 3], ALONE, 40, 0, N // 2)
     inside = np.mean([ranks(heads, x, t, np.flatnonzero(member[t])) for t in range(4)])
     outside = np.mean([ranks(heads, x, t, np.flatnonzero(~member[t])) for t in range(4)])
     assert inside < 0.5 * outside
@@ -83,7 +85,7 @@ def test_a_sample_that_was_no_member_leaves_no_trace() -> None:
     x, changed = inputs(), inputs()
     for modality in changed:
         modality[torch.from_numpy(~member[0])] = 7.0
-    first, second = (train_group(v, member, [0], ALONE, 3, 0).arrays() for v in (x, changed))
+    first, second = (train_group(v, member, [0], ALONE, 3, 0, N // 2).arrays() for v in (x, changed))
     assert all((first[name] == second[name]).all() for name in first)
 
 
@@ -93,13 +95,13 @@ def test_the_loss_by_hand() -> None:
     axes = torch.eye(2)[None]
     want = np.log1p(np.exp(-1 / training.TEMPERATURE))
     apart, one_group = torch.tensor([[[0], [1]]]), torch.tensor([[[0], [0]]])
-    assert float(training._loss([axes, axes], apart)) == pytest.approx(want, abs=1e-6)
+    assert float(training.contrastive_loss([axes, axes], apart)) == pytest.approx(want, abs=1e-6)
     # texts exchanged: log(1 + e^(1/tau)); three modalities: the mean over the pairs
-    wrong = float(training._loss([axes, axes.flip(1)], apart))
+    wrong = float(training.contrastive_loss([axes, axes.flip(1)], apart))
     assert wrong == pytest.approx(1 / training.TEMPERATURE, rel=1e-4)
-    assert float(training._loss([axes, axes.flip(1), axes], apart)) == pytest.approx(2 / 3 * wrong, rel=1e-4)
+    assert float(training.contrastive_loss([axes, axes.flip(1), axes], apart)) == pytest.approx(2 / 3 * wrong, rel=1e-4)
     # with nothing to be told from, nothing is asked
-    assert float(training._loss([axes, axes.flip(1)], one_group)) == 0
+    assert float(training.contrastive_loss([axes, axes.flip(1)], one_group)) == 0
 
 
 def test_repeats_in_any_column_are_no_negatives() -> None:
@@ -111,7 +113,7 @@ def test_repeats_in_any_column_are_no_negatives() -> None:
     for i in range(6):
         rest = [j for j in range(6) if j == i or not (repeats[i] == repeats[j]).any()]
         want += (0.5 * (np.logaddexp.reduce(logits[i, rest]) + np.logaddexp.reduce(logits[rest, i])) - logits[i, i]) / 6
-    got = training._loss([a[None], b[None]], torch.from_numpy(repeats)[None])
+    got = training.contrastive_loss([a[None], b[None]], torch.from_numpy(repeats)[None])
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 
@@ -119,13 +121,30 @@ def test_a_set_smaller_than_a_batch_and_one_larger_can_be_trained(monkeypatch: p
     x, member = inputs(), masks(2)
     for batch in (256, 20):
         monkeypatch.setattr(training, "BATCH", batch)
-        embeddings = train_group(x, member, [0, 1], ALONE, 2, 0).embed(x, 1)
+        embeddings = train_group(x, member, [0, 1], ALONE, 2, 0, N // 2).embed(x, 1)
         assert all(torch.isfinite(e).all() for e in embeddings)
+
+
+def test_the_usual_size_sets_the_steps_whatever_a_trial_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of one group step together: one of 40 members goes round again, one of 60 leaves some out."""
+    monkeypatch.setattr(training, "BATCH", 25)
+    batches: list[tuple[int, ...]] = []
+    loss = training.contrastive_loss
+
+    def count(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
+        batches.append(tuple(same.shape[:2]))
+        return loss(embeddings, same)
+
+    monkeypatch.setattr(training, "contrastive_loss", count)
+    member = np.stack([np.arange(N) < 40, np.arange(N) >= 36])
+    heads = train_group(inputs(), member, [0, 1], ALONE, 3, 0, 50)
+    assert batches == [(2, 25)] * 6
+    assert all(torch.isfinite(e).all() for trial in (0, 1) for e in heads.embed(inputs(), trial))
 
 
 def test_embeddings_are_unit_rows_and_heads_survive_the_way_to_disk() -> None:
     x = inputs(3)
-    heads = train_group(x, masks(2), [0, 1], ALONE, 1, 0)
+    heads = train_group(x, masks(2), [0, 1], ALONE, 1, 0, N // 2)
     again = Heads.from_arrays(heads.arrays(), 3, "cpu")
     for trial in (0, 1):
         for one, two in zip(heads.embed(x, trial), again.embed(x, trial), strict=True):

@@ -10,8 +10,9 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditResult
 from audit_plugin.config import AuditConfig
 
-from .reading import caption_field, load_manifest_dataset, load_view, read_samples, string_fields
+from .reading import load_manifest_dataset, load_view, read_samples
 from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, list_audits
+from .sources import caption_field, default_media, media_choices, modality_sources, string_fields
 from .writing import check_writable, flagged_view, write_result
 
 if TYPE_CHECKING:
@@ -26,13 +27,17 @@ __all__ = [
     "audit_view",
     "caption_field",
     "check_writable",
+    "default_media",
     "delete_audit",
     "flagged_view",
     "list_audits",
     "load_manifest_dataset",
     "load_view",
+    "media_choices",
+    "modality_sources",
     "preview_view",
     "read_samples",
+    "removal_view",
     "string_fields",
     "write_result",
 ]
@@ -53,7 +58,8 @@ def audit_view(
         run_dir: where arrays and heads are kept (default: the pipeline's choice).
 
     Returns:
-        One value per sample and column, in the order of the view; `ids` are sample ids.
+        One value per sample and column, in the order of the view; `ids` are sample ids. A grouped view has one row
+        per group, written on the group's samples in all slices used.
 
     Raises:
         AuditError: the view cannot be audited, a field of the user's own is in the way, or the database was lost.
@@ -66,6 +72,36 @@ def audit_view(
     result = run_audit(samples, config, progress, run_dir)
     write_result(view, result, config, progress)
     return result
+
+
+def removal_view(
+    view: SampleCollection,
+    config: AuditConfig | None = None,
+    amounts: tuple[int, ...] | None = None,
+    seeds: int = 5,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """What the removal of a view's worst rows does to a model. Writes nothing into the dataset.
+
+    Returns:
+        The report of `removal_study`, with sample ids, and `saved`: where it lies as JSON.
+
+    Raises:
+        AuditError: the view cannot be read or is too small, or an amount is too large.
+    """
+    import json
+
+    from audit_plugin.config import digest_of
+    from audit_plugin.embedding import silent
+    from audit_plugin.removal import removal_study
+    from audit_plugin.store import cache_root, write_atomically
+
+    config = config or AuditConfig()
+    report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
+    text = json.dumps(report, indent=2) + "\n"
+    path = cache_root() / "removal" / f"{digest_of(view._root_dataset.name, text)[:16]}.json"
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return {**report, "saved": str(path)}
 
 
 def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:

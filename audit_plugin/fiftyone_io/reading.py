@@ -1,22 +1,21 @@
-"""Datasets and views -> Samples: which fields hold image, caption and group, read in bulk."""
+"""Datasets and views -> Samples: one row per sample, or per group of a grouped dataset, read in bulk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
 
-from .runs import database, list_audits, recorded_fields
+from .runs import database
+from .sources import Source, key_field, modality_sources, name_of, near, used_slices
 
-# The first of these that a field is called, or else contains, is taken for the caption.
-CAPTION_NAMES = ("caption", "captions", "text", "title", "description", "prompt", "ground_truth", "label")
-NEVER_CAPTIONS = {"id", "filepath", "audit_decision", "audit_note"}
 DEMO_MARK = "audit_plugin_demo"
+KEYS = {"group": "groups", "label": "labels", "role": "roles"}
 
 
 def load_view(name: str, view_name: str | None = None) -> SampleCollection:
@@ -28,74 +27,101 @@ def load_view(name: str, view_name: str | None = None) -> SampleCollection:
     with database(f"reading dataset {name!r}"):
         names = fo.list_datasets()
         if name not in names:
-            raise AuditError(f"dataset {name!r} does not exist; {_near(name, names, 'datasets')}")
+            raise AuditError(f"dataset {name!r} does not exist; {near(name, names, 'datasets')}")
         dataset = fo.load_dataset(name)
         if view_name is None:
             return dataset
         if not dataset.has_saved_view(view_name):
             views = dataset.list_saved_views()
-            raise AuditError(f"dataset {name!r} has no saved view {view_name!r}; {_near(view_name, views, 'views')}")
+            raise AuditError(f"dataset {name!r} has no saved view {view_name!r}; {near(view_name, views, 'views')}")
         return dataset.load_saved_view(view_name)
-
-
-def string_fields(view: SampleCollection) -> list[str]:
-    """Paths of the view that hold one string per sample and that no audit wrote: plain fields, then label fields."""
-    audits = list_audits(view)
-    skip = NEVER_CAPTIONS.union(
-        *(recorded_fields(view, run) for run in audits), *({f"{run}_decision", f"{run}_note"} for run in audits)
-    )
-    plain, labels = [], []
-    for name, field in view.get_field_schema().items():
-        if name in skip:
-            continue
-        if isinstance(field, fo.StringField):
-            plain.append(name)
-        elif isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Classification:
-            labels.append(f"{name}.label")
-    return plain + labels
-
-
-def caption_field(view: SampleCollection, wanted: str = "") -> str:
-    """The string field with the captions: the one asked for, or else found by its name, or else the only one.
-
-    Raises:
-        AuditError: the field is missing or holds no strings, or none can be picked.
-    """
-    if wanted:
-        return _checked_string(view, wanted, "text")
-    fields = string_fields(view)
-    matches = [f for name in CAPTION_NAMES for f in fields if _words(f) == name]
-    matches += [f for name in CAPTION_NAMES for f in fields if name in _words(f)]
-    if matches:
-        return matches[0]
-    plain = [f for f in fields if not _holds_paths(view, f)]
-    if len(plain) == 1:
-        return plain[0]
-    have = f"its string fields are {', '.join(fields)}" if fields else "it has no string field"
-    raise AuditError(f"dataset {_name(view)!r} has no field that is clearly the caption ({have}); name one as text")
 
 
 def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
     """The rows of a dataset or view, in its order, with sample ids as ids.
 
+    A grouped dataset gives one row per group: its id is that of the first sample among the slices used, a modality
+    whose slice is missing in the group is None.
+
     Raises:
-        AuditError: empty view, no images, a field that is missing or of the wrong kind, or the database was lost.
+        AuditError: empty view, nothing to compare, a field that is missing or of the wrong kind, or the database was
+            lost.
     """
-    with database(f"reading dataset {_name(view)!r}"):
-        _check_view(view, config)
-        fields = ["id", config.image or "filepath", caption_field(view, config.text)]
-        if config.image:
-            _checked_string(view, config.image, "image")
-        if config.group:
-            if view.get_field(config.group) is None:
-                raise AuditError(
-                    f"group field {config.group!r} does not exist in dataset {_name(view)!r}; "
-                    f"{_near(config.group, list(view.get_field_schema()), 'fields')}"
-                )
-            fields.append(config.group)
-        ids, images, texts, *rest = view.values(fields)
-    groups = tuple("" if value is None else str(value) for value in rest[0]) if rest else ()
-    return Samples(tuple(ids), {"image": tuple(images), "text": tuple(texts)}, groups)
+    with database(f"reading dataset {name_of(view)!r}"):
+        _check_view(view)
+        sources = modality_sources(view, config)
+        wanted = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
+        keys = {name: Source(key_field(view, name, path)) for name, path in wanted.items()}
+        ids, columns = _columns(view, sources, {**sources, **keys})
+    if "role" in keys:
+        _check_roles(ids, columns["role"], config.role)
+    words = {name: tuple("" if v is None else str(v) for v in columns[name]) for name in keys}
+    return Samples(
+        tuple(ids),
+        {modality: tuple(columns[modality]) for modality in sources},
+        groups=words.get("group", ()),
+        labels=words.get("label", ()),
+        roles=words.get("role", ()),
+    )
+
+
+def slice_samples(view: SampleCollection, config: AuditConfig) -> dict[str, list[str]]:
+    """Row id -> ids of all samples on which its result belongs: those of its group in the slices used.
+
+    Empty for a view that is not grouped: there each row is one sample.
+    """
+    if view.media_type != "group":
+        return {}
+    ids, _, groups = _groups(view, used_slices(view, modality_sources(view, config)), [])
+    members = [[ids[at] for at in group.values()] for group in groups]
+    return {names[0]: names for names in members}
+
+
+def _columns(
+    view: SampleCollection, media: dict[str, Source], wanted: dict[str, Source]
+) -> tuple[list[str], dict[str, list[Any]]]:
+    """Ids of the rows, and a value per row for everything wanted."""
+    fields = [source.field for source in wanted.values()]
+    if view.media_type != "group":
+        ids, *values = view.values(["id", *fields])
+        return ids, dict(zip(wanted, values, strict=True))
+    ids, values, groups = _groups(view, used_slices(view, media), fields)
+    columns = {
+        name: [_pick(column, group, source.slice) for group in groups]
+        for (name, source), column in zip(wanted.items(), values, strict=True)
+    }
+    return [ids[next(iter(group.values()))] for group in groups], columns
+
+
+def _groups(
+    view: SampleCollection, slices: list[str], fields: list[str]
+) -> tuple[list[str], list[list[Any]], list[dict[str, int]]]:
+    """Sample ids, values per field, and per group in the view's order: slice -> position in these.
+
+    Slices of different media types can be read at once only by a switch that FiftyOne does not document.
+    """
+    group = view.group_field
+    flat = view.select_group_slices(slices, _allow_mixed=True)
+    ids, numbers, names, *values = flat.values(["id", f"{group}.id", f"{group}.name", *fields])
+    groups: dict[str, dict[str, int]] = {}
+    for at, (number, name) in enumerate(zip(numbers, names, strict=True)):
+        groups.setdefault(number, {})[name] = at
+    return ids, values, [{s: found[s] for s in slices if s in found} for found in groups.values()]
+
+
+def _pick(values: list[Any], group: dict[str, int], wanted: str) -> Any:
+    """The group's value in a slice; where none is named, the first slice that has one."""
+    if wanted:
+        return values[group[wanted]] if wanted in group else None
+    return next((values[at] for at in group.values() if values[at] not in (None, "")), None)
+
+
+def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
+    for name, role in zip(ids, roles, strict=True):
+        if role not in (*ROLES, None, ""):
+            raise AuditError(
+                f"role field {field!r} of sample {name} is {role!r}; a role is one of {', '.join(ROLES)}, or nothing"
+            )
 
 
 def load_manifest_dataset(name: str, samples: Samples, faults: Sequence[str] = ()) -> fo.Dataset:
@@ -133,53 +159,9 @@ def load_manifest_dataset(name: str, samples: Samples, faults: Sequence[str] = (
     return dataset
 
 
-def _check_view(view: SampleCollection, config: AuditConfig) -> None:
-    name = _name(view)
+def _check_view(view: SampleCollection) -> None:
+    name = name_of(view)
     if getattr(view, "_is_generated", False):
         raise AuditError(f"a view of patches, frames or clips of {name!r} cannot be audited; pass a view of samples")
     if not view.count():
         raise AuditError(f"the view of dataset {name!r} is empty; choose a dataset or view with samples")
-    if config.image not in ("", "filepath"):
-        return
-    if view.media_type == "group":
-        raise AuditError(f'dataset {name!r} is grouped; pass one slice: view.select_group_slices("NAME")')
-    if view.media_type != "image":
-        raise AuditError(
-            f"dataset {name!r} holds media of type {view.media_type}, not images; name a field with "
-            "image paths as image"
-        )
-
-
-def _checked_string(view: SampleCollection, path: str, role: str) -> str:
-    field = view.get_field(path)
-    if field is None:
-        raise AuditError(
-            f"{role} field {path!r} does not exist in dataset {_name(view)!r}; "
-            f"{_near(path, string_fields(view), 'string fields')}"
-        )
-    if isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Classification:
-        raise AuditError(f"{role} field {path!r} holds labels, not strings; use {path + '.label'!r}")
-    if not isinstance(field, fo.StringField):
-        raise AuditError(
-            f"{role} field {path!r} is a {type(field).__name__}, not a string; "
-            f"{_near(path, string_fields(view), 'string fields')}"
-        )
-    return path
-
-
-def _holds_paths(view: SampleCollection, path: str) -> bool:
-    values = [v for v in view.limit(20).values(path) if isinstance(v, str) and v]
-    return bool(values) and all("/" in v and " " not in v.strip() for v in values)
-
-
-def _words(path: str) -> str:
-    return path.removesuffix(".label").lower()
-
-
-def _near(name: str, names: Sequence[str], kind: str) -> str:
-    near = get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:8]
-    return f"{kind} there: {', '.join(near)}" if near else f"there are no {kind}"
-
-
-def _name(view: SampleCollection) -> str:
-    return str(view._root_dataset.name)

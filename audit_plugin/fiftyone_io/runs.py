@@ -25,11 +25,12 @@ class AuditRunConfig(fors.RunConfig):
     """What an audit was asked to do and what it owns in the dataset.
 
     Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
-    saved_view, sidebar (whether the sidebar group was made by the run).
+    saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a grouped dataset that it
+    wrote on; empty for any other).
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"method": "audit", **kwargs})
+        super().__init__(**{"method": "audit", "slices": [], **kwargs})
 
 
 class AuditRun(fors.Run):
@@ -96,12 +97,17 @@ def clear(dataset: fo.Dataset, run: str, config: AuditRunConfig) -> None:
     results = dataset.load_run_results(run, cache=False, load_view=False)
     for tag, ids in (results.tagged if results else {}).items():
         for batch in _batches(ids):
-            dataset.select(batch).untag_samples(tag)
+            every_sample(dataset).select(batch).untag_samples(tag)
     if dataset.has_saved_view(config.saved_view):
         dataset.delete_saved_view(config.saved_view)
     dataset.delete_sample_fields([f for f in config.fields if dataset.has_sample_field(f)])
     if config.sidebar:
         _drop_sidebar_group(dataset, run)
+
+
+def every_sample(dataset: fo.Dataset) -> SampleCollection:
+    """All samples, of every slice: of a grouped dataset, queries see the active slice alone."""
+    return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
@@ -23,7 +23,18 @@ from pymongo import UpdateOne
 from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 
-from .runs import AuditRunConfig, AuditRunResults, database, delete_audit, list_audits, recorded_fields
+from .reading import slice_samples
+from .runs import (
+    AuditRunConfig,
+    AuditRunResults,
+    audit_info,
+    database,
+    delete_audit,
+    every_sample,
+    list_audits,
+    recorded_fields,
+)
+from .sources import modality_sources, used_slices
 
 Progress = Callable[[str, int, int], None]
 Columns = dict[str, tuple[type, list[Any]]]
@@ -54,7 +65,8 @@ def write_result(
 ) -> None:
     """Write fields `{run}_{column}`, tags `{run}:{flag}`, the saved view `{run}_flagged` and the run itself.
 
-    Only the samples of the result change. An earlier run of the same key is taken away first, everywhere.
+    Only the samples of the result change; of a grouped view, those of its groups in the slices used. An earlier run of
+    the same key is taken away first, everywhere.
 
     Raises:
         AuditError: a name is taken by something of the user's own (nothing is written then), or the database was
@@ -67,29 +79,53 @@ def write_result(
     dataset = view._root_dataset
     with database(f"writing run {config.run!r} into dataset {dataset.name!r}", remedy):
         dataset.reload()  # another process may have written meanwhile
+        slices, members = _slices(view, config), slice_samples(view, config)
         check_writable(dataset, config.run, result.columns)
         if config.run in list_audits(dataset):
             delete_audit(dataset, config.run)
         columns = _field_values(result)
-        record = _register(dataset, result, config, columns)
-        _write_fields(dataset, result, config.run, columns, progress)
+        targets = [members.get(name, [name]) for name in result.ids]
+        record = _register(dataset, result, config, columns, (slices, targets))
+        _write_fields(dataset, targets, config.run, columns, progress)
         for kind in _flag_kinds(result):
             name = f"{config.run}_is_{kind}"
-            dataset.match(F(name) == True).tag_samples(f"{config.run}:{kind}")  # noqa: E712 (builds a query)
+            every_sample(dataset).match(F(name) == True).tag_samples(f"{config.run}:{kind}")  # noqa: E712 (builds a query)
         _arrange(dataset, config.run, record)
         record.status = "done"
         fors.Run.update_run_config(dataset, config.run, record)
 
 
 def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
-    """The samples with any flag of the run, or with anything proposed but to keep them; most misaligned first."""
+    """The samples with any flag of the run, or with anything proposed but to keep them; most misaligned first.
+
+    Of a grouped dataset: the groups with such a sample.
+    """
     root = dataset._root_dataset
-    schema = root.get_field_schema()
-    marks = [F(name) == True for name in (f"{run}_is_{kind}" for kind in FLAG_KINDS) if name in schema]  # noqa: E712
-    marks.append(F(f"{run}_action").is_in(list(TO_DO)))
+    schema, places = root.get_field_schema(), _places(root, audit_info(root, run).slices)
+    names = [name for name in (f"{run}_is_{kind}" for kind in FLAG_KINDS) if name in schema]
+    marks = [F(place + name) == True for place in places for name in names]  # noqa: E712 (builds a query)
+    marks += [F(f"{place}{run}_action").is_in(list(TO_DO)) for place in places]
     view = root.match(F.any(marks))
     worst = f"{run}_misalignment"
-    return view.sort_by(worst, reverse=True) if worst in schema else view
+    return view.sort_by(places[0] + worst, reverse=True) if worst in schema else view
+
+
+def _slices(view: SampleCollection, config: AuditConfig) -> list[str]:
+    """The slices on which the results of a view are written; empty where the dataset is not grouped."""
+    if view.media_type == "group":
+        return used_slices(view, modality_sources(view, config))
+    root = view._root_dataset
+    return list(view.distinct(f"{root.group_field}.name")) if root.media_type == "group" else []
+
+
+def _places(dataset: fo.Dataset, slices: list[str]) -> list[str]:
+    """What stands before a field's name in a query, so that it finds groups whatever slice was written on.
+
+    The default slice needs nothing, and is found without looking up the other samples of each group.
+    """
+    if not slices or dataset.default_group_slice in slices:
+        return [""]
+    return [f"groups.{name}." for name in slices]
 
 
 def _check_names(dataset: fo.Dataset, run: str, columns: Iterable[str]) -> None:
@@ -110,8 +146,18 @@ def _check_names(dataset: fo.Dataset, run: str, columns: Iterable[str]) -> None:
         )
 
 
-def _register(dataset: fo.Dataset, result: AuditResult, config: AuditConfig, columns: Columns) -> AuditRunConfig:
-    """Record the run with all that it is about to write, before any of it is written."""
+def _register(
+    dataset: fo.Dataset,
+    result: AuditResult,
+    config: AuditConfig,
+    columns: Columns,
+    where: tuple[list[str], list[list[str]]],
+) -> AuditRunConfig:
+    """Record the run with all that it is about to write, before any of it is written.
+
+    `where`: the slices written on, and the sample ids of each row.
+    """
+    slices, targets = where
     run = config.run
     groups = dataset.app_config.sidebar_groups or []
     record = AuditRunConfig(
@@ -122,23 +168,24 @@ def _register(dataset: fo.Dataset, result: AuditResult, config: AuditConfig, col
         tags=[f"{run}:{kind}" for kind in _flag_kinds(result)],
         saved_view=_saved_view(run),
         sidebar=all(g.name != run for g in groups),
+        slices=slices,
     )
     # the audited samples, by a field: a view that the user chose by fields of the earlier run would lose its meaning
-    audited = dataset.match(F(f"{run}_action").exists())
+    audited = dataset.match(F.any([F(f"{place}{run}_action").exists() for place in _places(dataset, slices)]))
     audited.register_run(run, record)
     tagged = {}
     for kind in _flag_kinds(result):
         tag = f"{run}:{kind}"
-        theirs = set(dataset.match_tags(tag).values("id"))
-        flagged = np.flatnonzero(result.flagged(kind))
-        tagged[tag] = [result.ids[i] for i in flagged if result.ids[i] not in theirs]
+        theirs = set(every_sample(dataset).match_tags(tag).values("id"))
+        ids = [name for row in np.flatnonzero(result.flagged(kind)) for name in targets[row]]
+        tagged[tag] = [name for name in ids if name not in theirs]
     found = AuditRunResults(audited, record, run, tagged=tagged, summary=_plain(result.summary), run_dir=result.run_dir)
     fors.Run.save_run_results(audited, run, found, cache=False)
     return record
 
 
 def _write_fields(
-    dataset: fo.Dataset, result: AuditResult, run: str, columns: Columns, progress: Progress | None
+    dataset: fo.Dataset, targets: list[list[str]], run: str, columns: Columns, progress: Progress | None
 ) -> None:
     from audit_plugin.columns import column_help
 
@@ -146,25 +193,29 @@ def _write_fields(
         dataset.add_sample_field(f"{run}_{column}", kind, description=column_help(column))
     names = [f"{run}_{column}" for column in columns]
     rows = zip(*(values for _, values in columns.values()), strict=True)
-    for start in range(0, len(result), CHUNK):
+    for start in range(0, len(targets), CHUNK):
         if progress:
-            progress("write", start, len(result))
-        _write_rows(dataset, result.ids[start : start + CHUNK], names, rows)
+            progress("write", start, len(targets))
+        _write_rows(dataset, targets[start : start + CHUNK], names, rows)
     if progress:
-        progress("write", len(result), len(result))
+        progress("write", len(targets), len(targets))
 
 
-def _write_rows(dataset: fo.Dataset, ids: tuple[str, ...], names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+def _write_rows(
+    dataset: fo.Dataset, targets: list[list[str]], names: list[str], rows: Iterator[tuple[Any, ...]]
+) -> None:
     """Set all fields of a sample in one update.
 
     `set_values` takes one field at a time, which is as many times slower as there are fields, and a crash would leave
     samples half written.
     """
-    now = datetime.now(timezone.utc)
-    updates = []
-    for sample, row in zip(ids, rows, strict=False):  # rows goes on after the chunk
+    now = datetime.now(UTC)
+    updates, ids = [], []
+    for samples, row in zip(targets, rows, strict=False):  # rows goes on after the chunk
         values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-        updates.append(UpdateOne({"_id": ObjectId(sample)}, {"$set": values | {"last_modified_at": now}}))
+        change = {"$set": values | {"last_modified_at": now}}
+        updates += [UpdateOne({"_id": ObjectId(sample)}, change) for sample in samples]
+        ids += samples
     dataset._bulk_write(updates, ids=ids)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.arrays import ROLES, AuditError, Samples
 
 ID_COLUMN = "id"
 FEWEST_MODALITIES = 2
@@ -37,7 +37,13 @@ class Torn:
 Row = Mapping[str, Any] | Torn
 
 
-def read_manifest(path: str | Path, columns: Mapping[str, str], group: str | None = None) -> Samples:
+def read_manifest(
+    path: str | Path,
+    columns: Mapping[str, str],
+    group: str | None = None,
+    label: str | None = None,
+    role: str | None = None,
+) -> Samples:
     """Reads a manifest into samples, in its row order.
 
     Args:
@@ -46,31 +52,39 @@ def read_manifest(path: str | Path, columns: Mapping[str, str], group: str | Non
         columns: modality -> column, two or more. Paths are taken relative to the manifest's folder. In JSONL
             and Parquet a text may be a list, which gives one row per caption with the same id.
         group: column whose equal values belong together.
+        label: column with a class per row.
+        role: column that says which models saw a row, one of `ROLES` or nothing.
 
     Raises:
-        AuditError: if the file as a whole cannot be used.
+        AuditError: if the file as a whole cannot be used, or a role is not known.
     """
     path = Path(path)
     if len(columns) < FEWEST_MODALITIES:
         raise AuditError(
             f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
-            "name the columns with --image COL and --text COL"
+            "name the columns with --image COL and --text COL (or --audio COL, --video COL)"
         )
-    named = (*columns.values(), *((group,) if group else ()))
+    extras = {"group": group, "label": label, "role": role}
+    keys = {name: column for name, column in extras.items() if column}
+    named = (*columns.values(), *keys.values())
     header, rows = _read_table(path, {ID_COLUMN, *named})
     for column in named:
         _check_column(path, column, header)
     if not rows:
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
-    return _samples(path, columns, group, rows, _sample_ids(path, header, rows))
+    if role:
+        _check_roles(path, role, rows)
+    return _samples(path, columns, keys, rows, _sample_ids(path, header, rows))
 
 
-def _samples(path: Path, columns: Mapping[str, str], group: str | None, rows: list[Row], names: list[str]) -> Samples:
+def _samples(
+    path: Path, columns: Mapping[str, str], keys: Mapping[str, str], rows: list[Row], names: list[str]
+) -> Samples:
     folder = Path(os.path.abspath(path)).parent
     ids: list[str] = []
     captions: list[int] = []
-    groups: list[str] = []
     media: dict[str, list[str | None]] = {modality: [] for modality in columns}
+    words: dict[str, list[str]] = {name: [] for name in keys}
     problems: dict[int, str] = {}
     for name, row in zip(names, rows, strict=True):
         for caption, cells in enumerate(_expand(row, columns)):
@@ -79,7 +93,8 @@ def _samples(path: Path, columns: Mapping[str, str], group: str | None, rows: li
                 problems[len(ids)] = problem
             ids.append(name)
             captions.append(caption)
-            groups.append((as_text(row.get(group)) or "") if group and isinstance(row, Mapping) else "")
+            for key, column in keys.items():
+                words[key].append(_word(row, column))
             for modality, value in values.items():
                 media[modality].append(value)
     text = columns.get("text", "")
@@ -87,10 +102,26 @@ def _samples(path: Path, columns: Mapping[str, str], group: str | None, rows: li
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
-        groups=tuple(groups) if group else (),
+        groups=tuple(words.get("group", ())),
+        labels=tuple(words.get("label", ())),
+        roles=tuple(words.get("role", ())),
         caption=tuple(captions) if listed else (),
         problems=problems,
     )
+
+
+def _word(row: Row, column: str) -> str:
+    """A cell of a group, label or role: "" where the row is torn or has none."""
+    return "" if isinstance(row, Torn) else (as_text(row.get(column)) or "").strip()
+
+
+def _check_roles(path: Path, column: str, rows: list[Row]) -> None:
+    for number, row in enumerate(rows, 1):
+        if (word := _word(row, column)) and word not in ROLES:
+            raise AuditError(
+                f"{path.name}: row {number} has {word!r} in column {column!r}; a role is one of {', '.join(ROLES)}, "
+                "or nothing"
+            )
 
 
 def _expand(row: Row, columns: Mapping[str, str]) -> list[Row]:

@@ -1,0 +1,142 @@
+"""New samples read by the heads of a finished run: held-out scores at once, nothing is trained anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import flags as rules
+from .arrays import AuditError, AuditResult, Features, Floats, Samples
+from .config import digest_of
+from .embedding import Contents, Embedded, Progress, silent
+from .evidence import gather
+from .kept import KeptRun, load_rows
+from .learners import kept_heads_learner
+from .pipeline import Clock, Prepared, describe_rows, finish, prepare
+from .reporting import Order
+from .store import FeatureCache, RunFolder
+from .trials import Job, Plan
+
+NOT_TRAINED = "not trained on: held-out scores only"
+
+
+def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None = None) -> AuditResult:
+    """Scores samples that came after a run, with its settings, on the scale of its samples.
+
+    Every trial holds them out, so alignment and misalignment are read from all heads; MultiMem is NaN. The run's own
+    samples are read again, which costs what scoring them did (no training): O(r n).
+
+    Args:
+        samples: the new rows, of the run's modalities.
+        run_dir: folder of a finished run (`AuditResult.run_dir`).
+        progress: as in `run_audit`.
+
+    Returns:
+        One value per new row and column.
+
+    Raises:
+        AuditError: no such run, other modalities or encoder, or features of the run are gone from the cache.
+    """
+    with RunFolder(Path(run_dir), None) as base:
+        kept = load_rows(base)
+        if set(samples.modalities) != set(kept.samples.modalities):
+            raise AuditError(
+                f"the run has {', '.join(kept.samples.modalities)}, the new samples have "
+                f"{', '.join(samples.modalities)}; name the same modalities"
+            )
+        clock = Clock(progress or silent)
+        new = prepare(samples, kept.config, clock)
+        _same_encoders(base, new)
+        ready = _joined(kept, new)
+        old = len(kept.samples)
+        identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
+        folder = base.path / f"extended-{digest_of(identity, list(new.samples.ids))[:16]}"
+        with RunFolder(folder, identity) as run:
+            job = Job(kept.config, new.device, run, clock.progress)
+            with clock.stage("train"):
+                added = len(ready.order.rows) - old
+                member = np.pad(kept.member, ((0, 0), (0, added)))
+                known = np.arange(old + added) < old
+                learner = kept_heads_learner(ready.features, kept.projections, base, job)
+                rows = replace(describe_rows(ready), known=known)
+                gathered = gather(ready.features, rows, lambda *_: learner, job, Plan(member, known))
+            return _new_rows(finish(ready, gathered, job, clock), old)
+
+
+def _same_encoders(base: RunFolder, new: Prepared) -> None:
+    was = json.loads((base.path / "run.json").read_text())["encoders"]
+    now = {name: who.key for name, who in new.who.items()}
+    if was != now:
+        raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples anew")
+
+
+def _joined(kept: KeptRun, new: Prepared) -> Prepared:
+    """The run's samples, then the new ones, each in canonical order."""
+    old = len(kept.samples)
+    vectors = {m: _cached(new.who[m].key, kept.digests[m]) for m in new.samples.modalities}
+    there = np.ones((old, len(vectors)), dtype=bool)
+    fresh = new.embedded.features
+    features = Features(
+        {m: np.concatenate([v, _wide(fresh.vectors[m], v.shape[1])]) for m, v in vectors.items()},
+        np.concatenate([there, fresh.present]),
+    )
+    failures = {row + old: why for row, why in new.embedded.failures.items()}
+    digests = {m: (*kept.digests[m], *new.contents.digests[m]) for m in vectors}
+    return replace(
+        new,
+        samples=_concatenated(kept.samples, new.samples),
+        contents=Contents(digests, failures),
+        embedded=Embedded(features, failures, new.embedded.split_texts, new.embedded.encoded),
+        order=Order(np.concatenate([np.arange(old), old + new.order.rows]), old + len(new.samples)),
+    )
+
+
+def _cached(key: str, digests: tuple[str, ...]) -> Floats:
+    found = FeatureCache(key).load(digests)
+    if missing := sum(digest not in found for digest in digests):
+        raise AuditError(
+            f"{missing} features of the run are gone from the cache; run the audit itself again, which makes them "
+            "anew and retrains nothing, then extend it"
+        )
+    rows = np.stack([found[digest] for digest in digests])
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _wide(vectors: Floats, dim: int) -> Floats:
+    """Rows of a set in which no medium could be read have no width of their own."""
+    return vectors if vectors.shape[1] == dim else np.zeros((len(vectors), dim), np.float32)
+
+
+def _concatenated(old: Samples, new: Samples) -> Samples:
+    def both(name: str, empty: Any) -> Any:
+        left, right = getattr(old, name), getattr(new, name)
+        return (*(left or (empty,) * len(old)), *(right or (empty,) * len(new))) if left or right else ()
+
+    media = {m: (*old.media[m], *values) for m, values in new.media.items()}
+    problems = {row + len(old): why for row, why in new.problems.items()}
+    return Samples(both("ids", ""), media, both("groups", ""), both("caption", 0), problems=problems)
+
+
+def _new_rows(result: AuditResult, old: int) -> AuditResult:
+    """The part of a result that belongs to the new rows, with its own counts."""
+    columns = {name: values[old:] for name, values in result.columns.items()}
+    for name in [c for c in columns if c.startswith("multimem")]:
+        columns[name] = np.full_like(columns[name], np.nan)  # a copy of a trained sample is not trained on either
+    reason = np.array(columns["reason"], dtype=object)
+    reason[reason == ""] = NOT_TRAINED
+    columns["reason"] = reason
+    summary = {**result.summary, **_counts(columns), "samples": len(reason), "extends": old}
+    return AuditResult(result.ids[old:], columns, summary, result.run_dir)
+
+
+def _counts(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "failures": int((columns["failure"] != "").sum()),
+        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
+        "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
+    }

@@ -1,0 +1,1 @@
+"""Experiments on the memorization metric: each is one command that writes JSON and a picture."""

@@ -1,0 +1,185 @@
+"""What the experiments share: sets as heads see them, trainings of their own, measures, intervals, pictures."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from audit_plugin import memorization
+from audit_plugin.arrays import Bools, Floats, Ints, Samples, modality_pairs
+from audit_plugin.config import AuditConfig
+from audit_plugin.embedding import silent
+from audit_plugin.evidence import Gathered, gather
+from audit_plugin.finetuning import Recipe, train_heads
+from audit_plugin.learners import head_inputs, head_projections
+from audit_plugin.manifest import read_manifest
+from audit_plugin.pipeline import Clock, Prepared, describe_rows, learning, prepare
+from audit_plugin.store import RunFolder
+from audit_plugin.training import Heads
+from audit_plugin.trials import Job
+from benchmarks.data import manifest as image_text_manifest
+from benchmarks.multimem.data import four_modalities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ENCODER = "offline"
+TOP = 5
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A benchmark set, complete rows in canonical order.
+
+    Attributes:
+        ready: samples with features.
+        inputs: per modality `[n, d]`, what heads are trained on.
+        repeats: `[n, c]`; the last column holds the leave-together groups.
+    """
+
+    ready: Prepared
+    inputs: list[torch.Tensor]
+    repeats: Ints
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self.ready.samples.modalities
+
+    @property
+    def together(self) -> Ints:
+        return self.repeats[:, -1].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.repeats)
+
+    def column(self, values: Sequence[str]) -> Any:
+        """Values given per row of the manifest, in canonical order."""
+        return np.array(values, dtype=object)[self.ready.order.rows]
+
+
+def emoji(vendor: str, folder: Path, noise: str = "none", seed: int = 0) -> Samples:
+    """Image-text emoji of one vendor."""
+    path = image_text_manifest(vendor, noise=noise, seed=seed, out=folder / f"{vendor}-{noise}-{seed}")
+    return read_manifest(path, {"image": "image", "text": "caption"})
+
+
+def emoji4(
+    folder: Path, faults: float = 0.0, seed: int = 0, names: Sequence[str] = ("image", "text", "audio", "video")
+) -> tuple[Samples, Path]:
+    """Four-modality emoji (or some of the modalities), and the folder with `truth.csv`."""
+    out = folder / f"four-{faults}-{seed}"
+    rates = dict.fromkeys(("image", "text", "audio", "video"), faults) if faults else {}
+    path = four_modalities(out, rates, seed)
+    return read_manifest(path, {name: name for name in names}), out
+
+
+def load(samples: Samples, config: AuditConfig | None = None) -> Loaded:
+    """Features (from the cache where known), inputs of the heads, groups."""
+    config = config or AuditConfig(encoder=ENCODER)
+    ready = prepare(samples, config, Clock(silent))
+    gathered = evidence(ready, AuditConfig(encoder=ENCODER, trials=2, epochs=1))
+    contents = np.stack([gathered.evidence.contents[m] for m in samples.modalities], 1)
+    repeats = np.concatenate([contents, gathered.evidence.leave_together[:, None]], 1).astype(np.int32)
+    inputs = head_inputs(ready.features, head_projections(ready.features), ready.device)
+    return Loaded(ready, inputs, repeats)
+
+
+def evidence(ready: Prepared, config: AuditConfig, read: Callable[[Gathered], Any] | None = None) -> Any:
+    """The audit's trials on prepared samples; `read` is called while the trials can still be embedded again."""
+    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
+        job = Job(config, ready.device, run, silent)
+        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
+        return gathered if read is None else read(gathered)
+
+
+def train(data: Loaded, member: Bools, recipe: Recipe, group: int = 8) -> list[Heads]:
+    """Heads for every row of `member` `[r, n]`, in groups; trials 2q and 2q+1 share their random stream."""
+    out = []
+    for start in range(0, len(member), group):
+        numbers = list(range(start, min(start + group, len(member))))
+        part = recipe if recipe.hot is None else replace(recipe, hot=recipe.hot[numbers])
+        rows = [np.flatnonzero(member[i]) for i in numbers]
+        out.append(train_heads(data.inputs, rows, [i // 2 for i in numbers], data.repeats, part))
+    return out
+
+
+def embeddings(
+    heads: Sequence[Heads], data: Loaded, trial: int, inputs: list[torch.Tensor] | None = None
+) -> list[Floats]:
+    """Unit embeddings per modality under one of the trials."""
+    group = len(heads[0].layers[0][0])
+    found = heads[trial // group].embed(data.inputs if inputs is None else inputs, trial % group)
+    return [e.cpu().numpy() for e in found]
+
+
+def memory_terms(heads: Sequence[Heads], data: Loaded, member: Bools) -> Floats:
+    """Mean MultiMem terms `[m, m, n]` over trials `[r, n]` of complementary halves, offsets removed."""
+    weights = memorization.trial_weights(member, 2)
+    total = np.zeros((len(data.inputs), len(data.inputs), len(data)))
+    for trial, inside in enumerate(member):
+        terms = memorization.consistency_terms(embeddings(heads, data, trial), ~inside, data.together)
+        total += weights[trial] * (terms - terms[:, :, ~inside].mean(2, keepdims=True))
+    return (total * 2 / len(member)).astype(np.float32)
+
+
+def top5(parts: Sequence[Floats], rows: Ints, repeats: Ints) -> dict[tuple[int, int], float]:
+    """Pair -> share of the rows whose partner is among the first 5 of the rows, mean of both directions.
+
+    Rows that share a medium, text or group are no rivals.
+    """
+    same = (repeats[rows][:, None, :] == repeats[rows][None, :, :]).any(-1)
+    out = {}
+    for a, b in modality_pairs(tuple(map(str, range(len(parts))))):
+        similar = parts[a][rows] @ parts[b][rows].T
+        own = similar.diagonal().copy()
+        rivals = np.where(same, -np.inf, similar)
+        ways = (rivals > own[:, None]).sum(1), (rivals > own[None, :]).sum(0)
+        out[a, b] = float(np.mean([(w < TOP).mean() for w in ways]))
+    return out
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean of independent repeats with its 95 % t-interval."""
+    from scipy.stats import t
+
+    v = np.asarray(values, dtype=np.float64)
+    reach = t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)) if len(v) > 1 else float("nan")
+    found = {"mean": float(v.mean()), "low": float(v.mean() - reach), "high": float(v.mean() + reach)}
+    return {k: round(x, 4) if np.isfinite(x) else None for k, x in found.items()} | {
+        "values": [round(float(x), 4) for x in v]
+    }
+
+
+def picture(path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, height: float = 3.2) -> None:
+    """A PNG of a row of panels, the same bytes for the same numbers."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(1, columns, figsize=(4.6 * columns, height), layout="constrained", squeeze=False)
+        draw(list(axes[0]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        plt.close(figure)
+
+
+def bars(ax: Axes, found: Mapping[str, Mapping[str, Any]], label: str) -> None:
+    """Horizontal bars with their intervals, the first on top."""
+    names = list(found)[::-1]
+    means = np.array([found[n]["mean"] for n in names])
+    low, high = (
+        np.array([found[n][k] if found[n][k] is not None else found[n]["mean"] for n in names]) for k in ("low", "high")
+    )
+    ax.barh(
+        names, means, color=COLOURS[0], xerr=np.stack([means - low, high - means]), error_kw={"lw": 1, "capsize": 2}
+    )
+    ax.set_xlabel(label)

@@ -1,0 +1,115 @@
+"""The tables of docs/multimem.md, from the JSON of the experiments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+
+def tables() -> dict[str, str]:
+    """Name of the marked part -> Markdown."""
+    return {
+        "groups": groups(),
+        "misaligned": misaligned(),
+        "noise": noise(),
+        "regroup": regroup(),
+        "removal": removal(),
+        "reliability": reliability(),
+        "robustness": robustness(),
+    }
+
+
+def load(name: str) -> dict[str, Any]:
+    """One report."""
+    return json.loads((RESULTS / f"multimem-{name}.json").read_text(encoding="utf-8"))
+
+
+def shown(found: Mapping[str, Any], digits: int = 3, signed: bool = False) -> str:
+    """`0.41 (0.39 to 0.43)`: mean and 95 % interval."""
+    sign = "+" if signed else ""
+    mean = f"{found['mean']:{sign}.{digits}f}"
+    return (
+        mean
+        if found["low"] is None
+        else f"{mean} ({found['low']:{sign}.{digits}f} to {found['high']:{sign}.{digits}f})"
+    )
+
+
+def rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    text = ["| " + " | ".join(line) + " |" for line in (header, *lines)]
+    return "\n".join([text[0], "|---" * len(header) + "|", *text[1:]])
+
+
+def groups() -> str:
+    """Means of the split protocol's groups."""
+    lines = []
+    for train in ("heads", "towers"):
+        for name, entry in load(f"groups-{train}")["sets"].items():
+            for score, found in entry["scores"].items():
+                label = f"{name} ({entry['samples']:,}), {train}: {score}"
+                lines.append((label, *(shown(found[g]) for g in ("candidate", "independent", "shared"))))
+    return rows(("set, trained, score", "S_C", "S_I", "S_S"), lines)
+
+
+def misaligned() -> str:
+    """How planted misalignments are found, by the modality at fault."""
+    report = load("misaligned")
+    faults = ("text", "video", "image", "audio", "all")
+    lines = [(score, *(shown(found[f], 2) for f in faults)) for score, found in report["auroc"].items()]
+    lines.append(("MultiMem above clean, in deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), ""))
+    lines.append(("culprit named right", *(shown(report["culprit"][f], 2) for f in faults[:-1]), ""))
+    lines.append(("driver is the faulty one", *(shown(report["driver"][f], 2) for f in faults[:-1]), ""))
+    return rows(("AUROC against clean, fault in", *faults), lines)
+
+
+def noise() -> str:
+    """Noise per modality against memorization and retrieval."""
+    report = load("noise")["rows"]
+    keys = list(next(iter(report.values())))
+    lines = [(name, *(f"{found[key]['mean']:.3f}" for key in keys)) for name, found in report.items()]
+    return rows(("noise on", *keys), lines)
+
+
+def regroup() -> str:
+    """Each treatment at its best epoch."""
+    report = load("regroup")["change_against_none"]
+    lines = []
+    for name, cells in report.items():
+        epoch, best = max(cells.items(), key=lambda item: item[1]["T@5"]["mean"])
+        keys = ("multimem", "multimem of the top 5 %", "T@5")
+        lines.append((name, epoch, *(shown(best[key], 4, signed=True) for key in keys)))
+    return rows(("treatment", "best from epoch", "MultiMem", "MultiMem of the top 5 %", "held-out T@5"), lines)
+
+
+def removal() -> str:
+    """The recommended N per method and what it is worth."""
+    lines = []
+    for name, study in load("removal")["sets"].items():
+        for method, found in study["methods"].items():
+            chosen = found["recommended"]
+            lines.append((name, method, str(chosen["amount"]), shown(chosen["test_gain"], 3, signed=True)))
+    return rows(("set", "removed by", "N chosen", "test T@5 against the control"), lines)
+
+
+def reliability() -> str:
+    """Reliability against the number of trials."""
+    sets = load("reliability")["sets"]
+    steps = ("8", "16", "32", "48", "64", "128")
+    lines = [
+        (f"{n} ({e['samples']:,})", *(f"{e['reliability'].get(s, float('nan')):.3f}" for s in steps))
+        for n, e in sets.items()
+    ]
+    return rows(("trials", *steps), lines)
+
+
+def robustness() -> str:
+    """Other reference samples, other sizes of the split."""
+    report = load("robustness")
+    lines = [(f"H: {n}", shown(e["mean"]), shown(e["rank"])) for n, e in report["choice_of_h"].items()]
+    first = rows(("", "mean MultiMem", "rank correlation with the default"), lines)
+    lines = [(n, *(shown(e[g]) for g in ("S_C", "S_I", "S_S"))) for n, e in report["sizes"].items()]
+    return first + "\n\n" + rows(("S_C : S_I, per cent of the set", "S_C", "S_I", "S_S"), lines)

@@ -1,0 +1,37 @@
+"""What every measurement carries: machine, versions, commit; and where its JSON goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from audit_plugin.reporting import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+
+
+def git_hash() -> str:
+    """The commit that was measured, marked where the tree differed from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    head = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return head.stdout.strip() or "unknown"
+
+
+def write_report(name: str, question: str, report: dict[str, Any]) -> Path:
+    """Writes `results/NAME.json` with what it was measured on; returns its path."""
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {"question": question, "machine": machine(), "versions": versions(), "git": git_hash(), **report}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return path
