@@ -189,6 +189,11 @@ def _summary_table(result: AuditResult) -> Table:
     table.add_row("wrong pairs, by the model", "not measured" if wrong is None else f"about {wrong:.1%}")
     reliability = summary["reliability"]
     table.add_row("reliability of multimem", "not measured" if reliability is None else f"{reliability:.2f}")
+    if (best := summary.get("memorized")) and best["top_mean_on_other_trials"] is not None:
+        chosen, fresh = best["top_mean_as_chosen"], best["top_mean_on_other_trials"]
+        table.add_row(
+            f"multimem of the top {best['top']}", f"{chosen:.2f}; {fresh:.2f} on trials that did not choose them"
+        )
     if trained := summary.get("trained"):
         table.add_row("trained", clean(str(trained)))
     for kind, recall in summary["recall"].items():
@@ -210,7 +215,7 @@ def _attribution_table(shares: Mapping[str, float]) -> Table:
 def part_name(part: str) -> str:
     """`due_image` is what goes away without the image, `image_text` what the pair holds."""
     alone = part.removeprefix("due_")
-    return f"due to {alone}" if alone != part else part.replace("_", " and ")
+    return f"lost without {alone}" if alone != part else part.replace("_", " and ")
 
 
 def _protocol_table(report: Mapping[str, Any]) -> Table:

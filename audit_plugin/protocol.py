@@ -22,7 +22,9 @@ GROUPS = {"shared": "both", "candidate": "f", "independent": "g", "external": "n
 TESTS = (("candidate", "shared"), ("shared", "independent"), ("shared", "external"))
 
 
-def split_roles(groups: Ints, seed: int, labels: Sequence[str] | None = None) -> NDArray[np.str_]:
+def split_roles(
+    groups: Ints, seed: int, labels: Sequence[str] | None = None, reference: Bools | None = None
+) -> NDArray[np.str_]:
     """Draws the split: a tenth each for S_C, S_I, S_E and H (H at most 1,000), the rest for S_S.
 
     Args:
@@ -31,6 +33,7 @@ def split_roles(groups: Ints, seed: int, labels: Sequence[str] | None = None) ->
         seed: of the draw.
         labels: `[n]` classes; H then holds equally many of each (to within one), but at most half of a class,
             so that the models are trained on every class.
+        reference: bool `[n]`, an H that the user chose, or None. Whole groups join it.
 
     Returns:
         `[n]` of `ROLES`. S_C and S_I are of equal size, as near as groups allow.
@@ -50,7 +53,11 @@ def split_roles(groups: Ints, seed: int, labels: Sequence[str] | None = None) ->
     if labels:
         codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
         quota = _equal_shares(np.bincount(codes) // 2, int(quota[0]), rng)
-    drawn = _assign(roles, "reference", drawn, codes, quota)
+    if reference is None:
+        drawn = _assign(roles, "reference", drawn, codes, quota)
+    else:
+        roles[np.isin(groups, groups[reference])] = "reference"
+        drawn = [rows for rows in drawn if roles[rows[0]] != "reference"]
     nothing = np.zeros(n, dtype=np.int64)
     drawn = _assign(roles, "none", drawn, nothing, np.array([size]))
     drawn = _assign(roles, "f", drawn, nothing, np.array([size]))

@@ -179,9 +179,7 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
     }
     if trials.roles is not None:
         f_minus_g = values[0::2] - values[1::2]
-        report = group_report(f_minus_g, trials.roles)
-        out["protocol"] = report.pop("groups")
-        out["protocol_checks"] = report
+        out["protocol"] = group_report(f_minus_g, trials.roles)
         notes.append(
             f"split protocol: {(trials.roles == 'reference').sum()} samples are the reference H and are not scored; "
             "MultiMem is given for candidates (f) and, mirrored, for independent samples (g)"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from . import memorization, protocol
-from .arrays import Bools, Floats, Ints, Trials, modality_pairs
+from .arrays import AuditError, Bools, Floats, Ints, Trials, modality_pairs
 from .config import AuditConfig
 from .embedding import Progress
 from .held_out import MEASURES, Negatives, describe_trial, reference_fit
@@ -76,14 +76,17 @@ def plan_trials(together: Ints, config: AuditConfig, roles: Any = None, labels: 
     Args:
         together: groups, in canonical order.
         config: protocol, number of trials, folds, seed.
-        roles: `[n]` given by the user, or None.
+        roles: `[n]` given by the user, or None. In a split they may name the reference H alone.
         labels: `[n]` classes that balance the reference samples of a drawn split, or None.
     """
     known = np.ones(len(together), dtype=bool)
     if config.protocol == "ensemble" and config.train != "checkpoints":
         return Plan(memorization.member_masks(together, config.trials, config.seed, config.folds), known)
+    if config.protocol == "split" and (roles is None or not np.isin(roles, ("both", "f", "g")).any()):
+        given = None if roles is None else roles == "reference"
+        roles = protocol.split_roles(together, config.seed, None if labels is None else list(labels), given)
     if roles is None:
-        roles = protocol.split_roles(together, config.seed, None if labels is None else list(labels))
+        raise AuditError("train is checkpoints; name the field or column that says what f and g saw: role")
     member, reference, offset = protocol.train_roles(roles, config.seed)
     roles = np.where(reference, "reference", np.where(roles == "", "none", roles).astype("<U9"))
     repeats = 1 if config.train == "checkpoints" else config.trials // 2

@@ -1,25 +1,35 @@
-"""Writes the README tables from the code and the committed measurements: `python -m benchmarks.readme`."""
+"""Writes the tables of README and docs from the code and the committed measurements: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from audit_plugin.columns import COLUMNS
 from benchmarks.detection import table
+from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+MULTIMEM = ROOT / "docs" / "multimem.md"
 
 
 def main() -> None:
-    """Fills README.md in place."""
-    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Fills README.md and docs/multimem.md in place."""
+    for path, parts in pages().items():
+        path.write_text(fill(path.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
-def fill(text: str) -> str:
+def pages() -> dict[Path, dict[str, str]]:
+    """Page -> name of a marked part -> its content."""
+    return {README: {"columns": columns_table(), "measured": measured_table()}, MULTIMEM: tables()}
+
+
+def fill(text: str, parts: Mapping[str, str]) -> str:
     """The text with its marked parts replaced."""
-    for name, content in (("columns", columns_table()), ("measured", measured_table())):
+    for name, content in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"

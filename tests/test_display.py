@@ -76,7 +76,7 @@ def test_what_was_trained_attribution_and_groups_are_shown() -> None:
     text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
     for words in (
         "trained small heads",
-        "due to image 50.0%",
+        "lost without image 50.0%",
         "image and text 75.0%",
         "candidate +0.0312 +0.0300 to +0.0324 1,200",
         "shared not measured 0",

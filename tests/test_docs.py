@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audit_plugin.columns import COLUMNS
-from benchmarks.readme import columns_table, fill
+from benchmarks.readme import columns_table, fill, pages
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,8 +27,16 @@ def test_there_is_a_block_to_run() -> None:
     assert BLOCKS
 
 
-def test_tables_are_up_to_date() -> None:
-    assert fill(README) == README, "run: python -m benchmarks.readme"
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_tables_are_up_to_date(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert fill(text, pages()[path]) == text, "run: python -m benchmarks.readme"
+
+
+def test_every_picture_of_the_docs_is_there() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 def test_every_column_is_explained() -> None:

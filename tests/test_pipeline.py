@@ -227,7 +227,7 @@ def test_a_split_scores_candidates_mirrors_the_independent_and_says_so(known: Sa
     result = run_audit(known, SPLIT, run_dir=tmp_path / "run")
     role, columns = result.columns["role"], result.columns
     assert {r: int((role == r).sum()) for r in set(role)} == {"both": 72, "f": 12, "g": 12, "none": 12, "reference": 12}
-    told = result.summary["protocol"]
+    told = result.summary["protocol"]["groups"]
     assert told["candidate"]["mean"] > 0.01 > -0.01 > told["independent"]["mean"]
     assert abs(told["shared"]["mean"]) < 0.5 * told["candidate"]["mean"]
     assert told["external"]["mean"] == pytest.approx(0, abs=1e-6)
@@ -236,7 +236,7 @@ def test_a_split_scores_candidates_mirrors_the_independent_and_says_so(known: Sa
     assert (np.isfinite(columns["misalignment"]) == (role != "both")).all()
     assert np.isfinite(columns["outlier"]).all()
     assert any("12 samples are the reference H and are not scored" in note for note in result.summary["notes"])
-    assert result.summary["protocol_checks"]["repeats"] == 5
+    assert result.summary["protocol"]["repeats"] == 5
 
 
 def test_given_roles_are_the_split(known: Samples, tmp_path: Path) -> None:

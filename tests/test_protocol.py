@@ -210,3 +210,11 @@ def test_what_cannot_be_computed_is_none() -> None:
     assert found["mirror"] == {"mean": 0.0, "low": None, "high": None}
     same = group_report(np.zeros((2, 4)), ["f", "f", "both", "both"])
     assert same["tests"]["candidate_shared"] == {"t": None, "p": None}
+
+
+def test_a_reference_that_was_chosen_is_kept_with_its_groups_and_the_rest_is_drawn() -> None:
+    groups = np.arange(200) // 2
+    chosen = np.isin(np.arange(200), [0, 11, 40, 41])
+    roles = split_roles(groups, 3, reference=chosen)
+    assert np.flatnonzero(roles == "reference").tolist() == [0, 1, 10, 11, 40, 41]
+    assert [(roles == role).sum() for role in ("none", "f", "g")] == [20, 20, 20]

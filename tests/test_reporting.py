@@ -160,11 +160,11 @@ def test_a_split_tells_its_groups_and_who_is_not_scored() -> None:
     values = memorization.adjusted(given_.gathered.evidence.trials)
     change = values[0::2] - values[1::2]
     for name, role in (("candidate", "f"), ("independent", "g"), ("shared", "both"), ("external", "none")):
-        told = summary["protocol"][name]
+        told = summary["protocol"]["groups"][name]
         assert told["n"] == 60
         assert told["mean"] == pytest.approx(change[:, roles == role].mean(), abs=1e-5)
-    assert summary["protocol_checks"]["repeats"] == 4
-    assert set(summary["protocol_checks"]) == {"repeats", "tests", "mirror"}
+    assert summary["protocol"]["repeats"] == 4
+    assert set(summary["protocol"]) == {"repeats", "groups", "tests", "mirror"}
     assert any(note.startswith("split protocol: 60 samples are the reference H and are not scored") for note in notes)
 
 

@@ -151,3 +151,29 @@ def test_embeddings_are_unit_rows_and_heads_survive_the_way_to_disk() -> None:
             assert one.shape == (N, training.OUTPUT_DIM)
             assert torch.equal(one, two)
             torch.testing.assert_close(one.norm(dim=1), torch.ones(N))
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_gradient_by_hand_is_that_of_the_formula(m: int) -> None:
+    rng = np.random.default_rng(3)
+    raw = [torch.from_numpy(rng.standard_normal((2, 14, 6))).requires_grad_() for _ in range(m)]
+    same = torch.from_numpy(rng.integers(0, 9, (2, 14, 2)))
+
+    def formula(embeddings: list[torch.Tensor]) -> torch.Tensor:
+        repeated = (same[:, :, None, :] == same[:, None, :, :]).any(-1) & ~torch.eye(14, dtype=torch.bool)
+        pairs = [(a, b) for a in range(m) for b in range(a + 1, m)]
+        total = torch.zeros((), dtype=torch.float64)
+        for a, b in pairs:
+            logits = embeddings[a] @ embeddings[b].transpose(1, 2) / training.TEMPERATURE
+            logits = logits.masked_fill(repeated, -torch.inf)
+            nce = 0.5 * (logits.logsumexp(1) + logits.logsumexp(2)) - logits.diagonal(dim1=1, dim2=2)
+            total = total + nce.mean(1).sum() / len(pairs)
+        return total
+
+    units = [torch.nn.functional.normalize(x, dim=-1) for x in raw]
+    fast, slow = training.contrastive_loss(units, same), formula(units)
+    torch.testing.assert_close(fast, slow)
+    for mine, theirs in zip(
+        torch.autograd.grad(fast, raw, retain_graph=True), torch.autograd.grad(slow, raw), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)

@@ -356,3 +356,22 @@ def test_given_roles_without_a_reference_halve_the_unseen() -> None:
     assert plan.member.shape == (6, N)
     with pytest.raises(AuditError, match="no row has the role g"):
         plan_trials(np.arange(N), SPLIT, np.where(roles == "g", "f", roles))
+
+
+def test_a_split_takes_the_users_reference_or_all_their_roles(tmp_path: Path) -> None:
+    split = replace(CONFIG, protocol="split", trials=4)
+    only = np.full(N, "", dtype=object)
+    only[:6] = "reference"
+    plan = plan_trials(np.arange(N), split, only)
+    assert plan.reference is not None
+    assert np.flatnonzero(plan.reference).tolist() == list(range(6))
+    assert plan.member.sum(1).tolist() == [plan.member[0].sum()] * 4
+    every = np.array([("both", "f", "g", "none", "reference")[i % 5] for i in range(N)], dtype=object)
+    plan = plan_trials(np.arange(N), split, every)
+    assert (plan.member[0] == np.isin(every, ("both", "f"))).all()
+    assert (plan.member[1] == np.isin(every, ("both", "g"))).all()
+
+
+def test_checkpoints_need_to_know_who_saw_what() -> None:
+    with pytest.raises(AuditError, match="name the field or column that says what f and g saw: role"):
+        plan_trials(np.arange(N), replace(CONFIG, train="checkpoints"))
