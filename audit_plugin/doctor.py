@@ -48,7 +48,7 @@ class Check:
 def checks() -> list[Check]:
     """Looks at everything, in the order of the table; takes seconds, as it imports torch and open_clip."""
     open_clip, cached = _open_clip()
-    looks: list[Callable[[], Check]] = [_fiftyone, _mongod, _plugin, _chromium, _demo, _disk]
+    looks: list[Callable[[], Check]] = [_fiftyone, _mongod, _plugin, _ffmpeg, _chromium, _demo, _disk]
     return [_python(), _torch(), _cuda(), _faiss(), open_clip, _offline(required=not cached), *(f() for f in looks)]
 
 
@@ -210,6 +210,12 @@ def _plugin() -> Check:
         "for the App: audit-plugin link",
         required=False,
     )
+
+
+def _ffmpeg() -> Check:
+    path = shutil.which("ffmpeg")
+    remedy = "FiftyOne's App wants it to show videos, an audit does not (Debian: apt-get install ffmpeg)"
+    return Check("ffmpeg", path is not None, path or "not found", remedy, required=False)
 
 
 def _chromium() -> Check:

@@ -61,21 +61,22 @@ def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
     recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("recall") or {}).items())
     reliability = summary.get("reliability")
     means = summary.get("protocol")
+    where = (
+        f"Flagged samples: saved view **{run}_flagged**, or filter by the tags above. Fields: sidebar group "
+        f"**{run}**, once the page is reloaded. Arrays: `{run_dir}`."
+    )
     facts = [
         f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
-        "" if reliability is None else f"Reliability of the memorization scores: {reliability:.2f} of 1.",
+        _table(("Flag", "Samples", "Tag"), flags),
+        where,
         f"Of mismatched pairs made up as a check, these would be flagged: {recall}." if recall else "",
+        "" if reliability is None else f"Reliability of the memorization scores: {reliability:.2f} of 1.",
         f"Trained: {summary['trained']}" if summary.get("trained") else "",
         _attribution(summary),
         _table(("Group", "Mean of MultiMem", "95 % interval", "Samples"), protocol_rows(means)) if means else "",
         *(f"Note: {note}" for note in summary.get("notes") or ()),
     ]
-    where = (
-        f"Flagged samples: saved view **{run}_flagged**, or filter by the tags above. Fields: sidebar group "
-        f"**{run}**, once the page is reloaded. Arrays: `{run_dir}`."
-    )
-    found = _table(("Flag", "Samples", "Tag"), flags)
-    return "\n\n".join([*(fact for fact in facts if fact), found, where])
+    return "\n\n".join(fact for fact in facts if fact)
 
 
 def _attribution(summary: Mapping[str, Any]) -> str:

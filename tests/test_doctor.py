@@ -11,7 +11,7 @@ from audit_plugin import doctor, mongod
 from audit_plugin.arrays import AuditError
 
 NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders"]
-NAMES += ["FiftyOne", "mongod", "plugin", "Chromium", "demo set", "disk"]
+NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "disk"]
 
 
 @pytest.fixture(scope="module")
