@@ -66,23 +66,18 @@ def _histogram(axis: Any, values: Floats, groups: Mapping[str, np.ndarray], cut:
     axis.axvline(0, color=INK, linewidth=1)
     if cut is not None and np.isfinite(cut):
         axis.axvline(cut, color=COLOURS[1], linestyle="--", label=f"called memorized from {cut:.3f}")
-    axis.set(title="MultiMem", xlabel="MultiMem (f, trained on the sample, less g)", ylabel="% of the group")
+    axis.set(title="MultiMem", xlabel="MultiMem (trained with the sample, less without)", ylabel="% of the group")
     axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
 
 
 def _attribution(columns: Mapping[str, Any]) -> dict[str, Floats]:
-    """Label -> values: what goes away without each modality, then the MultiMem of each pair; none with two.
-
-    In the split protocol of the candidates alone: the independent samples are their mirror image and would cancel them.
-    """
-    candidates = np.asarray(columns.get("role", ""), dtype=object) == "f"
-    rows = candidates if candidates.any() else slice(None)
+    """Label -> values: what goes away without each modality, then the MultiMem of each pair; none with two."""
     parts = {name.removeprefix("multimem_"): values for name, values in columns.items() if name.startswith("multimem_")}
     skipped = ("stderr", "mean")
     due = {name.removeprefix("due_"): v for name, v in parts.items() if name.startswith("due_")}
     pairs = {name: v for name, v in parts.items() if not name.startswith("due_") and name not in skipped}
     labels = {f"without {name}": v for name, v in due.items()} | {n.replace("_", " + "): v for n, v in pairs.items()}
-    kept = {name: np.asarray(v, dtype=np.float64)[rows] for name, v in labels.items()}
+    kept = {name: np.asarray(v, dtype=np.float64) for name, v in labels.items()}
     return {name: v for name, v in kept.items() if np.isfinite(v).any()}
 
 
