@@ -134,13 +134,17 @@ def checkpoints_learner(models: Sequence[Embedded], rows: Ints, job: Job) -> Lea
 
 
 def learner_identity(config: AuditConfig) -> str:
-    """What is trained from, by its bytes: a checkpoint overwritten in place is another run."""
+    """What is trained from, by its bytes: a checkpoint overwritten in place is another run.
+
+    Raises:
+        AuditError: towers or checkpoints that do not exist; told before anything is encoded.
+    """
     if config.train == "towers":
         from .towers import parse_tower
 
-        weights = config.tower.partition(":")[2]
+        weights, spec = config.tower.partition(":")[2], parse_tower(config.tower, config.epochs)
         # a tag names its weights for good, and has no bytes here before it was downloaded
-        return parse_tower(config.tower, config.epochs).digest if os.path.isfile(os.path.expanduser(weights)) else ""
+        return spec.digest if os.path.isfile(os.path.expanduser(weights)) else ""
     if config.train == "checkpoints" and config.checkpoint_f and config.checkpoint_g:
         from .clip import locate
 

@@ -35,7 +35,7 @@ from .modalities import MODALITIES
 from .plants import plant_scores, wrong_share
 from .reporting import Order, Scored, result_columns, summarize, versions
 from .scores import compute_scores, robust_z, scale_of
-from .store import FeatureCache, RunFolder, cache_root
+from .store import RunFolder, cache_root
 from .suggestions import suggest
 from .trials import Job
 
@@ -106,6 +106,7 @@ def run_audit(
     """
     config = config or AuditConfig()
     clock = Clock(progress or silent)
+    _check_training(samples, config, models is not None)
     ready = prepare(samples, config, clock)
     own = None if models is None else [embed_with(ready.samples.media, f, progress=clock.progress) for f in models]
     identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
@@ -121,7 +122,7 @@ def run_audit(
 
 def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
     """Reads and encodes the samples, or finds their features in the cache."""
-    _check(samples)
+    check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
@@ -197,13 +198,28 @@ def finish(ready: Prepared, gathered: Gathered, job: Job, clock: Clock) -> Audit
     return AuditResult(ready.samples.ids, columns, summary, str(job.run.path))
 
 
-def _check(samples: Samples) -> None:
+def check_samples(samples: Samples) -> None:
+    """Raises AuditError for what is no set of two or more modalities."""
     if len(samples) == 0:
         raise AuditError("there are 0 samples to audit; give at least one row")
     if len(samples.modalities) < 2:
         raise AuditError(f"only {', '.join(samples.modalities) or 'nothing'} is named; name two or more modalities")
     if unknown := [m for m in samples.modalities if m not in MODALITIES]:
         raise AuditError(f"modality {unknown[0]!r} is not known; use {', '.join(MODALITIES)}")
+
+
+def _check_training(samples: Samples, config: AuditConfig, models: bool) -> None:
+    """What cannot be trained or compared is said before hours of encoding, not after."""
+    learner_identity(config)
+    if config.train == "checkpoints":
+        if not samples.roles:
+            raise AuditError("train is checkpoints; name the field or column that says what f and g saw: role")
+        if not models and not (config.checkpoint_f and config.checkpoint_g):
+            raise AuditError("train is checkpoints; name both models: checkpoint_f and checkpoint_g")
+    if config.train != "heads" and not models and set(samples.modalities) != {"image", "text"}:
+        raise AuditError(
+            f"train is {config.train}, which takes image and text, not {', '.join(samples.modalities)}; use train heads"
+        )
 
 
 def canonical_order(samples: Samples, contents: Contents, present: Bools) -> Order:
@@ -301,40 +317,3 @@ def save_evidence(gathered: Gathered, ids: list[str], run: RunFolder) -> None:
     parts = {f"{name}_{a}_{b}": values for a, b in evidence.pairs for name, values in evidence.parts[a, b].items()}
     cosine = {f"cosine_{a}_{b}": evidence.trials.held_out["cosine"][p] for p, (a, b) in enumerate(evidence.pairs)}
     run.save("evidence", ids=np.array(ids), **parts, **cosine)
-
-
-def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:
-    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing."""
-    config = config or AuditConfig()
-    _check(samples)
-    device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
-    who = identify(name, samples.modalities)
-    if not who:
-        encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
-        return _estimate(samples, config, device, name, encodes)
-    contents = digest_contents(samples, silent)
-    encodes = {
-        m: len({d for d in contents.digests[m] if d} - FeatureCache(who[m].key).known()) for m in samples.modalities
-    }
-    return _estimate(samples, config, device, name, encodes) | {"downloads": []}
-
-
-def _estimate(
-    samples: Samples, config: AuditConfig, device: str, name: str, encodes: Mapping[str, int]
-) -> dict[str, Any]:
-    """By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise."""
-    cpu = {"image": 20.0, "text": 100.0, "audio": 20.0, "video": 2.0}
-    rates = cpu if device == "cpu" else {"image": 800.0, "text": 4000.0, "audio": 20.0, "video": 10.0}
-    training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
-    seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
-    seconds += 10 + training * len(samples) * config.trials * config.epochs
-    disk = sum(count * 4 * 1280 for count in encodes.values()) + config.trials * 850_000
-    return {
-        "rows": len(samples),
-        "encodes": dict(encodes),
-        "minutes": round(seconds / 60 + 0.05, 1),
-        "disk_mb": round(disk / 1e6, 1),
-        "encoder": name,
-        "device": device,
-        "downloads": [f"weights of {name} from their model hub; its model card tells size and licence"],
-    }

@@ -82,6 +82,7 @@ MODULES = {
     "pipeline": Module(3, siblings="evidence kept learners reporting suggestions trials", third="numpy"),
     "removal": Module(3, siblings="evidence learners pipeline reporting trials", third="numpy"),
     "suggestions": Module(3, siblings="evidence trials", third="numpy torch", heavy="torch"),
+    "planning": Module(3, siblings="pipeline"),
     "review": Module(3, third="numpy"),
     "cli": Module(4, siblings="display doctor fiftyone_io linking plots", third="numpy typer rich fiftyone"),
     "display": Module(4, third="numpy rich"),

@@ -11,7 +11,8 @@ import pytest
 from audit_plugin import pipeline
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.encoders import OFFLINE
-from audit_plugin.pipeline import plan_audit, run_audit
+from audit_plugin.pipeline import run_audit
+from audit_plugin.planning import plan_audit
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import QUICK, SWAPPED, TRAINED, auroc, cells, draw, encoded_rows, rows_of
 

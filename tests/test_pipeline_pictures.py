@@ -13,7 +13,8 @@ from audit_plugin.arrays import Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import digest_contents, embed, silent
 from audit_plugin.encoders import OFFLINE, load_encoders
-from audit_plugin.pipeline import plan_audit, run_audit
+from audit_plugin.pipeline import run_audit
+from audit_plugin.planning import plan_audit
 from tests.pipeline_fixtures import COLOURS, GROUNDS, QUICK, SHAPES, auroc, cells, draw, rows_of
 
 

@@ -121,8 +121,24 @@ def test_other_models_are_another_run(samples: Samples, tmp_path: Path) -> None:
 def test_checkpoints_that_nobody_named_or_roles_that_nobody_gave(samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="name the field or column that says what f and g saw"):
         audit(samples, tmp_path)
-    with pytest.raises(AuditError, match="--checkpoint-f and --checkpoint-g"):
+    with pytest.raises(AuditError, match="name both models: checkpoint_f and checkpoint_g"):
         run_audit(with_roles(samples), AuditConfig(encoder="offline", train="checkpoints"), run_dir=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": "towers", "tower": "no-such-model"}, "open_clip knows no model 'no-such-model'"),
+        ({"train": "towers", "media": "audio"}, "train is towers, which takes image and text, not image, audio"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_read(settings: dict, message: str, samples: Samples) -> None:
+    if other := settings.pop("media", ""):
+        samples = replace(samples, media={"image": samples.media["image"], other: samples.media["text"]})
+    told: list[str] = []
+    with pytest.raises(AuditError, match=message):
+        run_audit(samples, AuditConfig(encoder="offline", **settings), lambda stage, *_: told.append(stage))
+    assert told == []
 
 
 def test_views_are_for_heads_alone() -> None:

@@ -47,7 +47,7 @@ def score(
     samples = _read(manifest, config)
     check_output(out, manifest)
     if dry_run:
-        from audit_plugin.pipeline import plan_audit
+        from audit_plugin.planning import plan_audit
 
         show_plan(plan_audit(samples, config))
         return

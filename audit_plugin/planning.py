@@ -1,0 +1,51 @@
+"""What an audit would cost, before it is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .arrays import Samples
+from .clip import resolve
+from .config import AuditConfig
+from .embedding import digest_contents, silent
+from .encoders import identify, pick_device
+from .pipeline import check_samples
+from .store import FeatureCache
+
+
+def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:
+    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing."""
+    config = config or AuditConfig()
+    check_samples(samples)
+    device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
+    who = identify(name, samples.modalities)
+    if not who:
+        encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
+        return _estimate(samples, config, device, name, encodes)
+    contents = digest_contents(samples, silent)
+    encodes = {
+        m: len({d for d in contents.digests[m] if d} - FeatureCache(who[m].key).known()) for m in samples.modalities
+    }
+    return _estimate(samples, config, device, name, encodes) | {"downloads": []}
+
+
+def _estimate(
+    samples: Samples, config: AuditConfig, device: str, name: str, encodes: Mapping[str, int]
+) -> dict[str, Any]:
+    """By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise."""
+    cpu = {"image": 20.0, "text": 100.0, "audio": 20.0, "video": 2.0}
+    rates = cpu if device == "cpu" else {"image": 800.0, "text": 4000.0, "audio": 20.0, "video": 10.0}
+    training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
+    seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
+    seconds += 10 + training * len(samples) * config.trials * config.epochs
+    disk = sum(count * 4 * 1280 for count in encodes.values()) + config.trials * 850_000
+    return {
+        "rows": len(samples),
+        "encodes": dict(encodes),
+        "minutes": round(seconds / 60 + 0.05, 1),
+        "disk_mb": round(disk / 1e6, 1),
+        "encoder": name,
+        "device": device,
+        "downloads": [f"weights of {name} from their model hub; its model card tells size and licence"],
+    }
