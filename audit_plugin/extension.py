@@ -17,8 +17,9 @@ from .embedding import Contents, Embedded, Progress, silent
 from .evidence import gather
 from .kept import KeptRun, load_rows
 from .learners import kept_heads_learner
-from .pipeline import Clock, Prepared, describe_rows, finish, prepare
+from .pipeline import finish, prepare
 from .reporting import Order
+from .scoring import Clock, Prepared, describe_rows
 from .store import FeatureCache, RunFolder
 from .trials import Job, Plan
 

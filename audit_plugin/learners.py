@@ -69,15 +69,25 @@ def heads_learner(
 
 
 def kept_heads_learner(features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job) -> Learner:
-    """The heads of a finished run, for samples that came later: nothing is trained."""
+    """The heads of a finished run, for samples that were not trained on: nothing is trained.
+
+    Args:
+        features: of the samples, in all modalities of the run or in some.
+        projections: of the run, in all its modalities, in their order.
+        run: where its trials are kept.
+        job: of what is done now.
+    """
     inputs = head_inputs(features, projections, job.device)
+    names = list(projections)
+    chosen = [names.index(name) for name in features.modalities]
 
     @functools.lru_cache(maxsize=1)
     def load(start: int) -> Heads:
         arrays = run.load(part_name(start))
         if arrays is None:
             raise RuntimeError(f"finished trials {start} are gone from {run.path}")
-        return Heads.from_arrays(arrays, len(inputs), job.device)
+        layers = Heads.from_arrays(arrays, len(names), job.device).layers
+        return Heads(tuple(layers[at] for at in chosen))
 
     def embed(_kept: Kept, number: int, _view: int) -> list[torch.Tensor]:
         return load(number - number % TRIAL_GROUP).embed(inputs, number % TRIAL_GROUP)

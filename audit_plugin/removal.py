@@ -16,11 +16,12 @@ from .embedding import Progress, silent
 from .evidence import WHITENING, Gathered, Rows, gather, leave_together_groups, seek_neighbors
 from .learners import head_inputs, head_projections, heads_learner
 from .mitigation import ranked
-from .pipeline import Clock, Prepared, describe_rows, prepare, run_identity
+from .pipeline import prepare, run_identity
 from .projection import principal
 from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
 from .reporting import versions
 from .scores import compute_scores
+from .scoring import Clock, Prepared, describe_rows
 from .store import RunFolder, cache_root
 from .trials import Job
 

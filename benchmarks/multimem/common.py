@@ -19,7 +19,8 @@ from audit_plugin.evidence import Gathered, gather
 from audit_plugin.finetuning import Recipe, train_heads
 from audit_plugin.learners import head_inputs, head_projections
 from audit_plugin.manifest import read_manifest
-from audit_plugin.pipeline import Clock, Prepared, describe_rows, learning, prepare
+from audit_plugin.pipeline import learning, prepare
+from audit_plugin.scoring import Clock, Prepared, describe_rows
 from audit_plugin.store import RunFolder
 from audit_plugin.training import Heads
 from audit_plugin.trials import Job

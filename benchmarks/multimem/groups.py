@@ -20,8 +20,9 @@ from audit_plugin.arrays import Floats, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import silent
 from audit_plugin.evidence import Gathered
-from audit_plugin.pipeline import Clock, prepare
+from audit_plugin.pipeline import prepare
 from audit_plugin.protocol import GROUPS, group_report
+from audit_plugin.scoring import Clock
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 

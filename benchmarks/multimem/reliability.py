@@ -19,7 +19,8 @@ from audit_plugin import memorization
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import silent
-from audit_plugin.pipeline import Clock, prepare
+from audit_plugin.pipeline import prepare
+from audit_plugin.scoring import Clock
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 
