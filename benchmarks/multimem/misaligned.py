@@ -1,6 +1,6 @@
 """(ii) Planted misalignments per modality of the four-modality emoji: are they found, and which are memorized most?
 
-`python -m benchmarks.multimem.misaligned [--seeds 3] [--rate 0.04]`. One modality of some samples is another sample's
+`python -m benchmarks.multimem.misaligned [--seeds 5] [--rate 0.04]`. One modality of some samples is another sample's
 (permuted among them); the other three stay. AUROC against the clean samples for MultiMem, held-out alignment and the
 combined score, intervals over seeds. The paper says that misaligned text is memorized most, then video, image, audio.
 """
@@ -30,7 +30,7 @@ SCORES = {"multimem": 1, "alignment": -1, "misalignment": 1}
 def main() -> None:
     """Runs the seeds and writes one JSON and one picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=0.04, help="share of the rows, per modality")
     given = parser.parse_args()
     cells = [measure(given.rate, seed) for seed in range(given.seeds)]
@@ -95,7 +95,7 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
     axes[0].set(ylim=(0.4, 1), ylabel="AUROC against clean", title="Is the planted fault found?")
     axes[0].set_xticks(range(len(names)), names)
     axes[0].axhline(0.5, color="black", lw=0.8)
-    axes[0].legend(frameon=False, loc="lower left", ncols=3)
+    axes[0].legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
     common.bars(axes[1], report["excess"], "MultiMem above clean, in deviations of the clean")
     axes[1].set_title("Which misaligned modality is memorized most?")
 
