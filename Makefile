@@ -2,7 +2,7 @@
 # Relative paths only: the folder of the clone may have any name.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app test check bench clean chromium
+.PHONY: help demo app test check bench experiments clean chromium
 
 PYTHON ?= python3
 TORCH  ?= torch==2.15.0 torchvision==0.29.2
@@ -29,6 +29,12 @@ check: $(READY) ## lint, format and types
 
 bench: $(READY) ## measure detection on the benchmark sets
 	@$(BIN)/python -m benchmarks.detection
+
+experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an hour, 730 MB to download)
+	@for name in groups misaligned noise regroup removal reliability robustness; do \
+	  $(BIN)/python -m benchmarks.multimem.$$name || exit 1; done
+	@$(BIN)/python -m benchmarks.multimem.groups --train towers
+	@$(BIN)/python -m benchmarks.readme
 
 clean: ## remove what the other targets made (.venv, a long download, stays: rm -rf .venv)
 	@rm -rf demo artifacts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

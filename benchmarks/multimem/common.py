@@ -158,16 +158,19 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def picture(path: Path, draw: Callable[[Sequence[Axes]], None], columns: int = 1, height: float = 3.2) -> None:
-    """A PNG of a row of panels, the same bytes for the same numbers."""
+def picture(path: Path, draw: Callable[[Sequence[Axes]], None], panels: int = 1, height: float = 3.2) -> None:
+    """A PNG of panels, two in a row from four on; the same bytes for the same numbers."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, columns, figsize=(4.6 * columns, height), layout="constrained", squeeze=False)
-        draw(list(axes[0]))
+        columns = panels if panels < 4 else 2
+        rows = -(-panels // columns)
+        size = (4.6 * columns, height * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        draw(list(axes.flat))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata={"Software": None})
         plt.close(figure)

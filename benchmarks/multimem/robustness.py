@@ -112,7 +112,7 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
                          fmt="o", color=colour, capsize=3, label=group)  # fmt: skip
     axes[1].axhline(0, color="black", lw=0.8)
     axes[1].set(title="Sizes of S_C : S_I, per cent", ylabel="mean CMC_f - CMC_g")
-    axes[1].legend(frameon=False)
+    axes[1].legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.66), ncols=3)
 
 
 if __name__ == "__main__":
