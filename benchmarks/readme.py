@@ -49,6 +49,8 @@ def measured_table() -> str:
     clean = next(cell for cell in cells if cell["noise"] == "none")
     flagged = [cell for cell in cells if cell["noise"] == "random"]
     hits, flags = (sum(cell[key] for cell in flagged) for key in ("flagged_swaps", "flagged"))
+    speed = json.loads((RESULTS / "training-speed.json").read_text(encoding="utf-8"))
+    alone, groups = speed["one by one"], speed["groups"]
     seconds = max(cell["seconds_after_embedding"] for cell in cells)
     memory = max(cell["peak_memory_gb"] for cell in cells)
     return f"""{clean["samples"]:,} Google emoji with their names, 10 % of the captions replaced by copies of others,
@@ -62,6 +64,9 @@ Of {flags} samples flagged under random swaps, {hits} were swapped ({hits / max(
 {sum(cell["swapped"] for cell in flagged)} swaps. On the clean set {clean["flagged"]} were flagged as misaligned and
 {clean["memorized"]} as memorized. After embedding an audit took at most {seconds:.0f} s;
 peak memory {memory:.1f} GB with cached features.
+{speed["settings"]["trials"]} trials of heads on {speed["settings"]["pairs"]:,} pairs, {speed["settings"]["epochs"]}
+epochs: {groups["seconds"]:.1f} s trained in groups, {alone["seconds"]:.1f} s one by one (ratio {speed["ratio"]:.2f}),
+{groups["share_of_matmul"]:.0%} of the machine's matrix-product rate, {groups["peak_mb"]:.0f} MB; not measured on a GPU.
 Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}, commit {report["git"]};
 `make bench` repeats it."""
 
