@@ -27,8 +27,10 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"multimem-{name}.json").read_text(encoding="utf-8"))
 
 
-def shown(found: Mapping[str, Any], digits: int = 3, signed: bool = False) -> str:
-    """`0.41 (0.39 to 0.43)`: mean and 95 % interval."""
+def shown(found: Mapping[str, Any], digits: int = 3, signed: bool = False, top: float = float("inf")) -> str:
+    """`0.41 (0.39 to 0.43)`: mean and 95 % interval, cut at what the value can be at most."""
+    if found["low"] is not None:
+        found = {**found, "high": min(found["high"], top)}
     sign = "+" if signed else ""
     mean = f"{found['mean']:{sign}.{digits}f}"
     return (
@@ -59,10 +61,10 @@ def misaligned() -> str:
     """How planted misalignments are found, by the modality at fault."""
     report = load("misaligned")
     faults = ("text", "video", "image", "audio", "all")
-    lines = [(score, *(shown(found[f], 2) for f in faults)) for score, found in report["auroc"].items()]
+    lines = [(score, *(shown(found[f], 2, top=1) for f in faults)) for score, found in report["auroc"].items()]
     lines.append(("MultiMem above clean, in deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), ""))
-    lines.append(("culprit named right", *(shown(report["culprit"][f], 2) for f in faults[:-1]), ""))
-    lines.append(("driver is the faulty one", *(shown(report["driver"][f], 2) for f in faults[:-1]), ""))
+    lines.append(("culprit named right", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
+    lines.append(("driver is the faulty one", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
     return rows(("AUROC against clean, fault in", *faults), lines)
 
 
