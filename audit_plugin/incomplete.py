@@ -54,7 +54,7 @@ def _add_pattern(
     learner = kept_heads_learner(part.features, head_projections(ready.features), job.run, job)
     digests = [[ready.contents.digests[m][row] for m in there] for row in rows]
     with RunFolder(job.run.path / f"lacking-{digest_of(there, digests)[:16]}", {"media": there}) as run:
-        inner = replace(job, run=run, progress=lambda *_: job.progress("score", 0, 1))
+        inner = replace(job, run=run, progress=lambda *_: job.progress("score", 1, 1))
         described = replace(describe_rows(part), known=known)
         found = gather(part.features, described, lambda *_: learner, inner, Plan(member, known))
         scored = score(part, found, inner)

@@ -280,13 +280,3 @@ def test_the_command_line_plants_in_each_modality(monkeypatch, made, tmp_path, c
     assert [kinds.count(kind) for kind in (*bench.MODALITIES, "duplicate")] == [2, 2, 2, 2, 2]
     assert bench.main(["--out", str(tmp_path), "--faults", "0.5"]) == 2
     assert "must lie between 0 and 0.25" in capsys.readouterr().err
-
-
-@speaks
-@pytest.mark.skipif(not (bench.DATA / "fluent").is_dir(), reason="the animations (730 MB) have not been downloaded")
-def test_the_real_set_has_its_known_size(tmp_path):
-    path = bench.four_modalities(tmp_path, dict.fromkeys(bench.MODALITIES, 0.04), duplicates=50)
-    kinds = [row["fault"] for row in read(path.with_name("truth.csv"))]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == (
-        dict.fromkeys(bench.MODALITIES, 29) | {"none": 618, "duplicate": 50}
-    )
