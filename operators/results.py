@@ -33,7 +33,7 @@ def removal_output(report: Mapping[str, Any]) -> tuple[types.Object, dict[str, s
     Returns:
         The outputs, and their values.
     """
-    from audit_plugin.display import removal_rows
+    from audit_plugin.display import removal_advice, removal_rows
 
     output = types.Object()
     output.str("found", view=types.MarkdownView())
@@ -44,7 +44,11 @@ def removal_output(report: Mapping[str, Any]) -> tuple[types.Object, dict[str, s
         '`dataset.select(report["removed"]["multimem"])` shows them. Nothing was removed or written.'
     )
     notes = [f"Note: {note}" for note in report["notes"]]
-    return output, {"found": "\n\n".join([f"Samples: {sizes}.", _table(header, removal_rows(report)), *notes, where])}
+    return output, {
+        "found": "\n\n".join(
+            [f"Samples: {sizes}.", _table(header, removal_rows(report)), f"**{removal_advice(report)}**", *notes, where]
+        )
+    }
 
 
 def error_output(sentence: str) -> types.Object:

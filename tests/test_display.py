@@ -87,17 +87,37 @@ def test_what_was_trained_attribution_and_groups_are_shown() -> None:
     assert "Attribution" not in printed(AuditResult(made.ids, made.columns, summary), ("x",))  # two modalities
 
 
-def test_removal_shows_each_methods_number_and_gain() -> None:
-    def advice(amount: int, gain: float) -> dict[str, object]:
-        interval = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "values": []}
-        return {"recommended": {"amount": amount, "beats_control": amount > 0, "test_gain": interval}}
+def advice(amount: int, gain: float) -> dict[str, object]:
+    interval = {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "values": []}
+    return {
+        "recommended": {
+            "amount": amount,
+            "beats_control": amount > 0,
+            "confirmed": gain > 0.01,
+            "test_gain": interval,
+            "validation_gain": interval,
+        }
+    }
 
+
+def test_one_removal_is_recommended_and_only_a_confirmed_one() -> None:
+    methods = {"cosine": advice(30, 0.02), "multimem": advice(1200, 0.0231), "random": advice(50, 0.9)}
+    told = display.removal_advice({"methods": methods})
+    assert told.startswith("Recommended: look at the 1,200 rows that multimem ranks highest")
+    assert "+0.0231 (+0.0131 to +0.0331)" in told
+    for unsure in (advice(30, 0.005), advice(0, 0.0)):
+        told = display.removal_advice({"methods": {"multimem": unsure, "random": advice(50, 0.9)}})
+        assert told.startswith("Recommended: remove none")
+
+
+def test_removal_shows_each_methods_number_and_gain() -> None:
     report = {"methods": {"multimem": advice(1200, 0.0231), "random": advice(0, 0.0)}, "notes": ["look first"]}
     out = Console(file=io.StringIO(), width=120, markup=False)
     display.show_removal(out, report, ["report: r.json"])
     text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
     assert "multimem 1,200 +0.0231 +0.0131 to +0.0331" in text
     assert "random 0 (none better than the control) +0.0000" in text
+    assert "Recommended: look at the 1,200 rows that multimem ranks highest" in text
     assert text.endswith("note: look first report: r.json")
 
 
