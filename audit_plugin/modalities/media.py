@@ -94,6 +94,27 @@ def container(path: str, kind: str) -> Iterator[InputContainer]:
             raise damaged(kind, error) from error
 
 
+def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
+    """The frames of a stream; single bad packets are skipped, as players do.
+
+    Raises:
+        MediaError: not one packet was good.
+    """
+    import av
+
+    good, bad = False, ""
+    for packet in media.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            bad = bad or f"{type(error).__name__}: {error.strerror}"
+            continue
+        good = good or bool(frames)
+        yield from frames
+    if bad and not good:
+        raise damaged(kind, bad)
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a video stream is the cover picture of a sound file."""
     import av

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .media import MediaError, container, damaged, seconds_of
+from .media import MediaError, container, damaged, decoded, seconds_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -127,22 +127,10 @@ def _decode(media: InputContainer, stream: Any, start: float, seconds: float) ->
 
 
 def _frames(media: InputContainer, stream: Any, start: float) -> Iterator[Any]:
-    """Decoded frames from the one that holds `start`; single bad packets are skipped, as players do."""
-    import av
-
-    good, bad = 0, ""
-    for packet in media.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            bad = bad or f"{type(error).__name__}: {error.strerror}"
-            continue
-        for frame in frames:
-            good += 1
-            if not start or frame.time is None or frame.time + frame.samples / frame.sample_rate > start:
-                yield frame
-    if bad and not good:
-        raise damaged("audio", bad)
+    """Decoded frames from the one that holds `start`."""
+    for frame in decoded(media, stream, "audio"):
+        if not start or frame.time is None or frame.time + frame.samples / frame.sample_rate > start:
+            yield frame
 
 
 def _mono(frame: Any) -> NDArray[np.float32]:

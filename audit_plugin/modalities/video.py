@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .images import check_size, flatten, opened
-from .media import MediaError, container, damaged, is_cover, seconds_of
+from .media import MediaError, container, decoded, is_cover, seconds_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -100,24 +100,10 @@ def _rate(stream: Any) -> float:
 
 
 def _decoded(media: InputContainer, stream: Any) -> Iterator[tuple[float, Any]]:
-    """(seconds since the stream's start, frame), a bounded number; single bad packets are skipped."""
-    import av
-
+    """(seconds since the stream's start, frame), a bounded number."""
     begin = float((stream.start_time or 0) * stream.time_base)
-    good, bad = 0, ""
-    for packet in media.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            bad = bad or f"{type(error).__name__}: {error.strerror}"
-            continue
-        for frame in frames:
-            yield (frame.time - begin if frame.time is not None else good / _rate(stream)), frame
-            good += 1
-        if good >= MAX_DECODED:
-            return
-    if bad and not good:
-        raise damaged("video", bad)
+    for number, frame in enumerate(islice(decoded(media, stream, "video"), MAX_DECODED)):
+        yield (frame.time - begin if frame.time is not None else number / _rate(stream)), frame
 
 
 def _shown(frames: Iterator[tuple[float, Any]], moments: list[float]) -> list[Any]:
