@@ -261,8 +261,6 @@ def test_the_core_values_load_nothing_heavy():
 
 
 def test_the_command_line_starts_without_anything_heavy():
-    if not (PACKAGE / "cli").exists():
-        pytest.skip("no command line yet")
     assert loaded_after("import audit_plugin.cli, audit_plugin.doctor, audit_plugin.linking") == set()
 
 
@@ -286,8 +284,6 @@ def test_the_entry_file_does_nothing_until_called():
 
 @pytest.mark.fiftyone
 def test_the_app_loads_the_plugin_without_anything_heavy():
-    if not (ROOT / "operators" / "__init__.py").exists():
-        pytest.skip("no operators yet")
     # FiftyOne itself brings pandas, PIL and the like; ours must add nothing to what is there already.
     code = load_plugin("import fiftyone.operators, fiftyone.operators.types\nbefore = set(sys.modules)") + (
         "class P:\n    seen = []\n    def register(self, cls): self.seen.append(cls)\n"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import audit_plugin.removal_curve as removal_curve_module
 from audit_plugin import removal_curve as core
 from audit_plugin.arrays import AuditError
 from audit_plugin.removal_curve import Trainable, default_amounts, interval, measure, recommend, removal_curve
@@ -151,3 +152,15 @@ def test_the_interval_is_students() -> None:
     assert (found["mean"], found["values"]) == (3, [1, 2, 3, 4, 5])
     assert found["high"] - 3 == pytest.approx(2.776445 * 1.581139 / 5**0.5, rel=1e-5)
     assert found["low"] == pytest.approx(6 - found["high"])
+
+
+def test_a_gain_is_confirmed_only_by_the_seeds_and_by_the_test_rows() -> None:
+    measured = np.zeros((4, 2, 2, 3))
+    measured[:, 1, :, 0] = 0.1 + np.array([0.0, 0.001, 0.002, 0.003])[:, None]  # every seed gains
+    sure = np.stack([np.zeros(100), np.r_[np.ones(40), np.zeros(60)]])
+    luck = np.stack([np.zeros(100), np.r_[np.ones(2), np.zeros(98)]])  # two rows of a hundred
+    found = [removal_curve_module._method(measured, hits, [0, 1], [0, 5])["recommended"] for hits in (sure, luck)]
+    assert [best["amount"] for best in found] == [5, 5]
+    assert [best["confirmed"] for best in found] == [True, False]
+    measured[:, 1, 1, 0] = [0.3, -0.3, 0.3, -0.2]  # the seeds disagree on the test rows
+    assert not removal_curve_module._method(measured, sure, [0, 1], [0, 5])["recommended"]["confirmed"]
