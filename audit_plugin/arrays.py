@@ -42,6 +42,7 @@ class Samples:
         caption: `[n]` which of its sample's captions a row is (0 where a sample has one).
         labels: a class per row ("" for none), or empty when none was named.
         roles: which models saw a row (`ROLES`; "" is none of them), or empty when not named.
+        splits: train, test or whatever a row belongs to ("" for none), or empty when not named.
         problems: row -> why the row cannot be read at all (a torn line of the manifest).
     """
 
@@ -51,6 +52,7 @@ class Samples:
     caption: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     problems: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Samples:
         for name, values in self.media.items():
             if len(values) != n:
                 raise ValueError(f"media {name!r} has {len(values)} values for {n} ids")
-        for name in ("groups", "caption", "labels", "roles"):
+        for name in ("groups", "caption", "labels", "roles", "splits"):
             if len(getattr(self, name)) not in (0, n):
                 raise ValueError(f"{len(getattr(self, name))} {name} for {n} ids")
         if unknown := set(self.roles) - {*ROLES, ""}:
@@ -127,8 +129,9 @@ class Trials:
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
         memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`memorization.over` sums them), offsets
             removed; NaN for samples that were never on both sides.
-        held_out: name -> float32 `[p, n]`: means over the trials in which a sample was not a member
-            (`cosine`, `contrast`, `csls`, `generality`; `zero_shot` of frozen encoders holds nothing out).
+        held_out: name -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`, `contrast`,
+            `generality`), by the frozen encoders (`zero_shot`) and by the neighbours of either side (`neighbors_a`,
+            `neighbors_b`).
         folds: trials per block.
         offset: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.
         roles: `[n]` which models saw a sample, in the split protocol (`ROLES`), or None.

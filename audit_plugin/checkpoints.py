@@ -13,12 +13,18 @@ from . import clip
 from .arrays import AuditError, Features, Samples
 from .embedding import Contents, Embedded, Progress, embed, silent, workers
 from .modalities import MODALITIES, MediaError
+from .prompts import prompting
 
 Embedder = Callable[[list[Any]], np.ndarray]
 
 
 def checkpoint_features(
-    samples: Samples, contents: Contents, name: str, device: str | torch.device, progress: Progress
+    samples: Samples,
+    contents: Contents,
+    name: str,
+    device: str | torch.device,
+    progress: Progress,
+    templates: Sequence[str] = (),
 ) -> Embedded:
     """Features of all rows under one open_clip checkpoint, cached by content and by the checkpoint's bytes.
 
@@ -28,6 +34,7 @@ def checkpoint_features(
         name: `open_clip:MODEL:PATH`, as in `checkpoint_f` and `checkpoint_g`.
         device: where to encode.
         progress: told of the stages "encode MODALITY".
+        templates: prompts of texts that are class names, averaged.
 
     Raises:
         AuditError: no name, an unknown model, a checkpoint that does not fit it, or other modalities.
@@ -37,7 +44,7 @@ def checkpoint_features(
             "--train checkpoints compares two models of yours; name both, --checkpoint-f and --checkpoint-g, "
             "as open_clip:MODEL:PATH"
         )
-    encoders = clip.load(name, samples.modalities, torch.device(device))
+    encoders = prompting(clip.load(name, samples.modalities, torch.device(device)), templates)
     keys = {modality: encoder.identity.key for modality, encoder in encoders.items()}
     return embed(samples, contents, keys, lambda: encoders, progress)
 

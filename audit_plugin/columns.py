@@ -53,9 +53,21 @@ COLUMNS: dict[str, Column] = {
             "text",
         ),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),
+        Column(
+            "leak", "Leak", "With a split named: the other splits in which a copy of the sample's medium stands", "text"
+        ),
         Column("action", "Action", "What is proposed: keep, relabel, remove or review", "text"),
         Column("reason", "Reason", "Why this action is proposed", "text"),
         Column("suggestion", "Suggestion", "A caption of the set that fits the sample clearly better", "text"),
+        Column(
+            "suggestion_score",
+            "Suggestion gain",
+            "How far the misfit falls with the suggestion, in robust deviations of the set's own pairs",
+            "score",
+        ),
+        Column(
+            "repair", "Repair", "The join bug that the suggestion mends: a shift of rows, a swap or a cycle", "text"
+        ),
         Column("failure", "Failure", "Why the sample could not be scored", "text"),
     )
 }

@@ -35,6 +35,11 @@ class AuditConfig:
     text: str = option("", "Field or column with the caption (default: found by its name)", scores=False)
     audio: str = option("", "Field or column with the path of an audio file", scores=False)
     video: str = option("", "Field or column with the path of a video", scores=False)
+    template: str = option(
+        "",
+        "Prompts for texts that are class names, {} for the name, joined by | (label fields: several that say photo)",
+        advanced=True,
+    )
     group: str = option(
         "", "Field or column whose equal values belong together (product, video, image id)", advanced=True, scores=False
     )
@@ -44,6 +49,12 @@ class AuditConfig:
     role: str = option(
         "",
         "Field or column that says which models saw a sample: both, f, g, none, or reference (split, checkpoints)",
+        advanced=True,
+        scores=False,
+    )
+    split: str = option(
+        "",
+        "Field or column that says train, test, ...: copies that stand in two of them are told",
         advanced=True,
         scores=False,
     )
@@ -79,7 +90,7 @@ class AuditConfig:
     )
     epochs: int = option(20, "Passes over its half for each trial", low=1, high=1000, advanced=True)
     neighbors: int = option(30, "Neighbours looked at per sample", low=1, high=200, advanced=True)
-    false_alarms: float = option(0.02, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
+    false_alarms: float = option(0.01, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
     seed: int = option(0, "Seed of everything random", low=0, high=2**31 - 1, advanced=True)
     device: str = option("auto", "Where to compute", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
 
@@ -95,6 +106,10 @@ class AuditConfig:
             raise AuditError(f"folds is {self.folds}; split and checkpoints compare two models: leave it at 2")
         if self.views and self.train != "heads":
             raise AuditError(f"views is {self.views}; only heads are read on augmented views: leave it at 0")
+        if lacking := [part for part in self.template.split("|") if self.template and "{}" not in part]:
+            raise AuditError(
+                f"template {lacking[0]!r} has no {{}} for the class name; write it as in: a photo of a {{}}"
+            )
         if not self.run.isidentifier():
             raise AuditError(f"run key {self.run!r} is not a valid name: use letters, digits and underscores")
 

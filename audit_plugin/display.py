@@ -201,7 +201,9 @@ def _summary_table(result: AuditResult) -> Table:
     for kind, count in summary["flags"].items():
         table.add_row(f"flagged {kind}", f"{count:,}")
     wrong = summary.get("wrong_share_model")
-    table.add_row("wrong pairs, by the model", "not measured" if wrong is None else f"about {wrong:.1%}")
+    table.add_row("wrong pairs, by the model", "not measured" if wrong is None else wrong_words(summary))
+    for repair in (summary.get("repairs") or ())[:5]:
+        table.add_row("repair", clean(str(repair["sentence"]), 160))
     reliability = summary["reliability"]
     table.add_row("reliability of multimem", "not measured" if reliability is None else f"{reliability:.2f}")
     if (best := summary.get("memorized")) and best["top_mean_on_other_trials"] is not None:
@@ -218,6 +220,19 @@ def _summary_table(result: AuditResult) -> Table:
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{seconds:,.1f}")
     return table
+
+
+def wrong_words(summary: Mapping[str, Any]) -> str:
+    """How many pairs are wrong and how many of the flagged, by the model, with 90 % intervals."""
+    found = summary.get("wrong_model") or {}
+    if not found:
+        return f"about {summary['wrong_share_model']:.1%}"
+    low, high = found["pairs_interval"]
+    told = f"about {found['pairs']:,} ({low:,} to {high:,})"
+    if found["precision"] is None:
+        return told
+    least, most = found["precision_interval"]
+    return f"{told}; of the flagged, about {found['precision']:.0%} are wrong ({least:.0%} to {most:.0%})"
 
 
 def _attribution_table(shares: Mapping[str, float]) -> Table:

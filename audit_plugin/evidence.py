@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .arrays import Bools, Features, Floats, Ints, Neighbors, modality_pairs
-from .held_out import Negatives, zero_shot
+from .arrays import Bools, Features, Floats, Ints, Neighbors
+from .contrast import make_negatives
+from .measures import weigh_pairs
 from .neighbors import join_groups, near_duplicate_groups, search
 from .plants import draw_plants
 from .projection import fit_projection, project
 from .scores import Evidence
-from .trials import Job, Learner, Plan, held_out_with_groups, part_name, plan_trials, run_trials
+from .trials import Job, Learner, Plan, embedder, held_out_with_groups, plan_trials, run_trials
 
 WHITENING = 0.65
 LARGEST_GROUP = 0.01
@@ -36,6 +36,7 @@ class Rows:
         roles: which models saw a sample `[n]`, or None.
         labels: classes `[n]`, or None.
         known: bool `[n]`, False for samples added to a finished run, or None.
+        spelling: modality that is text -> how strange it is spelled `[n]`.
     """
 
     contents: Mapping[str, Ints]
@@ -45,6 +46,7 @@ class Rows:
     roles: Any = None
     labels: Any = None
     known: Bools | None = None
+    spelling: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,19 @@ class Gathered:
 
     Attributes:
         evidence: what scores are made from.
-        plants: kind -> rows `[q, 2]`; plant_contrast: their contrast per pair.
+        plants: kind -> rows `[q, 2]`; planted: kind -> evidence (`scores.WEIGHTS`) -> its values `[p, q]`.
         notes: for people.
         plan: the masks of the trials, and
-        embed: (trial number) -> unit embeddings per modality; None without trials.
+        embed: (trial number, rows or None) -> unit embeddings per modality; None without trials.
         trained: what was trained, in words.
     """
 
     evidence: Evidence
     plants: Mapping[str, Ints]
-    plant_contrast: Mapping[str, Floats]
+    planted: Mapping[str, Mapping[str, Floats]]
     notes: tuple[str, ...]
     plan: Plan | None = None
-    embed: Callable[[int], list[torch.Tensor]] | None = None
+    embed: Callable[..., list[torch.Tensor]] | None = None
     trained: str = "nothing"
 
 
@@ -88,7 +90,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
     near, cosines = seek_neighbors(features.vectors, views, rows.contents, job)
     groups, together = leave_together_groups(features.vectors, near, cosines, rows, notes)
     content_table = np.stack([rows.contents[m] for m in views], axis=1)
-    plants = draw_plants(near[next(iter(views))].indices, together, content_table, job.config.seed)
+    plants = draw_plants([near[m].indices for m in views], together, content_table, job.config.seed)
     evidence = Evidence(
         features.vectors,
         views,
@@ -100,7 +102,9 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
         None,
         rows.space,
         rows.words,
-        rows.known,
+        known=rows.known,
+        samples=rows.user_groups,
+        spelling=rows.spelling,
     )
     if len(together) < MIN_ROWS or together.max() < MIN_ROWS // 2:
         notes.append(
@@ -111,28 +115,11 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
     plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
     hard = np.concatenate([near[m].indices for m in views], axis=1)
     repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
-    negatives = Negatives(
-        torch.from_numpy(repeats).to(job.device), torch.from_numpy(hard).to(job.device), job.config.seed
-    )
+    negatives = make_negatives(repeats, hard, plan.known, job.config.seed, job.device)
     learner = learn(plan, repeats)
-    frozen, planted = _zero_shot(features, rows.space, negatives, plants, job.device)
     trials, contrast = run_trials(plan, learner, features.modalities, tuple(rows.words), negatives, plants, job)
-    evidence = replace(evidence, trials=replace(trials, held_out={**trials.held_out, "zero_shot": frozen}))
-    embed = _embedder(learner, job)
-    return Gathered(evidence, plants, {**contrast, **planted}, tuple(notes), plan, embed, learner.trained)
-
-
-def _embedder(learner: Learner, job: Job) -> Callable[[int], list[torch.Tensor]]:
-    """(trial number) -> unit embeddings per modality, from the finished parts of the run."""
-
-    @functools.lru_cache(maxsize=1)
-    def load(start: int) -> dict[str, np.ndarray]:
-        kept = job.run.load(part_name(start))
-        if kept is None:
-            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
-        return kept
-
-    return lambda number: learner.embed(load(number - number % learner.group), number, 0)
+    evidence, planted = weigh_pairs(replace(evidence, trials=trials), negatives, plants, contrast)
+    return Gathered(evidence, plants, planted, tuple(notes), plan, embedder(learner, job), learner.trained)
 
 
 def seek_neighbors(
@@ -204,22 +191,3 @@ def leave_together_groups(
             part[members] = np.arange(len(members)) // largest
         together = np.unique(np.stack([together, part], 1), axis=0, return_inverse=True)[1].reshape(-1)
     return groups, together
-
-
-def _zero_shot(
-    features: Features, space: Mapping[str, str], negatives: Negatives, plants: Mapping[str, Ints], device: str
-) -> tuple[Floats, dict[str, Floats]]:
-    """(contrast `[p, n]`, "zero_shot:KIND" -> `[p, q]`) of frozen encoders; NaN for pairs that share no space."""
-    names = features.modalities
-    pairs = modality_pairs(names)
-    own = np.full((len(pairs), len(features.present)), np.nan, dtype=np.float32)
-    planted = {
-        f"zero_shot:{kind}": np.full((len(pairs), len(rows)), np.nan, np.float32) for kind, rows in plants.items()
-    }
-    for p, (a, b) in enumerate(pairs):
-        if not space[names[a]] or space[names[a]] != space[names[b]]:
-            continue
-        left, right = (torch.from_numpy(features.vectors[names[side]]).to(device) for side in (a, b))
-        for kind, rows in plants.items():
-            own[p], planted[f"zero_shot:{kind}"][p] = zero_shot(left, right, negatives, rows)
-    return own, planted

@@ -1,238 +1,136 @@
-"""What one trained trial says about the samples that it has not seen: the evidence of misalignment.
+"""What the trained trials say about pairs that they have not seen: the evidence of misalignment.
 
-For a pair of modalities (a, b), s_ij = <phi_a(x_i), phi_b(x_j)>. The contrastively normalised similarity (the form of
-negCLIPLoss, Wang et al., NeurIPS 2024) of a pair (i, j) is
-
-    contrast_ij = tau/2 * (log mean_k exp(s_ik / tau) + log mean_k exp(s_kj / tau)) - s_ij
-
-with k over non-members that share neither medium, text nor group with the pair: higher is more suspicious. It asks
-whether a caption fits its image better than other captions do, not whether a cosine is large.
+The held-out similarity of sample i's side a and sample j's side b is the mean of <phi_a(x_i), phi_b(x_j)> over the
+trials in which neither was a member. Averaging similarities before they are contrasted, not contrasts afterwards, lets
+the temperature be low: single trials are noisy, and a low temperature looks at the strongest rival only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .arrays import Bools, Floats, Ints
+from .contrast import BLOCK, Block, Negatives, log_means, with_plants
 
-TEMPERATURE = 1 / 45  # sharper than in training: a pair is judged by its strongest rivals
-CLIP_TEMPERATURE = 1 / 100
-POOL = 8192
-BLOCK = 2048
-CSLS_NEIGHBORS = 10
+TEMPERATURE = 1 / 100
+
+# (trial number, rows or None for all) -> unit embeddings `[q, o]` per modality
+Embed = Callable[[int, torch.Tensor | None], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class Negatives:
-    """Which samples a sample is compared with.
+class Question:
+    """What is read from the trials.
 
     Attributes:
-        repeats: int32 `[n, c]`: equal in any column means no negative (same medium, text or group).
-        hard: int64 `[n, h]`, near samples in the frozen spaces, -1 where none: always among the negatives.
-        seed: of the pool.
+        member: bool `[r, n]`.
+        pairs: positions (a, b) of the modalities of each pair.
+        texts: position of a pair -> its side that is text (0 or 1), for the pairs of a medium and a text.
+        negatives: of the samples; the first columns of `repeats` are the modalities' contents.
+        plants: rows (i, j) `[q, 2]` of virtual pairs: i's side a, j's side b.
     """
 
-    repeats: torch.Tensor
+    member: Bools
+    pairs: list[tuple[int, int]]
+    texts: dict[int, int]
+    negatives: Negatives
+    plants: Ints
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over trials, per pair: `own` `[p, n]`, `planted` `[p, q]`, `hard` `[p, 2, n, h]`; the pool's embeddings."""
+
+    own: torch.Tensor
+    planted: torch.Tensor
     hard: torch.Tensor
-    seed: int
+    pool: list[list[torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class Directed:
-    """Side a against side b over the negatives; all `[q]`, q the rows asked for.
+def read_trials(embed: Embed, asked: Question) -> dict[str, Floats]:
+    """Held-out measures over all trials; O(r n P o) for a pool of P and embeddings of dimension o.
 
-    Attributes:
-        log_mean: log of the mean of exp(s / tau); -inf without any negative.
-        nearest: mean of the highest similarities (CSLS's local scaling).
+    Returns:
+        `cosine`, `contrast`, `generality` float32 `[p, n]` and `planted` `[p, q]`, the contrast of the virtual pairs.
+        NaN where no trial left the pair out. Generality: mean over spread of a text's similarity to the pool's media.
     """
-
-    log_mean: torch.Tensor
-    nearest: torch.Tensor
-
-
-def draw_pool(outside: Ints, seed: int) -> Ints:
-    """At most `POOL` of the rows `outside`, in ascending order; a prefix-free seeded draw."""
-    if len(outside) <= POOL:
-        return outside
-    return np.sort(np.random.default_rng((seed, 7)).choice(outside, POOL, replace=False))
-
-
-def compare(
-    left: torch.Tensor,
-    right: torch.Tensor,
-    rows: torch.Tensor,
-    outside: torch.Tensor,
-    pool: torch.Tensor,
-    negatives: Negatives,
-    temperature: float = TEMPERATURE,
-) -> Directed:
-    """How the rows' vectors in `left` lie to their negatives' vectors in `right`.
-
-    The pool stands for all of `outside` but the hard ones, which are taken exactly: the mean is
-    (sum over hard + (M - h) * mean over the rest of the pool) / M for M negatives. Memory O(BLOCK * POOL).
-
-    Args:
-        left: unit `[n, o]`.
-        right: unit `[n, o]`.
-        rows: `[q]` rows to describe.
-        outside: `[n]` bool, the trial's non-members.
-        pool: `[p]` rows of the pool, ascending.
-        negatives: masks and hard rows.
-        temperature: of the softmax.
-    """
-    n = len(left)
-    position = torch.full((n + 1,), -1, dtype=torch.long, device=left.device)
-    position[pool] = torch.arange(len(pool), device=left.device)
-    parts = [
-        _compare_block(left, right, block, outside, pool, position, negatives, temperature)
-        for block in rows.split(BLOCK)
+    device = asked.negatives.pool.device
+    outside = torch.from_numpy(~asked.member).float().to(device)
+    sums = _walk(embed, asked, outside)
+    left, right = (torch.from_numpy(asked.plants[:, side]).to(device) for side in (0, 1))
+    own = sums.own / outside.sum(0)
+    planted = sums.planted / (outside[:, left] * outside[:, right]).sum(0)
+    n, p = outside.shape[1], len(asked.pairs)
+    log_mean, general = torch.empty(p, 2, n, device=device), torch.full((p, n), torch.nan, device=device)
+    for rows in torch.arange(n, device=device).split(BLOCK):
+        for at, block in enumerate(_blocks(embed, asked, outside, sums, rows)):
+            log_mean[at, 0, rows], log_mean[at, 1, rows] = log_means(block, rows, asked.negatives, TEMPERATURE)
+            if at in asked.texts:
+                general[at, rows] = _generality(block.backward if asked.texts[at] else block.forward)
+    found = [
+        with_plants((means[0], means[1]), here, virtual, asked.plants, asked.negatives, pair, TEMPERATURE)
+        for means, here, virtual, pair in zip(log_mean, own, planted, asked.pairs, strict=True)
     ]
-    return Directed(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return {
+        "cosine": torch.where(torch.isfinite(own), own, torch.nan).cpu().numpy(),
+        "contrast": np.stack([samples for samples, _ in found]),
+        "generality": torch.where(torch.isfinite(own), general, torch.nan).cpu().numpy(),
+        "planted": np.stack([pairs for _, pairs in found]),
+    }
 
 
-def _compare_block(
-    left: torch.Tensor,
-    right: torch.Tensor,
-    rows: torch.Tensor,
-    outside: torch.Tensor,
-    pool: torch.Tensor,
-    position: torch.Tensor,
-    negatives: Negatives,
-    temperature: float,
-) -> tuple[torch.Tensor, ...]:
-    sampled = len(pool) < int(outside.sum())
-    logits = left[rows] @ right[pool].T / temperature
-    logits.masked_fill_(_repeated(negatives.repeats[rows], negatives.repeats[pool]), -torch.inf)
-    log_weight, count = torch.zeros(len(rows), 1, device=left.device), torch.isfinite(logits).sum(1)
-    if sampled:
-        hard, use = _hard_rows(rows, outside, negatives)
-        near = torch.einsum("qo,qho->qh", left[rows], right[hard]) / temperature
-        near = near.masked_fill(~use, -torch.inf)
-        at = torch.where(use & (position[hard] >= 0), position[hard], len(pool))  # not twice: out of the pool
-        logits = torch.cat([logits, logits.new_empty(len(rows), 1)], 1).scatter_(1, at, -torch.inf)[:, : len(pool)]
-        rest = torch.isfinite(logits).sum(1, keepdim=True)
-        every = rest * (outside.sum() / len(pool))  # negatives that the rest of the pool stands for
-        log_weight = torch.log(every.clamp_min(1) / rest.clamp_min(1))
-        count = every[:, 0] + use.sum(1)
-        logits = torch.cat([logits + log_weight, near], 1)
-    log_mean = torch.where(count > 0, logits.logsumexp(1) - torch.log(count.clamp_min(1).float()), -torch.inf)
-    logits[:, : len(pool)] -= log_weight
-    top = logits.topk(min(CSLS_NEIGHBORS, logits.shape[1]), dim=1).values * temperature
-    finite = torch.isfinite(top)
-    return log_mean, torch.where(finite, top, 0).sum(1) / finite.sum(1).clamp_min(1)
+def _walk(embed: Embed, asked: Question, outside: torch.Tensor) -> _Sums:
+    """One walk over the trials: everything that needs all rows, and the embeddings of the pool, members zeroed."""
+    p, n = len(asked.pairs), outside.shape[1]
+    pool, hard = asked.negatives.pool, asked.negatives.hard
+    left, right = (torch.from_numpy(asked.plants[:, side]).to(pool.device) for side in (0, 1))
+    own, planted = torch.zeros(p, n, device=pool.device), torch.zeros(p, len(left), device=pool.device)
+    near, kept = torch.zeros(p, 2, n, hard.shape[1], device=pool.device), []
+    for number, out in enumerate(outside):
+        embeddings = [e.float() * out[:, None] for e in embed(number, None)]
+        kept.append([e[pool] for e in embeddings])
+        for at, (a, b) in enumerate(asked.pairs):
+            own[at] += (embeddings[a] * embeddings[b]).sum(1)
+            planted[at] += (embeddings[a][left] * embeddings[b][right]).sum(1)
+            for side, (x, y) in enumerate(((a, b), (b, a)) if hard.shape[1] else ()):
+                _add_hard(near[at, side], embeddings[x], embeddings[y], hard)
+    return _Sums(own, planted, near, kept)
 
 
-def _hard_rows(rows: torch.Tensor, outside: torch.Tensor, negatives: Negatives) -> tuple[torch.Tensor, torch.Tensor]:
-    """(hard negatives `[q, h]`, bool `[q, h]`: non-member, no repeat of the row, and not named before)."""
-    hard = negatives.hard[rows].sort(dim=1).values
-    there, hard = hard >= 0, hard.clamp_min(0)
-    own = negatives.repeats[rows][:, None, :] == negatives.repeats[hard]
-    use = there & outside[hard] & ~own.any(-1)
-    use[:, 1:] &= hard[:, 1:] != hard[:, :-1]  # near in several modalities, but one negative
-    return hard, use
+def _add_hard(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor) -> None:
+    for rows in torch.arange(len(total), device=total.device).split(BLOCK):
+        total[rows] += torch.einsum("qo,qho->qh", left[rows], right[hard[rows].clamp_min(0)])
 
 
-def _repeated(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """bool `[q, p]`: equal in any column."""
-    out = left[:, None, 0] == right[None, :, 0]
-    for column in range(1, left.shape[1]):
-        out |= left[:, None, column] == right[None, :, column]
-    return out
+def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, rows: torch.Tensor) -> list[Block]:
+    """The rows' mean held-out similarities, one block per pair; -inf where no trial left both out."""
+    pool, hard = asked.negatives.pool, asked.negatives.hard[rows]
+    all_pooled = len(pool) == outside.shape[1]
+    shape = (len(asked.pairs), 2, len(rows), len(pool))
+    total = torch.zeros(shape, device=pool.device)
+    for number, theirs in enumerate(sums.pool):
+        if all_pooled:
+            mine = [e[rows] for e in theirs]
+        else:
+            mine = [e.float() * outside[number, rows, None] for e in embed(number, rows)]
+        for at, (a, b) in enumerate(asked.pairs):
+            total[at, 0].addmm_(mine[a], theirs[b].T)
+            total[at, 1].addmm_(mine[b], theirs[a].T)
+    total /= outside[:, rows].T @ outside[:, pool]
+    total.nan_to_num_(nan=-torch.inf)
+    both = (outside[:, rows, None] * outside[:, hard.clamp_min(0)]).sum(0)
+    near = (sums.hard[:, :, rows] / both).masked_fill((hard < 0) | (both == 0), -torch.inf)
+    return [Block(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
 
 
-def contrast(
-    forward: torch.Tensor, backward: torch.Tensor, similarity: torch.Tensor, temperature: float = TEMPERATURE
-) -> torch.Tensor:
-    """The contrastively normalised dissimilarity, NaN where one side has no negative."""
-    value = 0.5 * temperature * (forward + backward) - similarity
-    return torch.where(torch.isfinite(value), value, torch.nan)
-
-
-MEASURES = ("cosine", "contrast", "csls")
-
-
-def describe_trial(
-    embeddings: Sequence[torch.Tensor],
-    pair: tuple[int, int],
-    member: Bools,
-    known: Bools,
-    negatives: Negatives,
-    plants: Ints,
-) -> tuple[dict[str, Floats], Floats]:
-    """Held-out measures of one trial for one pair of modalities.
-
-    Args:
-        embeddings: unit `[n, o]` per modality.
-        pair: positions of a and b.
-        member: bool `[n]`.
-        known: bool `[n]`, samples that may be negatives.
-        negatives: what to compare with.
-        plants: `[q, 2]`, rows (i, j): the virtual pair of i's side a and j's side b.
-
-    Returns:
-        (measure -> float32 `[n]`, NaN for members; contrast of the plants `[q]`, NaN unless i and j are both
-        non-members).
-    """
-    a, b = embeddings[pair[0]], embeddings[pair[1]]
-    outside = np.flatnonzero(~member)
-    pool = torch.from_numpy(draw_pool(np.flatnonzero(~member & known), negatives.seed)).to(a.device)
-    rows, mask = torch.from_numpy(outside).to(a.device), torch.from_numpy(~member & known).to(a.device)
-    forward = compare(a, b, rows, mask, pool, negatives)
-    backward = compare(b, a, rows, mask, pool, negatives)
-    similarity = (a[rows] * b[rows]).sum(1)
-    values = (
-        similarity,
-        contrast(forward.log_mean, backward.log_mean, similarity),
-        forward.nearest + backward.nearest - 2 * similarity,
-    )
-    measures = {}
-    for name, value in zip(MEASURES, values, strict=True):
-        measures[name] = np.full(len(member), np.nan, dtype=np.float32)
-        measures[name][outside] = value.float().cpu().numpy()
-    return measures, _plant_contrast(a, b, outside, forward, backward, member, plants)
-
-
-def zero_shot(a: torch.Tensor, b: torch.Tensor, negatives: Negatives, plants: Ints) -> tuple[Floats, Floats]:
-    """The same contrast under frozen encoders that share a space, at CLIP's own temperature; nothing is held out.
-
-    Returns:
-        (contrast `[n]`, contrast of the plants `[q]`).
-    """
-    every = np.arange(len(a))
-    pool = torch.from_numpy(draw_pool(every, negatives.seed)).to(a.device)
-    rows, mask = torch.from_numpy(every).to(a.device), torch.ones(len(a), dtype=torch.bool, device=a.device)
-    forward = compare(a, b, rows, mask, pool, negatives, CLIP_TEMPERATURE).log_mean
-    backward = compare(b, a, rows, mask, pool, negatives, CLIP_TEMPERATURE).log_mean
-    own = contrast(forward, backward, (a * b).sum(1), CLIP_TEMPERATURE)
-    i, j = (torch.from_numpy(plants[:, side]).to(a.device) for side in (0, 1))
-    planted = contrast(forward[i], backward[j], (a[i] * b[j]).sum(1), CLIP_TEMPERATURE)
-    return own.float().cpu().numpy(), planted.float().cpu().numpy()
-
-
-def reference_fit(texts: torch.Tensor, media: torch.Tensor, member: Bools, references: Ints) -> Floats:
-    """How each held-out text fits a fixed draw of media: float32 `[n, f]`, zero rows for members.
-
-    Summed over trials and divided by their number, it tells a text that fits everything a little (high mean, low
-    spread) from one that fits something.
-    """
-    fit = (texts @ media[torch.from_numpy(references).to(media.device)].T).float().cpu().numpy()
-    fit[member] = 0
-    return fit
-
-
-def _plant_contrast(
-    a: torch.Tensor, b: torch.Tensor, outside: Ints, forward: Directed, backward: Directed, member: Bools, plants: Ints
-) -> Floats:
-    values = np.full(len(plants), np.nan, dtype=np.float32)
-    usable = np.flatnonzero(~member[plants].any(1))
-    at = np.full(len(member), -1)
-    at[outside] = np.arange(len(outside))
-    left, right = (torch.from_numpy(plants[usable, side]).to(a.device) for side in (0, 1))
-    i, j = (torch.from_numpy(at[plants[usable, side]]).to(a.device) for side in (0, 1))
-    similarity = (a[left] * b[right]).sum(1)
-    values[usable] = contrast(forward.log_mean[i], backward.log_mean[j], similarity).float().cpu().numpy()
-    return values
+def _generality(similarity: torch.Tensor) -> torch.Tensor:
+    """`[q]`: mean over standard deviation of each row's known similarities."""
+    known = torch.isfinite(similarity)
+    values, count = similarity.masked_fill(~known, 0), known.sum(1).clamp_min(1)
+    mean = values.sum(1) / count
+    spread = ((values - mean[:, None]).masked_fill(~known, 0).square().sum(1) / count).sqrt()
+    return mean / spread.clamp_min(1e-6)

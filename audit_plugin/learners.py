@@ -13,9 +13,10 @@ from .arrays import Bools, Features, Floats, Ints, Samples
 from .config import AuditConfig
 from .embedding import Contents, Embedded
 from .projection import Projection, fit_projection, project
+from .prompts import split_templates
 from .store import RunFolder
 from .training import TRIAL_GROUP, Heads, train_group
-from .trials import Job, Kept, Learner, Plan, part_name
+from .trials import Chosen, Job, Kept, Learner, Plan, part_name
 
 FEATURE_NOISE = 0.1
 HEADS = "heads on frozen features; the frozen encoders may have seen the data"
@@ -62,8 +63,9 @@ def heads_learner(
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
         return train_group(inputs[0], member, numbers, repeats, job.config.epochs, job.config.seed, size).arrays()
 
-    def embed(kept: Kept, number: int, view: int) -> list[torch.Tensor]:
-        return Heads.from_arrays(kept, len(inputs[0]), job.device).embed(inputs[view], number % TRIAL_GROUP)
+    def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
+        return Heads.from_arrays(kept, len(chosen), job.device).embed(chosen, number % TRIAL_GROUP)
 
     return Learner(HEADS, TRIAL_GROUP, make, embed, len(views))
 
@@ -89,8 +91,9 @@ def kept_heads_learner(features: Features, projections: Mapping[str, Projection]
         layers = Heads.from_arrays(arrays, len(names), job.device).layers
         return Heads(tuple(layers[at] for at in chosen))
 
-    def embed(_kept: Kept, number: int, _view: int) -> list[torch.Tensor]:
-        return load(number - number % TRIAL_GROUP).embed(inputs, number % TRIAL_GROUP)
+    def embed(_kept: Kept, number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        chosen = inputs if rows is None else [x[rows] for x in inputs]
+        return load(number - number % TRIAL_GROUP).embed(chosen, number % TRIAL_GROUP)
 
     return Learner(HEADS, TRIAL_GROUP, lambda _numbers, _member: {}, embed)
 
@@ -98,8 +101,9 @@ def kept_heads_learner(features: Features, projections: Mapping[str, Projection]
 def fixed_learner(trained: str, models: Sequence[Sequence[Mapping[str, Floats]]], job: Job) -> Learner:
     """Models that are there already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
 
-    def embed(_kept: Kept, number: int, view: int) -> list[torch.Tensor]:
-        return [torch.from_numpy(v).to(job.device) for v in models[number][view].values()]
+    def embed(_kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        vectors = [torch.from_numpy(v).to(job.device) for v in models[number][view].values()]
+        return vectors if rows is None else [v[rows] for v in vectors]
 
     return Learner(trained, len(models), lambda _numbers, _member: {}, embed, len(models[0]) - 1)
 
@@ -122,8 +126,9 @@ def towers_learner(samples: Samples, rows: Ints, plan: Plan, job: Job) -> Learne
         )
         return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
 
-    def embed(kept: Kept, _number: int, _view: int) -> list[torch.Tensor]:
-        return [torch.from_numpy(kept[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
+    def embed(kept: Kept, _number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        vectors = [torch.from_numpy(kept[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
+        return vectors if rows is None else [v[rows] for v in vectors]
 
     return Learner(towers.describe(spec), 1, make, embed)
 
@@ -132,8 +137,8 @@ def checkpoint_vectors(samples: Samples, contents: Contents, config: AuditConfig
     """What the user's f and g, open_clip checkpoints by name, make of all rows."""
     from .checkpoints import checkpoint_features
 
-    names = (config.checkpoint_f, config.checkpoint_g)
-    return [checkpoint_features(samples, contents, name, job.device, job.progress) for name in names]
+    names, templates = (config.checkpoint_f, config.checkpoint_g), split_templates(config.template)
+    return [checkpoint_features(samples, contents, name, job.device, job.progress, templates) for name in names]
 
 
 def checkpoints_learner(models: Sequence[Embedded], rows: Ints, job: Job) -> Learner:

@@ -73,7 +73,7 @@ def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, lar
     if not len(same):
         return same, 0
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
-    usual = _usual_distance(neighbors)
+    usual = usual_distance(neighbors)
     label = _components(first, content, neighbors, usual)
     groups = np.empty(len(first), dtype=np.int64)
     split = taken = 0
@@ -83,10 +83,10 @@ def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, lar
         groups[part] = inner + taken
         taken += int(inner.max(initial=0)) + 1
         split += cut
-    return _number_by_first(groups[content]), split
+    return number_by_first(groups[content]), split
 
 
-def _usual_distance(neighbors: Neighbors) -> Floats:
+def usual_distance(neighbors: Neighbors) -> Floats:
     """`[n]`: distance to the tenth neighbour (the last, where there are fewer), at most `FAR`; 0 without any."""
     distance = np.where(np.isfinite(neighbors.similarities), 1 - neighbors.similarities, -np.inf)
     distance = np.sort(distance, axis=1)  # missing ones first
@@ -135,7 +135,7 @@ def _link(vectors: Floats, usual: Floats) -> Ints:
     return fcluster(tree, 1.0, criterion="distance").astype(np.int64) - 1
 
 
-def _number_by_first(groups: Ints) -> Ints:
+def number_by_first(groups: Ints) -> Ints:
     """The same partition, groups numbered in the order of their first row."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
@@ -151,4 +151,4 @@ def join_groups(left: Ints, right: Ints) -> Ints:
     n = len(left)
     size = int(left.max(initial=-1)) + int(right.max(initial=-1)) + 2
     edges = coo_matrix((np.ones(n), (left, right + int(left.max(initial=-1)) + 1)), shape=(size, size))
-    return _number_by_first(connected_components(edges, directed=False)[1][left].astype(np.int64))
+    return number_by_first(connected_components(edges, directed=False)[1][left].astype(np.int64))

@@ -18,6 +18,7 @@ from .config import AuditConfig, digest_of
 from .embedding import Contents, Embedded, Progress, digest_contents, embed, silent
 from .encoders import identify, load_encoders, pick_device
 from .evidence import Gathered, Learn, gather
+from .explanations import explain
 from .incomplete import add_incomplete
 from .kept import keep_rows
 from .learners import (
@@ -29,12 +30,14 @@ from .learners import (
     towers_learner,
 )
 from .modalities import MODALITIES
+from .prompts import identified, prompting, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
 from .scoring import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
 from .store import RunFolder, cache_root
+from .suggestions import Captioner
 from .trials import Job
 
-FORMAT = 2  # raised when the same run folder would be filled differently
+FORMAT = 3  # raised when the same run folder would be filled differently
 
 
 def run_audit(
@@ -43,6 +46,7 @@ def run_audit(
     progress: Progress | None = None,
     run_dir: str | Path | None = None,
     models: tuple[Mapping[str, Embedder], Mapping[str, Embedder]] | None = None,
+    captioner: Captioner | None = None,
 ) -> AuditResult:
     """Audits samples and returns one value per row and column, in the order of the samples.
 
@@ -53,6 +57,8 @@ def run_audit(
         run_dir: folder of the run; default: one per data and settings in the user's cache.
         models: for train = checkpoints, your own f and g as functions: modality -> (list of media -> `[b, d]`), where
             they are no open_clip checkpoints named in the config.
+        captioner: any function (list of media paths) -> as many texts, asked for misaligned samples for which the set
+            has no better caption.
 
     Raises:
         AuditError: what the user can mend, in one sentence. Unusable media are no error: they are recorded per row.
@@ -61,14 +67,15 @@ def run_audit(
     clock = Clock(progress or silent)
     _check_training(samples, config, models is not None)
     ready = prepare(samples, config, clock)
-    own = None if models is None else [embed_with(ready.samples.media, f, progress=clock.progress) for f in models]
+    media = worded(ready.samples, split_templates(config.template)).media
+    own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
     identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
     folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
     with RunFolder(folder, identity) as run:
         job = Job(config, ready.device, run, clock.progress)
         with clock.stage("train"):
             gathered = gather(ready.features, describe_rows(ready), learning(ready, job, own), job)
-        result = finish(ready, gathered, job, clock)
+        result = finish(ready, gathered, job, clock, captioner)
         keep_rows(ready.samples, ready.contents.digests, ready.order, ready.features, gathered, job)
         return result
 
@@ -79,8 +86,9 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
-    load = functools.cache(lambda: load_encoders(name, samples.modalities, device))
-    who = identify(name, samples.modalities) or {m: e.identity for m, e in load().items()}
+    templates = split_templates(config.template)
+    load = functools.cache(lambda: prompting(load_encoders(name, samples.modalities, device), templates))
+    who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
     keys = {m: w.key for m, w in who.items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
@@ -88,6 +96,8 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
         embedded, *views = (
             embed(samples, contents, keys, load, clock.progress, view) for view in range(config.views + 1)
         )
+    if templates:  # the pieces of a label are its prompts: nothing was too long
+        embedded = replace(embedded, split_texts=0)
     present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
     order = canonical_order(samples, contents, present)
     return Prepared(samples, contents, embedded, tuple(views), who, name, order, device)
@@ -117,7 +127,8 @@ def _features_digest(models: Sequence[Embedded]) -> str:
 def learning(ready: Prepared, job: Job, own: Sequence[Embedded] | None = None) -> Learn:
     """How the trials of this run come about, by `config.train`; `own` holds what the caller's f and g gave."""
     if job.config.train == "towers":
-        return lambda plan, _repeats: towers_learner(ready.samples, ready.order.rows, plan, job)
+        samples = worded(ready.samples, split_templates(job.config.template))
+        return lambda plan, _repeats: towers_learner(samples, ready.order.rows, plan, job)
     if job.config.train == "checkpoints":
         found = own or checkpoint_vectors(ready.samples, ready.contents, job.config, job)
         return lambda _plan, _repeats: checkpoints_learner(found, ready.order.rows, job)
@@ -126,14 +137,18 @@ def learning(ready: Prepared, job: Job, own: Sequence[Embedded] | None = None) -
     return lambda plan, repeats: heads_learner(ready.features, views, projections, repeats, plan, job)
 
 
-def finish(ready: Prepared, gathered: Gathered, job: Job, clock: Clock) -> AuditResult:
+def finish(
+    ready: Prepared, gathered: Gathered, job: Job, clock: Clock, captioner: Captioner | None = None
+) -> AuditResult:
     """Scores, flags and proposals from the evidence, in the caller's order, with the summary of the whole."""
     with clock.stage("score"):
-        scored = score(ready, gathered, job)
+        scored = score(ready, gathered, job, captioner)
     save_evidence(gathered, [ready.samples.ids[row] for row in ready.order.rows], job.run)
     columns = result_columns(scored, ready.order, ready.embedded, ready.samples)
     with clock.stage("score"):
         notes = add_incomplete(columns, ready, gathered, job)
+    with clock.stage("explain"):
+        notes += explain(ready, scored.gathered, scored, job)["notes"]
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
     summary["notes"] = [*summary["notes"], *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}

@@ -11,6 +11,7 @@ from .config import AuditConfig
 from .embedding import digest_contents, silent
 from .encoders import identify, pick_device
 from .pipeline import check_samples
+from .prompts import identified, split_templates
 from .store import FeatureCache
 
 
@@ -19,7 +20,7 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
     config = config or AuditConfig()
     check_samples(samples)
     device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
-    who = identify(name, samples.modalities)
+    who = identified(identify(name, samples.modalities), split_templates(config.template))
     if not who:
         encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
         return _estimate(samples, config, device, name, encodes)

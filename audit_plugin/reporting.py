@@ -16,8 +16,12 @@ from .config import AuditConfig
 from .embedding import Embedded
 from .encoding import Identity
 from .evidence import Gathered
+from .leaks import elsewhere
+from .mixture import Sure
 from .modalities import MODALITIES
+from .outliers import owners_of
 from .protocol import group_report
+from .repairs import Repair
 
 LEAST_RELIABILITY = 0.8
 PACKAGES = ("audit-plugin", "torch", "numpy", "open-clip-torch", "faiss-cpu", "faiss-gpu")
@@ -44,11 +48,11 @@ class Scored:
 
     gathered: Gathered
     scores: Mapping[str, Floats]
-    probability: Floats
+    sure: Sure
     flags: Mapping[str, Bools]
     texts: Mapping[str, Any]
     recall: Mapping[str, float]
-    wrong: float
+    repairs: tuple[Repair, ...] = ()
 
 
 def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Samples) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Sa
     take("misalignment")
     pick["culprit"] = order.back(_culprit(scored), "")
     pick["driver"] = order.back(_driver(scored), "")
-    pick["probability"] = order.back(scored.probability, np.float32(np.nan))
+    pick["probability"] = order.back(scored.sure.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
         pick["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
     for name in ("multimem", "alignment", "clip_score", "outlier", "duplicate"):
@@ -71,6 +75,9 @@ def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Sa
     pick["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
     for name in list(scores):  # scores added to the table by others
         take(name)
+    if samples.splits:
+        splits = [samples.splits[row] for row in order.rows]
+        pick["leak"] = order.back(elsewhere(splits, rules.copies_of(evidence)), "")
     for kind, values in scored.flags.items():
         pick[f"is_{kind}"] = order.back(values, False)
     for name, values in scored.texts.items():
@@ -110,9 +117,9 @@ def _driver(scored: Scored) -> Any:
 def _group_names(evidence: Any, samples: Samples, order: Order) -> Any:
     """Id of the group's representative (its first sample in canonical order) for groups of two or more."""
     out = np.full(len(evidence), "", dtype=object)
-    for group in evidence.groups.values():
-        _, first, inverse, counts = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
-        for i in np.flatnonzero((counts[inverse] > 1) & (out == "")):
+    for group in rules.copies_of(evidence).values():
+        _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+        for i in np.flatnonzero((owners_of(group, evidence.owners) > 1) & (out == "")):
             out[i] = samples.ids[order.rows[first[inverse[i]]]]
     return out
 
@@ -129,6 +136,8 @@ def summarize(
     notes = list(scored.gathered.notes)
     memory = memory_summary(scored, config, notes)
     notes += _text_notes(samples, embedded, who)
+    if told := _leak_note(columns):
+        notes.append(told)
     return {
         "samples": len(samples),
         "failures": len(embedded.failures),
@@ -136,7 +145,10 @@ def summarize(
         "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
         **memory,
         "recall": {kind: round(value, 4) for kind, value in scored.recall.items()},
-        "wrong_share_model": round(scored.wrong, 4) if np.isfinite(scored.wrong) else None,
+        "wrong_share_model": _rounded(scored.sure.share),
+        "wrong_model": wrong_summary(scored),
+        "weights": {f"{a}_{b}": dict(found) for (a, b), found in scored.gathered.evidence.weights.items()},
+        "repairs": [repair.to_dict() for repair in scored.repairs],
         "trained": scored.gathered.trained,
         "encoder": {m: w.key for m, w in who.items()},
         "encoded_now": dict(embedded.encoded),
@@ -144,6 +156,21 @@ def summarize(
         "false_alarms": config.false_alarms,
         "config": config.to_dict(),
         "versions": versions(),
+    }
+
+
+def wrong_summary(scored: Scored) -> dict[str, Any]:
+    """Model-based: how many pairs are wrong, of which kind, and how many of the flagged; 90 % intervals."""
+    sure, n = scored.sure, int(np.isfinite(scored.scores["misalignment"]).sum())
+    if not sure.shares:
+        return {}
+    said, low, high = sure.precision(scored.scores["misalignment"], scored.flags["misaligned"])
+    return {
+        "pairs": round(n * sure.share),
+        "pairs_interval": [round(n * end) for end in sure.interval],
+        "shares": {kind: round(share, 4) for kind, share in sure.shares.items()},
+        "precision": _rounded(said),
+        "precision_interval": [_rounded(low), _rounded(high)],
     }
 
 
@@ -185,6 +212,16 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
             "MultiMem is given for candidates (f) and, mirrored, for independent samples (g)"
         )
     return out
+
+
+def _leak_note(columns: Mapping[str, Any]) -> str:
+    leaked = [where for where in columns.get("leak", ()) if where]
+    return (
+        f"{len(leaked)} samples have a copy in another split ({', '.join(sorted(set(leaked)))}): what is measured on "
+        "a split that was trained on flatters"
+        if leaked
+        else ""
+    )
 
 
 def _rounded(value: float) -> float | None:

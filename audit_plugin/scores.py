@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import memorization
+from . import memorization, outliers
 from .arrays import Bools, Floats, Ints, Neighbors, Trials, modality_pairs
 
-OUTLIER_NEIGHBORS = 10
-KERNEL = 0.07
-DISTRUST = 2.0
-NEIGHBOR_WEIGHT = 0.4
+# Contrast under the trained heads and the frozen encoders, and under what the neighbours of each side say. Weights
+# where no plants were drawn to choose them with: see `measures.choose_weights`.
+WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Evidence:
         space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
         known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        weights: pair of modalities -> weight of each kind of evidence, or empty: `WEIGHTS`.
+        samples: `[n]` the sample, or group of the user's, that a row is a caption of; None: each row is its own.
+        spelling: modality that is text -> how strange it is spelled `[n]` (`spelling.surprise`).
+        copies: modality -> altered copies of one medium `[n]`, told apart from look-alikes; where it lacks a modality,
+            `groups` stands in.
     """
 
     vectors: Mapping[str, Floats]
@@ -50,6 +54,10 @@ class Evidence:
     space: Mapping[str, str]
     words: Mapping[str, Ints]
     known: Bools | None = None
+    weights: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    samples: Ints | None = None
+    spelling: Mapping[str, Floats] = field(default_factory=dict)
+    copies: Mapping[str, Ints] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.leave_together)
@@ -57,6 +65,11 @@ class Evidence:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.vectors)
+
+    @property
+    def owners(self) -> Ints:
+        """`[n]`: the sample that a row belongs to."""
+        return np.arange(len(self)) if self.samples is None else self.samples
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -166,7 +179,8 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
 def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
     """`[n]`: the combined score of one pair of modalities."""
     parts = evidence.parts[pair]
-    return combine(parts, {name: scale_of(values, evidence) for name, values in parts.items()})
+    scale = {name: scale_of(values, evidence) for name, values in parts.items()}
+    return combine(parts, scale, evidence.weights.get(pair))
 
 
 def scale_of(values: Floats, evidence: Evidence) -> Floats:
@@ -174,74 +188,28 @@ def scale_of(values: Floats, evidence: Evidence) -> Floats:
     return values if evidence.known is None else values[evidence.known]
 
 
-def combine(parts: Mapping[str, Floats], reference: Mapping[str, Floats] | None = None) -> Floats:
-    """Contrast plus weighted neighbour disagreement, each standardised against `reference` (default: itself).
+def combine(
+    parts: Mapping[str, Floats],
+    reference: Mapping[str, Floats] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Floats:
+    """Weighted mean of the evidence, each part standardised against `reference` (default: itself).
 
-    Evidence that a sample lacks (all of its neighbours share its media) counts as the median.
+    Evidence that a sample lacks (a side without a neighbour) counts as the median.
     """
-    weights = {"contrast": 1.0, "zero_shot": 1.0, "neighbors_a": NEIGHBOR_WEIGHT, "neighbors_b": NEIGHBOR_WEIGHT}
     total, weight = np.zeros_like(parts["contrast"]), 0.0
     for name, values in parts.items():
         standard = robust_z(values, None if reference is None else reference[name])
-        total += weights[name] * np.where(np.isfinite(standard), standard, 0)
-        weight += weights[name]
+        total += (weights or WEIGHTS)[name] * np.where(np.isfinite(standard), standard, 0)
+        weight += (weights or WEIGHTS)[name]
     return np.where(np.isfinite(parts["contrast"]), total / weight, np.nan).astype(np.float32)
 
 
 def pair_evidence(evidence: Evidence, pair: tuple[str, str]) -> dict[str, Floats]:
-    """Name -> `[n]`: the separate evidence on one pair, all higher = more suspicious."""
-    a, b = pair
-    position = evidence.pairs.index(pair)
-    held_out = _trials(evidence).held_out
-    distance = 1 - held_out["cosine"][position]
-    parts = {"contrast": held_out["contrast"][position]}
-    if "zero_shot" in held_out and np.isfinite(held_out["zero_shot"][position]).any():
-        parts["zero_shot"] = held_out["zero_shot"][position]
-    rows = np.arange(len(evidence))
-    parts["neighbors_a"] = neighbor_disagreement(evidence, a, b, distance, rows, rows)
-    parts["neighbors_b"] = neighbor_disagreement(evidence, b, a, distance, rows, rows)
-    return parts
-
-
-def neighbor_disagreement(
-    evidence: Evidence, near: str, other: str, distance: Floats, left: Ints, right: Ints
-) -> Floats:
-    """How far a sample's `other` side is from the `other` sides of its neighbours in `near`.
-
-    LEMoN's form (Zhang et al., arXiv 2407.18941):
-    `sum_j w_j d(y, y_j) / sum_j w_j` with `w_j = exp(cos(x, x_j) / KERNEL - DISTRUST * distance_j)`: near
-    neighbours count more, neighbours that are themselves suspect count less; dividing by the weights makes the
-    scale independent of the encoder.
-
-    Args:
-        evidence: for views and neighbours.
-        near: modality whose neighbours are asked.
-        other: modality that is compared.
-        distance: `[n]`, held-out distance of each sample's own pair.
-        left: `[q]` rows whose `near` side is meant.
-        right: `[q]` rows whose `other` side is meant (equal to `left` but for virtual pairs).
-
-    Returns:
-        float32 `[q]`; NaN without a neighbour outside the sample's own contents.
-    """
-    out = np.full(len(left), np.nan, dtype=np.float32)
-    found = evidence.neighbors[near]
-    view, content = evidence.views[other], evidence.contents
-    known = np.where(np.isfinite(distance), distance, np.nanmedian(distance) if np.isfinite(distance).any() else 0)
-    for start in range(0, len(left), 4096):
-        i, j = left[start : start + 4096], right[start : start + 4096]
-        index, cosine = found.indices[i], found.similarities[i]
-        at = np.maximum(index, 0)
-        use = (index >= 0) & (content[near][at] != content[near][i][:, None])
-        use &= (at != i[:, None]) & (at != j[:, None])
-        logits = np.where(use, cosine / KERNEL - DISTRUST * known[at], -np.inf)
-        top = logits.max(1, initial=-1e30, keepdims=True)
-        weight = np.where(use, np.exp(logits - top), 0)
-        far = 1 - np.einsum("qd,qkd->qk", view[j], view[at])
-        total = weight.sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out[start : start + 4096] = np.where(total > 0, (weight * far).sum(1) / total, np.nan)
-    return out
+    """Name (of `WEIGHTS`) -> `[n]`: the separate evidence on one pair, all higher = more suspicious."""
+    held_out, position = _trials(evidence).held_out, evidence.pairs.index(pair)
+    parts = {name: held_out[name][position] for name in WEIGHTS if name in held_out}
+    return {name: values for name, values in parts.items() if name == "contrast" or np.isfinite(values).any()}
 
 
 @score(
@@ -296,45 +264,55 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
 
 @score(
     "Outlier",
-    "Mean distance to the 10 nearest samples, duplicates counted once: the largest over modalities "
-    "and the joint space, in robust deviations",
+    "Mean distance to the nearest twentieth of the set, duplicates counted once: the largest over modalities and the "
+    "joint space, in widths of the set's own tail; a text that is spelled like no other counts as further away",
     per="modality",
 )
 def outlier(evidence: Evidence) -> dict[str, Floats]:
-    """Mean k-NN distance over near-duplicate groups, standardised per modality."""
-    distances = {name: mean_distance(evidence, name) for name in evidence.neighbors}
-    parts = {name: robust_z(values, scale_of(values, evidence)) for name, values in distances.items()}
-    return {"": np.fmax.reduce(list(parts.values()))} | {m: parts[m] for m in evidence.modalities}
+    """Distances per modality and in all together, each in units of its own tail, then the largest (`outliers`).
+
+    Texts that a class of samples shares are not scored alone: NaN. Spelling has half a vote, beside the distance.
+    """
+    parts: dict[str, Floats] = {}
+    votes: list[Floats] = []
+    for name, vectors in evidence.vectors.items():
+        group = evidence.groups.get(name, evidence.contents[name])
+        own = outliers.stands_alone(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
+        far = _in_tail_units(np.where(own, _mean_distance(evidence, {name: vectors}, group), np.nan), evidence)
+        if name in evidence.spelling:
+            strange = _in_tail_units(evidence.spelling[name], evidence)
+            far = np.fmax(far, _in_tail_units((far + strange) / 2, evidence))
+        parts[name] = far
+        votes.append(far)
+    if all(np.isfinite(values).all() for values in votes):
+        votes.append(_in_tail_units(_mean_distance(evidence, evidence.vectors, evidence.leave_together), evidence))
+    return {"": np.fmax.reduce(votes), **parts}
 
 
-def mean_distance(evidence: Evidence, name: str) -> Floats:
-    """`[n]`: mean distance to the nearest `OUTLIER_NEIGHBORS` neighbours of other groups, one per group."""
-    found = evidence.neighbors[name]
-    group = evidence.groups.get(name, evidence.leave_together if name == "joint" else evidence.contents.get(name))
-    if group is None:
-        raise KeyError(name)
-    near = np.where(found.indices >= 0, group[np.maximum(found.indices, 0)], -1)
-    use = (near >= 0) & (near != group[:, None])
-    order = np.argsort(np.where(use, near, -1), axis=1, kind="stable")  # the first of each group is its nearest
-    ranked = np.take_along_axis(near, order, 1)
-    repeat = np.zeros_like(use)
-    np.put_along_axis(repeat, order[:, 1:], ranked[:, 1:] == ranked[:, :-1], axis=1)
-    use &= ~repeat
-    use &= np.cumsum(use, axis=1) <= OUTLIER_NEIGHBORS
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.where(use, 1 - evidence.cosines[name], 0).sum(1) / use.sum(1)).astype(np.float32)
+def _mean_distance(evidence: Evidence, vectors: Mapping[str, Floats], group: Ints) -> Floats:
+    rows = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
+    return outliers.mean_distance(vectors, group, rows)
+
+
+def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
+    return outliers.in_tail_units(values, scale_of(values, evidence))
 
 
 @score("Duplicate", "Highest similarity to another sample in a modality that is not text: 1 is the same content")
 def duplicate(evidence: Evidence) -> Floats:
-    """Cosine of the frozen features to the nearest other content; 1 for an exact repeat."""
+    """Cosine of the frozen features to the nearest other content; 1 for an exact repeat.
+
+    Rows of one sample (its captions, or a group of the user's) do not repeat each other.
+    """
     best = np.full(len(evidence), np.nan, dtype=np.float32)
+    owners = evidence.owners
     for name, content in evidence.contents.items():
         if name in evidence.texts:
             continue
-        cosine = np.fmax.reduce(evidence.cosines[name], axis=1)
-        repeated = np.bincount(content)[content] > 1
-        best = np.fmax(best, np.where(repeated, 1.0, np.minimum(cosine, 1.0)))
+        near = evidence.neighbors[name].indices
+        other = (near >= 0) & (owners[np.maximum(near, 0)] != owners[:, None])
+        cosine = np.fmax.reduce(np.where(other, evidence.cosines[name], np.nan), axis=1, initial=np.nan)
+        best = np.fmax(best, np.where(outliers.owners_of(content, owners) > 1, 1.0, np.minimum(cosine, 1.0)))
     return best
 
 

@@ -5,22 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import flags as rules
-from .arrays import Bools, Features, Floats, Ints, Samples
+from .arrays import Bools, Features, Floats, Ints, Neighbors, Samples
+from .copies import copy_groups
 from .embedding import Contents, Embedded, Progress
 from .encoding import Identity
 from .evidence import Gathered, Rows
-from .modalities import MODALITIES
-from .plants import plant_scores, wrong_share
+from .mixture import how_sure
+from .modalities import MODALITIES, MediaError
+from .modalities.images import read_image
+from .plants import plant_scores
 from .reporting import Order, Scored
-from .scores import compute_scores, robust_z, scale_of
+from .scores import Evidence, compute_scores, robust_z, scale_of
+from .spelling import surprise
 from .store import RunFolder
-from .suggestions import suggest
+from .suggestions import Captioner, ask_captioner, propose, suggest
 from .trials import Job
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Kinds of plants that wrong pairs are taken to be like.
+FITTED = ("random", "neighbourhood")
 
 
 @dataclass
@@ -92,41 +103,67 @@ def describe_rows(ready: Prepared) -> Rows:
     }
     roles, labels = (np.array(v, dtype=object)[order.rows] if v else None for v in (samples.roles, samples.labels))
     space = {m: w.space for m, w in ready.who.items()}
-    return Rows(numbers, space, words, user_groups(samples, order), roles, labels)
+    spelling = {m: surprise([samples.media[m][row] or "" for row in order.rows]) for m in words}
+    return Rows(numbers, space, words, user_groups(samples, order), roles, labels, spelling=spelling)
 
 
-def score(ready: Prepared, gathered: Gathered, job: Job) -> Scored:
-    """Scores, flags and proposals for the complete rows, in canonical order."""
+def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | None = None) -> Scored:
+    """Scores, flags and proposals for the complete rows, in canonical order; see `run_audit` for the captioner."""
     job.progress("score", 0, 1)
-    evidence, order = gathered.evidence, ready.order
+    evidence, order = _told_apart(ready, gathered.evidence), ready.order
+    gathered = replace(gathered, evidence=evidence)
     scores = compute_scores(evidence)
     planted = _planted(gathered, scores)
-    wrong, probability, false_alarm = wrong_share(scores["misalignment"], planted.get("random", np.zeros(0)))
-    rated = {**scores, "probability": probability, "false_alarm": false_alarm}
+    sure = how_sure(scores["misalignment"], {kind: planted[kind] for kind in FITTED if kind in planted})
+    rated = {**scores, "probability": sure.probability, "false_alarm": sure.false_alarm}
     raised = rules.raise_flags(rated, evidence, job.config.false_alarms)
     texts = [m for m in ready.samples.modalities if MODALITIES[m].is_text]
     captions = [(ready.samples.media[texts[0]][row] or "") if texts else "" for row in order.rows]
-    suggestions = suggest(gathered, raised["misaligned"], captions, job.config.seed)
-    action, reason = rules.decide(raised, suggestions, *_exact_repeats(evidence.contents), scores)
+    line = order.back(np.arange(len(order.rows)), -1)
+    found = suggest(gathered, raised["misaligned"], captions, job.config.seed, line, ready.samples.ids)
+    media = next((m for m in ready.samples.modalities if not MODALITIES[m].is_text), None)
+    if captioner is not None and texts and media is not None:
+        paths = [ready.samples.media[media][row] or "" for row in order.rows]
+        found = ask_captioner(found, raised["misaligned"], paths, captioner)
+    action, reason = rules.decide(raised, found.texts, *rules.exact_repeats(evidence), scores)
+    propose(action, reason, found)
+    scores["suggestion_score"] = found.score
     job.progress("score", 1, 1)
     cut = _flag_cut(scores["misalignment"], raised["misaligned"])
     known = {kind: values[np.isfinite(values)] for kind, values in planted.items()}
     recall = {kind: float(np.mean(values >= cut)) for kind, values in known.items() if len(values)}
-    words_out = {"action": action, "reason": reason, "suggestion": suggestions}
-    return Scored(gathered, scores, probability, raised, words_out, recall, wrong)
+    words_out = {"action": action, "reason": reason, "suggestion": found.texts, "repair": found.repair}
+    return Scored(gathered, scores, sure, raised, words_out, recall, found.repairs)
+
+
+def _told_apart(ready: Prepared, evidence: Evidence) -> Evidence:
+    """The evidence with copies of pictures told from look-alikes by their pixels."""
+    if "image" not in evidence.groups:
+        return evidence
+    paths = [ready.samples.media["image"][row] for row in ready.order.rows]
+
+    def read(row: int) -> Image | None:
+        try:
+            return read_image(paths[row] or "")
+        except MediaError:  # gone since it was encoded: features alone decide
+            return None
+
+    near = Neighbors(evidence.neighbors["image"].indices, evidence.cosines["image"])
+    found = copy_groups(near, evidence.contents["image"], evidence.groups["image"], read)
+    return replace(evidence, copies={"image": found})
 
 
 def _planted(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str, Floats]:
     """Kind -> misalignment of the virtual plants: the worst of their pairs, on the scale of the real samples."""
-    evidence, contrast = gathered.evidence, gathered.plant_contrast
+    evidence = gathered.evidence
     if evidence.trials is None:
         return {}
     real = np.fmax.reduce([scores[f"misalignment_{a}_{b}"] for a, b in evidence.pairs])
     planted = {}
     scale = scale_of(real, evidence)
-    for kind, rows in gathered.plants.items():
+    for kind, found in gathered.planted.items():
         parts = [
-            plant_scores(evidence, pair, rows, contrast[kind][p], contrast[f"zero_shot:{kind}"][p])
+            plant_scores(evidence, pair, {name: values[p] for name, values in found.items()})
             for p, pair in enumerate(evidence.pairs)
         ]
         worst = np.fmax.reduce(parts)
@@ -137,17 +174,6 @@ def _planted(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str, Floa
 def _flag_cut(scores: Floats, flagged: Bools) -> float:
     """The score from which samples were flagged; infinite where none was."""
     return float(scores[flagged].min()) if flagged.any() else float("inf")
-
-
-def _exact_repeats(numbers: Mapping[str, Ints]) -> tuple[Bools, Bools]:
-    """(first of its exact repeats, has exact repeats), `[n]`, over all modalities together."""
-    table = np.stack(list(numbers.values()), axis=1)
-    if not len(table):
-        return np.zeros(0, bool), np.zeros(0, bool)
-    _, first, inverse, counts = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    is_first = np.zeros(len(table), dtype=bool)
-    is_first[first] = True
-    return is_first, counts[inverse.reshape(-1)] > 1
 
 
 def save_evidence(gathered: Gathered, ids: list[str], run: RunFolder) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +13,13 @@ import torch
 from . import memorization, protocol
 from .arrays import AuditError, Bools, Floats, Ints, Trials, modality_pairs
 from .config import AuditConfig
+from .contrast import Negatives
 from .embedding import Progress
-from .held_out import MEASURES, Negatives, describe_trial, reference_fit
+from .held_out import Question, read_trials
 from .store import RunFolder
 
-REFERENCES = 256
-
 Kept = Mapping[str, np.ndarray]
+Chosen: TypeAlias = torch.Tensor | None  # rows, or all
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,15 @@ class Learner:
         trained: the sentence on what was trained, for people.
         group: trials that are made together: one resumable part.
         make: (trial numbers, their member masks `[g, n]`) -> arrays to keep.
-        embed: (those arrays, trial number, view) -> unit embeddings `[n, o]` per modality. View 0 is the sample as
-            it is, 1 to `views` are augmented.
+        embed: (those arrays, trial number, view, rows or None) -> unit embeddings `[n, o]` per modality, of the rows
+            or all. View 0 is the sample as it is, 1 to `views` are augmented.
         views: augmented views.
     """
 
     trained: str
     group: int
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
-    embed: Callable[[Kept, int, int], list[torch.Tensor]]
+    embed: Callable[[Kept, int, int, Chosen], list[torch.Tensor]]
     views: int = 0
 
 
@@ -111,7 +112,7 @@ def run_trials(
     plants: Mapping[str, Ints],
     job: Job,
 ) -> tuple[Trials, dict[str, Floats]]:
-    """Trains all trials, or loads those that an interrupted run finished.
+    """Trains all trials, or loads those that an interrupted run finished, and reads what they held out.
 
     Args:
         plan: masks over n samples in canonical order.
@@ -123,14 +124,11 @@ def run_trials(
         job: settings and folder.
 
     Returns:
-        (trials; plant kind -> mean held-out contrast `[p, q]`).
+        (trials; plant kind -> held-out contrast `[p, q]`).
     """
     total, folds = len(plan.member), job.config.folds
     weights = memorization.trial_weights(plan.member, folds)
-    sides = _text_sides(names, texts)
-    references = np.sort(np.random.default_rng((job.config.seed, 13)).permutation(int(plan.known.sum()))[:REFERENCES])
-    planted = np.concatenate(list(plants.values()))
-    reader = _Reader(plan, weights, negatives, planted, sides, references, modality_pairs(names))
+    groups = negatives.repeats[:, -1].cpu().numpy()
     parts = []
     for start in range(0, total, learner.group):
         job.progress("train", start, total)
@@ -138,18 +136,45 @@ def run_trials(
 
         def make(numbers: list[int] = numbers) -> dict[str, np.ndarray]:
             kept = learner.make(numbers, plan.member[numbers])
-            return kept | _describe(learner, kept, numbers, reader)
+            return kept | _describe(learner, kept, numbers, plan, weights, groups)
 
         parts.append(job.run.once(part_name(start), make))
     job.progress("train", total, total)
-    held_out = {name: _mean(parts, name) for name in MEASURES} | {"generality": _generality(parts, sides, plan)}
     memory = sum(part["memory"] for part in parts) * np.float32(folds / total)
     memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
     read = np.concatenate([part["consistency"] for part in parts])
+    del parts  # the heads, or towers' embeddings, of all trials
+    asked = Question(plan.member, modality_pairs(names), _text_sides(names, texts), negatives, _all_plants(plants))
+    held_out = dict(job.run.once("held_out", lambda: read_trials(embedder(learner, job), asked)))
+    planted = held_out.pop("planted")
     trials = Trials(plan.member, read, memory, held_out, folds, plan.offset, plan.roles)
-    contrast = _mean(parts, "plants")
+    return trials, split_plants(planted, plants)
+
+
+def _all_plants(plants: Mapping[str, Ints]) -> Ints:
+    return np.concatenate(list(plants.values()))
+
+
+def split_plants(values: Floats, plants: Mapping[str, Ints]) -> dict[str, Floats]:
+    """Kind -> its part of `[p, q]` values on all plants."""
     ends = np.cumsum([len(rows) for rows in plants.values()])[:-1]
-    return trials, dict(zip(plants, np.split(contrast, ends, axis=1), strict=True))
+    return dict(zip(plants, np.split(values, ends, axis=-1), strict=True))
+
+
+def embedder(learner: Learner, job: Job) -> Callable[..., list[torch.Tensor]]:
+    """(trial number, rows or None) -> unit embeddings per modality, from the finished parts of the run."""
+
+    @functools.lru_cache(maxsize=8)
+    def load(start: int) -> Kept:
+        kept = job.run.load(part_name(start))
+        if kept is None:
+            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
+        return kept
+
+    def embed(number: int, rows: Chosen = None) -> list[torch.Tensor]:
+        return learner.embed(load(number - number % learner.group), number, 0, rows)
+
+    return embed
 
 
 def part_name(start: int) -> str:
@@ -157,91 +182,38 @@ def part_name(start: int) -> str:
     return f"trials_{start:04d}"
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """What a trained trial is asked: see `run_trials`."""
-
-    plan: Plan
-    weights: Floats
-    negatives: Negatives
-    planted: Ints
-    sides: list[tuple[int, int]]
-    references: Ints
-    pairs: list[tuple[int, int]]
-
-
-def _text_sides(modalities: tuple[str, ...], texts: tuple[str, ...]) -> list[tuple[int, int]]:
-    """(position of the pair, position of its text) for the pairs of a medium and a text."""
-    found = []
+def _text_sides(modalities: tuple[str, ...], texts: tuple[str, ...]) -> dict[int, int]:
+    """Position of the pair -> which of its sides is text, for the pairs of a medium and a text."""
+    found = {}
     for p, (a, b) in enumerate(modality_pairs(modalities)):
         if (modalities[a] in texts) != (modalities[b] in texts):
-            found.append((p, a if modalities[a] in texts else b))
+            found[p] = int(modalities[b] in texts)
     return found
 
 
-def _describe(learner: Learner, kept: Kept, numbers: list[int], reader: _Reader) -> dict[str, np.ndarray]:
-    """One group's consistency rows and memory terms, and sums and counts `[p, n]` of its held-out measures."""
-    n, p = reader.plan.member.shape[1], len(reader.pairs)
-    out: dict[str, Any] = {"consistency": np.zeros((len(numbers), n), np.float32), "memory": np.float32(0)}
-    for name in (*MEASURES, "plants"):
-        size = len(reader.planted) if name == "plants" else n
-        out[f"{name}_sum"], out[f"{name}_count"] = np.zeros((p, size)), np.zeros((p, size))
-    out |= {f"fit_{at}": np.zeros((n, len(reader.references)), np.float32) for at, _ in reader.sides}
-    for row, number in enumerate(numbers):
-        views = [learner.embed(kept, number, view) for view in range(1, learner.views + 1)]
-        plain = learner.embed(kept, number, 0)
-        out["consistency"][row], memory = _consistency(views or [plain], number, reader)
-        out["memory"] = out["memory"] + memory
-        _add_held_out(out, plain, number, reader)
-    return out
+def _describe(
+    learner: Learner, kept: Kept, numbers: list[int], plan: Plan, weights: Floats, groups: Ints
+) -> dict[str, np.ndarray]:
+    """One group's consistency rows `[g, n]` and the sum of its memory terms `[m, m, n]`."""
+    read, memory = [], np.float32(0)
+    for number in numbers:
+        views = [learner.embed(kept, number, view, None) for view in range(1, learner.views + 1)]
+        own, terms = _consistency(views or [learner.embed(kept, number, 0, None)], number, plan, groups)
+        read.append(own)
+        memory = memory + weights[number] * terms
+    return {"consistency": np.stack(read), "memory": np.asarray(memory, dtype=np.float32)}
 
 
-def _consistency(views: list[list[torch.Tensor]], number: int, reader: _Reader) -> tuple[Floats, Floats]:
-    """(consistency `[n]`, weighted memory terms `[m, m, n]`) of one trial: means over the views of scalars.
+def _consistency(views: list[list[torch.Tensor]], number: int, plan: Plan, groups: Ints) -> tuple[Floats, Floats]:
+    """(consistency `[n]`, its terms `[m, m, n]` less the trial's offset) of one trial: means over views of scalars.
 
     Each view is used on both sides of the product, and is read against the same view of H.
     """
-    plan = reader.plan
     outside = ~plan.member[number] & plan.known
     reference = outside if plan.reference is None else plan.reference
-    groups = reader.negatives.repeats[:, -1].cpu().numpy()
     terms = np.mean(
         [memorization.consistency_terms([e.cpu().numpy() for e in v], reference, groups) for v in views], axis=0
     )
     offset = outside if plan.offset is None else plan.offset
     centred = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
-    return memorization.over(terms).astype(np.float32), (reader.weights[number] * centred).astype(np.float32)
-
-
-def _add_held_out(out: dict[str, Any], embeddings: list[torch.Tensor], number: int, reader: _Reader) -> None:
-    """Adds one trial's held-out measures, plants and reference fits to the group's sums."""
-    member, known = reader.plan.member[number], reader.plan.known
-    for p, pair in enumerate(reader.pairs):
-        measures, contrast = describe_trial(embeddings, pair, member, known, reader.negatives, reader.planted)
-        for name, values in {**measures, "plants": contrast}.items():
-            there = np.isfinite(values)
-            out[f"{name}_sum"][p] += np.where(there, values, 0)
-            out[f"{name}_count"][p] += there
-    for p, text in reader.sides:
-        a, b = reader.pairs[p]
-        medium = embeddings[a if text == b else b]
-        out[f"fit_{p}"] += reference_fit(embeddings[text], medium, member, reader.references)
-
-
-def _mean(parts: list[dict[str, np.ndarray]], name: str) -> Floats:
-    """`[p, n]` mean over all trials that gave a value; NaN where none did."""
-    total, count = (sum(part[f"{name}_{what}"] for part in parts) for what in ("sum", "count"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / count, dtype=np.float32)
-
-
-def _generality(parts: list[dict[str, np.ndarray]], sides: list[tuple[int, int]], plan: Plan) -> Floats:
-    """`[p, n]`: mean over spread of a text's held-out fit to the reference media; NaN for pairs without a text."""
-    pairs = parts[0]["cosine_sum"].shape[0]
-    out = np.full((pairs, plan.member.shape[1]), np.nan, dtype=np.float32)
-    times = (~plan.member).sum(0)[:, None]
-    held = np.where(times > 0, times, np.nan)
-    for p, _ in sides:
-        fit = sum(part[f"fit_{p}"] for part in parts) / held
-        out[p] = fit.mean(1) / np.maximum(fit.std(1), 1e-6)
-    return out
+    return memorization.over(terms).astype(np.float32), centred.astype(np.float32)

@@ -28,6 +28,7 @@ STAGES = {
     "train": 0.35,
     "towers": 2.0,
     "score": 0.02,
+    "explain": 0.02,
     "write": 0.05,
     "removal": 1.0,
 }
@@ -73,7 +74,7 @@ def stages_of(view: Any, params: Mapping[str, Any], last: str = "write") -> dict
         training = "towers" if config.train == "towers" else "train"
     except AuditError:
         return {}  # the audit will say why
-    others = {"read", "neighbours", training, "score", last}
+    others = {"read", "neighbours", training, "score", "explain", last}
     weights = {name: weight for name, weight in STAGES.items() if name in encodes | others}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 

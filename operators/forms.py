@@ -12,12 +12,14 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
 FIELD_LABELS = {
-    "text": "Caption field",
+    "text": "Caption or label field",
+    "template": "Prompt templates",
     "image": "Image field",
     "audio": "Audio field",
     "video": "Video field",
     "group": "Group field",
     "label": "Label field",
+    "split": "Split field",
     "role": "Role field",
     "run": "Run key",
     "false_alarms": "False alarm rate",
@@ -58,8 +60,10 @@ def audit_form(view: Any, params: Mapping[str, Any]) -> types.Object:
     defaults = field_defaults(view)
     # an image dataset needs no question about its files; any other does
     folded = MEDIA if view.media_type == "image" else ()
-    later = [f for f in fields(AuditConfig) if f.metadata["advanced"] or f.name in folded]
-    for field in fields(AuditConfig):
+    # objects are cut out of the samples' own files
+    asked = [f for f in fields(AuditConfig) if f.name not in MEDIA or not view._is_generated]
+    later = [f for f in asked if f.metadata["advanced"] or f.name in folded]
+    for field in asked:
         if field not in later:
             add_setting(form, field, choices, defaults)
     form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
@@ -94,7 +98,18 @@ def field_choices(view: Any) -> dict[str, list[str]]:
     from audit_plugin import fiftyone_io
 
     strings, every = fiftyone_io.string_fields(view), list(view.get_field_schema())
-    return {"text": strings, **fiftyone_io.media_choices(view), "group": every, "label": every, "role": strings}
+    try:
+        texts = fiftyone_io.text_fields(view)
+    except AuditError:
+        texts = []  # a view that cannot be audited: the cost says why
+    return {
+        "text": texts,
+        **fiftyone_io.media_choices(view),
+        "group": every,
+        "label": every,
+        "role": strings,
+        "split": every,
+    }
 
 
 def field_defaults(view: Any) -> dict[str, str]:

@@ -58,8 +58,16 @@ def error_output(sentence: str) -> types.Object:
     return output
 
 
+def _wrong(summary: Mapping[str, Any]) -> str:
+    from audit_plugin.display import wrong_words
+
+    if summary.get("wrong_share_model") is None:
+        return ""
+    return f"Wrong pairs, by a model (a spot check would tell): {wrong_words(summary)}."
+
+
 def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
-    from audit_plugin.display import protocol_rows
+    from audit_plugin.display import clean, protocol_rows
 
     flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
     recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("recall") or {}).items())
@@ -73,6 +81,8 @@ def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
         f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
         _table(("Flag", "Samples", "Tag"), flags),
         where,
+        _wrong(summary),
+        *(f"Repair offered: {clean(repair['sentence'], 160)}" for repair in (summary.get("repairs") or ())[:5]),
         f"Of mismatched pairs made up as a check, these would be flagged: {recall}." if recall else "",
         "" if reliability is None else f"Reliability of the memorization scores: {reliability:.2f} of 1.",
         f"Trained: {summary['trained']}" if summary.get("trained") else "",

@@ -111,6 +111,5 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
 
 def plants_of(gathered: Gathered, kind: str, pair: tuple[str, str]) -> np.ndarray:
     """Combined scores of the virtual plants of a kind, for one pair of modalities."""
-    at, contrast = gathered.evidence.pairs.index(pair), gathered.plant_contrast
-    rows = gathered.plants[kind]
-    return plant_scores(gathered.evidence, pair, rows, contrast[kind][at], contrast[f"zero_shot:{kind}"][at])
+    at = gathered.evidence.pairs.index(pair)
+    return plant_scores(gathered.evidence, pair, {name: values[at] for name, values in gathered.planted[kind].items()})

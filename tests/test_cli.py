@@ -429,3 +429,19 @@ def test_audit_writes_into_the_view_alone(make_dataset: Callable[..., Any]) -> N
     dataset.reload()
     assert [value is not None for value in dataset.values("second_action")] == [True] * 8 + [False] * 4
     assert "fields second_*, tags second:* and the saved view second_flagged" in out
+
+
+def test_audit_of_objects_writes_attributes_of_labels(make_dataset: Callable[..., Any]) -> None:
+    import fiftyone as fo
+
+    box = [0.1, 0.1, 0.8, 0.8]
+    found = [fo.Detections(detections=[fo.Detection(label=f"k{row % 2}", bounding_box=box)]) for row in range(6)]
+    dataset = make_dataset(6, truth=lambda row: found[row])
+    code, out, _ = run("audit", dataset.name, "--patches", "truth", "--text", "truth", *QUICK)
+    assert code == 0
+    assert "attributes audit_*" in out
+    dataset.reload()
+    assert all(action for actions in dataset.values("truth.detections.audit_action") for action in actions)
+    code, _, error = run("audit", dataset.name, "--patches", "caption", *QUICK)
+    assert code == 2
+    assert "patches field 'caption' holds no objects" in error

@@ -11,7 +11,7 @@ from tests.core_fixtures import planted
 def test_every_score_and_flag_has_its_column() -> None:
     assert all(COLUMNS[name].kind == "score" and COLUMNS[name].label == s.label for name, s in SCORES.items())
     assert all(COLUMNS[f"is_{kind}"].kind == "flag" for kind in FLAGS)
-    assert {"culprit", "driver", "role", "action", "reason", "suggestion", "failure"} == {
+    assert {"culprit", "driver", "role", "action", "reason", "suggestion", "repair", "leak", "failure"} == {
         c.name for c in COLUMNS.values() if c.kind == "text" and c.name != "duplicate_group"
     }
 

@@ -55,6 +55,7 @@ def result_for(
         "duplicate_group": np.full(n, -1),
         **flags,
         "action": action,
+        "reason": np.array([f"because of {i}" for i in range(n)], dtype=object),
         "failure": np.array(["no image", *[""] * (n - 1)], dtype=object),
     }
     return AuditResult(ids, columns, {"samples": n, "failures": 1, "reliability": 0.9}, run_dir)
@@ -64,7 +65,7 @@ def state(dataset: Any) -> dict[str, Any]:
     """Everything about a dataset that an audit may touch."""
     whole = dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
     samples = {s.id: {k: v for k, v in s.to_dict(include_private=True).items() if k not in VOLATILE} for s in whole}
-    schema = {name: (str(field), field.description) for name, field in dataset.get_field_schema().items()}
+    schema = {name: (str(field), field.description) for name, field in dataset.get_field_schema(flat=True).items()}
     groups = dataset.app_config.sidebar_groups
     return {
         "samples": samples,
@@ -73,6 +74,7 @@ def state(dataset: Any) -> dict[str, Any]:
         "views": dataset.list_saved_views(),
         "sidebar": groups and [(g.name, list(g.paths)) for g in groups],
         "tags": whole.count_sample_tags(),
+        "label_tags": whole.count_label_tags(),
         "info": dict(dataset.info),
     }
 
@@ -91,8 +93,9 @@ def test_read_samples_takes_ids_files_and_the_field_called_caption(make_dataset:
 
 def test_caption_field_falls_back_to_labels_and_to_the_only_string(make_dataset: Callable[..., Any]) -> None:
     labelled = make_dataset(3, ground_truth=lambda row: fo.Classification(label=f"l{row}"))
-    assert fio.caption_field(labelled) == "ground_truth.label"
+    assert fio.caption_field(labelled) == "ground_truth"
     assert fio.read_samples(labelled, AuditConfig()).media["text"] == ("l0", "l1", "l2")
+    assert fio.read_samples(labelled, AuditConfig(text="ground_truth.label")).media["text"] == ("l0", "l1", "l2")
     odd = make_dataset(3, words=lambda row: f"w {row}", mask=lambda row: f"/masks/{row}.png")
     assert fio.caption_field(odd) == "words"
 
@@ -102,7 +105,9 @@ def test_caption_field_falls_back_to_labels_and_to_the_only_string(make_dataset:
     [
         ({"text": "captoin"}, ["'captoin'", "does not exist", "caption"]),
         ({"text": "size"}, ["'size'", "IntField", "not a string"]),
-        ({"text": "truth"}, ["'truth'", "truth.label"]),
+        ({"text": "truh"}, ["'truh'", "does not exist", "truth"]),
+        ({"text": "boxes"}, ["'boxes'", "holds objects", "--patches", "to_patches"]),
+        ({"text": "boxes.detections.label"}, ["'boxes.detections.label'", "holds objects"]),
         ({"image": "size"}, ["image field 'size'", "not a string"]),
         ({"group": "shp"}, ["group field 'shp'", "shop"]),
     ],
@@ -110,7 +115,14 @@ def test_caption_field_falls_back_to_labels_and_to_the_only_string(make_dataset:
 def test_wrong_fields_are_named_with_a_remedy(
     make_dataset: Callable[..., Any], settings: dict[str, str], words: list[str]
 ) -> None:
-    dataset = make_dataset(2, caption=str, size=int, shop=str, truth=lambda row: fo.Classification(label=str(row)))
+    dataset = make_dataset(
+        2,
+        caption=str,
+        size=int,
+        shop=str,
+        truth=lambda row: fo.Classification(label=str(row)),
+        boxes=lambda row: fo.Detections(detections=[fo.Detection(label=str(row), bounding_box=[0, 0, 1, 1])]),
+    )
     with pytest.raises(AuditError) as error:
         fio.read_samples(dataset, AuditConfig(**settings))
     assert all(word in str(error.value) for word in words), error.value

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from audit_plugin import flags as rules
 from audit_plugin.config import AuditConfig
 from audit_plugin.flags import FLAGS, above, decide, raise_flags, tail_cut
-from audit_plugin.plants import wrong_share
+from audit_plugin.mixture import how_sure
 from audit_plugin.scores import compute_scores
 from tests.core_fixtures import planted, plants_of, unit
 
@@ -24,8 +24,8 @@ def columns_of(m: int = 2) -> dict[str, np.ndarray]:
     gathered = planted(m).gathered
     scores = compute_scores(gathered.evidence)
     plants = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
-    _, probability, false_alarm = wrong_share(scores["misalignment"], plants)
-    return {**scores, "probability": probability, "false_alarm": false_alarm}
+    sure = how_sure(scores["misalignment"], {"random": plants})
+    return {**scores, "probability": sure.probability, "false_alarm": sure.false_alarm}
 
 
 def raised(m: int = 2) -> dict[str, np.ndarray]:
@@ -182,6 +182,120 @@ def test_added_samples_do_not_move_the_cut_of_outliers() -> None:
     columns["outlier"] = np.where(known, columns["outlier"], columns["outlier"] + 50)
     assert raise_flags(columns, replace(evidence, known=known), RATE)["outlier"][~known].all()
     assert not raise_flags(columns, evidence, RATE)["outlier"][~known].any()  # half of the set is no tail
+
+
+def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
+    evidence, rows = planted().evidence, planted().rows["duplicate"]
+    contents = {name: content.copy() for name, content in evidence.contents.items()}
+    contents["text"][rows[1::2]] = contents["text"][rows[0::2]]
+    twice = replace(evidence, contents=contents)
+    owners = np.arange(len(evidence))
+    owners[rows[1::2]] = rows[0::2]
+    one_sample = replace(twice, samples=owners)
+    assert rules.duplicated(twice)[rows].all()
+    assert not rules.duplicated(one_sample)[rows].any()
+    first, repeated = rules.exact_repeats(twice)
+    assert repeated[rows].all()
+    assert (first[rows].reshape(-1, 2).sum(1) == 1).all()
+    first, repeated = rules.exact_repeats(one_sample)
+    assert first.all()
+    assert not repeated[rows].any()
+
+
+def test_look_alikes_are_no_duplicates_where_pixels_told_them_apart() -> None:
+    evidence = planted().evidence
+    apart = replace(evidence, copies={"image": np.arange(len(evidence))})
+    assert rules.duplicated(evidence).any()
+    assert not rules.duplicated(apart).any()
+
+
+def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None:
+    evidence, rows = planted().evidence, planted().rows["placeholder"]
+    owners = np.arange(len(evidence))
+    owners[rows] = rows[0]
+    assert not rules.placeholder(replace(evidence, samples=owners)).any()
+
+
+def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:
+    evidence, rows = planted().evidence, planted().rows["placeholder"]
+    text, content = evidence.views["text"].copy(), evidence.contents["text"].copy()
+    for labels, want in ((7, True), (3, False)):
+        text[rows] = evidence.views["text"][rows[np.arange(len(rows)) % labels]]
+        content[rows] = evidence.contents["text"][rows[np.arange(len(rows)) % labels]]
+        views, contents = {**evidence.views, "text": text}, {**evidence.contents, "text": content}
+        assert rules.placeholder(replace(evidence, views=views, contents=contents))[rows].all() == want
+
+
+def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
+    """(fit, fields of evidence): rows 0 to 4 share a picture, four texts alike and the last like them to a degree."""
+    evidence = planted().evidence
+    group, text = np.arange(len(evidence)), evidence.views["text"].copy()
+    group[:5] = 0
+    text[:4] = text[0]
+    away = text[10] - (text[10] @ text[0]) * text[0]
+    text[4] = likeness * text[0] + np.sqrt(1 - likeness**2) * unit(away)
+    fields = {"copies": {"image": group}, "groups": {"image": group}, "views": {**evidence.views, "text": text}}
+    fit = np.zeros(len(evidence), np.float32)
+    fit[:5] = [-0.3, 0.1, 0.6, 1.2, 4]
+    return fit, fields
+
+
+@pytest.mark.parametrize(
+    ("likeness", "worst", "one_sample", "found"),
+    [
+        (0.0, 4.0, True, [4]),  # one of the captions of a picture contradicts the others
+        (0.6, 4.0, True, []),  # it says something similar
+        (0.0, 1.5, True, []),  # it fits about as well: captions of one picture differ
+        (0.0, 1.5, False, [4]),  # another sample's: one picture with two stories
+        (0.0, -0.1, False, []),  # both stories fit
+        (0.0, np.nan, False, []),
+    ],
+)
+def test_a_conflict_is_unlike_the_better_texts_and_fits_worse(
+    likeness: float, worst: float, one_sample: bool, found: list[int]
+) -> None:
+    fit, fields = five_captions(likeness)
+    fit[4] = worst
+    owners = np.arange(len(fit))
+    owners[: 5 if one_sample else 4] = 0
+    evidence = replace(planted().evidence, samples=owners, **fields)
+    assert np.flatnonzero(rules.conflict(evidence, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+
+
+def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
+    """Ten rows, two samples of five captions: the first caption of the second says something else and fits worse."""
+    evidence, rng = planted().evidence, np.random.default_rng(0)
+    group, owners, text = np.arange(len(evidence)), np.arange(len(evidence)), evidence.views["text"].copy()
+    group[:10], owners[:5], owners[5:10] = 0, 0, 5
+    text[:10] = unit(text[0] + 0.5 * text[0].std() * rng.standard_normal((10, text.shape[1])))
+    text[5] = -text[0]
+    changed = replace(evidence, copies={"image": group}, samples=owners, views={**evidence.views, "text": text})
+    fit = rng.normal(-0.5, 0.2, len(evidence)).astype(np.float32)
+    for worst, found in ((2.5, [5]), (-0.1, []), (np.nan, [])):
+        fit[5] = worst
+        assert np.flatnonzero(rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+    fit[:9] = np.nan
+    assert not rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2).any()
+
+
+def test_media_without_a_text_cannot_contradict_each_other() -> None:
+    evidence = replace(planted().evidence, words={})
+    fit = np.random.default_rng(0).normal(size=len(evidence)).astype(np.float32)
+    assert not rules.conflict(evidence, fit, np.zeros(len(fit), bool), cut=2).any()
+
+
+def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
+    """Three samples with one picture: the third's text is unlike the best fitting one, but like the second's."""
+    evidence = planted().evidence
+    group, text = np.arange(len(evidence)), evidence.views["text"].copy()
+    group[:3] = 0
+    text[:3] = unit(np.eye(3, text.shape[1]))
+    fit = np.zeros(len(evidence), np.float32)
+    fit[:3] = [-1, -0.2, 0.5]
+    for likeness, found in ((0.0, [2]), (0.6, [])):
+        text[2] = unit(likeness * text[1] + np.sqrt(1 - likeness**2) * np.eye(3, text.shape[1])[2])
+        changed = replace(evidence, copies={"image": group}, views={**evidence.views, "text": text})
+        assert np.flatnonzero(rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
 
 
 # --- actions -------------------------------------------------------------------------------------------------------

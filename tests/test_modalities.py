@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from audit_plugin.modalities import MODALITIES, MediaError, file_digest, read_image, read_text, text_digest
+from audit_plugin.modalities import MODALITIES, MediaError, crop_of, file_digest, read_image, read_text, text_digest
 
 
 def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> str:
@@ -238,3 +238,68 @@ def test_every_reader_of_files_refuses_with_one_short_line(tmp_path: Path, name:
             MODALITIES[name].read(f"{tmp_path}/{file}")
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 160
+
+
+# --- objects in images ---------------------------------------------------------------------------------------------
+
+
+def squares(folder: Path, name: str = "squares.png", **options: object) -> str:
+    """100 by 50 pixels: the left half red, the right half blue."""
+    image = Image.new("RGB", (100, 50), (255, 0, 0))
+    image.paste((0, 0, 255), (50, 0, 100, 50))
+    return saved(folder, image, name, **options)
+
+
+def test_a_crop_is_the_box_with_a_margin_within_the_image(tmp_path: Path) -> None:
+    read = MODALITIES["image"].read
+    path = squares(tmp_path)
+    inner = read(crop_of(path, (0.2, 0.2, 0.2, 0.4)))  # 20 by 20 pixels, a tenth of that on each side
+    assert inner.size == (24, 24)
+    assert inner.getcolors() == [(24 * 24, (255, 0, 0))]
+    right = read(crop_of(path, (0.5, 0, 0.5, 1)))  # reaches 5 pixels into the red, ends with the image
+    assert right.size == (55, 50)
+    assert (right.getpixel((4, 0)), right.getpixel((5, 0))) == ((255, 0, 0), (0, 0, 255))
+    assert read(crop_of(path, (-0.5, -0.5, 2, 2))).size == (100, 50)
+    assert read(crop_of(path, (0.995, 0.99, 0.0001, 0.0001))).size == (1, 1)
+    assert read(path).size == (100, 50)
+
+
+def test_a_crop_lies_in_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = squares(tmp_path, "turned.jpg", exif=exif)  # 50 wide and 100 high when upright, the red above
+    top = MODALITIES["image"].read(crop_of(path, (0, 0, 1, 0.4)))
+    assert top.size == (50, 44)
+    red, _, blue = top.getpixel((25, 10))
+    assert red > 200
+    assert blue < 60
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((0.1, 0.1, 0, 0.5), "no area"),
+        ((0.1, 0.1, 0.5, -0.5), "no area"),
+        ((0.1, 0.1, float("nan"), 0.5), "no area"),
+        ((0.1, float("inf"), 0.5, 0.5), "no area"),
+        ((1.2, 0.1, 0.5, 0.5), "outside"),
+        ((-0.6, 0.1, 0.5, 0.5), "outside"),
+        ((0.1, 0.1, 0.5), "not valid"),
+    ],
+)
+def test_a_box_that_cannot_be_cut_is_a_reason(tmp_path: Path, box: tuple[float, ...], reason: str) -> None:
+    with pytest.raises(MediaError, match=reason):
+        MODALITIES["image"].read(crop_of(squares(tmp_path), box))
+
+
+def test_a_crops_digest_holds_the_file_and_the_box(tmp_path: Path) -> None:
+    digest = MODALITIES["image"].digest
+    path, same = squares(tmp_path), squares(tmp_path, "with # , ? and 0.1,0.2,0.3,0.4.png")
+    other = saved(tmp_path, Image.new("RGB", (100, 50)), "other.png")
+    box = (0.1, 0.2, 0.3, 0.4)
+    assert digest(crop_of(path, box)) == digest(crop_of(same, list(box)))
+    assert digest(same) == file_digest(path)
+    found = [digest(v) for v in (path, crop_of(path, box), crop_of(path, (0.1, 0.2, 0.3, 0.41)), crop_of(other, box))]
+    assert len(set(found)) == 4
+    with pytest.raises(MediaError, match="file not found"):
+        digest(crop_of(f"{tmp_path}/none.png", box))

@@ -108,6 +108,55 @@ def test_the_form_of_a_grouped_dataset_offers_its_slices(make_groups: Callable[.
     assert "18" not in form["cost"]["view"]["label"]
 
 
+def with_objects(dataset: Any, per_image: int = 2) -> Any:
+    """Adds labelled boxes to every sample, side by side."""
+    boxes = [[at / per_image, 0.0, 1 / per_image, 1.0] for at in range(per_image)]
+    found = [
+        fo.Detections(
+            detections=[fo.Detection(label=f"thing_{(row + at) % 3}", bounding_box=b) for at, b in enumerate(boxes)]
+        )
+        for row in range(len(dataset))
+    ]
+    dataset.set_values("truth", found)
+    return dataset
+
+
+def test_the_form_offers_lists_labels_and_objects(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(
+        4, names=lambda row: [f"a {row}", f"b {row}"], kind=lambda row: fo.Classification(label=f"k{row}")
+    )
+    form = form_of("run_audit", with_objects(dataset))
+    assert form["text"]["type"]["values"] == ["names", "kind"]
+    assert "8 samples" in form_of("run_audit", dataset, text="names")["cost"]["view"]["label"]
+    assert "4 samples" in form_of("run_audit", dataset, text="kind")["cost"]["view"]["label"]
+    patches = form_of("run_audit", dataset.to_patches("truth"), advanced=True)
+    assert (patches["text"]["default"], patches["text"]["type"]["values"]) == ("truth", ["truth"])
+    assert not patches["cost"]["invalid"], patches["cost"]
+    assert "8 samples" in patches["cost"]["view"]["label"]
+    assert not {"image", "audio", "video"} & set(patches)
+    lists = form_of("run_audit", dataset.to_patches("truth", keep_label_lists=True))
+    assert "no single detections" in lists["cost"]["error_message"]
+
+
+def test_objects_of_the_current_view_are_audited_and_restored(make_dataset: Callable[..., Any]) -> None:
+    dataset = with_objects(make_dataset(8))
+    before = [sample.to_dict() for sample in dataset]
+    steps = steps_of("run_audit", dataset.to_patches("truth")[:14], view_target="CURRENT_VIEW", **QUICK)
+    assert [step["operator_uri"].rpartition("/")[2] for step in steps][-3:] == [
+        "reload_dataset",
+        "notify",
+        "show_output",
+    ]
+    assert "14 samples audited" in steps[-1]["params"]["results"]["found"]
+    actions = [action for found in dataset.values("truth.detections.audit_action") for action in found]
+    assert (len([a for a in actions if a]), actions[14:]) == (14, [None, None])
+    operator("delete_audit")(dataset)
+    for was, sample in zip(before, dataset, strict=True):
+        now = sample.to_dict()
+        assert was.pop("last_modified_at") != now.pop("last_modified_at")
+        assert was == now
+
+
 @pytest.mark.parametrize(
     ("params", "word"),
     [({"trials": 5}, "multiple of 2"), ({"run": "my run"}, "'my run'"), ({"run": "mine"}, "'mine_outlier'")],

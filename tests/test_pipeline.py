@@ -48,10 +48,11 @@ def test_columns_come_in_their_order_and_types(reference: AuditResult) -> None:
     flags = ["misaligned", "memorized", "outlier", "duplicate", "conflict", "placeholder", "vague"]
     assert list(reference.columns) == [
         *("misalignment", "misalignment_image_text", "culprit", "driver", *floats, "duplicate", "duplicate_group"),
+        "suggestion_score",
         *(f"is_{kind}" for kind in flags),
-        *("action", "reason", "suggestion", "failure"),
+        *("action", "reason", "suggestion", "repair", "failure"),
     ]
-    texts = {"culprit", "driver", "duplicate_group", "action", "reason", "suggestion", "failure"}
+    texts = {"culprit", "driver", "duplicate_group", "action", "reason", "suggestion", "repair", "failure"}
     for name, values in reference.columns.items():
         expected = object if name in texts else bool if name.startswith("is_") else np.float32
         assert values.dtype == expected, name
@@ -68,7 +69,7 @@ def test_the_summary_says_what_was_done(reference: AuditResult) -> None:
     assert set(summary["encoder"]) == set(summary["encoded_now"]) == {"image", "text"}
     assert set(summary["recall"]) == {"random", "neighbourhood"}
     assert 0 <= summary["recall"]["neighbourhood"] <= summary["recall"]["random"] <= 1
-    assert set(summary["seconds"]) == {"read", "encode", "train", "score"}
+    assert set(summary["seconds"]) == {"read", "encode", "train", "score", "explain"}
     assert {"torch", "numpy"} <= set(summary["versions"])
     assert summary["flags"] == {kind: int(reference.flagged(kind).sum()) for kind in summary["flags"]}
     assert sum(summary["actions"].values()) == N
@@ -86,7 +87,7 @@ def test_the_separate_evidence_is_kept_beside_the_ids(reference: AuditResult) ->
 def test_stages_are_told_in_order_and_reach_their_end(known: Samples, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     run_audit(known, replace(QUICK, trials=16), lambda *args: told.append(args), tmp_path / "run")
-    stages = ["read", "encode image", "encode text", "neighbours", "train", "score"]
+    stages = ["read", "encode image", "encode text", "neighbours", "train", "score", "explain"]
     assert list(dict.fromkeys(stage for stage, *_ in told)) == stages
     for stage in stages:
         counts = [(done, total) for name, done, total in told if name == stage]

@@ -12,6 +12,7 @@ from audit_plugin.arrays import Samples
 from audit_plugin.embedding import Embedded
 from audit_plugin.encoding import Identity
 from audit_plugin.flags import FLAGS, tail_cut
+from audit_plugin.mixture import Sure
 from audit_plugin.reporting import Order, Scored, memory_summary, result_columns, summarize, versions
 from audit_plugin.scores import compute_scores
 from tests.core_fixtures import CONFIG, N, planted
@@ -28,7 +29,8 @@ def scored(m: int = 2) -> Scored:
     texts["action"][:] = "keep"
     texts["action"][5], texts["suggestion"][5] = "relabel", "another"
     scores = compute_scores(gathered.evidence)
-    return Scored(gathered, scores, np.full(N, 0.25, np.float32), raised, texts, {"random": 0.87654}, 0.123456)
+    sure = Sure({"random": 0.123456}, (0.1, 0.2), np.full(N, 0.25, np.float32), np.zeros(N, np.float32))
+    return Scored(gathered, scores, sure, raised, texts, {"random": 0.87654})
 
 
 def case(m: int = 2, text: str = "a plain text") -> tuple[Scored, Order, Embedded, Samples]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from audit_plugin import memorization, scores
-from audit_plugin.arrays import Neighbors, modality_pairs
-from audit_plugin.scores import SCORES, combine, compute_scores, mean_distance, neighbor_disagreement, robust_z
+from audit_plugin.arrays import modality_pairs
+from audit_plugin.outliers import in_tail_units, mean_distance
+from audit_plugin.scores import SCORES, combine, compute_scores, robust_z
 from tests.core_fixtures import permuted, planted, unit
 
 # Which planted fault a score must find, and on which side of the median; a score not named here must find any.
@@ -236,64 +237,45 @@ def test_added_samples_do_not_move_the_scale() -> None:
     plain, part = compute_scores(evidence), compute_scores(replace(evidence, known=known))
     contrast = evidence.parts["image", "text"]["contrast"]
     assert (scores.scale_of(contrast, replace(evidence, known=known)) == contrast[:250]).all()
-    want = combine(evidence.parts["image", "text"], {k: v[:250] for k, v in evidence.parts["image", "text"].items()})
+    pair = ("image", "text")
+    scale = {k: v[:250] for k, v in evidence.parts[pair].items()}
+    want = combine(evidence.parts[pair], scale, evidence.weights[pair])
     np.testing.assert_allclose(part["misalignment"], want, atol=1e-6)
-    distance = mean_distance(evidence, "image")
-    np.testing.assert_allclose(part["outlier_image"], robust_z(distance, distance[:250]), atol=1e-5)
+    distance = mean_distance({"image": evidence.vectors["image"]}, evidence.groups["image"], np.arange(250))
+    np.testing.assert_allclose(part["outlier_image"], in_tail_units(distance, distance[:250]), atol=1e-5)
     assert (part["misalignment"] != plain["misalignment"]).any()
     for name in ("multimem", "alignment", "duplicate"):  # these have a scale of their own
         np.testing.assert_array_equal(part[name], plain[name])
 
 
-def naive_disagreement(evidence: scores.Evidence, near: str, other: str, distance: np.ndarray, i: int, j: int) -> float:
-    total = weights = 0.0
-    for at, cosine in zip(evidence.neighbors[near].indices[i], evidence.neighbors[near].similarities[i], strict=True):
-        if at < 0 or at in (i, j) or evidence.contents[near][at] == evidence.contents[near][i]:
-            continue
-        weight = np.exp(cosine / scores.KERNEL - scores.DISTRUST * distance[at])
-        total += weight * (1 - float(evidence.views[other][j] @ evidence.views[other][at]))
-        weights += weight
-    return total / weights if weights else np.nan
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_outlier_score_is_the_largest_of_its_parts_and_the_joint_space(m: int) -> None:
+    evidence = planted(m).evidence
+    found = SCORES["outlier"].compute(evidence)
+    joint = mean_distance(evidence.vectors, evidence.leave_together, np.arange(len(evidence)))
+    votes = [found[name] for name in evidence.modalities] + [in_tail_units(joint, joint)]
+    np.testing.assert_allclose(found[""], np.max(votes, axis=0), atol=1e-5)
 
 
-def test_neighbour_disagreement_is_the_weighted_mean_over_other_contents() -> None:
+def test_class_labels_are_no_outliers_and_strange_spelling_is() -> None:
     evidence = planted().evidence
-    distance = 1 - evidence.trials.held_out["cosine"][0]
-    rng = np.random.default_rng(3)
-    left = np.concatenate([planted().rows["placeholder"], rng.integers(0, len(evidence), 40)])
-    right = np.concatenate([left[:30], rng.integers(0, len(evidence), len(left) - 30)])
-    for near, other in (("image", "text"), ("text", "image")):
-        got = neighbor_disagreement(evidence, near, other, distance, left, right)
-        want = [naive_disagreement(evidence, near, other, distance, i, j) for i, j in zip(left, right, strict=True)]
-        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
+    labels = np.arange(len(evidence)) % 7
+    classed = SCORES["outlier"].compute(replace(evidence, contents={**evidence.contents, "text": labels}))
+    assert np.isnan(classed["text"]).all()
+    np.testing.assert_array_equal(classed[""], classed["image"])
+    strange = np.random.default_rng(0).normal(size=len(evidence)).astype(np.float32)
+    strange[:5] += 40
+    spelled = SCORES["outlier"].compute(replace(evidence, spelling={"text": strange}))
+    assert spelled["text"][:5].min() > np.sort(spelled["text"][5:])[-5]
 
 
-def test_blocks_of_rows_change_nothing_and_lonely_rows_have_no_answer() -> None:
-    evidence = planted().evidence
-    distance = 1 - evidence.trials.held_out["cosine"][0]
-    rows = np.arange(len(evidence))
-    once = neighbor_disagreement(evidence, "image", "text", distance, rows, rows)
-    many = np.tile(rows, 4097 // len(rows) + 2)
-    again = neighbor_disagreement(evidence, "image", "text", distance, many, many)
-    np.testing.assert_allclose(again, np.tile(once, len(many) // len(rows)), atol=1e-6)
-    alone = {"image": Neighbors(np.full((len(rows), 2), -1), np.full((len(rows), 2), np.nan, np.float32))}
-    lonely = replace(evidence, neighbors=alone)
-    assert np.isnan(neighbor_disagreement(lonely, "image", "text", distance, rows, rows)).all()
-
-
-@pytest.mark.parametrize("name", ["image", "text", "joint"])
-def test_outlier_distance_counts_every_group_once(name: str) -> None:
-    evidence = planted().evidence
-    group = {"image": evidence.groups["image"], "text": evidence.contents["text"], "joint": evidence.leave_together}
-    want = np.full(len(evidence), np.nan)
-    for i, indices in enumerate(evidence.neighbors[name].indices):
-        seen, distances = {group[name][i]}, []
-        for k, at in enumerate(indices):
-            if at >= 0 and group[name][at] not in seen and len(distances) < scores.OUTLIER_NEIGHBORS:
-                seen.add(group[name][at])
-                distances.append(1 - evidence.cosines[name][i, k])
-        want[i] = np.mean(distances)
-    np.testing.assert_allclose(mean_distance(evidence, name), want, atol=1e-5)
+def test_captions_of_one_sample_do_not_repeat_each_other() -> None:
+    evidence, rows = planted().evidence, planted().rows["duplicate"]
+    owners = np.arange(len(evidence))
+    owners[rows[1::2]] = rows[0::2]
+    together = SCORES["duplicate"].compute(replace(evidence, samples=owners))
+    assert (together[rows] < 1).all()
+    np.testing.assert_array_equal(np.delete(together, rows), np.delete(SCORES["duplicate"].compute(evidence), rows))
 
 
 def test_duplicate_is_one_for_repeats_and_the_nearest_cosine_else() -> None:

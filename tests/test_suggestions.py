@@ -1,107 +1,179 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from audit_plugin.arrays import Features
-from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, Rows, gather
-from audit_plugin.held_out import TEMPERATURE
-from audit_plugin.learners import head_inputs, head_projections
-from audit_plugin.memorization import member_masks
-from audit_plugin.store import RunFolder
-from audit_plugin.suggestions import candidate_contrast, suggest
-from audit_plugin.training import TRIAL_GROUP, Heads
-from audit_plugin.trials import Job
-from tests.core_fixtures import heads, unit
+from audit_plugin.arrays import AuditError
+from audit_plugin.candidates import own_suspicion, suspicion, weigh
+from audit_plugin.evidence import Gathered
+from audit_plugin.suggestions import HOLDER, MUTUAL, TOP, Suggestions, ask_captioner, propose, rank_captions, suggest
+from tests.relabel_fixtures import CAPTIONS, IDS, LINE, PAIR, N, mixed_up
 
-N, SWAPPED = 150, 16
-PAIR, SEED = ("image", "text"), 0
-CAPTIONS = [f"caption {row}" for row in range(N)]  # as written: those of the first 16 rows went round
-TRUE = np.r_[np.roll(np.arange(SWAPPED), 1), np.arange(SWAPPED, N)]
+SWAPS = ((0, 120), (31, 77), (50, 200))
+RING = [12, 190, 66, 150, 8, 99, 230, 41, 170, 110]
+WRONG = [*sum(SWAPS, ()), *RING]
+RIGHT = [row for row in range(N) if row not in WRONG]
+SHIFT = range(100, 180)
+Case = tuple[Gathered, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gathered, Job]]:
-    """A trained set in which the captions of the first rows went round; the last two rows share their text."""
-    rng = np.random.default_rng(4)
-    hidden = rng.standard_normal((N, 6))
-    image, text = (hidden @ rng.standard_normal((6, 20)) + 0.3 * rng.standard_normal((N, 20)) for _ in range(2))
-    text[:SWAPPED] = np.roll(text[:SWAPPED], -1, axis=0)
-    text[-1] = text[-2]
-    contents = {"image": np.arange(N), "text": np.r_[np.arange(N - 1), N - 2]}
-    features = Features({"image": unit(image), "text": unit(text)}, np.ones((N, 2), bool))
-    with RunFolder(tmp_path_factory.mktemp("run") / "run", {}) as run:
-        job = Job(AuditConfig(trials=12, epochs=25), "cpu", run, lambda *_: None)
-        rows = Rows(contents, dict.fromkeys(PAIR, ""), {"text": np.full(N, 5)})
-        yield gather(features, rows, heads(features, job), job), job
+def swapped() -> Case:
+    """Captions changed places here and there: three swaps and one ring."""
+    takes = LINE.copy()
+    for a, b in SWAPS:
+        takes[[a, b]] = b, a
+    takes[RING] = np.roll(RING, 1)
+    return mixed_up(takes, noise=0.4), takes
 
 
-def marked(*rows: int) -> np.ndarray:
-    return np.isin(np.arange(N), rows)
+@pytest.fixture(scope="module")
+def shifted() -> Case:
+    """From row 100 to 179 each row holds the caption of the row above."""
+    takes = LINE.copy()
+    takes[SHIFT] -= 1
+    return mixed_up(takes), takes
 
 
-def test_swapped_rows_get_their_own_caption_back(made: tuple[Gathered, Job]) -> None:
-    found = suggest(made[0], marked(*range(SWAPPED)), CAPTIONS, SEED)
-    assert found.dtype == object
-    right = [found[row] == CAPTIONS[TRUE[row]] for row in range(SWAPPED) if found[row]]
-    assert len(right) > SWAPPED / 4  # only what fits like the set's better half is proposed
-    assert np.mean(right) > 0.9
-    assert not any(found[SWAPPED:])
+def found_in(case: Case, rows: range | list[int]) -> Suggestions:
+    gathered, takes = case
+    return suggest(gathered, np.isin(LINE, rows), [CAPTIONS[j] for j in takes], 0, LINE, IDS)
 
 
-def test_rows_that_fit_get_none(made: tuple[Gathered, Job]) -> None:
-    found = suggest(made[0], marked(*range(SWAPPED, SWAPPED + 40)), CAPTIONS, SEED)
-    assert np.mean(found != "") < 0.05
-    assert not any(suggest(made[0], marked(), CAPTIONS, SEED))
+# --- swaps, cycles and single captions ------------------------------------------------------------------------------
 
 
-def test_the_present_caption_is_never_proposed_not_even_from_another_row(made: tuple[Gathered, Job]) -> None:
-    captions = [*CAPTIONS[:-1], CAPTIONS[-2]]
-    found = suggest(made[0], np.ones(N, bool), captions, SEED)
-    assert (found != "").any()
-    assert all(proposed != present for proposed, present in zip(found, captions, strict=True))
+def test_swapped_rows_get_their_own_caption_back(swapped: Case) -> None:
+    found = found_in(swapped, WRONG)
+    given = [row for row in WRONG if found.texts[row]]
+    assert len(given) > len(WRONG) / 2
+    assert np.mean([found.texts[row] == CAPTIONS[row] for row in given]) > 0.9
+    assert not any(found.texts[RIGHT])
+    assert np.isfinite(found.score[given]).all()
+    assert np.isnan(found.score[RIGHT]).all()
 
 
-def test_candidates_are_weighed_by_trials_that_saw_neither(made: tuple[Gathered, Job]) -> None:
-    """The double loop over trials and cells, from the heads on disk."""
-    gathered, job = made
-    rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
-    got = candidate_contrast(gathered, PAIR, rows, pool)
-    features = Features(gathered.evidence.vectors, np.ones((N, 2), bool))
-    inputs = head_inputs(features, head_projections(features), "cpu")
-    member = member_masks(gathered.evidence.leave_together, job.config.trials, job.config.seed)
-    values: dict[tuple[int, int], list[float]] = {}
-    for trial in range(job.config.trials):
-        arrays = job.run.load(f"trials_{trial // TRIAL_GROUP * TRIAL_GROUP:04d}")
-        assert arrays is not None
-        left, right = Heads.from_arrays(arrays, 2, "cpu").embed(inputs, trial % TRIAL_GROUP)
-        near = (left @ right.T / TEMPERATURE).double()
-        theirs = [j for j in pool if not member[trial, j]]
-        size = np.log(len(theirs) - 1)
-        for a, i in enumerate(rows):
-            for b, j in enumerate(pool):
-                if not member[trial, i] and not member[trial, j]:
-                    captions, media = [c for c in theirs if c != j], [r for r in theirs if r != i]
-                    ways = torch.logsumexp(near[i, captions], 0) + torch.logsumexp(near[media, j], 0) - 2 * size
-                    values.setdefault((a, b), []).append(float(TEMPERATURE * (0.5 * ways - near[i, j])))
-    for a, b in np.ndindex(got.shape):
-        if (a, b) in values:
-            assert got[a, b] == pytest.approx(np.mean(values[a, b]), abs=2e-3)
-        else:
-            assert np.isnan(got[a, b])
+def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swapped: Case) -> None:
+    weighing = weigh(swapped[0], PAIR)
+    own, table = own_suspicion(weighing), suspicion(weighing, LINE, LINE)
+    ranks = rank_captions(weighing, LINE, LINE, margin=-np.inf)
+    for i, j in ((0, 120), (31, 5), (7, 50)):
+        expected = -table[i, j] + HOLDER * np.clip(own[j], -4, 4) + MUTUAL * np.clip(own[j] - table[j, i], 0, 4)
+        assert ranks[i, j] == pytest.approx(expected, abs=1e-4)
+    assert np.isnan(ranks.diagonal()).all()
+    close = rank_captions(weighing, LINE, LINE)
+    np.testing.assert_array_equal(np.isfinite(close), np.isfinite(ranks) & (own[:, None] - table > 1))
 
 
-def test_untrained_sets_and_sets_without_a_medium_get_none(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    features = Features({name: unit(rng.standard_normal((8, 4))) for name in PAIR}, np.ones((8, 2), bool))
-    with RunFolder(tmp_path / "run", {}) as run:
-        job = Job(AuditConfig(trials=2, epochs=1), "cpu", run, lambda *_: None)
-        numbers = dict.fromkeys(PAIR, np.arange(8))
-        rows = Rows(numbers, dict.fromkeys(PAIR, ""), {"text": np.ones(8, int)})
-        few = gather(features, rows, heads(features, job), job)
-        assert suggest(few, np.ones(8, bool), CAPTIONS[:8], SEED).tolist() == [""] * 8
+def test_swaps_are_named_with_their_partner(swapped: Case) -> None:
+    found = found_in(swapped, WRONG)
+    swaps = [repair for repair in found.repairs if repair.kind == "swap"]
+    named = {frozenset(s.rows) for s in swaps}
+    assert named >= {frozenset(pair) for pair in SWAPS}
+    assert len(named) <= len(SWAPS) + 1  # two rows of the ring may seem to hold each other's caption
+    row, partner = swaps[0].rows
+    assert found.repair[row] == f"swap with {IDS[partner]}"
+    assert found.why[row] == swaps[0].sentence
+    assert swaps[0].gain > 1
+
+
+def test_the_best_three_differ_and_are_ranked(swapped: Case) -> None:
+    found = found_in(swapped, WRONG)
+    assert set(found.top) == {row for row in range(N) if found.texts[row]}
+    for row, best in found.top.items():
+        assert 1 <= len(best) <= TOP
+        assert best[0][0] == found.texts[row]
+        assert best[0][1] > 0
+        assert len({text for text, _ in best}) == len(best)
+        assert CAPTIONS[swapped[1][row]] not in [text for text, _ in best]
+
+
+def test_rows_that_fit_get_none_though_they_were_flagged(swapped: Case) -> None:
+    given = [sum(map(bool, found_in(swapped, RIGHT[start::4]).texts)) for start in range(4)]
+    assert sum(given) <= 0.02 * len(RIGHT)
+    assert not any(found_in(swapped, []).texts)
+
+
+def test_a_clean_set_has_no_repair_and_hardly_a_suggestion() -> None:
+    clean = (mixed_up(LINE), LINE)
+    rows = np.random.default_rng(1).choice(N, 40, replace=False).tolist()
+    found = found_in(clean, rows)
+    assert found.repairs == ()
+    assert sum(map(bool, found.texts)) <= 4
+
+
+def test_a_wrong_label_gets_the_right_class_first() -> None:
+    """Copies of a class's caption are many, and none is displaced: the class that fits best is proposed."""
+    rng = np.random.default_rng(3)
+    label = rng.permutation(np.arange(N) % 12)
+    hidden = 1.5 * rng.standard_normal((12, 8))[label] + 0.3 * rng.standard_normal((N, 8))
+    wrong = rng.choice(N, 24, replace=False)
+    given = label.copy()
+    given[wrong] = (label[wrong] + rng.integers(1, 12, len(wrong))) % 12
+    first = np.unique(label, return_index=True)[1]  # one row of each class: equal labels are equal captions
+    names = [f"class {number}" for number in given]
+    found = suggest(mixed_up(first[given], hidden, noise=0.3), np.isin(LINE, wrong), names, 0, LINE, IDS)
+    proposed = [row for row in wrong if found.texts[row]]
+    assert len(proposed) > 0.8 * len(wrong)
+    assert np.mean([found.texts[row] == f"class {label[row]}" for row in proposed]) > 0.95
+    assert found.repairs == ()
+
+
+def test_untrained_sets_get_none(swapped: Case) -> None:
+    gathered, takes = swapped
+    for evidence in (replace(gathered.evidence, trials=None), replace(gathered.evidence, words={})):
+        found = found_in((replace(gathered, evidence=evidence), takes), range(N))
+        assert not any(found.texts)
+        assert np.isnan(found.score).all()
+
+
+# --- shifts ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_shift_get_their_captions_though_none_is_flagged(shifted: Case) -> None:
+    found = found_in(shifted, [])
+    (repair,) = found.repairs
+    assert [row for row in range(N) if found.texts[row]] == list(SHIFT)[:-1]
+    assert all(found.texts[row] == CAPTIONS[row] for row in list(SHIFT)[:-1])
+    assert found.repair[140] == "shift of +1, rows 100 to 178"
+    action, reason = np.full(N, "keep", object), np.full(N, "", object)
+    action[120] = "remove"
+    propose(action, reason, found)
+    lost = repair.lost[0]
+    assert (action[lost], action[120], action[140], action[20]) == ("review", "remove", "relabel", "keep")
+    assert (reason[140], reason[20]) == (repair.sentence, "")
+    assert repair.sentence in reason[lost]
+
+
+def test_a_caption_that_a_shift_gives_back_is_offered_to_nobody_else(shifted: Case) -> None:
+    found = found_in(shifted, range(N))
+    back = {CAPTIONS[row] for row in list(SHIFT)[:-1]}
+    outside = [text for row, best in found.top.items() if row not in SHIFT for text, _ in best]
+    assert not back.intersection(outside)
+
+
+# --- captioner ------------------------------------------------------------------------------------------------------
+
+
+def test_a_captioner_is_asked_for_the_rest_only() -> None:
+    found = Suggestions(np.array(["known", "", "", ""], object), np.full(4, np.nan), np.full(4, "", object))
+    asked: list[list[str]] = []
+
+    def caption(paths: list[str]) -> list[str]:
+        asked.append(paths)
+        return ["a  red\ncar", " "]
+
+    wanted = np.array([True, True, False, True])
+    got = ask_captioner(found, wanted, ["a.png", "b.png", "c.png", "d.png"], caption)
+    assert asked == [["b.png", "d.png"]]
+    assert got.texts.tolist() == ["known", "a red car", "", ""]
+    assert "captioner" in got.why[1]
+    assert set(got.why) == {1}
+    assert found.texts[1] == ""
+    ask_captioner(found, np.zeros(4, bool), ["a.png"] * 4, caption)
+    assert len(asked) == 1
+    for answer in (["one"], [1, 2]):
+        with pytest.raises(AuditError, match="captioner gave"):
+            ask_captioner(found, wanted, ["a.png"] * 4, lambda _paths, answer=answer: answer)

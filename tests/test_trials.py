@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from audit_plugin import learners, memorization
 from audit_plugin.arrays import AuditError, Features, Trials, modality_pairs
 from audit_plugin.config import AuditConfig
-from audit_plugin.held_out import Negatives
+from audit_plugin.contrast import Negatives, make_negatives
 from audit_plugin.learners import fixed_learner, head_inputs, head_projections
 from audit_plugin.neighbors import search
 from audit_plugin.protocol import group_report
@@ -43,9 +42,9 @@ def read(given: Features, plan: Plan, learner: Learner, job: Job,
 
 def negatives_of(given: Features, groups: np.ndarray | None = None) -> Negatives:
     rows = np.arange(len(given.present))
-    repeats = np.stack([rows, rows, rows if groups is None else groups], 1).astype(np.int32)
+    repeats = np.stack([*(rows for _ in given.vectors), rows if groups is None else groups], 1)
     near = np.concatenate([search(v, 5).indices for v in given.vectors.values()], 1)
-    return Negatives(torch.from_numpy(repeats), torch.from_numpy(near), 0)
+    return make_negatives(repeats, near, np.ones(len(rows), bool), 0, "cpu")
 
 
 def trained(
@@ -158,8 +157,8 @@ def test_only_pairs_of_a_medium_and_a_text_have_a_generality(tmp_path: Path) -> 
     assert trials.held_out["cosine"].shape == (3, N)
     known = np.isfinite(trials.held_out["generality"]).all(1)
     assert known.tolist() == [True, False, True]  # image-text, image-audio, and text-audio, text first
-    assert _text_sides(("image", "text"), ("text",)) == [(0, 1)]
-    assert _text_sides(("image", "audio"), ()) == []
+    assert _text_sides(("image", "text"), ("text",)) == {0: 1}
+    assert _text_sides(("image", "audio"), ()) == {}
 
 
 # --- MultiMem's terms ----------------------------------------------------------------------------------------------

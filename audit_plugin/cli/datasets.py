@@ -25,8 +25,8 @@ SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
 
 @command(
     image=f"Field with the image's path, {SLICE}",
-    text=f"Field with the caption, {SLICE}. Without two named modalities, the sample's own file and the field that "
-    "looks like a caption are taken",
+    text=f"Field with the caption, a list of captions or class labels, {SLICE}. Without two named modalities, the "
+    "sample's own file and the field that looks like a caption are taken",
     audio=f"Field with the path of an audio file, {SLICE}",
     video=f"Field with the path of a video, {SLICE}",
     run="",
@@ -36,11 +36,14 @@ def audit(
     *,
     config: AuditConfig,
     view: Annotated[str | None, typer.Option(help="Saved view: audit only its samples")] = None,
+    patches: Annotated[
+        str | None, typer.Option(help="Field of detections: audit each object's crop against its label")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Audit a FiftyOne dataset: writes fields, tags and a run into it."""
     fiftyone_io = _fiftyone_io()
-    chosen = fiftyone_io.load_view(dataset, view)
+    chosen = fiftyone_io.load_view(dataset, view, patches)
     if dry_run:
         show_plan(fiftyone_io.preview_view(chosen, config))
         return
@@ -51,7 +54,8 @@ def audit(
         result,
         samples,
         [
-            f"results: fields {config.run}_*, tags {config.run}:* and the saved view {config.run}_flagged",
+            f"results: {'attributes' if patches else 'fields'} {config.run}_*, tags {config.run}:* and the saved view "
+            f"{config.run}_flagged",
             f"open it: fiftyone app launch {dataset}",
             f"run: {result.run_dir}",
         ],

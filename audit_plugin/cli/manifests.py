@@ -84,7 +84,8 @@ def _read(manifest: Path, config: AuditConfig) -> Samples:
     from audit_plugin.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in MODALITIES if getattr(config, name)}
-    return read_manifest(manifest, columns, config.group or None, config.label or None, config.role or None)
+    keys = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
+    return read_manifest(manifest, columns, *keys)
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.config import AuditConfig
 
+from .objects import objects_field, patches_of
 from .reading import load_manifest_dataset, load_view, read_samples
-from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, list_audits
-from .sources import caption_field, default_media, media_choices, modality_sources, string_fields
-from .writing import check_writable, flagged_view, write_result
+from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
+from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
+from .views import flagged_view
+from .writing import check_writable, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,16 +31,21 @@ __all__ = [
     "check_writable",
     "default_media",
     "delete_audit",
+    "explained",
     "flagged_view",
     "list_audits",
     "load_manifest_dataset",
     "load_view",
     "media_choices",
     "modality_sources",
+    "objects_field",
+    "patches_of",
     "preview_view",
     "read_samples",
     "removal_view",
+    "resolve",
     "string_fields",
+    "text_fields",
     "write_result",
 ]
 
@@ -52,26 +59,35 @@ def audit_view(
     """Audit a dataset or view and write what was found into it.
 
     Args:
-        view: the samples to audit; only these are changed.
+        view: the samples to audit, or a view of the patches of their detections; only these are changed.
         config: settings, all defaults if None.
         progress: called as `progress(stage, done, total)`; the stages are those of the pipeline, then "write".
         run_dir: where arrays and heads are kept (default: the pipeline's choice).
 
     Returns:
         One value per sample and column, in the order of the view; `ids` are sample ids. A grouped view has one row
-        per group, written on the group's samples in all slices used.
+        per group, written on the group's samples in all slices used. A list of texts has one row per text; the sample
+        bears the worst text's values, and parallel lists. A view of patches has one row per object; `ids` are label
+        ids, and the results are attributes and tags of the labels.
 
     Raises:
         AuditError: the view cannot be audited, a field of the user's own is in the way, or the database was lost.
     """
     from audit_plugin.pipeline import run_audit
 
-    config = config or AuditConfig()
+    config = resolve(view, config or AuditConfig())
     samples = read_samples(view, config)
     check_writable(view, config.run)  # before hours of work, not after
     result = run_audit(samples, config, progress, run_dir)
-    write_result(view, result, config, progress)
+    write_result(view, result, config, progress, caption_numbers(samples))
     return result
+
+
+def caption_numbers(samples: Samples) -> tuple[int, ...]:
+    """`[n]` position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists."""
+    if not samples.caption:
+        return ()
+    return tuple(-1 if text is None else at for at, text in zip(samples.caption, samples.media["text"], strict=True))
 
 
 def removal_view(
@@ -96,7 +112,7 @@ def removal_view(
     from audit_plugin.removal import removal_study
     from audit_plugin.store import cache_root, write_atomically
 
-    config = config or AuditConfig()
+    config = resolve(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
     text = json.dumps(report, indent=2) + "\n"
     path = cache_root() / "removal" / f"{digest_of(view._root_dataset.name, text)[:16]}.json"
@@ -120,9 +136,9 @@ def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None 
 
     rows = view.count()
     head = view.limit(limit) if limit and rows > limit else view
-    plan = dict(plan_audit(read_samples(head, config), config))
-    scale = rows / max(1, plan["rows"])
+    plan = dict(plan_audit(read_samples(head, config), resolve(view, config)))
+    scale = rows / max(1, head.count())  # of texts there may be several per sample
     if scale > 1:
         plan["encodes"] = {name: round(count * scale) for name, count in plan["encodes"].items()}
         plan["minutes"], plan["disk_mb"] = plan["minutes"] * scale, plan["disk_mb"] * scale
-    return plan | {"rows": rows}
+    return plan | {"rows": round(plan["rows"] * scale)}

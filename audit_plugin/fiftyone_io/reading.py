@@ -10,38 +10,42 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.modalities import crop_of
 
+from .objects import objects_field, patches_of
 from .runs import database
 from .sources import Source, key_field, modality_sources, name_of, near, used_slices
 
 DEMO_MARK = "audit_plugin_demo"
-KEYS = {"group": "groups", "label": "labels", "role": "roles"}
+KEYS = ("group", "label", "role", "split")
+SPLITS = ("train", "test", "validation", "val")  # of a list of tags, the one that is meant
 
 
-def load_view(name: str, view_name: str | None = None) -> SampleCollection:
-    """A dataset, or one of its saved views, by name.
+def load_view(name: str, view_name: str | None = None, patches: str | None = None) -> SampleCollection:
+    """A dataset, or one of its saved views, by name; or the objects of a field of detections in it.
 
     Raises:
-        AuditError: no such dataset (names near it are listed) or saved view.
+        AuditError: no such dataset (names near it are listed), saved view or field of detections.
     """
     with database(f"reading dataset {name!r}"):
         names = fo.list_datasets()
         if name not in names:
             raise AuditError(f"dataset {name!r} does not exist; {near(name, names, 'datasets')}")
         dataset = fo.load_dataset(name)
-        if view_name is None:
-            return dataset
-        if not dataset.has_saved_view(view_name):
+        if view_name is not None and not dataset.has_saved_view(view_name):
             views = dataset.list_saved_views()
             raise AuditError(f"dataset {name!r} has no saved view {view_name!r}; {near(view_name, views, 'views')}")
-        return dataset.load_saved_view(view_name)
+        view = dataset if view_name is None else dataset.load_saved_view(view_name)
+        return view if patches is None else patches_of(view, patches)
 
 
 def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
     """The rows of a dataset or view, in its order, with sample ids as ids.
 
     A grouped dataset gives one row per group: its id is that of the first sample among the slices used, a modality
-    whose slice is missing in the group is None.
+    whose slice is missing in the group is None. A list of texts gives one row per text, with repeated ids; an empty
+    one a row without text. A view of patches gives one row per object, whose id is the label's and whose image is its
+    crop; the objects of one image belong together unless another group is named.
 
     Raises:
         AuditError: empty view, nothing to compare, a field that is missing or of the wrong kind, or the database was
@@ -53,16 +57,42 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
         wanted = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
         keys = {name: Source(key_field(view, name, path)) for name, path in wanted.items()}
         ids, columns = _columns(view, sources, {**sources, **keys})
+        if objects := objects_field(view):
+            boxes, images = view.values([f"{objects}.bounding_box", "sample_id"])
+            files = zip(columns["image"], boxes, strict=True)
+            columns["image"] = [crop_of(path, box) if box else None for path, box in files]
+            columns.setdefault("group", images)
     if "role" in keys:
         _check_roles(ids, columns["role"], config.role)
-    words = {name: tuple("" if v is None else str(v) for v in columns[name]) for name in keys}
+    captions: list[int] = []
+    if "text" in sources and sources["text"].many:
+        ids, columns, captions = _row_per_text(ids, columns)
+    words = {name: tuple(_word(v) for v in columns.get(name, ())) for name in KEYS}
     return Samples(
         tuple(ids),
         {modality: tuple(columns[modality]) for modality in sources},
-        groups=words.get("group", ()),
-        labels=words.get("label", ()),
-        roles=words.get("role", ()),
+        groups=words["group"],
+        caption=tuple(captions),
+        labels=words["label"],
+        roles=words["role"],
+        splits=words["split"],
     )
+
+
+def _word(value: Any) -> str:
+    """A group, label, role or split; of a list, such as the samples' tags, the split that it names."""
+    if isinstance(value, list):
+        return next((name for name in SPLITS if name in value), "")
+    return "" if value is None else str(value)
+
+
+def _row_per_text(ids: list[str], columns: dict[str, list[Any]]) -> tuple[list[str], dict[str, list[Any]], list[int]]:
+    """Ids, columns and number of the text, with a row for each text of a list; for an empty list one without text."""
+    texts = [["" if text is None else text for text in found or ()] or [None] for found in columns["text"]]
+    at = [row for row, found in enumerate(texts) for _ in found]
+    repeated = {name: [values[row] for row in at] for name, values in columns.items()}
+    repeated["text"] = [text for found in texts for text in found]
+    return [ids[row] for row in at], repeated, [number for found in texts for number in range(len(found))]
 
 
 def slice_samples(view: SampleCollection, config: AuditConfig) -> dict[str, list[str]]:
@@ -113,7 +143,7 @@ def _pick(values: list[Any], group: dict[str, int], wanted: str) -> Any:
     """The group's value in a slice; where none is named, the first slice that has one."""
     if wanted:
         return values[group[wanted]] if wanted in group else None
-    return next((values[at] for at in group.values() if values[at] not in (None, "")), None)
+    return next((values[at] for at in group.values() if values[at] not in (None, "", [])), None)
 
 
 def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
@@ -160,8 +190,7 @@ def load_manifest_dataset(name: str, samples: Samples, faults: Sequence[str] = (
 
 
 def _check_view(view: SampleCollection) -> None:
-    name = name_of(view)
-    if getattr(view, "_is_generated", False):
-        raise AuditError(f"a view of patches, frames or clips of {name!r} cannot be audited; pass a view of samples")
+    objects = objects_field(view)
     if not view.count():
-        raise AuditError(f"the view of dataset {name!r} is empty; choose a dataset or view with samples")
+        what = f"the view of the objects {objects!r}" if objects else "the view"
+        raise AuditError(f"{what} of dataset {name_of(view)!r} is empty; choose a dataset or view with samples")

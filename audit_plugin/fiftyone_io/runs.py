@@ -18,6 +18,8 @@ from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
 
+from .objects import untag_objects
+
 TAG_BATCH = 10_000
 
 
@@ -26,19 +28,19 @@ class AuditRunConfig(fors.RunConfig):
 
     Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
     saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a grouped dataset that it
-    wrote on; empty for any other).
+    wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it wrote on samples).
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"method": "audit", "slices": [], **kwargs})
+        super().__init__(**{"method": "audit", "slices": [], "label_field": "", **kwargs})
 
 
 class AuditRun(fors.Run):
     """Knows how to take away what an audit wrote; called by `dataset.delete_run` too."""
 
     def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
-        """The fields that the run wrote."""
-        return list(self.config.fields)
+        """The fields that the run wrote; of objects the field that holds them, which every view of them has."""
+        return [self.config.label_field] if self.config.label_field else list(self.config.fields)
 
     def cleanup(self, samples: SampleCollection, key: str) -> None:
         """Remove all that the run wrote; FiftyOne forgets the run itself."""
@@ -46,7 +48,11 @@ class AuditRun(fors.Run):
 
 
 class AuditRunResults(fors.RunResults):
-    """`tagged`: tag -> ids of the samples that the run tagged; `summary`: counts, timings, versions; `run_dir`."""
+    """`tagged`: tag -> ids of the samples (of objects: the labels) tagged; `summary`: counts, versions; `run_dir`.
+
+    `explanations`: why each flagged sample was flagged (`audit_plugin.explanations`), kept here too, since the App may
+    run where the run folder is not.
+    """
 
     def get_meta(self) -> dict[str, Any]:
         """Counts, readable without loading the lists of ids."""
@@ -56,6 +62,22 @@ class AuditRunResults(fors.RunResults):
 def list_audits(samples: SampleCollection) -> list[str]:
     """Keys of the audits of a dataset, finished or not, sorted."""
     return list(samples._root_dataset.list_runs(type=AuditRun))
+
+
+def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
+    """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none.
+
+    Args:
+        samples: the dataset or a view of it.
+        run: key of the audit.
+        name: id of the sample or label.
+
+    Raises:
+        AuditError: the dataset has no audit of that key.
+    """
+    audit_info(samples, run)
+    found = samples._root_dataset.load_run_results(run)
+    return list((getattr(found, "explanations", None) or {}).get(name, []))
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
@@ -96,8 +118,11 @@ def clear(dataset: fo.Dataset, run: str, config: AuditRunConfig) -> None:
     """Remove everything that the run wrote. Each step may be repeated, so a broken one is healed by the next."""
     results = dataset.load_run_results(run, cache=False, load_view=False)
     for tag, ids in (results.tagged if results else {}).items():
-        for batch in _batches(ids):
-            every_sample(dataset).select(batch).untag_samples(tag)
+        for batch in batches(ids):
+            if config.label_field:
+                untag_objects(dataset, config.label_field, batch, tag)
+            else:
+                every_sample(dataset).select(batch).untag_samples(tag)
     if dataset.has_saved_view(config.saved_view):
         dataset.delete_saved_view(config.saved_view)
     dataset.delete_sample_fields([f for f in config.fields if dataset.has_sample_field(f)])
@@ -120,7 +145,8 @@ def database(doing: str, remedy: str = "") -> Iterator[None]:
         raise AuditError(f"FiftyOne's database failed while {doing} ({type(error).__name__}); {advice}") from error
 
 
-def _batches(ids: list[str]) -> Iterator[list[str]]:
+def batches(ids: list[str]) -> Iterator[list[str]]:
+    """The ids in parts that one query can hold."""
     rest = iter(ids)
     while batch := list(islice(rest, TAG_BATCH)):
         yield batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import fiftyone as fo
@@ -11,12 +11,17 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.prompts import LABEL_TEMPLATES
 
-from .runs import list_audits, recorded_fields
+from .objects import objects_field
+from .runs import database, list_audits, recorded_fields
 
 # The first of these that a field is called, or else contains, is taken for the caption.
 CAPTION_NAMES = ("caption", "captions", "text", "title", "description", "prompt", "ground_truth", "label")
-NEVER_CAPTIONS = {"id", "filepath", "audit_decision", "audit_note"}
+NEVER_CAPTIONS = {"id", "filepath", "tags", "audit_decision", "audit_note"}
+# Label types whose `label` is a text: of a sample, several of a sample, or of an object where each has a row.
+LABELS = {fo.Classification: "label", fo.Classifications: "classifications.label", fo.Detection: "label"}
+OBJECTS = (fo.Detection, fo.Detections)
 MODALITIES = ("image", "text", "audio", "video")
 SLICE = "slice:"
 FILE = "filepath"
@@ -30,10 +35,19 @@ FILE_TYPES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where the values of a modality are: a field, of the sample in `slice` ("": of any slice that is used)."""
+    """Where the values of a modality are.
+
+    Attributes:
+        field: path of the field.
+        slice: of the sample in that slice of its group ("": of any slice that is used).
+        many: each sample has a list of them.
+        classes: they are names of classes, to be read through prompts.
+    """
 
     field: str
     slice: str = ""
+    many: bool = False
+    classes: bool = False
 
 
 def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, Source]:
@@ -50,8 +64,27 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     if len(found) < 2:
         found = _own_media(view, found) | found
         if "text" not in found:
-            found["text"] = Source(caption_field(view))
+            found["text"] = _text_source(view, caption_field(view))
+    if objects_field(view) and (set(found) != {"image", "text"} or found["image"].field != FILE):
+        raise AuditError(
+            f"objects of {name_of(view)!r} are audited as image and text, cut out of the samples' own files; "
+            "leave image, audio and video out"
+        )
     return {m: found[m] for m in MODALITIES if m in found}
+
+
+def resolve(view: SampleCollection, config: AuditConfig) -> AuditConfig:
+    """The config with what is chosen for the view: the caption field, and prompts where it holds classes.
+
+    Raises:
+        AuditError: as `modality_sources`.
+    """
+    with database(f"reading dataset {name_of(view)!r}"):
+        text = modality_sources(view, config).get("text")
+        if text is None:
+            return config
+        named = config.text or caption_field(view)
+    return replace(config, text=named, template=config.template or (LABEL_TEMPLATES if text.classes else ""))
 
 
 def used_slices(view: SampleCollection, sources: Mapping[str, Source]) -> list[str]:
@@ -64,20 +97,38 @@ def used_slices(view: SampleCollection, sources: Mapping[str, Source]) -> list[s
 
 
 def string_fields(view: SampleCollection) -> list[str]:
-    """Paths of the view that hold one string per sample and that no audit wrote: plain fields, then label fields."""
+    """Fields of the view that hold one string per sample and that no audit wrote."""
+    return [name for name, field in _readable_fields(view).items() if isinstance(field, fo.StringField)]
+
+
+def text_fields(view: SampleCollection) -> list[str]:
+    """What may be named as text and no audit wrote: strings, then lists of strings, then labels with one text each.
+
+    Of a view of patches: the field of its objects, then the strings that these hold besides.
+    """
+    objects = objects_field(view)
+    if objects:
+        return [objects, *_attributes(view, objects)]
+    fields = _readable_fields(view)
+    lists = [n for n, f in fields.items() if isinstance(f, fo.ListField) and isinstance(f.field, fo.StringField)]
+    labels = [n for n, f in fields.items() if _label_type(f) in LABELS and _label_type(f) not in OBJECTS]
+    return string_fields(view) + lists + labels
+
+
+def _readable_fields(view: SampleCollection) -> dict[str, fo.Field]:
     audits = list_audits(view)
     skip = NEVER_CAPTIONS.union(
         *(recorded_fields(view, run) for run in audits), *({f"{run}_decision", f"{run}_note"} for run in audits)
     )
-    plain, labels = [], []
-    for name, field in view.get_field_schema().items():
-        if name in skip:
-            continue
-        if isinstance(field, fo.StringField):
-            plain.append(name)
-        elif isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Classification:
-            labels.append(f"{name}.label")
-    return plain + labels
+    return {name: field for name, field in view.get_field_schema().items() if name not in skip}
+
+
+def _attributes(view: SampleCollection, objects: str) -> list[str]:
+    """The strings of a view's objects that are neither of FiftyOne's own nor an audit's."""
+    skip = {"id", "label", "mask_path"}
+    strings = view.get_field(objects).get_field_schema(ftype=fo.StringField)
+    runs = tuple(f"{run}_" for run in list_audits(view))
+    return [f"{objects}.{name}" for name in strings if name not in skip and not name.startswith(runs)]
 
 
 def media_slices(view: SampleCollection) -> dict[str, str]:
@@ -101,23 +152,23 @@ def default_media(view: SampleCollection) -> dict[str, str]:
     return {modality: f"{SLICE}{source.slice}" if source.slice else source.field for modality, source in own.items()}
 
 
-def caption_field(view: SampleCollection, wanted: str = "") -> str:
-    """The string field with the captions: the one asked for, or else found by its name, or else the only one.
+def caption_field(view: SampleCollection) -> str:
+    """The field with the captions: found by its name, or else the only one that could be. Of patches, their labels.
 
     Raises:
-        AuditError: the field is missing or holds no strings, or none can be picked.
+        AuditError: none can be picked.
     """
-    if wanted:
-        return _checked_string(view, wanted, "text")
-    fields = string_fields(view)
-    matches = [f for name in CAPTION_NAMES for f in fields if _words(f) == name]
-    matches += [f for name in CAPTION_NAMES for f in fields if name in _words(f)]
+    fields = text_fields(view)
+    if objects_field(view):
+        return fields[0]
+    matches = [f for name in CAPTION_NAMES for f in fields if f.lower() == name]
+    matches += [f for name in CAPTION_NAMES for f in fields if name in f.lower()]
     if matches:
         return matches[0]
     plain = [f for f in fields if not _holds_paths(view, f)]
     if len(plain) == 1:
         return plain[0]
-    have = f"its string fields are {', '.join(fields)}" if fields else "it has no string field"
+    have = f"its fields of texts and labels are {', '.join(fields)}" if fields else "it has no field of texts or labels"
     raise AuditError(f"dataset {name_of(view)!r} has no field that is clearly the caption ({have}); name one as text")
 
 
@@ -133,7 +184,7 @@ def key_field(view: SampleCollection, name: str, wanted: str) -> str:
             f"{name} field {wanted!r} does not exist in dataset {name_of(view)!r}; "
             f"{near(wanted, list(view.get_field_schema()), 'fields')}"
         )
-    return f"{wanted}.label" if _is_label(field) else wanted
+    return f"{wanted}.label" if _label_type(field) in (fo.Classification, fo.Detection) else wanted
 
 
 def near(name: str, names: Sequence[str], kind: str) -> str:
@@ -149,8 +200,9 @@ def name_of(view: SampleCollection) -> str:
 
 def _source(view: SampleCollection, modality: str, wanted: str) -> Source:
     if not wanted.startswith(SLICE):
-        if modality != "text":
-            _check_file(view, modality, wanted, view.media_type)
+        if modality == "text":
+            return _text_source(view, wanted)
+        _check_file(view, modality, wanted, view.media_type)
         return Source(_checked_string(view, wanted, modality))
     slices = media_slices(view)
     if not slices:
@@ -164,8 +216,10 @@ def _source(view: SampleCollection, modality: str, wanted: str) -> Source:
         )
     field = rest.removeprefix(name).removeprefix(".")
     if not field and modality == "text":
-        fields = near("caption", string_fields(view), "string fields")
+        fields = near("caption", text_fields(view), "texts")
         raise AuditError(f"text is {wanted!r}, which names no field; write slice:{name}.FIELD ({fields})")
+    if modality == "text":
+        return _text_source(view, field, name)
     _check_file(view, modality, field or FILE, slices[name])
     return Source(_checked_string(view, field, modality) if field else FILE, name)
 
@@ -201,31 +255,47 @@ def _check_file(view: SampleCollection, modality: str, field: str, media_type: s
     )
 
 
+def _text_source(view: SampleCollection, path: str, place: str = "") -> Source:
+    """Where texts are: strings, lists of strings, or labels.
+
+    Raises:
+        AuditError: there is no such field, or it holds something else.
+    """
+    field = view.get_field(path)
+    kind = _label_type(field)
+    if kind in LABELS and (kind is not fo.Detection or path == objects_field(view)):
+        leaf = LABELS[kind]
+        return Source(f"{path}.{leaf}", place, many="." in leaf, classes=True)
+    parents = [view.get_field(path[:at]) for at, character in enumerate(path) if character == "."]
+    kinds = {_label_type(parent) for parent in (*parents, field)}
+    if not objects_field(view) and kinds & set(OBJECTS):
+        raise AuditError(
+            f"text field {path!r} holds objects; audit each against its label: --patches FIELD, or a "
+            f"view.to_patches(FIELD) of the field"
+        )
+    lists = [parent for parent in (*parents, field) if isinstance(parent, fo.ListField)]
+    if isinstance(field, fo.ListField) and isinstance(field.field, fo.StringField) and len(lists) == 1:
+        return Source(path, place, many=True)
+    return Source(_checked_string(view, path, "text"), place, many=bool(lists))
+
+
 def _checked_string(view: SampleCollection, path: str, role: str) -> str:
     field = view.get_field(path)
+    names = near(path, *((text_fields(view), "texts") if role == "text" else (string_fields(view), "string fields")))
     if field is None:
-        raise AuditError(
-            f"{role} field {path!r} does not exist in dataset {name_of(view)!r}; "
-            f"{near(path, string_fields(view), 'string fields')}"
-        )
-    if _is_label(field):
-        raise AuditError(f"{role} field {path!r} holds labels, not strings; use {path + '.label'!r}")
+        raise AuditError(f"{role} field {path!r} does not exist in dataset {name_of(view)!r}; {names}")
     if not isinstance(field, fo.StringField):
-        raise AuditError(
-            f"{role} field {path!r} is a {type(field).__name__}, not a string; "
-            f"{near(path, string_fields(view), 'string fields')}"
-        )
+        raise AuditError(f"{role} field {path!r} is a {type(field).__name__}, not a string; {names}")
     return path
 
 
-def _is_label(field: fo.Field) -> bool:
-    return isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Classification
+def _label_type(field: fo.Field | None) -> type | None:
+    """The type of label that a field holds; None where it holds none."""
+    return field.document_type if isinstance(field, fo.EmbeddedDocumentField) else None
 
 
 def _holds_paths(view: SampleCollection, path: str) -> bool:
+    if not isinstance(view.get_field(path), fo.StringField):
+        return False
     values = [v for v in view.limit(20).values(path) if isinstance(v, str) and v]
     return bool(values) and all("/" in v and " " not in v.strip() for v in values)
-
-
-def _words(path: str) -> str:
-    return path.removesuffix(".label").lower()

@@ -7,7 +7,8 @@ done last; whatever lies between can be taken away by that record.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,17 +18,27 @@ import numpy as np
 from bson import ObjectId
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
-from numpy.typing import NDArray
 from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 
+from .captions import list_columns, list_help, per_sample
+from .objects import (
+    objects_field,
+    objects_where,
+    root_of,
+    samples_of,
+    tag_objects,
+    tagged_objects,
+    taken_attributes,
+    update_of,
+)
 from .reading import slice_samples
 from .runs import (
     AuditRunConfig,
     AuditRunResults,
-    audit_info,
+    batches,
     database,
     delete_audit,
     every_sample,
@@ -35,11 +46,11 @@ from .runs import (
     recorded_fields,
 )
 from .sources import modality_sources, used_slices
+from .values import Columns, field_values
+from .views import flagged_view, places_of
 
 Progress = Callable[[str, int, int], None]
-Columns = dict[str, tuple[type, list[Any]]]
 CHUNK = 5_000
-TO_DO = ("relabel", "remove", "review")
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
@@ -57,57 +68,83 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
 
     dataset = view._root_dataset
     with database(f"reading dataset {dataset.name!r}"):
-        _check_names(dataset, run, columns or COLUMNS)
+        field = objects_field(view)
+        _check_names(dataset, field, run, columns or [*COLUMNS, *list_columns()])
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the rows of a result are written on.
+
+    Attributes:
+        samples: ids of the samples of each row: several where slices of a group share a result.
+        slices: the slices of these; empty where the dataset is not grouped.
+        objects: the label field whose objects the rows are; "" where they are samples.
+    """
+
+    samples: list[list[str]]
+    slices: list[str]
+    objects: str = ""
+
+    def path(self, run: str, column: str) -> str:
+        """Where a column of a run is."""
+        return f"{root_of(self.objects)}.{run}_{column}" if self.objects else f"{run}_{column}"
 
 
 def write_result(
-    view: SampleCollection, result: AuditResult, config: AuditConfig, progress: Progress | None = None
+    view: SampleCollection,
+    result: AuditResult,
+    config: AuditConfig,
+    progress: Progress | None = None,
+    captions: Sequence[int] = (),
 ) -> None:
     """Write fields `{run}_{column}`, tags `{run}:{flag}`, the saved view `{run}_flagged` and the run itself.
 
-    Only the samples of the result change; of a grouped view, those of its groups in the slices used. An earlier run of
-    the same key is taken away first, everywhere.
+    Only the samples of the result change; of a grouped view, those of its groups in the slices used; of a view of
+    patches, its labels, which get attributes and label tags. An earlier run of the same key is taken away first,
+    everywhere.
+
+    Args:
+        view: what was audited.
+        result: one row per sample, group or object; or per text, where samples have lists of texts.
+        config: of the audit.
+        progress: told of the stage "write".
+        captions: position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists.
 
     Raises:
         AuditError: a name is taken by something of the user's own (nothing is written then), or the database was
             lost (what was begun is taken away by the next audit of that key, or by `delete_audit`).
     """
+    result = per_sample(result, captions) if captions else result
     if len(set(result.ids)) != len(result):
-        raise ValueError("a result with several rows per sample cannot be written into sample fields")
+        raise ValueError("rows of one sample need the positions of their texts")
     kept = f"the scores are safe in {result.run_dir}; " if result.run_dir else ""
     remedy = f"{kept}start the database again and repeat the same audit"
     dataset = view._root_dataset
     with database(f"writing run {config.run!r} into dataset {dataset.name!r}", remedy):
         dataset.reload()  # another process may have written meanwhile
-        slices, members = _slices(view, config), slice_samples(view, config)
-        check_writable(dataset, config.run, result.columns)
+        place = _place(view, result, config)
+        check_writable(view, config.run, result.columns)
         if config.run in list_audits(dataset):
             delete_audit(dataset, config.run)
-        columns = _field_values(result)
-        targets = [members.get(name, [name]) for name in result.ids]
-        record = _register(dataset, result, config, columns, (slices, targets))
-        _write_fields(dataset, targets, config.run, columns, progress)
-        for kind in _flag_kinds(result):
-            name = f"{config.run}_is_{kind}"
-            every_sample(dataset).match(F(name) == True).tag_samples(f"{config.run}:{kind}")  # noqa: E712 (builds a query)
+        columns = field_values(result)
+        record, audited = _register(dataset, result, config, columns, place)
+        _write_fields(dataset, result.ids, place, config.run, columns, progress)
+        _tag(dataset, result, place, config.run)
         _arrange(dataset, config.run, record)
         record.status = "done"
         fors.Run.update_run_config(dataset, config.run, record)
+        if place.objects:  # views of patches hold copies of the labels
+            audited.reload()
+            view.reload()
 
 
-def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
-    """The samples with any flag of the run, or with anything proposed but to keep them; most misaligned first.
-
-    Of a grouped dataset: the groups with such a sample.
-    """
-    root = dataset._root_dataset
-    schema, places = root.get_field_schema(), _places(root, audit_info(root, run).slices)
-    names = [name for name in (f"{run}_is_{kind}" for kind in FLAG_KINDS) if name in schema]
-    marks = [F(place + name) == True for place in places for name in names]  # noqa: E712 (builds a query)
-    marks += [F(f"{place}{run}_action").is_in(list(TO_DO)) for place in places]
-    view = root.match(F.any(marks))
-    worst = f"{run}_misalignment"
-    return view.sort_by(places[0] + worst, reverse=True) if worst in schema else view
+def _place(view: SampleCollection, result: AuditResult, config: AuditConfig) -> Place:
+    if field := objects_field(view):
+        images = samples_of(view)
+        return Place([[images[name]] for name in result.ids], [], field)
+    members = slice_samples(view, config)
+    return Place([members.get(name, [name]) for name in result.ids], _slices(view, config))
 
 
 def _slices(view: SampleCollection, config: AuditConfig) -> list[str]:
@@ -118,27 +155,21 @@ def _slices(view: SampleCollection, config: AuditConfig) -> list[str]:
     return list(view.distinct(f"{root.group_field}.name")) if root.media_type == "group" else []
 
 
-def _places(dataset: fo.Dataset, slices: list[str]) -> list[str]:
-    """What stands before a field's name in a query, so that it finds groups whatever slice was written on.
-
-    The default slice needs nothing, and is found without looking up the other samples of each group.
-    """
-    if not slices or dataset.default_group_slice in slices:
-        return [""]
-    return [f"groups.{name}." for name in slices]
-
-
-def _check_names(dataset: fo.Dataset, run: str, columns: Iterable[str]) -> None:
+def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[str]) -> None:
     known = run in list_audits(dataset)
     if run in dataset.list_runs() and not known:
         raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
-    own = recorded_fields(dataset, run)
-    for name in (f"{run}_{column}" for column in columns):
-        if name not in own and dataset.has_sample_field(name):
-            raise AuditError(
-                f"field {name!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
-                "would be overwritten; choose another run key or rename the field"
-            )
+    own, names = recorded_fields(dataset, run), [f"{run}_{column}" for column in columns]
+    if field:
+        free = [name for name in names if f"{root_of(field)}.{name}" not in own]
+        taken = [f"{field}.{name}" for name in taken_attributes(dataset, field, free)]
+    else:
+        taken = [name for name in names if name not in own and dataset.has_sample_field(name)]
+    if taken:
+        raise AuditError(
+            f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
+            "would be overwritten; choose another run key or rename the field"
+        )
     if not known and dataset.has_saved_view(_saved_view(run)):
         raise AuditError(
             f"saved view {_saved_view(run)!r} of dataset {dataset.name!r} was not made by an audit "
@@ -147,80 +178,143 @@ def _check_names(dataset: fo.Dataset, run: str, columns: Iterable[str]) -> None:
 
 
 def _register(
-    dataset: fo.Dataset,
-    result: AuditResult,
-    config: AuditConfig,
-    columns: Columns,
-    where: tuple[list[str], list[list[str]]],
-) -> AuditRunConfig:
+    dataset: fo.Dataset, result: AuditResult, config: AuditConfig, columns: Columns, place: Place
+) -> tuple[AuditRunConfig, SampleCollection]:
     """Record the run with all that it is about to write, before any of it is written.
 
-    `where`: the slices written on, and the sample ids of each row.
+    Returns:
+        The record, and the view of what the run wrote on.
     """
-    slices, targets = where
-    run = config.run
+    run, objects = config.run, place.objects
     groups = dataset.app_config.sidebar_groups or []
     record = AuditRunConfig(
         settings=config.to_dict(),
         status="writing",
         run_dir=result.run_dir,
-        fields=[f"{run}_{c}" for c in columns],
+        fields=[place.path(run, column) for column in columns],
         tags=[f"{run}:{kind}" for kind in _flag_kinds(result)],
         saved_view=_saved_view(run),
-        sidebar=all(g.name != run for g in groups),
-        slices=slices,
+        sidebar=not objects and all(g.name != run for g in groups),
+        slices=place.slices,
+        label_field=objects,
     )
-    # the audited samples, by a field: a view that the user chose by fields of the earlier run would lose its meaning
-    audited = dataset.match(F.any([F(f"{place}{run}_action").exists() for place in _places(dataset, slices)]))
+    # what was audited, by a field: a view that the user chose by fields of the earlier run would lose its meaning
+    if objects:
+        audited = objects_where(dataset, objects, F(f"{run}_action").exists())
+    else:
+        audited = dataset.match(F.any([F(f"{at}{run}_action").exists() for at in places_of(dataset, place.slices)]))
     audited.register_run(run, record)
+    found = AuditRunResults(
+        audited,
+        record,
+        run,
+        tagged=_to_tag(dataset, result, place, run),
+        summary=_plain(result.summary),
+        run_dir=result.run_dir,
+        explanations=_explanations(result.run_dir),
+    )
+    fors.Run.save_run_results(audited, run, found, cache=False)
+    return record, audited
+
+
+def _to_tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) -> dict[str, list[str]]:
+    """Tag -> ids that the run will tag, without those that bear the tag already: these are the user's."""
     tagged = {}
     for kind in _flag_kinds(result):
         tag = f"{run}:{kind}"
-        theirs = set(every_sample(dataset).match_tags(tag).values("id"))
-        ids = [name for row in np.flatnonzero(result.flagged(kind)) for name in targets[row]]
-        tagged[tag] = [name for name in ids if name not in theirs]
-    found = AuditRunResults(audited, record, run, tagged=tagged, summary=_plain(result.summary), run_dir=result.run_dir)
-    fors.Run.save_run_results(audited, run, found, cache=False)
-    return record
+        if place.objects:
+            theirs = tagged_objects(dataset, place.objects, tag)
+        else:
+            theirs = set(every_sample(dataset).match_tags(tag).values("id"))
+        tagged[tag] = [name for name in _flagged_ids(result, place, kind) if name not in theirs]
+    return tagged
+
+
+def _explanations(run_dir: str) -> dict[str, Any]:
+    """Sample id -> records, from the run folder; empty for a result that has none."""
+    from audit_plugin.explanations import load_explanations
+
+    try:
+        return dict(load_explanations(run_dir)["samples"]) if run_dir else {}
+    except AuditError:
+        return {}
+
+
+def _flagged_ids(result: AuditResult, place: Place, kind: str) -> list[str]:
+    """Ids of the samples, or of the labels, that a flag is on."""
+    rows = np.flatnonzero(result.flagged(kind))
+    return [name for row in rows for name in ([result.ids[row]] if place.objects else place.samples[row])]
+
+
+def _tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) -> None:
+    for kind in _flag_kinds(result):
+        tag = f"{run}:{kind}"
+        if place.objects:
+            for batch in batches(_flagged_ids(result, place, kind)):
+                tag_objects(dataset, place.objects, batch, tag)
+        else:
+            every_sample(dataset).match(F(f"{run}_is_{kind}") == True).tag_samples(tag)  # noqa: E712 (builds a query)
 
 
 def _write_fields(
-    dataset: fo.Dataset, targets: list[list[str]], run: str, columns: Columns, progress: Progress | None
+    dataset: fo.Dataset, ids: Sequence[str], place: Place, run: str, columns: Columns, progress: Progress | None
 ) -> None:
     from audit_plugin.columns import column_help
 
     for column, (kind, _) in columns.items():
-        dataset.add_sample_field(f"{run}_{column}", kind, description=column_help(column))
+        dataset.add_sample_field(place.path(run, column), **kind, description=list_help(column) or column_help(column))
     names = [f"{run}_{column}" for column in columns]
     rows = zip(*(values for _, values in columns.values()), strict=True)
-    for start in range(0, len(targets), CHUNK):
+    for start in range(0, len(ids), CHUNK):
         if progress:
-            progress("write", start, len(targets))
-        _write_rows(dataset, targets[start : start + CHUNK], names, rows)
+            progress("write", start, len(ids))
+        some = slice(start, start + CHUNK)
+        _write_rows(dataset, list(zip(ids[some], place.samples[some], strict=True)), place.objects, names, rows)
     if progress:
-        progress("write", len(targets), len(targets))
+        progress("write", len(ids), len(ids))
 
 
 def _write_rows(
-    dataset: fo.Dataset, targets: list[list[str]], names: list[str], rows: Iterator[tuple[Any, ...]]
+    dataset: fo.Dataset,
+    targets: list[tuple[str, list[str]]],
+    objects: str,
+    names: list[str],
+    rows: Iterator[tuple[Any, ...]],
 ) -> None:
-    """Set all fields of a sample in one update.
+    """Set all fields of a sample or an object in one update.
 
     `set_values` takes one field at a time, which is as many times slower as there are fields, and a crash would leave
     samples half written.
     """
     now = datetime.now(UTC)
     updates, ids = [], []
-    for samples, row in zip(targets, rows, strict=False):  # rows goes on after the chunk
+    for (name, samples), row in zip(targets, rows, strict=False):  # rows goes on after the chunk
         values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
         change = {"$set": values | {"last_modified_at": now}}
-        updates += [UpdateOne({"_id": ObjectId(sample)}, change) for sample in samples]
+        if objects:
+            updates.append(update_of(objects, samples[0], name, values))
+        else:
+            updates += [UpdateOne({"_id": ObjectId(sample)}, change) for sample in samples]
         ids += samples
     dataset._bulk_write(updates, ids=ids)
 
 
 def _arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
-    """Put the run's fields into one sidebar group and save the view of flagged samples."""
+    """Put the run's fields into one sidebar group and save the view of what is flagged.
+
+    The App shows attributes of labels below their field: they need no group.
+    """
+    if not record.label_field:
+        _arrange_sidebar(dataset, run, record)
+    dataset.save_view(
+        record.saved_view,
+        flagged_view(dataset, run),
+        overwrite=True,
+        description=f"What audit {run} flagged or proposes to change",
+    )
+
+
+def _arrange_sidebar(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
     app, fields = dataset.app_config, list(record.fields)
     groups = app.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:
@@ -232,32 +326,6 @@ def _arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
     home.paths = [*home.paths, *fields]
     app.sidebar_groups = groups
     dataset.save()
-    dataset.save_view(
-        record.saved_view,
-        flagged_view(dataset, run),
-        overwrite=True,
-        description=f"Samples that audit {run} flagged or proposes to change",
-    )
-
-
-def _field_values(result: AuditResult) -> Columns:
-    """Column -> field type and values, None for what was not scored; columns without any value are left out."""
-    found = {name: _as_field(np.asarray(values)) for name, values in result.columns.items()}
-    return {
-        name: (kind, values)
-        for name, (kind, values) in found.items()
-        if name == "action" or any(value is not None for value in values)
-    }
-
-
-def _as_field(values: NDArray[Any]) -> tuple[type, list[Any]]:
-    if values.dtype.kind == "b":
-        return fo.BooleanField, values.tolist()
-    if values.dtype.kind == "f":
-        return fo.FloatField, [value if value == value else None for value in values.tolist()]  # noqa: PLR0124 (NaN)
-    if values.dtype.kind in "iu":
-        return fo.IntField, [value if value >= 0 else None for value in values.tolist()]  # -1: in no group
-    return fo.StringField, [str(value) if value not in (None, "") else None for value in values.tolist()]
 
 
 def _flag_kinds(result: AuditResult) -> list[str]:

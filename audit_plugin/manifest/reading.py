@@ -43,6 +43,7 @@ def read_manifest(
     group: str | None = None,
     label: str | None = None,
     role: str | None = None,
+    split: str | None = None,
 ) -> Samples:
     """Reads a manifest into samples, in its row order.
 
@@ -54,6 +55,7 @@ def read_manifest(
         group: column whose equal values belong together.
         label: column with a class per row.
         role: column that says which models saw a row, one of `ROLES` or nothing.
+        split: column that says train, test or the like.
 
     Raises:
         AuditError: if the file as a whole cannot be used, or a role is not known.
@@ -64,7 +66,7 @@ def read_manifest(
             f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
             "name the columns with --image COL and --text COL (or --audio COL, --video COL)"
         )
-    extras = {"group": group, "label": label, "role": role}
+    extras = {"group": group, "label": label, "role": role, "split": split}
     keys = {name: column for name, column in extras.items() if column}
     named = (*columns.values(), *keys.values())
     header, rows = _read_table(path, {ID_COLUMN, *named})
@@ -105,13 +107,14 @@ def _samples(
         groups=tuple(words.get("group", ())),
         labels=tuple(words.get("label", ())),
         roles=tuple(words.get("role", ())),
+        splits=tuple(words.get("split", ())),
         caption=tuple(captions) if listed else (),
         problems=problems,
     )
 
 
 def _word(row: Row, column: str) -> str:
-    """A cell of a group, label or role: "" where the row is torn or has none."""
+    """A cell of a group, label, role or split: "" where the row is torn or has none."""
     return "" if isinstance(row, Torn) else (as_text(row.get(column)) or "").strip()
 
 

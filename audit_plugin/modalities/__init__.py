@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import MAX_MEGAPIXELS, read_image
+from .images import MAX_MEGAPIXELS, crop_of, image_digest, read_image, read_whole_or_crop
 from .media import MediaError, file_digest, read_text, text_digest
 from .sound import RATE, Sound, read_audio
 from .video import FRAMES, read_video
@@ -25,6 +25,7 @@ __all__ = [
     "MediaError",
     "Modality",
     "Sound",
+    "crop_of",
     "file_digest",
     "read_audio",
     "read_image",
@@ -55,7 +56,7 @@ class Modality:
 
 # The order decides the order of the pairs, and so the names of the columns of results.
 MODALITIES: dict[str, Modality] = {
-    "image": Modality("image", is_text=False, digest=file_digest, read=read_image, augment=augment_image),
+    "image": Modality("image", is_text=False, digest=image_digest, read=read_whole_or_crop, augment=augment_image),
     "text": Modality("text", is_text=True, digest=text_digest, read=read_text, augment=augment_text),
     "audio": Modality("audio", is_text=False, digest=file_digest, read=read_audio, augment=augment_audio),
     "video": Modality("video", is_text=False, digest=file_digest, read=read_video, augment=augment_video),

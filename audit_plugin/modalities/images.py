@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .media import MediaError, damaged
+from .media import MediaError, damaged, file_digest
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MEGAPIXELS = 100
+MARGIN = 0.1  # of a box's width and height, on each side: what an object is often shows at its rim
+_CUT = "\0"  # between a path, which cannot hold it, and a box
+
+
+def crop_of(path: str, box: Sequence[float]) -> str:
+    """The value of an object in an image: read like any other, it gives the object's box with a small margin.
+
+    Args:
+        path: the image.
+        box: left, top, width, height, as shares of the upright image's width and height.
+    """
+    return f"{path}{_CUT}{','.join(f'{side:.6f}' for side in box)}"
+
+
+def image_digest(value: str) -> str:
+    """sha256 (hex) of a file's bytes, or of these and the box of an object in it."""
+    path, box = _parted(value)
+    digest = file_digest(path)
+    return hashlib.sha256(f"{digest} {box} {MARGIN}".encode()).hexdigest() if box else digest
 
 
 def read_image(path: str) -> Image.Image:
@@ -23,6 +44,43 @@ def read_image(path: str) -> Image.Image:
 
     with opened(path) as image:
         return flatten(ImageOps.exif_transpose(image))
+
+
+def read_whole_or_crop(value: str) -> Image.Image:
+    """The image of a path, as `read_image` gives it, or the object that `crop_of` names."""
+    path, box = _parted(value)
+    image = read_image(path)
+    return image.crop(_pixels(box, image.width, image.height)) if box else image
+
+
+def _parted(value: str) -> tuple[str, tuple[float, ...]]:
+    """(path, box), the box empty for a whole image."""
+    path, cut, sides = value.partition(_CUT)
+    try:
+        box = tuple(float(side) for side in sides.split(",")) if cut else ()
+    except ValueError:
+        box = (0.0,)
+    if len(box) not in (0, 4):
+        raise MediaError("path or bounding box is not valid")
+    return path, box
+
+
+def _pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the box with its margin, within the image, at least one pixel.
+
+    Raises:
+        MediaError: the box has no area, or lies outside the image.
+    """
+    left, top, wide, high = box
+    if not all(map(math.isfinite, box)) or wide <= 0 or high <= 0:
+        raise MediaError("bounding box has no area")
+    if left >= 1 or top >= 1 or left + wide <= 0 or top + high <= 0:
+        raise MediaError("bounding box lies outside the image")
+    near = [max(0.0, start - MARGIN * side) for start, side in ((left, wide), (top, high))]
+    far = [min(1.0, start + (1 + MARGIN) * side) for start, side in ((left, wide), (top, high))]
+    x, y = (min(round(start * size), size - 1) for start, size in zip(near, (width, height), strict=True))
+    right, bottom = (round(end * size) for end, size in zip(far, (width, height), strict=True))
+    return x, y, max(right, x + 1), max(bottom, y + 1)
 
 
 @contextlib.contextmanager

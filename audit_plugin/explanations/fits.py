@@ -1,0 +1,105 @@
+"""Which captions of the set fit a medium better than its own, by trials that saw neither.
+
+The *lift* of a text j for a medium i is `s_ij - tau log mean_k exp(s_kj / tau)` over a fixed draw of media k: how much
+better it fits this medium than it fits media at large. A bare similarity favours texts that fit everything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Floats, Ints
+from audit_plugin.contrast import draw_pool
+from audit_plugin.evidence import Gathered
+from audit_plugin.scores import Evidence
+from audit_plugin.scoring import Prepared
+
+from .parts import Found, named, number
+
+TEMPERATURE = 1 / 20
+REFERENCES = 512
+RIVALS = 5
+
+
+def text_pairs(evidence: Evidence) -> list[tuple[str, str]]:
+    """The pairs of a medium and a text, the text last."""
+    one = [pair for pair in evidence.pairs if sum(m in evidence.texts for m in pair) == 1]
+    return [pair if pair[1] in evidence.texts else (pair[1], pair[0]) for pair in one]
+
+
+def reference_rows(evidence: Evidence, seed: int) -> Ints:
+    """A fixed draw of at most `REFERENCES` known rows, whose media stand for media at large."""
+    known = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
+    return draw_pool(known, seed, REFERENCES)
+
+
+def lift(similarity: Floats, references: Floats) -> Floats:
+    """Lift `[..., p]` of texts from similarities `[..., p]` and those to the references `[f, p]`, NaN where unknown."""
+    with np.errstate(over="ignore"):
+        weight = np.exp(references / TEMPERATURE)
+    known = np.isfinite(references)
+    mean = np.where(known, weight, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return similarity - TEMPERATURE * np.log(np.maximum(mean, 1e-30))
+
+
+def rival_captions(gathered: Gathered, rows: Ints, ready: Prepared, seed: int) -> Found:
+    """Row -> `rivals`: pair -> similarity and lift of the own caption, and of `RIVALS` captions with a higher lift."""
+    evidence = gathered.evidence
+    out: Found = {int(row): {"rivals": {}} for row in rows}
+    if not len(rows):
+        return out
+    for pair in text_pairs(evidence):
+        content = evidence.contents[pair[1]]
+        pool = np.union1d(draw_pool(np.unique(content, return_index=True)[1], seed), rows)
+        references = reference_rows(evidence, seed)
+        similarity = held_out_similarity(gathered, pair, np.concatenate([rows, references]), pool)
+        lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
+        for i, row in enumerate(rows.tolist()):
+            own = int(np.searchsorted(pool, row))
+            better = np.where(lifts[i] > lifts[i, own], lifts[i], -np.inf)  # NaN is not above
+            better[content[pool] == content[row]] = -np.inf
+            chosen = _best_distinct(better, content[pool])
+            out[row]["rivals"]["_".join(pair)] = {
+                "own": _fit(similarity[i, own], lifts[i, own]),
+                "better": [named(int(pool[j]), ready) | _fit(similarity[i, j], lifts[i, j]) for j in chosen],
+            }
+    return out
+
+
+def _fit(similarity: float, value: float) -> dict[str, Any]:
+    return {"similarity": number(similarity), "lift": number(value)}
+
+
+def _best_distinct(values: Floats, content: Ints) -> list[int]:
+    """Positions of the highest values, one per content, at most `RIVALS`."""
+    chosen: list[int] = []
+    seen: set[int] = set()
+    for j in np.argsort(-values, kind="stable"):
+        if len(chosen) == RIVALS or values[j] == -np.inf:
+            break
+        if content[j] not in seen:
+            seen.add(int(content[j]))
+            chosen.append(int(j))
+    return chosen
+
+
+def held_out_similarity(gathered: Gathered, pair: tuple[str, str], left: Ints, right: Ints) -> Floats:
+    """float32 `[l, p]`: mean similarity of media and texts over the trials that saw neither; NaN where none did."""
+    assert gathered.plan is not None
+    assert gathered.embed is not None
+    a, b = (gathered.evidence.modalities.index(name) for name in pair)
+    total: Any = 0.0
+    every, at = np.unique(np.concatenate([left, right]), return_inverse=True)
+    first, second = torch.from_numpy(at[: len(left)]), torch.from_numpy(at[len(left) :])
+    outside = ~gathered.plan.member
+    for number_, out in enumerate(outside):
+        embeddings = gathered.embed(number_, torch.from_numpy(every))
+        x, y = embeddings[a].float().cpu()[first], embeddings[b].float().cpu()[second]
+        x, y = x * torch.from_numpy(out[left])[:, None], y * torch.from_numpy(out[right])[:, None]
+        total = total + (x @ y.T).numpy()
+    count = outside[:, left].astype(np.float32).T @ outside[:, right].astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, total / count, np.nan).astype(np.float32)

@@ -1,0 +1,192 @@
+"""Constant row offsets: reads every row's medium against the captions of the rows around it, in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .arrays import Bools, Floats, Ints
+from .candidates import Weighing, suspicion, trials_of
+from .repairs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
+from .scores import Evidence
+
+NEAR = 50
+ASKED = 2048
+WIDE = 8
+BLOCK = 256
+ROUND = 0.5  # robust deviations
+OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbours often lie in the shift themselves
+
+
+def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Repair]:
+    """Shifts of captions against media in the caller's row order, each with its rows' right captions.
+
+    Args:
+        weighing: of the set.
+        line: `[total]` the canonical row of each caller's row, -1 where it is incomplete.
+        ids: `[total]`.
+
+    Returns:
+        Repairs by position in the caller's order. A row beside the shift joins it where it fits the caption left
+        over (a block that went round), and is named as lost where it does not (a row dropped or inserted).
+    """
+    near = np.r_[-NEAR:0, 1 : NEAR + 1]
+    found = _find(weighing, line, near, len(near))
+    wide = _elected(far_votes(weighing, line), len(line))
+    if len(wide):
+        found += _find(weighing, line, wide, 2 * len(line))
+    taken: set[int] = set()
+    repairs = []
+    for shift, gains in found:
+        repair = _repair(weighing, shift, gains, line, ids)
+        if repair is not None and taken.isdisjoint(repair.rows):
+            taken |= set(repair.rows)
+            repairs.append(repair)
+    return repairs
+
+
+def _find(weighing: Weighing, line: Ints, offsets: Ints, tried: int) -> list[tuple[Shift, Floats]]:
+    """Shifts by one of the offsets, each with its gains `[n]`."""
+    gains = line_gains(weighing, line, offsets)
+    known = np.where(_related(weighing.gathered.evidence, line, offsets), np.nan, gains)
+    return [(shift, gains[offsets == shift.offset][0]) for shift in find_shifts(known, offsets, tried)]
+
+
+def line_gains(weighing: Weighing, line: Ints, offsets: Ints) -> Floats:
+    """`[D, n]`: how much better row i's medium fits the caption of row i + offset than its own, in robust deviations.
+
+    The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
+    similarity over all trials that held out its two rows. NaN where none did or where a row is incomplete.
+    """
+    total, count = np.zeros((2, len(offsets), len(line)), np.float32)
+    at = np.maximum(line, 0)
+    for out, left, right in trials_of(weighing.gathered, weighing.pair):
+        usable = (line >= 0) & out[at]
+        keep = torch.from_numpy(usable).to(left.device)[:, None]
+        x, y = (side[torch.from_numpy(at).to(side.device)] * keep for side in (left, right))
+        total += _band(x, y, offsets)
+        count += usable & _beside(usable, offsets)
+    evidence = weighing.gathered.evidence
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = {"contrast": total / count}
+    if "zero_shot" in weighing.weights:
+        x, y = (torch.from_numpy(evidence.vectors[name][at]) for name in weighing.pair)
+        parts["zero_shot"] = _band(x, y, offsets)
+    gains = np.zeros_like(total)
+    for name, values in parts.items():
+        media, captions = (hub[at] for hub in weighing.hubs[name])
+        fall = weighing.own[name][at] - (media + _beside(captions, offsets) - values)
+        gains += weighing.weights[name] / weighing.scale[name][1] * fall
+    return gains
+
+
+def _band(left: torch.Tensor, right: torch.Tensor, offsets: Ints) -> Floats:
+    """`[D, n]`: similarity of left[i] and right[i + offset]; 0 beyond the ends."""
+    n = len(left)
+    out = np.zeros((len(offsets), n), np.float32)
+    near = np.flatnonzero(np.abs(offsets) <= NEAR)
+    for start in range(0, n if len(near) else 0, BLOCK):
+        stop, first = min(start + BLOCK, n), max(start - NEAR, 0)
+        block = (left[start:stop] @ right[first : stop + NEAR].T).cpu().numpy()
+        row = np.arange(stop - start)
+        column = row[None] + start + offsets[near][:, None] - first
+        there = (column >= 0) & (column < block.shape[1])
+        out[near, start:stop] = np.where(there, block[row[None], np.clip(column, 0, block.shape[1] - 1)], 0)
+    for k in np.flatnonzero(np.abs(offsets) > NEAR):
+        d = int(offsets[k])
+        start, stop = max(-d, 0), min(n, n - d)
+        if start < stop:
+            out[k, start:stop] = (left[start:stop] * right[start + d : stop + d]).sum(1).cpu().numpy()
+    return out
+
+
+def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
+    """`[D, n]`: values[i + offset]; 0 or False beyond the ends."""
+    at = np.arange(len(values))[None] + offsets[:, None]
+    there = (at >= 0) & (at < len(values))
+    return np.where(there, values[np.clip(at, 0, len(values) - 1)], values.dtype.type(0))
+
+
+def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
+    """bool `[D, n]`: the rows share a medium, a text or a group, so that one fits the other's caption by right."""
+    out = np.zeros((len(offsets), len(line)), dtype=bool)
+    for number in (*evidence.contents.values(), evidence.leave_together):
+        values = np.where(line >= 0, number[line] + 1, 0)
+        out |= _beside(values, offsets) == values
+    return out
+
+
+def far_votes(weighing: Weighing, line: Ints) -> dict[int, int]:
+    """Offset beyond `NEAR` -> how often the worst rows' media, over all trials, found their best caption there."""
+    place = np.full(len(weighing.gathered.evidence), -1)
+    place[line[line >= 0]] = np.flatnonzero(line >= 0)
+    own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
+    worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
+    hubs = np.nan_to_num(weighing.hubs["contrast"][1])
+    votes: list[Ints] = []
+    for out, left, right in trials_of(weighing.gathered, weighing.pair):
+        rows, others = worst[out[worst]], np.flatnonzero(out)
+        if not len(rows):
+            continue
+        q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, hubs[others]))
+        best = torch.cat([(block @ right[p].T - hub).argmax(1) for block in left[q].split(BLOCK)])
+        votes.append(place[others[best.cpu().numpy()]] - place[rows])
+    offsets, counts = np.unique(np.concatenate(votes or [np.zeros(0, np.int64)]), return_counts=True)
+    return {int(d): int(c) for d, c in zip(offsets, counts, strict=True) if abs(d) > NEAR}
+
+
+def _elected(votes: dict[int, int], rows: int) -> Ints:
+    """The offsets with clearly more votes than chance gives one of them."""
+    usual = sum(votes.values()) / max(2 * rows, 1)
+    ranked = sorted(votes, key=lambda d: (-votes[d], abs(d), d))[:WIDE]
+    return np.array([d for d in ranked if votes[d] > 3 * usual + 10], dtype=np.int64)
+
+
+def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Sequence[str]) -> Repair | None:
+    """The shift with its bounds made sharp and the rows beside it decided; `gains` `[n]` are those of its offset."""
+    misfit = _misfit(weighing)[np.maximum(line, 0)]
+    misfit = np.where(line >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
+    shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, line))
+    rows = np.arange(shift.start, shift.stop)
+    pairs = [*zip(rows.tolist(), (rows + shift.offset).tolist(), strict=True)]
+    beside, free = left_over(shift, len(line))
+    if _went_round(weighing, line, beside, free):
+        pairs += zip(beside.tolist(), free.tolist(), strict=True)
+        shift = replace(shift, start=min(shift.start, beside[0]), stop=max(shift.stop, beside[-1] + 1))
+        beside = beside[:0]
+    pairs = sorted(p for p in pairs if 0 <= p[1] < len(line) and min(line[p[0]], line[p[1]]) >= 0)
+    mean = float(np.nan_to_num(gains[rows]).mean()) if len(rows) else 0.0
+    if mean <= 0 or not pairs:
+        return None
+    left, right = (tuple(p[side] for p in pairs) for side in (0, 1))
+    lost = tuple(beside.tolist())
+    return Repair("shift", left, right, round(mean, 3), shift_sentence(shift, ids, lost), lost)
+
+
+def _misfit(weighing: Weighing) -> Floats:
+    """`[n]`: how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median."""
+    total = np.zeros(len(weighing.gathered.evidence), np.float32)
+    for name in OF_THE_PAIR:
+        if name in weighing.own:
+            median, spread = weighing.scale[name]
+            total += weighing.weights[name] * np.nan_to_num((weighing.own[name] - median) / spread)
+    return total
+
+
+def _repeats(weighing: Weighing, offset: int, line: Ints) -> Floats:
+    """`[n]`: evidence that a shift begins (ends, for a negative offset) with a row, whose caption stands twice."""
+    content = weighing.gathered.evidence.contents[weighing.pair[1]]
+    values = np.where(line >= 0, content[line], -1 - np.arange(len(line)))
+    twice = _beside(values + len(line) + 1, np.array([-offset]))[0] == values + len(line) + 1
+    return np.where(twice, np.log(len(line) / (1 + twice.sum())), 0.0)
+
+
+def _went_round(weighing: Weighing, line: Ints, beside: Ints, free: Ints) -> bool:
+    """Whether the rows beside a shift fit the captions that nobody in it takes: better than halfway to the usual."""
+    if not len(beside) or len(beside) != len(free) or min(line[beside].min(), line[free].min()) < 0:
+        return False
+    fits = np.diagonal(suspicion(weighing, line[beside], line[free]))
+    return bool(np.isfinite(fits).any() and np.nanmean(fits) < ROUND)

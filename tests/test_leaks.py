@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit_plugin.leaks import elsewhere, find_leaks
+
+rows = st.lists(
+    st.tuples(st.sampled_from(["train", "test", "val", ""]), st.integers(0, 8), st.integers(0, 8)), max_size=30
+)
+
+
+@settings(deadline=None)
+@given(rows)
+def test_leaks_are_what_comparing_every_two_rows_finds(table: list[tuple[str, int, int]]) -> None:
+    splits = [row[0] for row in table]
+    groups = {"image": np.array([r[1] for r in table], int), "audio": np.array([r[2] for r in table], int)}
+    found = find_leaks(splits, groups)
+    shared = {}
+    for i, a in enumerate(splits):
+        meets = [
+            (name, group[i], *sorted((a, b)))
+            for name, group in groups.items()
+            for j, b in enumerate(splits)
+            if a and b and a != b and group[i] == group[j]
+        ]
+        assert found.rows[i] == bool(meets)
+        shared.update(dict.fromkeys(meets))
+    counts = {}
+    for _, _, a, b in shared:
+        counts[a, b] = counts.get((a, b), 0) + 1
+    assert found.pairs == tuple((a, b, count) for (a, b), count in sorted(counts.items()))
+    assert bool(found.sentence()) is bool(found.rows.any())
+
+
+def test_a_planted_leak_is_told_and_repeats_inside_a_split_are_none() -> None:
+    splits = ["train"] * 3 + ["test"] * 3 + [""]
+    found = find_leaks(splits, {"image": np.array([0, 0, 1, 1, 2, 3, 0])})
+    assert found.rows.tolist() == [False, False, True, True, False, False, False]
+    assert found.pairs == (("test", "train", 1),)
+    assert found.sentence().startswith("2 samples have a copy in another split (media: 1 in both test and train)")
+    assert find_leaks(["train"] * 7, {"image": np.zeros(7, int)}).sentence() == ""
+
+
+def test_rows_are_told_where_their_copies_are() -> None:
+    splits = ["train", "test", "val", "train", "", "test"]
+    groups = {"image": np.array([0, 0, 0, 1, 1, 2])}
+    assert elsewhere(splits, groups).tolist() == ["test, val", "train, val", "test, train", "", "", ""]

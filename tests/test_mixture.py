@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit_plugin.mixture import Good, how_sure
+
+
+def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Scores of a set with random and near wrong pairs, which are wrong, and plants of both kinds."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, n, p=[1 - share - near, share, near])
+    good = np.where(rng.random(n) < 0.5, -abs(rng.normal(0, 1.5, n)), abs(rng.normal(0, 0.7, n)))  # left is longer
+    scores = np.choose(kind, [good, rng.normal(4, 1, n), rng.normal(2.2, 0.8, n)])
+    plants = {"random": rng.normal(4, 1, 800), "neighbourhood": rng.normal(2.2, 0.8, 800)}
+    return scores.astype(np.float32), kind > 0, plants
+
+
+@pytest.mark.parametrize(("share", "near"), [(0.05, 0.0), (0.1, 0.0), (0.2, 0.0), (0.0, 0.1), (0.05, 0.1)])
+def test_shares_precision_and_false_alarms_come_out(share: float, near: float) -> None:
+    told = []
+    for seed in range(6):
+        scores, wrong, plants = mixture(share, near, seed)
+        sure = how_sure(scores, plants)
+        flagged = sure.false_alarm <= 0.01
+        said, low, high = sure.precision(scores, flagged)
+        told.append((sure.share - wrong.mean(), flagged[~wrong].mean(), said - wrong[flagged].mean(),
+                     sure.interval[0] <= wrong.mean() <= sure.interval[1], low <= said <= high))  # fmt: skip
+    off, alarms, error, inside, ordered = np.mean(told, axis=0)
+    assert off == pytest.approx(0, abs=0.03)
+    assert 0.004 < alarms < 0.03  # many near misses make it err on the high side
+    assert error == pytest.approx(0, abs=0.06)
+    assert inside >= 4 / 6
+    assert ordered == 1
+
+
+def test_kinds_are_told_apart() -> None:
+    for share, near, kind in ((0.15, 0.0, "random"), (0.0, 0.15, "neighbourhood")):
+        shares = how_sure(*mixture(share, near)[::2]).shares
+        assert max(shares, key=lambda name: shares[name]) == kind
+        assert shares[kind] == pytest.approx(0.15, abs=0.04)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clean_set_has_no_wrong_pair_and_no_more_flags_than_the_rate(seed: int) -> None:
+    scores, _, plants = mixture(0.0, seed=seed)
+    sure = how_sure(scores, plants)
+    assert sure.share == 0
+    assert (sure.probability == 0).all()
+    assert (sure.false_alarm <= 0.01).mean() <= 0.01
+
+
+def test_a_heavy_tail_of_good_pairs_does_not_raise_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_t(3, 3000).astype(np.float32)
+    sure = how_sure(scores, {"random": rng.normal(9, 1, 500)})
+    assert (sure.false_alarm <= 0.02).mean() <= 0.02 + sure.share
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.integers(20, 120), st.integers(20, 120))
+def test_probabilities_rise_and_false_alarms_fall_with_the_score(seed: int, n: int, q: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal(n).astype(np.float32)
+    plants = (rng.standard_normal(q) + rng.uniform(-1, 5)).astype(np.float32)
+    scores[: n // 10], plants[:2] = np.nan, np.nan
+    known = np.isfinite(scores)
+    if known.sum() < 20 or q < 22:
+        return
+    sure = how_sure(scores, {"random": plants})
+    order = np.argsort(scores[known], kind="stable")
+    assert 0 <= sure.share <= 1
+    for values in (sure.probability, sure.false_alarm):
+        assert (np.isfinite(values) == known).all()
+        assert values[known].min() >= 0
+        assert values[known].max() <= 1
+    assert (np.diff(sure.probability[known][order]) >= -1e-6).all()
+    assert (np.diff(sure.false_alarm[known][order]) <= 1e-6).all()
+
+
+def test_too_few_to_fit_says_nothing() -> None:
+    few, many = np.arange(5, dtype=np.float32), np.arange(500, dtype=np.float32)
+    for scores, plants in ((few, many), (many, few), (many * np.nan, many), (many, many * np.nan)):
+        sure = how_sure(scores, {"random": plants})
+        assert np.isnan(sure.share)
+        assert len(sure.probability) == len(scores)
+        assert np.isnan(sure.probability).all()
+        assert np.isnan(sure.false_alarm).all()
+        assert np.isnan(sure.precision(scores, np.ones(len(scores), bool))[0])
+
+
+def test_equal_scores_do_not_break_the_fit() -> None:
+    sure = how_sure(np.zeros(100, np.float32), {"random": np.zeros(100, np.float32)})
+    assert np.isfinite(sure.share)
+
+
+def test_good_pairs_above_a_score_by_hand() -> None:
+    # half of the set is above 0 and good: of a standard normal, 0.1587 / 0.5 of them are above 1
+    assert Good(0.0, 1.0, 0.0, 0.5).above(np.array([0.0, 1.0])) == pytest.approx([0.5, 0.15866], abs=1e-4)
+
+
+def test_equal_seeds_give_equal_answers() -> None:
+    scores, _, plants = mixture(0.1)
+    one, two = how_sure(scores, plants, 1), how_sure(scores, plants, 1)
+    assert one.interval == two.interval
+    np.testing.assert_array_equal(one.probability, two.probability)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audit_plugin.candidates import Weighing, weigh
+from audit_plugin.repairs import Repair
+from audit_plugin.shifts import NEAR, line_gains, shift_repairs
+from tests.relabel_fixtures import IDS, LINE, PAIR, N, mixed_up
+
+SHIFT = slice(100, 180)
+
+
+def repaired(repairs: list[Repair], takes: np.ndarray) -> np.ndarray:
+    """Which row's caption each row holds after the repairs."""
+    out = takes.copy()
+    for repair in repairs:
+        out[list(repair.rows)] = takes[list(repair.sources)]
+    return out
+
+
+@pytest.fixture(scope="module")
+def rolled() -> tuple[Weighing, np.ndarray]:
+    """From row 100 to 179 the captions went round by one."""
+    takes = LINE.copy()
+    takes[SHIFT] = np.roll(takes[SHIFT], -1)
+    return weigh(mixed_up(takes), PAIR), takes
+
+
+def test_a_block_that_went_round_is_mended(rolled: tuple[Weighing, np.ndarray]) -> None:
+    weighing, takes = rolled
+    repairs = shift_repairs(weighing, LINE, IDS)
+    (repair,) = repairs
+    assert (repair.kind, repair.rows[0], repair.rows[-1] + 1, repair.lost) == ("shift", SHIFT.start, SHIFT.stop, ())
+    np.testing.assert_array_equal(repaired(repairs, takes), LINE)
+    assert repair.gain > 1
+
+
+def test_the_shift_is_sought_in_the_callers_order(rolled: tuple[Weighing, np.ndarray]) -> None:
+    weighing = rolled[0]
+    order = np.random.default_rng(1).permutation(N)
+    assert shift_repairs(weighing, np.argsort(order), IDS) == []  # shuffled, it is no shift any more
+    line = np.insert(LINE, 30, [-1, -1])  # two incomplete rows above it
+    (found,) = shift_repairs(weighing, line, ["?"] * len(line))
+    (usual,) = shift_repairs(weighing, LINE, IDS)
+    assert found.rows == tuple(row + 2 for row in usual.rows)
+    assert found.sources == tuple(row + 2 for row in usual.sources)
+
+
+@pytest.mark.parametrize("step", [-1, 1, 3])
+def test_a_lost_caption_is_said_and_not_invented(step: int) -> None:
+    takes = LINE.copy()
+    takes[SHIFT] += step  # captions at one end stand twice, those at the other end are gone
+    repairs = shift_repairs(weigh(mixed_up(takes), PAIR), LINE, IDS)
+    (repair,) = repairs
+    gone = sorted(set(range(N)) - set(takes.tolist()))
+    assert list(repair.lost) == gone
+    assert "gone" in repair.sentence
+    assert np.flatnonzero(repaired(repairs, takes) != LINE).tolist() == gone
+
+
+def test_a_clean_set_and_one_with_scattered_wrong_captions_have_no_shift() -> None:
+    assert shift_repairs(weigh(mixed_up(LINE), PAIR), LINE, IDS) == []
+    takes = LINE.copy()
+    takes[::5] = np.random.default_rng(2).permutation(takes[::5])
+    assert shift_repairs(weigh(mixed_up(takes), PAIR), LINE, IDS) == []
+
+
+def test_a_block_in_a_random_order_is_no_shift() -> None:
+    takes = LINE.copy()
+    takes[SHIFT] = np.random.default_rng(3).permutation(takes[SHIFT])
+    assert shift_repairs(weigh(mixed_up(takes), PAIR), LINE, IDS) == []
+
+
+def test_batches_that_changed_places_are_found_far_apart() -> None:
+    takes = LINE.copy()
+    assert NEAR < 80
+    takes[20:55], takes[100:135] = LINE[100:135], LINE[20:55]
+    repairs = shift_repairs(weigh(mixed_up(takes), PAIR), LINE, IDS)
+    assert sorted(repair.sources[0] - repair.rows[0] for repair in repairs) == [-80, 80]
+    np.testing.assert_array_equal(repaired(repairs, takes), LINE)
+
+
+def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray]) -> None:
+    weighing = rolled[0]
+    offsets = np.array([-60, -1, 2])
+    gains = line_gains(weighing, LINE, offsets)
+    gathered, hub = weighing.gathered, weighing.hubs["contrast"]
+    member, spread = gathered.plan.member, weighing.scale["contrast"][1]
+    for k, d in enumerate(offsets):
+        for i in (0, 99, 140, N - 1):
+            j = i + d
+            trials = [t for t in range(len(member)) if 0 <= j < N and not member[t, i] and not member[t, j]]
+            if not trials:
+                assert np.isnan(gains[k, i])
+                continue
+            fit = np.mean([float((e := gathered.embed(t))[0][i] @ e[1][j]) for t in trials])
+            fall = weighing.own["contrast"][i] - (hub[0, i] + hub[1, j] - fit)
+            assert gains[k, i] == pytest.approx(weighing.weights["contrast"] * fall / spread, abs=1e-3)
+
+
+def test_encoders_that_share_a_space_are_asked_too(rolled: tuple[Weighing, np.ndarray]) -> None:
+    gathered = rolled[0].gathered
+    evidence = replace(gathered.evidence, space=dict.fromkeys(PAIR, "one"), weights={})
+    shared = weigh(replace(gathered, evidence=evidence), PAIR)
+    plain = weigh(replace(gathered, evidence=replace(evidence, space=dict.fromkeys(PAIR, ""))), PAIR)
+    both, one = (line_gains(w, LINE, np.array([1]))[0, :-1] for w in (shared, plain))
+    frozen = _from_frozen(shared)
+    np.testing.assert_allclose(both - one, frozen, atol=1e-3, equal_nan=True)
+
+
+def _from_frozen(weighing: Weighing) -> np.ndarray:
+    """What the frozen encoders add to the gains of taking the next row's caption; NaN where trials say nothing."""
+    x, y = (weighing.gathered.evidence.vectors[name] for name in PAIR)
+    hub = weighing.hubs["zero_shot"][1]
+    fall = (x[:-1] * (y[1:] - y[:-1])).sum(1) - hub[1:] + hub[:-1]
+    known = np.isfinite(line_gains(weighing, LINE, np.array([1]))[0, :-1])
+    return np.where(known, weighing.weights["zero_shot"] / weighing.scale["zero_shot"][1] * fall, np.nan)
+
+
+def test_rows_of_one_group_are_no_evidence(rolled: tuple[Weighing, np.ndarray]) -> None:
+    gathered = rolled[0].gathered
+    grouped = replace(gathered, evidence=replace(gathered.evidence, leave_together=LINE // 120))
+    assert shift_repairs(replace(rolled[0], gathered=grouped), LINE, IDS) == []
