@@ -27,8 +27,9 @@ check: $(READY) ## lint, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure detection on the benchmark sets
-	@$(BIN)/python -m benchmarks.detection
+bench: $(READY) ## measure detection against its rivals on the benchmark sets (an hour or two, resumable)
+	@$(BIN)/python -m benchmarks.detection run
+	@$(BIN)/python -m benchmarks.readme
 
 experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an hour, 730 MB to download)
 	@for name in groups misaligned noise regroup removal reliability robustness; do \

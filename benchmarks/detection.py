@@ -1,139 +1,221 @@
-"""How well planted wrong captions are found on emoji sets: `misalignment` against the plain signals of the same run.
+"""How well wrong pairs are found: ours and its rivals on the same embeddings, over the cells of `design`.
 
-Settings were tuned on the Twitter emoji; Google was looked at once, to choose between two compromises. Run as
-`python -m benchmarks.detection [--vendor google] [--seeds 3]`. Each cell runs `audit-plugin score` in a process of its
-own, so that seconds and peak memory are those of the command. Expected: `misalignment` above each of its parts.
+    python -m benchmarks.detection tune     # chooses the rivals' settings on development cells, once
+    python -m benchmarks.detection run      # report cells; finished ones are kept, so that it can be interrupted
+    python -m benchmarks.detection tables   # results/detection.json, from which the README's tables are made
+    python -m benchmarks.detection quick    # three small cells in under a minute; writes nothing
+
+Expected: `misalignment` above every label-free rival in the mean, and nowhere beaten by the pre-named one.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import resource
-import subprocess
-import sys
 import tempfile
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.data import manifest
-from benchmarks.record import write_report
+from audit_plugin.arrays import AuditResult, Bools, Floats
+from audit_plugin.config import AuditConfig
+from audit_plugin.embedding import silent
+from audit_plugin.evidence import Gathered, gather
+from audit_plugin.pipeline import finish, learning, prepare, run_identity
+from audit_plugin.scores import WEIGHTS, combine, robust_z
+from audit_plugin.scoring import Clock, Prepared, describe_rows
+from audit_plugin.store import RunFolder
+from audit_plugin.trials import Job
+from benchmarks import shared_space
+from benchmarks.data import DATA
+from benchmarks.design import DEVELOPMENT, QUICK, REPORT, SHARED, TRIALS, Cell
+from benchmarks.materials import materials, rival_scores
+from benchmarks.metrics import flag_quality, quality
+from benchmarks.noise import Planted, plant
+from benchmarks.record import RESULTS, write_report
+from benchmarks.rivals import RIVALS
+from benchmarks.rivals.tuning import choose
+from benchmarks.sets import load_set
 
-NOISES = ("random", "category", "none")
+CELLS = DATA / "detection"
+SETTINGS = RESULTS / "detection-settings.json"
 
 
 def main() -> None:
-    """Runs all cells and writes one JSON."""
+    """One of the four commands."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vendor", default="google")
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    cells = [(noise, seed) for noise in NOISES for seed in range(options.seeds if noise != "none" else 1)]
-    rows = []
+    parser.add_argument("command", choices=("tune", "run", "tables", "quick"))
+    command = parser.parse_args().command
+    if command == "tune":
+        tune()
+    elif command == "quick":
+        for row in quick():
+            print(json.dumps(row))
+    else:
+        if command == "run":
+            run(REPORT)
+        from benchmarks.detection_tables import summarize
+
+        write_report("detection", "Wrong pairs found: AUROC, AP, flags; design in benchmarks/design.py", summarize())
+
+
+def run(cells: tuple[Cell, ...], folder: Path = CELLS) -> None:
+    """Runs the cells that are not in the folder yet: a JSON and the scores of each cell and seed."""
+    settings = rival_settings()
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        for seed in cell.seeds:
+            path = folder / f"{cell.name}-{seed}.json"
+            if path.exists():
+                continue
+            row, scores = run_cell(cell, seed, settings, TRIALS)
+            np.savez_compressed(path.with_suffix(".npz"), **scores)
+            path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+            print(path.stem, row["methods"].get("misalignment", {}), row["flags"], row["seconds"], flush=True)
+
+
+def quick() -> list[dict[str, Any]]:
+    """Small cells with the settings as frozen; for the test suite."""
+    return [run_cell(cell, 0, rival_settings(), trials=8)[0] for cell in QUICK]
+
+
+def rival_settings() -> dict[str, dict[str, Any]]:
+    """Rival -> hyper-parameters as chosen on development cells, or {}: their published ones."""
+    return json.loads(SETTINGS.read_text(encoding="utf-8"))["settings"] if SETTINGS.exists() else {}
+
+
+def tune() -> None:
+    """Chooses every rival's hyper-parameters on the development cells (one seed each)."""
+    given = []
+    for cell in DEVELOPMENT:
+        with tempfile.TemporaryDirectory() as folder:
+            planted, ready, gathered, _ = audit(cell, 0, Path(folder), TRIALS)
+            found = materials(ready, gathered)
+        given.append((next(iter(found.values()))[0], planted.wrong[ready.order.rows]))
+        print(cell.name, flush=True)
+    settings = {}
+    for rival in RIVALS.values():
+        usable = [(material, wrong) for material, wrong in given if rival.runs_on(material)]
+        settings[rival.name] = choose(rival, usable) if usable else {}
+        print(rival.name, settings[rival.name], flush=True)
+    cells = [asdict(cell) for cell in DEVELOPMENT]
+    write_report(SETTINGS.stem, "Rivals' settings, chosen on development cells", {"settings": settings, "cells": cells})
+
+
+def run_cell(
+    cell: Cell, seed: int, settings: dict[str, dict[str, Any]], trials: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what is reported of one planted set, every method's suspicion `[n]` in the caller's order)."""
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for noise, seed in cells:
-            rows.append(run_cell(options.vendor, noise, seed, Path(folder) / f"{noise}{seed}"))
-            print(json.dumps(rows[-1]), flush=True)
-    report = {"vendor": options.vendor, "cells": rows, "means": means(rows)}
-    write_report(f"detection-{options.vendor}", "AUROC of planted swaps (10 %, copied), offline encoder", report)
-    print(table(report))
-
-
-def run_cell(vendor: str, noise: str, seed: int, out: Path) -> dict[str, Any]:
-    """One manifest, one audit: AUROCs, flags, seconds, memory."""
-    path = manifest(vendor, noise=noise, rate=0.1, copied=True, seed=seed, out=out)
-    scores = out / "scores.parquet"
-    command = [
-        sys.executable,
-        "-m",
-        "audit_plugin",
-        "score",
-        str(path),
-        "--image",
-        "image",
-        "--text",
-        "caption",
-        "--encoder",
-        "offline",
-        "--device",
-        "cpu",
-        "--seed",
-        str(seed),
-        "--out",
-        str(scores),
-    ]
-    subprocess.run([*command, "--run-dir", str(out / "run")], check=True, stdout=subprocess.DEVNULL)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    table_ = pq.read_table(scores).to_pydict()
-    summary = json.loads(scores.with_suffix(".json").read_text())
-    with open(path.parent / "truth.csv", encoding="utf-8") as file:
-        truth = {row["id"]: row["is_swapped"] == "1" for row in csv.DictReader(file)}
-    swapped = np.array([truth[i] for i in table_["id"]])
-    flagged = np.array(table_["is_misaligned"])
+        planted, ready, gathered, result = audit(cell, seed, Path(folder), trials)
+        audited = time.perf_counter() - start
+        scores = our_scores(result, ready, gathered)
+        wrong = planted.wrong
+        rivals = rival_scores(materials(ready, gathered), settings) if wrong.any() else {}
+    flagged = np.asarray(result.columns["is_misaligned"])
+    methods = {name: quality(values, wrong, int(flagged.sum())) for name, values in scores.items() if wrong.any()}
+    for name, columns in rivals.items():
+        # of two kinds of similarity each rival gets the better one, cell by cell
+        found = [np.full(len(wrong), np.median(values)) for values in columns]
+        for values, column in zip(found, columns, strict=True):
+            values[ready.order.rows] = column
+        each = [quality(values, wrong, int(flagged.sum())) for values in found]
+        best = max(range(len(each)), key=lambda at: each[at]["auroc"])
+        methods[name], scores[name] = each[best], found[best]
+    rate = float(result.summary["false_alarms"])
     row = {
-        "noise": noise,
+        **asdict(cell),
         "seed": seed,
-        "samples": len(swapped),
-        "swapped": int(swapped.sum()),
-        "flagged": int(flagged.sum()),
-        "flagged_swaps": int((flagged & swapped).sum()),
-        "memorized": int(np.sum(table_["is_memorized"])),
-        "reliability": summary["reliability"],
-        "seconds_after_embedding": round(sum(v for k, v in summary["seconds"].items() if k in ("train", "score")), 1),
-        "peak_memory_gb": round(peak, 2),
+        "samples": len(wrong),
+        "wrong": int(wrong.sum()),
+        "methods": methods,
+        "flags": flag_quality(scores["misalignment"], flagged, wrong, rate) | {"rate": rate},
+        "said": said(result, planted),
+        "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    if swapped.any():
-        row["auroc"] = {name: round(roc_auc_score(swapped, v), 4) for name, v in signals(table_, out / "run").items()}
-        row["average_precision"] = round(average_precision_score(swapped, np.array(table_["misalignment"])), 4)
-    return row
+    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores}
 
 
-def signals(columns: dict[str, Any], run: Path) -> dict[str, np.ndarray]:
-    """Name -> suspicion per row: ours, and the plain signals that stand beside it."""
-    with np.load(run / "evidence.npz", allow_pickle=False) as parts:
-        at = {key: i for i, key in enumerate(parts["ids"].tolist())}
-        rows = [at[key] for key in columns["id"]]
-        held = {
-            name: np.nan_to_num(parts[f"{name}_image_text"][rows], nan=np.nanmedian(parts[f"{name}_image_text"]))
-            for name in ("cosine", "contrast", "neighbors_a", "neighbors_b")
-        }
-    return {
-        "misalignment": np.array(columns["misalignment"]),
-        "multimem": np.array(columns["multimem"]),
-        "held-out cosine": -held["cosine"],
-        "held-out contrast": held["contrast"],
-        "image neighbours": held["neighbors_a"],
-        "text neighbours": held["neighbors_b"],
+def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Gathered, AuditResult]:
+    """The steps of `run_audit`, with what rivals need from between them."""
+    planted = plant(load_set(cell.set, cell.rows), cell.noise, cell.rate, cell.how, seed)
+    encoder = cell.encoder
+    if encoder == SHARED:
+        shared_space.register()
+        encoder = shared_space.encoder_name()
+    config = AuditConfig(encoder=encoder, trials=trials, seed=seed, device="cpu")
+    clock = Clock(silent)
+    ready = prepare(planted.samples, config, clock)
+    with RunFolder(folder / "run", run_identity(ready, config)) as run:
+        job = Job(config, ready.device, run, silent)
+        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
+        return planted, ready, _loaded(gathered), finish(ready, gathered, job, clock)
+
+
+def _loaded(gathered: Gathered) -> Gathered:
+    """The same, with the embeddings of its trials in memory, since the folder will be gone."""
+    from dataclasses import replace
+
+    assert gathered.embed is not None
+    assert gathered.plan is not None
+    kept = [gathered.embed(number) for number in range(len(gathered.plan.member))]
+    return replace(gathered, embed=lambda number: kept[number])
+
+
+def our_scores(result: AuditResult, ready: Prepared, gathered: Gathered) -> dict[str, Floats]:
+    """The combined score, its parts, and what it would be without each of them, `[n]` in the caller's order."""
+    evidence = gathered.evidence
+    out = {"misalignment": np.asarray(result.columns["misalignment"])}
+    out["MultiMem"] = np.asarray(result.columns["multimem"])
+    if evidence.trials is None:
+        return out
+    for name in WEIGHTS:
+        parts = [e[name] for e in evidence.parts.values() if name in e]
+        if parts:
+            out[f"only {name}"] = _worst(parts, ready)
+            rest = [{k: v for k, v in e.items() if k != name} for e in evidence.parts.values()]
+            if name != "contrast":
+                out[f"without {name}"] = _worst([combine(e) for e in rest], ready)
+    votes = ("neighbors_a", "neighbors_b")
+    plain = [{k: v for k, v in e.items() if k not in votes} for e in evidence.parts.values()]
+    out["without votes"] = _worst([combine(e) for e in plain], ready)
+    return {name: np.nan_to_num(values, nan=float(np.nanmedian(values))) for name, values in out.items()}
+
+
+def _worst(parts: list[Floats], ready: Prepared) -> Floats:
+    worst = parts[0] if len(parts) == 1 else np.fmax.reduce([robust_z(v) for v in parts])
+    return np.asarray(ready.order.back(worst, np.float32(np.nan)))
+
+
+def said(result: AuditResult, planted: Planted) -> dict[str, Any]:
+    """What the audit claimed of the whole, beside the truth."""
+    flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
+    probability = np.nan_to_num(np.asarray(result.columns["probability"]))
+    out: dict[str, Any] = {
+        "wrong_share": result.summary["wrong_share_model"],
+        "true_share": round(float(wrong.mean()), 5),
+        "precision_model": round(float(probability[flagged].mean()), 4) if flagged.any() else None,
+        "precision": round(float(wrong[flagged].mean()), 4) if flagged.any() else None,
+        "recall_model": result.summary["recall"],
+        "others": {kind: int(np.sum(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict", "memorized")},
     }
-
-
-def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Noise -> signal -> mean AUROC over seeds."""
-    out = {}
-    for noise in NOISES:
-        cells = [row["auroc"] for row in rows if row["noise"] == noise and "auroc" in row]
-        if cells:
-            out[noise] = {name: round(float(np.mean([cell[name] for cell in cells])), 4) for name in cells[0]}
+    out["reliability"] = _reliability(probability, wrong)
+    if len(result.summary["encoder"]) > 2:
+        culprit = np.asarray(result.columns["culprit"])[wrong & flagged]
+        truth = np.array(planted.culprit, dtype=object)[wrong & flagged]
+        out["culprit_right"] = round(float((culprit == truth).mean()), 4) if len(truth) else None
     return out
 
 
-def table(report: dict[str, Any]) -> str:
-    """The README's table, in Markdown."""
-    kinds = list(report["means"])
-    names = list(next(iter(report["means"].values())))
-    lines = [
-        "| AUROC, mean over seeds | " + " | ".join(f"{kind} swaps" for kind in kinds) + " |",
-        "|---" * (len(kinds) + 1) + "|",
-    ]
-    lines += [
-        f"| {name} | " + " | ".join(f"{report['means'][kind][name]:.3f}" for kind in kinds) + " |" for name in names
-    ]
-    return "\n".join(lines)
+def _reliability(probability: Floats, wrong: Bools) -> list[list[float]]:
+    """Per tenth of the probability: rows, mean probability, share of wrong rows."""
+    bins = np.minimum((probability * 10).astype(int), 9)
+    found = [(at, bins == at) for at in range(10) if (bins == at).any()]
+    return [[at, int(rows.sum()), float(probability[rows].mean()), float(wrong[rows].mean())] for at, rows in found]
 
 
 if __name__ == "__main__":

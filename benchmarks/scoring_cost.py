@@ -1,0 +1,120 @@
+"""What the combined score costs beside the trials that it reads, and what its pool of negatives leaves out.
+
+Run as `python -m benchmarks.scoring_cost [--pairs 2000 5000 10000] [--trials 48]`. Pairs are synthetic features of
+256 dimensions with a common truth. Expected: below 30 % of the trials' time at 10,000 pairs, and growth with n like
+that of the neighbour search or slower; scores with the pool agree with those over all pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_plugin import contrast, mixture
+from audit_plugin.arrays import Features, Floats
+from audit_plugin.config import AuditConfig
+from audit_plugin.embedding import silent
+from audit_plugin.evidence import Gathered, Rows, gather, seek_neighbors
+from audit_plugin.learners import head_projections, heads_learner
+from audit_plugin.scores import compute_scores
+from audit_plugin.store import RunFolder
+from audit_plugin.trials import Job
+from benchmarks.record import write_report
+from benchmarks.training_speed import features
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures every size once, after a small one that warms up, and writes one JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring_cost", description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[2000, 5000, 10_000])
+    parser.add_argument("--trials", type=int, default=48)
+    given = parser.parse_args(arguments)
+    measure(500, 8)
+    rows = []
+    for n in given.pairs:
+        rows.append(measure(n, given.trials)[0])
+        print(json.dumps(rows[-1]), flush=True)
+    report = {"trials": given.trials, "sizes": rows, "pool": contrast.POOL, "agreement": agreement(max(given.pairs))}
+    write_report(
+        "scoring-cost", "seconds of trials and of the score that reads them; agreement of pool and all", report
+    )
+    print(json.dumps(report["agreement"]))
+
+
+def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
+    """(seconds per stage, misalignment `[n]`) of synthetic pairs, one in twenty of them exchanged."""
+    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
+        vectors = unit_features(n)
+        given = Features(vectors, np.ones((n, 2), dtype=bool))
+        job = Job(AuditConfig(trials=trials, device="cpu"), "cpu", run, silent)
+        content = dict.fromkeys(vectors, np.arange(n))
+        start = time.perf_counter()
+        seek_neighbors(vectors, vectors, content, job)
+        neighbours = time.perf_counter() - start
+        rows = Rows(content, dict.fromkeys(vectors, ""), {"text": np.full(n, 8)})
+        start = time.perf_counter()
+        made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
+        whole = time.perf_counter() - start
+        score = score_again(given, rows, job)
+    row = {
+        "pairs": n,
+        "neighbours": round(neighbours, 2),
+        "trials": round(whole - score["seconds"], 2),
+        "score": round(score["seconds"], 2),
+        "share": round(score["seconds"] / (whole - score["seconds"]), 3),
+    }
+    assert made.evidence.trials is not None
+    return row, score["values"]
+
+
+def score_again(given: Features, rows: Rows, job: Job) -> dict[str, Any]:
+    """Seconds from trained trials to probabilities, neighbours and trials taken from the run folder."""
+    (job.run.path / "held_out.npz").unlink()
+    start = time.perf_counter()
+    made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
+    values = compute_scores(made.evidence)["misalignment"]
+    mixture.how_sure(values, plants_of(made))
+    return {"seconds": time.perf_counter() - start, "values": values}
+
+
+def plants_of(made: Gathered) -> dict[str, Floats]:
+    """Kind -> contrast of the plants, which is enough to time the fit."""
+    return {kind: parts["contrast"][0] for kind, parts in made.planted.items()}
+
+
+def agreement(n: int) -> dict[str, float]:
+    """Rank correlation of the scores with the pool and with all pairs as negatives, 8 trials."""
+    from scipy.stats import spearmanr
+
+    pooled = measure(n, 8)[1]
+    size, drawn = contrast.POOL, contrast.draw_pool
+    contrast.draw_pool = lambda rows, seed, _size=n: drawn(rows, seed, n)  # type: ignore[assignment]
+    try:
+        full = measure(n, 8)[1]
+    finally:
+        contrast.draw_pool = drawn
+    top = max(n // 20, 1)
+    shared = len(set(np.argsort(-pooled)[:top].tolist()) & set(np.argsort(-full)[:top].tolist())) / top
+    return {"pairs": n, "pool": size, "spearman": round(float(spearmanr(pooled, full)[0]), 5), "top_5_percent": shared}
+
+
+def unit_features(n: int) -> dict[str, Floats]:
+    """Two modalities' unit rows; every twentieth text is the next such row's."""
+    image, text = (np.array(v) for v in features(n, 0))
+    rows = np.arange(0, n, 20)
+    text[rows] = text[np.roll(rows, 1)]
+    return {
+        name: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32)
+        for name, v in (("image", image), ("text", text))
+    }
+
+
+if __name__ == "__main__":
+    main()
