@@ -228,6 +228,8 @@ def wrong_words(summary: Mapping[str, Any]) -> str:
     if not found:
         return f"about {summary['wrong_share_model']:.1%}"
     low, high = found["pairs_interval"]
+    if not found["pairs"]:
+        return f"none that can be told from chance (at most about {high:,})"
     told = f"about {found['pairs']:,} ({low:,} to {high:,})"
     if found["precision"] is None:
         return told

@@ -182,8 +182,7 @@ def test_captions_of_other_persons_are_many_and_different():
     assert len(set(texts)) == len(texts) >= 49
 
 
-@pytest.mark.parametrize("name", ["twitter", "google", "openmoji"])
-def test_the_real_sets_have_their_known_size(name):
-    if not (sets.DATA / name).is_dir():
-        pytest.skip(f"{name} has not been fetched")
-    assert len(load_set(name)) == {"twitter": 1911, "google": 1911, "openmoji": 2460}[name]
+def test_the_real_sets_that_are_here_have_their_known_size():
+    known = {"twitter": 1911, "google": 1911, "openmoji": 2460}
+    here = {name for name in known if (sets.DATA / name).is_dir()}  # none on a fresh checkout: 100 MB to fetch
+    assert {name: len(load_set(name)) for name in here} == {name: known[name] for name in here}
