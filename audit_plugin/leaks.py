@@ -64,10 +64,11 @@ def elsewhere(splits: Sequence[str], groups: Mapping[str, Ints]) -> Any:
         splits: `[n]`, "" is in none.
         groups: as for `find_leaks`.
     """
-    own = np.array(splits, dtype=object)
-    out = np.full(len(own), "", dtype=object)
-    leaked = find_leaks(splits, groups).rows
-    for row in np.flatnonzero(leaked):
-        there = {str(name) for group in groups.values() for name in own[group == group[row]] if name}
-        out[row] = ", ".join(sorted(there - {own[row]}))
-    return out
+    out: list[set[str]] = [set() for _ in splits]
+    for group in groups.values():
+        there: dict[int, set[str]] = {}
+        for name, number in zip(splits, group.tolist(), strict=True):
+            there.setdefault(number, set()).update({name} - {""})
+        for row, number in enumerate(group.tolist()):
+            out[row] |= there[number] if splits[row] else set()
+    return np.array([", ".join(sorted(where - {own})) for own, where in zip(splits, out, strict=True)], dtype=object)

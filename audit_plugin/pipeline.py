@@ -19,8 +19,10 @@ from .embedding import Contents, Embedded, Progress, digest_contents, embed, sil
 from .encoders import identify, load_encoders, pick_device
 from .evidence import Gathered, Learn, gather
 from .explanations import explain
+from .flags import copies_of
 from .incomplete import add_incomplete
 from .kept import keep_rows
+from .leaks import find_leaks
 from .learners import (
     checkpoint_vectors,
     checkpoints_learner,
@@ -147,6 +149,9 @@ def finish(
     columns = result_columns(scored, ready.order, ready.embedded, ready.samples)
     with clock.stage("score"):
         notes = add_incomplete(columns, ready, gathered, job)
+    if ready.samples.splits:
+        splits = [ready.samples.splits[row] for row in ready.order.rows]
+        notes += filter(None, [find_leaks(splits, copies_of(scored.gathered.evidence)).sentence()])
     with clock.stage("explain"):
         notes += explain(ready, scored.gathered, scored, job)["notes"]
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)

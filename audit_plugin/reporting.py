@@ -136,8 +136,6 @@ def summarize(
     notes = list(scored.gathered.notes)
     memory = memory_summary(scored, config, notes)
     notes += _text_notes(samples, embedded, who)
-    if told := _leak_note(columns):
-        notes.append(told)
     return {
         "samples": len(samples),
         "failures": len(embedded.failures),
@@ -212,16 +210,6 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
             "MultiMem is given for candidates (f) and, mirrored, for independent samples (g)"
         )
     return out
-
-
-def _leak_note(columns: Mapping[str, Any]) -> str:
-    leaked = [where for where in columns.get("leak", ()) if where]
-    return (
-        f"{len(leaked)} samples have a copy in another split ({', '.join(sorted(set(leaked)))}): what is measured on "
-        "a split that was trained on flatters"
-        if leaked
-        else ""
-    )
 
 
 def _rounded(value: float) -> float | None:

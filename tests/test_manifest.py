@@ -431,3 +431,10 @@ def test_a_full_disk_leaves_the_old_table_whole(full_disk: Path) -> None:
         write_scores(path, big, Samples(big.ids, {"image": (None,) * n, "text": (None,) * n}))
     assert path.read_bytes() == before
     assert sorted(os.listdir(full_disk)) == ["scores.csv", "scores.json"]
+
+
+def test_a_split_is_read_beside_the_media(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image,text,part\na.png,one,train\nb.png,two,\n")
+    found = read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}, split="part")
+    assert found.splits == ("train", "")
+    assert read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}).splits == ()

@@ -96,6 +96,17 @@ def test_stages_are_told_in_order_and_reach_their_end(known: Samples, tmp_path: 
     assert [done for name, done, _ in told if name == "train"] == [0, 8, 16]
 
 
+def test_copies_in_two_splits_are_told(known: Samples, tmp_path: Path) -> None:
+    paths = list(known.media["image"])
+    paths[41] = paths[40]
+    splits = tuple("train" if row % 2 == 0 else "test" for row in range(N))
+    samples = replace(known, media={**known.media, "image": tuple(paths)}, splits=splits)
+    result = run_audit(samples, QUICK, run_dir=tmp_path / "run")
+    assert (result.columns["leak"][40], result.columns["leak"][41]) == ("test", "train")
+    assert any("have a copy in another split" in note for note in result.summary["notes"])
+    assert "leak" not in run_audit(known, QUICK, run_dir=tmp_path / "none").columns
+
+
 # --- equal runs give equal bytes -----------------------------------------------------------------------------------
 
 
