@@ -58,12 +58,10 @@ class Weighing:
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def text_pair(evidence: Evidence) -> Pair | None:
-    """The first pair of a medium and a text, the text last."""
-    for a, b in evidence.pairs:
-        if (a in evidence.texts) != (b in evidence.texts):
-            return (a, b) if b in evidence.texts else (b, a)
-    return None
+def text_pairs(evidence: Evidence) -> list[Pair]:
+    """The pairs of a medium and a text, the text last."""
+    one = [pair for pair in evidence.pairs if sum(m in evidence.texts for m in pair) == 1]
+    return [pair if pair[1] in evidence.texts else (pair[1], pair[0]) for pair in one]
 
 
 def weigh(gathered: Gathered, pair: Pair) -> Weighing:
@@ -187,26 +185,20 @@ def _mean(parts: Mapping[str, Floats], weighing: Weighing) -> Floats:
     return np.where(np.isfinite(parts["contrast"]), mean, np.float32(np.nan))
 
 
-def trials_of(
-    gathered: Gathered, pair: Pair, rows: Ints | None = None
-) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
-    """(held out `[n]`, the pair's unit embeddings, each `[n, o]` or of the rows) of at most `TRIALS` trials."""
+def trials_of(gathered: Gathered, pair: Pair) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
+    """(held out `[n]`, the pair's unit embeddings `[n, o]`) of at most `TRIALS` trials."""
     assert gathered.plan is not None
     assert gathered.embed is not None
     a, b = (gathered.evidence.modalities.index(name) for name in pair)
-    chosen = None if rows is None else torch.from_numpy(rows)
     for number, member in enumerate(gathered.plan.member[:TRIALS]):
-        embeddings = gathered.embed(number, chosen)
+        embeddings = gathered.embed(number)
         yield ~member, embeddings[a].float(), embeddings[b].float()
 
 
 def held_out_similarity(weighing: Weighing, rows: Ints, pool: Ints) -> Floats:
     """`[q, p]`: mean similarity of each row's medium with the pool's captions; NaN where no trial held out both."""
-    shape, split = (len(rows), len(pool)), len(rows)
-    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for out, left, right in trials_of(weighing.gathered, weighing.pair, np.concatenate([rows, pool])):
-        mine, theirs = (torch.from_numpy(out[who]).to(left.device)[:, None] for who in (rows, pool))
-        total += ((left[:split] * mine) @ (right[split:] * theirs).T).cpu().numpy()
-        count += out[rows][:, None] & out[pool]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return total / count
+    gathered = weighing.gathered
+    assert gathered.plan is not None
+    assert gathered.embed is not None
+    a, b = (gathered.evidence.modalities.index(name) for name in weighing.pair)
+    return held_out.mean_similarity(gathered.embed, gathered.plan.member[:TRIALS], (a, b), rows, pool)

@@ -127,6 +127,31 @@ def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, r
     return [Block(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
 
 
+def mean_similarity(embed: Embed, member: Bools, pair: tuple[int, int], left: Ints, right: Ints) -> Floats:
+    """float32 `[l, p]`: held-out similarity of the rows `left` on side a with the rows `right` on side b.
+
+    NaN where no trial left both out. O(r l p o); for all samples against a pool see `read_trials`.
+
+    Args:
+        embed: of the trials.
+        member: bool `[r, n]`.
+        pair: positions of the modalities a and b.
+        left: rows `[l]`.
+        right: rows `[p]`.
+    """
+    outside = ~member
+    every, at = np.unique(np.concatenate([left, right]), return_inverse=True)
+    total = np.zeros((len(left), len(right)), dtype=np.float32)
+    for number, out in enumerate(outside):
+        embeddings = [embeddings.float() for embeddings in embed(number, torch.from_numpy(every))]
+        keep = torch.from_numpy(out[every]).to(embeddings[0].device)[:, None]
+        mine, theirs = (embeddings[side] * keep for side in pair)
+        total += (mine[at[: len(left)]] @ theirs[at[len(left) :]].T).cpu().numpy()
+    count = outside[:, left].astype(np.float32).T @ outside[:, right].astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, total / count, np.nan).astype(np.float32)
+
+
 def _generality(similarity: torch.Tensor) -> torch.Tensor:
     """`[q]`: mean over standard deviation of each row's known similarities."""
     known = torch.isfinite(similarity)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import AuditError, Bools, Floats, Ints
-from .candidates import Weighing, own_suspicion, suspicion, text_pair, weigh
+from .candidates import Weighing, own_suspicion, suspicion, text_pairs, weigh
 from .contrast import draw_pool
 from .evidence import Gathered
 from .repairs import Repair, cycles, one_to_one, ring_repair
@@ -76,7 +76,7 @@ def suggest(
         ids: `[total]`, of the caller's rows.
     """
     evidence = gathered.evidence
-    n, pair = len(evidence), text_pair(evidence)
+    n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
     found = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
     if evidence.trials is None or pair is None:
         return found

@@ -86,7 +86,7 @@ MODULES = {
     "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),
     "measures": Module(3, siblings="trials", third="numpy torch", heavy="torch"),
     "explanations": Module(
-        3, siblings="evidence learners reporting scoring trials", third="numpy torch", heavy="torch"
+        3, siblings="candidates evidence learners reporting scoring trials", third="numpy torch", heavy="torch"
     ),
     "extension": Module(3, siblings="evidence kept learners pipeline reporting scoring trials", third="numpy"),
     "incomplete": Module(3, siblings="evidence learners reporting scoring trials", third="numpy"),

@@ -11,7 +11,7 @@ from audit_plugin.candidates import (
     own_suspicion,
     similarities,
     suspicion,
-    text_pair,
+    text_pairs,
     weigh,
 )
 from audit_plugin.evidence import Gathered
@@ -101,6 +101,6 @@ def test_encoders_that_share_a_space_are_asked_too(gathered: Gathered) -> None:
 
 def test_the_text_stands_last(gathered: Gathered) -> None:
     evidence = gathered.evidence
-    assert text_pair(evidence) == PAIR
-    assert text_pair(replace(evidence, words={"image": evidence.words["text"]})) == PAIR[::-1]
-    assert text_pair(replace(evidence, words={})) is None
+    assert text_pairs(evidence) == [PAIR]
+    assert text_pairs(replace(evidence, words={"image": evidence.words["text"]})) == [PAIR[::-1]]
+    assert text_pairs(replace(evidence, words={})) == []

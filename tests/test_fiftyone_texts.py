@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,8 @@ from tests.test_fiftyone_io import result_for, state
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
-fio = pytest.importorskip("audit_plugin.fiftyone_io")
-captions = pytest.importorskip("audit_plugin.fiftyone_io.captions")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+captions = importlib.import_module("audit_plugin.fiftyone_io.captions")
 
 QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu")
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from audit_plugin.arrays import Floats, Ints
+from audit_plugin.candidates import text_pairs
 from audit_plugin.contrast import draw_pool
 from audit_plugin.evidence import Gathered
+from audit_plugin.held_out import mean_similarity
 from audit_plugin.scores import Evidence
 from audit_plugin.scoring import Prepared
 
@@ -22,12 +23,6 @@ from .parts import Found, named, number
 TEMPERATURE = 1 / 20
 REFERENCES = 512
 RIVALS = 5
-
-
-def text_pairs(evidence: Evidence) -> list[tuple[str, str]]:
-    """The pairs of a medium and a text, the text last."""
-    one = [pair for pair in evidence.pairs if sum(m in evidence.texts for m in pair) == 1]
-    return [pair if pair[1] in evidence.texts else (pair[1], pair[0]) for pair in one]
 
 
 def reference_rows(evidence: Evidence, seed: int) -> Ints:
@@ -49,13 +44,15 @@ def rival_captions(gathered: Gathered, rows: Ints, ready: Prepared, seed: int) -
     """Row -> `rivals`: pair -> similarity and lift of the own caption, and of `RIVALS` captions with a higher lift."""
     evidence = gathered.evidence
     out: Found = {int(row): {"rivals": {}} for row in rows}
-    if not len(rows):
+    if not len(rows) or gathered.embed is None or gathered.plan is None:
         return out
     for pair in text_pairs(evidence):
         content = evidence.contents[pair[1]]
         pool = np.union1d(draw_pool(np.unique(content, return_index=True)[1], seed), rows)
         references = reference_rows(evidence, seed)
-        similarity = held_out_similarity(gathered, pair, np.concatenate([rows, references]), pool)
+        at = (evidence.modalities.index(pair[0]), evidence.modalities.index(pair[1]))
+        asked = np.concatenate([rows, references])
+        similarity = mean_similarity(gathered.embed, gathered.plan.member, at, asked, pool)
         lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
         for i, row in enumerate(rows.tolist()):
             own = int(np.searchsorted(pool, row))
@@ -84,22 +81,3 @@ def _best_distinct(values: Floats, content: Ints) -> list[int]:
             seen.add(int(content[j]))
             chosen.append(int(j))
     return chosen
-
-
-def held_out_similarity(gathered: Gathered, pair: tuple[str, str], left: Ints, right: Ints) -> Floats:
-    """float32 `[l, p]`: mean similarity of media and texts over the trials that saw neither; NaN where none did."""
-    assert gathered.plan is not None
-    assert gathered.embed is not None
-    a, b = (gathered.evidence.modalities.index(name) for name in pair)
-    total: Any = 0.0
-    every, at = np.unique(np.concatenate([left, right]), return_inverse=True)
-    first, second = torch.from_numpy(at[: len(left)]), torch.from_numpy(at[len(left) :])
-    outside = ~gathered.plan.member
-    for number_, out in enumerate(outside):
-        embeddings = gathered.embed(number_, torch.from_numpy(every))
-        x, y = embeddings[a].float().cpu()[first], embeddings[b].float().cpu()[second]
-        x, y = x * torch.from_numpy(out[left])[:, None], y * torch.from_numpy(out[right])[:, None]
-        total = total + (x @ y.T).numpy()
-    count = outside[:, left].astype(np.float32).T @ outside[:, right].astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, total / count, np.nan).astype(np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Features, Floats, Ints
+from audit_plugin.candidates import text_pairs
 from audit_plugin.encoders import load_encoders
 from audit_plugin.encoding import Encoder
 from audit_plugin.evidence import Gathered
@@ -23,7 +24,7 @@ from audit_plugin.modalities import MODALITIES, MediaError
 from audit_plugin.scoring import Prepared
 from audit_plugin.trials import Job, part_name
 
-from .fits import lift, reference_rows, text_pairs
+from .fits import lift, reference_rows
 from .parts import Found, number
 
 WORDS = 24
