@@ -20,7 +20,7 @@ import torch
 from .arrays import Bools, Floats, Ints
 
 POOL = 4096
-BLOCK = 1024
+BLOCK = 256  # rows whose similarities to the pool stay in the cache
 FROZEN_TEMPERATURE = 1 / 100
 
 
@@ -110,29 +110,24 @@ def log_means(
     The pool stands for all but the hard negatives, which are taken exactly: the mean is
     (sum over hard + (K - h) * mean over the rest of the pool) / K for K negatives.
     """
-    repeated = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])
+    left_out = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])
     hard = negatives.hard[rows]
     at = torch.searchsorted(negatives.pool, hard).clamp_max(len(negatives.pool) - 1)
-    pooled = torch.where((hard >= 0) & (negatives.pool[at] == hard), at, len(negatives.pool))
+    row, column = torch.nonzero((hard >= 0) & (negatives.pool[at] == hard), as_tuple=True)
+    left_out[row, at[row, column]] = True
     sides = ((block.forward, block.forward_hard), (block.backward, block.backward_hard))
-    forward, backward = (_log_mean(m, h, repeated, pooled, negatives.known, temperature) for m, h in sides)
+    forward, backward = (_log_mean(m, h, left_out, negatives.known, temperature) for m, h in sides)
     return forward, backward
 
 
-def _log_mean(
-    pool: torch.Tensor, hard: torch.Tensor, repeated: torch.Tensor, pooled: torch.Tensor, known: int, tau: float
-) -> torch.Tensor:
-    size = pool.shape[1]
-    logits = (pool / tau).masked_fill_(repeated, -torch.inf)
-    rest = torch.isfinite(logits).sum(1)
-    if not hard.shape[1]:
-        return torch.where(rest > 0, logits.logsumexp(1) - rest.clamp_min(1).log(), -torch.inf)
-    logits = torch.cat([logits, logits.new_empty(len(logits), 1)], 1).scatter_(1, pooled, -torch.inf)[:, :size]
-    rest = torch.isfinite(logits).sum(1)
-    stands_for = rest * ((known - hard.shape[1]) / size)
-    weight = stands_for.clamp_min(1).log() - rest.clamp_min(1).log()
-    count = stands_for + torch.isfinite(hard).sum(1)
-    total = torch.logaddexp(logits.logsumexp(1) + weight, (hard / tau).logsumexp(1))
+def _log_mean(pool: torch.Tensor, hard: torch.Tensor, left_out: torch.Tensor, known: int, tau: float) -> torch.Tensor:
+    logits = pool.div(tau).masked_fill_(left_out, -torch.inf)
+    rest = (logits > -torch.inf).sum(1)
+    stands_for = rest * ((known - hard.shape[1]) / pool.shape[1])
+    count = stands_for + (hard > -torch.inf).sum(1)
+    total = logits.logsumexp(1) + stands_for.clamp_min(1).log() - rest.clamp_min(1).log()
+    if hard.shape[1]:
+        total = torch.logaddexp(total, (hard / tau).logsumexp(1))
     return torch.where(count > 0, total - count.clamp_min(1).log(), -torch.inf)
 
 

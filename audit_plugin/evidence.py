@@ -19,6 +19,7 @@ from .scores import Evidence
 from .trials import Job, Learner, Plan, embedder, held_out_with_groups, plan_trials, run_trials
 
 WHITENING = 0.65
+HARD = 10  # neighbours per modality that a sample is always compared with, where not all samples are
 LARGEST_GROUP = 0.01
 MIN_ROWS = 32
 JOINT = "joint"
@@ -113,7 +114,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
         )
         return Gathered(evidence, plants, {}, tuple(notes))
     plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
-    hard = np.concatenate([near[m].indices for m in views], axis=1)
+    hard = np.concatenate([near[m].indices[:, :HARD] for m in views], axis=1)
     repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
     negatives = make_negatives(repeats, hard, plan.known, job.config.seed, job.device)
     learner = learn(plan, repeats)

@@ -97,12 +97,14 @@ def _walk(embed: Embed, asked: Question, outside: torch.Tensor) -> _Sums:
             own[at] += (embeddings[a] * embeddings[b]).sum(1)
             planted[at] += (embeddings[a][left] * embeddings[b][right]).sum(1)
             for side, (x, y) in enumerate(((a, b), (b, a)) if hard.shape[1] else ()):
-                _add_hard(near[at, side], embeddings[x], embeddings[y], hard)
+                _add_hard(near[at, side], embeddings[x], embeddings[y], hard, torch.nonzero(out)[:, 0])
     return _Sums(own, planted, near, kept)
 
 
-def _add_hard(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor) -> None:
-    for rows in torch.arange(len(total), device=total.device).split(BLOCK):
+def _add_hard(
+    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor, outside: torch.Tensor
+) -> None:
+    for rows in outside.split(BLOCK):
         total[rows] += torch.einsum("qo,qho->qh", left[rows], right[hard[rows].clamp_min(0)])
 
 
@@ -113,15 +115,13 @@ def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, r
     shape = (len(asked.pairs), 2, len(rows), len(pool))
     total = torch.zeros(shape, device=pool.device)
     for number, theirs in enumerate(sums.pool):
-        if all_pooled:
-            mine = [e[rows] for e in theirs]
-        else:
-            mine = [e.float() * outside[number, rows, None] for e in embed(number, rows)]
+        out = torch.nonzero(outside[number, rows])[:, 0]  # a trial says nothing of its members: half of the product
+        mine = [e[rows[out]] for e in theirs] if all_pooled else [e.float() for e in embed(number, rows[out])]
         for at, (a, b) in enumerate(asked.pairs):
-            total[at, 0].addmm_(mine[a], theirs[b].T)
-            total[at, 1].addmm_(mine[b], theirs[a].T)
-    total /= outside[:, rows].T @ outside[:, pool]
-    total.nan_to_num_(nan=-torch.inf)
+            total[at, 0].index_add_(0, out, mine[a] @ theirs[b].T)
+            total[at, 1].index_add_(0, out, mine[b] @ theirs[a].T)
+    count = outside[:, rows].T @ outside[:, pool]
+    total.div_(count).masked_fill_(count == 0, -torch.inf)
     both = (outside[:, rows, None] * outside[:, hard.clamp_min(0)]).sum(0)
     near = (sums.hard[:, :, rows] / both).masked_fill((hard < 0) | (both == 0), -torch.inf)
     return [Block(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -17,8 +16,7 @@ from .votes import cast_votes, vote_contrast
 
 NEAR_MISS = "neighbourhood"
 VOTES = (0.0, 0.03, 0.06, 0.125, 0.2, 0.33, 0.5, 0.75)
-ZERO_SHOT = (0.0, 0.125, 0.25, 0.5, 1.0)
-AS_GOOD = 0.002
+AS_GOOD = 0.005
 RANKED = 20_000  # samples that weights are chosen on
 
 
@@ -61,28 +59,40 @@ def weigh_pairs(
 
 
 def choose_weights(parts: Mapping[str, Floats], planted: Mapping[str, Floats], evidence: Evidence) -> dict[str, float]:
-    """Weights of the evidence on one pair: of a few, those that best tell virtual near misses from the set.
+    """Weights of the evidence on one pair, by how well each part tells virtual near misses from the set.
 
     Near misses, because they are what sets differ in: random mismatches are found by any weights. No sample's truth is
-    looked at. The contrast under the trained heads has weight 1, both votes the same.
+    looked at. The contrast under the trained heads has weight 1. The frozen encoders have the ratio of their d' to the
+    heads', as independent evidence should, at most 1. Both votes have the least weight of `VOTES` that does about as
+    well as the best: plants come one by one, while votes suffer where many neighbours are wrong.
 
     Args:
         parts: evidence `[n]`.
         planted: the same of virtual pairs within a neighbourhood `[q]`.
         evidence: whose known samples set the scale.
     """
-    chosen = np.linspace(0, len(evidence) - 1, min(len(evidence), RANKED)).astype(np.int64)
+    known = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
+    chosen = known[np.linspace(0, len(known) - 1, min(len(known), RANKED)).astype(np.int64)]
     scale = {name: scale_of(values, evidence) for name, values in parts.items()}
     own = {name: robust_z(values, scale[name]) for name, values in parts.items()}
     near = {name: robust_z(planted[name], scale[name]) for name in parts}
-    tried = product(ZERO_SHOT if "zero_shot" in parts else (0.0,), VOTES)
+    frozen = 0.0
+    if "zero_shot" in parts:
+        ours, theirs = (detectability(own[name][chosen], near[name]) for name in ("contrast", "zero_shot"))
+        frozen = round(min(theirs / max(ours, 1e-9), 1.0), 3)
     found = []
-    for frozen, vote in tried:
+    for vote in VOTES:
         weights = {"contrast": 1.0, "zero_shot": frozen, "neighbors_a": vote, "neighbors_b": vote}
         found.append((separation(_weighted(own, weights)[chosen], _weighted(near, weights)), weights))
     best = max(value for value, _ in found)
-    # the least weight beside the contrast that does as well: votes that add nothing to plants add noise elsewhere
     return next(weights for value, weights in found if value >= best - AS_GOOD)
+
+
+def detectability(samples: Floats, planted: Floats) -> float:
+    """d': distance of virtual pairs from the samples in standard deviations of both, as if normal; not below 0."""
+    from scipy.stats import norm
+
+    return float(np.sqrt(2) * norm.ppf(np.clip(separation(samples, planted), 0.5, 0.9999)))
 
 
 def _weighted(parts: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:

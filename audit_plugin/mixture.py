@@ -1,15 +1,19 @@
 """How sure: how many pairs are wrong, how likely each one is, and how many good ones score as high.
 
-The scores of a set are taken as a mixture: good pairs, whose upper half is normal, and wrong pairs, which score like
-the virtual plants of one kind or another. Location and width of the good pairs and the share of each kind are fitted
-by maximum likelihood above a low quantile; what lies below tells nothing of wrong pairs, and good pairs are not
-normal there. Everything here is model-based: wrong pairs of a kind that no plant resembles are taken for good ones.
+The scores of a set are taken as a mixture: good pairs, which fall off like exp(-|x|^shape) on their upper side, and
+wrong pairs, which score like the virtual plants of one kind or another. Many explanations are weighed by their
+likelihood above a low quantile (what lies below tells nothing of wrong pairs): locations, widths and shapes of the
+good pairs on a grid, each with every choice of kinds, whose shares are fitted by EM. A kind has to pay for itself as
+in the Bayesian information criterion, so that a heavy tail of good pairs is not taken for wrong ones. What is told is
+the mean over the explanations, intervals are their spread. Everything here is model-based: wrong pairs of a kind that
+no plant resembles are taken for good ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -20,27 +24,35 @@ BINS = 120
 FROM = 0.35  # quantile from which the fit looks at the scores
 SMOOTHING = 0.15  # width of the plants' kernel, in their standard deviations
 STEPS = 60
-PLAIN, TRUSTED = 0.05, 0.7  # a tail so full of plants is plain; so much of it at least is believed
-NOTHING = 0.02  # a smaller share of wrong pairs cannot be told from none
-DRAWS = 40
+SHAPES = (1.25, 1.5, 2.0, 3.0)  # of good pairs' upper side: 1 is exponential, 2 normal
+ENOUGH = 2000  # scores that the fit believes in: no model is truer than that
+MOST = 0.95
+NODES = 7
 CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)
-class Good:
-    """Good pairs: normal above `start`, where they are a share `mass` of the whole set."""
+class Explanations:
+    """What the scores may be made of, in g ways.
 
-    location: float
-    width: float
-    start: float
-    mass: float
+    Attributes:
+        weight: `[g]`, summing to 1.
+        shares: `[g, kinds]`, of the whole set.
+        good: `[g, b + 1]`, share of the whole set that is good and scores at least as high as each edge.
+        edges: `[b + 1]`, ascending, from the lower end of the fit.
+    """
 
-    def above(self, at: Floats) -> Floats:
-        """Share of the whole set that is good and at least `at`, for `at` from `start` on."""
-        from scipy.stats import norm
+    weight: Floats
+    shares: Floats
+    good: Floats
+    edges: Floats
 
-        inside = norm.sf((self.start - self.location) / self.width)
-        return np.asarray(self.mass * norm.sf((at - self.location) / self.width) / inside)
+    def quantiles(self, values: Floats) -> tuple[float, float]:
+        """The central `CONFIDENCE` of `[g]` values."""
+        order = np.argsort(values)
+        at = np.searchsorted(np.cumsum(self.weight[order]), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = values[order][np.minimum(at, len(values) - 1)]
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -48,18 +60,18 @@ class Sure:
     """What the fit says.
 
     Attributes:
-        shares: kind of plant -> share of the set that is wrong in that way; 0 throughout where less than `NOTHING`.
-        interval: central 90 % of the summed share over bootstrap draws of the scores.
-        good: good pairs as fitted, and as fitted to each draw.
+        shares: kind of plant -> share of the set that is wrong in that way; empty without a fit.
+        interval: central 90 % of the summed share.
         probability: `[n]` of being wrong, rising with the score; NaN where not scored.
         false_alarm: `[n]` share of good pairs that score at least as high; NaN where not scored.
+        explanations: behind it, or None without a fit.
     """
 
     shares: Mapping[str, float]
     interval: tuple[float, float]
     probability: Floats
     false_alarm: Floats
-    good: tuple[Good, ...] = ()
+    explanations: Explanations | None = None
 
     @property
     def share(self) -> float:
@@ -68,32 +80,22 @@ class Sure:
 
     def precision(self, scores: Floats, flagged: Bools) -> tuple[float, float, float]:
         """Share of the flagged that is wrong, with its central 90 %: what good pairs are expected above the cut."""
-        if not flagged.any() or not self.good:
+        found = self.explanations
+        if not flagged.any() or found is None:
             return float("nan"), float("nan"), float("nan")
         cut, share = scores[flagged].min(), flagged.sum() / np.isfinite(scores).sum()
-        drawn = [1 - float(good.above(np.maximum(cut, good.start))) / share for good in self.good]
-        low, high = np.quantile(np.clip(drawn, 0, 1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        at = np.searchsorted(found.edges, cut, side="right") - 1  # no better than at the edge below
+        low, high = found.quantiles(np.clip(1 - found.good[:, max(at, 0)] / share, 0, 1))
         said = float(np.nanmean(self.probability[flagged]))
-        return said, min(float(low), said), max(float(high), said)
+        return said, min(low, said), max(high, said)
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Counts `[b]` of the scores above the fit's lower end, each kind's mass per bin `[kinds, b]`, the least share."""
-
-    edges: Floats
-    counts: Floats
-    plants: Floats
-    least: float = 0.0
-
-
-def how_sure(scores: Floats, plants: Mapping[str, Floats], seed: int = 0) -> Sure:
+def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
     """Fits the mixture; O(n log n).
 
     Args:
         scores: `[n]`, higher is more suspicious, NaN where not scored.
-        plants: kind -> scores `[q]` of pairs that are wrong by construction, the least like good ones first.
-        seed: of the bootstrap.
+        plants: kind -> scores `[q]` of pairs that are wrong by construction.
 
     Returns:
         NaN throughout, and no shares, with fewer than 20 scores or plants.
@@ -105,37 +107,76 @@ def how_sure(scores: Floats, plants: Mapping[str, Floats], seed: int = 0) -> Sur
     nothing = np.full(len(scores), np.nan, dtype=np.float32)
     if len(values) < LEAST or not kinds:
         return Sure({}, (float("nan"), float("nan")), nothing, nothing)
-    bins = _bins(values, list(kinds.values()))
-    centres = _grid(values)
-    wrong, good = _fit(bins, centres, len(values))
-    drawn = _bootstrap(bins, centres, len(values), seed)
-    low, high = np.quantile([w.sum() for w, _ in drawn], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    if wrong.sum() < NOTHING or low < NOTHING / 2:
-        wrong, low = np.zeros(len(wrong)), 0.0
+    found = _explain(values, list(kinds.values()))
+    shares = found.weight @ found.shares
+    interval = found.quantiles(found.shares.sum(1))
     probability, false_alarm = nothing.copy(), nothing.copy()
-    probability[known] = _probability(values, list(kinds.values()), wrong, good)
-    false_alarm[known] = _false_alarm(values, float(wrong.sum()), good)
-    shares = dict(zip(kinds, wrong.tolist(), strict=True))
-    return Sure(shares, (float(low), float(high)), probability, false_alarm, (good, *(g for _, g in drawn)))
+    probability[known] = _probability(values, list(kinds.values()), found)
+    false_alarm[known] = _false_alarm(values, shares.sum() if interval[0] > 0 else 0.0, found)
+    return Sure(dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_alarm, found)
 
 
-def _bins(values: Floats, plants: list[Floats]) -> _Bins:
+def _explain(values: Floats, plants: list[Floats]) -> Explanations:
+    """All explanations of the scores, those of no weight left out."""
+    from scipy.stats import gennorm
+
     top = max([values.max(), *(v.max() for v in plants)]) + 1e-3
     edges = np.linspace(np.quantile(values, FROM), top, BINS + 1)
-    least = _tail_share(values, plants[0])  # random ones: good pairs do not reach where those are
-    counts, masses = np.histogram(values, edges)[0].astype(float), np.stack([_mass(v, edges) for v in plants])
-    return _Bins(edges, counts, masses, TRUSTED * least if least >= PLAIN else 0.0)
+    seen, masses = np.histogram(values, edges)[0] / len(values), np.stack([_mass(v, edges) for v in plants])
+    centres, n = _grid(values), min(len(values), ENOUGH)
+    kinds = range(len(plants))
+    choices = list(chain.from_iterable(combinations(kinds, size) for size in range(len(plants) + 1)))
+    found: list[tuple[Floats, ...]] = []
+    for shape in SHAPES:
+        tail = gennorm.sf((edges - centres[:, :1]) / centres[:, 1:], shape)
+        tail /= np.maximum(tail[:, :1], 1e-12)
+        for chosen in map(list, choices):
+            shares = np.zeros((len(centres), len(plants)))
+            likelihood, shares[:, chosen], spread = _fit(seen, -np.diff(tail, axis=1), masses[chosen])
+            price = 0.5 * np.log(n) * len(chosen)
+            found.append((n * likelihood - price, shares, spread / np.sqrt(n), tail))
+    likelihood, shares, spread, tail = (np.concatenate(part) for part in zip(*found, strict=True))
+    weight = np.exp(likelihood - likelihood.max()) * (shares.sum(1) <= MOST)
+    kept = weight > 1e-4 * weight.max()
+    return _widened(weight[kept], shares[kept], spread[kept], tail[kept], edges, (seen.sum(), masses.sum(1)))
 
 
-def _tail_share(values: Floats, plants: Floats) -> float:
-    """Share of pairs like the plants that fills the set's tail over the whole upper half of the plants' scores.
+def _fit(seen: Floats, good: Floats, plants: Floats) -> tuple[Floats, Floats, Floats]:
+    """(mean log likelihood `[g]`, share of each kind `[g, kinds]`, deviation `[g]` of their sum for one score), by EM.
 
-    Where so many are wrong, a wide normal would swallow them: such a fit is not taken.
+    Args:
+        seen: `[b]`, share of the set in each bin.
+        good: `[g, b]`, good pairs' mass in each bin, of those above the start.
+        plants: `[kinds, b]`, mass of each kind in each bin; what is missing to 1 lies below the start.
     """
-    ranked, planted = np.sort(values), np.sort(plants)
-    at = np.quantile(planted, np.linspace(0.5, 0.9, 9))
-    above, expected = (1 - np.searchsorted(v, at) / len(v) for v in (ranked, planted))
-    return float(max(((above - np.sqrt(above / len(ranked))) / np.maximum(expected, 1e-9)).min(), 0))
+    inside = np.maximum(plants.sum(1), 1e-9)
+    kinds, total = plants / inside[:, None], max(seen.sum(), 1e-12)
+    weight = np.full((len(good), len(plants)), 0.05)
+    for _ in range(STEPS if len(plants) else 0):
+        density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
+        weight *= (seen / density) @ kinds.T / total
+    density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
+    if not len(plants):
+        return np.log(density) @ seen, weight, np.zeros(len(good))
+    portion = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
+    information = np.square((portion @ kinds - good) / density) @ seen  # Fisher's, on the sum of the weights
+    spread = total * (portion @ (1 / inside)) / np.sqrt(np.maximum(information, 1e-12))
+    return np.log(density) @ seen, weight * total / inside, spread
+
+
+def _widened(
+    weight: Floats, shares: Floats, spread: Floats, tail: Floats, edges: Floats, seen: tuple[float, Floats]
+) -> Explanations:
+    """Each explanation once for every one of `NODES` equally likely sizes of its wrong part."""
+    from scipy.stats import norm
+
+    sums = shares.sum(1)
+    factors = 1 + norm.ppf((np.arange(NODES) + 0.5) / NODES)[:, None] * spread / np.maximum(sums, 1e-9)
+    shares = np.clip(factors * (sums > 0), 0, MOST / np.maximum(sums, 1e-9))[:, :, None] * shares
+    above, inside = seen
+    good = np.maximum(above - shares @ inside, 0)[:, :, None] * tail
+    weight = np.tile(weight, NODES) / (NODES * weight.sum())
+    return Explanations(weight, shares.reshape(len(weight), -1), good.reshape(len(weight), -1), edges)
 
 
 def _mass(plants: Floats, edges: Floats) -> Floats:
@@ -150,73 +191,37 @@ def _mass(plants: Floats, edges: Floats) -> Floats:
 
 
 def _grid(values: Floats) -> Floats:
-    """`[g, 2]` locations and widths of good pairs to try: with many wrong ones they lie left of the set's median.
-
-    Good pairs were nowhere seen to spread further up than down, so that a wide upper half is a sign of wrong ones.
-    """
+    """`[g, 2]` locations and widths of good pairs to try: with many wrong ones they lie left of the set's median."""
     median = np.median(values)
     width = max(float(np.quantile(values, 0.75) - median), 1e-3) / 0.6745
-    locations, widths = np.meshgrid(np.linspace(-2.4, 0.5, 30), np.linspace(0.2, 1.25, 30), indexing="ij")
+    locations, widths = np.meshgrid(np.linspace(-2.4, 0.5, 24), np.geomspace(0.15, 2, 28), indexing="ij")
     tried = np.stack([median + width * locations.ravel(), width * widths.ravel()], axis=1)
-    ranked = np.sort(values)
-    below = np.searchsorted(ranked, tried[:, 0])
-    left = (tried[:, 0] - ranked[below // 2]) / 0.6745
-    return tried[(tried[:, 1] <= np.maximum(left, tried[:, 1].min())) & (below >= 0.1 * len(values))]
+    return tried[np.searchsorted(np.sort(values), tried[:, 0]) >= 0.1 * len(values)]
 
 
-def _fit(bins: _Bins, centres: Floats, n: int, counts: Floats | None = None) -> tuple[Floats, Good]:
-    """(share of each kind `[kinds]` in the whole set, good pairs): the likeliest of the grid, shares by EM."""
-    from scipy.stats import norm
-
-    seen = bins.counts if counts is None else counts
-    total = max(seen.sum(), 1.0)
-    inside = np.maximum(bins.plants.sum(1), 1e-9)
-    kinds = bins.plants / inside[:, None]
-    good = np.diff(norm.cdf((bins.edges[None] - centres[:, :1]) / centres[:, 1:]), axis=1)
-    good /= np.maximum(good.sum(1, keepdims=True), 1e-12)
-    weight = np.full((len(centres), len(kinds)), 0.05)
-    for _ in range(STEPS):
-        density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
-        weight *= (seen / density) @ kinds.T / total
-    density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
-    likelihood = (seen * np.log(density)).sum(1)
-    enough = (weight / inside).sum(1) * (total / n) >= bins.least
-    best = int(np.where(enough | ~enough.any(), likelihood, -np.inf).argmax())
-    share = weight[best] * (total / n) / inside
-    share *= min(1.0, 0.95 / max(float(share.sum()), 1e-9))
-    location, width = centres[best]
-    return share, Good(location, width, float(bins.edges[0]), float(1 - weight[best].sum()) * total / n)
-
-
-def _bootstrap(bins: _Bins, centres: Floats, n: int, seed: int) -> list[tuple[Floats, Good]]:
-    """The fit over draws of the scores (Poisson counts per bin)."""
-    rng = np.random.default_rng((seed, 19))
-    near = centres[:: max(len(centres) // 150, 1)]
-    return [_fit(bins, near, n, rng.poisson(bins.counts).astype(float)) for _ in range(DRAWS)]
-
-
-def _probability(values: Floats, plants: list[Floats], wrong: Floats, good: Good) -> Floats:
+def _probability(values: Floats, plants: list[Floats], found: Explanations) -> Floats:
     """`[n]`: wrong pairs' part of the density at each score; below the fit's start, of what was seen there."""
     from sklearn.isotonic import isotonic_regression
 
-    edges = np.linspace(values.min() - 1e-6, max([values.max(), *(v.max() for v in plants)]) + 1e-3, 2 * BINS + 1)
-    bad = wrong @ np.stack([_mass(v, edges) for v in plants])
+    low = np.linspace(values.min() - 1e-6, found.edges[0], BINS + 1)
+    edges = np.concatenate([low[:-1], found.edges])
+    bad = (found.weight @ found.shares) @ np.stack([_mass(v, edges) for v in plants])
     seen = np.histogram(values, edges)[0] / len(values)
-    tail = -np.diff(good.above(np.maximum(edges, good.start)))
-    rest = np.where(edges[:-1] >= good.start, tail, np.maximum(seen - bad, 0))
-    ratio = bad / np.maximum(bad + rest, 1e-12)
+    good = np.concatenate([np.maximum(seen - bad, 0)[:BINS], -np.diff(found.weight @ found.good)])
+    ratio = bad / np.maximum(bad + good, 1e-12)
     rising = np.clip(isotonic_regression(ratio, sample_weight=seen + 1e-9), 0, 1)
     return np.asarray(np.interp(values, (edges[1:] + edges[:-1]) / 2, rising), dtype=np.float32)
 
 
-def _false_alarm(values: Floats, share: float, good: Good) -> Floats:
+def _false_alarm(values: Floats, share: float, found: Explanations) -> Floats:
     """`[n]`: share of good pairs that score at least as high.
 
-    No less than what is left when as many rows as are wrong in all are taken for wrong ones from the top: should the
-    good pairs' tail be heavier than normal, a clean set still has no more flags than the rate.
+    No less than what is left when a `share` of the set (none, if it may be clean) is taken for wrong ones from the top:
+    should the good pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
     """
     ranked = np.sort(values)
     above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)
-    tail = good.above(np.maximum(values, good.start))
-    modelled = np.where(values >= good.start, tail, np.maximum(above - share, tail)) / max(1 - share, 1e-9)
-    return np.asarray(np.clip(np.maximum(modelled, (above - share) / max(1 - share, 1e-9)), 0, 1), dtype=np.float32)
+    good = found.weight @ (found.good / (1 - found.shares.sum(1, keepdims=True)))
+    left = (above - share) / max(1 - share, 1e-9)
+    modelled = np.where(values >= found.edges[0], np.interp(values, found.edges, good), np.maximum(left, good[0]))
+    return np.asarray(np.clip(np.maximum(modelled, left), 0, 1), dtype=np.float32)

@@ -17,6 +17,7 @@ POOL = 4096
 SHARE = 0.05
 LEAST_NEIGHBORS = 10
 ROUNDS = 20
+APART = 1.4
 CLASS_ROWS = 10
 CLASS_SHARE = 0.001
 BLOCK = 2048
@@ -94,7 +95,9 @@ def tail_of_largest(values: Floats, rate: float) -> float:
 
     A logistic tail from the median up, its width read at the upper quartile and at the 85th percentile, the wider
     counting. Samples beyond the cut, less those that a clean set would have there, are left out and the rest is fitted
-    again: what outliers a set holds would else hide behind the width they make.
+    again: what outliers a set holds would else hide behind the width they make. Where fewer than `APART` times as many
+    lie beyond it as a heavier, exponential tail of the rest would put there, they are no group of their own, and the
+    cut is raised: to where a share `rate` of the set lies beyond it, or half that share of the exponential tail.
     """
     known = np.sort(values[np.isfinite(values)])
     if len(known) < 4:
@@ -107,7 +110,11 @@ def tail_of_largest(values: Floats, rate: float) -> float:
         if beyond <= left_out:
             break
         left_out = beyond
-    return cut
+    slope = max((upper[1] - upper[0]) / np.log(0.25 / 0.15), 1e-6)
+    if (known > cut).sum() >= APART * 0.15 * np.exp((upper[1] - cut) / slope) * len(known):
+        return cut
+    far = upper[1] + slope * np.log(0.15 / (0.5 * rate))
+    return max(cut, min(float(far), float(np.quantile(known, 1 - rate))))
 
 
 def in_tail_units(values: Floats, reference: Floats) -> Floats:

@@ -113,7 +113,7 @@ def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | 
     evidence, order = _told_apart(ready, gathered.evidence), ready.order
     gathered = replace(gathered, evidence=evidence)
     scores = compute_scores(evidence)
-    planted = _planted(gathered, scores)
+    planted = planted_scores(gathered, scores)
     sure = how_sure(scores["misalignment"], {kind: planted[kind] for kind in FITTED if kind in planted})
     rated = {**scores, "probability": sure.probability, "false_alarm": sure.false_alarm}
     raised = rules.raise_flags(rated, evidence, job.config.false_alarms)
@@ -153,7 +153,7 @@ def _told_apart(ready: Prepared, evidence: Evidence) -> Evidence:
     return replace(evidence, copies={"image": found})
 
 
-def _planted(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str, Floats]:
+def planted_scores(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str, Floats]:
     """Kind -> misalignment of the virtual plants: the worst of their pairs, on the scale of the real samples."""
     evidence = gathered.evidence
     if evidence.trials is None:

@@ -50,8 +50,10 @@ def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distr
         vectors: unit rows `[n, d]` of the side that is voted on.
         distrust: `[n]`, how suspect a sample is itself, in robust deviations.
     """
+    from scipy.sparse import csr_array
+
     size = np.bincount(near)
-    mean = _means(near, vectors) / size[:, None]
+    mean = (csr_array((np.ones(len(near)), (near, np.arange(len(near))))) @ vectors) / size[:, None]
     doubt = np.bincount(near, np.clip(np.nan_to_num(distrust), LEAST_DISTRUST, MOST_DISTRUST)) / size
     own, has_own = _own_content(near, other, vectors, mean, size)
     content = near[np.maximum(found.indices, 0)]
@@ -61,19 +63,12 @@ def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distr
     top = every.max(1, keepdims=True, initial=-1e30)
     weight = np.exp(every - top)
     weight /= np.maximum(weight.sum(1, keepdims=True), 1e-30)
-    prediction = weight[:, -1:] * own
-    for column in range(content.shape[1]):  # not [n, k, d] at once
-        prediction += weight[:, column, None] * mean[content[:, column]]
     kept = weight[:, :-1].astype(np.float32)
+    row = np.repeat(np.arange(len(near)), content.shape[1])
+    voting = csr_array((kept.ravel(), (row, content.ravel())), (len(near), len(mean)))
+    prediction = weight[:, -1:] * own + voting @ mean
     alone = np.where(size[content] == 1, kept, 0).astype(np.float32)
     return Votes(prediction.astype(np.float32), found.indices, kept, alone)
-
-
-def _means(content: Ints, vectors: Floats) -> Floats:
-    """`[contents, d]`: sums of the vectors per content."""
-    out = np.zeros((int(content.max(initial=-1)) + 1, vectors.shape[1]))
-    np.add.at(out, content, vectors)
-    return out
 
 
 def _own_content(near: Ints, other: Ints, vectors: Floats, mean: Floats, size: Ints) -> tuple[Floats, Ints]:

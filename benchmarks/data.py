@@ -67,17 +67,13 @@ def _read_openmoji(folder: Path) -> list[Pair]:
     return [p for p in pairs if (folder / p.image).is_file()]
 
 
+def _vendor(name: str) -> Source:
+    keep = ("emoji.json", "LICENSE", f"img/{name}/64/")
+    return Source(f"emoji-datasource-{name}@16.0.0", keep, lambda folder: _read_vendor(folder, name))
+
+
 SOURCES = {
-    "google": Source(
-        "emoji-datasource-google@16.0.0",
-        ("emoji.json", "LICENSE", "img/google/64/"),
-        lambda folder: _read_vendor(folder, "google"),
-    ),
-    "twitter": Source(
-        "emoji-datasource-twitter@16.0.0",
-        ("emoji.json", "LICENSE", "img/twitter/64/"),
-        lambda folder: _read_vendor(folder, "twitter"),
-    ),
+    **{name: _vendor(name) for name in ("google", "twitter", "facebook")},
     "openmoji": Source("openmoji@17.0.0", ("data/openmoji.json", "LICENSE.txt", "color/svg/"), _read_openmoji),
 }
 

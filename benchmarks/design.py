@@ -87,6 +87,8 @@ DEVELOPMENT = (
     Cell("persons", "hard", 0.2),
     Cell("glyphs", "random", 0.1),
     Cell("glyphs", "category", 0.2),
+    Cell("facebook", "random", 0.1, encoder=SHARED, rows=ROWS),
+    Cell("facebook", "hard", 0.2, encoder=SHARED, rows=ROWS),
 )
 
 QUICK = (

@@ -26,7 +26,7 @@ from audit_plugin.embedding import silent
 from audit_plugin.evidence import Gathered, gather
 from audit_plugin.pipeline import finish, learning, prepare, run_identity
 from audit_plugin.scores import WEIGHTS, combine, robust_z
-from audit_plugin.scoring import Clock, Prepared, describe_rows
+from audit_plugin.scoring import Clock, Prepared, describe_rows, planted_scores
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import Job
 from benchmarks import shared_space
@@ -137,7 +137,8 @@ def run_cell(
         "said": said(result, planted),
         "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores}
+    plants = {f"plant {kind}": values for kind, values in planted_scores(gathered, result.columns).items()}
+    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **plants}
 
 
 def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Gathered, AuditResult]:
@@ -173,16 +174,20 @@ def our_scores(result: AuditResult, ready: Prepared, gathered: Gathered) -> dict
     out["MultiMem"] = np.asarray(result.columns["multimem"])
     if evidence.trials is None:
         return out
+    left_out: dict[str, tuple[str, ...]] = {f"without {name}": (name,) for name in WEIGHTS if name != "contrast"}
+    left_out["without votes"] = ("neighbors_a", "neighbors_b")
     for name in WEIGHTS:
         parts = [e[name] for e in evidence.parts.values() if name in e]
         if parts:
             out[f"only {name}"] = _worst(parts, ready)
-            rest = [{k: v for k, v in e.items() if k != name} for e in evidence.parts.values()]
-            if name != "contrast":
-                out[f"without {name}"] = _worst([combine(e) for e in rest], ready)
-    votes = ("neighbors_a", "neighbors_b")
-    plain = [{k: v for k, v in e.items() if k not in votes} for e in evidence.parts.values()]
-    out["without votes"] = _worst([combine(e) for e in plain], ready)
+    for label, names in left_out.items():
+        if any(name in e for e in evidence.parts.values() for name in names):
+            rest = [
+                combine({k: v for k, v in e.items() if k not in names}, None, evidence.weights[pair])
+                for pair, e in evidence.parts.items()
+            ]
+            out[label] = _worst(rest, ready)
+    out["without choosing weights"] = _worst([combine(e) for e in evidence.parts.values()], ready)
     return {name: np.nan_to_num(values, nan=float(np.nanmedian(values))) for name, values in out.items()}
 
 

@@ -177,6 +177,7 @@ FIVE = _drawn("five", lambda folder: drawn.persons(folder, 600, "five", drawn.CA
 
 SETS: dict[str, Entry] = {
     "twitter": Entry("development", _vendor("twitter"), _other_emoji("twitter")),
+    "facebook": Entry("development", _vendor("facebook"), _other_emoji("facebook")),
     "persons": Entry("development", _drawn("persons", lambda f: drawn.persons(f, 800, "persons")), _other_persons),
     "glyphs": Entry("development", _drawn("glyphs", drawn.glyphs), _greek),
     "google": Entry("report", _vendor("google"), _other_emoji("google")),

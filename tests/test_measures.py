@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audit_plugin.measures import NEAR_MISS, VOTES, choose_weights, separation
+from audit_plugin.measures import NEAR_MISS, VOTES, choose_weights, detectability, separation
 from audit_plugin.scores import WEIGHTS
 from tests.core_fixtures import planted
 
@@ -31,6 +31,24 @@ def test_votes_that_tell_plants_apart_get_weight_and_others_none() -> None:
     assert useful["neighbors_a"] >= 0.5
     assert useless["neighbors_a"] <= 0.06
     assert useful["contrast"] == useless["contrast"] == 1
+
+
+def test_detectability_is_the_distance_of_two_normals() -> None:
+    rng = np.random.default_rng(1)
+    found = detectability(rng.standard_normal(20_000), rng.standard_normal(20_000) + 1.3)
+    assert found == pytest.approx(1.3, abs=0.05)
+    assert detectability(np.ones(5), np.zeros(5)) == 0
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.0), (0.8, 0.5), (1.6, 1.0), (2.5, 1.0)])
+def test_frozen_encoders_weigh_as_much_as_they_tell(shift: float, expected: float) -> None:
+    evidence, rng = planted().evidence, np.random.default_rng(2)
+    names = ("contrast", "zero_shot", "neighbors_a", "neighbors_b")
+    own = {name: rng.standard_normal(len(evidence)).astype(np.float32) for name in names}
+    near = {name: rng.standard_normal(4000).astype(np.float32) for name in names}
+    near["contrast"] += 1.6
+    near["zero_shot"] += np.float32(shift)
+    assert choose_weights(own, near, evidence)["zero_shot"] == pytest.approx(expected, abs=0.1)
 
 
 def test_chosen_weights_are_within_a_hair_of_the_best() -> None:

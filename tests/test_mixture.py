@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gennorm
 
-from audit_plugin.mixture import Good, how_sure
+from audit_plugin.mixture import CONFIDENCE, Explanations, how_sure
 
 
 def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -30,8 +31,8 @@ def test_shares_precision_and_false_alarms_come_out(share: float, near: float) -
                      sure.interval[0] <= wrong.mean() <= sure.interval[1], low <= said <= high))  # fmt: skip
     off, alarms, error, inside, ordered = np.mean(told, axis=0)
     assert off == pytest.approx(0, abs=0.03)
-    assert 0.004 < alarms < 0.03  # many near misses make it err on the high side
-    assert error == pytest.approx(0, abs=0.06)
+    assert 0.002 < alarms < 0.03  # many near misses make it err on the high side
+    assert error == pytest.approx(0, abs=0.08)
     assert inside >= 4 / 6
     assert ordered == 1
 
@@ -47,16 +48,28 @@ def test_kinds_are_told_apart() -> None:
 def test_a_clean_set_has_no_wrong_pair_and_no_more_flags_than_the_rate(seed: int) -> None:
     scores, _, plants = mixture(0.0, seed=seed)
     sure = how_sure(scores, plants)
-    assert sure.share == 0
-    assert (sure.probability == 0).all()
+    assert sure.share < 0.005
+    assert sure.interval[0] == 0
     assert (sure.false_alarm <= 0.01).mean() <= 0.01
 
 
-def test_a_heavy_tail_of_good_pairs_does_not_raise_the_rate() -> None:
+@pytest.mark.parametrize("shape", [1.2, 1.5, 2.0, 3.0])
+def test_a_heavy_tail_of_good_pairs_is_not_taken_for_near_misses(shape: float) -> None:
     rng = np.random.default_rng(0)
-    scores = rng.standard_t(3, 3000).astype(np.float32)
-    sure = how_sure(scores, {"random": rng.normal(9, 1, 500)})
-    assert (sure.false_alarm <= 0.02).mean() <= 0.02 + sure.share
+    scores = gennorm.rvs(shape, size=3000, random_state=rng).astype(np.float32)
+    plants = {"random": rng.normal(4, 1, 800), "neighbourhood": rng.normal(1.6, 0.8, 800)}
+    sure = how_sure(scores, plants)
+    assert sure.share < 0.02
+    assert (sure.false_alarm <= 0.01).mean() <= 0.01
+
+
+def test_more_scores_than_a_model_deserves_do_not_make_it_surer() -> None:
+    widths = []
+    for n in (2000, 40_000):
+        scores, _, plants = mixture(0.1, 0.1, n=n)
+        low, high = how_sure(scores, plants).interval
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.6)
 
 
 @settings(max_examples=10, deadline=None)
@@ -96,13 +109,20 @@ def test_equal_scores_do_not_break_the_fit() -> None:
     assert np.isfinite(sure.share)
 
 
-def test_good_pairs_above_a_score_by_hand() -> None:
-    # half of the set is above 0 and good: of a standard normal, 0.1587 / 0.5 of them are above 1
-    assert Good(0.0, 1.0, 0.0, 0.5).above(np.array([0.0, 1.0])) == pytest.approx([0.5, 0.15866], abs=1e-4)
+def test_quantiles_are_weighted() -> None:
+    told = Explanations(np.array([0.9, 0.06, 0.04]), np.zeros((3, 1)), np.zeros((3, 2)), np.arange(2.0))
+    assert told.quantiles(np.array([5.0, 1.0, 9.0])) == (1.0, 5.0)
+    assert CONFIDENCE == 0.9
 
 
-def test_equal_seeds_give_equal_answers() -> None:
+def test_explanations_add_up() -> None:
     scores, _, plants = mixture(0.1)
-    one, two = how_sure(scores, plants, 1), how_sure(scores, plants, 1)
-    assert one.interval == two.interval
-    np.testing.assert_array_equal(one.probability, two.probability)
+    sure = how_sure(scores, plants)
+    found = sure.explanations
+    assert found.weight.sum() == pytest.approx(1)
+    assert sure.share == pytest.approx(float(found.weight @ found.shares.sum(1)))
+    assert (np.diff(found.good, axis=1) <= 1e-12).all()
+    # good pairs above the start and wrong ones above it are all that was seen there
+    above = np.array([(v > found.edges[0]).mean() for v in plants.values()])
+    seen = (scores >= found.edges[0]).mean()
+    assert found.weight @ (found.good[:, 0] + found.shares @ above) == pytest.approx(seen, abs=0.01)
