@@ -3,9 +3,10 @@
 The scores of a set are taken as a mixture: good pairs, which fall off like exp(-|x|^shape) on their upper side, and
 wrong pairs, which score like the virtual plants of one kind or another. Many explanations are weighed by their
 likelihood above a low quantile (what lies below tells nothing of wrong pairs): locations, widths and shapes of the
-good pairs on a grid, each with every choice of kinds, whose shares are fitted by EM. A kind has to pay for itself as
-in the Bayesian information criterion, so that a heavy tail of good pairs is not taken for wrong ones. What is told is
-the mean over the explanations, intervals are their spread. Everything here is model-based: wrong pairs of a kind that
+good pairs on a grid, each with the first kind of plants alone and with others, whose shares are fitted by EM. A further
+kind has to pay for itself as in the Bayesian information criterion: plants that are nearly right score like the tail
+of good pairs, which would else be taken for them. What is told is the mean over the explanations, intervals are their
+spread. Everything here is model-based: wrong pairs of a kind that
 no plant resembles are taken for good ones.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import combinations
 
 import numpy as np
 
@@ -24,9 +25,12 @@ BINS = 120
 FROM = 0.35  # quantile from which the fit looks at the scores
 SMOOTHING = 0.15  # width of the plants' kernel, in their standard deviations
 STEPS = 60
-SHAPES = (1.25, 1.5, 2.0, 3.0)  # of good pairs' upper side: 1 is exponential, 2 normal
+# Of good pairs' upper side (1 is exponential, 2 normal), with how likely they are before anything is seen: what clean
+# development sets had.
+SHAPES = {1.25: 1 / 7, 1.5: 2 / 7, 2.0: 3 / 7, 3.0: 1 / 7}
 ENOUGH = 2000  # scores that the fit believes in: no model is truer than that
 MOST = 0.95
+NOTHING = 0.01  # where fewer wrong pairs than this share are certain, a set may be clean
 NODES = 7
 CONFIDENCE = 0.9
 
@@ -46,6 +50,12 @@ class Explanations:
     shares: Floats
     good: Floats
     edges: Floats
+
+    def middle(self, values: Floats) -> Floats:
+        """`[b]`: the weighted median of `[g, b]` values."""
+        order = np.argsort(values, axis=0)
+        at = (np.cumsum(self.weight[order], axis=0) < 0.5).sum(0)
+        return np.take_along_axis(values, order, axis=0)[at, np.arange(values.shape[1])]
 
     def quantiles(self, values: Floats) -> tuple[float, float]:
         """The central `CONFIDENCE` of `[g]` values."""
@@ -95,7 +105,7 @@ def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
 
     Args:
         scores: `[n]`, higher is more suspicious, NaN where not scored.
-        plants: kind -> scores `[q]` of pairs that are wrong by construction.
+        plants: kind -> scores `[q]` of pairs that are wrong by construction, the least like good ones first.
 
     Returns:
         NaN throughout, and no shares, with fewer than 20 scores or plants.
@@ -112,7 +122,7 @@ def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
     interval = found.quantiles(found.shares.sum(1))
     probability, false_alarm = nothing.copy(), nothing.copy()
     probability[known] = _probability(values, list(kinds.values()), found)
-    false_alarm[known] = _false_alarm(values, shares.sum() if interval[0] > 0 else 0.0, found)
+    false_alarm[known] = _false_alarm(values, shares.sum() if interval[0] >= NOTHING else 0.0, found)
     return Sure(dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_alarm, found)
 
 
@@ -124,17 +134,17 @@ def _explain(values: Floats, plants: list[Floats]) -> Explanations:
     edges = np.linspace(np.quantile(values, FROM), top, BINS + 1)
     seen, masses = np.histogram(values, edges)[0] / len(values), np.stack([_mass(v, edges) for v in plants])
     centres, n = _grid(values), min(len(values), ENOUGH)
-    kinds = range(len(plants))
-    choices = list(chain.from_iterable(combinations(kinds, size) for size in range(len(plants) + 1)))
+    others = range(1, len(plants))
+    choices = [[0, *some] for size in range(len(plants)) for some in combinations(others, size)]
     found: list[tuple[Floats, ...]] = []
-    for shape in SHAPES:
+    for shape, prior in SHAPES.items():
         tail = gennorm.sf((edges - centres[:, :1]) / centres[:, 1:], shape)
         tail /= np.maximum(tail[:, :1], 1e-12)
-        for chosen in map(list, choices):
+        for chosen in choices:
             shares = np.zeros((len(centres), len(plants)))
             likelihood, shares[:, chosen], spread = _fit(seen, -np.diff(tail, axis=1), masses[chosen])
-            price = 0.5 * np.log(n) * len(chosen)
-            found.append((n * likelihood - price, shares, spread / np.sqrt(n), tail))
+            price = 0.5 * np.log(n) * (len(chosen) - 1)
+            found.append((n * likelihood - price + np.log(prior), shares, spread / np.sqrt(n), tail))
     likelihood, shares, spread, tail = (np.concatenate(part) for part in zip(*found, strict=True))
     weight = np.exp(likelihood - likelihood.max()) * (shares.sum(1) <= MOST)
     kept = weight > 1e-4 * weight.max()
@@ -221,7 +231,7 @@ def _false_alarm(values: Floats, share: float, found: Explanations) -> Floats:
     """
     ranked = np.sort(values)
     above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)
-    good = found.weight @ (found.good / (1 - found.shares.sum(1, keepdims=True)))
+    good = found.middle(found.good / (1 - found.shares.sum(1, keepdims=True)))
     left = (above - share) / max(1 - share, 1e-9)
     modelled = np.where(values >= found.edges[0], np.interp(values, found.edges, good), np.maximum(left, good[0]))
     return np.asarray(np.clip(np.maximum(modelled, left), 0, 1), dtype=np.float32)

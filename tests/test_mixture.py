@@ -49,7 +49,7 @@ def test_a_clean_set_has_no_wrong_pair_and_no_more_flags_than_the_rate(seed: int
     scores, _, plants = mixture(0.0, seed=seed)
     sure = how_sure(scores, plants)
     assert sure.share < 0.005
-    assert sure.interval[0] == 0
+    assert sure.interval[0] < 1e-3
     assert (sure.false_alarm <= 0.01).mean() <= 0.01
 
 
