@@ -9,6 +9,7 @@ from typing import Any
 
 from audit_plugin.columns import COLUMNS
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table, sure_sentences
+from benchmarks.finding_tables import cost_table, oddities_table, recall_table, shifts_table, spot_check_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
 
@@ -58,15 +59,14 @@ def measured_table() -> str:
     return f"""Wrong pairs planted in {sets} sets that no setting was chosen on
 (two emoji sets, emoji with sound and video, handwritten digits, drawn persons with one and with five captions), in
 {report["means"]["misalignment"]["cells"]} combinations of noise, rate and
-encoder, {runs} of {report["planned"]} planned runs so far. Every method reads the same {report["trials"]} trials and
-features; rivals
-had their settings chosen on development sets. Of two similarities each rival gets the better one, cell by cell:
+encoder, {runs} runs. Every method reads the same {report["trials"]} trials and
+features; rivals had their settings chosen on development sets. Of two similarities each rival gets the better one, cell
+by cell:
 
 {methods_table(report)}
 
 {sure_sentences(report)}
-These flags were measured before the last change of the fit. Cell by cell, with intervals, and where it is beaten:
-[docs/detection.md](docs/detection.md).
+Cell by cell, with intervals, and where it is beaten: [docs/detection.md](docs/detection.md).
 
 {speed["settings"]["trials"]} trials of heads on {speed["settings"]["pairs"]:,} pairs, {speed["settings"]["epochs"]}
 epochs: {groups["seconds"]:.1f} s trained in groups, {alone["seconds"]:.1f} s one by one (ratio {speed["ratio"]:.2f}),
@@ -86,24 +86,11 @@ def detection_parts() -> dict[str, str]:
         "reliability": reliability_table(report),
         "settings": "\n".join(["| rival | settings |", "|---|---|", *chosen]),
         "cost": cost_table(_read("scoring-cost")),
+        "oddities": oddities_table(_read("oddities")),
+        "shifts": shifts_table(_read("relabel")),
+        "recall": recall_table(_read("relabel")),
+        "spot": spot_check_table(_read("spot-check")),
     }
-
-
-def cost_table(report: dict[str, Any]) -> str:
-    """Seconds of the score beside those of its trials."""
-    lines = ["| pairs | neighbour search | trials | score | score / trials |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row['pairs']:,} | {row['neighbours']:.1f} s | {row['trials']:.1f} s | {row['score']:.1f} s "
-        f"| {row['share']:.0%} |"
-        for row in report["sizes"]
-    ]
-    agree = report["agreement"]
-    lines.append(
-        f"\n{report['trials']} trials. With the pool of {agree['pool']:,} and with all {agree['pairs']:,} pairs as "
-        f"negatives the scores' rank correlation is {agree['spearman']:.4f}; of the most suspicious 5 % they share "
-        f"{agree['top_5_percent']:.0%}."
-    )
-    return "\n".join(lines)
 
 
 def _told(settings: dict[str, Any]) -> str:

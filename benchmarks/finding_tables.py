@@ -1,0 +1,110 @@
+"""Tables of docs/detection.md beside those of the main comparison: repairs, oddities, spot checks, cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def shifts_table(report: dict[str, Any]) -> str:
+    """Planted shifts of 200 rows: whether they were found, how exactly, how many rows got their own captions back."""
+    lines = ["| set | shift | found | bounds off by at most | rows repaired |", "|---|---|---|---|---|"]
+    for (name, role, plant), cells in _grouped(report["cells"]).items():
+        if not plant.startswith("shift"):
+            continue
+        told = [_shift(cell) for cell in cells]
+        found = [one for one in told if one]
+        off = max((one[0] for one in found), default=None)
+        repaired = np.mean([one[1] if one else 0.0 for one in told])
+        lines.append(
+            f"| {name} ({role}) | {plant.removeprefix('shift ')} | {len(found)} of {len(cells)} "
+            f"| {'' if off is None else f'{off} rows'} | {repaired:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _shift(cell: dict[str, Any]) -> tuple[int, float] | None:
+    """(rows by which the bounds are off, share of the planted rows that got their captions), or None: not found."""
+    shift = next(r for r in cell["repairs"] if r["kind"] == "shift")
+    if not shift["count"]:
+        return None
+    first, last = cell["block"]
+    return max(abs(shift["first"] - first), abs(shift["last"] - last)), shift["right"] / cell["wrong"]
+
+
+def recall_table(report: dict[str, Any]) -> str:
+    """Own caption first, and among the first three, of wrong rows: ours, the nearest pictures' captions, chance."""
+    lines = [
+        "| set | planted | ours @1 / @3 | like the nearest picture's | the nearest pictures' | chance |",
+        "|---" * 6 + "|",
+    ]
+    for (name, role, plant), cells in _grouped(report["cells"]).items():
+        if plant not in ("swaps", "permuted"):
+            continue
+        means = {key: np.mean([cell["recall"][key] for cell in cells], axis=0) for key in cells[0]["recall"]}
+        told = [
+            f"{means[key][0]:.2f} / {means[key][1]:.2f}" for key in ("ranking", "like_nearest", "nearest", "chance")
+        ]
+        lines.append(f"| {name} ({role}) | {plant} | **{told[0]}** | {' | '.join(told[1:])} |")
+    return "\n".join(lines)
+
+
+def _grouped(cells: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    found = defaultdict(list)
+    for cell in cells:
+        found[cell["set"], cell["role"], cell["plant"]].append(cell)
+    return found
+
+
+def oddities_table(report: dict[str, Any]) -> str:
+    """Per set: planted outliers, copies, conflicts and placeholders, and what is flagged without any."""
+    lines = [
+        "| set | outliers: AUROC (flagged) | copies: recall / precision | conflicts | placeholders "
+        "| clean: outlier, conflict flagged |",
+        "|---" * 6 + "|",
+    ]
+    cells = {(cell["set"], cell["cell"]): cell for cell in report["cells"]}
+    for name in dict.fromkeys(cell["set"] for cell in report["cells"]):
+        odd, copies = cells[name, "outliers"], cells[name, "copies"]
+        clean = cells[name, "clean"]["flagged_beside_plants"]
+        both = [
+            f"{copies['recall'][k]:.3f} / {copies['precision'][k]:.3f}"
+            for k in ("duplicate", "conflict", "placeholder")
+        ]
+        lines.append(
+            f"| {name} | {odd['auroc']['all']:.3f} ({odd['recall']['all']:.0%}) | {' | '.join(both)} "
+            f"| {clean['outlier']:.1%}, {clean['conflict']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def spot_check_table(report: dict[str, Any]) -> str:
+    """Coverage of the 90 % intervals of simulated spot checks."""
+    names = ("precision", "missed", "wrong", "recall")
+    lines = [f"| set | rows | flagged | {' | '.join(names)} |", "|---" * 7 + "|"]
+    for row in report["sets"]:
+        told = [f"{row['coverage'][name]:.2f}" if name in row["coverage"] else "" for name in names]
+        lines.append(f"| {row['set']} | {row['rows']:,} | {row['flagged']} | {' | '.join(told)} |")
+    return "\n".join(
+        [*lines, f"\n{report['checks']} simulated checks per set; lowest coverage {report['lowest']:.2f}."]
+    )
+
+
+def cost_table(report: dict[str, Any]) -> str:
+    """Seconds of the score beside those of its trials."""
+    lines = ["| pairs | neighbour search | trials | score | score / trials |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['pairs']:,} | {row['neighbours']:.1f} s | {row['trials']:.1f} s | {row['score']:.1f} s "
+        f"| {row['share']:.0%} |"
+        for row in report["sizes"]
+    ]
+    agree = report["agreement"]
+    lines.append(
+        f"\n{report['trials']} trials. With the pool of {agree['pool']:,} and with all {agree['pairs']:,} pairs as "
+        f"negatives the scores' rank correlation is {agree['spearman']:.4f}; of the most suspicious 5 % they share "
+        f"{agree['top_5_percent']:.0%}."
+    )
+    return "\n".join(lines)
