@@ -74,7 +74,7 @@ MODULES = {
     "finetuning": Module(2, siblings="mitigation training", third="numpy torch", heavy="torch"),
     "contrast": Module(2, third="numpy torch", heavy="torch"),
     "held_out": Module(2, siblings="contrast", third="numpy torch", heavy="torch"),
-    "votes": Module(2, siblings="contrast", third="numpy torch", heavy="torch"),
+    "votes": Module(2, siblings="contrast", third="numpy torch scipy", heavy="torch"),
     "manifest": Module(2, siblings="store", third="numpy pyarrow"),
     "mitigation": Module(2, third="numpy torch", heavy="torch"),
     "prompts": Module(2, siblings="encoding", third="numpy"),
@@ -84,7 +84,7 @@ MODULES = {
     "training": Module(2, third="numpy torch", heavy="torch"),
     "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
     "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),
-    "measures": Module(3, siblings="trials", third="numpy torch", heavy="torch"),
+    "measures": Module(3, siblings="trials", third="numpy torch scipy", heavy="torch"),
     "explanations": Module(
         3, siblings="candidates evidence learners reporting scoring trials", third="numpy torch", heavy="torch"
     ),
