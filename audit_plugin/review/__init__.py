@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .decisions import (
     KINDS,
+    NO_TIME,
     UNDONE,
     Content,
     Decision,
@@ -19,12 +20,13 @@ from .decisions import (
     to_undo,
     verdict,
 )
-from .plan import Change, Plan, inverse, plan_changes
+from .plan import Change, Plan, plan_changes
 from .queue import Progress, progress, queue, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, harmless, original
 
 __all__ = [
     "KINDS",
+    "NO_TIME",
     "UNDONE",
     "Change",
     "Content",
@@ -38,7 +40,6 @@ __all__ = [
     "decisions_to_csv",
     "decisions_to_jsonl",
     "harmless",
-    "inverse",
     "original",
     "plan_changes",
     "progress",

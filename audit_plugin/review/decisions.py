@@ -33,7 +33,7 @@ class Decision:
         digest: of what was seen (`content_digest`).
         time: aware, in whole milliseconds.
         run: key of the audit that was reviewed; source: how it came about (person, batch, spot-check, repair, import).
-        seconds: time that it took; NaN where it was not measured.
+        seconds: time that it took; 0 where it was not measured.
         id: unique; batch: common to the decisions made at one stroke, which are taken back together.
     """
 
@@ -49,7 +49,7 @@ class Decision:
     time: datetime = NO_TIME
     run: str = ""
     source: str = "person"
-    seconds: float = float("nan")
+    seconds: float = 0.0
     id: str = ""
     batch: str = ""
     undoes: str = ""

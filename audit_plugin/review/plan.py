@@ -1,9 +1,9 @@
-"""From decisions to changes, and from a change to its inverse."""
+"""From decisions to the changes that they ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .decisions import Content, Decision, stale
 
@@ -21,6 +21,7 @@ class Change:
         caption: position of the text.
         before, after: texts (None: there is none), tuples of texts, or booleans, by kind.
         decisions: ids of the decisions that ask for it.
+        kept: of a list, the positions in `before` of what is in `after`.
     """
 
     sample: str
@@ -31,6 +32,7 @@ class Change:
     field: str = ""
     caption: int = 0
     decisions: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,12 @@ def plan_changes(
     for subject, found in by_subject.items():
         content = current.get(subject)
         if content is None:
-            lost += found
+            lost += [d for d in found if d.id not in done]
             continue
         fresh = [d for d in found if d.id in done or not stale(d, content.digest(d.caption))]
         old += [d for d in found if d not in fresh]
         changes += _of_subject(subject, fresh, content, done)
     return Plan(tuple(changes), tuple(old), tuple(lost))
-
-
-def inverse(change: Change) -> Change:
-    """The change that takes a change back."""
-    return replace(change, before=change.after, after=change.before)
 
 
 def _of_subject(subject: Subject, decisions: list[Decision], content: Content, done: frozenset[str]) -> list[Change]:
@@ -119,6 +116,7 @@ def _of_list(subject: Subject, decisions: list[Decision], content: Content) -> C
     """One change of the whole list: taking a text out moves those behind it."""
     new = {d.caption: d.text for d in decisions if d.kind == "relabel"}
     out = {d.caption for d in decisions if d.kind == "remove"}
-    after = tuple(new.get(at, text) for at, text in enumerate(content.texts) if at not in out)
+    kept = tuple(at for at in range(len(content.texts)) if at not in out)
+    after = tuple(new.get(at, content.texts[at]) for at in kept)
     ids = tuple(d.id for d in decisions)
-    return Change(*subject, "texts", content.texts, after, decisions[0].field, decisions=ids)
+    return Change(*subject, "texts", content.texts, after, decisions[0].field, decisions=ids, kept=kept)

@@ -95,8 +95,8 @@ def progress(total: int, done: int, seconds: Sequence[float]) -> Progress:
     Args:
         total: rows of the queue when nothing was decided.
         done: of these, decided.
-        seconds: of the decisions that were timed; NaN is left out.
+        seconds: of the decisions; 0 where one was not timed.
     """
-    timed = [s for s in seconds if np.isfinite(s)]
+    timed = [s for s in seconds if s > 0]
     each = float(np.median(timed)) if timed else float("nan")
     return Progress(done, total, each, each * (total - done) / 60)

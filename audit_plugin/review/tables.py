@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,8 +80,7 @@ def _visible(character: str) -> str:
 
 def _plain(decision: Decision) -> dict[str, Any]:
     row = asdict(decision)
-    seconds = None if math.isnan(decision.seconds) else decision.seconds
-    return row | {"time": decision.time.astimezone(UTC).isoformat(timespec="milliseconds"), "seconds": seconds}
+    return row | {"time": decision.time.astimezone(UTC).isoformat(timespec="milliseconds")}
 
 
 def _csv_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
