@@ -15,6 +15,17 @@ from .contents import REMOVED
 from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
 from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
 from .objects import objects_field, patches_of
+from .queues import (
+    ReviewQueue,
+    SpotCheck,
+    queue_of,
+    record_spot_check,
+    repair_decisions,
+    review_table,
+    spot_check,
+    spot_refit,
+    start_spot_check,
+)
 from .reading import load_manifest_dataset, load_view, read_samples
 from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
 from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
@@ -32,6 +43,8 @@ __all__ = [
     "AuditRunConfig",
     "AuditRunResults",
     "ChangeSet",
+    "ReviewQueue",
+    "SpotCheck",
     "apply",
     "audit_info",
     "audit_view",
@@ -61,12 +74,19 @@ __all__ = [
     "patches_of",
     "plan_of",
     "preview_view",
+    "queue_of",
     "read_samples",
+    "record_spot_check",
     "recover",
     "refresh",
     "removal_view",
+    "repair_decisions",
     "resolve",
     "resolved",
+    "review_table",
+    "spot_check",
+    "spot_refit",
+    "start_spot_check",
     "string_fields",
     "suggestions",
     "text_fields",
