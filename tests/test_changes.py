@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from bson import ObjectId
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -237,7 +239,7 @@ def test_groups(make_groups: Callable[..., Any]) -> None:
 
 def test_deleted_samples_come_back_with_everything(dataset: Any) -> None:
     ids = some_decided(dataset)
-    dataset[ids[2]].tags.append("mine")
+    dataset.select(ids[2]).tag_samples("mine")
     dataset.add_sample_field("odd", fo.DictField)
     dataset.set_values("odd", {ids[2]: {"nested": [1, 2.5, None, {"x": "\u202e"}]}}, key_field="id")
     fio.apply(dataset)
@@ -256,7 +258,7 @@ def test_deleted_samples_come_back_with_everything(dataset: Any) -> None:
     assert documents(dataset, but=()) == before  # to the byte: not even the times differ
     assert sorted(dataset.values("id")) == sorted(ids)
     assert fio.delete_removed(dataset, 2).state == "applied"
-    dataset._sample_collection.insert_one(dict(before[next(iter(before))], _id=fo.core.odm.ObjectId(ids[2])))
+    dataset._sample_collection.insert_one(dict(before[next(iter(before))], _id=ObjectId(ids[2])))
     with pytest.raises(AuditError, match=f"{ids[2]} is in .* again"):
         fio.undo(dataset)
     fio.undo(dataset, force=True)
@@ -271,15 +273,15 @@ def test_frames_come_back_too(clips: list[str]) -> None:
             sample.frames[1] = fo.Frame(seen=fo.Classification(label="x"))
             sample.frames[2] = fo.Frame(seen=fo.Classification(label="y"))
         dataset.add_samples(samples)
-        before = documents(dataset)
-        fio.decide(dataset, samples[1].id, "remove", run="")
+        before, name = documents(dataset), samples[1].id
+        fio.decide(dataset, name, "remove", run="")
         fio.apply(dataset)
         fio.delete_removed(dataset, 1)
         assert len(documents(dataset)) == 2 + 4
         fio.undo(dataset)
         fio.undo(dataset)
         assert documents(dataset) == before
-        assert dataset[samples[1].id].frames[2].seen.label == "y"
+        assert dataset[name].frames[2].seen.label == "y"
     finally:
         dataset.delete()
 
@@ -315,12 +317,15 @@ def test_a_crash_at_any_write_is_mended(
     for steps in range(60):
         with monkeypatch.context() as patched:
             crash_after(patched, steps)
+            crashed = True
             try:
                 DO[what](dataset)
+                crashed = False
             except CrashError:
-                fio.recover(dataset)
-            else:
-                break
+                pass
+        if not crashed:
+            break
+        fio.recover(dataset)
         assert {c.state for c in fio.list_changes(dataset)} <= {"applied", "undone"}
         seen.append(everything(dataset))
         if seen[-1] != old:  # the recovery finished it
@@ -337,7 +342,7 @@ def test_writers_that_are_quicker_win_and_are_named(dataset: Any, monkeypatch: p
     real = journal.write
 
     def late(root: Any, entries: list[Any], **how: Any) -> Any:
-        root._sample_collection.update_one({"_id": fo.core.odm.ObjectId(ids[1])}, {"$set": {"caption": "quicker"}})
+        root._sample_collection.update_one({"_id": ObjectId(ids[1])}, {"$set": {"caption": "quicker"}})
         return real(root, entries, **how)
 
     monkeypatch.setattr(importlib.import_module("audit_plugin.fiftyone_io.changes"), "write", late)
@@ -482,14 +487,29 @@ def test_ten_thousand_decisions_are_quick(make_dataset: Callable[..., Any]) -> N
     dataset = make_dataset(10_000)
     ids = dataset.values("id")
     before = documents(dataset)
-    began = time.process_time(), time.perf_counter()
+    server = psutil.Process(mongod())
+    began = time.perf_counter(), spent(server)
     fio.decide(dataset, ids[:5000], "remove", run="")
     fio.decide(dataset, ids[5000:], "relabel", run="", text="new")
-    decided = time.perf_counter()
+    decided = spent(server)
     assert fio.apply(dataset).counts["relabelled"] == 5000
-    applied = time.perf_counter()
+    applied = spent(server)
     fio.undo(dataset)
-    took = time.perf_counter() - began[1]
-    print(f"decide {decided - began[1]:.1f} s, apply {applied - decided:.1f} s, all {took:.1f} s")  # noqa: T201
+    undone = spent(server)
+    took = time.perf_counter() - began[0]
+    parts = [decided - began[1], applied - decided, undone - applied]
+    print("decide, apply, undo: CPU", *(f"{part:.1f}" for part in parts), f"s; {took:.1f} s in all")  # noqa: T201
     assert documents(dataset) == before
-    assert time.process_time() - began[0] < 20
+    assert sum(parts) < 20  # seconds of one core, the database's included: others may use this machine too
+
+
+def mongod() -> int:
+    """The process of the database."""
+    import fiftyone.core.odm as foo
+
+    return int(foo.get_db_client().admin.command("serverStatus")["pid"])
+
+
+def spent(server: psutil.Process) -> float:
+    """Seconds of CPU that this process and the database have used."""
+    return time.process_time() + sum(server.cpu_times()[:2])

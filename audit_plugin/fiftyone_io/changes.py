@@ -84,7 +84,7 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
         recover(root)
         plan, subjects = planned(root, run)
         entries = list(entries_for(root, plan.changes, subjects))
-        facts = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
+        facts: dict[str, Any] = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
         if not entries:
             return ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
         if facts["counts"]["removed"]:

@@ -130,8 +130,8 @@ def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
     with database(f"taking back a decision on {root.name!r}"):
         gone = to_undo(read_ledger(root, {"reviewer": name}), name)
         now, batch = _now(root, name), str(ObjectId())
-        keep = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
-        append(root, [replace(d, **keep, id=str(ObjectId()), undoes=d.id) for d in gone])
+        same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
+        append(root, [replace(d, **same, id=str(ObjectId()), undoes=d.id) for d in gone])
         refresh(root, (d.sample for d in gone))
     return gone
 

@@ -21,7 +21,8 @@ def planned(dataset: fo.Dataset, run: str | None) -> tuple[Plan, dict[tuple[str,
     for decision in resolved(dataset, run).current.values():
         by_field.setdefault(decision.field, []).append(decision)
     done = _carried_out(dataset)
-    plans, subjects = [], {}
+    plans: list[Plan] = []
+    subjects: dict[tuple[str, str, str], Subject] = {}
     for field, found in by_field.items():
         there = read_subjects(dataset, {(d.sample, d.label): field for d in found})
         plans.append(plan_changes(found, {key: s.content for key, s in there.items()}, done))
