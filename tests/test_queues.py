@@ -155,7 +155,7 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     assert "2 deleted" in review("undo", name)
     assert "undone" in review("undo", name)
     dataset.reload()
-    assert dataset.values("caption") == [caption(row) for row in range(8)]
+    assert dataset.sort_by("id").values("caption") == [caption(row) for row in range(8)]
     drawn = review("spot-check", name, "--start", 4).splitlines()
     assert drawn[-1] == "0 of 4 decided"
     assert "1 of 4 decided" in review("spot-check", name, "--decide", "keep", "--sample", drawn[0])
