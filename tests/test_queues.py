@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from tests.conftest import caption
-from tests.review_fixtures import kinds, written
+from tests.review_fixtures import written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -159,7 +159,7 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     drawn = review("spot-check", name, "--start", 4).splitlines()
     assert drawn[-1] == "0 of 4 decided"
     assert "1 of 4 decided" in review("spot-check", name, "--decide", "keep", "--sample", drawn[0])
-    assert kinds(dataset)[ids.index(drawn[0])] == "keep"
+    assert dataset[drawn[0]]["audit_decision"] == "keep"
 
 
 def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:
