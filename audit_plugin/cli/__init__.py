@@ -14,6 +14,7 @@ import warnings
 # isort: off
 from . import manifests as manifests
 from . import datasets as datasets
+from . import review as review
 from . import machine as machine
 from .options import app
 # isort: on

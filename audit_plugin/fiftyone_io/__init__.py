@@ -10,7 +10,22 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.config import AuditConfig
 
+from .changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
+from .contents import REMOVED
+from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
+from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
 from .objects import objects_field, patches_of
+from .queues import (
+    ReviewQueue,
+    SpotCheck,
+    queue_of,
+    record_spot_check,
+    repair_decisions,
+    review_table,
+    spot_check,
+    spot_refit,
+    start_spot_check,
+)
 from .reading import load_manifest_dataset, load_view, read_samples
 from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
 from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
@@ -22,30 +37,61 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "CLEAN",
+    "REMOVED",
     "AuditRun",
     "AuditRunConfig",
     "AuditRunResults",
+    "ChangeSet",
+    "ReviewQueue",
+    "SpotCheck",
+    "apply",
     "audit_info",
     "audit_view",
     "caption_field",
     "check_writable",
+    "clean_view",
+    "decide",
+    "decide_many",
+    "decisions",
     "default_media",
     "delete_audit",
+    "delete_removed",
+    "disagreements",
     "explained",
+    "export_clean",
+    "export_decisions",
+    "export_removed",
     "flagged_view",
+    "import_decisions",
     "list_audits",
+    "list_changes",
     "load_manifest_dataset",
     "load_view",
     "media_choices",
     "modality_sources",
     "objects_field",
     "patches_of",
+    "plan_of",
     "preview_view",
+    "queue_of",
     "read_samples",
+    "record_spot_check",
+    "recover",
+    "refresh",
     "removal_view",
+    "repair_decisions",
     "resolve",
+    "resolved",
+    "review_table",
+    "spot_check",
+    "spot_refit",
+    "start_spot_check",
     "string_fields",
+    "suggestions",
     "text_fields",
+    "undo",
+    "undo_last",
     "write_result",
 ]
 

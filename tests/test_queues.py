@@ -1,0 +1,169 @@
+"""The queue of an audit, spot checks and whole repairs, and the commands of the review, in a real database."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+from tests.conftest import caption
+from tests.review_fixtures import written
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Any]) -> Any:
+    made = make_dataset(8)
+    written(made, (4, 1, 6))
+    return made
+
+
+def test_the_queue_shrinks_with_decisions_and_grows_with_changes(dataset: Any) -> None:
+    ids = dataset.values("id")
+    assert fio.queue_of(dataset, "audit").rows == ((ids[4], 0), (ids[1], 0), (ids[6], 0))
+    fio.decide(dataset, ids[4], "skip", reviewer="ann")
+    fio.decide(dataset, ids[1], "keep", reviewer="ann", seconds=3.0)
+    found = fio.queue_of(dataset, "audit")
+    assert found.rows == ((ids[6], 0), (ids[4], 0))
+    assert (found.progress.done, found.progress.total, found.progress.seconds) == (1, 3, 3.0)
+    assert fio.queue_of(dataset, "audit", reviewer="bob").rows[0] == (ids[4], 0)
+    sample = dataset[ids[1]]
+    sample["caption"] = "another"
+    sample.save()
+    assert (ids[1], 0) in fio.queue_of(dataset, "audit").rows
+    assert fio.queue_of(dataset, "audit", ["outlier"]).rows == ()
+    assert fio.queue_of(dataset[1:5], "audit").progress.total == 2
+    with pytest.raises(AuditError, match="no audit 'other'"):
+        fio.queue_of(dataset, "other")
+
+
+def test_captions_objects_and_groups_have_rows_of_their_own(
+    make_dataset: Callable[..., Any], make_groups: Callable[..., Any]
+) -> None:
+    lists = make_dataset(3, captions=lambda row: [f"a{row}", f"b{row}"])
+    written(lists, (3, 2), "captions")  # both of the second sample
+    name = lists.values("id")[1]
+    assert fio.queue_of(lists, "audit").rows == ((name, 1), (name, 0))
+    fio.decide(lists, name, "keep", caption=1)
+    assert fio.queue_of(lists, "audit").rows == ((name, 0),)
+
+    def boxes(row: int) -> Any:
+        both = [fo.Detection(label=f"{name}{row}", bounding_box=[0.1, 0.1, 0.5, 0.5]) for name in "ab"]
+        return fo.Detections(detections=both)
+
+    objects = make_dataset(2, boxes=boxes)
+    patches = objects.to_patches("boxes")
+    written(patches, (2, 1), config=AuditConfig(text="boxes"))
+    labels = patches.values("id")
+    assert fio.queue_of(objects, "audit").rows == ((labels[2], 0), (labels[1], 0))
+    fio.decide(objects, labels[2], "remove")
+    assert fio.queue_of(objects, "audit").rows == ((labels[1], 0),)
+
+    groups = make_groups(3)
+    config = AuditConfig(image="slice:picture", audio="slice:sound.filepath", text="slice:picture.caption")
+    written(groups, (1,), config=config)
+    (row,) = fio.queue_of(groups, "audit").rows
+    assert row == (groups.values("id")[1], 0)
+    fio.decide(groups, row[0], "keep")
+    assert fio.queue_of(groups, "audit").rows == ()
+
+
+def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(60)
+    flagged = tuple(range(0, 20))
+    written(dataset, flagged)
+    with pytest.raises(AuditError, match="no spot check"):
+        fio.spot_check(dataset, "audit")
+    ids = dataset.values("id")
+    fio.decide(dataset, ids, "remove")  # in a batch: no verdicts
+    check = fio.start_spot_check(dataset, "audit", 20)
+    assert len(check.rows) == 20
+    assert set(check.verdicts) == {""}
+    bad = {ids[row] for row in flagged[:15]}
+    assert sum(name in {ids[row] for row in flagged} for name, _ in check.rows) == 10
+    for row in check.rows:
+        fio.record_spot_check(dataset, "audit", row, "remove" if row[0] in bad else "keep", reviewer="ann")
+    done = fio.spot_check(dataset, "audit")
+    assert done.rows == check.rows
+    assert [v == "wrong" for v in done.verdicts] == [name in bad for name, _ in check.rows]
+    found = done.estimate()
+    assert found.reviewed == 20
+    assert found.precision.low <= 15 / 20 <= found.precision.high
+    assert found.wrong.low <= 15 <= found.wrong.high
+    rows, refitted = fio.spot_refit(dataset, "audit")
+    assert len(rows) == 60
+    assert np.isfinite(refitted.probability).all()
+    fio.undo_last(dataset, "ann")
+    assert fio.spot_check(dataset, "audit").verdicts[-1] == ""
+    assert math.isnan(fio.start_spot_check(dataset, "audit", 20).estimate().precision.value)
+
+
+def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:
+    ids = dataset.values("id")
+    repair = {"kind": "shift", "rows": [1, 4, 6], "sources": [2, 5, 7], "sentence": "why"}
+    made = fio.repair_decisions(dataset, "audit", repair, reviewer="ann")
+    assert {d.sample: d.text for d in made} == {ids[row]: f"better {row}" for row in (1, 4, 6)}
+    assert {(d.source, d.note) for d in made} == {("repair", "why")}
+    fio.apply(dataset)
+    assert dataset.values("caption")[4] == "better 4"
+    fio.undo(dataset)
+    assert len(fio.undo_last(dataset, "ann")) == 3
+    with pytest.raises(AuditError, match="belongs to the repair 'else'"):
+        fio.repair_decisions(dataset, "audit", {"sentence": "else"})
+
+
+# the command line
+
+
+def review(*arguments: object, code: int = 0) -> str:
+    from audit_plugin.cli import app
+
+    done = CliRunner().invoke(app, ["review", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
+    name, ids = dataset.name, dataset.values("id")
+    assert review("list", name).splitlines() == [ids[4], ids[1], ids[6], "0 of 3 decided"]
+    assert "decided relabel for 1" in review("decide", name, "relabel", ids[4])
+    review("decide", name, "remove", ids[1], ids[6], "--reviewer", "ann", "--note", "bad")
+    review("decide", name, "keep", ids[6], "--reviewer", "\x1b[31mbob")
+    listed = review("list", name)
+    assert f"disagreement on {ids[6]}" in listed
+    assert "\x1b" not in listed
+    review("undo", name, "--decision", "--reviewer", "\x1b[31mbob")
+    assert review("apply", name, "--dry-run").startswith("3 changes")
+    assert "1 relabelled, 2 removed" in review("apply", name)
+    assert dataset.values("caption")[4] == "better 4"
+    table, removed = tmp_path / "d.csv", tmp_path / "removed.txt"
+    review("export", name, "--decisions", table, "--removed", removed)
+    assert removed.read_text().split() == [ids[1], ids[6]]
+    assert review("import", name, table).startswith("0 new")
+    assert "deleted" in review("apply", name, "--delete", 2)
+    assert "2 deleted" in review("undo", name)
+    assert "undone" in review("undo", name)
+    dataset.reload()
+    assert dataset.sort_by("id").values("caption") == [caption(row) for row in range(8)]
+    drawn = review("spot-check", name, "--start", 4).splitlines()
+    assert drawn[-1] == "0 of 4 decided"
+    assert "1 of 4 decided" in review("spot-check", name, "--decide", "keep", "--sample", drawn[0])
+    assert dataset[drawn[0]]["audit_decision"] == "keep"
+
+
+def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:
+    assert "nothing is to be exported" in review("export", dataset.name, code=2)
+    assert "does not exist" in review("list", "no-such-dataset", code=2)
+    assert "was not drawn" in review("spot-check", dataset.name, "--start", 4, "--decide", "keep", code=2)
+    assert "nothing is applied" in review("undo", dataset.name, code=2)
