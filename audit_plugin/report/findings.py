@@ -56,9 +56,9 @@ def worst(content: ReportContent, draw: Draw) -> list[dict[str, Any]]:
     rows = worst_rows(content)
     ranks = {name: percentiles(content.numbers(name)) for name, *_ in SCORES}
     first = {name: row for row, name in reversed(list(enumerate(content.samples.ids)))}
-    decided: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    decided: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in content.decisions:
-        decided.setdefault((str(one.get("sample")), int(one.get("caption") or 0)), []).append(one)
+        decided.setdefault((str(one.get("sample")), int(one.get("caption") or 0)), []).append(decision(one))
     return [
         {
             **row_head(content, int(row), draw, LARGE),
@@ -182,6 +182,12 @@ def groups(content: ReportContent, draw: Draw) -> dict[str, list[dict[str, Any]]
     return out
 
 
+def decision(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision as texts that are there, whatever it lacks; long ones cut."""
+    texts = {name: cut(str(one.get(name) or ""), SHORT) for name in ("sample", "kind", "text", "reviewer", "note")}
+    return {**texts, "time": str(one.get("time") or "")[:16].replace("T", " "), "stale": bool(one.get("stale"))}
+
+
 def decision_tables(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts by reviewer and kind, and the latest decisions one by one (at most `DECISIONS`)."""
     kinds = list(dict.fromkeys(str(one.get("kind") or "") for one in decisions))
@@ -190,11 +196,7 @@ def decision_tables(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     table = [{"reviewer": who or "not named", "counts": [counts[who, kind] for kind in kinds]} for who in reviewers]
     total = [sum(counts[who, kind] for who in reviewers) for kind in kinds]
     latest = sorted(decisions, key=lambda one: str(one.get("time") or ""), reverse=True)[:DECISIONS]
-    rows = [
-        {name: cut(str(one.get(name) or ""), SHORT) for name in ("sample", "kind", "text", "reviewer", "note")}
-        | {"time": str(one.get("time") or "")[:16].replace("T", " "), "stale": bool(one.get("stale"))}
-        for one in latest
-    ]
+    rows = [decision(one) for one in latest]
     return {"kinds": kinds, "table": table, "total": total, "rows": rows, "all": len(decisions)}
 
 

@@ -15,7 +15,8 @@ from .text import visible
 
 LARGE, SMALL = 160, 72  # longest side in pixels
 QUALITY = 78
-BUDGET = 3_500_000  # characters of all pictures together: text and plots need the rest of 5 MB
+BUDGET = 2_800_000  # characters of all pictures together: text and plots need the rest of 5 MB
+SHARE = 0.6  # of the budget, beyond which only large pictures are drawn: neighbours must not crowd out the rows
 Draw = Callable[[str, str | None, int], Markup]
 
 
@@ -42,9 +43,10 @@ def painter(budget: int = BUDGET) -> Draw:
         if modality == "audio":
             return _box("♪ sound", side)
         key = (modality, value, side)
-        if key not in drawn and spent < budget:
+        limit = budget if side == LARGE else SHARE * budget
+        if key not in drawn and spent < limit:
             drawn[key] = _image(modality, value, side)
-        if key not in drawn or spent + len(drawn[key]) > budget:
+        if key not in drawn or spent + len(drawn[key]) > limit:
             return _box("left out: the report would be too large", side)
         spent += len(drawn[key])
         return drawn[key]
@@ -62,9 +64,9 @@ def _image(modality: str, value: str, side: int) -> Markup:
 
 
 def _jpeg(image: Any, side: int) -> tuple[int, int, str]:
-    """(width, height, data URI); twice the pixels of a small picture, which sharp screens show."""
+    """(width, height, data URI); half as many pixels again in a small picture, which sharp screens show."""
     small = image.convert("RGB")
-    most = min(LARGE, 2 * side)
+    most = min(LARGE, 3 * side // 2)
     small.thumbnail((most, most))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY, optimize=True)

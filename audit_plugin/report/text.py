@@ -9,13 +9,22 @@ from markupsafe import Markup, escape
 
 # Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+REPLACED = Markup("\N{REPLACEMENT CHARACTER}")
 JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them, and they move nothing
-SHORT, LONG = 260, 2000
+SHORT, LONG = 260, 1500
+MOST_BOXES = 100  # in one text: what hides beyond is a plain sign, or a text of nothing else would fill megabytes
 
 
 def visible(text: str) -> Markup:
     """Escaped text; each character that is not seen, or moves others, as its code point in a small box."""
-    return Markup("").join(map(_character, text)) if _hides(text) else escape(text)
+    if text.isascii() and text.isprintable():
+        return escape(text)
+    parts, boxes = [], 0
+    for c in text:
+        shown = _character(c) if boxes < MOST_BOXES or not _hidden(c) else REPLACED
+        boxes += _hidden(c)
+        parts.append(shown)
+    return Markup("").join(parts)
 
 
 def cut(text: str, most: int = SHORT) -> str:
@@ -40,13 +49,13 @@ def finalized(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _hides(text: str) -> bool:
-    return not text.isascii() or not text.isprintable()
+def _hidden(c: str) -> bool:
+    return c not in JOINERS and unicodedata.category(c) in HIDDEN
 
 
 def _character(c: str) -> Markup:
     if c in "\n\t":
         return Markup('<b class="u">{}</b> ').format("↵" if c == "\n" else "⇥")
-    if c in JOINERS or unicodedata.category(c) not in HIDDEN:
+    if not _hidden(c):
         return escape(c)
     return Markup('<b class="u">U+{}</b>').format(f"{ord(c):04X}")
