@@ -275,7 +275,7 @@ def test_cards_name_the_model_or_the_spot_check():
     assert lines["wrong pairs in the whole set"] == "about 43 (20 to 60)"
     assert lines["really wrong among the flagged"] == "80\xa0% (60\xa0% to 90\xa0%)"
     assert "94\xa0%" in lines.values()
-    assert dict(by_model["memorized"]["lines"])["reliability of MultiMem, 0 to 1"] == "0.52 (low: use more trials)"
+    assert dict(by_model["memorized"]["lines"])["reliability (0 to 1)"] == "0.52 (low: use more trials)"
     audit = content(30, flags, summary=summary)
     plan = plan_spot_check(audit.flags("misaligned"), audit.numbers("misalignment"), 20)
     verdicts = ["wrong" if audit.flags("misaligned")[row] else "right" for row in plan.rows]

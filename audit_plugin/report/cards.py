@@ -71,11 +71,12 @@ def memorized_lines(content: ReportContent) -> list[Line]:
     lines: list[Line] = []
     found = content.summary.get("memorized") or {}
     if found.get("cut") is not None and found.get("median") is not None:
-        lines.append(("MultiMem from which a sample is flagged", f"{found['cut']:.2f} (median {found['median']:.2f})"))
+        lines.append(("flagged from a MultiMem of", f"{found['cut']:.2f}"))
+        lines.append(("middle of the set", f"{found['median']:.2f}"))
     reliability = content.summary.get("reliability")
     if reliability is not None:
         word = "good" if reliability >= 0.8 else "fair" if reliability >= 0.6 else "low: use more trials"
-        lines.append(("reliability of MultiMem, 0 to 1", f"{reliability:.2f} ({word})"))
+        lines.append(("reliability (0 to 1)", f"{reliability:.2f} ({word})"))
     return lines
 
 

@@ -125,8 +125,8 @@ def plots(content: ReportContent) -> list[dict[str, Any]]:
             "title": "Does it fit, and is it memorized?",
             "svg": scatter(content.numbers("alignment"), content.numbers("multimem"), flagged, QUADRANTS),
             "words": "To the right: pairs that fit in the eyes of models that had not seen them. Upwards: pairs that "
-            "a model holds together much better once it was trained on them. The further into the upper left corner, "
-            "the more a wrong pair that is learned by heart. The lines are the set's medians; flagged rows are orange.",
+            "a model holds together much better once it was trained on them. Wrong pairs that are learned by heart "
+            "lie in the upper left corner. The lines are the set's medians; flagged rows are orange.",
         },
     ]
     if shares := content.summary.get("attribution"):
