@@ -42,6 +42,7 @@ class Module:
 MODULES = {
     "arrays": Module(0, third="numpy"),
     "config": Module(0, siblings="arrays"),
+    "comparison": Module(1, third="numpy scipy"),
     "columns": Module(1, siblings="flags scores"),
     "flags": Module(1, siblings="outliers scores", third="numpy"),
     "memorization": Module(1, third="numpy"),
@@ -104,13 +105,16 @@ MODULES = {
     "suggestions": Module(3, siblings="candidates evidence shifts", third="numpy"),
     "planning": Module(3, siblings="pipeline"),
     "review": Module(3, third="numpy"),
-    "cli": Module(4, siblings="display doctor fiftyone_io linking plots", third="numpy typer rich fiftyone"),
+    "cli": Module(4, siblings="display doctor fiftyone_io linking plots report", third="numpy typer rich fiftyone"),
     "display": Module(4, third="numpy rich"),
     "doctor": Module(4, siblings="linking mongod", third="rich torch torchvision"),
-    "fiftyone_io": Module(4, third="numpy fiftyone mongoengine pymongo bson", heavy="fiftyone mongoengine pymongo"),
+    "fiftyone_io": Module(
+        4, siblings="report", third="numpy fiftyone mongoengine pymongo bson", heavy="fiftyone mongoengine pymongo"
+    ),
     "linking": Module(4),
     "mongod": Module(4, siblings="linking"),
     "plots": Module(4, third="numpy matplotlib"),
+    "report": Module(4, siblings="display", third="numpy jinja2 markupsafe pyarrow"),
     "similarity": Module(4, siblings="fiftyone_io", third="numpy fiftyone", heavy="fiftyone"),
     "__init__": Module(5),
     "__main__": Module(5),

@@ -1,0 +1,8 @@
+"""The report: one self-contained HTML file for people who have neither the data nor the App."""
+
+from __future__ import annotations
+
+from .content import ReportContent, now, read_scores, report_of_table
+from .page import report_html, write_report
+
+__all__ = ["ReportContent", "now", "read_scores", "report_html", "report_of_table", "write_report"]

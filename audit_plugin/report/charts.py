@@ -1,0 +1,158 @@
+"""Plots as inline SVG: they follow the page's colours, light and dark, and print sharply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from audit_plugin.arrays import Bools, Floats
+
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 28, 46
+BINS = 40
+MOST_POINTS = 2500
+Scale = Callable[[float], float]
+REACH = 0.002  # quantile at which the axes of the scatter plot end: one far point would press the others together
+
+
+def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
+    """Counts of scores, the flagged ones in another colour, with the line from which flags start.
+
+    Args:
+        values: `[n]`, NaN: not scored, not drawn.
+        flagged: bool `[n]`.
+        cut: where the line stands, or None.
+
+    Returns:
+        The SVG; empty where nothing is finite.
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return Markup("")
+    edges = np.histogram_bin_edges(values[known], bins=BINS)
+    total, _ = np.histogram(values[known], edges)
+    bad, _ = np.histogram(values[known & flagged], edges)
+    x, y = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT), _scale(0, total.max() * 1.05, HEIGHT - BOTTOM, TOP)
+    parts = _axes(x, y, (edges[0], edges[-1]), (0, total.max()), "misalignment score", "rows")
+    for at, (count, wrong) in enumerate(zip(total, bad, strict=True)):
+        left, right = x(edges[at]), x(edges[at + 1])
+        parts.append(_rect("bar", left + 0.5, y(count), right - left - 1, y(wrong) - y(count)))
+        parts.append(_rect("bad", left + 0.5, y(wrong), right - left - 1, y(0) - y(wrong)))
+    if cut is not None:
+        parts.append(_line("cut", x(cut), TOP - 12, x(cut), HEIGHT - BOTTOM))
+        side = "end" if x(cut) > WIDTH * 0.6 else "start"
+        parts.append(_text(x(cut) + (-6 if side == "end" else 6), TOP - 4, "flagged from here", side))
+    return _svg("Histogram of the misalignment score", parts)
+
+
+def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) -> Markup:
+    """Points in four quadrants, split at the medians; the flagged ones stand out.
+
+    Args:
+        across: `[n]` held-out alignment.
+        up: `[n]` MultiMem.
+        flagged: bool `[n]`.
+        names: of the quadrants: upper left, upper right, lower left, lower right.
+
+    Returns:
+        The SVG, with at most `MOST_POINTS` points (a fixed draw); empty where nothing is finite.
+    """
+    rows = np.flatnonzero(np.isfinite(across) & np.isfinite(up))
+    if not len(rows):
+        return Markup("")
+    if len(rows) > MOST_POINTS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST_POINTS, replace=False))
+    ends = [_ends(values[rows]) for values in (across, up)]
+    x, y = _scale(*ends[0], LEFT, WIDTH - RIGHT), _scale(*ends[1], HEIGHT - BOTTOM, TOP)
+    middle = x(float(np.median(across[rows]))), y(float(np.median(up[rows])))
+    parts = _axes(x, y, ends[0], ends[1], "held-out alignment (how well the pair fits)", "MultiMem")
+    parts += [
+        _line("split", middle[0], TOP, middle[0], HEIGHT - BOTTOM),
+        _line("split", LEFT, middle[1], WIDTH - RIGHT, middle[1]),
+    ]
+    for row in sorted(rows.tolist(), key=lambda r: bool(flagged[r])):  # the flagged ones on top
+        px, py = x(float(np.clip(across[row], *ends[0]))), y(float(np.clip(up[row], *ends[1])))
+        parts.append(_circle("badpoint" if flagged[row] else "point", px, py))
+    corners = ((LEFT + 6, TOP + 12, "start"), (WIDTH - RIGHT - 4, TOP + 12, "end"))
+    below = [(px, HEIGHT - BOTTOM - 7, side) for px, _, side in corners]
+    parts += [_text(px, py, name, side, "name") for name, (px, py, side) in zip(names, [*corners, *below], strict=True)]
+    return _svg("Held-out alignment against MultiMem", parts)
+
+
+def bars(shares: Mapping[str, float]) -> Markup:
+    """Horizontal bars of shares (1 is all of it), each with its name and percentage; negative ones go left."""
+    low, high = min(0.0, *shares.values()), max(0.01, *shares.values())
+    left, step = 170, 30
+    x = _scale(low, high, left, WIDTH - 56)
+    parts = [_line("axis", x(0), 4, x(0), 8 + step * len(shares))]
+    for at, (name, share) in enumerate(shares.items()):
+        top = 8 + step * at
+        parts.append(_text(left - 10, top + 16, name, "end"))
+        parts.append(_rect("bar", min(x(0), x(share)), top, abs(x(share) - x(0)), step - 8))
+        parts.append(_text(max(x(0), x(share)) + 6, top + 16, f"{share:.0%}", "start"))
+    return _svg("Attribution of MultiMem", parts, 12 + step * len(shares))
+
+
+def _ends(values: Floats) -> tuple[float, float]:
+    low, high = (float(end) for end in np.quantile(values, [REACH, 1 - REACH]))
+    room = max(0.04 * (high - low), 1e-6)
+    return low - room, high + room
+
+
+def _scale(low: float, high: float, start: float, stop: float) -> Scale:
+    """Maps values to pixels."""
+    step = (stop - start) / max(float(high) - float(low), 1e-9)
+    return lambda value: start + (float(value) - float(low)) * step
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """At most `most` + 1 round numbers (1, 2 or 5 times a power of ten apart) between two values."""
+    raw = max((high - low) / most, 1e-9)
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
+    first = int(np.ceil(low / step - 1e-9))
+    return [round(step * number, 10) for number in range(first, int(np.floor(high / step + 1e-9)) + 1)]
+
+
+def _axes(
+    x: Scale, y: Scale, across: tuple[float, float], up: tuple[float, float], below: str, beside: str
+) -> list[Markup]:
+    bottom = HEIGHT - BOTTOM
+    parts = []
+    for value in ticks(*up):
+        parts.append(_line("grid", LEFT, y(value), WIDTH - RIGHT, y(value)))
+        parts.append(_text(LEFT - 7, y(value) + 4, f"{value:,g}", "end"))
+    for value in ticks(*across):
+        parts.append(_text(x(value), bottom + 17, f"{value:,g}", "middle"))
+    parts.append(_line("axis", LEFT, bottom, WIDTH - RIGHT, bottom))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"))
+    parts.append(_text(4, 13, beside, "start", "label"))
+    return parts
+
+
+def _svg(title: str, parts: Sequence[Markup], height: int = HEIGHT) -> Markup:
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, height, title)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
+    if height <= 0 or width <= 0:
+        return Markup("")
+    shape = '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>'
+    return Markup(shape).format(kind, x, y, width, height)
+
+
+def _line(kind: str, x: float, y: float, to_x: float, to_y: float) -> Markup:
+    shape = '<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'
+    return Markup(shape).format(kind, x, y, to_x, to_y)
+
+
+def _circle(kind: str, x: float, y: float) -> Markup:
+    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(kind, x, y)
+
+
+def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> Markup:
+    shape = '<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
+    return Markup(shape).format(kind, x, y, anchor, words)
