@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from .audit import DeleteAudit, RunAudit
+from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .removal import RemovalCurve
+from .review import Decide, OpenNext, UndoDecision
 
-CLASSES = (RunAudit, RemovalCurve, DeleteAudit)
+CLASSES = (
+    RunAudit,
+    RemovalCurve,
+    DeleteAudit,
+    Decide,
+    UndoDecision,
+    OpenNext,
+    ApplyDecisions,
+    UndoChanges,
+    DeleteRemoved,
+    ExportReview,
+)

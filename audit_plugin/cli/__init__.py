@@ -15,6 +15,7 @@ import warnings
 from . import manifests as manifests
 from . import datasets as datasets
 from . import review as review
+from . import report as report
 from . import machine as machine
 from .options import app
 # isort: on

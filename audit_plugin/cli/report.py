@@ -93,9 +93,9 @@ def _of_dataset(name: str, run: str) -> ReportContent:
     from .datasets import _fiftyone_io
 
     dataset = _fiftyone_io().load_view(name)
-    from audit_plugin.fiftyone_io.reports import report_of_dataset
+    from audit_plugin.fiftyone_io.reports import review_report
 
-    return report_of_dataset(dataset, run)
+    return review_report(dataset, run)
 
 
 def _check_out(out: Path, source: str, manifest: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import fiftyone as fo
@@ -17,11 +18,31 @@ from audit_plugin.report import ReportContent, now
 from audit_plugin.spot_check import SpotEstimate
 
 from .captions import INDEX, LIST
+from .changes import plan_of
+from .decisions import resolved
 from .objects import objects_where
+from .queues import spot_check
 from .reading import read_samples
 from .runs import AuditRunConfig, audit_info, database
 
 Columns = dict[str, NDArray[Any]]
+
+
+def review_report(dataset: SampleCollection, run: str) -> ReportContent:
+    """The report of an audit with the decisions that hold, and with its spot check where one was begun.
+
+    Raises:
+        AuditError: as `report_of_dataset`.
+    """
+    held = [{**asdict(d), "stale": False} for d in resolved(dataset, run).current.values()]
+    stale = {(d.sample, d.caption) for d in plan_of(dataset, run).stale}
+    for entry in held:
+        entry["stale"] = (entry["sample"], entry["caption"]) in stale
+    try:
+        check = spot_check(dataset, run)
+    except AuditError:  # none was started
+        return report_of_dataset(dataset, run, held)
+    return report_of_dataset(dataset, run, held, check.estimate() if any(check.verdicts) else None)
 
 
 def report_of_dataset(

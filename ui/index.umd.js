@@ -1,0 +1,148 @@
+// Review by keyboard in the sample modal, and a player for audio samples. Written by hand: no build step, no packages.
+// Everything else of the plugin works without this file.
+(function () {
+  "use strict";
+
+  const ops = window.__foo__;
+  const plugins = window.__fop__;
+  const React = window.React;
+  const OPERATOR = "@multimem/audit/";
+
+  // --- hotkeys -------------------------------------------------------------------------------------------------------
+
+  // Digits for decisions and three letters: none of them is a shortcut of the App's own.
+  const KEYS = {
+    1: { label: "keep", operator: "decide", params: { decision: "keep" } },
+    2: { label: "remove", operator: "decide", params: { decision: "remove" } },
+    3: { label: "relabel to the suggestion", operator: "decide", params: { decision: "relabel" } },
+    4: { label: "skip", operator: "decide", params: { decision: "skip" } },
+    u: { label: "undo the last decision", operator: "undo_decision", params: {} },
+    n: { label: "next in the queue", operator: "open_next", params: { step: 1 } },
+    p: { label: "previous in the queue", operator: "open_next", params: { step: -1 } },
+  };
+  const HELP = "?";
+  const BETWEEN_MS = 250; // a held key or a double press is one decision
+  let last = 0;
+
+  function typing(target) {
+    const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
+    return Boolean(field) && field.getAttribute("contenteditable") !== "false";
+  }
+
+  function modal() {
+    return document.querySelector('[data-cy="modal"]');
+  }
+
+  function onKey(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || event.isComposing) return;
+    if (!modal() || typing(event.target) || typing(document.activeElement)) return;
+    if (event.key === HELP) return toggleHelp();
+    if (event.key === "Escape") return closeHelp();
+    const chosen = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
+    if (!chosen || event.timeStamp - last < BETWEEN_MS) return;
+    last = event.timeStamp;
+    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true }, chosen.params));
+  }
+
+  function element(tag, style, text) {
+    const made = document.createElement(tag);
+    Object.assign(made.style, style);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  const OVERLAY = "audit-hotkeys";
+
+  function closeHelp() {
+    const open = document.getElementById(OVERLAY);
+    if (open) open.remove();
+    return Boolean(open);
+  }
+
+  function toggleHelp() {
+    if (closeHelp()) return;
+    const box = element("div", {
+      position: "fixed", right: "24px", bottom: "24px", zIndex: 100000, padding: "16px 20px", borderRadius: "8px",
+      background: "#1c1c1c", color: "#fff", font: "14px/1.7 system-ui, sans-serif", boxShadow: "0 4px 24px rgba(0,0,0,.5)",
+    });
+    box.id = OVERLAY;
+    box.setAttribute("role", "dialog");
+    box.setAttribute("aria-label", "Review by keyboard");
+    box.appendChild(element("div", { fontWeight: "600", marginBottom: "6px" }, "Review by keyboard"));
+    const rows = Object.entries(KEYS).map(([key, action]) => [key, action.label]);
+    for (const [key, label] of [...rows, [HELP, "show or hide this"]]) {
+      const row = element("div", { display: "flex", gap: "12px" });
+      row.appendChild(element("kbd", { minWidth: "18px", fontFamily: "monospace", fontWeight: "600", color: "#ff9950" }, key));
+      row.appendChild(element("span", {}, label));
+      box.appendChild(row);
+    }
+    document.body.appendChild(box);
+  }
+
+  if (ops && ops.executeOperator) window.addEventListener("keydown", onKey);
+
+  // --- audio samples -------------------------------------------------------------------------------------------------
+
+  const EXTENSIONS = ["wav", "mp3", "flac", "ogg", "m4a", "aac", "opus"];
+  const BARS = 96;
+  const LARGEST = 20e6; // bytes that are decoded for a waveform; longer ones are played without
+
+  async function peaks(url, signal) {
+    const answer = await fetch(url, { signal });
+    if (!answer.ok || Number(answer.headers.get("content-length")) > LARGEST) return null;
+    const context = new OfflineAudioContext(1, 1, 8000); // decodes at 8 kHz: enough for a picture
+    const samples = (await context.decodeAudioData(await answer.arrayBuffer())).getChannelData(0);
+    const width = Math.max(1, Math.floor(samples.length / BARS));
+    const found = Array.from({ length: BARS }, (_, bar) => {
+      let top = 0;
+      for (let at = bar * width; at < Math.min(samples.length, (bar + 1) * width); at++) top = Math.max(top, Math.abs(samples[at]));
+      return top;
+    });
+    const loudest = Math.max(...found, 1e-6);
+    return found.map((value) => value / loudest);
+  }
+
+  function Waveform({ url, height }) {
+    const [bars, setBars] = React.useState(null);
+    React.useEffect(() => {
+      const stop = new AbortController();
+      peaks(url, stop.signal).then(setBars, () => setBars(null));
+      return () => stop.abort();
+    }, [url]);
+    const drawn = (bars || Array(BARS).fill(0)).map((value, at) =>
+      React.createElement("rect", {
+        key: at, x: at, width: 0.7, y: 50 - Math.max(1, 46 * value), height: Math.max(2, 92 * value), fill: "#ff6d04",
+      })
+    );
+    const box = { viewBox: `0 0 ${BARS} 100`, preserveAspectRatio: "none", width: "100%", height, "aria-hidden": true };
+    return React.createElement("svg", box, drawn);
+  }
+
+  function AudioSample({ ctx }) {
+    const grid = ctx.surface === "grid";
+    const url = ctx.media && ctx.media.url;
+    const name = String((ctx.media && ctx.media.path) || "").split(/[\\/]/).pop();
+    const box = {
+      display: "flex", flexDirection: "column", justifyContent: "center", gap: grid ? 4 : 16, width: "100%", height: "100%",
+      padding: grid ? 6 : 32, boxSizing: "border-box", overflow: "hidden", background: "#1c1c1c", color: "#ccc",
+    };
+    const hold = { onClick: (event) => event.stopPropagation(), style: { width: "100%", height: grid ? 28 : 54 } };
+    return React.createElement(
+      "div", { style: box, "data-cy": "audit-audio" },
+      url && React.createElement(Waveform, { url, height: grid ? "45%" : "160px" }),
+      url && React.createElement("audio", Object.assign({ src: url, controls: true, preload: "none" }, hold)),
+      React.createElement("div", { style: { font: "12px system-ui", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" } }, name)
+    );
+  }
+
+  if (plugins && React && plugins.PluginComponentType && plugins.PluginComponentType.SampleRenderer !== undefined) {
+    plugins.registerComponent({
+      name: "AuditAudioSample",
+      label: "Sound",
+      component: AudioSample,
+      type: plugins.PluginComponentType.SampleRenderer,
+      activator: () => true,
+      sampleRendererOptions: { supports: { extensions: EXTENSIONS }, grid: { enabled: true, clickBehavior: "passthrough" } },
+    });
+  }
+})();
