@@ -49,6 +49,10 @@ FLAGS = [
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[str]:
+    yield from serve(tmp_path, SERVER)
+
+
+def serve(tmp_path: Path, program: str) -> Iterator[str]:
     """Address of an App that shows 60 drawn persons, some of them with the description of another."""
     from audit_plugin.demo import draw_demo
 
@@ -60,7 +64,7 @@ def app(tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     env = {**os.environ, "FIFTYONE_DATABASE_DIR": str(tmp_path / "db"), "PYTHONUNBUFFERED": "1"}
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, json.dumps(rows), str(port)],
+        [sys.executable, "-c", program, json.dumps(rows), str(port)],
         env=env,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
