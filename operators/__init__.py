@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .audit import DeleteAudit, RunAudit
 from .removal import RemovalCurve
+from .similarity import IndexAudit
 
-CLASSES = (RunAudit, RemovalCurve, DeleteAudit)
+CLASSES = (RunAudit, RemovalCurve, IndexAudit, DeleteAudit)
