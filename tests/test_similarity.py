@@ -249,10 +249,10 @@ def test_what_shares_a_space_is_searched_by_words() -> None:
 
 
 def test_several_captions_of_a_sample_are_one_vector(make_dataset: Callable[..., Any]) -> None:
-    dataset = make_dataset(20, captions=lambda row: [f"thing {row}", f"object {row}"] if row else [])
+    dataset = make_dataset(20, captions=lambda row: [f"thing {row}", f"object {row}"] if row < 19 else [])
     fio.audit_view(dataset, QUICK)
     index = similarity.build_index(dataset, modality="text")
-    assert index.sample_ids.tolist() == dataset.values("id")[1:]
+    assert index.sample_ids.tolist() == dataset.values("id")[:19]
     np.testing.assert_allclose(np.linalg.norm(index.get_embeddings()[0], axis=1), 1, atol=1e-6)
 
 
