@@ -275,6 +275,24 @@ def test_an_index_that_cannot_be_made_says_why(audited: Any, settings: dict[str,
     audited.delete_brain_run("taken")
 
 
+def test_the_similarity_search_of_the_app_takes_words(audited: Any) -> None:
+    # what the magnifier of the App runs, with what it sends
+    similarity.build_index(audited, modality="joint")
+    found = importlib.import_module("fiftyone.operators").execute_operator(
+        "@voxel51/panels/similarity_search",
+        {"dataset": audited, "view": audited.match_tags("none", bool=False)},
+        params={"brain_key": "audit_joint", "query_type": "text", "query": "a black square", "k": 5, "reverse": False},
+    )
+    stored = importlib.import_module("fiftyone.operators.store").ExecutionStore.create(
+        "similarity_search_panel", audited._doc.id
+    )
+    assert found.error is None
+    runs = [stored.get(key) for key in stored.list_keys()]
+    (ids,) = [run["result_ids"] for run in runs if run and run.get("result_ids")]
+    assert len(ids) == 5
+    assert all("black" in caption for caption in audited.select(ids).values("caption"))
+
+
 # files and records
 
 
