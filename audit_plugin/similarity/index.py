@@ -45,6 +45,7 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
     ) -> None:
         self._held: Vectors | None = None
         self._unit: Floats | None = None
+        self._places: tuple[Vectors, dict[str, int]] | None = None
         SimilarityIndex.__init__(self, samples, config, brain_key, backend=backend)
         DuplicatesMixin.__init__(self)
 
@@ -207,7 +208,10 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
             SimilarityIndex.reload(self)
 
     def _rows_of(self, ids: list[str], allow_missing: bool = False, warn_missing: bool = False) -> Ints:
-        at = {name: row for row, name in enumerate(self._vectors().ids.tolist())}
+        held = self._vectors()
+        if self._places is None or self._places[0] is not held:  # a query by one id must not read all of them
+            self._places = (held, {name: row for row, name in enumerate(held.ids.tolist())})
+        at = self._places[1]
         lost = [name for name in ids if name not in at]
         if lost and not allow_missing:
             raise AuditError(f"{lost[0]} is not in similarity index {self.key!r}; add it with add_to_index")
