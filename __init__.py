@@ -20,6 +20,9 @@ def register(p: Any) -> None:
     if in_checkout and importlib.util.find_spec("audit_plugin") is None:
         sys.path.append(root)  # at the end, so that nothing of ours hides somebody else's module
 
+    if "fiftyone.brain" in sys.modules:  # as in the App's server; importing it takes half a second
+        from audit_plugin import similarity  # noqa: F401 (its import registers the similarity backend)
+
     from .operators import CLASSES
 
     for cls in CLASSES:

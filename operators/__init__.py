@@ -6,6 +6,7 @@ from .audit import DeleteAudit, RunAudit
 from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .removal import RemovalCurve
 from .review import Decide, OpenNext, UndoDecision
+from .similarity import IndexAudit
 
 CLASSES = (
     RunAudit,
@@ -18,4 +19,5 @@ CLASSES = (
     UndoChanges,
     DeleteRemoved,
     ExportReview,
+    IndexAudit,
 )

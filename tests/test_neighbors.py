@@ -173,3 +173,40 @@ def test_joined_groups_are_the_finest_partition_above_both(pairs: list[tuple[int
         reach = (reach.astype(int) @ linked.astype(int)) > 0
     np.testing.assert_array_equal(joined[:, None] == joined, reach)
     assert joined[0] == 0
+
+
+def exactly(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
+    """Rows by similarity in float64, then by index; each row summed by itself, so that equal rows are equal."""
+    q, v = queries.astype(np.float64), vectors.astype(np.float64)
+    near = np.array([[np.sum(a * b) for b in v] for a in q]).astype(np.float32)
+    return np.array([sorted(range(len(v)), key=lambda j: (-row[j], j))[:k] for row in near])
+
+
+@pytest.mark.parametrize(("queries", "n", "k"), [(1, 300, 4), (3, 300, 4), (300, 300, 9), (2, 40, 40), (2, 5, 9)])
+def test_nearest_is_exact_with_ties_in_order(queries: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(n + k)
+    vectors = unit(rng.standard_normal((n, 8)))
+    vectors[n // 2 :] = vectors[rng.integers(0, 5, n - n // 2)]  # more repeats than any shortlist holds
+    asked = vectors[rng.integers(0, n, queries)]
+    indices, similarities = nn.nearest(asked, vectors, k)
+    np.testing.assert_array_equal(indices, exactly(asked, vectors, k))
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    least, far = nn.nearest(-asked, vectors, k)
+    np.testing.assert_array_equal(least, exactly(-asked, vectors, k))
+    np.testing.assert_allclose(-far[:, 0], (asked @ vectors.T).min(1), atol=1e-6)
+
+
+def test_nearest_of_nothing_and_to_nothing() -> None:
+    none = np.zeros((0, 4), np.float32)
+    assert nn.nearest(np.ones((2, 4), np.float32), none, 3)[0].shape == (2, 0)
+    assert nn.nearest(none, np.ones((2, 4), np.float32), 3)[0].shape == (0, 2)
+
+
+def test_within_a_distance_equal_rows_are_at_zero() -> None:
+    vectors = unit(np.random.default_rng(1).standard_normal((50, 700)))
+    vectors[[20, 30]] = vectors[10]
+    found = nn.within(vectors, vectors, 0.0)
+    assert [rows.tolist() for rows, _ in found] == [[10, 20, 30] if i in (10, 20, 30) else [i] for i in range(50)]
+    for row, (rows, near) in enumerate(nn.within(vectors, vectors, 0.97)):
+        np.testing.assert_array_equal(rows, np.flatnonzero(vectors @ vectors[row] >= 0.03))
+        np.testing.assert_allclose(near, (vectors @ vectors[row])[rows], atol=1e-6)

@@ -1,0 +1,317 @@
+"""The index that searches: what FiftyOne calls results. FiftyOne stores its dotted path, so it may not be moved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fiftyone.brain.similarity import DuplicatesMixin, SimilarityIndex
+from fiftyone.core.collections import SampleCollection
+
+from audit_plugin.arrays import AuditError, Floats, Ints
+from audit_plugin.neighbors import nearest, similarities_to, within
+
+from . import vectors as store
+from .audits import PromptModel
+from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from . import FaissSimilarity, FaissSimilarityConfig
+
+AGGREGATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "post-mean": lambda distances: distances.mean(0),
+    "post-min": lambda distances: distances.min(0),
+    "post-max": lambda distances: distances.max(0),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
+    """Vectors of samples, or of the labels of a field, searched exactly; kept in a file, loaded when first needed.
+
+    `add_to_index` and `remove_from_index` write at once; other processes see it with their next query.
+    """
+
+    def __init__(
+        self,
+        samples: SampleCollection,
+        config: FaissSimilarityConfig,
+        brain_key: str | None,
+        backend: FaissSimilarity | None = None,
+    ) -> None:
+        self._held: Vectors | None = None
+        self._unit: Floats | None = None
+        self._places: tuple[Vectors, dict[str, int]] | None = None
+        SimilarityIndex.__init__(self, samples, config, brain_key, backend=backend)
+        DuplicatesMixin.__init__(self)
+
+    # what is indexed
+
+    @property
+    def supports_prompts(self) -> bool:
+        """Whether text prompts have a place among these vectors."""
+        return bool(self.config.supports_prompts if self.config.audit else super().supports_prompts)
+
+    @property
+    def has_view(self) -> bool:
+        """Of a grouped dataset, like all its queries, an index sees the active slice alone."""
+        return self._curr_view.media_type == "group" or bool(super().has_view)
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """str `[n]`."""
+        return self._vectors().samples
+
+    @property
+    def label_ids(self) -> np.ndarray | None:
+        """str `[n]`, or None where samples are indexed."""
+        return self._vectors().labels
+
+    @property
+    def total_index_size(self) -> int:
+        """Number of vectors, whatever the view."""
+        return len(self._vectors().ids)
+
+    def get_model(self) -> Any:
+        """What embeds text prompts: the encoder of the audit, or the model that the caller named."""
+        return PromptModel(self.config.audit) if self.config.audit else super().get_model()
+
+    def get_embeddings(
+        self,
+        sample_ids: str | Iterable[str] | None = None,
+        label_ids: str | Iterable[str] | None = None,
+        allow_missing: bool = True,
+        warn_missing: bool = False,
+    ) -> tuple[Floats, np.ndarray, np.ndarray | None]:
+        """Copies of the vectors as they were given, in the order of the ids asked for, with their ids.
+
+        Raises:
+            AuditError: an id has no vector, and `allow_missing` is False.
+        """
+        held = self._vectors()
+        found: Ints
+        if label_ids is not None and held.labels is None:
+            raise AuditError(f"index {self.key!r} holds samples, not labels; ask for sample_ids")
+        if label_ids is None and sample_ids is not None and held.labels is not None:
+            found = np.flatnonzero(np.isin(held.samples, _listed(sample_ids)))
+        elif (wanted := sample_ids if label_ids is None else label_ids) is None:
+            found = np.arange(len(held.ids))
+        else:
+            found = self._rows_of(_listed(wanted), allow_missing, warn_missing)
+        some = held.rows(found)
+        return some.values, some.samples, some.labels
+
+    # changing it
+
+    def add_to_index(
+        self,
+        embeddings: Any,
+        sample_ids: Iterable[str],
+        label_ids: Iterable[str] | None = None,
+        overwrite: bool = True,
+        allow_existing: bool = True,
+        warn_existing: bool = False,
+        reload: bool = True,
+    ) -> None:
+        """Adds vectors `[n, d]`, or replaces those of ids that are there, and writes the file.
+
+        Raises:
+            AuditError: wrong shape or dimension, values that are not finite, or ids that exist and may not.
+        """
+        if (label_ids is None) is (self.config.patches_field is not None):
+            raise AuditError(f"index {self.key!r} needs {'' if label_ids is None else 'no '}label ids")
+        new, old = store.checked(embeddings, sample_ids, label_ids), self._vectors()
+        there = int(store.known(old, new.ids).sum())
+        if there and not overwrite and not allow_existing:
+            raise AuditError(f"{there} of the ids are in index {self.key!r} already; allow or overwrite them")
+        if there and not overwrite and warn_existing:
+            logger.warning("%d ids are in the index already and keep their embeddings", there)
+        self._keep(store.joined(old, new, overwrite), reload)
+
+    def remove_from_index(
+        self,
+        sample_ids: Iterable[str] | None = None,
+        label_ids: Iterable[str] | None = None,
+        allow_missing: bool = True,
+        warn_missing: bool = False,
+        reload: bool = True,
+    ) -> None:
+        """Removes vectors by the ids of samples or labels, and writes the file.
+
+        Raises:
+            AuditError: an id has no vector, and `allow_missing` is False.
+        """
+        held, out = self._vectors(), np.zeros(self.total_index_size, dtype=bool)
+        if label_ids is not None:
+            out[self._rows_of(_listed(label_ids), allow_missing, warn_missing)] = True
+        if sample_ids is not None and held.labels is None:
+            out[self._rows_of(_listed(sample_ids), allow_missing, warn_missing)] = True
+        elif sample_ids is not None:
+            out |= np.isin(held.samples, _listed(sample_ids))
+        if out.any():
+            self._keep(held.rows(~out), reload)
+
+    def reload(self) -> None:
+        """Reads the index anew, as the database and the disk have it now."""
+        if self.key is None:
+            super().reload()
+        else:
+            self._follow()
+
+    def cleanup(self) -> None:
+        """Deletes the file, unless a clone of the dataset reads it too."""
+        self.backend.cleanup(self._samples, self.key)
+        self._held = self._unit = None
+
+    @classmethod
+    def _from_dict(
+        cls,
+        d: dict[str, Any],  # noqa: ARG003 (what the database holds of the results is that there are some)
+        samples: SampleCollection,
+        config: FaissSimilarityConfig,
+        brain_key: str,
+    ) -> FaissSimilarityIndex:
+        return cls(samples, config, brain_key)
+
+    def _vectors(self) -> Vectors:
+        config = self.config
+        if self.key is not None and config.vectors_path and not Path(config.vectors_path).exists():
+            self._follow()  # another process has changed the index, or the file is gone
+        if self._held is None and config.vectors_path:
+            self._held = store.load(config.vectors_path, config.vectors_digest, self.key)
+        elif self._held is None:
+            self._held = store.nothing(config.patches_field is not None)
+        return self._held
+
+    def _follow(self) -> None:
+        """Forgets what is held; from now on the file that the database names by now is read."""
+        now = store.recorded(self._samples._root_dataset, self.key)
+        for name in ("vectors_path", "vectors_digest", "dataset_id"):
+            setattr(self.config, name, now.get(name, getattr(self.config, name)))
+        self._held = self._unit = None
+        SimilarityIndex.reload(self)
+
+    def _keep(self, vectors: Vectors, reload: bool) -> None:
+        config, dataset = self.config, self._samples._root_dataset
+        if self.key is not None:  # else it lives and dies with this object
+            was = (config.vectors_path, config.dataset_id)
+            config.vectors_path, config.vectors_digest = store.save(vectors, dataset)
+            config.dataset_id = str(dataset._doc.id)
+            self.save_config()
+            store.release(dataset, self.key, *was)
+        self._held, self._unit = vectors, None
+        if reload:
+            SimilarityIndex.reload(self)
+
+    def _rows_of(self, ids: list[str], allow_missing: bool = False, warn_missing: bool = False) -> Ints:
+        held = self._vectors()
+        if self._places is None or self._places[0] is not held:  # a query by one id must not read all of them
+            self._places = (held, {name: row for row, name in enumerate(held.ids.tolist())})
+        at = self._places[1]
+        lost = [name for name in ids if name not in at]
+        if lost and not allow_missing:
+            raise AuditError(f"{lost[0]} is not in similarity index {self.key!r}; add it with add_to_index")
+        if lost and warn_missing:
+            logger.warning("%d ids are not in the index", len(lost))
+        return np.array([at[name] for name in ids if name in at], dtype=np.int64)
+
+    # searching
+
+    def _kneighbors(
+        self,
+        query: Any = None,
+        k: int | None = None,
+        reverse: bool = False,
+        aggregation: str | None = None,
+        return_dists: bool = False,
+    ) -> Any:
+        """FiftyOne's contract: ids (and distances) of the k rows of the view nearest to ids or vectors.
+
+        With no query: indices into the view, per row of it, the row itself left out.
+        """
+        active = self._active()
+        if query is None:
+            return self._among_themselves(active, len(active) if k is None else k, reverse, return_dists)
+        queries, single = self._queries(query)
+        if aggregation not in (None, *self.config.supported_aggregations):
+            choices = ", ".join(self.config.supported_aggregations)
+            raise AuditError(f"aggregation {aggregation!r} is not known; choose one of {choices}")
+        sign = np.float32(-1 if reverse else 1)
+        found: list[tuple[Ints, Floats]]
+        if aggregation in AGGREGATIONS and len(queries) > 1:
+            each = np.stack([1 - similarities_to(vector, active) for vector in store.unit_rows(queries)])
+            distances = np.round(AGGREGATIONS[aggregation](each), 6)  # finer than that is rounding, not an order
+            order = np.argsort(sign * distances, kind="stable")[:k]
+            found = [(order, distances[order])]
+        else:
+            asked = queries.mean(0, keepdims=True) if aggregation == "mean" else queries
+            rows, near = nearest(sign * store.unit_rows(asked), active, len(active) if k is None else k)
+            found = list(zip(rows, 1 - sign * near, strict=True))
+        return self._named(found, single or aggregation is not None, return_dists)
+
+    def _radius_neighbors(self, query: Any = None, thresh: float | None = None, return_dists: bool = False) -> Any:
+        """As `_kneighbors`: all rows of the view at a distance of at most `thresh`; 0 finds exact copies."""
+        active = self._active()
+        radius = 0.0 if thresh is None else float(thresh)
+        if query is None:
+            found = [
+                (rows[rows != row], 1 - near[rows != row])
+                for row, (rows, near) in enumerate(within(active, active, radius))
+            ]
+            return _split(found, return_dists)
+        queries, single = self._queries(query)
+        found = [(rows, 1 - near) for rows, near in within(store.unit_rows(queries), active, radius)]
+        return self._named(found, single, return_dists)
+
+    def _active(self) -> Floats:
+        """Unit rows of the view, in its order."""
+        held = self._vectors()
+        if self._unit is None:
+            self._unit = store.unit_rows(held.values)
+        chosen = self._current_inds
+        return self._unit if chosen is None else self._unit[chosen]
+
+    def _queries(self, query: Any) -> tuple[Floats, bool]:
+        """(vectors `[q, d]` of ids or as given, whether one was asked for)."""
+        held = self._vectors()
+        array = np.asarray(query)
+        if not np.issubdtype(array.dtype, np.number):
+            return held.values[self._rows_of(_listed(query))], isinstance(query, str)
+        vectors = np.atleast_2d(array).astype(np.float32)
+        if vectors.shape[1] != held.values.shape[1] or not np.isfinite(vectors).all():
+            raise AuditError(
+                f"the query has shape {array.shape}; index {self.key!r} takes finite vectors of "
+                f"{held.values.shape[1]} dimensions"
+            )
+        return vectors, array.ndim == 1
+
+    def _among_themselves(self, active: Floats, k: int, reverse: bool, return_dists: bool) -> Any:
+        sign = np.float32(-1 if reverse else 1)
+        rows, near = nearest(sign * active, active, k + 1)
+        found = []
+        for row, (index, similarity) in enumerate(zip(rows, near, strict=True)):
+            others = index != row
+            found.append((index[others][:k], 1 - sign * similarity[others][:k]))
+        return _split(found, return_dists)
+
+    def _named(self, found: list[tuple[Ints, Floats]], flat: bool, return_dists: bool) -> Any:
+        """Ids in the place of rows: one list, or one per query."""
+        samples, labels = self.current_sample_ids, self.current_label_ids
+        columns: list[Any] = [[samples[rows].tolist() for rows, _ in found]]
+        columns.append(None if labels is None else [labels[rows].tolist() for rows, _ in found])
+        if return_dists:
+            columns.append([np.maximum(distances, 0).tolist() for _, distances in found])
+        return tuple(column[0] if flat and column is not None else column for column in columns)
+
+
+def _listed(ids: str | Iterable[str]) -> list[str]:
+    return [ids] if isinstance(ids, str) else [str(name) for name in ids]
+
+
+def _split(found: list[tuple[Ints, Floats]], return_dists: bool) -> Any:
+    indices = [rows for rows, _ in found]
+    return (indices, [np.maximum(distances, 0) for _, distances in found]) if return_dists else indices

@@ -1,0 +1,173 @@
+"""The vectors of an index: what they are, how they change, and the file that keeps them outside the database."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+from fiftyone.core.odm import get_db_conn
+
+from audit_plugin.arrays import AuditError, Bools, Floats
+from audit_plugin.store import cache_root, private_folder, write_atomically
+
+FOLDER = "similarity"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One row per sample, or per label of a field.
+
+    Attributes:
+        values: float32 `[n, d]`, as given.
+        samples: str `[n]` sample ids.
+        labels: str `[n]` label ids, or None where the rows are samples.
+    """
+
+    values: Floats
+    samples: np.ndarray
+    labels: np.ndarray | None = None
+
+    @property
+    def ids(self) -> np.ndarray:
+        """What the rows are told apart by."""
+        return self.samples if self.labels is None else self.labels
+
+    def rows(self, keep: Any) -> Vectors:
+        """The same for the rows `keep` (indices or mask)."""
+        return Vectors(self.values[keep], self.samples[keep], None if self.labels is None else self.labels[keep])
+
+
+def nothing(labels: bool) -> Vectors:
+    """No rows yet."""
+    none = np.array([], dtype="U24")
+    return Vectors(np.zeros((0, 0), np.float32), none, none if labels else None)
+
+
+def checked(values: Any, samples: Iterable[str], labels: Iterable[str] | None) -> Vectors:
+    """The caller's rows, each id once: where one is repeated, its last row.
+
+    Raises:
+        AuditError: lengths differ, or a value is not finite.
+    """
+    given = np.asarray(values, dtype=np.float32)
+    names = np.array(list(samples), dtype="U24")
+    objects = None if labels is None else np.array(list(labels), dtype="U24")
+    ids = names if objects is None else objects
+    if given.ndim != 2 or not len(given) == len(names) == len(ids):
+        raise AuditError(f"embeddings of shape {given.shape} for {len(ids)} ids; give one row for each id")
+    if len(bad := np.flatnonzero(~np.isfinite(given).all(1))):
+        raise AuditError(f"the embedding of {ids[bad[0]]} is not finite; leave it out or compute it anew")
+    last = {name: row for row, name in enumerate(ids.tolist())}
+    return Vectors(given, names, objects).rows(np.array(list(last.values()), dtype=np.int64))
+
+
+def joined(old: Vectors, new: Vectors, overwrite: bool) -> Vectors:
+    """The old rows in their order, replaced where `overwrite`, then the new ones.
+
+    Raises:
+        AuditError: the dimensions differ.
+    """
+    if not len(old.ids):
+        return new
+    if old.values.shape[1] != new.values.shape[1]:
+        raise AuditError(
+            f"embeddings have {new.values.shape[1]} dimensions, those of the index {old.values.shape[1]}; use the same "
+            "model, or make a new index"
+        )
+    at = {name: row for row, name in enumerate(old.ids.tolist())}
+    row_of = np.array([at.get(name, -1) for name in new.ids.tolist()], dtype=np.int64)
+    values = old.values.copy()
+    if overwrite:
+        values[row_of[row_of >= 0]] = new.values[row_of >= 0]
+    fresh = new.rows(row_of < 0)
+    labels = None if old.labels is None or fresh.labels is None else np.concatenate([old.labels, fresh.labels])
+    return Vectors(np.concatenate([values, fresh.values]), np.concatenate([old.samples, fresh.samples]), labels)
+
+
+def known(old: Vectors, ids: Iterable[str]) -> Bools:
+    """bool `[n]`: the rows whose id is among `ids`."""
+    return np.isin(old.ids, np.array(list(ids), dtype="U24"))
+
+
+def unit_rows(values: Floats) -> Floats:
+    """Rows of length 1 (zero rows stay zero); the same array where they are that already."""
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    if (np.abs(length - 1) < 1e-6).all():
+        return np.ascontiguousarray(values)
+    return (values / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def save(vectors: Vectors, dataset: fo.Dataset) -> tuple[str, str]:
+    """Writes a new file; the old one stays until the record names the new.
+
+    Returns:
+        (its path, sha256 of its content).
+    """
+    path = private_folder(cache_root() / FOLDER / str(dataset._doc.id)) / f"{uuid.uuid4().hex}.npz"
+    arrays = {"values": vectors.values, "samples": vectors.samples}
+    if vectors.labels is not None:
+        arrays["labels"] = vectors.labels
+    write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    return str(path), _digest(vectors)
+
+
+def load(path: str, digest: str, key: str | None) -> Vectors:
+    """The way back.
+
+    Raises:
+        AuditError: the file is gone, damaged, or of something else.
+    """
+    remedy = "delete the brain run and index the dataset again"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = Vectors(arrays["values"], arrays["samples"], arrays.get("labels"))
+    except FileNotFoundError as error:
+        raise AuditError(f"the vectors of similarity index {key!r} are gone from {path}; {remedy}") from error
+    except Exception as error:  # a torn archive fails in many ways
+        raise AuditError(f"the vectors of similarity index {key!r} in {path} are damaged; {remedy}") from error
+    if _digest(found) != digest:
+        raise AuditError(f"{path} does not hold the vectors of similarity index {key!r}; {remedy}")
+    return found
+
+
+def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None:
+    """Deletes an index's file, unless it belongs to another dataset or a clone's run still reads it.
+
+    A clone copies the record with the path in it, and the id of the dataset whose file it is. A clone that still reads
+    the file becomes its owner.
+    """
+    file = Path(path)
+    if not path or owner != str(dataset._doc.id) or file.parent.parent.name != FOLDER or file.suffix != ".npz":
+        return
+    runs = get_db_conn()["runs"]
+    mine = {"_dataset_id": dataset._doc.id, "key": key}
+    heir = runs.find_one({"config.vectors_path": path, "$nor": [mine]}, {"_dataset_id": 1})
+    if heir is None:
+        file.unlink(missing_ok=True)
+        return
+    change = {"$set": {"config.dataset_id": str(heir["_dataset_id"])}}
+    runs.update_many({"config.vectors_path": path, "$nor": [mine]}, change)
+
+
+def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:
+    """The settings of a brain run as the database has them now, which another process may have changed; {} if none."""
+    mine = {
+        "_dataset_id": dataset._doc.id,
+        "key": key,
+        "config.type": "similarity",
+    }  # other kinds of runs have keys too
+    found = get_db_conn()["runs"].find_one(mine, {"config": 1})
+    return dict(found["config"]) if found else {}
+
+
+def _digest(vectors: Vectors) -> str:
+    sha = hashlib.sha256()
+    for array in (vectors.values, vectors.samples, vectors.labels):
+        sha.update(b"" if array is None else np.ascontiguousarray(array).data)
+    return sha.hexdigest()
