@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import fiftyone as fo
@@ -69,13 +70,13 @@ def measure(dataset: fo.Dataset, backend: str, values: Floats, asked: Sequence[i
     def by_id(row: int) -> list[str]:
         return index.sort_by_similarity(ids[row], k=K).values("id")
 
-    before = [timed(seconds, "by_vector", lambda row=row: by_vector(row)) for row in asked]
+    before = [timed(seconds, "by_vector", partial(by_vector, row)) for row in asked]
     for row in asked:
-        timed(seconds, "by_id", lambda row=row: by_id(row))
+        timed(seconds, "by_id", partial(by_id, row))
     view = dataset.select(ids[::10])
     with index.use_view(view):
         for row in asked:
-            timed(seconds, "in_a_tenth", lambda row=row: by_vector(row))
+            timed(seconds, "in_a_tenth", partial(by_vector, row))
     index._kneighbors(query=[ids[asked[0]]], k=K)  # what other methods of the Brain ask
     after = [by_vector(row) for row in asked]
     exact = [brute_force(values, row, ids) for row in asked]
