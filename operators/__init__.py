@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .audit import DeleteAudit, RunAudit
+from .panel import AuditPanel
 from .removal import RemovalCurve
+from .thresholds import MapEmbeddings, SetThreshold
 
-CLASSES = (RunAudit, RemovalCurve, DeleteAudit)
+CLASSES = (RunAudit, RemovalCurve, DeleteAudit, SetThreshold, MapEmbeddings, AuditPanel)
