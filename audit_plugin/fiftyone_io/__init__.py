@@ -10,6 +10,10 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.config import AuditConfig
 
+from .changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
+from .contents import REMOVED
+from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
+from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
 from .objects import objects_field, patches_of
 from .reading import load_manifest_dataset, load_view, read_samples
 from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
@@ -22,30 +26,52 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "CLEAN",
+    "REMOVED",
     "AuditRun",
     "AuditRunConfig",
     "AuditRunResults",
+    "ChangeSet",
+    "apply",
     "audit_info",
     "audit_view",
     "caption_field",
     "check_writable",
+    "clean_view",
+    "decide",
+    "decide_many",
+    "decisions",
     "default_media",
     "delete_audit",
+    "delete_removed",
+    "disagreements",
     "explained",
+    "export_clean",
+    "export_decisions",
+    "export_removed",
     "flagged_view",
+    "import_decisions",
     "list_audits",
+    "list_changes",
     "load_manifest_dataset",
     "load_view",
     "media_choices",
     "modality_sources",
     "objects_field",
     "patches_of",
+    "plan_of",
     "preview_view",
     "read_samples",
+    "recover",
+    "refresh",
     "removal_view",
     "resolve",
+    "resolved",
     "string_fields",
+    "suggestions",
     "text_fields",
+    "undo",
+    "undo_last",
     "write_result",
 ]
 

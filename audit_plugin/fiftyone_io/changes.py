@@ -1,0 +1,268 @@
+"""Apply what was decided, and undo it exactly; both survive a crash half way.
+
+Relabels change texts. Removals only mark samples (`audit:removed`) and save a view without them; deleting the marked
+samples is a step of its own, with a copy of each in the journal. Media files are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import fiftyone as fo
+from bson import ObjectId
+from bson.errors import InvalidId
+from fiftyone.core.collections import SampleCollection
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.review import Change, Plan
+
+from .contents import REMOVED
+from .copies import copies, existing, put_back
+from .decisions import refresh
+from .exports import check_clean_view, drop_clean_view, save_clean_view
+from .journal import advance, begin, change_sets, chunks, differing, discard, entries_of, journal, write
+from .planning import entries_for, planned
+from .runs import database
+
+KINDS = {"text": "relabelled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
+
+
+@dataclass(frozen=True)
+class ChangeSet:
+    """What was done at one stroke.
+
+    Attributes:
+        id: names it for `undo`; "" where there was nothing to do.
+        kind: apply or delete.
+        state: writing, applied, undoing or undone.
+        time: when it was begun.
+        counts: relabelled, captions_removed (lists that lost texts), removed, brought_back, deleted: samples or
+            objects each.
+        missed: ids of samples that somebody else changed at the same moment and that were left alone.
+        stale: decisions left out since the content changed; lost: those whose sample is gone.
+    """
+
+    id: str
+    kind: str
+    state: str
+    time: datetime
+    counts: dict[str, int]
+    missed: tuple[str, ...] = ()
+    stale: int = 0
+    lost: int = 0
+
+
+def plan_of(dataset: SampleCollection, run: str | None = None) -> Plan:
+    """What `apply` would do now, and which decisions it would leave out. Changes nothing.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        run: only what was decided in the review of that audit.
+    """
+    return planned(dataset._root_dataset, run)[0]
+
+
+def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
+    """Carry out the decisions that hold and were not carried out yet.
+
+    Args:
+        dataset: the dataset, or a view of it; the decisions on all of the dataset's samples are meant.
+        run: only what was decided in the review of that audit.
+
+    Returns:
+        What was done; `undo` takes it back.
+
+    Raises:
+        AuditError: a view `audit_clean` of the user's own is in the way, or the database was lost (the next `apply`,
+            `undo` or `recover` finishes what was begun).
+    """
+    root = dataset._root_dataset
+    with database(f"applying decisions to {root.name!r}"):
+        recover(root)
+        plan, subjects = planned(root, run)
+        entries = list(entries_for(root, plan.changes, subjects))
+        facts = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
+        if not entries:
+            return ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
+        if facts["counts"]["removed"]:
+            check_clean_view(root)
+        number = begin(root, "apply", run or "", entries, facts)
+        _carry_out(root, number)
+    return _change_set(number)
+
+
+def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
+    """Delete the samples that are marked as removed from the dataset, with a full copy of each in the journal.
+
+    `undo` puts them back with the same ids, labels and frames; where nothing sorts them they then come last. Media
+    files stay. Of a grouped dataset all marked samples of all slices are meant; marked objects stay.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        confirm_count: number of samples that are to be deleted, as a confirmation.
+
+    Raises:
+        AuditError: another number of samples is marked; nothing is deleted then.
+    """
+    root = dataset._root_dataset
+    with database(f"deleting removed samples of {root.name!r}"):
+        recover(root)
+        ids = [str(d["_id"]) for d in root._sample_collection.find({"tags": REMOVED}, {"_id": 1})]
+        if len(ids) != confirm_count:
+            raise AuditError(
+                f"{len(ids)} samples of {root.name!r} are marked as removed, not {confirm_count}; confirm {len(ids)}"
+            )
+        if not ids:
+            return ChangeSet("", "delete", "applied", datetime.now(UTC), {"deleted": 0})
+        number = begin(root, "delete", "", copies(root, ids), {"counts": {"deleted": len(ids)}})
+        for batch in chunks(ids):
+            root.delete_samples(batch)
+        if not advance(number, "writing", "applied"):
+            put_back(root, number, force=False)
+            raise AuditError("another process took the deletion for a broken one and undid it; try again")
+    return _change_set(number)
+
+
+def undo(dataset: SampleCollection, change_set: str | None = None, force: bool = False) -> ChangeSet:
+    """Take back what `apply` or `delete_removed` did, exactly.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        change_set: id; None: the last one that was not taken back.
+        force: overwrite what somebody else changed meanwhile.
+
+    Raises:
+        AuditError: there is no such change set, or a value changed meanwhile (the sample is named; nothing is undone).
+    """
+    root = dataset._root_dataset
+    with database(f"undoing changes of {root.name!r}"):
+        recover(root)
+        number, kind = _to_undo(root, change_set)
+        if not force:
+            _check_unchanged(root, number, kind)
+        advance(number, "applied", "undoing", force=force)
+        _take_back(root, number, kind, force)
+    return _change_set(number)
+
+
+def recover(dataset: SampleCollection) -> list[ChangeSet]:
+    """Finish or take back what a crash left half done: changes are finished, deletions taken back, undoing is finished.
+
+    Called by `apply` and `undo`; harmless where nothing is broken.
+
+    Returns:
+        The change sets that were mended.
+    """
+    root, mended = dataset._root_dataset, []
+    with database(f"recovering {root.name!r}"):
+        query = {"dataset": root._doc.id, "state": {"$in": ["planned", "writing", "undoing"]}}
+        for found in list(change_sets().find(query).sort("_id", 1)):
+            number, kind = found["_id"], found["kind"]
+            if found["state"] == "planned":
+                discard(number)
+                continue
+            if found["state"] == "writing" and kind == "apply":
+                _carry_out(root, number)
+            else:
+                advance(number, "writing", "undoing", force=False)
+                _take_back(root, number, kind, bool(found.get("force")))
+            mended.append(_change_set(number))
+        if mended:
+            refresh(root)
+    return mended
+
+
+def list_changes(dataset: SampleCollection) -> list[ChangeSet]:
+    """All change sets of a dataset, oldest first, those that were undone included."""
+    found = change_sets().find({"dataset": dataset._root_dataset._doc.id}, {"_id": 1}).sort("_id", 1)
+    return [_change_set(d["_id"]) for d in list(found)]
+
+
+def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
+    """Write all entries; those that somebody else was quicker with are marked, so that `undo` leaves them alone."""
+    for entries in entries_of(number):
+        if missed := write(dataset, entries):
+            journal().update_many({"_id": {"$in": [e["_id"] for e in missed]}}, {"$set": {"missed": True}})
+    if journal().find_one({"set": number, "op": "tag", "after": True, "missed": {"$ne": True}}):
+        save_clean_view(dataset, _object_fields(dataset))
+    advance(number, "writing", "applied")
+
+
+def _take_back(dataset: fo.Dataset, number: ObjectId, kind: str, force: bool) -> None:
+    if kind == "delete":
+        put_back(dataset, number, force)
+    else:
+        for entries in entries_of(number):
+            write(dataset, entries, back=True, force=force)
+    advance(number, "undoing", "undone")
+    if kind == "apply" and not _marks(dataset):
+        drop_clean_view(dataset)
+
+
+def _to_undo(dataset: fo.Dataset, wanted: str | None) -> tuple[ObjectId, str]:
+    query: dict[str, Any] = {"dataset": dataset._doc.id, "state": "applied"}
+    if wanted is not None:
+        try:
+            query["_id"] = ObjectId(wanted)
+        except InvalidId as error:
+            raise AuditError(f"{wanted!r} is no id of a change set; see the list of changes") from error
+    found = change_sets().find_one(query, sort=[("_id", -1)])
+    if found is None:
+        what = f"change set {wanted} is not applied" if wanted else "nothing is applied"
+        raise AuditError(f"{what} in dataset {dataset.name!r}: there is nothing to undo")
+    return found["_id"], found["kind"]
+
+
+def _check_unchanged(dataset: fo.Dataset, number: ObjectId, kind: str) -> None:
+    for entries in entries_of(number, raw=kind == "delete"):
+        if kind == "delete":
+            names = {entry["collection"] for entry in entries}
+            there = {(name, one) for name in names for one in existing(name, entries)}
+            if back := [entry["id"] for entry in entries if (entry["collection"], entry["id"]) in there]:
+                raise AuditError(
+                    f"sample or frame {back[0]} is in {dataset.name!r} again; delete it, or force the undo"
+                )
+        elif changed := differing(dataset, entries, "after"):
+            one = changed[0]
+            raise AuditError(
+                f"{one.get('path', 'the mark')} of sample {one['sample']} was changed, or the sample deleted, since "
+                f"the change set was applied ({len(changed)} such values); undo that first, or force the undo"
+            )
+
+
+def _object_fields(dataset: fo.Dataset) -> list[str]:
+    """Label fields of which objects were marked as removed."""
+    return sorted({root.rsplit(".", 1)[0] for root in _marks(dataset) if root})
+
+
+def _marks(dataset: fo.Dataset) -> set[str]:
+    """Where change sets that hold have marked something: roots of objects, "" for samples."""
+    query = {"dataset": dataset._doc.id, "state": {"$in": ["writing", "applied"]}}
+    sets = [d["_id"] for d in change_sets().find(query, {"_id": 1})]
+    entries = {"set": {"$in": sets}, "op": "tag", "after": True, "missed": {"$ne": True}}
+    return {group["_id"] or "" for group in journal().aggregate([{"$match": entries}, {"$group": {"_id": "$root"}}])}
+
+
+def _counts(changes: Iterable[Change]) -> dict[str, int]:
+    counts = dict.fromkeys(KINDS.values(), 0)
+    for change in changes:
+        counts[KINDS["back" if change.kind == "removed" and not change.after else change.kind]] += 1
+    return counts
+
+
+def _change_set(number: ObjectId) -> ChangeSet:
+    found = change_sets().find_one({"_id": number})
+    missed = journal().find({"set": number, "missed": True}, {"sample": 1})
+    return ChangeSet(
+        str(number),
+        found["kind"],
+        found["state"],
+        found["time"],
+        dict(found["counts"]),
+        tuple(sorted({str(entry["sample"]) for entry in missed})),
+        found.get("stale", 0),
+        found.get("lost", 0),
+    )

@@ -1,0 +1,283 @@
+"""The ledger of decisions in FiftyOne's database: append-only, independent of audits, safe for several reviewers.
+
+Every decision is a document of its own, so that two processes that write at once both keep theirs. The sample's field
+`audit_decision` is a copy of what the ledger comes to, for filters in the App; the ledger is what counts.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.odm as foo
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from fiftyone.core.collections import SampleCollection
+from pymongo import UpdateMany
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.review import NO_TIME, UNDONE, Decision, Resolution, resolve, strongest, to_undo
+
+from .contents import Subject, find_by_ids, object_ids, read_subjects, subjects_of_rows
+from .runs import audit_info, batches, database
+
+LEDGER = "audit_plugin.decisions"
+FIELD = "audit_decision"
+NAMES = tuple(f.name for f in fields(Decision))
+
+
+def decide(
+    dataset: SampleCollection,
+    ids: str | Sequence[str],
+    kind: str,
+    run: str = "audit",
+    text: str = "",
+    note: str = "",
+    reviewer: str = "",
+    caption: int = 0,
+    seconds: float = 0.0,
+) -> list[Decision]:
+    """Decide the same for one row or several; several are one batch, which `undo_last` takes back as one.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        ids: of samples, or of the objects of an audit of objects; of a group, any of its samples.
+        kind: keep, remove, relabel, skip or unsure.
+        run: key of the audit that is reviewed, which says where the texts are; "" for none.
+        text: for relabel; "": the audit's suggestion for each row.
+        note: in the reviewer's words.
+        reviewer: name; "": the user of this machine.
+        caption: which text of a list.
+        seconds: time that the decision took.
+
+    Returns:
+        What was written into the ledger.
+
+    Raises:
+        AuditError: a row, a caption, a suggestion or the audit does not exist; nothing is decided then.
+    """
+    rows = [ids] if isinstance(ids, str) else list(ids)
+    texts = dict.fromkeys(rows, text)
+    if kind == "relabel" and not text:
+        texts = suggestions(dataset, run, rows, caption)
+    source = "person" if len(rows) == 1 else "batch"
+    proposed = [
+        Decision(row, kind, caption, text=texts[row], note=note, reviewer=reviewer, source=source, seconds=seconds)
+        for row in dict.fromkeys(rows)
+    ]
+    return decide_many(dataset, proposed, run)
+
+
+def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: str = "audit") -> list[Decision]:
+    """Write decisions, made at one stroke, into the ledger; digests, time, ids and places are filled in.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        proposed: `sample` is an id as `decide` takes it; `label` is left empty. A digest, time or id that is there
+            stays.
+        run: key of the audit that is reviewed, or "".
+
+    Raises:
+        AuditError: as `decide`.
+    """
+    root = dataset._root_dataset
+    with database(f"deciding on samples of {root.name!r}"):
+        subjects = subjects_of_rows(root, run, [d.sample for d in proposed])
+        batch = str(ObjectId()) if len(proposed) > 1 else ""
+        now = {name: _now(root, name) for name in {d.reviewer or default_reviewer() for d in proposed}}
+        made = [_completed(d, subjects.get(d.sample), run, batch, now) for d in proposed]
+        append(root, made)
+        refresh(root, (d.sample for d in made))
+    return made
+
+
+def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decision]:
+    """All entries of the ledger, those that were taken back and those that say so included, oldest first.
+
+    Args:
+        dataset: the dataset, or a view of it.
+        run: only what was decided in the review of that audit.
+    """
+    query = {} if run is None else {"run": run}
+    with database("reading decisions"):
+        return read_ledger(dataset._root_dataset, query)
+
+
+def resolved(dataset: SampleCollection, run: str | None = None) -> Resolution:
+    """What the ledger comes to, and where the reviewers disagree."""
+    return resolve(decisions(dataset, run))
+
+
+def disagreements(dataset: SampleCollection) -> list[tuple[Decision, ...]]:
+    """The latest decisions of reviewers who did not decide the same of one caption, by reviewer."""
+    return list(resolved(dataset).disagreements.values())
+
+
+def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
+    """Take back the last thing that a reviewer decided, a whole batch at once.
+
+    Nothing is deleted: the ledger says that it was taken back. What `apply` changed is undone by `undo`.
+
+    Returns:
+        The decisions that were taken back; none if there were none left.
+    """
+    root, name = dataset._root_dataset, reviewer or default_reviewer()
+    with database(f"taking back a decision on {root.name!r}"):
+        gone = to_undo(read_ledger(root, {"reviewer": name}), name)
+        now, batch = _now(root, name), str(ObjectId())
+        keep = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
+        append(root, [replace(d, **keep, id=str(ObjectId()), undoes=d.id) for d in gone])
+        refresh(root, (d.sample for d in gone))
+    return gone
+
+
+def suggestions(dataset: SampleCollection, run: str, rows: Iterable[str], caption: int = 0) -> dict[str, str]:
+    """Row id -> the text that an audit suggests.
+
+    Raises:
+        AuditError: there is none for a row.
+    """
+    root, record, names = dataset._root_dataset, audit_info(dataset, run), list(rows)
+    column = f"{run}_suggestion"
+    if record.label_field:
+        view = root.select_labels(ids=names, fields=record.label_field)
+        path = f"{record.label_field}.detections"
+        # values() does not know attributes that no object has
+        there = root.has_sample_field(f"{path}.{column}")
+        ids, texts = view.values([f"{path}.id", f"{path}.{column}"], unwind=True) if there else ([], [])
+        found = dict(zip(ids, texts, strict=True))
+    else:
+        listed = f"{column}_list"
+        documents = find_by_ids(root._sample_collection, names, {column: 1, listed: 1})
+        found = {str(d["_id"]): _of_caption(d.get(listed), caption, d.get(column)) for d in documents}
+    if lacking := [name for name in names if not found.get(name)]:
+        raise AuditError(f"audit {run!r} has no suggestion for {lacking[0]}; give a text to relabel it to")
+    return {name: str(found[name]) for name in names}
+
+
+def default_reviewer() -> str:
+    """The user of this machine, as the reviewer's name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "reviewer"
+
+
+def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
+    """Bring the samples' field `audit_decision` up to date with the ledger.
+
+    Of several captions or objects a sample bears the most urgent decision (`strongest`); all samples of a group bear
+    the same.
+
+    Args:
+        dataset: the dataset.
+        samples: ids; None: all that were ever decided.
+    """
+    names = (
+        list(dict.fromkeys(samples)) if samples is not None else ledger().distinct("sample", {"dataset": _id(dataset)})
+    )
+    if not names:
+        return
+    _declare(dataset)
+    for batch in batches(names):
+        current = resolve(read_ledger(dataset, {"sample": {"$in": batch}})).current
+        kinds: dict[str, list[str]] = {name: [] for name in batch}
+        for decision in current.values():
+            kinds[decision.sample].append(decision.kind)
+        subjects = read_subjects(dataset, {(name, ""): "" for name in batch}, media=False)
+        by_kind: dict[str, list[str]] = {}
+        for (name, _), subject in subjects.items():
+            by_kind.setdefault(strongest(kinds[name]), []).extend(subject.members)
+        dataset._bulk_write([_mark(kind, ids) for kind, ids in by_kind.items()], ids=list(chain(*by_kind.values())))
+
+
+def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
+    """Entries that meet a query, in the order of writing."""
+    found = ledger().find({"dataset": _id(dataset), **query}).sort("_id", 1)
+    return sorted((_from_document(d) for d in found), key=lambda d: d.order)
+
+
+def append(dataset: fo.Dataset, entries: Sequence[Decision]) -> None:
+    """Write entries at the end of the ledger."""
+    if entries:
+        ledger().insert_many([{"dataset": _id(dataset), **asdict(entry)} for entry in entries], ordered=False)
+
+
+def ledger() -> Any:
+    """The collection, indexed."""
+    found = foo.get_db_conn().get_collection(LEDGER, codec_options=CodecOptions(tz_aware=True, tzinfo=UTC))
+    found.create_index([("dataset", 1), ("sample", 1)])
+    found.create_index([("dataset", 1), ("id", 1)], unique=True)
+    return found
+
+
+def _completed(decision: Decision, subject: Subject | None, run: str, batch: str, now: dict[str, datetime]) -> Decision:
+    """The decision with all that the ledger records of it."""
+    if subject is None:
+        raise AuditError(f"{decision.sample} is no sample or object of the dataset; take ids from the audit's results")
+    texts = len(subject.content.texts)
+    if decision.caption and decision.caption >= texts:
+        raise AuditError(f"sample {decision.sample} has no caption {decision.caption}, but {texts}; count from 0")
+    if decision.kind == "relabel" and not subject.field:
+        raise AuditError(f"sample {decision.sample} has no text that could be relabelled; name a run whose text it is")
+    name = decision.reviewer or default_reviewer()
+    return replace(
+        decision,
+        sample=subject.sample,
+        label=subject.label,
+        # the database takes no lone surrogates
+        text=decision.text.encode("utf-8", "replace").decode(),
+        note=decision.note.encode("utf-8", "replace").decode(),
+        field=subject.field,
+        digest=decision.digest or subject.content.digest(decision.caption),
+        reviewer=name,
+        time=now[name] if decision.time == NO_TIME else decision.time,
+        run=run or decision.run,
+        id=decision.id or str(ObjectId()),
+        batch=decision.batch or batch,
+    )
+
+
+def _now(dataset: fo.Dataset, reviewer: str) -> datetime:
+    """The time, in whole milliseconds, after all that the reviewer decided: clocks may be set back."""
+    last = ledger().find_one({"dataset": _id(dataset), "reviewer": reviewer}, {"time": 1}, sort=[("time", -1)])
+    now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return max(now, last["time"] + timedelta(milliseconds=1)) if last else now
+
+
+def _of_caption(texts: list[str] | None, caption: int, worst: str | None) -> str | None:
+    if not texts:
+        return worst
+    return texts[caption] if caption < len(texts) else None
+
+
+def _declare(dataset: fo.Dataset) -> None:
+    found = dataset.get_field(FIELD)
+    if found is not None and not isinstance(found, fo.StringField):
+        raise AuditError(
+            f"field {FIELD!r} of dataset {dataset.name!r} is a {type(found).__name__}, but decisions are to be shown "
+            "there as strings; rename it"
+        )
+    if found is None:
+        dataset.add_sample_field(FIELD, fo.StringField, description="What reviewers decided (a copy of the ledger)")
+
+
+def _mark(kind: str, ids: Sequence[str]) -> UpdateMany:
+    change = {"$set": {FIELD: kind}} if kind else {"$unset": {FIELD: ""}}
+    other: dict[str, Any] = {"$ne": kind} if kind else {"$exists": True}
+    change.setdefault("$set", {})["last_modified_at"] = datetime.now(UTC)  # type: ignore[assignment]
+    return UpdateMany({"_id": {"$in": object_ids(ids)}, FIELD: other}, change)
+
+
+def _from_document(document: dict[str, Any]) -> Decision:
+    return Decision(**{name: document[name] for name in NAMES if name in document})
+
+
+def _id(dataset: fo.Dataset) -> ObjectId:
+    return dataset._doc.id

@@ -1,0 +1,177 @@
+"""The journal: what a change set is about to change, exactly, written before anything of the dataset is touched.
+
+Every write is conditional on the value that it replaces, so that each may be repeated: a broken change set is finished,
+or taken back, by doing all of it again. An entry is a value at a path (`set`), the mark of a removal (`tag`) or a whole
+document that is to be deleted (`copy`, kept byte for byte).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.odm as foo
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import UpdateOne
+from pymongo.errors import DocumentTooLarge
+
+from audit_plugin.arrays import AuditError
+
+from .contents import REMOVED, dig
+
+SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
+CHUNK = 5_000
+Entry = Mapping[str, Any]
+
+
+def change_sets() -> Any:
+    """The collection of change sets, one document each."""
+    found = foo.get_db_conn().get_collection(SETS, codec_options=CodecOptions(tz_aware=True, tzinfo=UTC))
+    found.create_index([("dataset", 1)])
+    return found
+
+
+def journal(raw: bool = False) -> Any:
+    """The collection of entries; `raw` gives documents whose bytes are kept."""
+    options = CodecOptions(document_class=RawBSONDocument) if raw else CodecOptions()
+    found = foo.get_db_conn().get_collection(ENTRIES, codec_options=options)
+    found.create_index([("set", 1), ("n", 1)])
+    return found
+
+
+def begin(dataset: fo.Dataset, kind: str, run: str, entries: Iterable[Entry], facts: Mapping[str, Any]) -> ObjectId:
+    """Write a change set and its entries, then mark it as being carried out.
+
+    Raises:
+        AuditError: a document is too large to be copied, or another process took the unfinished set for a broken one.
+    """
+    record = {"dataset": dataset._doc.id, "kind": kind, "run": run, "state": "planned", "time": datetime.now(UTC)}
+    number: ObjectId = change_sets().insert_one({**record, **facts}).inserted_id
+    numbered = ({**entry, "set": number, "n": n} for n, entry in enumerate(entries))
+    try:
+        for batch in chunks(numbered):
+            journal().insert_many(batch, ordered=False)
+    except DocumentTooLarge as error:
+        discard(number)
+        raise AuditError("a sample is too large to be copied before it is deleted; nothing was changed") from error
+    if not advance(number, "planned", "writing"):
+        discard(number)
+        raise AuditError("another process is applying changes to the dataset; nothing was changed, try again")
+    return number
+
+
+def advance(number: ObjectId, old: str, new: str, **facts: Any) -> bool:
+    """Move a change set on to its next state; False where it is not in the old one."""
+    change = {"$set": {"state": new, **facts}}
+    return bool(change_sets().update_one({"_id": number, "state": old}, change).matched_count)
+
+
+def discard(number: ObjectId) -> None:
+    """Forget a change set that changed nothing."""
+    journal().delete_many({"set": number})
+    change_sets().delete_one({"_id": number})
+
+
+def entries_of(number: ObjectId, raw: bool = False) -> Iterator[list[Any]]:
+    """The entries of a change set that count, in parts."""
+    found = journal(raw).find({"set": number, "missed": {"$ne": True}}).sort("n", 1).batch_size(CHUNK)
+    return chunks(found)
+
+
+def chunks(things: Iterable[Any]) -> Iterator[list[Any]]:
+    """Parts that are written at once."""
+    rest = iter(things)
+    while batch := list(islice(rest, CHUNK)):
+        yield batch
+
+
+def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: bool = False) -> list[Entry]:
+    """Carry entries out, or take them back; samples that are in memory follow.
+
+    Args:
+        dataset: the dataset.
+        entries: of kind set or tag.
+        back: from after to before.
+        force: whatever the value is now.
+
+    Returns:
+        Those that are not as they should be afterwards: somebody else changed the value.
+    """
+    updates = [_update(entry, back, force) for entry in entries]
+    done = dataset._sample_collection.bulk_write(updates, ordered=False)
+    ids = list({str(entry["sample"]) for entry in entries})
+    fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
+    return [] if done.matched_count == len(entries) else differing(dataset, entries, "before" if back else "after")
+
+
+def differing(dataset: fo.Dataset, entries: list[Entry], side: str) -> list[Entry]:
+    """The entries whose value in the dataset is not that of `side` (before or after)."""
+    roots = {_shown(entry) for entry in entries}
+    projection = {root: 1 for root in roots if not any(root.startswith(f"{other}.") for other in roots)}
+    ids = list({entry["sample"] for entry in entries})
+    there = {d["_id"]: d for d in dataset._sample_collection.find({"_id": {"$in": ids}}, projection)}
+    return [entry for entry in entries if not _holds(there.get(entry["sample"]), entry, side)]
+
+
+def _shown(entry: Entry) -> str:
+    """The field to read for an entry: MongoDB shows no single element of a list."""
+    path = entry["root"] if entry["op"] == "set" or entry.get("label") else "tags"
+    return str(path)
+
+
+def _holds(document: Any, entry: Entry, side: str) -> bool:
+    if document is None:
+        return False
+    value = document
+    if entry.get("label"):
+        things = dig(document, entry["root"]) or ()
+        value = next((thing for thing in things if thing.get("_id") == entry["label"]), None)
+        if value is None:
+            return False
+    if entry["op"] == "tag":
+        return (REMOVED in (value.get("tags") or ())) == entry[side]
+    found = value_at(value, entry["path"])
+    return found == ([entry[side]] if side in entry else [])
+
+
+def value_at(document: Any, path: str) -> list[Any]:
+    """The value at a path of names and positions, in a list; [] where there is none."""
+    for part in path.split("."):
+        if isinstance(document, list) and part.isdigit() and int(part) < len(document):
+            document = document[int(part)]
+        elif isinstance(document, Mapping) and part in document:
+            document = document[part]
+        else:
+            return []
+    return [document]
+
+
+def _update(entry: Entry, back: bool, force: bool) -> UpdateOne:
+    """The write of one entry, conditional on the value that it replaces."""
+    old, new = ("after", "before") if back else ("before", "after")
+    label, root = entry.get("label"), entry.get("root")
+    path = "tags" if entry["op"] == "tag" else entry["path"]
+    if entry["op"] == "tag":
+        condition: Any = {"$ne": REMOVED} if entry[new] else REMOVED
+        change: dict[str, Any] = {"$push" if entry[new] else "$pull": {}}
+        value = REMOVED
+    else:
+        condition = {"$eq": entry[old], "$exists": True} if old in entry else {"$exists": False}
+        change = {"$set" if new in entry else "$unset": {}}
+        value = entry.get(new, "")
+    if force:
+        # a value set beyond the end of a list would fill it up with nulls
+        condition = condition if entry["op"] == "tag" else {} if "." not in path else {"$exists": True}
+    name = f"{root}.$[one].{path}" if label else path
+    next(iter(change.values()))[name] = value
+    change.setdefault("$set", {})["last_modified_at"] = datetime.now(UTC)
+    query: dict[str, Any] = {"_id": entry["sample"]}
+    if label:
+        query[str(root)] = {"$elemMatch": {"_id": label, **({path: condition} if condition != {} else {})}}
+        return UpdateOne(query, change, array_filters=[{"one._id": label}])
+    return UpdateOne({**query, path: condition} if condition != {} else query, change)

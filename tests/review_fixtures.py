@@ -1,0 +1,84 @@
+"""Datasets to be reviewed: what an audit would have written, by hand, and all that the database holds of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import AuditResult
+from audit_plugin.config import FLAG_KINDS, AuditConfig
+
+VOLATILE = ("last_modified_at", "audit_decision")
+
+
+def written(view: Any, flagged: tuple[int, ...], text: str = "caption", config: AuditConfig | None = None) -> None:
+    """Writes an audit: the rows `flagged` are misaligned, the first of them worst, with a suggestion each."""
+    fio = importlib.import_module("audit_plugin.fiftyone_io")
+    config = config or AuditConfig(text=text)
+    samples = fio.read_samples(view, config)
+    n = len(samples.ids)
+    flags = {f"is_{kind}": np.zeros(n, dtype=bool) for kind in FLAG_KINDS}
+    flags["is_misaligned"][list(flagged)] = True
+    score = np.zeros(n, dtype=np.float32)
+    score[list(flagged)] = np.arange(len(flagged), 0, -1)
+    text_of = np.array([f"better {row}" if row in flagged else "" for row in range(n)], dtype=object)
+    columns = {
+        "misalignment": score,
+        "probability": np.clip(score / 10, 0.01, 0.99),
+        **flags,
+        "action": np.where(flags["is_misaligned"], "relabel", "keep").astype(object),
+        "reason": np.array(["why" if f else "" for f in flags["is_misaligned"]], dtype=object),
+        "suggestion": text_of,
+    }
+    result = AuditResult(samples.ids, columns, {"samples": n})
+    fio.write_result(view, result, config, captions=fio.caption_numbers(samples))
+
+
+def documents(dataset: Any, but: tuple[str, ...] = VOLATILE) -> dict[Any, dict[str, Any]]:
+    """Raw documents of all samples and frames, without what changes whenever anything is written."""
+    found = list(dataset._sample_collection.find())
+    if dataset._contains_videos(any_slice=True):
+        found += list(dataset._frame_collection.find())
+    return {d["_id"]: {name: value for name, value in d.items() if name not in but} for d in found}
+
+
+def kinds(dataset: Any) -> list[str | None]:
+    """The field `audit_decision` in the order of the dataset."""
+    return dataset.values("audit_decision") if dataset.has_sample_field("audit_decision") else [None] * len(dataset)
+
+
+class CrashError(Exception):
+    """What a test throws in the middle of writing."""
+
+
+def crash_after(monkeypatch: Any, steps: int) -> Callable[[], int]:
+    """Lets the database take `steps` writes of the journal or of samples; of the next it takes half, then raises.
+
+    Returns:
+        A function that gives the number of writes so far.
+    """
+    from pymongo.collection import Collection
+
+    made = [0]
+
+    def limited(name: str) -> None:
+        real = getattr(Collection, name)
+
+        def write(self: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.name.startswith(("audit_plugin.", "samples.", "frames.")):
+                return real(self, first, *args, **kwargs)
+            made[0] += 1
+            if made[0] > steps:
+                if isinstance(first, list) and len(first) > 1:
+                    real(self, first[: len(first) // 2], *args, **kwargs)
+                raise CrashError
+            return real(self, first, *args, **kwargs)
+
+        monkeypatch.setattr(Collection, name, write)
+
+    for name in ("bulk_write", "insert_one", "insert_many", "update_one", "update_many", "delete_one", "delete_many"):
+        limited(name)
+    return lambda: made[0]
