@@ -7,14 +7,16 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from .panel_apply import Apply
 from .panel_base import PLUGIN, column, guarded, say, sentence_of
 from .panel_overview import Overview
 from .panel_plots import Plots
+from .panel_queue import Queue
 
-TABS = {"overview": "Overview", "plots": "Plots"}
+TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Apply"}
 
 
-class AuditPanel(Overview, Plots, foo.Panel):
+class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
     """Reads fields, the run and its evidence; computes nothing."""
 
     @property
@@ -78,12 +80,14 @@ class AuditPanel(Overview, Plots, foo.Panel):
 
     def load_tab(self, ctx: Any) -> None:
         """Send what the chosen tab draws."""
-        if ctx.panel.state.run and ctx.panel.state.tab == "plots":
-            self.load_plots(ctx)
+        load = {"plots": self.load_plots, "queue": self.load_queue}.get(ctx.panel.state.tab)
+        if load and ctx.panel.state.run:
+            load(ctx)
 
     def _choose(self, ctx: Any, run: str) -> None:
         ctx.panel.state.run = run
         ctx.panel.state.cuts = {}
+        ctx.panel.state.row = ""
         ctx.panel.state.set("head.chosen", run)
 
     def render(self, ctx: Any) -> types.Property:
@@ -116,7 +120,13 @@ class AuditPanel(Overview, Plots, foo.Panel):
         panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
         panel.define_property(tab, body, view=column(gap=2))
-        {"overview": self.show_overview, "plots": self.show_plots}[tab](ctx, body, run)
+        shows = {
+            "overview": self.show_overview,
+            "plots": self.show_plots,
+            "queue": self.show_queue,
+            "apply": self.show_apply,
+        }
+        shows[tab](ctx, body, run)
         return None
 
     def _render_start(self, panel: types.Object) -> None:

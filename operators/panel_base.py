@@ -51,3 +51,10 @@ def box(parent: types.Object, name: str, **options: Any) -> types.Object:
 def say(parent: types.Object, name: str, markdown: str) -> None:
     """Our own words, as markdown: never a caption or anything else from the data."""
     parent.md(markdown, name=name)
+
+
+def plain_text(parent: types.Object, name: str, label: str, text: str) -> None:
+    """Text from the data, shown as it is: never as markdown or HTML, nothing in it that hides or reorders text."""
+    from audit_plugin.display import clean
+
+    parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True))
