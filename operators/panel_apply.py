@@ -22,12 +22,13 @@ class Apply:
 
     def show_apply(self, ctx: Any, panel: types.Object, run: str) -> None:  # noqa: ARG002 (decisions outlive audits)
         """Counts, and two buttons that ask before they do anything."""
-        from audit_plugin.fiftyone_io import cases, changes
+        from audit_plugin.fiftyone_io import cases
+        from audit_plugin.fiftyone_io.changes import list_changes, plan_of
 
         decided = cases.decision_counts(ctx.dataset)
         told = ", ".join(f"{kind} {count:,}" for kind, count in decided.items()) or "none yet"
         say(panel, "decided", f"**Decisions**: {told}.")
-        plan = changes.plan_of(ctx.dataset)
+        plan = plan_of(ctx.dataset)
         count = len(plan.changes)
         left = f" {len(plan.stale):,} decisions are left out: the sample changed since." if plan.stale else ""
         say(
@@ -39,7 +40,7 @@ class Apply:
         if count:
             ask = confirm(f"Apply {count:,} changes", f"{count:,} samples change.", self.on_apply)
             panel.view("apply", types.ModalView(**ask, label=f"Apply {count:,} changes", variant="contained"))
-        done = [found for found in changes.list_changes(ctx.dataset) if found.state == "applied"]
+        done = [found for found in list_changes(ctx.dataset) if found.state == "applied"]
         if done:
             what, size = change_words(done[-1].counts), sum(done[-1].counts.values())
             say(panel, "last", f"**Last applied** ({done[-1].time:%Y-%m-%d %H:%M}): {what}.")
@@ -49,18 +50,18 @@ class Apply:
     @guarded
     def on_apply(self, ctx: Any) -> None:
         """Carry out what was decided."""
-        from audit_plugin.fiftyone_io import changes
+        from audit_plugin.fiftyone_io.changes import apply
 
-        done = changes.apply(ctx.dataset)
+        done = apply(ctx.dataset)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Applied: {change_words(done.counts)}", variant="success")
 
     @guarded
     def on_undo(self, ctx: Any) -> None:
         """Take back what was carried out last."""
-        from audit_plugin.fiftyone_io import changes
+        from audit_plugin.fiftyone_io.changes import undo
 
-        gone = changes.undo(ctx.dataset)
+        gone = undo(ctx.dataset)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Undone: {change_words(gone.counts)}", variant="success")
 

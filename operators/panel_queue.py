@@ -125,7 +125,7 @@ class Queue:
     @guarded
     def on_decide(self, ctx: Any) -> None:
         """Write the decision down and go on."""
-        from audit_plugin.fiftyone_io import decisions
+        from audit_plugin.fiftyone_io.decisions import decide
 
         what, row = ctx.params["what"], ctx.params["row"]
         if row != ctx.panel.state.row:
@@ -140,9 +140,7 @@ class Queue:
         taken = time.time() - float(ctx.panel.state.since or 0)
         seconds = taken if taken < PAUSE else float("nan")
         run = ctx.panel.state.run
-        decisions.decide(
-            ctx.dataset, row, kind, run, text=text, note=note, caption=self._caption(ctx, row), seconds=seconds
-        )
+        decide(ctx.dataset, row, kind, run, text=text, note=note, caption=self._caption(ctx, row), seconds=seconds)
         self._go(ctx, row)
 
     def _caption(self, ctx: Any, row: str) -> int:
@@ -167,9 +165,9 @@ class Queue:
     @guarded
     def on_undo_last(self, ctx: Any) -> None:
         """Take the last decision back and show its sample."""
-        from audit_plugin.fiftyone_io import decisions
+        from audit_plugin.fiftyone_io.decisions import undo_last
 
-        gone = decisions.undo_last(ctx.dataset)
+        gone = undo_last(ctx.dataset)
         if not gone:
             ctx.ops.notify("There is no decision to take back", variant="info")
             return

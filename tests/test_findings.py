@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit_plugin.arrays import AuditError, AuditResult
+from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS, AuditConfig
+from tests.findings_fixtures import SCORES, made_up
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -18,36 +19,6 @@ fio = importlib.import_module("audit_plugin.fiftyone_io")
 findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
 maps = importlib.import_module("audit_plugin.fiftyone_io.maps")
 thresholds = importlib.import_module("audit_plugin.fiftyone_io.thresholds")
-
-SCORES = [0.5, 3.0, np.nan, 4.0, 1.0, 2.0, 0.0, 5.0]
-FLAGGED = [1, 3, 7]
-
-
-def made_up(ids: list[str], scores: list[float] = SCORES) -> AuditResult:
-    """A result whose numbers can be checked by hand: misaligned from 3.0 on, the row without a score failed."""
-    n, values = len(ids), np.array(scores, dtype=np.float64)
-    flags = {kind: np.zeros(n, dtype=bool) for kind in FLAG_KINDS}
-    flags["misaligned"] = values >= 3
-    flags["duplicate"][[0, 1]] = True
-    failed = np.isnan(values)
-    action = np.where(flags["misaligned"], "review", "keep").astype(object)
-    action[0] = "remove"
-    reason = np.where(flags["misaligned"], "media do not fit", "").astype(object)
-    reason[0] = "exact duplicate of another sample"
-    suggestion = np.full(n, "", dtype=object)
-    suggestion[5] = "another caption"
-    columns = {
-        "misalignment": values,
-        "probability": np.where(failed, np.nan, values / 5),
-        "multimem": np.where(failed, np.nan, -values),
-        "alignment": np.where(failed, np.nan, 1 - values),
-        **{f"is_{kind}": flag for kind, flag in flags.items()},
-        "action": action,
-        "reason": reason,
-        "suggestion": suggestion,
-        "failure": np.where(failed, "unreadable", "").astype(object),
-    }
-    return AuditResult(tuple(ids), columns, {"samples": n, "false_alarms": 0.01})
 
 
 @pytest.fixture
