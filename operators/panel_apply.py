@@ -34,18 +34,20 @@ class Apply:
         say(
             panel,
             "plan",
-            f"**To be carried out**: {count:,} changes.{left} Captions are rewritten; removals are marked and hidden "
+            f"**To be carried out**: {changes_of(count)}.{left} Captions are rewritten; removals are marked and hidden "
             "in the saved view `audit_clean`. No file is deleted, and all of it can be undone.",
         )
         if count:
-            ask = confirm(f"Apply {count:,} changes", f"{count:,} samples change.", self.on_apply)
-            panel.view("apply", types.ModalView(**ask, label=f"Apply {count:,} changes", variant="contained"))
+            ask = confirm(
+                f"Apply {changes_of(count)}", f"{changes_of(count)} will be made to the dataset.", self.on_apply
+            )
+            panel.view("apply", types.ModalView(**ask, label=f"Apply {changes_of(count)}", variant="contained"))
         done = [found for found in list_changes(ctx.dataset) if found.state == "applied"]
         if done:
             what, size = change_words(done[-1].counts), sum(done[-1].counts.values())
             say(panel, "last", f"**Last applied** ({done[-1].time:%Y-%m-%d %H:%M}): {what}.")
-            ask = confirm(f"Undo {size:,} changes", f"{what}: this is taken back exactly.", self.on_undo)
-            panel.view("undo", types.ModalView(**ask, label=f"Undo {size:,} changes", variant="outlined"))
+            ask = confirm(f"Undo {changes_of(size)}", f"{what}: this is taken back exactly.", self.on_undo)
+            panel.view("undo", types.ModalView(**ask, label=f"Undo {changes_of(size)}", variant="outlined"))
 
     @guarded
     def on_apply(self, ctx: Any) -> None:
@@ -64,6 +66,11 @@ class Apply:
         gone = undo(ctx.dataset)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Undone: {change_words(gone.counts)}", variant="success")
+
+
+def changes_of(count: int) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{count:,} change{'' if count == 1 else 's'}"
 
 
 def change_words(counts: dict[str, int]) -> str:

@@ -16,6 +16,8 @@ STEPS = 400
 class Overview:
     """Handlers and elements of the tab; a part of the panel."""
 
+    on_audited: Any  # of the panel: an audit was made
+
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The cards."""
         from audit_plugin.fiftyone_io import findings

@@ -114,7 +114,7 @@ def case_of(dataset: SampleCollection, run: str, row: str, decision: Decision | 
     if subject is None:
         raise AuditError(f"sample {row} is not in dataset {root.name!r} any more; go to the next one")
     scores = {name: value for name in SCORES if (value := _standing(root, run, name, row)) is not None}
-    said = {name: value for name in TEXTS if (value := _word(root, run, name, row))}
+    said = {name: word for name in TEXTS if (word := _word(root, run, name, row))}
     kinds = [kind for kind in FLAG_KINDS if has_column(root, run, f"is_{kind}")]
     flags = tuple(kind for kind in kinds if bool(_value(root, run, f"is_{kind}", row)))
     record, shown = _record(root, run, row), every_sample(root)[subject.sample]
