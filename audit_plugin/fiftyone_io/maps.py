@@ -1,0 +1,108 @@
+"""A map of the embeddings: their two main directions, kept as two fields of the audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.core.runs as fors
+import numpy as np
+from bson import ObjectId
+from fiftyone.core.collections import SampleCollection
+from pymongo import UpdateOne
+
+from audit_plugin.arrays import AuditError, Floats
+
+from .findings import MAP
+from .objects import images_of, root_of, update_of
+from .runs import audit_info, database
+
+HELP = "Position of the sample's embeddings along direction {} of the two that tell the samples apart most"
+
+
+def map_embeddings(dataset: SampleCollection, run: str) -> int:
+    """Write `{run}_map_x` and `{run}_map_y`: where each sample's embeddings, of all modalities together, lie.
+
+    The embeddings come from the feature cache, so nothing is encoded; deleting the audit deletes the fields.
+
+    Returns:
+        How many rows got a place.
+
+    Raises:
+        AuditError: no such audit, or its run folder or features are gone, or it cannot tell what was encoded.
+    """
+    root = dataset._root_dataset
+    record = audit_info(root, run)
+    ids, vectors = _vectors(record.run_dir)
+    places = two_directions(vectors)
+    with database(f"writing the map of audit {run!r} into dataset {root.name!r}"):
+        base = f"{root_of(record.label_field)}.{run}_" if record.label_field else f"{run}_"
+        paths = [f"{base}{name}" for name in MAP]
+        record.fields = list(dict.fromkeys([*record.fields, *paths]))
+        fors.Run.update_run_config(root, run, record)  # before they are written, so that they can be taken away
+        for number, path in enumerate(paths, 1):
+            root.add_sample_field(path, fo.FloatField, description=HELP.format(number))
+        owners = _owners(root, record.label_field)
+        rows = {
+            name: dict(zip((f"{run}_{axis}" for axis in MAP), place, strict=True))
+            for name, place in zip(ids, places.tolist(), strict=True)
+        }
+        rows = {name: values for name, values in rows.items() if not record.label_field or name in owners}
+        if record.label_field:
+            updates = [update_of(record.label_field, owners[name], name, values) for name, values in rows.items()]
+        else:
+            updates = [UpdateOne({"_id": ObjectId(name)}, _change(values)) for name, values in rows.items()]
+        root._bulk_write(updates, ids=[owners.get(name, name) for name in rows])
+    return len(rows)
+
+
+def two_directions(vectors: Floats) -> Floats:
+    """`[n, 2]` places of `[n, d]` vectors along their two main directions, in standard deviations of the first.
+
+    The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
+    maps.
+    """
+    centred = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    values, basis = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
+    basis = basis[:, ::-1][:, :2]
+    basis = basis * np.sign(basis[np.abs(basis).argmax(0), range(basis.shape[1])])
+    places: Floats = centred @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+
+
+def _vectors(run_dir: str) -> tuple[list[str], Floats]:
+    """Ids of an audit's rows, of a sample's texts the first, and unit features of all modalities side by side."""
+    from audit_plugin.kept import load_rows
+    from audit_plugin.store import FeatureCache, RunFolder
+
+    with RunFolder(Path(run_dir), None) as run:
+        kept = load_rows(run)
+        encoders = json.loads((run.path / "run.json").read_text())["encoders"]
+    first = np.sort(np.unique(np.array(kept.samples.ids), return_index=True)[1])
+    parts = []
+    for name, digests in kept.digests.items():
+        wanted = [digests[row] for row in first]
+        found = FeatureCache(encoders[name]).load(wanted)
+        if missing := sum(digest not in found for digest in wanted):
+            raise AuditError(
+                f"{missing} features of the audit are gone from the cache; run the same audit again, which makes them "
+                "anew and retrains nothing, then ask for the map"
+            )
+        rows = np.stack([found[digest] for digest in wanted])
+        parts.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+    return [kept.samples.ids[row] for row in first], np.concatenate(parts, axis=1)
+
+
+def _owners(root: fo.Dataset, label_field: str) -> dict[str, str]:
+    """Label id -> id of the sample that holds it; empty where rows are samples."""
+    if not label_field:
+        return {}
+    ids, labels = images_of(root).values(["id", f"{root_of(label_field)}.id"])
+    return {label: name for name, found in zip(ids, labels, strict=True) for label in found or ()}
+
+
+def _change(values: dict[str, float]) -> dict[str, dict[str, object]]:
+    from datetime import UTC, datetime
+
+    return {"$set": {**values, "last_modified_at": datetime.now(UTC)}}

@@ -1,0 +1,161 @@
+"""The first tab: a card per kind of finding, with its count, how sure that is, and a threshold to move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fiftyone.operators import types
+
+from audit_plugin.config import FLAG_KINDS
+
+from .panel_base import PLUGIN, box, guarded, say
+
+STEPS = 400
+
+
+class Overview:
+    """Handlers and elements of the tab; a part of the panel."""
+
+    on_audited: Any  # of the panel: an audit was made
+
+    def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
+        """The cards."""
+        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.flags import FLAGS
+
+        new = findings.count_new(ctx.dataset, run)
+        if new:
+            line = box(panel, "new")
+            say(line, "text", f"**{new:,} new samples since the audit**")
+            line.btn("scan", label="Scan them", icon="manage_search", variant="contained", on_click=self.on_scan)
+        summary = findings.audit_summary(ctx.dataset, run)
+        for card in findings.cards(ctx.dataset, run):
+            flag = FLAGS[card.kind]
+            place = box(panel, card.kind)
+            cut = self._cut(ctx, card)
+            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {sure_words(card, summary)}")
+            if card.score and card.high > card.low:
+                self._slider(ctx, place, run, card, cut)
+            buttons = place.h_stack("buttons", gap=1)
+            if card.count:
+                buttons.btn(
+                    f"show_{card.kind}",
+                    label="Show",
+                    icon="filter_alt",
+                    variant="outlined",
+                    on_click=self.on_show,
+                    params={"kind": card.kind},
+                )
+            if card.score and cut != card.threshold:
+                buttons.btn(
+                    f"keep_{card.kind}",
+                    label="Keep this threshold",
+                    variant="contained",
+                    on_click=self.on_keep,
+                    params={"kind": card.kind},
+                )
+            if card.kept:
+                buttons.btn(
+                    f"reset_{card.kind}",
+                    label="Back to the audit's own",
+                    variant="outlined",
+                    on_click=self.on_reset,
+                    params={"kind": card.kind},
+                )
+
+    def _slider(self, ctx: Any, place: types.Object, run: str, card: Any, cut: float) -> None:
+        from audit_plugin.fiftyone_io import findings
+
+        step = (card.high - card.low) / STEPS
+        place.float(
+            f"cut_{card.kind}",
+            min=card.low,
+            max=card.high,
+            default=cut,
+            label="Threshold",
+            view=types.SliderView(min=card.low, max=card.high, step=step, value_precision=2, label_position="left"),
+            on_change=self.on_slide,
+        )
+        above = findings.count_above(ctx.dataset, run, card.kind, cut)
+        fine = findings.false_alarms_above(ctx.dataset, run, card.kind, cut)
+        about = "" if fine is None else f", of which about {fine:,.0f} are fine by the model"
+        say(place, "above", f"**{above:,}** at or above {cut:.2f}{about}")
+
+    def _cut(self, ctx: Any, card: Any) -> float:
+        cut = (ctx.panel.state.cuts or {}).get(card.kind)
+        return card.threshold if cut is None else float(cut)
+
+    @guarded
+    def on_slide(self, ctx: Any) -> None:
+        """Count and show what the threshold would flag; the App repeats events, also when the slider appears."""
+        from audit_plugin.fiftyone_io import findings
+
+        kind = str(ctx.params.get("path", "")).rpartition("cut_")[2]
+        value, run = ctx.params.get("value"), ctx.panel.state.run
+        if kind not in FLAG_KINDS or value is None or not run:
+            return
+        card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
+        if abs(float(value) - self._cut(ctx, card)) < (card.high - card.low) / (2 * STEPS):
+            return
+        ctx.panel.state.cuts = {**(ctx.panel.state.cuts or {}), kind: float(value)}
+        ctx.ops.set_view(findings.scored_above(ctx.dataset, run, kind, float(value)))
+
+    @guarded
+    def on_show(self, ctx: Any) -> None:
+        """The flagged samples in the grid."""
+        from audit_plugin.fiftyone_io import findings
+
+        ctx.ops.set_view(findings.flagged_as(ctx.dataset, ctx.panel.state.run, ctx.params["kind"]))
+
+    @guarded
+    def on_keep(self, ctx: Any) -> None:
+        """Flag by the threshold that the slider shows."""
+        kind = ctx.params["kind"]
+        self._set(ctx, kind, (ctx.panel.state.cuts or {}).get(kind))
+
+    @guarded
+    def on_reset(self, ctx: Any) -> None:
+        """Flag as the audit did."""
+        self._set(ctx, ctx.params["kind"], None)
+
+    def _set(self, ctx: Any, kind: str, threshold: float | None) -> None:
+        from audit_plugin.fiftyone_io import findings, thresholds
+
+        run = ctx.panel.state.run
+        changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)
+        card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
+        cuts = {name: cut for name, cut in (ctx.panel.state.cuts or {}).items() if name != kind}
+        ctx.panel.state.cuts = cuts
+        ctx.panel.state.set(f"{kind}.cut_{kind}", card.threshold)
+        ctx.ops.reload_samples()
+        ctx.ops.notify(f"{changed:,} samples changed their flag {kind!r}", variant="success")
+
+    @guarded
+    def on_scan(self, ctx: Any) -> None:
+        """Ask for an audit of the samples that came later; it gets a run key of its own."""
+        from audit_plugin.fiftyone_io import findings
+
+        run = ctx.panel.state.run
+        view = findings.new_rows(ctx.dataset, run)
+        taken = set(findings.audits_newest_first(ctx.dataset))
+        free = next(f"{run}_{number}" for number in range(2, 1000) if f"{run}_{number}" not in taken)
+        ctx.ops.set_view(view)
+        params = {"run": free, "view_target": "CUSTOM_VIEW_TARGET", "custom_view_target": view._serialize()}
+        ctx.prompt(f"{PLUGIN}/run_audit", params=params, on_success=self.on_audited)
+
+
+def sure_words(card: Any, summary: dict[str, Any]) -> str:
+    """How many of the flagged are expected to be fine, and who says so."""
+    if not card.count:
+        return ""
+    model = summary.get("wrong_model") or {}
+    if card.kind == "misaligned" and not card.kept and model.get("precision") is not None:
+        low, high = model["precision_interval"]
+        share, wrong = 1 - model["precision"], f"{1 - high:.0%} to {1 - low:.0%}"
+        return f"Estimated false alarms: about {share * card.count:,.0f} ({share:.0%}; {wrong}, by a model)."
+    if card.kind == "misaligned" and card.false_alarms is not None:
+        return f"Estimated false alarms: about {card.false_alarms:,.0f} (by a model)."
+    if card.kind in ("memorized", "outlier") and not card.kept and summary.get("false_alarms"):
+        rate, total = float(summary["false_alarms"]), int(summary.get("samples") or 0)
+        return f"Estimated false alarms: at most about {rate * total:,.0f} ({rate:.1%} of clean samples, as asked)."
+    return ""

@@ -1,0 +1,202 @@
+"""What the panel reads of an audit, and thresholds set by a person: against what is plainly in the fields."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import FLAG_KINDS, AuditConfig
+from tests.findings_fixtures import SCORES, made_up
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
+maps = importlib.import_module("audit_plugin.fiftyone_io.maps")
+thresholds = importlib.import_module("audit_plugin.fiftyone_io.thresholds")
+
+
+@pytest.fixture
+def audited(make_dataset: Callable[..., Any]) -> Any:
+    """Ten samples, the first eight of them audited."""
+    dataset = make_dataset(10)
+    view = dataset[:8]
+    fio.write_result(view, made_up(view.values("id")), AuditConfig())
+    return dataset
+
+
+def snapshot(dataset: Any) -> list[dict[str, Any]]:
+    """All values; the order of tags means nothing."""
+    rows = [sample.to_dict() | {"tags": sorted(sample.tags)} for sample in dataset]
+    return [{name: value for name, value in row.items() if name != "last_modified_at"} for row in rows]
+
+
+def test_cards_count_flags_and_tell_the_threshold(audited: Any) -> None:
+    cards = {card.kind: card for card in findings.cards(audited, "audit")}
+    assert list(cards) == list(FLAG_KINDS)
+    assert {kind: card.count for kind, card in cards.items() if card.count} == {"misaligned": 3, "duplicate": 2}
+    wrong = cards["misaligned"]
+    assert (wrong.score, wrong.low, wrong.high, wrong.threshold, wrong.kept) == ("misalignment", 2.0, 5.0, 3.0, False)
+    assert wrong.false_alarms == pytest.approx((1 - 3 / 5) + (1 - 4 / 5) + 0)
+    assert (cards["memorized"].threshold, cards["memorized"].count) == (0.0, 0)  # nothing flagged: the highest score
+    assert cards["duplicate"].score == ""
+
+
+def test_counts_and_views_agree_at_every_threshold(audited: Any) -> None:
+    for cut in (-1.0, 0.0, 1.0, 2.5, 3.0, 5.0, 5.1):
+        view = findings.scored_above(audited, "audit", "misaligned", cut)
+        expected = sorted((s for s in SCORES if s >= cut), reverse=True)
+        assert view.values("audit_misalignment") == expected
+        assert findings.count_above(audited, "audit", "misaligned", cut) == len(expected)
+    assert findings.scored_between(audited, "audit", "misalignment", 1, 3).values("audit_misalignment") == [3, 2, 1]
+    assert findings.flagged_as(audited, "audit", "misaligned").values("audit_misalignment") == [5, 4, 3]
+    assert len(findings.flagged_as(audited, "audit", "duplicate")) == 2
+    stages = str(findings.scored_above(audited, "audit", "misaligned", 1.0)._serialize())
+    assert not any(name in stages for name in audited.values("id"))
+
+
+def test_histogram_and_points_hold_every_scored_row(audited: Any) -> None:
+    counts, edges = findings.histogram(audited, "audit", "misalignment", bins=5)
+    assert counts.tolist() == [2, 1, 1, 1, 2]
+    assert edges.tolist() == [0, 1, 2, 3, 4, 5]
+    found = findings.points(audited, "audit", ("alignment", "multimem"))
+    assert found["total"] == len(found["ids"]) == 7
+    by_id = dict(zip(audited.values("id"), SCORES, strict=False))
+    assert found["multimem"].tolist() == [-by_id[name] for name in found["ids"]]
+    few = findings.points(audited, "audit", ("alignment", "multimem"), most=3)
+    assert few["ids"] == findings.points(audited, "audit", ("alignment", "multimem"), most=3)["ids"]
+    assert (len(few["ids"]), few["total"]) == (3, 7)
+    assert set(findings.chosen_rows(audited, "audit", few["ids"]).values("id")) == set(few["ids"])
+    with pytest.raises(AuditError, match="3,001"):
+        findings.chosen_rows(audited, "audit", ["x"] * 3001)
+
+
+def test_new_samples_and_changes_are_seen_at_once(audited: Any) -> None:
+    assert findings.count_new(audited, "audit") == 2
+    assert findings.new_rows(audited, "audit").values("id") == audited.values("id")[8:]
+    audited.add_sample(fo.Sample(filepath=audited.first().filepath))
+    assert findings.count_new(audited, "audit") == 3
+    assert findings.count_above(audited, "audit", "misaligned", 4.5) == 1
+    sample = audited[audited.values("id")[0]]
+    sample["audit_misalignment"] = 4.75
+    sample.save()
+    assert findings.count_above(audited, "audit", "misaligned", 4.5) == 2
+    audited.delete_samples([sample])
+    assert findings.count_above(audited, "audit", "misaligned", 4.5) == 1
+
+
+def test_audits_newest_first_and_what_is_missing_is_said(audited: Any) -> None:
+    fio.write_result(audited[:8], made_up(audited[:8].values("id")), AuditConfig(run="a_later"))
+    assert findings.audits_newest_first(audited) == ["a_later", "audit"]
+    assert findings.audit_summary(audited, "audit")["samples"] == 8
+    with pytest.raises(AuditError, match="no column 'outlier'"):
+        findings.histogram(audited, "audit", "outlier")
+    with pytest.raises(AuditError, match="no audit 'other'"):
+        findings.cards(audited, "other")
+
+
+def test_a_threshold_flags_tags_and_proposes_and_can_be_taken_back(audited: Any) -> None:
+    before = snapshot(audited)
+    assert thresholds.set_threshold(audited, "audit", "misaligned", 2.0) == 1
+    ids = audited.values("id")
+    assert audited.match_tags("audit:misaligned").values("id") == [ids[row] for row in (1, 3, 5, 7)]
+    assert audited[ids[5]].audit_action == "relabel"  # it has a suggestion
+    assert thresholds.set_threshold(audited, "audit", "misaligned", 3.5) == 2
+    assert audited.match_tags("audit:misaligned").values("id") == [ids[row] for row in (3, 7)]
+    assert (audited[ids[1]].audit_action, audited[ids[1]].audit_is_misaligned) == ("keep", False)
+    assert thresholds.set_threshold(audited, "audit", "misaligned", 0.0) == 5
+    assert audited[ids[0]].audit_action == "remove"
+    assert audited[ids[2]].audit_action == "keep"  # never scored
+    assert thresholds.thresholds_of(audited, "audit") == {"misaligned": 0.0}
+    card = findings.cards(audited, "audit")[0]
+    assert (card.kept, card.threshold, card.count) == (True, 0.0, 7)
+    thresholds.set_threshold(audited, "audit", "misaligned", None)
+    assert snapshot(audited) == before
+    assert thresholds.thresholds_of(audited, "audit") == {}
+
+
+def test_thresholds_of_two_kinds_are_taken_back_in_any_order(audited: Any) -> None:
+    before = snapshot(audited)
+    thresholds.set_threshold(audited, "audit", "misaligned", 1.0)
+    thresholds.set_threshold(audited, "audit", "memorized", -2.0)
+    thresholds.set_threshold(audited, "audit", "misaligned", None)
+    after = snapshot(audited)
+    thresholds.set_threshold(audited, "audit", "memorized", None)
+    assert snapshot(audited) == before
+    thresholds.set_threshold(audited, "audit", "memorized", -2.0)
+    assert snapshot(audited) == after
+
+
+def test_a_users_own_tag_stays_and_deleting_the_audit_takes_all_else(audited: Any) -> None:
+    ids = audited.values("id")
+    plain = audited.clone()
+    fio.delete_audit(plain, "audit")
+    audited.select(ids[5]).tag_samples("audit:misaligned")  # by hand, before the threshold reaches it
+    thresholds.set_threshold(audited, "audit", "misaligned", 1.0)
+    thresholds.set_threshold(audited, "audit", "misaligned", 4.5)
+    assert set(audited.match_tags("audit:misaligned").values("id")) == {ids[5], ids[7]}
+    thresholds.set_threshold(audited, "audit", "misaligned", 1.0)
+    fio.delete_audit(audited, "audit")
+    assert audited.match_tags("audit:misaligned").values("id") == [ids[5]]
+    assert set(audited.get_field_schema()) == set(plain.get_field_schema())
+    plain.delete()
+
+
+@pytest.mark.parametrize(
+    ("kind", "cut", "words"),
+    [("duplicate", 1.0, "no score"), ("misaligned", float("nan"), "no number"), ("outlier", 1.0, "'outlier'")],
+)
+def test_what_cannot_be_a_threshold_is_said(audited: Any, kind: str, cut: float, words: str) -> None:
+    before = snapshot(audited)
+    with pytest.raises(AuditError, match=words):
+        thresholds.set_threshold(audited, "audit", kind, cut)
+    assert snapshot(audited) == before
+
+
+def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> None:
+    dataset = make_groups(8)
+    settings = AuditConfig(text="caption", image="slice:picture", audio="slice:sound")
+    ids = fio.read_samples(dataset, settings).ids
+    fio.write_result(dataset, made_up(list(ids)), settings)
+    card = findings.cards(dataset, "audit")[0]
+    assert (card.count, card.threshold) == (3, 3.0)
+    assert len(findings.scored_above(dataset, "audit", "misaligned", 2.0)) == 4
+    assert findings.count_new(dataset, "audit") == 0
+    found = findings.points(dataset, "audit", ("alignment", "multimem"))
+    assert len(findings.chosen_rows(dataset, "audit", found["ids"][:3])) == 3
+    thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
+    for name in ("picture", "sound"):
+        assert len(dataset.select_group_slices(name).match_tags("audit:misaligned")) == 4
+    assert findings.cards(dataset, "audit")[0].count == 4
+
+
+def test_objects_are_counted_and_found(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(4)
+    box = [0.1, 0.1, 0.5, 0.5]
+    boxes = [fo.Detections(detections=[fo.Detection(label=x, bounding_box=box) for x in "ab"]) for _ in range(4)]
+    dataset.set_values("truth", boxes)
+    patches = dataset.to_patches("truth")
+    fio.write_result(patches, made_up(patches.values("id")), AuditConfig())
+    card = findings.cards(dataset, "audit")[0]
+    assert (card.count, card.threshold) == (3, 3.0)
+    assert len(findings.scored_above(dataset, "audit", "misaligned", 2.0)) == 4
+    found = findings.points(dataset, "audit", ("alignment", "multimem"))
+    assert set(findings.chosen_rows(dataset, "audit", found["ids"][:3]).values("id")) == set(found["ids"][:3])
+    with pytest.raises(AuditError, match="objects"):
+        thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
+
+
+def test_two_directions_are_those_of_a_plain_decomposition() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 6)) * [5, 3, 1, 0.5, 0.2, 0.1]
+    places = maps.two_directions(vectors.astype(np.float32))
+    centred = vectors - vectors.mean(0)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = left[:, :2] * size[:2] / (size[0] / np.sqrt(50))
+    assert np.abs(places) == pytest.approx(np.abs(expected), abs=1e-4)
+    assert maps.two_directions(np.ones((3, 1))).tolist() == [[0, 0]] * 3

@@ -1,0 +1,186 @@
+"""The panel's handlers and what it draws, on a real database: as the App calls them, without a browser."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.findings_fixtures import made_up
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+foo = pytest.importorskip("fiftyone.operators")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+config = importlib.import_module("audit_plugin.config")
+changes = importlib.import_module("audit_plugin.fiftyone_io.changes")
+decisions = importlib.import_module("audit_plugin.fiftyone_io.decisions")
+
+URI = "@multimem/audit/audit_panel"
+HOSTILE = "<script>alert(1)</script> **x** [y](http://e.example)\x07 \u202e=cmd|' /C calc'!A0"
+
+
+class App:
+    """Keeps the panel's state between events, as the browser does."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.state, self.sent = dataset, {}, []
+
+    def send(self, event: str, **params: Any) -> dict[str, Any]:
+        """One event; what the App is told to do is kept, the elements that are drawn come back."""
+        from fiftyone.operators.executor import ExecutionContext, Executor
+
+        request = {
+            "dataset_name": self.dataset.name,
+            "view": [],
+            "params": {**params, "panel_id": "p", "panel_state": self.state, "__method__": event},
+        }
+        executor = Executor()
+        ctx = ExecutionContext(request, executor=executor, operator_uri=URI)
+        with ctx:
+            foo.get_operator(URI).execute(ctx)
+        self.state = ctx.panel.state._data
+        steps = [step.to_json() for step in executor._requests]
+        self.sent = [(step["operator_uri"].rpartition("/")[2], step["params"] or {}) for step in steps]
+        drawn = self.of("show_panel_output")[-1]["output"]
+        return json.loads(json.dumps(drawn, default=str))["type"]["properties"]
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """The parameters of what the App was told to do."""
+        return [params for step, params in self.sent if step == name]
+
+
+def names_in(elements: Any) -> set[str]:
+    """Names of all elements, at any depth."""
+    found = set()
+    for name, element in elements.items():
+        inner = (element.get("type") or {}).get("properties") or {}
+        found |= {name} | names_in(inner)
+    return found
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Any]) -> Any:
+    """Ten samples, eight of them audited; the worst has a hostile caption."""
+    dataset = make_dataset(10, caption=lambda row: HOSTILE if row == 7 else f"number {row}")
+    view = dataset[:8]
+    fio.write_result(view, made_up(view.values("id")), config.AuditConfig(text="caption"))
+    yield dataset
+    decisions.ledger().delete_many({"dataset": dataset._doc.id})
+
+
+def test_without_an_audit_it_offers_one_and_with_two_the_newer(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(8)
+    app = App(dataset)
+    assert set(app.send("on_load")) == {"start", "begin"}
+    app.send("on_start")
+    assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/run_audit"
+    for run in ("b_first", "a_second"):
+        fio.write_result(dataset, made_up(dataset.values("id")), config.AuditConfig(run=run))
+    drawn = app.send("on_audited")
+    assert drawn["head"]["type"]["properties"]["chosen"]["type"]["values"] == ["a_second", "b_first"]
+    assert app.state["run"] == "a_second"
+    app.send("on_run", value="b_first")
+    assert app.state["run"] == "b_first"
+
+
+def test_the_overview_counts_slides_keeps_and_resets(dataset: Any) -> None:
+    app = App(dataset)
+    names = names_in(app.send("on_load"))
+    assert {"misaligned", "cut_misaligned", "show_misaligned", "show_duplicate", "scan"} <= names
+    assert not {"cut_duplicate", "keep_misaligned", "show_vague"} & names
+    slide = {"path": "overview.misaligned.cut_misaligned", "value": 3.0}
+    app.send("on_slide", **slide)
+    assert not app.of("set_view")  # the App tells the default too
+    drawn = app.send("on_slide", **{**slide, "value": 2.0})
+    assert "audit_misalignment" in json.dumps(app.of("set_view"))
+    assert "keep_misaligned" in names_in(drawn)
+    assert "**4** at or above 2.00" in json.dumps(drawn)
+    drawn = app.send("on_keep", kind="misaligned")
+    assert len(dataset.match_tags("audit:misaligned")) == 4
+    assert "reset_misaligned" in names_in(drawn)
+    app.send("on_reset", kind="misaligned")
+    assert len(dataset.match_tags("audit:misaligned")) == 3
+    app.send("on_show", kind="duplicate")
+    assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
+    app.send("on_scan")
+    assert app.of("prompt_user_for_operation")[0]["params"]["run"] == "audit_2"
+
+
+def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    drawn = app.send("on_tab", value="plots")
+    assert {"hist_misalignment", "quadrants", "make_map"} <= names_in(drawn)
+    data = json.dumps(app.of("patch_panel_data"))
+    assert "NaN" not in data
+    assert data.count(dataset.first().id) == 1
+    app.send("on_bar", path="plots.hist_misalignment", idx=0)
+    assert "audit_misalignment" in json.dumps(app.of("set_view"))
+    app.send("on_lasso", data=[])
+    assert not app.of("set_view")
+    app.send("on_lasso", data=[{"id": name} for name in dataset.values("id")[:2]])
+    assert dataset.values("id")[1] in json.dumps(app.of("set_view"))
+
+
+def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
+    app, ids = App(dataset), dataset.values("id")
+    app.send("on_load")
+    drawn = app.send("on_tab", value="queue")
+    assert app.state["row"] == ids[7]  # the worst
+    text = json.dumps(drawn)
+    assert "**0 of 4** decided" in text
+    hostile = drawn["queue"]["type"]["properties"][f"case_{ids[7]}"]["type"]["properties"]["pair"]
+    caption = hostile["type"]["properties"]["texts"]["type"]["properties"]["caption"]
+    assert caption["view"]["name"] == "LabelValueView"  # plain text, no markdown
+    assert not {"\x07", "\u202e"} & set(caption["default"])
+    app.send("on_decide", what="keep", row=ids[7])
+    app.send("on_decide", what="keep", row=ids[7])  # the second event of one click
+    assert dataset[ids[7]].audit_decision == "keep"
+    assert len(decisions.decisions(dataset)) == 1
+    row = app.state["row"]
+    app.send("on_decide", what="typed", row=row)
+    assert app.of("notify")[0]["variant"] == "warning"
+    app.state["queue"] = {f"typed_{row}": "what it shows", f"note_{row}": "seen twice"}
+    drawn = app.send("on_decide", what="typed", row=row)
+    assert "**2 of 4** decided" in json.dumps(drawn)
+    last = decisions.decisions(dataset)[-1]
+    assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row)
+    assert 0 <= last.seconds < 600
+    drawn = app.send("on_undo_last")
+    assert app.state["row"] == row
+    assert "**1 of 4** decided" in json.dumps(drawn)
+    app.send("on_kind", value="duplicate")
+    assert app.state["row"] in ids[:2]
+
+
+def test_apply_and_undo_name_their_counts(dataset: Any) -> None:
+    app, ids = App(dataset), dataset.values("id")
+    before = dataset.values("caption")
+    decisions.decide(dataset, ids[7], "relabel", text="better")
+    decisions.decide(dataset, ids[3], "remove")
+    app.send("on_load")
+    drawn = app.send("on_tab", value="apply")
+    assert drawn["apply"]["type"]["properties"]["apply"]["view"]["label"] == "Apply 2 changes"
+    drawn = app.send("on_apply")
+    dataset.reload()
+    assert dataset[ids[7]].caption == "better"
+    assert "undo" in drawn["apply"]["type"]["properties"]
+    assert "apply" not in drawn["apply"]["type"]["properties"]
+    app.send("on_undo")
+    assert dataset.values("caption") == before
+
+
+def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_show", kind="no such kind")
+    assert app.send("on_decide", what="keep", row="x")["overview"]  # not the row that is shown: nothing happens
+    app.state |= {"row": "0" * 24, "tab": "queue"}
+    app.send("on_open")
+    assert app.of("notify")[0]["variant"] == "error"
+    app.state["tab"] = "no such tab"
+    assert "failed" in app.send("on_load")
