@@ -36,32 +36,19 @@ class Overview:
             say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {sure_words(card, summary)}")
             if card.score and card.high > card.low:
                 self._slider(ctx, place, run, card, cut)
-            buttons = place.h_stack("buttons", gap=1)
-            if card.count:
-                buttons.btn(
-                    f"show_{card.kind}",
-                    label="Show",
-                    icon="filter_alt",
-                    variant="outlined",
-                    on_click=self.on_show,
-                    params={"kind": card.kind},
-                )
-            if card.score and cut != card.threshold:
-                buttons.btn(
-                    f"keep_{card.kind}",
-                    label="Keep this threshold",
-                    variant="contained",
-                    on_click=self.on_keep,
-                    params={"kind": card.kind},
-                )
-            if card.kept:
-                buttons.btn(
-                    f"reset_{card.kind}",
-                    label="Back to the audit's own",
-                    variant="outlined",
-                    on_click=self.on_reset,
-                    params={"kind": card.kind},
-                )
+            self._buttons_of(place, card, moved=cut != card.threshold)
+
+    def _buttons_of(self, place: types.Object, card: Any, moved: bool) -> None:
+        """What can be done about a kind, as things stand."""
+        buttons = place.h_stack("buttons", gap=1)
+        for wanted, name, label, variant, handler in (
+            (card.count > 0, "show", "Show", "outlined", self.on_show),
+            (bool(card.score) and moved, "keep", "Keep this threshold", "contained", self.on_keep),
+            (card.kept, "reset", "Back to the audit's own", "outlined", self.on_reset),
+        ):
+            if wanted:
+                params = {"kind": card.kind}
+                buttons.btn(f"{name}_{card.kind}", label=label, variant=variant, on_click=handler, params=params)
 
     def _slider(self, ctx: Any, place: types.Object, run: str, card: Any, cut: float) -> None:
         from audit_plugin.fiftyone_io import findings

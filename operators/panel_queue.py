@@ -51,6 +51,11 @@ class Queue:
         place = box(panel, f"case_{row}")
         self._show_case(place, case)
         self._buttons(panel, row, case.said.get("suggestion", ""))
+        if case.neighbors:  # below the buttons, which one need not scroll for
+            place = box(panel, f"evidence_{row}")
+            for number, side in enumerate(case.neighbors):
+                if side["voters"]:
+                    self._show_side(place, f"side{number}", side)
 
     def _show_case(self, place: types.Object, case: Any) -> None:
         if case.decision is not None:
@@ -66,9 +71,6 @@ class Queue:
             plain_text(texts, "suggestion", "Suggestion", case.said["suggestion"][:LONG])
         plain_text(texts, "reason", "Why", case.said.get("reason") or ", ".join(case.flags) or "proposed for review")
         say(place, "scores", "\n".join(bar_line(name, *score) for name, score in case.scores.items()))
-        for number, side in enumerate(case.neighbors):
-            if side["voters"]:
-                self._show_side(place, f"side{number}", side)
 
     def _show_side(self, place: types.Object, name: str, side: Any) -> None:
         say(place, f"{name}_title", f"**Near by {side['near']}**, but their {side['other']} says something else:")

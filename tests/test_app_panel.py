@@ -117,7 +117,7 @@ def test_a_review_in_the_panel(page: Any) -> None:
     shot(page, "panel-3-queue")
     panel.get_by_role("button", name="Keep", exact=True).click()
     expect(panel.get_by_text("1 of").first).to_be_visible()
-    panel.get_by_label("New caption").fill("a typed caption")
+    panel.get_by_text("New caption", exact=True).locator("xpath=following::input[1]").fill("a typed caption")
     panel.get_by_role("button", name="Relabel to typed text").click()
     expect(panel.get_by_text("2 of").first).to_be_visible()
     panel.get_by_role("button", name="Remove", exact=True).click()

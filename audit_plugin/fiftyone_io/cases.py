@@ -114,10 +114,10 @@ def case_of(dataset: SampleCollection, run: str, row: str, decision: Decision | 
     if subject is None:
         raise AuditError(f"sample {row} is not in dataset {root.name!r} any more; go to the next one")
     scores = {name: value for name in SCORES if (value := _standing(root, run, name, row)) is not None}
-    said = {name: word for name in TEXTS if (word := _word(root, run, name, row))}
     kinds = [kind for kind in FLAG_KINDS if has_column(root, run, f"is_{kind}")]
     flags = tuple(kind for kind in kinds if bool(_value(root, run, f"is_{kind}", row)))
     record, shown = _record(root, run, row), every_sample(root)[subject.sample]
+    said = {name: word for name in TEXTS if (word := _word(root, run, name, row, shown))}
     caption = int(record.get("caption_index") or 0)
     return Case(
         row,
@@ -162,8 +162,12 @@ def _standing(root: fo.Dataset, run: str, column: str, row: str) -> tuple[float,
     return float(value), float((values < value).sum() / max(np.isfinite(values).sum(), 1))
 
 
-def _word(root: fo.Dataset, run: str, column: str, row: str) -> str:
-    return str(_value(root, run, column, row) or "") if has_column(root, run, column) else ""
+def _word(root: fo.Dataset, run: str, column: str, row: str, shown: fo.Sample) -> str:
+    """A text of the row; of a sample its own field is read, not the whole column."""
+    if not has_column(root, run, column):
+        return ""
+    objects = audit_info(root, run).label_field
+    return str((_value(root, run, column, row) if objects else shown[f"{run}_{column}"]) or "")
 
 
 def _caption(subject: Subject, caption: int) -> str:
