@@ -20,7 +20,7 @@ import torch
 from .arrays import Bools, Floats, Ints
 
 POOL = 4096
-BLOCK = 256  # rows whose similarities to the pool stay in the cache
+BLOCK = 512  # rows whose similarities to the pool stay in the cache
 FROZEN_TEMPERATURE = 1 / 100
 
 
