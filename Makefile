@@ -20,7 +20,7 @@ app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
 	@$(BIN)/audit-plugin demo --out demo --app
 
 test: $(READY) chromium ## all tests, those with a database and a browser included
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY) ## lint, format and types
 	@$(BIN)/ruff check .

@@ -26,12 +26,22 @@ os.environ.update(
     XDG_CACHE_HOME=str(HOME / "cache"),
 )
 os.environ.pop("FIFTYONE_DATABASE_URI", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 (HOME / "plugins").mkdir()
 (HOME / "plugins" / "audit").symlink_to(ROOT, target_is_directory=True)
 
 
 # registered before FiftyOne registers the stop of its database, hence called after it
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes: one for all that needs a database, and each other file as a whole to one of them."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "fiftyone" if item.get_closest_marker("fiftyone") else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -66,11 +66,11 @@ def test_decide_by_keyboard_apply_and_undo(page: Any) -> None:
     expect.set_options(timeout=30_000)
     page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.click()
     page.locator('[data-cy="modal"]').wait_for()
-    page.keyboard.press("?")
+    page.keyboard.press("h")
     help_box = page.get_by_role("dialog", name="Review by keyboard")
     expect(help_box.get_by_text("undo the last decision")).to_be_visible()
     shot(page, "review-1-help")
-    page.keyboard.press("?")
+    page.keyboard.press("h")
     expect(help_box).to_be_hidden()
     total = 0
     for number, (key, word) in enumerate((("2", "Remove"), ("1", "Keep"), ("2", "Remove"), ("1", "Keep")), 1):

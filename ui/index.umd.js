@@ -10,7 +10,7 @@
 
   // --- hotkeys -------------------------------------------------------------------------------------------------------
 
-  // Digits for decisions and three letters: none of them is a shortcut of the App's own.
+  // Digits and letters that are no shortcut of the App's own (?, c, j, p, r, x, z and others are).
   const KEYS = {
     1: { label: "keep", operator: "decide", params: { decision: "keep" } },
     2: { label: "remove", operator: "decide", params: { decision: "remove" } },
@@ -18,9 +18,9 @@
     4: { label: "skip", operator: "decide", params: { decision: "skip" } },
     u: { label: "undo the last decision", operator: "undo_decision", params: {} },
     n: { label: "next in the queue", operator: "open_next", params: { step: 1 } },
-    p: { label: "previous in the queue", operator: "open_next", params: { step: -1 } },
+    b: { label: "back to the previous in the queue", operator: "open_next", params: { step: -1 } },
   };
-  const HELP = "?";
+  const HELP = "h";
   const BETWEEN_MS = 250; // a held key or a double press is one decision
   let last = 0;
 
