@@ -42,7 +42,7 @@ def recall_table(report: dict[str, Any]) -> str:
         "|---" * 6 + "|",
     ]
     for (name, role, plant), cells in _grouped(report["cells"]).items():
-        if plant not in ("swaps", "permuted"):
+        if plant not in ("swaps", "permuted", "labels"):
             continue
         means = {key: np.mean([cell["recall"][key] for cell in cells], axis=0) for key in cells[0]["recall"]}
         told = [

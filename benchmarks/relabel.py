@@ -31,7 +31,7 @@ from benchmarks.record import write_report
 from benchmarks.sets import SETS, PairSet, load_set
 
 PAIRS = ("none", "swaps", "permuted", "shift round", "shift dropped")
-CLASSES = ("none", "permuted")  # equal labels in row after row: a shift is nothing that one could see
+CLASSES = ("none", "labels")  # equal labels in row after row: a shift is nothing that one could see
 RATE, SHIFTED = 0.1, 200
 REPORTED = ("twitter", "persons", "glyphs", "google", "openmoji", "digits")
 
@@ -66,6 +66,9 @@ def planted(plant: str, texts: Sequence[str], seed: int) -> Ints:
     if plant == "permuted":
         for row, source in permute_plan(texts, [""] * n, round(RATE * n), rng).items():
             takes[row] = source
+    elif plant == "labels":
+        for row in rng.permutation(n)[: round(RATE * n)]:
+            takes[row] = rng.choice([other for other in range(n) if texts[other] != texts[row]])
     elif plant == "swaps":
         left, right = rng.permutation(n)[: round(RATE * n) // 2 * 2].reshape(2, -1)
         takes[left], takes[right] = right, left
