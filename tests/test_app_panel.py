@@ -127,6 +127,6 @@ def test_a_review_in_the_panel(page: Any) -> None:
     panel.get_by_role("tab", name="Apply").click()
     panel.get_by_role("button", name="Apply 1 change", exact=True).click()
     shot(page, "panel-4-confirm")
-    page.get_by_role("dialog").get_by_role("button", name="Apply 1 change", exact=True).click()
+    page.get_by_role("button", name="Apply 1 change", exact=True).last.click()
     panel.get_by_role("button", name="Undo 1 change", exact=True).wait_for()
     shot(page, "panel-5-applied")
