@@ -23,7 +23,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import silent
 from audit_plugin.evidence import Gathered, Rows, gather, seek_neighbors
 from audit_plugin.learners import head_projections, heads_learner
-from audit_plugin.scores import misalignment
+from audit_plugin.scores import pair_misalignment
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import Job
 from benchmarks.record import write_report
@@ -79,7 +79,7 @@ def score_again(given: Features, rows: Rows, job: Job) -> dict[str, Any]:
     (job.run.path / "held_out.npz").unlink()
     start = time.perf_counter()
     made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
-    values = misalignment(made.evidence)[""]
+    values = pair_misalignment(made.evidence, made.evidence.pairs[0])
     mixture.how_sure(values, plants_of(made))
     return {"seconds": time.perf_counter() - start, "values": values}
 
