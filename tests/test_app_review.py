@@ -66,8 +66,12 @@ def test_decide_by_keyboard_apply_and_undo(page: Any) -> None:
     expect.set_options(timeout=30_000)
     page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.click()
     page.locator('[data-cy="modal"]').wait_for()
-    page.keyboard.press("h")
     help_box = page.get_by_role("dialog", name="Review by keyboard")
+    for _ in range(60):  # the App loads plugins' scripts when it likes
+        page.keyboard.press("h")
+        if help_box.is_visible():
+            break
+        page.wait_for_timeout(500)
     expect(help_box.get_by_text("undo the last decision")).to_be_visible()
     shot(page, "review-1-help")
     page.keyboard.press("h")
