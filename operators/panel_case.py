@@ -113,10 +113,12 @@ def decide_on(ctx: Any, run: str, row: Row, typed_in: Any, spot: bool = False) -
 def bar_line(name: str, value: float, below: float) -> str:
     """A score as a word, a bar and a number: the bar says how many of the set's rows score lower."""
     from audit_plugin.columns import COLUMNS
+    from audit_plugin.display import SCORE_WORDS
 
+    label = next((label for column, label, *_ in SCORE_WORDS if column == name), COLUMNS[name].label)
     full = round(below * BLOCKS)
     bar = f"`{'█' * full}{'░' * (BLOCKS - full)}`"
-    return f"- {COLUMNS[name].label}: {bar} {value:.2f}, higher than {below:.0%} of the set"
+    return f"- {label}: {bar} {value:.2f}, higher than {below:.0%} of the set"
 
 
 def show_file(parent: types.Object, name: str, path: str, media: str, height: str) -> None:
