@@ -24,14 +24,13 @@ def key_of(row: Row) -> str:
     return f"{row[0]}_{row[1]}"
 
 
-def show_case(panel: types.Object, case: Case, blind: bool, picture: bool = True) -> None:
+def show_case(panel: types.Object, case: Case, blind: bool) -> None:
     """Picture, texts and scores; blind, only what a reviewer must see who shall not be led."""
     place = box(panel, f"case_{key_of(case.row)}")
     if case.decision is not None:
         say(place, "decided", f"Decided before: **{case.decision.kind}**")
     pair = place.h_stack("pair", gap=2, align_y="top")
-    if picture:
-        show_file(pair, "picture", case.path, case.media, "220px")
+    show_file(pair, "picture", case.path, case.media, "220px")
     texts = types.Object()
     pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1))
     plain_text(texts, "caption", "Caption", case.text[:LONG] or "(none)")

@@ -138,7 +138,7 @@ def removal_view(
     """What the removal of a view's worst rows does to a model. Writes nothing into the dataset.
 
     Returns:
-        The report of `removal_study`, with sample ids, and `saved`: where it lies as JSON.
+        The report of `removal_study`, with sample ids, `dataset`, and `saved`: where it lies as JSON.
 
     Raises:
         AuditError: the view cannot be read or is too small, or an amount is too large.
@@ -152,8 +152,9 @@ def removal_view(
 
     config = resolve(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
+    report = {**report, "dataset": view._root_dataset.name}
     text = json.dumps(report, indent=2) + "\n"
-    path = cache_root() / "removal" / f"{digest_of(view._root_dataset.name, text)[:16]}.json"
+    path = cache_root() / "removal" / f"{digest_of(text)[:16]}.json"
     write_atomically(path, lambda file: file.write(text.encode()))
     return {**report, "saved": str(path)}
 

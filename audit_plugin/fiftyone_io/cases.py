@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import punctuation
 from typing import Any
 
 import fiftyone as fo
@@ -167,7 +168,9 @@ def _record(root: fo.Dataset, run: str, row: Row) -> dict[str, Any]:
 
 
 def _misfits(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(word["text"] for word in record.get("words") or () if (word.get("gain") or 0) > 0)[:WORDS]
+    """The words without which the caption fits better; what clings to them as punctuation is left out."""
+    found = [word["text"].strip(punctuation) for word in record.get("words") or () if (word.get("gain") or 0) > 0]
+    return tuple(word for word in dict.fromkeys(found) if word)[:WORDS]
 
 
 def _neighbors(root: fo.Dataset, run: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from audit_plugin.comparison import Comparison, compare
 from audit_plugin.config import AuditConfig
 from audit_plugin.report import ReportContent, now
 from audit_plugin.spot_check import SpotEstimate
+from audit_plugin.store import cache_root
 
 from .captions import INDEX, LIST
 from .changes import plan_of
@@ -108,6 +110,16 @@ def compare_audits(dataset: SampleCollection, before: str, after: str) -> Compar
         AuditError: no such audit, no row in common, or the database was lost.
     """
     return compare(audit_scores(dataset, before), audit_scores(dataset, after))
+
+
+def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
+    """The newest removal study of the dataset (`removal_view`), None where there is none."""
+    name, folder = dataset._root_dataset.name, cache_root() / "removal"
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report.get("dataset") == name:
+            return dict(report)
+    return None
 
 
 def _audited(root: fo.Dataset, run: str, record: AuditRunConfig) -> SampleCollection:
