@@ -267,6 +267,13 @@ def check_flagged(dataset: Any, ids: Any) -> None:
     assert findings.standing(dataset, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
 
 
+def test_an_audit_without_what_it_read_cannot_be_mapped(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(20)  # too few to train on
+    fio.audit_view(dataset, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
+    with pytest.raises(AuditError, match="cannot be mapped"):
+        maps.map_embeddings(dataset, "audit")
+
+
 def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> None:
     dataset = make_groups(8)
     settings = AuditConfig(text="caption", image="slice:picture", audio="slice:sound")
@@ -302,12 +309,20 @@ def test_objects_are_counted_and_found(make_dataset: Callable[..., Any]) -> None
         thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
 
 
-def test_two_directions_are_those_of_a_plain_decomposition() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(50, 6)) * [5, 3, 1, 0.5, 0.2, 0.1]
-    places = maps.two_directions(vectors.astype(np.float32))
-    centred = vectors - vectors.mean(0)
-    left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    expected = left[:, :2] * size[:2] / (size[0] / np.sqrt(50))
-    assert np.abs(places) == pytest.approx(np.abs(expected), abs=1e-4)
-    assert maps.two_directions(np.ones((3, 1))).tolist() == [[0, 0]] * 3
+@pytest.mark.parametrize("objects", [False, True])
+def test_the_map_is_a_part_of_the_audit(make_dataset: Callable[..., Any], objects: bool) -> None:
+    dataset = make_dataset(40)
+    boxes = [fo.Detections(detections=[fo.Detection(label=f"{r}", bounding_box=[0, 0, 1, 1])]) for r in range(40)]
+    dataset.set_values("truth", boxes)
+    before = set(dataset.get_field_schema(flat=True))
+    audited = dataset.to_patches("truth") if objects else dataset
+    fio.audit_view(audited, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
+    assert not findings.has_column(dataset, "audit", findings.MAP[0])
+    assert maps.map_embeddings(dataset, "audit") == 40
+    found = findings.read_columns(dataset, "audit", findings.MAP)
+    assert found["map_x"].std() == pytest.approx(1, abs=1e-3)  # the unit is the first direction's deviation
+    assert 0 < found["map_y"].std() <= 1
+    fio.delete_audit(dataset, "audit")
+    dataset.reload()
+    assert {name for name in dataset.get_field_schema(flat=True) if "map_" in name} == set()
+    assert set(dataset.get_field_schema(flat=True)) == before
