@@ -81,8 +81,6 @@ def read_columns(dataset: SampleCollection, run: str, columns: tuple[str, ...]) 
             if len({len(values) for values in (*table.columns.values(), *found.values())}) > 1:
                 table.columns, table.places = {}, None  # rows came or went between two readings
                 found = _read(root, run, record, list(columns))
-            for values in found.values():
-                values.setflags(write=False)
             table.columns |= found
         return {name: table.columns[name] for name in columns}
 
@@ -269,8 +267,9 @@ def _flagged_names() -> tuple[str, ...]:
 
 def _flagged_columns(rows: Mapping[str, Mapping[str, Any]]) -> Columns:
     ids = sorted(rows)
-    columns = {name: as_array(name, [rows[at].get(name) for at in ids]) for name in _flagged_names()}
-    return {"id": np.array(ids, dtype=object), **columns}
+    return {"id": as_array("id", ids)} | {
+        name: as_array(name, [rows[at].get(name) for at in ids]) for name in _flagged_names()
+    }
 
 
 def _projection(run: str, names: Iterable[str]) -> dict[str, int]:
@@ -282,11 +281,12 @@ def _values(document: Mapping[str, Any], run: str, names: Iterable[str]) -> dict
 
 
 def as_array(column: str, values: list[Any]) -> NDArray[Any]:
-    """A column: flags bool, numbers float64 with NaN where there is none, anything else object."""
+    """A column, which nobody may write on: flags bool, numbers float64 with NaN for None, anything else object."""
     if column.startswith("is_"):
-        return np.array([value is True for value in values], dtype=bool)
-    if column in QUEUED or (
-        column != "id" and all(value is None or isinstance(value, float | int) for value in values)
-    ):
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    return np.array(values, dtype=object)
+        out: NDArray[Any] = np.array([value is True for value in values], dtype=bool)
+    elif column != "id" and all(value is None or isinstance(value, float | int) for value in values):
+        out = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    else:
+        out = np.array(values, dtype=object)
+    out.setflags(write=False)
+    return out
