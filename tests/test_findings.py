@@ -150,7 +150,7 @@ def test_what_is_kept_in_memory_is_what_the_database_holds(
 
 def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = audited.values("id")
-    monkeypatch.setattr(tables, "SLACK", timedelta(0))  # all samples are younger than a minute
+    monkeypatch.setattr(tables, "SLACK", timedelta(0))  # all samples are younger than it
     all_read(audited)
     before = findings.read_columns(audited, "audit", ("misalignment",))["misalignment"]
 

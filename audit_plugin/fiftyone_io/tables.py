@@ -27,7 +27,7 @@ Columns = dict[str, NDArray[Any]]
 QUEUED = ("misalignment", "multimem", "outlier", "duplicate", "probability")
 KEPT = 4  # audits
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
-SLACK = timedelta(minutes=1)  # a write may arrive this much later than the time that it bears
+SLACK = timedelta(seconds=10)  # a write may arrive this much later than the time that it bears
 ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold 16 MB
 
 
