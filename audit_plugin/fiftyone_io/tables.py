@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import Any
 
@@ -41,6 +41,7 @@ class Table:
         flagged: id -> the values of a row with a flag or a proposal; None: not read yet.
         places: id -> position in the columns; None: not needed yet.
         facts: what else was found out in this state.
+        time: when it was so.
     """
 
     state: tuple[Any, ...]
@@ -48,6 +49,7 @@ class Table:
     flagged: dict[str, Mapping[str, Any]] | None = None
     places: dict[str, int] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 _tables: dict[tuple[Any, str], Table] = {}
@@ -161,7 +163,10 @@ def _caught_up(root: fo.Dataset, run: str, table: Table, state: tuple[Any, ...])
     if record.label_field or record.slices or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
         return False
     names = tuple(dict.fromkeys([*_flagged_names(), *(name for name in table.columns if name != "id")]))
-    samples, since = root._sample_collection, {"$gt": table.state[2] - SLACK}
+    now = datetime.now(UTC)
+    # all that was written earlier had arrived; the database gives times without their zone
+    unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
+    samples, since = root._sample_collection, {"$gt": unseen}
     if samples.find_one({"created_at": since}, {"_id": 1}):
         return False  # as many samples as before may be others: some came, some went
     documents = list(samples.find({"last_modified_at": since}, _projection(run, names)).limit(MOST_CHANGED + 1))
@@ -175,7 +180,7 @@ def _caught_up(root: fo.Dataset, run: str, table: Table, state: tuple[Any, ...])
             table.flagged.pop(name, None)
             if row["action"] in TO_DO or any(row[f"is_{kind}"] is True for kind in FLAG_KINDS):
                 table.flagged[name] = row
-    table.state, table.facts = state, {}
+    table.state, table.facts, table.time = state, {}, now
     return True
 
 
