@@ -129,9 +129,12 @@ def explanation(ids: Sequence[str], row: int, score: float) -> dict[str, Any]:
 
 
 def in_a_process(name: str) -> dict[str, float]:
-    """`opened` of a fresh process, as after a start of the App."""
+    """`opened` of a fresh process, as after a start of the App, with this checkout as its only plugin."""
     command = [sys.executable, "-m", "benchmarks.panel_open", "--open", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as plugins:
+        Path(plugins, "audit").symlink_to(Path(__file__).resolve().parents[1])
+        env = {**os.environ, "FIFTYONE_PLUGINS_DIR": plugins}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(done.stderr)
     return dict(json.loads(done.stdout.rpartition("SECONDS")[2]))
