@@ -19,12 +19,22 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
 
+from .captions import INDEX, LIST
 from .objects import images_of, root_of
 from .runs import AuditRunConfig, audit_info, database
 from .views import TO_DO
 
 Columns = dict[str, NDArray[Any]]
 QUEUED = ("misalignment", "multimem", "outlier", "duplicate", "probability")
+WORDS = ("action", "reason", "suggestion")
+OF_TEXT = ("misalignment", "is_misaligned", "suggestion")  # told of each text of a list
+FLAGGED_COLUMNS = (
+    *QUEUED,
+    *WORDS,
+    *(f"is_{kind}" for kind in FLAG_KINDS),
+    INDEX,
+    *(f"{name}{LIST}" for name in OF_TEXT),
+)
 KEPT = 4  # audits
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than the time that it bears
@@ -99,7 +109,7 @@ def read_flagged(dataset: SampleCollection, run: str) -> Columns:
     """
     root = dataset._root_dataset
     record = audit_info(root, run)
-    names = _flagged_names()
+    names = ("action", *(f"is_{kind}" for kind in FLAG_KINDS), *QUEUED)
     if record.label_field or record.slices:
         there = [name for name in names if path_of(record, run, name) in record.fields]
         found = read_columns(root, run, ("id", *there))
@@ -110,16 +120,31 @@ def read_flagged(dataset: SampleCollection, run: str) -> Columns:
         return {
             name: some.get(name, nothing if name.startswith("is_") else nothing * np.nan) for name in ("id", *names)
         }
+    rows = flagged_rows(root, run)
+    ids = sorted(rows)
+    found = {name: as_array(name, [rows[at].get(name) for at in ids]) for name in names}
+    return {"id": as_array("id", ids), **found}
+
+
+def flagged_rows(root: fo.Dataset, run: str) -> dict[str, Mapping[str, Any]]:
+    """Id -> `FLAGGED_COLUMNS` of the samples with a flag or a proposal, of an audit of samples that are no groups.
+
+    Raises:
+        AuditError: no such audit, or the database was lost.
+    """
+    audit_info(root, run)
     with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
         table = _table(root, run)
         if table.flagged is None:
-            marks: list[dict[str, Any]] = [{f"{run}_is_{kind}": True} for kind in FLAG_KINDS]
-            marks.append({f"{run}_action": {"$in": list(TO_DO)}})
-            documents = root._sample_collection.find({"$or": marks}, _projection(run, names))
-            table.flagged = {str(document["_id"]): _values(document, run, names) for document in documents}
-        if "flagged" not in table.facts:
-            table.facts["flagged"] = _flagged_columns(table.flagged)
-        return dict(table.facts["flagged"])
+            documents = root._sample_collection.find(flagged_query(run), _projection(run, FLAGGED_COLUMNS))
+            table.flagged = {str(document["_id"]): _values(document, run, FLAGGED_COLUMNS) for document in documents}
+        return dict(table.flagged)
+
+
+def flagged_query(run: str) -> dict[str, Any]:
+    """What finds samples, or objects, with a flag or a proposal."""
+    marks: list[dict[str, Any]] = [{f"{run}_is_{kind}": True} for kind in FLAG_KINDS]
+    return {"$or": [*marks, {f"{run}_action": {"$in": list(TO_DO)}}]}
 
 
 def read_fact(dataset: SampleCollection, run: str, name: str, find: Callable[[], Any]) -> Any:
@@ -162,7 +187,7 @@ def _caught_up(root: fo.Dataset, run: str, table: Table, state: tuple[Any, ...])
     record = audit_info(root, run)
     if record.label_field or record.slices or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
         return False
-    names = tuple(dict.fromkeys([*_flagged_names(), *(name for name in table.columns if name != "id")]))
+    names = tuple(dict.fromkeys([*FLAGGED_COLUMNS, *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
     # all that was written earlier had arrived; the database gives times without their zone
     unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
@@ -264,17 +289,6 @@ def _is_number(root: fo.Dataset, path: str) -> bool:
 
 def _field(run: str, name: str) -> str:
     return "$_id" if name == "id" else f"${run}_{name}"
-
-
-def _flagged_names() -> tuple[str, ...]:
-    return ("action", *(f"is_{kind}" for kind in FLAG_KINDS), *QUEUED)
-
-
-def _flagged_columns(rows: Mapping[str, Mapping[str, Any]]) -> Columns:
-    ids = sorted(rows)
-    return {"id": as_array("id", ids)} | {
-        name: as_array(name, [rows[at].get(name) for at in ids]) for name in _flagged_names()
-    }
 
 
 def _projection(run: str, names: Iterable[str]) -> dict[str, int]:
