@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -115,6 +116,18 @@ def open_operator(page: Any, label: str) -> Any:
     return page.locator('[data-cy="operators-prompt-modal"]')
 
 
+def submit(form: Any, label: str) -> None:
+    """Click the button until the App takes it: until its execution options have come, a click does nothing."""
+    button = form.get_by_role("button", name=label, exact=True)
+    playwright.expect(button).to_be_enabled()
+    for _ in range(30):
+        with contextlib.suppress(playwright.TimeoutError):
+            button.click(timeout=2000)
+        with contextlib.suppress(playwright.TimeoutError):
+            return button.wait_for(state="hidden", timeout=2000)
+    raise AssertionError(f"the button {label!r} does nothing")
+
+
 def filter_by_tag(page: Any, tag: str) -> None:
     page.locator('[data-cy="sidebar-field-arrow-enabled-tags"]').click()
     page.locator('[data-cy="selector-sidebar-search-tags"]').click()
@@ -137,10 +150,9 @@ def test_audit_60_samples_and_filter_by_tag(page: Any) -> None:
     trials.fill("16")
     rate.fill("0.1")  # so few samples make faint scores
     expect(form.get_by_text("60 samples")).to_be_visible()
-    button = form.get_by_role("button", name="Audit", exact=True)
-    expect(button).to_be_enabled()
+    expect(form.get_by_role("button", name="Audit", exact=True)).to_be_enabled()
     shot(page, "2-form")
-    button.click()
+    submit(form, "Audit")
     page.get_by_text(re.compile(r"^[A-Z][a-z ]+: \d+ of \d+$")).first.wait_for()
     shot(page, "3-progress")
     page.get_by_text("60 samples audited").wait_for(timeout=300_000)

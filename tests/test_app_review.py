@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 pytest.importorskip("fiftyone")
 playwright = pytest.importorskip("playwright.sync_api")
 
-from tests.test_app import CHROMIUM, FLAGS, open_operator, serve, shot  # noqa: E402
+from tests.test_app import CHROMIUM, FLAGS, open_operator, serve, shot, submit  # noqa: E402
 
 # Audited before the App starts; one caption is hostile, and two samples are sounds.
 SERVER = """
@@ -90,12 +90,12 @@ def test_decide_by_keyboard_apply_and_undo(page: Any) -> None:
     page.locator('[data-cy="modal"]').wait_for(state="detached")
     form = open_operator(page, "Apply decisions")
     expect(form.get_by_text("2 samples would change")).to_be_visible()
-    form.get_by_role("button", name="Apply to 2 samples").click()
+    submit(form, "Apply to 2 samples")
     page.get_by_text("Applied: 2 hidden as removed").wait_for()
     shot(page, "review-4-applied")
     form = open_operator(page, "Undo applied changes")
     expect(form.get_by_text("2 hidden as removed")).to_be_visible()
-    form.get_by_role("button", name="Undo", exact=True).click()
+    submit(form, "Undo")
     page.get_by_text("Undone: 2 hidden as removed").wait_for()
     assert page.title() != "hacked"
     assert page.errors == []
