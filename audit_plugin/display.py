@@ -22,6 +22,8 @@ WORST = 5
 CAPTION_WIDTH = 60
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 JOINER = "\u200d"
+# Of held-out alignment against MultiMem: upper left, upper right, lower left, lower right of the medians.
+QUADRANTS = ("fits badly, memorized", "fits, memorized", "fits badly, not learned", "fits by itself")
 
 
 def console(stderr: bool = False) -> Console:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .audit import DeleteAudit, RunAudit
+from .batches import DecideFlagged, DecideRepair, ImportDecisions, StartSpotCheck
 from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .panel import AuditPanel
+from .panel_sample import AuditSamplePanel
 from .removal import RemovalCurve
 from .review import Decide, OpenNext, UndoDecision
 from .similarity import IndexAudit
@@ -17,6 +19,10 @@ CLASSES = (
     Decide,
     UndoDecision,
     OpenNext,
+    DecideFlagged,
+    DecideRepair,
+    StartSpotCheck,
+    ImportDecisions,
     ApplyDecisions,
     UndoChanges,
     DeleteRemoved,
@@ -25,4 +31,5 @@ CLASSES = (
     SetThreshold,
     MapEmbeddings,
     AuditPanel,
+    AuditSamplePanel,
 )

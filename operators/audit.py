@@ -8,10 +8,9 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
-
 from . import forms
 from .background import Progress, in_background, stages_of
+from .common import told
 from .results import result_output
 
 
@@ -105,14 +104,12 @@ class DeleteAudit(foo.Operator):
 
     def execute(self, ctx: Any) -> None:
         """Delete; a failure becomes one sentence."""
+        told(ctx, lambda: self._delete(ctx, ctx.params["run"]))
+
+    def _delete(self, ctx: Any, run: str) -> None:
         from audit_plugin import fiftyone_io
 
-        run = ctx.params["run"]
-        try:
-            fiftyone_io.delete_audit(ctx.dataset, run)
-        except AuditError as error:
-            ctx.ops.notify(str(error), variant="error")
-            return
+        fiftyone_io.delete_audit(ctx.dataset, run)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Audit {run!r} is deleted", variant="success")
 

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 
-from .review import run_of, told
-
-WORDS = {
-    "relabelled": "relabelled",
-    "captions_removed": "with a caption taken out",
-    "removed": "hidden as removed",
-    "brought_back": "brought back",
-    "deleted": "deleted from the dataset",
-}
-
-
-def counted(counts: dict[str, int]) -> str:
-    """`3 relabelled, 12 hidden as removed`; nothing for nothing."""
-    return ", ".join(f"{count:,} {WORDS[name]}" for name, count in counts.items() if count)
-
-
-def _config(name: str, label: str, icon: str, risk: str, description: str) -> foo.OperatorConfig:
-    return foo.OperatorConfig(
-        name=name, label=label, icon=icon, dynamic=True, risk_level=risk, view_target=False, description=description
-    )
+from .common import choose_audit, counted, listed, prompt, run_of, samples, told
 
 
 class ApplyDecisions(foo.Operator):
@@ -39,19 +21,19 @@ class ApplyDecisions(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
         about = "Relabel and hide as decided; every change is kept in a journal and can be undone; no file is deleted"
-        return _config("apply_decisions", "Apply decisions", "done_all", "medium", about)
+        return listed("apply_decisions", "Apply decisions", "done_all", "medium", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """What would be done, as a confirmation."""
         from audit_plugin import fiftyone_io
 
         form, plan = types.Object(), fiftyone_io.plan_of(ctx.dataset)
-        what = [f"{len(plan.changes):,} samples would change"] if plan.changes else ["There is nothing to apply"]
+        count = samples(len(plan.changes))
+        what = [f"{count} would change"] if plan.changes else ["There is nothing to apply"]
         what += [f"{len(plan.stale):,} decisions are left out, since their content changed"] if plan.stale else []
         notice = form.view("what", types.Notice(label=". ".join(what) + "."))
         notice.invalid = not plan.changes
-        button = f"Apply to {len(plan.changes):,} samples"
-        return types.Property(form, view=types.PromptView(label="Apply decisions", submit_button_label=button))
+        return prompt(form, "Apply decisions", f"Apply to {count}")
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Apply."""
@@ -61,7 +43,7 @@ class ApplyDecisions(foo.Operator):
         if done is None:
             return {}
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Applied: {counted(done.counts) or 'nothing to do'}", variant="success")
+        ctx.ops.notify(f"Applied: {counted(done.counts)}", variant="success")
         return {"change_set": done.id, **done.counts}
 
     def __call__(self, sample_collection: Any, run: str | None = None) -> Any:
@@ -78,7 +60,7 @@ class UndoChanges(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
         about = "Take back exactly what was applied or deleted last; decisions stay"
-        return _config("undo_changes", "Undo applied changes", "settings_backup_restore", "medium", about)
+        return listed("undo_changes", "Undo applied changes", "settings_backup_restore", "medium", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """What would be taken back, as a confirmation."""
@@ -88,7 +70,7 @@ class UndoChanges(foo.Operator):
         last = next((c for c in reversed(fiftyone_io.list_changes(ctx.dataset)) if c.state == "applied"), None)
         label = f"Of {last.time:%Y-%m-%d %H:%M} UTC: {counted(last.counts)}." if last else "There is nothing to undo."
         form.view("what", types.Notice(label=label)).invalid = last is None
-        return types.Property(form, view=types.PromptView(label="Undo applied changes", submit_button_label="Undo"))
+        return prompt(form, "Undo applied changes", "Undo")
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Undo."""
@@ -115,18 +97,18 @@ class DeleteRemoved(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
         about = "Delete the samples hidden as removed from the dataset; a full copy of each is kept and can be put back"
-        return _config("delete_removed", "Delete removed samples", "delete", "high", about)
+        return listed("delete_removed", "Delete removed samples", "delete", "high", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The number has to be typed."""
         from audit_plugin.fiftyone_io import REMOVED
 
         form, count = types.Object(), ctx.dataset.match_tags(REMOVED).count()
-        form.view("what", types.Warning(label=f"{count:,} samples leave the dataset. Their media files stay."))
+        form.view("what", types.Warning(label=f"{samples(count)} would leave the dataset. Media files stay."))
         given = form.int("count", label=f"Type {count} to confirm", required=True)
         if ctx.params.get("count") != count or not count:
             given.invalid, given.error_message = True, f"{count} samples are hidden as removed"
-        return types.Property(form, view=types.PromptView(label="Delete removed samples", submit_button_label="Delete"))
+        return prompt(form, "Delete removed samples", "Delete")
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Delete."""
@@ -146,53 +128,72 @@ class DeleteRemoved(foo.Operator):
         return fiftyone_io.delete_removed(sample_collection, confirm_count)
 
 
+EXPORTS = {
+    "report": ("HTML report, one file that needs nothing else", "audit.html"),
+    "decisions": ("Table of the decisions, .csv or .jsonl", "decisions.csv"),
+    "removed": ("Ids of the removed samples, for a training script", "removed.txt"),
+    "dataset": ("Copy of the dataset without the removed samples", "clean"),
+}
+
+
 class ExportReview(foo.Operator):
-    """Writes the report, the decisions and the removed ids into files."""
+    """Writes the report, the decisions or the removed ids into a file, or makes a clean copy of the dataset."""
 
     @property
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
-        about = "Write one self-contained HTML report, the decisions as CSV, or the ids of removed samples"
-        return _config("export_review", "Export review", "summarize", "low", about)
+        about = "Write one self-contained HTML report, the decisions, the ids of removed samples, or a clean dataset"
+        return listed("export_review", "Export review", "summarize", "low", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """Where to, and what: told by the file's ending."""
-        form = types.Object()
-        where = f"{ctx.dataset.name}-audit.html"
-        about = "On the server. .html: the report; .csv or .jsonl: the decisions; .txt: ids of removed samples"
-        form.str("path", label="File", description=about, default=str(Path.home() / where), required=True)
-        return types.Property(form, view=types.PromptView(label="Export review", submit_button_label="Export"))
+        """What, and where to."""
+        form, what = types.Object(), ctx.params.get("what") or "report"
+        choose_audit(form, ctx.dataset, ctx.params)
+        choices = types.RadioGroup()
+        for name, (label, _) in EXPORTS.items():
+            choices.add_choice(name, label=label)
+        form.enum("what", list(EXPORTS), label="What", default="report", required=True, view=choices)
+        name = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
+        if what == "dataset":
+            form.str(what, label="Name of the new dataset", default=name, required=True)
+        else:
+            form.str(what, label="File, on the server", default=str(Path.home() / name), required=True)
+        return prompt(form, "Export review", "Export")
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Write it."""
-        path = Path(ctx.params["path"]).expanduser()
-        size = told(ctx, lambda: export(ctx.dataset, run_of(ctx.dataset, ctx.params), path))
-        if size is None:
+        what = ctx.params.get("what") or "report"
+        run = told(ctx, lambda: run_of(ctx.dataset, ctx.params))
+        made = run and told(ctx, lambda: self(ctx.dataset, what, ctx.params[what], run))
+        if not made:
             return {}
-        ctx.ops.notify(f"Written: {path} ({size})", variant="success")
-        return {"path": str(path)}
+        ctx.ops.notify(made, variant="success")
+        url = f"/media?filepath={quote(str(Path(ctx.params[what]).expanduser()))}" if what == "report" else ""
+        return {"written": made, "link": f"[Open the report]({url})" if url else ""}
 
-    def __call__(self, sample_collection: Any, path: str, run: str = "audit") -> str:
-        """Export from Python; the ending of the path says what."""
-        return export(sample_collection, run, Path(path))
+    def resolve_output(self, ctx: Any) -> types.Property:
+        """What was written, and a link to the report."""
+        output = types.Object()
+        output.str("written", view=types.LabelValueView(read_only=True), label="Written")
+        if ctx.results.get("link"):
+            output.str("link", view=types.MarkdownView())
+        return types.Property(output, view=types.View(label="Export review"))
 
+    def __call__(self, sample_collection: Any, what: str, to: str, run: str = "audit") -> str:
+        """Export from Python: what of `EXPORTS`, to a path or, of a dataset, a name; a sentence on what was written."""
+        from audit_plugin import fiftyone_io
 
-def export(dataset: Any, run: str, path: Path) -> str:
-    """Write a review into a file whose ending says what is meant; how much it is, in words.
+        if what == "dataset":
+            return f"Dataset {to!r} of {samples(fiftyone_io.export_clean(sample_collection, to).count())}"
+        path = Path(to).expanduser()
+        if what == "decisions":
+            return f"{path} ({fiftyone_io.export_decisions(sample_collection, path, run):,} decisions)"
+        if what == "removed":
+            return f"{path} ({fiftyone_io.export_removed(sample_collection, path):,} ids)"
+        from audit_plugin.fiftyone_io.reports import review_report
+        from audit_plugin.report import write_report
 
-    Raises:
-        AuditError: another ending, no such audit, or a file that cannot be written.
-    """
-    from audit_plugin import fiftyone_io
-
-    if path.suffix in (".csv", ".jsonl"):
-        return f"{fiftyone_io.export_decisions(dataset, path, run):,} decisions"
-    if path.suffix == ".txt":
-        return f"{fiftyone_io.export_removed(dataset, path):,} ids"
-    if path.suffix != ".html":
-        raise AuditError(f"{path.name!r} is neither .html, .csv, .jsonl nor .txt; name the file so")
-    from audit_plugin.fiftyone_io.reports import review_report
-    from audit_plugin.report import write_report
-
-    write_report(review_report(dataset, run), path)
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+        if what != "report" or path.suffix.lower() not in (".html", ".htm"):
+            raise AuditError(f"{what} cannot be written to {to!r}; a report's file ends in .html")
+        write_report(review_report(sample_collection, run), path)
+        return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"

@@ -7,13 +7,14 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from .common import PLUGIN
 from .panel_apply import Apply
-from .panel_base import PLUGIN, column, guarded, say, sentence_of
+from .panel_base import column, drawn, guarded, say
 from .panel_overview import Overview
 from .panel_plots import Plots
 from .panel_queue import Queue
 
-TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Apply"}
+TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Report and apply"}
 
 
 class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
@@ -78,6 +79,19 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
             self._choose(ctx, runs[0])
             self.load_tab(ctx)
 
+    @guarded
+    def on_ask(self, ctx: Any) -> None:
+        """Open the form of one of the plugin's operators, filled in as far as the panel knows."""
+        params = {"run": ctx.panel.state.run, **(ctx.params.get("fill") or {})}
+        ctx.prompt(f"{PLUGIN}/{ctx.params['ask']}", params=params, on_success=self.on_asked)
+
+    @guarded
+    def on_asked(self, ctx: Any) -> None:
+        """It was done: the dataset, and the row that is shown, may be others now."""
+        ctx.dataset.reload()
+        ctx.panel.state.row = None
+        self.load_tab(ctx)
+
     def load_tab(self, ctx: Any) -> None:
         """Send what the chosen tab draws."""
         load = {"plots": self.load_plots, "queue": self.load_queue}.get(ctx.panel.state.tab)
@@ -87,25 +101,19 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
     def _choose(self, ctx: Any, run: str) -> None:
         ctx.panel.state.run = run
         ctx.panel.state.cuts = {}
-        ctx.panel.state.row = ""
+        ctx.panel.state.row = None
         ctx.panel.state.set("head.chosen", run)
 
-    def render(self, ctx: Any) -> types.Property:
-        """The whole panel; an error becomes a notice in it."""
-        panel = types.Object()
-        try:
-            self._render(ctx, panel)
-        except Exception as error:
-            panel.view("failed", types.Error(label="This cannot be shown", description=sentence_of(error)))
-        return types.Property(panel, view=column(gap=2, pad=2))
-
-    def _render(self, ctx: Any, panel: types.Object) -> None:
+    @drawn
+    def render(self, ctx: Any, panel: types.Object) -> None:
+        """The whole panel."""
         from audit_plugin.fiftyone_io import findings
 
         runs = findings.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run
         if run not in runs:
-            return self._render_start(panel)
+            self._render_start(panel)
+            return
         head = panel.h_stack("head", gap=2, align_y="center")
         choices = types.DropdownView()
         for name in runs:
@@ -127,7 +135,6 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
             "apply": self.show_apply,
         }
         shows[tab](ctx, body, run)
-        return None
 
     def _render_start(self, panel: types.Object) -> None:
         say(

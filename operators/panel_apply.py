@@ -1,4 +1,4 @@
-"""The last tab: what was decided, carried out and taken back."""
+"""The last tab: what was decided, carried out and taken back; the report; what changed since another audit."""
 
 from __future__ import annotations
 
@@ -6,84 +6,124 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from .panel_base import guarded, say
+from .common import counted, samples
+from .panel_base import box, guarded, plain_text, say
 
-CHANGED = {
-    "relabelled": "relabelled",
-    "captions_removed": "lists of captions shortened",
-    "removed": "marked as removed",
-    "brought_back": "brought back",
-    "deleted": "deleted from the dataset",
-}
+NO_RUN = "none"
+SHOWN = 5  # disagreements that are spelt out
 
 
 class Apply:
     """Handlers and elements of the tab; a part of the panel."""
 
-    def show_apply(self, ctx: Any, panel: types.Object, run: str) -> None:  # noqa: ARG002 (decisions outlive audits)
-        """Counts, and two buttons that ask before they do anything."""
+    on_ask: Any  # of the panel: open an operator's form
+
+    def show_apply(self, ctx: Any, panel: types.Object, run: str) -> None:
+        """Decisions, changes, report, comparison: a box each."""
+        self._show_decisions(ctx, box(panel, "decisions"))
+        self._show_changes(ctx, box(panel, "changes"))
+        place = box(panel, "report")
+        say(place, "about", "**Report and export**: one HTML file to hand on, the decisions, or a clean dataset.")
+        place.btn("export", label="Export", icon="summarize", on_click=self.on_ask, params={"ask": "export_review"})
+        self._show_comparison(ctx, box(panel, "compare"), run)
+
+    def _show_decisions(self, ctx: Any, place: types.Object) -> None:
+        from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io import cases
-        from audit_plugin.fiftyone_io.changes import list_changes, plan_of
 
         decided = cases.decision_counts(ctx.dataset)
-        told = ", ".join(f"{kind} {count:,}" for kind, count in decided.items()) or "none yet"
-        say(panel, "decided", f"**Decisions**: {told}.")
+        words = ", ".join(f"{kind} {count:,}" for kind, count in decided.items()) or "none yet"
+        say(place, "decided", f"**Decisions**: {words}. They outlive audits and change nothing until they are applied.")
+        differing = fiftyone_io.disagreements(ctx.dataset)
+        if differing:
+            say(place, "differing", f"**Reviewers disagree** on {samples(len(differing))}; the latest decision holds.")
+            for number, found in enumerate(differing[:SHOWN]):
+                said = ", ".join(f"{d.reviewer}: {d.kind} {d.text}".strip() for d in found)
+                plain_text(place, f"differing{number}", f"Sample {found[0].sample}", said)
+        buttons = place.h_stack("buttons", gap=1)
+        if differing:
+            buttons.btn("show_differing", label="Show them", variant="outlined", on_click=self.on_differing)
+        params = {"ask": "import_decisions"}
+        buttons.btn("import", label="Import decisions", variant="outlined", on_click=self.on_ask, params=params)
+
+    def _show_changes(self, ctx: Any, place: types.Object) -> None:
+        """What would change, what did, what is hidden; the operators' own forms ask before anything is done."""
+        from audit_plugin.fiftyone_io import REMOVED
+        from audit_plugin.fiftyone_io.changes import list_changes, plan_of
+
         plan = plan_of(ctx.dataset)
-        count = len(plan.changes)
         left = f" {len(plan.stale):,} decisions are left out: the sample changed since." if plan.stale else ""
         say(
-            panel,
+            place,
             "plan",
-            f"**To be carried out**: {changes_of(count)}.{left} Captions are rewritten; removals are marked and hidden "
-            "in the saved view `audit_clean`. No file is deleted, and all of it can be undone.",
+            f"**To be applied**: {samples(len(plan.changes))}.{left} Captions are rewritten; removals are marked and "
+            "hidden in the saved view `audit_clean`. No file is deleted, and all of it can be undone.",
         )
-        if count:
-            ask = confirm(
-                f"Apply {changes_of(count)}", f"{changes_of(count)} will be made to the dataset.", self.on_apply
-            )
-            panel.view("apply", types.ModalView(**ask, label=f"Apply {changes_of(count)}", variant="contained"))
-        done = [found for found in list_changes(ctx.dataset) if found.state == "applied"]
+        done = next((found for found in reversed(list_changes(ctx.dataset)) if found.state == "applied"), None)
         if done:
-            what, size = change_words(done[-1].counts), sum(done[-1].counts.values())
-            say(panel, "last", f"**Last applied** ({done[-1].time:%Y-%m-%d %H:%M}): {what}.")
-            ask = confirm(f"Undo {changes_of(size)}", f"{what}: this is taken back exactly.", self.on_undo)
-            panel.view("undo", types.ModalView(**ask, label=f"Undo {changes_of(size)}", variant="outlined"))
+            say(place, "last", f"**Last applied** ({done.time:%Y-%m-%d %H:%M} UTC): {counted(done.counts)}.")
+        hidden = ctx.dataset.match_tags(REMOVED).count()
+        buttons = place.h_stack("buttons", gap=1)
+        for wanted, name, label, variant in (
+            (plan.changes, "apply_decisions", f"Apply to {samples(len(plan.changes))}", "contained"),
+            (done, "undo_changes", "Undo", "outlined"),
+            (hidden, "delete_removed", f"Delete {samples(hidden)} for good", "outlined"),
+        ):
+            if wanted:
+                buttons.btn(name, label=label, variant=variant, on_click=self.on_ask, params={"ask": name})
+
+    def _show_comparison(self, ctx: Any, place: types.Object, run: str) -> None:
+        from audit_plugin.fiftyone_io import findings, reports
+
+        others = [name for name in findings.audits_newest_first(ctx.dataset) if name != run]
+        if not others:
+            say(place, "about", "**Compare** with another audit of this dataset: there is none yet.")
+            return
+        earlier = ctx.panel.state.earlier
+        choices = types.DropdownView()
+        for name in (NO_RUN, *others):
+            choices.add_choice(name, label=name.capitalize() if name == NO_RUN else name)
+        head = place.h_stack("head", gap=2, align_y="center")
+        say(head, "about", "**Compare** with an earlier audit")
+        shown = earlier if earlier in others else NO_RUN
+        head.enum("earlier", [NO_RUN, *others], default=shown, label="Audit", view=choices, on_change=self.on_earlier)
+        if shown == NO_RUN:
+            return
+        found = reports.compare_audits(ctx.dataset, shown, run)
+        lines = "\n".join(
+            f"| {kind} | {len(change.fixed):,} | {len(change.still):,} | {len(change.newly):,} |"
+            for kind, change in found.kinds.items()
+            if change.fixed or change.still or change.newly
+        )
+        say(place, "table", f"| | no longer flagged | still flagged | newly flagged |\n|---|---|---|---|\n{lines}")
+        say(place, "rows", f"{found.common:,} samples in both, {len(found.gone):,} gone, {len(found.added):,} new.")
+        buttons = place.h_stack("show", gap=1)
+        for name, label in (("still", "Show still misaligned"), ("newly", "Show newly misaligned")):
+            if getattr(found.kinds["misaligned"], name):
+                buttons.btn(name, label=label, variant="outlined", on_click=self.on_compared, params={"what": name})
 
     @guarded
-    def on_apply(self, ctx: Any) -> None:
-        """Carry out what was decided."""
-        from audit_plugin.fiftyone_io.changes import apply
-
-        done = apply(ctx.dataset)
-        ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Applied: {change_words(done.counts)}", variant="success")
+    def on_earlier(self, ctx: Any) -> None:
+        """Another audit to compare with."""
+        value = ctx.params.get("value")
+        if value and value != (ctx.panel.state.earlier or NO_RUN):
+            ctx.panel.state.earlier = value
 
     @guarded
-    def on_undo(self, ctx: Any) -> None:
-        """Take back what was carried out last."""
-        from audit_plugin.fiftyone_io.changes import undo
+    def on_compared(self, ctx: Any) -> None:
+        """The samples of one cell of the comparison."""
+        from audit_plugin.fiftyone_io import findings, reports
 
-        gone = undo(ctx.dataset)
-        ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Undone: {change_words(gone.counts)}", variant="success")
+        run = ctx.panel.state.run
+        found = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier, run)
+        keys = getattr(found.kinds["misaligned"], ctx.params["what"])
+        ctx.ops.set_view(findings.chosen_rows(ctx.dataset, run, [name for name, _ in keys][: findings.MOST_POINTS]))
 
+    @guarded
+    def on_differing(self, ctx: Any) -> None:
+        """The samples that reviewers disagree on."""
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io import findings
 
-def changes_of(count: int) -> str:
-    """`1 change`, `2 changes`."""
-    return f"{count:,} change{'' if count == 1 else 's'}"
-
-
-def change_words(counts: dict[str, int]) -> str:
-    """`3 relabelled, 2 marked as removed`."""
-    return ", ".join(f"{count:,} {CHANGED.get(name, name)}" for name, count in counts.items() if count) or "nothing"
-
-
-def confirm(title: str, body: str, callback: Any) -> dict[str, Any]:
-    """A dialog that names the count before anything happens."""
-    return {
-        "modal": {"title": title, "subtitle": "", "body": body, "textAlign": {"title": "left", "body": "left"}},
-        "primaryButton": {"primaryText": title, "primaryColor": "primary"},
-        "secondaryButton": {"secondaryText": "Cancel", "secondaryColor": "secondary"},
-        "primaryCallback": callback,
-        "functionality": "",
-    }
+        found = {decisions[0].sample for decisions in fiftyone_io.disagreements(ctx.dataset)}
+        ctx.ops.set_view(ctx.dataset.select(sorted(found)[: findings.MOST_POINTS]))

@@ -1,4 +1,4 @@
-"""What the panel's tabs share: errors become messages, sentences keep strange text harmless."""
+"""What the panels share: errors become messages, sentences keep strange text harmless."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 
 logger = logging.getLogger(__name__)
-PLUGIN = "@multimem/audit"
 
 
 def guarded(handler: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
@@ -24,6 +23,21 @@ def guarded(handler: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
             handler(self, ctx)
         except Exception as error:
             ctx.ops.notify(sentence_of(error), variant="error")
+
+    return run
+
+
+def drawn(render: Callable[[Any, Any, types.Object], None]) -> Callable[[Any, Any], types.Property]:
+    """A panel's `render` from a function that fills it; an error becomes a notice in the panel."""
+
+    @wraps(render)
+    def run(self: Any, ctx: Any) -> types.Property:
+        panel = types.Object()
+        try:
+            render(self, ctx, panel)
+        except Exception as error:
+            panel.view("failed", types.Error(label="This cannot be shown", description=sentence_of(error)))
+        return types.Property(panel, view=column(gap=2, pad=2))
 
     return run
 

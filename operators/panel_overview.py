@@ -6,17 +6,23 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
 
-from .panel_base import PLUGIN, box, guarded, say
+from .batches import repairs_of
+from .common import PLUGIN, samples
+from .panel_base import box, guarded, plain_text, say
+from .panel_queue import spot_words
 
 STEPS = 400
+MOST_REPAIRS = 5
 
 
 class Overview:
     """Handlers and elements of the tab; a part of the panel."""
 
     on_audited: Any  # of the panel: an audit was made
+    on_ask: Any  # of the panel: open an operator's form
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The cards."""
@@ -28,19 +34,42 @@ class Overview:
             line = box(panel, "new")
             say(line, "text", f"**{new:,} new samples since the audit**")
             line.btn("scan", label="Scan them", icon="manage_search", variant="contained", on_click=self.on_scan)
-        summary = findings.audit_summary(ctx.dataset, run)
+        self._show_repairs(ctx, panel, run)
+        summary, checked = findings.audit_summary(ctx.dataset, run), self._checked(ctx, run)
         for card in findings.cards(ctx.dataset, run):
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
             cut = self._cut(ctx, card)
-            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {sure_words(card, summary)}")
+            sure = checked if checked and card.kind == "misaligned" else sure_words(card, summary)
+            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {sure}")
             if card.score and card.high > card.low:
                 self._slider(ctx, place, run, card, cut)
-            self._buttons_of(place, card, moved=cut != card.threshold)
+            self._buttons_of(place, card, cut)
 
-    def _buttons_of(self, place: types.Object, card: Any, moved: bool) -> None:
+    def _checked(self, ctx: Any, run: str) -> str:
+        """What the spot check says; "" where there is none: a person's verdicts are worth more than a model's."""
+        from audit_plugin import fiftyone_io
+
+        try:
+            return spot_words(fiftyone_io.spot_check(ctx.dataset, run))
+        except AuditError:  # none was started
+            return ""
+
+    def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
+        """The join bugs that the audit found, each to be mended at one stroke."""
+        for number, (sentence, repair) in enumerate(list(repairs_of(ctx.dataset, run).items())[:MOST_REPAIRS]):
+            place = box(panel, f"repair{number}")
+            plain_text(place, "what", "Repair", sentence)
+            label = f"Relabel {samples(len(repair['rows']))}"
+            params = {"ask": "decide_repair", "fill": {"repair": sentence}}
+            place.btn(
+                "accept", label=label, icon="auto_fix_high", variant="outlined", on_click=self.on_ask, params=params
+            )
+
+    def _buttons_of(self, place: types.Object, card: Any, cut: float) -> None:
         """What can be done about a kind, as things stand."""
-        buttons = place.h_stack("buttons", gap=1)
+        buttons, moved = place.h_stack("buttons", gap=1), cut != card.threshold
+        fill = {"kind": card.kind, **({"threshold": cut} if card.score and moved else {})}
         for wanted, name, label, variant, handler in (
             (card.count > 0, "show", "Show", "outlined", self.on_show),
             (bool(card.score) and moved, "keep", "Keep this threshold", "contained", self.on_keep),
@@ -49,6 +78,11 @@ class Overview:
             if wanted:
                 params = {"kind": card.kind}
                 buttons.btn(f"{name}_{card.kind}", label=label, variant=variant, on_click=handler, params=params)
+        if card.count or moved:
+            params = {"ask": "decide_flagged", "fill": fill}
+            buttons.btn(
+                f"all_{card.kind}", label="Decide for all", variant="outlined", on_click=self.on_ask, params=params
+            )
 
     def _slider(self, ctx: Any, place: types.Object, run: str, card: Any, cut: float) -> None:
         from audit_plugin.fiftyone_io import findings
@@ -115,7 +149,7 @@ class Overview:
         ctx.panel.state.cuts = cuts
         ctx.panel.state.set(f"{kind}.cut_{kind}", card.threshold)
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{changed:,} samples changed their flag {kind!r}", variant="success")
+        ctx.ops.notify(f"{samples(changed)} changed the flag {kind!r}", variant="success")
 
     @guarded
     def on_scan(self, ctx: Any) -> None:

@@ -6,14 +6,10 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from .panel_base import PLUGIN, guarded, say
+from .common import PLUGIN
+from .panel_base import guarded, say
 
-QUADRANTS = (
-    ("wrong and memorized", "left", "top"),
-    ("typical, well learnt", "right", "top"),
-    ("not learnable", "left", "bottom"),
-    ("typical", "right", "bottom"),
-)
+CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
 COLOURS = "Portland"  # readable on a light and on a dark ground
 INK, GRID = "#888888", "rgba(136, 136, 136, 0.25)"
 HISTOGRAMS = {"misalignment": "Misalignment", "multimem": "MultiMem", "outlier": "Outlier score"}
@@ -41,6 +37,7 @@ class Plots:
         self._show_map(ctx, panel, run)
 
     def _show_scatter(self, ctx: Any, panel: types.Object, run: str) -> None:
+        from audit_plugin.display import QUADRANTS
         from audit_plugin.fiftyone_io import findings
 
         about = (
@@ -54,7 +51,7 @@ class Plots:
             "xaxis": axis("held-out alignment"),
             "yaxis": axis("MultiMem"),
             "dragmode": "lasso",
-            "annotations": [note(*quadrant) for quadrant in QUADRANTS],
+            "annotations": [note(name, *corner) for name, corner in zip(QUADRANTS, CORNERS, strict=True)],
             "shapes": middle_lines(found["alignment"], found["multimem"]),
         }
         panel.plot("quadrants", layout=layout, on_selected=self.on_lasso, on_click=self.on_point)

@@ -1,98 +1,74 @@
-"""The third tab: one sample after the other, with what speaks against it, and what to do about it."""
+"""The third tab: one row after the other, with what speaks against it, and what to do about it; or a spot check."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
 
-from .panel_base import box, guarded, plain_text, say
+from .common import PLUGIN
+from .panel_base import guarded, say
+from .panel_case import Row, decide_buttons, decide_on, show_case, show_neighbors
 
-ALL = "all findings"
-BLOCKS = 10
-LONG = 600  # characters of a caption that are shown
-PAUSE = 600.0  # seconds: who takes longer has left the room, and the decision is not timed
-WORDS = {
-    "misalignment": "Misalignment",
-    "multimem": "Memorization",
-    "outlier": "Outlier",
-    "duplicate": "Copy",
-    "alignment": "Held-out alignment",
-    "clip_score": "Cosine of the encoder",
-}
+if TYPE_CHECKING:
+    from audit_plugin.fiftyone_io import ReviewQueue
+
+ALL, SPOT = "all findings", "spot check"
+CHOICES = (ALL, *FLAG_KINDS, SPOT)
 
 
 class Queue:
     """Handlers and elements of the tab; a part of the panel."""
 
     def show_queue(self, ctx: Any, panel: types.Object, run: str) -> None:
-        """The filter, the progress, the sample and the buttons."""
+        """The filter, the progress, the row and the buttons."""
         from audit_plugin.fiftyone_io import cases
 
-        state = ctx.panel.state
-        queue = cases.review_queue(ctx.dataset, run, self._kinds(ctx))
+        queue, spot = self._queue(ctx, run), ctx.panel.state.kind == SPOT
         choices = types.DropdownView()
-        for name in (ALL, *FLAG_KINDS):
+        for name in CHOICES:
             choices.add_choice(name, label=name.capitalize())
         top = panel.h_stack("top", gap=2, align_y="center")
-        kind = state.kind or ALL
-        top.enum("kind", [ALL, *FLAG_KINDS], default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        kind = ctx.panel.state.kind or ALL
+        top.enum("kind", list(CHOICES), default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        if spot:
+            self._show_spot(panel, run, queue, ctx)
+        if queue is None:
+            return
         say(top, "progress", progress_words(queue.progress))
-        row = state.row if state.row in queue.rows else queue.next()
-        if not row:
+        row = self._row(ctx)
+        row = row if row in queue.rows else queue.next()
+        if row is None or (spot and not queue.left):
             say(panel, "done", "Everything is decided. Go to *Apply* to carry it out, or choose other findings.")
-            self._buttons(panel, "", "")
+            self._moves(panel, row)
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
-        place = box(panel, f"case_{row}")
-        self._show_case(place, case)
-        self._buttons(panel, row, case.said.get("suggestion", ""))
-        if case.neighbors:  # below the buttons, which one need not scroll for
-            place = box(panel, f"evidence_{row}")
-            for number, side in enumerate(case.neighbors):
-                if side["voters"]:
-                    self._show_side(place, f"side{number}", side)
+        show_case(panel, case, blind=spot)
+        decide_buttons(panel, row, "" if spot else case.said.get("suggestion", ""), self.on_decide)
+        self._moves(panel, row)
+        if not spot:  # below the buttons, which one need not scroll for
+            show_neighbors(panel, case)
 
-    def _show_case(self, place: types.Object, case: Any) -> None:
-        if case.decision is not None:
-            say(place, "decided", f"Decided before: **{case.decision.kind}**")
-        pair = place.h_stack("pair", gap=2, align_y="top")
-        picture(pair, "picture", case.path, case.media, "220px")
-        texts = types.Object()
-        pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1))
-        plain_text(texts, "caption", "Caption", case.text[:LONG] or "(none)")
-        if case.words:
-            plain_text(texts, "words", "Words that fit least", ", ".join(case.words))
-        if case.said.get("suggestion"):
-            plain_text(texts, "suggestion", "Suggestion", case.said["suggestion"][:LONG])
-        plain_text(texts, "reason", "Why", case.said.get("reason") or ", ".join(case.flags) or "proposed for review")
-        say(place, "scores", "\n".join(bar_line(name, *score) for name, score in case.scores.items()))
+    def _show_spot(self, panel: types.Object, run: str, queue: ReviewQueue | None, ctx: Any) -> None:
+        """What a spot check is, what it says so far, and a button to draw one."""
+        from audit_plugin import fiftyone_io
 
-    def _show_side(self, place: types.Object, name: str, side: Any) -> None:
-        say(place, f"{name}_title", f"**Near by {side['near']}**, but their {side['other']} says something else:")
-        row = place.h_stack(name, gap=2, align_y="top")
-        for at, voter in enumerate(side["voters"]):
-            one = types.Object()
-            row.define_property(f"voter{at}", one, view=types.GridView(orientation="vertical", gap=0))
-            picture(one, "picture", voter["path"], "image", "90px")
-            plain_text(one, "caption", f"agreement {voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
+        about = (
+            "**Spot check**: samples drawn at random, half of them flagged, in random order and without their scores. "
+            "What you decide on them tells how right the flags are; unsure is an answer too."
+        )
+        if queue is not None:
+            about += f"\n\n{spot_words(fiftyone_io.spot_check(ctx.dataset, run))}"
+        say(panel, "about_spot", about)
+        if queue is None or not queue.left:
+            label = "Start a spot check" if queue is None else "Start another one"
+            panel.btn("draw", label=label, icon="casino", variant="contained", on_click=self.on_draw)
 
-    def _buttons(self, panel: types.Object, row: str, suggestion: str) -> None:
-        """Names carry the row, so that what was typed for one sample is never taken for the next."""
-        if row:
-            panel.str(f"typed_{row}", label="New caption", view=types.TextFieldView())
-            panel.str(f"note_{row}", label="Note", view=types.TextFieldView())
-        buttons = panel.h_stack("buttons", gap=1)
-        choices = [("keep", "Keep", "check"), ("remove", "Remove", "delete")] if row else []
-        choices += [("suggested", "Relabel to suggestion", "edit")] if suggestion else []
-        choices += [("typed", "Relabel to typed text", "keyboard"), ("skip", "Skip", "redo")] if row else []
-        for name, label, icon in choices:
-            params = {"what": name, "row": row}
-            buttons.btn(name, label=label, icon=icon, variant="contained", on_click=self.on_decide, params=params)
+    def _moves(self, panel: types.Object, row: Row | None) -> None:
         moves = panel.h_stack("moves", gap=1)
         moves.btn("previous", label="Previous", icon="arrow_back", variant="outlined", on_click=self.on_previous)
         moves.btn("next", label="Next", icon="arrow_forward", variant="outlined", on_click=self.on_next)
@@ -103,17 +79,30 @@ class Queue:
     def load_queue(self, ctx: Any) -> None:
         """Begin with the first row that is not decided."""
         if not ctx.panel.state.row:
-            self._go(ctx, "")
+            self._go(ctx, None)
 
-    def _kinds(self, ctx: Any) -> tuple[str, ...]:
+    def _queue(self, ctx: Any, run: str) -> ReviewQueue | None:
+        """The rows of the chosen findings, or of the spot check; None where none was started."""
+        from audit_plugin import fiftyone_io
+
         kind = ctx.panel.state.kind
-        return (kind,) if kind in FLAG_KINDS else ()
+        if kind != SPOT:
+            return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAG_KINDS else ())
+        try:
+            return fiftyone_io.spot_check(ctx.dataset, run).queue
+        except AuditError:  # none was started
+            return None
 
-    def _go(self, ctx: Any, after: str) -> None:
-        from audit_plugin.fiftyone_io import cases
+    def _row(self, ctx: Any) -> Row | None:
+        found = ctx.panel.state.row
+        return (str(found[0]), int(found[1])) if found else None
 
-        queue = cases.review_queue(ctx.dataset, ctx.panel.state.run, self._kinds(ctx))
-        ctx.panel.state.row = queue.next(after)
+    def _go(self, ctx: Any, after: Row | None) -> None:
+        queue = self._queue(ctx, ctx.panel.state.run)
+        self._show_row(ctx, queue.next(after) if queue else None)
+
+    def _show_row(self, ctx: Any, row: Row | None) -> None:
+        ctx.panel.state.row = list(row) if row else None
         ctx.panel.state.since = time.time()
 
     @guarded
@@ -122,67 +111,59 @@ class Queue:
         value = ctx.params.get("value")
         if value and value != (ctx.panel.state.kind or ALL):
             ctx.panel.state.kind = value
-            self._go(ctx, "")
+            self._go(ctx, None)
+
+    @guarded
+    def on_draw(self, ctx: Any) -> None:
+        """Ask for a spot check."""
+        params = {"run": ctx.panel.state.run}
+        ctx.prompt(f"{PLUGIN}/start_spot_check", params=params, on_success=self.on_drawn)
+
+    @guarded
+    def on_drawn(self, ctx: Any) -> None:
+        """It is there: begin."""
+        self._go(ctx, None)
 
     @guarded
     def on_decide(self, ctx: Any) -> None:
         """Write the decision down and go on."""
-        from audit_plugin.fiftyone_io.decisions import decide
-
-        what, row = ctx.params["what"], ctx.params["row"]
-        if row != ctx.panel.state.row:
+        row = self._row(ctx)
+        if row is None or list(row) != list(ctx.params["row"]):
             return  # a second event of the same click
-        state = ctx.panel.state.get("queue") or {}
-        typed, note = (str(state.get(f"{name}_{row}") or "") for name in ("typed", "note"))
-        kind = "relabel" if what in ("suggested", "typed") else what
-        if what == "typed" and not typed.strip():
-            ctx.ops.notify("Type the new caption first", variant="warning")
-            return
-        text = typed if what == "typed" else ""
-        taken = time.time() - float(ctx.panel.state.since or 0)
-        seconds = taken if taken < PAUSE else float("nan")
-        run = ctx.panel.state.run
-        decide(ctx.dataset, row, kind, run, text=text, note=note, caption=self._caption(ctx, row), seconds=seconds)
-        self._go(ctx, row)
-
-    def _caption(self, ctx: Any, row: str) -> int:
-        from audit_plugin.fiftyone_io import cases
-
-        return int(cases.case_of(ctx.dataset, ctx.panel.state.run, row).caption)
+        spot = ctx.panel.state.kind == SPOT
+        if decide_on(ctx, ctx.panel.state.run, row, ctx.panel.state.get("queue"), spot):
+            self._go(ctx, row)
 
     @guarded
     def on_next(self, ctx: Any) -> None:
         """The next row that is not decided."""
-        self._go(ctx, ctx.panel.state.row or "")
+        self._go(ctx, self._row(ctx))
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """The row before, decided or not."""
-        from audit_plugin.fiftyone_io import cases
-
-        queue = cases.review_queue(ctx.dataset, ctx.panel.state.run, self._kinds(ctx))
-        ctx.panel.state.row = queue.previous(ctx.panel.state.row or "")
-        ctx.panel.state.since = time.time()
+        queue = self._queue(ctx, ctx.panel.state.run)
+        self._show_row(ctx, queue.previous(self._row(ctx)) if queue else None)
 
     @guarded
     def on_undo_last(self, ctx: Any) -> None:
-        """Take the last decision back and show its sample."""
-        from audit_plugin.fiftyone_io.decisions import undo_last
+        """Take the last decision back and show its row."""
+        from audit_plugin import fiftyone_io
 
-        gone = undo_last(ctx.dataset)
+        gone = fiftyone_io.undo_last(ctx.dataset)
         if not gone:
             ctx.ops.notify("There is no decision to take back", variant="info")
             return
-        ctx.panel.state.row = gone[-1].label or gone[-1].sample
-        ctx.panel.state.since = time.time()
+        self._show_row(ctx, (gone[-1].label or gone[-1].sample, gone[-1].caption))
 
     @guarded
     def on_open(self, ctx: Any) -> None:
         """The sample in the large view."""
         from audit_plugin.fiftyone_io import cases
 
-        case = cases.case_of(ctx.dataset, ctx.panel.state.run, ctx.panel.state.row)
-        ctx.ops.open_sample(id=case.sample)
+        row = self._row(ctx)
+        if row:
+            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, ctx.panel.state.run, row))
 
 
 def progress_words(progress: Any) -> str:
@@ -193,17 +174,15 @@ def progress_words(progress: Any) -> str:
     return words
 
 
-def bar_line(name: str, value: float, below: float) -> str:
-    """A score as a word, a bar and a number: the bar says how many of the set's rows score lower."""
-    full = round(below * BLOCKS)
-    return f"- {WORDS[name]}: `{'█' * full}{'░' * (BLOCKS - full)}` {value:.2f}, higher than {below:.0%} of the set"
-
-
-def picture(parent: types.Object, name: str, path: str, media: str, height: str) -> None:
-    """The sample's file, as far as the panel can show it."""
-    url = f"/media?filepath={quote(path)}"
-    if media == "video":
-        player = types.MediaPlayerView(controls=True, width="100%", height=height)
-        parent.obj(name, view=player, default={"url": url})
-    elif path:
-        parent.str(name, default=url, view=types.ImageView(height=height, alt=""))
+def spot_words(check: Any) -> str:
+    """What a spot check says so far: of the flags, and of the whole set; "" before the first decision."""
+    found = check.estimate()
+    if not found.reviewed:
+        return ""
+    right, wrong = found.precision, found.wrong
+    words = f"By the spot check ({found.reviewed:,} decided, {found.confidence:.0%} intervals): "
+    if right.value == right.value:
+        words += f"{right.value:.0%} of the flagged are wrong ({right.low:.0%} to {right.high:.0%})"
+    if wrong.value == wrong.value:
+        words += f", and about {wrong.value:,.0f} of the whole set ({wrong.low:,.0f} to {wrong.high:,.0f})"
+    return f"{words}."

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
+
+from .common import listed, prompt, run_of, samples, told
+
+if TYPE_CHECKING:
+    from audit_plugin.fiftyone_io import ReviewQueue
 
 DECISIONS = {
     "keep": "Keep: the pair belongs together",
@@ -17,36 +21,7 @@ DECISIONS = {
     "skip": "Skip: come back to it last",
     "unsure": "Unsure: neither right nor wrong can be said",
 }
-
-
-def told(ctx: Any, work: Callable[[], Any]) -> Any:
-    """What the work gives; an error that the person can mend becomes a notice, and None."""
-    try:
-        return work()
-    except AuditError as error:
-        ctx.ops.notify(str(error), variant="error")
-        return None
-
-
-def run_of(dataset: Any, params: dict[str, Any]) -> str:
-    """The audit that is meant: the one named, else the only or the first one.
-
-    Raises:
-        AuditError: the dataset has none.
-    """
-    from audit_plugin import fiftyone_io
-
-    runs = fiftyone_io.list_audits(dataset)
-    if not runs:
-        raise AuditError(f"dataset {dataset.name!r} has no audit; run one first")
-    return str(params.get("run") or ("audit" if "audit" in runs else runs[0]))
-
-
-def chosen_rows(ctx: Any) -> list[str]:
-    """Ids of what is decided: the sample that is open, else the selected objects, else the selected samples."""
-    if ctx.current_sample:
-        return [str(ctx.current_sample)]
-    return [label["label_id"] for label in ctx.selected_labels or ()] or [str(name) for name in ctx.selected or ()]
+PAUSE = 600.0  # seconds: who takes longer has left the room, and the decision is not timed
 
 
 class Decide(foo.Operator):
@@ -55,30 +30,20 @@ class Decide(foo.Operator):
     @property
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
-        return foo.OperatorConfig(
-            name="decide",
-            label="Decide: keep, remove or relabel",
-            icon="gavel",
-            dynamic=True,
-            risk_level="low",
-            view_target=False,
-            description="Record what you chose for the open sample or for the selected ones; nothing changes until the "
-            "decisions are applied, and every decision can be taken back",
+        about = (
+            "Record what you chose for the open sample or for the selected ones; nothing changes until the decisions "
+            "are applied, and every decision can be taken back"
         )
+        return listed("decide", "Decide: keep, remove or relabel", "gavel", "low", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form, which says for how many samples."""
-        form, rows = types.Object(), chosen_rows(ctx)
-        if not rows:
+        form, names = types.Object(), chosen_names(ctx)
+        if not names:
             lacking = form.view("none", types.Warning(label="Open a sample or select some first"))
             lacking.invalid = True
-        form.enum("decision", list(DECISIONS), label="Decision", required=True, view=_choices())
-        if ctx.params.get("decision") == "relabel":
-            about = "Empty: the audit's suggestion for each"
-            form.str("text", label="Text", description=about, view=types.TextFieldView(multiline=True))
-        form.str("note", label="Note", description="In your own words, for whoever reads the decisions later")
-        button = "Decide" if len(rows) < 2 else f"Decide for {len(rows):,} samples"
-        return types.Property(form, view=types.PromptView(label="Decide", submit_button_label=button))
+        ask_decision(form, ctx.params)
+        return prompt(form, "Decide", f"Decide for {samples(len(names))}" if names else "Decide")
 
     def resolve_placement(self, ctx: Any) -> types.Placement:  # noqa: ARG002 (FiftyOne's signature)
         """A button above the open sample."""
@@ -92,20 +57,21 @@ class Decide(foo.Operator):
     def _decide(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        rows, params = chosen_rows(ctx), ctx.params
+        params, run, kind = ctx.params, run_of(ctx.dataset, ctx.params), ctx.params["decision"]
+        rows = chosen_rows(ctx, run, fiftyone_io.queue_of(ctx.dataset, run))
         if not rows:
             raise AuditError("no sample is open or selected; open one or select some, then decide")
-        run, kind = run_of(ctx.dataset, params), params["decision"]
-        before = fiftyone_io.queue_of(ctx.dataset, run).rows
         text, note = params.get("text") or "", params.get("note") or ""
-        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, params.get("reviewer") or "")
-        left = fiftyone_io.queue_of(ctx.dataset, run)
-        ctx.ops.notify(f"{progress_words(kind, len(made), left.progress)}", variant="success")
+        seconds = timed(float(params.get("seconds") or 0))
+        reviewer = params.get("reviewer") or ""
+        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
+        queue = fiftyone_io.queue_of(ctx.dataset, run)
+        ctx.ops.notify(decided_words(kind, len(made), queue.progress), variant="success")
         if params.get("from_modal"):
-            go_to(ctx, next_after(rows[0], before, left.rows, 1))
+            go_to(ctx, run, queue.next(rows[0]))
         else:
             ctx.ops.reload_samples()
-        return {"decided": len(made), "done": left.progress.done, "total": left.progress.total}
+        return {"decided": len(made), "done": queue.progress.done, "total": queue.progress.total}
 
     def __call__(self, sample_collection: Any, ids: Any, decision: str, **given: Any) -> Any:
         """Decide from Python; see `audit_plugin.fiftyone_io.decide`."""
@@ -120,14 +86,8 @@ class UndoDecision(foo.Operator):
     @property
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
-        return foo.OperatorConfig(
-            name="undo_decision",
-            label="Take back the last decision",
-            icon="undo",
-            risk_level="low",
-            view_target=False,
-            description="Take back what you decided last, a whole batch at once; what was applied stays as it is",
-        )
+        about = "Take back what you decided last, a whole batch at once; what was applied stays as it is"
+        return listed("undo_decision", "Take back the last decision", "undo", "low", about)
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Take it back and, from the keyboard, show the sample again."""
@@ -143,7 +103,7 @@ class UndoDecision(foo.Operator):
         what = gone[0].kind if len(gone) == 1 else f"{len(gone):,} decisions"
         ctx.ops.notify(f"Taken back: {what}", variant="info")
         if ctx.params.get("from_modal"):
-            go_to(ctx, gone[0].sample)
+            ctx.ops.open_sample(id=gone[0].sample)
         else:
             ctx.ops.reload_samples()
         return {"undone": len(gone)}
@@ -161,14 +121,8 @@ class OpenNext(foo.Operator):
     @property
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
-        return foo.OperatorConfig(
-            name="open_next",
-            label="Open the next finding",
-            icon="skip_next",
-            risk_level="low",
-            view_target=False,
-            description="Open the next sample of the review's queue; with step -1 the one before",
-        )
+        about = "Open the next sample of the review's queue; with step -1 the one before, decided or not"
+        return listed("open_next", "Open the next finding", "skip_next", "low", about)
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Open it."""
@@ -176,48 +130,60 @@ class OpenNext(foo.Operator):
 
     def _open(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.cases import open_row
 
-        rows = fiftyone_io.queue_of(ctx.dataset, run_of(ctx.dataset, ctx.params)).rows
-        found = next_after(str(ctx.current_sample or ""), rows, rows, int(ctx.params.get("step", 1)))
-        go_to(ctx, found)
-        return {"sample": found}
-
-
-def next_after(row: str, before: Any, left: Any, step: int) -> str:
-    """Id of the finding `step` places after a row in the queue as it was, of those that are left; "" if none is.
-
-    Args:
-        row: id of the row; one that is not in the queue stands before its first.
-        before: the queue `(id, caption)` with the row in it.
-        left: those of them that are still to be decided.
-        step: 1 or -1; the ends of the queue join.
-    """
-    names, still = [name for name, _ in before], {name for name, _ in left} - {row}
-    at = names.index(row) if row in names else -min(step, 0) - 1
-    for offset in range(1, len(names) + 1):
-        name = names[(at + step * offset) % len(names)]
-        if name in still:
-            return str(name)
-    return ""
+        run = run_of(ctx.dataset, ctx.params)
+        queue = fiftyone_io.queue_of(ctx.dataset, run)
+        at = open_row(ctx.dataset, run, queue, str(ctx.current_sample)) if ctx.current_sample else None
+        found = queue.previous(at) if int(ctx.params.get("step", 1)) < 0 else queue.next(at)
+        go_to(ctx, run, found)
+        return {"sample": found[0] if found else ""}
 
 
-def go_to(ctx: Any, name: str) -> None:
-    """Open a sample, or say that the queue is empty. Of an object its sample opens."""
-    if not name:
-        ctx.ops.notify("The queue is done: nothing is left to decide", variant="success")
-        return
-    ctx.ops.open_sample(id=name)
-
-
-def progress_words(kind: str, count: int, progress: Any) -> str:
-    """`Keep · 37 of 412 decided, about 12 minutes left`."""
-    what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {count:,} samples"
-    left = f", about {max(progress.minutes, 1):.0f} minutes left" if progress.minutes > 0 else ""
-    return f"{what} · {progress.done:,} of {progress.total:,} decided{left}"
-
-
-def _choices() -> types.RadioGroup:
+def ask_decision(form: types.Object, params: dict[str, Any]) -> None:
+    """The fields of a decision: which, the text of a relabel, a note."""
     choices = types.RadioGroup()
     for name, label in DECISIONS.items():
         choices.add_choice(name, label=label)
-    return choices
+    form.enum("decision", list(DECISIONS), label="Decision", required=True, view=choices)
+    if params.get("decision") == "relabel":
+        about = "Empty: the audit's suggestion for each"
+        form.str("text", label="Text", description=about, view=types.TextFieldView(multiline=True))
+    form.str("note", label="Note", description="In your own words, for whoever reads the decisions later")
+
+
+def chosen_names(ctx: Any) -> list[str]:
+    """Ids of what is decided: the sample that is open, else the selected objects, else the selected samples."""
+    if ctx.current_sample:
+        return [str(ctx.current_sample)]
+    return [label["label_id"] for label in ctx.selected_labels or ()] or [str(name) for name in ctx.selected or ()]
+
+
+def chosen_rows(ctx: Any, run: str, queue: ReviewQueue) -> list[tuple[str, int]]:
+    """The rows of what is chosen: of several captions or objects of a sample, the one that is in question."""
+    from audit_plugin.fiftyone_io.cases import open_row
+
+    return [open_row(ctx.dataset, run, queue, name) for name in chosen_names(ctx)]
+
+
+def go_to(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
+    """Open a row's sample, or say that the queue is empty; in a view of objects the object itself."""
+    from audit_plugin.fiftyone_io.cases import sample_of
+
+    if row is None:
+        ctx.ops.notify("The queue is done: nothing is left to decide", variant="success")
+        return
+    objects = getattr(ctx.view, "_is_generated", False)
+    ctx.ops.open_sample(id=row[0] if objects else sample_of(ctx.dataset, run, row))
+
+
+def timed(seconds: float) -> float:
+    """Seconds that a decision took, 0 (not timed) where the reviewer was away meanwhile."""
+    return seconds if 0 < seconds < PAUSE else 0.0
+
+
+def decided_words(kind: str, count: int, progress: Any) -> str:
+    """`Keep · 37 of 412 decided, about 12 minutes left`."""
+    what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {samples(count)}"
+    left = f", about {max(progress.minutes, 1):.0f} minutes left" if progress.minutes > 0 else ""
+    return f"{what} · {progress.done:,} of {progress.total:,} decided{left}"

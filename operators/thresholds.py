@@ -7,7 +7,7 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from .common import choose_audit, listed, prompt, samples, told
 
 
 class SetThreshold(foo.Operator):
@@ -16,39 +16,30 @@ class SetThreshold(foo.Operator):
     @property
     def config(self) -> foo.OperatorConfig:
         """How the App lists and runs the operator."""
-        return foo.OperatorConfig(
-            name="set_threshold",
-            label="Set a threshold",
-            icon="tune",
-            dynamic=True,
-            risk_level="medium",
-            description="Flag the samples whose score reaches a threshold: rewrites one audit's flags, tags and "
-            "proposals of one kind; without a threshold the audit's own come back",
+        about = (
+            "Flag the samples whose score reaches a threshold: rewrites one audit's flags, tags and proposals of one "
+            "kind; without a threshold the audit's own come back"
         )
+        return listed("set_threshold", "Set a threshold", "tune", "medium", about)
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form."""
         from audit_plugin.fiftyone_io import findings
 
         form = types.Object()
-        runs = findings.audits_newest_first(ctx.dataset)
-        newest = runs[0] if runs else None
-        form.enum("run", runs, label="Audit", required=True, default=newest, view=types.DropdownView())
+        choose_audit(form, ctx.dataset, ctx.params)
         form.enum("kind", list(findings.SCORE_OF), label="Flag", required=True, default="misaligned")
         form.float("threshold", label="Threshold", description="Lowest score that is flagged; empty: the audit's own")
-        view = types.PromptView(label="Set a threshold", submit_button_label="Set")
-        return types.Property(form, view=view)
+        return prompt(form, "Set a threshold", "Set")
 
     def execute(self, ctx: Any) -> dict[str, Any] | None:
         """Set it; a failure becomes one sentence."""
         params = ctx.params
-        try:
-            changed = self(ctx.dataset, params["run"], params["kind"], params.get("threshold"))
-        except AuditError as error:
-            ctx.ops.notify(str(error), variant="error")
+        changed = told(ctx, lambda: self(ctx.dataset, params["run"], params["kind"], params.get("threshold")))
+        if changed is None:
             return None
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{changed:,} samples changed their flag {params['kind']!r}", variant="success")
+        ctx.ops.notify(f"{samples(changed)} changed the flag {params['kind']!r}", variant="success")
         return {"changed": changed}
 
     def __call__(self, sample_collection: Any, run: str, kind: str, threshold: float | None = None) -> int:
@@ -76,19 +67,14 @@ class MapEmbeddings(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form: which audit."""
-        from audit_plugin.fiftyone_io import findings
-
-        form, runs = types.Object(), findings.audits_newest_first(ctx.dataset)
-        newest = runs[0] if runs else None
-        form.enum("run", runs, label="Audit", required=True, default=newest, view=types.DropdownView())
-        return types.Property(form, view=types.PromptView(label="Map the embeddings", submit_button_label="Map"))
+        form = types.Object()
+        choose_audit(form, ctx.dataset, ctx.params)
+        return prompt(form, "Map the embeddings", "Map")
 
     def execute(self, ctx: Any) -> dict[str, Any] | None:
         """Map; a failure becomes one sentence."""
-        try:
-            mapped = self(ctx.dataset, ctx.params["run"])
-        except AuditError as error:
-            ctx.ops.notify(str(error), variant="error")
+        mapped = told(ctx, lambda: self(ctx.dataset, ctx.params["run"]))
+        if mapped is None:
             return None
         ctx.ops.reload_dataset()
         return {"mapped": mapped}

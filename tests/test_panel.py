@@ -26,8 +26,8 @@ HOSTILE = "<script>alert(1)</script> **x** [y](http://e.example)\x07 \u202e=cmd|
 class App:
     """Keeps the panel's state between events, as the browser does."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset, self.state, self.sent = dataset, {}, []
+    def __init__(self, dataset: Any, uri: str = URI) -> None:
+        self.dataset, self.uri, self.state, self.sent, self.sample = dataset, uri, {}, [], None
 
     def send(self, event: str, **params: Any) -> dict[str, Any]:
         """One event; what the App is told to do is kept, the elements that are drawn come back."""
@@ -36,12 +36,13 @@ class App:
         request = {
             "dataset_name": self.dataset.name,
             "view": [],
+            "current_sample": self.sample,
             "params": {**params, "panel_id": "p", "panel_state": self.state, "__method__": event},
         }
         executor = Executor()
-        ctx = ExecutionContext(request, executor=executor, operator_uri=URI)
+        ctx = ExecutionContext(request, executor=executor, operator_uri=self.uri)
         with ctx:
-            foo.get_operator(URI).execute(ctx)
+            foo.get_operator(self.uri).execute(ctx)
         self.state = ctx.panel.state._data
         steps = [step.to_json() for step in executor._requests]
         self.sent = [(step["operator_uri"].rpartition("/")[2], step["params"] or {}) for step in steps]
@@ -130,56 +131,109 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     app, ids = App(dataset), dataset.values("id")
     app.send("on_load")
     drawn = app.send("on_tab", value="queue")
-    assert app.state["row"] == ids[7]  # the worst
+    assert app.state["row"] == [ids[7], 0]  # the worst
     text = json.dumps(drawn)
     assert "**0 of 4** decided" in text
-    hostile = drawn["queue"]["type"]["properties"][f"case_{ids[7]}"]["type"]["properties"]["pair"]
+    hostile = drawn["queue"]["type"]["properties"][f"case_{ids[7]}_0"]["type"]["properties"]["pair"]
     caption = hostile["type"]["properties"]["texts"]["type"]["properties"]["caption"]
     assert caption["view"]["name"] == "LabelValueView"  # plain text, no markdown
     assert not {"\x07", "\u202e"} & set(caption["default"])
-    app.send("on_decide", what="keep", row=ids[7])
-    app.send("on_decide", what="keep", row=ids[7])  # the second event of one click
+    app.send("on_decide", what="keep", row=[ids[7], 0])
+    app.send("on_decide", what="keep", row=[ids[7], 0])  # the second event of one click
     assert dataset[ids[7]].audit_decision == "keep"
     assert len(decisions.decisions(dataset)) == 1
     row = app.state["row"]
     app.send("on_decide", what="typed", row=row)
     assert app.of("notify")[0]["variant"] == "warning"
-    app.state["queue"] = {f"typed_{row}": "what it shows", f"note_{row}": "seen twice"}
+    app.state["queue"] = {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}
     drawn = app.send("on_decide", what="typed", row=row)
     assert "**2 of 4** decided" in json.dumps(drawn)
     last = decisions.decisions(dataset)[-1]
-    assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row)
+    assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row[0])
     assert 0 <= last.seconds < 600
     drawn = app.send("on_undo_last")
     assert app.state["row"] == row
     assert "**1 of 4** decided" in json.dumps(drawn)
+    app.send("on_previous")
+    assert app.state["row"] == [ids[7], 0]
+    assert "Decided before" in json.dumps(app.send("on_tab", value="queue"))
     app.send("on_kind", value="duplicate")
-    assert app.state["row"] in ids[:2]
+    assert app.state["row"][0] in ids[:2]
 
 
-def test_apply_and_undo_name_their_counts(dataset: Any) -> None:
+def test_a_spot_check_is_blind_and_its_words_replace_the_model_s(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    drawn = app.send("on_kind", value="spot check")
+    assert "draw" in names_in(drawn)
+    assert "keep" not in names_in(drawn)
+    app.send("on_draw")
+    assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/start_spot_check"
+    foo.get_operator("@multimem/audit/start_spot_check")(dataset, "audit", 4)
+    drawn = app.send("on_drawn")
+    assert "**0 of 4** decided" in json.dumps(drawn)
+    assert not {"scores", "reason", "suggested"} & names_in(drawn)  # nothing that leads
+    while app.state["row"]:
+        drawn = app.send("on_decide", what="remove", row=app.state["row"])
+    assert "draw" in names_in(drawn)
+    assert "100% of the flagged are wrong" in json.dumps(drawn)
+    assert {d.source for d in decisions.decisions(dataset)} == {"spot-check"}
+    assert "100% of the flagged are wrong" in json.dumps(app.send("on_tab", value="overview"))
+
+
+def test_the_last_tab_asks_the_operators_and_compares(dataset: Any) -> None:
     app, ids = App(dataset), dataset.values("id")
-    before = dataset.values("caption")
-    decisions.decide(dataset, ids[7], "relabel", text="better")
-    decisions.decide(dataset, ids[3], "remove")
+    decisions.decide(dataset, ids[7], "relabel", text="better", reviewer="ann")
+    decisions.decide(dataset, ids[3], "remove", reviewer="ann")
+    decisions.decide(dataset, ids[3], "keep", reviewer="bob")
     app.send("on_load")
     drawn = app.send("on_tab", value="apply")
-    assert drawn["apply"]["type"]["properties"]["apply"]["view"]["label"] == "Apply 2 changes"
-    drawn = app.send("on_apply")
-    dataset.reload()
-    assert dataset[ids[7]].caption == "better"
-    assert "undo" in drawn["apply"]["type"]["properties"]
-    assert "apply" not in drawn["apply"]["type"]["properties"]
-    app.send("on_undo")
-    assert dataset.values("caption") == before
+    assert {"apply_decisions", "export", "import", "show_differing"} <= names_in(drawn)
+    assert not {"undo_changes", "delete_removed", "earlier"} & names_in(drawn)
+    assert "ann: remove, bob: keep" in json.dumps(drawn)
+    assert "Apply to 1 sample" in json.dumps(drawn)
+    app.send("on_ask", ask="apply_decisions")
+    assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/apply_decisions"
+    changes.apply(dataset)
+    drawn = app.send("on_asked")
+    assert "undo_changes" in names_in(drawn)
+    assert "apply_decisions" not in names_in(drawn)
+    later = made_up(ids[:8], [0.5, 3.0, 0.1, 4.0, 1.0, 2.0, 0.0, 0.2])  # the last row is mended
+    fio.write_result(dataset[:8], later, config.AuditConfig(run="later"))
+    app.send("on_run", value="later")
+    drawn = app.send("on_earlier", value="audit")
+    assert "| misaligned | 1 | 2 | 0 |" in json.dumps(drawn)
+    app.send("on_compared", what="still")
+    assert ids[3] in json.dumps(app.of("set_view"))
+    app.send("on_differing")
+    assert ids[3] in json.dumps(app.of("set_view"))
+    changes.undo(dataset)
+
+
+def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> None:
+    ids = dataset.values("id")
+    app = App(dataset, "@multimem/audit/audit_sample")
+    assert set(app.send("on_load")) == {"none"}
+    app.sample = ids[7]
+    drawn = app.send("on_change_current_sample")
+    assert {f"case_{ids[7]}_0", "keep", f"typed_{ids[7]}_0"} <= names_in(drawn)
+    app.state[f"typed_{ids[7]}_0"] = "what it shows"
+    app.send("on_decide", what="typed", row=[ids[7], 0])
+    assert app.of("open_sample")[0]["id"] == fio.queue_of(dataset, "audit").left[0][0] != ids[7]
+    assert decisions.decisions(dataset)[-1].text == "what it shows"
+    app.sample = ids[6]  # nothing was found of it: it can be decided on all the same
+    assert "nothing was found" in json.dumps(app.send("on_change_current_sample"))
+    app.sample = ids[9]  # came after the audit
+    assert "keep" in names_in(app.send("on_change_current_sample"))
 
 
 def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
     app.send("on_show", kind="no such kind")
-    assert app.send("on_decide", what="keep", row="x")["overview"]  # not the row that is shown: nothing happens
-    app.state |= {"row": "0" * 24, "tab": "queue"}
+    assert app.send("on_decide", what="keep", row=["x", 0])["overview"]  # not the row that is shown: nothing happens
+    app.state |= {"row": ["0" * 24, 0], "tab": "queue"}
     app.send("on_open")
     assert app.of("notify")[0]["variant"] == "error"
     app.state["tab"] = "no such tab"

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.review import Decision
 from tests.conftest import caption
 from tests.review_fixtures import written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
+cases = importlib.import_module("audit_plugin.fiftyone_io.cases")
 
 
 @pytest.fixture
@@ -31,18 +33,18 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
 
 def test_the_queue_shrinks_with_decisions_and_grows_with_changes(dataset: Any) -> None:
     ids = dataset.values("id")
-    assert fio.queue_of(dataset, "audit").rows == ((ids[4], 0), (ids[1], 0), (ids[6], 0))
+    assert fio.queue_of(dataset, "audit").left == ((ids[4], 0), (ids[1], 0), (ids[6], 0))
     fio.decide(dataset, ids[4], "skip", reviewer="ann")
     fio.decide(dataset, ids[1], "keep", reviewer="ann", seconds=3.0)
     found = fio.queue_of(dataset, "audit")
-    assert found.rows == ((ids[6], 0), (ids[4], 0))
+    assert found.left == ((ids[6], 0), (ids[4], 0))
     assert (found.progress.done, found.progress.total, found.progress.seconds) == (1, 3, 3.0)
-    assert fio.queue_of(dataset, "audit", reviewer="bob").rows[0] == (ids[4], 0)
+    assert fio.queue_of(dataset, "audit", reviewer="bob").left[0] == (ids[4], 0)
     sample = dataset[ids[1]]
     sample["caption"] = "another"
     sample.save()
-    assert (ids[1], 0) in fio.queue_of(dataset, "audit").rows
-    assert fio.queue_of(dataset, "audit", ["outlier"]).rows == ()
+    assert (ids[1], 0) in fio.queue_of(dataset, "audit").left
+    assert fio.queue_of(dataset, "audit", ["outlier"]).left == ()
     assert fio.queue_of(dataset[1:5], "audit").progress.total == 2
     with pytest.raises(AuditError, match="no audit 'other'"):
         fio.queue_of(dataset, "other")
@@ -54,9 +56,13 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     lists = make_dataset(3, captions=lambda row: [f"a{row}", f"b{row}"])
     written(lists, (3, 2), "captions")  # both of the second sample
     name = lists.values("id")[1]
-    assert fio.queue_of(lists, "audit").rows == ((name, 1), (name, 0))
+    queue = fio.queue_of(lists, "audit")
+    assert queue.left == ((name, 1), (name, 0))
+    assert [cases.case_of(lists, "audit", row).text for row in queue.rows] == ["b1", "a1"]
+    assert cases.open_row(lists, "audit", queue, name) == (name, 1)
+    assert cases.open_row(lists, "audit", queue, lists.values("id")[0])[0] == lists.values("id")[0]
     fio.decide(lists, name, "keep", caption=1)
-    assert fio.queue_of(lists, "audit").rows == ((name, 0),)
+    assert fio.queue_of(lists, "audit").left == ((name, 0),)
 
     def boxes(row: int) -> Any:
         both = [fo.Detection(label=f"{name}{row}", bounding_box=[0.1, 0.1, 0.5, 0.5]) for name in "ab"]
@@ -66,17 +72,64 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     patches = objects.to_patches("boxes")
     written(patches, (2, 1), config=AuditConfig(text="boxes"))
     labels = patches.values("id")
-    assert fio.queue_of(objects, "audit").rows == ((labels[2], 0), (labels[1], 0))
+    queue = fio.queue_of(objects, "audit")
+    assert queue.left == ((labels[2], 0), (labels[1], 0))
+    samples = objects.values("id")
+    assert cases.open_row(objects, "audit", queue, samples[1]) == (labels[2], 0)
+    assert cases.open_row(objects, "audit", queue, labels[1]) == (labels[1], 0)
+    assert cases.sample_of(objects, "audit", (labels[1], 0)) == samples[0]
+    assert cases.case_of(objects, "audit", (labels[2], 0)).text == "a1"
     fio.decide(objects, labels[2], "remove")
-    assert fio.queue_of(objects, "audit").rows == ((labels[1], 0),)
+    assert fio.queue_of(objects, "audit").left == ((labels[1], 0),)
 
     groups = make_groups(3)
     config = AuditConfig(image="slice:picture", audio="slice:sound.filepath", text="slice:picture.caption")
     written(groups, (1,), config=config)
-    (row,) = fio.queue_of(groups, "audit").rows
+    (row,) = fio.queue_of(groups, "audit").left
     assert row == (groups.values("id")[1], 0)
+    sounds = groups.select_group_slices("sound").values("id")
+    assert cases.open_row(groups, "audit", fio.queue_of(groups, "audit"), sounds[1]) == row
     fio.decide(groups, row[0], "keep")
-    assert fio.queue_of(groups, "audit").rows == ()
+    assert fio.queue_of(groups, "audit").left == ()
+
+
+def test_next_and_previous_by_hand() -> None:
+    rows = tuple((name, 0) for name in "abcd")
+    queue = fio.queues.queue_with(rows, {})
+    assert queue.left == rows
+    assert (queue.next(), queue.next(rows[1]), queue.next(rows[3])) == (rows[0], rows[2], rows[0])
+    assert (queue.previous(rows[2]), queue.previous(rows[0]), queue.previous(None)) == (rows[1], rows[0], rows[0])
+    decided = {rows[0]: Decision("a", "keep"), rows[2]: Decision("c", "skip")}
+    queue = fio.queues.queue_with(rows, decided)
+    assert queue.left == (rows[1], rows[3], rows[2])
+    assert [queue.next(rows[at]) for at in range(4)] == [rows[1], rows[3], rows[3], rows[1]]
+    assert queue.progress.done == 1
+    assert queue.row_of("a") == rows[0]
+    decided |= {rows[1]: Decision("b", "keep"), rows[3]: Decision("d", "remove")}
+    assert fio.queues.queue_with(rows, decided).next(rows[3]) == rows[2]  # skipped: comes back last
+    decided[rows[2]] = Decision("c", "unsure")
+    assert fio.queues.queue_with(rows, decided).next() is None
+    assert fio.queues.queue_with((), {}).previous(None) is None
+
+
+def test_a_batch_leaves_out_what_is_decided_and_what_should_stay(dataset: Any) -> None:
+    ids = dataset.values("id")
+    assert fio.batch_rows(dataset, "audit", "misaligned", "keep") == ((ids[4], 0), (ids[1], 0), (ids[6], 0))
+    fio.decide(dataset, ids[1], "remove", reviewer="ann")
+    assert fio.batch_rows(dataset, "audit", "misaligned", "remove") == ((ids[4], 0), (ids[6], 0))
+    scores = dict(zip(ids, dataset.values("audit_misalignment"), strict=True))
+    above = fio.batch_rows(dataset, "audit", "misaligned", "keep", threshold=scores[ids[6]])
+    assert {name for name, _ in above} == {name for name in ids if scores[name] >= scores[ids[6]]} - {ids[1]}
+    dataset.set_values("audit_suggestion", {ids[4]: "", ids[6]: "better"}, key_field="id")
+    assert fio.batch_rows(dataset, "audit", "misaligned", "relabel") == ((ids[6], 0),)
+    dataset.set_values("audit_is_duplicate", {ids[2]: True, ids[3]: True}, key_field="id")
+    dataset.set_values("audit_action", {ids[3]: "remove"}, key_field="id")
+    assert fio.batch_rows(dataset, "audit", "duplicate", "remove") == ((ids[3], 0),)  # one of the group stays
+    assert len(fio.batch_rows(dataset, "audit", "duplicate", "keep")) == 2
+    with pytest.raises(AuditError, match="no score"):
+        fio.batch_rows(dataset, "audit", "duplicate", "keep", threshold=1.0)
+    with pytest.raises(AuditError, match="not known"):
+        fio.batch_rows(dataset, "audit", "wrong", "keep")
 
 
 def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[..., Any]) -> None:
@@ -88,15 +141,15 @@ def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[...,
     ids = dataset.values("id")
     fio.decide(dataset, ids, "remove")  # in a batch: no verdicts
     check = fio.start_spot_check(dataset, "audit", 20)
-    assert len(check.rows) == 20
+    assert len(check.queue.rows) == 20
     assert set(check.verdicts) == {""}
     bad = {ids[row] for row in flagged[:15]}
-    assert sum(name in {ids[row] for row in flagged} for name, _ in check.rows) == 10
-    for row in check.rows:
+    assert sum(name in {ids[row] for row in flagged} for name, _ in check.queue.rows) == 10
+    for row in check.queue.rows:
         fio.record_spot_check(dataset, "audit", row, "remove" if row[0] in bad else "keep", reviewer="ann")
     done = fio.spot_check(dataset, "audit")
-    assert done.rows == check.rows
-    assert [v == "wrong" for v in done.verdicts] == [name in bad for name, _ in check.rows]
+    assert done.queue.rows == check.queue.rows
+    assert [v == "wrong" for v in done.verdicts] == [name in bad for name, _ in check.queue.rows]
     found = done.estimate()
     assert found.reviewed == 20
     assert found.precision.low <= 15 / 20 <= found.precision.high

@@ -206,7 +206,6 @@ def columns() -> dict[str, np.ndarray]:
 def test_the_queue_begins_with_the_worst_of_each_kind() -> None:
     assert queue(columns()).tolist() == [1, 3, 2, 0]
     assert queue(columns(), ["outlier"]).tolist() == [3, 0]
-    assert queue(columns(), decided=[1], skipped=[3]).tolist() == [2, 0, 3]
     assert queue({"misalignment": np.array([1.0, 2.0]), "action": np.array(["keep", "remove"])}).tolist() == [1]
     with pytest.raises(AuditError, match="'wrong'"):
         queue(columns(), ["wrong"])

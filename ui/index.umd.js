@@ -22,7 +22,7 @@
   };
   const HELP = "h";
   const BETWEEN_MS = 250; // a held key or a double press is one decision
-  let last = 0;
+  let last = 0; // time of the last key of ours: the sample has been open since then
 
   function typing(target) {
     const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
@@ -40,8 +40,9 @@
     if (event.key === "Escape") return closeHelp();
     const chosen = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
     if (!chosen || event.timeStamp - last < BETWEEN_MS) return;
+    const seconds = last ? (event.timeStamp - last) / 1000 : 0; // 0: not known
     last = event.timeStamp;
-    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true }, chosen.params));
+    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true, seconds }, chosen.params));
   }
 
   function element(tag, style, text) {

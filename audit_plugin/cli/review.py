@@ -36,7 +36,7 @@ def list_(
     with told_errors():
         io, data = _opened(dataset)
         found = io.queue_of(data, run, kind or ())
-        for name, caption in found.rows[:limit]:
+        for name, caption in found.left[:limit]:
             _say(f"{name}{f' caption {caption}' if caption else ''}")
         done = found.progress
         timed = math.isfinite(done.seconds)
@@ -158,7 +158,7 @@ def spot_check(
         io, data = _opened(dataset)
         check = io.start_spot_check(data, run, start) if start else io.spot_check(data, run)
         if decide:
-            row = next((row for row in check.rows if row[0] == sample), None)
+            row = next((row for row in check.queue.rows if row[0] == sample), None)
             if row is None:
                 raise AuditError(f"sample {sample!r} was not drawn; decide on one of those that the spot check lists")
             io.record_spot_check(data, run, row, decide, text, reviewer=reviewer)
@@ -167,11 +167,12 @@ def spot_check(
 
 
 def _show_check(check: Any) -> None:
-    left = [row for row, verdict in zip(check.rows, check.verdicts, strict=True) if not verdict]
+    rows = check.queue.rows
+    left = [row for row, verdict in zip(rows, check.verdicts, strict=True) if not verdict]
     for name, caption in left[:10]:
         _say(f"{name}{f' caption {caption}' if caption else ''}")
-    _say(f"{len(check.rows) - len(left)} of {len(check.rows)} decided")
-    if len(left) == len(check.rows):
+    _say(f"{len(rows) - len(left)} of {len(rows)} decided")
+    if len(left) == len(rows):
         return
     found = check.estimate()
     shares = {"flags that are right": found.precision, "wrong among the others": found.missed, "recall": found.recall}

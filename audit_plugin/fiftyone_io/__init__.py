@@ -15,20 +15,11 @@ from .contents import REMOVED
 from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
 from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
 from .objects import objects_field, patches_of
-from .queues import (
-    ReviewQueue,
-    SpotCheck,
-    queue_of,
-    record_spot_check,
-    repair_decisions,
-    review_table,
-    spot_check,
-    spot_refit,
-    start_spot_check,
-)
+from .queues import ReviewQueue, batch_rows, queue_of, repair_decisions, review_table
 from .reading import load_manifest_dataset, load_view, read_samples
 from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
 from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
+from .spot_checks import SpotCheck, record_spot_check, spot_check, spot_refit, start_spot_check
 from .views import flagged_view
 from .writing import check_writable, write_result
 
@@ -48,6 +39,7 @@ __all__ = [
     "apply",
     "audit_info",
     "audit_view",
+    "batch_rows",
     "caption_field",
     "check_writable",
     "clean_view",

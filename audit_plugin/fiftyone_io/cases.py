@@ -1,4 +1,4 @@
-"""The queue of a review as the App shows it: which row comes next, and all that is known of one row."""
+"""All that a reviewer is shown of one row: its media, text and scores, what speaks against it, and who disagrees."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
-from audit_plugin.review import Decision, Progress, progress, queue
+from audit_plugin.review import Decision
 
-from .contents import Subject, subjects_of_rows
-from .decisions import decisions, resolved
+from .captions import INDEX, LIST
+from .contents import subjects_of_rows
+from .decisions import Row, resolved
 from .findings import has_column, read_columns
 from .objects import images_of, root_of
+from .queues import ReviewQueue
 from .runs import audit_info, every_sample, explained
 
 SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
@@ -26,43 +28,14 @@ NEIGHBORS, WORDS = 3, 5  # shown: of each side; of a caption
 
 
 @dataclass(frozen=True)
-class Queue:
-    """The rows of a review, most suspicious first.
-
-    Attributes:
-        rows: ids of all rows, decided or not.
-        decided: row id -> the decision that holds.
-        progress: how many are decided, and what time they take.
-    """
-
-    rows: list[str]
-    decided: Mapping[str, Decision]
-    progress: Progress
-
-    def next(self, after: str = "") -> str:
-        """The next row that is not decided, from the start again at the end; "" where all are."""
-        at = self.rows.index(after) + 1 if after in self.rows else 0
-        skipped = {row for row, decision in self.decided.items() if decision.kind == "skip"}
-        for rows in (self.rows[at:], self.rows[:at]):
-            for row in rows:
-                if row not in self.decided:
-                    return row
-        return next((row for row in self.rows if row in skipped and row != after), "")
-
-    def previous(self, before: str) -> str:
-        """The row before, decided or not."""
-        at = self.rows.index(before) if before in self.rows else 0
-        return self.rows[max(at - 1, 0)] if self.rows else ""
-
-
-@dataclass(frozen=True)
 class Case:
     """One row with its evidence. Texts stand in it as they are: whoever shows them makes them harmless.
 
     Attributes:
-        row: its id; sample: the sample that is shown for it.
+        row: id of the sample or object, and the position of the text that is in question.
+        sample: the sample that is shown for it.
         path, media: its file, and what it is (image, video, ...).
-        text: the caption that is in question, `caption` its position in a list.
+        text: the caption that is in question.
         scores: column -> (value, share of the audit's rows with a lower value).
         said: action, reason, suggestion, ... where there are any.
         flags: kinds.
@@ -71,12 +44,11 @@ class Case:
         decision: what was decided, or None.
     """
 
-    row: str
+    row: Row
     sample: str
     path: str
     media: str
     text: str
-    caption: int
     scores: Mapping[str, tuple[float, float]]
     said: Mapping[str, str]
     flags: tuple[str, ...]
@@ -85,66 +57,71 @@ class Case:
     decision: Decision | None = None
 
 
-def review_queue(dataset: SampleCollection, run: str, kinds: tuple[str, ...] = ()) -> Queue:
-    """The queue of an audit, of some kinds of findings or of all.
-
-    Raises:
-        AuditError: no such audit, or an unknown kind.
-    """
-    flags = [f"is_{kind}" for kind in FLAG_KINDS if has_column(dataset, run, f"is_{kind}")]
-    scores = [name for name in SCORES[:4] if has_column(dataset, run, name)]
-    found = read_columns(dataset, run, ("id", "action", *flags, *scores))
-    order = queue({name: values for name, values in found.items() if name != "id"}, kinds)
-    rows = [str(name) for name in found["id"][order]]
-    standing = resolved(dataset).current
-    decided = {key[1] or key[0]: decision for key, decision in standing.items()}
-    done = [decided[row] for row in rows if row in decided and decided[row].kind != "skip"]
-    told = progress(len(rows), len(done), [decision.seconds for decision in done])
-    return Queue(rows, decided, told)
-
-
-def case_of(dataset: SampleCollection, run: str, row: str, decision: Decision | None = None) -> Case:
+def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | None = None) -> Case:
     """All that is shown of a row.
 
     Raises:
         AuditError: no such audit, or the row is gone.
     """
-    root = dataset._root_dataset
-    subject = subjects_of_rows(root, run, [row], media=False).get(row)
+    root, (name, caption) = dataset._root_dataset, row
+    subject = subjects_of_rows(root, run, [name], media=False).get(name)
     if subject is None:
-        raise AuditError(f"sample {row} is not in dataset {root.name!r} any more; go to the next one")
-    scores = {name: value for name in SCORES if (value := _standing(root, run, name, row)) is not None}
+        raise AuditError(f"sample {name} is not in dataset {root.name!r} any more; go to the next one")
+    shown = every_sample(root)[subject.sample]
+    scores = {score: value for score in SCORES if (value := _standing(root, run, score, name)) is not None}
     kinds = [kind for kind in FLAG_KINDS if has_column(root, run, f"is_{kind}")]
-    flags = tuple(kind for kind in kinds if bool(_value(root, run, f"is_{kind}", row)))
-    record, shown = _record(root, run, row), every_sample(root)[subject.sample]
-    said = {name: word for name in TEXTS if (word := _word(root, run, name, row, shown))}
-    caption = int(record.get("caption_index") or 0)
+    record = _record(root, run, row)
     return Case(
         row,
         subject.sample,
         str(shown.filepath),
         str(shown.media_type),
-        _caption(subject, caption),
-        caption,
+        subject.content.text(caption) or "",
         scores,
-        said,
-        flags,
+        {said: word for said in TEXTS if (word := _word(root, run, said, row, shown))},
+        tuple(kind for kind in kinds if bool(_value(root, run, f"is_{kind}", name))),
         _misfits(record),
         tuple(_neighbors(root, run, record)),
         decision,
     )
 
 
+def open_row(dataset: SampleCollection, run: str, queue: ReviewQueue, sample: str) -> Row:
+    """The row to show for a sample that is open in the App: the queue's, of an audit of objects its worst object's.
+
+    A sample that nothing was found of is shown too, with its first or worst text.
+
+    Raises:
+        AuditError: no object of the sample is in the queue.
+    """
+    root, record = dataset._root_dataset, audit_info(dataset, run)
+    if record.label_field:
+        labels = images_of(root).select(sample).values(f"{root_of(record.label_field)}.id", unwind=True)
+        found = next((row for row in map(queue.row_of, [sample, *labels]) if row is not None), None)
+        if found is None:
+            raise AuditError("nothing was found of the objects of this sample; open another one")
+        return found
+    subject = subjects_of_rows(root, run, [sample], media=False).get(sample)
+    name = subject.sample if subject else sample  # of a group, the sample that stands for it
+    return queue.row_of(name) or (name, _index(root, run, name))
+
+
+def sample_of(dataset: SampleCollection, run: str, row: Row) -> str:
+    """Id of the sample that is shown for a row: of an object the one that holds it.
+
+    Raises:
+        AuditError: it is gone.
+    """
+    found = subjects_of_rows(dataset._root_dataset, run, [row[0]], media=False).get(row[0])
+    if found is None:
+        raise AuditError(f"sample {row[0]} is not in the dataset any more; go to the next one")
+    return found.sample
+
+
 def decision_counts(dataset: SampleCollection) -> dict[str, int]:
     """Kind of decision -> how many captions or objects it holds for."""
     kinds = [decision.kind for decision in resolved(dataset).current.values()]
     return {kind: kinds.count(kind) for kind in ("keep", "remove", "relabel", "unsure", "skip") if kind in kinds}
-
-
-def last_decided(dataset: SampleCollection) -> str:
-    """Row id of the newest entry of the ledger; "" where there is none."""
-    found = decisions(dataset)
-    return (found[-1].label or found[-1].sample) if found else ""
 
 
 def _value(root: fo.Dataset, run: str, column: str, row: str) -> Any:
@@ -162,23 +139,31 @@ def _standing(root: fo.Dataset, run: str, column: str, row: str) -> tuple[float,
     return float(value), float((values < value).sum() / max(np.isfinite(values).sum(), 1))
 
 
-def _word(root: fo.Dataset, run: str, column: str, row: str, shown: fo.Sample) -> str:
-    """A text of the row; of a sample its own field is read, not the whole column."""
-    if not has_column(root, run, column):
+def _word(root: fo.Dataset, run: str, column: str, row: Row, shown: fo.Sample) -> str:
+    """A text of the row; of a sample its own field is read, not the whole column. They are the worst caption's."""
+    name, caption = row
+    if audit_info(root, run).label_field:
+        return str(_value(root, run, column, name) or "") if has_column(root, run, column) else ""
+    listed = f"{run}_{column}{LIST}"
+    if shown.has_field(listed):
+        texts = shown[listed] or []
+        return str(texts[caption] or "") if caption < len(texts) else ""
+    if not has_column(root, run, column) or caption != _index(root, run, name):
         return ""
-    objects = audit_info(root, run).label_field
-    return str((_value(root, run, column, row) if objects else shown[f"{run}_{column}"]) or "")
+    return str(shown[f"{run}_{column}"] or "")
 
 
-def _caption(subject: Subject, caption: int) -> str:
-    texts = subject.content.texts
-    return (texts[caption] if caption < len(texts) else None) or ""
+def _index(root: fo.Dataset, run: str, name: str) -> int:
+    """Position of a sample's worst text."""
+    field = f"{run}_{INDEX}"
+    return max(0, every_sample(root)[name][field] or 0) if root.has_sample_field(field) else 0
 
 
-def _record(root: fo.Dataset, run: str, row: str) -> dict[str, Any]:
-    """The worst caption's record; {} where the row was not explained."""
-    records = explained(root, run, row)
-    return max(records, key=lambda found: found.get("misalignment") or float("-inf"), default={})
+def _record(root: fo.Dataset, run: str, row: Row) -> dict[str, Any]:
+    """What explains the row's text, or else its worst one; {} where the row was not explained."""
+    records = explained(root, run, row[0])
+    own = [found for found in records if int(found.get(INDEX) or 0) == row[1]]
+    return max(own or records, key=lambda found: found.get("misalignment") or float("-inf"), default={})
 
 
 def _misfits(record: Mapping[str, Any]) -> tuple[str, ...]:

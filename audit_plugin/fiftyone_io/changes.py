@@ -20,8 +20,8 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.review import Change, Plan
 
 from .contents import REMOVED
-from .copies import copies, existing, put_back
 from .decisions import refresh
+from .deleted import copies, existing, put_back
 from .exports import check_clean_view, drop_clean_view, save_clean_view
 from .journal import advance, begin, change_sets, chunks, differing, discard, entries_of, journal, write
 from .planning import entries_for, planned

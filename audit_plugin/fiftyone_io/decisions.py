@@ -29,11 +29,12 @@ from .runs import audit_info, batches, database
 LEDGER = "audit_plugin.decisions"
 FIELD = "audit_decision"
 NAMES = tuple(f.name for f in fields(Decision))
+Row = tuple[str, int]  # id of a sample or object, position of the caption
 
 
 def decide(
     dataset: SampleCollection,
-    ids: str | Sequence[str],
+    ids: str | Sequence[str | Row],
     kind: str,
     run: str = "audit",
     text: str = "",
@@ -46,13 +47,14 @@ def decide(
 
     Args:
         dataset: the dataset, or a view of it.
-        ids: of samples, or of the objects of an audit of objects; of a group, any of its samples.
+        ids: of samples, or of the objects of an audit of objects; of a group, any of its samples. Where several texts
+            of a list are meant, (id, position of the text).
         kind: keep, remove, relabel, skip or unsure.
         run: key of the audit that is reviewed, which says where the texts are; "" for none.
         text: for relabel; "": the audit's suggestion for each row.
         note: in the reviewer's words.
         reviewer: name; "": the user of this machine.
-        caption: which text of a list.
+        caption: which text of a list, for ids without one.
         seconds: time that the decision took.
 
     Returns:
@@ -61,14 +63,15 @@ def decide(
     Raises:
         AuditError: a row, a caption, a suggestion or the audit does not exist; nothing is decided then.
     """
-    rows = [ids] if isinstance(ids, str) else list(ids)
+    given = [ids] if isinstance(ids, str) else ids
+    rows = list(dict.fromkeys((row, caption) if isinstance(row, str) else row for row in given))
     texts = dict.fromkeys(rows, text)
     if kind == "relabel" and not text:
-        texts = suggestions(dataset, run, rows, caption)
+        texts = suggestions(dataset, run, rows)
     source = "person" if len(rows) == 1 else "batch"
     proposed = [
-        Decision(row, kind, caption, text=texts[row], note=note, reviewer=reviewer, source=source, seconds=seconds)
-        for row in dict.fromkeys(rows)
+        Decision(row[0], kind, row[1], text=texts[row], note=note, reviewer=reviewer, source=source, seconds=seconds)
+        for row in rows
     ]
     return decide_many(dataset, proposed, run)
 
@@ -136,13 +139,13 @@ def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
     return gone
 
 
-def suggestions(dataset: SampleCollection, run: str, rows: Iterable[str], caption: int = 0) -> dict[str, str]:
-    """Row id -> the text that an audit suggests.
+def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dict[Row, str]:
+    """Row -> the text that an audit suggests.
 
     Raises:
         AuditError: there is none for a row.
     """
-    root, record, names = dataset._root_dataset, audit_info(dataset, run), list(rows)
+    root, record, names = dataset._root_dataset, audit_info(dataset, run), [name for name, _ in rows]
     column = f"{run}_suggestion"
     if record.label_field:
         view = root.select_labels(ids=names, fields=record.label_field)
@@ -150,14 +153,15 @@ def suggestions(dataset: SampleCollection, run: str, rows: Iterable[str], captio
         # values() does not know attributes that no object has
         there = root.has_sample_field(f"{path}.{column}")
         ids, texts = view.values([f"{path}.id", f"{path}.{column}"], unwind=True) if there else ([], [])
-        found = dict(zip(ids, texts, strict=True))
+        of_label = dict(zip(ids, texts, strict=True))
+        found = {row: of_label.get(row[0]) for row in rows}
     else:
         listed = f"{column}_list"
-        documents = find_by_ids(root._sample_collection, names, {column: 1, listed: 1})
-        found = {str(d["_id"]): _of_caption(d.get(listed), caption, d.get(column)) for d in documents}
-    if lacking := [name for name in names if not found.get(name)]:
-        raise AuditError(f"audit {run!r} has no suggestion for {lacking[0]}; give a text to relabel it to")
-    return {name: str(found[name]) for name in names}
+        there = {str(d["_id"]): d for d in find_by_ids(root._sample_collection, names, {column: 1, listed: 1})}
+        found = {row: _of_caption(there.get(row[0], {}), column, row[1]) for row in rows}
+    if lacking := [row for row in rows if not found[row]]:
+        raise AuditError(f"audit {run!r} has no suggestion for {lacking[0][0]}; give a text to relabel it to")
+    return {row: str(text) for row, text in found.items()}
 
 
 def default_reviewer() -> str:
@@ -251,9 +255,10 @@ def _now(dataset: fo.Dataset, reviewer: str) -> datetime:
     return max(now, last["time"] + timedelta(milliseconds=1)) if last else now
 
 
-def _of_caption(texts: list[str] | None, caption: int, worst: str | None) -> str | None:
+def _of_caption(document: dict[str, Any], column: str, caption: int) -> str | None:
+    texts = document.get(f"{column}_list")
     if not texts:
-        return worst
+        return document.get(column)
     return texts[caption] if caption < len(texts) else None
 
 

@@ -13,6 +13,7 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.comparison import Comparison, compare
 from audit_plugin.config import AuditConfig
 from audit_plugin.report import ReportContent, now
 from audit_plugin.spot_check import SpotEstimate
@@ -21,9 +22,9 @@ from .captions import INDEX, LIST
 from .changes import plan_of
 from .decisions import resolved
 from .objects import objects_where
-from .queues import spot_check
 from .reading import read_samples
 from .runs import AuditRunConfig, audit_info, database
+from .spot_checks import spot_check
 
 Columns = dict[str, NDArray[Any]]
 
@@ -98,6 +99,15 @@ def audit_scores(dataset: SampleCollection, run: str) -> Columns:
     columns.pop(INDEX, None)
     first = np.unique(np.array(ids, dtype=object), return_index=True)[1] if ids else np.zeros(0, np.int64)
     return {"id": np.array(ids, dtype=object)[first], **{name: values[first] for name, values in columns.items()}}
+
+
+def compare_audits(dataset: SampleCollection, before: str, after: str) -> Comparison:
+    """What changed between two audits of a dataset.
+
+    Raises:
+        AuditError: no such audit, no row in common, or the database was lost.
+    """
+    return compare(audit_scores(dataset, before), audit_scores(dataset, after))
 
 
 def _audited(root: fo.Dataset, run: str, record: AuditRunConfig) -> SampleCollection:

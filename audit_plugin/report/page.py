@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.display import duration, part_name
+from audit_plugin.display import QUADRANTS, duration, part_name
 from audit_plugin.store import write_atomically
 
 from .cards import cards, percent
@@ -19,7 +19,6 @@ from .pictures import no_pictures, painter
 from .text import finalized
 
 TEMPLATE = "page.html.jinja"
-QUADRANTS = ("fits badly, memorized", "fits, memorized", "fits badly, not learned", "fits by itself")
 ACTIONS = {
     "review": "should be looked at",
     "relabel": "could take a caption that fits better",

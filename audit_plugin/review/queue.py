@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,7 @@ class Progress:
     minutes: float
 
 
-def queue(
-    columns: Mapping[str, NDArray[Any]],
-    kinds: Sequence[str] = (),
-    decided: Collection[int] = (),
-    skipped: Collection[int] = (),
-) -> Ints:
+def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Ints:
     """The rows to review, most suspicious first.
 
     Scores of different kinds cannot be compared, so a row's place is the best that it has among the rows of any of its
@@ -43,8 +38,6 @@ def queue(
     Args:
         columns: of a result, `[n]` each; flags `is_{kind}`, scores, `action`.
         kinds: flags of which a row must bear one; none: any flag, or an action other than keep.
-        decided: rows that are left out.
-        skipped: rows that come last.
 
     Returns:
         int64 `[q]`, positions.
@@ -64,8 +57,7 @@ def queue(
         rest = np.isin(np.asarray(columns["action"], dtype=str), TO_DO) & ~np.isfinite(place)
         _take_places(place, np.flatnonzero(rest), worst, worst)
     rows = np.flatnonzero(np.isfinite(place))
-    rows = rows[~np.isin(rows, list(decided))]
-    return rows[np.lexsort((-worst[rows], place[rows], np.isin(rows, list(skipped))))].astype(np.int64)
+    return rows[np.lexsort((-worst[rows], place[rows]))].astype(np.int64)
 
 
 def _take_places(place: Floats, rows: Ints, score: Floats, worst: Floats) -> None:
