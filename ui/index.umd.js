@@ -22,7 +22,10 @@
   };
   const HELP = "h";
   const BETWEEN_MS = 250; // a held key or a double press is one decision
+  const ANSWER_MS = 30000; // no key counts while the server works on the one before, but not for ever
+  const OPENS_MS = 1000; // the next sample is open so long after the answer, if there is one
   let last = 0; // time of the last key of ours: the sample has been open since then
+  let pending = null; // the sample that a key was for, and until when the next one may take to open
 
   function typing(target) {
     const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
@@ -39,10 +42,21 @@
     if (event.key === HELP) return toggleHelp();
     if (event.key === "Escape") return closeHelp();
     const chosen = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
-    if (!chosen || event.timeStamp - last < BETWEEN_MS) return;
+    if (!chosen || event.timeStamp - last < BETWEEN_MS || waiting()) return;
     const seconds = last ? (event.timeStamp - last) / 1000 : 0; // 0: not known
     last = event.timeStamp;
-    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true, seconds }, chosen.params));
+    const asked = (pending = { sample: shown(), until: performance.now() + ANSWER_MS });
+    const callback = () => (asked.until = performance.now() + OPENS_MS);
+    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true, seconds }, chosen.params), { callback });
+  }
+
+  // A fast reviewer's next key must not decide on the same sample again: it counts once the next one is open.
+  function waiting() {
+    return pending !== null && performance.now() < pending.until && shown() === pending.sample;
+  }
+
+  function shown() {
+    return new URLSearchParams(window.location.search).get("id");
   }
 
   function element(tag, style, text) {

@@ -1,0 +1,283 @@
+"""The FiftyOne App in a browser, as a person uses it: one server and one Chromium for all tests that drive it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import csv
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOTS = ROOT / "artifacts"
+CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PATIENCE = 120  # seconds: a machine may be several times slower than the one that this was written on
+# Its own process and database: what the server keeps of a session would leak into other tests. It carries out what the
+# tests send it, beside serving: they prepare datasets so, and look whether a click has done what it says. Not through
+# launch_app, which gives up when a busy machine is slow to start.
+SERVER = """
+import runpy, sys, threading, traceback
+from multiprocessing.connection import Client
+import fiftyone as fo
+import fiftyone.server.main as server
+
+fo.list_datasets()
+line = Client(("127.0.0.1", int(sys.argv[2])))
+
+def answer():
+    while True:
+        names = {"fo": fo}
+        try:
+            exec(line.recv(), names)
+            line.send((names.get("result"), ""))
+        except EOFError:
+            return
+        except BaseException:
+            line.send((None, traceback.format_exc()))
+
+threading.Thread(target=answer, daemon=True).start()
+sys.argv = ["main.py", "--port", sys.argv[1], "--address", "127.0.0.1"]
+runpy.run_path(server.__file__, run_name="__main__")
+"""
+
+
+class App:
+    """A server of the App, and a line to its process."""
+
+    def __init__(self, address: str, line: Connection, log: Path) -> None:
+        self.address, self.line, self.log = address, line, log
+
+    def do(self, code: str, **names: Any) -> Any:
+        """Run Python in the server's process; what it leaves in `result`."""
+        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        self.line.send(given + code)
+        assert self.line.poll(5 * PATIENCE), f"the server does not answer; its log: {self.log.read_text()[-2000:]}"
+        result, error = self.line.recv()
+        assert not error, error
+        return result
+
+    def eventually(self, code: str, wanted: Callable[[Any], bool] = bool, **names: Any) -> Any:
+        """What Python in the server's process gives, once it is what was wanted: a notice may vanish unseen."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            found = self.do(code, **names)
+            if wanted(found):
+                return found
+            assert time.monotonic() < end, f"{code.strip()!r} still gives {found!r}"
+            time.sleep(0.3)
+
+
+def need_browser() -> Any:
+    """Playwright's module; a test module is skipped where it, FiftyOne or Chromium is missing."""
+    pytest.importorskip("fiftyone")
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
+    playwright.expect.set_options(timeout=1000 * PATIENCE)
+    return playwright
+
+
+@functools.cache
+def serve() -> App:
+    """The one server of this process, which ends with it."""
+    home = Path(tempfile.mkdtemp(prefix="audit-app-"))
+    log = home / "server.log"
+    port = free_port()
+    with Listener(("127.0.0.1", 0)) as waiting, log.open("w") as written:
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(port), str(waiting.address[1])],
+            env={**os.environ, "FIFTYONE_DATABASE_DIR": str(home / "db"), "PYTHONUNBUFFERED": "1"},
+            cwd=home,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        atexit.register(stop, server, home)
+        waiting._listener._socket.settimeout(PATIENCE)  # there is no public way to wait for so long only
+        try:
+            line = waiting.accept()
+        except TimeoutError:
+            raise AssertionError(f"the server does not start: {log.read_text()[-2000:]}") from None
+    wait_for_port(port)
+    return App(f"http://127.0.0.1:{port}", line, log)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody listens."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, f"nobody listens on port {port}"
+            time.sleep(0.2)
+
+
+def stop(server: subprocess.Popen[bytes], home: Path) -> None:
+    """End the server with its database."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(timeout=30)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@functools.cache
+def persons(count: int) -> list[tuple[str, str]]:
+    """(picture, description) of drawn persons, some with the description of another; drawn once."""
+    from audit_plugin.demo import draw_demo
+
+    folder = Path(tempfile.mkdtemp(prefix="audit-persons-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    manifest = draw_demo(folder, count, seed=1)
+    with manifest.open(encoding="utf-8", newline="") as file:
+        return [(str(manifest.parent / row["image"]), row["caption"]) for row in csv.DictReader(file)]
+
+
+def make_dataset(app: App, name: str, rows: list[tuple[str, str]], then: str = "") -> None:
+    """A dataset of files and captions in the server's database; `then` is run with it as `dataset`."""
+    code = """
+from audit_plugin.fiftyone_io import *
+from audit_plugin.config import AuditConfig
+dataset = fo.Dataset(name, persistent=True)
+dataset.add_samples([fo.Sample(filepath=path, caption=text) for path, text in rows])
+"""
+    app.do(code + then, name=name, rows=rows)
+
+
+def audit(of: str = "dataset", run: str = "audit") -> str:
+    """Code for `make_dataset`: an audit of few trials, which flags enough of so few samples."""
+    return (
+        f"audit_view({of}, AuditConfig(run={run!r}, trials=8, epochs=10, encoder='offline', device='cpu', "
+        "false_alarms=0.1))\n"
+    )
+
+
+def chromium() -> Iterator[Any]:
+    """A fixture of a module: the browser. It may not outlive the module: Playwright's loop troubles other tests."""
+    playwright = need_browser()
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, app: App, path: str) -> Iterator[Any]:
+    """A fixture of a test: a dataset's page, which fails the test after it for any uncaught error, alert or complaint
+    of our own script."""
+    context = browser.new_context(viewport={"width": 1500, "height": 950})
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("dialog", lambda dialog: (page.errors.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda said: page.errors.append(said.text) if ours(said) else None)
+    page.add_init_script("window.IS_PLAYWRIGHT = true; localStorage.setItem('fiftyone-do-not-track', 'true')")
+    page.route(lambda url: not url.startswith(app.address), lambda route: route.abort())
+    page.goto(f"{app.address}/datasets/{path}")
+    yield page
+    with contextlib.suppress(Exception):  # what a failed test saw last
+        shot(page, f"last-{path.partition('?')[0]}")
+    context.close()
+    assert [error for error in page.errors if "loading" not in error] == []  # the App's own, while it starts
+
+
+def ours(said: Any) -> bool:
+    """Whether the browser's console complains of something of this plugin."""
+    return said.type == "error" and any(word in said.text + str(said.location) for word in ("multimem", "audit"))
+
+
+def shot(page: Any, name: str) -> None:
+    """Keep a picture of the page."""
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / f"app-{name}.png")
+
+
+def wait_for_grid(page: Any) -> None:
+    """Until the grid shows a sample."""
+    page.wait_for_selector('[data-cy="fo-grid"] [data-cy="looker"]')
+
+
+def open_panel(page: Any, name: str = "audit_panel") -> Any:
+    """Open a panel beside the samples; its content."""
+    content = page.locator(f'[data-cy="panel-content-{name}"]')
+    retry(
+        lambda: page.locator('[data-cy="new-panel-btn"]').first.click(timeout=5000),
+        lambda: page.locator(f'[data-cy="new-panel-option-{name}"]').wait_for(timeout=5000),
+    )
+    page.locator(f'[data-cy="new-panel-option-{name}"]').click()
+    content.wait_for()
+    return content
+
+
+def open_operator(page: Any, label: str) -> Any:
+    """Open an operator's form from the list of operators."""
+    browser = page.locator('[data-cy="operators-browser"]')
+
+    def call() -> None:
+        if not browser.is_visible():
+            page.locator("body").click(position={"x": 5, "y": 5})
+            page.keyboard.press("Backquote")
+
+    retry(call, lambda: browser.wait_for(timeout=5000))
+    browser.locator("input").fill(label)
+    browser.get_by_text(label, exact=True).click()
+    return form_of(page)
+
+
+def form_of(page: Any) -> Any:
+    """The form that is open."""
+    return page.locator('[data-cy="operators-prompt-modal"]')
+
+
+def submit(form: Any, label: str) -> None:
+    """Click the button until the App takes it: until its execution options have come, a click does nothing."""
+    button = form.get_by_role("button", name=label, exact=True)
+    need_browser().expect(button).to_be_enabled()
+    retry(lambda: button.click(timeout=2000), lambda: button.wait_for(state="hidden", timeout=2000))
+
+
+def retry(act: Callable[[], Any], seen: Callable[[], Any], times: int = 30) -> None:
+    """Act until the effect is seen: a click on what is drawn anew at that moment is lost."""
+    error = need_browser().Error
+    for left in reversed(range(times)):
+        try:
+            act()
+        except error:
+            if not left:
+                raise
+        try:
+            seen()
+            return
+        except (error, AssertionError):
+            if not left:
+                raise
