@@ -40,32 +40,33 @@ def app() -> App:
 
 
 @pytest.fixture
-def page(app: App, chromium: Any) -> Iterator[Any]:
-    yield from browsing.open_page(chromium, app, "panel")
+def name(app: App, request: pytest.FixtureRequest) -> str:
+    """Of the test's own copy of the dataset."""
+    return browsing.copy_dataset(app, "panel", f"panel-{request.node.name[5:20]}")
+
+
+@pytest.fixture
+def page(app: App, name: str, chromium: Any) -> Iterator[Any]:
+    yield from browsing.open_page(chromium, app, name)
 
 
 def counts(page: Any) -> Any:
     return page.locator('[data-cy="entry-counts"]')
 
 
-def decided(app: App) -> list[tuple[str, str]]:
-    return [tuple(made) for made in app.do(DECIDED, name="panel")]
+def decided(app: App, name: str) -> list[tuple[str, str]]:
+    return [tuple(made) for made in app.do(DECIDED, name=name)]
 
 
-def tab(panel: Any, name: str, shows: Any) -> None:
-    """Open a tab of the panel."""
+def decide(page: Any, panel: Any, button: str, done: int) -> None:
+    """Click a button that decides or takes back, and see the progress; it is drawn anew after each."""
+    progress = panel.get_by_text(re.compile(rf"^{done} of \d+ decided"))
     browsing.retry(
-        lambda: panel.get_by_role("tab", name=name).click(timeout=5000), lambda: shows.wait_for(timeout=10_000)
+        lambda: panel.get_by_role("button", name=button, exact=True).click(timeout=5000),
+        lambda: progress.wait_for(timeout=20_000),
+        times=6,
     )
-
-
-def click_until(button: Any, app: App, wanted: int) -> None:
-    """Click a button that decides until the decision is written: it is drawn anew after each."""
-    browsing.retry(lambda: button.click(timeout=5000), lambda: wait_decided(app, wanted), times=10)
-
-
-def wait_decided(app: App, wanted: int) -> None:
-    app.eventually(DECIDED, lambda made: len(made) >= wanted, name="panel")
+    page.wait_for_timeout(300)
 
 
 def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None:
@@ -86,7 +87,7 @@ def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None
     page.locator('[data-cy="btn-clear-view-bar"]').click()
     expect(counts(page)).to_have_text("120 samples")
     plots = panel.locator(".js-plotly-plot")
-    tab(panel, "Plots", plots.first)
+    browsing.open_tab(panel, "Plots", plots.first)
     panel.locator(".js-plotly-plot .bars path").first.wait_for(state="attached")
     shot(page, "panel-3-plots")
     scatter = plots.filter(has=page.locator(".scatterlayer")).first
@@ -113,58 +114,85 @@ def lasso(page: Any, plot: Any) -> None:
     page.mouse.up()
 
 
-def test_decide_in_the_queue_apply_and_undo(app: App, page: Any) -> None:
-    panel = browsing.open_panel(page)
-    captions = app.do(CAPTIONS, name="panel")
-    keep = panel.get_by_role("button", name="Keep", exact=True)
-    tab(panel, "Queue", keep)
+def test_decide_in_the_queue_apply_undo_and_audit_again(app: App, name: str, page: Any) -> None:
+    panel, form = browsing.open_panel(page), browsing.form_of(page)
+    captions = app.do(CAPTIONS, name=name)
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
     expect(panel.get_by_text(HOSTILE)).to_be_visible()
     shot(page, "queue-1-hostile")
-    click_until(keep, app, 1)
-    expect(panel.get_by_text("1 of").first).to_be_visible()
+    decide(page, panel, "Keep", 1)
     typed = panel.get_by_text("New caption", exact=True).locator("xpath=following::input[1]")
-    browsing.retry(
-        lambda: typed.fill("a typed caption", timeout=5000), lambda: expect(typed).to_have_value("a typed caption")
-    )
+    typed.fill("a typed caption")
+    page.wait_for_timeout(1000)  # the App sends what was typed a moment later
     shot(page, "queue-2-typed")
-    click_until(panel.get_by_role("button", name="Relabel to typed text"), app, 2)
-    assert decided(app)[-1] == ("relabel", "a typed caption")
-    expect(panel.get_by_text("2 of").first).to_be_visible()
-    click_until(panel.get_by_role("button", name="Remove", exact=True), app, 3)
-    expect(panel.get_by_text("3 of").first).to_be_visible()
-    click_until(panel.get_by_role("button", name="Undo last decision"), app, 4)
-    expect(panel.get_by_text("2 of").first).to_be_visible()
+    decide(page, panel, "Relabel to typed text", 2)
+    assert decided(app, name) == [("keep", ""), ("relabel", "a typed caption")]
+    decide(page, panel, "Remove", 3)
+    decide(page, panel, "Undo last decision", 2)
     shot(page, "queue-3-undone")
     apply = panel.get_by_role("button", name="Apply to 1 sample", exact=True)
-    tab(panel, "Report and apply", apply)
+    browsing.open_tab(panel, "Report and apply", apply)
     shot(page, "apply-1")
-    form = browsing.form_of(page)
     browsing.retry(lambda: apply.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     expect(form.get_by_text("1 sample would change")).to_be_visible()
     shot(page, "apply-2-confirm")
     submit(form, "Apply to 1 sample")
-    app.eventually(CAPTIONS, lambda now: now != captions and "a typed caption" in now, name="panel")
+    app.eventually(CAPTIONS, lambda now: "a typed caption" in now, name=name)
     undo = panel.get_by_role("button", name="Undo", exact=True)
     expect(undo).to_be_visible()
     shot(page, "apply-3-applied")
     browsing.retry(lambda: undo.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     submit(form, "Undo")
-    app.eventually(CAPTIONS, lambda now: now == captions, name="panel")
+    app.eventually(CAPTIONS, lambda now: now == captions, name=name)
     expect(undo).to_be_hidden()
-    shot(page, "apply-4-undone")
+    audit_again(app, name, page, panel)
 
 
-def test_decide_for_a_selection_and_for_all_flagged(app: App, page: Any) -> None:
-    before = len(decided(app))
+def audit_again(app: App, name: str, page: Any, panel: Any) -> None:
+    """A new audit, under another key, keeps the decisions."""
+    form, before = browsing.form_of(page), decided(app, name)
+    again = panel.get_by_role("button", name="New audit")
+    browsing.retry(lambda: again.click(timeout=5000), lambda: form.wait_for(timeout=5000))
+    expect(form.get_by_text("120 samples")).to_be_visible()
+    trials, rate = form.locator('input[type="number"]').all()
+    trials.fill("8")
+    rate.fill("0.1")
+    form.get_by_text("Advanced options").click()
+    key = form.get_by_text("Run key", exact=True).locator("xpath=following::input[1]")
+    key.fill("second")
+    shot(page, "again-1-form")
+    submit(form, "Audit")
+    page.get_by_text("120 samples audited").wait_for()
+    page.get_by_role("button", name="Done").click()
+    expect(panel.get_by_text(re.compile("second \\("))).to_be_visible()
+    assert decided(app, name) == before
+    progress = panel.get_by_text(re.compile(r"^2 of \d+ decided"))
+    browsing.open_tab(panel, "Queue", progress)
+    shot(page, "again-2-queue")
+
+
+def test_decide_for_a_selection_in_the_light_theme(app: App, name: str, page: Any) -> None:
     browsing.wait_for_grid(page)
+    page.get_by_title("Light mode").click()
     tiles = page.locator('[data-cy="fo-grid"] [data-cy="looker"]')
     for number in range(3):
         tiles.nth(number).hover()
-        tiles.nth(number).locator('input[type="checkbox"], [data-cy="checkbox-sample"]').first.click()
+        tiles.nth(number).locator("input").first.click()
     form = browsing.open_operator(page, "Decide: keep, remove or relabel")
     form.get_by_text("Keep: the pair belongs together").click()
     expect(form.get_by_role("button", name="Decide for 3 samples")).to_be_enabled()
-    shot(page, "batch-1-selection")
+    shot(page, "light-1-selection")
     submit(form, "Decide for 3 samples")
-    wait_decided(app, before + 3)
-    assert [kind for kind, _ in decided(app)[before:]] == ["keep"] * 3
+    app.eventually(DECIDED, lambda made: len(made) == 3, name=name)
+    assert decided(app, name) == [("keep", "")] * 3
+    panel = browsing.open_panel(page)
+    panel.get_by_role("button", name="Show").first.wait_for()
+    shot(page, "light-2-overview")
+    browsing.open_tab(panel, "Plots", panel.locator(".js-plotly-plot").first)
+    panel.locator(".js-plotly-plot .bars path").first.wait_for(state="attached")
+    shot(page, "light-3-plots")
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
+    shot(page, "light-4-queue")
+    page.get_by_title("Dark mode").click()
+    page.wait_for_timeout(500)
+    shot(page, "light-5-dark-again")
