@@ -54,11 +54,13 @@ class IndexAudit(foo.Operator):
         index = yield from in_background(ctx, work, STAGES)
         if index is not None:
             texts = "samples or texts" if index.supports_prompts else "samples"
+            said = f"Index {index.key!r} of {index.total_index_size:,} vectors is ready: search by {texts}"
+            output = types.Object()
+            output.view("done", types.Success(label=said))
             yield ctx.ops.reload_dataset()
-            yield ctx.ops.notify(
-                f"Index {index.key!r} of {index.total_index_size:,} vectors is ready: search by {texts}",
-                variant="success",
-            )
+            yield ctx.ops.notify(said, variant="success")
+            # else the bar would stay where the last stage left it
+            yield ctx.ops.show_output(types.Property(output, view=types.View(label="Similarity index")).to_json(), {})
 
     def __call__(
         self, sample_collection: Any, run: str = "audit", modality: str = "image", brain_key: str | None = None

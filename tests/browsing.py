@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE = 120  # seconds: a machine may be several times slower than the one that this was written on
+PATIENCE = 60  # seconds: a machine may be several times slower than the one that this was written on
 # Its own process and database: what the server keeps of a session would leak into other tests. It carries out what the
 # tests send it, beside serving: they prepare datasets so, and look whether a click has done what it says. Not through
 # launch_app, which gives up when a busy machine is slow to start.
@@ -100,21 +100,26 @@ def need_browser() -> Any:
 
 @functools.cache
 def serve() -> App:
-    """The one server of this process, which ends with it."""
+    """The one server of the tests, with a database of its own; it ends with this process."""
     home = Path(tempfile.mkdtemp(prefix="audit-app-"))
-    log = home / "server.log"
-    port = free_port()
+    atexit.register(shutil.rmtree, home, ignore_errors=True)  # registered first, hence done last
+    return launch(home, FIFTYONE_DATABASE_DIR=str(home / "db"))
+
+
+def launch(home: Path, **settings: str) -> App:
+    """A server that ends with this process; its log is in `home`."""
+    log, port = home / "server.log", free_port()
     with Listener(("127.0.0.1", 0)) as waiting, log.open("w") as written:
         server = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(port), str(waiting.address[1])],
-            env={**os.environ, "FIFTYONE_DATABASE_DIR": str(home / "db"), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
             cwd=home,
             stdout=written,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        atexit.register(stop, server, home)
-        waiting._listener._socket.settimeout(PATIENCE)  # there is no public way to wait for so long only
+        atexit.register(stop, server)
+        waiting._listener._socket.settimeout(2 * PATIENCE)  # there is no public way to wait for so long only
         try:
             line = waiting.accept()
         except TimeoutError:
@@ -142,13 +147,12 @@ def wait_for_port(port: int) -> None:
             time.sleep(0.2)
 
 
-def stop(server: subprocess.Popen[bytes], home: Path) -> None:
+def stop(server: subprocess.Popen[bytes]) -> None:
     """End the server with its database."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(timeout=30)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 @functools.cache
@@ -174,6 +178,12 @@ dataset.add_samples([fo.Sample(filepath=path, caption=text) for path, text in ro
     app.do(code + then, name=name, rows=rows)
 
 
+def copy_dataset(app: App, name: str, to: str) -> str:
+    """A copy with its audits and without decisions: the server keeps for each dataset what was open and shown."""
+    app.do("fo.load_dataset(name).clone(to, persistent=True)", name=name, to=to)
+    return to
+
+
 def audit(of: str = "dataset", run: str = "audit") -> str:
     """Code for `make_dataset`: an audit of few trials, which flags enough of so few samples."""
     return (
@@ -191,10 +201,10 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def open_page(browser: Any, app: App, path: str) -> Iterator[Any]:
+def open_page(browser: Any, app: App, path: str, width: int = 1500) -> Iterator[Any]:
     """A fixture of a test: a dataset's page, which fails the test after it for any uncaught error, alert or complaint
     of our own script."""
-    context = browser.new_context(viewport={"width": 1500, "height": 950})
+    context = browser.new_context(viewport={"width": width, "height": 950})
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
     page.errors = []
@@ -218,6 +228,7 @@ def ours(said: Any) -> bool:
 
 def shot(page: Any, name: str) -> None:
     """Keep a picture of the page."""
+    page.wait_for_timeout(700)  # thumbnails fade in
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / f"app-{name}.png")
 
@@ -237,6 +248,12 @@ def open_panel(page: Any, name: str = "audit_panel") -> Any:
     page.locator(f'[data-cy="new-panel-option-{name}"]').click()
     content.wait_for()
     return content
+
+
+def open_tab(panel: Any, name: str, shows: Any) -> None:
+    """Open a tab of a panel, until it shows something."""
+    choice = panel.get_by_role("tab", name=name)
+    retry(lambda: choice.click(timeout=5000), lambda: shows.wait_for(timeout=10_000))
 
 
 def open_operator(page: Any, label: str) -> Any:
@@ -268,7 +285,7 @@ def submit(form: Any, label: str) -> None:
 
 def retry(act: Callable[[], Any], seen: Callable[[], Any], times: int = 30) -> None:
     """Act until the effect is seen: a click on what is drawn anew at that moment is lost."""
-    error = need_browser().Error
+    error = need_browser().TimeoutError
     for left in reversed(range(times)):
         try:
             act()

@@ -2,131 +2,197 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_app import CHROMIUM, FLAGS, shot
+from tests import browsing
+from tests.browsing import App, need_browser, shot, submit
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
-playwright = pytest.importorskip("playwright.sync_api")
+playwright = need_browser()
+expect = playwright.expect
+chromium = pytest.fixture(scope="module")(browsing.chromium)
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> **bold** [y](http://e.example) =cmd|' /C calc'!A0"
-# An audit of few trials, the caption of its worst sample replaced by a hostile one, and the App's server. Not through
-# launch_app: it gives up when a busy machine is slow to start.
-SERVER = """
-import json, runpy, sys
-import fiftyone as fo
-from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io import audit_view, flagged_view
-rows, port, hostile = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-dataset = fo.Dataset("panel", persistent=True)
-dataset.add_samples([fo.Sample(filepath=path, caption=text) for path, text in rows])
-settings = dict(trials=8, epochs=10, encoder="offline", device="cpu", false_alarms=0.1)
-audit_view(dataset[:112], AuditConfig(**settings))
+DECIDED = """
+from audit_plugin.fiftyone_io import decisions
+result = [(made.kind, made.text) for made in decisions(fo.load_dataset(name))]
+"""
+CAPTIONS = "result = fo.load_dataset(name).values('caption')"
+# the worst sample's caption is replaced by a hostile one
+PREPARED = """
+from audit_plugin.fiftyone_io import flagged_view
 worst = flagged_view(dataset, "audit").first()
 worst["caption"] = hostile
 worst.save()
-import fiftyone.server.main as server
-sys.argv = ["main.py", "--port", port, "--address", "127.0.0.1"]
-runpy.run_path(server.__file__, run_name="__main__")
 """
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[str]:
-    """Address of an App that shows 120 drawn persons, 112 of them audited."""
-    from audit_plugin.demo import draw_demo
+@pytest.fixture(scope="module")
+def app() -> App:
+    """Of 120 persons 112 are audited."""
+    app = browsing.serve()
+    prepared = browsing.audit("dataset[:112]") + f"hostile = {HOSTILE!r}\n" + PREPARED
+    browsing.make_dataset(app, "panel", browsing.persons(120), prepared)
+    return app
 
-    manifest = draw_demo(tmp_path / "demo", 120, seed=1)
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = [(str(manifest.parent / row["image"]), row["caption"]) for row in csv.DictReader(file)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, json.dumps(rows), str(port), HOSTILE],
-        env={**os.environ, "FIFTYONE_DATABASE_DIR": str(tmp_path / "db"), "PYTHONUNBUFFERED": "1"},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+
+@pytest.fixture
+def name(app: App, request: pytest.FixtureRequest) -> str:
+    """Of the test's own copy of the dataset."""
+    return browsing.copy_dataset(app, "panel", f"panel-{request.node.name[5:20]}")
+
+
+@pytest.fixture
+def page(app: App, name: str, chromium: Any) -> Iterator[Any]:
+    yield from browsing.open_page(chromium, app, name)
+
+
+def counts(page: Any) -> Any:
+    return page.locator('[data-cy="entry-counts"]')
+
+
+def decided(app: App, name: str) -> list[tuple[str, str]]:
+    return [tuple(made) for made in app.do(DECIDED, name=name)]
+
+
+def decide(page: Any, panel: Any, button: str, done: int) -> None:
+    """Click a button that decides or takes back, and see the progress; it is drawn anew after each."""
+    progress = panel.get_by_text(re.compile(rf"^{done} of \d+ decided"))
+    browsing.retry(
+        lambda: panel.get_by_role("button", name=button, exact=True).click(timeout=5000),
+        lambda: progress.wait_for(timeout=20_000),
+        times=6,
     )
-    try:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            if "Running on" in line:
-                break
-        assert lines
-        assert "Running on" in lines[-1], "".join(lines)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+    page.wait_for_timeout(300)
 
 
-@pytest.fixture
-def page(app: str) -> Iterator[Any]:
-    """The dataset's page with the panel open; an alert or an uncaught error fails the test."""
-    faults: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1100})
-        page.set_default_timeout(90_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        page.add_init_script("window.IS_PLAYWRIGHT=true; localStorage.setItem('fiftyone-do-not-track','true')")
-        page.route(lambda url: not url.startswith(app), lambda route: route.abort())
-        page.goto(f"{app}/datasets/panel")
-        page.locator('[data-cy="new-panel-btn"]').first.click()
-        page.locator('[data-cy="new-panel-option-audit_panel"]').click()
-        page.wait_for_selector('[data-cy="panel-content-audit_panel"]')
-        yield page
-        browser.close()
-    assert [fault for fault in faults if "loading" not in fault] == []
-
-
-def test_a_review_in_the_panel(page: Any) -> None:
-    expect = playwright.expect
-    expect.set_options(timeout=60_000)
-    panel = page.locator('[data-cy="panel-content-audit_panel"]')
-    counts = page.locator('[data-cy="entry-counts"]')
+def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None:
+    panel = browsing.open_panel(page)
     expect(panel.get_by_text("8 new samples since the audit")).to_be_visible()
+    expect(counts(page)).to_have_text("120 samples")
+    shot(page, "panel-1-overview")
+    above = panel.get_by_text(re.compile(r"\d+ at or above \d")).first
+    before = above.inner_text()
     panel.locator('input[type="range"]').first.focus()
     page.keyboard.press("PageDown")
-    panel.get_by_role("button", name="Keep this threshold").first.wait_for()
-    expect(counts).not_to_have_text("120 samples")
-    shot(page, "panel-1-overview")
-    panel.get_by_role("tab", name="Plots").click()
+    expect(panel.get_by_role("button", name="Keep this threshold").first).to_be_visible()
+    expect(above).not_to_have_text(before)
+    flagged = int(re.match(r"\d+", above.inner_text()).group())
+    assert flagged > int(re.match(r"\d+", before).group()), "a lower threshold flags more"
+    expect(counts(page)).to_have_text(re.compile(rf"^{flagged} samples?\s*$"))
+    shot(page, "panel-2-threshold")
+    page.locator('[data-cy="btn-clear-view-bar"]').click()
+    expect(counts(page)).to_have_text("120 samples")
+    plots = panel.locator(".js-plotly-plot")
+    browsing.open_tab(panel, "Plots", plots.first)
     panel.locator(".js-plotly-plot .bars path").first.wait_for(state="attached")
-    shot(page, "panel-2-plots")
-    panel.get_by_role("tab", name="Queue").click()
-    panel.get_by_role("button", name="Keep", exact=True).wait_for()
+    shot(page, "panel-3-plots")
+    scatter = plots.filter(has=page.locator(".scatterlayer")).first
+    scatter.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)  # scrolled
+    browsing.retry(
+        lambda: lasso(page, scatter),
+        lambda: expect(counts(page)).not_to_have_text("120 samples", timeout=10_000),
+        times=10,
+    )
+    assert 0 < int(counts(page).inner_text().split()[0]) < 112
+    shot(page, "panel-4-lasso")
+
+
+def lasso(page: Any, plot: Any) -> None:
+    """Draw around the left half of a plot."""
+    box = plot.locator(".nsewdrag").first.bounding_box()
+    right, bottom = box["x"] + box["width"] / 2, box["y"] + box["height"] - 5
+    corners = [(box["x"] + 5, box["y"] + 5), (right, box["y"] + 5), (right, bottom), (box["x"] + 5, bottom)]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in (*corners[1:], corners[0]):
+        page.mouse.move(*corner, steps=10)
+    page.mouse.up()
+
+
+def test_decide_in_the_queue_apply_undo_and_audit_again(app: App, name: str, page: Any) -> None:
+    panel, form = browsing.open_panel(page), browsing.form_of(page)
+    captions = app.do(CAPTIONS, name=name)
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
     expect(panel.get_by_text(HOSTILE)).to_be_visible()
-    shot(page, "panel-3-queue")
-    panel.get_by_role("button", name="Keep", exact=True).click()
-    expect(panel.get_by_text("1 of").first).to_be_visible()
-    panel.get_by_text("New caption", exact=True).locator("xpath=following::input[1]").fill("a typed caption")
-    panel.get_by_role("button", name="Relabel to typed text").click()
-    expect(panel.get_by_text("2 of").first).to_be_visible()
-    panel.get_by_role("button", name="Remove", exact=True).click()
-    expect(panel.get_by_text("3 of").first).to_be_visible()
-    panel.get_by_role("button", name="Undo last decision").click()
-    expect(panel.get_by_text("2 of").first).to_be_visible()
-    panel.get_by_role("tab", name="Apply").click()
-    panel.get_by_role("button", name="Apply 1 change", exact=True).click()
-    shot(page, "panel-4-confirm")
-    page.get_by_role("button", name="Apply 1 change", exact=True).last.click()
-    panel.get_by_role("button", name="Undo 1 change", exact=True).wait_for()
-    shot(page, "panel-5-applied")
+    shot(page, "queue-1-hostile")
+    decide(page, panel, "Keep", 1)
+    typed = panel.get_by_text("New caption", exact=True).locator("xpath=following::input[1]")
+    typed.fill("a typed caption")
+    page.wait_for_timeout(1000)  # the App sends what was typed a moment later
+    shot(page, "queue-2-typed")
+    decide(page, panel, "Relabel to typed text", 2)
+    assert decided(app, name) == [("keep", ""), ("relabel", "a typed caption")]
+    decide(page, panel, "Remove", 3)
+    decide(page, panel, "Undo last decision", 2)
+    shot(page, "queue-3-undone")
+    apply = panel.get_by_role("button", name="Apply to 1 sample", exact=True)
+    browsing.open_tab(panel, "Report and apply", apply)
+    shot(page, "apply-1")
+    browsing.retry(lambda: apply.click(timeout=5000), lambda: form.wait_for(timeout=5000))
+    expect(form.get_by_text("1 sample would change")).to_be_visible()
+    shot(page, "apply-2-confirm")
+    submit(form, "Apply to 1 sample")
+    app.eventually(CAPTIONS, lambda now: "a typed caption" in now, name=name)
+    undo = panel.get_by_role("button", name="Undo", exact=True)
+    expect(undo).to_be_visible()
+    shot(page, "apply-3-applied")
+    browsing.retry(lambda: undo.click(timeout=5000), lambda: form.wait_for(timeout=5000))
+    submit(form, "Undo")
+    app.eventually(CAPTIONS, lambda now: now == captions, name=name)
+    expect(undo).to_be_hidden()
+    audit_again(app, name, page, panel)
+
+
+def audit_again(app: App, name: str, page: Any, panel: Any) -> None:
+    """A new audit, under another key, keeps the decisions."""
+    form, before = browsing.form_of(page), decided(app, name)
+    again = panel.get_by_role("button", name="New audit")
+    browsing.retry(lambda: again.click(timeout=5000), lambda: form.wait_for(timeout=5000))
+    expect(form.get_by_text("120 samples")).to_be_visible()
+    trials, rate = form.locator('input[type="number"]').all()
+    trials.fill("8")
+    rate.fill("0.1")
+    form.get_by_text("Advanced options").click()
+    key = form.get_by_text("Run key", exact=True).locator("xpath=following::input[1]")
+    key.fill("second")
+    shot(page, "again-1-form")
+    submit(form, "Audit")
+    page.get_by_text("120 samples audited").wait_for()
+    page.get_by_role("button", name="Done").click()
+    expect(panel.get_by_text(re.compile("second \\("))).to_be_visible()
+    assert decided(app, name) == before
+    progress = panel.get_by_text(re.compile(r"^2 of \d+ decided"))
+    browsing.open_tab(panel, "Queue", progress)
+    shot(page, "again-2-queue")
+
+
+def test_decide_for_a_selection_in_the_light_theme(app: App, name: str, page: Any) -> None:
+    browsing.wait_for_grid(page)
+    page.get_by_title("Light mode").click()
+    tiles = page.locator('[data-cy="fo-grid"] [data-cy="looker"]')
+    for number in range(3):
+        tiles.nth(number).hover()
+        tiles.nth(number).locator("input").first.click()
+    form = browsing.open_operator(page, "Decide: keep, remove or relabel")
+    form.get_by_text("Keep: the pair belongs together").click()
+    expect(form.get_by_role("button", name="Decide for 3 samples")).to_be_enabled()
+    shot(page, "light-1-selection")
+    submit(form, "Decide for 3 samples")
+    app.eventually(DECIDED, lambda made: len(made) == 3, name=name)
+    assert decided(app, name) == [("keep", "")] * 3
+    panel = browsing.open_panel(page)
+    panel.get_by_role("button", name="Show").first.wait_for()
+    shot(page, "light-2-overview")
+    browsing.open_tab(panel, "Plots", panel.locator(".js-plotly-plot").first)
+    panel.locator(".js-plotly-plot .bars path").first.wait_for(state="attached")
+    shot(page, "light-3-plots")
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
+    shot(page, "light-4-queue")
+    page.get_by_title("Dark mode").click()
+    page.wait_for_timeout(500)
+    shot(page, "light-5-dark-again")

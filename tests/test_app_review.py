@@ -16,8 +16,14 @@ playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
 HOSTILE = "<img src=x onerror=document.title='hacked'> =cmd|' /C calc'!A0"
-LEDGER = "from audit_plugin.fiftyone_io import decisions; result = [(d.sample, d.kind) for d in decisions(fo.load_dataset('keys'))]"
-HIDDEN = "from audit_plugin.fiftyone_io import REMOVED; result = fo.load_dataset('keys').match_tags(REMOVED).count()"
+LEDGER = """
+from audit_plugin.fiftyone_io import decisions
+result = [(made.sample, made.kind) for made in decisions(fo.load_dataset("keys"))]
+"""
+HIDDEN = """
+from audit_plugin.fiftyone_io import REMOVED
+result = fo.load_dataset("keys").match_tags(REMOVED).count()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +56,11 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     open_first(page)
     for number in range(1, 11):
         word = "Remove" if number % 2 else "Keep"
+        before = page.url
         page.keyboard.press("2" if number % 2 else "1")
         page.get_by_text(re.compile(rf"{word} · {number} of \d+ decided")).last.wait_for()
-        found = app.eventually(LEDGER, lambda made, number=number: len(made) == number)
-        assert len(dict(found)) == number, "each key decides on another sample"
+        page.wait_for_url(lambda url, before=before: url != before)  # the next sample is open
+        assert len(dict(app.do(LEDGER))) == number, "each key decides on another sample"
         if number == 5:
             shot(page, "review-2-five")
     shot(page, "review-3-ten")
