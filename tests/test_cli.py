@@ -403,6 +403,11 @@ def test_demo_scores_without_a_database_and_fills_one_that_is_there(
     outlier = np.array(dataset.values("audit_outlier"), np.float32)
     np.testing.assert_array_equal(outlier, table["outlier"].to_numpy())
     assert "audit_flagged" in dataset.list_saved_views()
+    ids = set(dataset.values("id"))
+    told = dataset.load_run_results("audit").explanations
+    assert set(told) == set(dataset.load_saved_view("audit_flagged").values("id"))
+    voters = {v["id"] for records in told.values() for side in records[0]["neighbors"] for v in side["voters"]}
+    assert voters <= ids
 
 
 @pytest.mark.fiftyone

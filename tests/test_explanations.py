@@ -221,6 +221,17 @@ def test_the_file_gives_back_what_was_found(made, monkeypatch):
     assert (made.folder / "run" / f"{PART}.npz").is_file()
 
 
+def test_records_go_by_the_ids_of_a_dataset():
+    record = {"id": "a", "caption_index": 0, "caption": "a", "duplicates": ["b"], "conflicts": []}
+    record["neighbors"] = [{"near": "image", "voters": [{"id": "b", "caption": "b"}]}]
+    record["rivals"] = {"image_text": {"better": [{"id": "b", "caption": "a"}]}}
+    found = explanations.renamed({"a": [record]}, {"a": "A", "b": "B"})
+    other = {"id": "A", "caption_index": 0, "caption": "a", "duplicates": ["B"], "conflicts": []}
+    other["neighbors"] = [{"near": "image", "voters": [{"id": "B", "caption": "b"}]}]
+    other["rivals"] = {"image_text": {"better": [{"id": "B", "caption": "a"}]}}
+    assert found == {"A": [other]}
+
+
 def test_limits_are_said(made, monkeypatch):
     monkeypatch.setattr(explanations, "MOST_ROWS", 5)
     monkeypatch.setattr(explanations, "MOST_RIVALS", 3)

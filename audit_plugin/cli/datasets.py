@@ -111,13 +111,16 @@ def _into_fiftyone(rows: Samples, result: AuditResult, config: AuditConfig, out:
     """The audited demo as a FiftyOne dataset, or None; and the sentence that says how to see it, or why not."""
     import csv
 
+    from audit_plugin.explanations import load_explanations, renamed
+
     with (out / "truth.csv").open(encoding="utf-8", newline="") as file:
         planted = {row["id"]: row["fault"].replace("none", "") for row in csv.DictReader(file)}
     try:
         fiftyone_io = _fiftyone_io()
         dataset = fiftyone_io.load_manifest_dataset(DEMO_DATASET, rows, [planted[name] for name in rows.ids])
-        in_dataset = replace(result, ids=tuple(dataset.values("id")))
-        fiftyone_io.write_result(dataset, in_dataset, config)
+        ids = dataset.values("id")
+        told = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
+        fiftyone_io.write_result(dataset, replace(result, ids=tuple(ids)), config, explained=told)
     except AuditError as error:
         return None, f"the demo is scored but not in FiftyOne: {error}"
     how = f"the same command with --app, or: fiftyone app launch {DEMO_DATASET}"

@@ -98,6 +98,24 @@ def load_explanations(run_dir: str | Path) -> Explanations:
     return found
 
 
+def renamed(samples: Mapping[str, list[dict[str, Any]]], names: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """The records of a manifest's rows by the ids that these have in a dataset.
+
+    Args:
+        samples: id -> records, of `explain`.
+        names: id -> other id, of every row.
+    """
+
+    def other(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: other(held, name) for name, held in value.items()}
+        if isinstance(value, list):
+            return [other(held, key) for held in value]
+        return names[value] if key in ("id", "duplicates", "conflicts") else value
+
+    return {names[name]: other(records) for name, records in samples.items()}
+
+
 def flagged_rows(scored: Scored) -> Ints:
     """Rows with a flag or a proposal, the highest misalignment first, rows without one last."""
     chosen = np.logical_or.reduce(list(scored.flags.values())) | (scored.texts["action"] != "keep")

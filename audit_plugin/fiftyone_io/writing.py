@@ -64,6 +64,7 @@ def write_result(
     config: AuditConfig,
     progress: Progress | None = None,
     captions: Sequence[int] = (),
+    explained: Mapping[str, Any] | None = None,
 ) -> None:
     """Write fields `{run}_{column}`, tags `{run}:{flag}`, the saved view `{run}_flagged` and the run itself.
 
@@ -77,6 +78,7 @@ def write_result(
         config: of the audit.
         progress: told of the stage "write".
         captions: position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists.
+        explained: id -> records of `audit_plugin.explanations`; None: those in the result's run folder.
 
     Raises:
         AuditError: a name is taken by something of the user's own (nothing is written then), or the database was
@@ -95,7 +97,8 @@ def write_result(
         if config.run in list_audits(dataset):
             delete_audit(dataset, config.run)
         columns = field_values(result)
-        record, audited = _register(dataset, result, config, columns, place)
+        told = _explanations(result.run_dir) if explained is None else dict(explained)
+        record, audited = _register(dataset, result, config, columns, place, told)
         write_fields(dataset, result.ids, place, config.run, columns, progress)
         _tag(dataset, result, place, config.run)
         arrange(dataset, config.run, record)
@@ -202,7 +205,12 @@ def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[st
 
 
 def _register(
-    dataset: fo.Dataset, result: AuditResult, config: AuditConfig, columns: Columns, place: Place
+    dataset: fo.Dataset,
+    result: AuditResult,
+    config: AuditConfig,
+    columns: Columns,
+    place: Place,
+    explained: dict[str, Any],
 ) -> tuple[AuditRunConfig, SampleCollection]:
     """Record the run with all that it is about to write, before any of it is written.
 
@@ -235,7 +243,7 @@ def _register(
         tagged=_to_tag(dataset, result, place, run),
         summary=_plain(result.summary),
         run_dir=result.run_dir,
-        explanations=_explanations(result.run_dir),
+        explanations=explained,
     )
     fors.Run.save_run_results(audited, run, found, cache=False)
     return record, audited
