@@ -50,7 +50,11 @@ def test_a_typed_text_finds_the_person(page: Any) -> None:
     shot(page, "search-3-results")
     counts = page.locator('[data-cy="entry-counts"]')
     show = found.get_by_role("button", name="Show results", exact=True)
-    browsing.retry(lambda: show.click(timeout=5000), lambda: expect(counts).to_have_text("25 samples", timeout=5000))
+    browsing.retry(  # by force: the card around the button says that it is disabled, the button is not
+        lambda: show.click(timeout=5000, force=True),
+        lambda: expect(counts).to_have_text("25 samples", timeout=5000),
+        times=10,
+    )
     shot(page, "search-4-found")
     page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.click()
     expect(page.locator('[data-cy="modal"]')).to_contain_text(description)
