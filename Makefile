@@ -2,7 +2,7 @@
 # Relative paths only: the folder of the clone may have any name.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app test check bench experiments clean chromium
+.PHONY: help demo app screenshots test check bench experiments clean chromium
 
 PYTHON ?= python3
 TORCH  ?= torch==2.15.0 torchvision==0.29.2
@@ -18,6 +18,9 @@ demo: $(READY) ## draw the demo set with planted faults, audit it, load it into 
 
 app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
 	@$(BIN)/audit-plugin demo --out demo --app
+
+screenshots: $(READY) chromium ## take the pictures of the README from the demo (after make demo)
+	@$(BIN)/python docs/screenshots.py
 
 test: $(READY) chromium ## all tests, those with a database and a browser included
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -24,6 +24,14 @@ HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 JOINER = "\u200d"
 # Of held-out alignment against MultiMem: upper left, upper right, lower left, lower right of the medians.
 QUADRANTS = ("fits badly, memorized", "fits, memorized", "fits badly, not learned", "fits by itself")
+# Column, label, what a high value means, and whether high values are the suspicious ones.
+SCORE_WORDS = (
+    ("misalignment", "Misfit", "how badly picture and text fit each other", True),
+    ("probability", "Probability wrong", "by the model", True),
+    ("alignment", "Held-out fit", "as judged by models that had not seen the pair", False),
+    ("multimem", "Memorization", "how much a model leans on having seen the pair (MultiMem)", True),
+    ("outlier", "Strangeness", "how unlike the rest of the set", True),
+)
 
 
 def console(stderr: bool = False) -> Console:

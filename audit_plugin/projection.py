@@ -1,4 +1,4 @@
-"""Principal-component views of frozen features: what the heads are trained on and what neighbours are sought in."""
+"""Principal components of frozen features: what heads are trained on, what neighbours are sought in, what is mapped."""
 
 from __future__ import annotations
 
@@ -59,3 +59,17 @@ def project(vectors: Floats, projection: Projection) -> Floats:
 def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
     """The vectors in their own projection: `project(vectors, fit_projection(vectors, whitening, seed))`."""
     return project(vectors, fit_projection(vectors, whitening, seed))
+
+
+def two_directions(vectors: Floats) -> Floats:
+    """`[n, 2]` places of `[n, d]` vectors along their two main directions, in standard deviations of the first.
+
+    The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
+    maps.
+    """
+    centred = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    values, basis = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
+    basis = basis[:, ::-1][:, :2]
+    basis = basis * np.sign(basis[np.abs(basis).argmax(0), range(basis.shape[1])])
+    places: Floats = centred @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))

@@ -28,7 +28,7 @@ def main() -> None:
 def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
-        README: {"columns": columns_table(), "measured": measured_table()},
+        README: {"columns": columns_table(), "measured": measured_table(), "app": app_table()},
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
     }
@@ -72,6 +72,50 @@ Cell by cell, with intervals, and where it is beaten: [docs/detection.md](docs/d
 epochs: {groups["seconds"]:.1f} s trained in groups, {alone["seconds"]:.1f} s one by one (ratio {speed["ratio"]:.2f}),
 {groups["share_of_matmul"]:.0%} of the machine's matrix-product rate, {groups["peak_mb"]:.0f} MB; not measured on a GPU.
 Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}; `make bench` repeats it."""
+
+
+def app_table() -> str:
+    """How long the App takes on a large dataset, and the similarity index against FiftyOne's own."""
+    panel, index = _read("panel-open"), _read("similarity")
+    steps = {
+        "the panel opens": "open",
+        "its plots": "plots",
+        "its queue": "queue",
+        "a threshold is moved": "slide",
+        "a decision, and the next sample": "decide again",
+    }
+    rows = [f"| {what} | {panel['median'][step]:.1f} | {panel['longest'][step]:.1f} |" for what, step in steps.items()]
+    ours, theirs = (index["backends"][name] for name in ("audit_faiss", "sklearn"))
+    kinds = {
+        "build": "build",
+        "by_vector": "query by vector",
+        "by_sample": "query by sample",
+        "load_and_ask": "load, query",
+    }
+    times = [
+        f"| {label} | {ours['seconds'][name]:.2f} | {theirs['seconds'][name]:.2f} | {index['times_faster'][name]:.1f} |"
+        for name, label in kinds.items()
+    ]
+    same = f"{theirs['same_again']:.0%}" if theirs["same_again"] else "none"
+    return "\n".join(
+        [
+            f"The panel on {panel['samples']:,} samples, seconds in a fresh process (median and longest of "
+            f"{panel['repeats']}; the machine was busy, load {panel['load']:.1f}):",
+            "",
+            "| | median | longest |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"The similarity index against FiftyOne's default backend, {index['vectors']:,} vectors of",
+            f"{index['dimensions']} numbers, seconds (load {index['load']['before']:.1f}). Both are exact at first;",
+            f"asked the same again after a query by sample, {ours['same_again']:.0%} of our answers and {same} of",
+            "the default's are the same, since its embeddings change in place:",
+            "",
+            "| | ours | default | times faster |",
+            "|---|---|---|---|",
+            *times,
+        ]
+    )
 
 
 def detection_parts() -> dict[str, str]:

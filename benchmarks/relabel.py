@@ -43,11 +43,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--rows", type=int, help="of each set; default: all")
+    parser.add_argument("--plants", nargs="+", choices=(*PAIRS, *CLASSES[1:]), default=(*PAIRS, *CLASSES[1:]))
+    parser.add_argument("--name", default="relabel", help="of the JSON")
     options = parser.parse_args()
     cells = []
     for name in options.sets:
         clean = load_set(name, options.rows)
-        for plant in CLASSES if clean.labels else PAIRS:
+        for plant in (p for p in (CLASSES if clean.labels else PAIRS) if p in options.plants):
             for seed in range(options.seeds if plant != "none" else 1):
                 takes = planted(plant, clean.media["text"], seed)
                 cell = {"set": name, "role": SETS[name].role, "plant": plant, "seed": seed}
@@ -56,7 +58,7 @@ def main() -> None:
                 cells.append(cell | run_cell(clean, takes, options.trials))
                 print(json.dumps(cells[-1]), flush=True)
     question = "Is the right caption of a wrong pair found again? Offline encoders"
-    write_report("relabel", question, {"trials": options.trials, "rows": options.rows, "cells": cells})
+    write_report(options.name, question, {"trials": options.trials, "rows": options.rows, "cells": cells})
 
 
 def planted(plant: str, texts: Sequence[str], seed: int) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .audit import DeleteAudit, RunAudit
+from .audit import DeleteAudit, RunAudit, ScanNew
 from .batches import DecideFlagged, DecideRepair, ImportDecisions, StartSpotCheck
 from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .panel import AuditPanel
@@ -14,6 +14,7 @@ from .thresholds import MapEmbeddings, SetThreshold
 
 CLASSES = (
     RunAudit,
+    ScanNew,
     RemovalCurve,
     DeleteAudit,
     Decide,

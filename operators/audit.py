@@ -9,8 +9,8 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from . import forms
-from .background import Progress, in_background, stages_of
-from .common import told
+from .background import STAGES, Progress, in_background, stages_of
+from .common import choose_audit, prompt, run_of, samples, told
 from .results import result_output
 
 
@@ -79,6 +79,59 @@ class RunAudit(foo.Operator):
         params = {**config, "view_target": "CURRENT_VIEW"}
         ctx = {"view": sample_collection.view(), "params": params}
         return foo.execute_operator(self.uri, ctx, request_delegation=True)
+
+
+class ScanNew(foo.Operator):
+    """Scores the samples that came after an audit and writes them into it."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """How the App lists and runs the operator."""
+        return foo.OperatorConfig(
+            name="scan_new",
+            label="Scan new samples",
+            icon="manage_search",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level="medium",
+            view_target=False,
+            description="Score the samples that came after an audit by what it trained, without training anew, and "
+            "write them into it",
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """The form, which names the count."""
+        from audit_plugin.fiftyone_io.findings import count_new
+
+        form = types.Object()
+        run = choose_audit(form, ctx.dataset, ctx.params)
+        count = count_new(ctx.dataset, run) if run else 0
+        notice = form.view("count", types.Notice(label=f"{samples(count)} came after the audit."))
+        notice.invalid = not count
+        return prompt(form, "Scan new samples", f"Scan {samples(count)}")
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        """Scan in a thread; yield progress, then what was found, or one sentence on why nothing was."""
+        dataset, params = ctx.dataset, dict(ctx.params)
+
+        def work(progress: Progress) -> Any:
+            from audit_plugin import fiftyone_io
+
+            return fiftyone_io.scan_new(dataset, run_of(dataset, params), progress)
+
+        found = yield from in_background(ctx, work, STAGES)
+        if found is not None:
+            flagged = sum(found.summary["flags"].values())
+            yield ctx.ops.reload_dataset()
+            words = f"{samples(len(found))} scanned, {flagged:,} flags"
+            yield ctx.ops.notify(words, variant="success")
+
+    def __call__(self, sample_collection: Any, run: str = "audit") -> Any:
+        """Scan from Python; see `audit_plugin.fiftyone_io.scan_new`."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.scan_new(sample_collection, run)
 
 
 class DeleteAudit(foo.Operator):

@@ -24,7 +24,8 @@ class Apply:
         self._show_changes(ctx, box(panel, "changes"))
         place = box(panel, "report")
         say(place, "about", "**Report and export**: one HTML file to hand on, the decisions, or a clean dataset.")
-        place.btn("export", label="Export", icon="summarize", on_click=self.on_ask, params={"ask": "export_review"})
+        params = {"ask": "export_review"}
+        place.btn("export", label="Export", variant="outlined", on_click=self.on_ask, params=params)
         self._show_comparison(ctx, box(panel, "compare"), run)
 
     def _show_decisions(self, ctx: Any, place: types.Object) -> None:

@@ -24,14 +24,13 @@ def key_of(row: Row) -> str:
     return f"{row[0]}_{row[1]}"
 
 
-def show_case(panel: types.Object, case: Case, blind: bool, picture: bool = True) -> None:
+def show_case(panel: types.Object, case: Case, blind: bool) -> None:
     """Picture, texts and scores; blind, only what a reviewer must see who shall not be led."""
     place = box(panel, f"case_{key_of(case.row)}")
     if case.decision is not None:
         say(place, "decided", f"Decided before: **{case.decision.kind}**")
     pair = place.h_stack("pair", gap=2, align_y="top")
-    if picture:
-        show_file(pair, "picture", case.path, case.media, "220px")
+    show_file(pair, "picture", case.path, case.media, "220px")
     texts = types.Object()
     pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1))
     plain_text(texts, "caption", "Caption", case.text[:LONG] or "(none)")
@@ -113,10 +112,12 @@ def decide_on(ctx: Any, run: str, row: Row, typed_in: Any, spot: bool = False) -
 def bar_line(name: str, value: float, below: float) -> str:
     """A score as a word, a bar and a number: the bar says how many of the set's rows score lower."""
     from audit_plugin.columns import COLUMNS
+    from audit_plugin.display import SCORE_WORDS
 
+    label = next((label for column, label, *_ in SCORE_WORDS if column == name), COLUMNS[name].label)
     full = round(below * BLOCKS)
     bar = f"`{'█' * full}{'░' * (BLOCKS - full)}`"
-    return f"- {COLUMNS[name].label}: {bar} {value:.2f}, higher than {below:.0%} of the set"
+    return f"- {label}: {bar} {value:.2f}, higher than {below:.0%} of the set"
 
 
 def show_file(parent: types.Object, name: str, path: str, media: str, height: str) -> None:

@@ -10,7 +10,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
 
 from .batches import repairs_of
-from .common import PLUGIN, samples
+from .common import samples
 from .panel_base import box, guarded, plain_text, say
 from .panel_queue import spot_words
 
@@ -21,7 +21,6 @@ MOST_REPAIRS = 5
 class Overview:
     """Handlers and elements of the tab; a part of the panel."""
 
-    on_audited: Any  # of the panel: an audit was made
     on_ask: Any  # of the panel: open an operator's form
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
@@ -33,7 +32,8 @@ class Overview:
         if new:
             line = box(panel, "new")
             say(line, "text", f"**{new:,} new samples since the audit**")
-            line.btn("scan", label="Scan them", icon="manage_search", variant="contained", on_click=self.on_scan)
+            params = {"ask": "scan_new"}
+            line.btn("scan", label="Scan them", variant="contained", on_click=self.on_ask, params=params)
         self._show_repairs(ctx, panel, run)
         summary, checked = findings.audit_summary(ctx.dataset, run), self._checked(ctx, run)
         for card in findings.cards(ctx.dataset, run):
@@ -150,19 +150,6 @@ class Overview:
         ctx.panel.state.set(f"{kind}.cut_{kind}", card.threshold)
         ctx.ops.reload_samples()
         ctx.ops.notify(f"{samples(changed)} changed the flag {kind!r}", variant="success")
-
-    @guarded
-    def on_scan(self, ctx: Any) -> None:
-        """Ask for an audit of the samples that came later; it gets a run key of its own."""
-        from audit_plugin.fiftyone_io import findings
-
-        run = ctx.panel.state.run
-        view = findings.new_rows(ctx.dataset, run)
-        taken = set(findings.audits_newest_first(ctx.dataset))
-        free = next(f"{run}_{number}" for number in range(2, 1000) if f"{run}_{number}" not in taken)
-        ctx.ops.set_view(view)
-        params = {"run": free, "view_target": "CUSTOM_VIEW_TARGET", "custom_view_target": view._serialize()}
-        ctx.prompt(f"{PLUGIN}/run_audit", params=params, on_success=self.on_audited)
 
 
 def sure_words(card: Any, summary: dict[str, Any]) -> str:

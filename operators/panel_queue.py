@@ -43,7 +43,7 @@ class Queue:
         row = self._row(ctx)
         row = row if row in queue.rows else queue.next()
         if row is None or (spot and not queue.left):
-            say(panel, "done", "Everything is decided. Go to *Apply* to carry it out, or choose other findings.")
+            say(panel, "done", "Everything is decided. *Report and apply* carries it out; or choose other findings.")
             self._moves(panel, row)
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
@@ -169,8 +169,8 @@ class Queue:
 def progress_words(progress: Any) -> str:
     """`**37 of 412** decided, 8 s each, about 50 min left`."""
     words = f"**{progress.done:,} of {progress.total:,}** decided"
-    if progress.seconds == progress.seconds:
-        words += f", {progress.seconds:.0f} s each, about {progress.minutes:.0f} min left"
+    if progress.seconds == progress.seconds and progress.done < progress.total:
+        words += f", {progress.seconds:.0f} s each, about {max(progress.minutes, 1):.0f} min left"
     return words
 
 

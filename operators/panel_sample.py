@@ -62,6 +62,6 @@ class AuditSamplePanel(foo.Panel):
         row = cases.open_row(ctx.dataset, run, queue, str(ctx.current_sample))
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         say(panel, "progress", f"{progress_words(queue.progress)}. Press **h** for the keys.")
-        show_case(panel, case, blind=False, picture=False)
+        show_case(panel, case, blind=False)
         decide_buttons(panel, row, case.said.get("suggestion", ""), self.on_decide)
         show_neighbors(panel, case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
 maps = importlib.import_module("audit_plugin.fiftyone_io.maps")
+tables = importlib.import_module("audit_plugin.fiftyone_io.tables")
 thresholds = importlib.import_module("audit_plugin.fiftyone_io.thresholds")
+decisions = importlib.import_module("audit_plugin.fiftyone_io.decisions")
 
 
 @pytest.fixture
@@ -90,6 +93,103 @@ def test_new_samples_and_changes_are_seen_at_once(audited: Any) -> None:
     assert findings.count_above(audited, "audit", "misaligned", 4.5) == 1
 
 
+READ = ("id", "misalignment", "alignment", "is_misaligned", "action", "suggestion")
+
+
+def all_read(dataset: Any) -> dict[str, list[Any]]:
+    """Whole columns and the flagged rows, NaN as None."""
+    whole, flagged = findings.read_columns(dataset, "audit", READ), findings.read_flagged(dataset, "audit")
+    found = {**whole, **{f"flagged {name}": values for name, values in flagged.items()}}
+    plain = {name: list(values) for name, values in found.items()}
+    return {name: [None if v != v else v for v in values] for name, values in plain.items()}  # noqa: PLR0124 (NaN)
+
+
+def change_at_random(dataset: Any, rng: np.random.Generator) -> None:
+    """One of the ways in which samples change."""
+    ids = dataset.values("id")
+    sample = dataset[ids[rng.integers(len(ids))]]
+    way = rng.integers(7)
+    if way == 0:
+        sample["audit_misalignment"] = float(rng.normal())
+        sample.save()
+    elif way == 1:
+        sample["audit_is_misaligned"] = not sample.audit_is_misaligned
+        sample.save()
+    elif way == 2:
+        dataset.add_sample(fo.Sample(filepath=sample.filepath))
+    elif way == 3:
+        dataset.delete_samples([sample])
+    elif way == 4:
+        sample["audit_action"] = str(rng.choice(["keep", "review"]))  # also on a sample that was not audited
+        sample.save()
+    elif way == 5:
+        decisions.decide(dataset, sample.id, "keep")
+    else:
+        dataset.select(ids[::2]).set_values("audit_alignment", rng.normal(size=len(ids[::2])).tolist())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slack", [0, 60])
+def test_what_is_kept_in_memory_is_what_the_database_holds(
+    audited: Any, seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "SLACK", timedelta(seconds=slack))  # within the slack all is read again
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        for _ in range(rng.integers(1, 4)):
+            change_at_random(audited, rng)
+        kept = all_read(audited)
+        tables._tables.clear()
+        assert kept == all_read(audited)
+        ids = [name for name, action in zip(*audited.values(["id", "audit_action"]), strict=True) if action is not None]
+        assert kept["id"] == ids
+        marked = zip(*audited.values(["id", "audit_action", "audit_is_misaligned", "audit_is_duplicate"]), strict=True)
+        assert kept["flagged id"] == sorted(n for n, action, *f in marked if action not in (None, "keep") or any(f))
+    decisions.ledger().delete_many({"dataset": audited._doc.id})
+
+
+def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = audited.values("id")
+    monkeypatch.setattr(tables, "SLACK", timedelta(0))  # all samples are younger than it
+    all_read(audited)
+    before = findings.read_columns(audited, "audit", ("misalignment",))["misalignment"]
+
+    def never(*_: Any) -> None:
+        raise AssertionError("whole columns are read again")
+
+    monkeypatch.setattr(tables, "_read", never)
+    decisions.decide(audited, ids[7], "keep")
+    sample = audited[ids[6]]
+    sample["audit_misalignment"] = 9.0
+    sample.save()
+    assert all_read(audited)["misalignment"][6] == 9.0
+    assert before[6] == 0.0  # whoever holds the old values keeps them
+    with pytest.raises(ValueError, match="read-only"):
+        before[0] = 1
+    decisions.ledger().delete_many({"dataset": audited._doc.id})
+
+
+def test_many_samples_are_read_in_parts(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = all_read(audited)
+    for rows, values in ((3, 4), (5, 2), (10, 1), (1, 100)):
+        monkeypatch.setattr(tables, "ROWS", rows)
+        monkeypatch.setattr(tables, "VALUES", values)
+        tables._tables.clear()
+        assert all_read(audited) == expected
+
+
+def test_a_row_stands_where_its_scores_are_among_all(audited: Any) -> None:
+    ids = audited.values("id")
+    assert findings.standing(audited, "audit", ids[6]) == {
+        "misalignment": (0.0, 0.0),
+        "multimem": (0.0, pytest.approx(6 / 7)),
+        "alignment": (1.0, pytest.approx(6 / 7)),
+    }
+    assert findings.standing(audited, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+    for name in (ids[2], ids[9], "0" * 24):  # not scored, not audited, not there
+        assert findings.standing(audited, "audit", name) == {}
+
+
 def test_audits_newest_first_and_what_is_missing_is_said(audited: Any) -> None:
     fio.write_result(audited[:8], made_up(audited[:8].values("id")), AuditConfig(run="a_later"))
     assert findings.audits_newest_first(audited) == ["a_later", "audit"]
@@ -158,6 +258,22 @@ def test_what_cannot_be_a_threshold_is_said(audited: Any, kind: str, cut: float,
     assert snapshot(audited) == before
 
 
+def check_flagged(dataset: Any, ids: Any) -> None:
+    """The flagged rows of `made_up`, whatever they are rows of."""
+    flagged = findings.read_flagged(dataset, "audit")
+    assert dict(zip(flagged["id"], flagged["is_misaligned"], strict=True)) == {ids[r]: r > 0 for r in (0, 1, 3, 7)}
+    assert flagged["action"].tolist().count("remove") == 1
+    assert np.isnan(flagged["outlier"]).all()
+    assert findings.standing(dataset, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+
+
+def test_an_audit_without_what_it_read_cannot_be_mapped(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(20)  # too few to train on
+    fio.audit_view(dataset, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
+    with pytest.raises(AuditError, match="cannot be mapped"):
+        maps.map_embeddings(dataset, "audit")
+
+
 def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> None:
     dataset = make_groups(8)
     settings = AuditConfig(text="caption", image="slice:picture", audio="slice:sound")
@@ -169,6 +285,7 @@ def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> Non
     assert findings.count_new(dataset, "audit") == 0
     found = findings.points(dataset, "audit", ("alignment", "multimem"))
     assert len(findings.chosen_rows(dataset, "audit", found["ids"][:3])) == 3
+    check_flagged(dataset, ids)
     thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
     for name in ("picture", "sound"):
         assert len(dataset.select_group_slices(name).match_tags("audit:misaligned")) == 4
@@ -187,16 +304,25 @@ def test_objects_are_counted_and_found(make_dataset: Callable[..., Any]) -> None
     assert len(findings.scored_above(dataset, "audit", "misaligned", 2.0)) == 4
     found = findings.points(dataset, "audit", ("alignment", "multimem"))
     assert set(findings.chosen_rows(dataset, "audit", found["ids"][:3]).values("id")) == set(found["ids"][:3])
+    check_flagged(dataset, patches.values("id"))
     with pytest.raises(AuditError, match="objects"):
         thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
 
 
-def test_two_directions_are_those_of_a_plain_decomposition() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(50, 6)) * [5, 3, 1, 0.5, 0.2, 0.1]
-    places = maps.two_directions(vectors.astype(np.float32))
-    centred = vectors - vectors.mean(0)
-    left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    expected = left[:, :2] * size[:2] / (size[0] / np.sqrt(50))
-    assert np.abs(places) == pytest.approx(np.abs(expected), abs=1e-4)
-    assert maps.two_directions(np.ones((3, 1))).tolist() == [[0, 0]] * 3
+@pytest.mark.parametrize("objects", [False, True])
+def test_the_map_is_a_part_of_the_audit(make_dataset: Callable[..., Any], objects: bool) -> None:
+    dataset = make_dataset(40)
+    boxes = [fo.Detections(detections=[fo.Detection(label=f"{r}", bounding_box=[0, 0, 1, 1])]) for r in range(40)]
+    dataset.set_values("truth", boxes)
+    before = set(dataset.get_field_schema(flat=True))
+    audited = dataset.to_patches("truth") if objects else dataset
+    fio.audit_view(audited, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
+    assert not findings.has_column(dataset, "audit", findings.MAP[0])
+    assert maps.map_embeddings(dataset, "audit") == 40
+    found = findings.read_columns(dataset, "audit", findings.MAP)
+    assert found["map_x"].std() == pytest.approx(1, abs=1e-3)  # the unit is the first direction's deviation
+    assert 0 < found["map_y"].std() <= 1
+    fio.delete_audit(dataset, "audit")
+    dataset.reload()
+    assert {name for name in dataset.get_field_schema(flat=True) if "map_" in name} == set()
+    assert set(dataset.get_field_schema(flat=True)) == before

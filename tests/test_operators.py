@@ -225,6 +225,11 @@ def test_a_removal_curve_tells_what_to_remove_and_writes_nothing(make_dataset: C
     report = json.loads(Path(found.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
+    kept = importlib.import_module("audit_plugin.fiftyone_io.reports").removal_report(dataset)
+    assert kept == report
+    lines = importlib.import_module("operators.traces").removal_lines(kept)
+    assert {line["name"] for line in lines} == {name.replace("_", " ") for name in report["methods"]}
+    assert [(line["x"], line["y"][0]) for line in lines] == [([0, 4], 0.0)] * len(lines)
     assert dataset.list_runs() == []
     assert "caption" in dataset.get_field_schema()
     assert len(dataset) == 110

@@ -107,8 +107,8 @@ def test_the_overview_counts_slides_keeps_and_resets(dataset: Any) -> None:
     assert len(dataset.match_tags("audit:misaligned")) == 3
     app.send("on_show", kind="duplicate")
     assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
-    app.send("on_scan")
-    assert app.of("prompt_user_for_operation")[0]["params"]["run"] == "audit_2"
+    app.send("on_ask", ask="scan_new")
+    assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/scan_new"
 
 
 def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:

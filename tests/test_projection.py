@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audit_plugin import projection
-from audit_plugin.projection import MAX_DIM, fit_projection, principal, project
+from audit_plugin.projection import MAX_DIM, fit_projection, principal, project, two_directions
 from tests.core_fixtures import unit
 
 
@@ -94,3 +94,14 @@ def test_the_input_is_left_alone() -> None:
     copy = x.copy()
     principal(x, 0.5)
     assert (x == copy).all()
+
+
+def test_two_directions_are_those_of_a_plain_decomposition() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 6)) * [5, 3, 1, 0.5, 0.2, 0.1]
+    places = two_directions(vectors.astype(np.float32))
+    centred = vectors - vectors.mean(0)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = left[:, :2] * size[:2] / (size[0] / np.sqrt(50))
+    assert np.abs(places) == pytest.approx(np.abs(expected), abs=1e-4)
+    assert two_directions(np.ones((3, 1))).tolist() == [[0, 0]] * 3

@@ -339,6 +339,11 @@ def test_adding_and_removing_is_seen_by_whoever_loaded_before(indexed: Any) -> N
         index.add_to_index(values[:1], ids[:1], overwrite=False, allow_existing=False)
     with pytest.raises(AuditError, match="f{24}"):
         index.remove_from_index(["f" * 24], allow_missing=False)
+    index.remove_from_index()
+    for call in (index.get_embeddings, index.remove_from_index):  # an id of a label is no id of a sample
+        with pytest.raises(AuditError, match="not labels"):
+            call(label_ids=ids[:1])
+    assert other.total_index_size == N
 
 
 @pytest.mark.parametrize("first", ["clone", "original"])

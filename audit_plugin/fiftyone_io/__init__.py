@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig
 
 from .changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
@@ -17,11 +17,20 @@ from .exports import CLEAN, clean_view, export_clean, export_decisions, export_r
 from .objects import objects_field, patches_of
 from .queues import ReviewQueue, batch_rows, queue_of, repair_decisions, review_table
 from .reading import load_manifest_dataset, load_view, read_samples
-from .runs import AuditRun, AuditRunConfig, AuditRunResults, audit_info, delete_audit, explained, list_audits
+from .runs import (
+    AuditRun,
+    AuditRunConfig,
+    AuditRunResults,
+    audit_info,
+    delete_audit,
+    explained,
+    list_audits,
+    settings_of,
+)
 from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
 from .spot_checks import SpotCheck, record_spot_check, spot_check, spot_refit, start_spot_check
 from .views import flagged_view
-from .writing import check_writable, write_result
+from .writing import add_result, check_writable, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +85,7 @@ __all__ = [
     "resolve",
     "resolved",
     "review_table",
+    "scan_new",
     "spot_check",
     "spot_refit",
     "start_spot_check",
@@ -121,6 +131,36 @@ def audit_view(
     return result
 
 
+def scan_new(
+    dataset: SampleCollection, run: str, progress: Callable[[str, int, int], None] | None = None
+) -> AuditResult:
+    """Score the samples that came after an audit by its heads, and write them into it; nothing is trained anew.
+
+    Args:
+        dataset: the dataset, or a view of it; all samples (groups, objects) without the audit's results are scanned.
+        run: key of the audit.
+        progress: as in `audit_view`.
+
+    Returns:
+        One value per new sample and column; their MultiMem is NaN, since nothing was trained on them.
+
+    Raises:
+        AuditError: nothing is new, the audit cannot be extended (then audit anew), or the database was lost.
+    """
+    from audit_plugin.extension import extend_run
+
+    from .findings import new_rows
+
+    record, view = audit_info(dataset, run), new_rows(dataset, run)
+    if not len(view):
+        raise AuditError(f"no sample of dataset {view._root_dataset.name!r} came after audit {run!r}; nothing to scan")
+    config = settings_of(record)
+    samples = read_samples(view, config)
+    result = extend_run(samples, record.run_dir, progress)
+    add_result(view, result, config, progress, caption_numbers(samples))
+    return result
+
+
 def caption_numbers(samples: Samples) -> tuple[int, ...]:
     """`[n]` position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists."""
     if not samples.caption:
@@ -138,7 +178,7 @@ def removal_view(
     """What the removal of a view's worst rows does to a model. Writes nothing into the dataset.
 
     Returns:
-        The report of `removal_study`, with sample ids, and `saved`: where it lies as JSON.
+        The report of `removal_study`, with sample ids, `dataset`, and `saved`: where it lies as JSON.
 
     Raises:
         AuditError: the view cannot be read or is too small, or an amount is too large.
@@ -152,8 +192,9 @@ def removal_view(
 
     config = resolve(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
+    report = {**report, "dataset": view._root_dataset.name}
     text = json.dumps(report, indent=2) + "\n"
-    path = cache_root() / "removal" / f"{digest_of(view._root_dataset.name, text)[:16]}.json"
+    path = cache_root() / "removal" / f"{digest_of(text)[:16]}.json"
     write_atomically(path, lambda file: file.write(text.encode()))
     return {**report, "saved": str(path)}
 

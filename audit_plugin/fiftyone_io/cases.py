@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import punctuation
 from typing import Any
 
 import fiftyone as fo
-import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
@@ -17,12 +17,11 @@ from audit_plugin.review import Decision
 from .captions import INDEX, LIST
 from .contents import subjects_of_rows
 from .decisions import Row, resolved
-from .findings import has_column, read_columns
+from .findings import standing
 from .objects import images_of, root_of
 from .queues import ReviewQueue
-from .runs import audit_info, every_sample, explained
+from .runs import AuditRunConfig, audit_info, every_sample, explained
 
-SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
 TEXTS = ("action", "reason", "suggestion", "repair", "culprit")
 NEIGHBORS, WORDS = 3, 5  # shown: of each side; of a caption
 
@@ -67,19 +66,17 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
     subject = subjects_of_rows(root, run, [name], media=False).get(name)
     if subject is None:
         raise AuditError(f"sample {name} is not in dataset {root.name!r} any more; go to the next one")
-    shown = every_sample(root)[subject.sample]
-    scores = {score: value for score in SCORES if (value := _standing(root, run, score, name)) is not None}
-    kinds = [kind for kind in FLAG_KINDS if has_column(root, run, f"is_{kind}")]
-    record = _record(root, run, row)
+    shown, record = every_sample(root)[subject.sample], _record(root, run, row)
+    told = _results(shown, run, audit_info(root, run), name)
     return Case(
         row,
         subject.sample,
         str(shown.filepath),
         str(shown.media_type),
         subject.content.text(caption) or "",
-        scores,
-        {said: word for said in TEXTS if (word := _word(root, run, said, row, shown))},
-        tuple(kind for kind in kinds if bool(_value(root, run, f"is_{kind}", name))),
+        standing(root, run, name),
+        {said: str(word) for said in TEXTS if (word := _of_caption(told, said, caption))},
+        tuple(kind for kind in FLAG_KINDS if told.get(f"is_{kind}")),
         _misfits(record),
         tuple(_neighbors(root, run, record)),
         decision,
@@ -124,33 +121,21 @@ def decision_counts(dataset: SampleCollection) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in ("keep", "remove", "relabel", "unsure", "skip") if kind in kinds}
 
 
-def _value(root: fo.Dataset, run: str, column: str, row: str) -> Any:
-    found = read_columns(root, run, ("id", column))
-    at = np.flatnonzero(found["id"] == row)
-    return found[column][at[0]] if len(at) else None
+def _results(shown: fo.Sample, run: str, record: AuditRunConfig, name: str) -> dict[str, Any]:
+    """Column -> value that an audit wrote on a sample, or on one of its objects."""
+    bearer: Any = shown
+    if record.label_field:
+        labels = shown[record.label_field].detections if shown[record.label_field] else []
+        bearer = next(label for label in labels if label.id == name)
+    columns = (path.rpartition(f"{run}_")[2] for path in record.fields)
+    return {name: bearer[f"{run}_{name}"] for name in columns if bearer.has_field(f"{run}_{name}")}
 
 
-def _standing(root: fo.Dataset, run: str, column: str, row: str) -> tuple[float, float] | None:
-    if not has_column(root, run, column):
-        return None
-    value, values = _value(root, run, column, row), read_columns(root, run, (column,))[column]
-    if value is None or not np.isfinite(value):
-        return None
-    return float(value), float((values < value).sum() / max(np.isfinite(values).sum(), 1))
-
-
-def _word(root: fo.Dataset, run: str, column: str, row: Row, shown: fo.Sample) -> str:
-    """A text of the row; of a sample its own field is read, not the whole column. They are the worst caption's."""
-    name, caption = row
-    if audit_info(root, run).label_field:
-        return str(_value(root, run, column, name) or "") if has_column(root, run, column) else ""
-    listed = f"{run}_{column}{LIST}"
-    if shown.has_field(listed):
-        texts = shown[listed] or []
-        return str(texts[caption] or "") if caption < len(texts) else ""
-    if not has_column(root, run, column) or caption != _index(root, run, name):
-        return ""
-    return str(shown[f"{run}_{column}"] or "")
+def _of_caption(told: Mapping[str, Any], column: str, caption: int) -> Any:
+    """A text of `_results` for one caption: where nothing is told of each, the worst caption's is not the others'."""
+    if (texts := told.get(f"{column}{LIST}")) is not None:
+        return texts[caption] if caption < len(texts) else None
+    return told.get(column) if caption == max(0, told.get(INDEX) or 0) else None
 
 
 def _index(root: fo.Dataset, run: str, name: str) -> int:
@@ -167,7 +152,9 @@ def _record(root: fo.Dataset, run: str, row: Row) -> dict[str, Any]:
 
 
 def _misfits(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(word["text"] for word in record.get("words") or () if (word.get("gain") or 0) > 0)[:WORDS]
+    """The words without which the caption fits better; what clings to them as punctuation is left out."""
+    found = [word["text"].strip(punctuation) for word in record.get("words") or () if (word.get("gain") or 0) > 0]
+    return tuple(word for word in dict.fromkeys(found) if word)[:WORDS]
 
 
 def _neighbors(root: fo.Dataset, run: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:

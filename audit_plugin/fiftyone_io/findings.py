@@ -1,15 +1,12 @@
 """What a panel reads of an audit: counts, scores of all rows, histograms, points, views by a rule.
 
-Columns are read once per state of the dataset and kept: a slider asks for them many times a second. Views are made from
-rules on fields, never from lists of ids, so that they stay small whatever the dataset's size.
+Views are made from rules on fields, never from lists of ids, so that they stay small whatever the dataset's size.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import fiftyone as fo
@@ -20,18 +17,19 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.config import FLAG_KINDS
 
-from .objects import images_of, objects_where, root_of
-from .runs import AuditRunConfig, audit_info, database, list_audits
+from .contents import find_by_ids
+from .objects import images_of, objects_where
+from .runs import audit_info, list_audits
+from .tables import path_of, read_columns, read_fact, read_flagged
 from .views import places_of
 
 SCORE_OF = {"misaligned": "misalignment", "memorized": "multimem", "outlier": "outlier"}
 MAP = ("map_x", "map_y")
-KEPT = 48  # readings
+SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
 BINS = 40
 MOST_POINTS = 3_000
 
-_readings: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-_lock = Lock()
+_summaries: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (what tells it from an older one, it)
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,11 @@ def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
     """
     root = dataset._root_dataset
     audit_info(root, run)
-
-    def read() -> dict[str, Any]:
+    key, stamp = (root._doc.id, run), root.get_run_info(run).timestamp
+    if _summaries.get(key, (None, {}))[0] != stamp:
         found = root.load_run_results(run, cache=False, load_view=False)
-        return dict(getattr(found, "summary", None) or {})
-
-    return dict(_kept(("summary", root._doc.id, run, root.get_run_info(run).timestamp), read))
+        _summaries[key] = stamp, dict(getattr(found, "summary", None) or {})
+    return dict(_summaries[key][1])
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:
@@ -86,11 +83,11 @@ def cards(dataset: SampleCollection, run: str) -> list[Card]:
     Raises:
         AuditError: no such audit, or the database was lost.
     """
+    scores = [name for name in (*SCORE_OF.values(), "probability") if has_column(dataset, run, name)]
+    read_columns(dataset, run, tuple(scores))  # all at once: one pass of the database
+    flagged, kept = read_flagged(dataset, run), getattr(audit_info(dataset, run), "thresholds", None) or {}
     kinds = [kind for kind in FLAG_KINDS if has_column(dataset, run, f"is_{kind}")]
-    scores = [SCORE_OF[kind] for kind in SCORE_OF if has_column(dataset, run, SCORE_OF[kind])]
-    read_columns(dataset, run, (*(f"is_{kind}" for kind in kinds), *scores))  # all at once: one pass of the database
-    kept = getattr(audit_info(dataset, run), "thresholds", None) or {}
-    return [_card(dataset, run, kind, kept) for kind in kinds]
+    return [_card(dataset, run, kind, flagged, kept) for kind in kinds]
 
 
 def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> int:
@@ -185,53 +182,59 @@ def new_rows(dataset: SampleCollection, run: str) -> fo.DatasetView:
 def count_new(dataset: SampleCollection, run: str) -> int:
     """How many rows `new_rows` has."""
     root = dataset._root_dataset
-    return int(_kept((*_state(root, run), "new"), lambda: new_rows(root, run).count()))
+    record = audit_info(root, run)
+
+    def count() -> int:
+        if record.label_field or record.slices:
+            return int(new_rows(root, run).count())
+        return int(root._sample_collection.count_documents({f"{run}_action": None}))
+
+    return int(read_fact(root, run, "new", count))
 
 
 def has_column(dataset: SampleCollection, run: str, column: str) -> bool:
     """Whether the audit wrote the column: those without any value are left out."""
     record = audit_info(dataset, run)
-    return _path(record, run, column) in record.fields
+    return path_of(record, run, column) in record.fields
 
 
-def read_columns(dataset: SampleCollection, run: str, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of an audit over all its rows, in the dataset's order; kept until the dataset changes.
-
-    Args:
-        dataset: the dataset or a view of it.
-        run: key of the audit.
-        columns: columns that the audit wrote, or "id".
+def standing(dataset: SampleCollection, run: str, row: str) -> dict[str, tuple[float, float]]:
+    """How the scores of a row stand among all rows.
 
     Returns:
-        Column -> `[n]`: scores float64 with NaN where not scored, flags bool, anything else object. A group is one row.
+        Score -> (value, share of the scored rows that have a lower one), of `SCORES` where the row has one.
 
     Raises:
-        AuditError: no such audit or column, or the database was lost.
+        AuditError: no such audit, or the database was lost.
     """
     root = dataset._root_dataset
-    with database(f"reading audit {run!r} of dataset {root.name!r}"):
-        state = _state(root, run)
-        with _lock:
-            out = {name: _readings[(*state, name)] for name in columns if (*state, name) in _readings}
-        missing = [name for name in columns if name not in out]
-        out |= _read(root, run, missing) if missing else {}
-    with _lock:
-        for name, values in out.items():
-            _keep((*state, name), values)
-    return out
+    record = audit_info(root, run)
+    names = tuple(name for name in SCORES if has_column(root, run, name))
+    whole = read_columns(root, run, ("id", *names) if record.label_field or record.slices else names)
+    if "id" in whole:
+        at = np.flatnonzero(whole["id"] == row)
+        own = {name: float(whole[name][at[0]]) for name in names if len(at)}
+    else:  # of a sample its own fields are read, not the ids of all
+        shown = {f"{run}_{name}": 1 for name in names}
+        found: dict[str, Any] = next(find_by_ids(root._sample_collection, [row], shown), {})
+        own = {name: float(found[path]) for name, path in zip(names, shown, strict=True) if found.get(path) is not None}
+    shares = {name: (whole[name] < value).sum() / max(np.isfinite(whole[name]).sum(), 1) for name, value in own.items()}
+    return {name: (value, float(shares[name])) for name, value in own.items() if np.isfinite(value)}
 
 
-def _card(dataset: SampleCollection, run: str, kind: str, kept: Mapping[str, float]) -> Card:
-    flagged = read_columns(dataset, run, (f"is_{kind}",))[f"is_{kind}"]
-    count, score = int(flagged.sum()), SCORE_OF.get(kind, "")
+def _card(
+    dataset: SampleCollection, run: str, kind: str, flagged: Mapping[str, Any], kept: Mapping[str, float]
+) -> Card:
+    rows = flagged[f"is_{kind}"]
+    count, score = int(rows.sum()), SCORE_OF.get(kind, "")
     if not score or not has_column(dataset, run, score):
         return Card(kind, count)
     values = _score(dataset, run, kind)
-    known = values[np.isfinite(values)]
+    known, theirs = values[np.isfinite(values)], flagged[score][rows]
     if not len(known):
         return Card(kind, count)
     low, high = float(np.median(known)), float(known.max())
-    own = float(np.nanmin(values[flagged])) if np.isfinite(values[flagged]).any() else high
+    own = float(np.nanmin(theirs)) if np.isfinite(theirs).any() else high
     cut = float(kept.get(kind, own))
     return Card(kind, count, score, min(low, cut), high, cut, kind in kept, false_alarms_above(dataset, run, kind, cut))
 
@@ -239,39 +242,6 @@ def _card(dataset: SampleCollection, run: str, kind: str, kept: Mapping[str, flo
 def _score(dataset: SampleCollection, run: str, kind: str) -> Floats:
     values: Floats = read_columns(dataset, run, (SCORE_OF[kind],))[SCORE_OF[kind]]
     return values
-
-
-def _read(root: fo.Dataset, run: str, columns: list[str]) -> dict[str, Any]:
-    record = audit_info(root, run)
-    lacking = [name for name in columns if name != "id" and _path(record, run, name) not in record.fields]
-    if lacking:
-        raise AuditError(f"audit {run!r} of dataset {root.name!r} has no column {lacking[0]!r}; run it again")
-    if record.label_field:
-        base = root_of(record.label_field)
-        paths = [f"{base}.id" if name == "id" else _path(record, run, name) for name in ("action", *columns)]
-        found = images_of(root).values(paths, unwind=True)
-    elif record.slices:
-        paths = ["id" if name == "id" else f"{run}_{name}" for name in ("action", *columns)]
-        flat = root.select_group_slices(record.slices, _allow_mixed=True)
-        groups, *found = flat.values([f"{root.group_field}.id", *paths])
-        first = np.unique(np.array(groups, dtype=object).astype(str), return_index=True)[1]
-        found = [[values[at] for at in np.sort(first)] for values in found]
-    else:
-        found = root.values([f"{run}_action", *("id" if name == "id" else f"{run}_{name}" for name in columns)])
-    audited = [at for at, action in enumerate(found[0]) if action is not None]
-    return {name: _array(name, [values[at] for at in audited]) for name, values in zip(columns, found[1:], strict=True)}
-
-
-def _array(column: str, values: list[Any]) -> Any:
-    if column.startswith("is_"):
-        return np.array([value is True for value in values], dtype=bool)
-    if all(value is None or isinstance(value, float | int) for value in values):
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    return np.array(values, dtype=object)
-
-
-def _path(record: AuditRunConfig, run: str, column: str) -> str:
-    return f"{root_of(record.label_field)}.{run}_{column}" if record.label_field else f"{run}_{column}"
 
 
 def _where(dataset: SampleCollection, run: str, rule: Any, order: str) -> fo.DatasetView:
@@ -291,29 +261,3 @@ def _where(dataset: SampleCollection, run: str, rule: Any, order: str) -> fo.Dat
 def _groups_of(root: fo.Dataset, ids: list[str]) -> list[str]:
     flat = root.select_group_slices(_allow_mixed=True).select(ids)
     return list(dict.fromkeys(flat.values(f"{root.group_field}.id")))
-
-
-def _state(root: fo.Dataset, run: str) -> tuple[Any, ...]:
-    """What tells one state of the dataset from another: what was read in the same state need not be read again."""
-    samples = root._sample_collection
-    newest = samples.find_one({}, {"last_modified_at": 1, "_id": 0}, sort=[("last_modified_at", -1)]) or {}
-    changed = newest.get("last_modified_at")
-    return root._doc.id, run, root.get_run_info(run).timestamp, changed, samples.estimated_document_count()
-
-
-def _kept(key: tuple[Any, ...], read: Any) -> Any:
-    with _lock:
-        if key in _readings:
-            _readings.move_to_end(key)
-            return _readings[key]
-    value = read()
-    with _lock:
-        _keep(key, value)
-    return value
-
-
-def _keep(key: tuple[Any, ...], value: Any) -> None:
-    _readings[key] = value
-    _readings.move_to_end(key)
-    while len(_readings) > KEPT:
-        _readings.popitem(last=False)

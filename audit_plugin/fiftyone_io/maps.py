@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fiftyone as fo
@@ -13,10 +14,12 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.projection import two_directions
 
 from .findings import MAP
-from .objects import images_of, root_of, update_of
+from .objects import patches_of, samples_of, update_of
 from .runs import audit_info, database
+from .tables import path_of
 
 HELP = "Position of the sample's embeddings along direction {} of the two that tell the samples apart most"
 
@@ -37,13 +40,12 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
     ids, vectors = _vectors(record.run_dir)
     places = two_directions(vectors)
     with database(f"writing the map of audit {run!r} into dataset {root.name!r}"):
-        base = f"{root_of(record.label_field)}.{run}_" if record.label_field else f"{run}_"
-        paths = [f"{base}{name}" for name in MAP]
+        paths = [path_of(record, run, name) for name in MAP]
         record.fields = list(dict.fromkeys([*record.fields, *paths]))
         fors.Run.update_run_config(root, run, record)  # before they are written, so that they can be taken away
         for number, path in enumerate(paths, 1):
             root.add_sample_field(path, fo.FloatField, description=HELP.format(number))
-        owners = _owners(root, record.label_field)
+        owners = samples_of(patches_of(root, record.label_field)) if record.label_field else {}
         rows = {
             name: dict(zip((f"{run}_{axis}" for axis in MAP), place, strict=True))
             for name, place in zip(ids, places.tolist(), strict=True)
@@ -57,27 +59,19 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
     return len(rows)
 
 
-def two_directions(vectors: Floats) -> Floats:
-    """`[n, 2]` places of `[n, d]` vectors along their two main directions, in standard deviations of the first.
-
-    The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
-    maps.
-    """
-    centred = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    values, basis = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
-    basis = basis[:, ::-1][:, :2]
-    basis = basis * np.sign(basis[np.abs(basis).argmax(0), range(basis.shape[1])])
-    places: Floats = centred @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
-    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
-
-
 def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     """Ids of an audit's rows, of a sample's texts the first, and unit features of all modalities side by side."""
     from audit_plugin.kept import load_rows
     from audit_plugin.store import FeatureCache, RunFolder
 
     with RunFolder(Path(run_dir), None) as run:
-        kept = load_rows(run)
+        try:
+            kept = load_rows(run)
+        except AuditError as error:
+            raise AuditError(
+                "the audit cannot be mapped: only one that trained heads on enough samples, without augmented views, "
+                "keeps what it read; audit again so"
+            ) from error
         encoders = json.loads((run.path / "run.json").read_text())["encoders"]
     first = np.sort(np.unique(np.array(kept.samples.ids), return_index=True)[1])
     parts = []
@@ -94,15 +88,5 @@ def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     return [kept.samples.ids[row] for row in first], np.concatenate(parts, axis=1)
 
 
-def _owners(root: fo.Dataset, label_field: str) -> dict[str, str]:
-    """Label id -> id of the sample that holds it; empty where rows are samples."""
-    if not label_field:
-        return {}
-    ids, labels = images_of(root).values(["id", f"{root_of(label_field)}.id"])
-    return {label: name for name, found in zip(ids, labels, strict=True) for label in found or ()}
-
-
 def _change(values: dict[str, float]) -> dict[str, dict[str, object]]:
-    from datetime import UTC, datetime
-
     return {"$set": {**values, "last_modified_at": datetime.now(UTC)}}

@@ -64,8 +64,8 @@ def images_of(view: SampleCollection) -> SampleCollection:
     return view.select_group_slices(media_type="image") if view.media_type == "group" else view
 
 
-def samples_of(view: PatchesView) -> dict[str, str]:
-    """Label id -> id of the sample that holds it."""
+def samples_of(view: SampleCollection) -> dict[str, str]:
+    """Of a view of patches: label id -> id of the sample that holds it."""
     return dict(zip(*view.values(["id", "sample_id"]), strict=True))
 
 

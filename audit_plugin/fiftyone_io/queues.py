@@ -22,11 +22,8 @@ from .decisions import Row, decide_many, read_ledger
 from .findings import SCORE_OF
 from .objects import root_of
 from .runs import audit_info, database
-from .views import TO_DO
+from .tables import FLAGGED_COLUMNS, OF_TEXT, QUEUED, WORDS, flagged_query, flagged_rows
 
-SCORES = ("misalignment", "multimem", "outlier", "duplicate", "probability")
-WORDS = ("action", "reason", "suggestion")
-OF_TEXT = ("misalignment", "is_misaligned", "suggestion")  # told of each text of a list
 Table = dict[str, NDArray[Any]]
 
 
@@ -145,16 +142,15 @@ def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> t
     record, root = audit_info(dataset, run), dataset._root_dataset
     only = None if dataset is root else {str(name) for name in _ids_of(dataset)}
     rows: list[Row] = []
-    names = (*SCORES, *(f"is_{kind}" for kind in FLAG_KINDS), "action", "suggestion")
+    names = (*QUEUED, *(f"is_{kind}" for kind in FLAG_KINDS), "action", "suggestion")
     values: dict[str, list[Any]] = {name: [] for name in names}
-    for document in _results(root, run, record, flagged):
-        name = str(document["_id"])
-        if only is not None and str(document.get("_sample", name)) not in only:
+    for name, sample, document in _results(root, run, record, flagged):
+        if only is not None and sample not in only:
             continue
-        for caption, found in _rows_of(document, run):
+        for caption, found in _rows_of(document):
             rows.append((name, caption))
             for column, held in values.items():
-                held.append(found.get(f"{run}_{column}"))
+                held.append(found.get(column))
     return rows, {name: _column(name, held) for name, held in values.items()}
 
 
@@ -176,9 +172,9 @@ def repair_decisions(
     root, sentence = dataset._root_dataset, str(repair["sentence"])
     record = audit_info(root, run)
     proposed = [
-        Decision(str(d["_id"]), "relabel", int(d.get(f"{run}_{INDEX}") or 0), text=d[f"{run}_suggestion"])
-        for d in _results(root, run, record, flagged=True)
-        if d.get(f"{run}_reason") == sentence and d.get(f"{run}_suggestion")
+        Decision(name, "relabel", int(found.get(INDEX) or 0), text=found["suggestion"])
+        for name, _, found in _results(root, run, record, flagged=True)
+        if found.get("reason") == sentence and found.get("suggestion")
     ]
     if not proposed:
         raise AuditError(f"no sample of audit {run!r} belongs to the repair {sentence!r}; take one from its summary")
@@ -186,13 +182,20 @@ def repair_decisions(
     return decide_many(root, made, run)
 
 
-def _results(dataset: fo.Dataset, run: str, record: Any, flagged: bool) -> Iterator[dict[str, Any]]:
-    """What an audit wrote, per sample, group or object: `_id`, and `_sample` for an object."""
-    names = [f"{run}_{n}" for n in (*SCORES, *WORDS, INDEX, *(f"{listed}{LIST}" for listed in OF_TEXT))]
-    names += [f"{run}_is_{kind}" for kind in FLAG_KINDS]
-    marks: list[dict[str, Any]] = [{f"{run}_is_{kind}": True} for kind in FLAG_KINDS]
-    marks.append({f"{run}_action": {"$in": list(TO_DO)}})
-    wanted = {"$or": marks} if flagged else {f"{run}_action": {"$exists": True}}
+def _results(dataset: fo.Dataset, run: str, record: Any, flagged: bool) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(id of the row, id of its sample, what the audit wrote) per sample, group or object."""
+    if flagged and not record.label_field and not dataset.group_field:
+        yield from ((name, name, found) for name, found in flagged_rows(dataset, run).items())
+        return
+    for document in _documents(dataset, run, record, flagged):
+        name = str(document["_id"])
+        found = {path.removeprefix(f"{run}_"): value for path, value in document.items()}
+        yield name, str(document.get("_sample", name)), found
+
+
+def _documents(dataset: fo.Dataset, run: str, record: Any, flagged: bool) -> Iterator[dict[str, Any]]:
+    names = [f"{run}_{name}" for name in FLAGGED_COLUMNS]
+    wanted = flagged_query(run) if flagged else {f"{run}_action": {"$exists": True}}
     collection = dataset._sample_collection
     if record.label_field:
         root = root_of(record.label_field)
@@ -222,15 +225,15 @@ def _one_per_group(documents: Any, group: str, slices: list[str]) -> Iterator[di
     yield from (document for _, document in best.values())
 
 
-def _rows_of(document: dict[str, Any], run: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows_of(found: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(caption, values) for each misaligned text of a sample, or for its worst one."""
-    worst = max(0, document.get(f"{run}_{INDEX}") or 0)
-    yield worst, document
-    lists = [document.get(f"{run}_{name}{LIST}") or [] for name in OF_TEXT]
+    worst = max(0, found.get(INDEX) or 0)
+    yield worst, found
+    lists = [found.get(f"{name}{LIST}") or [] for name in OF_TEXT]
     for at, values in enumerate(zip_longest(*lists)):
-        found = {f"{run}_{name}": value for name, value in zip(OF_TEXT, values, strict=True)}
-        if found[f"{run}_is_misaligned"] and at != worst:
-            yield at, {**found, f"{run}_action": "review"}
+        of_text = dict(zip(OF_TEXT, values, strict=True))
+        if of_text["is_misaligned"] and at != worst:
+            yield at, {**of_text, "action": "review"}
 
 
 def _column(name: str, values: list[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,16 +15,16 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.comparison import Comparison, compare
-from audit_plugin.config import AuditConfig
 from audit_plugin.report import ReportContent, now
 from audit_plugin.spot_check import SpotEstimate
+from audit_plugin.store import cache_root
 
 from .captions import INDEX, LIST
 from .changes import plan_of
 from .decisions import resolved
 from .objects import objects_where
 from .reading import read_samples
-from .runs import AuditRunConfig, audit_info, database
+from .runs import AuditRunConfig, audit_info, database, settings_of
 from .spot_checks import spot_check
 
 Columns = dict[str, NDArray[Any]]
@@ -68,7 +69,7 @@ def report_of_dataset(
     with database(f"reading audit {run!r} of dataset {root.name!r}"):
         view = _audited(root, run, record)
         ids, columns = _values(view, run, record, "id")
-        rows = read_samples(root if record.slices else view, _settings(record))
+        rows = read_samples(root if record.slices else view, settings_of(record))
         found = root.load_run_results(run, load_view=False)
     samples, order = _worst_texts(rows, ids, columns.pop(INDEX, None))
     return ReportContent(
@@ -110,6 +111,16 @@ def compare_audits(dataset: SampleCollection, before: str, after: str) -> Compar
     return compare(audit_scores(dataset, before), audit_scores(dataset, after))
 
 
+def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
+    """The newest removal study of the dataset (`removal_view`), None where there is none."""
+    name, folder = dataset._root_dataset.name, cache_root() / "removal"
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report.get("dataset") == name:
+            return dict(report)
+    return None
+
+
 def _audited(root: fo.Dataset, run: str, record: AuditRunConfig) -> SampleCollection:
     """A view of everything that bears results of the run."""
     bears = F(f"{run}_action").exists()
@@ -135,11 +146,6 @@ def _column(name: str, values: Sequence[Any]) -> NDArray[Any]:
     if name.endswith(INDEX):
         return np.array([0 if value is None else value for value in values], dtype=np.int64)
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _settings(record: AuditRunConfig) -> AuditConfig:
-    """The settings of a run, those that this version knows."""
-    return AuditConfig(**{k: v for k, v in record.settings.items() if k in AuditConfig.__dataclass_fields__})
 
 
 def _worst_texts(rows: Samples, ids: Sequence[str], index: NDArray[Any] | None) -> tuple[Samples, NDArray[np.int64]]:

@@ -17,6 +17,7 @@ from mongoengine.errors import MongoEngineException
 from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
 
 from .objects import untag_objects
 
@@ -78,6 +79,11 @@ def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, 
     audit_info(samples, run)
     found = samples._root_dataset.load_run_results(run)
     return list((getattr(found, "explanations", None) or {}).get(name, []))
+
+
+def settings_of(record: AuditRunConfig) -> AuditConfig:
+    """The settings of a run, those that this version knows."""
+    return AuditConfig(**{k: v for k, v in record.settings.items() if k in AuditConfig.__dataclass_fields__})
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:

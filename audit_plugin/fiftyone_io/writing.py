@@ -7,37 +7,26 @@ done last; whatever lies between can be taken away by that record.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
 import numpy as np
-from bson import ObjectId
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
-from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 
-from .captions import list_columns, list_help, per_sample
-from .objects import (
-    objects_field,
-    objects_where,
-    root_of,
-    samples_of,
-    tag_objects,
-    tagged_objects,
-    taken_attributes,
-    update_of,
-)
+from .captions import list_columns, per_sample
+from .fields import Place, Progress, arrange, saved_view, write_fields
+from .objects import objects_field, objects_where, root_of, samples_of, tag_objects, tagged_objects, taken_attributes
 from .reading import slice_samples
 from .runs import (
     AuditRunConfig,
     AuditRunResults,
+    audit_info,
     batches,
     database,
     delete_audit,
@@ -47,10 +36,7 @@ from .runs import (
 )
 from .sources import modality_sources, used_slices
 from .values import Columns, field_values
-from .views import flagged_view, places_of
-
-Progress = Callable[[str, int, int], None]
-CHUNK = 5_000
+from .views import places_of
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
@@ -70,25 +56,6 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
     with database(f"reading dataset {dataset.name!r}"):
         field = objects_field(view)
         _check_names(dataset, field, run, columns or [*COLUMNS, *list_columns()])
-
-
-@dataclass(frozen=True)
-class Place:
-    """What the rows of a result are written on.
-
-    Attributes:
-        samples: ids of the samples of each row: several where slices of a group share a result.
-        slices: the slices of these; empty where the dataset is not grouped.
-        objects: the label field whose objects the rows are; "" where they are samples.
-    """
-
-    samples: list[list[str]]
-    slices: list[str]
-    objects: str = ""
-
-    def path(self, run: str, column: str) -> str:
-        """Where a column of a run is."""
-        return f"{root_of(self.objects)}.{run}_{column}" if self.objects else f"{run}_{column}"
 
 
 def write_result(
@@ -129,14 +96,71 @@ def write_result(
             delete_audit(dataset, config.run)
         columns = field_values(result)
         record, audited = _register(dataset, result, config, columns, place)
-        _write_fields(dataset, result.ids, place, config.run, columns, progress)
+        write_fields(dataset, result.ids, place, config.run, columns, progress)
         _tag(dataset, result, place, config.run)
-        _arrange(dataset, config.run, record)
+        arrange(dataset, config.run, record)
         record.status = "done"
         fors.Run.update_run_config(dataset, config.run, record)
         if place.objects:  # views of patches hold copies of the labels
             audited.reload()
             view.reload()
+
+
+def add_result(
+    view: SampleCollection,
+    result: AuditResult,
+    config: AuditConfig,
+    progress: Progress | None = None,
+    captions: Sequence[int] = (),
+) -> None:
+    """Write the results of samples that came later into the run that is there, as if it had seen them at once.
+
+    What the run is about to own is recorded before it is written, so that `delete_audit` takes all of it away; rows
+    that a crash left out count as new again.
+
+    Args:
+        view: the new samples.
+        result: their rows, as in `write_result`.
+        config: the run's.
+        progress: told of the stage "write".
+        captions: as in `write_result`.
+
+    Raises:
+        AuditError: no such run, a name is taken by something of the user's own, or the database was lost.
+    """
+    result = per_sample(result, captions) if captions else result
+    dataset, run = view._root_dataset, config.run
+    with database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"):
+        dataset.reload()
+        record, place = audit_info(dataset, run), _place(view, result, config)
+        check_writable(view, run, result.columns)
+        columns = field_values(result)
+        found = dataset.load_run_results(run, cache=False, load_view=False)
+        for tag, names in _to_tag(dataset, result, place, run).items():
+            found.tagged[tag] = [*found.tagged.get(tag, ()), *names]
+        new = set(result.ids)
+        extra = {name: told for name, told in _explanations(result.run_dir).items() if name in new}
+        found.explanations = {**(getattr(found, "explanations", None) or {}), **extra}
+        found.summary = _sum_of(getattr(found, "summary", None) or {}, result.summary)
+        record.fields = list(dict.fromkeys([*record.fields, *(place.path(run, column) for column in columns)]))
+        record.tags = list(dict.fromkeys([*record.tags, *found.tagged]))
+        fors.Run.save_run_results(dataset, run, found, cache=False)
+        fors.Run.update_run_config(dataset, run, record)
+        write_fields(dataset, result.ids, place, run, columns, progress)
+        _tag(dataset, result, place, run)
+        arrange(dataset, run, record)
+
+
+def _sum_of(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's summary with the counts of later rows; what was estimated stays as it was for the first ones."""
+    out = dict(summary)
+    for name in ("flags", "actions"):
+        counts = added.get(name) or {}
+        out[name] = {key: count + int(counts.get(key, 0)) for key, count in (out.get(name) or counts).items()}
+    for name in ("samples", "failures"):
+        out[name] = int(out.get(name) or 0) + int(added.get(name) or 0)
+    out["scanned_later"] = int(out.get("scanned_later") or 0) + int(added.get("samples") or 0)
+    return out
 
 
 def _place(view: SampleCollection, result: AuditResult, config: AuditConfig) -> Place:
@@ -170,9 +194,9 @@ def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[st
             f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
             "would be overwritten; choose another run key or rename the field"
         )
-    if not known and dataset.has_saved_view(_saved_view(run)):
+    if not known and dataset.has_saved_view(saved_view(run)):
         raise AuditError(
-            f"saved view {_saved_view(run)!r} of dataset {dataset.name!r} was not made by an audit "
+            f"saved view {saved_view(run)!r} of dataset {dataset.name!r} was not made by an audit "
             f"{run!r}; choose another run key or rename the view"
         )
 
@@ -193,7 +217,7 @@ def _register(
         run_dir=result.run_dir,
         fields=[place.path(run, column) for column in columns],
         tags=[f"{run}:{kind}" for kind in _flag_kinds(result)],
-        saved_view=_saved_view(run),
+        saved_view=saved_view(run),
         sidebar=not objects and all(g.name != run for g in groups),
         slices=place.slices,
         label_field=objects,
@@ -253,87 +277,12 @@ def _tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) -> No
             for batch in batches(_flagged_ids(result, place, kind)):
                 tag_objects(dataset, place.objects, batch, tag)
         else:
-            every_sample(dataset).match(F(f"{run}_is_{kind}") == True).tag_samples(tag)  # noqa: E712 (builds a query)
-
-
-def _write_fields(
-    dataset: fo.Dataset, ids: Sequence[str], place: Place, run: str, columns: Columns, progress: Progress | None
-) -> None:
-    from audit_plugin.columns import column_help
-
-    for column, (kind, _) in columns.items():
-        dataset.add_sample_field(place.path(run, column), **kind, description=list_help(column) or column_help(column))
-    names = [f"{run}_{column}" for column in columns]
-    rows = zip(*(values for _, values in columns.values()), strict=True)
-    for start in range(0, len(ids), CHUNK):
-        if progress:
-            progress("write", start, len(ids))
-        some = slice(start, start + CHUNK)
-        _write_rows(dataset, list(zip(ids[some], place.samples[some], strict=True)), place.objects, names, rows)
-    if progress:
-        progress("write", len(ids), len(ids))
-
-
-def _write_rows(
-    dataset: fo.Dataset,
-    targets: list[tuple[str, list[str]]],
-    objects: str,
-    names: list[str],
-    rows: Iterator[tuple[Any, ...]],
-) -> None:
-    """Set all fields of a sample or an object in one update.
-
-    `set_values` takes one field at a time, which is as many times slower as there are fields, and a crash would leave
-    samples half written.
-    """
-    now = datetime.now(UTC)
-    updates, ids = [], []
-    for (name, samples), row in zip(targets, rows, strict=False):  # rows goes on after the chunk
-        values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-        change = {"$set": values | {"last_modified_at": now}}
-        if objects:
-            updates.append(update_of(objects, samples[0], name, values))
-        else:
-            updates += [UpdateOne({"_id": ObjectId(sample)}, change) for sample in samples]
-        ids += samples
-    dataset._bulk_write(updates, ids=ids)
-
-
-def _arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
-    """Put the run's fields into one sidebar group and save the view of what is flagged.
-
-    The App shows attributes of labels below their field: they need no group.
-    """
-    if not record.label_field:
-        _arrange_sidebar(dataset, run, record)
-    dataset.save_view(
-        record.saved_view,
-        flagged_view(dataset, run),
-        overwrite=True,
-        description=f"What audit {run} flagged or proposes to change",
-    )
-
-
-def _arrange_sidebar(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
-    app, fields = dataset.app_config, list(record.fields)
-    groups = app.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
-    for group in groups:
-        group.paths = [path for path in group.paths if path not in fields]
-    home = next((g for g in groups if g.name == run), None)
-    if home is None:
-        home = fo.SidebarGroupDocument(name=run)
-        groups.append(home)
-    home.paths = [*home.paths, *fields]
-    app.sidebar_groups = groups
-    dataset.save()
+            for batch in batches(_flagged_ids(result, place, kind)):
+                every_sample(dataset).select(batch).tag_samples(tag)
 
 
 def _flag_kinds(result: AuditResult) -> list[str]:
     return [kind for kind in FLAG_KINDS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
-
-
-def _saved_view(run: str) -> str:
-    return f"{run}_flagged"
 
 
 def _plain(value: Any) -> Any:

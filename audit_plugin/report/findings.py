@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from audit_plugin.arrays import Ints
+from audit_plugin.display import SCORE_WORDS
 from audit_plugin.flags import FLAGS
 from audit_plugin.modalities import MODALITIES
 
@@ -23,14 +24,6 @@ VOICES = 3  # neighbours shown per side
 WORDS = 3
 GROUPS, MEMBERS = 20, 6
 DECISIONS = 500
-# Column, label, what a high value means, and whether high values are the suspicious ones
-SCORES = (
-    ("misalignment", "Misfit", "how badly picture and text fit each other", True),
-    ("probability", "Probability wrong", "by the model", True),
-    ("alignment", "Held-out fit", "as judged by models that had not seen the pair", False),
-    ("multimem", "Memorization", "how much a model leans on having seen the pair (MultiMem)", True),
-    ("outlier", "Strangeness", "how unlike the rest of the set", True),
-)
 LEVELS = ((0.99, "extreme"), (0.95, "very high"), (0.75, "high"), (0.25, "ordinary"), (0.05, "low"))
 
 
@@ -54,7 +47,7 @@ def worst_rows(content: ReportContent) -> Ints:
 def worst(content: ReportContent, draw: Draw) -> list[dict[str, Any]]:
     """What is shown of each of `worst_rows`, in their order."""
     rows = worst_rows(content)
-    ranks = {name: percentiles(content.numbers(name)) for name, *_ in SCORES}
+    ranks = {name: percentiles(content.numbers(name)) for name, *_ in SCORE_WORDS}
     first = {name: row for row, name in reversed(list(enumerate(content.samples.ids)))}
     decided: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in content.decisions:
@@ -96,7 +89,7 @@ def caption_of(text: str | None, spans: Sequence[tuple[int, int]] = ()) -> dict[
 def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Per score of the row: its value, its place among all rows in words, and as a length between 0 and 100."""
     out = []
-    for name, label, meaning, high in SCORES:
+    for name, label, meaning, high in SCORE_WORDS:
         rank, value = ranks[name][row], content.numbers(name)[row]
         if np.isfinite(value):
             bad = rank >= 0.95 if high else rank <= 0.05

@@ -149,8 +149,4 @@ def _replaced(dataset: fo.Dataset, key: str) -> bool:
     return True
 
 
-def _register() -> None:
-    fob.brain_config.similarity_backends[BACKEND] = {"config_cls": f"{__name__}.{FaissSimilarityConfig.__name__}"}
-
-
-_register()
+fob.brain_config.similarity_backends[BACKEND] = {"config_cls": f"{__name__}.{FaissSimilarityConfig.__name__}"}

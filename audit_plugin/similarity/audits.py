@@ -13,6 +13,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin import fiftyone_io
 from audit_plugin.arrays import AuditError, Floats, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.objects import samples_of
 from audit_plugin.fiftyone_io.reading import slice_samples
 
 from .vectors import Vectors, unit_rows
@@ -126,7 +127,7 @@ def _on_samples(
 ) -> Vectors:
     """Rows with the ids of the samples, or labels, that they are of: in a grouped dataset, of all slices audited."""
     if objects:
-        images = dict(zip(*rows.values(["id", "sample_id"]), strict=True))
+        images = samples_of(rows)
         return Vectors(values, np.array([images[name] for name in ids], dtype="U24"), np.array(ids, dtype="U24"))
     members = slice_samples(rows, config)
     pairs = [(row, name) for row, first in enumerate(ids) for name in members.get(first, [first])]

@@ -14,9 +14,8 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.neighbors import nearest, similarities_to, within
 
-from . import vectors as store
 from .audits import PromptModel
-from .vectors import Vectors
+from .vectors import Vectors, checked, joined, load, nothing, recorded, release, save, unit_rows
 
 if TYPE_CHECKING:
     from . import FaissSimilarity, FaissSimilarityConfig
@@ -90,19 +89,9 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         """Copies of the vectors as they were given, in the order of the ids asked for, with their ids.
 
         Raises:
-            AuditError: an id has no vector, and `allow_missing` is False.
+            AuditError: an id has no vector, and `allow_missing` is False; or labels of an index of samples.
         """
-        held = self._vectors()
-        found: Ints
-        if label_ids is not None and held.labels is None:
-            raise AuditError(f"index {self.key!r} holds samples, not labels; ask for sample_ids")
-        if label_ids is None and sample_ids is not None and held.labels is not None:
-            found = np.flatnonzero(np.isin(held.samples, _listed(sample_ids)))
-        elif (wanted := sample_ids if label_ids is None else label_ids) is None:
-            found = np.arange(len(held.ids))
-        else:
-            found = self._rows_of(_listed(wanted), allow_missing, warn_missing)
-        some = held.rows(found)
+        some = self._vectors().rows(self._rows_for(sample_ids, label_ids, allow_missing, warn_missing))
         return some.values, some.samples, some.labels
 
     # changing it
@@ -124,13 +113,13 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         """
         if (label_ids is None) is (self.config.patches_field is not None):
             raise AuditError(f"index {self.key!r} needs {'' if label_ids is None else 'no '}label ids")
-        new, old = store.checked(embeddings, sample_ids, label_ids), self._vectors()
-        there = int(store.known(old, new.ids).sum())
+        new, old = checked(embeddings, sample_ids, label_ids), self._vectors()
+        there = int(np.isin(old.ids, new.ids).sum())
         if there and not overwrite and not allow_existing:
             raise AuditError(f"{there} of the ids are in index {self.key!r} already; allow or overwrite them")
         if there and not overwrite and warn_existing:
             logger.warning("%d ids are in the index already and keep their embeddings", there)
-        self._keep(store.joined(old, new, overwrite), reload)
+        self._keep(joined(old, new, overwrite), reload)
 
     def remove_from_index(
         self,
@@ -143,17 +132,15 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         """Removes vectors by the ids of samples or labels, and writes the file.
 
         Raises:
-            AuditError: an id has no vector, and `allow_missing` is False.
+            AuditError: an id has no vector, and `allow_missing` is False; or labels of an index of samples.
         """
-        held, out = self._vectors(), np.zeros(self.total_index_size, dtype=bool)
+        stays = np.ones(self.total_index_size, dtype=bool)
+        if sample_ids is not None:
+            stays[self._rows_for(sample_ids, None, allow_missing, warn_missing)] = False
         if label_ids is not None:
-            out[self._rows_of(_listed(label_ids), allow_missing, warn_missing)] = True
-        if sample_ids is not None and held.labels is None:
-            out[self._rows_of(_listed(sample_ids), allow_missing, warn_missing)] = True
-        elif sample_ids is not None:
-            out |= np.isin(held.samples, _listed(sample_ids))
-        if out.any():
-            self._keep(held.rows(~out), reload)
+            stays[self._rows_for(None, label_ids, allow_missing, warn_missing)] = False
+        if not stays.all():
+            self._keep(self._vectors().rows(stays), reload)
 
     def reload(self) -> None:
         """Reads the index anew, as the database and the disk have it now."""
@@ -182,14 +169,14 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         if self.key is not None and config.vectors_path and not Path(config.vectors_path).exists():
             self._follow()  # another process has changed the index, or the file is gone
         if self._held is None and config.vectors_path:
-            self._held = store.load(config.vectors_path, config.vectors_digest, self.key)
+            self._held = load(config.vectors_path, config.vectors_digest, self.key)
         elif self._held is None:
-            self._held = store.nothing(config.patches_field is not None)
+            self._held = nothing(config.patches_field is not None)
         return self._held
 
     def _follow(self) -> None:
-        """Forgets what is held; from now on the file that the database names by now is read."""
-        now = store.recorded(self._samples._root_dataset, self.key)
+        """Forgets what is held: the file that the database names now is read next."""
+        now = recorded(self._samples._root_dataset, self.key)
         for name in ("vectors_path", "vectors_digest", "dataset_id"):
             setattr(self.config, name, now.get(name, getattr(self.config, name)))
         self._held = self._unit = None
@@ -199,13 +186,32 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         config, dataset = self.config, self._samples._root_dataset
         if self.key is not None:  # else it lives and dies with this object
             was = (config.vectors_path, config.dataset_id)
-            config.vectors_path, config.vectors_digest = store.save(vectors, dataset)
+            config.vectors_path, config.vectors_digest = save(vectors, dataset)
             config.dataset_id = str(dataset._doc.id)
             self.save_config()
-            store.release(dataset, self.key, *was)
+            release(dataset, self.key, *was)
         self._held, self._unit = vectors, None
         if reload:
             SimilarityIndex.reload(self)
+
+    def _rows_for(
+        self,
+        sample_ids: str | Iterable[str] | None,
+        label_ids: str | Iterable[str] | None,
+        allow_missing: bool,
+        warn_missing: bool,
+    ) -> Ints:
+        """Rows of labels, or else of samples, or else all; a sample may have several labels."""
+        held = self._vectors()
+        if label_ids is not None and held.labels is None:
+            raise AuditError(f"index {self.key!r} holds samples, not labels; name sample_ids")
+        if label_ids is not None:
+            return self._rows_of(_listed(label_ids), allow_missing, warn_missing)
+        if sample_ids is None:
+            return np.arange(len(held.ids))
+        if held.labels is None:
+            return self._rows_of(_listed(sample_ids), allow_missing, warn_missing)
+        return np.flatnonzero(np.isin(held.samples, _listed(sample_ids)))
 
     def _rows_of(self, ids: list[str], allow_missing: bool = False, warn_missing: bool = False) -> Ints:
         held = self._vectors()
@@ -243,13 +249,13 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         sign = np.float32(-1 if reverse else 1)
         found: list[tuple[Ints, Floats]]
         if aggregation in AGGREGATIONS and len(queries) > 1:
-            each = np.stack([1 - similarities_to(vector, active) for vector in store.unit_rows(queries)])
+            each = np.stack([1 - similarities_to(vector, active) for vector in unit_rows(queries)])
             distances = np.round(AGGREGATIONS[aggregation](each), 6)  # finer than that is rounding, not an order
             order = np.argsort(sign * distances, kind="stable")[:k]
             found = [(order, distances[order])]
         else:
             asked = queries.mean(0, keepdims=True) if aggregation == "mean" else queries
-            rows, near = nearest(sign * store.unit_rows(asked), active, len(active) if k is None else k)
+            rows, near = nearest(sign * unit_rows(asked), active, len(active) if k is None else k)
             found = list(zip(rows, 1 - sign * near, strict=True))
         return self._named(found, single or aggregation is not None, return_dists)
 
@@ -264,14 +270,14 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
             ]
             return _split(found, return_dists)
         queries, single = self._queries(query)
-        found = [(rows, 1 - near) for rows, near in within(store.unit_rows(queries), active, radius)]
+        found = [(rows, 1 - near) for rows, near in within(unit_rows(queries), active, radius)]
         return self._named(found, single, return_dists)
 
     def _active(self) -> Floats:
         """Unit rows of the view, in its order."""
         held = self._vectors()
         if self._unit is None:
-            self._unit = store.unit_rows(held.values)
+            self._unit = unit_rows(held.values)
         chosen = self._current_inds
         return self._unit if chosen is None else self._unit[chosen]
 

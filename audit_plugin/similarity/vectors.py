@@ -13,7 +13,7 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.odm import get_db_conn
 
-from audit_plugin.arrays import AuditError, Bools, Floats
+from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.store import cache_root, private_folder, write_atomically
 
 FOLDER = "similarity"
@@ -90,11 +90,6 @@ def joined(old: Vectors, new: Vectors, overwrite: bool) -> Vectors:
     return Vectors(np.concatenate([values, fresh.values]), np.concatenate([old.samples, fresh.samples]), labels)
 
 
-def known(old: Vectors, ids: Iterable[str]) -> Bools:
-    """bool `[n]`: the rows whose id is among `ids`."""
-    return np.isin(old.ids, np.array(list(ids), dtype="U24"))
-
-
 def unit_rows(values: Floats) -> Floats:
     """Rows of length 1 (zero rows stay zero); the same array where they are that already."""
     length = np.linalg.norm(values, axis=1, keepdims=True)
@@ -157,11 +152,8 @@ def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None
 
 def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:
     """The settings of a brain run as the database has them now, which another process may have changed; {} if none."""
-    mine = {
-        "_dataset_id": dataset._doc.id,
-        "key": key,
-        "config.type": "similarity",
-    }  # other kinds of runs have keys too
+    # other kinds of runs have keys too
+    mine = {"_dataset_id": dataset._doc.id, "key": key, "config.type": "similarity"}
     found = get_db_conn()["runs"].find_one(mine, {"config": 1})
     return dict(found["config"]) if found else {}
 

@@ -1,0 +1,119 @@
+"""A batch, a spot check, the report, new samples: in the App, in a browser. Screenshots are kept in artifacts/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import browsing
+from tests.browsing import App, need_browser, shot, submit
+
+pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
+playwright = need_browser()
+expect = playwright.expect
+chromium = pytest.fixture(scope="module")(browsing.chromium)
+HOSTILE = "<script>document.title='hacked'</script> =cmd|' /C calc'!A0 \u202etxet"
+KINDS = "from audit_plugin.fiftyone_io import resolved; " + (
+    "result = sorted(d.kind for d in resolved(fo.load_dataset('batches')).current.values())"
+)
+CHECKED = "from audit_plugin.fiftyone_io import spot_check; " + (
+    "result = sum(map(bool, spot_check(fo.load_dataset('batches'), 'audit').verdicts))"
+)
+NEW = "from audit_plugin.fiftyone_io.findings import count_new; result = count_new(fo.load_dataset('batches'), 'audit')"
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    """Of 120 persons 112 are audited; one caption is hostile."""
+    app, rows = browsing.serve(), browsing.persons(120)
+    browsing.make_dataset(app, "batches", [(rows[0][0], HOSTILE), *rows[1:]], browsing.audit("dataset[:112]"))
+    return app
+
+
+@pytest.fixture
+def page(app: App, chromium: Any) -> Iterator[Any]:
+    yield from browsing.open_page(chromium, app, "batches")
+
+
+def ask(page: Any, button: Any) -> Any:
+    """Click a button that opens a form."""
+    form = browsing.form_of(page)
+    browsing.retry(lambda: button.click(timeout=5000), lambda: form.wait_for(timeout=5000))
+    return form
+
+
+def choose(page: Any, dropdown: Any, option: str) -> None:
+    found = page.get_by_role("option", name=option, exact=True)
+    browsing.retry(lambda: dropdown.click(timeout=5000), lambda: found.wait_for(timeout=5000))
+    found.click()
+
+
+def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: Path) -> None:
+    panel = browsing.open_panel(page)
+    card = panel.get_by_text(re.compile(r"^Placeholder: \d+$"))
+    card.wait_for()
+    everywhere = panel.get_by_role("button", name="Decide for all")
+    form = ask(page, everywhere.first)
+    form.get_by_text("Remove: hide it once the decisions are applied").click()
+    count = int(re.search(r"(\d+) samples? would", form.get_by_text("would be decided").inner_text()).group(1))
+    assert count > 2
+    shot(page, "batch-1-form")
+    submit(form, f"Remove {count} samples")
+    app.eventually(KINDS, lambda kinds: kinds == ["remove"] * count)
+
+    start = panel.get_by_role("button", name="Start a spot check")
+    keep = panel.get_by_role("button", name="Keep", exact=True)
+    browsing.open_tab(panel, "Queue", keep)
+    choose(page, panel.get_by_role("combobox").filter(has_text="All findings"), "Spot check")
+    form = ask(page, start)
+    form.locator('input[type="number"]').fill("4")
+    submit(form, "Draw")
+    expect(panel.get_by_text("0 of 4")).to_be_visible()
+    expect(panel.get_by_text("higher than")).to_have_count(0)  # no scores that would lead
+    shot(page, "spot-1-blind")
+    for number in range(1, 5):
+        name = "Remove" if number % 2 else "Keep"
+        button = panel.get_by_role("button", name=name, exact=True)
+        browsing.retry(
+            lambda button=button: button.click(timeout=5000),
+            lambda number=number: app.eventually(CHECKED, lambda found: found >= number),
+            times=5,
+        )
+    expect(panel.get_by_text("Everything is decided")).to_be_visible()
+    expect(panel.get_by_text("By the spot check (4 decided, 90% intervals)")).to_be_visible()
+    shot(page, "spot-2-done")
+    browsing.open_tab(panel, "Overview", card)
+    expect(panel.get_by_text("By the spot check (4 decided, 90% intervals)")).to_be_visible()
+
+    export = panel.get_by_role("button", name="Export", exact=True)
+    browsing.open_tab(panel, "Report and apply", export)
+    form = ask(page, export)
+    path = tmp_path / "report.html"
+    form.locator("input").last.fill(str(path))
+    shot(page, "report-1-form")
+    submit(form, "Export")
+    link = page.get_by_role("link", name="Open the report")
+    link.wait_for()
+    shot(page, "report-2-written")
+    assert path.is_file()
+    report = page.context.new_page()
+    report.goto(app.address + link.get_attribute("href"))
+    expect(report.get_by_text(re.compile(r"spot check, 90\s%")).first).to_be_visible()
+    shot(report, "report-3-open")
+    assert report.title() != "hacked"
+    assert page.title() != "hacked"
+
+
+def test_new_samples_are_scanned(app: App, page: Any) -> None:
+    panel = browsing.open_panel(page)
+    expect(panel.get_by_text("8 new samples since the audit")).to_be_visible()
+    form = ask(page, panel.get_by_role("button", name="Scan them"))
+    expect(form.get_by_text("8 samples came after the audit.")).to_be_visible()
+    submit(form, "Scan 8 samples")
+    app.eventually(NEW, lambda count: count == 0)
+    expect(panel.get_by_text("new samples since the audit")).to_have_count(0)
+    shot(page, "scan-1-done")
