@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE = 60  # seconds: a machine may be several times slower than the one that this was written on
+PATIENCE = 120  # seconds: a machine may be several times slower than the one that this was written on
 # Its own process and database: what the server keeps of a session would leak into other tests. It carries out what the
 # tests send it, beside serving: they prepare datasets so, and look whether a click has done what it says. Not through
 # launch_app, which gives up when a busy machine is slow to start.

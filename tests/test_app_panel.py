@@ -177,7 +177,8 @@ def test_decide_for_a_selection_in_the_light_theme(app: App, name: str, page: An
     tiles = page.locator('[data-cy="fo-grid"] [data-cy="looker"]')
     for number in range(3):
         tiles.nth(number).hover()
-        tiles.nth(number).locator("input").first.click()
+        tiles.nth(number).locator("label").first.click()
+    expect(page.locator('[data-cy="action-manage-selected"]')).to_have_text("3")
     form = browsing.open_operator(page, "Decide: keep, remove or relabel")
     form.get_by_text("Keep: the pair belongs together").click()
     expect(form.get_by_role("button", name="Decide for 3 samples")).to_be_enabled()
