@@ -183,7 +183,7 @@ def timed(seconds: float) -> float:
 
 
 def decided_words(kind: str, count: int, progress: Any) -> str:
-    """`Keep · 37 of 412 decided, about 12 minutes left`."""
+    """`Keep · 37 of 412 decided, about 12 min left`."""
     what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {samples(count)}"
-    left = f", about {max(progress.minutes, 1):.0f} minutes left" if progress.minutes > 0 else ""
+    left = f", about {max(progress.minutes, 1):.0f} min left" if progress.minutes > 0 else ""
     return f"{what} · {progress.done:,} of {progress.total:,} decided{left}"
