@@ -52,14 +52,14 @@ def show_neighbors(panel: types.Object, case: Case) -> None:
         return
     place = box(panel, f"evidence_{key_of(case.row)}")
     for number, side in enumerate(sides):
-        say(place, f"side{number}_title", f"**Near by {side['near']}**, but their {side['other']} says something else:")
+        title = f"**Near by {side['near']}**, but their {side['other']} says something else (with how far it agrees):"
+        say(place, f"side{number}_title", title)
         row = place.h_stack(f"side{number}", gap=2, align_y="top")
         for at, voter in enumerate(side["voters"]):
             one = types.Object()
             row.define_property(f"voter{at}", one, view=types.GridView(orientation="vertical", gap=0))
             show_file(one, "picture", voter["path"], "image", "90px")
-            label = f"agreement {voter['agreement'] or 0:.2f}"
-            plain_text(one, "caption", label, voter["caption"][:160] or "(none)")
+            plain_text(one, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
 
 
 def decide_buttons(panel: types.Object, row: Row, suggestion: str, on_decide: Any) -> None:
