@@ -61,6 +61,13 @@ sys.argv = ["main.py", "--port", sys.argv[1], "--address", "127.0.0.1"]
 runpy.run_path(server.__file__, run_name="__main__")
 """
 
+# The server keeps what was open and shown, also for the next browser.
+FORGET = """
+from fiftyone.core.state import StateDescription
+from fiftyone.server.events.state import set_state
+set_state(StateDescription())
+"""
+
 
 class App:
     """A server of the App, and a line to its process."""
@@ -179,7 +186,7 @@ dataset.add_samples([fo.Sample(filepath=path, caption=text) for path, text in ro
 
 
 def copy_dataset(app: App, name: str, to: str) -> str:
-    """A copy with its audits and without decisions: the server keeps for each dataset what was open and shown."""
+    """A copy with its audits and without decisions."""
     app.do("fo.load_dataset(name).clone(to, persistent=True)", name=name, to=to)
     return to
 
@@ -202,8 +209,9 @@ def chromium() -> Iterator[Any]:
 
 
 def open_page(browser: Any, app: App, path: str, width: int = 1500) -> Iterator[Any]:
-    """A fixture of a test: a dataset's page, which fails the test after it for any uncaught error, alert or complaint
-    of our own script."""
+    """A fixture of a test: a dataset's page as nobody has used it yet. An uncaught error, an alert or a complaint of
+    our own script fails the test after it."""
+    app.do(FORGET)
     context = browser.new_context(viewport={"width": width, "height": 950})
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
@@ -228,7 +236,7 @@ def ours(said: Any) -> bool:
 
 def shot(page: Any, name: str) -> None:
     """Keep a picture of the page."""
-    page.wait_for_timeout(700)  # thumbnails fade in
+    page.wait_for_timeout(500)  # thumbnails fade in
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / f"app-{name}.png")
 
