@@ -36,12 +36,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes: one for all that needs a database, and each other file as a whole to one of them."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "fiftyone" if item.get_closest_marker("fiftyone") else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes: each file as a whole to one of them, and all that drives a browser to the same one.
+
+    Not xdist's own groups: with pytest 9.2 they have no effect, since ids of tests cannot be changed any more.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "browser" if Path(path).stem.startswith("test_app") else path
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
