@@ -30,6 +30,7 @@ def test_new_samples_join_the_audit_and_go_with_it(make_dataset: Callable[..., A
     first = fio.audit_view(dataset[:64], QUICK, None, tmp_path / "run")
     before = dataset[:64].values("audit_misalignment")
     assert findings.count_new(dataset, "audit") == 6
+    assert findings.audit_summary(dataset, "audit")["samples"] == 64
     stages: list[str] = []
     found = fio.scan_new(dataset, "audit", lambda stage, *_: stages.append(stage))
     assert found.ids == tuple(dataset.values("id")[64:])

@@ -70,7 +70,8 @@ def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
     """
     root = dataset._root_dataset
     audit_info(root, run)
-    key, stamp = (root._doc.id, run), root.get_run_info(run).timestamp
+    # whoever adds to the results (`scan_new`) writes them anew, under another id; the run keeps its time
+    key, stamp = (root._doc.id, run), root._doc.runs[run].results.grid_id
     if _summaries.get(key, (None, {}))[0] != stamp:
         found = root.load_run_results(run, cache=False, load_view=False)
         _summaries[key] = stamp, dict(getattr(found, "summary", None) or {})

@@ -1,0 +1,105 @@
+"""The operators of a review, as the App runs them: what their forms say, what they write, what they tell."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.review_fixtures import kinds, written
+from tests.test_operators import form_of, operator
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+runs = importlib.import_module("audit_plugin.fiftyone_io.runs")
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Any]) -> Any:
+    """Ten samples, three of them misaligned, the worst first."""
+    made = make_dataset(10)
+    written(made, (4, 1, 6))
+    yield made
+    importlib.import_module("audit_plugin.fiftyone_io.decisions").ledger().delete_many({"dataset": made._doc.id})
+
+
+def said(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) -> tuple[list[str], dict[str, Any]]:
+    """Run an operator; (what it tells, its results)."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    request = {"dataset_name": data.name, "view": [], "params": params, "selected": list(selected)}
+    executor = Executor()
+    ctx = ExecutionContext(request, executor=executor, operator_uri=f"@multimem/audit/{name}")
+    with ctx:
+        results = operator(name).execute(ctx)
+    steps = [step.to_json() for step in executor._requests]
+    return [s["params"]["message"] for s in steps if s["operator_uri"].rpartition("/")[2] == "notify"], results
+
+
+def test_a_selection_is_decided_and_taken_back(dataset: Any) -> None:
+    ids = dataset.values("id")
+    told, results = said("decide", dataset, (ids[4], ids[6]), decision="keep", note="both fine")
+    assert told == ["Keep: 2 samples · 2 of 3 decided"]
+    assert results == {"decided": 2, "done": 2, "total": 3}
+    assert said("decide", dataset, decision="keep")[0][0].startswith("no sample is open or selected")
+    assert said("undo_decision", dataset)[0] == ["Taken back: 2 decisions"]
+    assert said("undo_decision", dataset)[0] == ["There is no decision of yours to take back"]
+    assert kinds(dataset) == [None] * 10
+
+
+def test_a_kind_is_decided_at_one_stroke_after_the_count_was_named(dataset: Any) -> None:
+    form = form_of("decide_flagged", dataset, kind="misaligned", decision="relabel")
+    assert "3 samples would be decided: relabel" in json.dumps(form["count"])
+    assert said("decide_flagged", dataset, kind="misaligned", decision="relabel")[0] == ["Relabel: 3 samples decided"]
+    assert [d.text for d in fio.decisions(dataset)] == ["better 4", "better 1", "better 6"]
+    assert said("decide_flagged", dataset, kind="misaligned", decision="keep")[0][0].startswith("there is nothing left")
+    assert form_of("decide_flagged", dataset, kind="misaligned", decision="keep")["count"]["invalid"]
+
+
+def test_a_repair_is_accepted(dataset: Any) -> None:
+    assert form_of("decide_repair", dataset)["no_repair"]["invalid"]
+    found = dataset.load_run_results("audit", cache=False)
+    found.summary = {**found.summary, "repairs": [{"kind": "shift", "rows": [1, 4, 6], "sentence": "why"}]}
+    runs.fors.Run.save_run_results(dataset, "audit", found, cache=False)
+    importlib.import_module("audit_plugin.fiftyone_io.tables")._tables.clear()
+    assert form_of("decide_repair", dataset)["repair"]["type"]["values"] == ["why"]
+    told = said("decide_repair", dataset, repair="why")[0]
+    assert told == ["Relabel: 3 samples decided; apply the decisions to carry it out"]
+    assert said("decide_repair", dataset, repair="another")[0][0].startswith("no sample of audit 'audit' belongs")
+
+
+def test_exports_come_back_in(dataset: Any, tmp_path: Path) -> None:
+    ids = dataset.values("id")
+    fio.decide(dataset, ids[4], "remove", note="=cmd|' /C calc'!A0")
+    table, removed = tmp_path / "made.csv", tmp_path / "removed.txt"
+    assert said("export_review", dataset, what="decisions", decisions=str(table))[0] == [f"{table} (1 decisions)"]
+    fio.apply(dataset)
+    said("export_review", dataset, what="removed", removed=str(removed))
+    assert removed.read_text().split() == [ids[4]]
+    name = f"{dataset.name}-clean"
+    assert said("export_review", dataset, what="dataset", dataset=name)[0] == [f"Dataset {name!r} of 9 samples"]
+    fo.delete_dataset(name)
+    refused = said("export_review", dataset, what="report", report=str(tmp_path / "report.pdf"))[0][0]
+    assert "a report's file ends in .html" in refused
+    assert said("import_decisions", dataset, path=str(table))[0] == ["0 new decisions"]  # the ledger has it already
+    assert "no-such" in said("import_decisions", dataset, path=str(tmp_path / "no-such.csv"))[0][0]
+    fio.undo(dataset)
+
+
+def test_without_an_audit_every_operator_says_so(make_dataset: Callable[..., Any]) -> None:
+    bare = make_dataset(4)
+    for name, params in (
+        ("decide", {"decision": "keep"}),
+        ("open_next", {}),
+        ("decide_flagged", {"kind": "outlier", "decision": "keep"}),
+        ("decide_repair", {"repair": "x"}),
+        ("start_spot_check", {"size": 4}),
+        ("export_review", {"what": "report", "report": "/tmp/x.html"}),
+    ):
+        told = said(name, bare, tuple(bare.values("id")[:1]), **params)[0]
+        assert told == [f"dataset {bare.name!r} has no audit; run one first"], name
