@@ -1,0 +1,221 @@
+"""How long an audit takes from cached embeddings, stage by stage, and how much memory, by the number of pairs.
+
+Run as `python -m benchmarks.audit_speed [--pairs 10000 100000] [--trials 16] [--data DIR]`; each size runs in a process
+of its own, so that its peak memory is its own. Pairs are synthetic: a hidden vector seen from both sides, in clusters
+of fifty, one pair in twenty exchanged; their features stand in the cache under the key of an open_clip ViT-B/32 with
+random weights (512 dimensions on both sides), their media are files of some hundred bytes.
+Expected: 100,000 pairs in under 15 minutes and 3 GB on 2 cores; cost per pair does not grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import Floats, Samples
+from benchmarks.data import DATA
+from benchmarks.record import write_report
+
+DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
+SWAPPED = 20
+MODEL = "ViT-B-32"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures each size once and writes one JSON; sizes that were measured before are kept beside the new ones."""
+    given = options(arguments)
+    if given.alone:
+        print(json.dumps(measure(given.pairs[0], given.trials, given.data)))
+        return
+    rows = []
+    for n in given.pairs:
+        prepare(n, given.data)
+        rows.append(in_own_process(n, given))
+        print(json.dumps(rows[-1]), flush=True)
+    settings = {"trials": given.trials, "epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
+    if not given.dry_run:
+        question = "seconds per stage and peak memory of an audit from cached embeddings, by pairs"
+        print(write_report("audit-speed", question, {"settings": settings, "sizes": rows}))
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `alone` is one measurement, in the process that main starts for it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--data", type=Path, default=DATA / "synthetic")
+    parser.add_argument("--dry-run", action="store_true", help="write no JSON")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def in_own_process(n: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One measurement, in memory that nobody else has used before; its progress goes to the terminal."""
+    command = [sys.executable, "-m", "benchmarks.audit_speed", "--alone", "--pairs", str(n)]
+    command += ["--trials", str(given.trials), "--data", str(given.data)]
+    environment = os.environ | {"AUDIT_PLUGIN_CACHE": str(given.data / "cache")}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
+    """Seconds per stage and in all, peak memory in MB, what was found of the exchanged pairs."""
+    import tempfile
+
+    from audit_plugin.config import AuditConfig
+    from audit_plugin.pipeline import run_audit
+
+    samples = load(n, data)
+    config = AuditConfig(encoder=encoder_name(data), trials=trials, device="cpu")
+    before = memory_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        result = run_audit(samples, config, told, Path(folder) / "run")
+        seconds = time.perf_counter() - start
+        kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    wrong = np.zeros(n, dtype=bool)
+    wrong[::SWAPPED] = True
+    return {
+        "pairs": n,
+        "seconds": round(seconds, 1),
+        "milliseconds_per_pair": round(1000 * seconds / n, 3),
+        "stages": result.summary["seconds"],
+        "peak_mb": round(memory_mb()),
+        "before_mb": round(before),
+        "features_mb": round(2 * n * DIM * 4 / 1e6),
+        "run_folder_mb": round(kept / 1e6),
+        "auroc": round(auroc(result.columns["misalignment"], wrong), 4),
+        "flagged": int(result.flagged("misaligned").sum()),
+        "flagged_right": int((result.flagged("misaligned") & wrong).sum()),
+        "encoded_now": result.summary["encoded_now"],
+    }
+
+
+def auroc(scores: Floats, wrong: np.ndarray) -> float:
+    """Chance that a wrong pair scores above a right one."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(wrong, scores))
+
+
+def told(stage: str, done: int, total: int, _start: float = time.perf_counter()) -> None:
+    """A line on the error stream whenever a stage begins or ends."""
+    if done in (0, total):
+        used = f"{time.perf_counter() - _start:7.1f} s, {memory_mb():6.0f} MB"
+        print(f"{used}: {stage} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def memory_mb() -> float:
+    """Peak of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def prepare(n: int, data: Path) -> None:
+    """Media files, a checkpoint and the cached features of the first n pairs, unless they are there."""
+    command = [sys.executable, "-c", f"from benchmarks.audit_speed import *; make({n}, Path({str(data)!r}))"]
+    environment = os.environ | {"AUDIT_PLUGIN_CACHE": str(data / "cache")}
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], env=environment)
+
+
+def make(n: int, data: Path) -> None:
+    """See `prepare`; in chunks, so that a larger set goes on where a smaller one ended."""
+    from audit_plugin.embedding import digest_contents, silent
+    from audit_plugin.encoders import identify
+    from audit_plugin.store import FeatureCache
+
+    data.mkdir(parents=True, exist_ok=True)
+    caches = {m: FeatureCache(w.key) for m, w in identify(encoder_name(data), ("image", "text")).items()}
+    for start, image, text in chunks(n):
+        done = data / f"chunk{start:08d}.done"
+        if done.exists():
+            continue
+        rows = range(start, start + len(image))
+        for row in rows:
+            path = Path(media_path(data, row))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(row))
+        digests = digest_contents(samples_of(rows, data), silent).digests
+        for name, vectors in (("image", image), ("text", text)):
+            caches[name].append(dict(zip(digests[name], vectors, strict=True)))
+        done.touch()
+
+
+def chunks(n: int) -> Iterator[tuple[int, Floats, Floats]]:
+    """(first row, image features, text features float32 unit `[c, 512]`), each chunk from its own generator.
+
+    Every twentieth text of a chunk is that of the next such row.
+    """
+    maps = [np.random.default_rng((1, side)).standard_normal((HIDDEN, DIM), dtype=np.float32) for side in (0, 1)]
+    for start in range(0, n, CHUNK):
+        rng = np.random.default_rng((2, start))
+        count = min(CHUNK, n - start)
+        centre = rng.standard_normal((CHUNK // CLUSTER, HIDDEN), dtype=np.float32)
+        hidden = centre[rng.integers(0, len(centre), CHUNK)] + rng.standard_normal((CHUNK, HIDDEN), dtype=np.float32)
+        sides = [hidden @ m / 8 + rng.standard_normal((CHUNK, DIM), dtype=np.float32) for m in maps]
+        image, text = (v[:count] / np.linalg.norm(v[:count], axis=1, keepdims=True) for v in sides)
+        swapped = np.arange(0, count, SWAPPED)
+        text[swapped] = text[np.roll(swapped, 1)]
+        yield start, image, text
+
+
+def load(n: int, data: Path) -> Samples:
+    """The first n pairs."""
+    return samples_of(range(n), data)
+
+
+def samples_of(rows: range, data: Path) -> Samples:
+    """Rows with their media: a small file, a caption of eight words."""
+    media = {"image": tuple(media_path(data, row) for row in rows), "text": tuple(caption(row) for row in rows)}
+    return Samples(tuple(f"{row:08d}" for row in rows), media)
+
+
+def media_path(data: Path, row: int) -> str:
+    """Thousand files a folder."""
+    return str(data / "media" / f"{row // 1000:05d}" / f"{row:08d}.png")
+
+
+def picture(row: int) -> bytes:
+    """A PNG of 8 x 8 pixels that no other row has."""
+    import io
+
+    from PIL import Image
+
+    pixels = np.random.default_rng((3, row)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def caption(row: int) -> str:
+    """Eight words, the last of which no other row has."""
+    words = ("red", "small", "old", "bright", "wooden", "round", "quiet", "broken", "green", "tall")
+    chosen = np.random.default_rng((4, row)).integers(0, len(words), 7)
+    return " ".join([*(words[at] for at in chosen), f"thing{row}"])
+
+
+def encoder_name(data: Path) -> str:
+    """ViT-B/32 with random weights, from a checkpoint that is made here."""
+    path = data / f"{MODEL}.pt"
+    if not path.exists():
+        import open_clip
+        import torch
+
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(MODEL).state_dict(), path)
+    return f"open_clip:{MODEL}:{path}"
+
+
+if __name__ == "__main__":
+    main()
