@@ -12,6 +12,7 @@ import torch
 from .arrays import Bools, Features, Floats, Ints, Samples
 from .config import AuditConfig
 from .embedding import Contents, Embedded
+from .products import fast_products
 from .projection import Projection, fit_projection, project
 from .prompts import split_templates
 from .store import RunFolder
@@ -61,7 +62,8 @@ def heads_learner(
     size = int(plan.member.sum()) // len(plan.member)
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        return train_group(inputs[0], member, numbers, repeats, job.config.epochs, job.config.seed, size).arrays()
+        with fast_products(job.config.precision, job.device):
+            return train_group(inputs[0], member, numbers, repeats, job.config.epochs, job.config.seed, size).arrays()
 
     def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
         chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]

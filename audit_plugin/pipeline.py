@@ -32,6 +32,7 @@ from .learners import (
     towers_learner,
 )
 from .modalities import MODALITIES
+from .products import products
 from .prompts import identified, prompting, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
 from .scoring import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
@@ -113,6 +114,7 @@ def run_identity(ready: Prepared, config: AuditConfig) -> dict[str, Any]:
         "trained_from": learner_identity(config),
         "data": _data_digest(ready.samples, ready.contents, ready.order),
         "device": ready.device,
+        "products": products(config.precision, ready.device),
         "versions": versions(),
         "format": FORMAT,
     }
@@ -157,6 +159,7 @@ def finish(
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
     summary["notes"] = [*summary["notes"], *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}
+    summary["products"] = products(job.config.precision, ready.device)
     return AuditResult(ready.samples.ids, columns, summary, str(job.run.path))
 
 

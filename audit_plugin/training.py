@@ -84,7 +84,7 @@ def train_group(
     batch = size // steps
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    same = torch.from_numpy(repeats).to(device)
+    same = torch.from_numpy(telling(repeats)).to(device)
     for _ in range(epochs):
         order = np.stack([np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)])
         for step in torch.from_numpy(order).to(device).split(batch, dim=1):
@@ -95,6 +95,20 @@ def train_group(
             optimizer.step()
             schedule.step()
     return Heads(tuple(tuple(w.detach() for w in layer) for layer in layers))
+
+
+def telling(repeats: Ints) -> Ints:
+    """Columns `[n, 0 to c]` that mark what the columns of `[n, c]` mark: those without a repeat left out.
+
+    Each costs a comparison of every two samples of every batch.
+    """
+    kept: list[Ints] = []
+    for column in repeats.T:
+        values, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+        named = first[inverse].astype(np.int32)  # the same for columns that only name their values differently
+        if len(values) < len(column) and not any(np.array_equal(named, other) for other in kept):
+            kept.append(named)
+    return np.stack(kept, axis=1) if kept else np.zeros((len(repeats), 0), np.int32)
 
 
 def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -121,10 +135,12 @@ def _head(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def contrastive_loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
     """Sum over trials of the mean symmetric InfoNCE, mean over pairs; `same` `[g, b, c]` marks what is no negative."""
-    repeated = same[:, :, None, 0] == same[:, None, :, 0]
-    for column in range(1, same.shape[2]):
-        repeated |= same[:, :, None, column] == same[:, None, :, column]
-    repeated.diagonal(dim1=1, dim2=2).fill_(False)
+    repeated = None
+    for column in same.unbind(2):
+        equal = column[:, :, None] == column[:, None, :]
+        repeated = equal if repeated is None else repeated.logical_or_(equal)
+    if repeated is not None:
+        repeated.diagonal(dim1=1, dim2=2).fill_(False)
     pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
     total = sum(_InfoNCE.apply(embeddings[a], embeddings[b], repeated) for a, b in pairs)
     return total / len(pairs)
@@ -139,10 +155,12 @@ class _InfoNCE(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, repeated: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, repeated: torch.Tensor | None) -> torch.Tensor:
         exponentials = torch.bmm(a / TEMPERATURE, b.transpose(1, 2))
         hit = exponentials.diagonal(dim1=1, dim2=2).clone()
-        exponentials.exp_().masked_fill_(repeated, 0)
+        exponentials.exp_()
+        if repeated is not None:
+            exponentials.masked_fill_(repeated, 0)
         rows, columns = exponentials.sum(2), exponentials.sum(1)
         ctx.save_for_backward(a, b, exponentials, rows, columns)
         return (0.5 * (rows.log() + columns.log()) - hit).mean(1).sum()

@@ -82,6 +82,7 @@ MODULES = {
     "removal_curve": Module(2, siblings="finetuning mitigation training", third="numpy torch scipy", heavy="torch"),
     "store": Module(2, third="numpy"),
     "towers": Module(2, siblings="clip embedding", third="numpy torch open_clip PIL", heavy="torch"),
+    "products": Module(2, third="torch"),
     "training": Module(2, third="numpy torch", heavy="torch"),
     "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
     "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),

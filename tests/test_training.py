@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from audit_plugin import training
+from audit_plugin.products import fast_products
 from audit_plugin.training import Heads, train_group
 from tests.core_fixtures import unit
 
@@ -115,6 +116,25 @@ def test_repeats_in_any_column_are_no_negatives() -> None:
         want += (0.5 * (np.logaddexp.reduce(logits[i, rest]) + np.logaddexp.reduce(logits[rest, i])) - logits[i, i]) / 6
     got = training.contrastive_loss([a[None], b[None]], torch.from_numpy(repeats)[None])
     assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def test_columns_that_tell_nothing_new_are_left_out() -> None:
+    unique, twice, renamed = np.arange(5), np.array([7, 7, 1, 2, 7]), np.array([0, 0, 9, 4, 0])
+    other = np.array([0, 1, 2, 2, 3])
+    found = training.telling(np.stack([unique, twice, renamed, other], axis=1))
+    assert found.tolist() == [[0, 0], [0, 1], [2, 2], [3, 2], [0, 4]]
+    assert training.telling(unique[:, None]).shape == (5, 0)
+
+
+def test_heads_trained_in_bf16_say_the_same() -> None:
+    x, member = inputs(), masks(4)
+    found = []
+    for precision in ("fp32", "bf16"):
+        with fast_products(precision, "cpu"):
+            heads = train_group(x, member, [0, 1, 2, 3], ALONE, 20, 0, N // 2)
+        pairs = [heads.embed(x, t) for t in range(4)]
+        found.append(np.stack([(a * b).sum(1).numpy() for a, b in pairs]))
+    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.999
 
 
 def test_a_set_smaller_than_a_batch_and_one_larger_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
