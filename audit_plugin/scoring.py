@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class Prepared:
     order: Order
     device: str
 
-    @property
+    @functools.cached_property  # what is large is gathered once
     def features(self) -> Features:
         """Of the complete rows, in canonical order."""
         return self.embedded.features.rows(self.order.rows)

@@ -11,49 +11,69 @@ from .arrays import Floats, Ints
 SMOOTHING = 0.1
 PRIOR_LETTERS = 4  # a text of two letters says little about its spelling
 LONGEST = 400  # letters of a text that are read
+BLOCK = 20_000  # texts whose letters are held at once
+PLANES = 1 << 21  # above every code point
 
 
-def surprise(texts: Sequence[str]) -> Floats:
+def surprise(texts: Sequence[str], block: int = BLOCK) -> Floats:
     """`[n]` float32: mean bits per letter under a letter-pair model of the other texts, 0 for a text without letters.
 
     -log2 P(b | a) over the neighbouring letters (a, b) of a text, counts from the distinct other texts of the set
-    with `SMOOTHING` added, letters lower-cased and ends counted as spaces. Cost O(L log L) for L letters in all.
+    with `SMOOTHING` added, letters lower-cased and ends counted as spaces. Cost O(L log L) for L letters in all, in
+    memory for the letters of `block` texts.
     """
     distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if not distinct:
         return np.zeros(0, dtype=np.float32)
-    owner, left, right = _letter_pairs(list(distinct))
-    bits = -np.log2(_probability(owner, left, right))
-    total = np.bincount(owner, bits, minlength=len(distinct))
-    count = np.bincount(owner, minlength=len(distinct))
-    usual = bits.mean() if len(bits) else 0.0
-    mean = (total + PRIOR_LETTERS * usual) / (count + PRIOR_LETTERS)
-    values = np.where(count > 0, mean, usual).astype(np.float32)
+    known = list(distinct)
+    blocks = [known[start : start + block] for start in range(0, len(known), block)]
+    pairs = [_counted(left * PLANES + right) for _, left, right in map(_letter_pairs, blocks)]
+    every, count = _merged(pairs)
+    letters, before = _merged([(every // PLANES, count)])
+    found = [_bits(some, (every, count), (letters, before)) for some in blocks]
+    total, length = (np.concatenate(values) for values in zip(*found, strict=True))
+    usual = total.sum() / max(length.sum(), 1)
+    mean = (total + PRIOR_LETTERS * usual) / (length + PRIOR_LETTERS)
+    values = np.where(length > 0, mean, usual).astype(np.float32)
     return values[[distinct[text] for text in texts]]
 
 
+Counts = tuple[Ints, Ints]  # values, ascending, and how often each occurs
+
+
+def _counted(values: Ints) -> Counts:
+    found, count = np.unique(values, return_counts=True)
+    return found, count
+
+
+def _merged(parts: Sequence[Counts]) -> Counts:
+    """The counts of all parts together; a part may name a value several times."""
+    values, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
+    weights = np.concatenate([part[1] for part in parts])
+    return values, np.bincount(inverse.reshape(-1), weights, minlength=len(values)).astype(np.int64)
+
+
 def _letter_pairs(texts: list[str]) -> tuple[Ints, Ints, Ints]:
-    """(text, letter, next letter) of all neighbouring letters, letters numbered from 0."""
+    """(text, letter, next letter) of all neighbouring letters, as code points."""
     framed = [f" {' '.join(text.lower().split())[:LONGEST]} " if text.strip() else "" for text in texts]
-    codes = np.frombuffer("".join(framed).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    letters = np.unique(codes, return_inverse=True)[1].reshape(-1)
+    codes = np.frombuffer("".join(framed).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
     of = np.repeat(np.arange(len(framed)), [len(text) for text in framed])
     inside = of[1:] == of[:-1] if len(of) else np.zeros(0, dtype=bool)
-    return of[:-1][inside], letters[:-1][inside], letters[1:][inside]
+    return of[:-1][inside], codes[:-1][inside], codes[1:][inside]
 
 
-def _probability(owner: Ints, left: Ints, right: Ints) -> Floats:
-    """P(right | left) of each pair from the pairs of the other texts."""
-    alphabet = int(max(left.max(initial=0), right.max(initial=0))) + 1
-    pair = left * alphabet + right
-    together = _elsewhere(owner, pair)
-    before = _elsewhere(owner, left)
-    return (together + SMOOTHING) / (before + SMOOTHING * alphabet)
+def _bits(texts: list[str], pairs: Counts, letters: Counts) -> tuple[Floats, Ints]:
+    """(bits of each text's letter pairs in all, their number): -log2 P(right | left) from the pairs of other texts."""
+    owner, left, right = _letter_pairs(texts)
+    together = _elsewhere(owner, left * PLANES + right, pairs)
+    before = _elsewhere(owner, left, letters)
+    bits = -np.log2((together + SMOOTHING) / (before + SMOOTHING * len(letters[0])))
+    total = np.bincount(owner, bits, minlength=len(texts)).astype(np.float64)
+    return total, np.bincount(owner, minlength=len(texts))
 
 
-def _elsewhere(owner: Ints, what: Ints) -> Floats:
+def _elsewhere(owner: Ints, what: Ints, counts: Counts) -> Ints:
     """How often each value occurs in texts that are not its own."""
-    number = np.unique(what, return_inverse=True)[1].reshape(-1)
-    span = int(number.max(initial=0)) + 1
-    own = np.unique(owner * span + number, return_inverse=True, return_counts=True)
-    return np.bincount(number)[number] - own[2][own[1].reshape(-1)] if len(number) else np.zeros(0)
+    number = np.searchsorted(counts[0], what)
+    own = np.unique(owner * len(counts[0]) + number, return_inverse=True, return_counts=True)
+    return np.asarray(counts[1][number] - own[2][own[1].reshape(-1)])

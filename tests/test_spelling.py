@@ -39,6 +39,12 @@ def test_surprise_is_what_counting_finds(texts: list[str]) -> None:
     np.testing.assert_allclose(found, naive(texts), rtol=1e-4, atol=1e-4)
 
 
+def test_the_size_of_a_block_changes_nothing() -> None:
+    texts = ["a red cat", "a red dog", "", "zzz", "a red cat", "日本", "a green tree"]
+    whole = surprise(texts)
+    assert all(surprise(texts, block).tobytes() == whole.tobytes() for block in (1, 2, 5))
+
+
 def test_random_letters_stand_out_among_words_and_repeats_do_not_vouch_for_themselves() -> None:
     things, colours = ("cat", "dog", "house", "tree", "boat"), ("red", "green", "blue", "grey")
     texts = [f"a {colour} {thing}" for thing in things for colour in colours]
