@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from .learners import (
     towers_learner,
 )
 from .modalities import MODALITIES
+from .precision import settle
 from .products import products
 from .prompts import identified, prompting, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
@@ -40,7 +42,7 @@ from .store import RunFolder, cache_root
 from .suggestions import Captioner
 from .trials import Job
 
-FORMAT = 3  # raised when the same run folder would be filled differently
+FORMAT = 4  # raised when the same run folder would be filled differently
 
 
 def run_audit(
@@ -69,7 +71,7 @@ def run_audit(
     config = config or AuditConfig()
     clock = Clock(progress or silent)
     _check_training(samples, config, models is not None)
-    ready = prepare(samples, config, clock)
+    ready = prepare(samples, config, clock, encoders_of(run_dir))
     media = worded(ready.samples, split_templates(config.template)).media
     own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
     identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
@@ -83,8 +85,23 @@ def run_audit(
         return result
 
 
-def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
-    """Reads and encodes the samples, or finds their features in the cache."""
+def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
+    """Modality -> encoder key of the run in a folder; empty where there is none."""
+    try:
+        return dict(json.loads((Path(run_dir) / "run.json").read_text())["encoders"]) if run_dir else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # what is wrong with the folder is said when it is opened
+
+
+def prepare(samples: Samples, config: AuditConfig, clock: Clock, encoders: Mapping[str, str] | None = None) -> Prepared:
+    """Reads and encodes the samples, or finds their features in the cache.
+
+    Args:
+        samples: rows.
+        config: settings.
+        clock: told of the time.
+        encoders: keys of a run that is continued: the precision that it settled on stays.
+    """
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
@@ -92,18 +109,20 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
     templates = split_templates(config.template)
     load = functools.cache(lambda: prompting(load_encoders(name, samples.modalities, device), templates))
     who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
-    keys = {m: w.key for m, w in who.items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
     with clock.stage("encode"):
+        chosen = settle(samples, contents, who, load, config.precision, device, encoders)
+        keys = {m: w.key for m, w in chosen.who.items()}
         embedded, *views = (
-            embed(samples, contents, keys, load, clock.progress, view) for view in range(config.views + 1)
+            embed(samples, contents, keys, chosen.load, clock.progress, view) for view in range(config.views + 1)
         )
+    embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
     present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
     order = canonical_order(samples, contents, present)
-    return Prepared(samples, contents, embedded, tuple(views), who, name, order, device)
+    return Prepared(samples, contents, embedded, tuple(views), chosen.who, name, order, device)
 
 
 def run_identity(ready: Prepared, config: AuditConfig) -> dict[str, Any]:
@@ -157,7 +176,7 @@ def finish(
     with clock.stage("explain"):
         notes += explain(ready, scored.gathered, scored, job)["notes"]
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
-    summary["notes"] = [*summary["notes"], *notes]
+    summary["notes"] = [*summary["notes"], *ready.embedded.notes, *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}
     summary["products"] = products(job.config.precision, ready.device)
     return AuditResult(ready.samples.ids, columns, summary, str(job.run.path))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import MAX_MEGAPIXELS, crop_of, image_digest, read_image, read_whole_or_crop
+from .images import MAX_MEGAPIXELS, READING, crop_of, image_digest, read_image, read_whole_or_crop
 from .media import MediaError, file_digest, read_text, text_digest
 from .sound import RATE, Sound, read_audio
 from .video import FRAMES, read_video
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "MODALITIES",
     "RATE",
+    "READING",
     "MediaError",
     "Modality",
     "Sound",
