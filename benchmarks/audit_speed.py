@@ -138,18 +138,18 @@ def make(n: int, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     caches = {m: FeatureCache(w.key) for m, w in identify(encoder_name(data), ("image", "text")).items()}
     for start, image, text in chunks(n):
-        done = data / f"chunk{start:08d}.done"
-        if done.exists():
-            continue
         rows = range(start, start + len(image))
-        for row in rows:
-            path = Path(media_path(data, row))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(row))
+        done = data / f"media{start:08d}-{len(rows)}.done"
+        if not done.exists():
+            for row in rows:
+                path = Path(media_path(data, row))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(row))
+            done.touch()
         digests = digest_contents(samples_of(rows, data), silent).digests
         for name, vectors in (("image", image), ("text", text)):
-            caches[name].append(dict(zip(digests[name], vectors, strict=True)))
-        done.touch()
+            if caches[name].missing(digests[name]):
+                caches[name].append(dict(zip(digests[name], vectors, strict=True)))
 
 
 def chunks(n: int) -> Iterator[tuple[int, Floats, Floats]]:
