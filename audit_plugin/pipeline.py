@@ -100,7 +100,7 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock, encoders: Mappi
         samples: rows.
         config: settings.
         clock: told of the time.
-        encoders: keys of a run that is continued: the precision that it settled on stays.
+        encoders: keys of a run that is continued: precision `auto` is what it settled on.
     """
     check_samples(samples)
     # in the table's order: image before text, however the caller named them

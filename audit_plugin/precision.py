@@ -67,7 +67,7 @@ def settle(
         load: gives these encoders.
         choice: `AuditConfig.precision`.
         device: cpu or cuda.
-        kept: modality -> key in a run that is continued, whose precision stays.
+        kept: modality -> key in a run that is continued: `auto` is its precision.
     """
     loaded: dict[str, Encoder] = {}
 
@@ -110,10 +110,10 @@ def decided(identity: Identity, choice: str, device: str, kept: str = "") -> Dec
     """The precision as far as it is known without a trial; None if one is needed."""
     if not identity.bf16:
         return Decision("fp32")
-    if kept in (identity.key, identity.key + SUFFIX):
-        return Decision("bf16" if kept.endswith(SUFFIX) else "fp32")
     if choice != "auto":
         return Decision(choice)
+    if kept in (identity.key, identity.key + SUFFIX):
+        return Decision("bf16" if kept.endswith(SUFFIX) else "fp32")
     try:
         return Decision(**json.loads(_record(identity, device).read_text()))
     except (OSError, ValueError, TypeError):
