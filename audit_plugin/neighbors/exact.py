@@ -27,7 +27,7 @@ def search(vectors: Floats, k: int) -> Neighbors:
     similarities = np.full((n, k), np.nan, dtype=np.float32)
     found = min(k + 1, n)
     if found > 1:
-        near, index = _top(np.ascontiguousarray(vectors, dtype=np.float32), found)
+        near, index = top(np.ascontiguousarray(vectors, dtype=np.float32), found)
         is_self = index == np.arange(n)[:, None]
         is_self[~is_self.any(1), -1] = True  # more than k exact repeats: self did not make the list
         keep = ~is_self
@@ -38,7 +38,8 @@ def search(vectors: Floats, k: int) -> Neighbors:
     return Neighbors(indices, similarities)
 
 
-def _top(vectors: Floats, k: int, queries: Floats | None = None) -> tuple[Floats, Ints]:
+def top(vectors: Floats, k: int, queries: Floats | None = None) -> tuple[Floats, Ints]:
+    """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, or to each row, in float32."""
     queries = vectors if queries is None else queries
     try:
         import faiss
@@ -89,7 +90,7 @@ def _candidates(queries: Floats, vectors: Floats, k: int) -> list[Ints]:
     n, wanted = len(vectors), k + SPARE
     if 4 * wanted >= n or _slow_in_faiss(queries):
         return [_above_edge(similarities, k) for similarities in queries @ vectors.T]
-    near, found = _top(vectors, wanted, queries)
+    near, found = top(vectors, wanted, queries)
     unclear = near[:, -1] >= near[:, k - 1] - ROUNDING  # more rows than were asked for may tie with the k-th
     return [
         _above_edge(vectors @ queries[row], k) if unclear[row] else np.asarray(found[row])

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPARE = 33  # candidates beyond k: self, and what a coarse product may have misplaced
-MEMBERS = 2**16  # rows against which queries are multiplied at once
-FOLD = 8  # rows in a group of which only the largest product is looked at first
+MEMBERS = 2**17  # rows against which queries are multiplied at once
+FOLD = 4  # rows in a group of which only the largest product is looked at first
 CELLS = {"cpu": 2**24, "cuda": 2**29}  # products held at once
 LEAST_QUERIES = 64  # products of fewer columns are slow
 PAIR_ROWS = 2**14

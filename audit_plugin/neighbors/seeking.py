@@ -8,7 +8,7 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
 
-from .exact import nearest, search
+from .exact import search, top
 from .lists import Lists, depth_for, make_lists, scan_lists
 from .scan import SPARE, Space, coarse_is_fast, make_space, scan
 
@@ -88,7 +88,7 @@ class Truth:
 
 
 def _truth(vectors: Floats, rows: Ints, k: int) -> Truth:
-    index, near = nearest(vectors[rows], vectors, k + 1)
+    near, index = top(vectors, k + 1, vectors[rows])
     own = index == rows[:, None]
     own[~own.any(1), -1] = True  # more than k exact repeats
     return Truth(rows, index[~own].reshape(-1, k), near[~own].reshape(-1, k))
