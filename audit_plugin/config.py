@@ -93,6 +93,13 @@ class AuditConfig:
     false_alarms: float = option(0.01, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
     seed: int = option(0, "Seed of everything random", low=0, high=2**31 - 1, advanced=True)
     device: str = option("auto", "Where to compute", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
+    engine: str = option(
+        "local",
+        "Who computes: this process, or Ray's workers, here or in the cluster that the variable RAY_ADDRESS names",
+        choices=("local", "ray"),
+        advanced=True,
+        scores=False,
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from .modalities import MODALITIES, MediaError
 from .store import SHARD, FeatureCache
 
 Progress = Callable[[str, int, int], None]
+# (digest, feature or why there is none, pieces it was encoded in)
+Encoded = tuple[str, Floats | str, int]
+# (modality, value by digest, view) -> each content, as it is finished
+Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
 WINDOW = 256
 AHEAD = 4  # media prepared per worker before they are encoded
 
@@ -94,6 +99,7 @@ def embed(
     load: Callable[[], Mapping[str, Encoder]],
     progress: Progress,
     view: int = 0,
+    encode: Encode | None = None,
 ) -> Embedded:
     """Features `[n, d_a]` per modality for all rows, from the cache where known.
 
@@ -104,13 +110,18 @@ def embed(
         load: gives the encoders; called only if something has to be encoded.
         progress: told of the stages "encode MODALITY", for views "encode MODALITY, view NUMBER".
         view: 0 encodes the media as they are; k > 0 their k-th augmented view, drawn from (content, k) alone.
+        encode: encodes somewhere else; None: here, with the encoders of `load`.
     """
+
+    def here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+        return encode_contents(modality, values, load()[modality], view)
+
     failures = dict(contents.failures)
     vectors, present, encoded, split = {}, [], {}, 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
-        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], load, progress, view)
+        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], encode or here, progress, view)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
@@ -132,12 +143,7 @@ def _unit_rows(rows: Sequence[Floats | None]) -> Floats:
 
 
 def _embed_contents(
-    modality: str,
-    values: Mapping[str, str | None],
-    key: str,
-    load: Callable[[], Mapping[str, Encoder]],
-    progress: Progress,
-    view: int,
+    modality: str, values: Mapping[str, str | None], key: str, encode: Encode, progress: Progress, view: int
 ) -> tuple[dict[str, Floats], dict[str, str], int, int]:
     """(features by digest, reasons by digest, contents encoded now, contents encoded in parts)."""
     cache = FeatureCache(f"{key}:view{view}" if view else key)
@@ -148,7 +154,7 @@ def _embed_contents(
     split = 0
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, len(found), len(values))
-    items = _encode_all(modality, {d: values[d] for d in todo}, load()[modality], view) if todo else iter(())
+    items = encode(modality, {d: values[d] for d in todo}, view) if todo else iter(())
     for done, (digest, feature, parts) in enumerate(items, 1):
         if isinstance(feature, str):
             reasons[digest] = feature
@@ -163,15 +169,18 @@ def _embed_contents(
     return found, reasons, len(todo), split
 
 
-def _encode_all(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int
-) -> Iterator[tuple[str, Floats | str, int]]:
-    """(digest, feature or reason, number of pieces) for each content, as they are finished."""
+def encode_contents(modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int) -> Iterator[Encoded]:
+    """Each content of `digest -> value`, as it is finished."""
+    return encode_pieces(prepare_contents(modality, values, encoder.prepare, view), encoder)
+
+
+def encode_pieces(prepared: Iterable[tuple[str, list[np.ndarray] | str]], encoder: Encoder) -> Iterator[Encoded]:
+    """Each content, as it is finished, from its (digest, pieces or why there are none)."""
     waiting: dict[tuple[int, ...], list[tuple[str, int, np.ndarray]]] = defaultdict(list)
     open_pieces: dict[str, dict[int, Floats]] = {}
     wanted: dict[str, int] = {}
 
-    def flush(pieces: list[tuple[str, int, np.ndarray]]) -> Iterator[tuple[str, Floats | str, int]]:
+    def flush(pieces: list[tuple[str, int, np.ndarray]]) -> Iterator[Encoded]:
         vectors = _encode_batch([piece for *_, piece in pieces], encoder)
         for (digest, number, _), vector in zip(pieces, vectors, strict=True):
             found = open_pieces[digest]
@@ -181,7 +190,7 @@ def _encode_all(
                 yield digest, *_finish([found[i] for i in range(len(found))])
                 del open_pieces[digest]
 
-    for digest, pieces in _prepare_all(modality, values, encoder, view):
+    for digest, pieces in prepared:
         if isinstance(pieces, str):
             yield digest, pieces, 0
             continue
@@ -207,9 +216,10 @@ def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
     return encoder.encode(batch)[: len(pieces)]
 
 
-def _prepare_all(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int
+def prepare_contents(
+    modality: str, values: Mapping[str, str | None], cut: Callable[[Any], list[np.ndarray]], view: int
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
+    """(digest, pieces or why there are none) of each content in order, read and cut by a few threads."""
     entry = MODALITIES[modality]
 
     def prepare(digest: str) -> list[np.ndarray] | str:
@@ -217,7 +227,7 @@ def _prepare_all(
             medium = entry.read(values[digest] or "")
             if view:
                 medium = entry.augment(medium, np.random.default_rng([int(digest, 16), view]))
-            return encoder.prepare(medium)
+            return cut(medium)
         except MediaError as error:
             return str(error)
 

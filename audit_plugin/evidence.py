@@ -12,7 +12,7 @@ import torch
 from .arrays import Bools, Features, Floats, Ints, Neighbors
 from .contrast import make_negatives
 from .measures import weigh_pairs
-from .neighbors import join_groups, near_duplicate_groups, search
+from .neighbors import join_groups, near_duplicate_groups
 from .plants import draw_plants
 from .projection import fit_projection, project
 from .scores import Evidence
@@ -138,7 +138,7 @@ def seek_neighbors(
 
         def make(view: Floats = view, content: Ints = content) -> dict[str, np.ndarray]:
             _, first, number = np.unique(content, return_index=True, return_inverse=True)
-            found = search(view[first], job.config.neighbors)
+            found = job.engine.search(view[first], job.config.neighbors)
             rows = np.where(found.indices >= 0, first[np.maximum(found.indices, 0)], -1)
             return {"indices": rows[number], "similarities": found.similarities[number]}
 

@@ -60,14 +60,17 @@ def heads_learner(
         inputs.append([x + torch.from_numpy(e).to(job.device) for x, e in zip(plain, noise, strict=True)])
     size = int(plan.member.sum()) // len(plan.member)
 
+    # no more of the job than this: the functions may travel to other processes
+    epochs, seed, device = job.config.epochs, job.config.seed, job.device
+
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        return train_group(inputs[0], member, numbers, repeats, job.config.epochs, job.config.seed, size).arrays()
+        return train_group(inputs[0], member, numbers, repeats, epochs, seed, size).arrays()
 
     def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
         chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
-        return Heads.from_arrays(kept, len(chosen), job.device).embed(chosen, number % TRIAL_GROUP)
+        return Heads.from_arrays(kept, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
 
-    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views))
+    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
 
 
 def kept_heads_learner(features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job) -> Learner:

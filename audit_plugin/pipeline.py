@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from .checkpoints import Embedder, embed_with
 from .clip import resolve
 from .config import AuditConfig, digest_of
 from .embedding import Contents, Embedded, Progress, digest_contents, embed, silent
-from .encoders import identify, load_encoders, pick_device
+from .encoders import identify, pick_device
+from .engines import LOCAL, Engine, Recipe, opened
 from .evidence import Gathered, Learn, gather
 from .explanations import explain
 from .flags import copies_of
@@ -32,7 +34,7 @@ from .learners import (
     towers_learner,
 )
 from .modalities import MODALITIES
-from .prompts import identified, prompting, split_templates, worded
+from .prompts import identified, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
 from .scoring import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
 from .store import RunFolder, cache_root
@@ -68,13 +70,15 @@ def run_audit(
     config = config or AuditConfig()
     clock = Clock(progress or silent)
     _check_training(samples, config, models is not None)
-    ready = prepare(samples, config, clock)
-    media = worded(ready.samples, split_templates(config.template)).media
-    own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
-    identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
-    folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
-    with RunFolder(folder, identity) as run:
-        job = Job(config, ready.device, run, clock.progress)
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(opened(config))
+        ready = prepare(samples, config, clock, engine)
+        media = worded(ready.samples, split_templates(config.template)).media
+        own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
+        identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
+        folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
+        run = stack.enter_context(RunFolder(folder, identity))
+        job = Job(config, ready.device, run, clock.progress, engine)
         with clock.stage("train"):
             gathered = gather(ready.features, describe_rows(ready), learning(ready, job, own), job)
         result = finish(ready, gathered, job, clock, captioner)
@@ -82,21 +86,23 @@ def run_audit(
         return result
 
 
-def prepare(samples: Samples, config: AuditConfig, clock: Clock) -> Prepared:
+def prepare(samples: Samples, config: AuditConfig, clock: Clock, engine: Engine = LOCAL) -> Prepared:
     """Reads and encodes the samples, or finds their features in the cache."""
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
     templates = split_templates(config.template)
-    load = functools.cache(lambda: prompting(load_encoders(name, samples.modalities, device), templates))
+    recipe = Recipe(name, templates)
+    load = functools.cache(lambda: recipe.load(samples.modalities, device))
     who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
     keys = {m: w.key for m, w in who.items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
     with clock.stage("encode"):
+        encode = engine.encoding(recipe)
         embedded, *views = (
-            embed(samples, contents, keys, load, clock.progress, view) for view in range(config.views + 1)
+            embed(samples, contents, keys, load, clock.progress, view, encode) for view in range(config.views + 1)
         )
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
