@@ -23,7 +23,12 @@ COLUMNS = {
     "audio": "Column with the paths of audio files",
     "video": "Column with the paths of videos",
 }
-Manifest = Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet, one row per sample")]
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar, a folder of them, a pattern"
+    ),
+]
 RunDir = Annotated[Path | None, typer.Option(help="Folder for unfinished work (default: in the cache)")]
 
 
