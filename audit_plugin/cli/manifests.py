@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def score(
         show_plan(plan_audit(samples, config))
         return
     result = _extended(samples, extend) if extend else audited(samples, config, run_dir)
+    result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
     write_scores(out, result, samples)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_picture(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"])

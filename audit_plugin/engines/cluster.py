@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -58,6 +59,9 @@ def ray_engine(device: str) -> Iterator[Engine]:
 def _imported() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for calls home
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it logs as errors it mostly mends by itself
+    if not os.environ.get("RAY_ADDRESS"):
+        # a Ray on this machine alone listens to this machine alone, as it does everywhere but on Linux
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
         import ray.data
@@ -71,14 +75,29 @@ def _imported() -> ModuleType:
 def _connect(ray: ModuleType) -> None:
     address = os.environ.get("RAY_ADDRESS")
     here: dict[str, Any] = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
-    here |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    here |= {"include_dashboard": False}
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+        with _silent_stderr():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         if address:
             raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({why}); start it, or unset it") from error
         raise AuditError(f"Ray cannot start on this machine ({why}); use --engine local") from error
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Without what libraries below Python write while Ray starts; what went wrong is raised all the same."""
+    sys.stderr.flush()
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
 
 
 def _cpus() -> int:
@@ -140,7 +159,7 @@ def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
         threads: of the driver.
     """
     share = max(1.0, min(threads, widest))
-    decoder = min(1.0, cpus / 8)
+    decoder = min(0.75, cpus / 8)  # unlike what an encoder takes: else Ray Data joins both in one process
     if gpus:
         return Room(threads, min(share, cpus), gpus, 0, 1, int(cpus), decoder)
     half = min(cpus, share) / 2

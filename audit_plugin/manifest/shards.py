@@ -57,11 +57,12 @@ def read_shards(path: Path, wanted: Set[str]) -> tuple[list[str], list[Row]]:
     rows: list[Row] = []
     for shard in _shards(path):
         for key, row in _read_shard(shard).items():
-            if not isinstance(row, Torn):
-                header |= dict.fromkeys(row)
-                row = {name: value for name, value in row.items() if name in wanted}
             keys.append((shard.stem, key))
-            rows.append(row)
+            if isinstance(row, Torn):
+                rows.append(row)
+            else:
+                header |= dict.fromkeys(row)
+                rows.append({name: row[name] for name in wanted & row.keys()})
     repeated = len({key for _, key in keys}) < len(keys)
     names = [f"{shard}/{key}" if repeated else key for shard, key in keys]
     return list(header), [_named(row, name) for row, name in zip(rows, names, strict=True)]
@@ -135,7 +136,7 @@ def _read_shard(path: Path) -> dict[str, Row]:
                 found[f"after {last}"] = _Sample(wrong=f"{path.name} breaks off after {last!r} ({_line(error)})")
     except (tarfile.TarError, OSError) as error:
         raise AuditError(
-            f"{str(path)!r} cannot be read as a tar file ({_line(error)}); write it again, uncompressed, or leave it out"
+            f"{str(path)!r} cannot be read as a tar file ({_line(error)}); write it anew, uncompressed, or leave it out"
         ) from error
     return {key: sample.row() for key, sample in found.items()}
 
