@@ -105,7 +105,7 @@ MODULES = {
         siblings="engines evidence explanations incomplete kept learners reporting scoring suggestions trials",
         third="numpy",
     ),
-    "removal": Module(3, siblings="evidence learners pipeline reporting scoring trials", third="numpy"),
+    "removal": Module(3, siblings="engines evidence learners pipeline reporting scoring trials", third="numpy"),
     "suggestions": Module(3, siblings="candidates evidence shifts", third="numpy"),
     "planning": Module(3, siblings="pipeline"),
     "review": Module(3, third="numpy"),

@@ -36,7 +36,7 @@ from audit_plugin.engines import cluster  # noqa: E402 (only where Ray is)
 
 pytestmark = [pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = AuditConfig(audio="sound", text="text", encoder="offline", trials=32, epochs=10)
+CONFIG = AuditConfig(audio="sound", text="text", encoder="offline", trials=16, epochs=10)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,7 +142,7 @@ def test_a_killed_driver_resumes(
     cache, run = make_cache(tmp_path / "cache", samples), tmp_path / "run"
     lines = [f"{i},{a},{t}" for i, a, t in zip(samples.ids, samples.media["audio"], samples.media["text"], strict=True)]
     (tmp_path / "m.csv").write_text("\n".join(["id,sound,text", *lines]) + "\n")
-    options = ["--audio", "sound", "--text", "text", "--encoder", "offline", "--trials", "32", "--epochs", "10"]
+    options = ["--audio", "sound", "--text", "text", "--encoder", "offline", "--trials", "16", "--epochs", "10"]
     code = "import torch; torch.set_num_threads(1); from audit_plugin.cli import main; main()"
     command = [sys.executable, "-c", code, "score", str(tmp_path / "m.csv"), *options, "--engine", "ray"]
     environment = {**os.environ, "RAY_ADDRESS": started, "AUDIT_PLUGIN_CACHE": str(cache)}

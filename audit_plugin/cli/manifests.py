@@ -99,6 +99,7 @@ def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -
     """Refuses what an extension could not honour: its settings are those of the run that it extends."""
     usual = AuditConfig().scoring()
     given = [name for name, value in config.scoring().items() if value != usual[name]]
+    given += ["engine"] if config.engine != AuditConfig().engine else []
     given += ["run_dir"] if run_dir else []
     given += ["dry_run"] if dry_run else []
     if given:
