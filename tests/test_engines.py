@@ -87,14 +87,21 @@ def local(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> AuditRe
 
 
 def processes() -> dict[int, str]:
-    """Number -> title of the processes of Ray's workers."""
+    """Number -> title of the workers of this process's Ray: never those of somebody else's."""
     found = {}
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             title = place.read_bytes().split(b"\0")[0].decode(errors="replace")
-            if title.startswith("ray::"):
+            if title.startswith("ray::") and descends(place.parent):
                 found[int(place.parent.name)] = title
     return found
+
+
+def descends(place: Path) -> bool:
+    """Whether a process of /proc was started by this one, or by one that it started."""
+    while place.name not in ("0", "1", str(os.getpid())):
+        place = place.with_name((place / "stat").read_text().rpartition(")")[2].split()[1])
+    return place.name == str(os.getpid())
 
 
 @contextlib.contextmanager
@@ -207,6 +214,13 @@ def test_a_worker_that_dies_each_time_is_one_sentence(monkeypatch: pytest.Monkey
         opened(replace(CONFIG, engine="ray")) as engine,
     ):
         list(engine.each(lambda _item: os.kill(os.getpid(), signal.SIGKILL), [1]))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(AuditError, match=f"no Ray answers at RAY_ADDRESS '{address}' .*; start it, or unset it"):
+        cluster._connect(ray)
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from . import Engine, Work, workers
 BLOCK = 256  # contents per task: what is done again where a worker dies
 BATCH = 64  # contents that are decoded, and encoded, at once
 RETRIES = 5
+KNOCK_SECONDS = 5
 STORE_SHARE, STORE_BYTES = 0.2, 8 << 30  # of the memory, at most: shared by the workers of a Ray that is started here
 
 
@@ -73,10 +75,11 @@ def _imported() -> ModuleType:
 
 
 def _connect(ray: ModuleType) -> None:
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "")
     here: dict[str, Any] = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
     here |= {"include_dashboard": False}
     try:
+        _knock(address)
         with _silent_stderr():
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -84,6 +87,13 @@ def _connect(ray: ModuleType) -> None:
         if address:
             raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({why}); start it, or unset it") from error
         raise AuditError(f"Ray cannot start on this machine ({why}); use --engine local") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would go on asking for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
