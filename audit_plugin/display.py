@@ -227,9 +227,19 @@ def _summary_table(result: AuditResult) -> Table:
         table.add_row(f"recall on plants: {kind}", "not measured" if recall is None else f"{recall:.0%}")
     for modality, encoder in summary["encoder"].items():
         table.add_row(f"encoder of {modality}", clean(str(encoder)))
+    for space, words in sought_words(summary).items():
+        table.add_row(f"neighbours: {space}", words)
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{seconds:,.1f}")
     return table
+
+
+def sought_words(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Space -> how its neighbours were found and how many of them, measured on a sample."""
+    return {
+        space: how["method"] + (f"; recall {how['recall']:.1%}" if how["method"] != "exact" else "")
+        for space, how in (summary.get("neighbours") or {}).items()
+    }
 
 
 def wrong_words(summary: Mapping[str, Any]) -> str:

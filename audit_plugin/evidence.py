@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from .arrays import Bools, Features, Floats, Ints, Neighbors
 from .contrast import make_negatives
 from .measures import weigh_pairs
-from .neighbors import join_groups, near_duplicate_groups
+from .neighbors import join_groups, near_duplicate_groups, pair_similarities
 from .plants import draw_plants
 from .projection import fit_projection, project
 from .scores import Evidence
@@ -58,6 +59,7 @@ class Gathered:
         evidence: what scores are made from.
         plants: kind -> rows `[q, 2]`; planted: kind -> evidence (`scores.WEIGHTS`) -> its values `[p, q]`.
         notes: for people.
+        sought: space -> how its neighbours were found, `{"method", "recall"}`.
         plan: the masks of the trials, and
         embed: (trial number, rows or None) -> unit embeddings per modality; None without trials.
         trained: what was trained, in words.
@@ -67,6 +69,7 @@ class Gathered:
     plants: Mapping[str, Ints]
     planted: Mapping[str, Mapping[str, Floats]]
     notes: tuple[str, ...]
+    sought: Mapping[str, Mapping[str, Any]]
     plan: Plan | None = None
     embed: Callable[..., list[torch.Tensor]] | None = None
     trained: str = "nothing"
@@ -88,7 +91,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
     notes: list[str] = []
     fit = {name: v if rows.known is None else v[rows.known] for name, v in features.vectors.items()}
     views = {name: project(v, fit_projection(fit[name], WHITENING)) for name, v in features.vectors.items()}
-    near, cosines = seek_neighbors(features.vectors, views, rows.contents, job)
+    near, cosines, sought = seek_neighbors(features.vectors, views, rows.contents, job)
     groups, together = leave_together_groups(features.vectors, near, cosines, rows, notes)
     content_table = np.stack([rows.contents[m] for m in views], axis=1)
     plants = draw_plants([near[m].indices for m in views], together, content_table, job.config.seed)
@@ -112,7 +115,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
             f"{len(together)} usable samples in {int(together.max(initial=-1)) + 1} groups are too few to "
             f"train on (at least {MIN_ROWS} needed): misalignment and memorization are not scored"
         )
-        return Gathered(evidence, plants, {}, tuple(notes))
+        return Gathered(evidence, plants, {}, tuple(notes), sought)
     plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
     hard = np.concatenate([near[m].indices[:, :HARD] for m in views], axis=1)
     repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
@@ -120,47 +123,57 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
     learner = learn(plan, repeats)
     trials, contrast = run_trials(plan, learner, features.modalities, tuple(rows.words), negatives, plants, job)
     evidence, planted = weigh_pairs(replace(evidence, trials=trials), negatives, plants, contrast)
-    return Gathered(evidence, plants, planted, tuple(notes), plan, embedder(learner, job), learner.trained)
+    return Gathered(evidence, plants, planted, tuple(notes), sought, plan, embedder(learner, job), learner.trained)
 
 
 def seek_neighbors(
     vectors: Mapping[str, Floats], views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job
-) -> tuple[dict[str, Neighbors], dict[str, Floats]]:
-    """Neighbours over distinct contents per modality and in the joint space, with their plain cosines `[n, k]`."""
-    joint = np.concatenate(list(views.values()), axis=1) / np.float32(np.sqrt(len(views)))
-    spaces = {**views, JOINT: joint}
-    every = np.unique(np.stack([contents[m] for m in views], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    out: dict[str, Neighbors] = {}
-    cosines: dict[str, Floats] = {}
-    for done, (name, view) in enumerate(spaces.items()):
-        job.progress("neighbours", done, len(spaces))
-        content = contents.get(name, every)
+) -> tuple[dict[str, Neighbors], dict[str, Floats], dict[str, dict[str, Any]]]:
+    """Neighbours over distinct contents per modality and in the joint space.
 
-        def make(view: Floats = view, content: Ints = content) -> dict[str, np.ndarray]:
-            _, first, number = np.unique(content, return_index=True, return_inverse=True)
-            found = job.engine.search(view[first], job.config.neighbors)
-            rows = np.where(found.indices >= 0, first[np.maximum(found.indices, 0)], -1)
-            return {"indices": rows[number], "similarities": found.similarities[number]}
+    Returns:
+        Per space: neighbours, their plain cosines `[n, k]`, and how they were found (`{"method", "recall"}`).
+    """
+    found, cosines, sought = {}, {}, {}
+    for done, name in enumerate((*views, JOINT)):
+        job.progress("neighbours", done, len(views) + 1)
+        arrays = job.run.once(f"neighbours_{name}", functools.partial(_sought_in, name, views, contents, job))
+        found[name] = Neighbors(arrays["indices"], arrays["similarities"])
+        plain = vectors if name == JOINT else {name: vectors[name]}
+        cosines[name] = _cosines(plain, found[name].indices)
+        sought[name] = {"method": str(arrays["method"]), "recall": round(float(arrays["recall"]), 4)}
+    job.progress("neighbours", len(views) + 1, len(views) + 1)
+    return found, cosines, sought
 
-        arrays = job.run.once(f"neighbours_{name}", make)
-        out[name] = Neighbors(arrays["indices"], arrays["similarities"])
-        cosines[name] = (
-            _cosines(vectors, out[name].indices)
-            if name == JOINT
-            else _cosines({name: vectors[name]}, out[name].indices)
-        )
-    job.progress("neighbours", len(spaces), len(spaces))
-    return out, cosines
+
+def _sought_in(name: str, views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job) -> dict[str, np.ndarray]:
+    """Neighbours in one space, to be kept: a run taken up again says of its recall what it said before."""
+    of = tuple(views) if name == JOINT else (name,)
+    content = _numbered([contents[m] for m in of])
+    _, first, number = np.unique(content, return_index=True, return_inverse=True)
+    distinct = np.concatenate([views[m][first] / np.float32(np.sqrt(len(of))) for m in of], axis=1)
+    found = job.engine.search(distinct, job.config.neighbors, job.device, job.config.seed)
+    rows = np.where(found.neighbors.indices >= 0, first[np.maximum(found.neighbors.indices, 0)], -1)
+    return {
+        "indices": rows[number],
+        "similarities": found.neighbors.similarities[number],
+        "method": np.array(found.method),
+        "recall": np.array(found.recall),
+    }
+
+
+def _numbered(columns: Sequence[Ints]) -> Ints:
+    """`[n]`: equal where all columns are, numbered in their order. Many times faster than `np.unique` of rows."""
+    number = columns[0]
+    for column in columns[1:]:
+        number = np.unique(number * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1].reshape(-1)
+    return number
 
 
 def _cosines(vectors: Mapping[str, Floats], indices: Ints) -> Floats:
     """`[n, k]`: mean cosine of the plain features to the neighbours; NaN where there is none."""
-    out = np.full(indices.shape, np.nan, dtype=np.float32)
-    for start in range(0, len(indices), 1024):
-        rows = indices[start : start + 1024]
-        near = [np.einsum("nd,nkd->nk", v[start : start + 1024], v[np.maximum(rows, 0)]) for v in vectors.values()]
-        out[start : start + 1024] = np.where(rows >= 0, np.mean(near, axis=0), np.nan)
-    return out
+    near = [pair_similarities(v, indices) for v in vectors.values()]
+    return np.asarray(np.mean(near, axis=0), dtype=np.float32)
 
 
 def leave_together_groups(
@@ -190,5 +203,5 @@ def leave_together_groups(
         for group in np.flatnonzero(sizes > largest):
             members = np.flatnonzero(together == group)
             part[members] = np.arange(len(members)) // largest
-        together = np.unique(np.stack([together, part], 1), axis=0, return_inverse=True)[1].reshape(-1)
+        together = _numbered([together, part])
     return groups, together

@@ -41,7 +41,7 @@ from .store import RunFolder, cache_root
 from .suggestions import Captioner
 from .trials import Job
 
-FORMAT = 3  # raised when the same run folder would be filled differently
+FORMAT = 4  # raised when the same run folder would be filled differently
 
 
 def run_audit(

@@ -125,7 +125,7 @@ def _leave_together(ready: Prepared, rows: Rows, job: Job) -> Ints:
     """`[n]` groups over all rows: near-duplicates must not stand in training and test."""
     vectors = ready.features.vectors
     views = {name: principal(v, WHITENING) for name, v in vectors.items()}
-    near, cosines = seek_neighbors(vectors, views, rows.contents, job)
+    near, cosines, _ = seek_neighbors(vectors, views, rows.contents, job)
     return leave_together_groups(vectors, near, cosines, rows, [])[1]
 
 

@@ -148,6 +148,7 @@ def summarize(
         "weights": {f"{a}_{b}": dict(found) for (a, b), found in scored.gathered.evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "trained": scored.gathered.trained,
+        "neighbours": {space: dict(how) for space, how in scored.gathered.sought.items()},
         "encoder": {m: w.key for m, w in who.items()},
         "encoded_now": dict(embedded.encoded),
         "notes": notes,

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 
 from .arrays import Floats, Ints, Neighbors
-from .neighbors import nearest, search
+from .neighbors import Sought, nearest, seek
 
 QUERIES, ROWS = 8192, 65536  # of a piece
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 
+def seek_in_shards(vectors: Floats, k: int, device: str, seed: int, each: Each) -> Sought:
+    """As `neighbors.seek`, but exact for any number of rows, by pieces; what is one piece is sought here."""
+    if len(vectors) <= QUERIES:
+        return seek(vectors, k, device, seed)
+    return Sought(search_shards(vectors, k, each), 1.0, "exact")
+
+
 def search_shards(vectors: Floats, k: int, each: Each, queries: int = QUERIES, rows: int = ROWS) -> Neighbors:
-    """As `neighbors.search`, by pieces that are handed to `each`; what is no larger than one piece is searched here.
+    """As `neighbors.search`, by pieces that are handed to `each`.
 
     Args:
         vectors: float32 `[n, d]`, unit rows.
@@ -26,8 +33,6 @@ def search_shards(vectors: Floats, k: int, each: Each, queries: int = QUERIES, r
         rows: among which a piece looks.
     """
     n = len(vectors)
-    if n <= min(queries, rows):
-        return search(vectors, k)
     pieces = [
         (slice(q, min(q + queries, n)), slice(r, min(r + rows, n)))
         for q in range(0, n, queries)

@@ -228,3 +228,9 @@ def test_wrong_pairs_are_told_with_their_intervals_or_as_none() -> None:
     none = {**found, "pairs": 0, "pairs_interval": [0, 3]}
     told = display.wrong_words({"wrong_share_model": 0.0, "wrong_model": none})
     assert told == "none that can be told from chance (at most about 3)"
+
+
+def test_how_neighbours_were_found_is_said_in_words():
+    found = {"image": {"method": "exact", "recall": 1.0}, "joint": {"method": "9 of 80 lists", "recall": 0.9934}}
+    assert display.sought_words({"neighbours": found}) == {"image": "exact", "joint": "9 of 80 lists; recall 99.3%"}
+    assert display.sought_words({}) == {}

@@ -104,3 +104,5 @@ def test_finished_parts_are_taken_up_again(tmp_path: Path) -> None:
     assert two is not None
     np.testing.assert_array_equal(one.consistency, two.consistency)
     np.testing.assert_equal(dict(one.held_out), dict(two.held_out))
+    assert first.sought == again.sought
+    assert dict(first.sought) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text", JOINT)}

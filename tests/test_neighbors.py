@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from audit_plugin import neighbors as nn
 from audit_plugin.arrays import Neighbors
+from audit_plugin.neighbors import exact
+from audit_plugin.neighbors import groups as groups_of
 from tests.core_fixtures import unit
 
 
@@ -60,9 +64,9 @@ def test_all_rows_equal_gives_k_different_others() -> None:
 
 def test_the_search_without_faiss_finds_the_same() -> None:
     vectors = unit(np.random.default_rng(1).standard_normal((50, 8)))
-    values, indices = nn._top(vectors, 7)
+    values, indices = exact.top(vectors, 7)
     for block in (7, 1024):
-        torch_values, torch_indices = nn._top_torch(vectors, 7, block)
+        torch_values, torch_indices = exact._top_torch(vectors, 7, block)
         np.testing.assert_array_equal(torch_indices, indices)
         np.testing.assert_allclose(torch_values, values, atol=1e-6)
 
@@ -78,7 +82,7 @@ def clumps(seed: int, n: int = 60, spread: float = 0.25) -> np.ndarray:
 def usual_distance(found: Neighbors) -> np.ndarray:
     """Distance to the tenth or last neighbour, capped; 0 without any."""
     known = [np.sort(1 - row[np.isfinite(row)]) for row in found.similarities]
-    return np.array([min(d[: nn.LOCAL_NEIGHBORS][-1], nn.FAR) if len(d) else 0 for d in known])
+    return np.array([min(d[: groups_of.LOCAL_NEIGHBORS][-1], groups_of.FAR) if len(d) else 0 for d in known])
 
 
 def grouped(vectors: np.ndarray, same: np.ndarray, largest: int = 1000) -> tuple[np.ndarray, int, np.ndarray]:
@@ -98,7 +102,7 @@ def test_every_two_members_of_a_group_are_near_duplicates(seed: int, spread: flo
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
         distance = 1 - vectors[rows].astype(np.float64) @ vectors[rows].T
-        assert (distance <= nn.NEAR * np.sqrt(np.outer(usual[rows], usual[rows])) + 3e-6).all()
+        assert (distance <= groups_of.NEAR * np.sqrt(np.outer(usual[rows], usual[rows])) + 3e-6).all()
     first = [int(np.flatnonzero(groups == g)[0]) for g in range(groups.max() + 1)]
     assert first == sorted(first)  # numbered by first row, without gaps
 
@@ -119,7 +123,7 @@ def circle(degrees: list[float]) -> np.ndarray:
 def test_a_chain_is_not_one_group() -> None:
     # twelve rows spread over the circle set the scale (tenth neighbours beyond FAR). On it, cosine distances up to
     # NEAR * FAR are near: a step of .9 of that angle is near, two steps are not; single linkage would take all three
-    step = float(np.degrees(np.arccos(1 - nn.NEAR * nn.FAR))) * 0.9
+    step = float(np.degrees(np.arccos(1 - groups_of.NEAR * groups_of.FAR))) * 0.9
     far = [90.0 + 20 * i for i in range(12)]
     groups = grouped(circle([0, step, 2 * step, *far]), np.arange(15))[0]
     assert len(set(groups[:3].tolist())) == 2
@@ -210,3 +214,28 @@ def test_within_a_distance_equal_rows_are_at_zero() -> None:
     for row, (rows, near) in enumerate(nn.within(vectors, vectors, 0.97)):
         np.testing.assert_array_equal(rows, np.flatnonzero(vectors @ vectors[row] >= 0.03))
         np.testing.assert_allclose(near, (vectors @ vectors[row])[rows], atol=1e-6)
+
+
+def test_similarities_of_pairs_are_those_of_the_rows_named() -> None:
+    vectors = unit(np.random.default_rng(3).standard_normal((40, 9)))
+    vectors[7] = vectors[30]
+    others = np.random.default_rng(4).integers(-1, 40, (40, 6))
+    others[1] = [7, 30, -1, 7, 30, 1]
+    found = nn.pair_similarities(vectors, others)
+    expected = np.where(others >= 0, np.einsum("nd,nkd->nk", vectors, vectors[others]), np.nan)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(set(found[1, [0, 1, 3, 4]].tolist())) == 1  # equal rows, equal to the last digit
+
+
+@pytest.mark.parametrize("n", [1_500, 6_000])
+def test_groups_of_many_rows_are_found_in_seconds(n: int) -> None:
+    """Each content twice, a hair apart, among others: a pair each; no loop over those that stand alone."""
+    rng = np.random.default_rng(n)
+    half = unit(rng.standard_normal((n // 2, 64)))
+    vectors = unit(np.concatenate([half, half[: n // 10] + 1e-3 * rng.standard_normal((n // 10, 64))]))
+    start = time.perf_counter()
+    groups, split, _ = grouped(vectors, np.arange(len(vectors)))
+    assert split == 0
+    np.testing.assert_array_equal(groups[: n // 2], np.arange(n // 2))
+    np.testing.assert_array_equal(groups[n // 2 :], np.arange(n // 10))
+    assert time.perf_counter() - start < 20

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.neighbors import search
-from audit_plugin.sharded import search_shards
+from audit_plugin import sharded
+from audit_plugin.neighbors import search, seek
+from audit_plugin.sharded import search_shards, seek_in_shards
 from tests.core_fixtures import unit
 
 
@@ -61,9 +62,16 @@ def test_what_fits_one_piece_is_one_search() -> None:
     def never(*_: object) -> Iterator[tuple[Any, Any]]:
         raise AssertionError
 
-    expected, found = search(rows(50), 3), search_shards(rows(50), 3, never)
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_array_equal(found.similarities, expected.similarities)
+    expected, found = seek(rows(50), 3), seek_in_shards(rows(50), 3, "cpu", 0, never)
+    np.testing.assert_array_equal(found.neighbors.indices, expected.neighbors.indices)
+    np.testing.assert_array_equal(found.neighbors.similarities, expected.neighbors.similarities)
+
+
+def test_what_does_not_is_exact_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "QUERIES", 20)
+    found = seek_in_shards(rows(50), 3, "cpu", 0, shuffled)
+    assert (found.recall, found.method) == (1.0, "exact")
+    np.testing.assert_array_equal(found.neighbors.indices, search(rows(50), 3).indices)
 
 
 @pytest.mark.parametrize("pieces", [(7, 50), (50, 7)])

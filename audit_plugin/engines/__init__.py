@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from audit_plugin.arrays import Floats, Neighbors
+from audit_plugin.arrays import Floats
 from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import Encode
-from audit_plugin.neighbors import search
+from audit_plugin.neighbors import Sought, seek
 
 from .workers import Recipe
 
@@ -25,13 +25,13 @@ class Engine:
 
     Attributes:
         encoding: who the encoders are -> how contents are encoded elsewhere, or None: in this process.
-        search: unit rows `[n, d]`, k -> their neighbours, exactly.
+        search: as `neighbors.seek`.
         each: function, items -> (item, what the function makes of it), as they are finished. The function must not
             depend on what it did before, since it may run in any process, and again where one died.
     """
 
     encoding: Callable[[Recipe], Encode | None]
-    search: Callable[[Floats, int], Neighbors]
+    search: Callable[[Floats, int, str, int], Sought]
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 
@@ -39,7 +39,7 @@ def _one_by_one(function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any
     return ((item, function(item)) for item in items)
 
 
-LOCAL = Engine(lambda _recipe: None, search, _one_by_one)
+LOCAL = Engine(lambda _recipe: None, seek, _one_by_one)
 
 
 @contextlib.contextmanager

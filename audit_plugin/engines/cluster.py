@@ -21,7 +21,7 @@ import torch
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import Encode, Encoded
-from audit_plugin.sharded import search_shards
+from audit_plugin.sharded import seek_in_shards
 
 from . import Engine, Work, workers
 
@@ -51,7 +51,7 @@ def ray_engine(device: str) -> Iterator[Engine]:
             room = _room(ray, device)
             each = functools.partial(_each, ray, room)
             yield Engine(
-                lambda recipe: _encoding(ray, recipe, device, room), functools.partial(search_shards, each=each), each
+                lambda recipe: _encoding(ray, recipe, device, room), functools.partial(seek_in_shards, each=each), each
             )
     finally:
         if own:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.display import QUADRANTS, duration, part_name
+from audit_plugin.display import QUADRANTS, duration, part_name, sought_words
 from audit_plugin.store import write_atomically
 
 from .cards import cards, percent
@@ -79,6 +79,7 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "settings": _cells(content.summary.get("config") or {}),
         "versions": _cells(content.summary.get("versions") or {}),
         "seconds": [(name, duration(s)) for name, s in (content.summary.get("seconds") or {}).items()],
+        "neighbours": [(f"Neighbours: {space}", words) for space, words in sought_words(content.summary).items()],
         "rate": percent(content.summary.get("false_alarms") or 0.01),
         "spot": content.spot is not None,
         "modalities": len(content.samples.media) or 2,

@@ -1,0 +1,106 @@
+"""Rows in lists around centres: a list's rows look for their neighbours in the lists nearest to it, not in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audit_plugin.arrays import Ints
+
+from .scan import SPARE, Space, scan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LIST_ROWS = 128  # on average
+MOST_LISTS = 8192
+FIT_ROWS = 48  # per list, on which the centres are fitted
+ROUNDS = 6
+VOTES = 8  # lists nearest to a row that its own list looks at first
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which rows stand together, and where each list looks.
+
+    Attributes:
+        number: int64 `[n]`, the list of each row.
+        order: int64 `[n]`, rows by list, ascending within; `ends` `[l]`: where each list ends in it.
+        ranking: int32 `[l, l]`, the lists in the order in which a list looks at them, itself among the first.
+    """
+
+    number: Ints
+    order: Ints
+    ends: Ints
+    ranking: Ints
+
+    def rows(self, number: int) -> Ints:
+        """Rows of a list."""
+        return self.order[self.ends[number - 1] if number else 0 : self.ends[number]]
+
+    def looked_at(self, depth: int, least: int) -> Ints:
+        """int64 `[l, 2]`: (lists, rows) at which each list looks: `depth` lists, more where they hold few rows."""
+        held = np.cumsum(np.diff(self.ends, prepend=0)[self.ranking], axis=1)
+        lists = np.maximum(depth, (held < least).sum(1) + 1)
+        return np.stack([lists, np.take_along_axis(held, lists[:, None] - 1, 1)[:, 0]], 1)
+
+
+def make_lists(space: Space, seed: int) -> Lists:
+    """Lists of about `LIST_ROWS` rows around centres of a k-means with a seed."""
+    n = len(space.coarse)
+    count = min(MOST_LISTS, max(1, n // LIST_ROWS))
+    centres = _fit_centres(space.coarse, count, np.random.default_rng(seed))
+    number, votes = np.empty(n, dtype=np.int64), np.zeros(count * count, dtype=np.int32)
+    for start in range(0, n, BLOCK):
+        near = (space.coarse[start : start + BLOCK] @ centres.T).float()
+        first = near.topk(min(VOTES, count), dim=1).indices.cpu().numpy()
+        number[start : start + BLOCK] = first[:, 0]
+        np.add.at(votes, (first[:, :1] * count + first).ravel(), 1)
+    near = (centres @ centres.T).float().cpu().numpy()
+    near = near / 4 + votes.reshape(count, count)  # similarity decides where votes are equal
+    ranking = np.argsort(-near, axis=1, kind="stable").astype(np.int32)
+    order = np.argsort(number, kind="stable")
+    return Lists(number, order, np.cumsum(np.bincount(number, minlength=count)), ranking)
+
+
+def _fit_centres(coarse: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """`[count, d]` unit centres: a few rounds of spherical k-means on a sample of the rows."""
+    import torch
+
+    n = len(coarse)
+    fit = coarse[torch.from_numpy(np.sort(rng.choice(n, min(n, FIT_ROWS * count), replace=False)))]
+    centres = fit[torch.from_numpy(np.sort(rng.choice(len(fit), count, replace=False)))]
+    for _ in range(ROUNDS):
+        nearest = torch.cat([(part @ centres.T).argmax(1) for part in fit.split(BLOCK)])
+        sums = torch.zeros(centres.shape, device=fit.device).index_add_(0, nearest, fit.float())
+        length = sums.norm(dim=1, keepdim=True)
+        centres = torch.where(length > 0, sums / length.clamp_min(1e-12), centres.float()).to(coarse.dtype)
+    return centres
+
+
+def depth_for(lists: Lists, rows: Ints, neighbors: Ints, share: float) -> int:
+    """How many lists must be looked at so that `share` of known neighbours `[s, k]` of rows `[s]` stand in them."""
+    place = np.empty(len(lists.ends), dtype=np.int64)
+    places = np.empty(neighbors.shape, dtype=np.int64)
+    for at, (row, near) in enumerate(zip(rows, neighbors, strict=True)):
+        place[lists.ranking[lists.number[row]]] = np.arange(len(place))
+        places[at] = place[lists.number[near]]
+    return int(np.sort(places.ravel())[int(np.ceil(share * places.size)) - 1]) + 1
+
+
+def scan_lists(space: Space, lists: Lists, depth: int, k: int) -> tuple[Ints, np.ndarray]:
+    """(indices `[n, k]`, similarities `[n, k]`): each list's rows among those of the lists that it looks at."""
+    import torch
+
+    n, device = len(lists.number), space.coarse.device
+    indices, similarities = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
+    visits = lists.looked_at(depth, k + SPARE)[:, 0]
+    for number in np.flatnonzero(np.diff(lists.ends, prepend=0)).tolist():
+        rows = lists.rows(number)
+        members = np.concatenate([lists.rows(other) for other in lists.ranking[number, : visits[number]].tolist()])
+        index, near = scan(space, torch.from_numpy(rows).to(device), torch.from_numpy(members).to(device), k)
+        indices[rows], similarities[rows] = index.cpu().numpy(), near.cpu().numpy()
+    return indices, similarities
