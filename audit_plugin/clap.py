@@ -12,6 +12,7 @@ import torch
 
 from .arrays import AuditError, Floats
 from .clip import reachable
+from .devices import moved
 from .encoding import TEXT_BUCKETS, Encoder, Identity, pad_to_bucket, split_text
 from .modalities import RATE, Sound, file_digest
 
@@ -130,7 +131,7 @@ def _clap_audio(identity: Identity, model: Any, extractor: Any, device: torch.de
     def encode(batch: np.ndarray) -> Floats:
         longer = torch.zeros(len(batch), 1, dtype=torch.bool, device=device)  # no piece is longer than it takes
         with torch.inference_mode():
-            features = model.get_audio_features(torch.from_numpy(batch).to(device), is_longer=longer)
+            features = model.get_audio_features(moved(batch, device), is_longer=longer)
             return _vectors(features)
 
     return Encoder(identity, 8, prepare, encode)
@@ -146,7 +147,7 @@ def _clap_text(identity: Identity, model: Any, tokenizer: Any, device: torch.dev
         return [pad_to_bucket(tokenizer(part)["input_ids"], text.pad_token_id)[:limit] for part in parts]
 
     def encode(batch: np.ndarray) -> Floats:
-        ids = torch.from_numpy(batch).to(device)
+        ids = moved(batch, device)
         mask = (ids != text.pad_token_id).long()
         with torch.inference_mode():
             return _vectors(model.get_text_features(ids, attention_mask=mask))

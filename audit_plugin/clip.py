@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from .arrays import AuditError, Floats
-from .encoding import SUPPORTS, Encoder, Identity, assign, of_frames, split_text
-from .modalities import FRAMES, file_digest
+from .arrays import AuditError
+from .clip_encoders import image_encoder, text_encoder
+from .encoding import SUPPORTS, Encoder, Identity, assign, of_frames
+from .modalities import FRAMES, READING, file_digest
 
 DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_SOURCE = {"hf_hub": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/"}  # known here: importing open_clip takes seconds
@@ -94,8 +94,8 @@ class Located:
         """The key holds the weights' own bytes, so that a checkpoint overwritten in place is another encoder."""
         space = f"open_clip:{self.model}:{file_digest(self.path)[:16]}"
         english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
-        part = f"video:{FRAMES}" if modality == "video" else modality
-        return Identity(f"{space}:{part}", space, english)
+        part = {"image": f"image:{READING}", "video": f"video:{FRAMES}"}.get(modality, modality)
+        return Identity(f"{space}:{part}", space, english, bf16=True)
 
 
 def locate(name: str) -> Located:
@@ -160,12 +160,12 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
         ) from error
     who = found if found.path else locate(name)
     model.eval()
-    image = _clip_image(who.identity("image"), model, transform, device)
-    encoders = {
-        "image": image,
-        "video": of_frames(image, who.identity("video")),
-        "text": _clip_text(who.identity("text"), model, tokenizer, device),
-    }
+    encoders = {}
+    if "image" in modalities or "video" in modalities:
+        encoders["image"] = image_encoder(who.identity("image"), model, transform, device)
+        encoders["video"] = of_frames(encoders["image"], who.identity("video"))
+    if "text" in modalities:
+        encoders["text"] = text_encoder(who.identity("text"), model, tokenizer, device)
     return {m: encoders[m] for m in modalities}
 
 
@@ -181,28 +181,3 @@ def _preprocessing(name: str, tag: str) -> dict[str, Any]:
         "resize_mode": "image_resize_mode",
     }
     return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs)}
-
-
-def _clip_image(identity: Identity, model: Any, transform: Any, device: torch.device) -> Encoder:
-    def prepare(image: Any) -> list[np.ndarray]:
-        return [transform(image).numpy()]
-
-    def encode(batch: np.ndarray) -> Floats:
-        with torch.inference_mode():
-            return model.encode_image(torch.from_numpy(batch).to(device)).float().cpu().numpy()
-
-    return Encoder(identity, 32, prepare, encode)
-
-
-def _clip_text(identity: Identity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
-    inner = getattr(tokenizer, "tokenizer", tokenizer)  # Hugging Face tokenizers sit one level down
-
-    def prepare(text: str) -> list[np.ndarray]:
-        parts = split_text(text, lambda part: len(inner.encode(part)) <= tokenizer.context_length - 2)
-        return [row.numpy() for row in tokenizer(parts)]
-
-    def encode(batch: np.ndarray) -> Floats:
-        with torch.inference_mode():
-            return model.encode_text(torch.from_numpy(batch).to(device)).float().cpu().numpy()
-
-    return Encoder(identity, 32, prepare, encode)

@@ -92,6 +92,12 @@ class AuditConfig:
     neighbors: int = option(30, "Neighbours looked at per sample", low=1, high=200, advanced=True)
     false_alarms: float = option(0.01, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
     seed: int = option(0, "Seed of everything random", low=0, high=2**31 - 1, advanced=True)
+    precision: str = option(
+        "auto",
+        "Of encoders: bf16 where a short trial finds it faster and its features the same, or one of the two",
+        choices=("auto", "fp32", "bf16"),
+        advanced=True,
+    )
     device: str = option("auto", "Where to compute", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
     engine: str = option(
         "local",
@@ -125,8 +131,11 @@ class AuditConfig:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["scores"]}
 
     def training(self) -> dict[str, Any]:
-        """Those of them on which finished parts of a run depend: a new threshold of the flags retrains nothing."""
-        return {name: value for name, value in self.scoring().items() if name != "false_alarms"}
+        """Those of them on which finished parts of a run depend: a new threshold of the flags retrains nothing.
+
+        The precision that was settled on stands in the keys of the encoders.
+        """
+        return {name: value for name, value in self.scoring().items() if name not in ("false_alarms", "precision")}
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, JSON-ready; `AuditConfig(**d)` is the way back."""

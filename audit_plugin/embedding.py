@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from .arrays import Features, Floats, Samples
+from .arrays import AuditError, Bools, Features, Floats, Samples
 from .encoding import Encoder
 from .modalities import MODALITIES, MediaError
-from .store import SHARD, FeatureCache
+from .store import FeatureCache
 
 Progress = Callable[[str, int, int], None]
-# (digest, feature or why there is none, pieces it was encoded in)
+# (content digest, its feature or why it has none, number of its pieces)
 Encoded = tuple[str, Floats | str, int]
 # (modality, value by digest, view) -> each content, as it is finished
 Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
 WINDOW = 256
-AHEAD = 4  # media prepared per worker before they are encoded
+AHEAD = 4  # media prepared per worker before they are encoded, at least
+SHARD_SECONDS = 30.0  # work that a killed run may lose
+SHARD_ROWS = 32_768
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -84,12 +88,14 @@ class Embedded:
         failures: row -> reasons, those of `Contents` included.
         split_texts: texts that did not fit the encoder whole and were encoded in parts.
         encoded: modality -> contents encoded now (not found in the cache).
+        notes: for people: what the machine or an encoder could not do.
     """
 
     features: Features
     failures: Mapping[int, str]
     split_texts: int
     encoded: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def embed(
@@ -112,101 +118,168 @@ def embed(
         view: 0 encodes the media as they are; k > 0 their k-th augmented view, drawn from (content, k) alone.
         encode: encodes somewhere else; None: here, with the encoders of `load`.
     """
+    failures, notes = dict(contents.failures), list[str]()
 
     def here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
-        return encode_contents(modality, values, load()[modality], view)
+        return encode_contents(modality, values, load()[modality], view, notes)
 
-    failures = dict(contents.failures)
     vectors, present, encoded, split = {}, [], {}, 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
-        found, reasons, fresh, parts = _embed_contents(modality, first, keys[modality], encode or here, progress, view)
+        cache = FeatureCache(f"{keys[modality]}:view{view}" if view else keys[modality])
+        reasons, fresh, parts = _fill(cache, modality, first, encode or here, progress, view)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
-        vectors[modality] = _unit_rows([found.get(d) for d in digests])
-        present.append([d in found for d in digests])
+        vectors[modality], found = unit_features(cache, digests)
+        present.append(found)
         encoded[modality] = fresh
         split += parts if MODALITIES[modality].is_text else 0
     features = Features(vectors, np.array(present, dtype=bool).T.reshape(len(samples), len(vectors)))
-    return Embedded(features, failures, split, encoded)
+    return Embedded(features, failures, split, encoded, tuple(notes))
 
 
-def _unit_rows(rows: Sequence[Floats | None]) -> Floats:
-    dim = next((len(r) for r in rows if r is not None), 1)
-    out = np.zeros((len(rows), dim), dtype=np.float32)
-    for i, row in enumerate(rows):
-        if row is not None:
-            out[i] = row / max(float(np.linalg.norm(row)), 1e-12)
-    return out
+def unit_features(cache: FeatureCache, digests: Sequence[str]) -> tuple[Floats, Bools]:
+    """Stored features as unit rows, float32 `[n, d]`, and which rows are there, `[n]`; the others are zeros."""
+    rows, found = cache.load(digests)
+    for start in range(0, len(rows), WINDOW):  # in place, for one matrix of a million rows is enough
+        part = rows[start : start + WINDOW]
+        part /= np.maximum(np.sqrt(np.square(part).sum(axis=1, keepdims=True)), np.float32(1e-12))
+    return rows, found
 
 
-def _embed_contents(
-    modality: str, values: Mapping[str, str | None], key: str, encode: Encode, progress: Progress, view: int
-) -> tuple[dict[str, Floats], dict[str, str], int, int]:
-    """(features by digest, reasons by digest, contents encoded now, contents encoded in parts)."""
-    cache = FeatureCache(f"{key}:view{view}" if view else key)
-    found = cache.load(list(values))
-    todo = sorted(set(values) - set(found))
+def _fill(
+    cache: FeatureCache, modality: str, values: Mapping[str, str | None], encode: Encode, progress: Progress, view: int
+) -> tuple[dict[str, str], int, int]:
+    """Encodes what the cache lacks; (reasons by digest, contents encoded now, contents encoded in parts)."""
+    todo = sorted(cache.missing(list(values)))
+    known, split = len(values) - len(todo), 0
     reasons: dict[str, str] = {}
     pending: dict[str, Floats] = {}
-    split = 0
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
-    progress(stage, len(found), len(values))
-    items = encode(modality, {d: values[d] for d in todo}, view) if todo else iter(())
-    for done, (digest, feature, parts) in enumerate(items, 1):
-        if isinstance(feature, str):
-            reasons[digest] = feature
-        else:
-            found[digest] = pending[digest] = feature
-            split += parts > 1
-        if len(pending) >= SHARD:
-            cache.append(pending)
-            pending = {}
-        progress(stage, len(values) - len(todo) + done, len(values))
-    cache.append(pending)
-    return found, reasons, len(todo), split
+    progress(stage, known, len(values))
+    items = encode(modality, {d: values[d] for d in todo}, view) if todo else ()
+    stored = time.monotonic()
+    try:
+        for done, (digest, feature, parts) in enumerate(items, known + 1):
+            if isinstance(feature, str):
+                reasons[digest] = feature
+            else:
+                pending[digest] = feature
+                split += parts > 1
+            if len(pending) >= SHARD_ROWS or time.monotonic() - stored >= SHARD_SECONDS:
+                cache.append(pending)
+                pending, stored = {}, time.monotonic()
+            progress(stage, done, len(values))
+    finally:
+        cache.append(pending)  # of a cancelled run too
+    return reasons, len(todo), split
 
 
-def encode_contents(modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int) -> Iterator[Encoded]:
-    """Each content of `digest -> value`, as it is finished."""
-    return encode_pieces(prepare_contents(modality, values, encoder.prepare, view), encoder)
+def encode_contents(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0, notes: list[str] | None = None
+) -> Iterator[Encoded]:
+    """Each content's feature, or why it has none, as they are finished. Media are read while others are encoded.
+
+    Args:
+        modality: of the contents.
+        values: digest -> path or text.
+        encoder: turns their pieces into vectors.
+        view: augmented view, see `embed`.
+        notes: told if the GPU's memory was too small for full batches.
+
+    Yields:
+        (digest, float32 `[d]` or a reason, number of pieces).
+    """
+    return encode_pieces(prepare_all(modality, values, encoder, view), encoder, [] if notes is None else notes)
 
 
-def encode_pieces(prepared: Iterable[tuple[str, list[np.ndarray] | str]], encoder: Encoder) -> Iterator[Encoded]:
-    """Each content, as it is finished, from its (digest, pieces or why there are none)."""
-    waiting: dict[tuple[int, ...], list[tuple[str, int, np.ndarray]]] = defaultdict(list)
-    open_pieces: dict[str, dict[int, Floats]] = {}
-    wanted: dict[str, int] = {}
-
-    def flush(pieces: list[tuple[str, int, np.ndarray]]) -> Iterator[Encoded]:
-        vectors = _encode_batch([piece for *_, piece in pieces], encoder)
-        for (digest, number, _), vector in zip(pieces, vectors, strict=True):
-            found = open_pieces[digest]
-            found[number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-            if len(found) == wanted[digest]:
-                # in the text's own order: which batch was full first must not change a bit of the mean
-                yield digest, *_finish([found[i] for i in range(len(found))])
-                del open_pieces[digest]
-
-    for digest, pieces in prepared:
-        if isinstance(pieces, str):
-            yield digest, pieces, 0
+def encode_pieces(
+    prepared: Iterable[tuple[str, list[np.ndarray] | str]], encoder: Encoder, notes: list[str]
+) -> Iterator[Encoded]:
+    """As `encode_contents`, from each content's pieces or why it has none."""
+    found: dict[str, dict[int, Floats]] = defaultdict(dict)
+    for part in _encode_all(_batches(prepared, encoder.batch), encoder, notes):
+        if not isinstance(part, list):
+            yield part
             continue
-        open_pieces[digest], wanted[digest] = {}, len(pieces)
-        for number, piece in enumerate(pieces):
-            queue = waiting[piece.shape]
-            queue.append((digest, number, piece))
-            if len(queue) == encoder.batch:
-                yield from flush(waiting.pop(piece.shape))
-    for queue in waiting.values():
-        yield from flush(queue)
+        for piece, vector in part:
+            vectors = found[piece.digest]
+            vectors[piece.number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            if len(vectors) == piece.total:
+                # in the text's own order: which batch was full first must not change a bit of the mean
+                yield piece.digest, *_finish([vectors[i] for i in range(piece.total)])
+                del found[piece.digest]
 
 
 def _finish(vectors: list[Floats]) -> tuple[Floats | str, int]:
     mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float32))
     return (mean, len(vectors)) if np.isfinite(mean).all() else ("encoder gave no finite numbers", 0)
+
+
+class Piece(NamedTuple):
+    """One of the `total` arrays that a medium was made into."""
+
+    digest: str
+    number: int
+    total: int
+    values: np.ndarray
+
+
+def _batches(prepared: Iterable[tuple[str, list[np.ndarray] | str]], size: int) -> Iterator[list[Piece] | Encoded]:
+    """Pieces of one shape, `size` of them or the last ones; media that failed pass through."""
+    waiting: dict[tuple[int, ...], list[Piece]] = defaultdict(list)
+    for digest, pieces in prepared:
+        if isinstance(pieces, str):
+            yield digest, pieces, 0
+            continue
+        for number, values in enumerate(pieces):
+            queue = waiting[values.shape]
+            queue.append(Piece(digest, number, len(pieces), values))
+            if len(queue) == size:
+                yield waiting.pop(values.shape)
+    yield from waiting.values()
+
+
+def _encode_all(
+    batches: Iterable[list[Piece] | Encoded], encoder: Encoder, notes: list[str]
+) -> Iterator[list[tuple[Piece, Floats]] | Encoded]:
+    """Each piece with its vector; failures pass through. A thread encodes one batch while the next is made up."""
+
+    def encode(pieces: list[Piece]) -> list[tuple[Piece, Floats]]:
+        nonlocal encoder
+        found: list[Floats] = []
+        while len(found) < len(pieces):
+            part = [piece.values for piece in pieces[len(found) : len(found) + encoder.batch]]
+            try:
+                found += list(_encode_batch(part, encoder))
+            except torch.cuda.OutOfMemoryError as error:
+                encoder = _halved(encoder, error)
+                notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {encoder.batch}")
+        return list(zip(pieces, found, strict=True))
+
+    with ThreadPoolExecutor(1) as pool:
+        running: Future[list[tuple[Piece, Floats]]] | None = None
+        for batch in batches:
+            if not isinstance(batch, list):
+                yield batch
+                continue
+            before, running = running, pool.submit(encode, batch)
+            if before is not None:
+                yield before.result()
+        if running is not None:
+            yield running.result()
+
+
+def _halved(encoder: Encoder, error: Exception) -> Encoder:
+    if encoder.batch == 1:
+        raise AuditError(
+            f"the GPU's memory is too small for encoder {encoder.identity.key!r}; close other programs that use the "
+            "GPU, or use --device cpu"
+        ) from error
+    torch.cuda.empty_cache()
+    return replace(encoder, batch=encoder.batch // 2)
 
 
 def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
@@ -216,10 +289,10 @@ def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
     return encoder.encode(batch)[: len(pieces)]
 
 
-def prepare_contents(
-    modality: str, values: Mapping[str, str | None], cut: Callable[[Any], list[np.ndarray]], view: int
+def prepare_all(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
-    """(digest, pieces or why there are none) of each content in order, read and cut by a few threads."""
+    """Each content's pieces, or why it has none, in order; read in threads a little ahead of who asks."""
     entry = MODALITIES[modality]
 
     def prepare(digest: str) -> list[np.ndarray] | str:
@@ -227,17 +300,22 @@ def prepare_contents(
             medium = entry.read(values[digest] or "")
             if view:
                 medium = entry.augment(medium, np.random.default_rng([int(digest, 16), view]))
-            return cut(medium)
+            return encoder.prepare(medium)
         except MediaError as error:
             return str(error)
 
-    with ThreadPoolExecutor(workers()) as pool:
-        # a few ahead, not all: what is prepared waits in memory
-        running: deque[tuple[str, Future[list[np.ndarray] | str]]] = deque()
+    ahead, pool = AHEAD * workers(), ThreadPoolExecutor(workers())
+    # a batch ahead, not all: what is prepared waits in memory
+    running: deque[tuple[str, Future[list[np.ndarray] | str]]] = deque()
+    try:
         for digest in values:
             running.append((digest, pool.submit(prepare, digest)))
-            if len(running) > AHEAD * workers():
+            if len(running) > ahead:
                 first, pieces = running.popleft()
                 yield first, pieces.result()
-        for first, pieces in running:
+                ahead = max(AHEAD * workers(), encoder.batch // max(1, len(pieces.result())))
+        while running:
+            first, pieces = running.popleft()
             yield first, pieces.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -33,11 +33,13 @@ class Identity:
         key: name, weights and preprocessing: features with equal keys are interchangeable.
         space: encoders with one non-empty `space` embed into a common space.
         english: captions in other scripts are outside what it was trained on.
+        bf16: it can also compute with weights in bf16 (`Encoder.to_bf16`).
     """
 
     key: str
     space: str = ""
     english: bool = False
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Encoder:
         batch: pieces per batch.
         prepare: medium as `Modality.read` gives it -> its pieces (arrays).
         encode: stacked pieces `[batch, ...]` -> float32 `[batch, d]`.
+        to_bf16: gives an `encode` with a copy of the weights in bf16, where `identity.bf16`.
     """
 
     identity: Identity
     batch: int
     prepare: Callable[[Any], list[np.ndarray]]
     encode: Callable[[np.ndarray], Floats]
+    to_bf16: Callable[[], Callable[[np.ndarray], Floats]] | None = None
 
 
 def of_frames(image: Encoder, identity: Identity) -> Encoder:
@@ -64,6 +68,7 @@ def of_frames(image: Encoder, identity: Identity) -> Encoder:
         image.batch,
         lambda frames: [piece for frame in frames for piece in image.prepare(frame)],
         image.encode,
+        image.to_bf16,
     )
 
 

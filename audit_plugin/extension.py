@@ -13,7 +13,7 @@ import numpy as np
 from . import flags as rules
 from .arrays import AuditError, AuditResult, Features, Floats, Samples
 from .config import digest_of
-from .embedding import Contents, Embedded, Progress, silent
+from .embedding import Contents, Embedded, Progress, silent, unit_features
 from .evidence import gather
 from .kept import KeptRun, load_rows
 from .learners import kept_heads_learner
@@ -51,8 +51,9 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
                 f"{', '.join(samples.modalities)}; name the same modalities"
             )
         clock = Clock(progress or silent)
-        new = prepare(samples, kept.config, clock)
-        _same_encoders(base, new)
+        encoders = json.loads((base.path / "run.json").read_text())["encoders"]
+        new = prepare(samples, kept.config, clock, encoders)
+        _same_encoders(encoders, new)
         ready = _joined(kept, new)
         old = len(kept.samples)
         identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
@@ -69,8 +70,7 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
             return _new_rows(finish(ready, gathered, job, clock), old)
 
 
-def _same_encoders(base: RunFolder, new: Prepared) -> None:
-    was = json.loads((base.path / "run.json").read_text())["encoders"]
+def _same_encoders(was: Mapping[str, str], new: Prepared) -> None:
     now = {name: who.key for name, who in new.who.items()}
     if was != now:
         raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples anew")
@@ -98,14 +98,13 @@ def _joined(kept: KeptRun, new: Prepared) -> Prepared:
 
 
 def _cached(key: str, digests: tuple[str, ...]) -> Floats:
-    found = FeatureCache(key).load(digests)
-    if missing := sum(digest not in found for digest in digests):
+    rows, found = unit_features(FeatureCache(key), digests)
+    if missing := int((~found).sum()):
         raise AuditError(
             f"{missing} features of the run are gone from the cache; run the audit itself again, which makes them "
             "anew and retrains nothing, then extend it"
         )
-    rows = np.stack([found[digest] for digest in digests])
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return rows
 
 
 def _wide(vectors: Floats, dim: int) -> Floats:

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from .arrays import AuditError, Floats
+from .devices import batch_size, moved
 from .encoding import TEXT_BUCKETS, Encoder, Identity, of_frames, pad_to_bucket, split_text
 from .logmel import KEY, describe
-from .modalities import FRAMES, Sound
+from .modalities import FRAMES, READING, Sound
 
 OFFLINE = {
-    "image": Identity("offline:tf_efficientnet_lite0:224:channels-last"),
+    "image": Identity(f"offline:tf_efficientnet_lite0:224:channels-last:{READING}"),
     "text": Identity("offline:all-MiniLM-L6-v2", english=True),
     "audio": Identity(f"offline:{KEY}"),
     "video": Identity(f"offline:tf_efficientnet_lite0:224:channels-last:frames{FRAMES}"),
@@ -77,9 +78,9 @@ def _offline_image(device: torch.device) -> Encoder:
     def encode(batch: np.ndarray) -> Floats:
         with torch.inference_mode():
             # height, width, colour as they lie: the order in which the convolutions are fastest
-            return model(torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)).float().cpu().numpy()
+            return model(moved(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["image"], 32, prepare, encode)
+    return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode)
 
 
 def _offline_text(device: torch.device) -> Encoder:
@@ -107,7 +108,7 @@ def _offline_text(device: torch.device) -> Encoder:
         return [pad_to_bucket(tokenizer.encode(piece).ids) for piece in pieces]
 
     def encode(batch: np.ndarray) -> Floats:
-        ids = torch.from_numpy(batch).to(device)
+        ids = moved(batch, device)
         mask = (ids != 0).long()
         mask[:, 0] = 1  # an all-padding filler row must not divide by zero
         with torch.inference_mode():
@@ -115,4 +116,4 @@ def _offline_text(device: torch.device) -> Encoder:
             weight = mask[:, :, None].float()
             return ((hidden * weight).sum(1) / weight.sum(1)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["text"], 64, prepare, encode)
+    return Encoder(OFFLINE["text"], batch_size(device, 64), prepare, encode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from .learners import (
     towers_learner,
 )
 from .modalities import MODALITIES
+from .precision import settle
 from .prompts import identified, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
 from .scoring import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
@@ -72,7 +74,7 @@ def run_audit(
     _check_training(samples, config, models is not None)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(opened(config))
-        ready = prepare(samples, config, clock, engine)
+        ready = prepare(samples, config, clock, encoders_of(run_dir), engine)
         media = worded(ready.samples, split_templates(config.template)).media
         own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
         identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
@@ -86,8 +88,30 @@ def run_audit(
         return result
 
 
-def prepare(samples: Samples, config: AuditConfig, clock: Clock, engine: Engine = LOCAL) -> Prepared:
-    """Reads and encodes the samples, or finds their features in the cache."""
+def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
+    """Modality -> encoder key of the run in a folder; empty where there is none."""
+    try:
+        return dict(json.loads((Path(run_dir) / "run.json").read_text())["encoders"]) if run_dir else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # what is wrong with the folder is said when it is opened
+
+
+def prepare(
+    samples: Samples,
+    config: AuditConfig,
+    clock: Clock,
+    encoders: Mapping[str, str] | None = None,
+    engine: Engine = LOCAL,
+) -> Prepared:
+    """Reads and encodes the samples, or finds their features in the cache.
+
+    Args:
+        samples: rows.
+        config: settings.
+        clock: told of the time.
+        encoders: keys of a run that is continued: precision `auto` is what it settled on.
+        engine: where contents are encoded.
+    """
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
@@ -96,19 +120,22 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock, engine: Engine 
     recipe = Recipe(name, templates)
     load = functools.cache(lambda: recipe.load(samples.modalities, device))
     who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
-    keys = {m: w.key for m, w in who.items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
     with clock.stage("encode"):
-        encode = engine.encoding(recipe)
+        chosen = settle(samples, contents, who, load, config.precision, device, encoders)
+        keys = {m: w.key for m, w in chosen.who.items()}
+        encode = engine.encoding(recipe, chosen.who)
         embedded, *views = (
-            embed(samples, contents, keys, load, clock.progress, view, encode) for view in range(config.views + 1)
+            embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
+            for view in range(config.views + 1)
         )
+    embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
     present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
     order = canonical_order(samples, contents, present)
-    return Prepared(samples, contents, embedded, tuple(views), who, name, order, device)
+    return Prepared(samples, contents, embedded, tuple(views), chosen.who, name, order, device)
 
 
 def run_identity(ready: Prepared, config: AuditConfig) -> dict[str, Any]:
@@ -161,7 +188,7 @@ def finish(
     with clock.stage("explain"):
         notes += explain(ready, scored.gathered, scored, job)["notes"]
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
-    summary["notes"] = [*summary["notes"], *notes]
+    summary["notes"] = [*summary["notes"], *ready.embedded.notes, *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}
     return AuditResult(ready.samples.ids, columns, summary, str(job.run.path))
 

@@ -11,6 +11,7 @@ from .config import AuditConfig
 from .embedding import digest_contents, silent
 from .encoders import identify, pick_device
 from .pipeline import check_samples
+from .precision import settled_key
 from .prompts import identified, split_templates
 from .store import FeatureCache
 
@@ -25,8 +26,9 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
         encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
         return _estimate(samples, config, device, name, encodes)
     contents = digest_contents(samples, silent)
+    keys = {m: settled_key(w, config.precision, device) for m, w in who.items()}
     encodes = {
-        m: len({d for d in contents.digests[m] if d} - FeatureCache(who[m].key).known()) for m in samples.modalities
+        m: len({d for d in contents.digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities
     }
     return _estimate(samples, config, device, name, encodes) | {"downloads": []}
 
@@ -40,7 +42,7 @@ def _estimate(
     training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
     seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
     seconds += 10 + training * len(samples) * config.trials * config.epochs
-    disk = sum(count * 4 * 1280 for count in encodes.values()) + config.trials * 850_000
+    disk = sum(count * 2 * 1280 for count in encodes.values()) + config.trials * 850_000
     return {
         "rows": len(samples),
         "encodes": dict(encodes),

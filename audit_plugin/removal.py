@@ -17,7 +17,7 @@ from .engines import opened
 from .evidence import WHITENING, Gathered, Rows, gather, leave_together_groups, seek_neighbors
 from .learners import head_inputs, head_projections, heads_learner
 from .mitigation import ranked
-from .pipeline import prepare, run_identity
+from .pipeline import encoders_of, prepare, run_identity
 from .projection import principal
 from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
 from .reporting import versions
@@ -71,7 +71,7 @@ def removal_study(
             "and many trainings: use train heads and protocol ensemble"
         )
     with opened(config) as engine:
-        ready = prepare(samples, config, Clock(progress), engine)
+        ready = prepare(samples, config, Clock(progress), encoders_of(run_dir), engine)
         if len(ready.order.rows) < MIN_ROWS:
             raise AuditError(f"{len(ready.order.rows)} usable samples are too few for a removal curve; give {MIN_ROWS}")
         wanted = None if amounts is None else sorted(set(amounts))
@@ -222,7 +222,7 @@ def _report(
     ready: Prepared, gathered: Gathered, scores: Mapping[str, Floats], sets: Mapping[str, Ints], curve: dict[str, Any]
 ) -> dict[str, Any]:
     ids = np.array(ready.samples.ids, dtype=object)[ready.order.rows][sets["train"]]
-    notes = [*NOTES, *gathered.notes]
+    notes = [*NOTES, *ready.embedded.notes, *gathered.notes]
     removed = {}
     for name, method in curve["methods"].items():
         best = method["recommended"]

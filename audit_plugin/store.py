@@ -10,16 +10,14 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .arrays import AuditError, Floats
+from .arrays import AuditError, Bools, Floats, Ints
 from .config import digest_of
-
-SHARD = 512
 
 
 def cache_root() -> Path:
@@ -173,40 +171,68 @@ def _lock(folder: Path) -> int:
 class FeatureCache:
     """Features by content digest, one folder per encoder: append-only shards, memory-mapped when read.
 
-    A shard is `X.npy` (float32 `[s, d]`) and `X.keys.npy` (digests); the keys are written last and make it valid.
+    A shard is `X.npy` (float16 `[s, d]`) and `X.keys.npy` (digests); the keys are written last and make it valid.
+    What is stored is rounded to float16, and features are taken from here alone, fresh ones too: a run's numbers do
+    not depend on what was known before it.
     """
 
     def __init__(self, encoder_key: str, root: Path | None = None) -> None:
-        self.path = private_folder((root or cache_root() / "features") / digest_of(encoder_key)[:24])
+        # the format is part of the name: older caches held float32
+        self.path = private_folder((root or cache_root() / "features") / digest_of(encoder_key, "float16")[:24])
 
     def _shards(self) -> Iterator[tuple[np.ndarray, Path]]:
-        for keys in sorted(self.path.glob("*.keys.npy")):
-            with contextlib.suppress(OSError, ValueError, EOFError):  # a damaged shard is a miss, not an error
-                yield np.load(keys, allow_pickle=False), keys.with_name(keys.name.replace(".keys", ""))
+        """(digests, file of features) of the shards that are whole: a damaged one is a miss, not an error."""
+        for name in sorted(self.path.glob("*.keys.npy")):
+            with contextlib.suppress(OSError, ValueError, EOFError):
+                keys, path = np.load(name, allow_pickle=False), name.with_name(name.name.replace(".keys", ""))
+                values = np.load(path, mmap_mode="r", allow_pickle=False)
+                if values.dtype == np.float16 and values.shape[:-1] == keys.shape:
+                    yield keys, path
 
     def known(self) -> set[str]:
         """All digests with a stored feature."""
         return {key.decode() for keys, _ in self._shards() for key in keys.tolist()}
 
-    def load(self, wanted: Sequence[str]) -> dict[str, Floats]:
-        """digest -> feature `[d]` for those of `wanted` that are stored."""
-        missing, found = set(wanted), {}
-        for keys, path in self._shards():
-            rows = [(i, key.decode()) for i, key in enumerate(keys.tolist()) if key.decode() in missing]
-            if not rows:
-                continue
-            with contextlib.suppress(OSError, ValueError, EOFError):
-                values = np.load(path, mmap_mode="r", allow_pickle=False)
-                found.update({key: np.array(values[i]) for i, key in rows})
-                missing -= {key for _, key in rows}
-        return found
+    def missing(self, wanted: Sequence[str]) -> list[str]:
+        """Those of `wanted` that are not stored."""
+        shard = self._find(wanted)[1]
+        return [digest for digest, number in zip(wanted, shard.tolist(), strict=True) if number < 0]
 
-    def append(self, features: dict[str, Floats]) -> None:
-        """Stores one shard."""
+    def load(self, wanted: Sequence[str]) -> tuple[Floats, Bools]:
+        """The features of `wanted`, which may repeat, as float32 `[n, d]`, and which of them are stored `[n]`.
+
+        The others are rows of zeros; d is 1 where nothing is stored. Needs little memory besides the result.
+        """
+        paths, shard, row = self._find(wanted)
+        out = np.zeros((len(wanted), 1), dtype=np.float32)
+        by_shard = shard.argsort(kind="stable")
+        cuts = np.searchsorted(shard[by_shard], np.arange(len(paths)))
+        for path, rows in zip(paths, np.split(by_shard, cuts)[1:], strict=True):
+            if len(rows):
+                values = np.load(path, mmap_mode="r", allow_pickle=False)
+                if out.shape[1] != values.shape[1]:
+                    out = np.zeros((len(wanted), values.shape[1]), dtype=np.float32)
+                out[rows] = values[row[rows]]
+        return out, shard >= 0
+
+    def _find(self, wanted: Sequence[str]) -> tuple[list[Path], Ints, Ints]:
+        """(the shards, number of each digest's shard `[n]` or -1, its row there `[n]`)."""
+        names, place = np.unique(np.array(wanted, dtype="S64"), return_inverse=True)
+        shard, row = np.full(len(names), -1), np.zeros(len(names), dtype=np.int64)
+        paths: list[Path] = []
+        for keys, path in self._shards() if len(names) else ():
+            at = np.minimum(np.searchsorted(names, keys), len(names) - 1)
+            hit = (names[at] == keys) & (shard[at] < 0)  # two runs at once may both have stored it
+            shard[at[hit]], row[at[hit]] = len(paths), np.flatnonzero(hit)
+            paths.append(path)
+        return paths, shard[place], row[place]
+
+    def append(self, features: Mapping[str, Floats]) -> None:
+        """Stores one shard, rounded to float16."""
         if not features:
             return
         stem = uuid.uuid4().hex
-        values = np.stack(list(features.values()))
+        values = np.stack([np.asarray(feature, dtype=np.float16) for feature in features.values()])
         keys = np.array(list(features), dtype="S64")
         write_atomically(self.path / f"{stem}.npy", lambda file: np.save(file, values))
         write_atomically(self.path / f"{stem}.keys.npy", lambda file: np.save(file, keys))

@@ -61,7 +61,7 @@ def test_two_checkpoints_of_one_model(tiny: Path, pictures: list[str], captions:
     model = open_clip.create_model(MODEL, pretrained=str(tiny / "f.pt")).eval()
     with torch.inference_mode():
         expected = model.encode_text(open_clip.get_tokenizer(MODEL)(captions[:9]), normalize=True).numpy()
-    np.testing.assert_allclose(f.features.vectors["text"], expected, atol=1e-5)
+    np.testing.assert_allclose(f.features.vectors["text"], expected, atol=5e-4)  # stored as float16
     assert abs(f.features.vectors["image"] - g.features.vectors["image"]).max() > 0.01
     again = checkpoint_features(samples, contents, names[0], "cpu", silent)
     assert f.encoded == {"image": 9, "text": 9}

@@ -15,6 +15,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import _encode_batch
 from audit_plugin.encoders import load_encoders
 from audit_plugin.encoding import Encoder
+from audit_plugin.modalities import READING
 
 open_clip = pytest.importorskip("open_clip")
 MODEL = "tiny-for-tests"
@@ -126,7 +127,7 @@ def test_long_texts_are_split_and_all_parts_are_used(tiny: Path) -> None:
     text = both(str(tiny / "a.pt"))["text"]
     pieces = text.prepare("dog " * 40 + "zebra")
     assert len(pieces) >= 3
-    assert all(p.shape == (16,) for p in pieces)
+    assert {p.shape for p in pieces} <= {(8,), (16,)}
     dog, zebra = (text.prepare(word)[0][1] for word in ("dog", "zebra"))
     assert sum(int((p == dog).sum()) for p in pieces) == 40
     assert sum(int((p == zebra).sum()) for p in pieces) == 1
@@ -146,7 +147,7 @@ def test_a_video_is_its_frames(tiny: Path) -> None:
     rows = feature(encoders["video"], frames)
     np.testing.assert_array_equal(rows, np.concatenate([feature(encoders["image"], f) for f in frames]))
     assert encoders["video"].identity.space == encoders["text"].identity.space
-    assert encoders["video"].identity.key == encoders["image"].identity.key.replace(":image", ":video:8")
+    assert encoders["video"].identity.key == encoders["image"].identity.key.replace(f":image:{READING}", ":video:8")
 
 
 # --- names ---------------------------------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from audit_plugin.arrays import Samples
-from audit_plugin.embedding import Embedded, digest_contents, embed, workers
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.embedding import Embedded, digest_contents, embed, encode_contents, workers
 from audit_plugin.encoding import Encoder, Identity
 from audit_plugin.modalities import MODALITIES, MediaError, text_digest
 from audit_plugin.store import FeatureCache
@@ -73,7 +75,8 @@ def feature_of(text: str) -> np.ndarray:
 def test_features_are_unit_rows_in_row_order_repeats_included() -> None:
     texts = ("one", "two", "a longer text", "one", "x", "y", "z", "two. three. four")
     got, _ = run({"text": texts})
-    np.testing.assert_allclose(got.features.vectors["text"], np.stack([feature_of(t) for t in texts]), atol=1e-5)
+    # stored rounded to float16, fresh ones too
+    np.testing.assert_allclose(got.features.vectors["text"], np.stack([feature_of(t) for t in texts]), atol=5e-4)
     assert got.features.present.all()
     assert got.encoded == {"text": 7}
     assert got.split_texts == 1
@@ -169,10 +172,7 @@ def test_progress_names_its_stages_and_reaches_the_end(tmp_path: Path) -> None:
     assert next(t for s, _, t in told if s == "encode image") == 1  # six rows, one content
 
 
-def test_a_cancelled_run_keeps_what_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    import audit_plugin.embedding as module
-
-    monkeypatch.setattr(module, "SHARD", 4)
+def test_a_cancelled_run_loses_nothing() -> None:
     samples = Samples(tuple(map(str, range(20))), {"text": tuple(f"t{i}" for i in range(20))})
     contents = digest_contents(samples, lambda *_: None)
 
@@ -182,8 +182,79 @@ def test_a_cancelled_run_keeps_what_was_stored(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(KeyboardInterrupt):
         embed(samples, contents, {"text": "toy text"}, lambda: ENCODERS, stop)
-    assert len(FeatureCache("toy text").known()) == 8
-    assert run({"text": samples.media["text"]})[0].encoded == {"text": 12}
+    assert len(FeatureCache("toy text").known()) == 11
+    assert run({"text": samples.media["text"]})[0].encoded == {"text": 9}
+
+
+@pytest.mark.parametrize(("limit", "value"), [("SHARD_ROWS", 4), ("SHARD_SECONDS", 0.0)])
+def test_what_was_encoded_is_stored_while_the_rest_is_not(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    """A killed run finds it: nothing can be written then."""
+    monkeypatch.setattr(f"audit_plugin.embedding.{limit}", value)
+    samples = Samples(tuple(map(str, range(20))), {"text": tuple(f"t{i}" for i in range(20))})
+    contents = digest_contents(samples, lambda *_: None)
+    stored = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        stored.append((done, len(FeatureCache("toy text").known())))
+
+    embed(samples, contents, {"text": "toy text"}, lambda: ENCODERS, watch)
+    step = 4 if limit == "SHARD_ROWS" else 1
+    assert stored == [(done, done // step * step) for done in range(21)]
+
+
+# --- batches and memory --------------------------------------------------------------------------------------------
+
+
+def short_of_memory(most: int, tried: list[int]) -> Encoder:
+    """The toy encoder on a GPU that holds batches of `most` pieces; `tried` is told of each."""
+
+    def encode(batch: np.ndarray) -> np.ndarray:
+        tried.append(len(batch))
+        if len(batch) > most:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return text_features(batch)
+
+    return Encoder(Identity("toy text"), 16, text_pieces, encode)
+
+
+def test_batches_are_halved_until_they_fit_and_it_is_told() -> None:
+    texts = tuple(f"{i}" for i in range(40))
+    samples = Samples(texts, {"text": texts})
+    contents = digest_contents(samples, lambda *_: None)
+    tried: list[int] = []
+    encoders = {"text": short_of_memory(5, tried)}
+    got = embed(samples, contents, {"text": "toy text"}, lambda: encoders, lambda *_: None)
+    assert tried == [16, 8, *[4] * 10]  # found once, kept for the rest
+    assert got.notes == tuple(
+        f"the GPU's memory is too small for the usual batches; they were cut to {size}" for size in (8, 4)
+    )
+    np.testing.assert_allclose(got.features.vectors["text"], np.stack([feature_of(t) for t in texts]), atol=5e-4)
+
+
+def test_a_gpu_without_memory_for_one_piece_is_told_with_its_remedy() -> None:
+    with pytest.raises(AuditError, match=r"too small for encoder 'toy text'; close other programs .* --device cpu"):
+        list(encode_contents("text", {text_digest("a"): "a"}, short_of_memory(0, [])))
+
+
+def test_the_next_batch_is_read_while_one_is_encoded() -> None:
+    """The encoder waits for pieces of the batch after its own: without overlap they would never come."""
+    prepared, waited = threading.Semaphore(0), []
+
+    def prepare(text: str) -> list[np.ndarray]:
+        prepared.release()
+        return text_pieces(text)
+
+    def encode(batch: np.ndarray) -> np.ndarray:
+        if not waited:
+            waited.extend(prepared.acquire(timeout=20) for _ in range(6))  # 4 of its own, 2 of the next
+        return text_features(batch)
+
+    encoder = Encoder(Identity("toy text"), 4, prepare, encode)
+    values = {text_digest(str(i)): str(i) for i in range(8)}
+    assert len(list(encode_contents("text", values, encoder))) == 8
+    assert waited == [True] * 6
 
 
 def test_there_is_always_a_worker() -> None:
@@ -232,7 +303,7 @@ def test_a_view_is_the_augmented_medium_encoded() -> None:
     text = "one two. three four. five six seven"
     rng = np.random.default_rng([int(text_digest(text), 16), 3])
     expected = feature_of(MODALITIES["text"].augment(text, rng))
-    np.testing.assert_allclose(viewed((text,), 3)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(viewed((text,), 3)[0], expected, atol=5e-4)
 
 
 def test_few_media_are_held_prepared_at_a_time() -> None:

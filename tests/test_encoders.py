@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from audit_plugin.embedding import _encode_batch
 from audit_plugin.encoders import OFFLINE, identify, load_encoders, pick_device
 from audit_plugin.encoding import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encoder, assign
 from audit_plugin.logmel import describe
-from audit_plugin.modalities import MODALITIES, Sound
+from audit_plugin.modalities import MODALITIES, Sound, read_image
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,21 @@ def test_images_are_described_by_what_they_show_whatever_is_in_their_batch(offli
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     assert rows[2] @ rows[3] > 0.95
     assert rows[0] @ rows[1] > rows[0] @ rows[2]
+
+
+def test_a_jpeg_that_is_read_reduced_has_nearly_the_same_feature(offline: dict[str, Encoder], tmp_path: Path) -> None:
+    path = str(tmp_path / "large.jpg")
+    rng = np.random.default_rng(0)
+    detail = sum(
+        np.asarray(Image.fromarray(rng.integers(0, 256, (s, s, 3), dtype=np.uint8)).resize((2400, 1600)), dtype=float)
+        for s in (3, 9, 27, 81, 243)
+    )
+    Image.fromarray((detail / 5).astype(np.uint8)).save(path, quality=90)
+    images = [read_image(path), MODALITIES["image"].read(path)]
+    assert [image.size for image in images] == [(2400, 1600), (1200, 800)]
+    rows = _encode_batch([offline["image"].prepare(image)[0] for image in images], offline["image"])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert rows[0] @ rows[1] > 0.999
 
 
 def test_the_feature_of_a_text_does_not_depend_on_its_batch(offline: dict[str, Encoder]) -> None:

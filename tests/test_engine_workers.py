@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from audit_plugin.embedding import encode_contents
+from audit_plugin.encoders import OFFLINE
 from audit_plugin.engines import Recipe
 from audit_plugin.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
 from audit_plugin.modalities import file_digest, text_digest
@@ -19,7 +20,7 @@ SOUND = Recipe("offline", ())
 def through(recipe: Recipe, modality: str, values: dict[str, str], view: int = 0) -> dict[str, tuple]:
     """Digest -> (feature or reason, pieces), by way of both kinds of worker."""
     pieces = decode(packed(values.items()), recipe, modality, view)
-    found = unpacked(Encoding(recipe, modality, "cpu", torch.get_num_threads())(pieces))
+    found = unpacked(Encoding(recipe, modality, OFFLINE[modality], "cpu", torch.get_num_threads())(pieces))
     return {digest: (feature, parts) for digest, feature, parts in found}
 
 

@@ -169,13 +169,19 @@ def test_a_run_in_use_is_refused(home) -> None:
         extend_run(home[0], home[2].run_dir)
 
 
+def stored(key: str, names: list[str]) -> dict[str, np.ndarray]:
+    rows, found = FeatureCache(key).load(names)
+    assert found.all()
+    return dict(zip(names, rows, strict=True))
+
+
 def test_features_that_are_gone_from_the_cache_are_told_and_come_back(
     home, extended: AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new, base, before = home
     digests = {"image": file_digest, "text": text_digest}
     found = {
-        (m, name): FeatureCache(OFFLINE[m].key).load([digests[m](value) for value in rows.media[m]])  # type: ignore[arg-type]
+        (m, name): stored(OFFLINE[m].key, [digests[m](value) for value in rows.media[m]])  # type: ignore[arg-type]
         for m in digests
         for name, rows in (("new", new), ("base", base))
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from audit_plugin.modalities import MODALITIES, MediaError, crop_of, file_digest, read_image, read_text, text_digest
 
@@ -128,6 +128,50 @@ def test_a_large_image_within_the_limit_raises_no_warning(tmp_path: Path) -> Non
         warnings.simplefilter("error")
         assert "image is damaged" in why(path)
         assert "Bomb" not in why(path)
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Shapes over a ramp with some grain: detail at every scale, as in a photograph."""
+    rng = np.random.default_rng(0)
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    pen = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y, size = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.02, 0.2) * height
+        pen.ellipse((x, y, x + size, y + size), fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
+    grain = rng.normal(0, 12, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        ((1023, 900), (1023, 900)),  # half of it would have sides below 512
+        ((1024, 1100), (512, 550)),
+        ((4100, 2100), (1025, 525)),
+        ((9000, 1030), (4500, 515)),  # the shorter side decides
+    ],
+)
+def test_a_large_jpeg_is_read_reduced_with_both_sides_left_large(tmp_path: Path, size: tuple, read: tuple) -> None:
+    path = saved(tmp_path, Image.new("RGB", size, (200, 30, 30)), "image.jpg")
+    image = MODALITIES["image"].read(path)
+    assert (image.size, image.mode) == (read, "RGB")
+    assert read_image(path).size == size  # whole, for those who compare pixels
+    assert MODALITIES["image"].read(saved(tmp_path, Image.new("RGB", size))).size == size  # PNG knows no such thing
+
+
+def test_what_is_cut_out_of_a_large_jpeg_keeps_its_pixels(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (2000, 2000)), "image.jpg")
+    assert MODALITIES["image"].read(crop_of(path, (0.25, 0.25, 0.5, 0.5))).size == (1200, 1200)
+
+
+def test_a_reduced_jpeg_is_upright_and_looks_as_the_whole_one(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, scene(2600, 1500), "image.jpg", exif=exif, quality=90)
+    whole, reduced = read_image(path), MODALITIES["image"].read(path)
+    assert (whole.size, reduced.size) == ((1500, 2600), (750, 1300))
+    small = [np.asarray(i.resize((96, 96), Image.Resampling.BICUBIC), dtype=float) for i in (whole, reduced)]
+    assert np.abs(small[0] - small[1]).mean() < 1.0
 
 
 def test_a_truncated_image_is_damaged_not_grey(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_a_labels_feature_is_the_mean_of_its_prompts_unit_features(
     for row, words in enumerate(("ab ba", "c")):
         vectors = [np.asarray(letters("x").prepare(t.replace("{}", words))[0], dtype=np.float64) for t in TEMPLATES]
         mean = np.mean([v / np.linalg.norm(v) for v in vectors], axis=0)
-        assert np.allclose(got.features.vectors["text"][row], mean / np.linalg.norm(mean), atol=1e-6)
+        expected = mean / np.linalg.norm(mean)
+        assert np.allclose(got.features.vectors["text"][row], expected, atol=5e-4)  # stored as float16
     assert got.failures == {2: "text: text is empty"}
 
 

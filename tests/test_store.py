@@ -236,15 +236,85 @@ def test_features_come_back_from_several_shards(tmp_path: Path) -> None:
     cache.append({})
     again = FeatureCache("key", tmp_path)
     assert again.known() == set(stored)
-    half = again.load([digest(3), digest(9), digest(0)])  # one of them is not there
-    assert {k: v.tolist() for k, v in half.items()} == {digest(3): [3, 3, 3], digest(0): [0, 0, 0]}
+    assert again.missing([digest(3), digest(9), digest(0)]) == [digest(9)]
+    rows, found = again.load([digest(3), digest(9), digest(0), "", digest(2), digest(3)])  # repeats, and two not there
+    assert rows.dtype == np.float32
+    assert rows.tolist() == [[3] * 3, [0] * 3, [0] * 3, [0] * 3, [2] * 3, [3] * 3]
+    assert found.tolist() == [True, False, True, False, True, True]
+
+
+def test_nothing_stored_and_nothing_wanted_are_no_errors(tmp_path: Path) -> None:
+    cache = FeatureCache("key", tmp_path)
+    rows, found = cache.load([digest(1)])
+    assert (rows.shape, found.tolist(), cache.missing([digest(1)])) == ((1, 1), [False], [digest(1)])
+    cache.append({digest(1): np.ones(3, np.float32)})
+    assert cache.load([])[0].shape[0] == 0
+    assert cache.missing([]) == []
+
+
+def test_any_rows_of_any_shards_come_back_as_one_by_one(tmp_path: Path) -> None:
+    """Against a dict of what was stored, in random order, with repeats, strangers and shards of all sizes."""
+    rng, cache, stored = np.random.default_rng(0), FeatureCache("key", tmp_path), {}
+    for size in (1, 40, 7, 300, 2):
+        part = {digest(int(rng.integers(2**60))): rng.standard_normal(6).astype(np.float32) for _ in range(size)}
+        cache.append(part)
+        stored |= part
+    wanted = [str(d) for d in rng.choice([*stored, digest(1), digest(2), ""], 900)]
+    rows, found = cache.load(wanted)
+    for row, there, name in zip(rows, found, wanted, strict=True):
+        assert there == (name in stored)
+        assert row.tolist() == stored.get(name, np.zeros(6)).astype(np.float16).tolist()
+
+
+def test_what_is_stored_takes_two_bytes_a_number(tmp_path: Path) -> None:
+    cache = FeatureCache("key", tmp_path)
+    cache.append({digest(i): np.full(100, 0.1, np.float32) for i in range(50)})
+    values = next(p for p in cache.path.glob("*.npy") if ".keys" not in p.name)
+    assert values.stat().st_size < 50 * 100 * 2 + 200
+
+
+def test_older_shards_of_other_numbers_are_a_miss(tmp_path: Path) -> None:
+    cache = FeatureCache("key", tmp_path)
+    np.save(cache.path / "a.npy", np.ones((1, 4), np.float32))
+    np.save(cache.path / "a.keys.npy", np.array([digest(1)], dtype="S64"))
+    assert cache.missing([digest(1)]) == [digest(1)]
+    assert not cache.load([digest(1)])[1].any()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
+def test_a_hundred_thousand_features_take_one_matrix_and_moments(tmp_path: Path) -> None:
+    """A million are ten times as much."""
+    code = f"""if True:
+        import re, sys, time, numpy as np
+        from pathlib import Path
+        from audit_plugin.store import FeatureCache
+        n, d = 100_000, 256
+        def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+        names = [f"{{i * 2654435761 % 2**64:064x}}" for i in range(n)]
+        cache = FeatureCache("key", Path({str(tmp_path)!r}))
+        for start in range(0, n, 40_000):
+            part = names[start : start + 40_000]
+            stem = cache.path / str(start)
+            np.save(f"{{stem}}.npy", np.full((len(part), d), start, np.float16))
+            np.save(f"{{stem}}.keys.npy", np.array(part, dtype="S64"))
+        before, start = peak(), time.perf_counter()
+        rows, found = cache.load(names)
+        print(found.all(), peak() - before, time.perf_counter() - start, rows.nbytes / 2**20)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    whole, extra, seconds, size = done.stdout.split()
+    assert whole == "True"
+    assert float(extra) < float(size) + 100  # digests as bytes, several times over, and one shard
+    assert float(seconds) < 10
 
 
 def test_encoders_do_not_see_each_others_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path))
     FeatureCache("one encoder").append({digest(1): np.ones(2, np.float32)})
-    assert FeatureCache("another encoder").load([digest(1)]) == {}
-    assert set(FeatureCache("one encoder").load([digest(1)])) == {digest(1)}
+    assert FeatureCache("another encoder").missing([digest(1)]) == [digest(1)]
+    assert FeatureCache("one encoder").missing([digest(1)]) == []
 
 
 @pytest.mark.parametrize("which", ["keys", "values"])
@@ -256,12 +326,16 @@ def test_a_damaged_shard_is_a_miss(tmp_path: Path, which: str, left: int) -> Non
     keys = next(p for p in cache.path.glob("*.keys.npy") if digest(1).encode() in p.read_bytes())
     path = keys if which == "keys" else keys.with_name(keys.name.replace(".keys", ""))
     path.write_bytes(path.read_bytes()[:left])
-    assert set(cache.load([digest(1), digest(2)])) == {digest(2)}
-    assert digest(2) in cache.known()
+    assert cache.missing([digest(1), digest(2)]) == [digest(1)]
+    assert cache.known() == {digest(2)}
+    cache.append({digest(1): np.full(400, 5, np.float32)})  # encoded anew, beside the damaged one
+    rows, found = cache.load([digest(1), digest(2)])
+    assert found.all()
+    assert rows[:, 0].tolist() == [5, 1]
 
 
 def test_values_without_keys_are_not_there(tmp_path: Path) -> None:
     cache = FeatureCache("key", tmp_path)
     cache.append({digest(1): np.ones(2, np.float32)})
     next(cache.path.glob("*.keys.npy")).unlink()  # the process died between the two files
-    assert cache.load([digest(1)]) == {}
+    assert cache.missing([digest(1)]) == [digest(1)]

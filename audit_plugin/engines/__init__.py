@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from audit_plugin.arrays import Floats
 from audit_plugin.config import AuditConfig
 from audit_plugin.embedding import Encode
+from audit_plugin.encoding import Identity
 from audit_plugin.neighbors import Sought, seek
 
 from .workers import Recipe
@@ -24,13 +25,14 @@ class Engine:
     """Where pieces of work run.
 
     Attributes:
-        encoding: who the encoders are -> how contents are encoded elsewhere, or None: in this process.
+        encoding: how encoders are loaded, modality -> who they are -> how contents are encoded elsewhere, or None: in
+            this process.
         search: as `neighbors.seek`.
         each: function, items -> (item, what the function makes of it), as they are finished. The function must not
             depend on what it did before, since it may run in any process, and again where one died.
     """
 
-    encoding: Callable[[Recipe], Encode | None]
+    encoding: Callable[[Recipe, Mapping[str, Identity]], Encode | None]
     search: Callable[[Floats, int, str, int], Sought]
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 
@@ -39,7 +41,7 @@ def _one_by_one(function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any
     return ((item, function(item)) for item in items)
 
 
-LOCAL = Engine(lambda _recipe: None, seek, _one_by_one)
+LOCAL = Engine(lambda _recipe, _who: None, seek, _one_by_one)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import torch
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import Encode, Encoded
+from audit_plugin.encoding import Identity
 from audit_plugin.sharded import seek_in_shards
 
 from . import Engine, Work, workers
@@ -51,7 +52,9 @@ def ray_engine(device: str) -> Iterator[Engine]:
             room = _room(ray, device)
             each = functools.partial(_each, ray, room)
             yield Engine(
-                lambda recipe: _encoding(ray, recipe, device, room), functools.partial(seek_in_shards, each=each), each
+                lambda recipe, who: _encoding(ray, recipe, who, device, room),
+                functools.partial(seek_in_shards, each=each),
+                each,
             )
     finally:
         if own:
@@ -184,7 +187,7 @@ def _room(ray: ModuleType, device: str) -> Room:
     return share_out(there.get("CPU", 1.0), max(nodes, default=1.0), gpus, torch.get_num_threads())
 
 
-def _encoding(ray: ModuleType, recipe: workers.Recipe, device: str, room: Room) -> Encode:
+def _encoding(ray: ModuleType, recipe: workers.Recipe, who: Mapping[str, Identity], device: str, room: Room) -> Encode:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -200,7 +203,7 @@ def _encoding(ray: ModuleType, recipe: workers.Recipe, device: str, room: Room) 
         )
         found = pieces.map_batches(
             workers.Encoding,
-            fn_constructor_args=(recipe, modality, device, room.threads),
+            fn_constructor_args=(recipe, modality, who[modality], device, room.threads),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.encoders),
             num_cpus=room.encoder_cpus,

@@ -8,15 +8,17 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from audit_plugin.embedding import encode_pieces, prepare_contents
+from audit_plugin.arrays import Floats
+from audit_plugin.embedding import encode_pieces, prepare_all
 from audit_plugin.encoders import load_encoders, pick_device
-from audit_plugin.encoding import Encoder
+from audit_plugin.encoding import Encoder, Identity
+from audit_plugin.precision import like
 from audit_plugin.prompts import prompting
 
 ITEM = "item"  # the only column
@@ -54,14 +56,18 @@ def unpacked(batch: Batch) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _cutter(recipe: Recipe, modality: str) -> Callable[[Any], list[np.ndarray]]:
-    """How a medium is cut into pieces; the weights, which that does not take, are let go again."""
-    return recipe.load((modality,), "cpu")[modality].prepare
+def _cutter(recipe: Recipe, modality: str) -> Encoder:
+    """An encoder that can cut media into pieces only; the weights, which that does not take, are let go again."""
+
+    def encode(_batch: np.ndarray) -> Floats:
+        raise RuntimeError("a decoder has no weights")
+
+    return replace(recipe.load((modality,), "cpu")[modality], encode=encode, to_bf16=None)
 
 
 def decode(batch: Batch, recipe: Recipe, modality: str, view: int) -> Batch:
     """(digest, value) -> (digest, pieces or why there are none)."""
-    return packed(prepare_contents(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
+    return packed(prepare_all(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
 
 
 class Encoding:
@@ -70,16 +76,17 @@ class Encoding:
     Args:
         recipe: the encoders, loaded once.
         modality: which of them.
+        identity: who it is; its precision too.
         device: the config's.
         threads: of the driver: the last digit of a feature may depend on their number.
     """
 
-    def __init__(self, recipe: Recipe, modality: str, device: str, threads: int) -> None:
+    def __init__(self, recipe: Recipe, modality: str, identity: Identity, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.encoder = recipe.load((modality,), pick_device(device))[modality]
+        self.encoder = like(recipe.load((modality,), pick_device(device))[modality], identity)
 
     def __call__(self, batch: Batch) -> Batch:
-        return packed(encode_pieces(unpacked(batch), self.encoder))
+        return packed(encode_pieces(unpacked(batch), self.encoder, []))
 
 
 def call(function: Callable[[Any], Any], item: Any, threads: int) -> Any:

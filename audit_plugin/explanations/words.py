@@ -21,6 +21,7 @@ from audit_plugin.encoding import Encoder
 from audit_plugin.evidence import Gathered
 from audit_plugin.learners import head_projections, kept_heads_learner
 from audit_plugin.modalities import MODALITIES, MediaError
+from audit_plugin.precision import like
 from audit_plugin.scoring import Prepared
 from audit_plugin.trials import Job, part_name
 
@@ -112,7 +113,7 @@ def _vectors(texts: Sequence[str], ready: Prepared, job: Job) -> dict[str, Float
     kept = dict(zip((key.decode() for key in part["keys"].tolist()), part["vectors"], strict=True))
     todo = sorted((text for text in digest if digest[text] not in kept), key=digest.__getitem__)
     if todo:
-        encoder = load_encoders(ready.encoder, ("text",), ready.device)["text"]
+        encoder = like(load_encoders(ready.encoder, ("text",), ready.device)["text"], ready.who["text"])
         kept |= {digest[text]: vector for text, vector in encode_texts(todo, encoder).items()}
         keys = np.array(list(kept), dtype="S64")
         job.run.save(PART, keys=keys, vectors=np.stack(list(kept.values())) if kept else part["vectors"])

@@ -61,6 +61,7 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
 
 def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     """Ids of an audit's rows, of a sample's texts the first, and unit features of all modalities side by side."""
+    from audit_plugin.embedding import unit_features
     from audit_plugin.kept import load_rows
     from audit_plugin.store import FeatureCache, RunFolder
 
@@ -77,14 +78,13 @@ def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     parts = []
     for name, digests in kept.digests.items():
         wanted = [digests[row] for row in first]
-        found = FeatureCache(encoders[name]).load(wanted)
-        if missing := sum(digest not in found for digest in wanted):
+        rows, found = unit_features(FeatureCache(encoders[name]), wanted)
+        if missing := int((~found).sum()):
             raise AuditError(
                 f"{missing} features of the audit are gone from the cache; run the same audit again, which makes them "
                 "anew and retrains nothing, then ask for the map"
             )
-        rows = np.stack([found[digest] for digest in wanted])
-        parts.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+        parts.append(rows)
     return [kept.samples.ids[row] for row in first], np.concatenate(parts, axis=1)
 
 

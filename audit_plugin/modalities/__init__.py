@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import MAX_MEGAPIXELS, crop_of, image_digest, read_image, read_whole_or_crop
+from .images import MAX_MEGAPIXELS, READING, crop_of, image_digest, read_image, read_whole_or_crop
 from .media import MediaError, file_digest, read_text, text_digest
 from .members import member_of, name_of_member, open_medium
 from .sound import RATE, Sound, read_audio
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "MODALITIES",
     "RATE",
+    "READING",
     "MediaError",
     "Modality",
     "Sound",

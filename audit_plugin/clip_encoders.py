@@ -1,0 +1,131 @@
+"""From an open_clip model to its encoders: towers apart, pixels as bytes, texts no longer than they need to be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arrays import Floats
+from .devices import batch_size, moved
+from .encoding import TEXT_BUCKETS, Encoder, Identity, split_text
+
+BATCH = 32
+SAME = 1e-5  # difference between unit features that is none
+_PROBES = ("a cat", "two dogs and a bird near the old harbour at noon")
+
+Encode = Callable[[np.ndarray], Floats]
+
+
+def image_encoder(identity: Identity, model: Any, transform: Any, device: torch.device) -> Encoder:
+    """Its pieces are bytes `[h, w, 3]` where the transform ends as open_clip's do: scaling waits for the batch."""
+    from torchvision.transforms import Normalize, ToTensor
+
+    tower = _only(model, lambda name: name == "visual")
+    steps = list(getattr(transform, "transforms", ()))
+    known = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+
+    def prepare(image: Any) -> list[np.ndarray]:
+        if not known:
+            return [transform(image).numpy()]
+        for step in steps[:-2]:
+            image = step(image)
+        return [np.asarray(image)]
+
+    def scaled(batch: torch.Tensor) -> torch.Tensor:
+        """What `transform` does last, in the same arithmetic."""
+        values = batch.permute(0, 3, 1, 2).float().div_(255)
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (steps[-1].mean, steps[-1].std))
+        return values.sub_(mean).div_(std).contiguous()
+
+    def encoding(tower: Any, dtype: torch.dtype) -> Encode:
+        def encode(batch: np.ndarray) -> Floats:
+            with torch.inference_mode():
+                values = moved(batch, device)
+                pixels = (scaled(values) if known else values).to(dtype)
+                return tower.encode_image(pixels).float().cpu().numpy()
+
+        return encode
+
+    lower = lambda: encoding(_cast(tower), torch.bfloat16)  # noqa: E731
+    return Encoder(identity, batch_size(device, BATCH), prepare, encoding(tower, torch.float32), lower)
+
+
+def text_encoder(identity: Identity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
+    """Where padding cannot change a feature, a text is encoded at the smallest bucket that holds it."""
+    inner = getattr(tokenizer, "tokenizer", tokenizer)  # Hugging Face tokenizers sit one level down
+    context = tokenizer.context_length
+    tower = _only(model, lambda name: name != "visual")
+
+    def encoding(tower: Any) -> Encode:
+        shorter: dict[int, Any] = {context: tower}
+
+        def encode(batch: np.ndarray) -> Floats:
+            length = batch.shape[1]
+            if length not in shorter:
+                shorter[length] = _cut(tower, length)
+            with torch.inference_mode():
+                return shorter[length].encode_text(moved(batch, device)).float().cpu().numpy()
+
+        return encode
+
+    encode = encoding(tower)
+    buckets = [size for size in TEXT_BUCKETS if size < context] if _padding_is_free(encode, tokenizer) else []
+
+    def prepare(text: str) -> list[np.ndarray]:
+        parts = split_text(text, lambda part: len(inner.encode(part)) <= context - 2)
+        return [_trimmed(row.numpy(), buckets) for row in tokenizer(parts)]
+
+    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lambda: encoding(_cast(tower)))
+
+
+def _only(model: Any, wanted: Callable[[str], bool]) -> Any:
+    """The model with some of its parts, which it shares: so each tower can be cast, and let go, by itself."""
+    part = copy.copy(model)
+    part._modules = {name: module for name, module in model._modules.items() if wanted(name)}
+    return part
+
+
+def _cast(tower: Any) -> Any:
+    return copy.deepcopy(tower).to(torch.bfloat16)
+
+
+def _cut(tower: Any, length: int) -> Any:
+    """The text tower for texts of `length` tokens: open_clip's own take only their whole context."""
+    if "text" in tower._modules:  # of the newer kind of model
+        part = _only(tower, lambda _: True)
+        part._modules["text"] = _cut(tower.text, length)
+        return part
+    if "positional_embedding" not in tower._parameters:
+        return tower  # another library's, which may know what to do
+    part = copy.copy(tower)
+    part._parameters, part._buffers = dict(tower._parameters), dict(tower._buffers)
+    positions = tower.positional_embedding[:length].detach()
+    part._parameters["positional_embedding"] = torch.nn.Parameter(positions, requires_grad=False)
+    if tower.attn_mask is not None:
+        part._buffers["attn_mask"] = tower.attn_mask[:length, :length]
+    return part
+
+
+def _trimmed(row: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
+    """Token ids `[context]` without the zeros behind them that no bucket needs: decided by this text alone."""
+    used = int(np.flatnonzero(row)[-1]) + 1 if row.any() else len(row)
+    return row[: next((size for size in buckets if used <= size), len(row))]
+
+
+def _padding_is_free(encode: Encode, tokenizer: Any) -> bool:
+    """Whether two short texts have the same features without their padding: causal towers that read the end's place.
+
+    Others fail here, by other numbers or by an error, and keep the whole context.
+    """
+    try:
+        rows = tokenizer(list(_PROBES)).numpy()
+        size = next(size for size in TEXT_BUCKETS if not rows[:, size:].any())
+        whole, short = (encode(ids) for ids in (rows, rows[:, :size]))
+    except (RuntimeError, ValueError, IndexError, AssertionError, StopIteration):
+        return False
+    scale = np.linalg.norm(whole, axis=1, keepdims=True)
+    return bool((np.abs(whole - short) <= SAME * scale).all())

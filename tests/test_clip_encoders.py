@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audit_plugin.embedding import _encode_batch, encode_contents
+from audit_plugin.encoders import load_encoders
+from audit_plugin.encoding import Encoder
+from audit_plugin.modalities import text_digest
+from audit_plugin.precision import lowered, try_bf16
+
+open_clip = pytest.importorskip("open_clip")
+CONTEXT = 32
+TEXTS = ("a cat", "two dogs and a bird near the harbour", "x " * 20, "eleven " * 26)
+TEXT_CONFIG = {"context_length": CONTEXT, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 3}
+# What open_clip builds differently: the first kind of model, the newer one, one whose texts look both ways.
+KINDS = {
+    "first": {},
+    "newer": {"custom_text": True},
+    "both-ways": {"custom_text": True, "text_cfg": {**TEXT_CONFIG, "no_causal_mask": True, "pool_type": "last"}},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Kind -> name of a small random model with its weights."""
+    folder, names = tmp_path_factory.mktemp("clip"), {}
+    for kind, changes in KINDS.items():
+        config = {
+            "embed_dim": 48,
+            "vision_cfg": {"image_size": 48, "layers": 2, "width": 64, "patch_size": 16, "head_width": 16},
+            "text_cfg": TEXT_CONFIG,
+        }
+        path = folder / f"small-{kind}.json"
+        path.write_text(json.dumps({**config, **changes}))
+        open_clip.add_model_config(path)
+        torch.manual_seed(0)
+        model = open_clip.create_model(path.stem)
+        for name, weight in model.named_parameters():  # random biases too, so that nothing is zero by chance
+            if name.endswith("bias"):
+                torch.nn.init.normal_(weight, std=0.1)
+        torch.save(model.state_dict(), folder / f"{kind}.pt")
+        names[kind] = f"open_clip:small-{kind}:{folder / f'{kind}.pt'}"
+    return names
+
+
+def loaded(name: str, modality: str) -> Encoder:
+    return load_encoders(name, (modality,), "cpu")[modality]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def reference(name: str) -> tuple:
+    """open_clip's own model, transform and tokenizer."""
+    model, _, transform = open_clip.create_model_and_transforms(
+        name.split(":")[1], pretrained=name.split(":", 2)[2], weights_only=True
+    )
+    return model.eval(), transform, open_clip.get_tokenizer(name.split(":")[1])
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    sizes = [(48, 48), (200, 90), (60, 131), (500, 500)]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_of_bytes_give_the_features_of_the_models_own_transform(checkpoints: dict, kind: str) -> None:
+    encoder, (model, transform, _) = loaded(checkpoints[kind], "image"), reference(checkpoints[kind])
+    pieces = [encoder.prepare(image)[0] for image in pictures()]
+    assert {(p.dtype.name, p.shape) for p in pieces} == {("uint8", (48, 48, 3))}
+    with torch.inference_mode():
+        expected = model.encode_image(torch.stack([transform(image) for image in pictures()])).numpy()
+    np.testing.assert_allclose(_encode_batch(pieces, encoder), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [("first", [8, 16, 32, 32]), ("newer", [8, 16, 32, 32])])
+def test_texts_at_their_own_length_have_the_features_of_the_whole_context(
+    checkpoints: dict, kind: str, lengths: list[int]
+) -> None:
+    encoder, (model, _, tokenizer) = loaded(checkpoints[kind], "text"), reference(checkpoints[kind])
+    pieces = [encoder.prepare(text)[0] for text in TEXTS]
+    assert [len(piece) for piece in pieces] == lengths
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(list(TEXTS))).numpy()
+    found = np.concatenate([_encode_batch([piece], encoder) for piece in pieces])
+    np.testing.assert_allclose(unit(found), unit(expected), atol=1e-5)
+
+
+def test_a_tower_that_looks_both_ways_keeps_the_whole_context(checkpoints: dict) -> None:
+    encoder, (model, _, tokenizer) = loaded(checkpoints["both-ways"], "text"), reference(checkpoints["both-ways"])
+    pieces = [encoder.prepare(text)[0] for text in TEXTS]
+    assert {len(piece) for piece in pieces} == {CONTEXT}
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(list(TEXTS))).numpy()
+        short = model.encode_text(tokenizer(list(TEXTS[:1]))[:, :8]).numpy()
+    np.testing.assert_allclose(unit(_encode_batch(pieces, encoder)), unit(expected), atol=1e-5)
+    assert np.abs(unit(short) - unit(expected[:1])).max() > 1e-3  # what the check at loading has to notice
+
+
+def test_a_texts_length_is_decided_by_itself_alone(checkpoints: dict) -> None:
+    encoder = loaded(checkpoints["first"], "text")
+    alone = {d: f for d, f, _ in encode_contents("text", {text_digest(TEXTS[0]): TEXTS[0]}, encoder)}
+    together = {d: f for d, f, _ in encode_contents("text", {text_digest(t): t for t in TEXTS}, encoder)}
+    digest = text_digest(TEXTS[0])
+    assert alone[digest].tobytes() == together[digest].tobytes()
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_bf16_are_a_copy_with_nearly_the_same_features(checkpoints: dict, kind: str, modality: str) -> None:
+    encoder = loaded(checkpoints[kind], modality)
+    small = lowered(encoder)
+    media = TEXTS if modality == "text" else pictures()
+    for medium in media:
+        piece = encoder.prepare(medium)
+        before = _encode_batch(piece, encoder)
+        low = _encode_batch(piece, small)
+        assert low.dtype == np.float32
+        assert (unit(low) * unit(before)).sum() > 0.999
+        assert not np.array_equal(low, before)
+        np.testing.assert_array_equal(_encode_batch(piece, encoder), before)  # the original is as it was
+    assert small.identity.key == encoder.identity.key + ":bf16"
+    assert small.identity.space == encoder.identity.space
+
+
+def test_a_trial_of_a_real_model_ends_with_a_reason(checkpoints: dict) -> None:
+    encoder = loaded(checkpoints["first"], "image")
+    decision = try_bf16(encoder, np.stack([encoder.prepare(pictures()[0])[0]] * 8), "cpu")
+    assert decision.precision in ("fp32", "bf16")
+    assert "times as fast" in decision.why
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_features_are_those_of_the_cpu(checkpoints: dict) -> None:
+    for modality, media in (("image", pictures()), ("text", TEXTS)):
+        here = loaded(checkpoints["first"], modality)
+        there = load_encoders(checkpoints["first"], (modality,), "cuda")[modality]
+        assert there.batch == 256
+        for medium in media:
+            pieces = here.prepare(medium)
+            np.testing.assert_allclose(_encode_batch(pieces, there), _encode_batch(pieces, here), atol=1e-3)
