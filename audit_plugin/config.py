@@ -99,6 +99,13 @@ class AuditConfig:
         advanced=True,
     )
     device: str = option("auto", "Where to compute", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
+    engine: str = option(
+        "local",
+        "Who computes: this process, or Ray's workers, here or in the cluster that the variable RAY_ADDRESS names",
+        choices=("local", "ray"),
+        advanced=True,
+        scores=False,
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):

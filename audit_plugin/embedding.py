@@ -21,6 +21,8 @@ from .store import FeatureCache
 Progress = Callable[[str, int, int], None]
 # (content digest, its feature or why it has none, number of its pieces)
 Encoded = tuple[str, Floats | str, int]
+# (modality, value by digest, view) -> each content, as it is finished
+Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
 WINDOW = 256
 AHEAD = 4  # media prepared per worker before they are encoded, at least
 SHARD_SECONDS = 30.0  # work that a killed run may lose
@@ -103,6 +105,7 @@ def embed(
     load: Callable[[], Mapping[str, Encoder]],
     progress: Progress,
     view: int = 0,
+    encode: Encode | None = None,
 ) -> Embedded:
     """Features `[n, d_a]` per modality for all rows, from the cache where known.
 
@@ -113,14 +116,19 @@ def embed(
         load: gives the encoders; called only if something has to be encoded.
         progress: told of the stages "encode MODALITY", for views "encode MODALITY, view NUMBER".
         view: 0 encodes the media as they are; k > 0 their k-th augmented view, drawn from (content, k) alone.
+        encode: encodes somewhere else; None: here, with the encoders of `load`.
     """
     failures, notes = dict(contents.failures), list[str]()
+
+    def here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+        return encode_contents(modality, values, load()[modality], view, notes)
+
     vectors, present, encoded, split = {}, [], {}, 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
         cache = FeatureCache(f"{keys[modality]}:view{view}" if view else keys[modality])
-        reasons, fresh, parts = _fill(cache, modality, first, load, progress, view, notes)
+        reasons, fresh, parts = _fill(cache, modality, first, encode or here, progress, view)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
@@ -142,13 +150,7 @@ def unit_features(cache: FeatureCache, digests: Sequence[str]) -> tuple[Floats, 
 
 
 def _fill(
-    cache: FeatureCache,
-    modality: str,
-    values: Mapping[str, str | None],
-    load: Callable[[], Mapping[str, Encoder]],
-    progress: Progress,
-    view: int,
-    notes: list[str],
+    cache: FeatureCache, modality: str, values: Mapping[str, str | None], encode: Encode, progress: Progress, view: int
 ) -> tuple[dict[str, str], int, int]:
     """Encodes what the cache lacks; (reasons by digest, contents encoded now, contents encoded in parts)."""
     todo = sorted(cache.missing(list(values)))
@@ -157,7 +159,7 @@ def _fill(
     pending: dict[str, Floats] = {}
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, known, len(values))
-    items = encode_contents(modality, {d: values[d] for d in todo}, load()[modality], view, notes) if todo else ()
+    items = encode(modality, {d: values[d] for d in todo}, view) if todo else ()
     stored = time.monotonic()
     try:
         for done, (digest, feature, parts) in enumerate(items, known + 1):
@@ -190,9 +192,15 @@ def encode_contents(
     Yields:
         (digest, float32 `[d]` or a reason, number of pieces).
     """
+    return encode_pieces(prepare_all(modality, values, encoder, view), encoder, [] if notes is None else notes)
+
+
+def encode_pieces(
+    prepared: Iterable[tuple[str, list[np.ndarray] | str]], encoder: Encoder, notes: list[str]
+) -> Iterator[Encoded]:
+    """As `encode_contents`, from each content's pieces or why it has none."""
     found: dict[str, dict[int, Floats]] = defaultdict(dict)
-    prepared = prepare_all(modality, values, encoder, view)
-    for part in _encode_all(_batches(prepared, encoder.batch), encoder, [] if notes is None else notes):
+    for part in _encode_all(_batches(prepared, encoder.batch), encoder, notes):
         if not isinstance(part, list):
             yield part
             continue

@@ -13,7 +13,7 @@ import torch
 from .arrays import Bools, Features, Floats, Ints, Neighbors
 from .contrast import make_negatives
 from .measures import weigh_pairs
-from .neighbors import join_groups, near_duplicate_groups, pair_similarities, seek
+from .neighbors import join_groups, near_duplicate_groups, pair_similarities
 from .plants import draw_plants
 from .projection import fit_projection, project
 from .scores import Evidence
@@ -152,7 +152,7 @@ def _sought_in(name: str, views: Mapping[str, Floats], contents: Mapping[str, In
     content = _numbered([contents[m] for m in of])
     _, first, number = np.unique(content, return_index=True, return_inverse=True)
     distinct = np.concatenate([views[m][first] / np.float32(np.sqrt(len(of))) for m in of], axis=1)
-    found = seek(distinct, job.config.neighbors, job.device, job.config.seed)
+    found = job.engine.search(distinct, job.config.neighbors, job.device, job.config.seed)
     rows = np.where(found.neighbors.indices >= 0, first[np.maximum(found.neighbors.indices, 0)], -1)
     return {
         "indices": rows[number],

@@ -12,7 +12,7 @@ import torch
 from .arrays import Bools, Features, Floats, Ints, Samples
 from .config import AuditConfig
 from .embedding import Contents, Embedded
-from .products import fast_products
+from .products import fast_products, products
 from .projection import Projection, fit_projection, project
 from .prompts import split_templates
 from .store import RunFolder
@@ -61,15 +61,19 @@ def heads_learner(
         inputs.append([x + torch.from_numpy(e).to(job.device) for x, e in zip(plain, noise, strict=True)])
     size = int(plan.member.sum()) // len(plan.member)
 
+    # no more of the job than this: the functions may travel to other processes
+    epochs, seed, device = job.config.epochs, job.config.seed, job.device
+    precision = products(job.config.precision, device)  # the driver's, whatever the chip of a worker
+
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        with fast_products(job.config.precision, job.device):
-            return train_group(inputs[0], member, numbers, repeats, job.config.epochs, job.config.seed, size).arrays()
+        with fast_products(precision, device):
+            return train_group(inputs[0], member, numbers, repeats, epochs, seed, size).arrays()
 
     def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
         chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
-        return Heads.from_arrays(kept, len(chosen), job.device).embed(chosen, number % TRIAL_GROUP)
+        return Heads.from_arrays(kept, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
 
-    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views))
+    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
 
 
 def kept_heads_learner(features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job) -> Learner:

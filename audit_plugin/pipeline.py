@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,7 +18,8 @@ from .checkpoints import Embedder, embed_with
 from .clip import resolve
 from .config import AuditConfig, digest_of
 from .embedding import Contents, Embedded, Progress, digest_contents, embed, silent
-from .encoders import identify, load_encoders, pick_device
+from .encoders import identify, pick_device
+from .engines import LOCAL, Engine, Recipe, opened
 from .evidence import Gathered, Learn, gather
 from .explanations import explain
 from .flags import copies_of
@@ -35,7 +37,7 @@ from .learners import (
 from .modalities import MODALITIES
 from .precision import settle
 from .products import products
-from .prompts import identified, prompting, split_templates, worded
+from .prompts import identified, split_templates, worded
 from .reporting import Order, result_columns, summarize, versions
 from .scoring import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
 from .store import RunFolder, cache_root
@@ -71,13 +73,15 @@ def run_audit(
     config = config or AuditConfig()
     clock = Clock(progress or silent)
     _check_training(samples, config, models is not None)
-    ready = prepare(samples, config, clock, encoders_of(run_dir))
-    media = worded(ready.samples, split_templates(config.template)).media
-    own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
-    identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
-    folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
-    with RunFolder(folder, identity) as run:
-        job = Job(config, ready.device, run, clock.progress)
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(opened(config))
+        ready = prepare(samples, config, clock, encoders_of(run_dir), engine)
+        media = worded(ready.samples, split_templates(config.template)).media
+        own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
+        identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
+        folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
+        run = stack.enter_context(RunFolder(folder, identity))
+        job = Job(config, ready.device, run, clock.progress, engine)
         with clock.stage("train"):
             gathered = gather(ready.features, describe_rows(ready), learning(ready, job, own), job)
         result = finish(ready, gathered, job, clock, captioner)
@@ -93,7 +97,13 @@ def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
         return {}  # what is wrong with the folder is said when it is opened
 
 
-def prepare(samples: Samples, config: AuditConfig, clock: Clock, encoders: Mapping[str, str] | None = None) -> Prepared:
+def prepare(
+    samples: Samples,
+    config: AuditConfig,
+    clock: Clock,
+    encoders: Mapping[str, str] | None = None,
+    engine: Engine = LOCAL,
+) -> Prepared:
     """Reads and encodes the samples, or finds their features in the cache.
 
     Args:
@@ -101,21 +111,25 @@ def prepare(samples: Samples, config: AuditConfig, clock: Clock, encoders: Mappi
         config: settings.
         clock: told of the time.
         encoders: keys of a run that is continued: precision `auto` is what it settled on.
+        engine: where contents are encoded.
     """
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
     templates = split_templates(config.template)
-    load = functools.cache(lambda: prompting(load_encoders(name, samples.modalities, device), templates))
+    recipe = Recipe(name, templates)
+    load = functools.cache(lambda: recipe.load(samples.modalities, device))
     who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
     with clock.stage("encode"):
         chosen = settle(samples, contents, who, load, config.precision, device, encoders)
         keys = {m: w.key for m, w in chosen.who.items()}
+        encode = engine.encoding(recipe, chosen.who)
         embedded, *views = (
-            embed(samples, contents, keys, chosen.load, clock.progress, view) for view in range(config.views + 1)
+            embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
+            for view in range(config.views + 1)
         )
     embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,7 +29,9 @@ from .store import FeatureCache, cache_root, private_folder, write_atomically
 Load = Callable[[], Mapping[str, Encoder]]
 SUFFIX = ":bf16"
 FASTER, CLOSE = 1.3, 0.999  # times as fast at least; cosine of the worst feature to its fp32 form at least
-SECONDS = 1.0  # of measuring per precision, besides one pass that warms up
+PIECES, FEWEST = 32, 4  # that a trial encodes
+MEDIA = 400  # that are read for them at most
+SECONDS = 1.0  # that a pass of it may take in full precision, if the fewest pieces do not take longer
 PASSES = 5
 SIDE = 512  # of the matrices that tell, within milliseconds, whether a chip is worth a trial
 
@@ -148,10 +150,10 @@ def _record(identity: Identity, device: str) -> Path:
 
 def _tried(encoder: Encoder, values: Mapping[str, str | None], modality: str, device: str) -> Decision | None:
     """The outcome of a trial, kept for other runs; None if no medium could be read."""
-    batch = _first_batch(encoder, values, modality)
-    if batch is None:
+    pieces = _first_pieces(encoder, values, modality)
+    if pieces is None:
         return None
-    decision = try_bf16(encoder, batch, device)
+    decision = try_bf16(encoder, pieces, device)
     path = _record(encoder.identity, device)
     private_folder(path.parent)
     record: dict[str, Any] = {"precision": decision.precision, "why": decision.why}
@@ -159,43 +161,53 @@ def _tried(encoder: Encoder, values: Mapping[str, str | None], modality: str, de
     return decision
 
 
-def _first_batch(encoder: Encoder, values: Mapping[str, str | None], modality: str) -> np.ndarray | None:
-    """Pieces of the commonest shape among the first contents, repeated where there are too few."""
-    few = dict(islice(values.items(), encoder.batch))
-    pieces = [p for _, found in prepare_all(modality, few, encoder) if isinstance(found, list) for p in found]
-    if not pieces:
+def _first_pieces(encoder: Encoder, values: Mapping[str, str | None], modality: str) -> np.ndarray | None:
+    """`PIECES` of one shape, stacked, from the first media that have them; repeated where there are too few."""
+    found: dict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
+    first = dict(islice(values.items(), MEDIA))
+    for _, pieces in prepare_all(modality, first, encoder):
+        for piece in pieces if isinstance(pieces, list) else ():
+            found[piece.shape].append(piece)
+        if any(len(alike) >= PIECES for alike in found.values()):
+            break
+    if not found:
         return None
-    shape = Counter(piece.shape for piece in pieces).most_common(1)[0][0]
-    fitting = [piece for piece in pieces if piece.shape == shape]
-    return np.stack([fitting[i % len(fitting)] for i in range(encoder.batch)])
+    alike = max(found.values(), key=len)
+    return np.stack([alike[i % len(alike)] for i in range(PIECES)])
 
 
-def try_bf16(encoder: Encoder, batch: np.ndarray, device: str) -> Decision:
-    """Fp32 against bf16 on one batch: time, and the worst cosine between their features."""
+def try_bf16(encoder: Encoder, pieces: np.ndarray, device: str) -> Decision:
+    """Fp32 against bf16 on some pieces, fewer of them for a slow model: time, and the worst cosine of features."""
     chip = chip_gain(device)
     if chip < FASTER:
         return Decision("fp32", f"stays fp32: this machine multiplies bf16 only {chip:.1f} times as fast")
+    encoder.encode(pieces[:FEWEST])  # warms up
+    each = _seconds(lambda: encoder.encode(pieces[:FEWEST])) / FEWEST
+    pieces = pieces[: max(FEWEST, int(SECONDS / each))]
     small = lowered(encoder)
-    full, low = encoder.encode(batch), small.encode(batch)  # which warms both up
-    gain = _seconds(lambda: encoder.encode(batch)) / _seconds(lambda: small.encode(batch))
-    cosine = float(_cosines(full, low).min())
+    cosine = float(_cosines(encoder.encode(pieces), small.encode(pieces)).min())
     if not cosine >= CLOSE:  # not a number is not close
         return Decision("fp32", f"stays fp32: features in bf16 have a cosine of only {cosine:.4f} to it")
+    gain = _times_faster(lambda: small.encode(pieces), lambda: encoder.encode(pieces))
     if gain < FASTER:
         return Decision("fp32", f"stays fp32: bf16 was {gain:.1f} times as fast")
     return Decision("bf16", f"computes in bf16, {gain:.1f} times as fast as fp32 (cosine to it at least {cosine:.4f})")
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    """The best of a few passes within a second."""
-    best, start = float("inf"), time.perf_counter()
+def _times_faster(work: Callable[[], Any], than: Callable[[], Any]) -> float:
+    """By the best of a few passes in turn, which others on the machine disturb alike."""
+    best, start = [float("inf")] * 2, time.perf_counter()
     for _ in range(PASSES):
-        before = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - before)
-        if time.perf_counter() - start > SECONDS:
+        best = [min(known, _seconds(each)) for known, each in zip(best, (work, than), strict=True)]
+        if time.perf_counter() - start > 2 * SECONDS:
             break
-    return best
+    return best[1] / best[0]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _cosines(a: Floats, b: Floats) -> Floats:
@@ -214,4 +226,4 @@ def chip_gain(device: str) -> float:
 
     product(full)
     product(low)
-    return _seconds(lambda: product(full)) / _seconds(lambda: product(low))
+    return _times_faster(lambda: product(low), lambda: product(full))

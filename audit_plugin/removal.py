@@ -13,10 +13,11 @@ from . import memorization
 from .arrays import AuditError, Bools, Floats, Ints, Samples, modality_pairs
 from .config import AuditConfig, digest_of
 from .embedding import Progress, silent
+from .engines import opened
 from .evidence import WHITENING, Gathered, Rows, gather, leave_together_groups, seek_neighbors
 from .learners import head_inputs, head_projections, heads_learner
 from .mitigation import ranked
-from .pipeline import prepare, run_identity
+from .pipeline import encoders_of, prepare, run_identity
 from .projection import principal
 from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
 from .reporting import versions
@@ -69,14 +70,15 @@ def removal_study(
             f"train is {config.train} and protocol {config.protocol}; a removal curve needs a score of every sample "
             "and many trainings: use train heads and protocol ensemble"
         )
-    ready = prepare(samples, config, Clock(progress))
-    if len(ready.order.rows) < MIN_ROWS:
-        raise AuditError(f"{len(ready.order.rows)} usable samples are too few for a removal curve; give {MIN_ROWS}")
-    wanted = None if amounts is None else sorted(set(amounts))
-    identity = run_identity(ready, config) | {"removal": {"amounts": wanted}}
-    folder = Path(run_dir) if run_dir else cache_root() / "removal" / digest_of(identity)[:16]
-    with RunFolder(folder, identity) as run:
-        return _study(ready, Job(config, ready.device, run, progress), wanted, seeds)
+    with opened(config) as engine:
+        ready = prepare(samples, config, Clock(progress), encoders_of(run_dir), engine)
+        if len(ready.order.rows) < MIN_ROWS:
+            raise AuditError(f"{len(ready.order.rows)} usable samples are too few for a removal curve; give {MIN_ROWS}")
+        wanted = None if amounts is None else sorted(set(amounts))
+        identity = run_identity(ready, config) | {"removal": {"amounts": wanted}}
+        folder = Path(run_dir) if run_dir else cache_root() / "removal" / digest_of(identity)[:16]
+        with RunFolder(folder, identity) as run:
+            return _study(ready, Job(config, ready.device, run, progress, engine), wanted, seeds)
 
 
 def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def _report(
     ready: Prepared, gathered: Gathered, scores: Mapping[str, Floats], sets: Mapping[str, Ints], curve: dict[str, Any]
 ) -> dict[str, Any]:
     ids = np.array(ready.samples.ids, dtype=object)[ready.order.rows][sets["train"]]
-    notes = [*NOTES, *gathered.notes]
+    notes = [*NOTES, *ready.embedded.notes, *gathered.notes]
     removed = {}
     for name, method in curve["methods"].items():
         best = method["recommended"]

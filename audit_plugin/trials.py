@@ -15,6 +15,7 @@ from .arrays import AuditError, Bools, Floats, Ints, Trials, modality_pairs
 from .config import AuditConfig
 from .contrast import Negatives
 from .embedding import Progress
+from .engines import LOCAL, Engine
 from .held_out import Question, read_trials
 from .store import RunFolder
 
@@ -24,12 +25,13 @@ Chosen: TypeAlias = torch.Tensor | None  # rows, or all
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage of a run needs: settings, device, the folder of finished parts, whom to tell of progress."""
+    """What every stage of a run needs: settings, device, the folder of finished parts, whom to tell, who computes."""
 
     config: AuditConfig
     device: str
     run: RunFolder
     progress: Progress
+    engine: Engine = LOCAL
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Learner:
         embed: (those arrays, trial number, view, rows or None) -> unit embeddings `[n, o]` per modality, of the rows
             or all. View 0 is the sample as it is, 1 to `views` are augmented.
         views: augmented views.
+        travels: `make` and `embed` may run in another process.
     """
 
     trained: str
@@ -69,6 +72,7 @@ class Learner:
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
     embed: Callable[[Kept, int, int, Chosen], list[torch.Tensor]]
     views: int = 0
+    travels: bool = False
 
 
 def plan_trials(together: Ints, config: AuditConfig, roles: Any = None, labels: Any = None) -> Plan:
@@ -129,17 +133,7 @@ def run_trials(
     total, folds = len(plan.member), job.config.folds
     weights = memorization.trial_weights(plan.member, folds)
     groups = negatives.repeats[:, -1].cpu().numpy()
-    parts = []
-    for start in range(0, total, learner.group):
-        job.progress("train", start, total)
-        numbers = list(range(start, min(start + learner.group, total)))
-
-        def make(numbers: list[int] = numbers) -> dict[str, np.ndarray]:
-            kept = learner.make(numbers, plan.member[numbers])
-            return kept | _describe(learner, kept, numbers, plan, weights, groups)
-
-        parts.append(job.run.once(part_name(start), make))
-    job.progress("train", total, total)
+    parts = _parts(learner, plan, weights, groups, job)
     memory = sum(part["memory"] for part in parts) * np.float32(folds / total)
     memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
     read = np.concatenate([part["consistency"] for part in parts])
@@ -149,6 +143,27 @@ def run_trials(
     planted = held_out.pop("planted")
     trials = Trials(plan.member, read, memory, held_out, folds, plan.offset, plan.roles)
     return trials, split_plants(planted, plants)
+
+
+def _parts(learner: Learner, plan: Plan, weights: Floats, groups: Ints, job: Job) -> list[Kept]:
+    """The part of each group of trials: loaded if it is finished, else made, here or elsewhere, and saved."""
+    total = len(plan.member)
+    found = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
+    todo = [list(range(start, min(start + learner.group, total))) for start, part in found.items() if part is None]
+    done = total - sum(map(len, todo))
+    job.progress("train", done, total)
+    work = functools.partial(_make_part, learner, plan, weights, groups)
+    for numbers, part in (job.engine if learner.travels else LOCAL).each(work, todo):
+        job.run.save(part_name(numbers[0]), **part)
+        found[numbers[0]] = part
+        done += len(numbers)
+        job.progress("train", done, total)
+    return [part for part in found.values() if part is not None]
+
+
+def _make_part(learner: Learner, plan: Plan, weights: Floats, groups: Ints, numbers: list[int]) -> Kept:
+    kept = learner.make(numbers, plan.member[numbers])
+    return {**kept, **_describe(learner, kept, numbers, plan, weights, groups)}
 
 
 def _all_plants(plants: Mapping[str, Ints]) -> Ints:

@@ -17,7 +17,7 @@ MODULE_LINES, FUNCTION_LINES = 350, 40
 # Slow to import, or broken where something is missing: at the top level only where `heavy` names them.
 HEAVY_NAMES = """
     torch torchvision faiss open_clip transformers tokenizers timm sentence_transformers safetensors huggingface_hub
-    fiftyone mongoengine pymongo pyarrow pandas sklearn scipy PIL av python_avatars resvg_py matplotlib
+    fiftyone mongoengine pymongo pyarrow pandas sklearn scipy PIL av python_avatars resvg_py matplotlib ray
 """
 HEAVY = set(HEAVY_NAMES.split())
 
@@ -52,6 +52,7 @@ MODULES = {
     "copies": Module(1, siblings="neighbors", third="numpy scipy PIL"),
     "leaks": Module(1, third="numpy"),
     "outliers": Module(1, third="numpy"),
+    "sharded": Module(1, siblings="neighbors", third="numpy"),
     "spelling": Module(1, third="numpy"),
     "mixture": Module(1, third="numpy scipy sklearn"),
     "plants": Module(1, siblings="scores", third="numpy"),
@@ -90,6 +91,7 @@ MODULES = {
     "products": Module(2, third="torch"),
     "training": Module(2, third="numpy torch", heavy="torch"),
     "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
+    "engines": Module(3, third="numpy torch ray", heavy="torch"),
     "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),
     "measures": Module(3, siblings="trials", third="numpy torch scipy", heavy="torch"),
     "explanations": Module(
@@ -102,12 +104,14 @@ MODULES = {
     "scoring": Module(3, siblings="evidence reporting suggestions trials", third="numpy"),
     "kept": Module(3, siblings="evidence learners reporting trials", third="numpy"),
     "learners": Module(3, siblings="trials", third="numpy torch", heavy="torch"),
-    "trials": Module(3, third="numpy torch", heavy="torch"),
+    "trials": Module(3, siblings="engines", third="numpy torch", heavy="torch"),
     "reporting": Module(3, siblings="evidence", third="numpy"),
     "pipeline": Module(
-        3, siblings="evidence explanations incomplete kept learners reporting scoring suggestions trials", third="numpy"
+        3,
+        siblings="engines evidence explanations incomplete kept learners reporting scoring suggestions trials",
+        third="numpy",
     ),
-    "removal": Module(3, siblings="evidence learners pipeline reporting scoring trials", third="numpy"),
+    "removal": Module(3, siblings="engines evidence learners pipeline reporting scoring trials", third="numpy"),
     "suggestions": Module(3, siblings="candidates evidence shifts", third="numpy"),
     "planning": Module(3, siblings="pipeline"),
     "review": Module(3, third="numpy"),

@@ -73,7 +73,7 @@ def test_help_is_light_and_lists_the_commands() -> None:
     then = f"print('HEAVY', sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run(start("--help", then=then), capture_output=True, text=True, cwd=ROOT, check=True)
     assert "HEAVY []" in done.stdout
-    for command in ("score", "mitigate", "audit", "demo", "doctor", "link"):
+    for command in ("score", "mitigate", "audit", "demo", "import", "doctor", "link"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -150,6 +150,10 @@ def test_bad_input_is_one_sentence_and_code_2(
         (
             ["--trials", "8"],
             "--trials cannot be given with --extend, which takes its settings from the run; leave it out",
+        ),
+        (
+            ["--engine", "ray"],
+            "--engine cannot be given with --extend, which takes its settings from the run; leave it out",
         ),
         (["--dry-run"], "--dry-run cannot be given with --extend, which takes its settings from the run; leave it out"),
         ([], "gone is not the folder of a run; the summary of an audit names its own (run_dir)"),

@@ -10,7 +10,7 @@ import pytest
 from audit_plugin import doctor, mongod
 from audit_plugin.arrays import AuditError
 
-NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders"]
+NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders", "Ray"]
 NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "disk"]
 
 

@@ -199,9 +199,9 @@ def test_missing_manifest(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "no.parquet")
 
 
-def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+def test_a_folder_without_shards_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
-    assert "cannot be read (Is a directory)" in refusal(tmp_path / "m.csv")
+    assert "names no tar shard" in refusal(tmp_path / "m.csv")
 
 
 def test_text_that_is_not_utf8_is_located(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import warnings
 # isort: off
 from . import manifests as manifests
 from . import datasets as datasets
+from . import importing as importing
 from . import review as review
 from . import report as report
 from . import machine as machine

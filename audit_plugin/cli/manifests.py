@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,12 @@ COLUMNS = {
     "audio": "Column with the paths of audio files",
     "video": "Column with the paths of videos",
 }
-Manifest = Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet, one row per sample")]
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar, a folder of them, a pattern"
+    ),
+]
 RunDir = Annotated[Path | None, typer.Option(help="Folder for unfinished work (default: in the cache)")]
 
 
@@ -52,6 +58,7 @@ def score(
         show_plan(plan_audit(samples, config))
         return
     result = _extended(samples, extend) if extend else audited(samples, config, run_dir)
+    result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
     write_scores(out, result, samples)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_picture(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"])
@@ -92,6 +99,7 @@ def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -
     """Refuses what an extension could not honour: its settings are those of the run that it extends."""
     usual = AuditConfig().scoring()
     given = [name for name, value in config.scoring().items() if value != usual[name]]
+    given += ["engine"] if config.engine != AuditConfig().engine else []
     given += ["run_dir"] if run_dir else []
     given += ["dry_run"] if dry_run else []
     if given:

@@ -73,11 +73,11 @@ def compare(
 def _of_table(path: Path, manifest: Path | None, columns: dict[str, str]) -> ReportContent:
     from audit_plugin.report import report_of_table
 
-    return report_of_table(path, _rows(path, manifest, columns) if manifest else None)
+    return report_of_table(path, rows_of(path, manifest, columns) if manifest else None)
 
 
-def _rows(path: Path, manifest: Path, columns: dict[str, str]) -> Samples:
-    """The manifest's rows by the columns named, or by those that the audit recorded."""
+def rows_of(path: Path, manifest: Path, columns: dict[str, str]) -> Samples:
+    """The manifest's rows by the columns named, or, where none is, by those that the audit recorded."""
     import json
 
     from audit_plugin.manifest import read_manifest

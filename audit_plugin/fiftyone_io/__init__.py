@@ -14,6 +14,7 @@ from .changes import ChangeSet, apply, delete_removed, list_changes, plan_of, re
 from .contents import REMOVED
 from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
 from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
+from .importing import import_scores
 from .objects import objects_field, patches_of
 from .queues import ReviewQueue, batch_rows, queue_of, repair_decisions, review_table
 from .reading import load_manifest_dataset, load_view, read_samples
@@ -65,6 +66,7 @@ __all__ = [
     "export_removed",
     "flagged_view",
     "import_decisions",
+    "import_scores",
     "list_audits",
     "list_changes",
     "load_manifest_dataset",

@@ -14,27 +14,17 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
+
+from .rows import Row, Torn
+from .shards import names_shards, read_shards
 
 ID_COLUMN = "id"
 FEWEST_MODALITIES = 2
 PATH_MODALITIES = ("image", "audio", "video")
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
-
-
-@dataclass(frozen=True)
-class Torn:
-    """A row that cannot be read: why, and the id it seems to have ("" if none)."""
-
-    why: str
-    id: str = ""
-
-
-Row = Mapping[str, Any] | Torn
 
 
 def read_manifest(
@@ -48,8 +38,8 @@ def read_manifest(
     """Reads a manifest into samples, in its row order.
 
     Args:
-        path: a CSV, TSV, JSONL or Parquet file. Its column `id`, where there is one, names the samples;
-            otherwise their row number does, counted from 0.
+        path: a CSV, TSV, JSONL or Parquet file, or tar shards (see `read_shards`). Its column `id`, where there is
+            one, names the samples; otherwise their row number does, counted from 0.
         columns: modality -> column, two or more. Paths are taken relative to the manifest's folder. In JSONL
             and Parquet a text may be a list, which gives one row per caption with the same id.
         group: column whose equal values belong together.
@@ -202,10 +192,12 @@ def _check_column(path: Path, column: str, header: list[str]) -> None:
 
 
 def _read_table(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+    if names_shards(path):
+        return read_shards(path, wanted)
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise AuditError(
-            f"{path.name} ends in {suffix or 'nothing'!r}; a manifest is one of {', '.join(MANIFEST_SUFFIXES)}"
+            f"{path.name} ends in {suffix or 'nothing'!r}; a manifest is one of {', '.join(MANIFEST_SUFFIXES)}, .tar"
         )
     try:
         if suffix in (".parquet", ".pq"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from .images import MAX_MEGAPIXELS, READING, crop_of, image_digest, read_image, read_whole_or_crop
 from .media import MediaError, file_digest, read_text, text_digest
+from .members import member_of, name_of_member, open_medium
 from .sound import RATE, Sound, read_audio
 from .video import FRAMES, read_video
 from .views import augment_audio, augment_image, augment_text, augment_video
@@ -28,6 +29,9 @@ __all__ = [
     "Sound",
     "crop_of",
     "file_digest",
+    "member_of",
+    "name_of_member",
+    "open_medium",
     "read_audio",
     "read_image",
     "read_text",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .media import MediaError, damaged, file_digest
+from .members import open_medium
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,7 +99,7 @@ def opened(path: str, formats: tuple[str, ...] | None = None, kind: str = "image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here
-            with Image.open(path, formats=formats) as image:
+            with open_medium(path) as file, Image.open(file, formats=formats) as image:
                 check_size(image.width, image.height, kind)
                 yield image
     except MediaError:

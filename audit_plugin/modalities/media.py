@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from .members import open_medium
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -25,16 +26,17 @@ class MediaError(Exception):
 
 
 def file_digest(path: str) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """sha256 (hex) of the bytes of a file, or of a member of a tar file."""
+    sha, empty = hashlib.sha256(), True
     try:
-        if os.path.getsize(path) == 0:
-            raise MediaError("file is empty (0 bytes)")
-        sha = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open_medium(path) as file:
             while chunk := file.read(_CHUNK):
                 sha.update(chunk)
+                empty = False
     except (OSError, ValueError) as error:
         raise unreadable(error) from error
+    if empty:
+        raise MediaError("file is empty (0 bytes)")
     return sha.hexdigest()
 
 
@@ -79,7 +81,7 @@ def container(path: str, kind: str) -> Iterator[InputContainer]:
     options = {"format_whitelist": ",".join(_CONTAINERS.split()), "protocol_whitelist": "file"}
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open_medium(path))
         except (OSError, ValueError) as error:
             raise unreadable(error) from error
         try:

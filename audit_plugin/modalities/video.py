@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .images import check_size, flatten, opened
 from .media import MediaError, container, decoded, is_cover, seconds_of
+from .members import open_medium
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -64,7 +65,7 @@ def _track(path: str) -> Iterator[tuple[InputContainer, Any]]:
 
 def _is_image(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_medium(path) as file:
             head = file.read(12)
     except (OSError, ValueError):
         return False
