@@ -63,10 +63,11 @@ class Encoder:
 
 def of_frames(image: Encoder, identity: Identity) -> Encoder:
     """An image encoder that takes a video's frames as its pieces."""
+    prepare = image.prepare  # alone, so that weights in full precision can be let go
     return Encoder(
         identity,
         image.batch,
-        lambda frames: [piece for frame in frames for piece in image.prepare(frame)],
+        lambda frames: [piece for frame in frames for piece in prepare(frame)],
         image.encode,
         image.to_bf16,
     )

@@ -26,7 +26,7 @@ from .embedding import Contents, prepare_all
 from .encoding import Encoder, Identity
 from .store import FeatureCache, cache_root, private_folder, write_atomically
 
-Load = Callable[[], Mapping[str, Encoder]]
+Load = Callable[[], dict[str, Encoder]]
 SUFFIX = ":bf16"
 FASTER, CLOSE = 1.3, 0.999  # times as fast at least; cosine of the worst feature to its fp32 form at least
 PIECES, FEWEST = 32, 4  # that a trial encodes
@@ -42,7 +42,7 @@ class Settled:
 
     Attributes:
         who: modality -> identity; its key tells the precision.
-        load: gives the encoders; the weights in fp32 go where bf16 was taken.
+        load: gives the encoders.
         notes: for people, about each trial.
     """
 
@@ -66,36 +66,30 @@ def settle(
         samples: rows.
         contents: their digests.
         who: modality -> identity at full precision.
-        load: gives these encoders.
+        load: gives these encoders, always the same dict: where bf16 is taken its entry is replaced.
         choice: `AuditConfig.precision`.
         device: cpu or cuda.
         kept: modality -> key in a run that is continued: `auto` is its precision.
     """
-    loaded: dict[str, Encoder] = {}
-
-    def whole() -> dict[str, Encoder]:
-        if not loaded:
-            loaded.update(load())
-        return loaded
-
     taken, notes = dict(who), []
     for modality, identity in who.items():
         known = decided(identity, choice, device, (kept or {}).get(modality, ""))
         if known is None:
             values = dict(zip(contents.digests[modality], samples.media[modality], strict=True))
             new = FeatureCache(identity.key).missing(sorted(values.keys() - {""}))
-            known = _tried(whole()[modality], {d: values[d] for d in new}, modality, device) if new else None
+            known = _tried(load()[modality], {d: values[d] for d in new}, modality, device) if new else None
         if known is None:
             continue
         notes += [f"encoder {modality} {known.why}"] if known.why else []
         if known.precision == "bf16":
             taken[modality] = lowered_identity(identity)
 
-    def settled() -> Mapping[str, Encoder]:
+    def settled() -> dict[str, Encoder]:
+        encoders = load()
         for modality, identity in taken.items():
-            if identity != whole()[modality].identity:
-                loaded[modality] = lowered(loaded[modality])
-        return loaded
+            if identity != encoders[modality].identity:
+                encoders[modality] = lowered(encoders[modality])
+        return encoders
 
     return Settled(taken, settled, tuple(notes))
 

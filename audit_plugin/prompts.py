@@ -85,7 +85,9 @@ def _asked(modality: str, templates: Sequence[str]) -> bool:
 
 
 def _reading_prompts(encoder: Encoder, templates: Sequence[str]) -> Encoder:
+    inner = encoder.prepare  # alone, so that weights in full precision can be let go
+
     def prepare(label: Any) -> list[np.ndarray]:
-        return [piece for prompt in prompts_of(label, templates) for piece in encoder.prepare(read_text(prompt))]
+        return [piece for prompt in prompts_of(label, templates) for piece in inner(read_text(prompt))]
 
     return replace(encoder, identity=prompted(encoder.identity, templates), prepare=prepare)

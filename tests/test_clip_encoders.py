@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gc
 import json
 
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from audit_plugin.embedding import _encode_batch, encode_contents
+from audit_plugin.arrays import Samples
+from audit_plugin.embedding import _encode_batch, digest_contents, encode_contents, silent
 from audit_plugin.encoders import load_encoders
 from audit_plugin.encoding import Encoder
 from audit_plugin.modalities import text_digest
-from audit_plugin.precision import lowered, try_bf16
+from audit_plugin.precision import lowered, settle, try_bf16
+from audit_plugin.prompts import prompting
 
 open_clip = pytest.importorskip("open_clip")
 CONTEXT = 32
@@ -128,6 +132,20 @@ def test_weights_in_bf16_are_a_copy_with_nearly_the_same_features(checkpoints: d
         np.testing.assert_array_equal(_encode_batch(piece, encoder), before)  # the original is as it was
     assert small.identity.key == encoder.identity.key + ":bf16"
     assert small.identity.space == encoder.identity.space
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "video"])
+def test_weights_in_full_precision_are_let_go_where_bf16_is_taken(checkpoints: dict, modality: str) -> None:
+    texts, name = TEXTS[:2], checkpoints["first"]
+    load = functools.cache(lambda: prompting(load_encoders(name, (modality,), "cpu"), ("a photo of {}",)))
+    samples = Samples(("0", "1"), {modality: texts})
+    contents = digest_contents(samples, silent)
+    who = {modality: load()[modality].identity}
+    settled = settle(samples, contents, who, load, "bf16", "cpu")
+    assert {encoder.identity for encoder in settled.load().values()} == set(settled.who.values())
+    gc.collect()
+    kinds = {p.dtype for p in gc.get_objects() if type(p) is torch.nn.Parameter and p.shape == (64, 64)}
+    assert kinds == {torch.bfloat16}
 
 
 def test_a_trial_of_a_real_model_ends_with_a_reason(checkpoints: dict) -> None:
