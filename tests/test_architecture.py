@@ -52,7 +52,6 @@ MODULES = {
     "copies": Module(1, siblings="neighbors", third="numpy scipy PIL"),
     "leaks": Module(1, third="numpy"),
     "outliers": Module(1, third="numpy"),
-    "sharded": Module(1, siblings="neighbors", third="numpy"),
     "spelling": Module(1, third="numpy"),
     "mixture": Module(1, third="numpy scipy sklearn"),
     "plants": Module(1, siblings="scores", third="numpy"),

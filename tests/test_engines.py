@@ -24,9 +24,8 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.encoders import OFFLINE
 from audit_plugin.engines import LOCAL, opened
 from audit_plugin.modalities import text_digest
-from audit_plugin.neighbors import search
+from audit_plugin.neighbors import seeking
 from audit_plugin.pipeline import run_audit
-from audit_plugin.sharded import search_shards
 from audit_plugin.store import FeatureCache
 from tests.core_fixtures import unit
 from tests.pipeline_fixtures import cells
@@ -169,13 +168,16 @@ def test_a_killed_driver_resumes(
     assert cells(again) == cells(local)
 
 
-def test_neighbours_in_pieces_are_those_of_one_search() -> None:
+def test_neighbours_of_many_rows_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeking, "EXACT_ROWS", 1000)
+    monkeypatch.setattr(seeking, "PIECE", 500)
     vectors = unit(np.random.default_rng(0).standard_normal((3000, 16)))
-    expected = search(vectors, 10)
+    here = LOCAL.search(vectors, 10, "cpu", 0)
     with opened(replace(CONFIG, engine="ray")) as engine:
-        found = search_shards(vectors, 10, engine.each, 1000, 1400)
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_allclose(found.similarities, expected.similarities, atol=1e-6)
+        found = engine.search(vectors, 10, "cpu", 0)
+    assert found.method == here.method
+    np.testing.assert_array_equal(found.neighbors.indices, here.neighbors.indices)
+    np.testing.assert_array_equal(found.neighbors.similarities, here.neighbors.similarities)
 
 
 # --- the engine itself ---------------------------------------------------------------------------------------------

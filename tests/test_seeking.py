@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -151,10 +154,11 @@ def test_looking_at_all_lists_is_exact() -> None:
     vectors = clustered(1_500)
     space = space_of(vectors)
     found = lists.make_lists(space, 0)
-    index, near = lists.scan_lists(space, found, len(found.ends), K)
+    rows, index, near = lists.scan_lists(space, found, len(found.ends), K, np.arange(len(found.ends)))
+    assert sorted(rows.tolist()) == list(range(len(vectors)))
     expected = nn.search(vectors, K)
-    np.testing.assert_allclose(near, expected.similarities, atol=1e-6)
-    assert (index == expected.indices).mean() > 0.999  # products that differ in the last digit
+    np.testing.assert_allclose(near, expected.similarities[rows], atol=1e-6)
+    assert (index == expected.indices[rows]).mean() > 0.999  # products that differ in the last digit
 
 
 # --- seek ------------------------------------------------------------------------------------------------------------
@@ -165,6 +169,24 @@ def test_few_rows_are_searched_exactly() -> None:
     found, expected = nn.seek(vectors, K), nn.search(vectors, K)
     assert (found.method, found.recall) == ("exact", 1.0)
     np.testing.assert_array_equal(found.neighbors.indices, expected.indices)
+
+
+@pytest.mark.parametrize("make", [clustered, even])
+def test_pieces_that_are_sought_elsewhere_are_the_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeking, "EXACT_ROWS", 1_000)
+    monkeypatch.setattr(seeking, "PIECE", 700)
+    vectors, handed = make(4_000), []
+
+    def backwards(function: Any, items: Any) -> Any:
+        for item in reversed(list(items)):
+            handed.append(len(item))
+            yield item, pickle.loads(pickle.dumps(function))(item)
+
+    here, elsewhere = nn.seek(vectors, K), nn.seek(vectors, K, each=backwards)
+    assert len(handed) > 4
+    assert here.method == elsewhere.method
+    np.testing.assert_array_equal(here.neighbors.indices, elsewhere.neighbors.indices)
+    np.testing.assert_array_equal(here.neighbors.similarities, elsewhere.neighbors.similarities)
 
 
 def share_found(vectors: np.ndarray, found: nn.Sought) -> float:

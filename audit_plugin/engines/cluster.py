@@ -22,7 +22,7 @@ import torch
 from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import Encode, Encoded
 from audit_plugin.encoding import Identity
-from audit_plugin.sharded import seek_in_shards
+from audit_plugin.neighbors import seek
 
 from . import Engine, Work, workers
 
@@ -52,9 +52,7 @@ def ray_engine(device: str) -> Iterator[Engine]:
             room = _room(ray, device)
             each = functools.partial(_each, ray, room)
             yield Engine(
-                lambda recipe, who: _encoding(ray, recipe, who, device, room),
-                functools.partial(seek_in_shards, each=each),
-                each,
+                lambda recipe, who: _encoding(ray, recipe, who, device, room), functools.partial(seek, each=each), each
             )
     finally:
         if own:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import Ints
+from audit_plugin.arrays import Floats, Ints
 
 from .scan import SPARE, Space, scan
 
@@ -91,16 +91,20 @@ def depth_for(lists: Lists, rows: Ints, neighbors: Ints, share: float) -> int:
     return int(np.sort(places.ravel())[int(np.ceil(share * places.size)) - 1]) + 1
 
 
-def scan_lists(space: Space, lists: Lists, depth: int, k: int) -> tuple[Ints, np.ndarray]:
-    """(indices `[n, k]`, similarities `[n, k]`): each list's rows among those of the lists that it looks at."""
+def scan_lists(space: Space, lists: Lists, depth: int, k: int, numbers: Ints) -> tuple[Ints, Ints, Floats]:
+    """(rows `[q]` of these lists, indices `[q, k]`, similarities `[q, k]`): among those of the lists they look at."""
     import torch
 
-    n, device = len(lists.number), space.coarse.device
-    indices, similarities = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
-    visits = lists.looked_at(depth, k + SPARE)[:, 0]
-    for number in np.flatnonzero(np.diff(lists.ends, prepend=0)).tolist():
-        rows = lists.rows(number)
+    device, visits = space.coarse.device, lists.looked_at(depth, k + SPARE)[:, 0]
+    own = [lists.rows(number) for number in numbers.tolist()]
+    indices, similarities = np.empty((sum(map(len, own)), k), np.int64), np.empty((sum(map(len, own)), k), np.float32)
+    start = 0
+    for number, rows in zip(numbers.tolist(), own, strict=True):
+        if not len(rows):
+            continue
         members = np.concatenate([lists.rows(other) for other in lists.ranking[number, : visits[number]].tolist()])
         index, near = scan(space, torch.from_numpy(rows).to(device), torch.from_numpy(members).to(device), k)
-        indices[rows], similarities[rows] = index.cpu().numpy(), near.cpu().numpy()
-    return indices, similarities
+        some = slice(start, start + len(rows))
+        indices[some], similarities[some] = index.cpu().numpy(), near.cpu().numpy()
+        start += len(rows)
+    return np.concatenate(own), indices, similarities

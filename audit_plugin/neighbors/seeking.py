@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,10 @@ ASKED = 500  # rows in each half
 COARSE_LOSS = 0.002
 WORTH = 0.5  # of all products: above it lists save nothing
 ROUNDING = 1e-6
+PIECE = 2**14  # rows that a worker elsewhere takes at once
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+Part = tuple[Ints, Ints, Floats]  # rows `[q]`, their neighbours `[q, k]`, the similarities of these
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Sought:
     method: str
 
 
-def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0) -> Sought:
+def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0, each: Each | None = None) -> Sought:
     """The k most similar other rows of each row by inner product: exact, or with a recall of `TARGET` and more.
 
     Up to `EXACT_ROWS` rows `search` is asked. Above, candidates come from coarse products with the lists nearest to a
@@ -53,6 +60,8 @@ def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0) -> Sought:
         k: neighbours wanted; fewer exist when n <= k.
         device: "cpu" or "cuda".
         seed: of the sample and the centres.
+        each: function, items -> (item, what the function makes of it), in any order: where the lists are gone through
+            that are too much for one machine. None: here. The result is the same.
     """
     n = len(vectors)
     if n <= max(EXACT_ROWS, k + SPARE):
@@ -64,11 +73,11 @@ def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0) -> Sought:
     lists = make_lists(space, seed)
     depth = depth_for(lists, halves[0].rows, halves[0].indices, GOAL)
     while (visited := _visited(lists, depth, k)) <= WORTH:
-        found = Neighbors(*scan_lists(space, lists, depth, k))
+        found = _scanned(space, lists, depth, k, each)
         if (recall := halves[1].recall(found.similarities[halves[1].rows])) >= TARGET:
             return Sought(found, recall, f"{depth:,} of {len(lists.ends):,} lists, {visited:.1%} of all products")
         depth *= 2
-    found = _scan_all(space, k)
+    found = _scanned(space, None, 0, k, each)
     if (recall := halves[1].recall(found.similarities[halves[1].rows])) >= TARGET:
         return Sought(found, recall, "all products")
     return Sought(search(vectors, k), 1.0, "exact")
@@ -115,9 +124,38 @@ def _visited(lists: Lists, depth: int, k: int) -> float:
     return float((sizes * lists.looked_at(depth, k + SPARE)[:, 1]).sum() / sizes.sum() ** 2)
 
 
-def _scan_all(space: Space, k: int) -> Neighbors:
+def _scanned(space: Space, lists: Lists | None, depth: int, k: int, each: Each | None) -> Neighbors:
+    """Neighbours of all rows: in the lists that theirs looks at, or without lists among all."""
+    n = len(space.exact)
+    whole = np.arange(n if lists is None else len(lists.ends))
+    parts: Iterable[Part]
+    if each is None:
+        parts = [_scan_part(space, lists, depth, k, whole)]
+    else:
+        vectors, coarse = space.exact.cpu().numpy(), space.coarse is not space.exact
+        work = functools.partial(_scan_elsewhere, vectors, coarse, space.exact.device.type, lists, depth, k)
+        parts = (found for _, found in each(work, np.array_split(whole, -(-n // PIECE))))
+    indices, similarities = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
+    for rows, index, near in parts:
+        indices[rows], similarities[rows] = index, near
+    return Neighbors(indices, similarities)
+
+
+def _scan_elsewhere(
+    vectors: Floats, coarse: bool, device: str, lists: Lists | None, depth: int, k: int, part: Ints
+) -> Part:
+    """`_scan_part` in another process, which makes the space anew."""
     import torch
 
-    n = len(space.exact)
-    index, near = scan(space, torch.arange(n, device=space.exact.device), None, k)
-    return Neighbors(index.cpu().numpy(), near.cpu().numpy())
+    exact = torch.from_numpy(vectors).to(device)
+    return _scan_part(make_space(exact, exact.to(torch.bfloat16) if coarse else exact), lists, depth, k, part)
+
+
+def _scan_part(space: Space, lists: Lists | None, depth: int, k: int, part: Ints) -> Part:
+    """Of these lists, or without lists of these rows."""
+    import torch
+
+    if lists is not None:
+        return scan_lists(space, lists, depth, k, part)
+    index, near = scan(space, torch.from_numpy(part).to(space.exact.device), None, k)
+    return part, index.cpu().numpy(), near.cpu().numpy()
