@@ -146,7 +146,9 @@ def _explain(values: Floats, plants: list[Floats]) -> Explanations:
             price = 0.5 * np.log(n) * (len(chosen) - 1)
             found.append((n * likelihood - price + np.log(prior), shares, spread / np.sqrt(n), tail))
     likelihood, shares, spread, tail = (np.concatenate(part) for part in zip(*found, strict=True))
-    weight = np.exp(likelihood - likelihood.max()) * (shares.sum(1) <= MOST)
+    possible = shares.sum(1) <= MOST
+    possible |= not possible.any()  # plants that score like the set itself: `_widened` takes the shares back to MOST
+    weight = np.where(possible, np.exp(likelihood - likelihood.max(where=possible, initial=-np.inf)), 0)
     kept = weight > 1e-4 * weight.max()
     return _widened(weight[kept], shares[kept], spread[kept], tail[kept], edges, (seen.sum(), masses.sum(1)))
 
