@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audit_plugin.modalities.images import read_image
+from audit_plugin.modalities.images import flatten, read_image
 from benchmarks.data import DATA, SOURCES, fetch
 
 PHOTOS = 30  # crops of photographs
@@ -164,7 +164,7 @@ def altered(image: Path | bytes, way: str) -> bytes:
 
     if way == "exact":
         return image if isinstance(image, bytes) else image.read_bytes()
-    whole = read_image(image if isinstance(image, str | Path) else io.BytesIO(image))  # type: ignore[arg-type]
+    whole = flatten(Image.open(io.BytesIO(image))) if isinstance(image, bytes) else read_image(str(image))
     wide, high = whole.size
     if way == "re-encoded":
         packed = io.BytesIO()
