@@ -23,7 +23,7 @@ screenshots: $(READY) chromium ## take the pictures of the README from the demo 
 	@$(BIN)/python docs/screenshots.py
 
 test: $(READY) chromium ## all tests, those with a database and a browser included
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(READY) ## lint, format and types
 	@$(BIN)/ruff check .

@@ -110,7 +110,7 @@ def killing(titles: Sequence[str]) -> Iterator[dict[str, int]]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.003) and len(killed) < len(titles):
+        while not over.wait(0.02) and len(killed) < len(titles):
             for number, title in processes().items():
                 for start in set(titles) - set(killed):
                     if title.startswith(start):

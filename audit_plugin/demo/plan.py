@@ -63,16 +63,18 @@ def plan_rows(samples: int, seed: int) -> list[Row]:
     if samples < MIN_SAMPLES:
         raise AuditError(f"samples is {samples}; the demo needs at least {MIN_SAMPLES} to plant every kind of fault")
     rng = random.Random(seed)
-    rows = _clean_rows(samples, rng)
+    rows, counts = _clean_rows(samples, rng), fault_counts(samples)
+    while (ring := _ring(rows[: counts["swapped"]], rng)) is None:
+        rng.shuffle(rows)  # these few look too much alike
     at, parts = 0, {}
-    for fault, count in fault_counts(samples).items():
+    for fault, count in counts.items():
         parts[fault] = rows[at : at + count]
         at += count
     clean = rows[at:]
     for fault, part in parts.items():
         for row in part:
             row.fault = fault
-    _swap(parts["swapped"], rng)
+    _swap(ring)
     _make_vague(parts["vague"], rng)
     _make_odd(parts["non-persona"])
     _make_conflicts(parts["conflict"], clean, rng)
@@ -100,16 +102,21 @@ def _wrong(caption_of: Row, picture_of: Row) -> bool:
     return contradictions(caption_of.named, picture_of.person) >= MIN_CONTRADICTIONS
 
 
-def _swap(rows: list[Row], rng: random.Random) -> None:
-    """Hands the captions round a ring, so that each is used once and none stays with its picture."""
+def _ring(rows: list[Row], rng: random.Random) -> list[Row] | None:
+    """The rows in an order in which each caption contradicts the next picture; None where none was found."""
     ring = list(rows)
     rng.shuffle(ring)
     for _ in range(10_000):
         bad = [i for i in range(len(ring)) if not _wrong(ring[i - 1], ring[i])]
         if not bad:
-            break
+            return ring
         i, j = bad[0], rng.randrange(len(ring))
         ring[i], ring[j] = ring[j], ring[i]
+    return None
+
+
+def _swap(ring: list[Row]) -> None:
+    """Hands the captions round a ring, so that each is used once and none stays with its picture."""
     before = [(row.caption, row.named) for row in ring]
     for i, row in enumerate(ring):
         row.detail, row.source = row.caption, ring[i - 1]
