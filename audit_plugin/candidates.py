@@ -21,6 +21,7 @@ from . import held_out, votes
 from .arrays import Bools, Floats, Ints
 from .contrast import FROZEN_TEMPERATURE, same_in_any
 from .evidence import Gathered
+from .held_out import HeldOut
 from .scores import WEIGHTS, Evidence, robust_z, scale_of
 
 TRIALS = 32  # more change little, and each is read anew
@@ -112,7 +113,9 @@ def _hubs(bare: Weighing) -> dict[str, Floats]:
     found: list[dict[str, Floats]] = []
     for rows in np.array_split(np.arange(n), range(BLOCK, n, BLOCK)):
         related = same_in_any(repeats[rows], repeats[pool]).numpy()
-        sides = similarities(bare, rows, pool), {k: v.T for k, v in similarities(bare, pool, rows).items()}
+        held = hold(bare, np.concatenate([rows, pool]))
+        back = {k: v.T for k, v in similarities(bare, pool, rows, held).items()}
+        sides = similarities(bare, rows, pool, held), back
         found.append({k: np.stack([_log_mean(side[k], related, TEMPERATURES[k]) for side in sides]) for k in sides[0]})
     return {name: np.concatenate([part[name] for part in found], axis=1) for name in bare.weights}
 
@@ -138,10 +141,10 @@ def _own_similarities(bare: Weighing) -> dict[str, Floats]:
     return found
 
 
-def similarities(weighing: Weighing, rows: Ints, pool: Ints) -> dict[str, Floats]:
+def similarities(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut) -> dict[str, Floats]:
     """Kind of evidence -> M `[q, p]`: each row's medium with the pool's captions; NaN where no trial held out both."""
     evidence, (a, b) = weighing.gathered.evidence, weighing.pair
-    found = {"contrast": held_out_similarity(weighing, rows, pool)}
+    found = {"contrast": held.similarity(rows, pool)}
     if "zero_shot" in weighing.weights:
         found["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
     if weighing.votes:
@@ -161,10 +164,17 @@ def _voted(given: votes.Votes, vectors: Floats, rows: Ints, pool: Ints) -> Float
     return out
 
 
-def suspicion(weighing: Weighing, rows: Ints, pool: Ints) -> Floats:
-    """float32 `[q, p]`: suspicion of each row's medium with each pool caption; NaN where no trial held out both."""
-    parts = {}
-    for name, similarity in similarities(weighing, rows, pool).items():
+def suspicion(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut | None = None) -> Floats:
+    """float32 `[q, p]`: suspicion of each row's medium with each pool caption; NaN where no trial held out both.
+
+    Args:
+        weighing: of the set.
+        rows: `[q]`.
+        pool: `[p]`.
+        held: both of them, and others, if they are asked more than once.
+    """
+    parts, held = {}, held or hold(weighing, np.concatenate([rows, pool]))
+    for name, similarity in similarities(weighing, rows, pool, held).items():
         media, captions = weighing.hubs[name]
         parts[name] = media[rows][:, None] + captions[pool][None] - similarity
     return _mean(parts, weighing)
@@ -195,10 +205,10 @@ def trials_of(gathered: Gathered, pair: Pair) -> Iterator[tuple[Bools, torch.Ten
         yield ~member, embeddings[a].float(), embeddings[b].float()
 
 
-def held_out_similarity(weighing: Weighing, rows: Ints, pool: Ints) -> Floats:
-    """`[q, p]`: mean similarity of each row's medium with the pool's captions; NaN where no trial held out both."""
+def hold(weighing: Weighing, rows: Ints) -> HeldOut:
+    """The rows under at most `TRIALS` trials."""
     gathered = weighing.gathered
     assert gathered.plan is not None
     assert gathered.embed is not None
     a, b = (gathered.evidence.modalities.index(name) for name in weighing.pair)
-    return held_out.mean_similarity(gathered.embed, gathered.plan.member[:TRIALS], (a, b), rows, pool)
+    return held_out.hold(gathered.embed, gathered.plan.member[:TRIALS], (a, b), rows)

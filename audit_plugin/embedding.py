@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import defaultdict, deque
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .arrays import AuditError, Bools, Features, Floats, Samples
+from .arrays import AuditError, Features, Floats, Samples
 from .encoding import Encoder
+from .features import StoredFeatures, stored_features
 from .modalities import MODALITIES, MediaError
 from .store import FeatureCache
 
@@ -24,6 +26,7 @@ Encoded = tuple[str, Floats | str, int]
 # (modality, value by digest, view) -> each content, as it is finished
 Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
 WINDOW = 256
+QUEUED = 4096
 AHEAD = 4  # media prepared per worker before they are encoded, at least
 SHARD_SECONDS = 30.0  # work that a killed run may lose
 SHARD_ROWS = 32_768
@@ -58,8 +61,8 @@ def digest_contents(samples: Samples, progress: Progress) -> Contents:
     total, done = len(samples) * len(samples.media), 0
     with ThreadPoolExecutor(workers()) as pool:
         for modality, values in samples.media.items():
-            column = []
-            for row, (digest, reason) in enumerate(pool.map(lambda v, m=modality: _digest(m, v), values)):
+            column: list[str] = []
+            for row, (digest, reason) in enumerate(_digests(pool, modality, values)):
                 column.append(digest)
                 if reason and row not in samples.problems:
                     failures[row].append(f"{modality}: {reason}")
@@ -68,6 +71,12 @@ def digest_contents(samples: Samples, progress: Progress) -> Contents:
                     progress("read", done, total)
             digests[modality] = tuple(column)
     return Contents(digests, {row: "; ".join(reasons) for row, reasons in failures.items()})
+
+
+def _digests(pool: ThreadPoolExecutor, modality: str, values: Sequence[str | None]) -> Iterator[tuple[str, str]]:
+    """Of all values, in their order; the pool is given some at a time, as a million waiting tasks take gigabytes."""
+    for start in range(0, len(values), QUEUED):
+        yield from pool.map(functools.partial(_digest, modality), values[start : start + QUEUED])
 
 
 def _digest(modality: str, value: str | None) -> tuple[str, str]:
@@ -91,7 +100,7 @@ class Embedded:
         notes: for people: what the machine or an encoder could not do.
     """
 
-    features: Features
+    features: Features | StoredFeatures
     failures: Mapping[int, str]
     split_texts: int
     encoded: Mapping[str, int]
@@ -119,34 +128,23 @@ def embed(
         encode: encodes somewhere else; None: here, with the encoders of `load`.
     """
     failures, notes = dict(contents.failures), list[str]()
+    named = {modality: f"{key}:view{view}" if view else key for modality, key in keys.items()}
 
     def here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
         return encode_contents(modality, values, load()[modality], view, notes)
 
-    vectors, present, encoded, split = {}, [], {}, 0
+    encoded, split = {}, 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
-        cache = FeatureCache(f"{keys[modality]}:view{view}" if view else keys[modality])
-        reasons, fresh, parts = _fill(cache, modality, first, encode or here, progress, view)
+        reasons, fresh, parts = _fill(FeatureCache(named[modality]), modality, first, encode or here, progress, view)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
-        vectors[modality], found = unit_features(cache, digests)
-        present.append(found)
         encoded[modality] = fresh
         split += parts if MODALITIES[modality].is_text else 0
-    features = Features(vectors, np.array(present, dtype=bool).T.reshape(len(samples), len(vectors)))
+    features = stored_features(named, {modality: contents.digests[modality] for modality in samples.media})
     return Embedded(features, failures, split, encoded, tuple(notes))
-
-
-def unit_features(cache: FeatureCache, digests: Sequence[str]) -> tuple[Floats, Bools]:
-    """Stored features as unit rows, float32 `[n, d]`, and which rows are there, `[n]`; the others are zeros."""
-    rows, found = cache.load(digests)
-    for start in range(0, len(rows), WINDOW):  # in place, for one matrix of a million rows is enough
-        part = rows[start : start + WINDOW]
-        part /= np.maximum(np.sqrt(np.square(part).sum(axis=1, keepdims=True)), np.float32(1e-12))
-    return rows, found
 
 
 def _fill(

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from . import flags as rules
-from .arrays import AuditError, AuditResult, Features, Floats, Samples
+from .arrays import AuditError, AuditResult, Samples
 from .config import digest_of
-from .embedding import Contents, Embedded, Progress, silent, unit_features
+from .embedding import Contents, Embedded, Progress, silent
 from .evidence import gather
+from .features import stored_features
 from .kept import KeptRun, load_rows
 from .learners import kept_heads_learner
 from .pipeline import finish, prepare
 from .reporting import Order
 from .scoring import Clock, Prepared, describe_rows
-from .store import FeatureCache, RunFolder
+from .store import RunFolder
 from .trials import Job, Plan
 
 NOT_TRAINED = "not trained on: held-out scores only"
@@ -79,15 +80,14 @@ def _same_encoders(was: Mapping[str, str], new: Prepared) -> None:
 def _joined(kept: KeptRun, new: Prepared) -> Prepared:
     """The run's samples, then the new ones, each in canonical order."""
     old = len(kept.samples)
-    vectors = {m: _cached(new.who[m].key, kept.digests[m]) for m in new.samples.modalities}
-    there = np.ones((old, len(vectors)), dtype=bool)
-    fresh = new.embedded.features
-    features = Features(
-        {m: np.concatenate([v, _wide(fresh.vectors[m], v.shape[1])]) for m, v in vectors.items()},
-        np.concatenate([there, fresh.present]),
-    )
+    digests = {m: (*kept.digests[m], *new.contents.digests[m]) for m in new.samples.modalities}
+    features = stored_features({m: new.who[m].key for m in digests}, digests)
+    if missing := int((~features.present[:old]).any(axis=1).sum()):
+        raise AuditError(
+            f"the features of {missing} samples of the run are gone from the cache; run the audit itself again, which "
+            "makes them anew and retrains nothing, then extend it"
+        )
     failures = {row + old: why for row, why in new.embedded.failures.items()}
-    digests = {m: (*kept.digests[m], *new.contents.digests[m]) for m in vectors}
     return replace(
         new,
         samples=_concatenated(kept.samples, new.samples),
@@ -95,21 +95,6 @@ def _joined(kept: KeptRun, new: Prepared) -> Prepared:
         embedded=Embedded(features, failures, new.embedded.split_texts, new.embedded.encoded),
         order=Order(np.concatenate([np.arange(old), old + new.order.rows]), old + len(new.samples)),
     )
-
-
-def _cached(key: str, digests: tuple[str, ...]) -> Floats:
-    rows, found = unit_features(FeatureCache(key), digests)
-    if missing := int((~found).sum()):
-        raise AuditError(
-            f"{missing} features of the run are gone from the cache; run the audit itself again, which makes them "
-            "anew and retrains nothing, then extend it"
-        )
-    return rows
-
-
-def _wide(vectors: Floats, dim: int) -> Floats:
-    """Rows of a set in which no medium could be read have no width of their own."""
-    return vectors if vectors.shape[1] == dim else np.zeros((len(vectors), dim), np.float32)
 
 
 def _concatenated(old: Samples, new: Samples) -> Samples:

@@ -127,29 +127,54 @@ def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, r
     return [Block(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
 
 
-def mean_similarity(embed: Embed, member: Bools, pair: tuple[int, int], left: Ints, right: Ints) -> Floats:
-    """float32 `[l, p]`: held-out similarity of the rows `left` on side a with the rows `right` on side b.
+@dataclass(frozen=True)
+class HeldOut:
+    """Some rows under all trials, side by side: one product of two rows sums over the trials that held out both.
 
-    NaN where no trial left both out. O(r l p o); for all samples against a pool see `read_trials`.
+    Attributes:
+        rows: int64 `[u]`, ascending.
+        left: `[u, r * o]`, their embeddings on the pair's side a, zeros under trials that they were members of.
+        right: the same on side b.
+        outside: float32 `[u, r]`, 1 for the trials that held a row out.
+    """
+
+    rows: Ints
+    left: torch.Tensor
+    right: torch.Tensor
+    outside: torch.Tensor
+
+    def similarity(self, left: Ints, right: Ints) -> Floats:
+        """float32 `[l, p]`: mean held-out similarity of the rows `left` on side a with the rows `right` on side b.
+
+        NaN where no trial left both out. O(l p r o); for all samples against a pool see `read_trials`.
+        """
+        mine, theirs = (torch.from_numpy(np.searchsorted(self.rows, rows)) for rows in (left, right))
+        total = self.left[mine] @ self.right[theirs].T
+        # 0 / 0 is NaN: the sum over no trial is exactly 0
+        return np.asarray(total.div_(self.outside[mine] @ self.outside[theirs].T).cpu().numpy())
+
+
+def hold(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOut:
+    """Rows `[u]`, which may repeat, under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
 
     Args:
         embed: of the trials.
         member: bool `[r, n]`.
         pair: positions of the modalities a and b.
-        left: rows `[l]`.
-        right: rows `[p]`.
+        rows: which.
     """
-    outside = ~member
-    every, at = np.unique(np.concatenate([left, right]), return_inverse=True)
-    total = np.zeros((len(left), len(right)), dtype=np.float32)
+    rows = np.unique(rows)
+    outside = torch.from_numpy(~member[:, rows]).float()
+    sides: tuple[torch.Tensor, torch.Tensor] | None = None
     for number, out in enumerate(outside):
-        embeddings = [embeddings.float() for embeddings in embed(number, torch.from_numpy(every))]
-        keep = torch.from_numpy(out[every]).to(embeddings[0].device)[:, None]
-        mine, theirs = (embeddings[side] * keep for side in pair)
-        total += (mine[at[: len(left)]] @ theirs[at[len(left) :]].T).cpu().numpy()
-    count = outside[:, left].astype(np.float32).T @ outside[:, right].astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, total / count, np.nan).astype(np.float32)
+        found = [embed(number, torch.from_numpy(rows))[side].float() for side in pair]
+        if sides is None:
+            a, b = (torch.empty(len(rows), len(member), e.shape[1], device=e.device) for e in found)
+            sides = a, b
+        for side, embeddings in zip(sides, found, strict=True):
+            torch.mul(embeddings, out.to(embeddings.device)[:, None], out=side[:, number])
+    assert sides is not None
+    return HeldOut(rows, sides[0].flatten(1), sides[1].flatten(1), outside.T.contiguous().to(sides[0].device))
 
 
 def _generality(similarity: torch.Tensor) -> torch.Tensor:

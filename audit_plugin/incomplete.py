@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Bools, Features, Ints
+from .arrays import Bools, Ints
 from .config import digest_of
 from .embedding import Contents, Embedded
 from .evidence import Gathered, gather
+from .features import stored_features
 from .learners import head_projections, kept_heads_learner
 from .reporting import Order, result_columns
 from .scoring import Prepared, canonical_rows, describe_rows, score
@@ -71,13 +72,12 @@ def _add_pattern(
 
 def _restricted(ready: Prepared, modalities: list[str], rows: Ints) -> Prepared:
     """The complete rows and then these, in some of the modalities only."""
-    features = ready.embedded.features
-    at = [features.modalities.index(m) for m in modalities]
-    some = Features({m: features.vectors[m] for m in modalities}, features.present[:, at])
+    digests = {m: ready.contents.digests[m] for m in modalities}
+    some = stored_features({m: ready.who[m].key for m in modalities}, digests)
     return replace(
         ready,
         samples=replace(ready.samples, media={m: ready.samples.media[m] for m in modalities}),
-        contents=Contents({m: ready.contents.digests[m] for m in modalities}, {}),
+        contents=Contents(digests, {}),
         embedded=Embedded(some, {}, 0, {}),
         who={m: ready.who[m] for m in modalities},
         order=Order(np.concatenate([ready.order.rows, rows]), len(ready.samples)),

@@ -10,6 +10,7 @@ from .arrays import Floats
 
 MAX_DIM = 256
 FIT_ROWS = 20_000
+BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projecti
 
 def project(vectors: Floats, projection: Projection) -> Floats:
     """Unit rows float32 `[n, q]`; a row that equals the mean has no direction and stays zero."""
-    out = (vectors - projection.mean) @ projection.basis
-    norm = np.linalg.norm(out, axis=1, keepdims=True)
-    return np.where(norm > projection.floor, out / np.maximum(norm, 1e-30), 0).astype(np.float32)
+    out = np.empty((len(vectors), projection.basis.shape[1]), dtype=np.float32)
+    for start in range(0, len(vectors), BLOCK):  # no second copy of what is large
+        part = np.matmul(vectors[start : start + BLOCK] - projection.mean, projection.basis)
+        norm = np.linalg.norm(part, axis=1, keepdims=True)
+        out[start : start + BLOCK] = np.where(norm > projection.floor, part / np.maximum(norm, 1e-30), 0)
+    return out
 
 
 def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:

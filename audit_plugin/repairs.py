@@ -190,26 +190,26 @@ def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
     return near[there], far[there]
 
 
-def one_to_one(gain: Floats, margin: float) -> Ints:
-    """`[q]`: the column that each row takes, -1 where it takes none: the largest sum of (gain - margin).
+def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
+    """`[q]`: the column that each row takes, -1 where it takes none: the largest sum of worth.
 
     Args:
-        gain: `[q, q]`, NaN where a column cannot be taken.
-        margin: what taking a caption costs: a row takes one only where it gains more.
+        row: int64 `[e]`, and
+        column: which a row may take, below q both; of a row's columns the `CANDIDATES` best are looked at.
+        worth: `[e]`, above 0.
+        q: rows, and as many columns.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    q = len(gain)
     if not q:
         return np.zeros(0, np.int64)
-    worth = np.where(np.isfinite(gain), gain - margin, -np.inf)
-    best = np.argsort(-worth, axis=1, kind="stable")[:, :CANDIDATES]
-    value = np.take_along_axis(worth, best, 1)
-    row, at = np.nonzero(value > 0)
+    order = np.lexsort((column, -worth, row))
+    row, column, worth = row[order], column[order], worth[order]
+    kept = np.arange(len(row)) - np.searchsorted(row, row) < CANDIDATES
     every = np.arange(q)  # column q + i: row i takes none
-    weight = np.r_[1 + value[row, at], np.ones(q)]
-    graph = csr_matrix((weight, (np.r_[row, every], np.r_[best[row, at], q + every])), shape=(q, 2 * q))
+    weight = np.r_[1 + worth[kept], np.ones(q)]
+    graph = csr_matrix((weight, (np.r_[row[kept], every], np.r_[column[kept], q + every])), shape=(q, 2 * q))
     chosen = min_weight_full_bipartite_matching(graph, maximize=True)[1]
     return np.where(chosen < q, chosen, -1)
 

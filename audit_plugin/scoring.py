@@ -122,6 +122,7 @@ def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | 
     captions = [(ready.samples.media[texts[0]][row] or "") if texts else "" for row in order.rows]
     line = order.back(np.arange(len(order.rows)), -1)
     found = suggest(gathered, raised["misaligned"], captions, job.config.seed, line, ready.samples.ids)
+    gathered = replace(gathered, notes=(*gathered.notes, *filter(None, [found.note])))
     media = next((m for m in ready.samples.modalities if not MODALITIES[m].is_text), None)
     if captioner is not None and texts and media is not None:
         paths = [ready.samples.media[media][row] or "" for row in order.rows]

@@ -193,10 +193,13 @@ class FeatureCache:
         """All digests with a stored feature."""
         return {key.decode() for keys, _ in self._shards() for key in keys.tolist()}
 
+    def has(self, wanted: Sequence[str]) -> Bools:
+        """Which of `wanted` are stored, `[n]`."""
+        return self._find(wanted)[1] >= 0
+
     def missing(self, wanted: Sequence[str]) -> list[str]:
         """Those of `wanted` that are not stored."""
-        shard = self._find(wanted)[1]
-        return [digest for digest, number in zip(wanted, shard.tolist(), strict=True) if number < 0]
+        return [digest for digest, there in zip(wanted, self.has(wanted).tolist(), strict=True) if not there]
 
     def load(self, wanted: Sequence[str]) -> tuple[Floats, Bools]:
         """The features of `wanted`, which may repeat, as float32 `[n, d]`, and which of them are stored `[n]`.

@@ -13,16 +13,17 @@ among captions that are not theirs: a good row that was flagged by mistake finds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .arrays import AuditError, Bools, Floats, Ints
-from .candidates import Weighing, own_suspicion, suspicion, text_pairs, weigh
+from .candidates import Weighing, hold, own_suspicion, suspicion, text_pairs, weigh
 from .contrast import draw_pool
 from .evidence import Gathered
+from .held_out import HeldOut
 from .repairs import Repair, cycles, one_to_one, ring_repair
 from .shifts import shift_repairs
 
@@ -33,9 +34,11 @@ RING_MARGIN = 0.5  # above the bar: a ring is a claim about several rows
 HOLDER = 0.5
 MUTUAL = 0.35
 LIMIT = 4.0
-BLOCK = 1024
+MOST_ROWS = 20_000  # each is weighed against each other's caption
+CELLS = 2**22  # pairs weighed at once
 COPIES = 16
 TOP = 3
+LOOKED = 64
 SAME_TEXT = 0.98
 Captioner = Callable[[list[str]], Sequence[str]]
 
@@ -52,6 +55,7 @@ class Suggestions:
         why: row -> reason, for rows whose proposal is more than "another caption fits clearly better".
         top: row -> up to three (caption, score), best first; the first is above the bar.
         repairs: all repairs, by the caller's rows.
+        note: for people, if rows were left out.
     """
 
     texts: Any
@@ -60,6 +64,7 @@ class Suggestions:
     why: dict[int, str] = field(default_factory=dict)
     top: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
     repairs: tuple[Repair, ...] = ()
+    note: str = ""
 
 
 def suggest(
@@ -87,97 +92,156 @@ def suggest(
     found = _take_repairs(found, shifts, line, captions, ids)
     if not len(rows):
         return found
+    note = ""
+    if len(rows) > MOST_ROWS:
+        note = f"{len(rows)} samples are misaligned; captions were sought for the most suspicious {MOST_ROWS}"
+        rows = np.sort(rows[np.argsort(-np.nan_to_num(own_suspicion(weighing)[rows]), kind="stable")[:MOST_ROWS]])
     claimed = line[[source for repair in shifts for source in repair.sources]]
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own_suspicion(weighing))), np.union1d(shifted, rows))
-    bar = _bar(weighing, good, pool)
-    rank = rank_captions(weighing, rows, pool) - bar
+    top, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
     place = np.full(n, -1)
     place[line[line >= 0]] = np.flatnonzero(line >= 0)
-    rings = _rings(weighing, rank, rows, pool, place, ids)
-    found = _take_top(found, rank, rows, pool, captions, evidence.vectors[pair[1]])
-    return _take_repairs(found, rings, line, captions, ids)
+    found = replace(_take_top(found, top, pool, captions), note=note)
+    return _take_repairs(found, _rings(rows, steps, place, ids), line, captions, ids)
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
     """What is ranked highest for the share `BAR` of good rows, whose own captions are not among those ranked."""
     asked = good[np.linspace(0, len(good) - 1, min(GOOD_ROWS, len(good))).astype(np.int64)]
-    best = np.fmax.reduce(rank_captions(weighing, asked, pool, margin=-np.inf), axis=1, initial=-np.inf)
+    blocks = rank_in_blocks(weighing, asked, pool, -np.inf)
+    best = np.concatenate([np.fmax.reduce(b.rank, axis=1, initial=-np.inf) for b in blocks] or [np.zeros(0)])
     best = best[np.isfinite(best)]
     return float(np.quantile(best, BAR)) if len(best) else np.inf
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Captions ranked for some rows: positions `[b]` of these, ranks `[b, p]`, suspicions `[b, p]`."""
+
+    at: Ints
+    rank: Floats
+    fits: Floats
+
+
 def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Floats:
     """`[q, p]`: rank of the pool's captions for the rows' media; NaN where one does not fit better by the margin."""
+    return np.concatenate([block.rank for block in rank_in_blocks(weighing, rows, pool, margin)])
+
+
+def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Iterator[Ranked]:
+    """The same for some rows at a time: a table of all would be quadratic in what is wrong with a set."""
     own, content = own_suspicion(weighing), weighing.gathered.evidence.contents[weighing.pair[1]]
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
-    out = np.full((len(rows), len(pool)), np.nan, np.float32)
-    for start in range(0, len(rows), BLOCK):
-        mine = rows[start : start + BLOCK]
-        fits, part = suspicion(weighing, mine, pool), out[start : start + BLOCK]
+    shown = _shown(content, pool[several])
+    held = hold(weighing, np.concatenate([rows, pool, *shown]))
+    step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))
+    for start in range(0, len(rows), step):
+        mine = rows[start : start + step]
+        fits = suspicion(weighing, mine, pool, held)
         if len(several):
-            fits[:, several] = _class_means(weighing, mine, content, pool[several])
-        back = suspicion(weighing, pool[single], mine).T
-        held = own[pool[single]]
-        part[:] = -fits
-        part[:, single] += HOLDER * np.clip(np.nan_to_num(held), -LIMIT, LIMIT)
-        part[:, single] += MUTUAL * np.clip(np.nan_to_num(held - back), 0, LIMIT)
-        part[(content[mine][:, None] == content[pool]) | ~(own[mine][:, None] - fits > margin)] = np.nan
-    return out
+            fits[:, several] = _class_means(weighing, mine, shown, held)
+        back = suspicion(weighing, pool[single], mine, held).T
+        rank, theirs = -fits, own[pool[single]]
+        rank[:, single] += HOLDER * np.clip(np.nan_to_num(theirs), -LIMIT, LIMIT)
+        rank[:, single] += MUTUAL * np.clip(np.nan_to_num(theirs - back), 0, LIMIT)
+        rank[(content[mine][:, None] == content[pool]) | ~(own[mine][:, None] - fits > margin)] = np.nan
+        yield Ranked(np.arange(start, start + len(mine)), rank, fits)
 
 
-def _class_means(weighing: Weighing, rows: Ints, content: Ints, pool: Ints) -> Floats:
-    """`[q, p]`: mean suspicion over up to `COPIES` rows with each pool caption: single rows differ by their trials."""
+def _shown(content: Ints, pool: Ints) -> list[Ints]:
+    """Up to `COPIES` rows with each pool caption: single rows differ by their trials."""
     order = np.argsort(content, kind="stable")
     first = np.searchsorted(content[order], content[pool])
     last = np.searchsorted(content[order], content[pool], side="right")
-    chosen = [
-        order[np.linspace(a, b - 1, min(b - a, COPIES)).astype(np.int64)] for a, b in zip(first, last, strict=True)
-    ]
-    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(chosen)), nan=0.0)
-    starts = np.r_[0, np.cumsum([len(c) for c in chosen])[:-1]]
-    return np.add.reduceat(found, starts, axis=1) / np.array([len(c) for c in chosen])
+    return [order[np.linspace(a, b - 1, min(b - a, COPIES)).astype(np.int64)] for a, b in zip(first, last, strict=True)]
 
 
-def _rings(weighing: Weighing, rank: Floats, rows: Ints, pool: Ints, place: Ints, ids: Sequence[str]) -> list[Repair]:
-    """Swaps and cycles among the rows, whose captions go to one row each; a caption of many rows was not mixed up."""
-    content = weighing.gathered.evidence.contents[weighing.pair[1]]
-    at = np.flatnonzero((np.bincount(content)[content[rows]] == 1) & np.isin(rows, pool))
-    asked = rows[at]
-    worth = rank[at][:, np.searchsorted(pool, asked)]
-    fall = own_suspicion(weighing)[asked][:, None] - suspicion(weighing, asked, asked)
+def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], held: HeldOut) -> Floats:
+    """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption."""
+    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), held), nan=0.0)
+    starts = np.r_[0, np.cumsum([len(c) for c in shown])[:-1]]
+    return np.add.reduceat(found, starts, axis=1) / np.array([len(c) for c in shown])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which rows could take the captions of which others: positions `[e]` among the rows, both ways.
+
+    Attributes:
+        row: who takes.
+        source: whose caption.
+        worth: its rank above the bar and `RING_MARGIN`.
+        fall: how far the suspicion of the row falls.
+    """
+
+    row: Ints
+    source: Ints
+    worth: Floats
+    fall: Floats
+
+
+def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[int, list[tuple[int, float]]], Steps]:
+    """(row -> up to three of the pool, with their ranks above the bar; what rows could take from each other).
+
+    A caption of many rows was not mixed up: it is in no step.
+    """
+    content, own = weighing.gathered.evidence.contents[weighing.pair[1]], own_suspicion(weighing)
+    vectors = weighing.gathered.evidence.vectors[weighing.pair[1]][pool]
+    alone = np.bincount(content)[content[rows]] == 1
+    source = np.flatnonzero(alone & np.isin(rows, pool))
+    column = np.searchsorted(pool, rows[source])
+    top: dict[int, list[tuple[int, float]]] = {}
+    steps = [np.zeros((4, 0))]
+    for block in rank_in_blocks(weighing, rows, pool):
+        rank = block.rank - np.float32(bar)
+        for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
+            chosen = _best_three(rank[at], vectors)
+            top[int(rows[block.at[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
+        worth = np.where(alone[block.at][:, None], rank[:, column] - RING_MARGIN, np.nan)
+        row, to = np.nonzero(worth > 0)
+        mine = block.at[row]
+        fall = own[rows[mine]] - block.fits[row, column[to]]
+        steps.append(np.stack([mine, source[to], worth[row, to], fall]))
+    row, to, worth, fall = np.concatenate(steps, axis=1)
+    return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
+
+
+def _rings(rows: Ints, steps: Steps, place: Ints, ids: Sequence[str]) -> list[Repair]:
+    """Swaps and cycles among the rows, whose captions go to one row each."""
+    fall = dict(zip(zip(steps.row.tolist(), steps.source.tolist(), strict=True), steps.fall.tolist(), strict=True))
     repairs = []
-    for ring in cycles(one_to_one(worth, RING_MARGIN)):
-        steps = zip(ring, (*ring[1:], ring[0]), strict=True)
-        value = {int(place[asked[i]]): float(fall[i, j]) for i, j in steps}
-        repairs.append(ring_repair([int(place[asked[i]]) for i in ring], value, ids))
+    for ring in cycles(one_to_one(steps.row, steps.source, steps.worth, len(rows))):
+        value = {int(place[rows[i]]): fall[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
+        repairs.append(ring_repair([int(place[rows[i]]) for i in ring], value, ids))
     return repairs
 
 
 def _take_top(
-    found: Suggestions, rank: Floats, rows: Ints, pool: Ints, captions: Sequence[str], vectors: Floats
+    found: Suggestions, top: Mapping[int, Sequence[tuple[int, float]]], pool: Ints, captions: Sequence[str]
 ) -> Suggestions:
-    """Adds, for each row whose best caption is above the bar, up to three that differ from each other."""
-    texts, score, top = found.texts.copy(), found.score.copy(), dict(found.top)
-    vectors = vectors[pool]
-    for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
-        chosen = _best_three(rank[at], vectors)
-        row = int(rows[at])
-        top[row] = [(captions[pool[c]], round(float(rank[at, c]), 3)) for c in chosen]
-        texts[row], score[row] = top[row][0]
-    return replace(found, texts=texts, score=score, top=top)
+    """Adds the rows' best captions of the pool."""
+    texts, score, every = found.texts.copy(), found.score.copy(), dict(found.top)
+    for row, best in top.items():
+        every[row] = [(captions[pool[at]], rank) for at, rank in best]
+        texts[row], score[row] = every[row][0]
+    return replace(found, texts=texts, score=score, top=every)
 
 
 def _best_three(rank: Floats, vectors: Floats) -> list[int]:
     """The first in rank `[p]` of which none is nearly the same text as one before it; NaN is out."""
-    chosen: list[int] = []
-    for candidate in np.argsort(-rank, kind="stable")[: int(np.isfinite(rank).sum())].tolist():
-        if all(vectors[other] @ vectors[candidate] < SAME_TEXT for other in chosen):
-            chosen.append(candidate)
-        if len(chosen) == TOP:
-            break
+    known = np.flatnonzero(np.isfinite(rank))
+    for looked in (LOOKED, len(known)):
+        cut = np.partition(rank[known], len(known) - looked)[len(known) - looked] if looked < len(known) else -np.inf
+        some = known[rank[known] >= cut]
+        chosen: list[int] = []
+        for candidate in some[np.argsort(-rank[some], kind="stable")].tolist():
+            if all(vectors[other] @ vectors[candidate] < SAME_TEXT for other in chosen):
+                chosen.append(candidate)
+            if len(chosen) == TOP:
+                return chosen
     return chosen
 
 
@@ -201,7 +265,7 @@ def _take_repairs(
             if line[row] >= 0:
                 why[int(line[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
     every = (*found.repairs, *repairs)
-    return Suggestions(texts, score, words, why, top, every)
+    return Suggestions(texts, score, words, why, top, every, found.note)
 
 
 def _words(repair: Repair, ids: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from .contrast import Block, Negatives, contrasts, with_plants
 TEMPERATURE = 1 / 20
 KERNEL = 0.07
 LEAST_DISTRUST, MOST_DISTRUST = -2.0, 3.0
+ROWS = 16_384  # whose votes are collected at once
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,38 @@ def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distr
     """
     from scipy.sparse import csr_array
 
-    size = np.bincount(near)
-    mean = (csr_array((np.ones(len(near)), (near, np.arange(len(near))))) @ vectors) / size[:, None]
+    n, size = len(near), np.bincount(near)
+    mean = csr_array(((1 / size[near]).astype(np.float32), (near, np.arange(n))), (len(size), n)) @ vectors
     doubt = np.bincount(near, np.clip(np.nan_to_num(distrust), LEAST_DISTRUST, MOST_DISTRUST)) / size
-    own, has_own = _own_content(near, other, vectors, mean, size)
-    content = near[np.maximum(found.indices, 0)]
-    logits = np.where(found.indices >= 0, found.similarities / KERNEL - doubt[content], -np.inf)
-    own_logit = np.where(has_own, 1 / KERNEL - doubt[near], -np.inf)[:, None]
-    every = np.concatenate([logits, own_logit], axis=1)
-    top = every.max(1, keepdims=True, initial=-1e30)
-    weight = np.exp(every - top)
-    weight /= np.maximum(weight.sum(1, keepdims=True), 1e-30)
-    kept = weight[:, :-1].astype(np.float32)
-    row = np.repeat(np.arange(len(near)), content.shape[1])
-    voting = csr_array((kept.ravel(), (row, content.ravel())), (len(near), len(mean)))
-    prediction = weight[:, -1:] * own + voting @ mean
-    alone = np.where(size[content] == 1, kept, 0).astype(np.float32)
-    return Votes(prediction.astype(np.float32), found.indices, kept, alone)
+    same = _as_often(near, other)
+    weight, prediction = np.empty(found.indices.shape, np.float32), np.empty_like(vectors)
+    for start in range(0, n, ROWS):
+        some = slice(start, start + ROWS)
+        mine, content = near[some], near[np.maximum(found.indices[some], 0)]
+        rest = size[mine] - same[some]  # samples that share this side with the row, but not the other
+        logits = np.where(found.indices[some] >= 0, found.similarities[some] / KERNEL - doubt[content], -np.inf)
+        own_logit = np.where(rest > 0, 1 / KERNEL - doubt[mine], -np.inf)
+        shares = _shares(np.concatenate([logits, own_logit[:, None]], axis=1))
+        weight[some] = shares[:, :-1]
+        row = np.repeat(np.arange(len(mine)), content.shape[1])
+        voting = csr_array((weight[some].ravel(), (row, content.ravel())), (len(mine), len(mean)))
+        own = mean[mine] * size[mine, None] - same[some, None] * vectors[some]  # equal contents have equal vectors
+        prediction[some] = voting @ mean + own * (shares[:, -1] / np.maximum(rest, 1))[:, None]
+    alone = np.where((size == 1)[near[np.maximum(found.indices, 0)]], weight, np.float32(0))
+    return Votes(prediction, found.indices, weight, alone)
 
 
-def _own_content(near: Ints, other: Ints, vectors: Floats, mean: Floats, size: Ints) -> tuple[Floats, Ints]:
-    """(mean `[n, d]` over the samples that share one side but not the other, whether there is one `[n]`)."""
-    _, pair, repeats = np.unique(np.stack([near, other], 1), axis=0, return_inverse=True, return_counts=True)
-    same = repeats[pair.reshape(-1)]
-    rest = size[near] - same
-    total = mean[near] * size[near, None] - same[:, None] * vectors  # equal contents have equal vectors
-    return total / np.maximum(rest, 1)[:, None], rest > 0
+def _as_often(near: Ints, other: Ints) -> Ints:
+    """`[n]`: how many samples have both contents of each sample."""
+    both = near * (int(other.max(initial=0)) + 1) + other
+    _, pair, repeats = np.unique(both, return_inverse=True, return_counts=True)
+    return np.asarray(repeats[pair.reshape(-1)], dtype=np.int64)
+
+
+def _shares(logits: Floats) -> Floats:
+    """Softmax of the rows `[n, k]`; zeros where a row has no finite entry."""
+    weight = np.exp(logits - logits.max(1, keepdims=True, initial=-1e30))
+    return weight / np.maximum(weight.sum(1, keepdims=True), 1e-30)
 
 
 def vote_contrast(

@@ -5,15 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audit_plugin.candidates import (
-    Weighing,
-    held_out_similarity,
-    own_suspicion,
-    similarities,
-    suspicion,
-    text_pairs,
-    weigh,
-)
+from audit_plugin.candidates import Weighing, hold, own_suspicion, similarities, suspicion, text_pairs, weigh
 from audit_plugin.evidence import Gathered
 from audit_plugin.held_out import TEMPERATURE
 from audit_plugin.scores import WEIGHTS, pair_misalignment
@@ -35,7 +27,7 @@ def weighing(gathered: Gathered) -> Weighing:
 
 def test_similarities_are_means_over_trials_that_saw_neither(gathered: Gathered, weighing: Weighing) -> None:
     rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
-    got = held_out_similarity(weighing, rows, pool)
+    got = hold(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
     for a, i in enumerate(rows):
         for b, j in enumerate(pool):
             out = [t for t, member in enumerate(gathered.plan.member) if not member[i] and not member[j]]
@@ -44,7 +36,7 @@ def test_similarities_are_means_over_trials_that_saw_neither(gathered: Gathered,
 
 
 def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
-    similarity = held_out_similarity(weighing, LINE, LINE)
+    similarity = hold(weighing, LINE).similarity(LINE, LINE)
     for side, table in enumerate((similarity, similarity.T)):
         for i in (0, 77):
             others = np.delete(table[i], i)
@@ -55,7 +47,8 @@ def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
 
 def test_a_candidate_has_no_voice_among_the_neighbours(weighing: Weighing) -> None:
     rows, pool = np.array([0, 77]), LINE
-    found = similarities(weighing, rows, pool)["neighbors_a"]
+    held = hold(weighing, pool)
+    found = similarities(weighing, rows, pool, held)["neighbors_a"]
     votes, views = weighing.votes["neighbors_a"], weighing.gathered.evidence.views["text"]
     for a, i in enumerate(rows):
         voters = votes.voter[i].tolist()
@@ -64,7 +57,7 @@ def test_a_candidate_has_no_voice_among_the_neighbours(weighing: Weighing) -> No
                 w * float(views[v] @ views[j]) for w, v in zip(votes.weight[i], voters, strict=True) if v not in (j, -1)
             )
             assert found[a, j] == pytest.approx(said, abs=1e-5)
-    back = similarities(weighing, pool, rows)["neighbors_b"]
+    back = similarities(weighing, pool, rows, held)["neighbors_b"]
     assert back.shape == (N, 2)
 
 
@@ -94,7 +87,7 @@ def test_encoders_that_share_a_space_are_asked_too(gathered: Gathered) -> None:
     shared = weigh(replace(gathered, evidence=evidence), PAIR)
     assert set(shared.own) == set(WEIGHTS)
     rows = np.array([0, 5, 9])
-    found = similarities(shared, rows, rows)["zero_shot"]
+    found = similarities(shared, rows, rows, hold(shared, rows))["zero_shot"]
     np.testing.assert_allclose(found, evidence.vectors["image"][rows] @ evidence.vectors["text"][rows].T)
     np.testing.assert_allclose(np.diagonal(suspicion(shared, rows, rows)), own_suspicion(shared)[rows], atol=1e-3)
 

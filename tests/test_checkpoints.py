@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,15 @@ import torch
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.checkpoints import checkpoint_features, embed_with
 from audit_plugin.embedding import digest_contents, silent
+from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
-MODEL = "tiny-checkpoints-for-tests"
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the checkpoints f.pt and g.pt of a model too small to know anything."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / f"{MODEL}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{MODEL}.json")
-    for seed, name in enumerate("fg"):
-        torch.manual_seed(seed)
-        torch.save(open_clip.create_model(MODEL).state_dict(), folder / f"{name}.pt")
-    return folder
+    return tiny_checkpoints(tmp_path_factory.mktemp("checkpoints"), "f", "g")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -16,28 +15,19 @@ from audit_plugin.embedding import _encode_batch
 from audit_plugin.encoders import load_encoders
 from audit_plugin.encoding import Encoder
 from audit_plugin.modalities import READING
+from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
-MODEL = "tiny-for-tests"
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with two checkpoints of a model too small to know anything."""
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / f"{MODEL}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{MODEL}.json")
     from safetensors.torch import save_file
 
-    for seed, name in enumerate(("a", "b")):
-        torch.manual_seed(seed)
-        weights = open_clip.create_model(MODEL).state_dict()
-        torch.save(weights, folder / f"{name}.pt")
+    folder = tiny_checkpoints(tmp_path_factory.mktemp("clip"), "a", "b")
+    for name in "ab":
+        weights = torch.load(folder / f"{name}.pt", weights_only=True)
         save_file({k: v.contiguous() for k, v in weights.items()}, folder / f"{name}.safetensors")
     return folder
 

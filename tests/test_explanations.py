@@ -17,7 +17,7 @@ from audit_plugin.explanations import explain, find, load_explanations
 from audit_plugin.explanations.fits import lift
 from audit_plugin.explanations.parts import pair_shares
 from audit_plugin.explanations.words import PART, WORDS, common_words, variants_of
-from audit_plugin.held_out import mean_similarity
+from audit_plugin.held_out import hold
 from audit_plugin.pipeline import describe_rows, learning, prepare, run_identity, score
 from audit_plugin.reporting import Scored
 from audit_plugin.scoring import Clock, Prepared
@@ -158,7 +158,8 @@ def test_rivals_fit_better_by_the_models(made):
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
     gathered, left, right = made.gathered, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
-    found = mean_similarity(gathered.embed, gathered.plan.member, (0, 1), left, right)
+    held = hold(gathered.embed, gathered.plan.member, (0, 1), np.concatenate([left, right]))
+    found = held.similarity(left, right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             values = [

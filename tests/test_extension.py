@@ -188,7 +188,9 @@ def test_features_that_are_gone_from_the_cache_are_told_and_come_back(
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "emptied"))
     for m in digests:
         FeatureCache(OFFLINE[m].key).append(found[m, "new"])
-    with pytest.raises(AuditError, match="300 features of the run are gone from the cache; run the audit itself"):
+    with pytest.raises(
+        AuditError, match="the features of 300 samples of the run are gone from the cache; run the audit itself"
+    ):
         extend_run(new, before.run_dir)
     for m in digests:
         FeatureCache(OFFLINE[m].key).append(found[m, "base"])

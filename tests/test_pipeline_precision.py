@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,25 +16,17 @@ from audit_plugin.extension import extend_run
 from audit_plugin.pipeline import run_audit
 from audit_plugin.planning import plan_audit
 from audit_plugin.precision import SUFFIX, Decision
+from tests.clip_fixtures import MODEL, tiny_weights
 from tests.pipeline_fixtures import cells, rows_of
 
-open_clip = pytest.importorskip("open_clip")
-MODEL = "tiny-precision-for-tests"
+pytest.importorskip("open_clip")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> AuditConfig:
     """Quick settings with a model too small to know anything."""
     folder = tmp_path_factory.mktemp("clip")
-    shape = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / f"{MODEL}.json").write_text(json.dumps(shape))
-    open_clip.add_model_config(folder / f"{MODEL}.json")
-    torch.manual_seed(0)
-    weights = open_clip.create_model(MODEL).state_dict()
+    [weights] = tiny_weights(folder)
     for name, values in weights.items():  # as they are drawn, all pictures look nearly alike to it
         weights[name] = values * 4 if values.ndim > 1 else values
     torch.save(weights, folder / "a.pt")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from audit_plugin import suggestions
 from audit_plugin.arrays import AuditError
 from audit_plugin.candidates import own_suspicion, suspicion, weigh
 from audit_plugin.evidence import Gathered
@@ -65,6 +66,36 @@ def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swa
     assert np.isnan(ranks.diagonal()).all()
     close = rank_captions(weighing, LINE, LINE)
     np.testing.assert_array_equal(np.isfinite(close), np.isfinite(ranks) & (own[:, None] - table > 1))
+
+
+def test_how_many_are_ranked_at_once_changes_nothing(swapped: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    weighing = weigh(swapped[0], PAIR)
+    whole, found = rank_captions(weighing, LINE, LINE), found_in(swapped, WRONG)
+    monkeypatch.setattr(suggestions, "CELLS", 7 * N)
+    np.testing.assert_allclose(rank_captions(weighing, LINE, LINE), whole, atol=1e-4)
+    again = found_in(swapped, WRONG)
+    assert (again.texts == found.texts).all()
+    assert [(r.kind, r.rows, r.sources) for r in again.repairs] == [(r.kind, r.rows, r.sources) for r in found.repairs]
+
+
+def test_the_best_three_are_found_though_many_say_the_same() -> None:
+    vectors = np.eye(3, dtype=np.float32)[np.r_[np.zeros(100, int), 1, 2]]
+    rank = np.r_[np.linspace(3, 2, 100), 1.0, np.nan].astype(np.float32)
+    assert suggestions._best_three(rank, vectors) == [0, 100]
+    assert suggestions._best_three(np.r_[rank[:101], np.float32(0.5)], vectors) == [0, 100, 101]
+    assert suggestions._best_three(np.full(102, np.nan, np.float32), vectors) == []
+
+
+def test_where_very_many_are_wrong_the_most_suspicious_are_helped(
+    swapped: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suggestions, "MOST_ROWS", 6)
+    found = found_in(swapped, WRONG)
+    assert found.note == "16 samples are misaligned; captions were sought for the most suspicious 6"
+    own = own_suspicion(weigh(swapped[0], PAIR))
+    worst = sorted(WRONG, key=lambda row: -own[row])[:6]
+    assert set(np.flatnonzero(found.texts != "")) <= set(worst)
+    assert any(found.texts)
 
 
 def test_swaps_are_named_with_their_partner(swapped: Case) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import subprocess
@@ -22,27 +21,17 @@ from audit_plugin.towers import spec as tower_spec
 from audit_plugin.towers import training as tower_training
 from audit_plugin.towers.data import TowerData
 from audit_plugin.towers.spec import TowerSpec
+from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "tiny-towers-for-tests"
 CPU = "cpu"
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a model too small to know anything, whose name open_clip knows from here on."""
-    folder = tmp_path_factory.mktemp("towers")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / f"{MODEL}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{MODEL}.json")
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model(MODEL).state_dict(), folder / "a.pt")
-    return folder
+    return tiny_checkpoints(tmp_path_factory.mktemp("towers"), "a")
 
 
 @pytest.fixture(scope="module")

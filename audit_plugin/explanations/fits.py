@@ -14,7 +14,7 @@ from audit_plugin.arrays import Floats, Ints
 from audit_plugin.candidates import text_pairs
 from audit_plugin.contrast import draw_pool
 from audit_plugin.evidence import Gathered
-from audit_plugin.held_out import mean_similarity
+from audit_plugin.held_out import hold
 from audit_plugin.scores import Evidence
 from audit_plugin.scoring import Prepared
 
@@ -52,7 +52,8 @@ def rival_captions(gathered: Gathered, rows: Ints, ready: Prepared, seed: int) -
         references = reference_rows(evidence, seed)
         at = (evidence.modalities.index(pair[0]), evidence.modalities.index(pair[1]))
         asked = np.concatenate([rows, references])
-        similarity = mean_similarity(gathered.embed, gathered.plan.member, at, asked, pool)
+        held = hold(gathered.embed, gathered.plan.member, at, np.concatenate([asked, pool]))
+        similarity = held.similarity(asked, pool)
         lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
         for i, row in enumerate(rows.tolist()):
             own = int(np.searchsorted(pool, row))

@@ -65,18 +65,18 @@ def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Pro
         raise AuditError(f"audit {run!r} has no modality {modality!r}; choose one of {choices}")
     ready = prepare(samples, config, Clock(progress or silent))
     names = tuple(ready.samples.modalities) if modality == JOINT else (modality,)
-    ids, values = _one_per_id(ready, names)
+    ids, parts = _one_per_id(ready, names)
     if not ids:
         raise AuditError(f"no sample of the view has {' and '.join(names)}; choose another modality or view")
     return AuditVectors(
-        _on_samples(rows, config, ids, values, objects),
+        _on_samples(rows, config, ids, np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))), objects),
         objects,
         {
             "run": run,
             "modality": modality,
             "encoder": ready.encoder,
             "text_key": _text_key(ready.encoder) if TEXT in ready.who else "",
-            "blocks": [[n, ready.features.vectors[n].shape[1], _answers(n, ready.who)] for n in names],
+            "blocks": [[n, v.shape[1], _answers(n, ready.who)] for n, v in zip(names, parts, strict=True)],
         },
     )
 
@@ -106,20 +106,19 @@ def _settings(view: SampleCollection, run: str) -> AuditConfig:
     return replace(config, encoder=encoder, views=0, device="auto")
 
 
-def _one_per_id(ready: Prepared, names: Sequence[str]) -> tuple[list[str], Floats]:
-    """(ids, unit rows `[u, d]`) of the rows that have all these modalities; several texts of a sample are averaged."""
+def _one_per_id(ready: Prepared, names: Sequence[str]) -> tuple[list[str], list[Floats]]:
+    """(ids, unit rows `[u, d]` per modality) of rows that have all of these; several texts of a sample are averaged."""
     features = ready.embedded.features
     complete = np.logical_and.reduce([features.present[:, features.modalities.index(name)] for name in names])
     rows = np.flatnonzero(complete)
     numbers: dict[str, int] = {}
     at = np.array([numbers.setdefault(ready.samples.ids[row], len(numbers)) for row in rows], dtype=np.int64)
-    parts = []
+    vectors, parts = features.rows(rows).vectors, []
     for name in names:
-        values = features.vectors[name]
-        sums = np.zeros((len(numbers), values.shape[1]), dtype=np.float32)
-        np.add.at(sums, at, values[rows])
+        sums = np.zeros((len(numbers), vectors[name].shape[1]), dtype=np.float32)
+        np.add.at(sums, at, vectors[name])
         parts.append(unit_rows(sums))
-    return list(numbers), np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
+    return list(numbers), parts
 
 
 def _on_samples(
