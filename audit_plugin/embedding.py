@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import time
 from collections import defaultdict, deque
@@ -27,6 +28,7 @@ Encoded = tuple[str, Floats | str, int]
 Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
 WINDOW = 256
 QUEUED = 4096
+TASK = 16  # digests by one task: handing over a task takes longer than hashing a small file
 AHEAD = 4  # media prepared per worker before they are encoded, at least
 SHARD_SECONDS = 30.0  # work that a killed run may lose
 SHARD_ROWS = 32_768
@@ -75,8 +77,10 @@ def digest_contents(samples: Samples, progress: Progress) -> Contents:
 
 def _digests(pool: ThreadPoolExecutor, modality: str, values: Sequence[str | None]) -> Iterator[tuple[str, str]]:
     """Of all values, in their order; the pool is given some at a time, as a million waiting tasks take gigabytes."""
+    digest = functools.partial(_digest, modality)
     for start in range(0, len(values), QUEUED):
-        yield from pool.map(functools.partial(_digest, modality), values[start : start + QUEUED])
+        tasks = [values[at : at + TASK] for at in range(start, min(start + QUEUED, len(values)), TASK)]
+        yield from itertools.chain.from_iterable(pool.map(lambda some: [digest(value) for value in some], tasks))
 
 
 def _digest(modality: str, value: str | None) -> tuple[str, str]:

@@ -38,22 +38,26 @@ def mean_distance(vectors: Mapping[str, Floats], group: Ints, rows: Ints) -> Flo
     Returns:
         float32 `[n]`; NaN without another group.
     """
-    pool, number = np.unique(group[rows], return_inverse=True)
-    chosen = np.arange(len(pool))
+    pool = np.unique(group[rows])
     if len(pool) > POOL:
-        chosen = np.sort(np.random.default_rng(29).choice(len(pool), POOL, replace=False))
-    means = {name: _means(v[rows], number.reshape(-1), len(pool))[chosen] for name, v in vectors.items()}
-    pool = pool[chosen]
+        pool = pool[np.sort(np.random.default_rng(29).choice(len(pool), POOL, replace=False))]
+    standing = rows[np.isin(group[rows], pool)]  # means of the pool alone: a copy of all rows would be the dear part
+    number = np.searchsorted(pool, group[standing])
+    means = {name: _means(v[standing], number, len(pool)) for name, v in vectors.items()}
     wanted = max(LEAST_NEIGHBORS, round(SHARE * len(pool)))
     out = np.full(len(group), np.nan, dtype=np.float32)
     for start in range(0, len(group) if len(pool) else 0, BLOCK):
         block = slice(start, start + BLOCK)
-        distance = 1 - np.mean([v[block] @ means[name].T for name, v in vectors.items()], axis=0)
+        distance = np.zeros((len(group[block]), len(pool)), dtype=np.float32)
+        for name, v in vectors.items():
+            distance -= v[block] @ means[name].T
+        distance /= len(vectors)
         distance[group[block][:, None] == pool] = np.inf
-        near = np.partition(distance, min(wanted, len(pool)) - 1, axis=1)[:, :wanted]
+        distance.partition(min(wanted, len(pool)) - 1, axis=1)
+        near = distance[:, :wanted]
         there = np.isfinite(near)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[block] = np.where(there, near, 0).sum(1) / there.sum(1)
+            out[block] = 1 + np.where(there, near, 0).sum(1, dtype=np.float64) / there.sum(1)
     return out
 
 

