@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets = {name: compared(MAKE[name](given.vectors, given.dimensions, given.seed), ways, given) for name in given.sets}
     report = {**vars(given), "k": K, "threads": os.environ.get("OMP_NUM_THREADS", ""), "sets": sets}
     if not given.dry_run:
-        write_report("neighbor_speed", "How long do the neighbours of all rows take, and how many are true?", report)
+        write_report("neighbor-speed", "How long do the neighbours of all rows take, and how many are true?", report)
     print(json.dumps(report, indent=1))
 
 
