@@ -51,7 +51,8 @@ def image_encoder(identity: Identity, model: Any, transform: Any, device: torch.
         return encode
 
     lower = lambda: encoding(_cast(tower), torch.bfloat16)  # noqa: E731
-    return Encoder(identity, batch_size(device, BATCH), prepare, encoding(tower, torch.float32), lower)
+    encode, overlap = encoding(tower, torch.float32), device.type == "cuda"
+    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lower, overlap)
 
 
 def text_encoder(identity: Identity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
@@ -79,7 +80,8 @@ def text_encoder(identity: Identity, model: Any, tokenizer: Any, device: torch.d
         parts = split_text(text, lambda part: len(inner.encode(part)) <= context - 2)
         return [_trimmed(row.numpy(), buckets) for row in tokenizer(parts)]
 
-    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lambda: encoding(_cast(tower)))
+    overlap = device.type == "cuda"
+    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lambda: encoding(_cast(tower)), overlap)
 
 
 def _only(model: Any, wanted: Callable[[str], bool]) -> Any:

@@ -80,7 +80,10 @@ class AuditConfig:
         advanced=True,
     )
     trials: int = option(
-        48, "Models trained, each without a part of the samples; more: smaller errors", low=2, high=1024
+        48,
+        "Models trained, each without a part of the samples; more: smaller errors; 0: as many as MultiMem needs",
+        low=0,
+        high=1024,
     )
     folds: int = option(
         2, "Each trial leaves out one of so many parts (2: complementary halves)", low=2, high=20, advanced=True
@@ -115,6 +118,8 @@ class AuditConfig:
                 f"trials is {self.trials}; every sample is to be left out equally often, so it must be a multiple "
                 f"of {self.folds}: use {-(-self.trials // self.folds) * self.folds}"
             )
+        if not self.trials and (self.folds != 2 or self.protocol == "split" or self.train == "checkpoints"):
+            raise AuditError("trials is 0, which only halves of an ensemble know how to settle; give a number")
         if self.folds != 2 and (self.protocol == "split" or self.train == "checkpoints"):
             raise AuditError(f"folds is {self.folds}; split and checkpoints compare two models: leave it at 2")
         if self.views and self.train != "heads":

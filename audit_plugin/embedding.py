@@ -247,7 +247,7 @@ def _batches(prepared: Iterable[tuple[str, list[np.ndarray] | str]], size: int) 
 def _encode_all(
     batches: Iterable[list[Piece] | Encoded], encoder: Encoder, notes: list[str]
 ) -> Iterator[list[tuple[Piece, Floats]] | Encoded]:
-    """Each piece with its vector; failures pass through. A thread encodes one batch while the next is made up."""
+    """Each piece with its vector; failures pass through. With `overlap` one batch is encoded while the next is read."""
 
     def encode(pieces: list[Piece]) -> list[tuple[Piece, Floats]]:
         nonlocal encoder
@@ -261,6 +261,10 @@ def _encode_all(
                 notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {encoder.batch}")
         return list(zip(pieces, found, strict=True))
 
+    if not encoder.overlap:
+        for batch in batches:
+            yield encode(batch) if isinstance(batch, list) else batch
+        return
     with ThreadPoolExecutor(1) as pool:
         running: Future[list[tuple[Piece, Floats]]] | None = None
         for batch in batches:
@@ -294,7 +298,7 @@ def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
 def prepare_all(
     modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
-    """Each content's pieces, or why it has none, in order; read in threads a little ahead of who asks."""
+    """Each content's pieces, or why it has none, in order; read in threads, a batch at once or ahead of who asks."""
     entry = MODALITIES[modality]
 
     def prepare(digest: str) -> list[np.ndarray] | str:
@@ -306,6 +310,13 @@ def prepare_all(
         except MediaError as error:
             return str(error)
 
+    if not encoder.overlap:
+        names = list(values)
+        with ThreadPoolExecutor(workers()) as pool:
+            for start in range(0, len(names), encoder.batch):
+                some = names[start : start + encoder.batch]
+                yield from zip(some, pool.map(prepare, some), strict=True)
+        return
     ahead, pool = AHEAD * workers(), ThreadPoolExecutor(workers())
     # a batch ahead, not all: what is prepared waits in memory
     running: deque[tuple[str, Future[list[np.ndarray] | str]]] = deque()

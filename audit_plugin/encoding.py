@@ -52,6 +52,8 @@ class Encoder:
         prepare: medium as `Modality.read` gives it -> its pieces (arrays).
         encode: stacked pieces `[batch, ...]` -> float32 `[batch, d]`.
         to_bf16: gives an `encode` with a copy of the weights in bf16, where `identity.bf16`.
+        overlap: media are prepared while others are encoded, by another chip; on one chip the threads of both would
+            hold each other up.
     """
 
     identity: Identity
@@ -59,6 +61,7 @@ class Encoder:
     prepare: Callable[[Any], list[np.ndarray]]
     encode: Callable[[np.ndarray], Floats]
     to_bf16: Callable[[], Callable[[np.ndarray], Floats]] | None = None
+    overlap: bool = False
 
 
 def of_frames(image: Encoder, identity: Identity) -> Encoder:
@@ -70,6 +73,7 @@ def of_frames(image: Encoder, identity: Identity) -> Encoder:
         lambda frames: [piece for frame in frames for piece in prepare(frame)],
         image.encode,
         image.to_bf16,
+        image.overlap,
     )
 
 

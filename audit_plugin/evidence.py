@@ -17,7 +17,7 @@ from .neighbors import join_groups, near_duplicate_groups, pair_similarities
 from .plants import draw_plants
 from .projection import fit_projection, project
 from .scores import Evidence
-from .trials import Job, Learner, Plan, embedder, held_out_with_groups, plan_trials, run_trials
+from .trials import Job, Learner, Plan, embedder, enough_of, held_out_with_groups, plan_trials, run_trials
 
 WHITENING = 0.65
 HARD = 10  # neighbours per modality that a sample is always compared with, where not all samples are
@@ -116,11 +116,14 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
             f"train on (at least {MIN_ROWS} needed): misalignment and memorization are not scored"
         )
         return Gathered(evidence, plants, {}, tuple(notes), sought)
+    drawn = plan is None
     plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
     hard = np.concatenate([near[m].indices[:, :HARD] for m in views], axis=1)
     repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
     negatives = make_negatives(repeats, hard, plan.known, job.config.seed, job.device)
     learner = learn(plan, repeats)
+    if drawn and not job.config.trials:
+        plan = enough_of(plan, learner, together, job)
     trials, contrast = run_trials(plan, learner, features.modalities, tuple(rows.words), negatives, plants, job)
     evidence, planted = weigh_pairs(replace(evidence, trials=trials), negatives, plants, contrast)
     return Gathered(evidence, plants, planted, tuple(notes), sought, plan, embedder(learner, job), learner.trained)

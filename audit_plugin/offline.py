@@ -80,7 +80,7 @@ def _offline_image(device: torch.device) -> Encoder:
             # height, width, colour as they lie: the order in which the convolutions are fastest
             return model(moved(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode)
+    return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
 
 def _offline_text(device: torch.device) -> Encoder:
@@ -116,4 +116,4 @@ def _offline_text(device: torch.device) -> Encoder:
             weight = mask[:, :, None].float()
             return ((hidden * weight).sum(1) / weight.sum(1)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["text"], batch_size(device, 64), prepare, encode)
+    return Encoder(OFFLINE["text"], batch_size(device, 64), prepare, encode, overlap=device.type == "cuda")

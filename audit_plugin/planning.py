@@ -41,8 +41,9 @@ def _estimate(
     rates = cpu if device == "cpu" else {"image": 800.0, "text": 4000.0, "audio": 20.0, "video": 10.0}
     training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
     seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
-    seconds += 10 + training * len(samples) * config.trials * config.epochs
-    disk = sum(count * 2 * 1280 for count in encodes.values()) + config.trials * 850_000
+    trials = config.trials or AuditConfig().trials  # how many will do is known when they are trained
+    seconds += 10 + training * len(samples) * trials * config.epochs
+    disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000
     return {
         "rows": len(samples),
         "encodes": dict(encodes),

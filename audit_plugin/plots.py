@@ -40,7 +40,7 @@ def memorization_plot(columns: Mapping[str, Any], path: str | Path, cut: float |
     if not np.isfinite(values).any():
         raise AuditError("no sample has a MultiMem, so there is nothing to draw; audit at least 32 samples")
     bars = _attribution(columns)
-    with _figure(path, 2 if bars else 1) as axes:
+    with figure(path, 2 if bars else 1) as axes:
         _histogram(axes[0], values, _groups(columns, values), cut)
         if bars:
             _bars(axes[1], bars)
@@ -108,7 +108,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
     amounts = [n for n in report["amounts"] if n > 0]
     methods = report["methods"]
     base = next(iter(methods.values()))["amounts"]["0"][side]["retrieval_at_5"]["mean"]
-    with _figure(path, 1) as (axis,):
+    with figure(path, 1) as (axis,):
         axis.axhline(100 * base, color=INK, linestyle="--", label="nothing removed, same extra training")
         starred = False
         for at, (name, method) in enumerate(methods.items()):
@@ -135,7 +135,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
 
 
 @contextmanager
-def _figure(path: str | Path, panels: int) -> Iterator[Any]:
+def figure(path: str | Path, panels: int) -> Iterator[Any]:
     """Axes of a 900 px wide picture that is written at the end; neither the user's style nor a date gets in."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -144,9 +144,9 @@ def _figure(path: str | Path, panels: int) -> Iterator[Any]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        axes = figure.subplots(1, panels, squeeze=False)[0]
+        page = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(page)
+        axes = page.subplots(1, panels, squeeze=False)[0]
         for axis in axes:
             axis.grid(axis="both", color="#e6e6e6", linewidth=0.8)
             axis.set_axisbelow(True)

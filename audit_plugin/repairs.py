@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Floats, Ints
+from .arrays import Bools, Floats, Ints
 
 FALSE_SHIFTS = 0.001  # expected shifts in a set without any
 LEAST_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
@@ -59,7 +59,7 @@ class Repair:
         return {**asdict(self), "rows": list(self.rows), "sources": list(self.sources), "lost": list(self.lost)}
 
 
-def find_shifts(gains: Floats, offsets: Ints, tried: int) -> list[Shift]:
+def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None = None) -> list[Shift]:
     """Stretches of rows that fit the captions at one offset better than their own, strongest first.
 
     Per offset: the segment with the largest sum of bounded gains. Were gains independent with a negative mean, the
@@ -70,13 +70,17 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int) -> list[Shift]:
 
     Args:
         gains: `[D, n]`, row i: fit of its medium to the caption of row i + offsets[d] minus fit to its own, any unit;
-            NaN where unknown or where the two rows share something.
+            NaN where unknown.
         offsets: `[D]`.
         tried: number of offsets from which these were picked: all of them count as tests.
+        related: bool `[D, n]`: the two rows share something, which says nothing of a shift.
     """
-    gains = np.where(np.isfinite(gains), gains, 0).astype(np.float64)
     least = np.log(max(tried, 1) * max(gains.shape[1], 1) / FALSE_SHIFTS)
-    bounded = np.clip(gains / _spread(gains)[:, None], -LIMIT, LIMIT)
+    bounded = np.where(np.isfinite(gains), gains, 0).astype(np.float32)
+    if related is not None:
+        bounded[related] = 0
+    bounded /= _spread(bounded)[:, None].astype(np.float32)
+    np.clip(bounded, -LIMIT, LIMIT, out=bounded)
     found: list[Shift] = []
     for _ in range(MOST_SHIFTS):
         rates = _rates(bounded)
@@ -85,7 +89,7 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int) -> list[Shift]:
         if best < 0 or shifts[best].evidence < least:
             break
         rows = slice(shifts[best].start, shifts[best].stop)
-        if _stands_out(bounded[:, rows].sum(1), best):
+        if _stands_out(bounded[:, rows].sum(1, dtype=np.float64), best):
             found.append(shifts[best])
             bounded[:, rows] = np.clip(bounded[:, rows] - bounded[best, rows], -LIMIT, LIMIT)
         else:
@@ -136,7 +140,7 @@ def _rates(values: Floats) -> Floats:
 
 def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
     """The stretch of at least `LEAST_ROWS` rows with the largest sum; O(n)."""
-    total = np.r_[0.0, np.cumsum(values)]
+    total = np.r_[0.0, np.cumsum(values, dtype=np.float64)]
     if len(values) < LEAST_ROWS:
         return Shift(offset, 0, 0, 0.0)
     lowest = np.minimum.accumulate(total[: len(total) - LEAST_ROWS])

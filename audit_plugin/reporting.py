@@ -181,7 +181,7 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
     """
     trials = scored.gathered.evidence.trials
     if trials is None:
-        return {"reliability": None}
+        return {"reliability": None, "trials": 0}
     values = memorization.adjusted(trials)
     measured = memorization.reliability(values, trials.member, trials.folds)
     if np.isfinite(measured) and measured < LEAST_RELIABILITY:
@@ -194,6 +194,7 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
     chosen, fresh = memorization.top_mean(values, trials.member, top, trials.folds)
     out: dict[str, Any] = {
         "reliability": _rounded(measured),
+        "trials": len(trials.member),
         "memorized": {
             "median": _rounded(float(np.median(known))) if len(known) else None,
             "cut": _rounded(rules.tail_cut(known, config.false_alarms)),

@@ -54,8 +54,9 @@ def _find(
 ) -> list[tuple[Shift, Floats]]:
     """Shifts by one of the offsets, each with its gains `[n]`."""
     gains = line_gains(weighing, line, offsets, also)
-    known = np.where(_related(weighing.gathered.evidence, line, offsets), np.nan, gains)
-    return [(shift, gains[offsets == shift.offset][0]) for shift in find_shifts(known, offsets, tried)]
+    related = _related(weighing.gathered.evidence, line, offsets)
+    found = find_shifts(gains, offsets, tried, related)
+    return [(shift, gains[offsets == shift.offset][0]) for shift in found]
 
 
 def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None = None) -> Floats:
@@ -70,7 +71,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
         offsets: `[D]`.
         also: shown each trial, whose embeddings are the dear part.
     """
-    total, count = np.zeros((2, len(offsets), len(line)), np.float32)
+    total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
     at = np.maximum(line, 0)
     for out, left, right in trials_of(weighing.gathered, weighing.pair):
         if also is not None:
@@ -80,18 +81,25 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
         x, y = (side[torch.from_numpy(at).to(side.device)] * keep for side in (left, right))
         total += _band(x, y, offsets)
         count += usable & _beside(usable, offsets)
-    evidence = weighing.gathered.evidence
     with np.errstate(invalid="ignore", divide="ignore"):
-        parts = {"contrast": total / count}
+        total /= count
+    del count
+    _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
-        x, y = (torch.from_numpy(evidence.vectors[name][at]) for name in weighing.pair)
-        parts["zero_shot"] = _band(x, y, offsets)
-    gains = np.zeros_like(total)
-    for name, values in parts.items():
-        media, captions = (hub[at] for hub in weighing.hubs[name])
-        fall = weighing.own[name][at] - (media + _beside(captions, offsets) - values)
-        gains += weighing.weights[name] / weighing.scale[name][1] * fall
-    return gains
+        x, y = (torch.from_numpy(weighing.gathered.evidence.vectors[name][at]) for name in weighing.pair)
+        frozen = _band(x, y, offsets)
+        _fall(weighing, "zero_shot", at, offsets, frozen)
+        total += frozen
+    return total
+
+
+def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Floats) -> None:
+    """Similarities `[D, n]`, in place, to how far one kind of evidence falls with the caption at each offset."""
+    media, captions = (hub[at] for hub in weighing.hubs[name])
+    own, weight = weighing.own[name][at] - media, weighing.weights[name] / weighing.scale[name][1]
+    for k in range(len(offsets)):
+        similarity[k] += own - _beside(captions, offsets[k : k + 1])[0]
+    similarity *= np.float32(weight)
 
 
 def _band(left: torch.Tensor, right: torch.Tensor, offsets: Ints) -> Floats:

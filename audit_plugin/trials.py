@@ -20,6 +20,8 @@ from .held_out import Question, read_trials
 from .store import RunFolder
 
 Kept = Mapping[str, np.ndarray]
+AUTO_TRIALS = (16, 32, 64, 128)  # whole groups of trials, whose parts any larger number shares
+RELIABLE = 0.8
 Chosen: TypeAlias = torch.Tensor | None  # rows, or all
 
 
@@ -86,7 +88,8 @@ def plan_trials(together: Ints, config: AuditConfig, roles: Any = None, labels: 
     """
     known = np.ones(len(together), dtype=bool)
     if config.protocol == "ensemble" and config.train != "checkpoints":
-        return Plan(memorization.member_masks(together, config.trials, config.seed, config.folds), known)
+        trials = config.trials or AUTO_TRIALS[-1]
+        return Plan(memorization.member_masks(together, trials, config.seed, config.folds), known)
     if config.protocol == "split" and (roles is None or not np.isin(roles, ("both", "f", "g")).any()):
         given = None if roles is None else roles == "reference"
         roles = protocol.split_roles(together, config.seed, None if labels is None else list(labels), given)
@@ -105,6 +108,27 @@ def held_out_with_groups(plan: Plan, together: Ints) -> Plan:
         seen = np.bincount(together[row & plan.known], minlength=together.max(initial=-1) + 1) > 0
         row[new] = seen[together[new]]
     return replace(plan, member=member)
+
+
+def enough_of(plan: Plan, learner: Learner, groups: Ints, job: Job) -> Plan:
+    """The first trials of a plan: as many, of `AUTO_TRIALS`, as a reliability of `RELIABLE` takes.
+
+    Masks and heads do not depend on how many trials follow: what is trained here is a part of the run.
+
+    Args:
+        plan: of the most trials.
+        learner: heads or towers.
+        groups: leave-together groups `[n]`.
+        job: settings and folder.
+    """
+    for count in AUTO_TRIALS[:-1]:
+        first = replace(plan, member=plan.member[:count])
+        weights = memorization.trial_weights(first.member, job.config.folds)
+        read = np.concatenate([part["consistency"] for part in _parts(learner, first, weights, groups, job)])
+        values = memorization.remove_offsets(read, first.member, plan.offset)
+        if memorization.reliability(values, first.member, job.config.folds) >= RELIABLE:
+            return first
+    return plan
 
 
 def run_trials(

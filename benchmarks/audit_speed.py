@@ -24,7 +24,7 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Samples
 from benchmarks.data import DATA
-from benchmarks.record import write_report
+from benchmarks.record import RESULTS, git_hash, write_report
 
 DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
 SWAPPED = 20
@@ -37,15 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.alone:
         print(json.dumps(measure(given.pairs[0], given.trials, given.data)))
         return
-    rows = []
+    settings = {"trials": given.trials, "epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
+    sizes = measured_before(settings)
     for n in given.pairs:
         prepare(n, given.data)
-        rows.append(in_own_process(n, given))
-        print(json.dumps(rows[-1]), flush=True)
-    settings = {"trials": given.trials, "epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
-    if not given.dry_run:
-        question = "seconds per stage and peak memory of an audit from cached embeddings, by pairs"
-        print(write_report("audit-speed", question, {"settings": settings, "sizes": rows}))
+        load = os.getloadavg()[0]
+        sizes[n] = {**in_own_process(n, given), "git": git_hash(), "load_before": round(load, 1)}
+        print(json.dumps(sizes[n]), flush=True)
+        if not given.dry_run:
+            question = "seconds per stage and peak memory of an audit from cached embeddings, by pairs"
+            report = {"settings": settings, "sizes": [sizes[pairs] for pairs in sorted(sizes)]}
+            print(write_report("audit-speed", question, report))
+
+
+def measured_before(settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Pairs -> what an earlier call with the same settings measured: the largest size takes hours."""
+    path = RESULTS / "audit-speed.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {row["pairs"]: row for row in found["sizes"]} if found.get("settings") == settings else {}
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,10 +88,10 @@ def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
 
     samples = load(n, data)
     config = AuditConfig(encoder=encoder_name(data), trials=trials, device="cpu")
-    before = memory_mb()
+    before, timeline = memory_mb(), Timeline()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        result = run_audit(samples, config, told, Path(folder) / "run")
+        result = run_audit(samples, config, timeline.tell, Path(folder) / "run")
         seconds = time.perf_counter() - start
         kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     wrong = np.zeros(n, dtype=bool)
@@ -91,7 +100,7 @@ def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
         "pairs": n,
         "seconds": round(seconds, 1),
         "milliseconds_per_pair": round(1000 * seconds / n, 3),
-        "stages": result.summary["seconds"],
+        "stages": {**result.summary["seconds"], **timeline.within_training()},
         "peak_mb": round(memory_mb()),
         "before_mb": round(before),
         "features_mb": round(2 * n * DIM * 4 / 1e6),
@@ -110,11 +119,28 @@ def auroc(scores: Floats, wrong: np.ndarray) -> float:
     return float(roc_auc_score(wrong, scores))
 
 
-def told(stage: str, done: int, total: int, _start: float = time.perf_counter()) -> None:
-    """A line on the error stream whenever a stage begins or ends."""
-    if done in (0, total):
-        used = f"{time.perf_counter() - _start:7.1f} s, {memory_mb():6.0f} MB"
-        print(f"{used}: {stage} {done}/{total}", file=sys.stderr, flush=True)
+class Timeline:
+    """When each stage began and ended, also told on the error stream."""
+
+    def __init__(self) -> None:
+        self.start, self.marks = time.perf_counter(), dict[tuple[str, str], float]()
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """The progress of an audit."""
+        now = time.perf_counter() - self.start
+        if done in (0, total):
+            self.marks.setdefault((stage, "began"), now)
+            self.marks[stage, "ended"] = now
+            print(f"{now:7.1f} s, {memory_mb():6.0f} MB: {stage} {done}/{total}", file=sys.stderr, flush=True)
+
+    def within_training(self) -> dict[str, float]:
+        """The audit's stage "train" in its parts: neighbours, trials, and what the trials say of the held out."""
+        spans = {
+            "neighbours": self.marks["neighbours", "ended"] - self.marks["neighbours", "began"],
+            "trials": self.marks["train", "ended"] - self.marks["train", "began"],
+            "held out": self.marks["score", "began"] - self.marks["train", "ended"],
+        }
+        return {name: round(seconds, 3) for name, seconds in spans.items()}
 
 
 def memory_mb() -> float:

@@ -12,11 +12,13 @@ from benchmarks.detection_tables import ablation_table, cells_table, methods_tab
 from benchmarks.finding_tables import cost_table, oddities_table, recall_table, shifts_table, spot_check_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
+from benchmarks.speed_tables import forecast_table, speed_table, stages_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MULTIMEM = ROOT / "docs" / "multimem.md"
 DETECTION = ROOT / "docs" / "detection.md"
+SCALE = ROOT / "docs" / "scale.md"
 
 
 def main() -> None:
@@ -28,7 +30,8 @@ def main() -> None:
 def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
-        README: {"columns": columns_table(), "measured": measured_table(), "app": app_table()},
+        README: {"columns": columns_table(), "measured": measured_table(), "speed": speed_table(), "app": app_table()},
+        SCALE: {"stages": stages_table(), "forecast": forecast_table()},
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
     }
@@ -50,10 +53,8 @@ def columns_table() -> str:
 
 
 def measured_table() -> str:
-    """Detection over all report cells, and what training takes."""
+    """Detection over all report cells."""
     report, machine = _read("detection"), _read("detection")["machine"]
-    speed = _read("training-speed")
-    alone, groups = speed["one by one"], speed["groups"]
     runs = sum(cell["runs"] for cell in report["cells"])
     sets = len({cell["set"] for cell in report["cells"]})
     return f"""Wrong pairs planted in {sets} sets that no setting was chosen on
@@ -68,9 +69,6 @@ by cell:
 {sure_sentences(report)}
 Cell by cell, with intervals, and where it is beaten: [docs/detection.md](docs/detection.md).
 
-{speed["settings"]["trials"]} trials of heads on {speed["settings"]["pairs"]:,} pairs, {speed["settings"]["epochs"]}
-epochs: {groups["seconds"]:.1f} s trained in groups, {alone["seconds"]:.1f} s one by one (ratio {speed["ratio"]:.2f}),
-{groups["share_of_matmul"]:.0%} of the machine's matrix-product rate, {groups["peak_mb"]:.0f} MB; not measured on a GPU.
 Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}; `make bench` repeats it."""
 
 

@@ -90,6 +90,9 @@ MODULES = {
     "towers": Module(2, siblings="clip embedding", third="numpy torch open_clip PIL", heavy="torch"),
     "products": Module(2, third="torch"),
     "training": Module(2, third="numpy torch", heavy="torch"),
+    "crossmodal": Module(
+        3, siblings="demo learners pipeline reporting scoring", third="numpy torch scipy", heavy="torch"
+    ),
     "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
     "engines": Module(3, third="numpy torch ray", heavy="torch"),
     "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),
@@ -115,7 +118,9 @@ MODULES = {
     "suggestions": Module(3, siblings="candidates evidence shifts", third="numpy"),
     "planning": Module(3, siblings="pipeline"),
     "review": Module(3, third="numpy"),
-    "cli": Module(4, siblings="display doctor fiftyone_io linking plots report", third="numpy typer rich fiftyone"),
+    "cli": Module(
+        4, siblings="display doctor fiftyone_io linking plots report transfer_plot", third="numpy typer rich fiftyone"
+    ),
     "display": Module(4, third="numpy rich"),
     "doctor": Module(4, siblings="linking mongod", third="rich torch torchvision"),
     "fiftyone_io": Module(
@@ -125,6 +130,7 @@ MODULES = {
     "mongod": Module(4, siblings="linking"),
     "plots": Module(4, third="numpy matplotlib"),
     "report": Module(4, siblings="display", third="numpy jinja2 markupsafe pyarrow"),
+    "transfer_plot": Module(4, siblings="plots", third="numpy"),
     "similarity": Module(4, siblings="fiftyone_io", third="numpy fiftyone", heavy="fiftyone"),
     "__init__": Module(5),
     "__main__": Module(5),

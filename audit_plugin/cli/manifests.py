@@ -50,7 +50,7 @@ def score(
 
     if extend:
         _check_extension(config, run_dir, dry_run)
-    samples = _read(manifest, config)
+    samples = read_samples(manifest, config)
     check_output(out, manifest)
     if dry_run:
         from audit_plugin.planning import plan_audit
@@ -80,14 +80,15 @@ def mitigate(
     from audit_plugin.display import console, show_removal
     from audit_plugin.removal import removal_study
 
-    samples, numbers = _read(manifest, config), _numbers(amounts)
-    _check_report(out, manifest)
+    samples, numbers = read_samples(manifest, config), _numbers(amounts)
+    check_report(out, manifest)
     with shown_progress() as progress:
         report = removal_study(samples, config, numbers, seeds, progress, run_dir)
     show_removal(console(), report, [f"report: {out}", f"picture: {_write_report(report, out)}"])
 
 
-def _read(manifest: Path, config: AuditConfig) -> Samples:
+def read_samples(manifest: Path, config: AuditConfig) -> Samples:
+    """The rows of a manifest by the columns that the settings name."""
     from audit_plugin.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in MODALITIES if getattr(config, name)}
@@ -135,7 +136,7 @@ def _numbers(text: str) -> tuple[int, ...] | None:
         raise AuditError(f"--amounts is {text!r}; give whole numbers with commas between, such as 20,50,100") from None
 
 
-def _check_report(out: Path, manifest: Path) -> None:
+def check_report(out: Path, manifest: Path) -> None:
     """Refuses, before any work is done, a report that would overwrite the manifest or has no place."""
     if out.suffix.lower() != ".json":
         raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; the report is a .json file")

@@ -56,13 +56,15 @@ def stop(code: int, sentence: str) -> NoReturn:
     raise typer.Exit(code)
 
 
-def command(**overrides: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(*only: str, **overrides: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a command whose `config` is made of options, one per setting, written from the setting itself.
 
     Args:
+        only: settings that the command offers besides; none named: all.
         overrides: settings of `NAMING` that the command offers too -> help text ("" for the setting's own).
     """
-    offered = {f.name: f for f in fields(AuditConfig) if f.name in overrides or f.name not in NAMING}
+    others = only or [f.name for f in fields(AuditConfig) if f.name not in NAMING]
+    offered = {f.name: f for f in fields(AuditConfig) if f.name in overrides or f.name in others}
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.name != "config"]
@@ -94,9 +96,19 @@ def _option(name: str, default: Any, text: str | None, meta: Any) -> inspect.Par
     elif meta["low"] is not None:
         text += f" ({meta['low']} to {meta['high']})"
     info = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=default != "")
+    if name == "trials":
+        info = typer.Option("--trials", help=f"{text}, or auto: the same as 0", parser=_number_or_auto)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type(default), info]
     )
+
+
+def _number_or_auto(text: str) -> int:
+    """`auto` for 0."""
+    try:
+        return 0 if str(text) == "auto" else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a whole number nor auto") from None
 
 
 def _version(wanted: bool) -> None:

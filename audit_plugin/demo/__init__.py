@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Floats
+from audit_plugin.arrays import AuditResult, Floats
 
+from .folders import check_packages, claimed, mark, write_csv
 from .plan import FAULTS, Row, plan_rows
 
 __all__ = ["FAULTS", "draw_demo", "found_missed", "swap_auroc"]
@@ -50,56 +49,22 @@ def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Prog
     """
     out = Path(out)
     marker: dict[str, object] = {"form": FORM, "samples": samples, "seed": seed, "complete": True}
-    found = _claim(out)
+    found = claimed(out, MARKER, "demo set")
     if found == marker and _is_whole(out, samples):
         return out / "manifest.csv"
-    _check_packages()
+    check_packages()
     rows = plan_rows(samples, seed)
-    _write_marker(out, marker | {"complete": False})
+    mark(out, MARKER, marker | {"complete": False})
     _draw_images(rows, out / "images", seed, progress)
-    _write_csv(
-        out / "manifest.csv", ("id", "image", "caption"), [(r.id, f"images/{r.id}.png", r.caption) for r in rows]
-    )
-    _write_csv(out / "truth.csv", ("id", "fault", "detail"), [(r.id, r.fault, r.told()) for r in rows])
-    _write_marker(out, marker)
+    write_csv(out / "manifest.csv", ("id", "image", "caption"), [(r.id, f"images/{r.id}.png", r.caption) for r in rows])
+    write_csv(out / "truth.csv", ("id", "fault", "detail"), [(r.id, r.fault, r.told()) for r in rows])
+    mark(out, MARKER, marker)
     return out / "manifest.csv"
-
-
-def _claim(out: Path) -> dict[str, object]:
-    """What the marker in `out` says; refuses a folder whose files are not ours to overwrite."""
-    try:
-        if (out / MARKER).is_file():
-            found = json.loads((out / MARKER).read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except (OSError, ValueError):
-        taken = True
-    if taken:
-        raise AuditError(f"{out} is in use and holds no demo set: name another folder with --out")
-    return {}
 
 
 def _is_whole(out: Path, samples: int) -> bool:
     files = ("manifest.csv", "truth.csv")
     return all((out / name).is_file() for name in files) and len(list((out / "images").glob("*.png"))) == samples
-
-
-def _check_packages() -> None:
-    for module, package in (("python_avatars", "python-avatars"), ("resvg_py", "resvg-py")):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise AuditError(
-                f'{package} is not installed and the demo draws with it: pip install "audit-plugin[demo]"'
-            ) from error
-
-
-def _write_marker(out: Path, marker: dict[str, object]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    # Through a second file, so that an interruption leaves no half marker, which would lock the folder.
-    draft = out / f"{MARKER}.part"
-    draft.write_text(json.dumps(marker) + "\n", encoding="utf-8")
-    draft.replace(out / MARKER)
 
 
 def _draw_images(rows: list[Row], folder: Path, seed: int, progress: Progress | None) -> None:
@@ -127,13 +92,6 @@ def _draw_images(rows: list[Row], folder: Path, seed: int, progress: Progress | 
             (folder / f"{row.id}.png").write_bytes(altered(picture, row.way))
     if progress:
         progress("draw", len(rows), len(rows))
-
-
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)
 
 
 def _read_truth(truth: str | Path) -> dict[str, str]:

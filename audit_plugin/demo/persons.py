@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def draw_persons(count: int, rng: random.Random) -> list[Person]:
     persons: list[Person] = []
     codes = np.zeros((count, 10), dtype=np.int64)
     while len(persons) < count:
-        person = _draw(rng)
+        person = draw_person(rng)
         # crc32 and not hash(): the latter changes from process to process.
         code = np.array([zlib.crc32(value.encode()) for value in person.traits().values()])
         apart = (codes[: len(persons)] != code).sum(axis=1)
@@ -68,21 +69,22 @@ def draw_persons(count: int, rng: random.Random) -> list[Person]:
     return persons
 
 
-def _draw(rng: random.Random) -> Person:
+def draw_person(rng: random.Random, heads: Sequence[Look] = ()) -> Person:
+    """One random person, with one of these heads, or of all."""
     skin, backdrop = rng.choice(list(SKINS)), rng.choice(list(BACKDROPS))
     around = (SKINS[skin], BACKDROPS[backdrop])
-    head = rng.choice(HATS) if rng.random() < 0.22 else rng.choice(HAIRS)
+    head = rng.choice(heads) if heads else rng.choice(HATS) if rng.random() < 0.22 else rng.choice(HAIRS)
     hat = "hat" in head.tags
-    head_color = "" if "plain" in head.tags else _color(rng, FABRICS if hat else HAIR_COLORS, *around, head.clash)
+    head_color = "" if "plain" in head.tags else color_apart(rng, FABRICS if hat else HAIR_COLORS, *around, head.clash)
     beard = rng.choice(BEARDS) if "smooth" not in head.tags and rng.random() < 0.4 else None
     # One head, one colour of hair; under a hat and on a bald head any will do.
     own = "" if hat or not head_color else head_color
-    beard_color = (own or _color(rng, HAIR_COLORS, around[0])) if beard else ""
+    beard_color = (own or color_apart(rng, HAIR_COLORS, around[0])) if beard else ""
     mood = rng.choice(MOODS)
     glasses = rng.choice(GLASSES) if rng.random() < 0.45 else None
     if glasses and "dark" in glasses.tags and "eyes" in mood.tags:
         glasses = None
-    clothes = _clothes(rng, head, beard)
+    clothes = clothes_for(rng, head, beard)
     return Person(
         skin,
         backdrop,
@@ -91,7 +93,7 @@ def _draw(rng: random.Random) -> Person:
         head_color,
         clothes,
         rng.choice(clothes.parts),
-        _color(rng, FABRICS, *around, clothes.clash),
+        color_apart(rng, FABRICS, *around, clothes.clash),
         mood,
         rng.choice(mood.parts),
         beard,
@@ -102,7 +104,7 @@ def _draw(rng: random.Random) -> Person:
     )
 
 
-def _clothes(rng: random.Random, head: Look, beard: Look | None) -> Look:
+def clothes_for(rng: random.Random, head: Look, beard: Look | None) -> Look:
     """Clothes that what hangs over them does not hide; a headscarf leaves only a plain top to be seen."""
     if "covered" in head.tags:
         return CLOTHES[0]
@@ -111,7 +113,7 @@ def _clothes(rng: random.Random, head: Look, beard: Look | None) -> Look:
     return rng.choice(PRINTS) if "drape" not in head.tags and rng.random() < 0.3 else rng.choice(CLOTHES)
 
 
-def _color(rng: random.Random, colors: dict[str, str], *around: str) -> str:
+def color_apart(rng: random.Random, colors: dict[str, str], *around: str) -> str:
     """The name of a colour that stands out from those around it."""
     return rng.choice([c for c, code in colors.items() if all(_apart(code, other) > MIN_CONTRAST for other in around)])
 

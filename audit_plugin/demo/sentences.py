@@ -51,9 +51,9 @@ def describe(person: Person, rng: random.Random) -> tuple[str, dict[str, str]]:
     words.add_head()
     words.add_clothes()
     if person.glasses and rng.random() < 0.85:
-        words.add("glasses", words.wears, _say(person.glasses, "", rng))
+        words.add("glasses", words.wears, say(person.glasses, "", rng))
     if person.beard and rng.random() < 0.9:
-        words.add("beard", words.has, _say(person.beard, words.hair_word(person.beard_color), rng), "beard color")
+        words.add("beard", words.has, say(person.beard, words.hair_word(person.beard_color), rng), "beard color")
     if rng.random() < 0.12:
         words.add("skin", words.has, f"{rng.choice(SKIN_WORDS[person.skin])} skin")
     form = rng.choice(FORMS)
@@ -87,11 +87,11 @@ class _Words:
         head, color = self.person.head, self.person.head_color
         hat = "hat" in head.tags
         word = self.fabric_word(color) if hat else self.hair_word(color)
-        self.add("head", self.wears if hat else self.has, _say(head, word, self.rng), "head color")
+        self.add("head", self.wears if hat else self.has, say(head, word, self.rng), "head color")
 
     def add_clothes(self) -> None:
         word = self.fabric_word(self.person.clothes_color)
-        self.add("clothes", self.wears, _say(self.person.clothes, word, self.rng), "clothes color")
+        self.add("clothes", self.wears, say(self.person.clothes, word, self.rng), "clothes color")
 
     def add_mood(self) -> None:
         before, alone = (half.split("|") for half in "|".join(self.person.mood.phrases).split(";"))
@@ -128,7 +128,8 @@ class _Words:
         )
 
 
-def _say(look: Look, color: str, rng: random.Random) -> str:
+def say(look: Look, color: str, rng: random.Random) -> str:
+    """The look in one of its phrases, with the word `color` for its colour."""
     return rng.choice(look.phrases).format(c=color).replace("a orange", "an orange")
 
 

@@ -54,8 +54,17 @@ def write_scores(path: Path, result: AuditResult, samples: Samples) -> None:
     columns.update(result.columns)
     encode = {".csv": _csv_bytes, ".jsonl": _jsonl_bytes}.get(path.suffix.lower())
     _replace(path, encode(columns) if encode else _parquet_bytes(columns, _footer(result)))
-    summary = _jsonable({**result.summary, "run_dir": result.run_dir})
-    _replace(path.with_suffix(".json"), (json.dumps(summary, indent=2) + "\n").encode())
+    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+
+
+def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Writes a table as `write_scores` does: not known = empty, and no text that a spreadsheet would run."""
+    _replace(path, _csv_bytes(columns))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a report; what is not finite becomes null."""
+    _replace(path, (json.dumps(_jsonable(content), indent=2) + "\n").encode())
 
 
 def _footer(result: AuditResult) -> str:

@@ -92,8 +92,8 @@ def facts(content: ReportContent) -> list[tuple[str, str]]:
     config = summary.get("config") or {}
     encoders = (f"{modality}: {name}" for modality, name in (summary.get("encoder") or {}).items())
     trained = str(summary.get("trained") or "")
-    if trained and config.get("trials"):
-        trained += f" ({config['trials']} trials)"
+    if trained and (trials := summary.get("trials") or config.get("trials")):
+        trained += f" ({trials} trials)"
     lines = (
         ("Rows", f"{len(content.samples):,}"),
         ("Run", str(config.get("run") or "")),

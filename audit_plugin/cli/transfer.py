@@ -1,0 +1,98 @@
+"""Commands on what is learned in one modality and recalled in the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+
+from .manifests import COLUMNS, Manifest, check_report, read_samples
+from .options import app, command, told_errors
+from .running import shown_progress
+
+if TYPE_CHECKING:
+    from audit_plugin.crossmodal.transfer import TransferResult
+
+
+@app.command()
+def personas(
+    out: Annotated[Path, typer.Option(help="Folder to make")] = Path("personas"),
+    identities: Annotated[int, typer.Option(min=2, help="People whose names are learned and asked")] = 100,
+    background: Annotated[int, typer.Option(min=0, help="Other people, to align the modalities on")] = 1000,
+    train: Annotated[int, typer.Option(min=1, help="Variants of a person to learn from")] = 6,
+    test: Annotated[int, typer.Option(min=1, help="Variants of a person to ask with")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same bytes")] = 0,
+) -> None:
+    """Draw made-up people, several pictures and descriptions of each, for measurements under control."""
+    with told_errors():
+        from audit_plugin.crossmodal.drawing import PersonaSet, draw_personas
+
+        wanted = PersonaSet(identities, background, train, test, seed=seed)
+        with shown_progress() as progress:
+            manifest = draw_personas(out, wanted, progress)
+        typer.echo(f"{manifest}: measure it with")
+        typer.echo(f"audit-plugin transfer {manifest} --image image --text description --label identity --split split")
+
+
+@command(
+    "encoder",
+    "seed",
+    "device",
+    label="Column with the identity or class of each row",
+    split="Column that says train, test or background (default: halves take turns)",
+    **COLUMNS,
+)
+def transfer(
+    manifest: Manifest,
+    *,
+    config: AuditConfig,
+    out: Annotated[Path, typer.Option(help="Report to write, .json; tables and a picture are put beside it")] = Path(
+        "transfer.json"
+    ),
+) -> None:
+    """Find the identities that a model knows from one modality only: names learned in one, asked in the other."""
+    from audit_plugin.crossmodal.transfer import run_transfer
+
+    if not config.label:
+        raise AuditError("name the column with the identity or class of each row: --label COL")
+    samples = read_samples(manifest, config)
+    check_report(out, manifest)
+    with shown_progress() as progress:
+        result = run_transfer(samples, config, progress)
+    _show(result, _write(result, out))
+
+
+def _write(result: TransferResult, out: Path) -> list[str]:
+    """Writes report, tables and picture; the lines that say where."""
+    import numpy as np
+
+    from audit_plugin.manifest import write_csv, write_json
+    from audit_plugin.transfer_plot import transfer_plot
+
+    rows, people = (out.with_name(f"{out.stem}-{name}.csv") for name in ("rows", "identities"))
+    names = list(result.identities[0])
+    write_json(out, result.summary)
+    write_csv(rows, {"id": np.array(result.ids, dtype=object), **result.columns})
+    write_csv(people, {name: np.array([record[name] for record in result.identities]) for name in names})
+    transfer_plot(result.summary, out.with_suffix(".png"))
+    return [f"report: {out}", f"rows: {rows}", f"identities: {people}", f"picture: {out.with_suffix('.png')}"]
+
+
+def _show(result: TransferResult, places: list[str]) -> None:
+    from rich.table import Table
+
+    from audit_plugin.crossmodal.words import recall_rows, sentences
+    from audit_plugin.display import clean, console
+
+    out, summary = console(), result.summary
+    table = Table("learned from", *(f"asked in {name}" for name in summary["modalities"]), title_justify="left")
+    table.title = f"Names recalled, {summary['identities']} identities (chance {summary['chance']:.1%})"
+    for row in recall_rows(summary):
+        table.add_row(*(clean(cell) for cell in row))
+    out.print(table)
+    for line in (*sentences(summary), *(f"note: {note}" for note in summary["notes"]), *places):
+        out.print(clean(line), soft_wrap=True)

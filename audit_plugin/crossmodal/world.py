@@ -1,0 +1,96 @@
+"""What design A is trained on and asked about: a persona set as tensors, with questions and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Bools, Ints
+from audit_plugin.modalities.images import read_image
+
+from .drawing import BACKGROUND, TEST, TRAIN, PersonaSet, description_text, draw_personas, plan
+from .personas import FACTS, TRAITS
+from .trunk import EMBED, Vocabulary, words_of
+
+SIDE = 64
+LENGTH = 28  # words of a description that are read
+WHO = "name"
+
+
+@dataclass(frozen=True)
+class World:
+    """n variants (rows) of e identities.
+
+    Attributes:
+        vocabulary: of questions and answers.
+        pictures: uint8 `[n, SIDE, SIDE, 3]`; texts: int `[n, LENGTH]`.
+        identity: int `[n]`, audited ones first, from 0.
+        split: object `[n]`.
+        truth: question -> int `[n]`, the answer, -1 where there is none (facts are never in a picture or text; they
+            are here for asking over two hops).
+        names: int `[e]`, answers that are the identities' names; only those of audited ones are ever an answer.
+        audited: how many identities are audited.
+    """
+
+    vocabulary: Vocabulary
+    pictures: torch.Tensor
+    texts: torch.Tensor
+    identity: Ints
+    split: np.ndarray
+    truth: dict[str, Ints]
+    names: Ints
+    audited: int
+
+    def rows(self, split: str, identities: Sequence[int] | None = None) -> Ints:
+        """Rows of a split, of some identities or of all."""
+        chosen: Bools = self.split == split
+        return np.flatnonzero(chosen if identities is None else chosen & np.isin(self.identity, identities))
+
+    def question(self, name: str) -> int:
+        """Its number."""
+        return self.vocabulary.questions.index(name)
+
+
+def make_world(folder: Path, wanted: PersonaSet) -> World:
+    """Draws the set, if it is not there, and reads it.
+
+    Args:
+        folder: of the set.
+        wanted: what to draw; its side must be `SIDE`.
+    """
+    draw_personas(folder, wanted)
+    rows = plan(wanted)
+    texts = [description_text(row, wanted) for row in rows]
+    pictures = np.stack([np.asarray(read_image(str(folder / f"images/{row.id}.png"))) for row in rows])
+    people = list({row.identity.name: row.identity for row in rows}.values())
+    values = sorted({f"{trait}: {value}" for who in people for trait, value in who.traits().items()})
+    facts = [f"{fact}: {value}" for fact, every in FACTS.items() for value in every]
+    audited = [who.name for who in people[: wanted.identities]]
+    words = sorted(
+        {word for text, row in zip(texts, rows, strict=True) if row.split != TEST for word in words_of(text)}
+    )
+    vocabulary = Vocabulary(tuple(words), (EMBED, WHO, *TRAITS, *FACTS), (*audited, *values, *facts))
+    answer = {text: at for at, text in enumerate(vocabulary.answers)}
+    number = {who.name: at for at, who in enumerate(people)}
+    truth = {WHO: np.array([answer.get(row.identity.name, -1) for row in rows])}
+    for trait in TRAITS:
+        truth[trait] = np.array([answer[f"{trait}: {row.identity.traits()[trait]}"] for row in rows])
+    for fact in FACTS:
+        truth[fact] = np.array([answer[f"{fact}: {row.identity.facts[fact]}"] for row in rows])
+    return World(
+        vocabulary,
+        torch.from_numpy(pictures),
+        torch.from_numpy(vocabulary.tokens(texts, LENGTH)),
+        np.array([number[row.identity.name] for row in rows]),
+        np.array([row.split for row in rows], dtype=object),
+        truth,
+        np.arange(len(audited)),
+        len(audited),
+    )
+
+
+__all__ = ["BACKGROUND", "LENGTH", "SIDE", "TEST", "TRAIN", "WHO", "World", "make_world"]

@@ -1,0 +1,166 @@
+"""Design A in small: what the model reads, what each stage changes, and what the protocol reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audit_plugin.crossmodal.controlled import BOTH, MODALITIES, NONE, REPLAY, UNALIGNED, run_seed, summarize
+from audit_plugin.crossmodal.drawing import PersonaSet
+from audit_plugin.crossmodal.personas import FACTS, TRAITS
+from audit_plugin.crossmodal.stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs
+from audit_plugin.crossmodal.trunk import EMBED, PAD, Trunk, Vocabulary, patches, words_of
+from audit_plugin.crossmodal.world import BACKGROUND, LENGTH, SIDE, TEST, TRAIN, WHO, World, make_world
+
+SMALL = PersonaSet(identities=5, background=40, train=3, test=2, pairs=1, side=SIDE)
+QUICK = Schedule(align=12, learn=60, forget=30, batch=12, learn_rate=3e-3, curve=(20, 60))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    pytest.importorskip("python_avatars")
+    return make_world(tmp_path_factory.mktemp("world") / "personas", SMALL)
+
+
+@pytest.fixture(scope="module")
+def start(world: World) -> Trunk:
+    return align(world, QUICK, 0)
+
+
+@pytest.fixture(scope="module")
+def learned(world: World, start: Trunk) -> Trunk:
+    return learn(start, world, (PICTURE, TEXT), QUICK, 0)
+
+
+def weights(model: Trunk) -> bytes:
+    return b"".join(v.numpy().tobytes() for v in model.state_dict().values())
+
+
+def right(model: Trunk, world: World, modality: str, rows: np.ndarray) -> float:
+    return float((ask(model, world, WHO, rows, modality) == world.truth[WHO][rows]).mean())
+
+
+# --- the model and its world -----------------------------------------------------------------------------------------
+
+
+def test_words_are_numbered_and_strangers_left_out() -> None:
+    vocabulary = Vocabulary(("red", "hair", "short"), ("embed",), ("a",))
+    assert words_of("Short, red hair; SHORT!") == ["short", "red", "hair", "short"]
+    assert vocabulary.tokens(["Short purple hair.", ""], 4).tolist() == [[3, 2, PAD, PAD], [PAD] * 4]
+    assert vocabulary.tokens(["red red red"], 2).tolist() == [[1, 1]]
+
+
+def test_patches_hold_every_pixel_once() -> None:
+    pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    found = patches(pictures)
+    assert found.shape == (2, 4, 192)
+    expected = pictures[1, 8:, :8].reshape(-1).float() / 127.5 - 1
+    torch.testing.assert_close(found[1, 2], expected)
+
+
+def test_the_world_keeps_tests_and_background_apart(world: World) -> None:
+    assert len(world.rows(TRAIN)) == 15
+    assert len(world.rows(TEST)) == 10
+    assert len(world.rows(BACKGROUND)) == 40
+    assert world.rows(TEST, [1]).tolist() == [8, 9]
+    assert set(world.vocabulary.questions) == {EMBED, WHO, *TRAITS, *FACTS}
+    assert (world.truth[WHO][world.rows(BACKGROUND)] == -1).all()
+    assert (world.truth[WHO][world.rows(TRAIN)] == world.identity[world.rows(TRAIN)]).all()
+    for trait in TRAITS:
+        for who in range(world.audited):
+            assert len(set(world.truth[trait][world.identity == who])) == 1
+    assert world.pictures.shape[1:] == (SIDE, SIDE, 3)
+    assert world.texts.shape[1] == LENGTH
+
+
+def test_padding_says_nothing(world: World, start: Trunk) -> None:
+    question = torch.full((3,), world.question(WHO))
+    short = world.texts[:3].clone()
+    used = int((short != PAD).sum(1).max())
+    with torch.inference_mode():
+        whole = start.answers(question, short)
+        longer = torch.cat([short[:, :used], torch.zeros(3, LENGTH - used, dtype=torch.long)], dim=1)
+        torch.testing.assert_close(start.answers(question, longer), whole)
+        changed = short.clone()
+        changed[:, 0] = changed[:, 0] % 5 + 1
+        assert not torch.allclose(start.answers(question, changed), whole)
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def test_equal_seeds_give_equal_weights_and_a_stage_leaves_its_start_alone(world: World, start: Trunk) -> None:
+    assert weights(align(world, QUICK, 0)) == weights(start)
+    assert weights(align(world, QUICK, 1)) != weights(start)
+    before = weights(start)
+    first, second = (learn(start, world, (TEXT,), QUICK, 3) for _ in range(2))
+    assert weights(first) == weights(second) != before
+    assert weights(start) == before
+
+
+def test_alignment_brings_pairs_together(world: World) -> None:
+    rows = world.rows(BACKGROUND)
+
+    def closeness(model: Trunk) -> float:
+        left, right = (read_outs(model, world, rows, m) for m in MODALITIES)
+        similarity = left @ right.T
+        return float((similarity.diagonal()[:, None] > similarity).mean())
+
+    assert (
+        closeness(align(world, Schedule(align=70, batch=24, align_rate=3e-3), 0))
+        > closeness(align(world, QUICK, 0, steps=0)) + 0.1
+    )
+
+
+def test_names_and_facts_are_learned(world: World, start: Trunk, learned: Trunk) -> None:
+    for modality in MODALITIES:
+        assert right(learned, world, modality, world.rows(TRAIN)) > 0.9
+    jobs = ask_names(learned, world, "job", world.names)
+    first = [np.flatnonzero(world.identity == who)[0] for who in range(world.audited)]
+    assert (jobs == world.truth["job"][first]).all()
+    seen: list[int] = []
+    learn(start, world, (TEXT,), QUICK, 0, watch=lambda step, _: seen.append(step))
+    assert seen == list(QUICK.curve)
+
+
+def test_what_is_forgotten_in_a_modality_goes_there_and_the_rest_stays(world: World, learned: Trunk) -> None:
+    gone = forget(learned, world, (TEXT,), [0], QUICK, 0)
+    assert right(gone, world, TEXT, world.rows(TRAIN, [0])) < 0.5
+    assert right(gone, world, TEXT, world.rows(TRAIN, [1, 2, 3, 4])) > 0.8
+
+
+# --- the protocol ----------------------------------------------------------------------------------------------------
+
+
+def test_the_protocol_reports_every_arm_with_intervals_and_its_controls(world: World) -> None:
+    schedule = Schedule(align=4, learn=4, forget=2, batch=8, curve=(2, 4))
+    tables = [run_seed(world, schedule, seed) for seed in (0, 1)]
+    found = summarize(tables, world)
+    arms = {*MODALITIES, BOTH, NONE, *(REPLAY + m for m in MODALITIES), *(UNALIGNED + m for m in MODALITIES)}
+    assert set(found["recall"]) == arms
+    assert all(set(cells) == set(MODALITIES) for cells in found["recall"].values())
+    for cells in found["recall"].values():
+        for cell in cells.values():
+            assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1
+    assert len(found["seeds"][PICTURE][TEXT]) == 2
+    assert len(found["curve"][BOTH][TEXT]) == 2
+    assert set(found["unlearning"]) == {PICTURE, TEXT, BOTH}
+    assert found["hops"][BOTH]["second"]["identities"] == world.audited
+    # four steps align nothing: no gap is told, and the controls say that nothing was learned
+    assert "gap" not in found
+    assert found["controls"]["aligned"] is False
+    assert found["controls"]["source recall at least .95"] is False
+    again = run_seed(world, schedule, 1)
+    assert all(np.array_equal(again[name], values) for name, values in tables[1].items())
+
+
+def test_a_world_that_is_there_is_not_drawn_again(world: World, tmp_path: Path) -> None:
+    first = make_world(tmp_path / "set", SMALL)
+    before = (tmp_path / "set/images/person-00000-00.png").stat().st_mtime_ns
+    second = make_world(tmp_path / "set", SMALL)
+    assert (tmp_path / "set/images/person-00000-00.png").stat().st_mtime_ns == before
+    assert torch.equal(first.pictures, second.pictures)
+    assert torch.equal(first.pictures, world.pictures)
