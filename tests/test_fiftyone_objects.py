@@ -17,7 +17,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.modalities import MODALITIES
 from audit_plugin.prompts import LABEL_TEMPLATES
 from tests.conftest import COLOURS
-from tests.test_fiftyone_io import result_for, state
+from tests.fiftyone_fixtures import result_for, state
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")

@@ -18,7 +18,7 @@ from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.prompts import LABEL_TEMPLATES
 from tests.conftest import COLOURS, caption
-from tests.test_fiftyone_io import result_for, state
+from tests.fiftyone_fixtures import result_for, state
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")

@@ -32,6 +32,7 @@ from audit_plugin.report.cards import cards, percent
 from audit_plugin.report.pictures import no_pictures, painter
 from audit_plugin.report.text import HIDDEN, JOINERS, cut, marked, visible
 from audit_plugin.spot_check import estimate, plan_spot_check
+from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
 
 report_command = importlib.import_module("audit_plugin.cli.report")
@@ -415,11 +416,10 @@ def test_the_commands(scored: tuple[Path, Samples, AuditResult], tmp_path: Path)
 @pytest.mark.fiftyone
 def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callable[..., Any], tmp_path: Path):
     fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
-    test = importlib.import_module("tests.test_fiftyone_io")
     dataset = make_dataset(12)
     view = dataset[2:10]
-    fio.write_result(view, test.result_for(view), AuditConfig(text="caption"))
-    fio.write_result(view, test.result_for(view, misaligned=(3, 5)), AuditConfig(run="later", text="caption"))
+    fio.write_result(view, result_for(view), AuditConfig(text="caption"))
+    fio.write_result(view, result_for(view, misaligned=(3, 5)), AuditConfig(run="later", text="caption"))
     found = reports.report_of_dataset(dataset, "audit", [{"sample": view.values("id")[1], "kind": "keep"}])
     assert found.samples.ids == tuple(view.values("id"))
     assert found.samples.media["text"] == tuple(view.values("caption"))
@@ -445,11 +445,10 @@ def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callab
 @pytest.mark.fiftyone
 def test_of_several_captions_the_worst_is_reported(make_dataset: Callable[..., Any]):
     fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
-    test = importlib.import_module("tests.test_fiftyone_io")
     dataset = make_dataset(4, captions=lambda row: [f"c{row}", f"d{row}"])
     config = AuditConfig(text="captions")
     rows = fio.read_samples(dataset, config)
-    fio.write_result(dataset, test.result_for(dataset, ids=rows.ids), config, captions=fio.caption_numbers(rows))
+    fio.write_result(dataset, result_for(dataset, ids=rows.ids), config, captions=fio.caption_numbers(rows))
     found = reports.report_of_dataset(dataset, "audit")
     assert found.samples.media["text"] == ("d0", "d1", "d2", "d3")  # the later the worse
     assert found.samples.caption == (1, 1, 1, 1)
@@ -460,11 +459,10 @@ def test_of_several_captions_the_worst_is_reported(make_dataset: Callable[..., A
 def test_groups_and_objects_are_reported(make_groups: Callable[..., Any], pictures: list[str]):
     fo = pytest.importorskip("fiftyone")
     fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
-    test = importlib.import_module("tests.test_fiftyone_io")
     groups = make_groups(6)
     config = AuditConfig(image="slice:picture", text="slice:picture.caption", audio="slice:sound")
     rows = fio.read_samples(groups, config)
-    fio.write_result(groups, test.result_for(groups, ids=rows.ids), config)
+    fio.write_result(groups, result_for(groups, ids=rows.ids), config)
     found = reports.report_of_dataset(groups, "audit")
     assert found.samples.ids == rows.ids
     assert found.samples.media == rows.media
@@ -474,7 +472,7 @@ def test_groups_and_objects_are_reported(make_groups: Callable[..., Any], pictur
     boxes = [fo.Detection(label=f"label {i}", bounding_box=[0.1 * i, 0.1, 0.3, 0.5]) for i in range(4)]
     dataset.add_sample(fo.Sample(filepath=pictures[0], truth=fo.Detections(detections=boxes)))
     view = dataset.to_patches("truth")
-    fio.write_result(view, test.result_for(view), AuditConfig(text="truth"))
+    fio.write_result(view, result_for(view), AuditConfig(text="truth"))
     found = reports.report_of_dataset(dataset, "audit")
     assert found.samples.ids == tuple(view.values("id"))
     assert found.samples.media["text"] == tuple(f"label {i}" for i in range(4))
