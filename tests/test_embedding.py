@@ -238,8 +238,9 @@ def test_a_gpu_without_memory_for_one_piece_is_told_with_its_remedy() -> None:
         list(encode_contents("text", {text_digest("a"): "a"}, short_of_memory(0, [])))
 
 
-def test_the_next_batch_is_read_while_one_is_encoded() -> None:
-    """The encoder waits for pieces of the batch after its own: without overlap they would never come."""
+@pytest.mark.parametrize(("overlap", "ahead"), [(True, 2), (False, 0)])
+def test_the_next_batch_is_read_while_another_chip_encodes_one(overlap: bool, ahead: int) -> None:
+    """The encoder waits for pieces of the batch after its own: without overlap they do not come."""
     prepared, waited = threading.Semaphore(0), []
 
     def prepare(text: str) -> list[np.ndarray]:
@@ -248,13 +249,14 @@ def test_the_next_batch_is_read_while_one_is_encoded() -> None:
 
     def encode(batch: np.ndarray) -> np.ndarray:
         if not waited:
-            waited.extend(prepared.acquire(timeout=20) for _ in range(6))  # 4 of its own, 2 of the next
+            waited.extend(prepared.acquire(timeout=20) for _ in range(4 + ahead))  # of its own, and of the next
+            waited.append(overlap or not prepared.acquire(timeout=0.2))
         return text_features(batch)
 
-    encoder = Encoder(Identity("toy text"), 4, prepare, encode)
+    encoder = Encoder(Identity("toy text"), 4, prepare, encode, overlap=overlap)
     values = {text_digest(str(i)): str(i) for i in range(8)}
     assert len(list(encode_contents("text", values, encoder))) == 8
-    assert waited == [True] * 6
+    assert waited == [True] * (4 + ahead + 1)
 
 
 def test_there_is_always_a_worker() -> None:

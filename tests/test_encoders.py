@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from audit_plugin import offline as offline_module
 from audit_plugin.arrays import AuditError
 from audit_plugin.embedding import _encode_batch
 from audit_plugin.encoders import OFFLINE, identify, load_encoders, pick_device
@@ -180,6 +181,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *args, **kwargs)
 
+    for loaded in (offline_module._offline_image, offline_module._offline_text):
+        loaded.cache_clear()  # an earlier test may have it
     monkeypatch.setattr(builtins, "__import__", absent)
     for modality in ("image", "text", "video"):
         with pytest.raises(AuditError, match=r'not installed \(\w+\); install it with: pip install "audit-plugin\[off'):

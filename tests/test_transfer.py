@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.crossmodal.drawing import PersonaSet, draw_personas
-from audit_plugin.crossmodal.transfer import fold_identities, run_transfer
+from audit_plugin.crossmodal.transfer import TransferResult, fold_identities, memorization_link, run_transfer
 from audit_plugin.manifest import read_manifest
 
 COLUMNS = {"image": "image", "text": "description"}
@@ -73,6 +73,18 @@ def test_without_splits_halves_take_turns_and_every_row_is_asked(samples: Sample
 
 def test_the_control_without_alignment_is_refused(samples: Samples) -> None:
     assert "not aligned" in run_transfer(samples, CONFIG, align=False).summary["refused"]
+
+
+def test_the_link_to_memorization_is_a_rank_correlation_over_identities() -> None:
+    rng = np.random.default_rng(0)
+    labels = [f"who {row // 5}" for row in range(100)]
+    recall = rng.random(100).astype(np.float32)
+    recall[::5] = np.nan
+    found = TransferResult(tuple(map(str, range(100))), {"recall_image_text": recall}, [], {})
+    memorized = {str(row): float(-recall[row]) for row in range(100) if row != 7}
+    link = memorization_link(found, memorized, labels)["recall_image_text"]
+    assert link["value"] == pytest.approx(-1)
+    assert link["identities"] == 20
 
 
 def test_folds_keep_identities_whole_and_leave_out_who_cannot_be_asked() -> None:

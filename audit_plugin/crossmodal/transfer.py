@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from audit_plugin.scoring import Clock
 
 from .drawing import BACKGROUND, TEST, TRAIN
 from .frozen import Asked, joined, measure
+from .measures import rank_correlation
 from .summary import identity_table, row_columns, summarize
 
 SEEDS = 3
@@ -90,6 +91,22 @@ def run_transfer(
     summary = summarize(answers, names) | {"notes": [*ready.embedded.notes, *notes], "encoder": ready.encoder}
     summary |= {"seed": config.seed, "versions": versions(), "seconds": clock.seconds}
     return TransferResult(samples.ids, columns, identity_table(answers, names, labels), summary)
+
+
+def memorization_link(found: TransferResult, memorized: Mapping[str, float], labels: Sequence[str]) -> dict[str, Any]:
+    """Whether samples that a model memorizes are those that do not transfer: rank correlations over rows.
+
+    Args:
+        found: of the same samples.
+        memorized: id -> MultiMem.
+        labels: identity of each row: rows of one are drawn together.
+
+    Returns:
+        `recall_SOURCE_TARGET` -> Spearman's correlation of MultiMem with it, with its interval.
+    """
+    values = np.array([memorized.get(name, np.nan) for name in found.ids], dtype=np.float64)
+    unit = np.unique(np.array(labels, dtype=object), return_inverse=True)[1].reshape(-1)
+    return {name: rank_correlation(values, recall, unit) for name, recall in found.columns.items()}
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], Ints]:
