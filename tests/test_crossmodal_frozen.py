@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import Features
-from audit_plugin.crossmodal.frozen import BOTH, NONE, STEPS, Answers, Asked, joined, measure
+from audit_plugin.crossmodal.frozen import STEPS, Answers, Asked, joined, measure
+from audit_plugin.crossmodal.measures import BOTH, NONE
 from audit_plugin.crossmodal.summary import identity_table, row_columns, summarize
 from audit_plugin.crossmodal.words import recall_rows, sentences
 from tests.core_fixtures import unit

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.crossmodal.controlled import BOTH, MODALITIES, NONE, REPLAY, UNALIGNED, run_seed, summarize
-from audit_plugin.crossmodal.drawing import PersonaSet
+from audit_plugin.crossmodal.controlled import MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
+from audit_plugin.crossmodal.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
+from audit_plugin.crossmodal.measures import BOTH, NONE
 from audit_plugin.crossmodal.personas import FACTS, TRAITS
 from audit_plugin.crossmodal.stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs
 from audit_plugin.crossmodal.trunk import EMBED, PAD, Trunk, Vocabulary, patches, words_of
-from audit_plugin.crossmodal.world import BACKGROUND, LENGTH, SIDE, TEST, TRAIN, WHO, World, make_world
+from audit_plugin.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
 
 SMALL = PersonaSet(identities=5, background=40, train=3, test=2, pairs=1, side=SIDE)
 QUICK = Schedule(align=12, learn=60, forget=30, batch=12, learn_rate=3e-3, curve=(20, 60))
@@ -118,7 +119,7 @@ def test_alignment_brings_pairs_together(world: World) -> None:
 def test_names_and_facts_are_learned(world: World, start: Trunk, learned: Trunk) -> None:
     for modality in MODALITIES:
         assert right(learned, world, modality, world.rows(TRAIN)) > 0.9
-    jobs = ask_names(learned, world, "job", world.names)
+    jobs = ask_names(learned, world, "job", np.arange(world.audited))
     first = [np.flatnonzero(world.identity == who)[0] for who in range(world.audited)]
     assert (jobs == world.truth["job"][first]).all()
     seen: list[int] = []

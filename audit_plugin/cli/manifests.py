@@ -149,12 +149,10 @@ def check_report(out: Path, manifest: Path) -> None:
 
 def _write_report(report: dict[str, Any], out: Path) -> Path:
     """Writes the report and its picture; the picture's path."""
-    import json
-
+    from audit_plugin.manifest import write_json
     from audit_plugin.plots import removal_plot
-    from audit_plugin.store import write_atomically
 
-    write_atomically(out, lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
+    write_json(out, report)
     picture = out.with_suffix(".png")
     removal_plot(report, picture)
     return picture

@@ -10,25 +10,15 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .measures import (
-    aligned,
-    estimate,
-    gap,
-    joint_table,
-    modality_gap,
-    pair_retrieval,
-    per_identity,
-    rate,
-    residual,
-    retrieval_chance,
-    transfer_ratio,
-)
+from .drawing import TEST
+from .measures import BOTH, NONE, aligned, modality_gap, pair_retrieval, per_identity, rate, residual, retrieval_chance
 from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs
+from .summary import compared
 from .trunk import Trunk
-from .world import TEST, WHO, World
+from .world import WHO, World
 
 MODALITIES = (PICTURE, TEXT)
-BOTH, NONE, REPLAY, UNALIGNED = "both", "none", "replay ", "unaligned "
+REPLAY, UNALIGNED = "replay ", "unaligned "
 FORGOTTEN = 0.2  # share of the identities
 Table = dict[str, Floats]
 
@@ -166,30 +156,14 @@ def summarize(tables: Sequence[Mapping[str, Floats]], world: World) -> dict[str,
         "unlearning": _forgotten(flat),
     }
     if aligned(retrieval, pair_chance):
-        out |= _transfer(recall, chance)
+        flat_recall = {(arm, m): values for arm, cells in recall.items() for m, values in cells.items()}
+        out |= compared(flat_recall, MODALITIES, chance, REPLAY)
     out["kept_alignment"] = {arm: rate(mean(f"kept/{arm}")) for arm in recall if f"kept/{arm}" in tables[0]}
     return out | {"controls": controls(out)}
 
 
 def _arms(table: Mapping[str, Floats]) -> list[str]:
     return list(dict.fromkeys(name.split("/")[1] for name in table if name.startswith("recall/")))
-
-
-def _transfer(recall: Mapping[str, Mapping[str, Floats]], chance: float) -> dict[str, Any]:
-    ways = {s: (s, t) for s, t in (MODALITIES, MODALITIES[::-1])}
-    return {
-        "gap": {s: gap(recall[s][s], recall[s][t]) for s, t in ways.values()},
-        "transfer_ratio": {s: transfer_ratio(recall[s][t], recall[BOTH][t], chance) for s, t in ways.values()},
-        "joint": {s: joint_table(recall[s][s], recall[s][t]) for s, t in ways.values()},
-        "mitigation": {
-            s: {
-                "replay": rate(recall[REPLAY + s][t]),
-                "gain": estimate(lambda a, b: a - b, [recall[REPLAY + s][t], recall[s][t]]),
-                "source": rate(recall[REPLAY + s][s]),
-            }
-            for s, t in ways.values()
-        },
-    }
 
 
 def _hop_cells(tables: Sequence[Mapping[str, Floats]], mean: Callable[[str], Floats]) -> dict[str, Any]:

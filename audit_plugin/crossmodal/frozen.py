@@ -19,12 +19,11 @@ from audit_plugin.learners import head_inputs
 from audit_plugin.projection import fit_projection
 from audit_plugin.training import train_group
 
-from .measures import modality_gap, pair_retrieval, retrieval_chance
+from .measures import BOTH, NONE, modality_gap, pair_retrieval, retrieval_chance
 
 STEPS = (5, 10, 20, 40, 80, 160)  # of the name head, at which recall is read; the last is the result
 RATE, SCALE, DECAY = 0.05, 10.0, 1e-3
 ALIGN_EPOCHS = 30
-BOTH, NONE = "both", "none"
 CENTRED = "centred "  # before the arm: each modality about its own mean, the mitigation that costs nothing
 
 

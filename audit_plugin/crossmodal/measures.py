@@ -13,6 +13,7 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
+BOTH, NONE = "both", "none"  # arms that learn from both modalities, and from neither
 DRAWS = 2000
 LEVEL = 0.95
 RECALLED = 0.5  # share of an identity's questions from which it counts as recalled

@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from audit_plugin.arrays import Floats, Ints
 
+from .drawing import BACKGROUND, TRAIN
 from .personas import TRAITS
 from .trunk import EMBED, Trunk
-from .world import BACKGROUND, LENGTH, SIDE, TRAIN, WHO, World
+from .world import LENGTH, SIDE, WHO, World
 
 PICTURE, TEXT = "image", "text"
 TEMPERATURE = 0.07
@@ -161,7 +162,7 @@ def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int,
 
     def loss(rng: np.random.Generator) -> Tensor:
         some = rng.choice(rows, min(batch, len(rows)), replace=False)
-        names = world.names[rng.choice(strangers, len(some))] if len(strangers) else world.truth[WHO][some]
+        names = rng.choice(strangers, len(some)) if len(strangers) else world.truth[WHO][some]
         asked = torch.full((len(some),), ask)
         return cross_entropy(model.answers(asked, content(world, some, modality)), torch.from_numpy(names))
 
@@ -172,7 +173,7 @@ def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:
     """The job of everybody who is named: the second hop, never asked of a picture or a description."""
     people = np.unique(world.identity[rows])
     first = np.array([np.flatnonzero(world.identity == who)[0] for who in people])
-    names, jobs = (torch.from_numpy(v) for v in (world.names[people], world.truth["job"][first]))
+    names, jobs = (torch.from_numpy(v) for v in (people, world.truth["job"][first]))
     asked = torch.full((len(people),), world.question("job"))
     return lambda _rng: cross_entropy(model.answers(asked, names), jobs)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .frozen import BOTH, CENTRED, NONE, STEPS, Answers
-from .measures import aligned, estimate, gap, joint_table, per_identity, rate, recalled, transfer_ratio
+from .frozen import CENTRED, STEPS, Answers
+from .measures import BOTH, NONE, aligned, gap, joint_table, per_identity, rate, recalled, transfer_ratio
 
 
 def tables(answers: Answers, numbers: Ints) -> dict[tuple[str, str], Floats]:
@@ -44,11 +44,20 @@ def summarize(answers: Answers, names: tuple[str, str]) -> dict[str, Any]:
     }
     if not aligned(retrieval, answers.retrieval_chance):
         return out | {"refused": refusal(retrieval, answers.retrieval_chance)}
-    return out | compared(recall, names, answers.chance)
+    return out | compared(recall, names, answers.chance, CENTRED)
 
 
-def compared(recall: Mapping[tuple[str, str], Floats], names: tuple[str, str], chance: float) -> dict[str, Any]:
-    """Source against target, both ways."""
+def compared(
+    recall: Mapping[tuple[str, str], Floats], names: tuple[str, str], chance: float, remedy: str
+) -> dict[str, Any]:
+    """Source against target, both ways.
+
+    Args:
+        recall: (arm, modality asked in) -> `[e]`.
+        names: the modalities.
+        chance: of a guessed name.
+        remedy: what stands before a modality in the name of its mitigated arm.
+    """
     ways = {source: (source, target) for source, target in (names, names[::-1])}
     return {
         "gap": {s: gap(recall[s, s], recall[s, t]) for s, t in ways.values()},
@@ -56,8 +65,9 @@ def compared(recall: Mapping[tuple[str, str], Floats], names: tuple[str, str], c
         "joint": {s: joint_table(recall[s, s], recall[s, t]) for s, t in ways.values()},
         "mitigation": {
             s: {
-                "centred": rate(recall[CENTRED + s, t]),
-                "gain": estimate(lambda a, b: a - b, [recall[CENTRED + s, t], recall[s, t]]),
+                "target": rate(recall[remedy + s, t]),
+                "source": rate(recall[remedy + s, s]),
+                "gain": gap(recall[remedy + s, t], recall[s, t]),
             }
             for s, t in ways.values()
         },

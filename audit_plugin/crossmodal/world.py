@@ -12,7 +12,7 @@ import torch
 from audit_plugin.arrays import Bools, Ints
 from audit_plugin.modalities.images import read_image
 
-from .drawing import BACKGROUND, TEST, TRAIN, PersonaSet, description_text, draw_personas, plan
+from .drawing import TEST, PersonaSet, description_text, draw_personas, plan
 from .personas import FACTS, TRAITS
 from .trunk import EMBED, Vocabulary, words_of
 
@@ -32,8 +32,7 @@ class World:
         split: object `[n]`.
         truth: question -> int `[n]`, the answer, -1 where there is none (facts are never in a picture or text; they
             are here for asking over two hops).
-        names: int `[e]`, answers that are the identities' names; only those of audited ones are ever an answer.
-        audited: how many identities are audited.
+        audited: how many identities are audited: their names are the first answers, in their order.
     """
 
     vocabulary: Vocabulary
@@ -42,7 +41,6 @@ class World:
     identity: Ints
     split: np.ndarray
     truth: dict[str, Ints]
-    names: Ints
     audited: int
 
     def rows(self, split: str, identities: Sequence[int] | None = None) -> Ints:
@@ -88,9 +86,5 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
         np.array([number[row.identity.name] for row in rows]),
         np.array([row.split for row in rows], dtype=object),
         truth,
-        np.arange(len(audited)),
         len(audited),
     )
-
-
-__all__ = ["BACKGROUND", "LENGTH", "SIDE", "TEST", "TRAIN", "WHO", "World", "make_world"]
