@@ -8,13 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.crossmodal.controlled import MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
+from audit_plugin.crossmodal.controlled import DESCRIBED, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
 from audit_plugin.crossmodal.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
 from audit_plugin.crossmodal.measures import BOTH, NONE
 from audit_plugin.crossmodal.personas import FACTS, TRAITS
-from audit_plugin.crossmodal.stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs
+from audit_plugin.crossmodal.stages import (
+    PICTURE,
+    TEXT,
+    Schedule,
+    align,
+    ask,
+    ask_names,
+    forget,
+    learn,
+    read_outs,
+    self_description,
+)
 from audit_plugin.crossmodal.trunk import EMBED, PAD, Trunk, Vocabulary, patches, words_of
 from audit_plugin.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
+from audit_plugin.demo.sentences import COLOR_WORDS
 
 SMALL = PersonaSet(identities=5, background=40, train=3, test=2, pairs=1, side=SIDE)
 QUICK = Schedule(align=12, learn=60, forget=30, batch=12, learn_rate=3e-3, curve=(20, 60))
@@ -133,6 +145,25 @@ def test_what_is_forgotten_in_a_modality_goes_there_and_the_rest_stays(world: Wo
     assert right(gone, world, TEXT, world.rows(TRAIN, [1, 2, 3, 4])) > 0.8
 
 
+def test_a_self_description_says_what_the_model_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = align(world, Schedule(align=30, batch=24, align_rate=3e-3), 0)
+    rows = world.rows(TRAIN)
+    texts = self_description(model, world, rows, 0)
+    assert texts.shape == (len(rows), LENGTH)
+    answered = ask(model, world, "skin", rows, PICTURE, world.values["skin"])
+    assert set(answered.tolist()) <= set(world.values["skin"])
+    # a model that reads every trait as it is describes everybody as the set does: the words are those of the traits
+    from audit_plugin.crossmodal import stages
+
+    monkeypatch.setattr(stages, "ask", lambda _m, w, trait, rows, *_: w.truth[trait][rows])
+    words = world.vocabulary.words
+    for row, text in zip(rows, self_description(model, world, rows, 0), strict=True):
+        said = {words[at - 1] for at in text if at != PAD}
+        color = world.vocabulary.answers[world.truth["head color"][row]].partition(": ")[2]
+        known = {w for name in (color, *COLOR_WORDS.get(color, ())) for w in words_of(name)}
+        assert not color or said & known
+
+
 # --- the protocol ----------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +172,7 @@ def test_the_protocol_reports_every_arm_with_intervals_and_its_controls(world: W
     tables = [run_seed(world, schedule, seed) for seed in (0, 1)]
     found = summarize(tables, world)
     arms = {*MODALITIES, BOTH, NONE, *(REPLAY + m for m in MODALITIES), *(UNALIGNED + m for m in MODALITIES)}
-    assert set(found["recall"]) == arms
+    assert set(found["recall"]) == arms | {DESCRIBED + PICTURE}
     assert all(set(cells) == set(MODALITIES) for cells in found["recall"].values())
     for cells in found["recall"].values():
         for cell in cells.values():

@@ -10,15 +10,15 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .drawing import TEST
+from .drawing import TEST, TRAIN
 from .measures import BOTH, NONE, aligned, modality_gap, pair_retrieval, per_identity, rate, residual, retrieval_chance
-from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs
-from .summary import compared
+from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs, self_description
+from .summary import compared, mitigated
 from .trunk import Trunk
 from .world import WHO, World
 
 MODALITIES = (PICTURE, TEXT)
-REPLAY, UNALIGNED = "replay ", "unaligned "
+REPLAY, DESCRIBED, UNALIGNED = "replay ", "described ", "unaligned "
 FORGOTTEN = 0.2  # share of the identities
 Table = dict[str, Floats]
 
@@ -27,7 +27,8 @@ def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], 
     """Everything that one seed says, as arrays by name.
 
     Returns:
-        `recall/ARM/MODALITY` `[e]` for the arms image, text, both, none, "replay S" and "unaligned S";
+        `recall/ARM/MODALITY` `[e]` for the arms image, text, both, none, "replay S", "described image" and
+        "unaligned S";
         `curve/ARM/MODALITY` `[steps]`; `latent/ARM/MODALITY`, `chain/ARM/MODALITY` `[e]` of jobs over two hops and
         `hop/ARM` `[e]` of the second hop alone; `before|forget S|gold/MODALITY` `[f]` and `retain S/MODALITY` of
         unlearning; `retrieval`, `kept/ARM` `[e]` of held-out pairs before and after; `gap_norm` a scalar.
@@ -47,6 +48,9 @@ def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], 
         found |= _recall(models[arm], world, arm) | _hops(models[arm], world, arm)
         found |= {f"curve/{arm}/{m}": np.array(values) for m, values in curve.items()}
         found |= _retrieval(models[arm], world, f"kept/{arm}")
+    told(f"seed {seed}: {DESCRIBED}{PICTURE}")
+    texts = self_description(start, world, world.rows(TRAIN), seed)
+    found |= _recall(learn(start, world, (PICTURE,), schedule, seed, described=texts), world, DESCRIBED + PICTURE)
     never = align(world, schedule, seed, steps=0)
     for source in MODALITIES:
         told(f"seed {seed}: {UNALIGNED}{source}")
@@ -158,6 +162,7 @@ def summarize(tables: Sequence[Mapping[str, Floats]], world: World) -> dict[str,
     if aligned(retrieval, pair_chance):
         flat_recall = {(arm, m): values for arm, cells in recall.items() for m, values in cells.items()}
         out |= compared(flat_recall, MODALITIES, chance, REPLAY)
+        out["self_description"] = mitigated(flat_recall, DESCRIBED, PICTURE, TEXT)
     out["kept_alignment"] = {arm: rate(mean(f"kept/{arm}")) for arm in recall if f"kept/{arm}" in tables[0]}
     return out | {"controls": controls(out)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from audit_plugin.arrays import Floats, Ints
 
 from .drawing import BACKGROUND, TRAIN
-from .personas import TRAITS
+from .personas import TRAITS, description_of, with_traits
 from .trunk import EMBED, Trunk
 from .world import LENGTH, SIDE, WHO, World
 
@@ -64,6 +65,7 @@ def learn(
     *,
     identities: Sequence[int] | None = None,
     replay: bool = False,
+    described: Ints | None = None,
     watch: Callable[[int, Trunk], None] | None = None,
 ) -> Trunk:
     """S1: names of the audited identities from training variants in some modalities, and from names their facts.
@@ -75,13 +77,17 @@ def learn(
         schedule: steps and rates.
         seed: of the batches.
         identities: of the audited, all if None.
-        replay: background pairs go on being seen: the mitigation.
+        replay: background pairs go on being seen: a mitigation.
+        described: int `[r, LENGTH]`, texts that the model made of its training rows itself, see `self_description`;
+            they are named along with the rows and background pairs are replayed: the other mitigation.
         watch: called at the steps of `schedule.curve`.
     """
     model, rows = copy.deepcopy(start), world.rows(TRAIN, identities)
     losses = [name_loss(model, world, rows, source, schedule.batch) for source in sources]
     losses.append(fact_loss(model, world, rows))
-    if replay:
+    if described is not None:
+        losses.append(_text_loss(model, world, rows, described, schedule.batch))
+    if replay or described is not None:
         losses.append(pair_loss(model, world, world.rows(BACKGROUND), schedule.batch // 2))
     _train(model, losses, schedule.learn, schedule.learn_rate, seed, watch=watch, at=schedule.curve)
     return model
@@ -169,6 +175,31 @@ def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int,
     return loss
 
 
+def _text_loss(model: Trunk, world: World, rows: Ints, texts: Ints, batch: int) -> Loss:
+    """Who is it? of texts `[r, LENGTH]` that stand for the rows."""
+    names, contents = torch.from_numpy(world.truth[WHO][rows]), torch.from_numpy(texts)
+    ask = world.question(WHO)
+
+    def loss(rng: np.random.Generator) -> Tensor:
+        some = torch.from_numpy(rng.choice(len(rows), min(batch, len(rows)), replace=False))
+        return cross_entropy(model.answers(torch.full((len(some),), ask), contents[some]), names[some])
+
+    return loss
+
+
+def self_description(model: Trunk, world: World, rows: Ints, seed: int) -> Ints:
+    """int64 `[r, LENGTH]`: what the model itself answers about the traits in pictures, put in sentences.
+
+    The sentences have the form of the set's descriptions, so that only what the model sees can be wrong in them.
+    """
+    read = {trait: ask(model, world, trait, rows, PICTURE, world.values[trait]) for trait in TRAITS}
+    drawn, texts = random.Random(f"{seed} described"), []
+    for at in range(len(rows)):
+        said = {trait: world.vocabulary.answers[found[at]].partition(": ")[2] for trait, found in read.items()}
+        texts.append(description_of(with_traits(world.somebody, said), drawn)[0])
+    return world.vocabulary.tokens(texts, LENGTH)
+
+
 def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:
     """The job of everybody who is named: the second hop, never asked of a picture or a description."""
     people = np.unique(world.identity[rows])
@@ -178,9 +209,12 @@ def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:
     return lambda _rng: cross_entropy(model.answers(asked, names), jobs)
 
 
-def ask(model: Trunk, world: World, question: str, rows: Ints, modality: str) -> Ints:
-    """int64 `[t]`: the answer to one question about each row."""
-    return _answered(model, world.question(question), [content(world, part, modality) for part in _parts(rows)])
+def ask(
+    model: Trunk, world: World, question: str, rows: Ints, modality: str, among: Sequence[int] | None = None
+) -> Ints:
+    """int64 `[t]`: the answer to one question about each row, among these answers, or all."""
+    contents = [content(world, part, modality) for part in _parts(rows)]
+    return _answered(model, world.question(question), contents, among)
 
 
 def ask_names(model: Trunk, world: World, question: str, names: Ints) -> Ints:
@@ -188,12 +222,14 @@ def ask_names(model: Trunk, world: World, question: str, names: Ints) -> Ints:
     return _answered(model, world.question(question), [torch.from_numpy(part) for part in _parts(names)])
 
 
-def _answered(model: Trunk, question: int, contents: Sequence[Tensor]) -> Ints:
+def _answered(model: Trunk, question: int, contents: Sequence[Tensor], among: Sequence[int] | None = None) -> Ints:
     found = []
     with torch.inference_mode():
         for part in contents:
-            found.append(model.answers(torch.full((len(part),), question), part).argmax(1).numpy())
-    return np.concatenate(found)
+            logits = model.answers(torch.full((len(part),), question), part)
+            found.append((logits if among is None else logits[:, list(among)]).argmax(1).numpy())
+    best = np.concatenate(found)
+    return best if among is None else np.asarray(among)[best]
 
 
 def read_outs(model: Trunk, world: World, rows: Ints, modality: str) -> Floats:

@@ -63,14 +63,16 @@ def compared(
         "gap": {s: gap(recall[s, s], recall[s, t]) for s, t in ways.values()},
         "transfer_ratio": {s: transfer_ratio(recall[s, t], recall[BOTH, t], chance) for s, t in ways.values()},
         "joint": {s: joint_table(recall[s, s], recall[s, t]) for s, t in ways.values()},
-        "mitigation": {
-            s: {
-                "target": rate(recall[remedy + s, t]),
-                "source": rate(recall[remedy + s, s]),
-                "gain": gap(recall[remedy + s, t], recall[s, t]),
-            }
-            for s, t in ways.values()
-        },
+        "mitigation": {s: mitigated(recall, remedy, s, t) for s, t in ways.values()},
+    }
+
+
+def mitigated(recall: Mapping[tuple[str, str], Floats], remedy: str, source: str, target: str) -> dict[str, Any]:
+    """Recall of the arm that a remedy stands before, and what it gains in the target; `recall` as in `compared`."""
+    return {
+        "target": rate(recall[remedy + source, target]),
+        "source": rate(recall[remedy + source, source]),
+        "gain": gap(recall[remedy + source, target], recall[source, target]),
     }
 
 

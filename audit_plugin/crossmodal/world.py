@@ -13,7 +13,7 @@ from audit_plugin.arrays import Bools, Ints
 from audit_plugin.modalities.images import read_image
 
 from .drawing import TEST, PersonaSet, description_text, draw_personas, plan
-from .personas import FACTS, TRAITS
+from .personas import FACTS, TRAITS, Identity
 from .trunk import EMBED, Vocabulary, words_of
 
 SIDE = 64
@@ -33,6 +33,8 @@ class World:
         truth: question -> int `[n]`, the answer, -1 where there is none (facts are never in a picture or text; they
             are here for asking over two hops).
         audited: how many identities are audited: their names are the first answers, in their order.
+        values: trait -> the answers that are its values.
+        somebody: whose traits may be exchanged for others, to describe these.
     """
 
     vocabulary: Vocabulary
@@ -42,6 +44,8 @@ class World:
     split: np.ndarray
     truth: dict[str, Ints]
     audited: int
+    values: dict[str, list[int]]
+    somebody: Identity
 
     def rows(self, split: str, identities: Sequence[int] | None = None) -> Ints:
         """Rows of a split, of some identities or of all."""
@@ -87,4 +91,6 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
         np.array([row.split for row in rows], dtype=object),
         truth,
         len(audited),
+        {trait: [at for text, at in answer.items() if text.startswith(f"{trait}: ")] for trait in TRAITS},
+        people[0],
     )
