@@ -46,6 +46,24 @@ def words_of(text: str) -> list[str]:
     return [word for raw in text.lower().split() if (word := raw.strip(".,;:!?'\""))]
 
 
+class Block(nn.Module):
+    """Attention and a layer of its own for every place, norms first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        self.layer = nn.Sequential(nn.Linear(DIM, 4 * DIM), nn.GELU(), nn.Linear(4 * DIM, DIM))
+
+    def forward(self, places: Tensor, whole: Tensor, masked: Tensor) -> Tensor:
+        """`[b, q, DIM]` of some places, which look at the whole `[b, t, DIM]` but for what is masked `[b, t]`."""
+        seen = self.before(whole)
+        asking = seen if places is whole else self.before(places)
+        found, _ = self.attention(asking, seen, seen, key_padding_mask=masked, need_weights=False)
+        out: Tensor = places + found
+        return out + self.layer(self.between(out))
+
+
 class Trunk(nn.Module):
     """The model. `content` is one of `picture`, `text`, `name`; every method takes batches of `[b, ...]`."""
 
@@ -59,8 +77,8 @@ class Trunk(nn.Module):
             self.word = nn.Embedding(len(vocabulary.words) + 1, DIM, padding_idx=PAD)
             self.position = nn.Parameter(0.02 * torch.randn(length, DIM))
             self.question = nn.Embedding(len(vocabulary.questions), DIM)
-            layer = nn.TransformerEncoderLayer(DIM, HEADS, 4 * DIM, 0.0, "gelu", batch_first=True, norm_first=True)
-            self.blocks = nn.TransformerEncoder(layer, BLOCKS, nn.LayerNorm(DIM), enable_nested_tensor=False)
+            self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+            self.norm = nn.LayerNorm(DIM)
             # names are read and said by the same rows: who is named is who is meant
             self.answer = nn.Embedding(len(vocabulary.answers), DIM)
             nn.init.normal_(self.answer.weight, std=DIM**-0.5)
@@ -84,7 +102,10 @@ class Trunk(nn.Module):
         asked = self.question(question)[:, None]
         whole = torch.cat([asked, tokens], dim=1)
         masked = torch.cat([torch.zeros_like(padding[:, :1]), padding], dim=1)
-        out: Tensor = self.blocks(whole, src_key_padding_mask=masked)[:, 0]
+        for block in self.blocks[:-1]:
+            whole = block(whole, whole, masked)
+        # nothing but the place of the question is read: the last block works it out for that alone
+        out: Tensor = self.norm(self.blocks[-1](whole[:, :1], whole, masked))[:, 0]
         return out
 
     def answers(self, question: Tensor, content: Tensor) -> Tensor:
