@@ -33,6 +33,7 @@ from benchmarks.record import write_report
 
 VENDORS = ("google", "twitter", "facebook", "openmoji")
 TRIALS = 32
+PROTOCOL = 2  # raised when the same seed would say something else
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     given = parser.parse_args(arguments)
-    report: dict[str, Any] = {"design_a": design_a(given)}
+    report: dict[str, Any] = {"design_a": design_a(given, Schedule())}
     for name, samples in (("persons", persons(given)), ("emoji", emoji(given.data))):
         report[f"design_b_{name}"] = design_b(samples)
     if not given.dry_run:
@@ -52,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(report["design_a"]["controls"], indent=1))
 
 
-def design_a(given: argparse.Namespace) -> dict[str, Any]:
+def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
     """All seeds; each is kept when it is finished."""
-    wanted, schedule = PersonaSet(given.identities, given.background, side=SIDE), Schedule()
+    wanted = PersonaSet(given.identities, given.background, side=SIDE)
     start = time.perf_counter()
     world = make_world(given.data / f"personas-{SIDE}-{given.identities}-{given.background}", wanted)
-    identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": FORM}
+    identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": FORM, "protocol": PROTOCOL}
+    identity = json.loads(json.dumps(identity))  # as it will be read again: tuples are lists
     tables, seconds = [], []
     with RunFolder(given.data / f"crossmodal-{digest_of(identity)[:12]}", identity) as run:
         for seed in range(given.seeds):
