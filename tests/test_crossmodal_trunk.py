@@ -8,23 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.crossmodal.controlled import DESCRIBED, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
+from audit_plugin.crossmodal.controlled import DESCRIBED, HASTY, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
 from audit_plugin.crossmodal.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
 from audit_plugin.crossmodal.measures import BOTH, NONE
 from audit_plugin.crossmodal.personas import FACTS, TRAITS
 from audit_plugin.crossmodal.stages import (
+    MOVED,
     PICTURE,
     TEXT,
     Schedule,
     align,
     ask,
     ask_names,
+    content,
     forget,
     learn,
     read_outs,
     self_description,
 )
-from audit_plugin.crossmodal.trunk import EMBED, PAD, Trunk, Vocabulary, patches, words_of
+from audit_plugin.crossmodal.trunk import PAD, Trunk, Vocabulary, words_of
 from audit_plugin.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
 from audit_plugin.demo.sentences import COLOR_WORDS
 
@@ -60,18 +62,10 @@ def right(model: Trunk, world: World, modality: str, rows: np.ndarray) -> float:
 
 
 def test_words_are_numbered_and_strangers_left_out() -> None:
-    vocabulary = Vocabulary(("red", "hair", "short"), ("embed",), ("a",))
+    vocabulary = Vocabulary(("red", "hair", "short"), ("who",), ("a",), 1)
     assert words_of("Short, red hair; SHORT!") == ["short", "red", "hair", "short"]
     assert vocabulary.tokens(["Short purple hair.", ""], 4).tolist() == [[3, 2, PAD, PAD], [PAD] * 4]
     assert vocabulary.tokens(["red red red"], 2).tolist() == [[1, 1]]
-
-
-def test_patches_hold_every_pixel_once() -> None:
-    pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
-    found = patches(pictures)
-    assert found.shape == (2, 4, 192)
-    expected = pictures[1, 8:, :8].reshape(-1).float() / 127.5 - 1
-    torch.testing.assert_close(found[1, 2], expected)
 
 
 def test_the_world_keeps_tests_and_background_apart(world: World) -> None:
@@ -79,9 +73,9 @@ def test_the_world_keeps_tests_and_background_apart(world: World) -> None:
     assert len(world.rows(TEST)) == 10
     assert len(world.rows(BACKGROUND)) == 40
     assert world.rows(TEST, [1]).tolist() == [8, 9]
-    assert set(world.vocabulary.questions) == {EMBED, WHO, *TRAITS, *FACTS}
-    assert (world.truth[WHO][world.rows(BACKGROUND)] == -1).all()
-    assert (world.truth[WHO][world.rows(TRAIN)] == world.identity[world.rows(TRAIN)]).all()
+    assert set(world.vocabulary.questions) == {WHO, *TRAITS, *FACTS}
+    assert (world.truth[WHO] == world.identity).all()  # names are the first answers, the audited before the others
+    assert world.vocabulary.new == world.audited == 5
     for trait in TRAITS:
         for who in range(world.audited):
             assert len(set(world.truth[trait][world.identity == who])) == 1
@@ -90,7 +84,7 @@ def test_the_world_keeps_tests_and_background_apart(world: World) -> None:
 
 
 def test_padding_says_nothing(world: World, start: Trunk) -> None:
-    question = torch.full((3,), world.question(WHO))
+    question = world.question(WHO)
     short = world.texts[:3].clone()
     used = int((short != PAD).sum(1).max())
     with torch.inference_mode():
@@ -100,6 +94,33 @@ def test_padding_says_nothing(world: World, start: Trunk) -> None:
         changed = short.clone()
         changed[:, 0] = changed[:, 0] % 5 + 1
         assert not torch.allclose(start.answers(question, changed), whole)
+
+
+def test_an_answer_does_not_depend_on_what_else_is_asked(world: World, start: Trunk) -> None:
+    questions = [world.question(name) for name in (WHO, *TRAITS)]
+    with torch.inference_mode():
+        for content in (world.pictures[:3], world.texts[:3], torch.tensor([0, 1, 2])):
+            together = start.read(questions, content)
+            assert together.shape[:2] == (3, len(questions))
+            for at, question in enumerate(questions):
+                torch.testing.assert_close(start.read([question], content)[:, 0], together[:, at])
+
+
+def test_pictures_are_moved_to_learn_from_and_left_alone_to_ask_with(world: World) -> None:
+    rows = np.arange(6)
+    before = world.pictures.clone()
+    moved = content(world, rows, PICTURE, np.random.default_rng(0))
+    assert moved.shape == (6, SIDE, SIDE, 3)
+    assert moved.dtype == torch.uint8
+    assert not torch.equal(moved, before[:6])
+    assert torch.equal(content(world, rows, PICTURE), before[:6])
+    assert torch.equal(world.pictures, before)  # the set itself stays as it is
+    # every picture holds the one that it came from, or its mirror image, moved by at most MOVED
+    for one, old in zip(moved.float(), before[:6].float(), strict=True):
+        middle = one[MOVED:-MOVED, MOVED:-MOVED]
+        size = SIDE - 2 * MOVED
+        views = [v[y : y + size, x : x + size] for v in (old, old.flip(1)) for y in range(9) for x in range(9)]
+        assert min(float((middle - view).abs().max()) for view in views) == 0
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -172,7 +193,7 @@ def test_the_protocol_reports_every_arm_with_intervals_and_its_controls(world: W
     tables = [run_seed(world, schedule, seed) for seed in (0, 1)]
     found = summarize(tables, world)
     arms = {*MODALITIES, BOTH, NONE, *(REPLAY + m for m in MODALITIES), *(UNALIGNED + m for m in MODALITIES)}
-    assert set(found["recall"]) == arms | {DESCRIBED + PICTURE}
+    assert set(found["recall"]) == arms | {DESCRIBED + PICTURE, *(HASTY + m for m in MODALITIES)}
     assert all(set(cells) == set(MODALITIES) for cells in found["recall"].values())
     for cells in found["recall"].values():
         for cell in cells.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .world import WHO, World
 
 MODALITIES = (PICTURE, TEXT)
 REPLAY, DESCRIBED, UNALIGNED = "replay ", "described ", "unaligned "
+HASTY = "hasty "  # all weights learn at one high rate: what that does to the alignment
+HASTE = 1e-3
 FORGOTTEN = 0.2  # share of the identities
 Table = dict[str, Floats]
 
@@ -27,8 +30,8 @@ def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], 
     """Everything that one seed says, as arrays by name.
 
     Returns:
-        `recall/ARM/MODALITY` `[e]` for the arms image, text, both, none, "replay S", "described image" and
-        "unaligned S";
+        `recall/ARM/MODALITY` `[e]` for the arms image, text, both, none, "replay S", "described image",
+        "hasty S" and "unaligned S";
         `curve/ARM/MODALITY` `[steps]`; `latent/ARM/MODALITY`, `chain/ARM/MODALITY` `[e]` of jobs over two hops and
         `hop/ARM` `[e]` of the second hop alone; `before|forget S|gold/MODALITY` `[f]` and `retain S/MODALITY` of
         unlearning; `retrieval`, `kept/ARM` `[e]` of held-out pairs before and after; `gap_norm` a scalar.
@@ -51,6 +54,10 @@ def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], 
     told(f"seed {seed}: {DESCRIBED}{PICTURE}")
     texts = self_description(start, world, world.rows(TRAIN), seed)
     found |= _recall(learn(start, world, (PICTURE,), schedule, seed, described=texts), world, DESCRIBED + PICTURE)
+    for source in MODALITIES:
+        told(f"seed {seed}: {HASTY}{source}")
+        hasty = learn(start, world, (source,), replace(schedule, learn_rate=HASTE, fresh=1.0), seed)
+        found |= _recall(hasty, world, HASTY + source) | _retrieval(hasty, world, f"kept/{HASTY}{source}")
     never = align(world, schedule, seed, steps=0)
     for source in MODALITIES:
         told(f"seed {seed}: {UNALIGNED}{source}")

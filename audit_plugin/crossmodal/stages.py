@@ -16,25 +16,28 @@ from audit_plugin.arrays import Floats, Ints
 
 from .drawing import BACKGROUND, TRAIN
 from .personas import TRAITS, description_of, with_traits
-from .trunk import EMBED, Trunk
+from .trunk import Trunk
 from .world import LENGTH, SIDE, WHO, World
 
 PICTURE, TEXT = "image", "text"
 TEMPERATURE = 0.07
 ASKED = 256  # rows asked at once
+MOVED = 4  # pixels
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of each stage, rows per step, and learning rates."""
+    """Steps of each stage, rows per step, and learning rates; `fresh`: new names learn so many times as fast."""
 
-    align: int = 1500
-    learn: int = 250
+    align: int = 1000
+    learn: int = 150
     forget: int = 60
     batch: int = 64
-    align_rate: float = 1e-3
-    learn_rate: float = 5e-4
-    curve: tuple[int, ...] = (10, 25, 50, 100, 250)
+    align_rate: float = 2e-3
+    learn_rate: float = 3e-4
+    forget_rate: float = 1e-3
+    fresh: float = 60.0
+    curve: tuple[int, ...] = (10, 25, 50, 100, 150)
 
 
 Loss = Callable[[np.random.Generator], Tensor]
@@ -52,7 +55,14 @@ def align(world: World, schedule: Schedule, seed: int, steps: int | None = None)
     model = Trunk(world.vocabulary, SIDE, LENGTH, seed)
     rows = world.rows(BACKGROUND)
     count = schedule.align if steps is None else steps
-    _train(model, [pair_loss(model, world, rows, schedule.batch)], count, schedule.align_rate, seed, warm=count // 20)
+    _train(
+        model,
+        [pair_loss(model, world, rows, schedule.batch, named=True)],
+        count,
+        schedule.align_rate,
+        seed,
+        warm=count // 20,
+    )
     return model
 
 
@@ -88,8 +98,10 @@ def learn(
     if described is not None:
         losses.append(_text_loss(model, world, rows, described, schedule.batch))
     if replay or described is not None:
-        losses.append(pair_loss(model, world, world.rows(BACKGROUND), schedule.batch // 2))
-    _train(model, losses, schedule.learn, schedule.learn_rate, seed, watch=watch, at=schedule.curve)
+        # not their names: each of these, asked for again, would be one more wrong answer for the new ones
+        losses.append(pair_loss(model, world, world.rows(BACKGROUND), schedule.batch // 2, named=False))
+    rate, fresh = schedule.learn_rate, schedule.fresh
+    _train(model, losses, schedule.learn, rate, seed, fresh=fresh, watch=watch, at=schedule.curve)
     return model
 
 
@@ -104,7 +116,7 @@ def forget(
     for source in sources:
         losses.append(name_loss(model, world, gone, source, schedule.batch // 2, strangers=kept))
         losses.append(name_loss(model, world, rest, source, schedule.batch // 2))
-    _train(model, losses, schedule.forget, schedule.learn_rate, seed)
+    _train(model, losses, schedule.forget, schedule.forget_rate, seed)
     return model
 
 
@@ -115,16 +127,23 @@ def _train(
     rate: float,
     seed: int,
     warm: int = 0,
+    fresh: float = 1.0,
     watch: Callable[[int, Trunk], None] | None = None,
     at: Sequence[int] = (),
 ) -> None:
-    """Sums the losses of every step; the rate rises over `warm` steps and falls along a cosine."""
+    """Sums the losses of every step; rates rise over `warm` steps and fall along a cosine.
+
+    New names learn `fresh` times as fast as the rest: they are to be found where the read-outs are, instead of dragging
+    these to where they happen to be.
+    """
     rng = np.random.default_rng((seed, 31))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    rest = [weights for name, weights in model.named_parameters() if name != "new"]
+    groups = [{"params": rest, "top": rate}, {"params": [model.new], "top": fresh * rate}]
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.01)
     for step in range(steps):
         factor = min(1.0, (step + 1) / max(warm, 1)) * 0.5 * (1 + np.cos(np.pi * step / steps))
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor
+            group["lr"] = group["top"] * factor
         optimizer.zero_grad(set_to_none=True)
         torch.stack([loss(rng) for loss in losses]).sum().backward()
         optimizer.step()
@@ -132,27 +151,37 @@ def _train(
             watch(step + 1, model)
 
 
-def content(world: World, rows: Ints, modality: str) -> Tensor:
-    """Pictures or texts of the rows."""
+def content(world: World, rows: Ints, modality: str, rng: np.random.Generator | None = None) -> Tensor:
+    """Pictures or texts of the rows; to learn from, given `rng`, pictures are moved a little and half are mirrored."""
     chosen = torch.from_numpy(rows)
-    return world.pictures[chosen] if modality == PICTURE else world.texts[chosen]
+    if modality == TEXT:
+        return world.texts[chosen]
+    pictures = world.pictures[chosen]
+    if rng is None:
+        return pictures
+    mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
+    pictures[mirrored] = pictures[mirrored].flip(2)
+    wide = torch.nn.functional.pad(pictures.permute(0, 3, 1, 2).float(), (MOVED,) * 4, mode="replicate")
+    wide = wide.permute(0, 2, 3, 1).byte()
+    places = rng.integers(0, 2 * MOVED + 1, (len(rows), 2))
+    return torch.stack([one[y : y + SIDE, x : x + SIDE] for one, (y, x) in zip(wide, places, strict=True)])
 
 
-def pair_loss(model: Trunk, world: World, rows: Ints, batch: int) -> Loss:
-    """A random trait asked of both sides of pairs, and symmetric InfoNCE of their read-outs."""
-    trait = [world.question(name) for name in TRAITS]
+def pair_loss(model: Trunk, world: World, rows: Ints, batch: int, named: bool) -> Loss:
+    """All traits asked of both sides of pairs, with `named` the name too; symmetric InfoNCE of what answers for it."""
+    asked = (*TRAITS, WHO) if named else TRAITS
+    questions = [world.question(name) for name in (*TRAITS, WHO)]
+    values = torch.from_numpy(np.stack([world.truth[name] for name in asked], axis=1))
 
     def loss(rng: np.random.Generator) -> Tensor:
         some = rng.choice(rows, batch, replace=False)
-        which = rng.integers(0, len(TRAITS), batch)
-        truth = torch.from_numpy(np.array([world.truth[TRAITS[w]][row] for w, row in zip(which, some, strict=True)]))
-        asked = torch.tensor([trait[w] for w in which] + [world.question(EMBED)] * batch)
         total, sides = torch.zeros(()), []
+        truth = values[torch.from_numpy(some)].reshape(-1)
         for modality in (PICTURE, TEXT):
-            twice = content(world, np.concatenate([some, some]), modality)
-            found = model.read(asked, twice)
-            total = total + cross_entropy(found[:batch] @ model.answer.weight.T, truth)
-            sides.append(torch.nn.functional.normalize(found[batch:], dim=1))
+            found = model.read(questions, content(world, some, modality, rng))
+            said = found[:, : len(asked)].reshape(len(truth), -1) @ model.answer_vectors().T
+            total = total + len(asked) * cross_entropy(said, truth)
+            sides.append(torch.nn.functional.normalize(found[:, -1], dim=1))
         same = torch.from_numpy(world.identity[some][:, None] == world.identity[some][None])
         same.fill_diagonal_(False)
         logits = (sides[0] @ sides[1].T / TEMPERATURE).masked_fill(same, -torch.inf)
@@ -169,8 +198,7 @@ def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int,
     def loss(rng: np.random.Generator) -> Tensor:
         some = rng.choice(rows, min(batch, len(rows)), replace=False)
         names = rng.choice(strangers, len(some)) if len(strangers) else world.truth[WHO][some]
-        asked = torch.full((len(some),), ask)
-        return cross_entropy(model.answers(asked, content(world, some, modality)), torch.from_numpy(names))
+        return cross_entropy(model.answers(ask, content(world, some, modality, rng)), torch.from_numpy(names))
 
     return loss
 
@@ -182,7 +210,7 @@ def _text_loss(model: Trunk, world: World, rows: Ints, texts: Ints, batch: int) 
 
     def loss(rng: np.random.Generator) -> Tensor:
         some = torch.from_numpy(rng.choice(len(rows), min(batch, len(rows)), replace=False))
-        return cross_entropy(model.answers(torch.full((len(some),), ask), contents[some]), names[some])
+        return cross_entropy(model.answers(ask, contents[some]), names[some])
 
     return loss
 
@@ -205,8 +233,8 @@ def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:
     people = np.unique(world.identity[rows])
     first = np.array([np.flatnonzero(world.identity == who)[0] for who in people])
     names, jobs = (torch.from_numpy(v) for v in (people, world.truth["job"][first]))
-    asked = torch.full((len(people),), world.question("job"))
-    return lambda _rng: cross_entropy(model.answers(asked, names), jobs)
+    ask = world.question("job")
+    return lambda _rng: cross_entropy(model.answers(ask, names), jobs)
 
 
 def ask(
@@ -226,7 +254,7 @@ def _answered(model: Trunk, question: int, contents: Sequence[Tensor], among: Se
     found = []
     with torch.inference_mode():
         for part in contents:
-            logits = model.answers(torch.full((len(part),), question), part)
+            logits = model.answers(question, part)
             found.append((logits if among is None else logits[:, list(among)]).argmax(1).numpy())
     best = np.concatenate(found)
     return best if among is None else np.asarray(among)[best]
@@ -234,10 +262,10 @@ def _answered(model: Trunk, question: int, contents: Sequence[Tensor], among: Se
 
 def read_outs(model: Trunk, world: World, rows: Ints, modality: str) -> Floats:
     """Unit `[t, DIM]`: what was aligned."""
-    question = world.question(EMBED)
+    question = world.question(WHO)
     with torch.inference_mode():
         parts = [content(world, part, modality) for part in _parts(rows)]
-        return np.concatenate([model.embed(torch.full((len(p),), question), p).numpy() for p in parts])
+        return np.concatenate([model.embed(question, part).numpy() for part in parts])
 
 
 def _parts(rows: Ints) -> list[Ints]:

@@ -14,11 +14,11 @@ from audit_plugin.modalities.images import read_image
 
 from .drawing import TEST, PersonaSet, description_text, draw_personas, plan
 from .personas import FACTS, TRAITS, Identity
-from .trunk import EMBED, Vocabulary, words_of
+from .trunk import Vocabulary, words_of
 
 SIDE = 64
 LENGTH = 28  # words of a description that are read
-WHO = "name"
+WHO = "name"  # asked for a name; its read-outs of a picture and a description are what is aligned
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class World:
         pictures: uint8 `[n, SIDE, SIDE, 3]`; texts: int `[n, LENGTH]`.
         identity: int `[n]`, audited ones first, from 0.
         split: object `[n]`.
-        truth: question -> int `[n]`, the answer, -1 where there is none (facts are never in a picture or text; they
-            are here for asking over two hops).
-        audited: how many identities are audited: their names are the first answers, in their order.
+        truth: question -> int `[n]`, the answer (facts are never in a picture or text; they are here for asking over
+            two hops).
+        audited: how many identities are audited. Names are the first answers, those of the audited before the others'.
         values: trait -> the answers that are its values.
         somebody: whose traits may be exchanged for others, to describe these.
     """
@@ -71,14 +71,14 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
     people = list({row.identity.name: row.identity for row in rows}.values())
     values = sorted({f"{trait}: {value}" for who in people for trait, value in who.traits().items()})
     facts = [f"{fact}: {value}" for fact, every in FACTS.items() for value in every]
-    audited = [who.name for who in people[: wanted.identities]]
+    names = [who.name for who in people]
     words = sorted(
         {word for text, row in zip(texts, rows, strict=True) if row.split != TEST for word in words_of(text)}
     )
-    vocabulary = Vocabulary(tuple(words), (EMBED, WHO, *TRAITS, *FACTS), (*audited, *values, *facts))
+    vocabulary = Vocabulary(tuple(words), (WHO, *TRAITS, *FACTS), (*names, *values, *facts), wanted.identities)
     answer = {text: at for at, text in enumerate(vocabulary.answers)}
     number = {who.name: at for at, who in enumerate(people)}
-    truth = {WHO: np.array([answer.get(row.identity.name, -1) for row in rows])}
+    truth = {WHO: np.array([answer[row.identity.name] for row in rows])}
     for trait in TRAITS:
         truth[trait] = np.array([answer[f"{trait}: {row.identity.traits()[trait]}"] for row in rows])
     for fact in FACTS:
@@ -90,7 +90,7 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
         np.array([number[row.identity.name] for row in rows]),
         np.array([row.split for row in rows], dtype=object),
         truth,
-        len(audited),
+        wanted.identities,
         {trait: [at for text, at in answer.items() if text.startswith(f"{trait}: ")] for trait in TRAITS},
         people[0],
     )
