@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     given = parser.parse_args(arguments)
-    report: dict[str, Any] = {"design_a": design_a(given, Schedule())}
+    report: dict[str, Any] = {"design_a": design_a(given, Schedule()), "drawing": drawing()}
     for name, samples in (("persons", persons(given)), ("emoji", emoji(given.data))):
         report[f"design_b_{name}"] = design_b(samples)
     if not given.dry_run:
@@ -60,7 +61,7 @@ def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
     world = make_world(given.data / f"personas-{SIDE}-{given.identities}-{given.background}", wanted)
     identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": FORM, "protocol": PROTOCOL}
     identity = json.loads(json.dumps(identity))  # as it will be read again: tuples are lists
-    tables, seconds = [], []
+    tables, seconds, kept = [], [], []
     with RunFolder(given.data / f"crossmodal-{digest_of(identity)[:12]}", identity) as run:
         for seed in range(given.seeds):
             table = run.load(f"seed{seed}")
@@ -69,10 +70,28 @@ def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
                 table = run_seed(world, schedule, seed, lambda what: print(what, flush=True))
                 run.save(f"seed{seed}", **table, seconds=np.array(time.perf_counter() - began))
                 table = run.load(f"seed{seed}") or {}
+            else:
+                kept.append(seed)
             seconds.append(round(float(table.pop("seconds")), 1))
             tables.append(table)
-    told = {"seeds": given.seeds, "set": asdict(wanted), "schedule": asdict(schedule), "seconds_per_seed": seconds}
+    told = {
+        "seeds": given.seeds,
+        "seeds_kept": kept,
+        "set": asdict(wanted),
+        "schedule": asdict(schedule),
+        "seconds_per_seed": seconds,
+    }
     return {"settings": told, "seconds": round(time.perf_counter() - start, 1), **summarize(tables, world)}
+
+
+def drawing() -> dict[str, Any]:
+    """Seconds for a thousand pictures of the usual size, into an empty folder."""
+    wanted = PersonaSet(identities=100)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        draw_personas(Path(folder) / "people", wanted)
+        seconds = time.perf_counter() - start
+    return {"pictures": wanted.identities * (wanted.train + wanted.test), "side": wanted.side, "seconds": seconds}
 
 
 def design_b(samples: Samples) -> dict[str, Any]:

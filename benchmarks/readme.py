@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_plugin.columns import COLUMNS
+from benchmarks.crossmodal_tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table, sure_sentences
 from benchmarks.finding_tables import cost_table, oddities_table, recall_table, shifts_table, spot_check_table
 from benchmarks.multimem.tables import tables
@@ -19,6 +20,7 @@ README = ROOT / "README.md"
 MULTIMEM = ROOT / "docs" / "multimem.md"
 DETECTION = ROOT / "docs" / "detection.md"
 SCALE = ROOT / "docs" / "scale.md"
+CROSSMODAL = ROOT / "docs" / "crossmodal.md"
 
 
 def main() -> None:
@@ -34,6 +36,7 @@ def pages() -> dict[Path, dict[str, str]]:
         SCALE: {"stages": stages_table(), "forecast": forecast_table()},
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
+        CROSSMODAL: crossmodal_parts(),
     }
 
 

@@ -11,11 +11,13 @@ from .removal import RemovalCurve
 from .review import Decide, OpenNext, UndoDecision
 from .similarity import IndexAudit
 from .thresholds import MapEmbeddings, SetThreshold
+from .transfer import MeasureTransfer
 
 CLASSES = (
     RunAudit,
     ScanNew,
     RemovalCurve,
+    MeasureTransfer,
     DeleteAudit,
     Decide,
     UndoDecision,

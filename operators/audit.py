@@ -146,8 +146,8 @@ class DeleteAudit(foo.Operator):
             icon="delete_sweep",
             dynamic=True,
             risk_level="high",
-            description="Remove one audit: its fields, its own tags, its saved view and its record; decisions, your "
-            "own fields and tags and other audits stay",
+            description="Remove one audit or measurement of recall: its fields, its own tags, its saved view and its "
+            "record; decisions, your own fields and tags and other audits stay",
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
@@ -162,9 +162,10 @@ class DeleteAudit(foo.Operator):
     def _delete(self, ctx: Any, run: str) -> None:
         from audit_plugin import fiftyone_io
 
-        fiftyone_io.delete_audit(ctx.dataset, run)
+        measured = run in fiftyone_io.list_transfers(ctx.dataset)
+        (fiftyone_io.delete_transfer if measured else fiftyone_io.delete_audit)(ctx.dataset, run)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Audit {run!r} is deleted", variant="success")
+        ctx.ops.notify(f"{run!r} is deleted", variant="success")
 
     def __call__(self, sample_collection: Any, run: str = "audit") -> None:
         """Delete an audit from Python; see `audit_plugin.fiftyone_io.delete_audit`."""

@@ -41,6 +41,7 @@ ASKED_FOR = {
 }
 # The settings of a removal study: asked at once, and behind the switch.
 REMOVAL = (("text", *MEDIA, "encoder", "trials"), ("group", "label", "views", "epochs", "neighbors", "seed", "device"))
+IDENTITIES = ("identity", "person", "name", "class", "label", "ground_truth", "category")
 PREVIEW_ROWS = 200  # the form is made anew at every change of a field
 
 
@@ -93,6 +94,39 @@ def removal_form(view: Any, params: Mapping[str, Any]) -> types.Object:
     return form
 
 
+def transfer_form(view: Any, params: Mapping[str, Any], run: str) -> types.Object:
+    """The form of `measure_transfer`: who is in the samples, what they are, which are learned from."""
+    form, choices, defaults = types.Object(), field_choices(view), field_defaults(view)
+    settings = {field.name: field for field in fields(AuditConfig)}
+    folded = MEDIA if view.media_type == "image" else ()
+    about = "Field with the identity or class of each sample; several samples share each"
+    found = identity_field(view)
+    look = {"label": "Identity or class", "description": about, "default": found, "view": types.DropdownView()}
+    form.enum("label", choices["label"], required=found is None, **look)
+    for name in ("text", *MEDIA, "encoder"):
+        if name not in folded:
+            add_setting(form, settings[name], choices, defaults)
+    about = "Field that says train, test or background; none: halves of every identity take turns"
+    named = "split" if "split" in choices["split"] else None
+    form.enum(
+        "split", choices["split"], label="Split field", description=about, default=named, view=types.DropdownView()
+    )
+    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
+    for name in (*folded, "seed", "device") if params.get("advanced") else ():
+        add_setting(form, settings[name], choices, defaults)
+    if params.get("advanced"):
+        form.str("run", label="Run key", default=run, description="Prefix of the fields that are written")
+    given = {k: v for k, v in {**defaults, **params}.items() if k not in (*folded, "run") or k in params}
+    add_cost(form, view, {k: v for k, v in given.items() if k != "run"}, writes=False)
+    return form
+
+
+def identity_field(view: Any) -> str | None:
+    """The field that looks like an identity by its name, if there is one."""
+    names = list(view.get_field_schema())
+    return next((name for name in IDENTITIES if name in names), None)
+
+
 def field_choices(view: Any) -> dict[str, list[str]]:
     """Setting -> the fields, and in a grouped dataset the slices, that may be named for it."""
     from audit_plugin import fiftyone_io
@@ -128,7 +162,7 @@ def delete_form(dataset: Any) -> types.Object:
     from audit_plugin import fiftyone_io
 
     form = types.Object()
-    runs = fiftyone_io.list_audits(dataset)
+    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_transfers(dataset)]
     if not runs:
         prop = form.view("none", types.Warning(label="This dataset has no audit"))
         prop.invalid = True

@@ -13,11 +13,18 @@ from .panel_base import column, drawn, guarded, say
 from .panel_overview import Overview
 from .panel_plots import Plots
 from .panel_queue import Queue
+from .panel_transfer import Transfer
 
-TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Report and apply"}
+TABS = {
+    "overview": "Overview",
+    "plots": "Plots",
+    "queue": "Queue",
+    "apply": "Report and apply",
+    "transfer": "Across modalities",
+}
 
 
-class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
+class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
     """Reads fields, the run and its evidence; computes nothing."""
 
     @property
@@ -94,8 +101,10 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
 
     def load_tab(self, ctx: Any) -> None:
         """Send what the chosen tab draws."""
-        load = {"plots": self.load_plots, "queue": self.load_queue}.get(ctx.panel.state.tab)
-        if load and ctx.panel.state.run:
+        loads = {"plots": self.load_plots, "queue": self.load_queue, "transfer": self.load_transfer}
+        if not ctx.panel.state.run:
+            self.load_transfer(ctx)
+        elif load := loads.get(ctx.panel.state.tab):
             load(ctx)
 
     def _choose(self, ctx: Any, run: str) -> None:
@@ -112,7 +121,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
         runs = findings.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run
         if run not in runs:
-            self._render_start(panel)
+            self._render_start(ctx, panel)
             return
         head = panel.h_stack("head", gap=2, align_y="center")
         choices = types.DropdownView()
@@ -133,10 +142,11 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
             "plots": self.show_plots,
             "queue": self.show_queue,
             "apply": self.show_apply,
+            "transfer": lambda ctx, body, _run: self.show_transfer(ctx, body),
         }
         shows[tab](ctx, body, run)
 
-    def _render_start(self, panel: types.Object) -> None:
+    def _render_start(self, ctx: Any, panel: types.Object) -> None:
         say(
             panel,
             "start",
@@ -144,3 +154,6 @@ class AuditPanel(Overview, Plots, Queue, Apply, foo.Panel):
             "model would memorize. Writes scores and tags; changes nothing else, and can be deleted again.",
         )
         panel.btn("begin", label="Start an audit", icon="play_arrow", variant="contained", on_click=self.on_start)
+        across = types.Object()
+        panel.define_property("transfer", across, view=column(gap=2, variant="outline", pad=2))
+        self.show_transfer(ctx, across)

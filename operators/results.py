@@ -51,6 +51,29 @@ def removal_output(report: Mapping[str, Any]) -> tuple[types.Object, dict[str, s
     }
 
 
+def transfer_output(summary: Mapping[str, Any], run: str) -> tuple[types.Object, dict[str, str]]:
+    """The closing page of a measurement of recall across modalities.
+
+    Returns:
+        The outputs, and their values.
+    """
+    from audit_plugin.crossmodal.words import recall_rows, sentences
+    from audit_plugin.display import clean
+
+    output = types.Object()
+    output.str("found", view=types.MarkdownView())
+    names = summary["modalities"]
+    facts = [
+        f"Names of {summary['identities']:,} identities recalled; guessing gives {summary['chance']:.1%}.",
+        _table(("Learned from", *(f"Asked in {name}" for name in names)), recall_rows(summary)),
+        *(f"* {clean(sentence)}" for sentence in sentences(summary)),
+        *(f"Note: {clean(note)}" for note in summary["notes"]),
+        f"Fields: sidebar group **{run}**, once the page is reloaded. The tab *Across modalities* of the panel *Audit* "
+        "has the curves and the identities with the largest gaps.",
+    ]
+    return output, {"found": "\n\n".join(facts)}
+
+
 def error_output(sentence: str) -> types.Object:
     """The closing page of work that could not be done: one sentence."""
     output = types.Object()

@@ -107,3 +107,42 @@ def removal_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return lines
+
+
+def recall_matrix(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Recall by the modality learned from (down) and asked in (across), each cell with its interval."""
+    names, arms = summary["modalities"], summary["recall"]
+    cells = [[arms[arm][name] for name in names] for arm in arms]
+    return {
+        "type": "heatmap",
+        "x": list(names),
+        "y": ["nothing" if arm == "none" else arm for arm in arms],
+        "z": [rounded([cell["value"] for cell in row]) for row in cells],
+        "text": [[f"{c['value']:.0%}<br>{c['low']:.0%} to {c['high']:.0%}" for c in row] for row in cells],
+        "texttemplate": "%{text}",
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, "#5d6b7a"], [1, "#0b4a8f"]],  # white is read on all of it, in both themes
+        "textfont": {"color": "#ffffff"},
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "hovertemplate": "learned from %{y}, asked in %{x}: %{text}<extra></extra>",
+    }
+
+
+def recall_curves(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line per modality learned from and asked in, over the steps of learning."""
+    names, curve = summary["modalities"], summary["curve"]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": f"{source}, asked in {asked}",
+            "x": list(curve["steps"]),
+            "y": rounded(curve[source][asked]),
+            "line": {"color": color, "dash": "solid" if asked == source else "dash"},
+        }
+        for source, color in zip(names, ("#4f8fd0", "#f59d5c"), strict=True)
+        for asked in names
+    ]

@@ -219,7 +219,7 @@ def test_a_sidebar_of_the_users_own_is_kept(make_dataset: Callable[..., Any]) ->
 
 def test_a_manifest_becomes_a_dataset_that_only_a_manifest_replaces(pictures: list[str]) -> None:
     samples = Samples(("a", "b"), {"image": tuple(pictures[:2]), "text": ("one", None)})
-    dataset = fio.load_manifest_dataset("audit-test-demo", samples, ["", "swap"])
+    dataset = fio.load_manifest_dataset("audit-test-demo", samples, {"fault": ("planted", ["", "swap"])})
     try:
         assert dataset.persistent
         assert dataset.values("filepath") == pictures[:2]

@@ -27,13 +27,22 @@ from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 from audit_plugin.manifest import write_scores
 from audit_plugin.pipeline import run_audit
-from audit_plugin.report import ReportContent, charts, findings, report_html, report_of_table, write_report
+from audit_plugin.report import (
+    ReportContent,
+    charts,
+    findings,
+    read_transfer,
+    report_html,
+    report_of_table,
+    write_report,
+)
 from audit_plugin.report.cards import cards, percent
 from audit_plugin.report.pictures import no_pictures, painter
 from audit_plugin.report.text import HIDDEN, JOINERS, cut, marked, visible
 from audit_plugin.spot_check import estimate, plan_spot_check
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
+from tests.transfer_fixtures import made_up as transfer_made_up
 
 report_command = importlib.import_module("audit_plugin.cli.report")
 CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
@@ -91,6 +100,7 @@ def hostile_content() -> ReportContent:
     sides = [{"near": "image", "other": "text", "voters": [voter | {"id": name} for name in HOSTILE]}]
     notes = {name: {text: text for text in HOSTILE} for name in ("config", "versions", "encoder")}
     sentences = [{"sentence": text} for text in HOSTILE]
+    measured = transfer_made_up([str(row) for row in range(2 * n)], list(HOSTILE) * 2)
     return ReportContent(
         HOSTILE[0],
         Samples(HOSTILE, {"image": HOSTILE, "text": HOSTILE}),
@@ -99,6 +109,7 @@ def hostile_content() -> ReportContent:
         {name: [record | {"id": name, "neighbors": sides}] for name in HOSTILE},
         [{"sample": t, "kind": t, "text": t, "reviewer": t, "note": t, "time": t, "stale": True} for t in HOSTILE],
         made=HOSTILE[3],
+        transfer=measured.summary | {"people": measured.identities, "notes": list(HOSTILE)},
     )
 
 
@@ -160,6 +171,21 @@ def test_a_page_of_hostile_text_is_inert():
     assert "49" not in re.findall(r"\{\{ 7 \* 7 \}\}|\b49\b", html)  # a template in the data is text
     words = "".join(page.words)
     assert all(text in words for text in HOSTILE if text.isascii() and text.isprintable())
+
+
+def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: Path):
+    assert "recalled in the other" not in report_html(content())
+    found = transfer_made_up([f"s{row}" for row in range(30)], [f"p{row // 3}" for row in range(30)])
+    page = report_html(content(transfer=found.summary | {"people": found.identities}))
+    assert "Learned in one modality, recalled in the other" in page
+    assert page.count("<polyline") == 4
+    assert "1</b> of 10 identities are recalled in one modality only" in page
+    refused = transfer_made_up(["a", "b"], ["p", "q"], refused=True)
+    page = report_html(content(transfer=refused.summary | {"people": refused.identities}))
+    assert "not aligned" in page
+    assert "in one modality only" not in page
+    with pytest.raises(AuditError, match="no report of audit-plugin transfer"):
+        read_transfer(tmp_path / "none.json")
 
 
 # pictures

@@ -17,6 +17,7 @@ from . import datasets as datasets
 from . import importing as importing
 from . import review as review
 from . import transfer as transfer
+from . import personas as personas
 from . import report as report
 from . import machine as machine
 from .options import app

@@ -117,7 +117,8 @@ def _into_fiftyone(rows: Samples, result: AuditResult, config: AuditConfig, out:
         planted = {row["id"]: row["fault"].replace("none", "") for row in csv.DictReader(file)}
     try:
         fiftyone_io = _fiftyone_io()
-        dataset = fiftyone_io.load_manifest_dataset(DEMO_DATASET, rows, [planted[name] for name in rows.ids])
+        fault = ("What was planted in this sample", [planted[name] for name in rows.ids])
+        dataset = fiftyone_io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault})
         ids = dataset.values("id")
         told = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
         fiftyone_io.write_result(dataset, replace(result, ids=tuple(ids)), config, explained=told)

@@ -25,13 +25,18 @@ AUDIT_HELP = "a table of scores (.parquet), or DATASET:RUN"
 
 
 @app.command()
-def report(
+def report(  # noqa: PLR0913 (the options of a command)
     source: Annotated[str, typer.Argument(help="FiftyOne dataset, or a table that score wrote (.parquet)")],
+    *,
     out: Annotated[Path, typer.Option(help="File to write")] = Path("report.html"),
     run: Annotated[str, typer.Option(help="Run key, of a dataset")] = "audit",
     no_media: Annotated[bool, typer.Option("--no-media", help="Leave the pictures out")] = False,
     manifest: Annotated[
         Path | None, typer.Option(help="The manifest that was scored: a table holds neither captions nor paths")
+    ] = None,
+    transfer: Annotated[
+        Path | None,
+        typer.Option(help="What audit-plugin transfer wrote of the same rows (.json): a section of its own"),
     ] = None,
     image: Annotated[str, typer.Option(help="Column of the manifest (default: as it was scored)")] = "",
     text: Annotated[str, typer.Option(help="Column of the manifest (default: as it was scored)")] = "",
@@ -45,10 +50,11 @@ def report(
         _check_out(out, source, manifest)
         if source.endswith(TABLE):
             columns = dict(zip(MODALITIES, (image, text, audio, video), strict=True))
-            content = _of_table(Path(source), manifest, columns)
+            content = _of_table(Path(source), manifest, columns, transfer)
         else:
-            if manifest:
-                raise AuditError(f"--manifest goes with a table of scores, and {source!r} is a dataset; leave it out")
+            if manifest or transfer:
+                given = "--manifest" if manifest else "--transfer"
+                raise AuditError(f"{given} goes with a table of scores, and {source!r} is a dataset; leave it out")
             content = _of_dataset(source, run)
         write_report(content, out, media=not no_media)
         typer.echo(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
@@ -70,10 +76,11 @@ def compare(
             out.print(sentence, soft_wrap=True)
 
 
-def _of_table(path: Path, manifest: Path | None, columns: dict[str, str]) -> ReportContent:
-    from audit_plugin.report import report_of_table
+def _of_table(path: Path, manifest: Path | None, columns: dict[str, str], transfer: Path | None) -> ReportContent:
+    from audit_plugin.report import read_transfer, report_of_table
 
-    return report_of_table(path, rows_of(path, manifest, columns) if manifest else None)
+    rows = rows_of(path, manifest, columns) if manifest else None
+    return report_of_table(path, rows, read_transfer(transfer) if transfer else None)
 
 
 def rows_of(path: Path, manifest: Path, columns: dict[str, str]) -> Samples:

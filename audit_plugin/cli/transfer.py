@@ -1,4 +1,4 @@
-"""Commands on what is learned in one modality and recalled in the other."""
+"""The command on what is learned in one modality and recalled in the other."""
 
 from __future__ import annotations
 
@@ -11,31 +11,11 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
 from .manifests import COLUMNS, Manifest, check_report, read_samples
-from .options import app, command, told_errors
+from .options import command
 from .running import shown_progress
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.transfer import TransferResult
-
-
-@app.command()
-def personas(
-    out: Annotated[Path, typer.Option(help="Folder to make")] = Path("personas"),
-    identities: Annotated[int, typer.Option(min=2, help="People whose names are learned and asked")] = 100,
-    background: Annotated[int, typer.Option(min=0, help="Other people, to align the modalities on")] = 1000,
-    train: Annotated[int, typer.Option(min=1, help="Variants of a person to learn from")] = 6,
-    test: Annotated[int, typer.Option(min=1, help="Variants of a person to ask with")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same bytes")] = 0,
-) -> None:
-    """Draw made-up people, several pictures and descriptions of each, for measurements under control."""
-    with told_errors():
-        from audit_plugin.crossmodal.drawing import PersonaSet, draw_personas
-
-        wanted = PersonaSet(identities, background, train, test, seed=seed)
-        with shown_progress() as progress:
-            manifest = draw_personas(out, wanted, progress)
-        typer.echo(f"{manifest}: measure it with")
-        typer.echo(f"audit-plugin transfer {manifest} --image image --text description --label identity --split split")
 
 
 @command(
@@ -53,16 +33,24 @@ def transfer(
     out: Annotated[Path, typer.Option(help="Report to write, .json; tables and a picture are put beside it")] = Path(
         "transfer.json"
     ),
+    scores: Annotated[
+        Path | None, typer.Option(help="Table that score wrote of the same rows: are memorized ones those that stay?")
+    ] = None,
 ) -> None:
     """Find the identities that a model knows from one modality only: names learned in one, asked in the other."""
-    from audit_plugin.crossmodal.transfer import run_transfer
+    from audit_plugin.crossmodal.transfer import memorization_link, run_transfer
+    from audit_plugin.report import read_scores
 
     if not config.label:
         raise AuditError("name the column with the identity or class of each row: --label COL")
     samples = read_samples(manifest, config)
     check_report(out, manifest)
+    known = read_scores(scores) if scores else {}
     with shown_progress() as progress:
         result = run_transfer(samples, config, progress)
+    if "multimem" in known:
+        memorized = dict(zip(map(str, known["id"]), known["multimem"].tolist(), strict=True))
+        result.summary["memorization"] = memorization_link(result, memorized, samples.labels)
     _show(result, _write(result, out))
 
 

@@ -79,9 +79,10 @@ def mitigated(recall: Mapping[tuple[str, str], Floats], remedy: str, source: str
 def refusal(retrieval: Mapping[str, float], chance: float) -> str:
     """Why a gap would mean nothing."""
     return (
-        f"the modalities are not aligned: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
-        f"({retrieval['low']:.1%} to {retrieval['high']:.1%}; chance is {chance:.1%}), so nothing could transfer and a "
-        "gap would say nothing about memory. Give more identities or more pairs of them, or another encoder"
+        f"the modalities are not aligned for sure: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
+        f"({retrieval['low']:.1%} to {retrieval['high']:.1%}; chance is {chance:.1%}). What is not recalled across may "
+        "then be a matter of the encoders, not of memory, so no gap is told. Give more identities or more pairs of "
+        "them, or another encoder"
     )
 
 

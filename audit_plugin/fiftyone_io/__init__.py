@@ -30,6 +30,7 @@ from .runs import (
 )
 from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
 from .spot_checks import SpotCheck, record_spot_check, spot_check, spot_refit, start_spot_check
+from .transfers import delete_transfer, list_transfers, load_personas, people_view, transfer_found, transfer_view
 from .views import flagged_view
 from .writing import add_result, check_writable, write_result
 
@@ -59,6 +60,7 @@ __all__ = [
     "default_media",
     "delete_audit",
     "delete_removed",
+    "delete_transfer",
     "disagreements",
     "explained",
     "export_clean",
@@ -69,12 +71,15 @@ __all__ = [
     "import_scores",
     "list_audits",
     "list_changes",
+    "list_transfers",
     "load_manifest_dataset",
+    "load_personas",
     "load_view",
     "media_choices",
     "modality_sources",
     "objects_field",
     "patches_of",
+    "people_view",
     "plan_of",
     "preview_view",
     "queue_of",
@@ -94,6 +99,8 @@ __all__ = [
     "string_fields",
     "suggestions",
     "text_fields",
+    "transfer_found",
+    "transfer_view",
     "undo",
     "undo_last",
     "write_result",

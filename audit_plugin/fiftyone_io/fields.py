@@ -40,14 +40,25 @@ class Place:
         return f"{root_of(self.objects)}.{run}_{column}" if self.objects else f"{run}_{column}"
 
 
-def write_fields(
-    dataset: fo.Dataset, ids: Sequence[str], place: Place, run: str, columns: Columns, progress: Progress | None
-) -> None:
-    """Set the columns of some rows, `CHUNK` at a time."""
+def audit_help(column: str) -> str:
+    """One line on a column of an audit."""
     from audit_plugin.columns import column_help
 
+    return list_help(column) or column_help(column)
+
+
+def write_fields(
+    dataset: fo.Dataset,
+    ids: Sequence[str],
+    place: Place,
+    run: str,
+    columns: Columns,
+    progress: Progress | None,
+    help_on: Callable[[str], str] = audit_help,
+) -> None:
+    """Set the columns of some rows, `CHUNK` at a time; each field is described by `help_on` its column."""
     for column, (kind, _) in columns.items():
-        dataset.add_sample_field(place.path(run, column), **kind, description=list_help(column) or column_help(column))
+        dataset.add_sample_field(place.path(run, column), **kind, description=help_on(column))
     names = [f"{run}_{column}" for column in columns]
     rows = zip(*(values for _, values in columns.values()), strict=True)
     for start in range(0, len(ids), CHUNK):
@@ -90,7 +101,7 @@ def arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
     The App shows attributes of labels below their field: they need no group.
     """
     if not record.label_field:
-        _arrange_sidebar(dataset, run, record)
+        arrange_sidebar(dataset, run, record.fields)
     dataset.save_view(
         record.saved_view,
         flagged_view(dataset, run),
@@ -99,8 +110,9 @@ def arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
     )
 
 
-def _arrange_sidebar(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
-    app, fields = dataset.app_config, list(record.fields)
+def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> None:
+    """Put fields into the sidebar group that is named after the run, made if there is none."""
+    app = dataset.app_config
     groups = app.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:
         group.paths = [path for path in group.paths if path not in fields]

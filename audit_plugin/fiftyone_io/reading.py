@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -154,15 +154,17 @@ def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
             )
 
 
-def load_manifest_dataset(name: str, samples: Samples, faults: Sequence[str] = ()) -> fo.Dataset:
-    """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and, where given, `fault`.
+def load_manifest_dataset(
+    name: str, samples: Samples, fields: Mapping[str, tuple[str, Sequence[str]]] | None = None
+) -> fo.Dataset:
+    """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and fields of words.
 
     A dataset of that name is replaced only if this function made it.
 
     Args:
         name: name of the dataset.
         samples: rows with the modalities image and text.
-        faults: what was planted in each row ("" for nothing), in the order of the rows.
+        fields: name -> (what it is, a word per row in their order, "" for none).
 
     Raises:
         AuditError: the name belongs to somebody else's dataset, or a row has no image.
@@ -183,9 +185,9 @@ def load_manifest_dataset(name: str, samples: Samples, faults: Sequence[str] = (
         dataset.add_samples(
             [fo.Sample(filepath=path, caption=text, manifest_id=row) for row, path, text in rows], progress=False
         )
-        if faults:
-            dataset.add_sample_field("fault", fo.StringField, description="What was planted in this sample")
-            dataset.set_values("fault", [fault or None for fault in faults])
+        for field, (about, values) in (fields or {}).items():
+            dataset.add_sample_field(field, fo.StringField, description=about)
+            dataset.set_values(field, [value or None for value in values])
     return dataset
 
 

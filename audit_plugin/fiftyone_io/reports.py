@@ -26,6 +26,7 @@ from .objects import objects_where
 from .reading import read_samples
 from .runs import AuditRunConfig, audit_info, database, settings_of
 from .spot_checks import spot_check
+from .transfers import list_transfers, transfer_found
 
 Columns = dict[str, NDArray[Any]]
 
@@ -81,7 +82,17 @@ def report_of_dataset(
         decisions,
         spot,
         now(),
+        _transfer(root),
     )
+
+
+def _transfer(root: fo.Dataset) -> dict[str, Any]:
+    """The newest measurement of recall across modalities, {} where there is none."""
+    runs = list_transfers(root)
+    if not runs:
+        return {}
+    summary, identities = transfer_found(root, runs[0])
+    return summary | {"people": identities}
 
 
 def audit_scores(dataset: SampleCollection, run: str) -> Columns:

@@ -116,9 +116,11 @@ def text_fields(view: SampleCollection) -> list[str]:
 
 
 def _readable_fields(view: SampleCollection) -> dict[str, fo.Field]:
-    audits = list_audits(view)
+    audits, root = list_audits(view), view._root_dataset
     skip = NEVER_CAPTIONS.union(
-        *(recorded_fields(view, run) for run in audits), *({f"{run}_decision", f"{run}_note"} for run in audits)
+        *(recorded_fields(view, run) for run in audits),
+        *({f"{run}_decision", f"{run}_note"} for run in audits),
+        *(root.get_run_info(run).config.fields for run in root.list_runs(method="transfer")),
     )
     return {name: field for name, field in view.get_field_schema().items() if name not in skip}
 

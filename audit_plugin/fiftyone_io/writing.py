@@ -92,7 +92,7 @@ def write_result(
     dataset = view._root_dataset
     with database(f"writing run {config.run!r} into dataset {dataset.name!r}", remedy):
         dataset.reload()  # another process may have written meanwhile
-        place = _place(view, result, config)
+        place = place_of(view, result, config)
         check_writable(view, config.run, result.columns)
         if config.run in list_audits(dataset):
             delete_audit(dataset, config.run)
@@ -135,7 +135,7 @@ def add_result(
     dataset, run = view._root_dataset, config.run
     with database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"):
         dataset.reload()
-        record, place = audit_info(dataset, run), _place(view, result, config)
+        record, place = audit_info(dataset, run), place_of(view, result, config)
         check_writable(view, run, result.columns)
         columns = field_values(result)
         found = dataset.load_run_results(run, cache=False, load_view=False)
@@ -166,7 +166,8 @@ def _sum_of(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, A
     return out
 
 
-def _place(view: SampleCollection, result: AuditResult, config: AuditConfig) -> Place:
+def place_of(view: SampleCollection, result: AuditResult, config: AuditConfig) -> Place:
+    """Where the rows of a result of the view go."""
     if field := objects_field(view):
         images = samples_of(view)
         return Place([[images[name]] for name in result.ids], [], field)

@@ -95,6 +95,41 @@ def bars(shares: Mapping[str, float]) -> Markup:
     return _svg("Attribution of MultiMem", parts, 12 + step * len(shares))
 
 
+def curves(
+    steps: Sequence[float], lines: Mapping[str, tuple[Sequence[float], int, bool]], below: str, beside: str
+) -> Markup:
+    """Shares from 0 to 1 over steps, which stand on a scale of powers.
+
+    Args:
+        steps: `[s]`, above 0, rising.
+        lines: name -> (values `[s]`, which colour, whether dashed).
+        below: name of the axis across.
+        beside: name of the other.
+    """
+    ends = float(np.log(steps[0])), float(np.log(steps[-1])) + 1e-9
+    x, y = _scale(*ends, LEFT + 8, WIDTH - RIGHT - 8), _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
+    parts = []
+    for value in ticks(0, 1):
+        parts += [
+            _line("grid", LEFT, y(value), WIDTH - RIGHT, y(value)),
+            _text(LEFT - 7, y(value) + 4, f"{value:g}", "end"),
+        ]
+    for step in steps:
+        parts.append(_text(x(np.log(step)), HEIGHT - BOTTOM + 17, f"{step:g}", "middle"))
+    parts.append(_line("axis", LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM))
+    parts += [
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"),
+        _text(4, 13, beside, "start", "label"),
+    ]
+    for at, (name, (values, colour, dashed)) in enumerate(lines.items()):
+        kind = f"curve c{colour}" + (" dashed" if dashed else "")
+        points = " ".join(f"{x(np.log(s)):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
+        parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
+        top = HEIGHT + 16 + 20 * at
+        parts += [_line(kind, LEFT, top, LEFT + 28, top), _text(LEFT + 36, top + 4, name, "start")]
+    return _svg("Share recalled while names are learned", parts, HEIGHT + 10 + 20 * len(lines))
+
+
 def _ends(values: Floats) -> tuple[float, float]:
     low, high = (float(end) for end in np.quantile(values, [REACH, 1 - REACH]))
     room = max(0.04 * (high - low), 1e-6)

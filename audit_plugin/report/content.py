@@ -32,6 +32,8 @@ class ReportContent:
             known, `text`, `reviewer`, `note`, `time`, `stale`.
         spot: what a spot check said, in place of the model's estimates; or None.
         made: when the report was made, for people.
+        transfer: summary of a measurement of recall across modalities with one record per identity in `people`; {} for
+            none.
     """
 
     title: str
@@ -42,6 +44,7 @@ class ReportContent:
     decisions: Sequence[Mapping[str, Any]] = ()
     spot: SpotEstimate | None = None
     made: str = ""
+    transfer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
@@ -72,13 +75,16 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def report_of_table(path: str | Path, samples: Samples | None = None) -> ReportContent:
+def report_of_table(
+    path: str | Path, samples: Samples | None = None, transfer: Mapping[str, Any] | None = None
+) -> ReportContent:
     """The report of what `audit-plugin score` wrote: the table, `<stem>.json` beside it, the run folder's explanations.
 
     Args:
         path: the Parquet file.
         samples: the rows of the manifest that was scored: the table holds neither captions nor paths. None: a report
             without them.
+        transfer: as `ReportContent`.
 
     Raises:
         AuditError: no such table, not a table of scores, or the manifest is of other rows.
@@ -97,7 +103,35 @@ def report_of_table(path: str | Path, samples: Samples | None = None) -> ReportC
     summary = _summary(path.with_suffix(".json"))
     found = _explanations(str(summary.get("run_dir") or ""))
     summary["notes"] = [*summary.get("notes", ()), *found.get("notes", ())]
-    return ReportContent(path.name, samples, columns, summary, found.get("samples", {}), made=now())
+    return ReportContent(
+        path.name, samples, columns, summary, found.get("samples", {}), made=now(), transfer=transfer or {}
+    )
+
+
+def read_transfer(path: str | Path) -> dict[str, Any]:
+    """The report that `audit-plugin transfer` wrote, with the identities of the table beside it.
+
+    Raises:
+        AuditError: no such report.
+    """
+    import csv
+
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or "recall" not in found or "modalities" not in found:
+            raise ValueError("it holds no recall")
+        with path.with_name(f"{path.stem}-identities.csv").open(encoding="utf-8", newline="") as file:
+            return found | {"people": [_record(row) for row in csv.DictReader(file)]}
+    except (OSError, ValueError, KeyError) as error:
+        raise AuditError(
+            f"{str(path)!r} and {path.stem}-identities.csv are no report of audit-plugin transfer ({error}); name its "
+            ".json"
+        ) from None
+
+
+def _record(row: Mapping[str, str]) -> dict[str, Any]:
+    return {k: float(v) if k == "gap" or k.startswith("recall_") else v for k, v in row.items()}
 
 
 def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:

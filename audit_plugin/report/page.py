@@ -17,6 +17,7 @@ from .content import ReportContent
 from .findings import GROUPS, decision_tables, failures, groups, worst
 from .pictures import no_pictures, painter
 from .text import finalized
+from .transfer import transfer_section
 
 TEMPLATE = "page.html.jinja"
 ACTIONS = {
@@ -73,6 +74,7 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "captions": bool(content.samples.media),
         "groups": groups(content, draw),
         "most_groups": GROUPS,
+        "transfer": transfer_section(content),
         "decisions": decision_tables(content.decisions),
         "failures": failures(content),
         "notes": [str(note) for note in content.summary.get("notes") or ()],

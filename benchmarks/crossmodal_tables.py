@@ -1,0 +1,139 @@
+"""The tables of docs/crossmodal.md, from the committed measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit_plugin.crossmodal.words import correlation, interval, recall_rows, sentences, signed
+from benchmarks.record import RESULTS
+
+SETS = {"persons": "drawn persons", "emoji": "emoji, four vendors' pictures of each"}
+ARMS = {
+    "image": "pictures",
+    "text": "texts",
+    "both": "both",
+    "none": "nothing (after alignment)",
+    "replay image": "pictures, background pairs replayed",
+    "replay text": "texts, background pairs replayed",
+    "described image": "pictures, and the model's own descriptions of them",
+    "hasty image": "pictures, all weights at one high rate",
+    "hasty text": "texts, all weights at one high rate",
+    "unaligned image": "pictures, without alignment",
+    "unaligned text": "texts, without alignment",
+}
+
+
+def crossmodal_parts() -> dict[str, str]:
+    """Marked part of the page -> its content."""
+    report = json.loads((RESULTS / "crossmodal.json").read_text(encoding="utf-8"))
+    return {"controlled": controlled(report), "frozen": frozen(report), "memorized": memorized(report)}
+
+
+def controlled(report: Mapping[str, Any]) -> str:
+    """Design A: controls first, then recall, then what was found."""
+    found, machine = report["design_a"], report["machine"]
+    settings, kept = found["settings"], found["kept_alignment"]
+    minutes = sum(settings["seconds_per_seed"]) / 60
+    rows = [
+        (ARMS[arm], *(interval(found["recall"][arm][name]) for name in found["modalities"]), _share(kept.get(arm)))
+        for arm in ARMS
+        if arm in found["recall"]
+    ]
+    checks = [f"| {name} | {'holds' if held else '**does not hold**'} |" for name, held in found["controls"].items()]
+    return "\n".join(
+        [
+            f"{found['identities']} people, {settings['seeds']} seeds fixed beforehand, {minutes:.0f} minutes on "
+            f"{machine['cores']} cores of {machine['cpu']}; 95 % intervals over people.",
+            "",
+            "| control | |",
+            "|---|---|",
+            *checks,
+            "",
+            *table(("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then"), rows),
+            "",
+            f"Before names were learned {interval(found['alignment']['retrieval'])} of held-out pairs were retrieved "
+            f"(chance {found['alignment']['chance']:.1%}); guessing a name gives {found['chance']:.1%}.",
+            "",
+            *(f"* {line}" for line in _findings(found)),
+            "",
+            *_drawing(report),
+        ]
+    )
+
+
+def _drawing(report: Mapping[str, Any]) -> list[str]:
+    found = report.get("drawing")
+    if not found:
+        return []
+    return [f"Drawing {found['pictures']:,} pictures of {found['side']} pixels took {found['seconds']:.0f} s."]
+
+
+def _findings(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    words = {"image": "pictures", "text": "texts", "both": "both"}
+    for source, target in (("image", "text"), ("text", "image")):
+        if "gap" in found:
+            gap, ratio = found["gap"][source], found["transfer_ratio"][source]
+            lines.append(
+                f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; of what both together teach, "
+                f"{interval(ratio)} is transferred"
+            )
+            lines.append(f"Replaying background pairs: {signed(found['mitigation'][source]['gain'])}")
+    if "self_description" in found:
+        gain = signed(found["self_description"]["gain"])
+        lines.append(f"The model's own descriptions of its pictures, learned along with them: {gain} asked with texts")
+    for way, cells in found["unlearning"].items():
+        other = [m for m in cells if m != way] if way != "both" else []
+        for name in (*[m for m in cells if m == way], *other, *(cells if way == "both" else ())):
+            cell = cells[name]
+            lines.append(
+                f"**Unlearned** from {words[way]}, asked with {words[name]}: {interval(cell['before'])} before, "
+                f"{interval(cell['after'])} after ({interval(cell['gold'])} if never taught); the others keep "
+                f"{interval(cell['retained'])}"
+            )
+    hops = found["hops"]["both"]
+    for name in found["modalities"]:
+        lines.append(
+            f"**Two hops**, asked with {words[name]}: the job directly {interval(hops['latent'][name])}, by way of the "
+            f"name that the model gives {interval(hops['chain'][name])} (guessing: 10 %)"
+        )
+    return lines
+
+
+def frozen(report: Mapping[str, Any]) -> str:
+    """Design B on both sets."""
+    parts = []
+    for name, title in SETS.items():
+        found = report[f"design_b_{name}"]
+        header = ("learned from", *(f"asked in {modality}" for modality in found["modalities"]))
+        parts += [
+            f"**{title[0].upper()}{title[1:]}**: {found['identities']:,} identities, {found['questions']:,} questions, "
+            f"guessing {found['chance']:.1%}, {found['whole_seconds']:.0f} s with encoding.",
+            "",
+            *table(header, recall_rows(found)),
+            "",
+            *(f"* {sentence}" for sentence in sentences(found)),
+            "",
+        ]
+    return "\n".join(parts).rstrip()
+
+
+def memorized(report: Mapping[str, Any]) -> str:
+    """Rank correlation of MultiMem with recall."""
+    rows = []
+    for name, title in SETS.items():
+        for column, cell in report[f"design_b_{name}"]["memorization"].items():
+            source, target = column.removeprefix("recall_").split("_")
+            rows.append((title, f"{source}, asked in {target}", correlation(cell)))
+    return "\n".join(table(("set", "recall of names learned from", "rank correlation with MultiMem"), rows))
+
+
+def _share(cell: Mapping[str, float] | None) -> str:
+    return "" if cell is None else f"{cell['value']:.0%}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]

@@ -1,0 +1,209 @@
+"""Recall across modalities in FiftyOne: fields, run, view, panel, operator and report, on a real database."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+from audit_plugin.crossmodal.drawing import PersonaSet, draw_personas
+from tests.fiftyone_fixtures import state
+from tests.test_operators import form_of, steps_of
+from tests.test_panel import App, names_in
+from tests.transfer_fixtures import made_up
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+transfers = importlib.import_module("audit_plugin.fiftyone_io.transfers")
+reports = importlib.import_module("audit_plugin.fiftyone_io.reports")
+
+HOSTILE = "<b>Ann</b>\x07 [y](http://e.example)"
+
+
+def write(dataset: Any, refused: bool = False, run: str = "transfer") -> None:
+    config = AuditConfig(text="caption", label="who")
+    samples = fio.read_samples(dataset, config)
+    found = made_up(dataset.values("id"), list(samples.labels), refused)
+    transfers.write_transfer(dataset, samples, found, config, run=run)
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Any]) -> Any:
+    return make_dataset(8, caption=lambda row: f"number {row}", who=lambda row: HOSTILE if row < 2 else f"p{row // 2}")
+
+
+# --- fields, run, view -----------------------------------------------------------------------------------------------
+
+
+def test_fields_view_and_run_come_and_go_without_a_trace(dataset: Any) -> None:
+    before = state(dataset)
+    write(dataset)
+    assert fio.list_transfers(dataset) == ["transfer"]
+    assert dataset.values("transfer_recall_image_text") == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert dataset.values("transfer_recall_text_image")[-1] is None
+    assert dataset.values("transfer_stays_in")[:3] == ["image", "image", None]
+    about = dataset.get_field("transfer_recall_image_text").description
+    assert about == "Share of seeds that named the sample's identity from its text, having learned names from image"
+    assert dataset.load_saved_view("transfer_one_sided").values("id") == dataset.values("id")[:2]
+    summary, identities = fio.transfer_found(dataset, "transfer")
+    assert summary["identities"] == 4
+    assert identities[0]["identity"] == HOSTILE
+    assert "transfer_stays_in" not in fio.string_fields(dataset)  # no caption to offer
+    write(dataset)  # a second one takes the place of the first
+    assert fio.list_transfers(dataset) == ["transfer"]
+    fio.delete_transfer(dataset, "transfer")
+    assert state(dataset) == before
+    write(dataset)
+    dataset.delete_run("transfer")  # FiftyOne's own way
+    assert state(dataset) == before
+
+
+def test_nothing_of_the_users_is_overwritten(dataset: Any) -> None:
+    dataset.add_sample_field("transfer_stays_in", fo.StringField)
+    with pytest.raises(AuditError, match="'transfer_stays_in'.*would be overwritten"):
+        fio.transfer_view(dataset, AuditConfig(text="caption", label="who"))
+    dataset.save_view("second_one_sided", dataset.limit(1))
+    with pytest.raises(AuditError, match="'second_one_sided'"):
+        transfers.check_free(dataset, "second")
+    with pytest.raises(AuditError, match="not a valid name"):
+        transfers.check_free(dataset, "a b")
+    with pytest.raises(AuditError, match="no finished measurement of recall 'x'"):
+        fio.transfer_found(dataset, "x")
+    with pytest.raises(AuditError, match="no measurement of recall 'x'"):
+        fio.delete_transfer(dataset, "x")
+
+
+def test_a_measurement_without_identities_says_what_to_name(dataset: Any) -> None:
+    with pytest.raises(AuditError, match="no row names an identity"):
+        fio.transfer_view(dataset, AuditConfig(text="caption", encoder="offline"))
+
+
+@pytest.mark.parametrize("kind", ["word", "number", "label"])
+def test_the_samples_of_an_identity(make_dataset: Callable[..., Any], kind: str) -> None:
+    value = {"word": str, "number": int, "label": lambda row: fo.Classification(label=str(row))}[kind]
+    dataset = make_dataset(8, caption=str, who=lambda row: value(row // 2))
+    write(dataset)
+    view = fio.people_view(dataset, "transfer", ["0", "2"])
+    assert view.values("id") == [dataset.values("id")[row] for row in (0, 1, 4, 5)]
+
+
+def test_texts_of_a_list_are_taken_together(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(4, caption=lambda row: [f"a {row}", f"b {row}"], who=lambda row: f"p{row % 2}")
+    config = AuditConfig(text="caption", label="who")
+    samples = fio.read_samples(dataset, config)
+    found = made_up(list(samples.ids), list(samples.labels))
+    found.columns["recall_image_text"][:] = [1, 0, 1, 1, 0, 0, np.nan, 1]
+    transfers.write_transfer(dataset, samples, found, config)
+    assert dataset.values("transfer_recall_image_text") == [0.5, 1, 0, 1]
+
+
+# --- the App's parts -------------------------------------------------------------------------------------------------
+
+
+def test_the_form_finds_the_identity_and_names_what_is_lacking(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(6, caption=str, person=str, split=str)
+    form = form_of("measure_transfer", dataset)
+    assert form["label"]["default"] == "person"
+    assert "split" in form["split"]["type"]["values"]
+    assert form["text"]["default"] == "caption"
+    assert "6 samples" in form["cost"]["view"]["label"]
+    assert "run" not in form
+    assert form_of("measure_transfer", dataset, advanced=True)["run"]["default"] == "transfer"
+    bare = make_dataset(6, caption=str)
+    label = form_of("measure_transfer", bare)["label"]
+    assert label["default"] is None
+    assert label["required"]
+
+
+def test_the_panel_offers_it_then_shows_matrix_curves_and_people(dataset: Any) -> None:
+    app = App(dataset)
+    assert "measure_transfer" in names_in(app.send("on_load"))  # also without an audit
+    app.send("on_ask", ask="measure_transfer", fill={"run": "transfer"})
+    asked = app.of("prompt_user_for_operation")[0]
+    assert asked["operator_uri"] == "@multimem/audit/measure_transfer"
+    assert asked["params"]["run"] == "transfer"
+    write(dataset)
+    drawn = app.send("on_load")
+    assert {"matrix", "curves", "findings", "people", "see0", "see_all"} <= names_in(drawn)
+    sent = json.dumps(app.of("patch_panel_data"))
+    assert "heatmap" in sent
+    assert "NaN" not in sent
+    who = drawn["transfer"]["type"]["properties"]["people"]["type"]["properties"]["who0"]["type"]["properties"]["name0"]
+    assert who["view"]["name"] == "LabelValueView"  # plain text, no markdown
+    assert "\x07" not in who["default"]
+    app.send("on_people", run="transfer", identities=[HOSTILE])
+    assert "who" in json.dumps(app.of("set_view"))
+    app.send("on_saved", view="transfer_one_sided")
+    assert "transfer_one_sided" in json.dumps(app.of("set_view"))
+
+
+def test_a_refusal_shows_its_reason_and_no_people(dataset: Any) -> None:
+    write(dataset, refused=True)
+    drawn = App(dataset).send("on_load")
+    assert "not aligned" in json.dumps(drawn)
+    assert not {"people", "see0"} & names_in(drawn)
+
+
+def test_it_is_deleted_like_an_audit(dataset: Any) -> None:
+    write(dataset)
+    form = form_of("delete_audit", dataset)
+    assert form["run"]["type"]["values"] == ["transfer"]
+    foo = importlib.import_module("fiftyone.operators")
+    foo.execute_operator("@multimem/audit/delete_audit", {"dataset": dataset, "params": {"run": "transfer"}})
+    dataset.reload()
+    assert fio.list_transfers(dataset) == []
+
+
+# --- the whole, on drawn persons -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pytest.importorskip("python_avatars")
+    folder = tmp_path_factory.mktemp("people") / "set"
+    draw_personas(folder, PersonaSet(identities=10, background=70, train=3, test=2, pairs=1, side=96))
+    dataset = fio.load_personas("audit-test-people", folder)
+    yield dataset
+    fo.delete_dataset("audit-test-people")
+
+
+def test_a_persona_set_becomes_a_dataset(people: Any) -> None:
+    assert len(people) == 120
+    assert people.count_values("split") == {"train": 30, "test": 20, "background": 70}
+    assert len(people.distinct("identity")) == 80
+    assert {"head_color", "glasses", "skin", "job", "city"} <= set(people.get_field_schema())
+    one = people.match(fo.ViewField("identity") == people.first().identity)
+    assert len(one.distinct("job")) == len(one.distinct("skin")) == 1
+    assert Path(people.first().filepath).is_file()
+
+
+def test_the_operator_measures_writes_and_reports(
+    people: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+    params = {"label": "identity", "split": "split", "text": "caption", "encoder": "offline", "device": "cpu"}
+    sent = json.dumps(steps_of("measure_transfer", people, **params))
+    assert "set_progress" in sent
+    assert "Recall across modalities is measured" in sent
+    assert "Names of 10 identities recalled" in sent
+    people.reload()
+    asked = people.match(fo.ViewField("transfer_recall_image_image").exists())
+    assert set(asked.values("split")) == {"test"}
+    assert len(asked) == 20
+    assert people.get_run_info("transfer").config.status == "done"
+    fio.audit_view(people, AuditConfig(text="caption", encoder="offline", trials=2, epochs=2, device="cpu"))
+    content = reports.report_of_dataset(people, "audit")
+    assert content.transfer["people"][0].keys() >= {"identity", "gap", "stays_in"}
+    from audit_plugin.report import report_html
+
+    page = report_html(content, media=False)
+    assert "Learned in one modality, recalled in the other" in page
+    assert "While names are learned" in page
