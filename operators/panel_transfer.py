@@ -85,8 +85,8 @@ class Transfer:
         say(place, "count", f"{words} The largest gaps:")
         for at, record in enumerate(identities[:SHOWN]):
             line = place.h_stack(f"who{at}", gap=1, align_y="center")
-            plain_text(line, f"name{at}", "Identity", record["identity"])
-            plain_text(line, f"cells{at}", "Recalled", recall_words(record, summary["modalities"]))
+            words = f"{record['identity']}: {recall_words(record, summary['modalities'])}"
+            plain_text(line, f"name{at}", "Identity", words)
             params = {"run": run, "identities": [record["identity"]]}
             line.btn(f"see{at}", label="Show", variant="outlined", on_click=self.on_people, params=params)
         if staying:
