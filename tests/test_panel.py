@@ -76,7 +76,7 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
 def test_without_an_audit_it_offers_one_and_with_two_the_newer(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(8)
     app = App(dataset)
-    assert set(app.send("on_load")) == {"start", "begin"}
+    assert set(app.send("on_load")) == {"start", "begin", "transfer"}
     app.send("on_start")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/run_audit"
     for run in ("b_first", "a_second"):
