@@ -88,6 +88,14 @@ def test_the_modality_gap_is_the_distance_of_the_means() -> None:
     assert modality_gap(left, -left) == pytest.approx(np.sqrt(2))
 
 
+def test_rank_correlation_is_spearmans() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 6, 80).astype(float), rng.random(80)
+    assert rank_correlation(a, b, draws=3)["value"] == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+
+
 def test_rank_correlation_draws_units_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures, "DRAWS", 200)
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ CONFIG = AuditConfig(encoder="offline", device="cpu")
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("python_avatars")
-    wanted = PersonaSet(identities=12, background=150, train=4, test=3, pairs=2, side=128)
+    wanted = PersonaSet(identities=12, background=180, train=4, test=2, pairs=1, side=128)
     return draw_personas(tmp_path_factory.mktemp("transfer") / "personas", wanted)
 
 
@@ -113,6 +113,17 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(samples: Samples) -> No
         run_transfer(few, CONFIG)
 
 
+def scored(path: Path, ids: list[str]) -> Path:
+    """A table as `audit-plugin score` writes it, of random scores."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = np.random.default_rng(0).random(len(ids))
+    columns = {"id": ids, "misalignment": values, "multimem": values, "action": ["keep"] * len(ids)}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
 def test_the_commands_draw_measure_and_write(manifest: Path, tmp_path: Path) -> None:
     from audit_plugin.cli import app
 
@@ -127,8 +138,16 @@ def test_the_commands_draw_measure_and_write(manifest: Path, tmp_path: Path) -> 
     with (out.parent / "report-identities.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 12
     with (out.parent / "report-rows.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 12 * 7 + 300
+        assert len(list(csv.DictReader(file))) == 12 * 6 + 180
     assert CliRunner().invoke(app, ["transfer", str(manifest), *named[:4]]).exit_code == 2
+    scores = scored(tmp_path / "scores.parquet", [row["id"] for row in csv.DictReader(manifest.open(newline=""))])
+    linked = [*named, "--encoder", "offline", "--out", str(out), "--scores", str(scores)]
+    done = CliRunner().invoke(app, ["transfer", str(manifest), *linked])
+    assert "rank correlation of MultiMem" in done.output
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["report", str(scores), "--transfer", str(out), "--out", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "Learned in one modality, recalled in the other" in page.read_text()
     made = CliRunner().invoke(
         app,
         [

@@ -137,8 +137,6 @@ def rank_correlation(a: Floats, b: Floats, unit: Ints | None = None, draws: int 
         draws: of the bootstrap.
         seed: of the draws.
     """
-    from scipy.stats import spearmanr
-
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known], b[known]
     unit = np.arange(len(a)) if unit is None else np.unique(unit[known], return_inverse=True)[1].reshape(-1)
@@ -150,10 +148,16 @@ def rank_correlation(a: Floats, b: Floats, unit: Ints | None = None, draws: int 
     for _ in range(draws):
         some = np.concatenate([rows[at] for at in rng.integers(0, len(rows), len(rows))])
         if np.ptp(a[some]) > 0 and np.ptp(b[some]) > 0:
-            found.append(float(spearmanr(a[some], b[some]).statistic))
+            found.append(_spearman(a[some], b[some]))
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if found else (np.nan, np.nan)
-    value = float(spearmanr(a, b).statistic)
-    return {"value": value, "low": float(low), "high": float(high), "identities": len(rows)}
+    return {"value": _spearman(a, b), "low": float(low), "high": float(high), "identities": len(rows)}
+
+
+def _spearman(a: Floats, b: Floats) -> float:
+    """Of values that are not all alike; scipy's own takes ten times as long for its p-value."""
+    from scipy.stats import rankdata
+
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def aligned(retrieval: Mapping[str, float], chance: float) -> bool:
