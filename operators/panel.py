@@ -15,13 +15,7 @@ from .panel_plots import Plots
 from .panel_queue import Queue
 from .panel_transfer import Transfer
 
-TABS = {
-    "overview": "Overview",
-    "plots": "Plots",
-    "queue": "Queue",
-    "apply": "Report and apply",
-    "transfer": "Across modalities",
-}
+TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Report and apply", "transfer": "Recall"}
 
 
 class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):

@@ -68,7 +68,7 @@ def transfer_output(summary: Mapping[str, Any], run: str) -> tuple[types.Object,
         _table(("Learned from", *(f"Asked in {name}" for name in names)), recall_rows(summary)),
         *(f"* {clean(sentence)}" for sentence in sentences(summary)),
         *(f"Note: {clean(note)}" for note in summary["notes"]),
-        f"Fields: sidebar group **{run}**, once the page is reloaded. The tab *Across modalities* of the panel *Audit* "
+        f"Fields: sidebar group **{run}**, once the page is reloaded. The tab *Recall* of the panel *Audit* "
         "has the curves and the identities with the largest gaps.",
     ]
     return output, {"found": "\n\n".join(facts)}
