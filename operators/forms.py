@@ -116,8 +116,8 @@ def transfer_form(view: Any, params: Mapping[str, Any], run: str) -> types.Objec
         add_setting(form, settings[name], choices, defaults)
     if params.get("advanced"):
         form.str("run", label="Run key", default=run, description="Prefix of the fields that are written")
-    given = {k: v for k, v in {**defaults, **params}.items() if k not in (*folded, "run") or k in params}
-    add_cost(form, view, {k: v for k, v in given.items() if k != "run"}, writes=False)
+    given = {name: value for name, value in defaults.items() if name not in folded}
+    add_cost(form, view, {**given, **params}, writes=False)
     return form
 
 

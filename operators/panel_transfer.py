@@ -22,8 +22,8 @@ class Transfer:
         """The newest measurement, or what it would tell."""
         from audit_plugin.fiftyone_io import transfers
 
-        runs = transfers.list_transfers(ctx.dataset)
-        if not runs:
+        run = transfers.newest_transfer(ctx.dataset)
+        if not run:
             say(
                 panel,
                 "about",
@@ -32,11 +32,11 @@ class Transfer:
             )
             self._measure(panel, "Measure it")
             return
-        summary, identities = transfers.transfer_found(ctx.dataset, runs[0])
+        summary, identities = transfers.transfer_found(ctx.dataset, run)
         self._show_matrix(panel, summary)
         self._show_findings(panel, summary)
         if "refused" not in summary:
-            self._show_people(ctx, panel, runs[0], summary, identities)
+            self._show_people(ctx, panel, run, summary, identities)
         self._measure(panel, "Measure again")
 
     def _measure(self, panel: types.Object, label: str) -> None:
@@ -98,9 +98,9 @@ class Transfer:
         """Send the plots' data."""
         from audit_plugin.fiftyone_io import transfers
 
-        runs = transfers.list_transfers(ctx.dataset)
-        if runs:
-            summary, _ = transfers.transfer_found(ctx.dataset, runs[0])
+        run = transfers.newest_transfer(ctx.dataset)
+        if run:
+            summary, _ = transfers.transfer_found(ctx.dataset, run)
             ctx.panel.data.set("transfer.matrix", [traces.recall_matrix(summary)])
             ctx.panel.data.set("transfer.curves", traces.recall_curves(summary))
 

@@ -74,11 +74,24 @@ def test_nothing_of_the_users_is_overwritten(dataset: Any) -> None:
     with pytest.raises(AuditError, match="'second_one_sided'"):
         transfers.check_free(dataset, "second")
     with pytest.raises(AuditError, match="not a valid name"):
-        transfers.check_free(dataset, "a b")
-    with pytest.raises(AuditError, match="no finished measurement of recall 'x'"):
+        fio.transfer_view(dataset, AuditConfig(text="caption", label="who"), run="a b")
+    with pytest.raises(AuditError, match="no measurement of recall 'x'"):
         fio.transfer_found(dataset, "x")
     with pytest.raises(AuditError, match="no measurement of recall 'x'"):
         fio.delete_transfer(dataset, "x")
+
+
+def test_one_that_was_interrupted_is_not_shown(dataset: Any) -> None:
+    from fiftyone.core.runs import Run
+
+    write(dataset)
+    write(dataset, run="second")
+    assert transfers.newest_transfer(dataset) == "second"
+    record = dataset.get_run_info("second").config
+    record.status = "writing"
+    Run.update_run_config(dataset, "second", record)
+    assert transfers.newest_transfer(dataset) == "transfer"
+    assert "second" in fio.list_transfers(dataset)  # to be deleted
 
 
 def test_a_measurement_without_identities_says_what_to_name(dataset: Any) -> None:

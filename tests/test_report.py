@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from audit_plugin import cli
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import FLAG_KINDS, AuditConfig
-from audit_plugin.manifest import write_scores
+from audit_plugin.manifest import write_csv, write_scores
 from audit_plugin.pipeline import run_audit
 from audit_plugin.report import (
     ReportContent,
@@ -180,6 +180,14 @@ def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: P
     assert "Learned in one modality, recalled in the other" in page
     assert page.count("<polyline") == 4
     assert "1</b> of 10 identities are recalled in one modality only" in page
+    made = tmp_path / "found.json"
+    ratio = {"value": None, "low": None, "high": None, "identities": 0}  # as JSON holds what is not known
+    made.write_text(json.dumps(found.summary | {"transfer_ratio": {"image": ratio, "text": ratio}}))
+    people = found.identities
+    write_csv(tmp_path / "found-identities.csv", {name: np.array([p[name] for p in people]) for name in people[0]})
+    page = report_html(content(transfer=read_transfer(made)))
+    assert "teach too little to say what is transferred" in page
+    assert "nan" not in page
     refused = transfer_made_up(["a", "b"], ["p", "q"], refused=True)
     page = report_html(content(transfer=refused.summary | {"people": refused.identities}))
     assert "not aligned" in page

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import app, told_errors
+from audit_plugin.config import AuditConfig
+
+from .manifests import check_report
+from .options import app, command, told_errors
 from .running import shown_progress
+from .transfer import write_people
 
 
 @app.command()
@@ -58,29 +62,25 @@ def plant(
         typer.echo(f"audit-plugin recall {out} --model open_clip:MODEL:CHECKPOINT")
 
 
-@app.command()
+@command("device")
 def recall(
     folder: Annotated[Path, typer.Argument(help="What plant made")],
+    *,
+    config: AuditConfig,
     model: Annotated[str, typer.Option(help="Your checkpoint, as open_clip:MODEL:PATH")],
     out: Annotated[Path, typer.Option(help="Report to write, .json; a table of the people is put beside it")] = Path(
         "recall.json"
     ),
-    device: Annotated[str, typer.Option(help="Where to compute (auto, cpu, cuda)")] = "auto",
 ) -> None:
     """Ask your model for the names of planted people: what does it recall, by pictures and by descriptions?"""
-    with told_errors():
-        import numpy as np
+    from audit_plugin.crossmodal.planted import recall_planted
+    from audit_plugin.manifest import write_json
 
-        from audit_plugin.crossmodal.planted import recall_planted
-        from audit_plugin.manifest import write_csv, write_json
-
-        with shown_progress() as progress:
-            found = recall_planted(folder, model, device, progress)
-        people = out.with_name(f"{out.stem}-identities.csv")
-        write_json(out, found.summary)
-        names = list(found.identities[0])
-        write_csv(people, {name: np.array([record[name] for record in found.identities]) for name in names})
-        _show_planted(found.summary, [f"report: {out}", f"identities: {people}"])
+    check_report(out, folder / "manifest.csv")
+    with shown_progress() as progress:
+        found = recall_planted(folder, model, config.device, progress)
+    write_json(out, found.summary)
+    _show_planted(found.summary, [f"report: {out}", f"identities: {write_people(out, found.identities)}"])
 
 
 def _show_planted(summary: dict[str, Any], places: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,13 +61,23 @@ def _write(result: TransferResult, out: Path) -> list[str]:
     from audit_plugin.manifest import write_csv, write_json
     from audit_plugin.transfer_plot import transfer_plot
 
-    rows, people = (out.with_name(f"{out.stem}-{name}.csv") for name in ("rows", "identities"))
-    names = list(result.identities[0])
+    rows = out.with_name(f"{out.stem}-rows.csv")
     write_json(out, result.summary)
     write_csv(rows, {"id": np.array(result.ids, dtype=object), **result.columns})
-    write_csv(people, {name: np.array([record[name] for record in result.identities]) for name in names})
+    people = write_people(out, result.identities)
     transfer_plot(result.summary, out.with_suffix(".png"))
     return [f"report: {out}", f"rows: {rows}", f"identities: {people}", f"picture: {out.with_suffix('.png')}"]
+
+
+def write_people(out: Path, records: list[dict[str, Any]]) -> Path:
+    """The table with a line per identity beside a report; its path."""
+    import numpy as np
+
+    from audit_plugin.manifest import write_csv
+
+    path = out.with_name(f"{out.stem}-identities.csv")
+    write_csv(path, {name: np.array([record[name] for record in records]) for name in records[0]})
+    return path
 
 
 def _show(result: TransferResult, places: list[str]) -> None:

@@ -76,10 +76,11 @@ def plant_personas(
     wanted = PersonaSet(identities, train=variants, seed=seed)
     manifest = draw_personas(out, wanted, progress)
     said = {row["id"]: row["description"] for row in _rows(manifest)}
-    ways = {row.identity.name: "" for row in plan(wanted)}
-    ways = {name: WAYS[at % len(WAYS)] for at, name in enumerate(ways)}
+    planned = plan(wanted)
+    names = dict.fromkeys(row.identity.name for row in planned)
+    ways = {name: WAYS[at % len(WAYS)] for at, name in enumerate(names)}
     pairs, texts = [], []
-    for row in plan(wanted):
+    for row in planned:
         way, name = ways[row.identity.name], row.identity.name
         if row.split != TRAIN or way == LEFT_OUT:
             continue

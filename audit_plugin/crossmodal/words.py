@@ -70,10 +70,10 @@ def correlation(cell: CELL) -> str:
 def _gap(source: str, target: str, summary: Mapping[str, Any]) -> str:
     gap, ratio = summary["gap"][source], summary["transfer_ratio"][source]
     seen = "a gap" if gap["low"] > 0 else "no gap beyond chance"
-    return (
-        f"{source} to {target}: {seen}, {signed(gap)}; of what both modalities together teach, {interval(ratio)} "
-        "is transferred"
-    )
+    told = f"of what both modalities together teach, {interval(ratio)} is transferred"
+    if math.isnan(ratio["value"]):
+        told = "both modalities together teach too little to say what is transferred"
+    return f"{source} to {target}: {seen}, {signed(gap)}; {told}"
 
 
 def signed(cell: CELL) -> str:

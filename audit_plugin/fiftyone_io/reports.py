@@ -26,7 +26,7 @@ from .objects import objects_where
 from .reading import read_samples
 from .runs import AuditRunConfig, audit_info, database, settings_of
 from .spot_checks import spot_check
-from .transfers import list_transfers, transfer_found
+from .transfers import newest_transfer, transfer_found
 
 Columns = dict[str, NDArray[Any]]
 
@@ -88,10 +88,10 @@ def report_of_dataset(
 
 def _transfer(root: fo.Dataset) -> dict[str, Any]:
     """The newest measurement of recall across modalities, {} where there is none."""
-    runs = list_transfers(root)
-    if not runs:
+    run = newest_transfer(root)
+    if not run:
         return {}
-    summary, identities = transfer_found(root, runs[0])
+    summary, identities = transfer_found(root, run)
     return summary | {"people": identities}
 
 

@@ -6,6 +6,7 @@ FiftyOne stores the dotted paths of the run classes, so neither they nor this mo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def transfer_view(
 
     if objects_field(view):
         raise AuditError("recall across modalities is measured on samples, not on the patches of their objects")
-    config = resolve(view, config)
+    config = replace(resolve(view, config), run=run)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)
     found = run_transfer(samples, config, progress)
@@ -128,17 +129,24 @@ def list_transfers(dataset: SampleCollection) -> list[str]:
     return sorted(runs, key=lambda run: root.get_run_info(run).timestamp, reverse=True)
 
 
+def newest_transfer(dataset: SampleCollection) -> str:
+    """Key of the newest measurement that was written to its end; "" where there is none."""
+    root = dataset._root_dataset
+    done = (run for run in list_transfers(root) if root.get_run_info(run).config.status == "done")
+    return next(done, "")
+
+
 def transfer_found(dataset: SampleCollection, run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(summary, one record per identity, the largest gap first) of a finished measurement.
+    """(summary, one record per identity, the largest gap first) of a measurement.
 
     Raises:
-        AuditError: no such measurement, or one that was interrupted while it was written.
+        AuditError: no such measurement.
     """
     root = dataset._root_dataset
     results = root.load_run_results(run, load_view=False) if run in list_transfers(root) else None
     if results is None:
         have = ", ".join(list_transfers(root)) or "none"
-        raise AuditError(f"dataset {root.name!r} has no finished measurement of recall {run!r} (it has: {have})")
+        raise AuditError(f"dataset {root.name!r} has no measurement of recall {run!r} (it has: {have})")
     return dict(results.summary), list(results.identities)
 
 
@@ -176,8 +184,6 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
     Raises:
         AuditError: a run, field or saved view of that name is not a measurement's of that key.
     """
-    if not run.isidentifier():
-        raise AuditError(f"run key {run!r} is not a valid name: use letters, digits and underscores")
     mine = run in list_transfers(dataset)
     if not mine and run in dataset.list_runs():
         raise AuditError(f"run {run!r} of dataset {dataset.name!r} measures no recall; choose another run key")

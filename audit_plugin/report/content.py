@@ -118,7 +118,7 @@ def read_transfer(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_hook=_unknown)
         if not isinstance(found, dict) or "recall" not in found or "modalities" not in found:
             raise ValueError("it holds no recall")
         with path.with_name(f"{path.stem}-identities.csv").open(encoding="utf-8", newline="") as file:
@@ -130,8 +130,13 @@ def read_transfer(path: str | Path) -> dict[str, Any]:
         ) from None
 
 
+def _unknown(cell: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that are not known are null in JSON, which has no NaN."""
+    return {name: float("nan") if value is None else value for name, value in cell.items()}
+
+
 def _record(row: Mapping[str, str]) -> dict[str, Any]:
-    return {k: float(v) if k == "gap" or k.startswith("recall_") else v for k, v in row.items()}
+    return {k: float(v or "nan") if k == "gap" or k.startswith("recall_") else v for k, v in row.items()}
 
 
 def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
