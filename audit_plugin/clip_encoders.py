@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def image_encoder(identity: Identity, model: Any, transform: Any, device: torch.
     """Its pieces are bytes `[h, w, 3]` where the transform ends as open_clip's do: scaling waits for the batch."""
     from torchvision.transforms import Normalize, ToTensor
 
-    tower = _only(model, lambda name: name == "visual")
+    tower = _shortened(_only(model, lambda name: name == "visual"), device)
     steps = list(getattr(transform, "transforms", ()))
     known = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
 
@@ -88,6 +89,59 @@ def _only(model: Any, wanted: Callable[[str], bool]) -> Any:
     """The model with some of its parts, which it shares: so each tower can be cast, and let go, by itself."""
     part = copy.copy(model)
     part._modules = {name: module for name, module in model._modules.items() if wanted(name)}
+    return part
+
+
+class FirstToken(torch.nn.Module):
+    """A transformer's last block for the first token, where no other is read.
+
+    The others ask nothing and need no MLP. One query needs no keys and values of its own either: a product with a key
+    is the product of the query, taken back through the keys' weights, with the token itself (the bias adds the same to
+    all and falls out of the softmax), and a mean of values is the value of a mean. Nearly the whole block is saved, a
+    twelfth of ViT-B/32.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, tokens: torch.Tensor, **_: None) -> torch.Tensor:
+        """`[b, t, d]` -> `[b, 1, d]`."""
+        block = self.block
+        first = tokens[:, :1] + block.ls_1(self._attention(block.ln_1(tokens)))
+        return first + block.ls_2(block.mlp(block.ln_2(first)))
+
+    def _attention(self, tokens: torch.Tensor) -> torch.Tensor:
+        attn, size = self.block.attn, tokens.shape[-1]
+        weight = attn.in_proj_weight.view(3, attn.num_heads, -1, size)
+        bias = attn.in_proj_bias.view(3, attn.num_heads, -1)
+        query = torch.einsum("bd,hed->bhe", tokens[:, 0], weight[0]) + bias[0]
+        asked = torch.einsum("bhe,hed->bhd", query, weight[1]) / math.sqrt(query.shape[-1])
+        seen = (asked @ tokens.mT).softmax(-1) @ tokens
+        value = torch.einsum("bhd,hed->bhe", seen, weight[2]) + bias[2]
+        return attn.out_proj(value.flatten(1))[:, None]
+
+
+def _shortened(tower: Any, device: torch.device) -> Any:
+    """The image tower with its last block as `FirstToken`, where it is open_clip's plain one; else as it is."""
+    visual = tower.visual
+    try:
+        blocks = visual.transformer.resblocks
+        short = _with(visual, transformer=_with(visual.transformer, resblocks=_with(blocks)))
+        short.transformer.resblocks[-1] = FirstToken(blocks[-1])
+        probe = torch.linspace(-1, 1, 3 * math.prod(visual.image_size), device=device).view(1, 3, *visual.image_size)
+        with torch.inference_mode():
+            whole, found = visual(probe), short(probe)
+        same = whole.shape == found.shape and bool(((whole - found).norm() <= SAME * whole.norm()).all())
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, AssertionError):
+        return tower  # another architecture, or one that reads more than the first token
+    return _with(tower, visual=short) if same else tower
+
+
+def _with(module: Any, **children: Any) -> Any:
+    """The module with other children; all else is shared."""
+    part = copy.copy(module)
+    part._modules = {**module._modules, **children}
     return part
 
 

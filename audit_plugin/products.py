@@ -14,12 +14,19 @@ def products(precision: str, device: str) -> str:
 
     A choice by the clock could differ when an interrupted run goes on.
     """
-    import torch
-
     if precision != "auto":
         return precision
-    able = torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return "bf16" if able else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Whether the chip has a unit for that: a GPU of the last years, a CPU with AMX or AVX512-BF16."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 @contextmanager

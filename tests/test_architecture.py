@@ -48,7 +48,8 @@ MODULES = {
     "memorization": Module(1, third="numpy"),
     "logmel": Module(1, siblings="modalities", third="numpy"),
     "modalities": Module(1, third="numpy PIL av"),
-    "neighbors": Module(1, third="numpy faiss scipy torch"),
+    "products": Module(1, third="torch"),
+    "neighbors": Module(1, siblings="products", third="numpy faiss scipy torch"),
     "copies": Module(1, siblings="neighbors", third="numpy scipy PIL"),
     "leaks": Module(1, third="numpy"),
     "outliers": Module(1, third="numpy"),
@@ -88,7 +89,6 @@ MODULES = {
     "removal_curve": Module(2, siblings="finetuning mitigation training", third="numpy torch scipy", heavy="torch"),
     "store": Module(2, third="numpy"),
     "towers": Module(2, siblings="clip embedding", third="numpy torch open_clip PIL", heavy="torch"),
-    "products": Module(2, third="torch"),
     "training": Module(2, third="numpy torch", heavy="torch"),
     "crossmodal": Module(
         3, siblings="demo learners pipeline reporting scoring", third="numpy torch scipy", heavy="torch"

@@ -3,12 +3,14 @@ from __future__ import annotations
 import functools
 import gc
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from audit_plugin import clip_encoders
 from audit_plugin.arrays import Samples
 from audit_plugin.embedding import _encode_batch, digest_contents, encode_contents, silent
 from audit_plugin.encoders import load_encoders
@@ -106,6 +108,42 @@ def test_a_tower_that_looks_both_ways_keeps_the_whole_context(checkpoints: dict)
         short = model.encode_text(tokenizer(list(TEXTS[:1]))[:, :8]).numpy()
     np.testing.assert_allclose(unit(_encode_batch(pieces, encoder)), unit(expected), atol=1e-5)
     assert np.abs(unit(short) - unit(expected[:1])).max() > 1e-3  # what the check at loading has to notice
+
+
+VISION = {"image_size": 48, "layers": 2, "width": 64, "patch_size": 16, "head_width": 16}
+# Vision towers, and whether their last block is asked for the first token alone.
+TOWERS = {
+    "plain": ({}, True),
+    "scaled": ({"ls_init_value": 0.5}, True),
+    "norm-after": ({"final_ln_after_pool": True}, True),
+    "mean": ({"pool_type": "avg"}, False),
+    "attention": ({"attentional_pool": True, "attn_pooler_heads": 4}, False),
+    "own-attention": ({"qk_norm": True}, False),
+    "convolutions": ({"layers": [1, 1, 1, 1], "width": 16}, False),
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_the_last_block_is_shortened_only_where_nothing_else_is_read(tmp_path: Path, kind: str) -> None:
+    changes, expected = TOWERS[kind]
+    config = {"embed_dim": 48, "vision_cfg": {**VISION, **changes}, "text_cfg": TEXT_CONFIG}
+    (tmp_path / f"tower-{kind}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"tower-{kind}.json")
+    torch.manual_seed(1)
+    model = open_clip.create_model(f"tower-{kind}").eval()
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.1)
+    tower = clip_encoders._only(model, lambda name: name == "visual")
+    short = clip_encoders._shortened(tower, torch.device("cpu"))
+    assert (short is not tower) == expected
+    pixels = torch.randn(3, 3, 48, 48)
+    with torch.inference_mode():
+        whole, found = model.encode_image(pixels), short.encode_image(pixels)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    used = [type(module) for module in short.modules()]
+    assert (clip_encoders.FirstToken in used) == expected
+    assert clip_encoders.FirstToken not in [type(module) for module in model.modules()]  # the model is as it was
 
 
 def test_a_texts_length_is_decided_by_itself_alone(checkpoints: dict) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from audit_plugin.products import fast_products, products
 
-ABLE = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+ABLE = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
 
 
 def test_the_choice_is_the_chip_s_unless_one_is_named() -> None:

@@ -45,13 +45,6 @@ def make_space(exact: Tensor, coarse: Tensor) -> Space:
     return Space(exact, coarse, coarse.new_zeros(cells), coarse.new_zeros(block, coarse.shape[1]))
 
 
-def coarse_is_fast(device: str) -> bool:
-    """Whether bfloat16 products are faster than float32: on a GPU, and where a CPU has matrix units (AMX)."""
-    import torch
-
-    return device == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-
-
 def scan(space: Space, rows: Tensor, members: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     """The k most similar of the members to each row, itself left out.
 

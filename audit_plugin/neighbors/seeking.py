@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
+from audit_plugin.products import multiplies_bf16
 
 from .exact import search, top
 from .lists import Lists, depth_for, make_lists, scan_lists
-from .scan import SPARE, Space, coarse_is_fast, make_space, scan
+from .scan import SPARE, Space, make_space, scan
 
 EXACT_ROWS = 30_000
 TARGET = 0.99
@@ -108,7 +109,7 @@ def _space(vectors: Floats, device: str, truth: Truth) -> Space:
     import torch
 
     exact = torch.from_numpy(vectors).to(device)
-    if coarse_is_fast(device):
+    if multiplies_bf16(device):
         space = make_space(exact, exact.to(torch.bfloat16))
         found = scan(space, torch.from_numpy(truth.rows).to(device), None, truth.indices.shape[1])[1]
         if truth.recall(found.cpu().numpy()) >= 1 - COARSE_LOSS:
