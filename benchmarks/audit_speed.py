@@ -24,7 +24,7 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Samples
 from benchmarks.data import DATA
-from benchmarks.record import RESULTS, git_hash, write_report
+from benchmarks.record import RESULTS, git_hash, machine, write_report
 
 DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
 SWAPPED = 20
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.alone:
         print(json.dumps(measure(given.pairs[0], given.trials, given.data)))
         return
-    settings = {"trials": given.trials, "epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
+    settings = {"epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
     sizes = measured_before(settings)
     for n in given.pairs:
         prepare(n, given.data)
@@ -51,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measured_before(settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Pairs -> what an earlier call with the same settings measured: the largest size takes hours."""
+    """Pairs -> what an earlier call with the same settings measured on such a machine: the largest takes hours."""
     path = RESULTS / "audit-speed.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    return {row["pairs"]: row for row in found["sizes"]} if found.get("settings") == settings else {}
+    alike = found.get("settings") == settings and found.get("machine") == machine()
+    return {row["pairs"]: row for row in found["sizes"]} if alike else {}
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,6 +99,7 @@ def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
     wrong[::SWAPPED] = True
     return {
         "pairs": n,
+        "trials": trials,
         "seconds": round(seconds, 1),
         "milliseconds_per_pair": round(1000 * seconds / n, 3),
         "stages": {**result.summary["seconds"], **timeline.within_training()},
