@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,13 +146,7 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
             "connect to a network, name a local checkpoint, or use --encoder offline"
         )
     try:
-        model, _, transform = open_clip.create_model_and_transforms(
-            found.model,
-            pretrained=found.path or found.tag,
-            device=device,
-            weights_only=True,
-            **_preprocessing(found.model, found.tag),
-        )
+        model, transform = _opened(found, device, only_text=modalities == ("text",))
         tokenizer = open_clip.get_tokenizer(found.model)
     except Exception as error:  # a foreign checkpoint fails in many ways; the user needs one sentence
         what = str(error).splitlines()[0][:120] if str(error) else ""
@@ -167,6 +163,49 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
     if "text" in modalities:
         encoders["text"] = text_encoder(who.identity("text"), model, tokenizer, device)
     return {m: encoders[m] for m in modalities}
+
+
+def _opened(found: Located, device: torch.device, only_text: bool) -> tuple[Any, Any]:
+    """(model, transform of images), or where only texts are encoded (half a model, None)."""
+    import open_clip
+
+    if only_text and (found.path.endswith(".safetensors") or zipfile.is_zipfile(found.path)):
+        with contextlib.suppress(AttributeError, KeyError, RuntimeError):  # a kind that wants all: it is loaded whole
+            return _text_half(found, device), None
+    model, _, transform = open_clip.create_model_and_transforms(
+        found.model,
+        pretrained=found.path or found.tag,
+        device=device,
+        weights_only=True,
+        **_preprocessing(found.model, found.tag),
+    )
+    return model, transform
+
+
+def _text_half(found: Located, device: torch.device) -> Any:
+    """The model without its image tower, from a checkpoint that is mapped: what is not read takes no memory."""
+    import open_clip
+    from torch.utils.serialization import config
+
+    with _unwarned():
+        model = open_clip.create_model(found.model, device=device, pretrained_image=False, pretrained_text=False)
+    model.visual = torch.nn.Identity()
+    with config.patch({"load.mmap": True}):
+        keys = open_clip.load_checkpoint(model, found.path, strict=False, weights_only=True)
+    if wrong := [*keys.missing_keys, *(key for key in keys.unexpected_keys if not key.startswith("visual."))]:
+        raise RuntimeError(f"{wrong[0]} is missing or unknown")
+    return model
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """open_clip warns of random weights, which are about to be replaced."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _preprocessing(name: str, tag: str) -> dict[str, Any]:

@@ -138,24 +138,32 @@ def seek_neighbors(
         Per space: neighbours, their plain cosines `[n, k]`, and how they were found (`{"method", "recall"}`).
     """
     found, cosines, sought = {}, {}, {}
-    for done, name in enumerate((*views, JOINT)):
-        job.progress("neighbours", done, len(views) + 1)
-        arrays = job.run.once(f"neighbours_{name}", functools.partial(_sought_in, name, views, contents, job))
+    n, spaces = max(1, len(next(iter(vectors.values())))), (*views, JOINT)
+    for before, name in enumerate(spaces):
+
+        def told(done: int, of: int, before: int = before) -> None:
+            job.progress("neighbours", before * n + done * n // of, len(spaces) * n)
+
+        told(0, 1)
+        make = functools.partial(_sought_in, name, views, contents, told, job)
+        arrays = job.run.once(f"neighbours_{name}", make)
         found[name] = Neighbors(arrays["indices"], arrays["similarities"])
         plain = vectors if name == JOINT else {name: vectors[name]}
         cosines[name] = _cosines(plain, found[name].indices)
         sought[name] = {"method": str(arrays["method"]), "recall": round(float(arrays["recall"]), 4)}
-    job.progress("neighbours", len(views) + 1, len(views) + 1)
+    job.progress("neighbours", len(spaces) * n, len(spaces) * n)
     return found, cosines, sought
 
 
-def _sought_in(name: str, views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job) -> dict[str, np.ndarray]:
+def _sought_in(
+    name: str, views: Mapping[str, Floats], contents: Mapping[str, Ints], told: Callable[[int, int], None], job: Job
+) -> dict[str, np.ndarray]:
     """Neighbours in one space, to be kept: a run taken up again says of its recall what it said before."""
     of = tuple(views) if name == JOINT else (name,)
     content = _numbered([contents[m] for m in of])
     _, first, number = np.unique(content, return_index=True, return_inverse=True)
     distinct = np.concatenate([views[m][first] / np.float32(np.sqrt(len(of))) for m in of], axis=1)
-    found = job.engine.search(distinct, job.config.neighbors, job.device, job.config.seed)
+    found = job.engine.search(distinct, job.config.neighbors, job.device, job.config.seed, told)
     rows = np.where(found.neighbors.indices >= 0, first[np.maximum(found.neighbors.indices, 0)], -1)
     return {
         "indices": rows[number],

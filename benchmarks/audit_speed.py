@@ -1,9 +1,10 @@
 """How long an audit takes from cached embeddings, stage by stage, and how much memory, by the number of pairs.
 
-Run as `python -m benchmarks.audit_speed [--pairs 10000 100000] [--trials 16] [--data DIR]`; each size runs in a process
-of its own, so that its peak memory is its own. Pairs are synthetic: a hidden vector seen from both sides, in clusters
-of fifty, one pair in twenty exchanged; their features stand in the cache under the key of an open_clip ViT-B/32 with
-random weights (512 dimensions on both sides), their media are files of some hundred bytes.
+Run as `python -m benchmarks.audit_speed [--pairs 10000 100000] [--trials 16] [--rows clusters] [--data DIR]`; each
+size runs in a process of its own, so that its peak memory is its own. Pairs are synthetic: a hidden vector seen from
+both sides, in clusters of fifty, one pair in twenty exchanged; their features stand in the cache under the key of an
+open_clip ViT-B/32 with random weights (512 dimensions on both sides), their media are files of some hundred bytes.
+`--rows spread` lets the clusters overlap so much that neighbours stand anywhere: the worst for whoever seeks them.
 Expected: 100,000 pairs in under 15 minutes and 3 GB on 2 cores; cost per pair does not grow.
 """
 
@@ -29,33 +30,35 @@ from benchmarks.record import RESULTS, git_hash, machine, write_report
 DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
 SWAPPED = 20
 MODEL = "ViT-B-32"
+CENTRE = {"clusters": 3.0, "spread": 1.0}  # weight of what the rows of a cluster share, beside 1 for their own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures each size once and writes one JSON; sizes that were measured before are kept beside the new ones."""
     given = options(arguments)
     if given.alone:
-        print(json.dumps(measure(given.pairs[0], given.trials, given.data)))
+        print(json.dumps(measure(given.pairs[0], given.trials, given.rows, given.data)))
         return
     settings = {"epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
     sizes = measured_before(settings)
     for n in given.pairs:
-        prepare(n, given.data)
+        prepare(n, given.rows, given.data)
         load = os.getloadavg()[0]
-        sizes[n] = {**in_own_process(n, given), "git": git_hash(), "load_before": round(load, 1)}
-        print(json.dumps(sizes[n]), flush=True)
+        key = (given.rows, n)
+        sizes[key] = {**in_own_process(n, given), "git": git_hash(), "load_before": round(load, 1)}
+        print(json.dumps(sizes[key]), flush=True)
         if not given.dry_run:
             question = "seconds per stage and peak memory of an audit from cached embeddings, by pairs"
-            report = {"settings": settings, "sizes": [sizes[pairs] for pairs in sorted(sizes)]}
+            report = {"settings": settings, "sizes": [sizes[key] for key in sorted(sizes)]}
             print(write_report("audit-speed", question, report))
 
 
-def measured_before(settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Pairs -> what an earlier call with the same settings measured on such a machine: the largest takes hours."""
+def measured_before(settings: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """(rows, pairs) -> what an earlier call with these settings measured on such a machine: the largest takes hours."""
     path = RESULTS / "audit-speed.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     alike = found.get("settings") == settings and found.get("machine") == machine()
-    return {row["pairs"]: row for row in found["sizes"]} if alike else {}
+    return {(row["rows"], row["pairs"]): row for row in found["sizes"]} if alike else {}
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,6 +66,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--rows", choices=tuple(CENTRE), default="clusters")
     parser.add_argument("--data", type=Path, default=DATA / "synthetic")
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -72,15 +76,21 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def in_own_process(n: int, given: argparse.Namespace) -> dict[str, Any]:
     """One measurement, in memory that nobody else has used before; its progress goes to the terminal."""
     command = [sys.executable, "-m", "benchmarks.audit_speed", "--alone", "--pairs", str(n)]
-    command += ["--trials", str(given.trials), "--data", str(given.data)]
-    environment = os.environ | {"AUDIT_PLUGIN_CACHE": str(given.data / "cache")}
+    command += ["--trials", str(given.trials), "--rows", given.rows, "--data", str(given.data)]
     root = Path(__file__).parents[1]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=cached(given.rows, given.data)
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
+def cached(rows: str, data: Path) -> dict[str, str]:
+    """The environment in which the features of these rows are known."""
+    return os.environ | {"AUDIT_PLUGIN_CACHE": str(data / f"cache-{rows}")}
+
+
+def measure(n: int, trials: int, rows: str, data: Path) -> dict[str, Any]:
     """Seconds per stage and in all, peak memory in MB, what was found of the exchanged pairs."""
     import tempfile
 
@@ -98,6 +108,7 @@ def measure(n: int, trials: int, data: Path) -> dict[str, Any]:
     wrong = np.zeros(n, dtype=bool)
     wrong[::SWAPPED] = True
     return {
+        "rows": rows,
         "pairs": n,
         "trials": trials,
         "seconds": round(seconds, 1),
@@ -150,14 +161,14 @@ def memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def prepare(n: int, data: Path) -> None:
+def prepare(n: int, rows: str, data: Path) -> None:
     """Media files, a checkpoint and the cached features of the first n pairs, unless they are there."""
-    command = [sys.executable, "-c", f"from benchmarks.audit_speed import *; make({n}, Path({str(data)!r}))"]
-    environment = os.environ | {"AUDIT_PLUGIN_CACHE": str(data / "cache")}
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], env=environment)
+    code = f"from benchmarks.audit_speed import *; make({n}, {rows!r}, Path({str(data)!r}))"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], env=cached(rows, data))
 
 
-def make(n: int, data: Path) -> None:
+def make(n: int, kind: str, data: Path) -> None:
     """See `prepare`; in chunks, so that a larger set goes on where a smaller one ended."""
     from audit_plugin.embedding import digest_contents, silent
     from audit_plugin.encoders import identify
@@ -165,7 +176,7 @@ def make(n: int, data: Path) -> None:
 
     data.mkdir(parents=True, exist_ok=True)
     caches = {m: FeatureCache(w.key) for m, w in identify(encoder_name(data), ("image", "text")).items()}
-    for start, image, text in chunks(n):
+    for start, image, text in chunks(n, kind):
         rows = range(start, start + len(image))
         done = data / f"media{start:08d}-{len(rows)}.done"
         if not done.exists():
@@ -180,7 +191,7 @@ def make(n: int, data: Path) -> None:
                 caches[name].append(dict(zip(digests[name], vectors, strict=True)))
 
 
-def chunks(n: int) -> Iterator[tuple[int, Floats, Floats]]:
+def chunks(n: int, kind: str) -> Iterator[tuple[int, Floats, Floats]]:
     """(first row, image features, text features float32 unit `[c, 512]`), each chunk from its own generator.
 
     Every twentieth text of a chunk is that of the next such row.
@@ -190,7 +201,9 @@ def chunks(n: int) -> Iterator[tuple[int, Floats, Floats]]:
         rng = np.random.default_rng((2, start))
         count = min(CHUNK, n - start)
         centre = rng.standard_normal((CHUNK // CLUSTER, HIDDEN), dtype=np.float32)
-        hidden = centre[rng.integers(0, len(centre), CHUNK)] + rng.standard_normal((CHUNK, HIDDEN), dtype=np.float32)
+        near = rng.integers(0, len(centre), CHUNK)
+        own = rng.standard_normal((CHUNK, HIDDEN), dtype=np.float32)
+        hidden = CENTRE[kind] * centre[near] + own
         sides = [hidden @ m / 8 + rng.standard_normal((CHUNK, DIM), dtype=np.float32) for m in maps]
         image, text = (v[:count] / np.linalg.norm(v[:count], axis=1, keepdims=True) for v in sides)
         swapped = np.arange(0, count, SWAPPED)

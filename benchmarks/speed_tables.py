@@ -19,27 +19,36 @@ STAGES = {
     "score": "score, flag, propose",
     "explain": "explain what is flagged",
 }
-LARGE = 12_000_000
+PER_TRIAL = ("trials", "held out")
+LARGE, LARGE_TRIALS = 12_000_000, 16
 
 
 def speed_table() -> str:
     """Ratios, both sides of each measured in one run."""
-    embedding, found = _read("embedding-speed"), _read("neighbor-speed")
-    training, writing = _read("training-speed"), _read("writing-speed")
-    rows = [*_embedding_rows(embedding), *_neighbor_rows(found), *_training_rows(training), _writing_row(writing)]
-    machine = found["machine"]
+    parts = {
+        "embedding-speed": _embedding_rows,
+        "neighbor-speed": _neighbor_rows,
+        "training-speed": _training_rows,
+        "writing-speed": _writing_rows,
+    }
+    reports = {name: _read(name) for name in parts}
+    rows = [(*row, _chip(reports[name])) for name, part in parts.items() for row in part(reports[name])]
     return "\n".join(
         [
-            f"On {machine['cores']} cores of {machine['cpu']} with bf16 matrix units, Python {machine['python']}; the",
-            "sides of a ratio took turns in one run. Nothing of this was measured on a GPU.",
+            "On two cores of an AMD EPYC with AVX512-BF16, or of an Intel Xeon with AMX: which of them a session was",
+            "given. The sides of a ratio took turns in one run. Nothing of this was measured on a GPU.",
             "",
-            "| what | ours | against | times faster |",
-            "|---|---|---|---|",
+            "| what | ours | against | times faster | on |",
+            "|---|---|---|---|---|",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
             *_audit_lines(_read("audit-speed")),
         ]
     )
+
+
+def _chip(report: dict[str, Any]) -> str:
+    return "Intel" if "Intel" in report["machine"]["cpu"] else "AMD"
 
 
 def _embedding_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -89,23 +98,25 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _writing_row(report: dict[str, Any]) -> tuple[str, str, str, str]:
-    return (
-        f"{report['fields']} fields of {report['samples']:,} samples written into FiftyOne",
-        f"{report['audit']:.1f} s",
-        f"FiftyOne's set_values: {report['set_values']:.1f} s",
-        f"{report['ratio']:.1f}",
-    )
+def _writing_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            f"{report['fields']} fields of {report['samples']:,} samples written into FiftyOne",
+            f"{report['audit']:.1f} s",
+            f"FiftyOne's set_values: {report['set_values']:.1f} s",
+            f"{report['ratio']:.1f}",
+        )
+    ]
 
 
 def _audit_lines(report: dict[str, Any]) -> list[str]:
     sizes = [
-        f"{row['pairs']:,} pairs: {_clock(row['seconds'])}, {row['peak_mb'] / 1000:.1f} GB" for row in report["sizes"]
+        f"{row['pairs']:,} pairs, {row['trials']} trials: {_clock(row['seconds'])}, {row['peak_mb'] / 1000:.1f} GB"
+        for row in report["sizes"]
     ]
     return [
-        f"A whole audit from cached embeddings ({report['settings']['trials']} trials, {report['settings']['dim']} "
-        f"numbers a side): {'; '.join(sizes)}. [docs/scale.md](docs/scale.md) has the stages, and what a larger set "
-        "would cost."
+        f"A whole audit from cached embeddings ({report['settings']['dim']} numbers a side, {_chip(report)}): "
+        f"{'; '.join(sizes)}. [docs/scale.md](docs/scale.md) has the stages, and what a larger set would cost."
     ]
 
 
@@ -114,21 +125,27 @@ def _clock(seconds: float) -> str:
 
 
 def stages_table() -> str:
-    """Milliseconds per pair of each stage, by size, and how the stage grows."""
+    """Milliseconds per pair of each stage, by size, and how the stage grows; of trials, per trial."""
     sizes = _read("audit-speed")["sizes"]
-    head = ["stage", *(f"{row['pairs']:,} pairs" for row in sizes), "grows as"]
-    rows = []
+    pairs = [row["pairs"] for row in sizes]
+    rows = [["stage", *(f"{n:,} pairs" for n in pairs), "grows as"]]
+    rows.append(["---"] * len(rows[0]))
     for stage, label in STAGES.items():
-        seconds = [row["stages"][stage] for row in sizes]
-        cells = [f"{1000 * value / row['pairs']:.3f}" for value, row in zip(seconds, sizes, strict=True)]
-        rows.append([label, *cells, f"n^{growth([row['pairs'] for row in sizes], seconds):.2f}"])
-    power = growth([row["pairs"] for row in sizes], [row["seconds"] for row in sizes])
-    rows.append(["**the whole audit**", *(f"{row['milliseconds_per_pair']:.3f}" for row in sizes), f"n^{power:.2f}"])
+        seconds = [_stage_seconds(row, stage) for row in sizes]
+        cells = [f"{1000 * value / n:.3f}" for value, n in zip(seconds, pairs, strict=True)]
+        name = f"{label}, each" if stage in PER_TRIAL else label
+        rows.append([name, *cells, f"n^{growth(pairs, seconds):.2f}"])
+    rows.append(["**the whole audit**", *(f"{row['milliseconds_per_pair']:.3f}" for row in sizes), ""])
+    rows.append(["trials", *(str(row["trials"]) for row in sizes), ""])
+    rows.append(["minutes", *(f"{row['seconds'] / 60:.1f}" for row in sizes), ""])
     rows.append(["peak memory, MB", *(f"{row['peak_mb']:,}" for row in sizes), ""])
     rows.append(["features on both sides, MB", *(f"{row['features_mb']:,}" for row in sizes), ""])
     rows.append(["run folder, MB", *(f"{row['run_folder_mb']:,}" for row in sizes), ""])
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _stage_seconds(row: dict[str, Any], stage: str) -> float:
+    return float(row["stages"][stage] / (row["trials"] if stage in PER_TRIAL else 1))
 
 
 def growth(pairs: Sequence[int], seconds: Sequence[float]) -> float:
@@ -143,7 +160,8 @@ def forecast_table() -> str:
     rows = []
     for stage, label in STAGES.items():
         power = 2 if stage == "neighbours" else 1
-        hours = last["stages"][stage] * factor**power / 3600
+        trials = LARGE_TRIALS if stage in PER_TRIAL else 1
+        hours = _stage_seconds(last, stage) * trials * factor**power / 3600
         rows.append(f"| {label} | {'n²' if power == 2 else 'n'} | {hours:,.1f} |")
     head = ["| stage | taken to grow as | hours |", "|---|---|---|"]
     return "\n".join([*head, *rows])

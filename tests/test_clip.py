@@ -74,6 +74,26 @@ def test_a_checkpoint_gives_the_features_of_its_model(tiny: Path, suffix: str) -
     np.testing.assert_allclose(feature(encoders["text"], "two cats"), text, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_for_texts_alone_the_image_tower_is_not_loaded(tiny: Path, suffix: str) -> None:
+    name = f"open_clip:{MODEL}:{tiny / f'a.{suffix}'}"
+    model, _ = clip._opened(clip.locate(name), torch.device("cpu"), only_text=True)
+    assert not [key for key, _ in model.named_parameters() if key.startswith("visual")]
+    alone, beside = load_encoders(name, ("text",), "cpu")["text"], load_encoders(name, ("image", "text"), "cpu")["text"]
+    assert alone.identity == beside.identity
+    np.testing.assert_array_equal(feature(alone, "a red cat"), feature(beside, "a red cat"))
+
+
+def test_what_cannot_be_loaded_by_halves_is_loaded_whole_or_named(tiny: Path, tmp_path: Path) -> None:
+    weights = torch.load(tiny / "a.pt", weights_only=True)
+    old, lacking = tmp_path / "old.pt", tmp_path / "lacking.pt"
+    torch.save(weights, old, _use_new_zipfile_serialization=False)
+    found = load_encoders(f"open_clip:{MODEL}:{old}", ("text",), "cpu")["text"]
+    np.testing.assert_array_equal(feature(found, "a red cat"), feature(both(f"{tiny}/a.pt")["text"], "a red cat"))
+    torch.save({key: value for key, value in weights.items() if key != "ln_final.weight"}, lacking)
+    assert "lacking.pt' cannot be loaded" in refusal(f"open_clip:{MODEL}:{lacking}", ("text",))
+
+
 def test_both_sides_share_a_space_and_a_changed_file_is_another_encoder(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
     keys = []

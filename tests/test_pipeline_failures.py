@@ -43,7 +43,7 @@ def reference(encoded: tuple[Path, Samples], tmp_path_factory: pytest.TempPathFa
 # --- stopped half way ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [("neighbours", 1), ("train", 0), ("train", 8), ("score", 0), ("score", 1)])
+@pytest.mark.parametrize("stop", [("neighbours", N), ("train", 0), ("train", 8), ("score", 0), ("score", 1)])
 def test_killed_and_resumed_is_as_if_never_killed(
     stop: tuple[str, int], known: Samples, reference: AuditResult, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ class Engine:
     """
 
     encoding: Callable[[Recipe, Mapping[str, Identity]], Encode | None]
-    search: Callable[[Floats, int, str, int], Sought]
+    search: Callable[[Floats, int, str, int, Callable[[int, int], None]], Sought]
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 

@@ -23,9 +23,10 @@ ASKED = 500  # rows in each half
 COARSE_LOSS = 0.002
 WORTH = 0.5  # of all products: above it lists save nothing
 ROUNDING = 1e-6
-PIECE = 2**14  # rows that a worker elsewhere takes at once
+PIECE = 2**14  # rows that a worker elsewhere takes at once, and after which progress is told
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+Told = Callable[[int, int], None]
 Part = tuple[Ints, Ints, Floats]  # rows `[q]`, their neighbours `[q, k]`, the similarities of these
 
 
@@ -44,7 +45,13 @@ class Sought:
     method: str
 
 
-def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0, each: Each | None = None) -> Sought:
+def unheard(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def seek(
+    vectors: Floats, k: int, device: str = "cpu", seed: int = 0, told: Told = unheard, each: Each | None = None
+) -> Sought:
     """The k most similar other rows of each row by inner product: exact, or with a recall of `TARGET` and more.
 
     Up to `EXACT_ROWS` rows `search` is asked. Above, candidates come from coarse products with the lists nearest to a
@@ -61,6 +68,7 @@ def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0, each: Each
         k: neighbours wanted; fewer exist when n <= k.
         device: "cpu" or "cuda".
         seed: of the sample and the centres.
+        told: (rows done, of how many), as they are finished; more effort begins anew.
         each: function, items -> (item, what the function makes of it), in any order: where the lists are gone through
             that are too much for one machine. None: here. The result is the same.
     """
@@ -74,11 +82,11 @@ def seek(vectors: Floats, k: int, device: str = "cpu", seed: int = 0, each: Each
     lists = make_lists(space, seed)
     depth = depth_for(lists, halves[0].rows, halves[0].indices, GOAL)
     while (visited := _visited(lists, depth, k)) <= WORTH:
-        found = _scanned(space, lists, depth, k, each)
+        found = _scanned(space, lists, depth, k, told, each)
         if (recall := halves[1].recall(found.similarities[halves[1].rows])) >= TARGET:
             return Sought(found, recall, f"{depth:,} of {len(lists.ends):,} lists, {visited:.1%} of all products")
         depth *= 2
-    found = _scanned(space, None, 0, k, each)
+    found = _scanned(space, None, 0, k, told, each)
     if (recall := halves[1].recall(found.similarities[halves[1].rows])) >= TARGET:
         return Sought(found, recall, "all products")
     return Sought(search(vectors, k), 1.0, "exact")
@@ -125,20 +133,22 @@ def _visited(lists: Lists, depth: int, k: int) -> float:
     return float((sizes * lists.looked_at(depth, k + SPARE)[:, 1]).sum() / sizes.sum() ** 2)
 
 
-def _scanned(space: Space, lists: Lists | None, depth: int, k: int, each: Each | None) -> Neighbors:
+def _scanned(space: Space, lists: Lists | None, depth: int, k: int, told: Told, each: Each | None) -> Neighbors:
     """Neighbours of all rows: in the lists that theirs looks at, or without lists among all."""
     n = len(space.exact)
-    whole = np.arange(n if lists is None else len(lists.ends))
+    whole = np.array_split(np.arange(n if lists is None else len(lists.ends)), -(-n // PIECE))
     parts: Iterable[Part]
     if each is None:
-        parts = [_scan_part(space, lists, depth, k, whole)]
+        parts = (_scan_part(space, lists, depth, k, piece) for piece in whole if len(piece))
     else:
         vectors, coarse = space.exact.cpu().numpy(), space.coarse is not space.exact
         work = functools.partial(_scan_elsewhere, vectors, coarse, space.exact.device.type, lists, depth, k)
-        parts = (found for _, found in each(work, np.array_split(whole, -(-n // PIECE))))
+        parts = (found for _, found in each(work, whole))
     indices, similarities = np.empty((n, k), dtype=np.int64), np.empty((n, k), dtype=np.float32)
+    done = 0
     for rows, index, near in parts:
         indices[rows], similarities[rows] = index, near
+        told(done := done + len(rows), n)
     return Neighbors(indices, similarities)
 
 
