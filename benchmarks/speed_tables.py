@@ -111,7 +111,8 @@ def _writing_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _audit_lines(report: dict[str, Any]) -> list[str]:
     sizes = [
-        f"{row['pairs']:,} pairs, {row['trials']} trials: {_clock(row['seconds'])}, {row['peak_mb'] / 1000:.1f} GB"
+        f"{row['pairs']:,} pairs ({row['rows']}), {row['trials']} trials: {_clock(row['seconds'])}, "
+        f"{row['peak_mb'] / 1000:.1f} GB"
         for row in report["sizes"]
     ]
     return [
@@ -125,16 +126,15 @@ def _clock(seconds: float) -> str:
 
 
 def stages_table() -> str:
-    """Milliseconds per pair of each stage, by size, and how the stage grows; of trials, per trial."""
+    """Milliseconds per pair of each stage, by size, and how the stage grows where rows are in clusters."""
     sizes = _read("audit-speed")["sizes"]
-    pairs = [row["pairs"] for row in sizes]
-    rows = [["stage", *(f"{n:,} pairs" for n in pairs), "grows as"]]
+    alike = [row for row in sizes if row["rows"] == "clusters"]
+    rows = [["stage", *(f"{row['pairs']:,} pairs, {row['rows']}" for row in sizes), "grows as"]]
     rows.append(["---"] * len(rows[0]))
     for stage, label in STAGES.items():
-        seconds = [_stage_seconds(row, stage) for row in sizes]
-        cells = [f"{1000 * value / n:.3f}" for value, n in zip(seconds, pairs, strict=True)]
-        name = f"{label}, each" if stage in PER_TRIAL else label
-        rows.append([name, *cells, f"n^{growth(pairs, seconds):.2f}"])
+        cells = [f"{1000 * _stage_seconds(row, stage) / row['pairs']:.3f}" for row in sizes]
+        power = growth([row["pairs"] for row in alike], [_stage_seconds(row, stage) for row in alike])
+        rows.append([f"{label}, each" if stage in PER_TRIAL else label, *cells, f"n^{power:.2f}"])
     rows.append(["**the whole audit**", *(f"{row['milliseconds_per_pair']:.3f}" for row in sizes), ""])
     rows.append(["trials", *(str(row["trials"]) for row in sizes), ""])
     rows.append(["minutes", *(f"{row['seconds'] / 60:.1f}" for row in sizes), ""])
@@ -154,17 +154,25 @@ def growth(pairs: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def forecast_table() -> str:
-    """What the largest measured size says of `LARGE` pairs on the same machine, stage by stage."""
-    last = _read("audit-speed")["sizes"][-1]
-    factor = LARGE / last["pairs"]
-    rows = []
+    """What the largest measured sizes say of `LARGE` pairs on the same machine, stage by stage."""
+    sizes = _read("audit-speed")["sizes"]
+    before, last = [row for row in sizes if row["rows"] == "clusters"][-2:]
+    spread = [row for row in sizes if row["rows"] == "spread"][-1]
+    lines = ["| stage | taken to grow as | hours |", "|---|---|---|"]
     for stage, label in STAGES.items():
-        power = 2 if stage == "neighbours" else 1
-        trials = LARGE_TRIALS if stage in PER_TRIAL else 1
-        hours = _stage_seconds(last, stage) * trials * factor**power / 3600
-        rows.append(f"| {label} | {'n²' if power == 2 else 'n'} | {hours:,.1f} |")
-    head = ["| stage | taken to grow as | hours |", "|---|---|---|"]
-    return "\n".join([*head, *rows])
+        if stage != "neighbours":
+            lines.append(_forecast(label, last, stage, 1, "n"))
+            continue
+        power = growth([row["pairs"] for row in (before, last)], [row["stages"][stage] for row in (before, last)])
+        lines.append(_forecast(f"{label}, clusters", last, stage, power, f"n^{power:.2f}, as between the last two"))
+        lines.append(_forecast(f"{label}, spread", spread, stage, 2, "n²"))
+    return "\n".join(lines)
+
+
+def _forecast(label: str, row: dict[str, Any], stage: str, power: float, words: str) -> str:
+    trials = LARGE_TRIALS if stage in PER_TRIAL else 1
+    hours = _stage_seconds(row, stage) * trials * (LARGE / row["pairs"]) ** power / 3600
+    return f"| {label} | {words} | {hours:,.1f} |"
 
 
 def _read(name: str) -> dict[str, Any]:
