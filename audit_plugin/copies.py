@@ -7,7 +7,8 @@ edges. They are compared patch by patch, for what tells two clocks apart is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ LEAST_UNSATURATED = 25
 PLAIN = 0.05  # what a patch may differ by, of the range of a channel, where nothing is around
 BUSY_GREY, BUSY_COLOR = 0.15, 0.25  # and so much more, of the contrast around it
 BLOCK = 32
+LOOKS = 8192
 
 Read = Callable[[int], "Image | None"]
 
@@ -94,7 +96,8 @@ def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -
     """`[n]`: altered copies of one picture, numbered by first row; all members are copies of one of them.
 
     Only pictures with a near neighbour are read. One that cannot be read is a copy of those it shares a group with,
-    as the features alone would have it. Memory: 12 KB for each picture of the largest component of near neighbours.
+    as the features alone would have it. Memory: 12 KB for each of the `LOOKS` pictures that were looked at last; one
+    that is met again later is read again.
 
     Args:
         neighbors: over distinct contents, `similarities` their cosines in the plain features, `[n, k]`.
@@ -104,8 +107,8 @@ def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -
     """
     _, first, number = np.unique(content, return_index=True, return_inverse=True)
     label = np.arange(len(first))
+    looks = functools.lru_cache(maxsize=LOOKS)(lambda one: _look(read(int(first[one]))))
     for proposed in _components(_proposed(neighbors, first, number.reshape(-1)), len(first)):
-        looks = {one: _look(read(int(first[one]))) for one in np.unique(proposed).tolist()}
         copies = proposed[_judge(proposed, looks, groups[first])]
         for linked in _components(copies, len(first)):
             _lead(linked, looks, groups[first], label)
@@ -138,18 +141,19 @@ def _look(image: Image | None) -> Any:
     return None if image is None else signature(image)
 
 
-def _judge(pairs: Ints, looks: Mapping[int, Any], groups: Ints) -> Bools:
+def _judge(pairs: Ints, looks: Callable[[int], Any], groups: Ints) -> Bools:
     """bool `[q]`: the two contents of each pair are copies."""
     out = groups[pairs[:, 0]] == groups[pairs[:, 1]]
-    seen = np.array([looks[a] is not None and looks[b] is not None for a, b in pairs.tolist()], dtype=bool)
-    for block in np.array_split(np.flatnonzero(seen), -(-int(seen.sum()) // BLOCK) or 1):
-        if len(block):
-            left, right = (np.stack([looks[one] for one in pairs[block, side].tolist()]) for side in (0, 1))
-            out[block] = difference(left, right) <= 1
+    for block in np.array_split(np.arange(len(pairs)), -(-len(pairs) // BLOCK) or 1):
+        both = [(at, looks(a), looks(b)) for at, (a, b) in zip(block, pairs[block].tolist(), strict=True)]
+        seen = [(at, left, right) for at, left, right in both if left is not None and right is not None]
+        if seen:
+            rows, left, right = zip(*seen, strict=True)
+            out[list(rows)] = difference(np.stack(left), np.stack(right)) <= 1
     return out
 
 
-def _lead(copies: Ints, looks: Mapping[int, Any], groups: Ints, label: Ints) -> None:
+def _lead(copies: Ints, looks: Callable[[int], Any], groups: Ints, label: Ints) -> None:
     """Writes the label of each member of a component: whoever has the most copies leads those, then again.
 
     Linear in the members for every group found, where complete linkage would compare each with each.

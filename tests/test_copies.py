@@ -171,6 +171,14 @@ def test_pixels_tell_copies_from_a_look_alike_and_only_near_pictures_are_read() 
     assert sorted(read) == [0, 1, 2, 3]
 
 
+def test_pictures_that_were_let_go_are_read_again_with_equal_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = grouped()[0]
+    monkeypatch.setattr(rules, "LOOKS", 1)
+    groups, read = grouped()
+    assert groups.tolist() == before.tolist()
+    assert len(read) > len(set(read))
+
+
 def test_a_picture_that_is_gone_keeps_the_group_that_features_gave_it() -> None:
     assert grouped(unreadable=(0, 1, 2, 3))[0].tolist() == [0, 0, 0, 0, 1, 1, *range(2, 26)]
 
