@@ -26,7 +26,7 @@ from .scores import WEIGHTS, Evidence, robust_z, scale_of
 
 TRIALS = 32  # more change little, and each is read anew
 HUBS = 1024
-BLOCK = 4096
+BLOCK = 2048  # rows: some 16 tables of so many x HUBS stand in memory at once
 TEMPERATURES = {
     "contrast": held_out.TEMPERATURE,
     "zero_shot": FROZEN_TEMPERATURE,
@@ -135,9 +135,9 @@ def _own_similarities(bare: Weighing) -> dict[str, Floats]:
     assert evidence.trials is not None
     found = {"contrast": evidence.trials.held_out["cosine"][_position(evidence, bare.pair)]}
     if "zero_shot" in bare.weights:
-        found["zero_shot"] = (evidence.vectors[a] * evidence.vectors[b]).sum(1)
+        found["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
     for name, voted in bare.votes.items():
-        found[name] = (voted.prediction * evidence.views[b if name == "neighbors_a" else a]).sum(1)
+        found[name] = np.einsum("nd,nd->n", voted.prediction, evidence.views[b if name == "neighbors_a" else a])
     return found
 
 

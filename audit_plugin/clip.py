@@ -100,6 +100,9 @@ class Located:
         return Identity(f"{space}:{part}", space, english, bf16=True)
 
 
+NO_TOWER = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 32, "image_size": 32}  # as little as there can be
+
+
 def locate(name: str) -> Located:
     """Where the weights of `open_clip:MODEL[:TAG or path]` are. Asks no network.
 
@@ -188,7 +191,9 @@ def _text_half(found: Located, device: torch.device) -> Any:
     from torch.utils.serialization import config
 
     with _unwarned():
-        model = open_clip.create_model(found.model, device=device, pretrained_image=False, pretrained_text=False)
+        model = open_clip.create_model(
+            found.model, device=device, pretrained_image=False, pretrained_text=False, vision_cfg=NO_TOWER
+        )
     model.visual = torch.nn.Identity()
     with config.patch({"load.mmap": True}):
         keys = open_clip.load_checkpoint(model, found.path, strict=False, weights_only=True)

@@ -15,6 +15,8 @@ import numpy as np
 
 from .arrays import Bools, Floats, Ints, Trials
 
+BLOCK = 8192  # rows in float64 at once
+
 
 def member_masks(groups: Ints, trials: int, seed: int, folds: int = 2) -> Bools:
     """Masks in blocks of `folds` trials, each of which leaves out another part, drawn over leave-together groups.
@@ -64,10 +66,13 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
     for b, other in enumerate(embeddings):
         in_group = np.zeros((len(count), other.shape[1]))
         np.add.at(in_group, group[reference], other[reference])
-        rest = in_group.sum(0) - in_group[group]
-        for a, own in enumerate(embeddings):
-            same = np.ones(len(own)) if a == b else np.einsum("nd,nd->n", own, other, dtype=np.float64)
-            terms[a, b] = same - share * np.einsum("nd,nd->n", own, rest, dtype=np.float64)
+        total = in_group.sum(0)
+        for start in range(0, len(groups), BLOCK):
+            rows = slice(start, start + BLOCK)
+            rest = total - in_group[group[rows]]
+            for a, own in enumerate(embeddings):
+                same = 1.0 if a == b else np.einsum("nd,nd->n", own[rows], other[rows], dtype=np.float64)
+                terms[a, b, rows] = same - share[rows] * np.einsum("nd,nd->n", own[rows], rest, dtype=np.float64)
     return terms
 
 

@@ -259,7 +259,7 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
     shared = [(a, b) for a, b in evidence.pairs if evidence.space[a] and evidence.space[a] == evidence.space[b]]
     if not shared:
         return {}
-    return {"": np.mean([(evidence.vectors[a] * evidence.vectors[b]).sum(1) for a, b in shared], axis=0)}
+    return {"": np.mean([np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b]) for a, b in shared], axis=0)}
 
 
 @score(

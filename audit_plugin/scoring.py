@@ -14,6 +14,7 @@ import numpy as np
 from . import flags as rules
 from .arrays import Bools, Features, Floats, Ints, Neighbors, Samples
 from .copies import copy_groups
+from .devices import return_heap
 from .embedding import Contents, Embedded, Progress
 from .encoding import Identity
 from .evidence import Gathered, Rows
@@ -47,6 +48,7 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
+        return_heap()
 
 
 @dataclass(frozen=True)

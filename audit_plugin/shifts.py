@@ -77,17 +77,15 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
         if also is not None:
             also(out, left, right)
         usable = (line >= 0) & out[at]
-        keep = torch.from_numpy(usable).to(left.device)[:, None]
-        x, y = (side[torch.from_numpy(at).to(side.device)] * keep for side in (left, right))
-        total += _band(x, y, offsets)
+        total += _band(left, right, at, usable, offsets)
         count += usable & _beside(usable, offsets)
     with np.errstate(invalid="ignore", divide="ignore"):
         total /= count
     del count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
-        x, y = (torch.from_numpy(weighing.gathered.evidence.vectors[name][at]) for name in weighing.pair)
-        frozen = _band(x, y, offsets)
+        x, y = (torch.from_numpy(weighing.gathered.evidence.vectors[name]) for name in weighing.pair)
+        frozen = _band(x, y, at, line >= 0, offsets)
         _fall(weighing, "zero_shot", at, offsets, frozen)
         total += frozen
     return total
@@ -102,24 +100,32 @@ def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Fl
     similarity *= np.float32(weight)
 
 
-def _band(left: torch.Tensor, right: torch.Tensor, offsets: Ints) -> Floats:
-    """`[D, n]`: similarity of left[i] and right[i + offset]; 0 beyond the ends."""
-    n = len(left)
+def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, keep: Bools, offsets: Ints) -> Floats:
+    """`[D, n]`: similarity of left[at[i]] and right[at[i + offset]]; 0 beyond the ends and where not both are kept."""
+    n, near = len(at), np.abs(offsets) <= NEAR
     out = np.zeros((len(offsets), n), np.float32)
-    near = np.flatnonzero(np.abs(offsets) <= NEAR)
-    for start in range(0, n if len(near) else 0, BLOCK):
+    for start in range(0, n, BLOCK):
         stop, first = min(start + BLOCK, n), max(start - NEAR, 0)
-        block = (left[start:stop] @ right[first : stop + NEAR].T).cpu().numpy()
-        row = np.arange(stop - start)
-        column = row[None] + start + offsets[near][:, None] - first
-        there = (column >= 0) & (column < block.shape[1])
-        out[near, start:stop] = np.where(there, block[row[None], np.clip(column, 0, block.shape[1] - 1)], 0)
-    for k in np.flatnonzero(np.abs(offsets) > NEAR):
-        d = int(offsets[k])
-        start, stop = max(-d, 0), min(n, n - d)
-        if start < stop:
-            out[k, start:stop] = (left[start:stop] * right[start + d : stop + d]).sum(1).cpu().numpy()
+        block = _lines(left, at, keep, start, stop)
+        if near.any():
+            around = (block @ _lines(right, at, keep, first, min(stop + NEAR, n)).T).cpu().numpy()
+            row = np.arange(stop - start)
+            column = row[None] + start + offsets[near][:, None] - first
+            there = (column >= 0) & (column < around.shape[1])
+            out[near, start:stop] = np.where(there, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
+        for k in np.flatnonzero(~near):
+            d = int(offsets[k])
+            low, high = max(start, -d), min(stop, n - d)
+            if low < high:
+                other = _lines(right, at, keep, low + d, high + d)
+                out[k, low:high] = (block[low - start : high - start] * other).sum(1).cpu().numpy()
     return out
+
+
+def _lines(side: torch.Tensor, at: Ints, keep: Bools, start: int, stop: int) -> torch.Tensor:
+    """`[stop - start, o]`: these rows in the caller's order, 0 where they are not kept; no copy of the set is made."""
+    rows, kept = (torch.from_numpy(values[start:stop]).to(side.device) for values in (at, keep))
+    return side[rows].float() * kept[:, None]
 
 
 def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
