@@ -23,11 +23,16 @@ def machine() -> dict[str, Any]:
     return {**found, "python": platform.python_version(), "system": platform.system()}
 
 
-def git_hash() -> str:
-    """The commit that was measured, marked where the tree differed from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    head = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return head.stdout.strip() or "unknown"
+def git_hash(folder: Path = Path(__file__).parent) -> str:
+    """The commit that was measured, marked where the tree differed from it in more than the results of measurements."""
+    others = ("--untracked-files=no", "--", ":/", ":(exclude,top)benchmarks/results")
+    head, changed = _git(folder, "describe", "--always", "--abbrev=12"), _git(folder, "status", "--porcelain", *others)
+    return head + ("-dirty" if changed else "") or "unknown"
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", *command], capture_output=True, text=True, check=False, cwd=folder)
+    return done.stdout.strip()
 
 
 def write_report(name: str, question: str, report: dict[str, Any]) -> Path:

@@ -1,0 +1,147 @@
+"""How flags keep the rate of false alarms that a user sets, and what they find, over the report cells of `design`.
+
+Run as `python -m benchmarks.flag_rates`: about an hour; finished audits are kept, so that it can be interrupted. Cells
+with 5 to 20 % wrong rows, and clean ones. Expected: in nine of ten cells at most five points more false alarms than
+were set, and there at least 80 % of what the best threshold at that rate would find; a clean set has no more flags than
+the default rate. Kinds of wrong pairs that no virtual plant is like (`UNLIKE`) are told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import Bools, Floats
+from audit_plugin.flags import misaligned
+from audit_plugin.mixture import how_sure
+from audit_plugin.scoring import FITTED, planted_scores
+from benchmarks.data import DATA
+from benchmarks.design import REPORT, TRIALS, Cell
+from benchmarks.detection import audit
+from benchmarks.metrics import flag_quality
+from benchmarks.record import write_report
+
+RATES = (0.01, 0.05, 0.1)  # the default, and what a user may set who would rather look at more
+DEFAULT = str(RATES[0])
+JUDGED = (0.05, 0.2)  # rates of wrong rows between which flags are judged
+KEPT, FOUND = 0.05, 0.8
+UNLIKE = ("vague", "outside")  # noise, or a way of planting, that the plants do not cover
+
+
+def main() -> None:
+    """Runs what is missing and writes results/flag-rates.json."""
+    cells = [cell for cell in REPORT if cell.noise == "none" or JUDGED[0] <= cell.rate <= JUDGED[1]]
+    rows = [run_seeds(cell, DATA / "flag-rates") for cell in cells]
+    write_report("flag-rates", "Do flags keep the rate that was set?", {"trials": TRIALS} | summarize(rows))
+
+
+def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
+    """Means over the cell's seeds; a JSON in the folder for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for seed in cell.seeds:
+        path = folder / f"{cell.name}-{seed}.json"
+        if not path.exists():
+            path.write_text(json.dumps(run_cell(cell, seed, trials), indent=1) + "\n", encoding="utf-8")
+            print(path.stem, flush=True)
+        runs.append(json.loads(path.read_text(encoding="utf-8")))
+    flags = {
+        rate: {key: _mean(run["flags"][rate][key] for run in runs) for key in kept}
+        for rate, kept in runs[0]["flags"].items()
+    }
+    others = {kind: _mean(run["others"][kind] for run in runs) for kind in runs[0]["others"]}
+    covered = not {cell.noise, cell.how} & set(UNLIKE)
+    return {"name": cell.name, "noise": cell.noise, "covered": covered, "flags": flags, "others": others}
+
+
+def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
+    """One audit: flags at every rate, and the share of rows with another flag at the default one."""
+    with tempfile.TemporaryDirectory() as folder:
+        planted, ready, gathered, result = audit(cell, seed, Path(folder), trials)
+        rows = ready.order.rows
+        plants = planted_scores(gathered, {name: np.asarray(v)[rows] for name, v in result.columns.items()})
+        return {
+            "flags": flags_at(np.asarray(result.columns["misalignment"]), plants, planted.wrong),
+            "others": {kind: float(np.mean(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict")},
+        }
+
+
+def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
+    """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
+    sure = how_sure(values, {kind: plants[kind] for kind in FITTED if kind in plants})
+    known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
+    return {str(rate): flag_quality(known, misaligned(sure.false_alarm, rate), wrong, rate) for rate in RATES}
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = [value for value in values if np.isfinite(value)]
+    return round(float(np.mean(known)), 5) if known else None
+
+
+def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per rate: in how many of the cells with noise flags kept it, and found what the best threshold would."""
+    clean, noisy = ([cell for cell in cells if (cell["noise"] == "none") == none] for none in (True, False))
+    worst = {kind: max(cell["others"][kind] for cell in clean) for kind in ("outlier", "conflict")}
+    worst["misaligned"] = max(cell["flags"][DEFAULT]["false_alarm_rate"] for cell in clean)
+    return {"rates": {str(rate): _kept(noisy, rate) for rate in RATES}, "clean": worst, "cells": cells}
+
+
+def _kept(cells: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+    flags = {cell["name"]: cell["flags"][str(rate)] for cell in cells}
+    missed = [name for name, one in flags.items() if one["recall"] < FOUND * one["best_recall"]]
+    covered = [cell["name"] for cell in cells if cell["covered"]]
+    return {
+        "cells": len(cells),
+        "alarms_kept": sum(one["false_alarm_rate"] <= rate + KEPT for one in flags.values()),
+        "highest_alarm": max(one["false_alarm_rate"] for one in flags.values()),
+        "found": len(cells) - len(missed),
+        "covered": len(covered),
+        "covered_found": sum(name not in missed for name in covered),
+        "missed": missed,
+    }
+
+
+def rates_table(report: dict[str, Any]) -> str:
+    """How the flags kept their promise at each rate, and on clean sets."""
+    lines = [
+        "| set rate | realised at most 5 points above it | highest realised | recall at least 80 % of the best | "
+        "of kinds like a plant |",
+        "|---|---|---|---|---|",
+    ]
+    for rate, kept in report["rates"].items():
+        name = f"{float(rate):.0%}" + (" (default)" if rate == DEFAULT else "")
+        lines.append(
+            f"| {name} | {kept['alarms_kept']} of {kept['cells']} cells | {kept['highest_alarm']:.1%} "
+            f"| {kept['found']} of {kept['cells']} | {kept['covered_found']} of {kept['covered']} |"
+        )
+    clean = report["clean"]
+    told = (
+        f"On clean sets at most {clean['misaligned']:.1%} were flagged misaligned at the default rate, "
+        f"{clean['outlier']:.1%} outlier and {clean['conflict']:.1%} conflict."
+    )
+    return "\n".join([*lines, "", told])
+
+
+def missed_lines(report: dict[str, Any]) -> str:
+    """Cells where the flags find less than 80 % of what the best threshold would: (what they find, that)."""
+    flags = {cell["name"]: cell["flags"] for cell in report["cells"]}
+    return "\n".join(
+        f"- {float(rate):.0%}: "
+        + (
+            ", ".join(
+                f"{name} ({flags[name][rate]['recall']:.0%} of {flags[name][rate]['best_recall']:.0%})"
+                for name in kept["missed"]
+            )
+            or "none"
+        )
+        for rate, kept in report["rates"].items()
+    )
+
+
+if __name__ == "__main__":
+    main()
