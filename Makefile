@@ -30,8 +30,9 @@ check: $(READY) ## lint, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure detection against its rivals on the benchmark sets (an hour or two, resumable)
+bench: $(READY) ## measure detection against its rivals on the benchmark sets (two or three hours, resumable)
 	@$(BIN)/python -m benchmarks.detection run
+	@$(BIN)/python -m benchmarks.flag_rates
 	@$(BIN)/python -m benchmarks.readme
 
 experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an hour, 730 MB to download)

@@ -17,11 +17,10 @@ from benchmarks.metrics import difference, holm
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
-SURE_RATES = (0.05, 0.2)  # rates of wrong rows between which flags are judged
 
 
 def summarize(cells: Iterable[Cell] = REPORT, folder: Path = DATA / "detection") -> dict[str, Any]:
-    """Means over seeds of every cell, the pre-named rival's paired differences, and how sure the flags were."""
+    """Means over seeds of every cell, and the pre-named rival's paired differences."""
     cells, rows, gaps = list(cells), [], {}
     for cell in cells:
         seeds = _read(cell, folder)
@@ -42,7 +41,6 @@ def summarize(cells: Iterable[Cell] = REPORT, folder: Path = DATA / "detection")
         "cells": rows,
         "means": _means(rows),
         "ablation": _means(rows, ablation=True),
-        "sure": _sure(rows),
     }
 
 
@@ -104,28 +102,6 @@ def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict
     }
 
 
-def _sure(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Flags against the rate that was set, over the cells with 5 to 20 % wrong rows; and over the clean ones."""
-    judged = [row for row in rows if SURE_RATES[0] <= row["rate"] <= SURE_RATES[1]]
-    alarms = [row["flags"]["false_alarm_rate"] - row["flags"]["rate"] for row in judged]
-    ratios = [row["flags"]["recall"] / max(row["flags"]["best_recall"], 1e-9) for row in judged]
-    clean = [row for row in rows if row["noise"] == "none"]
-    return {
-        "cells": len(judged),
-        "alarms_kept": round(float(np.mean([gap <= 0.05 for gap in alarms])), 4) if judged else None,
-        "highest_alarm": max((row["flags"]["false_alarm_rate"] for row in judged), default=None),
-        "recall_kept": round(float(np.mean([ratio >= 0.8 for ratio in ratios])), 4) if judged else None,
-        "recall_missed_in": [row["name"] for row, ratio in zip(judged, ratios, strict=True) if ratio < 0.8],
-        "clean": {
-            row["name"]: {
-                "misaligned": round(row["flags"]["flagged"] / row["samples"], 5),
-                **{kind: round(row["others"][kind] / row["samples"], 5) for kind in ("outlier", "conflict")},
-            }
-            for row in clean
-        },
-    }
-
-
 def methods_table(report: dict[str, Any]) -> str:
     """Every method's mean over its cells, ours on the same cells beside it."""
     means = {name: m for name, m in report["means"].items() if name != "MultiMem"} | {
@@ -176,20 +152,6 @@ def ablation_table(report: dict[str, Any]) -> str:
                 f"| {m['ours_auroc']:.3f} / {m['ours_ap']:.3f} |"
             )
     return "\n".join(lines)
-
-
-def sure_sentences(report: dict[str, Any]) -> str:
-    """How the flags kept their promise."""
-    sure = report["sure"]
-    worst = {kind: max(one[kind] for one in sure["clean"].values()) for kind in ("misaligned", "outlier", "conflict")}
-    missed = ", ".join(sure["recall_missed_in"]) or "none"
-    return (
-        f"In {sure['cells']} cells with 5 to 20 % wrong rows the realised false-alarm rate was within 5 points of the "
-        f"set 1 % in {sure['alarms_kept']:.0%} (highest {sure['highest_alarm']:.1%}), and the recall at least 80 % of "
-        f"what the best threshold at that rate gives in {sure['recall_kept']:.0%}; missed in: {missed}. On clean sets "
-        f"at most {worst['misaligned']:.1%} were flagged misaligned, {worst['outlier']:.1%} outlier and "
-        f"{worst['conflict']:.1%} conflict."
-    )
 
 
 def reliability_table(report: dict[str, Any]) -> str:

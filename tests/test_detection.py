@@ -90,4 +90,3 @@ def test_the_quick_benchmark_runs_and_leads(tmp_path: Path, monkeypatch: pytest.
     assert "confident learning" in noisy[1]["methods"]  # the set with classes
     for text in (detection_tables.methods_table(report), detection_tables.cells_table(report)):
         assert text.count("\n") >= len(QUICK)
-    assert "100%" in detection_tables.sure_sentences(report) or report["sure"]["recall_missed_in"]
