@@ -144,6 +144,42 @@ def test_the_last_block_is_shortened_only_where_nothing_else_is_read(tmp_path: P
     used = [type(module) for module in short.modules()]
     assert (clip_encoders.FirstToken in used) == expected
     assert clip_encoders.FirstToken not in [type(module) for module in model.modules()]  # the model is as it was
+    packed = clip_encoders._packed(short, torch.device("cpu"))
+    reads_weights = kind == "convolutions"  # their attention pool
+    assert (clip_encoders.Packed in [type(module) for module in packed.modules()]) != reads_weights
+    assert clip_encoders.Packed not in [type(module) for module in (*model.modules(), *short.modules())]
+    with torch.inference_mode():
+        torch.testing.assert_close(packed.encode_image(pixels), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_layer_is_the_layer(bias: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40, bias=bias).to(dtype)
+    packed, x = clip_encoders.Packed(layer), torch.randn(2, 5, 24).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), layer(x), atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
+
+
+class Reader(torch.nn.Module):
+    """Reads the weights of its layer itself."""
+
+    image_size = (4, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(48, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.layer.weight.T
+
+
+def test_a_tower_that_reads_its_layers_weights_is_left_as_it_is() -> None:
+    tower = torch.nn.Module()
+    tower.visual = Reader()
+    assert clip_encoders._packed(tower, torch.device("cpu")) is tower
+    assert type(tower.visual.layer) is torch.nn.Linear
 
 
 def test_a_texts_length_is_decided_by_itself_alone(checkpoints: dict) -> None:
