@@ -23,6 +23,7 @@ from .modalities import FRAMES, READING, file_digest
 
 DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_SOURCE = {"hf_hub": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K/"}  # known here: importing open_clip takes seconds
+NO_TOWER = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 32, "image_size": 32}  # as little as there can be
 CONNECT_SECONDS = 4.0
 _MULTILINGUAL = ("xlm", "nllb", "siglip2", "i18n", "multilingual", "worldwide")
 
@@ -98,9 +99,6 @@ class Located:
         english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
         part = {"image": f"image:{READING}", "video": f"video:{FRAMES}"}.get(modality, modality)
         return Identity(f"{space}:{part}", space, english, bf16=True)
-
-
-NO_TOWER = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 32, "image_size": 32}  # as little as there can be
 
 
 def locate(name: str) -> Located:

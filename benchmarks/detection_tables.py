@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.data import DATA
 from benchmarks.design import REPORT, RIVAL, SEEDS, TRIALS, Cell
-from benchmarks.metrics import difference, holm
+from benchmarks.metrics import difference, holm, mean_of
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
@@ -56,32 +56,27 @@ def _scores(path: Path) -> tuple[Any, Any, Any]:
 
 def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     methods = {
-        name: {key: _mean(run["methods"][name][key] for run in seeds) for key in ("auroc", "ap", "precision")}
+        name: {key: mean_of(run["methods"][name][key] for run in seeds) for key in ("auroc", "ap", "precision")}
         for name in seeds[0]["methods"]
     }
-    flags = {key: _mean(run["flags"][key] for run in seeds) for key in seeds[0]["flags"]}
+    flags = {key: mean_of(run["flags"][key] for run in seeds) for key in seeds[0]["flags"]}
     said = [run["said"] for run in seeds]
     return {
         "name": cell.name,
         **asdict(cell),
         "runs": len(seeds),
         "samples": seeds[0]["samples"],
-        "wrong": _mean(run["wrong"] for run in seeds),
+        "wrong": mean_of(run["wrong"] for run in seeds),
         "methods": methods,
         "flags": flags,
-        "others": {kind: _mean(one["others"][kind] for one in said) for kind in said[0]["others"]},
-        "share_said": _mean(one["wrong_share"] for one in said),
-        "share_true": _mean(one["true_share"] for one in said),
-        "precision_said": _mean(one["precision_model"] for one in said),
-        "precision_true": _mean(one["precision"] for one in said),
+        "others": {kind: mean_of(one["others"][kind] for one in said) for kind in said[0]["others"]},
+        "share_said": mean_of(one["wrong_share"] for one in said),
+        "share_true": mean_of(one["true_share"] for one in said),
+        "precision_said": mean_of(one["precision_model"] for one in said),
+        "precision_true": mean_of(one["precision"] for one in said),
         "reliability": [one["reliability"] for one in said],
-        "seconds": _mean(run["seconds"]["audit"] for run in seeds),
-    } | ({"culprit_right": _mean(one["culprit_right"] for one in said)} if "culprit_right" in said[0] else {})
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return round(float(np.mean(known)), 5) if known else None
+        "seconds": mean_of(run["seconds"]["audit"] for run in seeds),
+    } | ({"culprit_right": mean_of(one["culprit_right"] for one in said)} if "culprit_right" in said[0] else {})
 
 
 def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict[str, Any]]:
@@ -94,8 +89,8 @@ def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict
     return {
         name: {
             "cells": len(pairs),
-            **{key: _mean(theirs[key] for theirs, _ in pairs) for key in ("auroc", "ap")},
-            **{f"ours_{key}": _mean(ours[key] for _, ours in pairs) for key in ("auroc", "ap")},
+            **{key: mean_of(theirs[key] for theirs, _ in pairs) for key in ("auroc", "ap")},
+            **{f"ours_{key}": mean_of(ours[key] for _, ours in pairs) for key in ("auroc", "ap")},
             "label_free": name not in RIVALS or RIVALS[name].label_free,
         }
         for name, pairs in found.items()

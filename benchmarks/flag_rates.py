@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from audit_plugin.scoring import FITTED, planted_scores
 from benchmarks.data import DATA
 from benchmarks.design import REPORT, TRIALS, Cell
 from benchmarks.detection import audit
-from benchmarks.metrics import flag_quality
+from benchmarks.metrics import flag_quality, mean_of
 from benchmarks.record import write_report
 
 RATES = (0.01, 0.05, 0.1)  # the default, and what a user may set who would rather look at more
@@ -51,10 +51,10 @@ def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
             print(path.stem, flush=True)
         runs.append(json.loads(path.read_text(encoding="utf-8")))
     flags = {
-        rate: {key: _mean(run["flags"][rate][key] for run in runs) for key in kept}
+        rate: {key: mean_of(run["flags"][rate][key] for run in runs) for key in kept}
         for rate, kept in runs[0]["flags"].items()
     }
-    others = {kind: _mean(run["others"][kind] for run in runs) for kind in runs[0]["others"]}
+    others = {kind: mean_of(run["others"][kind] for run in runs) for kind in runs[0]["others"]}
     covered = not {cell.noise, cell.how} & set(UNLIKE)
     return {"name": cell.name, "noise": cell.noise, "covered": covered, "flags": flags, "others": others}
 
@@ -76,11 +76,6 @@ def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict
     sure = how_sure(values, {kind: plants[kind] for kind in FITTED if kind in plants})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
     return {str(rate): flag_quality(known, misaligned(sure.false_alarm, rate), wrong, rate) for rate in RATES}
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = [value for value in values if np.isfinite(value)]
-    return round(float(np.mean(known)), 5) if known else None
 
 
 def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:

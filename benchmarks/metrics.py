@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -33,6 +33,12 @@ def flag_quality(values: Floats, flagged: Bools, wrong: Bools, rate: float) -> d
         "recall": round(float(flagged[wrong].mean()), 5) if wrong.any() else float("nan"),
         "best_recall": round(float((values[wrong] > best).mean()), 5) if wrong.any() else float("nan"),
     }
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are known; None where none is."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return round(float(np.mean(known)), 5) if known else None
 
 
 def placements(values: Floats, wrong: Bools) -> Floats:

@@ -235,7 +235,7 @@ def _card(
     if not len(known):
         return Card(kind, count)
     low, high = float(np.median(known)), float(known.max())
-    beyond = high + 0.01 * (high - low)  # nothing is flagged: a threshold that nothing reaches
+    beyond = high + 0.01 * ((high - low) or 1)  # nothing is flagged: a threshold that nothing reaches
     own = float(np.nanmin(theirs)) if np.isfinite(theirs).any() else beyond
     cut, high = float(kept.get(kind, own)), max(high, own)
     return Card(kind, count, score, min(low, cut), high, cut, kind in kept, false_alarms_above(dataset, run, kind, cut))
