@@ -145,6 +145,7 @@ def detection_parts() -> dict[str, str]:
         "cost": cost_table(_read("scoring-cost")),
         "oddities": oddities_table(_read("oddities")),
         "shifts": shifts_table(_read("relabel")),
+        "shifts48": shifts_table(_read("relabel-trials-48")),
         "recall": recall_table(_read("relabel")),
         "spot": spot_check_table(_read("spot-check")),
     }
