@@ -21,7 +21,7 @@ def register(p: Any) -> None:
         sys.path.append(root)  # at the end, so that nothing of ours hides somebody else's module
 
     if "fiftyone.brain" in sys.modules:  # as in the App's server; importing it takes half a second
-        from audit_plugin import similarity  # noqa: F401 (its import registers the similarity backend)
+        from audit_plugin.fiftyone_io import similarity  # noqa: F401 (its import registers the similarity backend)
 
     from .operators import CLASSES
 

@@ -6,13 +6,16 @@ The public names load on first use, so that importing the package stays instant 
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .arrays import AuditError, Samples
+    from .audit.run import run_audit
     from .config import AuditConfig
     from .fiftyone_io import audit_view
-    from .pipeline import run_audit
 
 __version__ = "0.1.0"
 __all__ = ["AuditConfig", "AuditError", "Samples", "audit_view", "run_audit"]
@@ -22,8 +25,35 @@ _HOMES = {
     "AuditError": "arrays",
     "Samples": "arrays",
     "audit_view": "fiftyone_io",
-    "run_audit": "pipeline",
+    "run_audit": "audit.run",
 }
+
+# FiftyOne stores the dotted path of the class of every run in the user's database: paths of former versions keep
+# loading. Former module -> where it is now.
+_STORED_PATHS = {
+    "audit_plugin.similarity": "audit_plugin.fiftyone_io.similarity",
+    "audit_plugin.similarity.index": "audit_plugin.fiftyone_io.similarity.index",
+}
+
+
+class _StoredPaths:
+    """Finds and loads the former modules of `_STORED_PATHS`: their names are those of the module of today."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG004
+        return ModuleSpec(name, _StoredPaths(), is_package=True) if name in _STORED_PATHS else None
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:  # noqa: ARG004
+        return None  # an empty module, by default
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        today = importlib.import_module(_STORED_PATHS[module.__name__])
+        module.__getattr__ = lambda name: getattr(today, name)  # type: ignore[method-assign]
+
+
+sys.meta_path.append(_StoredPaths)  # type: ignore[arg-type]
 
 
 def __getattr__(name: str) -> Any:

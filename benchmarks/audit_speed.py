@@ -94,8 +94,8 @@ def measure(n: int, trials: int, rows: str, data: Path) -> dict[str, Any]:
     """Seconds per stage and in all, peak memory in MB, what was found of the exchanged pairs."""
     import tempfile
 
+    from audit_plugin.audit.run import run_audit
     from audit_plugin.config import AuditConfig
-    from audit_plugin.pipeline import run_audit
 
     samples = load(n, data)
     config = AuditConfig(encoder=encoder_name(data), trials=trials, device="cpu")
@@ -170,8 +170,8 @@ def prepare(n: int, rows: str, data: Path) -> None:
 
 def make(n: int, kind: str, data: Path) -> None:
     """See `prepare`; in chunks, so that a larger set goes on where a smaller one ended."""
-    from audit_plugin.embedding import digest_contents, silent
-    from audit_plugin.encoders import identify
+    from audit_plugin.encoders.embed import digest_contents, silent
+    from audit_plugin.encoders.registry import identify
     from audit_plugin.store import FeatureCache
 
     data.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from audit_plugin.crossmodal.words import correlation, interval, recall_rows, sentences, signed
+from audit_plugin.crossmodal.sentences import correlation, interval, recall_rows, sentences, signed
 from benchmarks.record import RESULTS
 
 SETS = {"persons": "drawn persons", "emoji": "emoji, four vendors' pictures of each"}

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditResult, Bools, Floats
+from audit_plugin.audit.run import finish, learning, prepare, run_identity
+from audit_plugin.audit.score import Clock, Prepared, describe_rows, planted_scores
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import silent
-from audit_plugin.evidence import Gathered, gather
-from audit_plugin.pipeline import finish, learning, prepare, run_identity
-from audit_plugin.scores import WEIGHTS, combine, robust_z
-from audit_plugin.scoring import Clock, Prepared, describe_rows, planted_scores
+from audit_plugin.encoders.embed import silent
+from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.scores import WEIGHTS, combine, robust_z
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.run import Job
 from benchmarks import shared_space
 from benchmarks.data import DATA
 from benchmarks.design import DEVELOPMENT, QUICK, REPORT, SHARED, TRIALS, Cell

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audit_plugin.demo.persons import SIDE, Person, draw_persons, person_svg
-from audit_plugin.demo.render import draw_all
-from audit_plugin.demo.sentences import describe
+from audit_plugin.synthetic.persons import SIDE, Person, draw_persons, person_svg
+from audit_plugin.synthetic.render import draw_all
+from audit_plugin.synthetic.sentences import describe
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,10 +29,10 @@ from fiftyone.utils.open_clip import TorchOpenClipModel, TorchOpenClipModelConfi
 from PIL import Image
 
 from audit_plugin.arrays import Floats, Samples
-from audit_plugin.embedding import digest_contents, embed, silent
-from audit_plugin.encoders import load_encoders
-from audit_plugin.encoding import Encoder
-from audit_plugin.precision import lowered, settle
+from audit_plugin.encoders.base import Encoder
+from audit_plugin.encoders.embed import digest_contents, embed, silent
+from audit_plugin.encoders.precision import lowered, settle
+from audit_plugin.encoders.registry import load_encoders
 from benchmarks.record import write_report
 
 MODEL, SIDE, SEED = "ViT-B-32", 256, 0
@@ -92,8 +92,8 @@ def measured(given: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def draw(folder: Path, count: int) -> list[str]:
     """JPEG files of drawn persons, `SIDE` pixels wide and high."""
-    from audit_plugin.demo.persons import draw_persons, person_svg
-    from audit_plugin.demo.render import draw_batch
+    from audit_plugin.synthetic.persons import draw_persons, person_svg
+    from audit_plugin.synthetic.render import draw_batch
 
     folder.mkdir()
     paths = [folder / f"{number}.png" for number in range(count)]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.flags import misaligned
-from audit_plugin.mixture import how_sure
-from audit_plugin.scoring import FITTED, planted_scores
+from audit_plugin.audit.score import FITTED, planted_scores
+from audit_plugin.scoring.calibration import how_sure
+from audit_plugin.scoring.flags import misaligned
 from benchmarks.data import DATA
 from benchmarks.design import REPORT, TRIALS, Cell
 from benchmarks.detection import audit

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.evidence import Gathered
-from audit_plugin.learners import head_inputs, head_projections
-from audit_plugin.scores import robust_z
-from audit_plugin.scoring import Prepared
+from audit_plugin.audit.score import Prepared
+from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.scores import robust_z
+from audit_plugin.trials.learners import head_inputs, head_projections
 from benchmarks.rivals import RIVALS, Material, Rival
 from benchmarks.rivals.dynamics import train_dynamics
 from benchmarks.rivals.held_out import held_out_similarity

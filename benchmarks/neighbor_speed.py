@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.neighbors import nearest, search, seek
+from audit_plugin.neighbors import exact_search, nearest, nearest_neighbors
 from benchmarks.record import write_report
 
 K = 30
@@ -85,7 +85,7 @@ MAKE = {"clusters": clusters, "even": even}
 
 def ours(vectors: Floats, device: str) -> Ints:
     """As an audit asks."""
-    found = seek(vectors, K, device)
+    found = nearest_neighbors(vectors, K, device)
     print(f"{OURS}: {found.method}, recall said {found.recall:.4f}", flush=True)
     return found.neighbors.indices
 
@@ -108,7 +108,7 @@ def scikit_learn(vectors: Floats, _device: str) -> Ints:
 
 def faiss_exact(vectors: Floats, _device: str) -> Ints:
     """Our own exact search."""
-    return search(vectors, K).indices
+    return exact_search(vectors, K).indices
 
 
 def faiss_hnsw(vectors: Floats, _device: str) -> Ints:

@@ -162,8 +162,8 @@ def nearest(features: Floats, candidates: Bools, k: int) -> Bools:
 
 def text_features(texts: Sequence[str]) -> Floats:
     """float32 `[n, d]` unit features of the offline text encoder, from the cache where known."""
-    from audit_plugin.embedding import digest_contents, embed, silent
-    from audit_plugin.encoders import identify, load_encoders
+    from audit_plugin.encoders.embed import digest_contents, embed, silent
+    from audit_plugin.encoders.registry import identify, load_encoders
 
     samples = Samples(tuple(str(i) for i in range(len(texts))), {"text": tuple(texts)})
     keys = {m: who.key for m, who in identify("offline", ("text",)).items()}

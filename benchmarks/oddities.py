@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.manifest.reading import read_manifest
-from audit_plugin.pipeline import run_audit
+from audit_plugin.inputs.manifest import read_manifest
 from benchmarks import planted
 from benchmarks.record import write_report
 

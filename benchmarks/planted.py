@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audit_plugin.modalities.images import flatten, read_image
+from audit_plugin.inputs.images import flatten, read_image
 from benchmarks.data import DATA, SOURCES, fetch
 
 PHOTOS = 30  # crops of photographs
@@ -46,9 +46,9 @@ def emoji(vendor: str) -> list[Row]:
 
 def persons(out: Path, captions: int = 1, count: int = PERSONS) -> list[Row]:
     """Drawn persons with so many descriptions each, none of them wrong."""
-    from audit_plugin.demo.persons import SIDE, draw_persons, person_svg
-    from audit_plugin.demo.render import draw_all
-    from audit_plugin.demo.sentences import describe
+    from audit_plugin.synthetic.persons import SIDE, draw_persons, person_svg
+    from audit_plugin.synthetic.render import draw_all
+    from audit_plugin.synthetic.sentences import describe
 
     rng = random.Random(0)
     folder = out / "persons"
@@ -182,7 +182,7 @@ def altered(image: Path | bytes, way: str) -> bytes:
 
 def placeholder() -> bytes:
     """The card of the demo."""
-    from audit_plugin.demo.oddities import placeholder_png
+    from audit_plugin.synthetic.oddities import placeholder_png
 
     return placeholder_png()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.columns import COLUMNS
+from audit_plugin.scoring.columns import COLUMNS
 from benchmarks.crossmodal_tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
 from benchmarks.finding_tables import (

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.reporting import versions
+from audit_plugin.audit.result import versions
 
 RESULTS = Path(__file__).parent / "results"
 

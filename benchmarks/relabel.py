@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Samples
-from audit_plugin.candidates import weigh
+from audit_plugin.audit.run import learning, prepare, run_identity
+from audit_plugin.audit.score import Clock, describe_rows, score
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, gather
-from audit_plugin.pipeline import learning, prepare, run_identity
-from audit_plugin.scoring import Clock, describe_rows, score
+from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.suggest.captions import Suggestions, rank_captions, suggest
+from audit_plugin.scoring.suggest.pair_scores import weigh
 from audit_plugin.store import RunFolder
-from audit_plugin.suggestions import Suggestions, rank_captions, suggest
-from audit_plugin.trials import Job
+from audit_plugin.trials.run import Job
 from benchmarks.data import permute_plan
 from benchmarks.record import write_report
 from benchmarks.sets import SETS, PairSet, load_set

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin import contrast, mixture
 from audit_plugin.arrays import Features, Floats
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import silent
-from audit_plugin.evidence import Gathered, Rows, gather, seek_neighbors
-from audit_plugin.learners import head_projections, heads_learner
-from audit_plugin.scores import pair_misalignment
+from audit_plugin.encoders.embed import silent
+from audit_plugin.scoring import calibration as mixture
+from audit_plugin.scoring import contrast
+from audit_plugin.scoring.evidence import Gathered, Rows, gather, seek_neighbors
+from audit_plugin.scoring.scores import pair_misalignment
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.learners import head_projections, heads_learner
+from audit_plugin.trials.run import Job
 from benchmarks.record import write_report
 from benchmarks.training_speed import features
 

@@ -112,7 +112,7 @@ def _trunk_features(model: Any, paths: Sequence[str], rng: np.random.Generator, 
     """float32 `[views, n, 1280]`: the frozen trunk is asked once, which is what makes this fit a CPU."""
     import open_clip
 
-    from audit_plugin.modalities.images import read_image
+    from audit_plugin.inputs.images import read_image
 
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     prepare = open_clip.image_transform(224, is_train=False, mean=mean, std=std)
@@ -222,7 +222,7 @@ def _warm_then_cosine(total: int) -> Callable[[int], float]:
 
 def _retrieval(model: Any, features: torch.Tensor, tokens: torch.Tensor) -> dict[str, float]:
     """Share of rows whose text is among the 5 nearest to the picture, chance, and AUROC of cosine over all swaps."""
-    from audit_plugin.demo import auroc
+    from audit_plugin.synthetic.demo import auroc
 
     with torch.inference_mode():
         image = normalize(model.visual.head(features), dim=-1)

@@ -24,7 +24,7 @@ import fiftyone.brain as fob
 import numpy as np
 
 from audit_plugin.arrays import Floats
-from audit_plugin.similarity import BACKEND
+from audit_plugin.fiftyone_io.similarity import BACKEND
 from benchmarks.record import write_report
 
 K = 25

@@ -21,8 +21,8 @@ import numpy as np
 from audit_plugin import run_audit
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.config import AuditConfig
-from audit_plugin.manifest import read_manifest
-from audit_plugin.spot_check import estimate, plan_spot_check, refit
+from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.review.spot_check import estimate, plan_spot_check, refit
 from benchmarks.data import manifest
 from benchmarks.record import write_report
 

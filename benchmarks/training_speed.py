@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin import memorization, training
 from audit_plugin.arrays import Floats
-from audit_plugin.products import fast_products, products
+from audit_plugin.encoders.products import fast_products, products
+from audit_plugin.trials import heads as training
+from audit_plugin.trials import multimem as memorization
 from benchmarks.record import write_report
 
 DIM, MODALITIES, FOLDS = 256, 2, 2

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from audit_plugin.mitigation import RegroupedBatchSampler, RepresentationNoise, most_memorized
+from audit_plugin.trials.mitigation import RegroupedBatchSampler, RepresentationNoise, most_memorized
 
 TEMPERATURE = 0.05
 

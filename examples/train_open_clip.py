@@ -23,7 +23,7 @@ from open_clip.loss import ClipLoss
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 
-from audit_plugin.mitigation import RegroupedBatchSampler, RepresentationNoise, most_memorized
+from audit_plugin.trials.mitigation import RegroupedBatchSampler, RepresentationNoise, most_memorized
 
 TINY = "tiny"
 TINY_PIXELS = 64

@@ -9,7 +9,7 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
-from audit_plugin.spot_check import SIZE
+from audit_plugin.review.spot_check import SIZE
 
 from .common import choose_audit, listed, prompt, run_of, samples, told
 from .review import DECISIONS, ask_decision

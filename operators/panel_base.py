@@ -69,6 +69,6 @@ def say(parent: types.Object, name: str, markdown: str) -> None:
 
 def plain_text(parent: types.Object, name: str, label: str, text: str) -> None:
     """Text from the data, shown as it is: never as markdown or HTML, nothing in it that hides or reorders text."""
-    from audit_plugin.display import clean
+    from audit_plugin.report.display import clean
 
     parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True))

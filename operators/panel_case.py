@@ -111,8 +111,8 @@ def decide_on(ctx: Any, run: str, row: Row, typed_in: Any, spot: bool = False) -
 
 def bar_line(name: str, value: float, below: float) -> str:
     """A score as a word, a bar and a number: the bar says how many of the set's rows score lower."""
-    from audit_plugin.columns import COLUMNS
-    from audit_plugin.display import SCORE_WORDS
+    from audit_plugin.report.display import SCORE_WORDS
+    from audit_plugin.scoring.columns import COLUMNS
 
     label = next((label for column, label, *_ in SCORE_WORDS if column == name), COLUMNS[name].label)
     full = round(below * BLOCKS)

@@ -26,7 +26,7 @@ class Overview:
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The cards."""
         from audit_plugin.fiftyone_io import findings
-        from audit_plugin.flags import FLAGS
+        from audit_plugin.scoring.flags import FLAGS
 
         new = findings.count_new(ctx.dataset, run)
         if new:

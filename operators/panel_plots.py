@@ -45,8 +45,8 @@ class Plots:
 
     def _show_removal(self, ctx: Any, panel: types.Object) -> None:
         """What removing the worst samples does to a model, where that was measured."""
-        from audit_plugin.display import removal_advice
         from audit_plugin.fiftyone_io import reports
+        from audit_plugin.report.display import removal_advice
 
         report = reports.removal_report(ctx.dataset)
         if report is None:
@@ -59,8 +59,8 @@ class Plots:
         panel.plot("removal", layout={**layout, "yaxis": traces.axis("change of T@5 on test rows")})
 
     def _show_scatter(self, ctx: Any, panel: types.Object, run: str) -> None:
-        from audit_plugin.display import QUADRANTS
         from audit_plugin.fiftyone_io import findings
+        from audit_plugin.report.display import QUADRANTS
 
         about = (
             "**Held-out alignment against MultiMem.** Draw a lasso around samples to see them. Samples on the "
@@ -157,7 +157,7 @@ class Plots:
 
 def attribution(summary: dict[str, Any]) -> dict[str, float]:
     """Name of a modality or pair -> share of MultiMem; with two modalities there is nothing to tell apart."""
-    from audit_plugin.display import part_name
+    from audit_plugin.report.display import part_name
 
     shares = summary.get("attribution") or {}
     if len(summary.get("encoder") or {}) < 3:

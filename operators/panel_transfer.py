@@ -68,7 +68,7 @@ class Transfer:
         panel.plot("curves", layout=layout, config={"displayModeBar": False})
 
     def _show_findings(self, panel: types.Object, summary: dict[str, Any]) -> None:
-        from audit_plugin.crossmodal.words import sentences
+        from audit_plugin.crossmodal.sentences import sentences
 
         found = sentences(summary)
         say(panel, "findings", "\n".join(f"* {sentence}" for sentence in found))

@@ -33,7 +33,7 @@ def removal_output(report: Mapping[str, Any]) -> tuple[types.Object, dict[str, s
     Returns:
         The outputs, and their values.
     """
-    from audit_plugin.display import removal_advice, removal_rows
+    from audit_plugin.report.display import removal_advice, removal_rows
 
     output = types.Object()
     output.str("found", view=types.MarkdownView())
@@ -57,8 +57,8 @@ def transfer_output(summary: Mapping[str, Any], run: str) -> tuple[types.Object,
     Returns:
         The outputs, and their values.
     """
-    from audit_plugin.crossmodal.words import recall_rows, sentences
-    from audit_plugin.display import clean
+    from audit_plugin.crossmodal.sentences import recall_rows, sentences
+    from audit_plugin.report.display import clean
 
     output = types.Object()
     output.str("found", view=types.MarkdownView())
@@ -82,7 +82,7 @@ def error_output(sentence: str) -> types.Object:
 
 
 def _wrong(summary: Mapping[str, Any]) -> str:
-    from audit_plugin.display import wrong_words
+    from audit_plugin.report.display import wrong_words
 
     if summary.get("wrong_share_model") is None:
         return ""
@@ -90,7 +90,7 @@ def _wrong(summary: Mapping[str, Any]) -> str:
 
 
 def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
-    from audit_plugin.display import clean, protocol_rows
+    from audit_plugin.report.display import clean, protocol_rows
 
     flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
     recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("recall") or {}).items())
@@ -118,7 +118,7 @@ def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
 
 def _attribution(summary: Mapping[str, Any]) -> str:
     """Which modality and which pair drives memorization; with two modalities there is nothing to tell apart."""
-    from audit_plugin.display import part_name
+    from audit_plugin.report.display import part_name
 
     shares = summary.get("attribution") or {}
     if len(summary["encoder"]) < 3 or not shares:

@@ -47,7 +47,7 @@ class IndexAudit(foo.Operator):
         view, params = ctx.target_view(), dict(ctx.params)
 
         def work(progress: Progress) -> Any:
-            from audit_plugin.similarity import build_index
+            from audit_plugin.fiftyone_io.similarity import build_index
 
             return build_index(view, params["run"], params["modality"], params.get("brain_key") or None, progress)
 
@@ -65,8 +65,8 @@ class IndexAudit(foo.Operator):
     def __call__(
         self, sample_collection: Any, run: str = "audit", modality: str = "image", brain_key: str | None = None
     ) -> Any:
-        """Index a dataset or view from Python; see `audit_plugin.similarity.build_index`."""
-        from audit_plugin.similarity import build_index
+        """Index a dataset or view from Python; see `audit_plugin.fiftyone_io.similarity.build_index`."""
+        from audit_plugin.fiftyone_io.similarity import build_index
 
         return build_index(sample_collection, run, modality, brain_key)
 
@@ -74,7 +74,7 @@ class IndexAudit(foo.Operator):
 def index_form(view: Any, params: Any) -> types.Object:
     """Which audit, which of its modalities, what to call the index."""
     from audit_plugin import fiftyone_io
-    from audit_plugin.similarity import JOINT, audited_modalities
+    from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
 
     form, runs = types.Object(), fiftyone_io.list_audits(view)
     if not runs:

@@ -165,7 +165,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 @functools.cache
 def persons(count: int) -> list[tuple[str, str]]:
     """(picture, description) of drawn persons, some with the description of another; drawn once."""
-    from audit_plugin.demo import draw_demo
+    from audit_plugin.synthetic.demo import draw_demo
 
     folder = Path(tempfile.mkdtemp(prefix="audit-persons-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -12,12 +12,12 @@ import numpy as np
 
 from audit_plugin.arrays import Features, Neighbors, Trials
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, Learn, Rows, gather
-from audit_plugin.learners import head_projections, heads_learner
-from audit_plugin.plants import plant_scores
-from audit_plugin.scores import Evidence
+from audit_plugin.scoring.evidence import Gathered, Learn, Rows, gather
+from audit_plugin.scoring.probe_pairs import plant_scores
+from audit_plugin.scoring.scores import Evidence
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.learners import head_projections, heads_learner
+from audit_plugin.trials.run import Job
 
 MODALITIES = ("image", "text", "audio", "video")
 CONFIG = AuditConfig(trials=8, epochs=30, neighbors=20)

@@ -11,10 +11,10 @@ import torch
 
 from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, Rows, gather
-from audit_plugin.learners import fixed_learner
+from audit_plugin.scoring.evidence import Gathered, Rows, gather
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.learners import fixed_learner
+from audit_plugin.trials.run import Job
 from tests.core_fixtures import unit
 
 N, TRIALS = 240, 12

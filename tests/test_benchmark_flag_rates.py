@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.scoring import planted_scores
+from audit_plugin.audit.score import planted_scores
 from benchmarks import flag_rates
 from benchmarks.design import QUICK, Cell
 from benchmarks.detection import audit

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.demo.sentences import describe
+from audit_plugin.synthetic.sentences import describe
 from benchmarks import drawn, sets
 from benchmarks.sets import SETS, Entry, PairSet, load_set, outside_captions
 

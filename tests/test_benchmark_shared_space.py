@@ -10,8 +10,8 @@ import timm
 import torch
 from PIL import Image
 
-from audit_plugin.clip import locate
-from audit_plugin.encoders import load_encoders
+from audit_plugin.encoders.open_clip import locate
+from audit_plugin.encoders.registry import load_encoders
 from benchmarks import shared_space as bench
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin import clap
 from audit_plugin.arrays import AuditError
-from audit_plugin.embedding import _encode_batch
-from audit_plugin.encoders import identify, load_encoders
-from audit_plugin.encoding import Encoder
-from audit_plugin.modalities import RATE, Sound
+from audit_plugin.encoders import clap
+from audit_plugin.encoders.base import Encoder
+from audit_plugin.encoders.embed import _encode_batch
+from audit_plugin.encoders.registry import identify, load_encoders
+from audit_plugin.inputs.modalities import RATE, Sound
 from tests.media_fixtures import tone
 
 transformers = pytest.importorskip("transformers")

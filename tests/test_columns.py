@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from audit_plugin.columns import COLUMNS, column_help
-from audit_plugin.flags import FLAGS
-from audit_plugin.scores import SCORES, compute_scores
+from audit_plugin.scoring.columns import COLUMNS, column_help
+from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.scores import SCORES, compute_scores
 from tests.core_fixtures import planted
 
 

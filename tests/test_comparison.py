@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.comparison import ANY, compare
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.review.comparison import ANY, compare
 
 
 def audit(ids: str, misaligned: str = "", outlier: str = "", failed: str = "", **scores: Any) -> dict[str, Any]:

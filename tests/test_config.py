@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS, AuditConfig, digest_of
-from audit_plugin.flags import FLAGS
+from audit_plugin.scoring.flags import FLAGS
 
 FIELDS = dataclasses.fields(AuditConfig)
 

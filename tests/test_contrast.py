@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin import contrast as core
-from audit_plugin.contrast import Negatives, contrasts, draw_pool, frozen_contrast, make_negatives
+from audit_plugin.scoring import contrast as core
+from audit_plugin.scoring.contrast import Negatives, contrasts, draw_pool, frozen_contrast, make_negatives
 from tests.core_fixtures import unit
 
 N = 60

@@ -9,9 +9,6 @@ import pytest
 import torch
 
 from audit_plugin.crossmodal.controlled import DESCRIBED, HASTY, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
-from audit_plugin.crossmodal.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
-from audit_plugin.crossmodal.measures import BOTH, NONE
-from audit_plugin.crossmodal.personas import FACTS, TRAITS
 from audit_plugin.crossmodal.stages import (
     MOVED,
     PICTURE,
@@ -26,9 +23,12 @@ from audit_plugin.crossmodal.stages import (
     read_outs,
     self_description,
 )
+from audit_plugin.crossmodal.statistics import BOTH, NONE
 from audit_plugin.crossmodal.trunk import PAD, Trunk, Vocabulary, words_of
 from audit_plugin.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
-from audit_plugin.demo.sentences import COLOR_WORDS
+from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
+from audit_plugin.synthetic.personas import FACTS, TRAITS
+from audit_plugin.synthetic.sentences import COLOR_WORDS
 
 SMALL = PersonaSet(identities=5, background=40, train=3, test=2, pairs=1, side=SIDE)
 QUICK = Schedule(align=12, learn=60, forget=30, batch=12, learn_rate=3e-3, curve=(20, 60))

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, AuditResult
-from audit_plugin.demo import FAULTS, auroc, draw_demo, found_missed, swap_auroc
-from audit_plugin.demo import plan as planning
-from audit_plugin.demo.oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
-from audit_plugin.demo.persons import MIN_TRAITS_APART, SIDE, draw_persons, person_svg
-from audit_plugin.demo.plan import fault_counts, plan_rows
-from audit_plugin.demo.sentences import FORMS, contradictions, describe
+from audit_plugin.synthetic import plan as planning
+from audit_plugin.synthetic.demo import FAULTS, auroc, draw_demo, found_missed, swap_auroc
+from audit_plugin.synthetic.oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
+from audit_plugin.synthetic.persons import MIN_TRAITS_APART, SIDE, draw_persons, person_svg
+from audit_plugin.synthetic.plan import fault_counts, plan_rows
+from audit_plugin.synthetic.sentences import FORMS, contradictions, describe
 
 ROOT = Path(__file__).parents[1]
 SMALL = 40
@@ -269,7 +269,7 @@ class Gone:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Gone())
 from audit_plugin.arrays import AuditError
-from audit_plugin.demo import draw_demo
+from audit_plugin.synthetic.demo import draw_demo
 try:
     draw_demo("set", 20)
 except AuditError as error:
@@ -289,7 +289,7 @@ except AuditError as error:
 
 def test_a_script_without_a_main_guard_can_draw(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from audit_plugin.demo import draw_demo\nprint(draw_demo('set', 60))\n")
+    script.write_text("from audit_plugin.synthetic.demo import draw_demo\nprint(draw_demo('set', 60))\n")
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,

@@ -8,7 +8,7 @@ import pytest
 
 HELD_BACK = """
 import resource
-from audit_plugin.devices import return_heap
+from audit_plugin.encoders.devices import return_heap
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit_plugin import display
 from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.report import display
 
 SUMMARY = {
     "samples": 3,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audit_plugin.columns import COLUMNS
+from audit_plugin.scoring.columns import COLUMNS
 from benchmarks.readme import columns_table, fill, pages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from audit_plugin import doctor, mongod
 from audit_plugin.arrays import AuditError
+from audit_plugin.cli.install import doctor, mongod
 
 NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders", "Ray"]
 NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "disk"]

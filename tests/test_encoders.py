@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from audit_plugin import offline as offline_module
 from audit_plugin.arrays import AuditError
-from audit_plugin.embedding import _encode_batch
-from audit_plugin.encoders import OFFLINE, identify, load_encoders, pick_device
-from audit_plugin.encoding import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encoder, assign
-from audit_plugin.logmel import describe
-from audit_plugin.modalities import MODALITIES, Sound, read_image
+from audit_plugin.encoders import offline as offline_module
+from audit_plugin.encoders.base import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encoder, assign
+from audit_plugin.encoders.embed import _encode_batch
+from audit_plugin.encoders.logmel import describe
+from audit_plugin.encoders.registry import OFFLINE, identify, load_encoders, pick_device
+from audit_plugin.inputs.modalities import MODALITIES, Sound, read_image
 
 
 @pytest.fixture(scope="module")

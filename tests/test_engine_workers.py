@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.embedding import encode_contents
-from audit_plugin.encoders import OFFLINE
-from audit_plugin.engines import Recipe
-from audit_plugin.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
-from audit_plugin.modalities import file_digest, text_digest
+from audit_plugin.encoders.embed import encode_contents
+from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.inputs.modalities import file_digest, text_digest
+from audit_plugin.trials.engines import Recipe
+from audit_plugin.trials.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
 
 SOUND = Recipe("offline", ())
 

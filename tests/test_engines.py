@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders import OFFLINE
-from audit_plugin.engines import LOCAL, opened
-from audit_plugin.modalities import text_digest
-from audit_plugin.neighbors import seeking
-from audit_plugin.pipeline import run_audit
+from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.inputs.modalities import text_digest
+from audit_plugin.neighbors import search as seeking
 from audit_plugin.store import FeatureCache
+from audit_plugin.trials.engines import LOCAL, opened
 from tests.core_fixtures import unit
 from tests.pipeline_fixtures import cells
 
 ray = pytest.importorskip("ray")
-from audit_plugin.engines import cluster  # noqa: E402 (only where Ray is)
+from audit_plugin.trials.engines import cluster  # noqa: E402 (only where Ray is)
 
 pytestmark = [pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,9 +7,9 @@ import pytest
 
 from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import JOINT, Gathered, Rows, gather
+from audit_plugin.scoring.evidence import JOINT, Gathered, Rows, gather
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.run import Job
 from tests.core_fixtures import heads, unit
 
 CONFIG = AuditConfig(trials=2, epochs=1, neighbors=6)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.modalities import MODALITIES
-from audit_plugin.prompts import LABEL_TEMPLATES
+from audit_plugin.encoders.prompts import LABEL_TEMPLATES
+from audit_plugin.inputs.modalities import MODALITIES
 from tests.conftest import COLOURS
 from tests.fiftyone_fixtures import result_for, state
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import AuditConfig
-from audit_plugin.prompts import LABEL_TEMPLATES
+from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from tests.conftest import COLOURS, caption
 from tests.fiftyone_fixtures import result_for, state
 

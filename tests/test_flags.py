@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from audit_plugin import flags as rules
 from audit_plugin.config import AuditConfig
-from audit_plugin.flags import FLAGS, above, decide, raise_flags, tail_cut
-from audit_plugin.mixture import how_sure
-from audit_plugin.scores import compute_scores
+from audit_plugin.scoring import flags as rules
+from audit_plugin.scoring.calibration import how_sure
+from audit_plugin.scoring.flags import FLAGS, above, decide, raise_flags, tail_cut
+from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, plants_of, unit
 
 RATE = AuditConfig().false_alarms

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin import contrast, held_out
-from audit_plugin.contrast import draw_pool, make_negatives
-from audit_plugin.held_out import TEMPERATURE, Question, read_trials
+from audit_plugin.scoring import contrast, held_out
+from audit_plugin.scoring.contrast import draw_pool, make_negatives
+from audit_plugin.scoring.held_out import TEMPERATURE, Question, read_trials
 from tests.core_fixtures import unit
 from tests.test_contrast import near_of, repeats_of, with_owner
 

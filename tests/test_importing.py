@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from audit_plugin import cli
 from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.manifest import read_manifest, write_scores
-from audit_plugin.pipeline import run_audit
+from audit_plugin.audit.run import run_audit
+from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.tables import write_scores
 from audit_plugin.report import report_html, report_of_table
 from audit_plugin.review import queue
 from tests.pipeline_fixtures import QUICK, encoded_rows

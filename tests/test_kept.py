@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError, Features, Samples
+from audit_plugin.audit.kept import PART, keep_rows, load_rows
+from audit_plugin.audit.result import Order
 from audit_plugin.config import AuditConfig
-from audit_plugin.evidence import Gathered, Rows, gather
-from audit_plugin.kept import PART, keep_rows, load_rows
-from audit_plugin.learners import head_projections
-from audit_plugin.projection import project
-from audit_plugin.reporting import Order
+from audit_plugin.neighbors.projection import project
+from audit_plugin.scoring.evidence import Gathered, Rows, gather
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import Job
+from audit_plugin.trials.learners import head_projections
+from audit_plugin.trials.run import Job
 from tests.core_fixtures import heads, unit
 
 N = 40

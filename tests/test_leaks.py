@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.leaks import elsewhere, find_leaks
+from audit_plugin.scoring.leaks import elsewhere, find_leaks
 
 rows = st.lists(
     st.tuples(st.sampled_from(["train", "test", "val", ""]), st.integers(0, 8), st.integers(0, 8)), max_size=30

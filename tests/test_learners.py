@@ -9,11 +9,11 @@ import torch
 
 from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
-from audit_plugin.learners import fixed_learner, head_inputs, head_projections, heads_learner, kept_heads_learner
-from audit_plugin.memorization import member_masks
 from audit_plugin.store import RunFolder
-from audit_plugin.training import TRIAL_GROUP
-from audit_plugin.trials import Job, Learner, Plan, part_name
+from audit_plugin.trials.heads import TRIAL_GROUP
+from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections, heads_learner, kept_heads_learner
+from audit_plugin.trials.multimem import member_masks
+from audit_plugin.trials.run import Job, Learner, Plan, part_name
 from tests.core_fixtures import unit
 
 N = 48

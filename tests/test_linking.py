@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from audit_plugin import linking
 from audit_plugin.arrays import AuditError
+from audit_plugin.cli.install import linking
 
 ROOT = Path(__file__).resolve().parents[1]
 

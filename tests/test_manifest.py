@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.manifest import check_output, read_manifest, write_scores
-from audit_plugin.manifest.reading import _read_csv
+from audit_plugin.inputs.manifest import _read_csv, read_manifest
+from audit_plugin.inputs.tables import check_output, write_scores
 
 COLUMNS = {"image": "image", "text": "caption"}
 

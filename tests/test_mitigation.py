@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.mitigation import RegroupedBatchSampler, RepresentationNoise, add_noise, most_memorized, ranked
+from audit_plugin.trials.mitigation import RegroupedBatchSampler, RepresentationNoise, add_noise, most_memorized, ranked
 
 
 def test_most_memorized_takes_the_highest_share_and_never_what_is_not_scored() -> None:

@@ -13,7 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from audit_plugin.modalities import MODALITIES, MediaError, crop_of, file_digest, read_image, read_text, text_digest
+from audit_plugin.inputs.modalities import (
+    MODALITIES,
+    MediaError,
+    crop_of,
+    file_digest,
+    read_image,
+    read_text,
+    text_digest,
+)
 
 
 def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.manifest import read_manifest
+from audit_plugin.inputs.manifest import read_manifest
 from benchmarks.multimem import data as bench
 from benchmarks.packages import unpack
 

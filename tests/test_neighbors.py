@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from audit_plugin import neighbors as nn
 from audit_plugin.arrays import Neighbors
 from audit_plugin.neighbors import exact
-from audit_plugin.neighbors import groups as groups_of
+from audit_plugin.neighbors import near_duplicates as groups_of
 from tests.core_fixtures import unit
 
 
@@ -29,7 +29,7 @@ def naive(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("n", "k"), [(40, 5), (300, 20), (6, 5), (5, 5), (4, 9), (2, 1), (2, 3)])
 def test_search_is_the_sorted_full_product(n: int, k: int) -> None:
     vectors = unit(np.random.default_rng(n).standard_normal((n, 16)))
-    found = nn.search(vectors, k)
+    found = nn.exact_search(vectors, k)
     indices, values = naive(vectors, k)
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_allclose(found.similarities, values, atol=1e-6)
@@ -37,7 +37,7 @@ def test_search_is_the_sorted_full_product(n: int, k: int) -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_without_another_row_there_is_no_neighbour(n: int) -> None:
-    found = nn.search(np.ones((n, 3), np.float32), 4)
+    found = nn.exact_search(np.ones((n, 3), np.float32), 4)
     assert found.indices.shape == (n, 4)
     assert (found.indices == -1).all()
     assert np.isnan(found.similarities).all()
@@ -46,7 +46,7 @@ def test_without_another_row_there_is_no_neighbour(n: int) -> None:
 @pytest.mark.parametrize("copies", [2, 3, 8])
 def test_exact_repeats_never_hide_a_row_behind_itself(copies: int) -> None:
     vectors = np.repeat(np.eye(4, dtype=np.float32), copies, axis=0)  # rows of a block are equal
-    found = nn.search(vectors, 4)
+    found = nn.exact_search(vectors, 4)
     rows = np.arange(len(vectors))
     assert (found.indices != rows[:, None]).all()
     same = np.minimum(copies - 1, 4)
@@ -57,7 +57,7 @@ def test_exact_repeats_never_hide_a_row_behind_itself(copies: int) -> None:
 
 
 def test_all_rows_equal_gives_k_different_others() -> None:
-    found = nn.search(np.ones((50, 3), np.float32) / np.sqrt(np.float32(3)), 6)
+    found = nn.exact_search(np.ones((50, 3), np.float32) / np.sqrt(np.float32(3)), 6)
     assert all(len(set(row)) == 6 for row in found.indices.tolist())
     assert (found.indices != np.arange(50)[:, None]).all()
 
@@ -88,7 +88,7 @@ def usual_distance(found: Neighbors) -> np.ndarray:
 def grouped(vectors: np.ndarray, same: np.ndarray, largest: int = 1000) -> tuple[np.ndarray, int, np.ndarray]:
     """(groups, number split, usual distances), neighbours sought over distinct contents as the contract says."""
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
-    among = nn.search(vectors[first], 20)
+    among = nn.exact_search(vectors[first], 20)
     found = Neighbors(np.where(among.indices >= 0, first[among.indices], -1)[content], among.similarities[content])
     return *nn.near_duplicate_groups(vectors, found, same, largest), usual_distance(found)
 

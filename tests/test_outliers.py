@@ -3,8 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit_plugin import outliers
-from audit_plugin.outliers import in_tail_units, mean_distance, owners_of, stands_alone, tail_of_largest, tail_scale
+from audit_plugin.scoring import outliers
+from audit_plugin.scoring.outliers import (
+    in_tail_units,
+    mean_distance,
+    owners_of,
+    stands_alone,
+    tail_of_largest,
+    tail_scale,
+)
 from tests.core_fixtures import unit
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin import pipeline
 from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.encoders import OFFLINE
-from audit_plugin.pipeline import run_audit
-from audit_plugin.planning import plan_audit
+from audit_plugin.audit import run as pipeline
+from audit_plugin.audit.cost import plan_audit
+from audit_plugin.audit.run import run_audit
+from audit_plugin.encoders.registry import OFFLINE
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import QUICK, SWAPPED, TRAINED, auroc, cells, draw, encoded_rows, rows_of
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.pipeline import run_audit
+from audit_plugin.audit.run import run_audit
 from tests.pipeline_fixtures import QUICK, TRAINED, cells, encoded_rows, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]

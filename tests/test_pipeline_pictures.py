@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import Samples
+from audit_plugin.audit.cost import plan_audit
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import digest_contents, embed, silent
-from audit_plugin.encoders import OFFLINE, load_encoders
-from audit_plugin.pipeline import run_audit
-from audit_plugin.planning import plan_audit
+from audit_plugin.encoders.embed import digest_contents, embed, silent
+from audit_plugin.encoders.registry import OFFLINE, load_encoders
 from tests.pipeline_fixtures import COLOURS, GROUNDS, QUICK, SHAPES, auroc, cells, draw, rows_of
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin import precision
 from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.audit.cost import plan_audit
+from audit_plugin.audit.extend import extend_run
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.extension import extend_run
-from audit_plugin.pipeline import run_audit
-from audit_plugin.planning import plan_audit
-from audit_plugin.precision import SUFFIX, Decision
+from audit_plugin.encoders import precision
+from audit_plugin.encoders.precision import SUFFIX, Decision
 from tests.clip_fixtures import MODEL, tiny_weights
 from tests.pipeline_fixtures import cells, rows_of
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.pipeline import run_audit
 from tests.core_fixtures import unit
 from tests.pipeline_fixtures import cells, encoded_rows
 
@@ -47,7 +47,7 @@ def test_other_weights_under_the_same_name_are_another_run(samples: Samples, tmp
     weights = tmp_path / "weights.pt"
     config = replace(TOWERS, tower=f"RN50:{weights}")
     weights.write_bytes(b"one")
-    from audit_plugin.learners import learner_identity
+    from audit_plugin.trials.learners import learner_identity
 
     before = learner_identity(config)
     weights.write_bytes(b"two")

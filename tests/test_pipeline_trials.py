@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from audit_plugin import trials
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.cost import plan_audit
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.pipeline import run_audit
-from audit_plugin.planning import plan_audit
+from audit_plugin.trials import run as trials
 from tests.pipeline_fixtures import QUICK, cells, encoded_rows
 
 AUTO = replace(QUICK, trials=0)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin import precision
 from audit_plugin.arrays import Samples
-from audit_plugin.embedding import digest_contents, embed, silent
-from audit_plugin.encoding import Encoder, Identity
-from audit_plugin.precision import SUFFIX, chip_gain, decided, settle, settled_key
+from audit_plugin.encoders import precision
+from audit_plugin.encoders.base import Encoder, Identity
+from audit_plugin.encoders.embed import digest_contents, embed, silent
+from audit_plugin.encoders.precision import SUFFIX, chip_gain, decided, settle, settled_key
 from audit_plugin.store import FeatureCache
 
 WHO = Identity("toy", bf16=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.products import fast_products, products
+from audit_plugin.encoders.products import fast_products, products
 
 ABLE = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit_plugin import projection
-from audit_plugin.projection import MAX_DIM, fit_projection, principal, project, two_directions
+from audit_plugin.neighbors import projection
+from audit_plugin.neighbors.projection import MAX_DIM, fit_projection, principal, project, two_directions
 from tests.core_fixtures import unit
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import digest_contents, embed, silent
-from audit_plugin.encoding import Encoder, Identity
-from audit_plugin.prompts import (
+from audit_plugin.encoders.base import Encoder, Identity
+from audit_plugin.encoders.embed import digest_contents, embed, silent
+from audit_plugin.encoders.prompts import (
     LABEL_TEMPLATES,
     identified,
     prompted,

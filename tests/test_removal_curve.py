@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import audit_plugin.removal_curve as removal_curve_module
-from audit_plugin import removal_curve as core
+import audit_plugin.audit.removal_curve as removal_curve_module
 from audit_plugin.arrays import AuditError
-from audit_plugin.removal_curve import Trainable, default_amounts, interval, measure, recommend, removal_curve
+from audit_plugin.audit import removal_curve as core
+from audit_plugin.audit.removal_curve import Trainable, default_amounts, interval, measure, recommend, removal_curve
 from tests.core_fixtures import unit
 
 TRAIN, BAD = 300, 60

@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from audit_plugin import cli
 from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import FLAG_KINDS, AuditConfig
-from audit_plugin.manifest import write_csv, write_scores
-from audit_plugin.pipeline import run_audit
+from audit_plugin.inputs.tables import write_csv, write_scores
 from audit_plugin.report import (
     ReportContent,
     charts,
@@ -39,7 +39,7 @@ from audit_plugin.report import (
 from audit_plugin.report.cards import cards, percent
 from audit_plugin.report.pictures import no_pictures, painter
 from audit_plugin.report.text import HIDDEN, JOINERS, cut, marked, visible
-from audit_plugin.spot_check import estimate, plan_spot_check
+from audit_plugin.review.spot_check import estimate, plan_spot_check
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
 from tests.transfer_fixtures import made_up as transfer_made_up
@@ -465,7 +465,7 @@ def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callab
     assert "because of 3" in html
     assert html.count("data:image/jpeg") == 7  # the row that failed has no place among the worst
     before, after = (reports.audit_scores(dataset, run) for run in ("audit", "later"))
-    change = importlib.import_module("audit_plugin.comparison").compare(before, after).kinds["misaligned"]
+    change = importlib.import_module("audit_plugin.review.comparison").compare(before, after).kinds["misaligned"]
     ids = view.values("id")
     assert (change.fixed, change.still, change.newly) == (((ids[1], 0),), ((ids[3], 0),), ((ids[5], 0),))
     with pytest.raises(AuditError, match="has no audit 'other'"):

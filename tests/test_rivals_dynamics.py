@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.training import TEMPERATURE, train_group
+from audit_plugin.trials.heads import TEMPERATURE, train_group
 from benchmarks.rivals import dynamics
 from benchmarks.rivals.dynamics import describe, draw_pool, train_dynamics
 from benchmarks.rivals.tuning import auroc

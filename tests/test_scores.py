@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from audit_plugin import memorization, scores
 from audit_plugin.arrays import modality_pairs
-from audit_plugin.outliers import in_tail_units, mean_distance
-from audit_plugin.scores import SCORES, combine, compute_scores, robust_z
+from audit_plugin.scoring import scores
+from audit_plugin.scoring.outliers import in_tail_units, mean_distance
+from audit_plugin.scoring.scores import SCORES, combine, compute_scores, robust_z
+from audit_plugin.trials import multimem as memorization
 from tests.core_fixtures import permuted, planted, unit
 
 # Which planted fault a score must find, and on which side of the median; a score not named here must find any.

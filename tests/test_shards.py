@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.manifest import read_manifest, shards
-from audit_plugin.modalities import (
+from audit_plugin.inputs import members, shards
+from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.modalities import (
     MODALITIES,
     MediaError,
     crop_of,
     file_digest,
     member_of,
-    members,
     name_of_member,
     open_medium,
 )

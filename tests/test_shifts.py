@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audit_plugin.candidates import Weighing, weigh
-from audit_plugin.repairs import Repair
-from audit_plugin.shifts import NEAR, line_gains, shift_repairs
+from audit_plugin.scoring.suggest.join_bugs import Repair
+from audit_plugin.scoring.suggest.pair_scores import Weighing, weigh
+from audit_plugin.scoring.suggest.shifts import NEAR, line_gains, shift_repairs
 from tests.relabel_fixtures import IDS, LINE, PAIR, N, mixed_up
 
 SHIFT = slice(100, 180)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fob = pytest.importorskip("fiftyone.brain")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-similarity = importlib.import_module("audit_plugin.similarity")
+similarity = importlib.import_module("audit_plugin.fiftyone_io.similarity")
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu")
@@ -233,8 +233,8 @@ def test_words_find_captions_but_only_where_there_is_a_place_for_them(audited: A
 
 
 def test_what_shares_a_space_is_searched_by_words() -> None:
-    from audit_plugin.encoding import Identity
-    from audit_plugin.similarity.audits import PromptModel, _answers
+    from audit_plugin.encoders.base import Identity
+    from audit_plugin.fiftyone_io.similarity.audits import PromptModel, _answers
 
     clip = {"image": Identity("i", "s"), "text": Identity("t", "s"), "audio": Identity("a")}
     assert [_answers(name, clip) for name in clip] == [True, True, False]
@@ -465,4 +465,4 @@ def test_loading_the_plugin_registers_the_backend() -> None:
         "print(fob.brain_config.similarity_backends['audit_faiss'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert "audit_plugin.similarity.FaissSimilarityConfig" in done.stdout, done.stderr
+    assert "audit_plugin.fiftyone_io.similarity.FaissSimilarityConfig" in done.stdout, done.stderr

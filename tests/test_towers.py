@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from audit_plugin import towers
 from audit_plugin.arrays import AuditError
-from audit_plugin.embedding import silent
-from audit_plugin.towers import data as tower_data
-from audit_plugin.towers import embed_tower, parse_tower, prepare_towers, train_tower
-from audit_plugin.towers import spec as tower_spec
-from audit_plugin.towers import training as tower_training
-from audit_plugin.towers.data import TowerData
-from audit_plugin.towers.spec import TowerSpec
+from audit_plugin.encoders.embed import silent
+from audit_plugin.trials import towers
+from audit_plugin.trials.towers import data as tower_data
+from audit_plugin.trials.towers import embed_tower, parse_tower, prepare_towers, train_tower
+from audit_plugin.trials.towers import spec as tower_spec
+from audit_plugin.trials.towers import training as tower_training
+from audit_plugin.trials.towers.data import TowerData
+from audit_plugin.trials.towers.spec import TowerSpec
 from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
@@ -315,7 +315,7 @@ WORKER = """
 import sys, pickle
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
-from audit_plugin.towers import embed_tower, train_tower
+from audit_plugin.trials.towers import embed_tower, train_tower
 folder, rank = sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

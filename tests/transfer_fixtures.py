@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.crossmodal.transfer import TransferResult
+from audit_plugin.crossmodal.cross_modal_recall import TransferResult
 
 NAMES = ("image", "text")
 

@@ -71,9 +71,10 @@ def demo(
 ) -> None:
     """Draw a set with known faults, audit it and say which were found."""
     with told_errors():
-        from audit_plugin.demo import draw_demo, found_missed, swap_auroc
-        from audit_plugin.display import console, show_found
-        from audit_plugin.manifest import read_manifest, write_scores
+        from audit_plugin.inputs.manifest import read_manifest
+        from audit_plugin.inputs.tables import write_scores
+        from audit_plugin.report.display import console, show_found
+        from audit_plugin.synthetic.demo import draw_demo, found_missed, swap_auroc
 
         # The encoders that come inside packages: the same result on every machine, network or not.
         config = AuditConfig(encoder="offline", seed=seed)
@@ -111,7 +112,7 @@ def _into_fiftyone(rows: Samples, result: AuditResult, config: AuditConfig, out:
     """The audited demo as a FiftyOne dataset, or None; and the sentence that says how to see it, or why not."""
     import csv
 
-    from audit_plugin.explanations import load_explanations, renamed
+    from audit_plugin.audit.explain import load_explanations, renamed
 
     with (out / "truth.csv").open(encoding="utf-8", newline="") as file:
         planted = {row["id"]: row["fault"].replace("none", "") for row in csv.DictReader(file)}

@@ -13,7 +13,7 @@ from .options import app, told_errors
 def doctor(fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended")] = False) -> None:
     """Say what is installed, and how to mend what is not."""
     with told_errors():
-        from audit_plugin import doctor
+        from .install import doctor
 
         raise typer.Exit(doctor.run(fix))
 
@@ -22,6 +22,6 @@ def doctor(fix: Annotated[bool, typer.Option("--fix", help="Mend what can be men
 def link() -> None:
     """Put the plugin into FiftyOne's plugin folder."""
     with told_errors():
-        from audit_plugin import linking
+        from .install import linking
 
         typer.echo(linking.link())

@@ -46,14 +46,14 @@ def score(
     dry_run: DryRun = False,
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Needs no FiftyOne."""
-    from audit_plugin.manifest import check_output, write_scores
+    from audit_plugin.inputs.tables import check_output, write_scores
 
     if extend:
         _check_extension(config, run_dir, dry_run)
     samples = read_samples(manifest, config)
     check_output(out, manifest)
     if dry_run:
-        from audit_plugin.planning import plan_audit
+        from audit_plugin.audit.cost import plan_audit
 
         show_plan(plan_audit(samples, config))
         return
@@ -77,8 +77,8 @@ def mitigate(
     run_dir: RunDir = None,
 ) -> None:
     """Find out whether removing the worst rows helps a model: removal curves against random removal and none."""
-    from audit_plugin.display import console, show_removal
-    from audit_plugin.removal import removal_study
+    from audit_plugin.audit.removal_study import removal_study
+    from audit_plugin.report.display import console, show_removal
 
     samples, numbers = read_samples(manifest, config), _numbers(amounts)
     check_report(out, manifest)
@@ -89,7 +89,7 @@ def mitigate(
 
 def read_samples(manifest: Path, config: AuditConfig) -> Samples:
     """The rows of a manifest by the columns that the settings name."""
-    from audit_plugin.manifest import read_manifest
+    from audit_plugin.inputs.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in MODALITIES if getattr(config, name)}
     keys = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
@@ -109,7 +109,7 @@ def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -
 
 
 def _extended(samples: Samples, run_dir: Path) -> AuditResult:
-    from audit_plugin.extension import extend_run
+    from audit_plugin.audit.extend import extend_run
 
     with shown_progress() as progress:
         return extend_run(samples, run_dir, progress)
@@ -119,7 +119,7 @@ def _picture(result: AuditResult, path: Path) -> list[str]:
     """Draws what was memorized, where anything was measured; the line that says where."""
     import numpy as np
 
-    from audit_plugin.plots import memorization_plot
+    from audit_plugin.report.plots import memorization_plot
 
     measured = result.columns.get("multimem")
     if measured is None or not np.isfinite(measured).any():
@@ -149,8 +149,8 @@ def check_report(out: Path, manifest: Path) -> None:
 
 def _write_report(report: dict[str, Any], out: Path) -> Path:
     """Writes the report and its picture; the picture's path."""
-    from audit_plugin.manifest import write_json
-    from audit_plugin.plots import removal_plot
+    from audit_plugin.inputs.tables import write_json
+    from audit_plugin.report.plots import removal_plot
 
     write_json(out, report)
     picture = out.with_suffix(".png")

@@ -50,7 +50,7 @@ def told_errors() -> Iterator[None]:
 
 def stop(code: int, sentence: str) -> NoReturn:
     """Ends the command with a sentence on stderr."""
-    from audit_plugin.display import clean
+    from audit_plugin.report.display import clean
 
     typer.echo(clean(sentence), err=True)
     raise typer.Exit(code)

@@ -27,7 +27,7 @@ def personas(
 ) -> None:
     """Draw made-up people, several pictures and descriptions of each, for measurements under control."""
     with told_errors():
-        from audit_plugin.crossmodal.drawing import PersonaSet, draw_personas
+        from audit_plugin.synthetic.drawing import PersonaSet, draw_personas
 
         wanted = PersonaSet(identities, background, train, test, seed=seed)
         with shown_progress() as progress:
@@ -50,7 +50,7 @@ def plant(
 ) -> None:
     """Draw made-up people to mix into your training set, so that `recall` can tell what your model memorized."""
     with told_errors():
-        from audit_plugin.crossmodal.planted import PLANTED, TEXTS, plant_personas
+        from audit_plugin.crossmodal.canaries import PLANTED, TEXTS, plant_personas
 
         with shown_progress() as progress:
             ways = plant_personas(out, identities, variants, seed, progress)
@@ -73,8 +73,8 @@ def recall(
     ),
 ) -> None:
     """Ask your model for the names of planted people: what does it recall, by pictures and by descriptions?"""
-    from audit_plugin.crossmodal.planted import recall_planted
-    from audit_plugin.manifest import write_json
+    from audit_plugin.crossmodal.canaries import recall_planted
+    from audit_plugin.inputs.tables import write_json
 
     check_report(out, folder / "manifest.csv")
     with shown_progress() as progress:
@@ -86,8 +86,8 @@ def recall(
 def _show_planted(summary: dict[str, Any], places: list[str]) -> None:
     from rich.table import Table
 
-    from audit_plugin.crossmodal.words import planted_rows, planted_sentences
-    from audit_plugin.display import console
+    from audit_plugin.crossmodal.sentences import planted_rows, planted_sentences
+    from audit_plugin.report.display import console
 
     out = console()
     kinds = list(next(iter(summary["place"].values())))

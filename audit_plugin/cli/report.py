@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from audit_plugin.arrays import Samples
-    from audit_plugin.comparison import Comparison
     from audit_plugin.report import ReportContent
+    from audit_plugin.review.comparison import Comparison
 
 TABLE = ".parquet"
 MODALITIES = ("image", "text", "audio", "video")
@@ -67,8 +67,8 @@ def compare(
 ) -> None:
     """Compare two audits of the same rows: what was fixed, what is still wrong, what is newly flagged."""
     with told_errors():
-        from audit_plugin.comparison import compare as compared
-        from audit_plugin.display import console
+        from audit_plugin.report.display import console
+        from audit_plugin.review.comparison import compare as compared
 
         found, out = compared(_scores(before), _scores(after)), console()
         out.print(_table(found))
@@ -87,7 +87,7 @@ def rows_of(path: Path, manifest: Path, columns: dict[str, str]) -> Samples:
     """The manifest's rows by the columns named, or, where none is, by those that the audit recorded."""
     import json
 
-    from audit_plugin.manifest import read_manifest
+    from audit_plugin.inputs.manifest import read_manifest
 
     if not any(columns.values()):
         beside = path.with_suffix(".json")
@@ -136,7 +136,7 @@ def _scores(name: str) -> dict[str, Any]:
 def _table(found: Comparison) -> Table:
     from rich.table import Table
 
-    from audit_plugin.comparison import ANY
+    from audit_plugin.review.comparison import ANY
 
     names = ("flag", "fixed", "still flagged", "newly flagged", "gone from the set", "new in the set", "not scored")
     table = Table(names[0], title="From the earlier audit to the later one", title_justify="left")
@@ -150,7 +150,7 @@ def _table(found: Comparison) -> Table:
 
 def sentences(found: Comparison) -> list[str]:
     """What the table does not say: rows in common, agreement of the scores, the first rows newly misaligned."""
-    from audit_plugin.display import clean
+    from audit_plugin.report.display import clean
 
     lines = [f"{found.common:,} rows in both, {len(found.gone):,} gone, {len(found.added):,} new"]
     if found.correlation:

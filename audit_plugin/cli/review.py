@@ -200,6 +200,6 @@ def _opened(name: str) -> tuple[ModuleType, Any]:
 
 
 def _say(line: str) -> None:
-    from audit_plugin.display import clean
+    from audit_plugin.report.display import clean
 
     typer.echo(clean(line))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A `progress` for long work, shown on stderr; an interrupt ends the work at its next step."""
-    from audit_plugin.display import StageDisplay, console
+    from audit_plugin.report.display import StageDisplay, console
 
     pressed = threading.Event()
 
@@ -42,7 +42,7 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def audited(samples: Samples, config: AuditConfig, run_dir: Path | None = None) -> AuditResult:
     """The audit of samples, its progress shown."""
-    from audit_plugin.pipeline import run_audit
+    from audit_plugin.audit.run import run_audit
 
     with shown_progress() as progress:
         return run_audit(samples, config, progress, run_dir)
@@ -50,14 +50,14 @@ def audited(samples: Samples, config: AuditConfig, run_dir: Path | None = None) 
 
 def show_plan(plan: dict[str, Any]) -> None:
     """Shows what an audit would cost."""
-    from audit_plugin import display
+    from audit_plugin.report import display
 
     display.show_plan(display.console(), plan)
 
 
 def finish(result: AuditResult, samples: Samples, places: list[str]) -> None:
     """Shows the result; ends with code 1 if not one row got a score."""
-    from audit_plugin.display import any_score, console, show_result
+    from audit_plugin.report.display import any_score, console, show_result
 
     show_result(console(), result, samples, places)
     if not any_score(result):

@@ -15,7 +15,7 @@ from .options import command
 from .running import shown_progress
 
 if TYPE_CHECKING:
-    from audit_plugin.crossmodal.transfer import TransferResult
+    from audit_plugin.crossmodal.cross_modal_recall import TransferResult
 
 
 @command(
@@ -38,7 +38,7 @@ def transfer(
     ] = None,
 ) -> None:
     """Find the identities that a model knows from one modality only: names learned in one, asked in the other."""
-    from audit_plugin.crossmodal.transfer import memorization_link, run_transfer
+    from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
     from audit_plugin.report import read_scores
 
     if not config.label:
@@ -58,8 +58,8 @@ def _write(result: TransferResult, out: Path) -> list[str]:
     """Writes report, tables and picture; the lines that say where."""
     import numpy as np
 
-    from audit_plugin.manifest import write_csv, write_json
-    from audit_plugin.transfer_plot import transfer_plot
+    from audit_plugin.inputs.tables import write_csv, write_json
+    from audit_plugin.report.transfer_plot import transfer_plot
 
     rows = out.with_name(f"{out.stem}-rows.csv")
     write_json(out, result.summary)
@@ -73,7 +73,7 @@ def write_people(out: Path, records: list[dict[str, Any]]) -> Path:
     """The table with a line per identity beside a report; its path."""
     import numpy as np
 
-    from audit_plugin.manifest import write_csv
+    from audit_plugin.inputs.tables import write_csv
 
     path = out.with_name(f"{out.stem}-identities.csv")
     write_csv(path, {name: np.array([record[name] for record in records]) for name in records[0]})
@@ -83,8 +83,8 @@ def write_people(out: Path, records: list[dict[str, Any]]) -> Path:
 def _show(result: TransferResult, places: list[str]) -> None:
     from rich.table import Table
 
-    from audit_plugin.crossmodal.words import recall_rows, sentences
-    from audit_plugin.display import clean, console
+    from audit_plugin.crossmodal.sentences import recall_rows, sentences
+    from audit_plugin.report.display import clean, console
 
     out, summary = console(), result.summary
     table = Table("learned from", *(f"asked in {name}" for name in summary["modalities"]), title_justify="left")

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
+from audit_plugin.synthetic.drawing import TEST, TRAIN
 
-from .drawing import TEST, TRAIN
-from .measures import BOTH, NONE, aligned, modality_gap, pair_retrieval, per_identity, rate, residual, retrieval_chance
 from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs, self_description
+from .statistics import (
+    BOTH,
+    NONE,
+    aligned,
+    modality_gap,
+    pair_retrieval,
+    per_identity,
+    rate,
+    residual,
+    retrieval_chance,
+)
 from .summary import compared, mitigated
 from .trunk import Trunk
 from .world import WHO, World

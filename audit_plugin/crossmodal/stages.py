@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from audit_plugin.arrays import Floats, Ints
+from audit_plugin.synthetic.drawing import BACKGROUND, TRAIN
+from audit_plugin.synthetic.personas import TRAITS, description_of, with_traits
 
-from .drawing import BACKGROUND, TRAIN
-from .personas import TRAITS, description_of, with_traits
 from .trunk import Trunk
 from .world import LENGTH, SIDE, WHO, World
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .frozen import CENTRED, STEPS, Answers
-from .measures import BOTH, NONE, aligned, gap, joint_table, per_identity, rate, recalled, transfer_ratio
+from .name_heads import CENTRED, STEPS, Answers
+from .statistics import BOTH, NONE, aligned, gap, joint_table, per_identity, rate, recalled, transfer_ratio
 
 
 def tables(answers: Answers, numbers: Ints) -> dict[tuple[str, str], Floats]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Ints
-from audit_plugin.modalities.images import read_image
+from audit_plugin.inputs.images import read_image
+from audit_plugin.synthetic.drawing import TEST, PersonaSet, description_text, draw_personas, plan
+from audit_plugin.synthetic.personas import FACTS, TRAITS, Identity
 
-from .drawing import TEST, PersonaSet, description_text, draw_personas, plan
-from .personas import FACTS, TRAITS, Identity
 from .trunk import Vocabulary, words_of
 
 SIDE = 64

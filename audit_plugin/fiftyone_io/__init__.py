@@ -130,7 +130,7 @@ def audit_view(
     Raises:
         AuditError: the view cannot be audited, a field of the user's own is in the way, or the database was lost.
     """
-    from audit_plugin.pipeline import run_audit
+    from audit_plugin.audit.run import run_audit
 
     config = resolve(view, config or AuditConfig())
     samples = read_samples(view, config)
@@ -156,7 +156,7 @@ def scan_new(
     Raises:
         AuditError: nothing is new, the audit cannot be extended (then audit anew), or the database was lost.
     """
-    from audit_plugin.extension import extend_run
+    from audit_plugin.audit.extend import extend_run
 
     from .findings import new_rows
 
@@ -194,9 +194,9 @@ def removal_view(
     """
     import json
 
+    from audit_plugin.audit.removal_study import removal_study
     from audit_plugin.config import digest_of
-    from audit_plugin.embedding import silent
-    from audit_plugin.removal import removal_study
+    from audit_plugin.encoders.embed import silent
     from audit_plugin.store import cache_root, write_atomically
 
     config = resolve(view, config or AuditConfig())
@@ -220,7 +220,7 @@ def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None 
     Raises:
         AuditError: the view cannot be audited with this config.
     """
-    from audit_plugin.planning import plan_audit
+    from audit_plugin.audit.cost import plan_audit
 
     rows = view.count()
     head = view.limit(limit) if limit and rows > limit else view

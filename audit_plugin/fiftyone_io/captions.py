@@ -24,7 +24,7 @@ def list_columns() -> list[str]:
 
 def list_help(column: str) -> str:
     """One line on a column of `list_columns`; "" for any other."""
-    from audit_plugin.columns import column_help
+    from audit_plugin.scoring.columns import column_help
 
     if column == INDEX:
         return "Position of the worst text in the sample's list, from 0: the sample's own values are those of this text"

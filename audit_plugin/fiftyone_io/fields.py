@@ -42,7 +42,7 @@ class Place:
 
 def audit_help(column: str) -> str:
     """One line on a column of an audit."""
-    from audit_plugin.columns import column_help
+    from audit_plugin.scoring.columns import column_help
 
     return list_help(column) or column_help(column)
 

@@ -116,7 +116,7 @@ def _config(content: ReportContent, own: str, run: str) -> AuditConfig:
 
 def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str | None]:
     """The rows' paths; of media in tar shards, copies in the folder, since FiftyOne knows only files."""
-    from audit_plugin.modalities import name_of_member
+    from audit_plugin.inputs.modalities import name_of_member
 
     paths: dict[str | None, str | None] = {}
     for row in chosen:
@@ -128,7 +128,7 @@ def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str
 
 
 def _unpack(member: str, path: Path) -> str:
-    from audit_plugin.modalities import open_medium
+    from audit_plugin.inputs.modalities import open_medium
     from audit_plugin.store import private_folder, write_atomically
 
     try:
@@ -162,7 +162,7 @@ def _add_samples(
 
 
 def _write(dataset: fo.Dataset, content: ReportContent, chosen: Ints, ids: list[str], config: AuditConfig) -> None:
-    from audit_plugin.explanations import renamed
+    from audit_plugin.audit.explain import renamed
 
     samples = content.samples
     names = dict(zip((samples.ids[row] for row in chosen), ids, strict=True))

@@ -14,7 +14,7 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError, Floats
-from audit_plugin.projection import two_directions
+from audit_plugin.neighbors.projection import two_directions
 
 from .findings import MAP
 from .objects import patches_of, samples_of, update_of
@@ -61,8 +61,8 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
 
 def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     """Ids of an audit's rows, of a sample's texts the first, and unit features of all modalities side by side."""
-    from audit_plugin.features import unit_features
-    from audit_plugin.kept import load_rows
+    from audit_plugin.audit.kept import load_rows
+    from audit_plugin.encoders.cached_features import unit_features
     from audit_plugin.store import FeatureCache, RunFolder
 
     with RunFolder(Path(run_dir), None) as run:

@@ -14,9 +14,9 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.comparison import Comparison, compare
 from audit_plugin.report import ReportContent, now
-from audit_plugin.spot_check import SpotEstimate
+from audit_plugin.review.comparison import Comparison, compare
+from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.store import cache_root
 
 from .captions import INDEX, LIST

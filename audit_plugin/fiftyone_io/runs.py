@@ -51,7 +51,7 @@ class AuditRun(fors.Run):
 class AuditRunResults(fors.RunResults):
     """`tagged`: tag -> ids of the samples (of objects: the labels) tagged; `summary`: counts, versions; `run_dir`.
 
-    `explanations`: why each flagged sample was flagged (`audit_plugin.explanations`), kept here too, since the App may
+    `explanations`: why each flagged sample was flagged (`audit_plugin.audit.explain`), kept here too, since the App may
     run where the run folder is not.
     """
 

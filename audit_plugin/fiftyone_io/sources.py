@@ -11,7 +11,7 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.prompts import LABEL_TEMPLATES
+from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 
 from .objects import objects_field
 from .runs import database, list_audits, recorded_fields

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.review import Decision, resolve, spot_order, verdict
-from audit_plugin.spot_check import SIZE, Refit, SpotEstimate, SpotPlan, estimate, refit
+from audit_plugin.review.spot_check import SIZE, Refit, SpotEstimate, SpotPlan, estimate, refit
 
 from .decisions import Row, decide_many, read_ledger
 from .queues import ReviewQueue, decisions_of, queue_with, review_table
@@ -39,7 +39,7 @@ class SpotCheck:
         return tuple(verdict(given[row].kind) if row in given else "" for row in self.queue.rows)
 
     def estimate(self, confidence: float = 0.9) -> SpotEstimate:
-        """What the verdicts say of the whole set (`audit_plugin.spot_check.estimate`)."""
+        """What the verdicts say of the whole set (`audit_plugin.review.spot_check.estimate`)."""
         return estimate(self.plan, self.verdicts, confidence)
 
 

@@ -111,7 +111,7 @@ def _wanted(row: Mapping[str, Any], own: Mapping[str, Any] | None, thresholds: M
 
 def _proposal(row: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Action and reason by the audit's own rules."""
-    from audit_plugin.flags import decide
+    from audit_plugin.scoring.flags import decide
 
     if said["action"] == "remove":
         return {"action": "remove", "reason": said["reason"]}

@@ -30,7 +30,7 @@ from .views import places_of
 from .writing import place_of
 
 if TYPE_CHECKING:
-    from audit_plugin.crossmodal.transfer import TransferResult
+    from audit_plugin.crossmodal.cross_modal_recall import TransferResult
 
 RUN = "transfer"
 HELP = {
@@ -80,7 +80,7 @@ def transfer_view(
     Raises:
         AuditError: objects, no or too few identities, a name that is taken, or the database was lost.
     """
-    from audit_plugin.crossmodal.transfer import memorization_link, run_transfer
+    from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
 
     if objects_field(view):
         raise AuditError("recall across modalities is measured on samples, not on the patches of their objects")
@@ -210,7 +210,7 @@ def load_personas(name: str, folder: str | Path) -> fo.Dataset:
     """
     import csv
 
-    from audit_plugin.manifest import read_manifest
+    from audit_plugin.inputs.manifest import read_manifest
 
     folder = Path(folder)
     rows = read_manifest(

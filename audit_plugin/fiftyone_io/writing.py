@@ -50,7 +50,7 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
     Raises:
         AuditError: a field, saved view or run of that name is not an audit's.
     """
-    from audit_plugin.columns import COLUMNS
+    from audit_plugin.scoring.columns import COLUMNS
 
     dataset = view._root_dataset
     with database(f"reading dataset {dataset.name!r}"):
@@ -78,7 +78,7 @@ def write_result(
         config: of the audit.
         progress: told of the stage "write".
         captions: position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists.
-        explained: id -> records of `audit_plugin.explanations`; None: those in the result's run folder.
+        explained: id -> records of `audit_plugin.audit.explain`; None: those in the result's run folder.
 
     Raises:
         AuditError: a name is taken by something of the user's own (nothing is written then), or the database was
@@ -265,7 +265,7 @@ def _to_tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) ->
 
 def _explanations(run_dir: str) -> dict[str, Any]:
     """Sample id -> records, from the run folder; empty for a result that has none."""
-    from audit_plugin.explanations import load_explanations
+    from audit_plugin.audit.explain import load_explanations
 
     try:
         return dict(load_explanations(run_dir)["samples"]) if run_dir else {}

@@ -1,23 +1,23 @@
-"""Nearest neighbours and near-duplicate groups; the only importer of faiss.
+"""Finds what lies near: nearest neighbors and near-duplicate groups; the only importer of faiss.
 
-`search` is exact. `seek` is what an audit uses: exact for few rows, else as fast as the machine allows, with its recall
-measured.
+`exact_search` is exact. `nearest_neighbors` is what an audit uses: exact for few rows, else as fast as the machine
+allows, with its recall measured.
 """
 
-from .exact import nearest, search, similarities_to, within
-from .groups import join_groups, near_duplicate_groups, number_by_first, usual_distance
+from .exact import exact_search, nearest, similarities_to, within
+from .near_duplicates import join_groups, near_duplicate_groups, number_by_first, usual_distance
 from .scan import pair_similarities
-from .seeking import Sought, seek
+from .search import SearchResult, nearest_neighbors
 
 __all__ = [
-    "Sought",
+    "SearchResult",
+    "exact_search",
     "join_groups",
     "near_duplicate_groups",
     "nearest",
+    "nearest_neighbors",
     "number_by_first",
     "pair_similarities",
-    "search",
-    "seek",
     "similarities_to",
     "usual_distance",
     "within",

@@ -12,7 +12,7 @@ BLOCK_CELLS = 2**24  # of a product of queries and rows, held at once
 WIDENED_ROWS = 4096  # rows held in float64 at once
 
 
-def search(vectors: Floats, k: int) -> Neighbors:
+def exact_search(vectors: Floats, k: int) -> Neighbors:
     """The k most similar other rows of each row by inner product, exactly.
 
     Self is removed by index, never by position: with exact repeats the first hit need not be the row itself.

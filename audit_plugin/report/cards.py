@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.flags import FLAGS
-from audit_plugin.spot_check import Interval
+from audit_plugin.review.spot_check import Interval
+from audit_plugin.scoring.flags import FLAGS
 
 from .content import ReportContent
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.spot_check import SpotEstimate
+from audit_plugin.review.spot_check import SpotEstimate
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -27,7 +27,7 @@ class ReportContent:
         samples: `n` rows: ids, which caption, and media (none where only the scores are at hand).
         columns: of the audit, each `[n]`, in the order of `samples`.
         summary: of the audit; what it lacks is left out of the report.
-        explanations: sample id -> records (see `audit_plugin.explanations`), of flagged rows.
+        explanations: sample id -> records (see `audit_plugin.audit.explain`), of flagged rows.
         decisions: one mapping per decision with `sample`, `caption` (position, default 0), `kind` and, as far as
             known, `text`, `reviewer`, `note`, `time`, `stale`.
         spot: what a spot check said, in place of the model's estimates; or None.
@@ -178,7 +178,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _explanations(run_dir: str) -> dict[str, Any]:
     """Of the run folder; empty where it is gone."""
-    from audit_plugin.explanations import load_explanations
+    from audit_plugin.audit.explain import load_explanations
 
     try:
         return dict(load_explanations(run_dir)) if run_dir else {}

@@ -10,12 +10,12 @@ import numpy as np
 from markupsafe import Markup
 
 from audit_plugin.arrays import Ints
-from audit_plugin.display import SCORE_WORDS
-from audit_plugin.flags import FLAGS
-from audit_plugin.modalities import MODALITIES
+from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.scoring.flags import FLAGS
 
 from .cards import percent
 from .content import ReportContent
+from .display import SCORE_WORDS
 from .pictures import LARGE, SMALL, Draw
 from .text import LONG, SHORT, cut, marked
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.display import QUADRANTS, duration, part_name, sought_words
 from audit_plugin.store import write_atomically
 
 from .cards import cards, percent
 from .charts import bars, histogram, scatter
 from .content import ReportContent
+from .display import QUADRANTS, duration, part_name, sought_words
 from .findings import GROUPS, decision_tables, failures, groups, worst
 from .pictures import no_pictures, painter
 from .text import finalized

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from audit_plugin.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.modalities import MODALITIES, MediaError
 
 from .text import visible
 

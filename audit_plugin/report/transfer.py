@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit_plugin.crossmodal.words import recall_rows, sentences
+from audit_plugin.crossmodal.sentences import recall_rows, sentences
 
 from .charts import curves
 from .content import ReportContent

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.config import FLAG_KINDS
-from audit_plugin.spot_check import SIZE, SpotPlan, plan_spot_check
+
+from .spot_check import SIZE, SpotPlan, plan_spot_check
 
 # The score by which each kind is ordered; the others are told by rules, and the worst pairs among them come first.
 SCORE_OF = {"memorized": "multimem", "outlier": "outlier", "duplicate": "duplicate"}

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audit_plugin import memorization
 from audit_plugin.arrays import Bools, Floats, Ints, Samples, modality_pairs
+from audit_plugin.audit.run import learning, prepare
+from audit_plugin.audit.score import Clock, Prepared, describe_rows
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import silent
-from audit_plugin.evidence import Gathered, gather
-from audit_plugin.finetuning import Recipe, train_heads
-from audit_plugin.learners import head_inputs, head_projections
-from audit_plugin.manifest import read_manifest
-from audit_plugin.pipeline import learning, prepare
-from audit_plugin.scoring import Clock, Prepared, describe_rows
+from audit_plugin.encoders.embed import silent
+from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.scoring.evidence import Gathered, gather
 from audit_plugin.store import RunFolder
-from audit_plugin.training import Heads
-from audit_plugin.trials import Job
+from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials.continued_training import Recipe, train_heads
+from audit_plugin.trials.heads import Heads
+from audit_plugin.trials.learners import head_inputs, head_projections
+from audit_plugin.trials.run import Job
 from benchmarks.data import manifest as image_text_manifest
 from benchmarks.multimem.data import four_modalities
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin import memorization
 from audit_plugin.arrays import Floats, Samples
+from audit_plugin.audit.run import prepare
+from audit_plugin.audit.score import Clock
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import silent
-from audit_plugin.evidence import Gathered
-from audit_plugin.pipeline import prepare
-from audit_plugin.protocol import GROUPS, group_report
-from audit_plugin.scoring import Clock
+from audit_plugin.encoders.embed import silent
+from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials.split_protocol import GROUPS, group_report
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 

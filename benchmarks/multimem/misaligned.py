@@ -18,8 +18,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.pipeline import run_audit
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin import memorization
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.finetuning import Recipe
+from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials.continued_training import Recipe
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin import memorization
 from audit_plugin.arrays import Bools, Floats
+from audit_plugin.audit.run import prepare
+from audit_plugin.audit.score import Clock
 from audit_plugin.config import AuditConfig
-from audit_plugin.embedding import silent
-from audit_plugin.pipeline import prepare
-from audit_plugin.scoring import Clock
+from audit_plugin.encoders.embed import silent
+from audit_plugin.trials import multimem as memorization
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 

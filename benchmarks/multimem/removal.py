@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Samples
+from audit_plugin.audit.removal_study import removal_study
 from audit_plugin.config import AuditConfig
-from audit_plugin.removal import removal_study
 from benchmarks.data import DATA, SOURCES
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report

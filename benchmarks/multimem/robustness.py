@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from audit_plugin import memorization
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.finetuning import Recipe
+from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials.continued_training import Recipe
 from benchmarks.data import DATA, SOURCES
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report

@@ -1,7 +1,7 @@
 """Training dynamics on the noisy set: what AUM, Datamap and the pair loss of a small CLIP are read from.
 
-The heads, their loss, batches and schedule are those of `audit_plugin.training`, trained on all rows: a rival sees the
-same capacity and the same epochs as ours. After each epoch every pair is held against a fixed pool.
+The heads, their loss, batches and schedule are those of `audit_plugin.trials.heads`, trained on all rows: a rival sees
+the same capacity and the same epochs as ours. After each epoch every pair is held against a fixed pool.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import gelu, normalize
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.training import BATCH, LEARNING_RATE, TEMPERATURE, WEIGHT_DECAY, contrastive_loss, new_head
+from audit_plugin.trials.heads import BATCH, LEARNING_RATE, TEMPERATURE, WEIGHT_DECAY, contrastive_loss, new_head
 
 POOL = 2048
 
@@ -39,7 +39,7 @@ def train_dynamics(
     O(epochs n (batch + pool) o).
 
     Args:
-        inputs: two modalities `[n, q]`, see `audit_plugin.learners.head_inputs`, rows in canonical order.
+        inputs: two modalities `[n, q]`, see `audit_plugin.trials.learners.head_inputs`, rows in canonical order.
         repeats: int `[n, c]`; rows equal in any column are no negatives of each other.
         epochs: passes over all rows.
         seed: of the start, the batches and the pool.

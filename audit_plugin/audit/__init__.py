@@ -1,0 +1,1 @@
+"""Audits: samples in, result out."""

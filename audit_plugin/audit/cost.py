@@ -1,0 +1,56 @@
+"""What an audit would cost, before it is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audit_plugin.arrays import Samples
+from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.embed import digest_contents, silent
+from audit_plugin.encoders.open_clip import resolve
+from audit_plugin.encoders.precision import settled_key
+from audit_plugin.encoders.prompts import identified, split_templates
+from audit_plugin.encoders.registry import identify, pick_device
+from audit_plugin.store import FeatureCache
+
+from .run import check_samples
+
+
+def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:
+    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing."""
+    config = config or AuditConfig()
+    check_samples(samples)
+    device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
+    who = identified(identify(name, samples.modalities), split_templates(config.template))
+    if not who:
+        encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
+        return _estimate(samples, config, device, name, encodes)
+    contents = digest_contents(samples, silent)
+    keys = {m: settled_key(w, config.precision, device) for m, w in who.items()}
+    encodes = {
+        m: len({d for d in contents.digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities
+    }
+    return _estimate(samples, config, device, name, encodes) | {"downloads": []}
+
+
+def _estimate(
+    samples: Samples, config: AuditConfig, device: str, name: str, encodes: Mapping[str, int]
+) -> dict[str, Any]:
+    """By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise."""
+    cpu = {"image": 20.0, "text": 100.0, "audio": 20.0, "video": 2.0}
+    rates = cpu if device == "cpu" else {"image": 800.0, "text": 4000.0, "audio": 20.0, "video": 10.0}
+    training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
+    seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
+    trials = config.trials or AuditConfig().trials  # how many will do is known when they are trained
+    seconds += 10 + training * len(samples) * trials * config.epochs
+    disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000
+    return {
+        "rows": len(samples),
+        "encodes": dict(encodes),
+        "minutes": round(seconds / 60 + 0.05, 1),
+        "disk_mb": round(disk / 1e6, 1),
+        "encoder": name,
+        "device": device,
+        "downloads": [f"weights of {name} from their model hub; its model card tells size and licence"],
+    }

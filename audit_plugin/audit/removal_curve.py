@@ -1,0 +1,238 @@
+"""Remove the N worst training samples, train on, and see whether held-out retrieval gains: the curve on arrays.
+
+The control removes nothing and gets the same extra training: as many steps of the same size, the same shuffles. N is
+chosen on the validation rows alone; the test rows say what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, modality_pairs
+from audit_plugin.trials.continued_training import Recipe, train_heads
+from audit_plugin.trials.heads import Heads
+from audit_plugin.trials.mitigation import ranked
+from audit_plugin.trials.multimem import consistency
+
+TOP = 5
+FINE_RATE = 2e-3  # below the training's rate: from the same rate again, seeds differ more than amounts do
+GROUP = 8  # trainings batched together; more gains nothing on a CPU
+SHARES = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15)
+RANDOM = "random"
+SIDES = ("validation", "test")
+METRICS = ("retrieval_at_5", "consistency", "zero_shot")
+
+Once = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """Rows to train on and to hold out.
+
+    Attributes:
+        inputs: per modality `[n, d]`, what heads are trained on.
+        repeats: int32 `[n, c]`: equal in any column (same medium, text, group) is no rival; the last holds groups.
+        rows: "train", "validation" and "test" -> rows, apart from each other.
+        texts: positions of the modalities that are text.
+        classes: int `[n]`, -1 for none, or None: zero-shot accuracy is then NaN.
+    """
+
+    inputs: Sequence[torch.Tensor]
+    repeats: Ints
+    rows: Mapping[str, Ints]
+    texts: Sequence[int] = ()
+    classes: Ints | None = None
+
+
+def default_amounts(train: int) -> list[int]:
+    """0, 1, 2, 4, 8 and 15 % of the training rows: the paper's gain turns into a loss between 5 and 8 %."""
+    return sorted({round(share * train) for share in SHARES})
+
+
+def removal_curve(
+    data: Trainable,
+    scores: Mapping[str, Floats],
+    amounts: Sequence[int],
+    seeds: Sequence[int],
+    epochs: int,
+    extra_epochs: int,
+    once: Once = lambda _name, make: make(),
+) -> dict[str, Any]:
+    """Trains on all training rows; then, per method and amount, on without the rows of the highest scores.
+
+    Args:
+        data: what to train and measure on.
+        scores: method -> `[t]` over the training rows, higher is removed first, NaN never. "random" is added.
+        amounts: how many rows to remove; 0, the control, is added.
+        seeds: of start, order, and random removal.
+        epochs: of the training before the removal.
+        extra_epochs: of the training after it, the control's too.
+        once: keeps one seed's finished part, see `RunFolder.once`.
+
+    Returns:
+        "amounts", and "methods" -> method -> "amounts" (N as str -> side -> metric -> values per seed, mean, 95 %
+        interval over the seeds, and the same for the gain over the control, paired) and "recommended".
+
+    Raises:
+        AuditError: an amount that leaves too little to train on, or less than two seeds.
+    """
+    train = len(data.rows["train"])
+    wanted = sorted({0, *amounts})
+    if wanted[0] < 0 or wanted[-1] > train // 2:
+        wrong = wanted[0] if wanted[0] < 0 else wanted[-1]
+        raise AuditError(f"{wrong} of {train} training rows cannot be removed; choose 0 to {train // 2}")
+    if len(seeds) < 2:
+        raise AuditError(f"{len(seeds)} seed gives no interval; use 2 or more")
+    methods = [*scores, RANDOM]
+    parts = [
+        once(f"seed_{seed:04d}", partial(_one_seed, data, scores, wanted, seed, (epochs, extra_epochs)))
+        for seed in seeds
+    ]
+    measured = np.stack([p["measured"] for p in parts])
+    hits = np.mean([p["hits"] for p in parts], axis=0)
+    out = {
+        name: _method(measured, hits, [0, *range(1 + i * (len(wanted) - 1), 1 + (i + 1) * (len(wanted) - 1))], wanted)
+        for i, name in enumerate(methods)
+    }
+    return {"amounts": wanted, "methods": out}
+
+
+def _one_seed(
+    data: Trainable, scores: Mapping[str, Floats], amounts: Sequence[int], seed: int, epochs: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """measured `[1 + methods * (amounts - 1), sides, metrics]`, and hits `[.., test rows]`: share of hits per row."""
+    train = data.rows["train"]
+    drawn = np.random.default_rng((seed, 19)).random(len(train))
+    orders = [ranked(values) for values in (*scores.values(), drawn)]
+    kept = [train] + [np.delete(train, order[:amount]) for order in orders for amount in amounts[1:]]
+    base = train_heads(data.inputs, [train], [seed], data.repeats, Recipe(epochs[0]))
+    recipe = Recipe(epochs[1], size=len(train), learning_rate=FINE_RATE)
+    measured, hits = [], []
+    for start in range(0, len(kept), GROUP):
+        rows = kept[start : start + GROUP]
+        begin = Heads(tuple(tuple(w.repeat(len(rows), 1, 1) for w in layer) for layer in base.layers))
+        heads = train_heads(data.inputs, rows, [seed] * len(rows), data.repeats, recipe, begin)
+        for at in range(len(rows)):
+            embeddings = heads.embed(data.inputs, at)
+            measured.append([measure(embeddings, data, data.rows[side]) for side in SIDES])
+            hits.append(_hits(embeddings, data, data.rows["test"]))
+    return {"measured": np.array(measured), "hits": np.array(hits, dtype=np.float32)}
+
+
+def measure(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> list[float]:
+    """The `METRICS` of unit embeddings `[n, o]` per modality, on the rows."""
+    held = [e[torch.from_numpy(rows).to(e.device)].cpu().numpy() for e in embeddings]
+    consistent = consistency(held, np.ones(len(rows), dtype=bool), data.repeats[rows, -1])
+    known = np.isfinite(consistent)
+    return [
+        float(_hits(embeddings, data, rows).mean()),
+        float(consistent[known].mean()) if known.any() else float("nan"),
+        _zero_shot(embeddings, data, rows),
+    ]
+
+
+def _hits(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> Floats:
+    """`[q]`: in how many directions (a to b and back, over the pairs) a row's own partner is among the first 5.
+
+    Rows that share a medium, text or group are no rivals; a tie counts against, lest a collapsed model win.
+    """
+    at = torch.from_numpy(rows).to(embeddings[0].device)
+    same = torch.from_numpy(data.repeats[rows]).to(at.device)
+    repeated = (same[:, None, :] == same[None, :, :]).any(-1)
+    shares = []
+    for a, b in modality_pairs(tuple(map(str, range(len(embeddings))))):
+        similar = embeddings[a][at] @ embeddings[b][at].T
+        own = similar.diagonal().clone()
+        rivals = similar.masked_fill(repeated, -torch.inf)
+        shares += [((rivals >= own[:, None]).sum(1) < TOP), ((rivals >= own[None, :]).sum(0) < TOP)]
+    return torch.stack(shares).float().mean(0).cpu().numpy()
+
+
+def _zero_shot(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> float:
+    """Share of the rows whose medium is nearest to the mean text of its class in training; NaN without classes.
+
+    The class vectors are made from all training rows, whatever was removed: they are to judge the model alone.
+    """
+    if data.classes is None or not data.texts:
+        return float("nan")
+    train = data.rows["train"]
+    train = train[data.classes[train] >= 0]
+    names, number = np.unique(data.classes[train], return_inverse=True)
+    judged = rows[np.isin(data.classes[rows], names)]
+    if len(names) < 2 or not len(judged):
+        return float("nan")
+    text = embeddings[data.texts[0]]
+    device = text.device
+    belongs = torch.from_numpy(number == np.arange(len(names))[:, None]).to(device)
+    vectors = normalize(belongs.float() @ text[torch.from_numpy(train).to(device)], dim=-1)
+    truth = torch.from_numpy(np.searchsorted(names, data.classes[judged])).to(device)
+    chosen = torch.from_numpy(judged).to(device)
+    right = [
+        ((e[chosen] @ vectors.T).argmax(1) == truth).float().mean()
+        for a, e in enumerate(embeddings)
+        if a not in data.texts
+    ]
+    return float(torch.stack(right).mean()) if right else float("nan")
+
+
+def _method(measured: Floats, hits: Floats, variants: Sequence[int], amounts: Sequence[int]) -> dict[str, Any]:
+    """One method's curve and recommendation from measured `[seeds, variants, sides, metrics]`."""
+    curve: dict[str, Any] = {}
+    for amount, at in zip(amounts, variants, strict=True):
+        curve[str(amount)] = {
+            side: {
+                metric: interval(measured[:, at, s, m])
+                | {"gain": interval(measured[:, at, s, m] - measured[:, 0, s, m])}
+                for m, metric in enumerate(METRICS)
+                if np.isfinite(measured[:, :, s, m]).any()
+            }
+            for s, side in enumerate(SIDES)
+        }
+    validation, test = (measured[:, variants, s, 0] for s in range(2))
+    chosen = recommend(validation)
+    row_gain = interval(hits[variants[chosen]] - hits[0])
+    row_gain.pop("values")
+    test_gain = interval(test[:, chosen] - test[:, 0])
+    recommended = {
+        "amount": int(amounts[chosen]),
+        "beats_control": chosen > 0,
+        "validation_gain": interval(validation[:, chosen] - validation[:, 0]),
+        "test_gain": test_gain,
+        "test_gain_over_rows": row_gain,
+        # the seeds tell of chance in training, the rows of chance in who is tested: one alone confirms too easily
+        "confirmed": min(test_gain["low"], row_gain["low"]) > 0,
+    }
+    return {"amounts": curve, "recommended": recommended}
+
+
+def recommend(validation: Floats) -> int:
+    """Position of the amount to take, by the one-standard-error rule; 0, the control, where none is better.
+
+    The smallest amount whose gain over the control, paired by seed, lies within one standard error of the best's.
+
+    Args:
+        validation: `[seeds, amounts]`, the first amount being 0.
+    """
+    gain = validation - validation[:, :1]
+    mean = gain.mean(0)
+    best = int(mean.argmax())
+    error = gain[:, best].std(ddof=1) / np.sqrt(len(gain))
+    within: Bools = mean >= mean[best] - error
+    return int(within.argmax()) if mean[best] > 0 else 0
+
+
+def interval(values: Floats, level: float = 0.95) -> dict[str, Any]:
+    """JSON-ready mean of `[q]` with its t-interval, and the values."""
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+    return {"mean": mean, "low": mean - reach, "high": mean + reach, "values": values.tolist()}

@@ -1,0 +1,247 @@
+"""Is it worth removing the most suspicious samples, by which score, and how many? A study on the user's own samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, modality_pairs
+from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.encoders.embed import Progress, silent
+from audit_plugin.neighbors.projection import principal
+from audit_plugin.scoring.evidence import WHITENING, Gathered, Rows, gather, leave_together_groups, seek_neighbors
+from audit_plugin.scoring.scores import compute_scores
+from audit_plugin.store import RunFolder, cache_root
+from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials.engines import opened
+from audit_plugin.trials.learners import head_inputs, head_projections, heads_learner
+from audit_plugin.trials.mitigation import ranked
+from audit_plugin.trials.run import Job
+
+from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
+from .result import versions
+from .run import encoders_of, prepare, run_identity
+from .score import Clock, Prepared, describe_rows
+
+MIN_ROWS = 100
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
+NOTES = (
+    "Removing is no cure by itself: among the most memorized samples are rare but valid ones. Look before you delete.",
+    "Score again after a removal: when the most memorized samples are gone, others become the most memorized (the "
+    "onion effect).",
+    "The control removes nothing and gets the same extra training: the same number of steps of the same size.",
+    "N was chosen on the validation rows by the one-standard-error rule; the gain given for it is that of the test "
+    "rows. Intervals over seeds are of training on one split; `test_gain_over_rows` is over the test rows.",
+    "The wrong pairs of the validation and test rows are still among them: they cap what can be reached, for every "
+    "method alike.",
+)
+
+
+def removal_study(
+    samples: Samples,
+    config: AuditConfig,
+    amounts: Sequence[int] | None = None,
+    seeds: int = 5,
+    progress: Progress = silent,
+    run_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Scores 70 % of the samples, removes the worst N of them, trains on, and measures on the rest.
+
+    Args:
+        samples: two or more modalities; `labels` add zero-shot accuracy.
+        config: settings of the audit, with train = heads and protocol = ensemble.
+        amounts: how many rows of the training part to remove; default: 1, 2, 4, 8 and 15 % of it.
+        seeds: trainings per amount and method, 2 or more.
+        progress: called with (stage, done, total); may raise to cancel: finished seeds are kept.
+        run_dir: folder of the run; default: one per data and settings in the user's cache.
+
+    Returns:
+        JSON-ready: see `removal_curve`, besides sets, notes, versions and settings; `removed` holds each method's
+        recommended ids, worst first.
+
+    Raises:
+        AuditError: what the user can mend, in one sentence.
+    """
+    if (config.train, config.protocol) != ("heads", "ensemble"):
+        raise AuditError(
+            f"train is {config.train} and protocol {config.protocol}; a removal curve needs a score of every sample "
+            "and many trainings: use train heads and protocol ensemble"
+        )
+    with opened(config) as engine:
+        ready = prepare(samples, config, Clock(progress), encoders_of(run_dir), engine)
+        if len(ready.order.rows) < MIN_ROWS:
+            raise AuditError(f"{len(ready.order.rows)} usable samples are too few for a removal curve; give {MIN_ROWS}")
+        wanted = None if amounts is None else sorted(set(amounts))
+        identity = run_identity(ready, config) | {"removal": {"amounts": wanted}}
+        folder = Path(run_dir) if run_dir else cache_root() / "removal" / digest_of(identity)[:16]
+        with RunFolder(folder, identity) as run:
+            return _study(ready, Job(config, ready.device, run, progress, engine), wanted, seeds)
+
+
+def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int) -> dict[str, Any]:
+    rows = describe_rows(ready)
+    together = _leave_together(ready, rows, job)
+    sets = split_rows(together, job.config.seed)
+    train = sets["train"]
+    with RunFolder(job.run.path / "train", {"rows": digest_of(train.tolist())}) as run:
+        gathered = _score_training_rows(ready, rows, train, replace(job, run=run))
+        scores = removal_scores(gathered)
+    data = _trainable(ready, rows, together, sets, job.device)
+    amounts = default_amounts(len(train)) if amounts is None else amounts
+    done = 0
+
+    def once(name: str, make: Any) -> dict[str, np.ndarray]:
+        nonlocal done
+        job.progress("removal", done, seeds)
+        done += 1
+        return job.run.once(name, make)
+
+    epochs = job.config.epochs
+    curve = removal_curve(data, scores, amounts, range(seeds), epochs, extra_epochs(epochs), once)
+    job.progress("removal", seeds, seeds)
+    return _report(ready, gathered, scores, sets, curve) | {"seeds": seeds, "config": job.config.to_dict()}
+
+
+def extra_epochs(epochs: int) -> int:
+    """Passes after the removal, for a training of so many before it."""
+    return max(1, epochs // 2)
+
+
+def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
+    """Name of the set ("train", "validation", "test": 70, 15, 15 %) -> ascending rows; groups `[n]` stay whole."""
+    names, first, inverse, sizes = np.unique(together, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first, kind="stable")  # canonical, whatever the groups are called
+    drawn = order[np.random.default_rng((seed, 23)).permutation(len(names))]
+    middle = np.cumsum(sizes[drawn]) - sizes[drawn] / 2
+    part = np.zeros(len(names), dtype=np.int64)
+    part[drawn] = np.searchsorted(np.cumsum(list(SHARES.values()))[:-1] * len(together), middle, side="right")
+    return {name: np.flatnonzero(part[inverse] == i) for i, name in enumerate(SHARES)}
+
+
+def _leave_together(ready: Prepared, rows: Rows, job: Job) -> Ints:
+    """`[n]` groups over all rows: near-duplicates must not stand in training and test."""
+    vectors = ready.features.vectors
+    views = {name: principal(v, WHITENING) for name, v in vectors.items()}
+    near, cosines, _ = seek_neighbors(vectors, views, rows.contents, job)
+    return leave_together_groups(vectors, near, cosines, rows, [])[1]
+
+
+def _score_training_rows(ready: Prepared, rows: Rows, train: Ints, job: Job) -> Gathered:
+    """The audit's evidence on the training rows alone: what is removed never saw a held-out row."""
+    features = ready.features.rows(train)
+    views = [view.features.rows(ready.order.rows[train]) for view in ready.views]
+    part = Rows(
+        {name: _dense(content[train]) for name, content in rows.contents.items()},
+        rows.space,
+        {name: count[train] for name, count in rows.words.items()},
+        None if rows.user_groups is None else _dense(rows.user_groups[train]),
+    )
+    projections = head_projections(features)
+    gathered = gather(
+        features, part, lambda plan, repeats: heads_learner(features, views, projections, repeats, plan, job), job
+    )
+    if gathered.evidence.trials is None:
+        raise AuditError(f"{'; '.join(gathered.notes)}: give more samples")
+    return gathered
+
+
+def _dense(numbers: Ints) -> Ints:
+    return np.unique(numbers, return_inverse=True)[1].reshape(-1)
+
+
+def removal_scores(gathered: Gathered) -> dict[str, Floats]:
+    """Method -> `[n]`, higher is removed first: MultiMem, CLIPMem, and what needs no memorization.
+
+    `cosine` is that of the trained heads where they had not seen the sample; `zero_shot_cosine` is the frozen
+    encoders', where they share a space.
+    """
+    evidence, scores = gathered.evidence, compute_scores(gathered.evidence)
+    assert evidence.trials is not None
+    out = {
+        "multimem": scores["multimem"],
+        "clipmem": clip_memorization(gathered),
+        "cosine": -evidence.trials.held_out["cosine"].mean(0),
+        "alignment": -scores["alignment"],
+        "misalignment": scores["misalignment"],
+    }
+    if "clip_score" in scores and np.isfinite(scores["clip_score"]).any():
+        out["zero_shot_cosine"] = -scores["clip_score"]
+    return out
+
+
+def clip_memorization(gathered: Gathered) -> Floats:
+    """CLIPMem (Wang et al., ICLR 2025) from the trials of an audit: float32 `[n]`.
+
+    `L(x) = s_xx - mean_H s(x, .) - mean_H s(., x)` for a pair of modalities, H the trial's non-members outside x's
+    group; the trial's offset removed; mean over trials with x less mean over trials without; mean over the pairs.
+    MultiMem of two modalities halves the two means and adds those within each modality.
+    """
+    evidence, plan = gathered.evidence, gathered.plan
+    assert plan is not None
+    assert gathered.embed is not None
+    values = []
+    for number, member in enumerate(plan.member):
+        embeddings = [e.cpu().numpy() for e in gathered.embed(number)]
+        values.append(alignment_terms(embeddings, ~member, evidence.leave_together))
+    folds = evidence.trials.folds if evidence.trials else 2
+    centred = memorization.remove_offsets(np.stack(values), plan.member, plan.offset)
+    return memorization.multimem(centred, plan.member, folds)[0].astype(np.float32)
+
+
+def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
+    """`L(x)` of one trial, mean over pairs of modalities: float64 `[n]`; see `clip_memorization`."""
+    terms = memorization.consistency_terms(embeddings, reference, groups)
+    pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
+    return np.mean(
+        [
+            terms[a, b] + terms[b, a] - np.einsum("nd,nd->n", embeddings[a], embeddings[b], dtype=np.float64)
+            for a, b in pairs
+        ],
+        axis=0,
+    )
+
+
+def _trainable(ready: Prepared, rows: Rows, together: Ints, sets: Mapping[str, Ints], device: str) -> Trainable:
+    """What the curve trains on; the projection of the features is fitted to the training rows."""
+    features = ready.features
+    projections = head_projections(features.rows(sets["train"]))
+    repeats = np.stack([*rows.contents.values(), together], axis=1).astype(np.int32)
+    texts = [at for at, name in enumerate(features.modalities) if name in rows.words]
+    classes = None
+    if rows.labels is not None:
+        names = sorted({label for label in rows.labels if label})
+        number = {label: at for at, label in enumerate(names)}
+        classes = np.array([number.get(label, -1) for label in rows.labels], dtype=np.int64)
+    return Trainable(head_inputs(features, projections, device), repeats, sets, texts, classes)
+
+
+def _report(
+    ready: Prepared, gathered: Gathered, scores: Mapping[str, Floats], sets: Mapping[str, Ints], curve: dict[str, Any]
+) -> dict[str, Any]:
+    ids = np.array(ready.samples.ids, dtype=object)[ready.order.rows][sets["train"]]
+    notes = [*NOTES, *ready.embedded.notes, *gathered.notes]
+    removed = {}
+    for name, method in curve["methods"].items():
+        best = method["recommended"]
+        best["share"] = round(best["amount"] / len(ids), 4)
+        if name == RANDOM:
+            continue
+        removed[name] = ids[ranked(scores[name])[: best["amount"]]].tolist()
+        if not best["beats_control"]:
+            notes.append(f"{name}: on the validation rows no removal beat the control clearly; remove none")
+        elif not best["confirmed"]:
+            notes.append(f"{name}: the gain of removing {best['amount']} is within chance on the test rows")
+    left = len(ready.samples) - len(ready.order.rows)
+    return {
+        "sets": {name: len(rows) for name, rows in sets.items()} | {"left_out": left},
+        **curve,
+        "removed": removed,
+        "trained": gathered.trained,
+        "notes": notes,
+        "encoder": {m: w.key for m, w in ready.who.items()},
+        "versions": versions(),
+    }

@@ -1,0 +1,1 @@
+"""Sets up the machine: doctor, plugin link, MongoDB."""

@@ -1,0 +1,1 @@
+"""Turns media into features, once per content."""

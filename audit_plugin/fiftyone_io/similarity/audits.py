@@ -1,0 +1,191 @@
+"""An audit's embeddings as an index wants them, and its encoder as what answers text prompts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fiftyone.core.collections import SampleCollection
+
+from audit_plugin import fiftyone_io
+from audit_plugin.arrays import AuditError, Floats, Samples
+from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.objects import samples_of
+from audit_plugin.fiftyone_io.reading import slice_samples
+
+from .vectors import Vectors, unit_rows
+
+if TYPE_CHECKING:
+    from audit_plugin.audit.score import Prepared
+    from audit_plugin.encoders.base import Encoder, Identity
+    from audit_plugin.encoders.embed import Progress
+
+JOINT = "joint"
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class AuditVectors:
+    """What is indexed.
+
+    Attributes:
+        vectors: unit rows.
+        objects: the label field that the rows are of; "" for samples.
+        record: JSON-ready; run, modality, encoder, and the blocks `[name, dimensions, answers prompts]` of a row.
+    """
+
+    vectors: Vectors
+    objects: str
+    record: Mapping[str, Any]
+
+    @property
+    def answers(self) -> bool:
+        """Whether a text prompt has a place among these vectors."""
+        return any(answers for *_, answers in self.record["blocks"])
+
+
+def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Progress | None = None) -> AuditVectors:
+    """The features of the audit's frozen encoders for all samples of a view, from the cache where known.
+
+    Raises:
+        AuditError: no such audit or modality, or nothing that has it.
+    """
+    from audit_plugin.audit.run import prepare
+    from audit_plugin.audit.score import Clock
+    from audit_plugin.encoders.embed import silent
+
+    objects, rows = _audited(view, run)
+    config = _settings(view, run)
+    samples = fiftyone_io.read_samples(rows, config)
+    if modality not in (*samples.modalities, JOINT):
+        choices = ", ".join((*samples.modalities, JOINT))
+        raise AuditError(f"audit {run!r} has no modality {modality!r}; choose one of {choices}")
+    ready = prepare(samples, config, Clock(progress or silent))
+    names = tuple(ready.samples.modalities) if modality == JOINT else (modality,)
+    ids, parts = _one_per_id(ready, names)
+    if not ids:
+        raise AuditError(f"no sample of the view has {' and '.join(names)}; choose another modality or view")
+    return AuditVectors(
+        _on_samples(rows, config, ids, np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))), objects),
+        objects,
+        {
+            "run": run,
+            "modality": modality,
+            "encoder": ready.encoder,
+            "text_key": _text_key(ready.encoder) if TEXT in ready.who else "",
+            "blocks": [[n, v.shape[1], _answers(n, ready.who)] for n, v in zip(names, parts, strict=True)],
+        },
+    )
+
+
+def audited_modalities(view: SampleCollection, run: str) -> tuple[str, ...]:
+    """What of an audit can be indexed, "joint" last.
+
+    Raises:
+        AuditError: no such audit, or its fields are gone.
+    """
+    return (*fiftyone_io.modality_sources(_audited(view, run)[1], _settings(view, run)), JOINT)
+
+
+def _audited(view: SampleCollection, run: str) -> tuple[str, SampleCollection]:
+    """(the label field of an audit of objects or "", the samples or objects of the view)."""
+    objects = fiftyone_io.audit_info(view, run).label_field
+    return objects, fiftyone_io.patches_of(view, objects) if objects and not fiftyone_io.objects_field(view) else view
+
+
+def _settings(view: SampleCollection, run: str) -> AuditConfig:
+    """Those of the audit, with the encoder that it really used: what `auto` means may have changed."""
+    settings = fiftyone_io.audit_info(view, run).settings
+    names = {field.name for field in fields(AuditConfig)}
+    config = AuditConfig(**{name: value for name, value in settings.items() if name in names})
+    found = view._root_dataset.load_run_results(run)
+    encoder = (found.summary if found else {}).get("encoder_name") or config.encoder
+    return replace(config, encoder=encoder, views=0, device="auto")
+
+
+def _one_per_id(ready: Prepared, names: Sequence[str]) -> tuple[list[str], list[Floats]]:
+    """(ids, unit rows `[u, d]` per modality) of rows that have all of these; several texts of a sample are averaged."""
+    features = ready.embedded.features
+    complete = np.logical_and.reduce([features.present[:, features.modalities.index(name)] for name in names])
+    rows = np.flatnonzero(complete)
+    numbers: dict[str, int] = {}
+    at = np.array([numbers.setdefault(ready.samples.ids[row], len(numbers)) for row in rows], dtype=np.int64)
+    vectors, parts = features.rows(rows).vectors, []
+    for name in names:
+        sums = np.zeros((len(numbers), vectors[name].shape[1]), dtype=np.float32)
+        np.add.at(sums, at, vectors[name])
+        parts.append(unit_rows(sums))
+    return list(numbers), parts
+
+
+def _on_samples(
+    rows: SampleCollection, config: AuditConfig, ids: Sequence[str], values: Floats, objects: str
+) -> Vectors:
+    """Rows with the ids of the samples, or labels, that they are of: in a grouped dataset, of all slices audited."""
+    if objects:
+        images = samples_of(rows)
+        return Vectors(values, np.array([images[name] for name in ids], dtype="U24"), np.array(ids, dtype="U24"))
+    members = slice_samples(rows, config)
+    pairs = [(row, name) for row, first in enumerate(ids) for name in members.get(first, [first])]
+    return Vectors(values[[row for row, _ in pairs]], np.array([name for _, name in pairs], dtype="U24"))
+
+
+def _answers(name: str, who: Mapping[str, Identity]) -> bool:
+    """Whether a text's vector can be compared with this modality's."""
+    return TEXT in who and (name == TEXT or (bool(who[name].space) and who[name].space == who[TEXT].space))
+
+
+class PromptModel:
+    """Embeds text prompts with the encoder of an audit: what FiftyOne asks for where it would load a zoo model."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record = record
+
+    def __enter__(self) -> PromptModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Floats:
+        """float32 `[q, d]`: the prompt in the blocks that share its space, zeros in the others.
+
+        Raises:
+            AuditError: a prompt has no words, or the encoder is not the one that made the index.
+        """
+        texts = _embed_texts(tuple(prompts), self.record["encoder"], self.record["text_key"])
+        blocks = self.record["blocks"]
+        parts = [texts if answers else np.zeros((len(texts), dim), np.float32) for _, dim, answers in blocks]
+        return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
+
+
+def _embed_texts(texts: tuple[str, ...], encoder: str, expected: str) -> Floats:
+    from audit_plugin.encoders.embed import digest_contents, embed, silent
+
+    key = _text_key(encoder) or _text_encoder(encoder)[TEXT].identity.key
+    if expected and key != expected:
+        raise AuditError(f"the weights of {encoder} are not those that made this index; index the dataset again")
+    samples = Samples(tuple(map(str, range(len(texts)))), {TEXT: texts})
+    found = embed(samples, digest_contents(samples, silent), {TEXT: key}, lambda: _text_encoder(encoder), silent)
+    for row, reason in found.failures.items():
+        raise AuditError(f"the prompt {texts[row]!r} cannot be read ({reason}); type a few words")
+    return found.features.vectors[TEXT]
+
+
+def _text_key(encoder: str) -> str:
+    """Names the text encoder with its weights, without loading it; "" where they are not on this machine."""
+    from audit_plugin.encoders.registry import identify
+
+    who = identify(encoder, (TEXT,))
+    return who[TEXT].key if who else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _text_encoder(encoder: str) -> dict[str, Encoder]:
+    """Kept: the next prompt is asked a few seconds later."""
+    from audit_plugin.encoders.registry import load_encoders, pick_device
+
+    return load_encoders(encoder, (TEXT,), pick_device("auto"))

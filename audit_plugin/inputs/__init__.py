@@ -1,0 +1,1 @@
+"""Reads what users have: files, manifests, shards; and knows the modalities."""

@@ -1,0 +1,150 @@
+"""Writes score tables, whole or not at all, the same bytes for the same result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.config import AuditConfig
+from audit_plugin.store import disk_error, write_atomically
+
+from .manifest import as_text
+
+SCORE_SUFFIXES = (".parquet", ".csv", ".jsonl")
+FOOTER_KEY = "audit_plugin"
+
+
+def check_output(out: Path, manifest: Path) -> None:
+    """Refuses, before any work is done, an `--out` that cannot be written or would overwrite the manifest."""
+    if out.suffix.lower() not in SCORE_SUFFIXES:
+        raise AuditError(
+            f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose one of {', '.join(SCORE_SUFFIXES)}"
+        )
+    for target in (out, out.with_suffix(".json")):
+        if target.resolve() == manifest.resolve():
+            raise AuditError(f"--out {str(out)!r} would overwrite the manifest {manifest.name!r}; rename it")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder that is yours")
+
+
+def write_scores(path: Path, result: AuditResult, samples: Samples) -> None:
+    """Writes one row per row of `samples`, in its order, and the run's summary as `<stem>.json` beside it.
+
+    By suffix Parquet (not scored = NaN; config, versions and seed in the footer), CSV (not scored = empty) or
+    JSONL (not scored = null). Equal results give equal bytes. Each file is replaced whole or not at all.
+
+    Raises:
+        AuditError: if the disk is full or the place cannot be written.
+    """
+    columns: dict[str, NDArray[Any]] = {"id": np.array(samples.ids, dtype=object)}
+    if samples.caption:
+        columns["caption_index"] = np.array(samples.caption, dtype=np.int64)
+    columns.update(result.columns)
+    encode = {".csv": _csv_bytes, ".jsonl": _jsonl_bytes}.get(path.suffix.lower())
+    _replace(path, encode(columns) if encode else _parquet_bytes(columns, _footer(result)))
+    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+
+
+def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Writes a table as `write_scores` does: not known = empty, and no text that a spreadsheet would run."""
+    _replace(path, _csv_bytes(columns))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a report; what is not finite becomes null."""
+    _replace(path, (json.dumps(_jsonable(content), indent=2) + "\n").encode())
+
+
+def _footer(result: AuditResult) -> str:
+    """What decides the scores, and nothing that differs between equal runs (timings, folders)."""
+    config = dict(result.summary.get("config", {}))
+    scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
+    footer = {
+        "config": {name: config[name] for name in scoring},
+        "encoder": result.summary.get("encoder", {}),
+        "seed": config.get("seed"),
+        "versions": result.summary.get("versions", {}),
+    }
+    return json.dumps(_jsonable(footer), sort_keys=True)
+
+
+def _parquet_bytes(columns: Mapping[str, NDArray[Any]], footer: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    arrays = {
+        name: pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
+        for name, values in columns.items()
+    }
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
+    return bytes(sink.getvalue())
+
+
+def _csv_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
+    writer.writerows([_defused(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return out.getvalue().encode()
+
+
+def _defused(text: str) -> str:
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe; plain numbers stay."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
+
+
+def _jsonl_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
+    lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _plain(values: NDArray[Any]) -> list[Any]:
+    """Python values: None where not finite, float32 in its shortest form, text that UTF-8 can hold."""
+    if values.dtype.kind == "f":
+        return [float(str(v)) if np.isfinite(v) else None for v in values]
+    if values.dtype == object or values.dtype.kind == "U":
+        return [as_text(v) for v in values.tolist()]
+    plain: list[Any] = values.tolist()
+    return plain
+
+
+def _jsonable(value: object) -> object:
+    """The same value without numpy types and NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    write_atomically(path, lambda file: file.write(data))

@@ -1,0 +1,1 @@
+"""Turns evidence into scores, flags and suggestions."""

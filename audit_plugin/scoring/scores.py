@@ -1,0 +1,323 @@
+"""The scores and their table. Pure numpy; higher is more suspicious, `alignment` and `clip_score` excepted.
+
+A score is one function here. It is handed the `Evidence` and returns its column, or several (suffix -> column, the
+main one under ""). A score holds no threshold: rules that flag are in `flags.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, Trials, modality_pairs
+from audit_plugin.trials import multimem as memorization
+
+from . import outliers
+
+# Contrast under the trained heads and the frozen encoders, and under what the neighbours of each side say. Weights
+# where no plants were drawn to choose them with: see `measures.choose_weights`.
+WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that scores are made from, for n complete samples in canonical order.
+
+    Attributes:
+        vectors: modality -> unit features `[n, d_a]`.
+        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbours were sought.
+        neighbors: modality (and "joint") -> neighbours over distinct contents, `[n, k]`, cosines in the views.
+        cosines: the same neighbours' cosines in the plain features, `[n, k]`.
+        contents: modality -> content number `[n]`: equal means the same medium.
+        groups: modality -> near-duplicate group `[n]`, for the modalities that are not text.
+        leave_together: `[n]`: samples that share a side of every mask.
+        trials: None when there were too few samples to train.
+        space: modality -> name of the space its encoder embeds into, "" for its own.
+        words: modality that is text -> number of words `[n]`.
+        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        weights: pair of modalities -> weight of each kind of evidence, or empty: `WEIGHTS`.
+        samples: `[n]` the sample, or group of the user's, that a row is a caption of; None: each row is its own.
+        spelling: modality that is text -> how strange it is spelled `[n]` (`spelling.surprise`).
+        copies: modality -> altered copies of one medium `[n]`, told apart from look-alikes; where it lacks a modality,
+            `groups` stands in.
+    """
+
+    vectors: Mapping[str, Floats]
+    views: Mapping[str, Floats]
+    neighbors: Mapping[str, Neighbors]
+    cosines: Mapping[str, Floats]
+    contents: Mapping[str, Ints]
+    groups: Mapping[str, Ints]
+    leave_together: Ints
+    trials: Trials | None
+    space: Mapping[str, str]
+    words: Mapping[str, Ints]
+    known: Bools | None = None
+    weights: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    samples: Ints | None = None
+    spelling: Mapping[str, Floats] = field(default_factory=dict)
+    copies: Mapping[str, Ints] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.leave_together)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.vectors)
+
+    @property
+    def owners(self) -> Ints:
+        """`[n]`: the sample that a row belongs to."""
+        return np.arange(len(self)) if self.samples is None else self.samples
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.words)
+
+    @functools.cached_property
+    def parts(self) -> dict[tuple[str, str], dict[str, Floats]]:
+        """`pair_evidence` of every pair: scores, plants and the run folder all ask for it, and it is the dear part."""
+        return {pair: pair_evidence(self, pair) for pair in self.pairs}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(self.modalities[a], self.modalities[b]) for a, b in modality_pairs(self.modalities)]
+
+
+Compute = Callable[[Evidence], Floats | dict[str, Floats]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One entry of the table.
+
+    Attributes:
+        name: the column, and the prefix of its parts.
+        label: for people.
+        help: one line: what it says and how to read it.
+        per: its parts: "" (none), "pair", "modality", or "attribution" (both, with three or more modalities).
+        trained: needs trials.
+        also: suffixes of further columns.
+        compute: the function.
+    """
+
+    name: str
+    label: str
+    help: str
+    per: str
+    trained: bool
+    also: tuple[str, ...]
+    compute: Compute
+
+
+SCORES: dict[str, Score] = {}
+
+
+def score(
+    label: str, help: str, *, per: str = "", trained: bool = False, also: tuple[str, ...] = ()
+) -> Callable[[Compute], Compute]:
+    """Adds the decorated function to `SCORES` under its own name."""
+
+    def add(compute: Compute) -> Compute:
+        name = compute.__name__
+        SCORES[name] = Score(name, label, help, per, trained, also, compute)
+        return compute
+
+    return add
+
+
+def compute_scores(evidence: Evidence) -> dict[str, Floats]:
+    """All score columns `[n]` in the order of the table; NaN throughout where a score needs trials and has none."""
+    columns: dict[str, Floats] = {}
+    for entry in SCORES.values():
+        if entry.trained and evidence.trials is None:
+            values: dict[str, Floats] = {"": np.full(len(evidence), np.nan, dtype=np.float32)}
+            values |= dict.fromkeys((*entry.also, *_parts_of(entry, evidence)), values[""])
+        else:
+            computed = entry.compute(evidence)
+            values = computed if isinstance(computed, dict) else {"": computed}
+        for suffix, column in values.items():
+            columns["_".join(filter(None, (entry.name, suffix)))] = np.asarray(column, dtype=np.float32)
+    return columns
+
+
+def _parts_of(entry: Score, evidence: Evidence) -> list[str]:
+    """Suffixes of a trained score's parts."""
+    pairs = [f"{a}_{b}" for a, b in evidence.pairs]
+    if entry.per == "attribution" and len(evidence.modalities) > 2:
+        return pairs + [f"due_{name}" for name in evidence.modalities]
+    return pairs if entry.per == "pair" else []
+
+
+def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
+    """Distance from the median of `reference` (default: the values) in robust deviations; NaN stays NaN."""
+    known = values if reference is None else reference
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return np.full_like(values, np.nan)
+    median = np.median(known)
+    spread = 1.4826 * np.median(np.abs(known - median))
+    return ((values - median) / max(spread, 1e-6)).astype(np.float32)
+
+
+@score(
+    "Misalignment",
+    "How badly the sample's media fit each other, in robust deviations from the set's median; "
+    "the worst pair of modalities counts",
+    per="pair",
+    trained=True,
+)
+def misalignment(evidence: Evidence) -> dict[str, Floats]:
+    """Held-out contrast and neighbour disagreement of each pair, robustly standardised and added up."""
+    parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
+    worst = np.fmax.reduce(list(parts.values()))
+    overall = worst if len(parts) == 1 else robust_z(worst, scale_of(worst, evidence))
+    return {"": overall} | {f"{a}_{b}": values for (a, b), values in parts.items()}
+
+
+def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
+    """`[n]`: the combined score of one pair of modalities."""
+    parts = evidence.parts[pair]
+    scale = {name: scale_of(values, evidence) for name, values in parts.items()}
+    return combine(parts, scale, evidence.weights.get(pair))
+
+
+def scale_of(values: Floats, evidence: Evidence) -> Floats:
+    """The values that set the scale: those of the known samples."""
+    return values if evidence.known is None else values[evidence.known]
+
+
+def combine(
+    parts: Mapping[str, Floats],
+    reference: Mapping[str, Floats] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Floats:
+    """Weighted mean of the evidence, each part standardised against `reference` (default: itself).
+
+    Evidence that a sample lacks (a side without a neighbour) counts as the median.
+    """
+    total, weight = np.zeros_like(parts["contrast"]), 0.0
+    for name, values in parts.items():
+        standard = robust_z(values, None if reference is None else reference[name])
+        total += (weights or WEIGHTS)[name] * np.where(np.isfinite(standard), standard, 0)
+        weight += (weights or WEIGHTS)[name]
+    return np.where(np.isfinite(parts["contrast"]), total / weight, np.nan).astype(np.float32)
+
+
+def pair_evidence(evidence: Evidence, pair: tuple[str, str]) -> dict[str, Floats]:
+    """Name (of `WEIGHTS`) -> `[n]`: the separate evidence on one pair, all higher = more suspicious."""
+    held_out, position = _trials(evidence).held_out, evidence.pairs.index(pair)
+    parts = {name: held_out[name][position] for name in WEIGHTS if name in held_out}
+    return {name: values for name, values in parts.items() if name == "contrast" or np.isfinite(values).any()}
+
+
+@score(
+    "MultiMem",
+    "How much more consistent a trained model finds the sample when it was trained on it "
+    "(arXiv 2606.22220), summed over all modalities; above 0 for any trained sample, far above the set's bulk "
+    "when memorized",
+    per="attribution",
+    trained=True,
+    also=("stderr", "mean"),
+)
+def multimem(evidence: Evidence) -> dict[str, Floats]:
+    """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
+    trials = _trials(evidence)
+    raw, error = memorization.multimem(memorization.adjusted(trials), trials.member, trials.folds)
+    pairs, without = attribution(evidence)
+    parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(list(pairs.values()), axis=0)}
+    if len(evidence.modalities) > 2:
+        parts |= {f"{a}_{b}": values for (a, b), values in pairs.items()}
+        parts |= {f"due_{name}": raw - values for name, values in without.items()}
+    return parts
+
+
+def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict[str, Floats]]:
+    """(pair -> its two-modality MultiMem `[n]`; modality -> MultiMem of all the others `[n]`)."""
+    memory, names = _trials(evidence).memory, evidence.modalities
+    every = range(len(names))
+    pairs = {p: memorization.over(memory, at) for p, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
+    return pairs, {name: memorization.over(memory, [a for a in every if a != at]) for at, name in enumerate(names)}
+
+
+@score(
+    "Alignment",
+    "Held-out cross-modal consistency: a similarity, low means that models which never saw the "
+    "sample find its media at odds",
+    trained=True,
+)
+def alignment(evidence: Evidence) -> Floats:
+    """Mean consistency over the trials in which the sample was not a member, offsets kept."""
+    trials = _trials(evidence)
+    return memorization.held_out_mean(trials.consistency, trials.member)
+
+
+@score("CLIP score", "Plain cosine of the frozen encoders: a similarity, the baseline; only where they share a space")
+def clip_score(evidence: Evidence) -> dict[str, Floats]:
+    """Mean cosine over the pairs whose encoders share a space; no column without such a pair."""
+    shared = [(a, b) for a, b in evidence.pairs if evidence.space[a] and evidence.space[a] == evidence.space[b]]
+    if not shared:
+        return {}
+    return {"": np.mean([np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b]) for a, b in shared], axis=0)}
+
+
+@score(
+    "Outlier",
+    "Mean distance to the nearest twentieth of the set, duplicates counted once: the largest over modalities and the "
+    "joint space, in widths of the set's own tail; a text that is spelled like no other counts as further away",
+    per="modality",
+)
+def outlier(evidence: Evidence) -> dict[str, Floats]:
+    """Distances per modality and in all together, each in units of its own tail, then the largest (`outliers`).
+
+    Texts that a class of samples shares are not scored alone: NaN. Spelling has half a vote, beside the distance.
+    """
+    parts: dict[str, Floats] = {}
+    votes: list[Floats] = []
+    for name, vectors in evidence.vectors.items():
+        group = evidence.groups.get(name, evidence.contents[name])
+        own = outliers.stands_alone(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
+        far = _in_tail_units(np.where(own, _mean_distance(evidence, {name: vectors}, group), np.nan), evidence)
+        if name in evidence.spelling:
+            strange = _in_tail_units(evidence.spelling[name], evidence)
+            far = np.fmax(far, _in_tail_units((far + strange) / 2, evidence))
+        parts[name] = far
+        votes.append(far)
+    if all(np.isfinite(values).all() for values in votes):
+        votes.append(_in_tail_units(_mean_distance(evidence, evidence.vectors, evidence.leave_together), evidence))
+    return {"": np.fmax.reduce(votes), **parts}
+
+
+def _mean_distance(evidence: Evidence, vectors: Mapping[str, Floats], group: Ints) -> Floats:
+    rows = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
+    return outliers.mean_distance(vectors, group, rows)
+
+
+def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
+    return outliers.in_tail_units(values, scale_of(values, evidence))
+
+
+@score("Duplicate", "Highest similarity to another sample in a modality that is not text: 1 is the same content")
+def duplicate(evidence: Evidence) -> Floats:
+    """Cosine of the frozen features to the nearest other content; 1 for an exact repeat.
+
+    Rows of one sample (its captions, or a group of the user's) do not repeat each other.
+    """
+    best = np.full(len(evidence), np.nan, dtype=np.float32)
+    owners = evidence.owners
+    for name, content in evidence.contents.items():
+        if name in evidence.texts:
+            continue
+        near = evidence.neighbors[name].indices
+        other = (near >= 0) & (owners[np.maximum(near, 0)] != owners[:, None])
+        cosine = np.fmax.reduce(np.where(other, evidence.cosines[name], np.nan), axis=1, initial=np.nan)
+        best = np.fmax(best, np.where(outliers.owners_of(content, owners) > 1, 1.0, np.minimum(cosine, 1.0)))
+    return best
+
+
+def _trials(evidence: Evidence) -> Trials:
+    assert evidence.trials is not None, "compute_scores skips trained scores without trials"
+    return evidence.trials

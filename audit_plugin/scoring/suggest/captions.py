@@ -1,0 +1,312 @@
+"""Another caption for a misaligned sample: that of the row it was mixed up with, else the one that fits clearly better.
+
+Join bugs come first (`repairs`): many rows that agree prove more than one row alone. What no repair explains gets up
+to three captions of the set. A caption j is ranked for medium i by
+
+    -S_ij + HOLDER * S_jj + MUTUAL * max(S_jj - S_ji, 0),    S: suspicion, in robust deviations
+
+since a displaced caption fits badly where it is, and one that was swapped leaves a medium that fits i's caption. The
+last two hold for a caption of one row only; a class's caption, which many rows have, counts with its mean over them.
+It is proposed where it fits better than the present one and ranks higher than what `BAR` of the set's good rows find
+among captions that are not theirs: a good row that was flagged by mistake finds no better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints
+from audit_plugin.scoring.contrast import draw_pool
+from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.held_out import HeldOut
+
+from .join_bugs import Repair, cycles, one_to_one, ring_repair
+from .pair_scores import Weighing, hold, own_suspicion, suspicion, text_pairs, weigh
+from .shifts import shift_repairs
+
+BAR = 0.9
+GOOD_ROWS = 512
+MARGIN = 1.0  # robust deviations by which another caption must fit better than the present one
+RING_MARGIN = 0.5  # above the bar: a ring is a claim about several rows
+HOLDER = 0.5
+MUTUAL = 0.35
+LIMIT = 4.0
+MOST_ROWS = 20_000  # each is weighed against each other's caption
+CELLS = 2**21  # pairs weighed at once
+COPIES = 16
+TOP = 3
+LOOKED = 64
+SAME_TEXT = 0.98
+Captioner = Callable[[list[str]], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What is proposed for n rows in canonical order.
+
+    Attributes:
+        texts: object `[n]`, the proposed caption, "" for none.
+        score: float32 `[n]`, how far it ranks above the bar, in robust deviations of the set's own pairs (for a
+            repair: how far the suspicion falls with it, the mean over its rows); NaN for none.
+        repair: object `[n]`, the repair that a row is part of, in words; "" for none.
+        why: row -> reason, for rows whose proposal is more than "another caption fits clearly better".
+        top: row -> up to three (caption, score), best first; the first is above the bar.
+        repairs: all repairs, by the caller's rows.
+        note: for people, if rows were left out.
+    """
+
+    texts: Any
+    score: Floats
+    repair: Any
+    why: dict[int, str] = field(default_factory=dict)
+    top: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
+    repairs: tuple[Repair, ...] = ()
+    note: str = ""
+
+
+def suggest(
+    gathered: Gathered, misaligned: Bools, captions: Sequence[str], seed: int, line: Ints, ids: Sequence[str]
+) -> Suggestions:
+    """Repairs and captions for the misaligned rows; shifts are sought in all rows.
+
+    Args:
+        gathered: of the set.
+        misaligned: bool `[n]`, the rows that want another caption.
+        captions: `[n]`, of the first modality that is text.
+        seed: of the pool of candidates.
+        line: `[total]`, the canonical row of each of the caller's rows, -1 where it is incomplete.
+        ids: `[total]`, of the caller's rows.
+    """
+    evidence = gathered.evidence
+    n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
+    found = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
+    if evidence.trials is None or pair is None:
+        return found
+    weighing = weigh(gathered, pair)
+    shifts = shift_repairs(weighing, line, ids)
+    shifted = line[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
+    rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
+    found = _take_repairs(found, shifts, line, captions, ids)
+    if not len(rows):
+        return found
+    note = ""
+    if len(rows) > MOST_ROWS:
+        note = f"{len(rows)} samples are misaligned; captions were sought for the most suspicious {MOST_ROWS}"
+        rows = np.sort(rows[np.argsort(-np.nan_to_num(own_suspicion(weighing)[rows]), kind="stable")[:MOST_ROWS]])
+    claimed = line[[source for repair in shifts for source in repair.sources]]
+    pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
+    pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
+    good = np.setdiff1d(np.flatnonzero(np.isfinite(own_suspicion(weighing))), np.union1d(shifted, rows))
+    top, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
+    place = np.full(n, -1)
+    place[line[line >= 0]] = np.flatnonzero(line >= 0)
+    found = replace(_take_top(found, top, pool, captions), note=note)
+    return _take_repairs(found, _rings(rows, steps, place, ids), line, captions, ids)
+
+
+def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
+    """What is ranked highest for the share `BAR` of good rows, whose own captions are not among those ranked."""
+    asked = good[np.linspace(0, len(good) - 1, min(GOOD_ROWS, len(good))).astype(np.int64)]
+    blocks = rank_in_blocks(weighing, asked, pool, -np.inf)
+    best = np.concatenate([np.fmax.reduce(b.rank, axis=1, initial=-np.inf) for b in blocks] or [np.zeros(0)])
+    best = best[np.isfinite(best)]
+    return float(np.quantile(best, BAR)) if len(best) else np.inf
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Captions ranked for some rows: positions `[b]` of these, ranks `[b, p]`, suspicions `[b, p]`."""
+
+    at: Ints
+    rank: Floats
+    fits: Floats
+
+
+def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Floats:
+    """`[q, p]`: rank of the pool's captions for the rows' media; NaN where one does not fit better by the margin."""
+    return np.concatenate([block.rank for block in rank_in_blocks(weighing, rows, pool, margin)])
+
+
+def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Iterator[Ranked]:
+    """The same for some rows at a time: a table of all would be quadratic in what is wrong with a set."""
+    own, content = own_suspicion(weighing), weighing.gathered.evidence.contents[weighing.pair[1]]
+    copies = np.bincount(content)[content]
+    single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
+    shown = _shown(content, pool[several])
+    held = hold(weighing, np.concatenate([rows, pool, *shown]))
+    step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))
+    for start in range(0, len(rows), step):
+        mine = rows[start : start + step]
+        fits = suspicion(weighing, mine, pool, held)
+        if len(several):
+            fits[:, several] = _class_means(weighing, mine, shown, held)
+        back = suspicion(weighing, pool[single], mine, held).T
+        rank, theirs = -fits, own[pool[single]]
+        rank[:, single] += HOLDER * np.clip(np.nan_to_num(theirs), -LIMIT, LIMIT)
+        rank[:, single] += MUTUAL * np.clip(np.nan_to_num(theirs - back), 0, LIMIT)
+        rank[(content[mine][:, None] == content[pool]) | ~(own[mine][:, None] - fits > margin)] = np.nan
+        yield Ranked(np.arange(start, start + len(mine)), rank, fits)
+
+
+def _shown(content: Ints, pool: Ints) -> list[Ints]:
+    """Up to `COPIES` rows with each pool caption: single rows differ by their trials."""
+    order = np.argsort(content, kind="stable")
+    first = np.searchsorted(content[order], content[pool])
+    last = np.searchsorted(content[order], content[pool], side="right")
+    return [order[np.linspace(a, b - 1, min(b - a, COPIES)).astype(np.int64)] for a, b in zip(first, last, strict=True)]
+
+
+def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], held: HeldOut) -> Floats:
+    """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption."""
+    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), held), nan=0.0)
+    starts = np.r_[0, np.cumsum([len(c) for c in shown])[:-1]]
+    return np.add.reduceat(found, starts, axis=1) / np.array([len(c) for c in shown])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which rows could take the captions of which others: positions `[e]` among the rows, both ways.
+
+    Attributes:
+        row: who takes.
+        source: whose caption.
+        worth: its rank above the bar and `RING_MARGIN`.
+        fall: how far the suspicion of the row falls.
+    """
+
+    row: Ints
+    source: Ints
+    worth: Floats
+    fall: Floats
+
+
+def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[int, list[tuple[int, float]]], Steps]:
+    """(row -> up to three of the pool, with their ranks above the bar; what rows could take from each other).
+
+    A caption of many rows was not mixed up: it is in no step.
+    """
+    content, own = weighing.gathered.evidence.contents[weighing.pair[1]], own_suspicion(weighing)
+    vectors = weighing.gathered.evidence.vectors[weighing.pair[1]][pool]
+    alone = np.bincount(content)[content[rows]] == 1
+    source = np.flatnonzero(alone & np.isin(rows, pool))
+    column = np.searchsorted(pool, rows[source])
+    top: dict[int, list[tuple[int, float]]] = {}
+    steps = [np.zeros((4, 0))]
+    for block in rank_in_blocks(weighing, rows, pool):
+        rank = block.rank - np.float32(bar)
+        for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
+            chosen = _best_three(rank[at], vectors)
+            top[int(rows[block.at[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
+        worth = np.where(alone[block.at][:, None], rank[:, column] - RING_MARGIN, np.nan)
+        row, to = np.nonzero(worth > 0)
+        mine = block.at[row]
+        fall = own[rows[mine]] - block.fits[row, column[to]]
+        steps.append(np.stack([mine, source[to], worth[row, to], fall]))
+    row, to, worth, fall = np.concatenate(steps, axis=1)
+    return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
+
+
+def _rings(rows: Ints, steps: Steps, place: Ints, ids: Sequence[str]) -> list[Repair]:
+    """Swaps and cycles among the rows, whose captions go to one row each."""
+    fall = dict(zip(zip(steps.row.tolist(), steps.source.tolist(), strict=True), steps.fall.tolist(), strict=True))
+    repairs = []
+    for ring in cycles(one_to_one(steps.row, steps.source, steps.worth, len(rows))):
+        value = {int(place[rows[i]]): fall[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
+        repairs.append(ring_repair([int(place[rows[i]]) for i in ring], value, ids))
+    return repairs
+
+
+def _take_top(
+    found: Suggestions, top: Mapping[int, Sequence[tuple[int, float]]], pool: Ints, captions: Sequence[str]
+) -> Suggestions:
+    """Adds the rows' best captions of the pool."""
+    texts, score, every = found.texts.copy(), found.score.copy(), dict(found.top)
+    for row, best in top.items():
+        every[row] = [(captions[pool[at]], rank) for at, rank in best]
+        texts[row], score[row] = every[row][0]
+    return replace(found, texts=texts, score=score, top=every)
+
+
+def _best_three(rank: Floats, vectors: Floats) -> list[int]:
+    """The first in rank `[p]` of which none is nearly the same text as one before it; NaN is out."""
+    known = np.flatnonzero(np.isfinite(rank))
+    for looked in (LOOKED, len(known)):
+        cut = np.partition(rank[known], len(known) - looked)[len(known) - looked] if looked < len(known) else -np.inf
+        some = known[rank[known] >= cut]
+        chosen: list[int] = []
+        for candidate in some[np.argsort(-rank[some], kind="stable")].tolist():
+            if all(vectors[other] @ vectors[candidate] < SAME_TEXT for other in chosen):
+                chosen.append(candidate)
+            if len(chosen) == TOP:
+                return chosen
+    return chosen
+
+
+def _take_repairs(
+    found: Suggestions, repairs: Sequence[Repair], line: Ints, captions: Sequence[str], ids: Sequence[str]
+) -> Suggestions:
+    """Adds repairs: their captions go before what was proposed for the row alone."""
+    texts, score, words = found.texts.copy(), found.score.copy(), found.repair.copy()
+    why, top = dict(found.why), dict(found.top)
+    for repair in repairs:
+        for row, source in zip(repair.rows, repair.sources, strict=True):
+            at, text = int(line[row]), captions[line[source]]
+            if text == captions[at]:
+                continue  # a repeated caption: the row has the right one
+            texts[at], score[at] = text, repair.gain
+            words[at] = f"swap with {ids[source]}" if repair.kind == "swap" else _words(repair, ids)
+            why[at] = repair.sentence
+            rest = [entry for entry in top.get(at, []) if entry[0] != text]
+            top[at] = [(text, round(repair.gain, 3)), *rest][:TOP]
+        for row in repair.lost:
+            if line[row] >= 0:
+                why[int(line[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
+    every = (*found.repairs, *repairs)
+    return Suggestions(texts, score, words, why, top, every, found.note)
+
+
+def _words(repair: Repair, ids: Sequence[str]) -> str:
+    if repair.kind == "cycle":
+        return f"cycle of {len(repair.rows)} with {ids[repair.rows[0]]}"
+    step = int(np.median(np.subtract(repair.sources, repair.rows)))  # but for a row that closes the block
+    return f"shift of {step:+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
+
+
+def propose(action: Any, reason: Any, found: Suggestions) -> None:
+    """Writes repairs and reasons into actions and reasons `[n]`, in place; what is to be removed stays so.
+
+    Rows of a shift are relabelled though alone they were not flagged; a row whose caption is lost is to be reviewed.
+    """
+    for row, why in found.why.items():
+        if action[row] != "remove":
+            action[row] = "relabel" if found.texts[row] else "review"
+            reason[row] = why
+
+
+def ask_captioner(found: Suggestions, misaligned: Bools, media: Sequence[str], captioner: Captioner) -> Suggestions:
+    """Asks for a text for each misaligned row without a suggestion; such a text was not weighed: its score is NaN.
+
+    Args:
+        found: from the set.
+        misaligned: bool `[n]`.
+        media: `[n]`, paths of the modality that is captioned.
+        captioner: list of paths -> as many texts.
+
+    Raises:
+        AuditError: it gave another number of texts, or something that is no text.
+    """
+    rows = [int(row) for row in np.flatnonzero(misaligned) if not found.texts[row] and row not in found.why]
+    if not rows:
+        return found
+    answers = list(captioner([media[row] for row in rows]))
+    if len(answers) != len(rows) or not all(isinstance(text, str) for text in answers):
+        raise AuditError(f"the captioner gave {len(answers)} answers to {len(rows)} media; return one text for each")
+    texts, why = found.texts.copy(), dict(found.why)
+    for row, text in zip(rows, answers, strict=True):
+        if text.strip():
+            texts[row], why[row] = " ".join(text.split()), "media do not fit; the text is the captioner's, not weighed"
+    return replace(found, texts=texts, why=why)

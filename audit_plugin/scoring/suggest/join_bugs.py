@@ -1,0 +1,260 @@
+"""Join bugs: captions that went to wrong rows together. Constant row offsets, swaps and cycles; pure arrays.
+
+A table that was joined wrongly seldom mixes its captions at random: a row was dropped or inserted and everything below
+it moved, or a few captions changed places. Evidence too weak to correct one row is strong where many rows agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import Bools, Floats, Ints
+
+FALSE_SHIFTS = 0.001  # expected shifts in a set without any
+LEAST_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
+STANDS_OUT = 6.0  # robust deviations among the sums of other offsets over the same rows
+MOST_SHIFTS = 20
+LIMIT = 3.0
+BINS = 96
+REACH = 20
+CANDIDATES = 32
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Rows `start` to `stop - 1` whose media fit the caption `offset` rows further on; `evidence` is -log p."""
+
+    offset: int
+    start: int
+    stop: int
+    evidence: float
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One batch correction: each of `rows` takes the present caption of its partner in `sources`.
+
+    Attributes:
+        kind: swap, cycle or shift.
+        rows: positions in the caller's order.
+        sources: as many, in the same order.
+        gain: mean fall of the rows' misalignment, in robust deviations.
+        sentence: for people.
+        lost: rows next to a shift whose own caption is in no row any more.
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    sources: tuple[int, ...]
+    gain: float
+    sentence: str
+    lost: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "rows": list(self.rows), "sources": list(self.sources), "lost": list(self.lost)}
+
+
+def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None = None) -> list[Shift]:
+    """Stretches of rows that fit the captions at one offset better than their own, strongest first.
+
+    Per offset: the segment with the largest sum of bounded gains. Were gains independent with a negative mean, the
+    largest of n such sums would exceed t with probability about n exp(-lambda t), lambda > 0 the solution of
+    mean(exp(lambda gain)) = 1 (Karlin and Altschul, PNAS 1990). lambda is read from the set itself, planted shifts
+    included, which makes it smaller and the test stricter. Rows that were given a caption are weighed against that
+    one in the next round.
+
+    Args:
+        gains: `[D, n]`, row i: fit of its medium to the caption of row i + offsets[d] minus fit to its own, any unit;
+            NaN where unknown.
+        offsets: `[D]`.
+        tried: number of offsets from which these were picked: all of them count as tests.
+        related: bool `[D, n]`: the two rows share something, which says nothing of a shift.
+    """
+    least = np.log(max(tried, 1) * max(gains.shape[1], 1) / FALSE_SHIFTS)
+    bounded = np.where(np.isfinite(gains), gains, 0).astype(np.float32)
+    if related is not None:
+        bounded[related] = 0
+    bounded /= _spread(bounded)[:, None].astype(np.float32)
+    np.clip(bounded, -LIMIT, LIMIT, out=bounded)
+    found: list[Shift] = []
+    for _ in range(MOST_SHIFTS):
+        rates = _rates(bounded)
+        shifts = [_best_segment(row, int(d), rate) for row, d, rate in zip(bounded, offsets, rates, strict=True)]
+        best = max(range(len(shifts)), key=lambda k: shifts[k].evidence, default=-1)
+        if best < 0 or shifts[best].evidence < least:
+            break
+        rows = slice(shifts[best].start, shifts[best].stop)
+        if _stands_out(bounded[:, rows].sum(1, dtype=np.float64), best):
+            found.append(shifts[best])
+            bounded[:, rows] = np.clip(bounded[:, rows] - bounded[best, rows], -LIMIT, LIMIT)
+        else:
+            bounded[best, rows] = 0
+    return _joined(found)
+
+
+def _spread(gains: Floats) -> Floats:
+    """`[D]`: typical size of the gains that are known; 1 where none is."""
+    return np.array([np.median(np.abs(row[row != 0])) if (row != 0).any() else 1.0 for row in gains])
+
+
+def _stands_out(sums: Floats, chosen: int) -> bool:
+    """Rows that are alike fit each other's captions now and then, at one offset as at another: that is no shift."""
+    others = np.delete(sums, chosen)
+    if len(others) < 10:
+        return True
+    median = np.median(others)
+    return bool(sums[chosen] - median > STANDS_OUT * 1.4826 * np.median(np.abs(others - median)))
+
+
+def _joined(shifts: list[Shift]) -> list[Shift]:
+    """Shifts by one offset with less between them than the shorter one is long are one, strongest first."""
+    out: list[Shift] = []
+    for shift in sorted(shifts, key=lambda s: (s.offset, s.start)):
+        last = out[-1] if out else None
+        if last and last.offset == shift.offset:
+            gap, length = shift.start - last.stop, min(last.stop - last.start, shift.stop - shift.start)
+            if gap < length:
+                out[-1] = Shift(shift.offset, last.start, shift.stop, last.evidence + shift.evidence)
+                continue
+        out.append(shift)
+    return sorted(out, key=lambda s: -s.evidence)
+
+
+def _rates(values: Floats) -> Floats:
+    """`[D]`: lambda > 0 with mean(exp(lambda values)) = 1, by bisection on a histogram; 0 where the mean is not < 0."""
+    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+    # the upper edge stands for its bin: lambda comes out too small rather than too large
+    share = np.stack([np.histogram(row[row != 0], edges)[0] / max((row != 0).sum(), 1) for row in values])
+    low, high = np.zeros(len(values)), np.full(len(values), 50.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        above = (share * np.exp(middle[:, None] * edges[None, 1:])).sum(1) > 1
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return low
+
+
+def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
+    """The stretch of at least `LEAST_ROWS` rows with the largest sum; O(n)."""
+    total = np.r_[0.0, np.cumsum(values, dtype=np.float64)]
+    if len(values) < LEAST_ROWS:
+        return Shift(offset, 0, 0, 0.0)
+    lowest = np.minimum.accumulate(total[: len(total) - LEAST_ROWS])
+    gain = total[LEAST_ROWS:] - lowest
+    end = int(gain.argmax())
+    start = int(np.flatnonzero(total[: end + 1] == lowest[end])[-1])
+    return Shift(offset, start, end + LEAST_ROWS, float(rate * gain[end]))
+
+
+def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Shift:
+    """The same shift with the bounds, within `REACH` rows, for which the evidence is best.
+
+    |offset| rows beside the shift lose their captions (see `left_over`): where those fit after all, the shift ends
+    elsewhere. Single gains are too weak to tell.
+
+    Args:
+        shift: found.
+        gains: `[n]` of its offset; NaN where unknown.
+        misfit: `[n]` how badly rows fit as they are, in the same unit: above 0 if rather wrong.
+        repeated: `[n]` evidence that the row is the first of a shift (the last, for a negative offset).
+    """
+    n, d = len(gains), shift.offset
+    total, lost = (np.r_[0.0, np.cumsum(np.clip(np.nan_to_num(v), -LIMIT, LIMIT))] for v in (gains, misfit))
+    bound = np.arange(n + 1)
+    beside = np.clip(bound + d, 0, n)  # lost are the rows between a bound and this
+    starts, stops = -total, total
+    if abs(d) < shift.stop - shift.start:
+        worth = np.sign(d) * (lost[beside] - lost[bound])
+        starts, stops = (starts, stops + worth) if d > 0 else (starts + worth, stops)
+    starts, stops = (starts + np.r_[repeated, 0], stops) if d > 0 else (starts, stops + np.r_[0, repeated])
+    middle = (shift.start + shift.stop) // 2
+    low, high = max(shift.start - REACH, 0), min(shift.start + REACH, middle)
+    start = low + int(starts[low : high + 1].argmax())
+    low, high = max(shift.stop - REACH, middle), min(shift.stop + REACH, n)
+    stop = high - int(stops[low : high + 1][::-1].argmax())
+    return Shift(d, start, stop, shift.evidence)
+
+
+def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
+    """(rows beside the shift whose captions it takes, its rows whose captions nobody takes), of `rows` in all.
+
+    Where the captions of a block went round, the second belong to the first; where a row was dropped or inserted,
+    the first lost theirs.
+    """
+    d, start, stop = shift.offset, shift.start, shift.stop
+    if abs(d) >= stop - start:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    taken, free = ((stop, stop + d), (start, start + d)) if d > 0 else ((start + d, start), (stop + d, stop))
+    near, far = np.arange(*taken), np.arange(*free)
+    there = (near >= 0) & (near < rows)
+    return near[there], far[there]
+
+
+def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
+    """`[q]`: the column that each row takes, -1 where it takes none: the largest sum of worth.
+
+    Args:
+        row: int64 `[e]`, and
+        column: which a row may take, below q both; of a row's columns the `CANDIDATES` best are looked at.
+        worth: `[e]`, above 0.
+        q: rows, and as many columns.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    if not q:
+        return np.zeros(0, np.int64)
+    order = np.lexsort((column, -worth, row))
+    row, column, worth = row[order], column[order], worth[order]
+    kept = np.arange(len(row)) - np.searchsorted(row, row) < CANDIDATES
+    every = np.arange(q)  # column q + i: row i takes none
+    weight = np.r_[1 + worth[kept], np.ones(q)]
+    graph = csr_matrix((weight, (np.r_[row[kept], every], np.r_[column[kept], q + every])), shape=(q, 2 * q))
+    chosen = min_weight_full_bipartite_matching(graph, maximize=True)[1]
+    return np.where(chosen < q, chosen, -1)
+
+
+def cycles(takes: Ints) -> list[list[int]]:
+    """Closed rings of a one-to-one choice `[q]` (-1: none), each [i, takes[i], takes[takes[i]], ...], i the least."""
+    seen: set[int] = set()
+    rings = []
+    for first in range(len(takes)):
+        ring, at = [], first
+        while at >= 0 and at not in seen:
+            seen.add(at)
+            ring.append(at)
+            at = int(takes[at])
+        if len(ring) > 1 and at == first:
+            rings.append(ring)
+    return rings
+
+
+def shift_sentence(shift: Shift, ids: Sequence[str], lost: Sequence[int]) -> str:
+    """What a shift is, in one line."""
+    step, where = abs(shift.offset), "after" if shift.offset > 0 else "before"
+    text = (
+        f"{shift.stop - shift.start} rows from {ids[shift.start]} to {ids[shift.stop - 1]} hold captions shifted by "
+        f"{step}: each fits the caption of the row {step} {where} it"
+    )
+    return text + (f"; the caption of {', '.join(ids[row] for row in lost[:3])} is gone" if len(lost) else "")
+
+
+def ring_repair(ring: Sequence[int], gains: Mapping[int, float], ids: Sequence[str]) -> Repair:
+    """A swap (two rows) or a cycle, in which each row takes the caption of the next one.
+
+    Args:
+        ring: positions in the caller's order.
+        gains: position -> its gain.
+        ids: of all rows.
+    """
+    sources = (*ring[1:], ring[0])
+    gain = float(np.mean([gains[row] for row in ring]))
+    names = [ids[row] for row in ring[:6]]
+    if len(ring) == 2:
+        return Repair("swap", tuple(ring), sources, gain, f"{names[0]} and {names[1]} hold each other's caption")
+    chain = ", ".join(names) + (", ..." if len(ring) > 6 else "")
+    return Repair("cycle", tuple(ring), sources, gain, f"{len(ring)} rows hold each other's captions: {chain}")

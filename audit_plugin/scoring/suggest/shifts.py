@@ -1,0 +1,229 @@
+"""Constant row offsets: reads every row's medium against the captions of the rows around it, in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Bools, Floats, Ints
+from audit_plugin.scoring.scores import Evidence
+
+from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
+from .pair_scores import Weighing, suspicion, trials_of
+
+NEAR = 50
+ASKED = 2048
+WIDE = 8
+BLOCK = 256
+ROUND = 0.5  # robust deviations
+Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # of one trial, see `trials_of`
+OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbours often lie in the shift themselves
+
+
+def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Repair]:
+    """Shifts of captions against media in the caller's row order, each with its rows' right captions.
+
+    Args:
+        weighing: of the set.
+        line: `[total]` the canonical row of each caller's row, -1 where it is incomplete.
+        ids: `[total]`.
+
+    Returns:
+        Repairs by position in the caller's order. A row beside the shift joins it where it fits the caption left
+        over (a block that went round), and is named as lost where it does not (a row dropped or inserted).
+    """
+    near, votes = np.r_[-NEAR:0, 1 : NEAR + 1], FarVotes(weighing, line)
+    found = _find(weighing, line, near, len(near), votes.read)
+    wide = _elected(votes.count(), len(line))
+    if len(wide):
+        found += _find(weighing, line, wide, 2 * len(line))
+    taken: set[int] = set()
+    repairs = []
+    for shift, gains in found:
+        repair = _repair(weighing, shift, gains, line, ids)
+        if repair is not None and taken.isdisjoint(repair.rows):
+            taken |= set(repair.rows)
+            repairs.append(repair)
+    return repairs
+
+
+def _find(
+    weighing: Weighing, line: Ints, offsets: Ints, tried: int, also: Read | None = None
+) -> list[tuple[Shift, Floats]]:
+    """Shifts by one of the offsets, each with its gains `[n]`."""
+    gains = line_gains(weighing, line, offsets, also)
+    related = _related(weighing.gathered.evidence, line, offsets)
+    found = find_shifts(gains, offsets, tried, related)
+    return [(shift, gains[offsets == shift.offset][0]) for shift in found]
+
+
+def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None = None) -> Floats:
+    """`[D, n]`: how much better row i's medium fits the caption of row i + offset than its own, in robust deviations.
+
+    The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
+    similarity over all trials that held out its two rows. NaN where none did or where a row is incomplete.
+
+    Args:
+        weighing: of the set.
+        line: `[n]`, see `shift_repairs`.
+        offsets: `[D]`.
+        also: shown each trial, whose embeddings are the dear part.
+    """
+    total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
+    at = np.maximum(line, 0)
+    for out, left, right in trials_of(weighing.gathered, weighing.pair):
+        if also is not None:
+            also(out, left, right)
+        usable = (line >= 0) & out[at]
+        total += _band(left, right, at, usable, offsets)
+        count += usable & _beside(usable, offsets)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total /= count
+    del count
+    _fall(weighing, "contrast", at, offsets, total)
+    if "zero_shot" in weighing.weights:
+        x, y = (torch.from_numpy(weighing.gathered.evidence.vectors[name]) for name in weighing.pair)
+        frozen = _band(x, y, at, line >= 0, offsets)
+        _fall(weighing, "zero_shot", at, offsets, frozen)
+        total += frozen
+    return total
+
+
+def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Floats) -> None:
+    """Similarities `[D, n]`, in place, to how far one kind of evidence falls with the caption at each offset."""
+    media, captions = (hub[at] for hub in weighing.hubs[name])
+    own, weight = weighing.own[name][at] - media, weighing.weights[name] / weighing.scale[name][1]
+    for k in range(len(offsets)):
+        similarity[k] += own - _beside(captions, offsets[k : k + 1])[0]
+    similarity *= np.float32(weight)
+
+
+def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, keep: Bools, offsets: Ints) -> Floats:
+    """`[D, n]`: similarity of left[at[i]] and right[at[i + offset]]; 0 beyond the ends and where not both are kept."""
+    n, near = len(at), np.abs(offsets) <= NEAR
+    out = np.zeros((len(offsets), n), np.float32)
+    for start in range(0, n, BLOCK):
+        stop, first = min(start + BLOCK, n), max(start - NEAR, 0)
+        block = _lines(left, at, keep, start, stop)
+        if near.any():
+            around = (block @ _lines(right, at, keep, first, min(stop + NEAR, n)).T).cpu().numpy()
+            row = np.arange(stop - start)
+            column = row[None] + start + offsets[near][:, None] - first
+            there = (column >= 0) & (column < around.shape[1])
+            out[near, start:stop] = np.where(there, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
+        for k in np.flatnonzero(~near):
+            d = int(offsets[k])
+            low, high = max(start, -d), min(stop, n - d)
+            if low < high:
+                other = _lines(right, at, keep, low + d, high + d)
+                out[k, low:high] = (block[low - start : high - start] * other).sum(1).cpu().numpy()
+    return out
+
+
+def _lines(side: torch.Tensor, at: Ints, keep: Bools, start: int, stop: int) -> torch.Tensor:
+    """`[stop - start, o]`: these rows in the caller's order, 0 where they are not kept; no copy of the set is made."""
+    rows, kept = (torch.from_numpy(values[start:stop]).to(side.device) for values in (at, keep))
+    return side[rows].float() * kept[:, None]
+
+
+def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
+    """`[D, n]`: values[i + offset]; 0 or False beyond the ends."""
+    n, out = len(values), np.zeros((len(offsets), len(values)), dtype=values.dtype)
+    for row, d in zip(out, offsets.tolist(), strict=True):
+        start, stop = max(-d, 0), min(n, n - d)
+        if start < stop:
+            row[start:stop] = values[start + d : stop + d]
+    return out
+
+
+def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
+    """bool `[D, n]`: the rows share a medium, a text or a group, so that one fits the other's caption by right."""
+    out = np.zeros((len(offsets), len(line)), dtype=bool)
+    for number in (*evidence.contents.values(), evidence.leave_together):
+        values = np.where(line >= 0, number[line] + 1, 0)
+        out |= _beside(values, offsets) == values
+    return out
+
+
+class FarVotes:
+    """Offsets beyond `NEAR`: where the worst rows' media, over all trials, find their best caption."""
+
+    def __init__(self, weighing: Weighing, line: Ints) -> None:
+        self.place = np.full(len(weighing.gathered.evidence), -1)
+        self.place[line[line >= 0]] = np.flatnonzero(line >= 0)
+        own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
+        self.worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
+        self.hubs = np.nan_to_num(weighing.hubs["contrast"][1])
+        self.offsets = [np.zeros(0, np.int64)]
+
+    def read(self, out: Bools, left: torch.Tensor, right: torch.Tensor) -> None:
+        """The votes of one trial, see `trials_of`."""
+        rows, others = self.worst[out[self.worst]], np.flatnonzero(out)
+        if not len(rows):
+            return
+        q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
+        captions = right[p]
+        best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK)])
+        self.offsets.append(self.place[others[best.cpu().numpy()]] - self.place[rows])
+
+    def count(self) -> dict[int, int]:
+        """Offset -> votes."""
+        offsets, counts = np.unique(np.concatenate(self.offsets), return_counts=True)
+        return {int(d): int(c) for d, c in zip(offsets, counts, strict=True) if abs(d) > NEAR}
+
+
+def _elected(votes: dict[int, int], rows: int) -> Ints:
+    """The offsets with clearly more votes than chance gives one of them."""
+    usual = sum(votes.values()) / max(2 * rows, 1)
+    ranked = sorted(votes, key=lambda d: (-votes[d], abs(d), d))[:WIDE]
+    return np.array([d for d in ranked if votes[d] > 3 * usual + 10], dtype=np.int64)
+
+
+def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Sequence[str]) -> Repair | None:
+    """The shift with its bounds made sharp and the rows beside it decided; `gains` `[n]` are those of its offset."""
+    misfit = _misfit(weighing)[np.maximum(line, 0)]
+    misfit = np.where(line >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
+    shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, line))
+    rows = np.arange(shift.start, shift.stop)
+    pairs = [*zip(rows.tolist(), (rows + shift.offset).tolist(), strict=True)]
+    beside, free = left_over(shift, len(line))
+    if _went_round(weighing, line, beside, free):
+        pairs += zip(beside.tolist(), free.tolist(), strict=True)
+        shift = replace(shift, start=min(shift.start, beside[0]), stop=max(shift.stop, beside[-1] + 1))
+        beside = beside[:0]
+    pairs = sorted(p for p in pairs if 0 <= p[1] < len(line) and min(line[p[0]], line[p[1]]) >= 0)
+    mean = float(np.nan_to_num(gains[rows]).mean()) if len(rows) else 0.0
+    if mean <= 0 or not pairs:
+        return None
+    left, right = (tuple(p[side] for p in pairs) for side in (0, 1))
+    lost = tuple(beside.tolist())
+    return Repair("shift", left, right, round(mean, 3), shift_sentence(shift, ids, lost), lost)
+
+
+def _misfit(weighing: Weighing) -> Floats:
+    """`[n]`: how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median."""
+    total = np.zeros(len(weighing.gathered.evidence), np.float32)
+    for name in OF_THE_PAIR:
+        if name in weighing.own:
+            median, spread = weighing.scale[name]
+            total += weighing.weights[name] * np.nan_to_num((weighing.own[name] - median) / spread)
+    return total
+
+
+def _repeats(weighing: Weighing, offset: int, line: Ints) -> Floats:
+    """`[n]`: evidence that a shift begins (ends, for a negative offset) with a row, whose caption stands twice."""
+    content = weighing.gathered.evidence.contents[weighing.pair[1]]
+    values = np.where(line >= 0, content[line], -1 - np.arange(len(line)))
+    twice = _beside(values + len(line) + 1, np.array([-offset]))[0] == values + len(line) + 1
+    return np.where(twice, np.log(len(line) / (1 + twice.sum())), 0.0)
+
+
+def _went_round(weighing: Weighing, line: Ints, beside: Ints, free: Ints) -> bool:
+    """Whether the rows beside a shift fit the captions that nobody in it takes: better than halfway to the usual."""
+    if not len(beside) or len(beside) != len(free) or min(line[beside].min(), line[free].min()) < 0:
+        return False
+    fits = np.diagonal(suspicion(weighing, line[beside], line[free]))
+    return bool(np.isfinite(fits).any() and np.nanmean(fits) < ROUND)

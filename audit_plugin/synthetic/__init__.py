@@ -1,0 +1,1 @@
+"""Draws data with known faults."""

@@ -1,0 +1,1 @@
+"""Trains models with and without each sample."""

@@ -1,0 +1,224 @@
+"""Ray as the engine: contents run through a Ray Data pipeline, everything else is tasks. The only importer of ray.
+
+Workers read the media themselves, so the paths must lead to the same files everywhere. Features and finished parts
+come back to the driver, which alone writes them: what it has written is done, whoever dies afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.embed import Encode, Encoded
+from audit_plugin.neighbors import nearest_neighbors
+
+from . import Engine, Work, workers
+
+BLOCK = 256  # contents per task: what is done again where a worker dies
+BATCH = 64  # contents that are decoded, and encoded, at once
+RETRIES = 5
+KNOCK_SECONDS = 5
+STORE_SHARE, STORE_BYTES = 0.2, 8 << 30  # of the memory, at most: shared by the workers of a Ray that is started here
+
+
+@contextlib.contextmanager
+def ray_engine(device: str) -> Iterator[Engine]:
+    """Ray as an engine: the caller's, that of the variable RAY_ADDRESS, or else one on this machine's CPUs and GPUs.
+
+    Args:
+        device: the config's.
+
+    Raises:
+        AuditError: Ray is not installed, does not answer, or gave up on a piece of work.
+    """
+    ray = _imported()
+    own = not ray.is_initialized()
+    try:
+        if own:
+            _connect(ray)
+        with _told_errors(ray):
+            room = _room(ray, device)
+            each = functools.partial(_each, ray, room)
+            yield Engine(
+                lambda recipe, who: _encoding(ray, recipe, who, device, room),
+                functools.partial(nearest_neighbors, each=each),
+                each,
+            )
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _imported() -> ModuleType:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for calls home
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it logs as errors it mostly mends by itself
+    if not os.environ.get("RAY_ADDRESS"):
+        # a Ray on this machine alone listens to this machine alone, as it does everywhere but on Linux
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise AuditError(
+            f'engine is ray, which is not installed ({error}); install it: pip install "audit-plugin[ray]"'
+        ) from error
+    return ray
+
+
+def _connect(ray: ModuleType) -> None:
+    address = os.environ.get("RAY_ADDRESS", "")
+    here: dict[str, Any] = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
+    here |= {"include_dashboard": False}
+    try:
+        _knock(address)
+        with _silent_stderr():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        why = str(error).strip().splitlines()[0]
+        if address:
+            raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({why}); start it, or unset it") from error
+        raise AuditError(f"Ray cannot start on this machine ({why}); use --engine local") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would go on asking for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Without what libraries below Python write while Ray starts; what went wrong is raised all the same."""
+    sys.stderr.flush()
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _store_bytes() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(STORE_BYTES, int(STORE_SHARE * memory))
+
+
+@contextlib.contextmanager
+def _told_errors(ray: ModuleType) -> Iterator[None]:
+    """What the user can mend is told in one sentence, whichever worker met it; faults of ours keep their trace."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: Any = error
+        while cause is not None and type(cause) is not AuditError:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from error
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise
+        why = str(error).strip().splitlines()[0]
+        raise AuditError(
+            f"Ray gave up on a piece of work ({type(error).__name__}: {why}); see that its machines are up and have "
+            "memory, and run the same command again: finished parts are kept"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Room:
+    """How the CPUs and GPUs are shared out.
+
+    Attributes:
+        threads: of the driver, and so of every worker: the last digits of sums may depend on their number.
+        cpus: that a task with these threads takes.
+        encoders: side by side; each takes `encoder_cpus` and `encoder_gpus`.
+        decoders: side by side; each takes `decoder_cpus`.
+    """
+
+    threads: int
+    cpus: float
+    encoders: int
+    encoder_cpus: float
+    encoder_gpus: int
+    decoders: int
+    decoder_cpus: float
+
+
+def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
+    """Encoders never take more than half of the CPUs: those that wait for a decoder without a CPU wait for ever.
+
+    Args:
+        cpus: of the cluster.
+        widest: CPUs of its largest machine.
+        gpus: that encoders may use.
+        threads: of the driver.
+    """
+    share = max(1.0, min(threads, widest))
+    decoder = min(0.75, cpus / 8)  # unlike what an encoder takes: else Ray Data joins both in one process
+    if gpus:
+        return Room(threads, min(share, cpus), gpus, 0, 1, int(cpus), decoder)
+    half = min(cpus, share) / 2
+    half = half if half < 1 else int(half)  # Ray takes parts of one CPU, but of more than one only whole ones
+    return Room(threads, min(share, cpus), max(1, int(cpus // share)), half, 0, max(1, int(cpus / 2)), decoder)
+
+
+def _room(ray: ModuleType, device: str) -> Room:
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    there = ray.cluster_resources()
+    gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
+    return share_out(there.get("CPU", 1.0), max(nodes, default=1.0), gpus, torch.get_num_threads())
+
+
+def _encoding(ray: ModuleType, recipe: workers.Recipe, who: Mapping[str, Identity], device: str, room: Room) -> Encode:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    def encode(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+        items = [{workers.ITEM: item} for item in workers.packed(values.items())[workers.ITEM]]
+        pieces = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK)).map_batches(
+            workers.decode,
+            fn_args=(recipe, modality, view),
+            batch_size=BATCH,
+            compute=ray.data.TaskPoolStrategy(size=room.decoders),
+            num_cpus=room.decoder_cpus,
+        )
+        found = pieces.map_batches(
+            workers.Encoding,
+            fn_constructor_args=(recipe, modality, who[modality], device, room.threads),
+            batch_size=BATCH,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.encoders),
+            num_cpus=room.encoder_cpus,
+            num_gpus=room.encoder_gpus,
+        )
+        for batch in found.iter_batches(batch_size=None, batch_format="numpy"):
+            yield from workers.unpacked(batch)
+
+    return encode
+
+
+def _each(ray: ModuleType, room: Room, function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    task = ray.remote(num_cpus=room.cpus, max_retries=RETRIES)(workers.call)
+    shared = ray.put(function)  # its arrays travel once to each machine
+    waiting = {task.remote(shared, item, room.threads): item for item in items}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(done), ray.get(done)

@@ -1,0 +1,95 @@
+"""What runs in a worker, whoever started it: decoding, encoding, and any function with as many threads as the driver.
+
+Workers get and give bytes: Ray Data's tables hold neither pieces of several shapes nor "a vector or a reason".
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Floats
+from audit_plugin.encoders.base import Encoder, Identity
+from audit_plugin.encoders.embed import encode_pieces, prepare_all
+from audit_plugin.encoders.precision import like
+from audit_plugin.encoders.prompts import prompting
+from audit_plugin.encoders.registry import load_encoders, pick_device
+
+ITEM = "item"  # the only column
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that another process must know to have the same encoders.
+
+    Attributes:
+        encoder: their name, as `clip.resolve` gives it.
+        templates: prompts that texts are read through; none for texts as they are.
+    """
+
+    encoder: str
+    templates: tuple[str, ...]
+
+    def load(self, modalities: tuple[str, ...], device: str) -> dict[str, Encoder]:
+        """The encoders, by modality."""
+        return prompting(load_encoders(self.encoder, modalities, device), self.templates)
+
+
+def packed(items: Iterable[Any]) -> Batch:
+    """Items as a table of bytes."""
+    data = [pickle.dumps(item, protocol=5) for item in items]
+    column = np.empty(len(data), dtype=object)
+    column[:] = data
+    return {ITEM: column}
+
+
+def unpacked(batch: Batch) -> list[Any]:
+    """The way back. What is read was written by a worker of this run."""
+    return [pickle.loads(data) for data in batch[ITEM]]
+
+
+@functools.lru_cache(maxsize=4)
+def _cutter(recipe: Recipe, modality: str) -> Encoder:
+    """An encoder that can cut media into pieces only; the weights, which that does not take, are let go again."""
+
+    def encode(_batch: np.ndarray) -> Floats:
+        raise RuntimeError("a decoder has no weights")
+
+    return replace(recipe.load((modality,), "cpu")[modality], encode=encode, to_bf16=None)
+
+
+def decode(batch: Batch, recipe: Recipe, modality: str, view: int) -> Batch:
+    """(digest, value) -> (digest, pieces or why there are none)."""
+    return packed(prepare_all(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
+
+
+class Encoding:
+    """(digest, pieces or why there are none) -> (digest, feature or why there is none, number of pieces).
+
+    Args:
+        recipe: the encoders, loaded once.
+        modality: which of them.
+        identity: who it is; its precision too.
+        device: the config's.
+        threads: of the driver: the last digit of a feature may depend on their number.
+    """
+
+    def __init__(self, recipe: Recipe, modality: str, identity: Identity, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.encoder = like(recipe.load((modality,), pick_device(device))[modality], identity)
+
+    def __call__(self, batch: Batch) -> Batch:
+        return packed(encode_pieces(unpacked(batch), self.encoder, []))
+
+
+def call(function: Callable[[Any], Any], item: Any, threads: int) -> Any:
+    """The function's value, computed with that many threads."""
+    torch.set_num_threads(threads)
+    return function(item)

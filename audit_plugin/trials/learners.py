@@ -1,0 +1,174 @@
+"""What is trained: heads on frozen features, whole towers, or nothing, where people bring their own two models."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Bools, Features, Floats, Ints, Samples
+from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.embed import Contents, Embedded
+from audit_plugin.encoders.products import fast_products, products
+from audit_plugin.encoders.prompts import split_templates
+from audit_plugin.neighbors.projection import Projection, fit_projection, project
+from audit_plugin.store import RunFolder
+
+from .heads import TRIAL_GROUP, Heads, train_group
+from .run import Chosen, Job, Kept, Learner, Plan, part_name
+
+FEATURE_NOISE = 0.1
+HEADS = "heads on frozen features; the frozen encoders may have seen the data"
+
+
+def head_projections(features: Features) -> dict[str, Projection]:
+    """What the heads of a run see of each modality: its leading principal components, not whitened."""
+    return {name: fit_projection(v, whitening=0.0) for name, v in features.vectors.items()}
+
+
+def head_inputs(features: Features, projections: Mapping[str, Projection], device: str) -> list[torch.Tensor]:
+    """Per modality `[n, q]`, of mean square 1."""
+    views = [project(v, projections[name]) for name, v in features.vectors.items()]
+    return [torch.from_numpy(v * np.float32(np.sqrt(v.shape[1]))).to(device) for v in views]
+
+
+def heads_learner(
+    features: Features,
+    views: Sequence[Features],
+    projections: Mapping[str, Projection],
+    repeats: Ints,
+    plan: Plan,
+    job: Job,
+) -> Learner:
+    """Small heads on cached features, trained for every trial: head-level MultiMem.
+
+    Args:
+        features: of n samples in canonical order.
+        views: the same samples' augmented views; each gets a little Gaussian noise besides, so that texts and
+            other media that no augmentation changes have views too.
+        projections: of `features`.
+        repeats: `[n, c]`, see `train_group`.
+        plan: the masks of all trials, whose mean size sets the number of steps.
+        job: settings and device.
+    """
+    inputs = [head_inputs(features, projections, job.device)]
+    for number, view in enumerate(views, 1):
+        rng = np.random.default_rng((job.config.seed, 17, number))
+        noise = [rng.standard_normal(x.shape, dtype=np.float32) * np.float32(FEATURE_NOISE) for x in inputs[0]]
+        plain = head_inputs(view, projections, job.device)
+        inputs.append([x + torch.from_numpy(e).to(job.device) for x, e in zip(plain, noise, strict=True)])
+    size = int(plan.member.sum()) // len(plan.member)
+
+    # no more of the job than this: the functions may travel to other processes
+    epochs, seed, device = job.config.epochs, job.config.seed, job.device
+    precision = products(job.config.precision, device)  # the driver's, whatever the chip of a worker
+
+    def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
+        with fast_products(precision, device):
+            return train_group(inputs[0], member, numbers, repeats, epochs, seed, size).arrays()
+
+    def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
+        return Heads.from_arrays(kept, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
+
+    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
+
+
+def kept_heads_learner(features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job) -> Learner:
+    """The heads of a finished run, for samples that were not trained on: nothing is trained.
+
+    Args:
+        features: of the samples, in all modalities of the run or in some.
+        projections: of the run, in all its modalities, in their order.
+        run: where its trials are kept.
+        job: of what is done now.
+    """
+    inputs = head_inputs(features, projections, job.device)
+    names = list(projections)
+    chosen = [names.index(name) for name in features.modalities]
+
+    @functools.lru_cache(maxsize=1)
+    def load(start: int) -> Heads:
+        arrays = run.load(part_name(start))
+        if arrays is None:
+            raise RuntimeError(f"finished trials {start} are gone from {run.path}")
+        layers = Heads.from_arrays(arrays, len(names), job.device).layers
+        return Heads(tuple(layers[at] for at in chosen))
+
+    def embed(_kept: Kept, number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        chosen = inputs if rows is None else [x[rows] for x in inputs]
+        return load(number - number % TRIAL_GROUP).embed(chosen, number % TRIAL_GROUP)
+
+    return Learner(HEADS, TRIAL_GROUP, lambda _numbers, _member: {}, embed)
+
+
+def fixed_learner(trained: str, models: Sequence[Sequence[Mapping[str, Floats]]], job: Job) -> Learner:
+    """Models that are there already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
+
+    def embed(_kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        vectors = [torch.from_numpy(v).to(job.device) for v in models[number][view].values()]
+        return vectors if rows is None else [v[rows] for v in vectors]
+
+    return Learner(trained, len(models), lambda _numbers, _member: {}, embed, len(models[0]) - 1)
+
+
+def towers_learner(samples: Samples, rows: Ints, plan: Plan, job: Job) -> Learner:
+    """Whole open_clip towers, trained for every trial; the embeddings of a finished trial are kept."""
+    from . import towers
+
+    spec = towers.parse_tower(job.config.tower, job.config.epochs)
+    size = int(plan.member.sum()) // len(plan.member)
+
+    @functools.cache
+    def data() -> towers.TowerData:
+        media = {name: [values[row] or "" for row in rows] for name, values in samples.media.items()}
+        return towers.prepare_towers(media, spec, job.progress)
+
+    def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
+        model = towers.train_tower(
+            data(), np.flatnonzero(member[0]), spec, size, job.config.seed, numbers[0], job.device
+        )
+        return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
+
+    def embed(kept: Kept, _number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
+        vectors = [torch.from_numpy(kept[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
+        return vectors if rows is None else [v[rows] for v in vectors]
+
+    return Learner(towers.describe(spec), 1, make, embed)
+
+
+def checkpoint_vectors(samples: Samples, contents: Contents, config: AuditConfig, job: Job) -> list[Embedded]:
+    """What the user's f and g, open_clip checkpoints by name, make of all rows."""
+    from audit_plugin.encoders.own_models import checkpoint_features
+
+    names, templates = (config.checkpoint_f, config.checkpoint_g), split_templates(config.template)
+    return [checkpoint_features(samples, contents, name, job.device, job.progress, templates) for name in names]
+
+
+def checkpoints_learner(models: Sequence[Embedded], rows: Ints, job: Job) -> Learner:
+    """The user's own f and g, which saw what `role` says: nothing is trained."""
+    names = f"{job.config.checkpoint_f or 'f'} and {job.config.checkpoint_g or 'g'}"
+    vectors = [[model.features.rows(rows).vectors] for model in models]
+    return fixed_learner(f"nothing: your own {names}, which may share what they saw before", vectors, job)
+
+
+def learner_identity(config: AuditConfig) -> str:
+    """What is trained from, by its bytes: a checkpoint overwritten in place is another run.
+
+    Raises:
+        AuditError: towers or checkpoints that do not exist; told before anything is encoded.
+    """
+    if config.train == "towers":
+        from .towers import parse_tower
+
+        weights, spec = config.tower.partition(":")[2], parse_tower(config.tower, config.epochs)
+        # a tag names its weights for good, and has no bytes here before it was downloaded
+        return spec.digest if os.path.isfile(os.path.expanduser(weights)) else ""
+    if config.train == "checkpoints" and config.checkpoint_f and config.checkpoint_g:
+        from audit_plugin.encoders.open_clip import locate
+
+        return " ".join(locate(name).identity("image").key for name in (config.checkpoint_f, config.checkpoint_g))
+    return ""

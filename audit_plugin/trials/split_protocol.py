@@ -1,0 +1,200 @@
+"""The paper's split protocol: who is seen by f, by g, by both or by none, and what the groups' scores say.
+
+Sets and roles: shared S_S = "both", candidates S_C = "f", independent S_I = "g", external S_E = "none", held-out
+reference H = "reference". f and g are trained on equally many samples; MultiMem = CMC_f - CMC_g is memorization on
+S_C, its mirror image on S_I, and about 0 on S_S and S_E.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints
+
+SHARE = 0.1  # of the samples, for each of S_C, S_I, S_E and H
+MAX_REFERENCE = 1000
+GROUPS = {"shared": "both", "candidate": "f", "independent": "g", "external": "none"}
+TESTS = (("candidate", "shared"), ("shared", "independent"), ("shared", "external"))
+
+
+def split_roles(
+    groups: Ints, seed: int, labels: Sequence[str] | None = None, reference: Bools | None = None
+) -> NDArray[np.str_]:
+    """Draws the split: a tenth each for S_C, S_I, S_E and H (H at most 1,000), the rest for S_S.
+
+    Args:
+        groups: `[n]` leave-together groups, which keep one role. Rows must be in canonical order, since the draw
+            follows it.
+        seed: of the draw.
+        labels: `[n]` classes; H then holds equally many of each (to within one), but at most half of a class,
+            so that the models are trained on every class.
+        reference: bool `[n]`, an H that the user chose, or None. Whole groups join it.
+
+    Returns:
+        `[n]` of `ROLES`. S_C and S_I are of equal size, as near as groups allow.
+
+    Raises:
+        AuditError: too few samples or groups for five sets of at least two.
+    """
+    rng = np.random.default_rng((seed, 31))
+    n = len(groups)
+    members = _members(groups)
+    drawn = [members[i] for i in rng.permutation(len(members))]
+    size = round(SHARE * n)
+    roles = np.full(n, "both", dtype=f"<U{max(map(len, ROLES))}")
+
+    codes = np.zeros(n, dtype=np.int64)
+    quota = np.array([min(size, MAX_REFERENCE)])
+    if labels:
+        codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
+        quota = _equal_shares(np.bincount(codes) // 2, int(quota[0]), rng)
+    if reference is None:
+        drawn = _assign(roles, "reference", drawn, codes, quota)
+    else:
+        roles[np.isin(groups, groups[reference])] = "reference"
+        drawn = [rows for rows in drawn if roles[rows[0]] != "reference"]
+    nothing = np.zeros(n, dtype=np.int64)
+    drawn = _assign(roles, "none", drawn, nothing, np.array([size]))
+    drawn = _assign(roles, "f", drawn, nothing, np.array([size]))
+    _assign(roles, "g", drawn, nothing, np.array([int((roles == "f").sum())]))
+
+    counts = Counter(roles.tolist())
+    if min(counts[role] for role in ROLES) < 2:
+        raise AuditError(
+            f"{n} samples in {len(members)} leave-together groups are too few for the split protocol, which needs "
+            "five sets of two or more; use --protocol ensemble"
+        )
+    return roles
+
+
+def _members(groups: Ints) -> list[Ints]:
+    """Rows of each group, groups by their first row, whatever they are called."""
+    _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(sizes)[:-1])
+    return [rows[i] for i in np.argsort(first, kind="stable")] if len(groups) else []
+
+
+def _assign(roles: NDArray[np.str_], role: str, drawn: list[Ints], codes: Ints, quota: Ints) -> list[Ints]:
+    """Gives `role` to groups in the order drawn while every class has room for them whole; returns the others."""
+    room, rest = Counter(dict(enumerate(quota.tolist()))), []
+    for rows in drawn:
+        wanted = Counter(codes[rows].tolist())
+        if all(room[code] >= count for code, count in wanted.items()):
+            room.subtract(wanted)
+            roles[rows] = role
+        else:
+            rest.append(rows)
+    return rest
+
+
+def _equal_shares(available: Ints, total: int, rng: np.random.Generator) -> Ints:
+    """Int `[classes]` of sum at most `total`: equal numbers, less only where a class has no more; the rest by lot."""
+    level = int(np.searchsorted([np.minimum(available, q).sum() for q in range(1, total + 1)], total, side="right"))
+    shares = np.minimum(available, level)
+    more = rng.permutation(np.flatnonzero(available > level))[: total - int(shares.sum())]
+    shares[more] += 1
+    return shares
+
+
+def train_roles(roles: Sequence[str] | NDArray[np.str_], seed: int = 0) -> tuple[Bools, Bools, Bools]:
+    """What given roles mean for f and g.
+
+    Args:
+        roles: `[n]` of `ROLES`, "" is "none". Rows must be in canonical order where no row is "reference".
+        seed: of the draw that halves the rows seen by none where no reference is named.
+
+    Returns:
+        (member bool `[2, n]`: seen by f, seen by g; reference H bool `[n]`; offset bool `[n]`: S_E, on which the
+        drift between f and g is estimated). The three sets do not overlap.
+
+    Raises:
+        AuditError: no row is "f" or none is "g", or too few are unseen.
+    """
+    values = np.asarray(roles, dtype=str)
+    both, reference = values == "both", values == "reference"
+    offset = (values == "none") | (values == "")
+    for role, other in (("f", "g"), ("g", "f")):
+        if not (values == role).any():
+            raise AuditError(
+                f"no row has the role {role}: nothing was seen by {role} alone; name the samples that {role} was "
+                f"trained on and {other} was not in the field given as --role"
+            )
+    if not reference.any():
+        unseen = np.random.default_rng((seed, 37)).permutation(np.flatnonzero(offset))
+        reference[unseen[: len(unseen) // 2]] = True
+        offset &= ~reference
+    if not offset.any() or not reference.any():
+        raise AuditError(
+            f"{int(offset.sum())} rows have the role none beside the reference; f and g are compared on samples that "
+            "neither has seen, so give the role none to some (two at least, better several hundred)"
+        )
+    return np.stack([both | (values == "f"), both | (values == "g")]), reference, offset
+
+
+def group_report(differences: Floats, roles: Sequence[str] | NDArray[np.str_]) -> dict[str, Any]:
+    """The statistics of a split, JSON-ready; what cannot be computed is None.
+
+    Args:
+        differences: `[q, n]`, CMC_f - CMC_g per repeat. Where the offset was estimated on S_E and removed, the mean
+            of S_E is 0 by construction. Rows that are not finite in every repeat are left out.
+        roles: `[n]` of `ROLES`.
+
+    Returns:
+        `repeats`; `groups`: name -> `mean` over samples and repeats, `low` and `high` (95 % t-interval over the
+        repeats' means), `sd` over the samples of one repeat (root mean square over repeats), `n`; `tests`:
+        "a_b" -> Welch's `t` and two-sided `p` between the samples of two groups, each sample's value its mean over
+        repeats; `mirror`: mean(S_C) + mean(S_I), 0 where swapping f and g only changes the sign, with its interval.
+    """
+    values = np.asarray(roles, dtype=str)
+    values = np.where(values == "", "none", values)
+    finite = np.isfinite(differences).all(axis=0)
+    scores = {name: differences[:, finite & (values == role)].astype(np.float64) for name, role in GROUPS.items()}
+    means = {name: _means(group) for name, group in scores.items()}
+    return {
+        "repeats": len(differences),
+        "groups": {
+            name: {**_interval(means[name]), "sd": _spread(group), "n": int(group.shape[1])}
+            for name, group in scores.items()
+        },
+        "tests": {f"{a}_{b}": _welch(scores[a], scores[b]) for a, b in TESTS},
+        "mirror": _interval(means["candidate"] + means["independent"]),
+    }
+
+
+def _means(group: Floats) -> Floats:
+    """`[q]`: each repeat's mean, NaN for a group without samples."""
+    return np.asarray(group.mean(axis=1)) if group.shape[1] else np.full(len(group), np.nan)
+
+
+def _spread(group: Floats) -> float | None:
+    return _number(np.sqrt(group.var(axis=1, ddof=1).mean())) if group.shape[1] > 1 else None
+
+
+def _interval(repeats: Floats) -> dict[str, float | None]:
+    """Mean of `[q]` values with its 95 % t-interval."""
+    from scipy.stats import t
+
+    count, mean = len(repeats), repeats.mean()
+    half = t.ppf(0.975, count - 1) * repeats.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+    return {"mean": _number(mean), "low": _number(mean - half), "high": _number(mean + half)}
+
+
+def _welch(a: Floats, b: Floats) -> dict[str, float | None]:
+    from scipy.stats import ttest_ind
+
+    if min(a.shape[1], b.shape[1]) < 2:
+        return {"t": None, "p": None}
+    left, right = a.mean(axis=0), b.mean(axis=0)
+    if left.var() == right.var() == 0:
+        return {"t": None, "p": None}
+    found = ttest_ind(left, right, equal_var=False)
+    return {"t": _number(found.statistic), "p": _number(found.pvalue)}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

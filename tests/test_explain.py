@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit import explain as explanations
+from audit_plugin.audit.explain import explain, find, load_explanations
+from audit_plugin.audit.explain.fits import lift
+from audit_plugin.audit.explain.parts import pair_shares
+from audit_plugin.audit.explain.words import PART, WORDS, common_words, variants_of
+from audit_plugin.audit.result import Scored
+from audit_plugin.audit.run import describe_rows, learning, prepare, run_identity, score
+from audit_plugin.audit.score import Clock, Prepared
+from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.embed import silent
+from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.held_out import hold
+from audit_plugin.store import RunFolder
+from audit_plugin.trials.run import Job
+from tests.core_fixtures import planted
+from tests.pipeline_fixtures import COLOURS, draw
+
+CONFIG = AuditConfig(encoder="offline", trials=8, epochs=20, neighbors=10, device="cpu")
+N = 128
+WRONG = range(0, N, 11)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A real audit of drawn pictures, up to its scores, and the explanations of the rows whose captions are wrong."""
+
+    ready: Prepared
+    gathered: Gathered
+    scored: Scored
+    found: dict[str, Any]
+    folder: Path
+    words: dict[str, str]
+
+
+def audited(samples: Samples, folder: Path, flagged: set[str]) -> tuple[Prepared, Gathered, Scored, dict[str, Any]]:
+    """Flags these ids as misaligned, and no others: what is explained must not depend on a threshold here."""
+    ready = prepare(samples, CONFIG, Clock(silent))
+    with RunFolder(folder, run_identity(ready, CONFIG)) as run:
+        job = Job(CONFIG, "cpu", run, silent)
+        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
+        scored = flag(score(ready, gathered, job), ready, flagged)
+        return ready, gathered, scored, explain(ready, gathered, scored, job)
+
+
+def flag(scored: Scored, ready: Prepared, flagged: set[str]) -> Scored:
+    nothing = np.zeros(len(ready.order.rows), dtype=bool)
+    chosen = np.array([ready.samples.ids[row] in flagged for row in ready.order.rows], dtype=bool)
+    flags = {kind: chosen if kind == "misaligned" else nothing for kind in scored.flags}
+    texts = {**scored.texts, "action": np.where(chosen, "review", "keep").astype(object)}
+    return replace(scored, flags=flags, texts=texts)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """128 drawn pictures; every eleventh caption names another colour than the picture's."""
+    folder = tmp_path_factory.mktemp("explained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIT_PLUGIN_CACHE", str(folder / "cache"))
+        captions, words = [draw(folder / f"{row}.png", row) for row in range(N)], {}
+        for row in WRONG:
+            words[f"s{row}"] = COLOURS[(row + 3) % 8]
+            captions[row] = captions[row].replace(COLOURS[row % 8], words[f"s{row}"], 1)
+        paths = tuple(str(folder / f"{row}.png") for row in range(N))
+        samples = Samples(tuple(f"s{row}" for row in range(N)), {"image": paths, "text": tuple(captions)})
+        return Made(*audited(samples, folder / "run", set(words)), folder, words)
+
+
+def records(made: Made) -> dict[str, dict[str, Any]]:
+    return {sample: found[0] for sample, found in made.found["samples"].items()}
+
+
+def test_every_flagged_sample_and_no_other_is_explained(made):
+    assert set(made.found["samples"]) == set(made.words)
+    assert made.found["notes"] == []
+    for record in records(made).values():
+        assert record["flags"] == ["misaligned"]
+        assert record["action"] == "review"
+
+
+def test_the_wrong_word_fits_least_where_the_models_know_the_colour(made):
+    """They know it where a caption of the true colour is among the rivals; three words of a caption are not common."""
+    known = {s: found for s, found in records(made).items() if true_colour_among_rivals(s, found)}
+    assert len(known) >= len(made.words) / 3
+    first = [found["words"][0]["text"] == made.words[sample] for sample, found in known.items()]
+    assert np.mean(first) >= 0.7, [found["words"] for found in known.values()]
+    for sample, found in records(made).items():
+        assert made.words[sample] in [word["text"] for word in found["words"]]
+
+
+def true_colour_among_rivals(sample: str, record: dict[str, Any]) -> bool:
+    better = record["rivals"]["image_text"]["better"]
+    return any(COLOURS[int(sample[1:]) % 8] == rival["caption"].split()[1] for rival in better)
+
+
+def test_words_stand_where_they_say(made):
+    for sample, found in records(made).items():
+        caption = made.ready.samples.media["text"][int(sample[1:])]
+        assert {caption[w["start"] : w["end"]] for w in found["words"]} == set(caption.split()) - {
+            "a",
+            "on",
+            "background",
+        }
+        gains = [w["gain"] for w in found["words"]]
+        assert gains == sorted(gains, reverse=True)
+
+
+def test_the_parts_add_up_to_the_score(made):
+    rows = np.arange(len(made.gathered.evidence))
+    whole, parts = pair_shares(made.gathered.evidence, ("image", "text"), rows)
+    known = np.isfinite(whole)
+    assert known.all()
+    np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
+    np.testing.assert_array_equal(whole, made.scored.scores["misalignment_image_text"])
+    for record in records(made).values():
+        pair = record["pairs"]["image_text"]
+        assert sum(part["share"] for part in pair["parts"].values()) == pytest.approx(pair["score"], abs=1e-3)
+        assert pair["score"] == pytest.approx(record["misalignment"], abs=1e-4)
+
+
+def test_three_modalities_have_three_pairs():
+    evidence = planted(3).evidence
+    for pair in evidence.pairs:
+        whole, parts = pair_shares(evidence, pair, np.arange(20))
+        np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
+
+
+def test_voters_are_neighbours_and_the_picture_s_own_disagree(made):
+    order = [made.ready.samples.ids[row] for row in made.ready.order.rows]
+    neighbors = made.gathered.evidence.neighbors
+    for sample, found in records(made).items():
+        for side in found["neighbors"]:
+            voters = {order[i] for i in neighbors[side["near"]].indices[order.index(sample)] if i >= 0}
+            assert side["voters"]
+            assert {v["id"] for v in side["voters"]} <= voters - {sample}
+            assert all(v["caption"] == made.ready.samples.media["text"][int(v["id"][1:])] for v in side["voters"])
+            against = [v["weight"] * (1 - v["agreement"]) for v in side["voters"]]
+            assert against == pytest.approx(sorted(against, reverse=True), abs=1e-3)
+
+
+def test_rivals_fit_better_by_the_models(made):
+    for found in records(made).values():
+        fit = found["rivals"]["image_text"]
+        assert all(rival["lift"] > fit["own"]["lift"] for rival in fit["better"])
+        assert len({rival["caption"] for rival in fit["better"]}) == len(fit["better"])
+    assert any(true_colour_among_rivals(sample, found) for sample, found in records(made).items())
+
+
+def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
+    gathered, left, right = made.gathered, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
+    held = hold(gathered.embed, gathered.plan.member, (0, 1), np.concatenate([left, right]))
+    found = held.similarity(left, right)
+    for i, a in enumerate(left):
+        for j, b in enumerate(right):
+            values = [
+                float(gathered.embed(t)[0][a] @ gathered.embed(t)[1][b])
+                for t, member in enumerate(gathered.plan.member)
+                if not member[a] and not member[b]
+            ]
+            expected = np.mean(values) if values else np.nan
+            np.testing.assert_allclose(found[i, j], expected, atol=1e-5)
+
+
+def test_lift_of_a_text_that_fits_everything_is_nothing():
+    references = np.array([[0.5, 0.0], [0.5, 0.1], [0.5, np.nan]])
+    np.testing.assert_allclose(lift(np.array([0.5, 0.5]), references)[0], 0, atol=1e-6)
+    assert lift(np.array([0.5, 0.5]), references)[1] > 0.4
+
+
+def test_the_order_of_the_rows_changes_nothing(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(made.folder / "cache"))
+    samples = made.ready.samples
+    order = np.random.default_rng(0).permutation(N)
+    other = Samples(
+        tuple(samples.ids[r] for r in order), {m: tuple(v[r] for r in order) for m, v in samples.media.items()}
+    )
+    assert audited(other, tmp_path / "run", set(made.words))[3] == made.found
+
+
+def explain_again(made: Made, flagged: set[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Explains other rows of the same run, on a machine whose encoder cannot be loaded."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the encoder was loaded")
+
+    monkeypatch.setattr(explanations.words, "load_encoders", refuse)
+    with RunFolder(made.folder / "run", None) as run:
+        job = Job(CONFIG, "cpu", run, silent)
+        return explain(made.ready, made.gathered, flag(made.scored, made.ready, flagged), job)
+
+
+def test_nothing_flagged_loads_no_encoder(made, monkeypatch):
+    assert explain_again(made, set(), monkeypatch)["samples"] == {}
+
+
+def test_what_was_encoded_once_is_not_encoded_again(made, monkeypatch):
+    some = set(list(made.words)[:4])
+    again = explain_again(made, some, monkeypatch)
+    assert set(again["samples"]) == some
+    for sample in some:
+        gains = [{w["text"]: w["gain"] for w in found["samples"][sample][0]["words"]} for found in (again, made.found)]
+        assert gains[0] == pytest.approx(gains[1], abs=1e-3)
+    with pytest.raises(AssertionError, match="was loaded"):
+        explain_again(made, {"s1"}, monkeypatch)
+
+
+def test_the_file_gives_back_what_was_found(made, monkeypatch):
+    found = explain_again(made, set(made.words), monkeypatch)
+    assert found == made.found == load_explanations(made.folder / "run")
+    assert find(found, "s11") == found["samples"]["s11"][0]
+    assert find(found, "s1") is None
+    assert (made.folder / "run" / f"{PART}.npz").is_file()
+
+
+def test_records_go_by_the_ids_of_a_dataset():
+    record = {"id": "a", "caption_index": 0, "caption": "a", "duplicates": ["b"], "conflicts": []}
+    record["neighbors"] = [{"near": "image", "voters": [{"id": "b", "caption": "b"}]}]
+    record["rivals"] = {"image_text": {"better": [{"id": "b", "caption": "a"}]}}
+    found = explanations.renamed({"a": [record]}, {"a": "A", "b": "B"})
+    other = {"id": "A", "caption_index": 0, "caption": "a", "duplicates": ["B"], "conflicts": []}
+    other["neighbors"] = [{"near": "image", "voters": [{"id": "B", "caption": "b"}]}]
+    other["rivals"] = {"image_text": {"better": [{"id": "B", "caption": "a"}]}}
+    assert found == {"A": [other]}
+
+
+def test_limits_are_said(made, monkeypatch):
+    monkeypatch.setattr(explanations, "MOST_ROWS", 5)
+    monkeypatch.setattr(explanations, "MOST_RIVALS", 3)
+    monkeypatch.setattr(explanations, "MOST_CAPTIONS", 2)
+    found = explain_again(made, set(made.words), monkeypatch)
+    assert len(found["samples"]) == 5
+    assert sum("rivals" in r[0] for r in found["samples"].values()) == 3
+    assert sum("words" in r[0] for r in found["samples"].values()) == 2
+    assert [note.split()[0] for note in found["notes"]] == [str(len(made.words))] * 3
+    worst = max(records(made), key=lambda s: records(made)[s]["misalignment"])
+    assert "words" in found["samples"][worst][0]
+
+
+def test_a_missing_or_torn_file_is_one_sentence(tmp_path):
+    with pytest.raises(AuditError, match="holds no explanations"):
+        load_explanations(tmp_path)
+    (tmp_path / explanations.FILE).write_text('{"format": 1, "sam')
+    with pytest.raises(AuditError, match="is damaged"):
+        load_explanations(tmp_path)
+    (tmp_path / explanations.FILE).write_text(json.dumps({"format": 99}))
+    with pytest.raises(AuditError, match="another version"):
+        load_explanations(tmp_path)
+
+
+def test_variants_leave_one_word_out():
+    whole, *rest = variants_of(4, "a  red\tcircle")
+    assert (whole.text, whole.word) == ("a red circle", "")
+    assert [(v.text, v.word, v.start, v.end) for v in rest] == [
+        ("red circle", "a", 0, 1),
+        ("a circle", "red", 3, 6),
+        ("a red", "circle", 7, 13),
+    ]
+    assert [v.word for v in variants_of(4, "A red, red circle", {"a", "red"})] == ["", "circle"]
+    assert variants_of(0, "A b", {"a", "b"}) == []
+    assert variants_of(0, "word") == variants_of(0, "") == variants_of(0, "  \n") == []
+
+
+def test_common_words_stand_in_more_than_half_of_the_captions():
+    assert common_words(["A cat.", "a dog", "the a, a", "(cat)"]) == {"a"}
+    assert common_words([]) == set()
+
+
+def test_long_captions_are_taken_apart_by_phrases():
+    caption = " ".join(f"w{i}" for i in range(100))
+    whole, *rest = variants_of(0, caption)
+    assert len(rest) == WORDS
+    assert " ".join(v.word for v in rest) == caption
+    assert all(len(v.text) < len(whole.text) for v in rest)
+    assert len(variants_of(0, "x y " * 100_000)[0].text) <= 2000

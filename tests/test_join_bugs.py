@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from audit_plugin.scoring.suggest.join_bugs import (
+    LEAST_ROWS,
+    Shift,
+    _best_segment,
+    _joined,
+    cycles,
+    find_shifts,
+    left_over,
+    one_to_one,
+    ring_repair,
+    sharpen,
+    shift_sentence,
+)
+
+OFFSETS = np.r_[-50:0, 1:51]
+
+
+def noise(n: int, seed: int, blocks: bool = False) -> np.ndarray:
+    """Gains of a clean set: own captions fit better; in blocks, neighbours in the file are much alike."""
+    rng = np.random.default_rng(seed)
+    gains = rng.normal(-1, 0.7, (len(OFFSETS), n))
+    if blocks:
+        alike = (np.arange(n) // 40) % 5 == 0
+        gains[:, alike] = rng.normal(-0.1, 0.3, (len(OFFSETS), alike.sum()))
+    return gains
+
+
+# --- shifts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_clean_set_of_30000_rows_has_no_shift(blocks: bool) -> None:
+    assert find_shifts(noise(30_000, 1, blocks), OFFSETS, len(OFFSETS)) == []
+
+
+@pytest.mark.parametrize(("offset", "start", "length"), [(-1, 600, 200), (3, 0, 200), (50, 1700, 200), (2, 900, 40)])
+def test_a_planted_shift_is_found_with_its_bounds(offset: int, start: int, length: int) -> None:
+    gains = noise(2000, 2)
+    k = int(np.flatnonzero(offset == OFFSETS)[0])
+    gains[k, start : start + length] = np.random.default_rng(3).normal(1, 0.7, length)
+    (found,) = find_shifts(gains, OFFSETS, len(OFFSETS))
+    assert found.offset == offset
+    assert abs(found.start - start) <= 2
+    assert abs(found.stop - start - length) <= 2
+
+
+def test_several_shifts_are_found_each_by_its_own_offset() -> None:
+    gains = noise(3000, 4)
+    rng = np.random.default_rng(5)
+    for offset, start in ((-1, 200), (1, 900), (-7, 2000)):
+        gains[offset == OFFSETS, start : start + 150] = rng.normal(1, 0.7, 150)
+    found = find_shifts(gains, OFFSETS, len(OFFSETS))
+    assert sorted((s.start // 100, s.offset) for s in found) == [(2, -1), (9, 1), (20, -7)]
+
+
+def test_rows_that_fit_everything_around_them_are_no_shift() -> None:
+    gains = noise(2000, 6)
+    gains[:, 700:800] = np.random.default_rng(7).normal(0.5, 0.5, (len(OFFSETS), 100))  # at every offset alike
+    assert find_shifts(gains, OFFSETS, len(OFFSETS)) == []
+
+
+def test_unknown_and_shared_rows_say_nothing() -> None:
+    gains = noise(1000, 8)
+    assert find_shifts(np.full_like(gains, np.nan), OFFSETS, len(OFFSETS)) == []
+    gains[:, 300:700] = np.nan  # one label, or five captions of one image
+    assert find_shifts(gains, OFFSETS, len(OFFSETS)) == []
+    assert find_shifts(np.zeros((2, 0)), np.array([-1, 1]), 2) == []
+    assert find_shifts(gains[:, :5], OFFSETS, len(OFFSETS)) == []
+
+
+@given(arrays(np.int8, st.integers(LEAST_ROWS, 40), elements=st.integers(-3, 3)))
+def test_the_best_segment_is_that_of_the_double_loop(values: np.ndarray) -> None:
+    values = values.astype(float)
+    n = len(values)
+    sums = [values[a:b].sum() for a in range(n) for b in range(a + LEAST_ROWS, n + 1)]
+    found = _best_segment(values, 4, 2.0)
+    assert found.evidence == 2 * max(sums)
+    assert values[found.start : found.stop].sum() * 2 == found.evidence
+    assert found.stop - found.start >= LEAST_ROWS
+
+
+def test_neighbouring_parts_of_one_shift_are_joined() -> None:
+    parts = [Shift(1, 0, 40, 30.0), Shift(1, 60, 100, 50.0), Shift(2, 41, 59, 20.0), Shift(1, 300, 340, 90.0)]
+    assert _joined(parts) == [Shift(1, 300, 340, 90.0), Shift(1, 0, 100, 80.0), Shift(2, 41, 59, 20.0)]
+
+
+def test_bounds_move_to_where_the_sum_is_largest() -> None:
+    gains = np.where((np.arange(100) >= 20) & (np.arange(100) < 80), 1.0, -1.0)
+    none = np.zeros(100)
+    assert sharpen(Shift(1, 28, 71, 9.0), gains, none, none) == Shift(1, 20, 80, 9.0)
+    assert sharpen(Shift(-1, 12, 99, 9.0), gains, none, none) == Shift(-1, 20, 80, 9.0)
+    gains[[20, 79]] = np.nan  # rows that say nothing are taken along
+    assert sharpen(Shift(1, 28, 71, 9.0), gains, none, none) == Shift(1, 20, 80, 9.0)
+
+
+@pytest.mark.parametrize(("offset", "lost"), [(1, [80]), (2, [80, 81]), (-1, [19]), (-3, [17, 18, 19])])
+def test_a_bound_lies_where_the_rows_beside_it_lost_their_captions(offset: int, lost: list[int]) -> None:
+    gains = np.where((np.arange(100) >= 20) & (np.arange(100) < 80), 1.0, -1.0)
+    gains[[19, 18, 17, 80, 81, 82]] = 0.1  # by chance the next rows fit the shifted captions a little too
+    misfit = np.full(100, -1.0)
+    misfit[20:80] = misfit[lost] = 1.0
+    found = sharpen(Shift(offset, 25, 75, 9.0), gains, misfit, np.zeros(100))
+    near = left_over(found, 100)[0]
+    assert near.tolist() == lost
+
+
+@pytest.mark.parametrize(("offset", "row"), [(1, 22), (-1, 77)])
+def test_a_caption_that_stands_twice_marks_where_a_shift_begins(offset: int, row: int) -> None:
+    gains = np.where((np.arange(100) >= 20) & (np.arange(100) < 80), 0.5, -0.5)
+    repeated = np.zeros(100)
+    repeated[row] = 5.0
+    found = sharpen(Shift(offset, 30, 70, 9.0), gains, np.zeros(100), repeated)
+    assert (found.start, found.stop) == ((22, 80) if offset > 0 else (20, 78))
+
+
+@pytest.mark.parametrize(
+    ("offset", "near", "far"), [(-1, [9], [19]), (-2, [8, 9], [18, 19]), (3, [20, 21, 22], [10, 11, 12])]
+)
+def test_a_block_that_went_round_is_closed(offset: int, near: list[int], far: list[int]) -> None:
+    rows, captions = left_over(Shift(offset, 10, 20, 1.0), 50)
+    assert (rows.tolist(), captions.tolist()) == (near, far)
+    takes = dict(zip(range(10, 20), range(10 + offset, 20 + offset), strict=True)) | dict(zip(near, far, strict=True))
+    assert sorted(takes) == sorted(takes.values())  # every caption of the block is used once
+
+
+def test_nothing_is_left_over_beyond_the_table_or_around_a_far_shift() -> None:
+    assert left_over(Shift(1, 10, 20, 1.0), 20)[0].tolist() == []
+    assert left_over(Shift(-1, 0, 10, 1.0), 20)[0].tolist() == []
+    assert left_over(Shift(300, 10, 20, 1.0), 2000)[0].tolist() == []
+
+
+def test_a_shift_is_said_in_words() -> None:
+    ids = [f"r{k}" for k in range(9)]
+    assert shift_sentence(Shift(-2, 3, 6, 1.0), ids, [1, 2]) == (
+        "3 rows from r3 to r5 hold captions shifted by 2: each fits the caption of the row 2 before it; "
+        "the caption of r1, r2 is gone"
+    )
+    assert shift_sentence(Shift(1, 3, 6, 1.0), ids, []).endswith("the row 1 after it")
+
+
+# --- one to one -----------------------------------------------------------------------------------------------------
+
+
+def assigned(gain: np.ndarray, margin: float) -> np.ndarray:
+    row, column = np.nonzero(gain > margin)
+    return one_to_one(row, column, gain[row, column] - margin, len(gain))
+
+
+@settings(deadline=None)  # scipy is imported on the first call
+@given(arrays(np.int8, (4, 4), elements=st.integers(-4, 6)))
+def test_the_assignment_is_the_best_of_all(gain: np.ndarray) -> None:
+    gain = gain.astype(float)
+    best = max(sum(max(gain[i, j] - 1, 0) for i, j in enumerate(order)) for order in itertools.permutations(range(4)))
+    chosen = assigned(gain, 1.0)
+    taken = chosen[chosen >= 0]
+    assert len(set(taken.tolist())) == len(taken)
+    assert sum(gain[i, j] - 1 for i, j in enumerate(chosen) if j >= 0) == best
+    assert all(gain[i, j] > 1 for i, j in enumerate(chosen) if j >= 0)
+
+
+def test_rows_without_gain_abstain() -> None:
+    assert assigned(np.full((3, 3), np.nan), 0.0).tolist() == [-1, -1, -1]
+    assert assigned(np.zeros((0, 0)), 0.0).tolist() == []
+    two = np.array([[5.0, 4.0], [9.0, 2.0]])  # both want the first: who gains more has it
+    assert assigned(two, 3.0).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("takes", "rings"),
+    [
+        ([1, 0, -1], [[0, 1]]),
+        ([2, -1, 1], []),
+        ([1, 2, 0, 4, 3], [[0, 1, 2], [3, 4]]),
+        ([1, 2, 3, -1], []),
+        ([-1, 0, 3, 2], [[2, 3]]),
+    ],
+)
+def test_only_closed_rings_are_cycles(takes: list[int], rings: list[list[int]]) -> None:
+    assert cycles(np.array(takes)) == rings
+
+
+@given(st.permutations(range(8)))
+def test_a_permutation_is_made_of_its_cycles(order: list[int]) -> None:
+    rings = cycles(np.array(order))
+    assert sorted(x for ring in rings for x in ring) == [i for i in range(8) if order[i] != i]
+    assert all(order[a] == b for ring in rings for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
+
+
+def test_a_ring_becomes_a_repair_that_json_holds() -> None:
+    swap = ring_repair([4, 2], {4: 3.0, 2: 5.0}, list("abcdef"))
+    assert (swap.kind, swap.rows, swap.sources, swap.gain) == ("swap", (4, 2), (2, 4), 4.0)
+    assert swap.sentence == "e and c hold each other's caption"
+    cycle = ring_repair([0, 3, 1], dict.fromkeys((0, 3, 1), 2.0), list("abcdef"))
+    assert (cycle.kind, cycle.sources) == ("cycle", (3, 1, 0))
+    assert json.loads(json.dumps(cycle.to_dict())) == cycle.to_dict()
