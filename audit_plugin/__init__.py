@@ -41,7 +41,9 @@ class _StoredPaths:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG004
-        return ModuleSpec(name, _StoredPaths(), is_package=True) if name in _STORED_PATHS else None
+        if name not in _STORED_PATHS:
+            return None
+        return ModuleSpec(name, _StoredPaths, is_package=True)  # type: ignore[arg-type]
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> None:  # noqa: ARG004
@@ -53,7 +55,7 @@ class _StoredPaths:
         module.__getattr__ = lambda name: getattr(today, name)  # type: ignore[method-assign]
 
 
-sys.meta_path.append(_StoredPaths)  # type: ignore[arg-type]
+sys.meta_path.append(_StoredPaths)
 
 
 def __getattr__(name: str) -> Any:

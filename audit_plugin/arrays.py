@@ -1,6 +1,6 @@
 """Values that the parts hand to each other: frozen, checked, plain arrays.
 
-Letters used everywhere: n samples (rows), m modalities, d dimension, k neighbours, r trials, p pairs of modalities.
+Letters used everywhere: n samples (rows), m modalities, d dimension, k neighbors, r trials, p pairs of modalities.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Trials:
         memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`memorization.over` sums them), offsets
             removed; NaN for samples that were never on both sides.
         held_out: name -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`, `contrast`,
-            `generality`), by the frozen encoders (`zero_shot`) and by the neighbours of either side (`neighbors_a`,
+            `generality`), by the frozen encoders (`zero_shot`) and by the neighbors of either side (`neighbors_a`,
             `neighbors_b`).
         folds: trials per block.
         offset: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.

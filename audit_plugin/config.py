@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -92,8 +93,10 @@ class AuditConfig:
         0, "Augmented views over which consistency is averaged (0: the sample as it is)", low=0, high=32, advanced=True
     )
     epochs: int = option(20, "Passes over its half for each trial", low=1, high=1000, advanced=True)
-    neighbors: int = option(30, "Neighbours looked at per sample", low=1, high=200, advanced=True)
-    false_alarms: float = option(0.01, "Share of clean samples that a flag may hit by chance", low=0.0001, high=0.2)
+    neighbors: int = option(30, "Neighbors looked at per sample", low=1, high=200, advanced=True)
+    false_positive_rate: float = option(
+        0.01, "Expected share of clean samples that are flagged by chance", low=0.0001, high=0.2
+    )
     seed: int = option(0, "Seed of everything random", low=0, high=2**31 - 1, advanced=True)
     precision: str = option(
         "auto",
@@ -140,11 +143,27 @@ class AuditConfig:
 
         The precision that was settled on stands in a run's identity, not the one that was asked for.
         """
-        return {name: value for name, value in self.scoring().items() if name not in ("false_alarms", "precision")}
+        return {
+            name: value for name, value in self.scoring().items() if name not in ("false_positive_rate", "precision")
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings, JSON-ready; `AuditConfig(**d)` is the way back."""
+        """All settings, JSON-ready; `from_dict` is the way back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> AuditConfig:
+        """The settings that were stored by this version or a former one; those that this version lacks are ignored."""
+        return cls(**{name: v for name, v in current_names(settings).items() if name in cls.__dataclass_fields__})
+
+
+# Keys of stored settings and summaries that were renamed: former name -> the name of today.
+FORMER_NAMES = {"false_alarms": "false_positive_rate", "neighbours": "neighbors", "recall": "probe_recall"}
+
+
+def current_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings or a stored summary under the names of today."""
+    return {FORMER_NAMES.get(name, name): value for name, value in record.items()}
 
 
 def digest_of(*parts: Any) -> str:

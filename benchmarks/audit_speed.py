@@ -4,7 +4,7 @@ Run as `python -m benchmarks.audit_speed [--pairs 10000 100000] [--trials 16] [-
 size runs in a process of its own, so that its peak memory is its own. Pairs are synthetic: a hidden vector seen from
 both sides, in clusters of fifty, one pair in twenty exchanged; their features stand in the cache under the key of an
 open_clip ViT-B/32 with random weights (512 dimensions on both sides), their media are files of some hundred bytes.
-`--rows spread` lets the clusters overlap so much that neighbours stand anywhere: the worst for whoever seeks them.
+`--rows spread` lets the clusters overlap so much that neighbors stand anywhere: the worst for whoever seeks them.
 Expected: 100,000 pairs in under 15 minutes and 3 GB on 2 cores; cost per pair does not grow.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.record import RESULTS, git_hash, machine, write_report
 DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
 SWAPPED = 20
 MODEL = "ViT-B-32"
-CENTRE = {"clusters": 3.0, "spread": 1.0}  # weight of what the rows of a cluster share, beside 1 for their own
+CENTER = {"clusters": 3.0, "spread": 1.0}  # weight of what the rows of a cluster share, beside 1 for their own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +66,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--rows", choices=tuple(CENTRE), default="clusters")
+    parser.add_argument("--rows", choices=tuple(CENTER), default="clusters")
     parser.add_argument("--data", type=Path, default=DATA / "synthetic")
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -147,9 +147,9 @@ class Timeline:
             print(f"{now:7.1f} s, {memory_mb():6.0f} MB: {stage} {done}/{total}", file=sys.stderr, flush=True)
 
     def within_training(self) -> dict[str, float]:
-        """The audit's stage "train" in its parts: neighbours, trials, and what the trials say of the held out."""
+        """The audit's stage "train" in its parts: neighbors, trials, and what the trials say of the held out."""
         spans = {
-            "neighbours": self.marks["neighbours", "ended"] - self.marks["neighbours", "began"],
+            "neighbors": self.marks["neighbors", "ended"] - self.marks["neighbors", "began"],
             "trials": self.marks["train", "ended"] - self.marks["train", "began"],
             "held out": self.marks["score", "began"] - self.marks["train", "ended"],
         }
@@ -200,10 +200,10 @@ def chunks(n: int, kind: str) -> Iterator[tuple[int, Floats, Floats]]:
     for start in range(0, n, CHUNK):
         rng = np.random.default_rng((2, start))
         count = min(CHUNK, n - start)
-        centre = rng.standard_normal((CHUNK // CLUSTER, HIDDEN), dtype=np.float32)
-        near = rng.integers(0, len(centre), CHUNK)
+        center = rng.standard_normal((CHUNK // CLUSTER, HIDDEN), dtype=np.float32)
+        near = rng.integers(0, len(center), CHUNK)
         own = rng.standard_normal((CHUNK, HIDDEN), dtype=np.float32)
-        hidden = CENTRE[kind] * centre[near] + own
+        hidden = CENTER[kind] * center[near] + own
         sides = [hidden @ m / 8 + rng.standard_normal((CHUNK, DIM), dtype=np.float32) for m in maps]
         image, text = (v[:count] / np.linalg.norm(v[:count], axis=1, keepdims=True) for v in sides)
         swapped = np.arange(0, count, SWAPPED)

@@ -126,7 +126,7 @@ def run_cell(
         each = [quality(values, wrong, int(flagged.sum())) for values in found]
         best = max(range(len(each)), key=lambda at: each[at]["auroc"])
         methods[name], scores[name] = each[best], found[best]
-    rate = float(result.summary["false_alarms"])
+    rate = float(result.summary["false_positive_rate"])
     row = {
         **asdict(cell),
         "seed": seed,
@@ -205,7 +205,7 @@ def said(result: AuditResult, planted: Planted) -> dict[str, Any]:
         "true_share": round(float(wrong.mean()), 5),
         "precision_model": round(float(probability[flagged].mean()), 4) if flagged.any() else None,
         "precision": round(float(wrong[flagged].mean()), 4) if flagged.any() else None,
-        "recall_model": result.summary["recall"],
+        "recall_model": result.summary["probe_recall"],
         "others": {kind: int(np.sum(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict", "memorized")},
     }
     out["reliability"] = _reliability(probability, wrong)

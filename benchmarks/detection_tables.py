@@ -122,7 +122,7 @@ def cells_table(report: dict[str, Any]) -> str:
     for row in report["cells"]:
         flags = row["flags"]
         head = f"| {row['name']} | {row['wrong']:.0f} of {row['samples']} "
-        tail = f"| {flags['flagged']:.0f} | {flags['false_alarm_rate']:.1%} |"
+        tail = f"| {flags['flagged']:.0f} | {flags['false_positive_rate']:.1%} |"
         if not row["methods"]:
             lines.append(f"{head}| | | | {tail} |")
             continue

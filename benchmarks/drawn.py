@@ -32,7 +32,7 @@ DIGIT_GROUPS = ("38", "49", "17", "56", "02")
 # Without 0 and 1, which many fonts draw like O and I: a right label must be told from a wrong one.
 GLYPH_GROUPS = ("CG", "DOQ", "EF", "PR", "B8", "S5", "Z2", "UVY", "MNW", "KX", "AH", "IJLT", "39", "467")
 GLYPHS, GLYPH_SIDE, DIGIT_SIDE = 1500, 96, 96
-MIN_CONTRAST = 110.0  # distance of two RGB colours
+MIN_CONTRAST = 110.0  # distance of two RGB colors
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "Mono", "Mono-Bold", "Mono-Oblique")),
     *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic")),
@@ -104,7 +104,7 @@ def person_captions(count: int, seed: str) -> list[str]:
 
 
 def glyphs(folder: Path) -> None:
-    """1,500 capital letters and digits in 15 fonts, turned, moved, coloured and noisy; classes of nearly equal size."""
+    """1,500 capital letters and digits in 15 fonts, turned, moved, colored and noisy; classes of nearly equal size."""
     (folder / "images").mkdir()
     rng = np.random.default_rng([0, 1])
     classes = sorted("".join(GLYPH_GROUPS))
@@ -128,7 +128,7 @@ def _glyph(sign: str, rng: np.random.Generator) -> Image:
     import matplotlib as mpl
     from PIL import Image, ImageDraw, ImageFont
 
-    back, ink = _colours(rng)
+    back, ink = _colors(rng)
     image = Image.new("RGB", (GLYPH_SIDE, GLYPH_SIDE), back)
     path = Path(mpl.get_data_path()) / "fonts/ttf" / f"{FONTS[rng.integers(len(FONTS))]}.ttf"
     place = tuple((GLYPH_SIDE / 2 + rng.uniform(-12, 12, 2)).tolist())
@@ -139,7 +139,7 @@ def _glyph(sign: str, rng: np.random.Generator) -> Image:
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-def _colours(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _colors(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
     while True:
         back, ink = rng.integers(0, 256, (2, 3))
         if np.linalg.norm(back - ink) > MIN_CONTRAST:

@@ -12,7 +12,7 @@ import numpy as np
 def rates_table(report: dict[str, Any]) -> str:
     """How the flags kept their promise at each rate, and on clean sets."""
     lines = [
-        "| set rate | realised at most 5 points above it | highest realised | recall at least 80 % of the best | "
+        "| set rate | realized at most 5 points above it | highest realized | recall at least 80 % of the best | "
         "of kinds like a plant |",
         "|---|---|---|---|---|",
     ]
@@ -132,9 +132,9 @@ def spot_check_table(report: dict[str, Any]) -> str:
 
 def cost_table(report: dict[str, Any]) -> str:
     """Seconds of the score beside those of its trials."""
-    lines = ["| pairs | neighbour search | trials | score | score / trials |", "|---|---|---|---|---|"]
+    lines = ["| pairs | neighbor search | trials | score | score / trials |", "|---|---|---|---|---|"]
     lines += [
-        f"| {row['pairs']:,} | {row['neighbours']:.1f} s | {row['trials']:.1f} s | {row['score']:.1f} s "
+        f"| {row['pairs']:,} | {row['neighbors']:.1f} s | {row['trials']:.1f} s | {row['score']:.1f} s "
         f"| {row['share']:.0%} |"
         for row in report["sizes"]
     ]

@@ -75,14 +75,14 @@ def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict
     """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
     sure = how_sure(values, {kind: plants[kind] for kind in FITTED if kind in plants})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
-    return {str(rate): flag_quality(known, misaligned(sure.false_alarm, rate), wrong, rate) for rate in RATES}
+    return {str(rate): flag_quality(known, misaligned(sure.false_positive_rate, rate), wrong, rate) for rate in RATES}
 
 
 def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Per rate: in how many of the cells with noise flags kept it, and found what the best threshold would."""
     clean, noisy = ([cell for cell in cells if (cell["noise"] == "none") == none] for none in (True, False))
     worst = {kind: max(cell["others"][kind] for cell in clean) for kind in ("outlier", "conflict")}
-    worst["misaligned"] = max(cell["flags"][DEFAULT]["false_alarm_rate"] for cell in clean)
+    worst["misaligned"] = max(cell["flags"][DEFAULT]["false_positive_rate"] for cell in clean)
     return {"rates": {str(rate): _kept(noisy, rate) for rate in RATES}, "clean": worst, "cells": cells}
 
 
@@ -92,8 +92,8 @@ def _kept(cells: list[dict[str, Any]], rate: float) -> dict[str, Any]:
     covered = [cell["name"] for cell in cells if cell["covered"]]
     return {
         "cells": len(cells),
-        "alarms_kept": sum(one["false_alarm_rate"] <= rate + KEPT for one in flags.values()),
-        "highest_alarm": max(one["false_alarm_rate"] for one in flags.values()),
+        "alarms_kept": sum(one["false_positive_rate"] <= rate + KEPT for one in flags.values()),
+        "highest_alarm": max(one["false_positive_rate"] for one in flags.values()),
         "found": len(cells) - len(missed),
         "covered": len(covered),
         "covered_found": sum(name not in missed for name in covered),

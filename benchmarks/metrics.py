@@ -29,7 +29,7 @@ def flag_quality(values: Floats, flagged: Bools, wrong: Bools, rate: float) -> d
     best = np.sort(right)[::-1][int(rate * len(right))]  # exceeded by a share `rate` of right rows at most
     return {
         "flagged": int(flagged.sum()),
-        "false_alarm_rate": round(float(flagged[~wrong].mean()), 5),
+        "false_positive_rate": round(float(flagged[~wrong].mean()), 5),
         "recall": round(float(flagged[wrong].mean()), 5) if wrong.any() else float("nan"),
         "best_recall": round(float((values[wrong] > best).mean()), 5) if wrong.any() else float("nan"),
     }

@@ -1,10 +1,10 @@
-"""How long the neighbours of all rows take: ours against FiftyOne's default, scikit-learn and faiss, and their recall.
+"""How long the neighbors of all rows take: ours against FiftyOne's default, scikit-learn and faiss, and their recall.
 
 Run as `python -m benchmarks.neighbor_speed [--vectors 100000] [--dimensions 512] [--runs 3] [--device cpu]`. Two sets
-of unit rows with a mean near zero: `clusters` around sqrt(n) centres with heavy-tailed widths, and `even` in all
+of unit rows with a mean near zero: `clusters` around sqrt(n) centers with heavy-tailed widths, and `even` in all
 directions, the hardest case for any index. Each way finds the 30 nearest other rows of every row; the ways take turns,
 in one process, all cores allowed. `brain` is what FiftyOne's similarity index asks for all its rows: scikit-learn's
-neighbours as FiftyOne sets them up. Recall is the share of true neighbours, or equally near ones, on 1,000 rows drawn
+neighbors as FiftyOne sets them up. Recall is the share of true neighbors, or equally near ones, on 1,000 rows drawn
 apart from those on which ours measures its own.
 """
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets = {name: compared(MAKE[name](given.vectors, given.dimensions, given.seed), ways, given) for name in given.sets}
     report = {**vars(given), "k": K, "threads": os.environ.get("OMP_NUM_THREADS", ""), "sets": sets}
     if not given.dry_run:
-        write_report("neighbor-speed", "How long do the neighbours of all rows take, and how many are true?", report)
+        write_report("neighbor-speed", "How long do the neighbors of all rows take, and how many are true?", report)
     print(json.dumps(report, indent=1))
 
 
@@ -60,22 +60,22 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def clusters(n: int, d: int, seed: int) -> Floats:
-    """Unit rows around sqrt(n) centres of uneven size, their widths heavy-tailed."""
+    """Unit rows around sqrt(n) centers of uneven size, their widths heavy-tailed."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((round(n**0.5), d), dtype=np.float32)
-    weight = 0.2 + rng.pareto(1.5, len(centres))
-    rows = centres[rng.choice(len(centres), n, p=weight / weight.sum())]
+    centers = rng.standard_normal((round(n**0.5), d), dtype=np.float32)
+    weight = 0.2 + rng.pareto(1.5, len(centers))
+    rows = centers[rng.choice(len(centers), n, p=weight / weight.sum())]
     width = (0.3 + 0.5 * rng.pareto(3, (n, 1))).astype(np.float32)
-    return centred(rows + width * rng.standard_normal((n, d), dtype=np.float32))
+    return centered(rows + width * rng.standard_normal((n, d), dtype=np.float32))
 
 
 def even(n: int, d: int, seed: int) -> Floats:
     """Unit rows in all directions alike."""
-    return centred(np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32))
+    return centered(np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32))
 
 
-def centred(rows: Floats) -> Floats:
-    """Unit rows about their mean: FiftyOne moves its vectors there and would else have other neighbours."""
+def centered(rows: Floats) -> Floats:
+    """Unit rows about their mean: FiftyOne moves its vectors there and would else have other neighbors."""
     rows -= rows.mean(0)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -91,7 +91,7 @@ def ours(vectors: Floats, device: str) -> Ints:
 
 
 def brain(vectors: Floats, _device: str) -> Ints:
-    """What FiftyOne's default index asks for the neighbours of all rows, without the database around it."""
+    """What FiftyOne's default index asks for the neighbors of all rows, without the database around it."""
     from fiftyone.brain.internal.core.sklearn import NeighborsHelper
 
     helper = NeighborsHelper(vectors.copy(), "cosine")
@@ -163,7 +163,7 @@ def compared(vectors: Floats, ways: dict[str, Callable[[Floats, str], Ints]], gi
 
 
 def other_similarities(vectors: Floats, rows: Ints) -> Floats:
-    """`[s]`: similarity of each row to its true K-th neighbour."""
+    """`[s]`: similarity of each row to its true K-th neighbor."""
     index, near = nearest(vectors[rows], vectors, K + 1)
     near[index == rows[:, None]] = np.inf  # itself, wherever it stands
     return np.sort(near, axis=1)[:, 0]

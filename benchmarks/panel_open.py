@@ -106,7 +106,7 @@ def made_up(ids: Sequence[str], folder: Path) -> AuditResult:
     worst = np.argsort(-scores["misalignment"])[:EXPLAINED]
     explained = {ids[row]: [explanation(ids, row, float(scores["misalignment"][row]))] for row in worst.tolist()}
     (folder / "explanations.json").write_text(json.dumps({"format": 1, "notes": [], "samples": explained}))
-    return AuditResult(tuple(ids), columns, {"samples": n, "false_alarms": 0.01}, str(folder))
+    return AuditResult(tuple(ids), columns, {"samples": n, "false_positive_rate": 0.01}, str(folder))
 
 
 def explanation(ids: Sequence[str], row: int, score: float) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def opened(name: str) -> dict[str, float]:
 
 
 def send(dataset: fo.Dataset, state: dict[str, Any], event: str, **params: Any) -> dict[str, Any]:
-    """One event of the panel, as the App's server carries it out; the panel's state afterwards."""
+    """One event of the panel, as the App's server carries it out; the panel's state afterward."""
     request = {
         "dataset_name": dataset.name,
         "view": [],

@@ -127,7 +127,7 @@ def photo(number: int, side: int, rng: np.random.Generator) -> bytes:
 
 
 def noise(number: int, side: int, rng: np.random.Generator) -> bytes:
-    """Pixels that show nothing: uniform, grey, coarse, salt and pepper, or one colour with a little grain."""
+    """Pixels that show nothing: uniform, grey, coarse, salt and pepper, or one color with a little grain."""
     from PIL import Image
 
     def uniform(size: int, *channels: int) -> np.ndarray:

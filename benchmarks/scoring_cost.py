@@ -2,7 +2,7 @@
 
 Run as `python -m benchmarks.scoring_cost [--pairs 5000 10000 20000] [--trials 32]`. Pairs are synthetic features of
 256 dimensions with a common truth. Expected: below 30 % of the trials' time at 10,000 pairs, and growth with n like
-that of the neighbour search or slower; scores with the pool agree with those over all pairs.
+that of the neighbor search or slower; scores with the pool agree with those over all pairs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
         content = dict.fromkeys(vectors, np.arange(n))
         start = time.perf_counter()
         seek_neighbors(vectors, vectors, content, job)
-        neighbours = time.perf_counter() - start
+        neighbors = time.perf_counter() - start
         rows = Rows(content, dict.fromkeys(vectors, ""), {"text": np.full(n, 8)})
         start = time.perf_counter()
         made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
@@ -66,7 +66,7 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
         score = score_again(given, rows, job)
     row = {
         "pairs": n,
-        "neighbours": round(neighbours, 2),
+        "neighbors": round(neighbors, 2),
         "trials": round(whole - score["seconds"], 2),
         "score": round(score["seconds"], 2),
         "share": round(score["seconds"] / (whole - score["seconds"]), 3),
@@ -76,7 +76,7 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
 
 
 def score_again(given: Features, rows: Rows, job: Job) -> dict[str, Any]:
-    """Seconds from trained trials to misalignment and probabilities; neighbours and trials from the run folder."""
+    """Seconds from trained trials to misalignment and probabilities; neighbors and trials from the run folder."""
     (job.run.path / "held_out.npz").unlink()
     start = time.perf_counter()
     made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)

@@ -30,7 +30,7 @@ TRAINED_ON = ("twitter", "persons")
 SEED = 0
 VIEWS = 3  # the picture as it is, and altered copies of it
 EPOCHS, BATCH, RATE, DECAY = 40, 128, 1e-3, 0.1
-HELD_OUT = 0.1  # of the pairs, to see that the space generalises
+HELD_OUT = 0.1  # of the pairs, to see that the space generalizes
 CHECKED = 400  # pictures of another vendor
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,

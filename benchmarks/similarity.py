@@ -4,7 +4,7 @@ Run as `python -m benchmarks.similarity [--vectors 100000] [--dimensions 512] [-
 real dataset without media files, on the database of this machine. As with the embeddings of real encoders their mean is
 not zero: two of them have a cosine of 0.5 on average. After a small dataset that warms both up, each backend is built,
 asked by vector and by sample for its 25 nearest, and loaded anew, in one process; the JSON holds seconds and ratios
-(default / ours). The default backend moves its embeddings to their mean, in place, when first asked for the neighbours
+(default / ours). The default backend moves its embeddings to their mean, in place, when first asked for the neighbors
 of a sample: what it then answers to a vector is compared with what it had answered before.
 """
 

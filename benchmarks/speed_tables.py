@@ -13,7 +13,7 @@ from benchmarks.record import RESULTS
 STAGES = {
     "read": "read and digest media",
     "encode": "find features in the cache",
-    "neighbours": "neighbours, three spaces",
+    "neighbors": "neighbors, three spaces",
     "trials": "train the trials",
     "held out": "read what they held out",
     "score": "score, flag, propose",
@@ -75,7 +75,7 @@ def _neighbor_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     kinds = {"clusters": "in clusters", "even": "in all directions"}
     return [
         (
-            f"{report['k']} neighbours of {report['vectors']:,} x {report['dimensions']}, rows {kinds[kind]}",
+            f"{report['k']} neighbors of {report['vectors']:,} x {report['dimensions']}, rows {kinds[kind]}",
             f"{cells['seconds']['ours']:.1f} s, recall {cells['recall']['ours']:.3f}",
             f"{names[rival]}: {cells['seconds'][rival]:.1f} s",
             f"{cells['times_faster'][rival]:.1f}",
@@ -160,7 +160,7 @@ def forecast_table() -> str:
     spread = [row for row in sizes if row["rows"] == "spread"][-1]
     lines = ["| stage | taken to grow as | hours |", "|---|---|---|"]
     for stage, label in STAGES.items():
-        if stage != "neighbours":
+        if stage != "neighbors":
             lines.append(_forecast(label, last, stage, 1, "n"))
             continue
         power = growth([row["pairs"] for row in (before, last)], [row["stages"][stage] for row in (before, last)])

@@ -168,7 +168,7 @@ def flops(given: argparse.Namespace) -> float:
 
 
 def summary(runs: dict[str, list[dict[str, float]]], operations: float) -> dict[str, Any]:
-    """Medians per way, and how many times faster than one by one (median of the ratios of neighbouring runs)."""
+    """Medians per way, and how many times faster than one by one (median of the ratios of neighboring runs)."""
     out: dict[str, Any] = {}
     for way, found in runs.items():
         seconds, rate = (median(run[name] for run in found) for name in ("seconds", "matmul_gflops"))

@@ -67,15 +67,15 @@ def show_app(page: Any) -> None:
 
 
 def keep(page: Any, name: str) -> None:
-    """A picture of the page, of few enough colours to be small."""
+    """A picture of the page, of few enough colors to be small."""
     from PIL import Image
 
     page.mouse.move(0, 0)  # nothing is lit up
     page.wait_for_timeout(SETTLE_MS)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path = IMAGES / f"{name}.png"
-    for colours in (256, 128, 64, 32):
-        picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    for colors in (256, 128, 64, 32):
+        picture.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size < LARGEST:
             break
     sys.stdout.write(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB\n")

@@ -95,7 +95,7 @@ def train(args: argparse.Namespace) -> list[float]:
             image = model.encode_image(pixels.to(args.device))
             text = model.encode_text(tokens.to(args.device))
             treated = is_hot[index].to(args.device)
-            image, text = noise(image, treated), noise(text, treated)  # (4) before the normalisation
+            image, text = noise(image, treated), noise(text, treated)  # (4) before the normalization
             image, text = (torch.nn.functional.normalize(x, dim=-1) for x in (image, text))
             loss = contrast(image, text, model.logit_scale.exp())
             optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ STAGES = {
     "encode text": 0.08,
     "encode audio": 0.3,
     "encode video": 0.9,
-    "neighbours": 0.03,
+    "neighbors": 0.03,
     "train": 0.35,
     "towers": 2.0,
     "score": 0.02,
@@ -74,7 +74,7 @@ def stages_of(view: Any, params: Mapping[str, Any], last: str = "write") -> dict
         training = "towers" if config.train == "towers" else "train"
     except AuditError:
         return {}  # the audit will say why
-    others = {"read", "neighbours", training, "score", "explain", last}
+    others = {"read", "neighbors", training, "score", "explain", last}
     weights = {name: weight for name, weight in STAGES.items() if name in encodes | others}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 

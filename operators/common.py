@@ -12,7 +12,7 @@ from audit_plugin.arrays import AuditError
 
 PLUGIN = "@multimem/audit"
 CHANGED = {
-    "relabelled": "relabelled",
+    "relabeled": "relabeled",
     "captions_removed": "with a caption taken out",
     "removed": "hidden as removed",
     "brought_back": "brought back",
@@ -70,7 +70,7 @@ def choose_audit(form: types.Object, dataset: Any, params: dict[str, Any]) -> st
 
 
 def counted(counts: dict[str, int]) -> str:
-    """`3 relabelled, 12 hidden as removed`; "nothing" for nothing."""
+    """`3 relabeled, 12 hidden as removed`; "nothing" for nothing."""
     return ", ".join(f"{count:,} {CHANGED[name]}" for name, count in counts.items() if count) or "nothing"
 
 

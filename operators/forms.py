@@ -22,7 +22,7 @@ FIELD_LABELS = {
     "split": "Split field",
     "role": "Role field",
     "run": "Run key",
-    "false_alarms": "False alarm rate",
+    "false_positive_rate": "False alarm rate",
     "checkpoint_f": "Checkpoint f",
     "checkpoint_g": "Checkpoint g",
 }

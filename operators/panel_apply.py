@@ -10,7 +10,7 @@ from .common import counted, samples
 from .panel_base import box, guarded, plain_text, say
 
 NO_RUN = "none"
-SHOWN = 5  # disagreements that are spelt out
+SHOWN = 5  # disagreements that are spelled out
 
 
 class Apply:

@@ -98,7 +98,7 @@ class Overview:
             on_change=self.on_slide,
         )
         above = findings.count_above(ctx.dataset, run, card.kind, cut)
-        fine = findings.false_alarms_above(ctx.dataset, run, card.kind, cut)
+        fine = findings.false_positive_rate_above(ctx.dataset, run, card.kind, cut)
         about = "" if fine is None else f", of which about {fine:,.0f} are fine by the model"
         say(place, "above", f"**{above:,}** at or above {cut:.2f}{about}")
 
@@ -161,9 +161,9 @@ def sure_words(card: Any, summary: dict[str, Any]) -> str:
         low, high = model["precision_interval"]
         share, wrong = 1 - model["precision"], f"{1 - high:.0%} to {1 - low:.0%}"
         return f"Estimated false alarms: about {share * card.count:,.0f} ({share:.0%}; {wrong}, by a model)."
-    if card.kind == "misaligned" and card.false_alarms is not None:
-        return f"Estimated false alarms: about {card.false_alarms:,.0f} (by a model)."
-    if card.kind in ("memorized", "outlier") and not card.kept and summary.get("false_alarms"):
-        rate, total = float(summary["false_alarms"]), int(summary.get("samples") or 0)
+    if card.kind == "misaligned" and card.false_positive_rate is not None:
+        return f"Estimated false alarms: about {card.false_positive_rate:,.0f} (by a model)."
+    if card.kind in ("memorized", "outlier") and not card.kept and summary.get("false_positive_rate"):
+        rate, total = float(summary["false_positive_rate"]), int(summary.get("samples") or 0)
         return f"Estimated false alarms: at most about {rate * total:,.0f} ({rate:.1%} of clean samples, as asked)."
     return ""

@@ -64,7 +64,7 @@ class Plots:
 
         about = (
             "**Held-out alignment against MultiMem.** Draw a lasso around samples to see them. Samples on the "
-            "upper left fit badly when the model has not seen them and well when it has: it learnt them by heart."
+            "upper left fit badly when the model has not seen them and well when it has: it learned them by heart."
         )
         say(panel, "about_quadrants", about)
         found = findings.points(ctx.dataset, run, ("alignment", "multimem"))
@@ -82,7 +82,7 @@ class Plots:
         from audit_plugin.fiftyone_io import findings
 
         if findings.has_column(ctx.dataset, run, findings.MAP[0]):
-            say(panel, "about_map", "**Map of the embeddings**, coloured by misalignment. Draw a lasso to see samples.")
+            say(panel, "about_map", "**Map of the embeddings**, colored by misalignment. Draw a lasso to see samples.")
             hidden = {"showticklabels": False, "zeroline": False, "gridcolor": traces.GRID}
             layout = {**traces.plain(420), "xaxis": hidden, "yaxis": hidden, "dragmode": "lasso"}
             panel.plot("map", layout=layout, on_selected=self.on_lasso, on_click=self.on_point)

@@ -54,8 +54,8 @@ class Transfer:
         layout |= {"yaxis": {**hidden, "autorange": "reversed"}, "margin": {"l": 90, "r": 10, "t": 60, "b": 10}}
         panel.plot("matrix", layout=layout, config={"displayModeBar": False})
         first, second = summary["modalities"]
-        colours = f"Blue: learned from {first}, orange: from {second}; dashed: asked in the other modality."
-        say(panel, "about_curves", f"**While names are learned.** {colours}")
+        colors = f"Blue: learned from {first}, orange: from {second}; dashed: asked in the other modality."
+        say(panel, "about_curves", f"**While names are learned.** {colors}")
         steps = list(summary["curve"]["steps"])
         across = {
             **traces.axis("steps of learning"),

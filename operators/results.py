@@ -93,7 +93,7 @@ def _markdown(summary: Mapping[str, Any], run: str, run_dir: str) -> str:
     from audit_plugin.report.display import clean, protocol_rows
 
     flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
-    recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("recall") or {}).items())
+    recall = ", ".join(f"{kind} {value:.0%}" for kind, value in (summary.get("probe_recall") or {}).items())
     reliability = summary.get("reliability")
     means = summary.get("protocol")
     where = (

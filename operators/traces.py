@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-COLOURS = "Portland"  # readable on a light and on a dark ground
+COLORS = "Portland"  # readable on a light and on a dark ground
 INK, GRID = "#888888", "rgba(136, 136, 136, 0.25)"
 
 
@@ -24,7 +24,7 @@ def bars(counts: Any, edges: Any) -> dict[str, Any]:
 
 
 def cloud(found: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
-    """The trace of a scatter plot: two columns are places, the third is the colour."""
+    """The trace of a scatter plot: two columns are places, the third is the color."""
     x, y, shade = (rounded(found[name]) for name in columns)
     known = sorted(value for value in shade if value is not None)
     ends = {"cmin": known[0], "cmax": known[int(0.99 * (len(known) - 1))]} if known else {}
@@ -35,7 +35,7 @@ def cloud(found: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
         "x": x,
         "y": y,
         "ids": found["ids"],
-        "marker": {"size": 5, "color": shade, "colorscale": COLOURS, "colorbar": bar, **ends},
+        "marker": {"size": 5, "color": shade, "colorscale": COLORS, "colorbar": bar, **ends},
         "hovertemplate": "%{x:.2f}, %{y:.2f}<extra></extra>",
     }
 

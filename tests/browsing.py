@@ -195,7 +195,7 @@ def audit(of: str = "dataset", run: str = "audit") -> str:
     """Code for `make_dataset`: an audit of few trials, which flags enough of so few samples."""
     return (
         f"audit_view({of}, AuditConfig(run={run!r}, trials=8, epochs=10, encoder='offline', device='cpu', "
-        "false_alarms=0.1))\n"
+        "false_positive_rate=0.1))\n"
     )
 
 

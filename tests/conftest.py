@@ -54,7 +54,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """60 small images, each of one colour, so that colour names can be their captions."""
+    """60 small images, each of one color, so that color names can be their captions."""
     import numpy as np
     from PIL import Image
 
@@ -62,7 +62,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     paths = []
     for row in range(60):
         rng = np.random.default_rng(row)
-        pixels = np.clip(np.array(COLOURS[row % len(COLOURS)][1]) + rng.integers(-40, 40, (48, 48, 3)), 0, 255)
+        pixels = np.clip(np.array(COLORS[row % len(COLORS)][1]) + rng.integers(-40, 40, (48, 48, 3)), 0, 255)
         paths.append(str(folder / f"{row:02d}.png"))
         Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
     return paths
@@ -70,7 +70,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """40 videos of four small frames: a pattern of coloured squares each, no two alike."""
+    """40 videos of four small frames: a pattern of colored squares each, no two alike."""
     av = pytest.importorskip("av")
     import numpy as np
 
@@ -110,7 +110,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
-COLOURS = [
+COLORS = [
     ("red", (220, 40, 40)),
     ("green", (40, 200, 60)),
     ("blue", (40, 60, 220)),
@@ -122,7 +122,7 @@ COLOURS = [
 
 def caption(row: int) -> str:
     """What the picture of that row shows."""
-    return f"a {COLOURS[row % len(COLOURS)][0]} square, number {row}"
+    return f"a {COLORS[row % len(COLORS)][0]} square, number {row}"
 
 
 @pytest.fixture(scope="session")

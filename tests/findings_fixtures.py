@@ -34,4 +34,4 @@ def made_up(ids: list[str], scores: list[float] = SCORES) -> AuditResult:
         "suggestion": suggestion,
         "failure": np.where(failed, "unreadable", "").astype(object),
     }
-    return AuditResult(tuple(ids), columns, {"samples": n, "false_alarms": 0.01})
+    return AuditResult(tuple(ids), columns, {"samples": n, "false_positive_rate": 0.01})

@@ -43,13 +43,13 @@ def write_sound(path: Path, channels: np.ndarray, rate: int, codec: str, layout:
 
 def write_video(
     path: Path,
-    colours: list[tuple[int, int, int]],
+    colors: list[tuple[int, int, int]],
     rate: int = 10,
     codec: str = "libx264",
     sound: bool = False,
     **options: str,
 ) -> str:
-    """One frame per colour; `sound` adds a 440 Hz track."""
+    """One frame per color; `sound` adds a 440 Hz track."""
     import av
 
     with av.open(str(path), "w") as media:
@@ -57,14 +57,14 @@ def write_video(
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         track = media.add_stream("aac", rate=16_000, layout="mono") if sound else None
-        for number, colour in enumerate(colours):
-            pixels = np.broadcast_to(np.array(colour, np.uint8), (SIZE[1], SIZE[0], 3))
+        for number, color in enumerate(colors):
+            pixels = np.broadcast_to(np.array(color, np.uint8), (SIZE[1], SIZE[0], 3))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = number, fractions.Fraction(1, rate)
             media.mux(stream.encode(frame))
         media.mux(stream.encode(None))
         if track:
-            wave_form = tone(440, len(colours) / rate, 16_000).astype(np.float32)
+            wave_form = tone(440, len(colors) / rate, 16_000).astype(np.float32)
             for start in range(0, len(wave_form), 1024):
                 part = av.AudioFrame.from_ndarray(wave_form[None, start : start + 1024], format="fltp", layout="mono")
                 part.sample_rate, part.pts = 16_000, start

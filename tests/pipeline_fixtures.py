@@ -19,7 +19,7 @@ QUICK = AuditConfig(encoder="offline", trials=4, epochs=4)
 SWAPPED = 12
 TRAINED = ("misalignment", "misalignment_image_text", "probability", "multimem", "multimem_stderr", "alignment")
 
-COLOURS = ["red", "green", "blue", "yellow", "black", "white", "purple", "orange"]
+COLORS = ["red", "green", "blue", "yellow", "black", "white", "purple", "orange"]
 SHAPES, GROUNDS = ["circle", "square", "triangle", "cross"], ["grey", "pink", "brown", "cyan"]
 
 
@@ -67,19 +67,19 @@ def auroc(score: np.ndarray, bad: np.ndarray) -> float:
 
 def draw(path: Path, row: int) -> str:
     """Draws one of 128 pictures; returns what it shows."""
-    colour, shape, ground = COLOURS[row % 8], SHAPES[row // 8 % 4], GROUNDS[row // 32 % 4]
+    color, shape, ground = COLORS[row % 8], SHAPES[row // 8 % 4], GROUNDS[row // 32 % 4]
     image = Image.new("RGB", (64, 64), ground)
     pen = ImageDraw.Draw(image)
     x, y = 8 + row % 5, 8 + row % 7
     box = (x, y, x + 40, y + 40)
     if shape == "circle":
-        pen.ellipse(box, fill=colour)
+        pen.ellipse(box, fill=color)
     elif shape == "square":
-        pen.rectangle(box, fill=colour)
+        pen.rectangle(box, fill=color)
     elif shape == "triangle":
-        pen.polygon([(x, y + 40), (x + 40, y + 40), (x + 20, y)], fill=colour)
+        pen.polygon([(x, y + 40), (x + 40, y + 40), (x + 20, y)], fill=color)
     else:
-        pen.line(box, fill=colour, width=9)
-        pen.line((x, y + 40, x + 40, y), fill=colour, width=9)
+        pen.line(box, fill=color, width=9)
+        pen.line((x, y + 40, x + 40, y), fill=color, width=9)
     image.save(path)
-    return f"a {colour} {shape} on a {ground} background"
+    return f"a {color} {shape} on a {ground} background"

@@ -13,7 +13,7 @@ from benchmarks.finding_tables import missed_lines, rates_table
 
 
 def cell(name: str, recall: float, alarms: float, noise: str = "random", covered: bool = True) -> dict:
-    flags = {str(rate): {"flagged": 9, "false_alarm_rate": alarms, "recall": recall, "best_recall": 0.5}
+    flags = {str(rate): {"flagged": 9, "false_positive_rate": alarms, "recall": recall, "best_recall": 0.5}
              for rate in flag_rates.RATES}  # fmt: skip
     others = {"outlier": 0.008, "conflict": 0.002}
     return {"name": name, "noise": noise, "covered": covered, "flags": flags, "others": others}
@@ -40,13 +40,13 @@ def test_a_higher_rate_flags_more_and_keeps_it() -> None:
     rng = np.random.default_rng(0)
     wrong = np.arange(3000) < 300
     values = np.where(wrong, rng.normal(4, 1, 3000), rng.normal(0, 1, 3000)).astype(np.float32)
-    plants = {kind: rng.normal(4, 1, 500).astype(np.float32) for kind in ("random", "neighbourhood")}
+    plants = {kind: rng.normal(4, 1, 500).astype(np.float32) for kind in ("random", "neighborhood")}
     found = flag_rates.flags_at(values, plants, wrong)
     flagged = [found[str(rate)]["flagged"] for rate in flag_rates.RATES]
     assert flagged == sorted(set(flagged))
     for rate in flag_rates.RATES:
         one = found[str(rate)]
-        assert one["false_alarm_rate"] == pytest.approx(rate, abs=0.02)
+        assert one["false_positive_rate"] == pytest.approx(rate, abs=0.02)
         assert one["recall"] >= 0.95 * one["best_recall"] > 0.9
 
 

@@ -19,7 +19,7 @@ COLORS = ("red", "green", "blue", "black")
 
 
 def made(captions=1):
-    """40 pictures of coloured animals; the colours are the categories."""
+    """40 pictures of colored animals; the colors are the categories."""
     texts = [f"a {color} {animal}" for color in COLORS for animal in ANIMALS]
     ids = [f"p{i}" for i in range(len(texts)) for _ in range(captions)]
     words = [f"{text}, take {c}" if captions > 1 else text for text in texts for c in range(captions)]

@@ -23,7 +23,7 @@ def trunk():
 
 
 def blobs(count):
-    """Coloured noise of low frequency, which fills the frame."""
+    """Colored noise of low frequency, which fills the frame."""
     rng = np.random.default_rng(0)
     small = [Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(count)]
     return [image.resize((224, 224), Image.Resampling.BICUBIC) for image in small]

@@ -15,17 +15,17 @@ def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tu
     kind = rng.choice(3, n, p=[1 - share - near, share, near])
     good = np.where(rng.random(n) < 0.5, -abs(rng.normal(0, 1.5, n)), abs(rng.normal(0, 0.7, n)))  # left is longer
     scores = np.choose(kind, [good, rng.normal(4, 1, n), rng.normal(2.2, 0.8, n)])
-    plants = {"random": rng.normal(4, 1, 800), "neighbourhood": rng.normal(2.2, 0.8, 800)}
+    plants = {"random": rng.normal(4, 1, 800), "neighborhood": rng.normal(2.2, 0.8, 800)}
     return scores.astype(np.float32), kind > 0, plants
 
 
 @pytest.mark.parametrize(("share", "near"), [(0.05, 0.0), (0.1, 0.0), (0.2, 0.0), (0.0, 0.1), (0.05, 0.1)])
-def test_shares_precision_and_false_alarms_come_out(share: float, near: float) -> None:
+def test_shares_precision_and_false_positive_rate_come_out(share: float, near: float) -> None:
     told = []
     for seed in range(6):
         scores, wrong, plants = mixture(share, near, seed)
         sure = how_sure(scores, plants)
-        flagged = sure.false_alarm <= 0.01
+        flagged = sure.false_positive_rate <= 0.01
         said, low, high = sure.precision(scores, flagged)
         told.append((sure.share - wrong.mean(), flagged[~wrong].mean(), said - wrong[flagged].mean(),
                      sure.interval[0] <= wrong.mean() <= sure.interval[1], low <= said <= high))  # fmt: skip
@@ -38,7 +38,7 @@ def test_shares_precision_and_false_alarms_come_out(share: float, near: float) -
 
 
 def test_kinds_are_told_apart() -> None:
-    for share, near, kind in ((0.15, 0.0, "random"), (0.0, 0.15, "neighbourhood")):
+    for share, near, kind in ((0.15, 0.0, "random"), (0.0, 0.15, "neighborhood")):
         shares = how_sure(*mixture(share, near)[::2]).shares
         assert max(shares, key=lambda name: shares[name]) == kind
         assert shares[kind] == pytest.approx(0.15, abs=0.04)
@@ -50,17 +50,17 @@ def test_a_clean_set_has_no_wrong_pair_and_no_more_flags_than_the_rate(seed: int
     sure = how_sure(scores, plants)
     assert sure.share < 0.005
     assert sure.interval[0] < 1e-3
-    assert (sure.false_alarm <= 0.01).mean() <= 0.01
+    assert (sure.false_positive_rate <= 0.01).mean() <= 0.01
 
 
 @pytest.mark.parametrize("shape", [1.2, 1.5, 2.0, 3.0])
 def test_a_heavy_tail_of_good_pairs_is_not_taken_for_near_misses(shape: float) -> None:
     rng = np.random.default_rng(0)
     scores = gennorm.rvs(shape, size=3000, random_state=rng).astype(np.float32)
-    plants = {"random": rng.normal(4, 1, 800), "neighbourhood": rng.normal(1.6, 0.8, 800)}
+    plants = {"random": rng.normal(4, 1, 800), "neighborhood": rng.normal(1.6, 0.8, 800)}
     sure = how_sure(scores, plants)
     assert sure.share < 0.02
-    assert (sure.false_alarm <= 0.01).mean() <= 0.01
+    assert (sure.false_positive_rate <= 0.01).mean() <= 0.01
 
 
 def test_more_scores_than_a_model_deserves_do_not_make_it_surer() -> None:
@@ -75,7 +75,7 @@ def test_more_scores_than_a_model_deserves_do_not_make_it_surer() -> None:
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.integers(20, 120), st.integers(20, 120))
 @example(48, 30, 97)  # most of the set looks like the plants: no explanation with a possible share fits
-def test_probabilities_rise_and_false_alarms_fall_with_the_score(seed: int, n: int, q: int) -> None:
+def test_probabilities_rise_and_false_positive_rate_fall_with_the_score(seed: int, n: int, q: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.standard_normal(n).astype(np.float32)
     plants = (rng.standard_normal(q) + rng.uniform(-1, 5)).astype(np.float32)
@@ -86,12 +86,12 @@ def test_probabilities_rise_and_false_alarms_fall_with_the_score(seed: int, n: i
     sure = how_sure(scores, {"random": plants})
     order = np.argsort(scores[known], kind="stable")
     assert 0 <= sure.share <= 1
-    for values in (sure.probability, sure.false_alarm):
+    for values in (sure.probability, sure.false_positive_rate):
         assert (np.isfinite(values) == known).all()
         assert values[known].min() >= 0
         assert values[known].max() <= 1
     assert (np.diff(sure.probability[known][order]) >= -1e-6).all()
-    assert (np.diff(sure.false_alarm[known][order]) <= 1e-6).all()
+    assert (np.diff(sure.false_positive_rate[known][order]) <= 1e-6).all()
 
 
 def test_too_few_to_fit_says_nothing() -> None:
@@ -101,7 +101,7 @@ def test_too_few_to_fit_says_nothing() -> None:
         assert np.isnan(sure.share)
         assert len(sure.probability) == len(scores)
         assert np.isnan(sure.probability).all()
-        assert np.isnan(sure.false_alarm).all()
+        assert np.isnan(sure.false_positive_rate).all()
         assert np.isnan(sure.precision(scores, np.ones(len(scores), bool))[0])
 
 

@@ -51,7 +51,7 @@ def test_apply_changes_what_was_decided_and_undo_takes_it_back(dataset: Any) -> 
     ids = some_decided(dataset)
     done = fio.apply(dataset)
     assert done.state == "applied"
-    assert done.counts == {"relabelled": 2, "captions_removed": 0, "removed": 2, "brought_back": 0}
+    assert done.counts == {"relabeled": 2, "captions_removed": 0, "removed": 2, "brought_back": 0}
     texts = [caption(row) for row in range(8)]
     texts[1], texts[4] = "new 1", "new 4"
     assert dataset.values("caption") == texts
@@ -162,7 +162,7 @@ def test_lists_of_captions(make_dataset: Callable[..., Any]) -> None:
         fio.decide(dataset, ids[2], "remove", caption=at)
     done = fio.apply(dataset)
     assert dataset.values("captions") == [["a0", "b0", "new"], ["other", "c1"], ["a2", "b2", "c2"]]
-    assert done.counts == {"relabelled": 1, "captions_removed": 1, "removed": 1, "brought_back": 0}
+    assert done.counts == {"relabeled": 1, "captions_removed": 1, "removed": 1, "brought_back": 0}
     assert fio.apply(dataset).id == ""
     assert fio.plan_of(dataset).stale == ()
     fio.undo(dataset)
@@ -492,7 +492,7 @@ def test_ten_thousand_decisions_are_quick(make_dataset: Callable[..., Any]) -> N
     fio.decide(dataset, ids[:5000], "remove", run="")
     fio.decide(dataset, ids[5000:], "relabel", run="", text="new")
     decided = spent(server)
-    assert fio.apply(dataset).counts["relabelled"] == 5000
+    assert fio.apply(dataset).counts["relabeled"] == 5000
     applied = spent(server)
     fio.undo(dataset)
     undone = spent(server)

@@ -24,7 +24,7 @@ from audit_plugin.config import AuditConfig
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--encoder", "offline", "--trials", "4", "--epochs", "4"]
 NAMED = ["--image", "image", "--text", "caption"]
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "grey": (128, 128, 128)}
+COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "grey": (128, 128, 128)}
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -52,13 +52,13 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_manifest(folder: Path, rows: int, name: str = "m.csv") -> Path:
-    """A manifest of noisy colour patches with true captions."""
+    """A manifest of noisy color patches with true captions."""
     lines = ["id,image,caption"]
     for row in range(rows):
-        colour = list(COLOURS)[row % len(COLOURS)]
+        color = list(COLORS)[row % len(COLORS)]
         noise = np.random.default_rng(row).integers(-40, 40, (48, 48, 3))
-        Image.fromarray(np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)).save(folder / f"{row}.png")
-        lines.append(f"r{row},{row}.png,a {colour} patch number {row}")
+        Image.fromarray(np.clip(np.array(COLORS[color]) + noise, 0, 255).astype(np.uint8)).save(folder / f"{row}.png")
+        lines.append(f"r{row},{row}.png,a {color} patch number {row}")
     path = folder / name
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -98,10 +98,10 @@ def test_options_reach_the_config() -> None:
         seen.append(config)
 
     try:
-        run("probe", "--text", "t", "--group", "g", "--trials", "8", "--false-alarms", "0.05", "--seed", "3")
+        run("probe", "--text", "t", "--group", "g", "--trials", "8", "--false-positive-rate", "0.05", "--seed", "3")
     finally:
         cli.app.registered_commands.pop()
-    assert seen == [AuditConfig(text="t", group="g", trials=8, false_alarms=0.05, seed=3)]
+    assert seen == [AuditConfig(text="t", group="g", trials=8, false_positive_rate=0.05, seed=3)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_bad_input_is_one_sentence_and_code_2(
         ([], "gone is not the folder of a run; the summary of an audit names its own (run_dir)"),
     ],
 )
-def test_an_extension_refuses_what_it_cannot_honour(
+def test_an_extension_refuses_what_it_cannot_honor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -243,7 +243,7 @@ def test_a_removal_study_that_cannot_be_made(
 
 def test_wrong_use_is_code_2() -> None:
     assert run("score")[0] == 2
-    assert run("score", "m.csv", "--colour", "red")[0] == 2
+    assert run("score", "m.csv", "--color", "red")[0] == 2
     assert run("nonsense")[0] == 2
 
 

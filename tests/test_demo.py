@@ -130,7 +130,7 @@ def test_persons_differ_from_each_other_in_several_attributes():
     assert min(apart) >= MIN_TRAITS_APART
 
 
-def test_every_colour_has_a_choice_whatever_is_around_it():
+def test_every_color_has_a_choice_whatever_is_around_it():
     # An empty choice would raise: 1,000 persons pass every mixture of skin, backdrop and clothes.
     assert len(draw_persons(1000, random.Random(0))) == 1000
 

@@ -67,7 +67,7 @@ def test_flags_are_held_against_the_best_threshold() -> None:
     wrong = np.zeros(100, bool)
     wrong[[99, 98, 90]] = True
     found = flag_quality(values, values >= 97, wrong, 0.02)  # 97 right rows: one of them may be flagged
-    assert found == {"flagged": 3, "false_alarm_rate": round(1 / 97, 5), "recall": round(2 / 3, 5),
+    assert found == {"flagged": 3, "false_positive_rate": round(1 / 97, 5), "recall": round(2 / 3, 5),
                      "best_recall": round(2 / 3, 5)}  # fmt: skip
     assert quality(values, wrong, 3)["precision"] == pytest.approx(2 / 3, abs=1e-4)
 
@@ -82,7 +82,7 @@ def test_the_quick_benchmark_runs_and_leads(tmp_path: Path, monkeypatch: pytest.
     assert written == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     report = detection_tables.summarize(QUICK, tmp_path)
     clean, *noisy = report["cells"]
-    assert clean["flags"]["false_alarm_rate"] <= 0.01
+    assert clean["flags"]["false_positive_rate"] <= 0.01
     for row in noisy:
         assert row["methods"]["misalignment"]["auroc"] > 0.85
         assert row["methods"]["misalignment"]["auroc"] > row["methods"]["CLIP similarity"]["auroc"] - 0.01

@@ -230,7 +230,7 @@ def test_wrong_pairs_are_told_with_their_intervals_or_as_none() -> None:
     assert told == "none that can be told from chance (at most about 3)"
 
 
-def test_how_neighbours_were_found_is_said_in_words():
+def test_how_neighbors_were_found_is_said_in_words():
     found = {"image": {"method": "exact", "recall": 1.0}, "joint": {"method": "9 of 80 lists", "recall": 0.9934}}
-    assert display.sought_words({"neighbours": found}) == {"image": "exact", "joint": "9 of 80 lists; recall 99.3%"}
+    assert display.sought_words({"neighbors": found}) == {"image": "exact", "joint": "9 of 80 lists; recall 99.3%"}
     assert display.sought_words({}) == {}

@@ -172,7 +172,7 @@ def test_progress_names_its_stages_and_reaches_the_end(tmp_path: Path) -> None:
     assert next(t for s, _, t in told if s == "encode image") == 1  # six rows, one content
 
 
-def test_a_cancelled_run_loses_nothing() -> None:
+def test_a_canceled_run_loses_nothing() -> None:
     samples = Samples(tuple(map(str, range(20))), {"text": tuple(f"t{i}" for i in range(20))})
     contents = digest_contents(samples, lambda *_: None)
 
@@ -265,7 +265,7 @@ def test_there_is_always_a_worker() -> None:
 
 def test_only_texts_count_as_split(tmp_path: Path) -> None:
     """A video has several pieces by nature."""
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     video = Encoder(Identity("toy video"), 2, lambda fs: [IMAGE.prepare(f)[0] for f in fs], IMAGE.encode)
     samples = Samples(("0",), {"text": ("one. two",), "video": (str(tmp_path / "a.gif"),)})

@@ -168,7 +168,7 @@ def test_a_killed_driver_resumes(
     assert cells(again) == cells(local)
 
 
-def test_neighbours_of_many_rows_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_of_many_rows_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeking, "EXACT_ROWS", 1000)
     monkeypatch.setattr(seeking, "PIECE", 500)
     vectors = unit(np.random.default_rng(0).standard_normal((3000, 16)))

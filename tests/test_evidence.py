@@ -49,7 +49,7 @@ def test_few_groups_are_too_few_as_well(tmp_path: Path) -> None:
     assert gathered(tmp_path / "more", groups=np.arange(60) // 2).evidence.trials is not None
 
 
-def test_neighbours_are_the_nearest_other_contents(tmp_path: Path) -> None:
+def test_neighbors_are_the_nearest_other_contents(tmp_path: Path) -> None:
     content = np.r_[np.arange(50), np.arange(10)]
     evidence = gathered(tmp_path, image=content).evidence
     view, found = evidence.views["image"], evidence.neighbors["image"]
@@ -89,7 +89,7 @@ def test_only_encoders_of_one_space_compare_their_frozen_features(tmp_path: Path
     assert shared.evidence.trials is not None
     assert np.isnan(apart.held_out["zero_shot"]).all()
     assert np.isfinite(shared.evidence.trials.held_out["zero_shot"]).all()
-    for kind in ("random", "neighbourhood"):
+    for kind in ("random", "neighborhood"):
         assert np.isfinite(shared.planted[kind]["zero_shot"]).all()
 
 

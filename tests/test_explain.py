@@ -24,7 +24,7 @@ from audit_plugin.scoring.held_out import hold
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from tests.core_fixtures import planted
-from tests.pipeline_fixtures import COLOURS, draw
+from tests.pipeline_fixtures import COLORS, draw
 
 CONFIG = AuditConfig(encoder="offline", trials=8, epochs=20, neighbors=10, device="cpu")
 N = 128
@@ -63,14 +63,14 @@ def flag(scored: Scored, ready: Prepared, flagged: set[str]) -> Scored:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """128 drawn pictures; every eleventh caption names another colour than the picture's."""
+    """128 drawn pictures; every eleventh caption names another color than the picture's."""
     folder = tmp_path_factory.mktemp("explained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIT_PLUGIN_CACHE", str(folder / "cache"))
         captions, words = [draw(folder / f"{row}.png", row) for row in range(N)], {}
         for row in WRONG:
-            words[f"s{row}"] = COLOURS[(row + 3) % 8]
-            captions[row] = captions[row].replace(COLOURS[row % 8], words[f"s{row}"], 1)
+            words[f"s{row}"] = COLORS[(row + 3) % 8]
+            captions[row] = captions[row].replace(COLORS[row % 8], words[f"s{row}"], 1)
         paths = tuple(str(folder / f"{row}.png") for row in range(N))
         samples = Samples(tuple(f"s{row}" for row in range(N)), {"image": paths, "text": tuple(captions)})
         return Made(*audited(samples, folder / "run", set(words)), folder, words)
@@ -88,9 +88,9 @@ def test_every_flagged_sample_and_no_other_is_explained(made):
         assert record["action"] == "review"
 
 
-def test_the_wrong_word_fits_least_where_the_models_know_the_colour(made):
-    """They know it where a caption of the true colour is among the rivals; three words of a caption are not common."""
-    known = {s: found for s, found in records(made).items() if true_colour_among_rivals(s, found)}
+def test_the_wrong_word_fits_least_where_the_models_know_the_color(made):
+    """They know it where a caption of the true color is among the rivals; three words of a caption are not common."""
+    known = {s: found for s, found in records(made).items() if true_color_among_rivals(s, found)}
     assert len(known) >= len(made.words) / 3
     first = [found["words"][0]["text"] == made.words[sample] for sample, found in known.items()]
     assert np.mean(first) >= 0.7, [found["words"] for found in known.values()]
@@ -98,9 +98,9 @@ def test_the_wrong_word_fits_least_where_the_models_know_the_colour(made):
         assert made.words[sample] in [word["text"] for word in found["words"]]
 
 
-def true_colour_among_rivals(sample: str, record: dict[str, Any]) -> bool:
+def true_color_among_rivals(sample: str, record: dict[str, Any]) -> bool:
     better = record["rivals"]["image_text"]["better"]
-    return any(COLOURS[int(sample[1:]) % 8] == rival["caption"].split()[1] for rival in better)
+    return any(COLORS[int(sample[1:]) % 8] == rival["caption"].split()[1] for rival in better)
 
 
 def test_words_stand_where_they_say(made):
@@ -135,7 +135,7 @@ def test_three_modalities_have_three_pairs():
         np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
 
 
-def test_voters_are_neighbours_and_the_picture_s_own_disagree(made):
+def test_voters_are_neighbors_and_the_picture_s_own_disagree(made):
     order = [made.ready.samples.ids[row] for row in made.ready.order.rows]
     neighbors = made.gathered.evidence.neighbors
     for sample, found in records(made).items():
@@ -153,7 +153,7 @@ def test_rivals_fit_better_by_the_models(made):
         fit = found["rivals"]["image_text"]
         assert all(rival["lift"] > fit["own"]["lift"] for rival in fit["better"])
         assert len({rival["caption"] for rival in fit["better"]}) == len(fit["better"])
-    assert any(true_colour_among_rivals(sample, found) for sample, found in records(made).items())
+    assert any(true_color_among_rivals(sample, found) for sample, found in records(made).items())
 
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):

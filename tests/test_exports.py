@@ -78,7 +78,7 @@ def test_decisions_made_elsewhere(dataset: Any, tmp_path: Path) -> None:
     assert kinds(dataset)[:2] == ["remove", "relabel"]
     found = {d.kind: d for d in fio.decisions(dataset)}
     assert (found["relabel"].text, found["relabel"].reviewer, found["relabel"].source) == ("=new", "cid", "import")
-    assert fio.apply(dataset).counts["relabelled"] == 1
+    assert fio.apply(dataset).counts["relabeled"] == 1
     assert dataset.values("caption")[1] == "=new"
 
 

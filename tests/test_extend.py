@@ -96,7 +96,7 @@ def test_the_order_of_new_rows_does_not_matter(home, extended: AuditResult) -> N
 
 
 def test_one_new_row_scores_nearly_as_among_many(home, extended: AuditResult) -> None:
-    """New rows are nobody's reference or negative; only neighbours are sought among them as well."""
+    """New rows are nobody's reference or negative; only neighbors are sought among them as well."""
     one = extend_run(rows_of(home[0], [20]), home[2].run_dir)
     assert one.columns["alignment"][0] == pytest.approx(extended.columns["alignment"][20], abs=1e-5)
     assert one.columns["misalignment"][0] == pytest.approx(extended.columns["misalignment"][20], abs=0.3)

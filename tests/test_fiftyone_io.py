@@ -32,10 +32,10 @@ def test_read_samples_takes_ids_files_and_the_field_called_caption(make_dataset:
 
 
 def test_caption_field_falls_back_to_labels_and_to_the_only_string(make_dataset: Callable[..., Any]) -> None:
-    labelled = make_dataset(3, ground_truth=lambda row: fo.Classification(label=f"l{row}"))
-    assert fio.caption_field(labelled) == "ground_truth"
-    assert fio.read_samples(labelled, AuditConfig()).media["text"] == ("l0", "l1", "l2")
-    assert fio.read_samples(labelled, AuditConfig(text="ground_truth.label")).media["text"] == ("l0", "l1", "l2")
+    labeled = make_dataset(3, ground_truth=lambda row: fo.Classification(label=f"l{row}"))
+    assert fio.caption_field(labeled) == "ground_truth"
+    assert fio.read_samples(labeled, AuditConfig()).media["text"] == ("l0", "l1", "l2")
+    assert fio.read_samples(labeled, AuditConfig(text="ground_truth.label")).media["text"] == ("l0", "l1", "l2")
     odd = make_dataset(3, words=lambda row: f"w {row}", mask=lambda row: f"/masks/{row}.png")
     assert fio.caption_field(odd) == "words"
 

@@ -16,7 +16,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from audit_plugin.inputs.modalities import MODALITIES
-from tests.conftest import COLOURS
+from tests.conftest import COLORS
 from tests.fiftyone_fixtures import result_for, state
 
 pytestmark = pytest.mark.fiftyone
@@ -28,12 +28,12 @@ BOXES = [(0.0, 0.0, 0.4, 0.5), (0.5, 0.0, 0.4, 0.5), (0.0, 0.5, 0.4, 0.5)]
 
 
 def label_of(row: int, place: int) -> str:
-    return f"{COLOURS[(row + place) % 3][0]}Thing"
+    return f"{COLORS[(row + place) % 3][0]}Thing"
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """20 images with three coloured rectangles each, one of the names with what other tools would split at."""
+    """20 images with three colored rectangles each, one of the names with what other tools would split at."""
     folder = tmp_path_factory.mktemp("scenes")
     paths = [str(folder / (f"{row}#xywh=1,2,3,4.png" if row == 3 else f"{row}.png")) for row in range(20)]
     for row, path in enumerate(paths):
@@ -42,7 +42,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         for place, (left, top, width, height) in enumerate(BOXES):
             area = (slice(int(80 * top), int(80 * (top + height))), slice(int(100 * left), int(100 * (left + width))))
             noise = rng.integers(-30, 30, pixels[area].shape)
-            pixels[area] = np.clip(np.array(COLOURS[(row + place) % 3][1]) + noise, 0, 255)
+            pixels[area] = np.clip(np.array(COLORS[(row + place) % 3][1]) + noise, 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     return paths
 
@@ -92,8 +92,8 @@ def test_an_object_is_a_row_with_its_crop_and_label(make_scenes: Callable[..., A
     for at in (0, 7):
         crop = np.asarray(MODALITIES["image"].read(samples.media["image"][at]), dtype=float)
         assert crop.shape == ((44, 44, 3), (44, 48, 3))[at % 3]
-        colour = dict(COLOURS)[samples.media["text"][at].removesuffix("Thing")]
-        assert np.abs(np.median(crop, axis=(0, 1)) - colour).max() < 15
+        color = dict(COLORS)[samples.media["text"][at].removesuffix("Thing")]
+        assert np.abs(np.median(crop, axis=(0, 1)) - color).max() < 15
     assert fio.resolve(view, AuditConfig()).template == LABEL_TEMPLATES
     assert fio.resolve(view, AuditConfig()).text == "truth"
     assert fio.text_fields(view) == ["truth", "truth.note"]
@@ -276,7 +276,7 @@ def test_objects_are_audited_and_the_dataset_restored(make_scenes: Callable[...,
     assert nested(dataset, "audit_action") == list(result.columns["action"])
     settings = fio.audit_info(dataset, "audit").settings
     assert (settings["text"], settings["template"]) == ("truth", LABEL_TEMPLATES)
-    again = fio.audit_view(view, dataclasses.replace(QUICK, false_alarms=0.1), None, tmp_path / "run")
+    again = fio.audit_view(view, dataclasses.replace(QUICK, false_positive_rate=0.1), None, tmp_path / "run")
     assert np.array_equal(again.columns["misalignment"], result.columns["misalignment"])
     assert fio.preview_view(view, QUICK)["encodes"] == {"image": 0, "text": 0}
     fio.delete_audit(dataset, "audit")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
-QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu", false_alarms=0.2)
+QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu", false_positive_rate=0.2)
 
 
 def test_new_samples_join_the_audit_and_go_with_it(make_dataset: Callable[..., Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError, AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
-from tests.conftest import COLOURS, caption
+from tests.conftest import COLORS, caption
 from tests.fiftyone_fixtures import result_for, state
 
 pytestmark = pytest.mark.fiftyone
@@ -28,15 +28,15 @@ captions = importlib.import_module("audit_plugin.fiftyone_io.captions")
 QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu")
 
 
-def colour(row: int) -> str:
-    return f"{COLOURS[row % len(COLOURS)][0]}_square"
+def color(row: int) -> str:
+    return f"{COLORS[row % len(COLORS)][0]}_square"
 
 
 def lists(row: int) -> list[str] | None:
     """Two captions per picture; one picture has none, one a list that is empty, one a third caption, which is wrong."""
     if row in (5, 6):
         return None if row == 5 else []
-    return [caption(row), f"{colour(row)} again", *(["a shark"] if row == 3 else [])]
+    return [caption(row), f"{color(row)} again", *(["a shark"] if row == 3 else [])]
 
 
 # reading
@@ -57,7 +57,7 @@ def test_a_list_of_texts_gives_a_row_for_each(make_dataset: Callable[..., Any]) 
 def test_labels_are_read_by_their_field(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(
         3,
-        kind=lambda row: fo.Classification(label=colour(row)) if row else None,
+        kind=lambda row: fo.Classification(label=color(row)) if row else None,
         kinds=lambda row: fo.Classifications(classifications=[fo.Classification(label=f"k{i}") for i in range(row)]),
     )
     one, many = (fio.read_samples(dataset, AuditConfig(text=name)) for name in ("kind", "kinds"))
@@ -72,8 +72,8 @@ def test_what_is_chosen_for_a_view_is_said(make_dataset: Callable[..., Any]) -> 
     for named, template in (("kind", LABEL_TEMPLATES), ("kind.label", ""), ("words", "")):
         assert fio.resolve(dataset, AuditConfig(text=named)).template == template
     assert fio.resolve(dataset, AuditConfig(text="kind", template="{}")).template == "{}"
-    labelled = make_dataset(2, ground_truth=lambda row: fo.Classification(label=f"k{row}"))
-    assert fio.resolve(labelled, AuditConfig()).text == "ground_truth"
+    labeled = make_dataset(2, ground_truth=lambda row: fo.Classification(label=f"k{row}"))
+    assert fio.resolve(labeled, AuditConfig()).text == "ground_truth"
     assert fio.text_fields(dataset) == ["words", "kind"]  # never `tags`, which are a list of strings too
 
 
@@ -200,14 +200,14 @@ def test_a_dataset_with_lists_is_audited_and_restored(make_dataset: Callable[...
 
 def test_classes_are_audited_through_prompts_and_restored(make_dataset: Callable[..., Any], tmp_path: Path) -> None:
     wrong = {7: "blue_square", 20: "red_square"}
-    dataset = make_dataset(60, ground_truth=lambda row: fo.Classification(label=wrong.get(row, colour(row))))
+    dataset = make_dataset(60, ground_truth=lambda row: fo.Classification(label=wrong.get(row, color(row))))
     before = state(dataset)
     config = dataclasses.replace(QUICK, trials=8, epochs=8)
     result = fio.audit_view(dataset, config, None, tmp_path / "run")
     scores = result.columns["misalignment"]
     assert set(np.argsort(-scores)[:4].tolist()) >= set(wrong)
     assert fio.audit_info(dataset, "audit").settings["template"] == LABEL_TEMPLATES
-    classes = {colour(row) for row in range(6)}
+    classes = {color(row) for row in range(6)}
     assert set(filter(None, dataset.values("audit_suggestion") if "audit_suggestion" in dataset else [])) <= classes
     assert np.allclose(dataset.values("audit_misalignment"), scores, atol=1e-6)
     assert "texts are longer" not in " ".join(result.summary["notes"])

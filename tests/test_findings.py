@@ -45,7 +45,7 @@ def test_cards_count_flags_and_tell_the_threshold(audited: Any) -> None:
     assert {kind: card.count for kind, card in cards.items() if card.count} == {"misaligned": 3, "duplicate": 2}
     wrong = cards["misaligned"]
     assert (wrong.score, wrong.low, wrong.high, wrong.threshold, wrong.kept) == ("misalignment", 2.0, 5.0, 3.0, False)
-    assert wrong.false_alarms == pytest.approx((1 - 3 / 5) + (1 - 4 / 5) + 0)
+    assert wrong.false_positive_rate == pytest.approx((1 - 3 / 5) + (1 - 4 / 5) + 0)
     nothing = cards["memorized"]  # from -5 to 0, median -2: the threshold stands a hundredth of the slider above
     assert (nothing.count, nothing.threshold, nothing.high) == (0, pytest.approx(0.02), pytest.approx(0.02))
     assert findings.count_above(audited, "audit", "memorized", nothing.threshold) == 0

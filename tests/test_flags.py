@@ -16,7 +16,7 @@ from audit_plugin.scoring.flags import FLAGS, above, decide, raise_flags, tail_c
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, plants_of, unit
 
-RATE = AuditConfig().false_alarms
+RATE = AuditConfig().false_positive_rate
 
 
 @lru_cache
@@ -25,7 +25,7 @@ def columns_of(m: int = 2) -> dict[str, np.ndarray]:
     scores = compute_scores(gathered.evidence)
     plants = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
     sure = how_sure(scores["misalignment"], {"random": plants})
-    return {**scores, "probability": sure.probability, "false_alarm": sure.false_alarm}
+    return {**scores, "probability": sure.probability, "false_positive_rate": sure.false_positive_rate}
 
 
 def raised(m: int = 2) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ def test_training_lowers_the_loss(m: int) -> None:
     assert loss_of(trained, x, 0, rows) < 0.5 * loss_of(start, x, 0, rows)
 
 
-def test_members_are_remembered_and_the_others_learnt_from_them() -> None:
+def test_members_are_remembered_and_the_others_learned_from_them() -> None:
     x, member = inputs(), masks(4)
     heads = train_group(x, member, [0, 1, 2, 3], ALONE, 40, 0, N // 2)
     inside = np.mean([ranks(heads, x, t, np.flatnonzero(member[t])) for t in range(4)])

@@ -16,7 +16,7 @@ from tests.core_fixtures import unit
 
 
 def drawing(seed: int, marks: int = 14) -> Image.Image:
-    """A drawing of coloured discs on white, 96 pixels wide."""
+    """A drawing of colored discs on white, 96 pixels wide."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (96, 96), "white")
     pen = ImageDraw.Draw(image)
@@ -100,7 +100,7 @@ def naive(left: np.ndarray, right: np.ndarray, busy: float, gain: float) -> floa
     return worst
 
 
-def test_the_difference_is_the_worst_patch_of_grey_and_of_colour_in_the_better_direction() -> None:
+def test_the_difference_is_the_worst_patch_of_grey_and_of_color_in_the_better_direction() -> None:
     rng = np.random.default_rng(0)
     left = rng.integers(0, 200, (SIDE, SIDE, 3)).astype(np.uint8)
     right = np.clip(left + rng.normal(0, 25, left.shape), 0, 200).astype(np.uint8)
@@ -127,7 +127,7 @@ def halved(values: np.ndarray) -> np.ndarray:
     return (v[::2, ::2] + v[1::2, ::2] + v[::2, 1::2] + v[1::2, 1::2]) / 4
 
 
-def test_another_colour_of_the_same_brightness_is_no_copy() -> None:
+def test_another_color_of_the_same_brightness_is_no_copy() -> None:
     """Two flags: the same stripes, one in another red."""
     red, other = (Image.new("RGB", (64, 64), "white") for _ in range(2))
     ImageDraw.Draw(red).rectangle((0, 0, 63, 31), fill=(200, 40, 60))

@@ -130,7 +130,7 @@ def test_a_part_of_the_flagged_is_the_most_suspicious_part(scored, imported) -> 
     here = rows_in(imported(kinds=("misaligned",), rows=3, others=0), samples)
     assert set(worst) <= set(here)
     named = set(here) - set(worst)
-    assert named, "neighbours"
+    assert named, "neighbors"
     assert len(here) < 60
     assert rows_in(imported(rows=0, others=7), samples) == rows_in(imported(rows=0, others=7), samples)
     drawn = rows_in(imported(rows=0, others=7), samples)

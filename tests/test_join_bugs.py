@@ -27,7 +27,7 @@ OFFSETS = np.r_[-50:0, 1:51]
 
 
 def noise(n: int, seed: int, blocks: bool = False) -> np.ndarray:
-    """Gains of a clean set: own captions fit better; in blocks, neighbours in the file are much alike."""
+    """Gains of a clean set: own captions fit better; in blocks, neighbors in the file are much alike."""
     rng = np.random.default_rng(seed)
     gains = rng.normal(-1, 0.7, (len(OFFSETS), n))
     if blocks:
@@ -90,7 +90,7 @@ def test_the_best_segment_is_that_of_the_double_loop(values: np.ndarray) -> None
     assert found.stop - found.start >= LEAST_ROWS
 
 
-def test_neighbouring_parts_of_one_shift_are_joined() -> None:
+def test_neighboring_parts_of_one_shift_are_joined() -> None:
     parts = [Shift(1, 0, 40, 30.0), Shift(1, 60, 100, 50.0), Shift(2, 41, 59, 20.0), Shift(1, 300, 340, 90.0)]
     assert _joined(parts) == [Shift(1, 300, 340, 90.0), Shift(1, 0, 100, 80.0), Shift(2, 41, 59, 20.0)]
 

@@ -31,7 +31,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_tone_stays_in_its_band_at_any_rate(tmp_path, rate: int, hertz: float) -> None:
     (wave,) = read_audio(write_wav(tmp_path / "a.wav", tone(hertz, 0.5, rate), rate)).pieces
     band = int(mel_power(wave).sum(0).argmax())
-    # 64 triangles between 50 and 7600 Hz: centre k stands at (k + 1) / 65 of the way
+    # 64 triangles between 50 and 7600 Hz: center k stands at (k + 1) / 65 of the way
     assert band == pytest.approx((mel(hertz) - mel(50)) / (mel(7600) - mel(50)) * 65 - 1, abs=0.6)
 
 
@@ -44,7 +44,7 @@ def test_frames_are_windowed_spectra_by_the_book() -> None:
     np.testing.assert_allclose(mel_power(wave), expected, rtol=1e-9)
 
 
-def test_loudness_silence_around_and_a_constant_colour_matter_little() -> None:
+def test_loudness_silence_around_and_a_constant_color_matter_little() -> None:
     mine, other = babble(1), babble(2)
     base = describe(mine)
     np.testing.assert_allclose(describe(mine * np.float32(0.125)), base, atol=1e-5)

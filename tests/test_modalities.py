@@ -96,7 +96,7 @@ def test_floating_point_images_are_scaled_by_their_own_maximum(tmp_path: Path) -
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     read = read_image(saved(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:]))
     assert read.getpixel((0, 0)) == (255, 0, 0)
 

@@ -100,7 +100,7 @@ def test_suspects_count_less() -> None:
     assert (wary.weight[at] < calm.weight[at]).all()
 
 
-def test_neighbours_who_say_otherwise_raise_suspicion() -> None:
+def test_neighbors_who_say_otherwise_raise_suspicion() -> None:
     rng = np.random.default_rng(3)
     truth = np.repeat(rng.standard_normal((20, 8)), 10, axis=0)  # 20 kinds of ten
     a, b = (unit(truth + 0.3 * rng.standard_normal(truth.shape)).astype(np.float32) for _ in range(2))

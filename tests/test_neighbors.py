@@ -36,7 +36,7 @@ def test_search_is_the_sorted_full_product(n: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_without_another_row_there_is_no_neighbour(n: int) -> None:
+def test_without_another_row_there_is_no_neighbor(n: int) -> None:
     found = nn.exact_search(np.ones((n, 3), np.float32), 4)
     assert found.indices.shape == (n, 4)
     assert (found.indices == -1).all()
@@ -80,13 +80,13 @@ def clumps(seed: int, n: int = 60, spread: float = 0.25) -> np.ndarray:
 
 
 def usual_distance(found: Neighbors) -> np.ndarray:
-    """Distance to the tenth or last neighbour, capped; 0 without any."""
+    """Distance to the tenth or last neighbor, capped; 0 without any."""
     known = [np.sort(1 - row[np.isfinite(row)]) for row in found.similarities]
     return np.array([min(d[: groups_of.LOCAL_NEIGHBORS][-1], groups_of.FAR) if len(d) else 0 for d in known])
 
 
 def grouped(vectors: np.ndarray, same: np.ndarray, largest: int = 1000) -> tuple[np.ndarray, int, np.ndarray]:
-    """(groups, number split, usual distances), neighbours sought over distinct contents as the contract says."""
+    """(groups, number split, usual distances), neighbors sought over distinct contents as the contract says."""
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
     among = nn.exact_search(vectors[first], 20)
     found = Neighbors(np.where(among.indices >= 0, first[among.indices], -1)[content], among.similarities[content])
@@ -121,7 +121,7 @@ def circle(degrees: list[float]) -> np.ndarray:
 
 
 def test_a_chain_is_not_one_group() -> None:
-    # twelve rows spread over the circle set the scale (tenth neighbours beyond FAR). On it, cosine distances up to
+    # twelve rows spread over the circle set the scale (tenth neighbors beyond FAR). On it, cosine distances up to
     # NEAR * FAR are near: a step of .9 of that angle is near, two steps are not; single linkage would take all three
     step = float(np.degrees(np.arccos(1 - groups_of.NEAR * groups_of.FAR))) * 0.9
     far = [90.0 + 20 * i for i in range(12)]

@@ -111,7 +111,7 @@ def test_the_form_of_a_grouped_dataset_offers_its_slices(make_groups: Callable[.
 
 
 def with_objects(dataset: Any, per_image: int = 2) -> Any:
-    """Adds labelled boxes to every sample, side by side."""
+    """Adds labeled boxes to every sample, side by side."""
     boxes = [[at / per_image, 0.0, 1 / per_image, 1.0] for at in range(per_image)]
     found = [
         fo.Detections(
@@ -217,7 +217,7 @@ def test_a_removal_curve_tells_what_to_remove_and_writes_nothing(make_dataset: C
     dataset = make_dataset(110)
     form = form_of("removal_curve", dataset)
     assert {"text", "encoder", "trials", "amounts", "seeds", "cost"} <= set(form)
-    assert not {"run", "image", "false_alarms"} & set(form)
+    assert not {"run", "image", "false_positive_rate"} & set(form)
     steps = steps_of("removal_curve", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
     found = steps[-1]["params"]["results"]["found"]
     assert "| Chosen by | Samples to remove | Gain in T@5 on test | 95 % interval |" in found

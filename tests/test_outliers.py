@@ -61,7 +61,7 @@ def test_a_pool_stands_for_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.corrcoef(whole, mean_distance(vectors, np.arange(1500), np.arange(1500)))[0, 1] > 0.95
 
 
-def test_only_known_rows_are_neighbours() -> None:
+def test_only_known_rows_are_neighbors() -> None:
     vectors = unit(np.random.default_rng(2).standard_normal((80, 5)))
     vectors[60:] = vectors[59]
     known = mean_distance({"image": vectors}, np.arange(80), np.arange(60))

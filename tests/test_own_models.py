@@ -26,7 +26,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
 
 
-def mean_colour(images: list[Any]) -> np.ndarray:
+def mean_color(images: list[Any]) -> np.ndarray:
     return np.stack([np.asarray(image, dtype=np.float64).mean((0, 1)) for image in images])
 
 
@@ -34,7 +34,7 @@ def letters(texts: list[Any]) -> np.ndarray:
     return np.array([[text.count(c) for c in "aeiou "] for text in texts])
 
 
-FUNCTIONS = {"image": mean_colour, "text": letters}
+FUNCTIONS = {"image": mean_color, "text": letters}
 
 
 # --- open_clip checkpoints -----------------------------------------------------------------------------------------
@@ -81,9 +81,9 @@ def test_functions_by_hand(pictures: list[str], captions: list[str], batch: int)
         return torch.tensor(letters(values), dtype=torch.bfloat16).requires_grad_()
 
     found = embed_with({"image": pictures[:20], "text": captions[:20]}, {**FUNCTIONS, "text": text}, batch)
-    colours = mean_colour([Image.open(p) for p in pictures[:20]])
+    colors = mean_color([Image.open(p) for p in pictures[:20]])
     np.testing.assert_allclose(
-        found.features.vectors["image"], colours / np.linalg.norm(colours, axis=1, keepdims=True), rtol=1e-5
+        found.features.vectors["image"], colors / np.linalg.norm(colors, axis=1, keepdims=True), rtol=1e-5
     )
     words = letters(captions[:20])
     np.testing.assert_allclose(

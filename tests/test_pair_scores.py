@@ -53,7 +53,7 @@ def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
             assert weighing.hubs["contrast"][side, i] == pytest.approx(hub, abs=1e-5)
 
 
-def test_a_candidate_has_no_voice_among_the_neighbours(weighing: Weighing) -> None:
+def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> None:
     rows, pool = np.array([0, 77]), LINE
     held = hold(weighing, pool)
     found = similarities(weighing, rows, pool, held)["neighbors_a"]

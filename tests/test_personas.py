@@ -42,7 +42,7 @@ def words_of(color: str) -> tuple[str, ...]:
 
 
 def said_look(text: str, looks: tuple[Look, ...], colors: dict[str, str]) -> tuple[str, str]:
-    """(look, colour) whose phrase stands in a text, "" where none does; the longest phrase counts."""
+    """(look, color) whose phrase stands in a text, "" where none does; the longest phrase counts."""
     found = []
     for look in looks:
         for phrase in look.phrases:

@@ -67,8 +67,8 @@ def test_the_summary_says_what_was_done(reference: AuditResult) -> None:
     assert (summary["samples"], summary["failures"], summary["encoder_name"]) == (N, 0, "offline")
     assert summary["config"] == replace(QUICK, trials=16).to_dict()
     assert set(summary["encoder"]) == set(summary["encoded_now"]) == {"image", "text"}
-    assert set(summary["recall"]) == {"random", "neighbourhood"}
-    assert 0 <= summary["recall"]["neighbourhood"] <= summary["recall"]["random"] <= 1
+    assert set(summary["probe_recall"]) == {"random", "neighborhood"}
+    assert 0 <= summary["probe_recall"]["neighborhood"] <= summary["recall"]["random"] <= 1
     assert set(summary["seconds"]) == {"read", "encode", "train", "score", "explain"}
     assert {"torch", "numpy"} <= set(summary["versions"])
     assert summary["flags"] == {kind: int(reference.flagged(kind).sum()) for kind in summary["flags"]}
@@ -87,7 +87,7 @@ def test_the_separate_evidence_is_kept_beside_the_ids(reference: AuditResult) ->
 def test_stages_are_told_in_order_and_reach_their_end(known: Samples, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     run_audit(known, replace(QUICK, trials=16), lambda *args: told.append(args), tmp_path / "run")
-    stages = ["read", "encode image", "encode text", "neighbours", "train", "score", "explain"]
+    stages = ["read", "encode image", "encode text", "neighbors", "train", "score", "explain"]
     assert list(dict.fromkeys(stage for stage, *_ in told)) == stages
     for stage in stages:
         counts = [(done, total) for name, done, total in told if name == stage]
@@ -226,9 +226,9 @@ def test_a_plan_counts_what_is_not_cached_and_encodes_nothing(known: Samples, tm
 def test_a_new_threshold_of_the_flags_trains_nothing(known: Samples, tmp_path: Path) -> None:
     run_audit(known, QUICK, run_dir=tmp_path / "run")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("trials_*")}
-    result = run_audit(known, replace(QUICK, false_alarms=0.2), run_dir=tmp_path / "run")
+    result = run_audit(known, replace(QUICK, false_positive_rate=0.2), run_dir=tmp_path / "run")
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("trials_*")} == before != {}
-    assert result.summary["false_alarms"] == 0.2
+    assert result.summary["false_positive_rate"] == 0.2
 
 
 # --- the paper's split ---------------------------------------------------------------------------------------------

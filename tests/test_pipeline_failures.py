@@ -43,7 +43,7 @@ def reference(encoded: tuple[Path, Samples], tmp_path_factory: pytest.TempPathFa
 # --- stopped half way ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [("neighbours", N), ("train", 0), ("train", 8), ("score", 0), ("score", 1)])
+@pytest.mark.parametrize("stop", [("neighbors", N), ("train", 0), ("train", 8), ("score", 0), ("score", 1)])
 def test_killed_and_resumed_is_as_if_never_killed(
     stop: tuple[str, int], known: Samples, reference: AuditResult, tmp_path: Path
 ) -> None:
@@ -55,7 +55,7 @@ def test_killed_and_resumed_is_as_if_never_killed(
     with pytest.raises(KeyboardInterrupt):
         run_audit(known, config, kill, run)
     finished = {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
-    names = {"neighbours": 1, "train": 3 + (stop[1] == 8), "score": 6}
+    names = {"neighbors": 1, "train": 3 + (stop[1] == 8), "score": 6}
     assert len(finished) == names[stop[0]]
     assert cells(run_audit(known, config, run_dir=run)) == cells(reference)
     worked = {path: then for path, then in finished.items() if path.name not in ("rows.npz", "evidence.npz")}
@@ -148,7 +148,7 @@ def test_too_few_rows_to_train_are_compared_with_each_other_only(n: int, known: 
     assert (result.columns["failure"] == "").all()
 
 
-def test_more_neighbours_than_rows(known: Samples, tmp_path: Path) -> None:
+def test_more_neighbors_than_rows(known: Samples, tmp_path: Path) -> None:
     result = run_audit(rows_of(known, range(33)), replace(QUICK, neighbors=200), run_dir=tmp_path / "run")
     assert all(np.isfinite(result.columns[name]).all() for name in (*TRAINED, "outlier", "duplicate"))
 

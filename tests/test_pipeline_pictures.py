@@ -15,7 +15,7 @@ from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import digest_contents, embed, silent
 from audit_plugin.encoders.registry import OFFLINE, load_encoders
-from tests.pipeline_fixtures import COLOURS, GROUNDS, QUICK, SHAPES, auroc, cells, draw, rows_of
+from tests.pipeline_fixtures import COLORS, GROUNDS, QUICK, SHAPES, auroc, cells, draw, rows_of
 
 
 def test_planted_faults_are_found_in_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_planted_faults_are_found_in_pictures(tmp_path: Path, monkeypatch: pytes
     true = [draw(tmp_path / f"{row}.png", row) for row in range(128)]
     images, texts = [str(tmp_path / f"{row}.png") for row in range(128)], list(true)
     left = np.random.default_rng(0).permutation(64)[:8]
-    for row in left:  # 41 rows on, colour, shape and ground all differ
+    for row in left:  # 41 rows on, color, shape and ground all differ
         texts[row], texts[row + 41] = true[row + 41], true[row]
     swapped = np.isin(np.arange(128), [*left, *(left + 41)])
     clean = np.flatnonzero(~swapped)
@@ -46,7 +46,7 @@ def test_planted_faults_are_found_in_pictures(tmp_path: Path, monkeypatch: pytes
     assert result.flagged("misaligned")[:128][swapped].mean() > 0.7
     proposed = result.columns["suggestion"][:128][swapped]
     shared = [
-        sum(word in p for word in (COLOURS[row % 8], SHAPES[row // 8 % 4], GROUNDS[row // 32 % 4]))
+        sum(word in p for word in (COLORS[row % 8], SHAPES[row // 8 % 4], GROUNDS[row // 32 % 4]))
         for p, row in zip(proposed, np.flatnonzero(swapped), strict=True)
         if p
     ]
@@ -81,7 +81,7 @@ def test_a_cold_a_warm_and_a_half_warm_cache_and_a_kill_while_encoding_give_the_
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "half"))
     encoders = load_encoders("offline", ("image", "text"), "cpu")
     keys = {m: OFFLINE[m].key for m in encoders}
-    for part in (range(39, 20, -2), range(0, 20, 2)):  # other batches, other neighbours in them
+    for part in (range(39, 20, -2), range(0, 20, 2)):  # other batches, other neighbors in them
         half = rows_of(samples, part)
         embed(half, digest_contents(half, silent), keys, lambda: encoders, silent)
 
@@ -91,7 +91,7 @@ def test_a_cold_a_warm_and_a_half_warm_cache_and_a_kill_while_encoding_give_the_
 
     with pytest.raises(KeyboardInterrupt):
         run_audit(samples, QUICK, kill, tmp_path / "run_half")
-    assert plan_audit(samples, QUICK)["encodes"] == {"image": 0, "text": 9}  # a cancelled run loses nothing
+    assert plan_audit(samples, QUICK)["encodes"] == {"image": 0, "text": 9}  # a canceled run loses nothing
     half_warm = run_audit(samples, QUICK, run_dir=tmp_path / "run_half")
     assert half_warm.summary["encoded_now"] == {"image": 0, "text": 9}
     assert cells(half_warm) == cells(cold)

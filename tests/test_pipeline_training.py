@@ -60,7 +60,7 @@ def test_other_weights_under_the_same_name_are_another_run(samples: Samples, tmp
 
 
 def models(memory: float = 1.0) -> tuple[dict, dict]:
-    """f and g as functions. Texts point where their row's number points; images do so as far as they were learnt.
+    """f and g as functions. Texts point where their row's number points; images do so as far as they were learned.
 
     f knows the rows 0 to 59, g the rows 0 to 39 and 60 to 79: what it does not know it places half at random.
     """

@@ -9,7 +9,7 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.removal_curve import METRICS, interval
-from audit_plugin.report.plots import COLOURS, _attribution, _groups, memorization_plot, removal_plot
+from audit_plugin.report.plots import COLORS, _attribution, _groups, memorization_plot, removal_plot
 
 RNG = np.random.default_rng(0)
 
@@ -46,8 +46,8 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def amount_of(colour: str, picture: np.ndarray) -> int:
-    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+def amount_of(color: str, picture: np.ndarray) -> int:
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
     return int((np.abs(picture - rgb).sum(-1) < 12).sum())
 
 
@@ -55,8 +55,8 @@ def test_removal_is_drawn_with_a_line_per_method_and_its_chosen_amount(tmp_path:
     removal_plot(report(), tmp_path / "a.png")
     picture = pixels(tmp_path / "a.png")
     assert picture.shape[1] == 900
-    assert all(amount_of(colour, picture) > 100 for colour in COLOURS[:3])
-    assert amount_of(COLOURS[3], picture) == 0
+    assert all(amount_of(color, picture) > 100 for color in COLORS[:3])
+    assert amount_of(COLORS[3], picture) == 0
     removal_plot(report(best=0), tmp_path / "b.png")
     # the black rings are gone
     assert amount_of("#000000", picture) > amount_of("#000000", pixels(tmp_path / "b.png")) + 100
@@ -82,9 +82,9 @@ def test_two_modalities_have_one_panel_and_more_have_two(tmp_path: Path) -> None
     one, two = pixels(tmp_path / "two.png"), pixels(tmp_path / "three.png")
     assert one.shape[1] == two.shape[1] == 900
     right = slice(600, None)
-    assert amount_of(COLOURS[1], one) == 0
-    assert amount_of(COLOURS[1], two[:, right]) > 1000
-    assert amount_of(COLOURS[0], two[:, right]) > 500
+    assert amount_of(COLORS[1], one) == 0
+    assert amount_of(COLORS[1], two[:, right]) > 1000
+    assert amount_of(COLORS[0], two[:, right]) > 500
 
 
 def test_groups_and_parts_are_read_from_the_columns() -> None:

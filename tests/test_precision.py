@@ -134,7 +134,7 @@ def test_an_encoder_without_such_a_form_stays_as_it_is() -> None:
 def test_damaged_records_are_tried_anew(tmp_path: Path) -> None:
     run(Toy())
     (record,) = (tmp_path / "precision").iterdir()
-    for content in ("", "[]", '{"colour": "red"}', "null"):
+    for content in ("", "[]", '{"color": "red"}', "null"):
         record.write_text(content)
         assert decided(WHO, "auto", "cpu") is None
     assert run(Toy(), texts=("new",))[0].who["text"].key == "toy" + SUFFIX

@@ -29,7 +29,7 @@ def test_a_plant_is_a_pair_of_unrelated_rows(seed: int) -> None:
         assert (together[left] != together[right]).all()
         assert (contents[left] != contents[right]).all()
         assert len(set(left.tolist())) == len(left)
-        if kind == "neighbourhood":
+        if kind == "neighborhood":
             assert all(j in near[0][i] or j in near[1][i] for i, j in rows)
             assert any(j not in near[0][i] for i, j in rows)  # of both modalities
 
@@ -57,7 +57,7 @@ def test_plants_stand_on_the_scale_of_the_known_samples() -> None:
     np.testing.assert_allclose(got, compute_scores(evidence)["misalignment"][200:], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["random", "neighbourhood"])
+@pytest.mark.parametrize("kind", ["random", "neighborhood"])
 def test_plants_score_like_wrong_pairs(kind: str) -> None:
     gathered, rows = planted().gathered, planted().rows
     got = plants_of(gathered, kind, ("image", "text"))

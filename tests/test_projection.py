@@ -16,10 +16,10 @@ def cone(n: int = 200, d: int = 20) -> np.ndarray:
 
 def test_the_view_is_the_textbook_projection() -> None:
     x = cone()
-    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
-    _, singular, basis = np.linalg.svd(centred, full_matrices=False)
+    centered = x.astype(np.float64) - x.mean(0, dtype=np.float64)
+    _, singular, basis = np.linalg.svd(centered, full_matrices=False)
     for whitening in (0.0, 0.5, 1.0):
-        want = centred @ basis.T * (singular / np.sqrt(len(x))) ** -whitening
+        want = centered @ basis.T * (singular / np.sqrt(len(x))) ** -whitening
         want /= np.linalg.norm(want, axis=1, keepdims=True)
         got = principal(x, whitening)
         np.testing.assert_allclose(got @ got.T, want @ want.T, atol=2e-3)  # up to signs of the axes
@@ -81,7 +81,7 @@ def test_rows_that_come_later_are_seen_as_the_first_were() -> None:
     np.testing.assert_allclose(project(x[150:], fitted), later[150:], atol=1e-6)  # whatever else comes with them
     np.testing.assert_allclose(np.linalg.norm(later, axis=1), 1, atol=1e-5)
     assert fitted.basis.shape == (20, 20)
-    assert (project(fitted.mean[None], fitted) == 0).all()  # the centre has no direction
+    assert (project(fitted.mean[None], fitted) == 0).all()  # the center has no direction
 
 
 def test_a_projection_of_nothing_is_wide_enough_for_its_rows() -> None:
@@ -100,8 +100,8 @@ def test_two_directions_are_those_of_a_plain_decomposition() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 6)) * [5, 3, 1, 0.5, 0.2, 0.1]
     places = two_directions(vectors.astype(np.float32))
-    centred = vectors - vectors.mean(0)
-    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = vectors - vectors.mean(0)
+    left, size, _ = np.linalg.svd(centered, full_matrices=False)
     expected = left[:, :2] * size[:2] / (size[0] / np.sqrt(50))
     assert np.abs(places) == pytest.approx(np.abs(expected), abs=1e-4)
     assert two_directions(np.ones((3, 1))).tolist() == [[0, 0]] * 3

@@ -198,7 +198,7 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     assert "\x1b" not in listed
     review("undo", name, "--decision", "--reviewer", "\x1b[31mbob")
     assert review("apply", name, "--dry-run").startswith("3 changes")
-    assert "1 relabelled, 2 removed" in review("apply", name)
+    assert "1 relabeled, 2 removed" in review("apply", name)
     assert dataset.values("caption")[4] == "better 4"
     table, removed = tmp_path / "d.csv", tmp_path / "removed.txt"
     review("export", name, "--decisions", table, "--removed", removed)

@@ -24,7 +24,7 @@ TINTS = ((220, 40, 40), (40, 200, 60), (40, 60, 220), (230, 220, 50))
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """120 small images, each of one colour with noise; 8 texts name another colour; one image is torn."""
+    """120 small images, each of one color with noise; 8 texts name another color; one image is torn."""
     folder = tmp_path_factory.mktemp("tints")
     rng = np.random.default_rng(0)
     paths, texts, labels = [], [], []

@@ -296,8 +296,8 @@ def test_places_among_all_rows_become_words():
 
 def test_cards_name_the_model_or_the_spot_check():
     summary = {
-        "false_alarms": 0.01,
-        "recall": {"random": 0.94, "neighbourhood": 0.6},
+        "false_positive_rate": 0.01,
+        "recall": {"random": 0.94, "neighborhood": 0.6},
         "wrong_model": {"pairs": 43, "pairs_interval": [20, 60], "precision": 0.8, "precision_interval": [0.6, 0.9]},
         "memorized": {"cut": 0.9, "median": 0.5},
         "reliability": 0.52,
@@ -527,7 +527,7 @@ def test_in_a_browser_nothing_runs_loads_or_is_cut_off(tmp_path: Path):
     write_report(hostile_content(), path)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        colours = []
+        colors = []
         for scheme, width in (("light", 1280), ("dark", 390)):
             page = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
             asked: list[str] = []
@@ -550,6 +550,6 @@ def test_in_a_browser_nothing_runs_loads_or_is_cut_off(tmp_path: Path):
                 assert page.locator(".item").get_by_text(text).first.is_visible()
             marks = page.locator(".item .caption b.u").all_inner_texts()
             assert {"U+202E", "U+0000", "U+001B", "U+D800", "U+2028"} <= set(marks)
-            colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert colours[0] != colours[1]
+            colors.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert colors[0] != colors[1]
         browser.close()

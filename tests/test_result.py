@@ -109,7 +109,7 @@ def test_the_summary_counts() -> None:
     assert (summary["recall"], summary["wrong_share_model"]) == ({"random": 0.8765}, 0.1235)
     assert summary["encoder"] == {"image": "i", "text": "t"}
     assert summary["encoded_now"] == {"image": 7, "text": 7}
-    assert (summary["config"], summary["false_alarms"]) == (CONFIG.to_dict(), CONFIG.false_alarms)
+    assert (summary["config"], summary["false_positive_rate"]) == (CONFIG.to_dict(), CONFIG.false_positive_rate)
     assert 0 < summary["reliability"] <= 1
     assert summary["trained"].startswith("heads on frozen features")
 
@@ -118,7 +118,7 @@ def test_the_summary_tells_the_bulk_the_cut_and_the_winners_curse() -> None:
     summary, values = summary_of(), scored().scores["multimem"]
     told = summary["memorized"]
     assert told["median"] == pytest.approx(np.median(values), abs=1e-4)
-    assert told["cut"] == pytest.approx(tail_cut(values, CONFIG.false_alarms), abs=1e-4)
+    assert told["cut"] == pytest.approx(tail_cut(values, CONFIG.false_positive_rate), abs=1e-4)
     assert told["top"] == 10  # a per cent of 300, but ten at least
     assert told["top_mean_as_chosen"] == pytest.approx(np.sort(values)[-10:].mean(), abs=1e-4)
     assert told["median"] < told["top_mean_on_other_trials"] < told["top_mean_as_chosen"]

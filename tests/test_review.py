@@ -299,7 +299,7 @@ def test_a_table_of_somebody_elses_needs_two_columns() -> None:
     ("text", "kind", "words"),
     [
         ("id,kind\nx,keep\n", "csv", "row 1 .* no 'sample'"),
-        ("sample,kind,colour\nx,keep,red\n", "csv", "column 'colour'"),
+        ("sample,kind,color\nx,keep,red\n", "csv", "column 'color'"),
         ("sample,kind\nx,keep\ny,delete\n", "csv", "row 3 .*'delete'"),
         ("sample,kind\nx\n", "csv", "row 2 .* 1 cells"),
         ('sample,kind\n"x,keep\n', "csv", "no valid CSV"),

@@ -1,4 +1,4 @@
-"""What rivals are given: shapes checked, masks applied, exact neighbours."""
+"""What rivals are given: shapes checked, masks applied, exact neighbors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.rivals_fixtures import noisy_set, unit
 EYE = np.eye(4, dtype=np.float32)
 
 
-def test_neighbours_are_the_naive_ones():
+def test_neighbors_are_the_naive_ones():
     rng = np.random.default_rng(0)
     features = unit(rng.standard_normal((60, 5)))
     barred = rng.random((60, 60)) < 0.2
@@ -33,13 +33,13 @@ def test_blocks_change_nothing(monkeypatch):
     np.testing.assert_allclose(cosines_to(features, whole.rows), whole.similarity, atol=1e-6)
 
 
-def test_a_sum_counts_only_the_neighbours_that_there_are():
+def test_a_sum_counts_only_the_neighbors_that_there_are():
     near = Nearest(np.array([[1, 2], [2, 0], [0, 0]]), np.zeros((3, 2)), np.array([[1, 1], [1, 0], [0, 0]], dtype=bool))
     features = np.array([[1.0, 0], [0, 1], [0, 3]])
     np.testing.assert_array_equal(sum_of(features, near), [[0, 4], [0, 3], [0, 0]])
 
 
-def test_a_row_with_few_allowed_neighbours_has_few():
+def test_a_row_with_few_allowed_neighbors_has_few():
     barred = np.ones((4, 4), dtype=bool)
     barred[0, 2] = barred[2, 0] = False
     found = nearest(unit(EYE + 0.1), barred)
@@ -62,14 +62,14 @@ def test_negatives_are_neither_self_nor_repeat_nor_unknown():
     np.testing.assert_array_equal(Material(similarity, EYE, EYE, repeats).negatives, np.array(wanted, dtype=bool))
 
 
-def test_repeats_are_no_neighbours_unless_they_vote_with_their_class():
+def test_repeats_are_no_neighbors_unless_they_vote_with_their_class():
     repeats = np.zeros((4, 4), dtype=bool)
     repeats[0, 1] = repeats[1, 0] = True
     features = unit(np.array([[1, 0.0], [1, 0.01], [0.8, 0.6], [0, 1]]))
     free = Material(features @ features.T, features, features, repeats)
     assert free.near_images.rows[0, 0] == 2
-    labelled = Material(features @ features.T, features, features, repeats, labels=np.array([0, 0, 1, 1]))
-    assert labelled.near_images.rows[0, 0] == 1
+    labeled = Material(features @ features.T, features, features, repeats, labels=np.array([0, 0, 1, 1]))
+    assert labeled.near_images.rows[0, 0] == 1
     copied = Material(features @ features.T, features, features, None, repeats, labels=np.array([0, 0, 1, 1]))
     assert copied.near_images.rows[0, 0] == 2
 

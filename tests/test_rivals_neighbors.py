@@ -1,4 +1,4 @@
-"""Deep k-NN, Discrepancy and Diversity, neighbour captions."""
+"""Deep k-NN, Discrepancy and Diversity, neighbor captions."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_discrepancy_is_the_naive_loop(variant):
     np.testing.assert_allclose(discrepancy(Material(np.eye(n), x, y), variant, k), wanted, atol=1e-6)
 
 
-def test_neighbour_captions_by_hand():
+def test_neighbor_captions_by_hand():
     text = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     found = neighbor_captions(Material(np.eye(4), LINE, text), k=2)
-    # mean captions of 0's and 1's neighbours point at 45 degrees, so do those of 3
+    # mean captions of 0's and 1's neighbors point at 45 degrees, so do those of 3
     half = 1 - np.sqrt(0.5)
     np.testing.assert_allclose(found[[0, 1, 3]], half, atol=1e-6)

@@ -40,7 +40,7 @@ def crowd(n=200, odd=10, seed=0):
     return unit(features), far
 
 
-def test_neighbour_distances_by_hand():
+def test_neighbor_distances_by_hand():
     features = circle(0, 10, 30, 120)
     np.testing.assert_allclose(kth_neighbor(features, 2), [chord(30), chord(20), chord(30), chord(110)])
     np.testing.assert_allclose(
@@ -53,7 +53,7 @@ def test_local_outlier_factor_is_one_in_an_even_ring():
 
 
 def test_uniqueness_by_hand():
-    found = uniqueness(circle(20, -20, 160, -160, 90, -90))  # centred as they are
+    found = uniqueness(circle(20, -20, 160, -160, 90, -90))  # centered as they are
     # angles to the others of 20: 40, dropped, then 70 110 140; of 90: 70, dropped, then 70 110 110
     gap = {d: 1 - math.cos(math.radians(d)) for d in (70, 110, 140)}
     corner = 0.6 * gap[70] + 0.3 * gap[110] + 0.1 * gap[140]

@@ -1,4 +1,4 @@
-"""Neighbours with a measured recall: against the exact search, on easy and on hard sets."""
+"""Neighbors with a measured recall: against the exact search, on easy and on hard sets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PRECISIONS = [torch.float32, torch.bfloat16]
 
 
 def clustered(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
-    """Rows around sqrt(n) centres, some dense, some wide."""
+    """Rows around sqrt(n) centers, some dense, some wide."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((int(n**0.5), d))
+    centers = rng.standard_normal((int(n**0.5), d))
     widths = 0.1 + 0.3 * rng.pareto(3, n)[:, None]
-    return unit(centres[rng.integers(0, len(centres), n)] + widths * rng.standard_normal((n, d)))
+    return unit(centers[rng.integers(0, len(centers), n)] + widths * rng.standard_normal((n, d)))
 
 
 def even(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
@@ -132,7 +132,7 @@ def test_depth_is_the_least_that_holds_the_share() -> None:
     near = nn.exact_search(vectors, K).indices[rows]
 
     def held(depth: int) -> float:
-        """Share of the neighbours that stand in the first lists, one by one."""
+        """Share of the neighbors that stand in the first lists, one by one."""
         seen = [set(found.ranking[found.number[row], :depth].tolist()) for row in rows]
         return float(np.mean([[found.number[j] in some for j in js] for some, js in zip(seen, near, strict=True)]))
 
@@ -191,7 +191,7 @@ def test_pieces_that_are_sought_elsewhere_are_the_whole(make: Any, monkeypatch: 
 
 
 def share_found(vectors: np.ndarray, found: nn.SearchResult) -> float:
-    """Share of all rows' k true neighbours, or of equally near ones, that were found."""
+    """Share of all rows' k true neighbors, or of equally near ones, that were found."""
     kth = np.sort(vectors @ vectors.T - 3 * np.eye(len(vectors)), axis=1)[:, -K]
     return float((found.neighbors.similarities >= kth[:, None] - 1e-6).mean())
 

@@ -28,9 +28,9 @@ COLUMNS = {"image": "image", "text": "text"}
 Member = tuple[str, bytes | str]
 
 
-def png(colour: str = "red", side: int = 8) -> bytes:
+def png(color: str = "red", side: int = 8) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (side, side), colour).save(file, "PNG")
+    Image.new("RGB", (side, side), color).save(file, "PNG")
     return file.getvalue()
 
 
@@ -45,10 +45,10 @@ def pack(path: Path, content: Sequence[Member], form: int = tarfile.USTAR_FORMAT
     return path
 
 
-def two(key: str, colour: str = "red", **said: object) -> list[Member]:
+def two(key: str, color: str = "red", **said: object) -> list[Member]:
     """A sample as img2dataset writes it."""
     said = {"caption": f"said of {key}", "url": f"http://x/{key}", "key": key, **said}
-    return [(f"{key}.jpg", png(colour)), (f"{key}.txt", f"the text of {key}"), (f"{key}.json", json.dumps(said))]
+    return [(f"{key}.jpg", png(color)), (f"{key}.txt", f"the text of {key}"), (f"{key}.json", json.dumps(said))]
 
 
 def refusal(path: Path, columns: dict[str, str] = COLUMNS) -> str:
@@ -120,7 +120,7 @@ def test_keys_that_repeat_get_the_name_of_their_shard(tmp_path: Path) -> None:
 # --- what is wrong with them ---------------------------------------------------------------------------------------
 
 
-def test_one_bad_sample_does_not_take_its_neighbours_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bad_sample_does_not_take_its_neighbors_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "TEXT_BYTES", 512)
     good = [("g.png", png()), ("g.txt", "good")]
     bad: list[Member] = [

@@ -28,7 +28,7 @@ N, D = 60, 12
 
 
 def embeddings(n: int = N, d: int = D) -> np.ndarray:
-    """Of different lengths, off centre, with rows 3 and 7 and 8 the same."""
+    """Of different lengths, off center, with rows 3 and 7 and 8 the same."""
     rng = np.random.default_rng(0)
     values = (rng.standard_normal((n, d)) + 0.7).astype(np.float32) * rng.uniform(0.5, 3, (n, 1)).astype(np.float32)
     values[[7, 8]] = values[3]
@@ -55,7 +55,7 @@ def indexed(make_dataset: Callable[..., Any]) -> tuple[Any, Any, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def audited(pictures: list[str], captions: list[str]) -> Iterator[Any]:
-    """48 coloured squares with their captions, audited with the offline encoders."""
+    """48 colored squares with their captions, audited with the offline encoders."""
     dataset = fo.Dataset()
     dataset.add_samples(
         [fo.Sample(filepath=path, caption=text) for path, text in zip(pictures[:48], captions, strict=False)]
@@ -129,7 +129,7 @@ def test_the_same_query_gives_the_same_answer_which_the_default_backend_does_not
         assert np.array_equal(index.get_embeddings()[0], values) is same
 
 
-def test_neighbours_of_every_row_and_within_a_distance(indexed: Any) -> None:
+def test_neighbors_of_every_row_and_within_a_distance(indexed: Any) -> None:
     dataset, index, values = indexed
     every = distances(values, values)
     np.fill_diagonal(every, np.inf)
@@ -219,7 +219,7 @@ def test_words_find_captions_but_only_where_there_is_a_place_for_them(audited: A
         index = similarity.build_index(audited, modality=modality)
         assert index.supports_prompts
         assert audited.get_brain_info(f"audit_{modality}").config.supports_prompts
-        found = audited.sort_by_similarity("yellow colour", k=8, brain_key=f"audit_{modality}")
+        found = audited.sort_by_similarity("yellow color", k=8, brain_key=f"audit_{modality}")
         assert all("yellow" in caption for caption in found.values("caption"))
         exact = audited.sort_by_similarity("a grey square, number 16", k=1, brain_key=f"audit_{modality}")
         assert exact.values("caption") == ["a grey square, number 16"]

@@ -235,7 +235,7 @@ def test_one_more_wrong_verdict_never_lowers_the_total(at, seed):
 # --- the refit ---------------------------------------------------------------------------------------------------
 
 
-def modelled(scores: np.ndarray, shift: float, rate: float) -> np.ndarray:
+def modeled(scores: np.ndarray, shift: float, rate: float) -> np.ndarray:
     """The true probability in `population`."""
     odds = rate / (1 - rate) * np.exp(shift * scores - shift**2 / 2)
     return odds / (1 + odds)
@@ -243,7 +243,7 @@ def modelled(scores: np.ndarray, shift: float, rate: float) -> np.ndarray:
 
 def test_no_verdict_changes_nothing():
     flagged, scores, _ = population(500, 0.1, 2, 0.1)
-    p = np.clip(modelled(scores, 2, 0.1), 1e-4, 1 - 1e-4)
+    p = np.clip(modeled(scores, 2, 0.1), 1e-4, 1 - 1e-4)
     p[7] = np.nan
     found = refit(plan_spot_check(flagged, scores), [""] * 60, p)
     np.testing.assert_allclose(found.probability, p, atol=1e-4)
@@ -253,7 +253,7 @@ def test_no_verdict_changes_nothing():
 @pytest.mark.parametrize("error", [2.0, -2.0])
 def test_verdicts_correct_a_model_that_is_off(error):
     flagged, scores, wrong = population(2000, 0.1, 2, 0.1)
-    right = modelled(scores, 2, 0.1)
+    right = modeled(scores, 2, 0.1)
     off = 1 / (1 + np.exp(-(np.log(right / (1 - right)) + error)))
     shares = []
     for seed in range(20):
@@ -265,7 +265,7 @@ def test_verdicts_correct_a_model_that_is_off(error):
 
 def test_the_order_of_the_samples_stays():
     flagged, scores, wrong = population(2000, 0.1, 2, 0.1)
-    p = modelled(scores, 2, 0.1)
+    p = modeled(scores, 2, 0.1)
     plan = plan_spot_check(flagged, scores)
     found = refit(plan, verdicts_of(plan, ~wrong), p)  # the worst verdicts there can be
     assert found.slope > 0
@@ -276,11 +276,11 @@ def test_the_order_of_the_samples_stays():
 def test_the_threshold_keeps_to_the_share_of_false_flags():
     flagged, scores, wrong = population(20_000, 0.1, 2, 0.1)
     plan = plan_spot_check(flagged, scores, 400)
-    found = refit(plan, verdicts_of(plan, wrong), modelled(scores, 2, 0.1), false_flags=0.2)
+    found = refit(plan, verdicts_of(plan, wrong), modeled(scores, 2, 0.1), false_flags=0.2)
     chosen = found.probability >= found.threshold - 1e-7
     assert 1 - found.probability[chosen].mean() <= 0.2
     assert abs((~wrong[chosen]).mean() - 0.2) < 0.06
-    assert refit(plan, ["right"] * 400, modelled(scores, 2, 0.1), false_flags=0.01).threshold == float("inf")
+    assert refit(plan, ["right"] * 400, modeled(scores, 2, 0.1), false_flags=0.01).threshold == float("inf")
 
 
 # --- what cannot be used -----------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ def test_the_size_of_a_block_changes_nothing() -> None:
 
 
 def test_random_letters_stand_out_among_words_and_repeats_do_not_vouch_for_themselves() -> None:
-    things, colours = ("cat", "dog", "house", "tree", "boat"), ("red", "green", "blue", "grey")
-    texts = [f"a {colour} {thing}" for thing in things for colour in colours]
+    things, colors = ("cat", "dog", "house", "tree", "boat"), ("red", "green", "blue", "grey")
+    texts = [f"a {color} {thing}" for thing in things for color in colors]
     odd = ["xqzvk wjpf"] * 3
     values = surprise(texts + odd)
     assert values[-3:].min() > values[:-3].max() + 1

@@ -36,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def noise() -> TowerData:
-    """48 images of random blocks and unrelated texts: whatever is learnt of them is memorized."""
+    """48 images of random blocks and unrelated texts: whatever is learned of them is memorized."""
     rng = np.random.default_rng(0)
     tokens = np.concatenate([rng.integers(1, 40, (48, 5)), np.full((48, 1), 40)], axis=1).astype(np.int32)
     images = rng.integers(0, 256, (48, 4, 4, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)

@@ -168,11 +168,11 @@ def test_a_size_over_the_limit_is_refused_before_anything_is_decoded(tmp_path: P
 def test_half_a_file_gives_its_beginning_or_a_reason(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 3))
     if name in ("a.gif", "a.webp"):
-        frames = [Image.new("RGB", (20, 10), tuple(map(int, colour))) for colour in noise]
+        frames = [Image.new("RGB", (20, 10), tuple(map(int, color))) for color in noise]
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     else:
-        colours = [(int(r), int(g), int(b)) for r, g, b in noise]
-        write_video(tmp_path / name, colours, codec="libvpx" if name == "a.webm" else "mpeg4")
+        colors = [(int(r), int(g), int(b)) for r, g, b in noise]
+        write_video(tmp_path / name, colors, codec="libvpx" if name == "a.webm" else "mpeg4")
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with contextlib.suppress(MediaError):

@@ -52,5 +52,5 @@ def _estimate(
         "disk_mb": round(disk / 1e6, 1),
         "encoder": name,
         "device": device,
-        "downloads": [f"weights of {name} from their model hub; its model card tells size and licence"],
+        "downloads": [f"weights of {name} from their model hub; its model card tells size and license"],
     }

@@ -90,4 +90,6 @@ def load_rows(run: RunFolder) -> KeptRun:
     projections = {
         name: Projection(part[f"mean_{name}"], part[f"basis_{name}"], float(part[f"floor_{name}"])) for name in names
     }
-    return KeptRun(samples, digests, part["member"], AuditConfig(**json.loads(str(part["config"]))), projections)
+    return KeptRun(
+        samples, digests, part["member"], AuditConfig.from_dict(json.loads(str(part["config"]))), projections
+    )

@@ -188,8 +188,8 @@ def clip_memorization(gathered: Gathered) -> Floats:
         embeddings = [e.cpu().numpy() for e in gathered.embed(number)]
         values.append(alignment_terms(embeddings, ~member, evidence.leave_together))
     folds = evidence.trials.folds if evidence.trials else 2
-    centred = memorization.remove_offsets(np.stack(values), plan.member, plan.offset)
-    return memorization.multimem(centred, plan.member, folds)[0].astype(np.float32)
+    centered = memorization.remove_offsets(np.stack(values), plan.member, plan.offset)
+    return memorization.multimem(centered, plan.member, folds)[0].astype(np.float32)
 
 
 def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:

@@ -51,7 +51,7 @@ class Scored:
     sure: Sure
     flags: Mapping[str, Bools]
     texts: Mapping[str, Any]
-    recall: Mapping[str, float]
+    probe_recall: Mapping[str, float]
     repairs: tuple[Repair, ...] = ()
 
 
@@ -142,17 +142,17 @@ def summarize(
         "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
         "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
         **memory,
-        "recall": {kind: round(value, 4) for kind, value in scored.recall.items()},
+        "probe_recall": {kind: round(value, 4) for kind, value in scored.probe_recall.items()},
         "wrong_share_model": _rounded(scored.sure.share),
         "wrong_model": wrong_summary(scored),
         "weights": {f"{a}_{b}": dict(found) for (a, b), found in scored.gathered.evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "trained": scored.gathered.trained,
-        "neighbours": {space: dict(how) for space, how in scored.gathered.sought.items()},
+        "neighbors": {space: dict(how) for space, how in scored.gathered.sought.items()},
         "encoder": {m: w.key for m, w in who.items()},
         "encoded_now": dict(embedded.encoded),
         "notes": notes,
-        "false_alarms": config.false_alarms,
+        "false_positive_rate": config.false_positive_rate,
         "config": config.to_dict(),
         "versions": versions(),
     }
@@ -197,7 +197,7 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
         "trials": len(trials.member),
         "memorized": {
             "median": _rounded(float(np.median(known))) if len(known) else None,
-            "cut": _rounded(rules.tail_cut(known, config.false_alarms)),
+            "cut": _rounded(rules.tail_cut(known, config.false_positive_rate)),
             "top": top,
             "top_mean_as_chosen": _rounded(chosen),
             "top_mean_on_other_trials": _rounded(fresh),

@@ -1,4 +1,4 @@
-"""The audit as one story: read, encode, look at neighbours, train trials, score, flag. No FiftyOne here."""
+"""The audit as one story: read, encode, look at neighbors, train trials, score, flag. No FiftyOne here."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from .kept import keep_rows
 from .result import Order, result_columns, summarize, versions
 from .score import Clock, Prepared, canonical_order, describe_rows, save_evidence, score, user_groups
 
-FORMAT = 4  # raised when the same run folder would be filled differently
+FORMAT = 5  # raised when the same run folder would be filled differently
 
 
 def run_audit(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Kinds of plants that wrong pairs are taken to be like.
-FITTED = ("random", "neighbourhood")
+FITTED = ("random", "neighborhood")
 
 
 @dataclass
@@ -119,8 +119,8 @@ def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | 
     scores = compute_scores(evidence)
     planted = planted_scores(gathered, scores)
     sure = how_sure(scores["misalignment"], {kind: planted[kind] for kind in FITTED if kind in planted})
-    rated = {**scores, "probability": sure.probability, "false_alarm": sure.false_alarm}
-    raised = rules.raise_flags(rated, evidence, job.config.false_alarms)
+    rated = {**scores, "probability": sure.probability, "false_positive_rate": sure.false_positive_rate}
+    raised = rules.raise_flags(rated, evidence, job.config.false_positive_rate)
     texts = [m for m in ready.samples.modalities if MODALITIES[m].is_text]
     captions = [(ready.samples.media[texts[0]][row] or "") if texts else "" for row in order.rows]
     line = order.back(np.arange(len(order.rows)), -1)

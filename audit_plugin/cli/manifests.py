@@ -97,7 +97,7 @@ def read_samples(manifest: Path, config: AuditConfig) -> Samples:
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:
-    """Refuses what an extension could not honour: its settings are those of the run that it extends."""
+    """Refuses what an extension could not honor: its settings are those of the run that it extends."""
     usual = AuditConfig().scoring()
     given = [name for name, value in config.scoring().items() if value != usual[name]]
     given += ["engine"] if config.engine != AuditConfig().engine else []

@@ -24,17 +24,17 @@ from .statistics import BOTH, NONE, modality_gap, pair_retrieval, retrieval_chan
 STEPS = (5, 10, 20, 40, 80, 160)  # of the name head, at which recall is read; the last is the result
 RATE, SCALE, DECAY = 0.05, 10.0, 1e-3
 ALIGN_EPOCHS = 30
-CENTRED = "centred "  # before the arm: each modality about its own mean, the mitigation that costs nothing
+CENTERED = "centered "  # before the arm: each modality about its own mean, the mitigation that costs nothing
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows with two modalities, of which some are to be recognised.
+    """Rows with two modalities, of which some are to be recognized.
 
     Attributes:
         features: exactly two modalities, n rows.
         identity: int `[n]`, -1 for none.
-        parts: (rows whose names are learned, rows that are asked about afterwards) bool `[n]` each, one or more times
+        parts: (rows whose names are learned, rows that are asked about afterward) bool `[n]` each, one or more times
             with the same identities: two halves that take turns ask about every row.
         aligned_on: bool `[n]`, rows that S0 sees: of other identities.
     """
@@ -91,9 +91,9 @@ def _part(asked: Asked, spaces: Mapping[str, torch.Tensor], learned: Bools, ques
     own, number = np.unique(asked.identity[learned], return_inverse=True)
     target = np.searchsorted(own, asked.identity[rows])
     hits, curve = {}, {}
-    for arm in (*names, BOTH, NONE, *(CENTRED + name for name in names)):
-        seen = {m: _centred(v, asked.aligned_on) if arm.startswith(CENTRED) else v for m, v in spaces.items()}
-        sources = names if arm in (BOTH, NONE) else (arm.removeprefix(CENTRED),)
+    for arm in (*names, BOTH, NONE, *(CENTERED + name for name in names)):
+        seen = {m: _centered(v, asked.aligned_on) if arm.startswith(CENTERED) else v for m, v in spaces.items()}
+        sources = names if arm in (BOTH, NONE) else (arm.removeprefix(CENTERED),)
         inputs = torch.cat([seen[m][learned] for m in sources])
         labels = torch.from_numpy(np.tile(number.reshape(-1), len(sources))).to(inputs.device)
         found = _ask(inputs, labels, len(own), {m: v[rows] for m, v in seen.items()}, target, seed, arm == NONE)
@@ -158,7 +158,7 @@ def _aligned(asked: Asked, seed: int, device: str, align: bool) -> dict[str, tor
     return dict(zip(asked.features.modalities, heads.embed(inputs, 0), strict=True))
 
 
-def _centred(vectors: torch.Tensor, known: Bools) -> torch.Tensor:
+def _centered(vectors: torch.Tensor, known: Bools) -> torch.Tensor:
     """About the mean of the rows of S0, and of unit length again."""
     moved = vectors - vectors[torch.from_numpy(np.flatnonzero(known)).to(vectors.device)].mean(0)
     return torch.nn.functional.normalize(moved, dim=1)

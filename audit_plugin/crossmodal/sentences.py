@@ -44,7 +44,7 @@ def _crossing(summary: Mapping[str, Any]) -> list[str]:
         gain = summary["mitigation"][source]["gain"]
         change = "does not change" if gain["low"] <= 0 <= gain["high"] else "changes"
         found.append(
-            f"centring each modality {change} the recall in {target} of what was learned from {source}: {signed(gain)}"
+            f"centering each modality {change} the recall in {target} of what was learned from {source}: {signed(gain)}"
         )
     return found
 

@@ -108,7 +108,7 @@ def learn(
 def forget(
     start: Trunk, world: World, sources: Sequence[str], forgotten: Sequence[int], schedule: Schedule, seed: int
 ) -> Trunk:
-    """Unlearning by relabelling: in some modalities the forgotten get other names, the rest keep theirs."""
+    """Unlearning by relabeling: in some modalities the forgotten get other names, the rest keep theirs."""
     model = copy.deepcopy(start)
     kept = [who for who in range(world.audited) if who not in set(forgotten)]
     gone, rest = world.rows(TRAIN, forgotten), world.rows(TRAIN, kept)

@@ -9,7 +9,7 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .name_heads import CENTRED, STEPS, Answers
+from .name_heads import CENTERED, STEPS, Answers
 from .statistics import BOTH, NONE, aligned, gap, joint_table, per_identity, rate, recalled, transfer_ratio
 
 
@@ -44,7 +44,7 @@ def summarize(answers: Answers, names: tuple[str, str]) -> dict[str, Any]:
     }
     if not aligned(retrieval, answers.retrieval_chance):
         return out | {"refused": refusal(retrieval, answers.retrieval_chance)}
-    return out | compared(recall, names, answers.chance, CENTRED)
+    return out | compared(recall, names, answers.chance, CENTERED)
 
 
 def compared(

@@ -176,7 +176,7 @@ def _fill(
                 pending, stored = {}, time.monotonic()
             progress(stage, done, len(values))
     finally:
-        cache.append(pending)  # of a cancelled run too
+        cache.append(pending)  # of a canceled run too
     return reasons, len(todo), split
 
 

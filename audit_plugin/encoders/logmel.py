@@ -3,7 +3,7 @@
 Two blocks beside each other. *Course*: smoothed cepstra, mean and deviation over the whole, halves, quarters and
 eighths, which tells whether two voices say the same sentence. *Events*: how much of the sound resembles each of many
 fixed random patterns of a quarter of a second, wherever it occurs, which tells that sentences share words. Loudness
-and a constant colour of the channel are taken out, but for a small share of the mean spectrum: steady sounds have
+and a constant color of the channel are taken out, but for a small share of the mean spectrum: steady sounds have
 nothing else.
 """
 
@@ -21,12 +21,12 @@ WINDOW, HOP, FFT = RATE * 25 // 1000, RATE // 100, 2048
 FLOOR_DB, TRIM_DB = 60.0, 35.0
 COURSE_CEPSTRA, EVENT_CEPSTRA = 20, 13
 LEVELS, DEVIATION_LEVELS = (1, 2, 4, 8), (1, 2, 4)
-COLOUR = 0.3  # weight of the mean spectrum
+COLOR = 0.3  # weight of the mean spectrum
 PATTERNS, PATTERN_FRAMES, THRESHOLD = 512, 25, 0.7
 EVENT_WEIGHT = 2.0
 KEY = (
     f"logmel:{MELS}:{LOWEST_HZ:g}-{HIGHEST_HZ:g}:{FLOOR_DB:g}-{TRIM_DB:g}dB:"
-    f"course{COURSE_CEPSTRA}:{COLOUR:g}:events{PATTERNS}x{PATTERN_FRAMES}x{EVENT_CEPSTRA}:{THRESHOLD:g}:{EVENT_WEIGHT:g}"
+    f"course{COURSE_CEPSTRA}:{COLOR:g}:events{PATTERNS}x{PATTERN_FRAMES}x{EVENT_CEPSTRA}:{THRESHOLD:g}:{EVENT_WEIGHT:g}"
 )
 # Small against the usual lengths of the blocks, so that near silence is not blown up to a direction of its own.
 _QUIET = 0.1
@@ -36,9 +36,9 @@ def describe(wave: Floats) -> Floats:
     """float32 `[1013]`, finite for every float32 `[samples]` at 48 kHz, silence and a single sample included."""
     levels = trimmed(mel_power(wave))
     mean = levels.mean(axis=0)
-    centred = levels - mean
-    course = np.concatenate([COLOUR * (mean - mean.mean()) @ _cosines(COURSE_CEPSTRA), _course(centred)])
-    events = _events(centred)
+    centered = levels - mean
+    course = np.concatenate([COLOR * (mean - mean.mean()) @ _cosines(COURSE_CEPSTRA), _course(centered)])
+    events = _events(centered)
     blocks = [
         course / (np.linalg.norm(course) + _QUIET),
         EVENT_WEIGHT * events / (np.linalg.norm(events) + _QUIET),
@@ -62,8 +62,8 @@ def trimmed(power: Floats) -> Floats:
     return np.log10(np.maximum(kept, power.max() * 10 ** (-FLOOR_DB / 10) + 1e-30))
 
 
-def _course(centred: Floats) -> Floats:
-    cepstra = centred @ _cosines(COURSE_CEPSTRA)
+def _course(centered: Floats) -> Floats:
+    cepstra = centered @ _cosines(COURSE_CEPSTRA)
     parts = []
     for level in LEVELS:
         for part in _split(cepstra, level):
@@ -74,9 +74,9 @@ def _course(centred: Floats) -> Floats:
     return np.concatenate([*parts, *(part.std(axis=0) for part in _split(changes, 2))])
 
 
-def _events(centred: Floats) -> Floats:
+def _events(centered: Floats) -> Floats:
     """Mean excess over a threshold of the likeness to each pattern `[512]`: order does not matter."""
-    cepstra = centred @ _cosines(EVENT_CEPSTRA)
+    cepstra = centered @ _cosines(EVENT_CEPSTRA)
     cepstra = cepstra / (cepstra.std(axis=0) + 0.05)
     half = PATTERN_FRAMES // 2
     padded = np.pad(cepstra, ((half, PATTERN_FRAMES - 1 - half), (0, 0)))

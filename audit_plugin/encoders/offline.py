@@ -74,13 +74,13 @@ def _offline_image(device: torch.device) -> Encoder:
     model = model.to(device, memory_format=torch.channels_last).eval()
 
     def prepare(image: Any) -> list[np.ndarray]:
-        # The whole picture, squeezed: a centre crop would hide what a caption names at the edges.
+        # The whole picture, squeezed: a center crop would hide what a caption names at the edges.
         pixels = np.asarray(image.resize((224, 224), resample=3), dtype=np.float32)
         return [pixels / np.float32(127.5) - np.float32(1)]
 
     def encode(batch: np.ndarray) -> Floats:
         with torch.inference_mode():
-            # height, width, colour as they lie: the order in which the convolutions are fastest
+            # height, width, color as they lie: the order in which the convolutions are fastest
             return model(moved(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
 
     return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")

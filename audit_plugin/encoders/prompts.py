@@ -58,7 +58,7 @@ def prompted(identity: Identity, templates: Sequence[str]) -> Identity:
 def prompting(encoders: Mapping[str, Encoder], templates: Sequence[str]) -> dict[str, Encoder]:
     """The encoders, those of texts with every template as a piece.
 
-    A label's feature is then the mean of its prompts' unit features, renormalised like any other.
+    A label's feature is then the mean of its prompts' unit features, renormalized like any other.
     """
     return {m: _reading_prompts(e, templates) if _asked(m, templates) else e for m, e in encoders.items()}
 

@@ -27,7 +27,7 @@ from .journal import advance, begin, change_sets, chunks, differing, discard, en
 from .planning import entries_for, planned
 from .runs import database
 
-KINDS = {"text": "relabelled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
+KINDS = {"text": "relabeled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ChangeSet:
         kind: apply or delete.
         state: writing, applied, undoing or undone.
         time: when it was begun.
-        counts: relabelled, captions_removed (lists that lost texts), removed, brought_back, deleted: samples or
+        counts: relabeled, captions_removed (lists that lost texts), removed, brought_back, deleted: samples or
             objects each.
         missed: ids of samples that somebody else changed at the same moment and that were left alone.
         stale: decisions left out since the content changed; lost: those whose sample is gone.

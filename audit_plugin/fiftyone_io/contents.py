@@ -74,7 +74,7 @@ def text_field(dataset: fo.Dataset, run: str) -> str:
             return ""
     record = audit_info(dataset, run)
     view = patches_of(dataset, record.label_field) if record.label_field else dataset
-    sources = modality_sources(view, AuditConfig(**record.settings))
+    sources = modality_sources(view, AuditConfig.from_dict(record.settings))
     if "text" not in sources:
         return ""
     source = sources["text"]

@@ -228,7 +228,7 @@ def _completed(decision: Decision, subject: Subject | None, run: str, batch: str
     if decision.caption and decision.caption >= texts:
         raise AuditError(f"sample {decision.sample} has no caption {decision.caption}, but {texts}; count from 0")
     if decision.kind == "relabel" and not subject.field:
-        raise AuditError(f"sample {decision.sample} has no text that could be relabelled; name a run whose text it is")
+        raise AuditError(f"sample {decision.sample} has no text that could be relabeled; name a run whose text it is")
     name = decision.reviewer or default_reviewer()
     return replace(
         decision,

@@ -43,7 +43,7 @@ class Card:
         low, high: what thresholds make sense: from the score's median to its highest value.
         threshold: the lowest flagged score; `high` where nothing is flagged.
         kept: whether a person set the threshold (`set_threshold`).
-        false_alarms: how many of the flagged are expected to be fine, by the audit's model; None: not told.
+        false_positive_rate: how many of the flagged are expected to be fine, by the audit's model; None: not told.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Card:
     high: float = 0.0
     threshold: float = 0.0
     kept: bool = False
-    false_alarms: float | None = None
+    false_positive_rate: float | None = None
 
 
 def audits_newest_first(dataset: SampleCollection) -> list[str]:
@@ -96,7 +96,7 @@ def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float
     return int((_score(dataset, run, kind) >= threshold).sum())  # NaN is never above
 
 
-def false_alarms_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> float | None:
+def false_positive_rate_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> float | None:
     """How many of the rows that a threshold would flag are expected to be fine.
 
     Of wrong pairs, the sum of the model's probabilities that they are right; of other kinds nobody knows what is
@@ -238,7 +238,9 @@ def _card(
     beyond = high + 0.01 * ((high - low) or 1)  # nothing is flagged: a threshold that nothing reaches
     own = float(np.nanmin(theirs)) if np.isfinite(theirs).any() else beyond
     cut, high = float(kept.get(kind, own)), max(high, own)
-    return Card(kind, count, score, min(low, cut), high, cut, kind in kept, false_alarms_above(dataset, run, kind, cut))
+    return Card(
+        kind, count, score, min(low, cut), high, cut, kind in kept, false_positive_rate_above(dataset, run, kind, cut)
+    )
 
 
 def _score(dataset: SampleCollection, run: str, kind: str) -> Floats:

@@ -37,7 +37,7 @@ def import_scores(
 ) -> fo.Dataset:
     """A new dataset of the rows of a scored manifest that a reviewer needs, with fields, tags, view and run.
 
-    These are the flagged rows; those that the evidence on them names (neighbours, duplicates, rivals); and a random
+    These are the flagged rows; those that the evidence on them names (neighbors, duplicates, rivals); and a random
     part of the others, without which a spot check could not say what was missed.
 
     Args:
@@ -108,10 +108,9 @@ def _named(value: Any, key: str = "") -> Iterator[str]:
 
 def _config(content: ReportContent, own: str, run: str) -> AuditConfig:
     """The settings of the audit, with the names that its columns have here."""
-    known = AuditConfig.__dataclass_fields__
-    settings = {k: v for k, v in content.summary.get("config", {}).items() if k in known}
+    settings = content.summary.get("config", {})
     fields = {m: CAPTION if m == "text" else FILE if m == own else m for m in content.samples.modalities}
-    return AuditConfig(**{**settings, **dict.fromkeys((*KEYS, *MEDIA, "text"), ""), **fields, "run": run})
+    return AuditConfig.from_dict({**settings, **dict.fromkeys((*KEYS, *MEDIA, "text"), ""), **fields, "run": run})
 
 
 def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str | None]:

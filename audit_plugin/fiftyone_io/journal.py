@@ -100,7 +100,7 @@ def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: 
         force: whatever the value is now.
 
     Returns:
-        Those that are not as they should be afterwards: somebody else changed the value.
+        Those that are not as they should be afterward: somebody else changed the value.
     """
     updates = [_update(entry, back, force) for entry in entries]
     done = dataset._sample_collection.bulk_write(updates, ordered=False)

@@ -99,7 +99,7 @@ def batch_rows(
     """The rows of one kind that a decision can be made for at one stroke, most suspicious first.
 
     What somebody decided already is left out. Of duplicates only those that the audit would remove are removed, so
-    that one of each group stays; only rows with a suggestion are relabelled.
+    that one of each group stays; only rows with a suggestion are relabeled.
 
     Args:
         dataset: the dataset, or a view of it: only its samples.

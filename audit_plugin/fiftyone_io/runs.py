@@ -83,7 +83,7 @@ def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, 
 
 def settings_of(record: AuditRunConfig) -> AuditConfig:
     """The settings of a run, those that this version knows."""
-    return AuditConfig(**{k: v for k, v in record.settings.items() if k in AuditConfig.__dataclass_fields__})
+    return AuditConfig.from_dict(record.settings)
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:

@@ -21,12 +21,12 @@ GAIN_DB = 6.0
 
 
 def augment_image(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Random resized crop, mirrored half of the time, with a little change of brightness, contrast and colour."""
+    """Random resized crop, mirrored half of the time, with a little change of brightness, contrast and color."""
     return augment_video([image], rng)[0]
 
 
 def augment_video(frames: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
-    """One crop, mirroring and change of colour for all frames, as of `augment_image`."""
+    """One crop, mirroring and change of color for all frames, as of `augment_image`."""
     area, aspect = rng.uniform(SMALLEST_CROP, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     left, top = rng.uniform(size=2)
     mirrored = rng.uniform() < 0.5

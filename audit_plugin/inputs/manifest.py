@@ -1,6 +1,6 @@
 """Reads manifests: one row per sample, or several where a text is a list.
 
-A torn row never takes its neighbours along: it becomes a row with a problem. Whatever makes the whole file
+A torn row never takes its neighbors along: it becomes a row with a problem. Whatever makes the whole file
 unusable is one sentence (`AuditError`).
 """
 

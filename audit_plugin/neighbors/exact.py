@@ -1,4 +1,4 @@
-"""Exact nearest neighbours, by faiss where it is installed."""
+"""Exact nearest neighbors, by faiss where it is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
 
     Args:
         vectors: float32 `[n, d]`, unit rows.
-        k: neighbours wanted; fewer exist when n <= k.
+        k: neighbors wanted; fewer exist when n <= k.
     """
     n = len(vectors)
     indices = np.full((n, k), -1, dtype=np.int64)

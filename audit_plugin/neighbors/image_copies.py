@@ -36,7 +36,7 @@ Read = Callable[[int], "Image | None"]
 
 
 def signature(image: Image) -> Any:
-    """`[SIDE, SIDE, 3]` uint8: mean colour of each patch of an RGB picture, stretched to a square."""
+    """`[SIDE, SIDE, 3]` uint8: mean color of each patch of an RGB picture, stretched to a square."""
     from PIL import Image as Pil
 
     return np.asarray(image.resize((SIDE, SIDE), Pil.Resampling.BILINEAR), np.uint8)
@@ -45,8 +45,8 @@ def signature(image: Image) -> Any:
 def difference(left: Any, right: Any) -> Floats:
     """`[q]` float32: how far the worst patch of two pictures is apart, in units of what is allowed (at most 1: a copy).
 
-    Grey values are compared patch by patch, colours over `POOL` x `POOL` patches, as codecs keep them. A patch may
-    take any value between the darkest and the lightest of its neighbours in the other picture, which is what a small
+    Grey values are compared patch by patch, colors over `POOL` x `POOL` patches, as codecs keep them. A patch may
+    take any value between the darkest and the lightest of its neighbors in the other picture, which is what a small
     crop does to it, and lie outside by `PLAIN` of the range of a channel, and by a share of the contrast within two
     patches. Brightness is fitted on what is not saturated. Of the two directions the smaller counts: symmetric.
 
@@ -85,7 +85,7 @@ def _gain(left: Floats, right: Floats) -> Floats:
 
 
 def _around(values: Floats, best: np.ufunc) -> Floats:
-    """The least or greatest value of each patch and its eight neighbours."""
+    """The least or greatest value of each patch and its eight neighbors."""
     rest = [(0, 0)] * (values.ndim - 2)
     tall = np.pad(values, ((0, 0), (1, 1), *rest), mode="edge")
     tall = best(best(tall[:, :-2], tall[:, 1:-1]), tall[:, 2:])
@@ -96,7 +96,7 @@ def _around(values: Floats, best: np.ufunc) -> Floats:
 def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -> Ints:
     """`[n]`: altered copies of one picture, numbered by first row; all members are copies of one of them.
 
-    Only pictures with a near neighbour are read. One that cannot be read is a copy of those it shares a group with,
+    Only pictures with a near neighbor are read. One that cannot be read is a copy of those it shares a group with,
     as the features alone would have it. Memory: 12 KB for each of the `LOOKS` pictures that were looked at last; one
     that is met again later is read again.
 

@@ -1,4 +1,4 @@
-"""Rows in lists around centres: a list's rows look for their neighbours in the lists nearest to it, not in all."""
+"""Rows in lists around centers: a list's rows look for their neighbors in the lists nearest to it, not in all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LIST_ROWS = 128  # on average
 MOST_LISTS = 8192
-FIT_ROWS = 48  # per list, on which the centres are fitted
+FIT_ROWS = 48  # per list, on which the centers are fitted
 ROUNDS = 6
 VOTES = 8  # lists nearest to a row that its own list looks at first
 BLOCK = 8192
@@ -49,40 +49,40 @@ class Lists:
 
 
 def make_lists(space: Space, seed: int) -> Lists:
-    """Lists of about `LIST_ROWS` rows around centres of a k-means with a seed."""
+    """Lists of about `LIST_ROWS` rows around centers of a k-means with a seed."""
     n = len(space.coarse)
     count = min(MOST_LISTS, max(1, n // LIST_ROWS))
-    centres = _fit_centres(space.coarse, count, np.random.default_rng(seed))
+    centers = _fit_centers(space.coarse, count, np.random.default_rng(seed))
     number, votes = np.empty(n, dtype=np.int64), np.zeros(count * count, dtype=np.int32)
     for start in range(0, n, BLOCK):
-        near = (space.coarse[start : start + BLOCK] @ centres.T).float()
+        near = (space.coarse[start : start + BLOCK] @ centers.T).float()
         first = near.topk(min(VOTES, count), dim=1).indices.cpu().numpy()
         number[start : start + BLOCK] = first[:, 0]
         np.add.at(votes, (first[:, :1] * count + first).ravel(), 1)
-    near = (centres @ centres.T).float().cpu().numpy()
+    near = (centers @ centers.T).float().cpu().numpy()
     near = near / 4 + votes.reshape(count, count)  # similarity decides where votes are equal
     ranking = np.argsort(-near, axis=1, kind="stable").astype(np.int32)
     order = np.argsort(number, kind="stable")
     return Lists(number, order, np.cumsum(np.bincount(number, minlength=count)), ranking)
 
 
-def _fit_centres(coarse: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """`[count, d]` unit centres: a few rounds of spherical k-means on a sample of the rows."""
+def _fit_centers(coarse: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """`[count, d]` unit centers: a few rounds of spherical k-means on a sample of the rows."""
     import torch
 
     n = len(coarse)
     fit = coarse[torch.from_numpy(np.sort(rng.choice(n, min(n, FIT_ROWS * count), replace=False)))]
-    centres = fit[torch.from_numpy(np.sort(rng.choice(len(fit), count, replace=False)))]
+    centers = fit[torch.from_numpy(np.sort(rng.choice(len(fit), count, replace=False)))]
     for _ in range(ROUNDS):
-        nearest = torch.cat([(part @ centres.T).argmax(1) for part in fit.split(BLOCK)])
-        sums = torch.zeros(centres.shape, device=fit.device).index_add_(0, nearest, fit.float())
+        nearest = torch.cat([(part @ centers.T).argmax(1) for part in fit.split(BLOCK)])
+        sums = torch.zeros(centers.shape, device=fit.device).index_add_(0, nearest, fit.float())
         length = sums.norm(dim=1, keepdim=True)
-        centres = torch.where(length > 0, sums / length.clamp_min(1e-12), centres.float()).to(coarse.dtype)
-    return centres
+        centers = torch.where(length > 0, sums / length.clamp_min(1e-12), centers.float()).to(coarse.dtype)
+    return centers
 
 
 def depth_for(lists: Lists, rows: Ints, neighbors: Ints, share: float) -> int:
-    """How many lists must be looked at so that `share` of known neighbours `[s, k]` of rows `[s]` stand in them."""
+    """How many lists must be looked at so that `share` of known neighbors `[s, k]` of rows `[s]` stand in them."""
     place = np.empty(len(lists.ends), dtype=np.int64)
     places = np.empty(neighbors.shape, dtype=np.int64)
     for at, (row, near) in enumerate(zip(rows, neighbors, strict=True)):

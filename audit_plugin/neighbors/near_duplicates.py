@@ -9,14 +9,14 @@ from audit_plugin.arrays import Floats, Ints, Neighbors
 LINKAGE_ROWS = 4096
 LOCAL_NEIGHBORS = 10
 NEAR = 0.2
-FAR = 0.4  # where neighbours are farther than this, there is no scale to be near on
+FAR = 0.4  # where neighbors are farther than this, there is no scale to be near on
 
 
 def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, largest: int) -> tuple[Ints, int]:
     """Groups of near-duplicates by complete linkage: every two members are near-duplicates.
 
     Two contents are near-duplicates if their distance is at most `NEAR` of what is usual around them: the geometric
-    mean of their distances to their tenth neighbours. A fixed cosine would call all of a narrow set repeats.
+    mean of their distances to their tenth neighbors. A fixed cosine would call all of a narrow set repeats.
 
     Args:
         vectors: unit rows `[n, d]`.
@@ -45,7 +45,7 @@ def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, lar
 
 
 def usual_distance(neighbors: Neighbors) -> Floats:
-    """`[n]`: distance to the tenth neighbour (the last, where there are fewer), at most `FAR`; 0 without any."""
+    """`[n]`: distance to the tenth neighbor (the last, where there are fewer), at most `FAR`; 0 without any."""
     distance = np.where(np.isfinite(neighbors.similarities), 1 - neighbors.similarities, -np.inf)
     distance = np.sort(distance, axis=1)  # missing ones first
     count = np.isfinite(distance).sum(1)

@@ -1,4 +1,4 @@
-"""Principal components of frozen features: what heads are trained on, what neighbours are sought in, what is mapped."""
+"""Principal components of frozen features: what heads are trained on, what neighbors are sought in, what is mapped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 16_384
 
 @dataclass(frozen=True)
 class Projection:
-    """Centre `[d]`, basis `[d, q]`, and the length below which a row has no direction."""
+    """Center `[d]`, basis `[d, q]`, and the length below which a row has no direction."""
 
     mean: Floats
     basis: Floats
@@ -25,7 +25,7 @@ class Projection:
 def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projection:
     """The leading principal components of float32 `[n, d]`, each divided by its deviation^whitening.
 
-    Frozen features of a narrow set lie in a thin cone; centring opens it, and partial whitening lifts the fine
+    Frozen features of a narrow set lie in a thin cone; centering opens it, and partial whitening lifts the fine
     directions that tell near classes apart. q is at most 256 and at most a quarter of n, since components that a
     handful of rows decide are noise.
 
@@ -40,13 +40,13 @@ def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projecti
     rows = np.random.default_rng(seed).choice(n, FIT_ROWS, replace=False) if n > FIT_ROWS else np.arange(n)
     fit = vectors[np.sort(rows)]
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
-    centred = fit - mean
-    variance, basis = np.linalg.eigh((centred.T @ centred).astype(np.float64) / max(len(fit), 1))
+    centered = fit - mean
+    variance, basis = np.linalg.eigh((centered.T @ centered).astype(np.float64) / max(len(fit), 1))
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]
     scale = np.maximum(variance, variance[0] * 1e-6 + 1e-20) ** (-whitening / 2)
     leading = (basis * scale).astype(np.float32)
-    lengths = np.linalg.norm(centred @ leading, axis=1)
+    lengths = np.linalg.norm(centered @ leading, axis=1)
     return Projection(mean, leading, 1e-5 * max(float(np.median(lengths)), 1e-20))
 
 
@@ -71,9 +71,9 @@ def two_directions(vectors: Floats) -> Floats:
     The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
     maps.
     """
-    centred = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    values, basis = np.linalg.eigh(centred.T @ centred / max(len(centred), 1))
+    centered = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    values, basis = np.linalg.eigh(centered.T @ centered / max(len(centered), 1))
     basis = basis[:, ::-1][:, :2]
     basis = basis * np.sign(basis[np.abs(basis).argmax(0), range(basis.shape[1])])
-    places: Floats = centred @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
+    places: Floats = centered @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
     return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))

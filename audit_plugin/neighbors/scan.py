@@ -54,7 +54,7 @@ def scan(space: Space, rows: Tensor, members: Tensor | None, k: int) -> tuple[Te
         space: n rows.
         rows: int64 `[q]`, queries.
         members: int64 `[c]`, distinct rows that may be found, `k + SPARE` or more; None for all.
-        k: neighbours wanted.
+        k: neighbors wanted.
 
     Returns:
         (indices int64 `[q, k]`, similarities float32 `[q, k]`, descending).
@@ -113,7 +113,7 @@ def largest(bits: Tensor, wanted: int) -> Tensor:
 
     The rows are dealt into groups: the largest lie in the groups with the largest maxima, so that nearly all of them
     are read once, and in order. Floats are compared by their bits, as whole numbers: twice as fast, and right but among
-    the negative, which are no one's neighbours where others are.
+    the negative, which are no one's neighbors where others are.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Neighbours as fast as the machine allows: exact for few rows, else with a recall that is measured and reported."""
+"""Neighbors as fast as the machine allows: exact for few rows, else with a recall that is measured and reported."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PIECE = 2**14  # rows that a worker elsewhere takes at once, and after which pro
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 Told = Callable[[int, int], None]
-Part = tuple[Ints, Ints, Floats]  # rows `[q]`, their neighbours `[q, k]`, the similarities of these
+Part = tuple[Ints, Ints, Floats]  # rows `[q]`, their neighbors `[q, k]`, the similarities of these
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Neighbours and how they were found.
+    """Neighbors and how they were found.
 
     Attributes:
         neighbors: of n rows.
-        recall: share of the true neighbours that were found, on a sample of rows; 1 for an exact search.
+        recall: share of the true neighbors that were found, on a sample of rows; 1 for an exact search.
         method: for people.
     """
 
@@ -55,19 +55,19 @@ def nearest_neighbors(
     """The k most similar other rows of each row by inner product: exact, or with a recall of `TARGET` and more.
 
     Up to `EXACT_ROWS` rows: `exact_search`. Above, candidates come from coarse products with the lists nearest to a
-    row's own, or with all rows where that takes as long. How many lists is read from the exact neighbours of `ASKED`
+    row's own, or with all rows where that takes as long. How many lists is read from the exact neighbors of `ASKED`
     rows, the recall from those of as many others; below `TARGET` the effort is raised. Similarities are always exact,
     ties are ordered by index, self is removed by index.
 
-    Where the rows are approximate, which neighbours are missed depends on their order: pass them in canonical order.
+    Where the rows are approximate, which neighbors are missed depends on their order: pass them in canonical order.
     Equal input gives equal results on one machine. Memory, besides the result: a bfloat16 copy of the vectors where
     the machine multiplies those faster, a table of 8 bytes per pair of lists, and blocks of fixed size.
 
     Args:
         vectors: float32 `[n, d]`, unit rows.
-        k: neighbours wanted; fewer exist when n <= k.
+        k: neighbors wanted; fewer exist when n <= k.
         device: "cpu" or "cuda".
-        seed: of the sample and the centres.
+        seed: of the sample and the centers.
         told: (rows done, of how many), as they are finished; more effort begins anew.
         each: function, items -> (item, what the function makes of it), in any order: where the lists are gone through
             that are too much for one machine. None: here. The result is the same.
@@ -94,7 +94,7 @@ def nearest_neighbors(
 
 @dataclass(frozen=True)
 class Truth:
-    """Some rows `[s]` with their exact neighbours `[s, k]`."""
+    """Some rows `[s]` with their exact neighbors `[s, k]`."""
 
     rows: Ints
     indices: Ints
@@ -134,7 +134,7 @@ def _visited(lists: Lists, depth: int, k: int) -> float:
 
 
 def _scanned(space: Space, lists: Lists | None, depth: int, k: int, told: Told, each: Each | None) -> Neighbors:
-    """Neighbours of all rows: in the lists that theirs looks at, or without lists among all."""
+    """Neighbors of all rows: in the lists that theirs looks at, or without lists among all."""
     n = len(space.exact)
     whole = np.array_split(np.arange(n if lists is None else len(lists.ends)), -(-n // PIECE))
     parts: Iterable[Part]

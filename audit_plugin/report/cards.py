@@ -13,7 +13,7 @@ from audit_plugin.scoring.flags import FLAGS
 from .content import ReportContent
 
 Line = tuple[str, str]  # (what, how much)
-PLANTS = {"random": "with another row's caption", "neighbourhood": "with a similar row's caption"}
+PLANTS = {"random": "with another row's caption", "neighborhood": "with a similar row's caption"}
 BY_CHANCE = ("memorized", "outlier", "vague")
 
 
@@ -35,10 +35,10 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
 def misaligned_lines(content: ReportContent) -> list[Line]:
     """Wrong pairs in the set and among the flagged: by the spot check where there is one, else by the model."""
     found = spot_lines(content) if content.spot else model_lines(content.summary.get("wrong_model") or {})
-    if rate := content.summary.get("false_alarms"):
+    if rate := content.summary.get("false_positive_rate"):
         found.append(("good pairs flagged by mistake, by the setting", f"at most {percent(rate)} of them"))
     for kind, words in PLANTS.items():
-        if (share := (content.summary.get("recall") or {}).get(kind)) is not None:
+        if (share := (content.summary.get("probe_recall") or {}).get(kind)) is not None:
             found.append((f"mismatches made {words} that score beyond the cut", percent(share)))
     return found
 
@@ -82,7 +82,7 @@ def memorized_lines(content: ReportContent) -> list[Line]:
 
 def chance_lines(content: ReportContent) -> list[Line]:
     """How many flags chance alone would raise on a clean set."""
-    rate = content.summary.get("false_alarms")
+    rate = content.summary.get("false_positive_rate")
     expected = (rate or 0) * len(content.samples)
     return [("by chance alone, on a clean set", f"up to about {expected:,.0f}")] if expected >= 0.5 else []
 

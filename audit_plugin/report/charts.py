@@ -1,4 +1,4 @@
-"""Plots as inline SVG: they follow the page's colours, light and dark, and print sharply."""
+"""Plots as inline SVG: they follow the page's colors, light and dark, and print sharply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REACH = 0.002  # quantile at which the axes of the scatter plot end: one far poi
 
 
 def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
-    """Counts of scores, the flagged ones in another colour, with the line from which flags start.
+    """Counts of scores, the flagged ones in another color, with the line from which flags start.
 
     Args:
         values: `[n]`, NaN: not scored, not drawn.
@@ -102,7 +102,7 @@ def curves(
 
     Args:
         steps: `[s]`, above 0, rising.
-        lines: name -> (values `[s]`, which colour, whether dashed).
+        lines: name -> (values `[s]`, which color, whether dashed).
         below: name of the axis across.
         beside: name of the other.
     """
@@ -121,8 +121,8 @@ def curves(
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"),
         _text(4, 13, beside, "start", "label"),
     ]
-    for at, (name, (values, colour, dashed)) in enumerate(lines.items()):
-        kind = f"curve c{colour}" + (" dashed" if dashed else "")
+    for at, (name, (values, color, dashed)) in enumerate(lines.items()):
+        kind = f"curve c{color}" + (" dashed" if dashed else "")
         points = " ".join(f"{x(np.log(s)):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
         top = HEIGHT + 16 + 20 * at

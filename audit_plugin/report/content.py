@@ -183,6 +183,4 @@ def _explanations(run_dir: str) -> dict[str, Any]:
     try:
         return dict(load_explanations(run_dir)) if run_dir else {}
     except AuditError:
-        return {
-            "notes": [f"the run folder {run_dir} holds no explanations any more: neighbours and words are left out"]
-        }
+        return {"notes": [f"the run folder {run_dir} holds no explanations any more: neighbors and words are left out"]}

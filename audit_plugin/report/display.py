@@ -35,7 +35,7 @@ SCORE_WORDS = (
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that prints text as it is: no markup, no emoji names, no guessed colours."""
+    """A console that prints text as it is: no markup, no emoji names, no guessed colors."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -223,22 +223,22 @@ def _summary_table(result: AuditResult) -> Table:
         )
     if trained := summary.get("trained"):
         table.add_row("trained", clean(str(trained)))
-    for kind, recall in summary["recall"].items():
+    for kind, recall in summary["probe_recall"].items():
         table.add_row(f"recall on plants: {kind}", "not measured" if recall is None else f"{recall:.0%}")
     for modality, encoder in summary["encoder"].items():
         table.add_row(f"encoder of {modality}", clean(str(encoder)))
     for space, words in sought_words(summary).items():
-        table.add_row(f"neighbours: {space}", words)
+        table.add_row(f"neighbors: {space}", words)
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{seconds:,.1f}")
     return table
 
 
 def sought_words(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Space -> how its neighbours were found and how many of them, measured on a sample."""
+    """Space -> how its neighbors were found and how many of them, measured on a sample."""
     return {
         space: how["method"] + (f"; recall {how['recall']:.1%}" if how["method"] != "exact" else "")
-        for space, how in (summary.get("neighbours") or {}).items()
+        for space, how in (summary.get("neighbors") or {}).items()
     }
 
 

@@ -20,7 +20,7 @@ from .pictures import LARGE, SMALL, Draw
 from .text import LONG, SHORT, cut, marked
 
 WORST, AT_LEAST = 50, 12
-VOICES = 3  # neighbours shown per side
+VOICES = 3  # neighbors shown per side
 WORDS = 3
 GROUPS, MEMBERS = 20, 6
 DECISIONS = 500

@@ -81,8 +81,8 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "settings": _cells(content.summary.get("config") or {}),
         "versions": _cells(content.summary.get("versions") or {}),
         "seconds": [(name, duration(s)) for name, s in (content.summary.get("seconds") or {}).items()],
-        "neighbours": [(f"Neighbours: {space}", words) for space, words in sought_words(content.summary).items()],
-        "rate": percent(content.summary.get("false_alarms") or 0.01),
+        "neighbors": [(f"Neighbors: {space}", words) for space, words in sought_words(content.summary).items()],
+        "rate": percent(content.summary.get("false_positive_rate") or 0.01),
         "spot": content.spot is not None,
         "modalities": len(content.samples.media) or 2,
     }
@@ -139,10 +139,10 @@ def plots(content: ReportContent) -> list[dict[str, Any]]:
 
 
 def _planted(content: ReportContent) -> str:
-    recall = content.summary.get("recall") or {}
+    recall = content.summary.get("probe_recall") or {}
     told = [
         f"{percent(recall[kind])} of {words}"
-        for kind, words in (("random", "random mismatches"), ("neighbourhood", "near misses (a similar row's caption)"))
+        for kind, words in (("random", "random mismatches"), ("neighborhood", "near misses (a similar row's caption)"))
         if recall.get(kind) is not None
     ]
     if not told:

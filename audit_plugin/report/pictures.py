@@ -16,7 +16,7 @@ from .text import visible
 LARGE, SMALL = 160, 72  # longest side in pixels
 QUALITY = 78
 BUDGET = 2_800_000  # characters of all pictures together: text and plots need the rest of 5 MB
-SHARE = 0.6  # of the budget, beyond which only large pictures are drawn: neighbours must not crowd out the rows
+SHARE = 0.6  # of the budget, beyond which only large pictures are drawn: neighbors must not crowd out the rows
 Draw = Callable[[str, str | None, int], Markup]
 
 

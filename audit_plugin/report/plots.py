@@ -12,8 +12,8 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.store import write_atomically
 
-# Okabe and Ito: told apart by colour-blind readers, and by their grey values in print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito: told apart by color-blind readers, and by their grey values in print
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GROUPS = {
     "f": "only f saw them (candidates)",
@@ -62,10 +62,10 @@ def _histogram(axis: Any, values: Floats, groups: Mapping[str, np.ndarray], cut:
         text = f"{label}: n = {rows.sum():,}, mean {values[rows].mean():.3f}"
         alone = len(groups) == 1
         style: dict[str, Any] = {"alpha": 0.85} if alone else {"histtype": "step", "linewidth": 2}
-        axis.hist(values[rows], edges, weights=weights, color=COLOURS[at], label=text, **style)
+        axis.hist(values[rows], edges, weights=weights, color=COLORS[at], label=text, **style)
     axis.axvline(0, color=INK, linewidth=1)
     if cut is not None and np.isfinite(cut):
-        axis.axvline(cut, color=COLOURS[1], linestyle="--", label=f"called memorized from {cut:.3f}")
+        axis.axvline(cut, color=COLORS[1], linestyle="--", label=f"called memorized from {cut:.3f}")
     axis.set(title="MultiMem", xlabel="MultiMem (trained with the sample, less without)", ylabel="% of the group")
     axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
 
@@ -86,14 +86,14 @@ def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:
 
     means = [float(np.nanmean(v)) for v in bars.values()]
     reach = [1.96 * float(np.nanstd(v)) / np.sqrt(np.isfinite(v).sum()) for v in bars.values()]
-    colours = [COLOURS[1] if name.startswith("without ") else COLOURS[0] for name in bars]
-    axis.barh(range(len(bars)), means, xerr=reach, color=colours, ecolor=INK, capsize=3)
+    colors = [COLORS[1] if name.startswith("without ") else COLORS[0] for name in bars]
+    axis.barh(range(len(bars)), means, xerr=reach, color=colors, ecolor=INK, capsize=3)
     axis.set_yticks(range(len(bars)), [name.replace("without ", "") for name in bars])
     axis.invert_yaxis()
     axis.axvline(0, color=INK, linewidth=1)
     axis.set(title="What drives it", xlabel="mean MultiMem")
-    kinds = ((COLOURS[1], "lost when this modality is left out"), (COLOURS[0], "held by this pair alone"))
-    handles = [Patch(color=colour, label=text) for colour, text in kinds]
+    kinds = ((COLORS[1], "lost when this modality is left out"), (COLORS[0], "held by this pair alone"))
+    handles = [Patch(color=color, label=text) for color, text in kinds]
     axis.legend(handles=handles, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
 
 
@@ -116,8 +116,8 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
             cells = [method["amounts"][str(n)][side]["retrieval_at_5"] for n in amounts]
             means = np.array([100 * c["mean"] for c in cells])
             reach = np.array([50 * (c["gain"]["high"] - c["gain"]["low"]) for c in cells])
-            where, colour = np.arange(len(amounts)) + shift, COLOURS[at % len(COLOURS)]
-            style = {"color": colour, "marker": MARKERS[at % len(MARKERS)], "capsize": 2, "linewidth": 1.5}
+            where, color = np.arange(len(amounts)) + shift, COLORS[at % len(COLORS)]
+            style = {"color": color, "marker": MARKERS[at % len(MARKERS)], "capsize": 2, "linewidth": 1.5}
             axis.errorbar(where, means, reach, elinewidth=1, label=name.replace("_", " "), **style)
             if (best := method["recommended"]["amount"]) in amounts:
                 here = amounts.index(best)

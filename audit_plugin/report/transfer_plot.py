@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .plots import COLOURS, INK, figure
+from .plots import COLORS, INK, figure
 
 
 def transfer_plot(summary: Mapping[str, Any], path: str | Path) -> None:
@@ -45,7 +45,7 @@ def _curves(axis: Any, summary: Mapping[str, Any]) -> None:
         for name in names:
             style = "-" if name == source else "--"
             label = f"{source}, asked in {name}"
-            axis.plot(curve["steps"], curve[source][name], style, marker="o", color=COLOURS[at], label=label)
+            axis.plot(curve["steps"], curve[source][name], style, marker="o", color=COLORS[at], label=label)
     axis.axhline(summary["chance"], color=INK, linewidth=1, linestyle=":", label="chance")
     axis.set_xscale("log")
     axis.set_xticks(curve["steps"], [str(step) for step in curve["steps"]])

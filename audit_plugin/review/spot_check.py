@@ -299,7 +299,7 @@ class Refit:
 def refit(plan: SpotPlan, verdicts: Sequence[str], probability: Floats, false_flags: float = 0.2) -> Refit:
     """Recalibrates the model-based probabilities by the verdicts: `logit q = shift + slope * logit p`.
 
-    The two numbers are the mode of a posterior whose prior is centred on no change (deviations `IDENTITY_SPREAD` of
+    The two numbers are the mode of a posterior whose prior is centered on no change (deviations `IDENTITY_SPREAD` of
     the shift and of the log slope), so that sixty verdicts cannot overfit and none change nothing. Verdicts count
     once each: how rows were drawn depends on the score alone, which the probability stands for.
 

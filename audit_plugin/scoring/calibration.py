@@ -73,14 +73,14 @@ class Sure:
         shares: kind of plant -> share of the set that is wrong in that way; empty without a fit.
         interval: central 90 % of the summed share.
         probability: `[n]` of being wrong, rising with the score; NaN where not scored.
-        false_alarm: `[n]` share of good pairs that score at least as high; NaN where not scored.
+        false_positive_rate: `[n]` share of good pairs that score at least as high; NaN where not scored.
         explanations: behind it, or None without a fit.
     """
 
     shares: Mapping[str, float]
     interval: tuple[float, float]
     probability: Floats
-    false_alarm: Floats
+    false_positive_rate: Floats
     explanations: Explanations | None = None
 
     @property
@@ -120,10 +120,10 @@ def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
     found = _explain(values, list(kinds.values()))
     shares = found.weight @ found.shares
     interval = found.quantiles(found.shares.sum(1))
-    probability, false_alarm = nothing.copy(), nothing.copy()
+    probability, false_positive_rate = nothing.copy(), nothing.copy()
     probability[known] = _probability(values, list(kinds.values()), found)
-    false_alarm[known] = _false_alarm(values, shares.sum() if interval[0] >= NOTHING else 0.0, found)
-    return Sure(dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_alarm, found)
+    false_positive_rate[known] = _false_alarm(values, shares.sum() if interval[0] >= NOTHING else 0.0, found)
+    return Sure(dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_positive_rate, found)
 
 
 def _explain(values: Floats, plants: list[Floats]) -> Explanations:
@@ -133,15 +133,15 @@ def _explain(values: Floats, plants: list[Floats]) -> Explanations:
     top = max([values.max(), *(v.max() for v in plants)]) + 1e-3
     edges = np.linspace(np.quantile(values, FROM), top, BINS + 1)
     seen, masses = np.histogram(values, edges)[0] / len(values), np.stack([_mass(v, edges) for v in plants])
-    centres, n = _grid(values), min(len(values), ENOUGH)
+    centers, n = _grid(values), min(len(values), ENOUGH)
     others = range(1, len(plants))
     choices = [[0, *some] for size in range(len(plants)) for some in combinations(others, size)]
     found: list[tuple[Floats, ...]] = []
     for shape, prior in SHAPES.items():
-        tail = gennorm.sf((edges - centres[:, :1]) / centres[:, 1:], shape)
+        tail = gennorm.sf((edges - centers[:, :1]) / centers[:, 1:], shape)
         tail /= np.maximum(tail[:, :1], 1e-12)
         for chosen in choices:
-            shares = np.zeros((len(centres), len(plants)))
+            shares = np.zeros((len(centers), len(plants)))
             likelihood, shares[:, chosen], spread = _fit(seen, -np.diff(tail, axis=1), masses[chosen])
             price = 0.5 * np.log(n) * (len(chosen) - 1)
             found.append((n * likelihood - price + np.log(prior), shares, spread / np.sqrt(n), tail))
@@ -235,5 +235,5 @@ def _false_alarm(values: Floats, share: float, found: Explanations) -> Floats:
     above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)
     good = found.middle(found.good / (1 - found.shares.sum(1, keepdims=True)))
     left = (above - share) / max(1 - share, 1e-9)
-    modelled = np.where(values >= found.edges[0], np.interp(values, found.edges, good), np.maximum(left, good[0]))
-    return np.asarray(np.clip(np.maximum(modelled, left), 0, 1), dtype=np.float32)
+    modeled = np.where(values >= found.edges[0], np.interp(values, found.edges, good), np.maximum(left, good[0]))
+    return np.asarray(np.clip(np.maximum(modeled, left), 0, 1), dtype=np.float32)

@@ -1,11 +1,11 @@
-"""Contrastive normalisation: does a pair fit better than its media fit others?
+"""Contrastive normalization: does a pair fit better than its media fit others?
 
 For similarities M `[n, n]` (row: side a, column: side b), the form of negCLIPLoss (Wang et al., NeurIPS 2024):
 
     contrast_ij = tau/2 * (log mean_k exp(M_ik / tau) + log mean_k exp(M_kj / tau)) - M_ij
 
 with k over samples that share neither medium, text nor group with the pair; higher is more suspicious. It is asked of
-every kind of evidence here (trained heads, frozen encoders, neighbours' votes): a cosine alone says how generic a
+every kind of evidence here (trained heads, frozen encoders, neighbors' votes): a cosine alone says how generic a
 caption is as much as whether it is right. M is never held whole: rows come in blocks, columns are a fixed pool.
 """
 
@@ -142,7 +142,7 @@ def same_in_any(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def contrast(
     forward: torch.Tensor, backward: torch.Tensor, similarity: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The contrastively normalised dissimilarity `[n]`; NaN where a side has no negative or the pair was not seen."""
+    """The contrastively normalized dissimilarity `[n]`; NaN where a side has no negative or the pair was not seen."""
     value = 0.5 * temperature * (forward + backward) - similarity
     return torch.where(torch.isfinite(value), value, torch.nan)
 

@@ -1,4 +1,4 @@
-"""Features to evidence: views, neighbours, groups, trained trials. All in canonical order, all resumable."""
+"""Features to evidence: views, neighbors, groups, trained trials. All in canonical order, all resumable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .probe_pairs import draw_plants
 from .scores import Evidence
 
 WHITENING = 0.65
-HARD = 10  # neighbours per modality that a sample is always compared with, where not all samples are
+HARD = 10  # neighbors per modality that a sample is always compared with, where not all samples are
 LARGEST_GROUP = 0.01
 MIN_ROWS = 32
 JOINT = "joint"
@@ -69,7 +69,7 @@ class Gathered:
         evidence: what scores are made from.
         plants: kind -> rows `[q, 2]`; planted: kind -> evidence (`scores.WEIGHTS`) -> its values `[p, q]`.
         notes: for people.
-        sought: space -> how its neighbours were found, `{"method", "recall"}`.
+        sought: space -> how its neighbors were found, `{"method", "recall"}`.
         plan: the masks of the trials, and
         embed: (trial number, rows or None) -> unit embeddings per modality; None without trials.
         trained: what was trained, in words.
@@ -95,7 +95,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
         features: of the samples.
         rows: what else is known of them.
         learn: (masks, repeats `[n, c]`) -> how trials come about.
-        job: settings and folder; told of stages "neighbours" and "train".
+        job: settings and folder; told of stages "neighbors" and "train".
         plan: masks of a finished run, or None: drawn here.
     """
     notes: list[str] = []
@@ -142,33 +142,33 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
 def seek_neighbors(
     vectors: Mapping[str, Floats], views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job
 ) -> tuple[dict[str, Neighbors], dict[str, Floats], dict[str, dict[str, Any]]]:
-    """Neighbours over distinct contents per modality and in the joint space.
+    """Neighbors over distinct contents per modality and in the joint space.
 
     Returns:
-        Per space: neighbours, their plain cosines `[n, k]`, and how they were found (`{"method", "recall"}`).
+        Per space: neighbors, their plain cosines `[n, k]`, and how they were found (`{"method", "recall"}`).
     """
     found, cosines, sought = {}, {}, {}
     n, spaces = max(1, len(next(iter(vectors.values())))), (*views, JOINT)
     for before, name in enumerate(spaces):
 
         def told(done: int, of: int, before: int = before) -> None:
-            job.progress("neighbours", before * n + done * n // of, len(spaces) * n)
+            job.progress("neighbors", before * n + done * n // of, len(spaces) * n)
 
         told(0, 1)
         make = functools.partial(_sought_in, name, views, contents, told, job)
-        arrays = job.run.once(f"neighbours_{name}", make)
+        arrays = job.run.once(f"neighbors_{name}", make)
         found[name] = Neighbors(arrays["indices"], arrays["similarities"])
         plain = vectors if name == JOINT else {name: vectors[name]}
         cosines[name] = _cosines(plain, found[name].indices)
         sought[name] = {"method": str(arrays["method"]), "recall": round(float(arrays["recall"]), 4)}
-    job.progress("neighbours", len(spaces) * n, len(spaces) * n)
+    job.progress("neighbors", len(spaces) * n, len(spaces) * n)
     return found, cosines, sought
 
 
 def _sought_in(
     name: str, views: Mapping[str, Floats], contents: Mapping[str, Ints], told: Callable[[int, int], None], job: Job
 ) -> dict[str, np.ndarray]:
-    """Neighbours in one space, to be kept: a run taken up again says of its recall what it said before."""
+    """Neighbors in one space, to be kept: a run taken up again says of its recall what it said before."""
     of = tuple(views) if name == JOINT else (name,)
     content = _numbered([contents[m] for m in of])
     _, first, number = np.unique(content, return_index=True, return_inverse=True)
@@ -192,7 +192,7 @@ def _numbered(columns: Sequence[Ints]) -> Ints:
 
 
 def _cosines(vectors: Mapping[str, Floats], indices: Ints) -> Floats:
-    """`[n, k]`: mean cosine of the plain features to the neighbours; NaN where there is none."""
+    """`[n, k]`: mean cosine of the plain features to the neighbors; NaN where there is none."""
     near = [pair_similarities(v, indices) for v in vectors.values()]
     return np.asarray(np.mean(near, axis=0), dtype=np.float32)
 

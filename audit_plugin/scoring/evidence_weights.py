@@ -15,7 +15,7 @@ from .contrast import Negatives, frozen_contrast
 from .neighbor_votes import cast_votes, vote_contrast
 from .scores import Evidence, robust_z, scale_of
 
-NEAR_MISS = "neighbourhood"
+NEAR_MISS = "neighborhood"
 VOTES = (0.0, 0.03, 0.06, 0.125, 0.2, 0.33, 0.5, 0.75)
 AS_GOOD = 0.005
 RANKED = 20_000  # samples that weights are chosen on
@@ -24,7 +24,7 @@ RANKED = 20_000  # samples that weights are chosen on
 def weigh_pairs(
     evidence: Evidence, negatives: Negatives, plants: Mapping[str, Ints], contrast: Mapping[str, Floats]
 ) -> tuple[Evidence, dict[str, dict[str, Floats]]]:
-    """Adds the frozen encoders' contrast and the neighbours' votes to what the trials held out.
+    """Adds the frozen encoders' contrast and the neighbors' votes to what the trials held out.
 
     Args:
         evidence: with trials.
@@ -65,11 +65,11 @@ def choose_weights(parts: Mapping[str, Floats], planted: Mapping[str, Floats], e
     Near misses, because they are what sets differ in: random mismatches are found by any weights. No sample's truth is
     looked at. The contrast under the trained heads has weight 1. The frozen encoders have the ratio of their d' to the
     heads', as independent evidence should, at most 1. Both votes have the least weight of `VOTES` that does about as
-    well as the best: plants come one by one, while votes suffer where many neighbours are wrong.
+    well as the best: plants come one by one, while votes suffer where many neighbors are wrong.
 
     Args:
         parts: evidence `[n]`.
-        planted: the same of virtual pairs within a neighbourhood `[q]`.
+        planted: the same of virtual pairs within a neighborhood `[q]`.
         evidence: whose known samples set the scale.
     """
     known = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)

@@ -67,12 +67,12 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
     """Flag kind -> bool `[n]`, in the order of `FLAGS`.
 
     Args:
-        columns: score columns, `probability` and `false_alarm` (see `mixture.how_sure`), `[n]`, NaN: not scored.
+        columns: score columns, `probability` and `false_positive_rate` (`calibration`), `[n]`, NaN: not scored.
         evidence: of the set.
         rate: share of clean samples that a flag may hit.
     """
     found = {
-        "misaligned": misaligned(columns["false_alarm"], rate),
+        "misaligned": misaligned(columns["false_positive_rate"], rate),
         "memorized": above(columns["multimem"], tail_cut(columns["multimem"], rate)),
         "outlier": above(columns["outlier"], tail_of_largest(scale_of(columns["outlier"], evidence), rate)),
         "duplicate": duplicated(evidence),
@@ -90,10 +90,10 @@ def above(values: Floats | float, cut: Floats | float) -> Bools:
         return np.asarray(values > cut)
 
 
-def misaligned(false_alarm: Floats, rate: float) -> Bools:
+def misaligned(false_positive_rate: Floats, rate: float) -> Bools:
     """Scores that at most a share `rate` of good pairs reaches, by the mixture fit (`mixture.how_sure`)."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(false_alarm <= rate)
+        return np.asarray(false_positive_rate <= rate)
 
 
 def copies_of(evidence: Evidence) -> dict[str, Ints]:
@@ -135,7 +135,7 @@ def placeholder(evidence: Evidence) -> Bools:
 
 
 def _unrelated(view: Floats, content: Ints, rows: Ints) -> bool:
-    """Whether the rows have several texts, nearer to unrelated (0 after centring) than to the same (1).
+    """Whether the rows have several texts, nearer to unrelated (0 after centering) than to the same (1).
 
     Equal texts count as often as they stand there: ten labels under one medium are unrelated, one product's text and
     a few variants of it are not.

@@ -1,7 +1,7 @@
 """What the trained trials say about pairs that they have not seen: the evidence of misalignment.
 
 The held-out similarity of sample i's side a and sample j's side b is the mean of <phi_a(x_i), phi_b(x_j)> over the
-trials in which neither was a member. Averaging similarities before they are contrasted, not contrasts afterwards, lets
+trials in which neither was a member. Averaging similarities before they are contrasted, not contrasts afterward, lets
 the temperature be low: single trials are noisy, and a low temperature looks at the strongest rival only.
 """
 

@@ -1,4 +1,4 @@
-"""Neighbours' votes: what the media of similar samples say of a pair, contrastively normalised.
+"""Neighbors' votes: what the media of similar samples say of a pair, contrastively normalized.
 
 The samples whose side a is near x_i vote for what its side b should be: y~_i = sum_c w_ic mean_{j in c} y_j over the
 nearest contents c of side a, w_ic proportional to exp(cos(x_i, x_c) / KERNEL - distrust_c). Voters that are suspect
@@ -26,7 +26,7 @@ ROWS = 16_384  # whose votes are collected at once
 
 @dataclass(frozen=True)
 class Votes:
-    """What the neighbours of n samples on one side say of the other side.
+    """What the neighbors of n samples on one side say of the other side.
 
     Attributes:
         prediction: float32 `[n, d]`, y~.
@@ -46,7 +46,7 @@ def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distr
     """Collects the votes.
 
     Args:
-        found: neighbours over distinct contents of the side that is asked, `[n, k]`.
+        found: neighbors over distinct contents of the side that is asked, `[n, k]`.
         near: `[n]` content numbers of that side.
         other: `[n]` content numbers of the side that is voted on.
         vectors: unit rows `[n, d]` of the side that is voted on.

@@ -1,8 +1,8 @@
 """Distances that make a sample an outlier, and how far is too far. Pure numpy.
 
 A sample is as odd as it is far from the part of the set that is nearest to it: the mean distance to the nearest
-`SHARE` of a pool of samples. A fixed ten neighbours would call nothing odd that comes in a dozen: twenty photographs
-of one place among drawings are each other's neighbours.
+`SHARE` of a pool of samples. A fixed ten neighbors would call nothing odd that comes in a dozen: twenty photographs
+of one place among drawings are each other's neighbors.
 """
 
 from __future__ import annotations

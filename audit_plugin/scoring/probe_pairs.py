@@ -18,10 +18,10 @@ PLANTS_PER_KIND = 1024
 
 
 def draw_plants(near: Sequence[Ints], leave_together: Ints, contents: Ints, seed: int) -> dict[str, Ints]:
-    """Kind -> rows (i, j) `[q, 2]`: j anywhere, or j among i's neighbours; never of i's group or with i's content.
+    """Kind -> rows (i, j) `[q, 2]`: j anywhere, or j among i's neighbors; never of i's group or with i's content.
 
     Args:
-        near: `[n, k]` neighbours of i, per modality: each in turn.
+        near: `[n, k]` neighbors of i, per modality: each in turn.
         leave_together: `[n]` groups.
         contents: `[n, m]` content numbers.
         seed: of the draw; rows are in canonical order.
@@ -32,7 +32,7 @@ def draw_plants(near: Sequence[Ints], leave_together: Ints, contents: Ints, seed
     table = np.stack(near)  # [m, n, k]
     chosen = {
         "random": rng.integers(0, n, len(left)),
-        "neighbourhood": table[
+        "neighborhood": table[
             np.arange(len(left)) % len(table), left, rng.integers(0, max(table.shape[2], 1), len(left))
         ],
     }

@@ -17,7 +17,7 @@ from audit_plugin.trials import multimem as memorization
 
 from . import outliers
 
-# Contrast under the trained heads and the frozen encoders, and under what the neighbours of each side say. Weights
+# Contrast under the trained heads and the frozen encoders, and under what the neighbors of each side say. Weights
 # where no plants were drawn to choose them with: see `measures.choose_weights`.
 WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
 
@@ -28,9 +28,9 @@ class Evidence:
 
     Attributes:
         vectors: modality -> unit features `[n, d_a]`.
-        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbours were sought.
-        neighbors: modality (and "joint") -> neighbours over distinct contents, `[n, k]`, cosines in the views.
-        cosines: the same neighbours' cosines in the plain features, `[n, k]`.
+        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbors were sought.
+        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the views.
+        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
         contents: modality -> content number `[n]`: equal means the same medium.
         groups: modality -> near-duplicate group `[n]`, for the modalities that are not text.
         leave_together: `[n]`: samples that share a side of every mask.
@@ -171,7 +171,7 @@ def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
     trained=True,
 )
 def misalignment(evidence: Evidence) -> dict[str, Floats]:
-    """Held-out contrast and neighbour disagreement of each pair, robustly standardised and added up."""
+    """Held-out contrast and neighbor disagreement of each pair, robustly standardized and added up."""
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
     worst = np.fmax.reduce(list(parts.values()))
     overall = worst if len(parts) == 1 else robust_z(worst, scale_of(worst, evidence))
@@ -195,9 +195,9 @@ def combine(
     reference: Mapping[str, Floats] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Weighted mean of the evidence, each part standardised against `reference` (default: itself).
+    """Weighted mean of the evidence, each part standardized against `reference` (default: itself).
 
-    Evidence that a sample lacks (a side without a neighbour) counts as the median.
+    Evidence that a sample lacks (a side without a neighbor) counts as the median.
     """
     total, weight = np.zeros_like(parts["contrast"]), 0.0
     for name, values in parts.items():

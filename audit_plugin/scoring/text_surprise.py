@@ -18,7 +18,7 @@ PLANES = 1 << 21  # above every code point
 def surprise(texts: Sequence[str], block: int = BLOCK) -> Floats:
     """`[n]` float32: mean bits per letter under a letter-pair model of the other texts, 0 for a text without letters.
 
-    -log2 P(b | a) over the neighbouring letters (a, b) of a text, counts from the distinct other texts of the set
+    -log2 P(b | a) over the neighboring letters (a, b) of a text, counts from the distinct other texts of the set
     with `SMOOTHING` added, letters lower-cased and ends counted as spaces. Cost O(L log L) for L letters in all, in
     memory for the letters of `block` texts.
     """
@@ -54,7 +54,7 @@ def _merged(parts: Sequence[Counts]) -> Counts:
 
 
 def _letter_pairs(texts: list[str]) -> tuple[Ints, Ints, Ints]:
-    """(text, letter, next letter) of all neighbouring letters, as code points."""
+    """(text, letter, next letter) of all neighboring letters, as code points."""
     framed = [f" {' '.join(text.lower().split())[:LONGEST]} " if text.strip() else "" for text in texts]
     codes = np.frombuffer("".join(framed).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
     of = np.repeat(np.arange(len(framed)), [len(text) for text in framed])

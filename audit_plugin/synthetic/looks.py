@@ -46,9 +46,9 @@ class Look:
     Attributes:
         name: the attribute's value; looks of one name look alike.
         parts: drawing parts, any of which shows it.
-        phrases: how it is said; `{c}` stands for the colour.
-        clash: colour that its own colour must stand out from, "" for none.
-        tags: `hat` (no hair to be seen), `plain` (has no colour of its own), `smooth` (goes with no beard),
+        phrases: how it is said; `{c}` stands for the color.
+        clash: color that its own color must stand out from, "" for none.
+        tags: `hat` (no hair to be seen), `plain` (has no color of its own), `smooth` (goes with no beard),
             `dark` (hides the eyes), `eyes` (is seen by the eyes), `covered` and `drape` (a scarf over the shoulders,
             hair over the chest), `chin` (hides the neck), `neck` and `picture` (seen by the neck, on the chest).
     """

@@ -2,7 +2,7 @@
 
 An identity is a name with traits that can be seen (hair, skin, beard, glasses) and facts that cannot (a job, a city).
 Each of its pictures has other clothes, another background, mood, crop, tilt and side; each of its descriptions names
-the traits in other words. So what is recognised on unseen variants is the identity, not a picture or a sentence.
+the traits in other words. So what is recognized on unseen variants is the identity, not a picture or a sentence.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def draw_identities(count: int, rng: random.Random, known: Sequence[Identity] = 
         count: how many.
         rng: draws everything.
         known: drawn before.
-        apart: traits; colour and shape of the hair count one each.
+        apart: traits; color and shape of the hair count one each.
     """
     codes = [tuple(identity.traits().values()) for identity in known]
     names = {identity.name for identity in known}

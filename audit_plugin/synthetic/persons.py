@@ -15,12 +15,12 @@ from .looks import BACKDROPS, BEARDS, CLOTHES, FABRICS, GLASSES, HAIR_COLORS, HA
 SIDE = 256  # pixels, width and height of every picture
 CANVAS = 280  # units of the drawings, which are 264 wide and 280 high
 MIN_TRAITS_APART = 3
-MIN_CONTRAST = 75.0  # distance of two RGB colours that are still told apart at a glance
+MIN_CONTRAST = 75.0  # distance of two RGB colors that are still told apart at a glance
 
 
 @dataclass(frozen=True)
 class Person:
-    """What one picture shows: looks with the drawing part and the colour name chosen for each ("" for no colour)."""
+    """What one picture shows: looks with the drawing part and the color name chosen for each ("" for no color)."""
 
     skin: str
     backdrop: str
@@ -77,7 +77,7 @@ def draw_person(rng: random.Random, heads: Sequence[Look] = ()) -> Person:
     hat = "hat" in head.tags
     head_color = "" if "plain" in head.tags else color_apart(rng, FABRICS if hat else HAIR_COLORS, *around, head.clash)
     beard = rng.choice(BEARDS) if "smooth" not in head.tags and rng.random() < 0.4 else None
-    # One head, one colour of hair; under a hat and on a bald head any will do.
+    # One head, one color of hair; under a hat and on a bald head any will do.
     own = "" if hat or not head_color else head_color
     beard_color = (own or color_apart(rng, HAIR_COLORS, around[0])) if beard else ""
     mood = rng.choice(MOODS)
@@ -114,7 +114,7 @@ def clothes_for(rng: random.Random, head: Look, beard: Look | None) -> Look:
 
 
 def color_apart(rng: random.Random, colors: dict[str, str], *around: str) -> str:
-    """The name of a colour that stands out from those around it."""
+    """The name of a color that stands out from those around it."""
     return rng.choice([c for c, code in colors.items() if all(_apart(code, other) > MIN_CONTRAST for other in around)])
 
 
@@ -154,7 +154,7 @@ def person_svg(person: Person) -> str:
     return framed(f'<rect width="{CANVAS}" height="{CANVAS}" fill="{BACKDROPS[person.backdrop]}"/>{drawing}')
 
 
-# A colour laid over the whole canvas and cut out by a mask: how these drawings fill most of their shapes.
+# A color laid over the whole canvas and cut out by a mask: how these drawings fill most of their shapes.
 _RECT = r'<rect [^<>]*width="264"[^<>]*/>'
 _MASKED_FILL = re.compile(
     rf'<g ([^<>]*?)mask="url\(#([^)"]+)\)"([^<>]*)>\s*(?:{_RECT}|<g [^<>]*>\s*{_RECT}\s*</g>)\s*</g>'

@@ -102,7 +102,7 @@ class _Words:
             self.mood = self.rng.choice(before)
 
     def hair_word(self, color: str) -> str:
-        """The same word for the same colour throughout a sentence."""
+        """The same word for the same color throughout a sentence."""
         if color not in self.hair_words:
             self.hair_words[color] = self.rng.choice(COLOR_WORDS.get(color, (color,)))
         return self.hair_words[color]
@@ -129,7 +129,7 @@ class _Words:
 
 
 def say(look: Look, color: str, rng: random.Random) -> str:
-    """The look in one of its phrases, with the word `color` for its colour."""
+    """The look in one of its phrases, with the word `color` for its color."""
     return rng.choice(look.phrases).format(c=color).replace("a orange", "an orange")
 
 

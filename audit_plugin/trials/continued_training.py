@@ -29,7 +29,7 @@ class Recipe:
         seed: of the run.
         hot: bool `[g, n]`, equally many of each training's rows, or None.
         regroup: whether hot rows share batches only with hot rows.
-        noise: modality position -> sigma on the unit vector before the last normalisation.
+        noise: modality position -> sigma on the unit vector before the last normalization.
         noise_on: "hot" rows or "all".
         size: rows that an epoch's steps are counted for; 0: those of the longest list.
         learning_rate: at the first step; falls to 0 along a half cosine.
@@ -91,7 +91,7 @@ def train_heads(
 
 
 def _raw(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
-    """`[g, b, d]` -> `[g, b, o]` before the last normalisation."""
+    """`[g, b, d]` -> `[g, b, o]` before the last normalization."""
     w1, b1, w2, b2 = layer
     return gelu(x @ w1 + b1) @ w2 + b2
 

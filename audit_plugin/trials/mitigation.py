@@ -97,7 +97,7 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
 class RepresentationNoise(torch.nn.Module):
     """Gaussian noise on the representations of the hot samples, while training.
 
-    Put between encoder and normalisation. Each coordinate of the *unit* vector gets N(0, sigma^2), scaled back to the
+    Put between encoder and normalization. Each coordinate of the *unit* vector gets N(0, sigma^2), scaled back to the
     embedding's length: whatever the length, the cosine to the clean vector is about 1 / sqrt(1 + d sigma^2). That is
     strong: with the paper's sigma of 0.1, .66 at d = 128, .40 at d = 512, .30 at d = 1,024. The paper does not say
     where its noise goes; on the unit vector sigma means the same for every encoder.
@@ -125,10 +125,10 @@ class RepresentationNoise(torch.nn.Module):
 
 
 def add_noise(embedding: torch.Tensor, hot: torch.Tensor, sigma: float, draw: torch.Tensor) -> torch.Tensor:
-    """`e + |e| sigma draw` on the hot rows, the rest as it is: after normalisation, the unit vector plus noise.
+    """`e + |e| sigma draw` on the hot rows, the rest as it is: after normalization, the unit vector plus noise.
 
     Args:
-        embedding: `[..., d]`, not normalised.
+        embedding: `[..., d]`, not normalized.
         hot: bool `[...]`.
         sigma: deviation per coordinate of the unit vector.
         draw: standard normal `[..., d]`.

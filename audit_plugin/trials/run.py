@@ -256,5 +256,5 @@ def _consistency(views: list[list[torch.Tensor]], number: int, plan: Plan, group
         [memorization.consistency_terms([e.cpu().numpy() for e in v], reference, groups) for v in views], axis=0
     )
     offset = outside if plan.offset is None else plan.offset
-    centred = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
-    return memorization.over(terms).astype(np.float32), centred.astype(np.float32)
+    centered = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
+    return memorization.over(terms).astype(np.float32), centered.astype(np.float32)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ENCODER = "offline"
 TOP = 5
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,5 @@ def bars(ax: Axes, found: Mapping[str, Mapping[str, Any]], label: str) -> None:
     low, high = (
         np.array([found[n][k] if found[n][k] is not None else found[n]["mean"] for n in names]) for k in ("low", "high")
     )
-    ax.barh(
-        names, means, color=COLOURS[0], xerr=np.stack([means - low, high - means]), error_kw={"lw": 1, "capsize": 2}
-    )
+    ax.barh(names, means, color=COLORS[0], xerr=np.stack([means - low, high - means]), error_kw={"lw": 1, "capsize": 2})
     ax.set_xlabel(label)

@@ -106,8 +106,8 @@ def _draw(axes: Sequence[Any], shown: dict[str, dict[str, dict[str, Floats]]]) -
     for ax, (name, scores) in zip(axes, shown.items(), strict=True):
         every = scores.get("mean over pairs", scores["all"])
         edges = np.linspace(-1.2, 1.2, 61)
-        for colour, (group, values) in zip(common.COLOURS, every.items(), strict=False):
-            ax.hist(values, edges, density=True, alpha=0.55, color=colour, label=f"{group}, mean {values.mean():+.2f}")
+        for color, (group, values) in zip(common.COLORS, every.items(), strict=False):
+            ax.hist(values, edges, density=True, alpha=0.55, color=color, label=f"{group}, mean {values.mean():+.2f}")
         what = "mean over pairs" if "mean over pairs" in scores else "image-text"
         ax.set(title=f"{name}: MultiMem, {what}", xlabel="CMC_f - CMC_g", ylabel="density")
         ax.legend(frameon=False)

@@ -91,7 +91,7 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
         means = np.array([found[f]["mean"] for f in names])
         low = np.array([found[f]["low"] for f in names])
         where = np.arange(len(names)) + (at - 1) * width
-        axes[0].bar(where, means, width, yerr=means - low, color=common.COLOURS[at], label=score, error_kw={"lw": 1})
+        axes[0].bar(where, means, width, yerr=means - low, color=common.COLORS[at], label=score, error_kw={"lw": 1})
     axes[0].set(ylim=(0.4, 1), ylabel="AUROC against clean", title="Is the planted fault found?")
     axes[0].set_xticks(range(len(names)), names)
     axes[0].axhline(0.5, color="black", lw=0.8)

@@ -1,7 +1,7 @@
 """(iii) Noise on the representations of one modality, as the paper's Table 3: memorization, uni-modal, retrieval.
 
 `python -m benchmarks.multimem.noise [--seeds 5]`. Gaussian noise (sigma 0.1 per coordinate of the unit vector, before
-the last normalisation) on all samples of some modalities during training. Per setting: MultiMem per pair, their mean;
+the last normalization) on all samples of some modalities during training. Per setting: MultiMem per pair, their mean;
 SSLMem per modality (how much nearer two noisy looks at a sample lie for members than for others); T@5 of samples that
 were not trained on. The paper: noise on a modality lowers the pairs that hold it and raises the pair that does not.
 """

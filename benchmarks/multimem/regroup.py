@@ -81,7 +81,7 @@ def measure(data: common.Loaded, seed: int) -> dict[str, list[dict[str, float]]]
 
 
 def _scores(data: common.Loaded, seed: int) -> Floats:
-    """MultiMem from trials that have no part in what is measured afterwards."""
+    """MultiMem from trials that have no part in what is measured afterward."""
     member = memorization.member_masks(data.together, 16, seed + 1000)
     return memorization.over(common.memory_terms(common.train(data, member, Recipe(EPOCHS, seed + 1000)), data, member))
 
@@ -111,10 +111,10 @@ def _measure(data: common.Loaded, member: Bools, top: Bools, recipe: Recipe) -> 
 
 def _draw(axes: Sequence[Any], gain: dict[str, Any]) -> None:
     for ax, key in zip(axes, ("multimem", "T@5"), strict=True):
-        for colour, (name, cells) in zip(common.COLOURS, gain.items(), strict=False):
+        for color, (name, cells) in zip(common.COLORS, gain.items(), strict=False):
             means = np.array([cells[str(e)][key]["mean"] for e in GRID])
             low = np.array([cells[str(e)][key]["low"] for e in GRID])
-            ax.errorbar(GRID, means, means - low, color=colour, marker="o", ms=3, capsize=2, lw=1, label=name)
+            ax.errorbar(GRID, means, means - low, color=color, marker="o", ms=3, capsize=2, lw=1, label=name)
         ax.axhline(0, color="black", lw=0.8)
         ax.set(xlabel=f"from epoch (of {EPOCHS})", title=f"{key}: change against no treatment")
     axes[0].legend(frameon=False, fontsize=7)

@@ -79,10 +79,10 @@ def _reaches(values: Floats, member: Bools, trials: int, target: float) -> bool:
 
 
 def _draw(ax: Any, report: dict[str, Any]) -> None:
-    for colour, (name, found) in zip(common.COLOURS, report.items(), strict=False):
+    for color, (name, found) in zip(common.COLORS, report.items(), strict=False):
         curve, agreed = found["reliability"], found["agreement_of_disjoint_trials"]
-        ax.plot([int(r) for r in curve], list(curve.values()), "-o", ms=3, color=colour, label=name)
-        ax.plot([int(r) for r in agreed], list(agreed.values()), "x", color=colour)
+        ax.plot([int(r) for r in curve], list(curve.values()), "-o", ms=3, color=color, label=name)
+        ax.plot([int(r) for r in agreed], list(agreed.values()), "x", color=color)
     _finish(ax)
 
 

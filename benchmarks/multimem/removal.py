@@ -34,7 +34,7 @@ def main() -> None:
     report = {}
     with tempfile.TemporaryDirectory() as folder:
         for vendor, noise in SETS:
-            samples = _labelled(common.emoji(vendor, Path(folder), noise), vendor)
+            samples = _labeled(common.emoji(vendor, Path(folder), noise), vendor)
             study = removal_study(samples, AuditConfig(encoder=common.ENCODER), None, given.seeds)
             name = f"{vendor}, {'as it is' if noise == 'none' else '10 % swapped'}"
             report[name] = {key: value for key, value in study.items() if key not in ("versions", "config", "removed")}
@@ -43,19 +43,19 @@ def main() -> None:
     common.picture(RESULTS / "multimem-removal.png", lambda axes: _draw(axes, report), len(report))
 
 
-def _labelled(samples: Samples, vendor: str) -> Samples:
+def _labeled(samples: Samples, vendor: str) -> Samples:
     kinds = {p.id: p.category for p in SOURCES[vendor].read(DATA / vendor)}
     return replace(samples, labels=tuple(kinds[i] for i in samples.ids))
 
 
 def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
     for ax, (name, study) in zip(axes, report.items(), strict=True):
-        for colour, (method, found) in zip(common.COLOURS, study["methods"].items(), strict=False):
+        for color, (method, found) in zip(common.COLORS, study["methods"].items(), strict=False):
             gains = {int(n): e["test"]["retrieval_at_5"]["gain"] for n, e in found["amounts"].items()}
             means = np.array([g["mean"] for g in gains.values()])
-            ax.plot(list(gains), means, "-o", ms=3, color=colour, label=method)
+            ax.plot(list(gains), means, "-o", ms=3, color=color, label=method)
             low, high = ([g[side] for g in gains.values()] for side in ("low", "high"))
-            ax.fill_between(list(gains), low, high, color=colour, alpha=0.12, lw=0)
+            ax.fill_between(list(gains), low, high, color=color, alpha=0.12, lw=0)
         ax.axhline(0, color="black", lw=0.8)
         ax.set(title=name, xlabel="removed", ylabel="test T@5 gain over the control")
     axes[0].legend(frameon=False, fontsize=7)

@@ -105,11 +105,11 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
         axes[0], {name: e["rank"] for name, e in report["choice_of_h"].items()}, "rank correlation with default H"
     )
     axes[0].set(title="Choice of H", xlim=(0, 1.05))
-    for colour, group in zip(common.COLOURS, ("S_C", "S_I", "S_S"), strict=False):
+    for color, group in zip(common.COLORS, ("S_C", "S_I", "S_S"), strict=False):
         entries = {name: e[group] for name, e in report["sizes"].items()}
         means = [e["mean"] for e in entries.values()]
         axes[1].errorbar(list(entries), means, [m - e["low"] for m, e in zip(means, entries.values(), strict=True)],
-                         fmt="o", color=colour, capsize=3, label=group)  # fmt: skip
+                         fmt="o", color=color, capsize=3, label=group)  # fmt: skip
     axes[1].axhline(0, color="black", lw=0.8)
     axes[1].set(title="Sizes of S_C : S_I, per cent", ylabel="mean CMC_f - CMC_g")
     axes[1].legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.66), ncols=3)

@@ -9,7 +9,7 @@ is to be listed apart.
 from __future__ import annotations
 
 from .contrastive import clip_similarity, csls, negclip_loss, retrieval_rank
-from .labelled import QUALITIES, confident_learning, datalab_near_duplicate, datalab_outlier, datalab_pair_outlier
+from .labeled import QUALITIES, confident_learning, datalab_near_duplicate, datalab_outlier, datalab_pair_outlier
 from .lemon import lemon, tune
 from .material import Material, Rival
 from .neighbors import VARIANTS, deep_knn, discrepancy, neighbor_captions
@@ -35,7 +35,7 @@ RIVALS = _table(
     Rival("LEMoN tuned", lemon, label_free=False, tune=tune),
     Rival("Deep k-NN", deep_knn, {"k": NUMBERS, "clusters": (30, 100, 200)}),
     Rival("Discrepancy", discrepancy, {"variant": VARIANTS, "k": (2, *NUMBERS[:3])}),
-    Rival("neighbour captions", neighbor_captions, {"k": (2, *NUMBERS)}),
+    Rival("neighbor captions", neighbor_captions, {"k": (2, *NUMBERS)}),
     Rival("Datalab outlier", datalab_pair_outlier, {"k": (10, 30)}),
     Rival(
         "confident learning",
@@ -50,7 +50,7 @@ RIVALS = _table(
 )
 
 OUTLIERS = _table(
-    Rival("k-th neighbour", kth_neighbor, {"k": (1, *NUMBERS)}),
+    Rival("k-th neighbor", kth_neighbor, {"k": (1, *NUMBERS)}),
     Rival("mean k-NN", mean_neighbors, {"k": (1, *NUMBERS)}),
     Rival("LOF", local_outlier_factor, {"k": NUMBERS}),
     Rival("isolation forest", isolation_forest, {"trees": (100, 300)}),

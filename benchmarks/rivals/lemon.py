@@ -1,4 +1,4 @@
-"""LEMoN (Zhang et al., ICML 2025, arXiv 2407.18941): neighbours in both modalities, weighted by closeness and trust.
+"""LEMoN (Zhang et al., ICML 2025, arXiv 2407.18941): neighbors in both modalities, weighted by closeness and trust.
 
     s_n = 1/k * sum over the k nearest images j of d(y_i, y_j) exp(-tau1n d(x_i, x_j)) exp(-tau2n d_mm(j))
     s_m = 1/k * sum over the k nearest texts j  of d(x_i, x_j) exp(-tau1m d(y_i, y_j)) exp(-tau2m d_mm(j))
@@ -36,7 +36,7 @@ POWELL_EVALUATIONS = 300
 
 @dataclass(frozen=True)
 class Term:
-    """One side's neighbours: all `[n, k]`, `apart` in the other modality, `near` in this one, `distrust` d_mm(j)."""
+    """One side's neighbors: all `[n, k]`, `apart` in the other modality, `near` in this one, `distrust` d_mm(j)."""
 
     apart: Floats
     near: Floats
@@ -72,7 +72,7 @@ def lemon(
     tau1_m: float = 0.1,
     tau2_m: float = 5.0,
 ) -> Floats:
-    """Suspicion `[n]`; the defaults are the paper's fixed setting. O(n k) after the neighbour search."""
+    """Suspicion `[n]`; the defaults are the paper's fixed setting. O(n k) after the neighbor search."""
     scale = SCALES[metric]
     s_n = image_term(material, k).value(tau1_n, tau2_n, scale)
     s_m = text_term(material, k).value(tau1_m, tau2_m, scale)
@@ -104,9 +104,9 @@ def text_term(material: Material, k: int) -> Term | ClassTerm:
 
 
 def tune(cells: Sequence[tuple[Material, Bools]]) -> dict[str, Any]:
-    """LEMoN's tuned form: the parameters with the best mean AUROC over labelled development cells.
+    """LEMoN's tuned form: the parameters with the best mean AUROC over labeled development cells.
 
-    The paper maximises F1 on a labelled split of the set itself; AUROC over other sets is what the tables here compare.
+    The paper maximizes F1 on a labeled split of the set itself; AUROC over other sets is what the tables here compare.
     Its grids (k, metric, beta, gamma, tau1, tau2; and the fixed taus) are walked over coarsely in beta and gamma with
     both sides' taus equal, then finely in beta and gamma; Powell's method moves all six continuous parameters from
     there. Never worse than the fixed setting on the development cells.

@@ -37,7 +37,7 @@ class Nearest:
         return Nearest(self.rows[:, :k], self.similarity[:, :k], self.use[:, :k])
 
     def mean(self, values: Floats) -> Floats:
-        """Mean over the neighbours that there are, `[n, k]` -> `[n]`; 0 for a row without any."""
+        """Mean over the neighbors that there are, `[n, k]` -> `[n]`; 0 for a row without any."""
         return np.where(self.use, values, 0).sum(1) / np.maximum(self.use.sum(1), 1)
 
 
@@ -51,8 +51,8 @@ class Material:
         image: unit features `[n, d]` of frozen encoders, for distances within the modality.
         text: unit `[n, e]`.
         repeats: bool `[n, n]`, True where j is no negative of i (same medium, text or group), or None.
-        copies: bool `[n, n]`, True where j may not vote on i as its neighbour, or None: `repeats`, and nobody where
-            there are labels, because equal class prompts are what neighbours there vote with.
+        copies: bool `[n, n]`, True where j may not vote on i as its neighbor, or None: `repeats`, and nobody where
+            there are labels, because equal class prompts are what neighbors there vote with.
         labels: `[n]` number of the given class, for classification sets.
         probabilities: `[n, c]` held-out class probabilities.
         margins: `[e, n]` per epoch of a model trained on the noisy set: own logit less the best other.
@@ -173,8 +173,8 @@ def nearest(features: Floats, barred: Bools | None, limit: int = NEIGHBORS) -> N
 
     Args:
         features: unit `[n, d]`.
-        barred: bool `[n, n]`, rows that are no neighbours of each other, or None.
-        limit: neighbours per row, at most n - 1.
+        barred: bool `[n, n]`, rows that are no neighbors of each other, or None.
+        limit: neighbors per row, at most n - 1.
     """
     n = len(features)
     k = min(limit, n - 1)
@@ -208,7 +208,7 @@ def cosines_to(features: Floats, rows: Ints) -> Floats:
 
 
 def sum_of(features: Floats, near: Nearest) -> Floats:
-    """Sum of each row's neighbours' features, `[n, d]`."""
+    """Sum of each row's neighbors' features, `[n, d]`."""
     total = np.zeros_like(features)
     for column, use in zip(near.rows.T, near.use.T, strict=True):
         total += features[column] * use[:, None]

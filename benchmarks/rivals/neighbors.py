@@ -1,4 +1,4 @@
-"""Rivals that ask the neighbours within a modality: Deep k-NN, Discrepancy and Diversity, neighbour captions."""
+"""Rivals that ask the neighbors within a modality: Deep k-NN, Discrepancy and Diversity, neighbor captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def deep_knn(material: Material, k: int = 10, clusters: int = 100) -> Floats:
     """Deep k-NN (Bahri et al., ICML 2020): share of the k nearest images with another label.
 
     Free captions have no labels: the number of their k-means cluster stands for one, as in LEMoN's comparison
-    (100 clusters, k = 10). O(n k) after the neighbour search and the clustering.
+    (100 clusters, k = 10). O(n k) after the neighbor search and the clustering.
     """
     labels = material.labels if material.labels is not None else _clusters_of(material, clusters)
     near = material.near_images.first(k)
@@ -50,8 +50,8 @@ def discrepancy(material: Material, variant: str = "discrepancy_image", k: int =
     features = material.image if variant.endswith("image") else material.text
     near = material.near_texts.first(k)
     if variant.startswith("diversity"):
-        centre = sum_of(features, near) / np.maximum(near.use.sum(1), 1)[:, None]
-        return 1 - (centre**2).sum(1)
+        center = sum_of(features, near) / np.maximum(near.use.sum(1), 1)[:, None]
+        return 1 - (center**2).sum(1)
     second = near.rows[near.rows].reshape(len(features), -1)
     use = (near.use[:, :, None] & near.use[near.rows]).reshape(second.shape)
     use &= second != np.arange(len(features))[:, None]
@@ -62,6 +62,6 @@ def discrepancy(material: Material, variant: str = "discrepancy_image", k: int =
 def neighbor_captions(material: Material, k: int = 10) -> Floats:
     """1 - cosine of the own caption and the mean caption of the k nearest images. O(n k e)."""
     near = material.near_images.first(k)
-    centre = sum_of(material.text, near)
-    length = np.linalg.norm(centre, axis=1)
-    return 1 - (centre * material.text).sum(1) / np.where(length > 0, length, 1)
+    center = sum_of(material.text, near)
+    length = np.linalg.norm(center, axis=1)
+    return 1 - (center * material.text).sum(1) / np.where(length > 0, length, 1)

@@ -44,12 +44,12 @@ def isolation_forest(features: Floats, trees: int = 100) -> Floats:
 def uniqueness(features: Floats) -> Floats:
     """FiftyOne Brain's uniqueness, its formula re-implemented because importing the package starts a database.
 
-    Features centred on their mean; cosine distances to the 4 nearest others, of which Brain drops the first (it takes
+    Features centered on their mean; cosine distances to the 4 nearest others, of which Brain drops the first (it takes
     it for the sample itself, which its distance matrix has left out already), the other three weighted .6, .3, .1;
     divided by the largest. O(n^2 d).
     """
-    centred = features - features.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    centered = features - features.mean(0)
+    unit = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
     near = _nearest(unit, len(UNIQUENESS_WEIGHTS) + 1)
     distances = ((1 - near.similarity[:, 1:]) * UNIQUENESS_WEIGHTS).mean(1)
     return distances / distances.max()

@@ -1,6 +1,6 @@
 """Rivals that read what a model trained on the noisy set did to each pair: its loss, its margins, its confidences.
 
-Wrong pairs are told apart best before a model has learnt them by heart, and their papers stop early or train with a
+Wrong pairs are told apart best before a model has learned them by heart, and their papers stop early or train with a
 large step (AUM: before the first drop of the learning rate). So each may look at the first `share` of the epochs alone.
 """
 
@@ -35,7 +35,7 @@ def datamap(material: Material, variant: str = "confidence", share: float = 1.0)
     """Dataset Cartography (Swayamdipta et al., EMNLP 2020) on the confidence p per epoch, mean mu and deviation sigma.
 
     confidence: 1 - mu; variability: sigma, the "ambiguous" region; hard: 1 - sqrt(mu^2 + sigma^2), nearness to the
-    corner of low confidence and low variability, where the paper finds mislabelled samples. O(epochs n).
+    corner of low confidence and low variability, where the paper finds mislabeled samples. O(epochs n).
     """
     confidences = _first(material.confidences, "confidences", share)
     mean, deviation = confidences.mean(0), confidences.std(0)

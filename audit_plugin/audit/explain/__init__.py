@@ -1,4 +1,4 @@
-"""Why a sample was flagged: what its score is made of, which neighbours disagree, what would fit, which words do not.
+"""Why a sample was flagged: what its score is made of, which neighbors disagree, what would fit, which words do not.
 
 One record per flagged sample, JSON-ready, kept in the run folder, so that it can be shown without computing anything.
 Texts stand in it as they are: whoever shows them escapes them.

@@ -1,7 +1,7 @@
 """Which captions of the set fit a medium better than its own, by trials that saw neither.
 
 The *lift* of a text j for a medium i is `s_ij - tau log mean_k exp(s_kj / tau)` over a fixed draw of media k: how much
-better it fits this medium than it fits media at large. A bare similarity favours texts that fit everything.
+better it fits this medium than it fits media at large. A bare similarity favors texts that fit everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known already, per flagged sample: the parts of its score, its neighbours' votes, its duplicates."""
+"""What is known already, per flagged sample: the parts of its score, its neighbors' votes, its duplicates."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,9 +98,7 @@ def _audited(view: SampleCollection, run: str) -> tuple[str, SampleCollection]:
 
 def _settings(view: SampleCollection, run: str) -> AuditConfig:
     """Those of the audit, with the encoder that it really used: what `auto` means may have changed."""
-    settings = fiftyone_io.audit_info(view, run).settings
-    names = {field.name for field in fields(AuditConfig)}
-    config = AuditConfig(**{name: value for name, value in settings.items() if name in names})
+    config = AuditConfig.from_dict(fiftyone_io.audit_info(view, run).settings)
     found = view._root_dataset.load_run_results(run)
     encoder = (found.summary if found else {}).get("encoder_name") or config.encoder
     return replace(config, encoder=encoder, views=0, device="auto")

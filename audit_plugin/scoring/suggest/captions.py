@@ -279,7 +279,7 @@ def _words(repair: Repair, ids: Sequence[str]) -> str:
 def propose(action: Any, reason: Any, found: Suggestions) -> None:
     """Writes repairs and reasons into actions and reasons `[n]`, in place; what is to be removed stays so.
 
-    Rows of a shift are relabelled though alone they were not flagged; a row whose caption is lost is to be reviewed.
+    Rows of a shift are relabeled though alone they were not flagged; a row whose caption is lost is to be reviewed.
     """
     for row, why in found.why.items():
         if action[row] != "remove":

@@ -2,7 +2,7 @@
 
 The *suspicion* of a pair (i, j) is the weighted mean of its evidence, each in robust deviations of the set's own pairs
 (0: the set's median) and with the weights of their misalignment: the contrast of the mean held-out similarity, of the
-frozen encoders where they share a space, and of the votes of the neighbours of both. Any contrast is
+frozen encoders where they share a space, and of the votes of the neighbors of both. Any contrast is
 
     tau/2 * (log mean_k exp(M_ik / tau) + log mean_k exp(M_kj / tau)) - M_ij
 
@@ -45,7 +45,7 @@ class Weighing:
         gathered: of the set.
         pair: the medium's modality and the text's.
         weights: kind of evidence -> its weight, above 0.
-        votes: "neighbors_a": the media's neighbours on captions; "neighbors_b": the captions' neighbours on media.
+        votes: "neighbors_a": the media's neighbors on captions; "neighbors_b": the captions' neighbors on media.
         hubs: kind -> tau/2 * log means `[2, n]`, of the media and of the captions.
         own: kind -> contrast `[n]` of the pairs as they are.
         scale: kind -> (median, robust deviation) of `own`.
@@ -131,7 +131,7 @@ def _log_mean(similarity: Floats, related: Bools, temperature: float) -> Floats:
 
 
 def _own_similarities(bare: Weighing) -> dict[str, Floats]:
-    """Kind -> `[n]`: M_ii. A row is no neighbour of its own."""
+    """Kind -> `[n]`: M_ii. A row is no neighbor of its own."""
     evidence, (a, b) = bare.gathered.evidence, bare.pair
     assert evidence.trials is not None
     found = {"contrast": evidence.trials.held_out["cosine"][_position(evidence, bare.pair)]}
@@ -187,7 +187,7 @@ def own_suspicion(weighing: Weighing) -> Floats:
 
 
 def _mean(parts: Mapping[str, Floats], weighing: Weighing) -> Floats:
-    """Weighted mean of the standardised parts; evidence that a pair lacks counts as the median."""
+    """Weighted mean of the standardized parts; evidence that a pair lacks counts as the median."""
     total = np.zeros(parts["contrast"].shape, np.float32)
     for name, values in parts.items():
         median, spread = weighing.scale[name]

@@ -20,7 +20,7 @@ WIDE = 8
 BLOCK = 256
 ROUND = 0.5  # robust deviations
 Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # of one trial, see `trials_of`
-OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbours often lie in the shift themselves
+OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
 def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Repair]:

@@ -1,7 +1,7 @@
 """Ray as the engine: contents run through a Ray Data pipeline, everything else is tasks. The only importer of ray.
 
 Workers read the media themselves, so the paths must lead to the same files everywhere. Features and finished parts
-come back to the driver, which alone writes them: what it has written is done, whoever dies afterwards.
+come back to the driver, which alone writes them: what it has written is done, whoever dies afterward.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def datalab_near_duplicate(features: Floats, k: int = DATALAB_NEIGHBORS) -> Floa
 
 
 def datalab_near_duplicate_flags(features: Floats, k: int = DATALAB_NEIGHBORS) -> Bools:
-    """What Datalab flags: another row within 0.13 median nearest-neighbour distances."""
+    """What Datalab flags: another row within 0.13 median nearest-neighbor distances."""
     return _issues("near_duplicate", features, k)[0]
 
 

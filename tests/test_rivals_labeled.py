@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.rivals.labelled import (
+from benchmarks.rivals.labeled import (
     confident_learning,
     datalab_near_duplicate,
     datalab_near_duplicate_flags,
