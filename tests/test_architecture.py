@@ -173,7 +173,7 @@ def test_each_room_says_in_its_first_line_what_it_does(room):
 
 
 def test_operators_stay_thin():
-    light = {"arrays", "config", "__init__"}
+    light = {"arrays", "config", "scoring", "trials", "review", "__init__"}  # what is in them loads nothing heavy: see LIGHT
     for path in sorted((ROOT / "operators").rglob("*.py")):
         for i in imports_of(path, ROOT / "operators"):
             assert not i.inner or not i.top or i.inner in light, f"{i.where}: import {i.inner} inside the function"
@@ -209,22 +209,22 @@ def test_nothing_grows_too_long(path):
 
 def test_the_rules_can_fail(tmp_path):
     package = tmp_path / "audit_plugin"
-    (package / "manifest").mkdir(parents=True)
-    file = package / "manifest" / "reading.py"
+    (package / "inputs").mkdir(parents=True)
+    file = package / "inputs" / "reading.py"
     file.write_text(
         "import torch.nn\nfrom ..store import put\nfrom . import writing\nfrom .. import cli\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import faiss\n"
-        "def f():\n    import pyarrow as pa\n    from audit_plugin.synthetic.demo import draw\n"
+        "def f():\n    import pyarrow as pa\n    from audit_plugin.synthetic import demo\n"
     )
     found = [(i.package, i.inner, i.top) for i in imports_of(file, package)]
     assert found == [
         ("torch", "", True),
         ("audit_plugin", "store", True),
-        ("audit_plugin", "manifest", True),
+        ("audit_plugin", "inputs", True),
         ("audit_plugin", "cli", True),
         ("typing", "", True),
         ("pyarrow", "", False),
-        ("audit_plugin", "demo", False),
+        ("audit_plugin", "synthetic", False),
     ]
 
 
