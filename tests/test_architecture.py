@@ -173,7 +173,7 @@ def test_each_room_says_in_its_first_line_what_it_does(room):
 
 
 def test_operators_stay_thin():
-    light = {"arrays", "config", "scoring", "trials", "review", "__init__"}  # what is in them loads nothing heavy: see LIGHT
+    light = {"arrays", "config", "scoring", "trials", "review", "__init__"}  # light: see LIGHT
     for path in sorted((ROOT / "operators").rglob("*.py")):
         for i in imports_of(path, ROOT / "operators"):
             assert not i.inner or not i.top or i.inner in light, f"{i.where}: import {i.inner} inside the function"
