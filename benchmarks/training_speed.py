@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Floats
-from audit_plugin.encoders.products import fast_products, products
+from audit_plugin.encoders.devices import matmul_precision, use_matmul_precision
 from audit_plugin.trials import heads as training
 from audit_plugin.trials import multimem as memorization
 from benchmarks.record import write_report
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures both ways in turn and writes one JSON."""
     given = options(arguments)
     if given.alone:
-        with fast_products(given.precision, given.device):
+        with use_matmul_precision(given.precision, given.device):
             print(json.dumps(measure(given, given.group)))
         return
-    own = products("auto", given.device)
+    own = matmul_precision("auto", given.device)
     ways = {ONE_BY_ONE: (1, "fp32"), "groups in fp32": (given.group, "fp32"), OURS: (given.group, own)}
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(given.runs):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.registry import OFFLINE
-from audit_plugin.inputs.modalities import file_digest, text_digest
+from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.store import FeatureCache
 from tests.core_fixtures import unit
 

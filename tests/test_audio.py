@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.inputs.modalities import MediaError, Sound, read_audio
+from audit_plugin.inputs.audio import Sound, read_audio
+from audit_plugin.inputs.files import MediaError
 from tests.media_fixtures import tone, write_sound, write_video, write_wav
 
 RATE = 48_000

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from audit_plugin.inputs.audio import Sound
 from audit_plugin.inputs.augment import augment_audio, augment_image, augment_text, augment_video
-from audit_plugin.inputs.modalities import MODALITIES, Sound
+from audit_plugin.inputs.modalities import MODALITIES
 
 CAPTION = "a small brown dog runs over the wet grass"
 WAVES = tuple(np.random.default_rng(s).standard_normal(4000).astype(np.float32) * 0.1 for s in range(2))

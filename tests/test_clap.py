@@ -12,7 +12,7 @@ from audit_plugin.encoders import clap
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import _encode_batch
 from audit_plugin.encoders.registry import identify, load_encoders
-from audit_plugin.inputs.modalities import RATE, Sound
+from audit_plugin.inputs.audio import RATE, Sound
 from tests.media_fixtures import tone
 
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,8 @@ from PIL import Image
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.encoders.base import Encoder, Identity
 from audit_plugin.encoders.embed import Embedded, digest_contents, embed, encode_contents, workers
-from audit_plugin.inputs.modalities import MODALITIES, MediaError, text_digest
+from audit_plugin.inputs.files import MediaError, text_digest
+from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.store import FeatureCache
 
 DIM = 5

@@ -14,7 +14,9 @@ from audit_plugin.encoders.base import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encod
 from audit_plugin.encoders.embed import _encode_batch
 from audit_plugin.encoders.logmel import describe
 from audit_plugin.encoders.registry import OFFLINE, identify, load_encoders, pick_device
-from audit_plugin.inputs.modalities import MODALITIES, Sound, read_image
+from audit_plugin.inputs.audio import Sound
+from audit_plugin.inputs.images import read_image
+from audit_plugin.inputs.modalities import MODALITIES
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from audit_plugin.encoders.embed import encode_contents
 from audit_plugin.encoders.registry import OFFLINE
-from audit_plugin.inputs.modalities import file_digest, text_digest
+from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.trials.engines import Recipe
 from audit_plugin.trials.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
 

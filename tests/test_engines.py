@@ -23,7 +23,7 @@ from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.registry import OFFLINE
-from audit_plugin.inputs.modalities import text_digest
+from audit_plugin.inputs.files import text_digest
 from audit_plugin.neighbors import search as seeking
 from audit_plugin.store import FeatureCache
 from audit_plugin.trials.engines import LOCAL, opened

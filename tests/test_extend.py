@@ -13,7 +13,7 @@ from audit_plugin.audit.extend import NOT_TRAINED, extend_run
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.registry import OFFLINE
-from audit_plugin.inputs.modalities import file_digest, text_digest
+from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import SWAPPED, auroc, cells, encoded_rows, rows_of
 

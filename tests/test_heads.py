@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.encoders.products import fast_products
+from audit_plugin.encoders.devices import use_matmul_precision
 from audit_plugin.trials import heads as training
 from audit_plugin.trials.heads import Heads, train_group
 from tests.core_fixtures import unit
@@ -130,7 +130,7 @@ def test_heads_trained_in_bf16_say_the_same() -> None:
     x, member = inputs(), masks(4)
     found = []
     for precision in ("fp32", "bf16"):
-        with fast_products(precision, "cpu"):
+        with use_matmul_precision(precision, "cpu"):
             heads = train_group(x, member, [0, 1, 2, 3], ALONE, 20, 0, N // 2)
         pairs = [heads.embed(x, t) for t in range(4)]
         found.append(np.stack([(a * b).sum(1).numpy() for a, b in pairs]))

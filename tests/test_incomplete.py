@@ -10,7 +10,7 @@ from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.registry import OFFLINE
-from audit_plugin.inputs.modalities import file_digest
+from audit_plugin.inputs.files import file_digest
 from audit_plugin.store import FeatureCache
 from tests.core_fixtures import unit
 from tests.pipeline_fixtures import SWAPPED, encoded_rows, rows_of

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.encoders.logmel import FFT, HOP, WINDOW, _filters, describe, mel_power, trimmed
-from audit_plugin.inputs.modalities import RATE, read_audio
+from audit_plugin.inputs.audio import RATE, read_audio
 from tests.media_fixtures import tone, write_wav
 
 

@@ -13,15 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from audit_plugin.inputs.modalities import (
-    MODALITIES,
-    MediaError,
-    crop_of,
-    file_digest,
-    read_image,
-    read_text,
-    text_digest,
-)
+from audit_plugin.inputs.files import MediaError, file_digest, read_text, text_digest
+from audit_plugin.inputs.images import crop_of, read_image
+from audit_plugin.inputs.modalities import MODALITIES
 
 
 def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> str:

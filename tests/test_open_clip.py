@@ -14,7 +14,7 @@ from audit_plugin.encoders import open_clip as clip
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import _encode_batch
 from audit_plugin.encoders.registry import load_encoders
-from audit_plugin.inputs.modalities import READING
+from audit_plugin.inputs.images import READING
 from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")

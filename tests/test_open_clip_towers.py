@@ -17,7 +17,7 @@ from audit_plugin.encoders.embed import _encode_batch, digest_contents, encode_c
 from audit_plugin.encoders.precision import lowered, settle, try_bf16
 from audit_plugin.encoders.prompts import prompting
 from audit_plugin.encoders.registry import load_encoders
-from audit_plugin.inputs.modalities import text_digest
+from audit_plugin.inputs.files import text_digest
 
 open_clip = pytest.importorskip("open_clip")
 CONTEXT = 32

@@ -51,7 +51,7 @@ def home(config: AuditConfig, samples: Samples, tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def elsewhere(home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine, on which a trial would end otherwise; the cache came along, what is decided did not."""
-    monkeypatch.setattr(precision, "machine_kind", lambda _device: "another chip")
+    monkeypatch.setattr(precision, "chip_name", lambda _device: "another chip")
     monkeypatch.setattr(precision, "try_bf16", lambda *_: Decision("fp32", "stays fp32, as claimed"))
 
 

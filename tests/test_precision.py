@@ -143,7 +143,7 @@ def test_damaged_records_are_tried_anew(tmp_path: Path) -> None:
 
 def test_another_kind_of_machine_decides_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     run(Toy())
-    monkeypatch.setattr(precision, "machine_kind", lambda _device: "another chip")
+    monkeypatch.setattr(precision, "chip_name", lambda _device: "another chip")
     assert decided(WHO, "auto", "cpu") is None
 
 

@@ -12,17 +12,11 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs import members, shards
+from audit_plugin.inputs import files, shards
+from audit_plugin.inputs.files import MediaError, file_digest, member_of, name_of_member, open_medium
+from audit_plugin.inputs.images import crop_of
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.inputs.modalities import (
-    MODALITIES,
-    MediaError,
-    crop_of,
-    file_digest,
-    member_of,
-    name_of_member,
-    open_medium,
-)
+from audit_plugin.inputs.modalities import MODALITIES
 
 COLUMNS = {"image": "image", "text": "text"}
 Member = tuple[str, bytes | str]
@@ -188,7 +182,7 @@ def test_a_member_beyond_the_end_or_the_limit_is_that_rows_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pack(tmp_path / "a.tar", two("0"))
-    for start, size, why in ((10**9, 5, "ends too early"), (0, members.MAX_BYTES + 1, "over the limit")):
+    for start, size, why in ((10**9, 5, "ends too early"), (0, files.MAX_MEMBER_BYTES + 1, "over the limit")):
         value = member_of(str(path), "0.jpg", start, size)
         for use in (MODALITIES["image"].digest, MODALITIES["video"].digest, MODALITIES["audio"].read):
             with pytest.raises(MediaError, match=why):

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from audit_plugin.inputs.modalities import MediaError, read_video
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.video import read_video
 from tests.media_fixtures import SIZE, tone, write_sound, write_video, write_wav
 from tests.test_modalities import png_header
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.encoders.devices import matmul_precision
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed, silent
 from audit_plugin.encoders.open_clip import resolve
 from audit_plugin.encoders.own_models import Embedder, embed_with
 from audit_plugin.encoders.precision import settle
-from audit_plugin.encoders.products import products
 from audit_plugin.encoders.prompts import identified, split_templates, worded
 from audit_plugin.encoders.registry import identify, pick_device
 from audit_plugin.inputs.modalities import MODALITIES
@@ -148,7 +148,7 @@ def run_identity(ready: Prepared, config: AuditConfig) -> dict[str, Any]:
         "trained_from": learner_identity(config),
         "data": _data_digest(ready.samples, ready.contents, ready.order),
         "device": ready.device,
-        "products": products(config.precision, ready.device),
+        "products": matmul_precision(config.precision, ready.device),
         "versions": versions(),
         "format": FORMAT,
     }
@@ -193,7 +193,7 @@ def finish(
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
     summary["notes"] = [*summary["notes"], *ready.embedded.notes, *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}
-    summary["products"] = products(job.config.precision, ready.device)
+    summary["products"] = matmul_precision(job.config.precision, ready.device)
     return AuditResult(ready.samples.ids, columns, summary, str(job.run.path))
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, Samples
 from audit_plugin.encoders.base import Identity
-from audit_plugin.encoders.devices import return_heap
+from audit_plugin.encoders.devices import release_memory
 from audit_plugin.encoders.embed import Contents, Embedded, Progress
+from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.images import read_image
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.neighbors.image_copies import copy_groups
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import how_sure
@@ -49,7 +50,7 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
-        return_heap()
+        release_memory()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Floats
-from audit_plugin.inputs.modalities import RATE, Sound, file_digest
+from audit_plugin.inputs.audio import RATE, Sound
+from audit_plugin.inputs.files import file_digest
 
 from .base import TEXT_BUCKETS, Encoder, Identity, pad_to_bucket, split_text
-from .devices import moved
+from .devices import to_device
 from .open_clip import reachable
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -132,7 +133,7 @@ def _clap_audio(identity: Identity, model: Any, extractor: Any, device: torch.de
     def encode(batch: np.ndarray) -> Floats:
         longer = torch.zeros(len(batch), 1, dtype=torch.bool, device=device)  # no piece is longer than it takes
         with torch.inference_mode():
-            features = model.get_audio_features(moved(batch, device), is_longer=longer)
+            features = model.get_audio_features(to_device(batch, device), is_longer=longer)
             return _vectors(features)
 
     return Encoder(identity, 8, prepare, encode)
@@ -148,7 +149,7 @@ def _clap_text(identity: Identity, model: Any, tokenizer: Any, device: torch.dev
         return [pad_to_bucket(tokenizer(part)["input_ids"], text.pad_token_id)[:limit] for part in parts]
 
     def encode(batch: np.ndarray) -> Floats:
-        ids = moved(batch, device)
+        ids = to_device(batch, device)
         mask = (ids != text.pad_token_id).long()
         with torch.inference_mode():
             return _vectors(model.get_text_features(ids, attention_mask=mask))

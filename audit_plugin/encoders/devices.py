@@ -1,10 +1,11 @@
-"""Where to compute: what kind of machine it is, how a batch gets there, and how many pieces make one."""
+"""Devices: which chip computes, in which precision it multiplies, and how batches get there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +14,68 @@ import torch
 CUDA_BATCH = 256
 
 
-def machine_kind(device: str) -> str:
-    """The chip's name: what is fast on one is fast on another of that name."""
+def chip_name(device: str) -> str:
+    """The chip's name: what is fast on one chip is fast on another with that name."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
-def moved(batch: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The batch on the device; to a GPU by pinned memory, while the caller goes on."""
+def has_bf16_unit(device: str) -> bool:
+    """Whether the chip multiplies bf16 in hardware: recent GPUs, CPUs with AMX or AVX512-BF16."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def matmul_precision(precision: str, device: str) -> str:
+    """`bf16` or `fp32` for `AuditConfig.precision`: decided by the chip, never by timing it.
+
+    A choice by timing could differ when an interrupted run is continued. Products in bf16 are summed in fp32; on the
+    benchmark sets the scores rank the same with either (README).
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if has_bf16_unit(device) else "fp32"
+
+
+@contextlib.contextmanager
+def use_matmul_precision(precision: str, device: str) -> Iterator[None]:
+    """Multiplies fp32 matrices in `matmul_precision` inside; torch's setting is global and is restored after."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if matmul_precision(precision, device) == "bf16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def to_device(batch: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The batch on the device; to a GPU through pinned memory, while the caller goes on."""
     values = torch.from_numpy(batch)
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def batch_size(device: torch.device, on_cpu: int) -> int:
-    """Pieces per batch: a GPU takes many, and `embedding.encode_contents` halves what its memory does not hold."""
+    """Pieces per batch: many on a GPU; `embed.encode_contents` halves the number when memory runs out."""
     return CUDA_BATCH if device.type == "cuda" else on_cpu
 
 
-def waited(device: str) -> None:
-    """Returns when the device has nothing left to do."""
+def synchronize(device: str) -> None:
+    """Waits until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def return_heap() -> None:
-    """Gives freed memory back to the system: glibc keeps what blocks below 32 MB took, between stages for nothing."""
+def release_memory() -> None:
+    """Returns freed memory to the system: glibc keeps blocks below 32 MB, which the next stage does not reuse."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library has no such call
         ctypes.CDLL(None).malloc_trim(0)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Features, Floats, Samples
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.store import FeatureCache
 
 from .base import Encoder

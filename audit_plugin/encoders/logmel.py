@@ -14,7 +14,7 @@ import functools
 import numpy as np
 
 from audit_plugin.arrays import Floats
-from audit_plugin.inputs.modalities import RATE
+from audit_plugin.inputs.audio import RATE
 
 MELS, LOWEST_HZ, HIGHEST_HZ = 64, 50.0, 7600.0
 WINDOW, HOP, FFT = RATE * 25 // 1000, RATE // 100, 2048

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Floats
-from audit_plugin.inputs.modalities import FRAMES, READING, Sound
+from audit_plugin.inputs.audio import Sound
+from audit_plugin.inputs.images import READING
+from audit_plugin.inputs.video import FRAMES
 
 from .base import TEXT_BUCKETS, Encoder, Identity, of_frames, pad_to_bucket, split_text
-from .devices import batch_size, moved
+from .devices import batch_size, to_device
 from .logmel import KEY, describe
 
 OFFLINE = {
@@ -81,7 +83,7 @@ def _offline_image(device: torch.device) -> Encoder:
     def encode(batch: np.ndarray) -> Floats:
         with torch.inference_mode():
             # height, width, color as they lie: the order in which the convolutions are fastest
-            return model(moved(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
+            return model(to_device(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
 
     return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
@@ -112,7 +114,7 @@ def _offline_text(device: torch.device) -> Encoder:
         return [pad_to_bucket(tokenizer.encode(piece).ids) for piece in pieces]
 
     def encode(batch: np.ndarray) -> Floats:
-        ids = moved(batch, device)
+        ids = to_device(batch, device)
         mask = (ids != 0).long()
         mask[:, 0] = 1  # an all-padding filler row must not divide by zero
         with torch.inference_mode():

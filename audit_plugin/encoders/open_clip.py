@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs.modalities import FRAMES, READING, file_digest
+from audit_plugin.inputs.files import file_digest
+from audit_plugin.inputs.images import READING
+from audit_plugin.inputs.video import FRAMES
 
 from .base import SUPPORTS, Encoder, Identity, assign, of_frames
 from .open_clip_towers import image_encoder, text_encoder

@@ -13,7 +13,7 @@ import torch
 from audit_plugin.arrays import Floats
 
 from .base import TEXT_BUCKETS, Encoder, Identity, split_text
-from .devices import batch_size, moved
+from .devices import batch_size, to_device
 
 BATCH = 32
 SAME = 1e-5  # difference between unit features that is none
@@ -47,7 +47,7 @@ def image_encoder(identity: Identity, model: Any, transform: Any, device: torch.
     def encoding(tower: Any, dtype: torch.dtype) -> Encode:
         def encode(batch: np.ndarray) -> Floats:
             with torch.inference_mode():
-                values = moved(batch, device)
+                values = to_device(batch, device)
                 pixels = (scaled(values) if known else values).to(dtype)
                 return tower.encode_image(pixels).float().cpu().numpy()
 
@@ -72,7 +72,7 @@ def text_encoder(identity: Identity, model: Any, tokenizer: Any, device: torch.d
             if length not in shorter:
                 shorter[length] = _cut(tower, length)
             with torch.inference_mode():
-                return shorter[length].encode_text(moved(batch, device)).float().cpu().numpy()
+                return shorter[length].encode_text(to_device(batch, device)).float().cpu().numpy()
 
         return encode
 

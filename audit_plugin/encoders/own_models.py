@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Features, Samples
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 
 from . import open_clip as clip
 from .embed import Contents, Embedded, Progress, embed, silent, workers

@@ -24,7 +24,7 @@ from audit_plugin.config import digest_of
 from audit_plugin.store import FeatureCache, cache_root, private_folder, write_atomically
 
 from .base import Encoder, Identity
-from .devices import machine_kind, waited
+from .devices import chip_name, synchronize
 from .embed import Contents, prepare_all
 
 Load = Callable[[], dict[str, Encoder]]
@@ -140,7 +140,7 @@ def like(encoder: Encoder, identity: Identity) -> Encoder:
 
 
 def _record(identity: Identity, device: str) -> Path:
-    return cache_root() / "precision" / f"{digest_of(identity.key, machine_kind(device))[:24]}.json"
+    return cache_root() / "precision" / f"{digest_of(identity.key, chip_name(device))[:24]}.json"
 
 
 def _tried(encoder: Encoder, values: Mapping[str, str | None], modality: str, device: str) -> Decision | None:
@@ -217,7 +217,7 @@ def chip_gain(device: str) -> float:
 
     def product(matrix: torch.Tensor) -> None:
         matrix @ matrix
-        waited(device)
+        synchronize(device)
 
     product(full)
     product(low)

@@ -11,7 +11,8 @@ import numpy as np
 
 from audit_plugin.arrays import Samples
 from audit_plugin.config import digest_of
-from audit_plugin.inputs.modalities import MODALITIES, read_text
+from audit_plugin.inputs.files import read_text
+from audit_plugin.inputs.modalities import MODALITIES
 
 from .base import Encoder, Identity
 

@@ -17,7 +17,7 @@ from bson.errors import InvalidId
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.inputs.modalities import MediaError, file_digest
+from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.review import Content
 
 from .objects import patches_of, root_of

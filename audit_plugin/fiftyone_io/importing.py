@@ -115,7 +115,7 @@ def _config(content: ReportContent, own: str, run: str) -> AuditConfig:
 
 def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str | None]:
     """The rows' paths; of media in tar shards, copies in the folder, since FiftyOne knows only files."""
-    from audit_plugin.inputs.modalities import name_of_member
+    from audit_plugin.inputs.files import name_of_member
 
     paths: dict[str | None, str | None] = {}
     for row in chosen:
@@ -127,7 +127,7 @@ def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str
 
 
 def _unpack(member: str, path: Path) -> str:
-    from audit_plugin.inputs.modalities import open_medium
+    from audit_plugin.inputs.files import open_medium
     from audit_plugin.store import private_folder, write_atomically
 
     try:

@@ -10,7 +10,7 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.inputs.modalities import crop_of
+from audit_plugin.inputs.images import crop_of
 
 from .objects import objects_field, patches_of
 from .runs import database

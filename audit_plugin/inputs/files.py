@@ -1,18 +1,25 @@
-"""What every modality shares: the error of one medium, content digests, and opening a file safely with FFmpeg."""
+"""What every modality shares: the error of one medium, its bytes, content digests, and safe opening with FFmpeg.
+
+A medium is named by a path, or by a value that says where its bytes lie inside a tar shard (`member_of`). This is the
+lowest module of the room: `shards` reads whole tables and needs the modalities, which need this one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-from .members import open_medium
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+MAX_MEMBER_BYTES = 1 << 30  # a member of a tar file is read at once
 _CHUNK = 1 << 20
+_MEMBER = re.compile(r"(?P<tar>.+\.tar)::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})", re.DOTALL)
+_NAME_CHARACTERS = 100  # of a member's name that its value repeats
 
 # FFmpeg also reads playlists and lists of files, which would fetch whatever hostile bytes name: only containers.
 _CONTAINERS = """
@@ -23,6 +30,46 @@ _CONTAINERS = """
 
 class MediaError(Exception):
     """One medium cannot be used; the message is the reason that the user reads in `failure`."""
+
+
+def member_of(tar: str, name: str, start: int, size: int) -> str:
+    """The value that stands for a member of an uncompressed tar file; it is read like any path.
+
+    Args:
+        tar: path of the file, which ends in `.tar`.
+        name: the member's name; characters that are unsafe in a path are replaced.
+        start: offset of its bytes in the file.
+        size: number of its bytes.
+    """
+    safe_name = re.sub(r"[^\w.-]+", "_", name.rpartition("/")[2])[-_NAME_CHARACTERS:] or "member"
+    return f"{tar}::{safe_name}@{start}+{size}"
+
+
+def name_of_member(value: str) -> str:
+    """The name of the tar member that a value stands for; "" where the value is a path."""
+    member = _MEMBER.fullmatch(value)
+    return member["name"] if member else ""
+
+
+def open_medium(value: str) -> IO[bytes]:
+    """Opens a file, or a member of a tar file, for reading bytes.
+
+    Raises:
+        OSError: there is no such file, or it ends before the member does.
+        ValueError: the path holds a null character.
+    """
+    member = _MEMBER.fullmatch(value)
+    if member is None:
+        return open(value, "rb")
+    size = int(member["size"])
+    if size > MAX_MEMBER_BYTES:
+        raise OSError(f"{size} bytes, over the limit of {MAX_MEMBER_BYTES}")
+    with open(member["tar"], "rb") as file:
+        file.seek(int(member["start"]))
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError("the tar file ends too early")
+    return io.BytesIO(data)
 
 
 def file_digest(path: str) -> str:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .files import MediaError, damaged, file_digest
-from .members import open_medium
+from .files import MediaError, damaged, file_digest, open_medium
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 
-from .rows import Row, Torn
-from .shards import names_shards, read_shards
+from .shards import Row, TornRow, names_shards, read_shards
 
 ID_COLUMN = "id"
 FEWEST_MODALITIES = 2
@@ -105,7 +104,7 @@ def _samples(
 
 def _word(row: Row, column: str) -> str:
     """A cell of a group, label, role or split: "" where the row is torn or has none."""
-    return "" if isinstance(row, Torn) else (as_text(row.get(column)) or "").strip()
+    return "" if isinstance(row, TornRow) else (as_text(row.get(column)) or "").strip()
 
 
 def _check_roles(path: Path, column: str, rows: list[Row]) -> None:
@@ -120,7 +119,7 @@ def _check_roles(path: Path, column: str, rows: list[Row]) -> None:
 def _expand(row: Row, columns: Mapping[str, str]) -> list[Row]:
     """One row per caption; an empty list of captions is one row without text."""
     column = columns.get("text")
-    if isinstance(row, Torn) or column is None or not isinstance(row.get(column), list):
+    if isinstance(row, TornRow) or column is None or not isinstance(row.get(column), list):
         return [row]
     return [{**row, column: text} for text in row[column] or [None]]
 
@@ -128,8 +127,8 @@ def _expand(row: Row, columns: Mapping[str, str]) -> list[Row]:
 def _media(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
     """The row's value per modality, and what is wrong with it ("" if nothing): then every value is None."""
     values: dict[str, str | None] = dict.fromkeys(columns)
-    if isinstance(row, Torn):
-        return values, row.why
+    if isinstance(row, TornRow):
+        return values, row.reason
     for modality, column in columns.items():
         cell = row.get(column)
         if isinstance(cell, list | tuple | dict | bytes):
@@ -159,7 +158,7 @@ def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
         return [str(number) for number in range(len(rows))]
     seen: dict[str, int] = {}
     for number, row in enumerate(rows):
-        if isinstance(row, Torn):
+        if isinstance(row, TornRow):
             continue
         name = as_text(row.get(ID_COLUMN)) or ""
         if not name:
@@ -171,7 +170,7 @@ def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
             )
         seen[name] = number
     for number, row in enumerate(rows):
-        if isinstance(row, Torn):
+        if isinstance(row, TornRow):
             name = row.id if row.id and row.id not in seen else f"row {number + 1}"
             while name in seen:
                 name += "'"
@@ -233,11 +232,11 @@ def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
         rows: list[Row] = []
         for line, cells, problem in records:
             if problem:
-                rows.append(Torn(f"line {line} cannot be read ({problem})"))
+                rows.append(TornRow(f"line {line} cannot be read ({problem})"))
             elif cells and len(cells) != len(header):
                 name = cells[0] if header[0] == ID_COLUMN else ""
-                why = f"line {line} has {len(cells)} columns where the header names {len(header)}"
-                rows.append(Torn(why, name))
+                reason = f"line {line} has {len(cells)} columns where the header names {len(header)}"
+                rows.append(TornRow(reason, name))
             elif cells:
                 rows.append(dict(zip(header, cells, strict=True)))
     return header, rows
@@ -277,7 +276,7 @@ def _read_json(path: Path, text: str) -> tuple[list[str], list[Row]]:
     if text.lstrip().startswith("["):
         try:
             rows = [
-                row if isinstance(row, dict) else Torn(f"entry {number} is not an object")
+                row if isinstance(row, dict) else TornRow(f"entry {number} is not an object")
                 for number, row in enumerate(json.loads(text), 1)
             ]
         except (ValueError, RecursionError) as error:
@@ -297,8 +296,8 @@ def _json_row(number: int, line: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Torn(f"line {number} cannot be parsed as JSON ({getattr(error, 'msg', error)})")
-    return row if isinstance(row, dict) else Torn(f"line {number} is not a JSON object")
+        return TornRow(f"line {number} cannot be parsed as JSON ({getattr(error, 'msg', error)})")
+    return row if isinstance(row, dict) else TornRow(f"line {number} is not a JSON object")
 
 
 def _read_parquet(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:

@@ -11,33 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .audio import RATE, Sound, read_audio
+from .audio import read_audio
 from .augment import augment_audio, augment_image, augment_text, augment_video
-from .files import MediaError, file_digest, read_text, text_digest
-from .images import MAX_MEGAPIXELS, READING, crop_of, image_digest, read_image, read_whole_or_crop
-from .members import member_of, name_of_member, open_medium
-from .video import FRAMES, read_video
-
-__all__ = [
-    "FRAMES",
-    "MAX_MEGAPIXELS",
-    "MODALITIES",
-    "RATE",
-    "READING",
-    "MediaError",
-    "Modality",
-    "Sound",
-    "crop_of",
-    "file_digest",
-    "member_of",
-    "name_of_member",
-    "open_medium",
-    "read_audio",
-    "read_image",
-    "read_text",
-    "read_video",
-    "text_digest",
-]
+from .files import file_digest, read_text, text_digest
+from .images import image_digest, read_whole_or_crop
+from .video import read_video
 
 
 @dataclass(frozen=True)

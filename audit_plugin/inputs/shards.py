@@ -10,15 +10,30 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audit_plugin.arrays import AuditError
 
-from .modalities import member_of
-from .rows import Row, Torn
+from .files import member_of
+
+
+@dataclass(frozen=True)
+class TornRow:
+    """A row of a manifest that cannot be read.
+
+    Attributes:
+        reason: why.
+        id: the id it seems to have, "" if none.
+    """
+
+    reason: str
+    id: str = ""
+
+
+Row = Mapping[str, Any] | TornRow  # cells by column
 
 SUFFIX = ".tar"
 ID_COLUMN = "id"
@@ -58,7 +73,7 @@ def read_shards(path: Path, wanted: Set[str]) -> tuple[list[str], list[Row]]:
     for shard in _shards(path):
         for key, row in _read_shard(shard).items():
             keys.append((shard.stem, key))
-            if isinstance(row, Torn):
+            if isinstance(row, TornRow):
                 rows.append(row)
             else:
                 header |= dict.fromkeys(row)
@@ -69,7 +84,7 @@ def read_shards(path: Path, wanted: Set[str]) -> tuple[list[str], list[Row]]:
 
 
 def _named(row: Row, name: str) -> Row:
-    return Torn(row.why, name) if isinstance(row, Torn) else {**row, ID_COLUMN: name}
+    return TornRow(row.reason, name) if isinstance(row, TornRow) else {**row, ID_COLUMN: name}
 
 
 def _shards(path: Path) -> list[Path]:
@@ -115,7 +130,7 @@ class _Sample:
     wrong: str = ""
 
     def row(self) -> Row:
-        return Torn(self.wrong) if self.wrong else {**self.said, **self.members}
+        return TornRow(self.wrong) if self.wrong else {**self.said, **self.members}
 
 
 def _read_shard(path: Path) -> dict[str, Row]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .files import MediaError, container, decoded, is_cover, seconds_of
+from .files import MediaError, container, decoded, is_cover, open_medium, seconds_of
 from .images import check_size, flatten, opened
-from .members import open_medium
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
-from audit_plugin.encoders.products import multiplies_bf16
+from audit_plugin.encoders.devices import has_bf16_unit
 
 from .exact import exact_search, top
 from .lists import Lists, depth_for, make_lists, scan_lists
@@ -117,7 +117,7 @@ def _space(vectors: Floats, device: str, truth: Truth) -> Space:
     import torch
 
     exact = torch.from_numpy(vectors).to(device)
-    if multiplies_bf16(device):
+    if has_bf16_unit(device):
         space = make_space(exact, exact.to(torch.bfloat16))
         found = scan(space, torch.from_numpy(truth.rows).to(device), None, truth.indices.shape[1])[1]
         if truth.recall(found.cpu().numpy()) >= 1 - COARSE_LOSS:

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 
 from .text import visible
 

@@ -11,8 +11,8 @@ import torch
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.devices import matmul_precision, use_matmul_precision
 from audit_plugin.encoders.embed import Contents, Embedded
-from audit_plugin.encoders.products import fast_products, products
 from audit_plugin.encoders.prompts import split_templates
 from audit_plugin.neighbors.projection import Projection, fit_projection, project
 from audit_plugin.store import RunFolder
@@ -64,10 +64,10 @@ def heads_learner(
 
     # no more of the job than this: the functions may travel to other processes
     epochs, seed, device = job.config.epochs, job.config.seed, job.device
-    precision = products(job.config.precision, device)  # the driver's, whatever the chip of a worker
+    precision = matmul_precision(job.config.precision, device)  # the driver's, whatever the chip of a worker
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        with fast_products(precision, device):
+        with use_matmul_precision(precision, device):
             return train_group(inputs[0], member, numbers, repeats, epochs, seed, size).arrays()
 
     def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:

@@ -19,7 +19,8 @@ from audit_plugin.audit.score import Prepared
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.precision import like
 from audit_plugin.encoders.registry import load_encoders
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.evidence import Gathered
 from audit_plugin.scoring.suggest.pair_scores import text_pairs
 from audit_plugin.trials.learners import head_projections, kept_heads_learner

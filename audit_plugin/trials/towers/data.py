@@ -10,7 +10,8 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, Ints
 from audit_plugin.encoders.embed import WINDOW, Progress, workers
-from audit_plugin.inputs.modalities import MODALITIES, MediaError
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
 
 from .spec import SMALL, TowerSpec, tokenizer_of
 

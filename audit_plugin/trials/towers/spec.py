@@ -8,7 +8,7 @@ from typing import Any
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders import open_clip as clip
-from audit_plugin.inputs.modalities import file_digest
+from audit_plugin.inputs.files import file_digest
 
 # Sized for CPUs: 850,000 weights with a thousand short captions, about 2 core-seconds per epoch of 1,340 pairs. On
 # that many emoji, 20 epochs bring top-5 retrieval among 571 pairs to .98 trained and .18 held out.
