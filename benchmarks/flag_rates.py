@@ -18,8 +18,8 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.audit.score import FITTED, planted_scores
-from audit_plugin.scoring.calibration import how_sure
-from audit_plugin.scoring.flags import misaligned
+from audit_plugin.scoring.calibration import calibrate
+from audit_plugin.scoring.flags import flag_misaligned
 from benchmarks.data import DATA
 from benchmarks.design import REPORT, TRIALS, Cell
 from benchmarks.detection import audit
@@ -73,9 +73,11 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
 
 def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
     """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
-    sure = how_sure(values, {kind: plants[kind] for kind in FITTED if kind in plants})
+    sure = calibrate(values, {kind: plants[kind] for kind in FITTED if kind in plants})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
-    return {str(rate): flag_quality(known, misaligned(sure.false_positive_rate, rate), wrong, rate) for rate in RATES}
+    return {
+        str(rate): flag_quality(known, flag_misaligned(sure.false_positive_rate, rate), wrong, rate) for rate in RATES
+    }
 
 
 def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:

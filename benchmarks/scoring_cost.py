@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for n in given.pairs:
         rows.append(measure(n, given.trials)[0])
         print(json.dumps(rows[-1]), flush=True)
-    report = {"trials": given.trials, "sizes": rows, "pool": contrast.POOL, "agreement": agreement(10_000)}
+    report = {"trials": given.trials, "sizes": rows, "pool": contrast.POOL_SIZE, "agreement": agreement(10_000)}
     write_report(
         "scoring-cost", "seconds of trials and of the score that reads them; agreement of pool and all", report
     )
@@ -81,7 +81,7 @@ def score_again(given: Features, rows: Rows, job: Job) -> dict[str, Any]:
     start = time.perf_counter()
     made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
     values = pair_misalignment(made.evidence, made.evidence.pairs[0])
-    mixture.how_sure(values, plants_of(made))
+    mixture.calibrate(values, plants_of(made))
     return {"seconds": time.perf_counter() - start, "values": values}
 
 
@@ -95,7 +95,7 @@ def agreement(n: int) -> dict[str, float]:
     from scipy.stats import spearmanr
 
     pooled = measure(n, 8)[1]
-    size, drawn = contrast.POOL, contrast.draw_pool
+    size, drawn = contrast.POOL_SIZE, contrast.draw_pool
     contrast.draw_pool = lambda rows, seed, _size=n: drawn(rows, seed, n)  # type: ignore[assignment]
     try:
         full = measure(n, 8)[1]

@@ -13,7 +13,7 @@ import numpy as np
 from audit_plugin.arrays import Features, Neighbors, Trials
 from audit_plugin.config import AuditConfig
 from audit_plugin.scoring.evidence import Gathered, Learn, Rows, gather
-from audit_plugin.scoring.probe_pairs import plant_scores
+from audit_plugin.scoring.probe_pairs import probe_scores
 from audit_plugin.scoring.scores import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections, heads_learner
@@ -112,4 +112,4 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
 def plants_of(gathered: Gathered, kind: str, pair: tuple[str, str]) -> np.ndarray:
     """Combined scores of the virtual plants of a kind, for one pair of modalities."""
     at = gathered.evidence.pairs.index(pair)
-    return plant_scores(gathered.evidence, pair, {name: values[at] for name, values in gathered.planted[kind].items()})
+    return probe_scores(gathered.evidence, pair, {name: values[at] for name, values in gathered.planted[kind].items()})

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import gennorm
 
-from audit_plugin.scoring.calibration import CONFIDENCE, Explanations, how_sure
+from audit_plugin.scoring.calibration import CONFIDENCE, MixtureHypotheses, calibrate
 
 
 def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -24,7 +24,7 @@ def test_shares_precision_and_false_positive_rate_come_out(share: float, near: f
     told = []
     for seed in range(6):
         scores, wrong, plants = mixture(share, near, seed)
-        sure = how_sure(scores, plants)
+        sure = calibrate(scores, plants)
         flagged = sure.false_positive_rate <= 0.01
         said, low, high = sure.precision(scores, flagged)
         told.append((sure.share - wrong.mean(), flagged[~wrong].mean(), said - wrong[flagged].mean(),
@@ -39,7 +39,7 @@ def test_shares_precision_and_false_positive_rate_come_out(share: float, near: f
 
 def test_kinds_are_told_apart() -> None:
     for share, near, kind in ((0.15, 0.0, "random"), (0.0, 0.15, "neighborhood")):
-        shares = how_sure(*mixture(share, near)[::2]).shares
+        shares = calibrate(*mixture(share, near)[::2]).shares
         assert max(shares, key=lambda name: shares[name]) == kind
         assert shares[kind] == pytest.approx(0.15, abs=0.04)
 
@@ -47,7 +47,7 @@ def test_kinds_are_told_apart() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_clean_set_has_no_wrong_pair_and_no_more_flags_than_the_rate(seed: int) -> None:
     scores, _, plants = mixture(0.0, seed=seed)
-    sure = how_sure(scores, plants)
+    sure = calibrate(scores, plants)
     assert sure.share < 0.005
     assert sure.interval[0] < 1e-3
     assert (sure.false_positive_rate <= 0.01).mean() <= 0.01
@@ -58,7 +58,7 @@ def test_a_heavy_tail_of_good_pairs_is_not_taken_for_near_misses(shape: float) -
     rng = np.random.default_rng(0)
     scores = gennorm.rvs(shape, size=3000, random_state=rng).astype(np.float32)
     plants = {"random": rng.normal(4, 1, 800), "neighborhood": rng.normal(1.6, 0.8, 800)}
-    sure = how_sure(scores, plants)
+    sure = calibrate(scores, plants)
     assert sure.share < 0.02
     assert (sure.false_positive_rate <= 0.01).mean() <= 0.01
 
@@ -67,7 +67,7 @@ def test_more_scores_than_a_model_deserves_do_not_make_it_surer() -> None:
     widths = []
     for n in (2000, 40_000):
         scores, _, plants = mixture(0.1, 0.1, n=n)
-        low, high = how_sure(scores, plants).interval
+        low, high = calibrate(scores, plants).interval
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0], rel=0.6)
 
@@ -83,7 +83,7 @@ def test_probabilities_rise_and_false_positive_rate_fall_with_the_score(seed: in
     known = np.isfinite(scores)
     if known.sum() < 20 or q < 22:
         return
-    sure = how_sure(scores, {"random": plants})
+    sure = calibrate(scores, {"random": plants})
     order = np.argsort(scores[known], kind="stable")
     assert 0 <= sure.share <= 1
     for values in (sure.probability, sure.false_positive_rate):
@@ -97,7 +97,7 @@ def test_probabilities_rise_and_false_positive_rate_fall_with_the_score(seed: in
 def test_too_few_to_fit_says_nothing() -> None:
     few, many = np.arange(5, dtype=np.float32), np.arange(500, dtype=np.float32)
     for scores, plants in ((few, many), (many, few), (many * np.nan, many), (many, many * np.nan)):
-        sure = how_sure(scores, {"random": plants})
+        sure = calibrate(scores, {"random": plants})
         assert np.isnan(sure.share)
         assert len(sure.probability) == len(scores)
         assert np.isnan(sure.probability).all()
@@ -106,19 +106,19 @@ def test_too_few_to_fit_says_nothing() -> None:
 
 
 def test_equal_scores_do_not_break_the_fit() -> None:
-    sure = how_sure(np.zeros(100, np.float32), {"random": np.zeros(100, np.float32)})
+    sure = calibrate(np.zeros(100, np.float32), {"random": np.zeros(100, np.float32)})
     assert np.isfinite(sure.share)
 
 
 def test_quantiles_are_weighted() -> None:
-    told = Explanations(np.array([0.9, 0.06, 0.04]), np.zeros((3, 1)), np.zeros((3, 2)), np.arange(2.0))
+    told = MixtureHypotheses(np.array([0.9, 0.06, 0.04]), np.zeros((3, 1)), np.zeros((3, 2)), np.arange(2.0))
     assert told.quantiles(np.array([5.0, 1.0, 9.0])) == (1.0, 5.0)
     assert CONFIDENCE == 0.9
 
 
 def test_explanations_add_up() -> None:
     scores, _, plants = mixture(0.1)
-    sure = how_sure(scores, plants)
+    sure = calibrate(scores, plants)
     found = sure.explanations
     assert found.weight.sum() == pytest.approx(1)
     assert sure.share == pytest.approx(float(found.weight @ found.shares.sum(1)))

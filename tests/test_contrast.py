@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audit_plugin.scoring import contrast as core
-from audit_plugin.scoring.contrast import Negatives, contrasts, draw_pool, frozen_contrast, make_negatives
+from audit_plugin.scoring.contrast import Negatives, all_log_means, draw_pool, frozen_contrast, make_negatives
 from tests.core_fixtures import unit
 
 N = 60
@@ -56,18 +56,18 @@ def log_means(a: torch.Tensor, b: torch.Tensor, negatives: Negatives) -> tuple[t
     """Of a plain matrix of cosines."""
     full = torch.cat([a @ b.T, torch.full((1, len(b)), -torch.inf)])
 
-    def block_of(rows: torch.Tensor) -> core.Block:
+    def block_of(rows: torch.Tensor) -> core.SimilarityBlock:
         hard = negatives.hard[rows]
         parts = [m[rows][:, negatives.pool] for m in (full[:-1], full[:-1].T)]
         near = [m[rows[:, None], hard.clamp_min(0)].masked_fill(hard < 0, -torch.inf) for m in (full, full[:-1].T)]
-        return core.Block(*parts, *near)
+        return core.SimilarityBlock(*parts, *near)
 
-    return contrasts(block_of, len(a), negatives, TAU)
+    return all_log_means(block_of, len(a), negatives, TAU)
 
 
 @pytest.mark.parametrize("block", [7, 1024])
 def test_contrast_is_the_double_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "BLOCK", block)
+    monkeypatch.setattr(core, "BLOCK_ROWS", block)
     (a, b), repeats = sides(), repeats_of()
     plants = np.array([[0, 9], [7, 2]])
     own, planted = frozen_contrast(a, b, negatives_of(repeats, near_of()), plants, (0, 1))

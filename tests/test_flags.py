@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from audit_plugin.config import AuditConfig
 from audit_plugin.scoring import flags as rules
-from audit_plugin.scoring.calibration import how_sure
-from audit_plugin.scoring.flags import FLAGS, above, decide, raise_flags, tail_cut
+from audit_plugin.scoring.calibration import calibrate
+from audit_plugin.scoring.flags import FLAGS, exceeds, propose_actions, raise_flags, tail_cut
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, plants_of, unit
 
@@ -24,7 +24,7 @@ def columns_of(m: int = 2) -> dict[str, np.ndarray]:
     gathered = planted(m).gathered
     scores = compute_scores(gathered.evidence)
     plants = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
-    sure = how_sure(scores["misalignment"], {"random": plants})
+    sure = calibrate(scores["misalignment"], {"random": plants})
     return {**scores, "probability": sure.probability, "false_positive_rate": sure.false_positive_rate}
 
 
@@ -119,8 +119,8 @@ def test_too_few_values_flag_nothing(values: list[float]) -> None:
 
 def test_equal_values_and_missing_ones_are_never_above() -> None:
     values = np.full(50, 3, np.float32)
-    assert not above(values, tail_cut(values, RATE)).any()
-    assert above(np.array([np.nan, 1, 3], np.float32), 2.0).tolist() == [False, False, True]
+    assert not exceeds(values, tail_cut(values, RATE)).any()
+    assert exceeds(np.array([np.nan, 1, 3], np.float32), 2.0).tolist() == [False, False, True]
     with_gaps = np.concatenate([np.arange(100), np.full(50, np.nan)]).astype(np.float32)
     assert tail_cut(with_gaps, RATE) == pytest.approx(tail_cut(np.arange(100, dtype=np.float32), RATE))
 
@@ -133,8 +133,8 @@ def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None
     text = evidence.views["text"].copy()
     text[rows] = unit(text[rows[0]] + 0.01 * np.random.default_rng(0).standard_normal((len(rows), text.shape[1])))
     agreeing = replace(evidence, views={**evidence.views, "text": text})
-    assert rules.placeholder(evidence)[rows].all()
-    assert not rules.placeholder(agreeing).any()
+    assert rules.flag_placeholders(evidence)[rows].all()
+    assert not rules.flag_placeholders(agreeing).any()
 
 
 def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
@@ -142,7 +142,7 @@ def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
     content = evidence.contents["image"].copy()
     content[rows[10:]] = content.max() + 1 + np.arange(len(rows) - 10)
     fewer = replace(evidence, contents={**evidence.contents, "image": content})
-    assert not rules.placeholder(fewer).any()
+    assert not rules.flag_placeholders(fewer).any()
 
 
 def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
@@ -157,7 +157,7 @@ def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
         words={"text": words},
         trials=replace(evidence.trials, held_out={**evidence.trials.held_out, "generality": generality}),
     )
-    found = np.flatnonzero(rules.vague(changed, RATE))
+    found = np.flatnonzero(rules.flag_vague(changed, RATE))
     assert set(range(5, 10)) <= set(found.tolist())
     assert not set(found.tolist()) & set(range(5))
 
@@ -173,7 +173,7 @@ def test_a_text_named_before_its_medium_is_vague_as_well() -> None:
     words[:5] = 1
     held_out = {**evidence.trials.held_out, "generality": generality}
     changed = replace(evidence, words={"text": words}, trials=replace(evidence.trials, held_out=held_out))
-    assert set(range(5)) <= set(np.flatnonzero(rules.vague(changed, RATE)).tolist())
+    assert set(range(5)) <= set(np.flatnonzero(rules.flag_vague(changed, RATE)).tolist())
 
 
 def test_added_samples_do_not_move_the_cut_of_outliers() -> None:
@@ -192,12 +192,12 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     owners = np.arange(len(evidence))
     owners[rows[1::2]] = rows[0::2]
     one_sample = replace(twice, samples=owners)
-    assert rules.duplicated(twice)[rows].all()
-    assert not rules.duplicated(one_sample)[rows].any()
-    first, repeated = rules.exact_repeats(twice)
+    assert rules.flag_duplicates(twice)[rows].all()
+    assert not rules.flag_duplicates(one_sample)[rows].any()
+    first, repeated = rules.exact_duplicates(twice)
     assert repeated[rows].all()
     assert (first[rows].reshape(-1, 2).sum(1) == 1).all()
-    first, repeated = rules.exact_repeats(one_sample)
+    first, repeated = rules.exact_duplicates(one_sample)
     assert first.all()
     assert not repeated[rows].any()
 
@@ -205,15 +205,15 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
 def test_look_alikes_are_no_duplicates_where_pixels_told_them_apart() -> None:
     evidence = planted().evidence
     apart = replace(evidence, copies={"image": np.arange(len(evidence))})
-    assert rules.duplicated(evidence).any()
-    assert not rules.duplicated(apart).any()
+    assert rules.flag_duplicates(evidence).any()
+    assert not rules.flag_duplicates(apart).any()
 
 
 def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None:
     evidence, rows = planted().evidence, planted().rows["placeholder"]
     owners = np.arange(len(evidence))
     owners[rows] = rows[0]
-    assert not rules.placeholder(replace(evidence, samples=owners)).any()
+    assert not rules.flag_placeholders(replace(evidence, samples=owners)).any()
 
 
 def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:
@@ -223,7 +223,7 @@ def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_ar
         text[rows] = evidence.views["text"][rows[np.arange(len(rows)) % labels]]
         content[rows] = evidence.contents["text"][rows[np.arange(len(rows)) % labels]]
         views, contents = {**evidence.views, "text": text}, {**evidence.contents, "text": content}
-        assert rules.placeholder(replace(evidence, views=views, contents=contents))[rows].all() == want
+        assert rules.flag_placeholders(replace(evidence, views=views, contents=contents))[rows].all() == want
 
 
 def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
@@ -259,7 +259,7 @@ def test_a_conflict_is_unlike_the_better_texts_and_fits_worse(
     owners = np.arange(len(fit))
     owners[: 5 if one_sample else 4] = 0
     evidence = replace(planted().evidence, samples=owners, **fields)
-    assert np.flatnonzero(rules.conflict(evidence, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+    assert np.flatnonzero(rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
 
 
 def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
@@ -273,15 +273,15 @@ def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
     fit = rng.normal(-0.5, 0.2, len(evidence)).astype(np.float32)
     for worst, found in ((2.5, [5]), (-0.1, []), (np.nan, [])):
         fit[5] = worst
-        assert np.flatnonzero(rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+        assert np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
     fit[:9] = np.nan
-    assert not rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2).any()
+    assert not rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2).any()
 
 
 def test_media_without_a_text_cannot_contradict_each_other() -> None:
     evidence = replace(planted().evidence, words={})
     fit = np.random.default_rng(0).normal(size=len(evidence)).astype(np.float32)
-    assert not rules.conflict(evidence, fit, np.zeros(len(fit), bool), cut=2).any()
+    assert not rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), cut=2).any()
 
 
 def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
@@ -295,7 +295,7 @@ def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
     for likeness, found in ((0.0, [2]), (0.6, [])):
         text[2] = unit(likeness * text[1] + np.sqrt(1 - likeness**2) * np.eye(3, text.shape[1])[2])
         changed = replace(evidence, copies={"image": group}, views={**evidence.views, "text": text})
-        assert np.flatnonzero(rules.conflict(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+        assert np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
 
 
 # --- actions -------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_actions_follow_the_precedence_and_only_the_unflagged_need_no_reason(cas
     suggestions = np.array(["a cat" if case[1] else "" for case in cases], dtype=object)
     copies = np.array([case[2] for case in cases])
     scores = {name: np.arange(n, dtype=np.float32) for name in ("outlier", "misalignment", "multimem")}
-    action, reason = decide(found, suggestions, ~copies, np.ones(n, bool), scores)
+    action, reason = propose_actions(found, suggestions, ~copies, np.ones(n, bool), scores)
     for i, (flags, suggested, is_copy) in enumerate(cases):
         assert action[i] == expected(flags, suggested, is_copy)
         told = is_copy or any(flags[kind] for kind in FLAGS if kind != "duplicate")
@@ -330,7 +330,7 @@ def test_reasons_name_what_was_found_and_how_much() -> None:
     found = {kind: np.zeros(3, bool) for kind in FLAGS}
     found["outlier"][0] = found["memorized"][1] = found["vague"][2] = True
     scores = {"outlier": np.array([7.25, 0, 0]), "misalignment": np.zeros(3)}
-    _, reason = decide(found, np.array(["", "", ""], object), np.ones(3, bool), np.zeros(3, bool), scores)
+    _, reason = propose_actions(found, np.array(["", "", ""], object), np.ones(3, bool), np.zeros(3, bool), scores)
     assert reason[0].endswith("(outlier 7.2)")
     assert "memorized" in reason[1]
     assert "everything" in reason[2]

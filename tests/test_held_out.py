@@ -64,7 +64,7 @@ def naive_contrast(s: np.ndarray, i: int, j: int, planted: bool = False) -> floa
 
 @pytest.mark.parametrize("block", [9, 1024])
 def test_measures_are_those_of_the_mean_held_out_similarity(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "BLOCK", block)
+    monkeypatch.setattr(held_out, "BLOCK_ROWS", block)
     found, member = trials(), masks()
     got = read_trials(embed_of(found), question(member))
     s = similarity(found, member, 0, 1)

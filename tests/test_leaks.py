@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.scoring.leaks import elsewhere, find_leaks
+from audit_plugin.scoring.leaks import find_leaks, other_splits
 
 rows = st.lists(
     st.tuples(st.sampled_from(["train", "test", "val", ""]), st.integers(0, 8), st.integers(0, 8)), max_size=30
@@ -46,4 +46,4 @@ def test_a_planted_leak_is_told_and_repeats_inside_a_split_are_none() -> None:
 def test_rows_are_told_where_their_copies_are() -> None:
     splits = ["train", "test", "val", "train", "", "test"]
     groups = {"image": np.array([0, 0, 0, 1, 1, 2])}
-    assert elsewhere(splits, groups).tolist() == ["test, val", "train, val", "test, train", "", "", ""]
+    assert other_splits(splits, groups).tolist() == ["test, val", "train, val", "test, train", "", "", ""]

@@ -8,7 +8,7 @@ from audit_plugin.neighbors import exact_search
 from audit_plugin.scoring import contrast
 from audit_plugin.scoring import neighbor_votes as votes
 from audit_plugin.scoring.contrast import draw_pool, make_negatives
-from audit_plugin.scoring.neighbor_votes import KERNEL, TEMPERATURE, cast_votes, vote_contrast
+from audit_plugin.scoring.neighbor_votes import KERNEL, TEMPERATURE, collect_votes, vote_contrast
 from tests.core_fixtures import unit
 from tests.test_contrast import with_owner
 
@@ -31,8 +31,8 @@ def world(seed: int = 0) -> dict[str, np.ndarray | Neighbors]:
             "doubt": rng.standard_normal(N)}  # fmt: skip
 
 
-def cast(w: dict) -> votes.Votes:
-    return cast_votes(w["found"], w["near"], w["other"], w["b"], w["doubt"])
+def cast(w: dict) -> votes.NeighborVotes:
+    return collect_votes(w["found"], w["near"], w["other"], w["b"], w["doubt"])
 
 
 def naive_vote(w: dict, i: int) -> tuple[np.ndarray, dict[int, float]]:
@@ -106,7 +106,7 @@ def test_neighbors_who_say_otherwise_raise_suspicion() -> None:
     a, b = (unit(truth + 0.3 * rng.standard_normal(truth.shape)).astype(np.float32) for _ in range(2))
     b[[0, 50, 100]] = b[[50, 100, 0]]
     rows = np.arange(len(a))
-    got = cast_votes(exact_search(a, 9), rows, rows, b, np.zeros(len(a)))
+    got = collect_votes(exact_search(a, 9), rows, rows, b, np.zeros(len(a)))
     negatives = make_negatives(rows[:, None], np.full((len(a), 1), -1), np.ones(len(a), bool), 0, "cpu")
     own, _ = vote_contrast(got, b, negatives, np.zeros((0, 2), np.int64), (0, 0))
     assert np.sort(own)[-3] == pytest.approx(own[[0, 50, 100]].min())
@@ -116,7 +116,7 @@ def test_nobody_to_vote_is_no_evidence() -> None:
     w = world()
     lonely = Neighbors(np.full((N, 2), -1), np.full((N, 2), np.nan, np.float32))
     alone = np.arange(N)
-    got = cast_votes(lonely, alone, alone, w["b"], np.zeros(N))
+    got = collect_votes(lonely, alone, alone, w["b"], np.zeros(N))
     negatives = make_negatives(alone[:, None], np.full((N, 1), -1), np.ones(N, bool), 0, "cpu")
     own, planted = vote_contrast(got, w["b"], negatives, np.array([[0, 1]]), (0, 0))
     assert np.isnan(own).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.scoring.probe_pairs import draw_plants, plant_scores
+from audit_plugin.scoring.probe_pairs import draw_probe_pairs, probe_scores
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, plants_of
 
@@ -16,7 +16,7 @@ def drawn(seed: int = 0, n: int = 80) -> tuple[dict[str, np.ndarray], list[np.nd
     rng = np.random.default_rng(seed)
     near = [rng.integers(-1, n, (n, 6)) for _ in range(2)]
     together, contents = np.sort(rng.integers(0, n // 3, n)), rng.integers(0, n // 2, (n, 2))
-    return draw_plants(near, together, contents, seed), near, together, contents
+    return draw_probe_pairs(near, together, contents, seed), near, together, contents
 
 
 @settings(max_examples=20, deadline=None)
@@ -45,7 +45,7 @@ def test_a_real_pair_planted_gets_its_own_score(m: int) -> None:
     evidence = planted(m).evidence
     columns = compute_scores(evidence)
     for a, b in evidence.pairs:
-        got = plant_scores(evidence, (a, b), evidence.parts[a, b])
+        got = probe_scores(evidence, (a, b), evidence.parts[a, b])
         np.testing.assert_allclose(got, columns[f"misalignment_{a}_{b}"], atol=1e-4)
 
 
@@ -53,7 +53,7 @@ def test_plants_stand_on_the_scale_of_the_known_samples() -> None:
     whole = planted().evidence
     evidence = replace(whole, known=np.arange(len(whole)) < 200)
     some = {name: values[200:] for name, values in evidence.parts["image", "text"].items()}
-    got = plant_scores(evidence, ("image", "text"), some)
+    got = probe_scores(evidence, ("image", "text"), some)
     np.testing.assert_allclose(got, compute_scores(evidence)["misalignment"][200:], atol=1e-4)
 
 

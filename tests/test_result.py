@@ -12,7 +12,7 @@ from audit_plugin.audit import result as reporting
 from audit_plugin.audit.result import Order, Scored, memory_summary, result_columns, summarize, versions
 from audit_plugin.encoders.base import Identity
 from audit_plugin.encoders.embed import Embedded
-from audit_plugin.scoring.calibration import Sure
+from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.flags import FLAGS, tail_cut
 from audit_plugin.scoring.scores import compute_scores
 from audit_plugin.trials import multimem as memorization
@@ -30,7 +30,7 @@ def scored(m: int = 2) -> Scored:
     texts["action"][:] = "keep"
     texts["action"][5], texts["suggestion"][5] = "relabel", "another"
     scores = compute_scores(gathered.evidence)
-    sure = Sure({"random": 0.123456}, (0.1, 0.2), np.full(N, 0.25, np.float32), np.zeros(N, np.float32))
+    sure = Calibration({"random": 0.123456}, (0.1, 0.2), np.full(N, 0.25, np.float32), np.zeros(N, np.float32))
     return Scored(gathered, scores, sure, raised, texts, {"random": 0.87654})
 
 

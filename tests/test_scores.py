@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from audit_plugin.arrays import modality_pairs
 from audit_plugin.scoring import scores
-from audit_plugin.scoring.outliers import in_tail_units, mean_distance
+from audit_plugin.scoring.outliers import in_tail_units, mean_neighbor_distance
 from audit_plugin.scoring.scores import SCORES, combine, compute_scores, robust_z
 from audit_plugin.trials import multimem as memorization
 from tests.core_fixtures import permuted, planted, unit
@@ -242,7 +242,7 @@ def test_added_samples_do_not_move_the_scale() -> None:
     scale = {k: v[:250] for k, v in evidence.parts[pair].items()}
     want = combine(evidence.parts[pair], scale, evidence.weights[pair])
     np.testing.assert_allclose(part["misalignment"], want, atol=1e-6)
-    distance = mean_distance({"image": evidence.vectors["image"]}, evidence.groups["image"], np.arange(250))
+    distance = mean_neighbor_distance({"image": evidence.vectors["image"]}, evidence.groups["image"], np.arange(250))
     np.testing.assert_allclose(part["outlier_image"], in_tail_units(distance, distance[:250]), atol=1e-5)
     assert (part["misalignment"] != plain["misalignment"]).any()
     for name in ("multimem", "alignment", "duplicate"):  # these have a scale of their own
@@ -253,7 +253,7 @@ def test_added_samples_do_not_move_the_scale() -> None:
 def test_the_outlier_score_is_the_largest_of_its_parts_and_the_joint_space(m: int) -> None:
     evidence = planted(m).evidence
     found = SCORES["outlier"].compute(evidence)
-    joint = mean_distance(evidence.vectors, evidence.leave_together, np.arange(len(evidence)))
+    joint = mean_neighbor_distance(evidence.vectors, evidence.leave_together, np.arange(len(evidence)))
     votes = [found[name] for name in evidence.modalities] + [in_tail_units(joint, joint)]
     np.testing.assert_allclose(found[""], np.max(votes, axis=0), atol=1e-5)
 

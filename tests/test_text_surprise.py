@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.scoring import text_surprise as spelling
-from audit_plugin.scoring.text_surprise import surprise
+from audit_plugin.scoring.text_surprise import bits_per_letter
 
 
 def naive(texts: list[str]) -> list[float]:
@@ -34,28 +34,28 @@ def naive(texts: list[str]) -> list[float]:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(alphabet="abC é\U0001f600 ", max_size=9), max_size=8))
 def test_surprise_is_what_counting_finds(texts: list[str]) -> None:
-    found = surprise(texts)
+    found = bits_per_letter(texts)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, naive(texts), rtol=1e-4, atol=1e-4)
 
 
 def test_the_size_of_a_block_changes_nothing() -> None:
     texts = ["a red cat", "a red dog", "", "zzz", "a red cat", "日本", "a green tree"]
-    whole = surprise(texts)
-    assert all(surprise(texts, block).tobytes() == whole.tobytes() for block in (1, 2, 5))
+    whole = bits_per_letter(texts)
+    assert all(bits_per_letter(texts, block).tobytes() == whole.tobytes() for block in (1, 2, 5))
 
 
 def test_random_letters_stand_out_among_words_and_repeats_do_not_vouch_for_themselves() -> None:
     things, colors = ("cat", "dog", "house", "tree", "boat"), ("red", "green", "blue", "grey")
     texts = [f"a {color} {thing}" for thing in things for color in colors]
     odd = ["xqzvk wjpf"] * 3
-    values = surprise(texts + odd)
+    values = bits_per_letter(texts + odd)
     assert values[-3:].min() > values[:-3].max() + 1
     assert len(set(values[-3:].tolist())) == 1
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "  "], ["a"], ["\ud800x", "a"]])
 def test_texts_without_letters_or_with_broken_ones_have_a_number(texts: list[str]) -> None:
-    found = surprise(texts)
+    found = bits_per_letter(texts)
     assert len(found) == len(texts)
     assert np.isfinite(found).all()

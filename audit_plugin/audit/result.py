@@ -15,10 +15,10 @@ from audit_plugin.encoders.base import Identity
 from audit_plugin.encoders.embed import Embedded
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring import flags as rules
-from audit_plugin.scoring.calibration import Sure
+from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.evidence import Gathered
-from audit_plugin.scoring.leaks import elsewhere
-from audit_plugin.scoring.outliers import owners_of
+from audit_plugin.scoring.leaks import other_splits
+from audit_plugin.scoring.outliers import count_user_groups
 from audit_plugin.scoring.suggest.join_bugs import Repair
 from audit_plugin.trials import multimem as memorization
 from audit_plugin.trials.split_protocol import group_report
@@ -48,7 +48,7 @@ class Scored:
 
     gathered: Gathered
     scores: Mapping[str, Floats]
-    sure: Sure
+    sure: Calibration
     flags: Mapping[str, Bools]
     texts: Mapping[str, Any]
     probe_recall: Mapping[str, float]
@@ -77,7 +77,7 @@ def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Sa
         take(name)
     if samples.splits:
         splits = [samples.splits[row] for row in order.rows]
-        pick["leak"] = order.back(elsewhere(splits, rules.copies_of(evidence)), "")
+        pick["leak"] = order.back(other_splits(splits, rules.duplicate_groups(evidence)), "")
     for kind, values in scored.flags.items():
         pick[f"is_{kind}"] = order.back(values, False)
     for name, values in scored.texts.items():
@@ -117,9 +117,9 @@ def _driver(scored: Scored) -> Any:
 def _group_names(evidence: Any, samples: Samples, order: Order) -> Any:
     """Id of the group's representative (its first sample in canonical order) for groups of two or more."""
     out = np.full(len(evidence), "", dtype=object)
-    for group in rules.copies_of(evidence).values():
+    for group in rules.duplicate_groups(evidence).values():
         _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
-        for i in np.flatnonzero((owners_of(group, evidence.owners) > 1) & (out == "")):
+        for i in np.flatnonzero((count_user_groups(group, evidence.owners) > 1) & (out == "")):
             out[i] = samples.ids[order.rows[first[inverse[i]]]]
     return out
 

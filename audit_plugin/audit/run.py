@@ -24,7 +24,7 @@ from audit_plugin.encoders.prompts import identified, split_templates, worded
 from audit_plugin.encoders.registry import identify, pick_device
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.evidence import Gathered, Learn, gather
-from audit_plugin.scoring.flags import copies_of
+from audit_plugin.scoring.flags import duplicate_groups
 from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.suggest.captions import Captioner
 from audit_plugin.store import RunFolder, cache_root
@@ -187,7 +187,7 @@ def finish(
         notes = add_incomplete(columns, ready, gathered, job)
     if ready.samples.splits:
         splits = [ready.samples.splits[row] for row in ready.order.rows]
-        notes += filter(None, [find_leaks(splits, copies_of(scored.gathered.evidence)).sentence()])
+        notes += filter(None, [find_leaks(splits, duplicate_groups(scored.gathered.evidence)).sentence()])
     with clock.stage("explain"):
         notes += explain(ready, scored.gathered, scored, job)["notes"]
     summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)

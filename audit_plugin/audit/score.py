@@ -20,12 +20,12 @@ from audit_plugin.inputs.images import read_image
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.neighbors.image_copies import copy_groups
 from audit_plugin.scoring import flags as rules
-from audit_plugin.scoring.calibration import how_sure
+from audit_plugin.scoring.calibration import calibrate
 from audit_plugin.scoring.evidence import Gathered, Rows
-from audit_plugin.scoring.probe_pairs import plant_scores
+from audit_plugin.scoring.probe_pairs import probe_scores
 from audit_plugin.scoring.scores import Evidence, compute_scores, robust_z, scale_of
 from audit_plugin.scoring.suggest.captions import Captioner, ask_captioner, propose, suggest
-from audit_plugin.scoring.text_surprise import surprise
+from audit_plugin.scoring.text_surprise import bits_per_letter
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 
@@ -108,7 +108,7 @@ def describe_rows(ready: Prepared) -> Rows:
     }
     roles, labels = (np.array(v, dtype=object)[order.rows] if v else None for v in (samples.roles, samples.labels))
     space = {m: w.space for m, w in ready.who.items()}
-    spelling = {m: surprise([samples.media[m][row] or "" for row in order.rows]) for m in words}
+    spelling = {m: bits_per_letter([samples.media[m][row] or "" for row in order.rows]) for m in words}
     return Rows(numbers, space, words, user_groups(samples, order), roles, labels, spelling=spelling)
 
 
@@ -119,7 +119,7 @@ def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | 
     gathered = replace(gathered, evidence=evidence)
     scores = compute_scores(evidence)
     planted = planted_scores(gathered, scores)
-    sure = how_sure(scores["misalignment"], {kind: planted[kind] for kind in FITTED if kind in planted})
+    sure = calibrate(scores["misalignment"], {kind: planted[kind] for kind in FITTED if kind in planted})
     rated = {**scores, "probability": sure.probability, "false_positive_rate": sure.false_positive_rate}
     raised = rules.raise_flags(rated, evidence, job.config.false_positive_rate)
     texts = [m for m in ready.samples.modalities if MODALITIES[m].is_text]
@@ -131,7 +131,7 @@ def score(ready: Prepared, gathered: Gathered, job: Job, captioner: Captioner | 
     if captioner is not None and texts and media is not None:
         paths = [ready.samples.media[media][row] or "" for row in order.rows]
         found = ask_captioner(found, raised["misaligned"], paths, captioner)
-    action, reason = rules.decide(raised, found.texts, *rules.exact_repeats(evidence), scores)
+    action, reason = rules.propose_actions(raised, found.texts, *rules.exact_duplicates(evidence), scores)
     propose(action, reason, found)
     scores["suggestion_score"] = found.score
     job.progress("score", 1, 1)
@@ -169,7 +169,7 @@ def planted_scores(gathered: Gathered, scores: Mapping[str, Floats]) -> dict[str
     scale = scale_of(real, evidence)
     for kind, found in gathered.planted.items():
         parts = [
-            plant_scores(evidence, pair, {name: values[p] for name, values in found.items()})
+            probe_scores(evidence, pair, {name: values[p] for name, values in found.items()})
             for p, pair in enumerate(evidence.pairs)
         ]
         worst = np.fmax.reduce(parts)

@@ -111,14 +111,14 @@ def _wanted(row: Mapping[str, Any], own: Mapping[str, Any] | None, thresholds: M
 
 def _proposal(row: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Action and reason by the audit's own rules."""
-    from audit_plugin.scoring.flags import decide
+    from audit_plugin.scoring.flags import propose_actions
 
     if said["action"] == "remove":
         return {"action": "remove", "reason": said["reason"]}
     flags = {kind: np.array([bool(row.get(f"is_{kind}"))]) for kind in FLAG_KINDS}
     scores = {name: np.array([np.nan if row.get(name) is None else row[name]]) for name in SCORE_OF.values()}
     no = np.zeros(1, dtype=bool)
-    action, reason = decide(flags, [row.get("suggestion") or ""], ~no, no, scores)
+    action, reason = propose_actions(flags, [row.get("suggestion") or ""], ~no, no, scores)
     return {"action": str(action[0]), "reason": str(reason[0]) or None}
 
 

@@ -36,7 +36,7 @@ CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)
-class Explanations:
+class MixtureHypotheses:
     """What the scores may be made of, in g ways.
 
     Attributes:
@@ -66,7 +66,7 @@ class Explanations:
 
 
 @dataclass(frozen=True)
-class Sure:
+class Calibration:
     """What the fit says.
 
     Attributes:
@@ -81,7 +81,7 @@ class Sure:
     interval: tuple[float, float]
     probability: Floats
     false_positive_rate: Floats
-    explanations: Explanations | None = None
+    explanations: MixtureHypotheses | None = None
 
     @property
     def share(self) -> float:
@@ -100,7 +100,7 @@ class Sure:
         return said, min(low, said), max(high, said)
 
 
-def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
+def calibrate(scores: Floats, plants: Mapping[str, Floats]) -> Calibration:
     """Fits the mixture; O(n log n).
 
     Args:
@@ -116,17 +116,19 @@ def how_sure(scores: Floats, plants: Mapping[str, Floats]) -> Sure:
     kinds = {kind: v for kind, v in kinds.items() if len(v) >= LEAST}
     nothing = np.full(len(scores), np.nan, dtype=np.float32)
     if len(values) < LEAST or not kinds:
-        return Sure({}, (float("nan"), float("nan")), nothing, nothing)
+        return Calibration({}, (float("nan"), float("nan")), nothing, nothing)
     found = _explain(values, list(kinds.values()))
     shares = found.weight @ found.shares
     interval = found.quantiles(found.shares.sum(1))
     probability, false_positive_rate = nothing.copy(), nothing.copy()
     probability[known] = _probability(values, list(kinds.values()), found)
     false_positive_rate[known] = _false_alarm(values, shares.sum() if interval[0] >= NOTHING else 0.0, found)
-    return Sure(dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_positive_rate, found)
+    return Calibration(
+        dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_positive_rate, found
+    )
 
 
-def _explain(values: Floats, plants: list[Floats]) -> Explanations:
+def _explain(values: Floats, plants: list[Floats]) -> MixtureHypotheses:
     """All explanations of the scores, those of no weight left out."""
     from scipy.stats import gennorm
 
@@ -178,7 +180,7 @@ def _fit(seen: Floats, good: Floats, plants: Floats) -> tuple[Floats, Floats, Fl
 
 def _widened(
     weight: Floats, shares: Floats, spread: Floats, tail: Floats, edges: Floats, seen: tuple[float, Floats]
-) -> Explanations:
+) -> MixtureHypotheses:
     """Each explanation once for every one of `NODES` equally likely sizes of its wrong part."""
     from scipy.stats import norm
 
@@ -188,7 +190,7 @@ def _widened(
     above, inside = seen
     good = np.maximum(above - shares @ inside, 0)[:, :, None] * tail
     weight = np.tile(weight, NODES) / (NODES * weight.sum())
-    return Explanations(weight, shares.reshape(len(weight), -1), good.reshape(len(weight), -1), edges)
+    return MixtureHypotheses(weight, shares.reshape(len(weight), -1), good.reshape(len(weight), -1), edges)
 
 
 def _mass(plants: Floats, edges: Floats) -> Floats:
@@ -211,7 +213,7 @@ def _grid(values: Floats) -> Floats:
     return tried[np.searchsorted(np.sort(values), tried[:, 0]) >= 0.1 * len(values)]
 
 
-def _probability(values: Floats, plants: list[Floats], found: Explanations) -> Floats:
+def _probability(values: Floats, plants: list[Floats], found: MixtureHypotheses) -> Floats:
     """`[n]`: wrong pairs' part of the density at each score; below the fit's start, of what was seen there."""
     from sklearn.isotonic import isotonic_regression
 
@@ -225,7 +227,7 @@ def _probability(values: Floats, plants: list[Floats], found: Explanations) -> F
     return np.asarray(np.interp(values, (edges[1:] + edges[:-1]) / 2, rising), dtype=np.float32)
 
 
-def _false_alarm(values: Floats, share: float, found: Explanations) -> Floats:
+def _false_alarm(values: Floats, share: float, found: MixtureHypotheses) -> Floats:
     """`[n]`: share of good pairs that score at least as high.
 
     No less than what is left when a `share` of the set (none, if it may be clean) is taken for wrong ones from the top:

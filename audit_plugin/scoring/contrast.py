@@ -19,8 +19,8 @@ import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-POOL = 4096
-BLOCK = 512  # rows whose similarities to the pool stay in the cache
+POOL_SIZE = 4096
+BLOCK_ROWS = 512  # rows whose similarities to the pool stay in the cache
 FROZEN_TEMPERATURE = 1 / 100
 
 
@@ -45,7 +45,7 @@ class Negatives:
 
 
 @dataclass(frozen=True)
-class Block:
+class SimilarityBlock:
     """Similarities of q rows to their negatives, -inf where unknown: M[rows, .] and M[., rows], of pool and hard."""
 
     forward: torch.Tensor
@@ -54,7 +54,7 @@ class Block:
     backward_hard: torch.Tensor
 
 
-def draw_pool(rows: Ints, seed: int, size: int = POOL) -> Ints:
+def draw_pool(rows: Ints, seed: int, size: int = POOL_SIZE) -> Ints:
     """At most `size` of the rows, ascending; a seeded draw."""
     if len(rows) <= size:
         return rows
@@ -92,18 +92,18 @@ def _usable(near: Ints, repeats: Ints, known: Bools) -> Ints:
     return out
 
 
-def contrasts(
-    block_of: Callable[[torch.Tensor], Block], count: int, negatives: Negatives, temperature: float
+def all_log_means(
+    block_of: Callable[[torch.Tensor], SimilarityBlock], count: int, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log mean_k exp(M_ik / tau), log mean_k exp(M_ki / tau)) for all n samples, `[n]`; -inf without a negative."""
     every = torch.arange(count, device=negatives.pool.device)
-    parts = [log_means(block_of(rows), rows, negatives, temperature) for rows in every.split(BLOCK)]
+    parts = [block_log_means(block_of(rows), rows, negatives, temperature) for rows in every.split(BLOCK_ROWS)]
     forward, backward = (torch.cat(side) for side in zip(*parts, strict=True))
     return forward, backward
 
 
-def log_means(
-    block: Block, rows: torch.Tensor, negatives: Negatives, temperature: float
+def block_log_means(
+    block: SimilarityBlock, rows: torch.Tensor, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both log means for q rows, `[q]`.
 
@@ -147,7 +147,7 @@ def contrast(
     return torch.where(torch.isfinite(value), value, torch.nan)
 
 
-def with_plants(
+def contrast_with_probes(
     log_mean: tuple[torch.Tensor, torch.Tensor],
     own: torch.Tensor,
     planted: torch.Tensor,
@@ -197,15 +197,17 @@ def frozen_contrast(
         (contrast `[n]`, contrast of the plants `[q]`).
     """
 
-    def block_of(rows: torch.Tensor) -> Block:
+    def block_of(rows: torch.Tensor) -> SimilarityBlock:
         hard = negatives.hard[rows]
         near = [torch.einsum("qd,qhd->qh", x[rows], y[hard.clamp_min(0)]) for x, y in ((a, b), (b, a))]
-        return Block(a[rows] @ b[negatives.pool].T, b[rows] @ a[negatives.pool].T, *(_known(v, hard) for v in near))
+        return SimilarityBlock(
+            a[rows] @ b[negatives.pool].T, b[rows] @ a[negatives.pool].T, *(_known(v, hard) for v in near)
+        )
 
-    log_mean = contrasts(block_of, len(a), negatives, FROZEN_TEMPERATURE)
+    log_mean = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
     left, right = (torch.from_numpy(plants[:, side]).to(a.device) for side in (0, 1))
     own, planted = (a * b).sum(1), (a[left] * b[right]).sum(1)
-    return with_plants(log_mean, own, planted, plants, negatives, pair, FROZEN_TEMPERATURE)
+    return contrast_with_probes(log_mean, own, planted, plants, negatives, pair, FROZEN_TEMPERATURE)
 
 
 def _known(values: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from audit_plugin.trials.run import (
 
 from .contrast import make_negatives
 from .evidence_weights import weigh_pairs
-from .probe_pairs import draw_plants
+from .probe_pairs import draw_probe_pairs
 from .scores import Evidence
 
 WHITENING = 0.65
@@ -104,7 +104,7 @@ def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | 
     near, cosines, sought = seek_neighbors(features.vectors, views, rows.contents, job)
     groups, together = leave_together_groups(features.vectors, near, cosines, rows, notes)
     content_table = np.stack([rows.contents[m] for m in views], axis=1)
-    plants = draw_plants([near[m].indices for m in views], together, content_table, job.config.seed)
+    plants = draw_probe_pairs([near[m].indices for m in views], together, content_table, job.config.seed)
     evidence = Evidence(
         features.vectors,
         views,

@@ -12,7 +12,7 @@ from audit_plugin.arrays import Floats, Ints, modality_pairs
 from audit_plugin.trials.run import split_plants
 
 from .contrast import Negatives, frozen_contrast
-from .neighbor_votes import cast_votes, vote_contrast
+from .neighbor_votes import collect_votes, vote_contrast
 from .scores import Evidence, robust_z, scale_of
 
 NEAR_MISS = "neighborhood"
@@ -124,5 +124,5 @@ def _votes(
 ) -> tuple[Floats, Floats]:
     near, other = (evidence.modalities[at] for at in way)
     contents, views = evidence.contents, evidence.views
-    votes = cast_votes(evidence.neighbors[near], contents[near], contents[other], views[other], distrust)
+    votes = collect_votes(evidence.neighbors[near], contents[near], contents[other], views[other], distrust)
     return vote_contrast(votes, views[other], negatives, rows, way)

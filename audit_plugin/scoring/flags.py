@@ -10,7 +10,7 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-from .outliers import owners_of, tail_of_largest
+from .outliers import count_user_groups, outlier_cut
 from .scores import Evidence, robust_z, scale_of
 
 UNRELATED = 0.5
@@ -72,61 +72,61 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
         rate: share of clean samples that a flag may hit.
     """
     found = {
-        "misaligned": misaligned(columns["false_positive_rate"], rate),
-        "memorized": above(columns["multimem"], tail_cut(columns["multimem"], rate)),
-        "outlier": above(columns["outlier"], tail_of_largest(scale_of(columns["outlier"], evidence), rate)),
-        "duplicate": duplicated(evidence),
-        "placeholder": placeholder(evidence),
-        "vague": vague(evidence, rate),
+        "misaligned": flag_misaligned(columns["false_positive_rate"], rate),
+        "memorized": exceeds(columns["multimem"], tail_cut(columns["multimem"], rate)),
+        "outlier": exceeds(columns["outlier"], outlier_cut(scale_of(columns["outlier"], evidence), rate)),
+        "duplicate": flag_duplicates(evidence),
+        "placeholder": flag_placeholders(evidence),
+        "vague": flag_vague(evidence, rate),
     }
     cut = tail_cut(scale_of(columns["misalignment"], evidence), rate)
-    found["conflict"] = conflict(evidence, columns["misalignment"], found["placeholder"], cut)
+    found["conflict"] = flag_conflicts(evidence, columns["misalignment"], found["placeholder"], cut)
     return {kind: found[kind] for kind in FLAGS}
 
 
-def above(values: Floats | float, cut: Floats | float) -> Bools:
+def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
     """bool `[n]`; NaN is never above."""
     with np.errstate(invalid="ignore"):
         return np.asarray(values > cut)
 
 
-def misaligned(false_positive_rate: Floats, rate: float) -> Bools:
-    """Scores that at most a share `rate` of good pairs reaches, by the mixture fit (`mixture.how_sure`)."""
+def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
+    """Scores that at most a share `rate` of good pairs reaches, by the mixture fit (`calibration.calibrate`)."""
     with np.errstate(invalid="ignore"):
         return np.asarray(false_positive_rate <= rate)
 
 
-def copies_of(evidence: Evidence) -> dict[str, Ints]:
+def duplicate_groups(evidence: Evidence) -> dict[str, Ints]:
     """Modality that is not text -> groups of one medium's copies `[n]`, told from look-alikes where that was done."""
     return {name: evidence.copies.get(name, group) for name, group in evidence.groups.items()}
 
 
-def duplicated(evidence: Evidence) -> Bools:
+def flag_duplicates(evidence: Evidence) -> Bools:
     """In a group of copies of two or more samples, in a modality that is not text; captions of one sample are one."""
     out = np.zeros(len(evidence), dtype=bool)
-    for group in copies_of(evidence).values():
-        out |= owners_of(group, evidence.owners) > 1
+    for group in duplicate_groups(evidence).values():
+        out |= count_user_groups(group, evidence.owners) > 1
     return out
 
 
-def exact_repeats(evidence: Evidence) -> tuple[Bools, Bools]:
+def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
     """(first of its exact repeats, another sample repeats it), `[n]`, over all modalities together."""
     table = np.stack(list(evidence.contents.values()), axis=1)
     if not len(table):
         return np.zeros(0, bool), np.zeros(0, bool)
     _, first, number = np.unique(table, axis=0, return_index=True, return_inverse=True)
     number, owners = number.reshape(-1), evidence.owners
-    return owners == owners[first[number]], owners_of(number, owners) > 1
+    return owners == owners[first[number]], count_user_groups(number, owners) > 1
 
 
-def placeholder(evidence: Evidence) -> Bools:
+def flag_placeholders(evidence: Evidence) -> Bools:
     """One medium in more than max(10, 0.1 %) samples whose texts are as unrelated as texts drawn at random."""
     out = np.zeros(len(evidence), dtype=bool)
     least = max(PLACEHOLDER_ROWS, PLACEHOLDER_SHARE * len(np.unique(evidence.owners)))
     for name, content in evidence.contents.items():
         if name in evidence.texts:
             continue
-        often = owners_of(content, evidence.owners) > least
+        often = count_user_groups(content, evidence.owners) > least
         for medium in np.unique(content[often]):
             rows = np.flatnonzero(content == medium)
             texts = evidence.texts
@@ -146,7 +146,7 @@ def _unrelated(view: Floats, content: Ints, rows: Ints) -> bool:
     return bool((total @ total - k) / (k * (k - 1)) < UNRELATED)
 
 
-def conflict(evidence: Evidence, misalignment: Floats, placeholders: Bools, cut: float) -> Bools:
+def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools, cut: float) -> Bools:
     """Rows whose medium another row shares with an unrelated text that fits it better under held-out alignment.
 
     Of two samples with one picture and unrelated captions one is wrong, unless both fit: the worse one is flagged
@@ -161,7 +161,7 @@ def conflict(evidence: Evidence, misalignment: Floats, placeholders: Bools, cut:
         cut: misalignment beyond which few good pairs lie.
     """
     out = np.zeros(len(evidence), dtype=bool)
-    for group in copies_of(evidence).values():
+    for group in duplicate_groups(evidence).values():
         order = np.argsort(group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
             if (
@@ -179,7 +179,7 @@ def _contradicts(evidence: Evidence, fit: Floats, rows: Ints, cut: float) -> Boo
     owners, best = evidence.owners[rows], int(np.nanargmin(fit))
     likeness = np.max([evidence.views[text][rows] @ evidence.views[text][rows].T for text in evidence.texts], axis=0)
     own, clear = owners == owners[best], fit > fit[best] + CONFLICT_Z
-    accepted = ~above(fit, np.where(own, np.maximum(cut, fit[best] + CONFLICT_Z), np.maximum(PLAUSIBLE, fit[best])))
+    accepted = ~exceeds(fit, np.where(own, np.maximum(cut, fit[best] + CONFLICT_Z), np.maximum(PLAUSIBLE, fit[best])))
     unlike = np.where(clear, UNRELATED if len(rows) == 2 else CONTRADICTS, FOREIGN)
     while (alike := ~accepted & (likeness[:, accepted].max(1) >= unlike)).any():
         accepted |= alike
@@ -196,10 +196,10 @@ def _odd_caption(fit: Floats, likeness: Floats) -> Bools:
         [np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else np.nan for values in rest]
     )
     alike = (likeness.sum(1) - likeness.diagonal()) / (len(fit) - 1)
-    return above(fit - others - ALIKE * alike, ODD) & above(fit, PLAUSIBLE)
+    return exceeds(fit - others - ALIKE * alike, ODD) & exceeds(fit, PLAUSIBLE)
 
 
-def vague(evidence: Evidence, rate: float) -> Bools:
+def flag_vague(evidence: Evidence, rate: float) -> Bools:
     """Texts that fit all media a little, none much, and are short for the set: all three beyond its bulk."""
     out = np.zeros(len(evidence), dtype=bool)
     if evidence.trials is None:
@@ -210,11 +210,11 @@ def vague(evidence: Evidence, rate: float) -> Bools:
             brevity = -np.log1p(evidence.words[text].astype(np.float32))
             short = evidence.words[text] < SHORT * np.median(evidence.words[text])
             values = robust_z(generality) + robust_z(brevity)
-            out |= above(values, tail_cut(values, rate)) & short
+            out |= exceeds(values, tail_cut(values, rate)) & short
     return out
 
 
-def decide(
+def propose_actions(
     flags: Mapping[str, Bools], suggestions: Any, representative: Bools, exact: Bools, scores: Mapping[str, Floats]
 ) -> tuple[Any, Any]:
     """Proposed action and reason per sample, by precedence; object arrays `[n]`.

@@ -15,7 +15,7 @@ import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-from .contrast import BLOCK, Block, Negatives, log_means, with_plants
+from .contrast import BLOCK_ROWS, Negatives, SimilarityBlock, block_log_means, contrast_with_probes
 
 TEMPERATURE = 1 / 100
 
@@ -67,13 +67,13 @@ def read_trials(embed: Embed, asked: Question) -> dict[str, Floats]:
     planted = sums.planted / (outside[:, left] * outside[:, right]).sum(0)
     n, p = outside.shape[1], len(asked.pairs)
     log_mean, general = torch.empty(p, 2, n, device=device), torch.full((p, n), torch.nan, device=device)
-    for rows in torch.arange(n, device=device).split(BLOCK):
+    for rows in torch.arange(n, device=device).split(BLOCK_ROWS):
         for at, block in enumerate(_blocks(embed, asked, outside, sums, rows)):
-            log_mean[at, 0, rows], log_mean[at, 1, rows] = log_means(block, rows, asked.negatives, TEMPERATURE)
+            log_mean[at, 0, rows], log_mean[at, 1, rows] = block_log_means(block, rows, asked.negatives, TEMPERATURE)
             if at in asked.texts:
                 general[at, rows] = _generality(block.backward if asked.texts[at] else block.forward)
     found = [
-        with_plants((means[0], means[1]), here, virtual, asked.plants, asked.negatives, pair, TEMPERATURE)
+        contrast_with_probes((means[0], means[1]), here, virtual, asked.plants, asked.negatives, pair, TEMPERATURE)
         for means, here, virtual, pair in zip(log_mean, own, planted, asked.pairs, strict=True)
     ]
     return {
@@ -105,11 +105,13 @@ def _walk(embed: Embed, asked: Question, outside: torch.Tensor) -> _Sums:
 def _add_hard(
     total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor, outside: torch.Tensor
 ) -> None:
-    for rows in outside.split(BLOCK):
+    for rows in outside.split(BLOCK_ROWS):
         total[rows] += torch.einsum("qo,qho->qh", left[rows], right[hard[rows].clamp_min(0)])
 
 
-def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, rows: torch.Tensor) -> list[Block]:
+def _blocks(
+    embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, rows: torch.Tensor
+) -> list[SimilarityBlock]:
     """The rows' mean held-out similarities, one block per pair; -inf where no trial left both out."""
     pool, hard = asked.negatives.pool, asked.negatives.hard[rows]
     all_pooled = len(pool) == outside.shape[1]
@@ -125,7 +127,7 @@ def _blocks(embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, r
     total.div_(count).masked_fill_(count == 0, -torch.inf)
     both = (outside[:, rows, None] * outside[:, hard.clamp_min(0)]).sum(0)
     near = (sums.hard[:, :, rows] / both).masked_fill((hard < 0) | (both == 0), -torch.inf)
-    return [Block(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
+    return [SimilarityBlock(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
     return Leaks(rows, tuple((a, b, count) for (a, b), count in sorted(shared.items())))
 
 
-def elsewhere(splits: Sequence[str], groups: Mapping[str, Ints]) -> Any:
+def other_splits(splits: Sequence[str], groups: Mapping[str, Ints]) -> Any:
     """Object `[n]`: the other splits, joined by commas, in which a copy of the row's medium stands; "" for none.
 
     Args:

@@ -16,7 +16,7 @@ import torch
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
 
-from .contrast import Block, Negatives, contrasts, with_plants
+from .contrast import Negatives, SimilarityBlock, all_log_means, contrast_with_probes
 
 TEMPERATURE = 1 / 20
 KERNEL = 0.07
@@ -25,7 +25,7 @@ ROWS = 16_384  # whose votes are collected at once
 
 
 @dataclass(frozen=True)
-class Votes:
+class NeighborVotes:
     """What the neighbors of n samples on one side say of the other side.
 
     Attributes:
@@ -42,7 +42,7 @@ class Votes:
     alone: Floats
 
 
-def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distrust: Floats) -> Votes:
+def collect_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distrust: Floats) -> NeighborVotes:
     """Collects the votes.
 
     Args:
@@ -72,7 +72,7 @@ def cast_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distr
         own = mean[mine] * size[mine, None] - same[some, None] * vectors[some]  # equal contents have equal vectors
         prediction[some] = voting @ mean + own * (shares[:, -1] / np.maximum(rest, 1))[:, None]
     alone = np.where((size == 1)[near[np.maximum(found.indices, 0)]], weight, np.float32(0))
-    return Votes(prediction, found.indices, weight, alone)
+    return NeighborVotes(prediction, found.indices, weight, alone)
 
 
 def _as_often(near: Ints, other: Ints) -> Ints:
@@ -89,7 +89,7 @@ def _shares(logits: Floats) -> Floats:
 
 
 def vote_contrast(
-    votes: Votes, vectors: Floats, negatives: Negatives, plants: Ints, pair: tuple[int, int]
+    votes: NeighborVotes, vectors: Floats, negatives: Negatives, plants: Ints, pair: tuple[int, int]
 ) -> tuple[Floats, Floats]:
     """(contrast of each sample's own pair `[n]`, of the virtual pairs `[q]`) under the votes; NaN without a voter.
 
@@ -105,7 +105,7 @@ def vote_contrast(
         torch.from_numpy(np.ascontiguousarray(v)).to(device)
         for v in (votes.prediction, vectors, votes.voter, votes.alone)
     )
-    log_mean = contrasts(
+    log_mean = all_log_means(
         lambda rows: _block(vote, vector, voter, alone, negatives, rows), len(vote), negatives, TEMPERATURE
     )
     left, right = (torch.from_numpy(plants[:, side]).to(device) for side in (0, 1))
@@ -113,7 +113,7 @@ def vote_contrast(
     planted = (vote[left] * vector[right]).sum(1) - _part(voter[left], alone[left], right[:, None])[:, 0]
     silent = torch.from_numpy(votes.prediction.any(1)).to(device).logical_not()
     own[silent], planted[silent[left]] = torch.nan, torch.nan
-    return with_plants(log_mean, own, planted, plants, negatives, pair, TEMPERATURE)
+    return contrast_with_probes(log_mean, own, planted, plants, negatives, pair, TEMPERATURE)
 
 
 def _block(
@@ -123,7 +123,7 @@ def _block(
     alone: torch.Tensor,
     negatives: Negatives,
     rows: torch.Tensor,
-) -> Block:
+) -> SimilarityBlock:
     pool, hard = negatives.pool, negatives.hard[rows]
     at = hard.clamp_min(0)
     forward, backward = vote[rows] @ vector[pool].T, vector[rows] @ vote[pool].T
@@ -132,7 +132,7 @@ def _block(
     near = torch.einsum("qd,qhd->qh", vote[rows], vector[at]) - _part(voter[rows], alone[rows], at)
     back = torch.einsum("qd,qhd->qh", vector[rows], vote[at])
     back -= (alone[at] * (voter[at] == rows[:, None, None])).sum(2)
-    return Block(forward, backward, *(v.masked_fill(hard < 0, -torch.inf) for v in (near, back)))
+    return SimilarityBlock(forward, backward, *(v.masked_fill(hard < 0, -torch.inf) for v in (near, back)))
 
 
 def _take_out(similarity: torch.Tensor, voter: torch.Tensor, alone: torch.Tensor, columns: torch.Tensor) -> None:

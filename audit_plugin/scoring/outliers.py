@@ -23,7 +23,7 @@ CLASS_SHARE = 0.001
 BLOCK = 2048
 
 
-def mean_distance(vectors: Mapping[str, Floats], group: Ints, rows: Ints) -> Floats:
+def mean_neighbor_distance(vectors: Mapping[str, Floats], group: Ints, rows: Ints) -> Floats:
     """`[n]`: mean cosine distance to the nearest `SHARE` of a pool, at least `LEAST_NEIGHBORS` samples.
 
     The pool is `POOL` groups drawn from a generator of its own, so that a medium in many rows counts once; the
@@ -71,7 +71,7 @@ def _means(vectors: Floats, number: Ints, count: int) -> Floats:
     return np.asarray(sums / np.bincount(number, minlength=count)[:, None], dtype=np.float32)
 
 
-def stands_alone(content: Ints) -> np.ndarray:
+def is_individual(content: Ints) -> np.ndarray:
     """bool `[n]`: the medium is the sample's own, not one that a class of samples shares.
 
     "a photo of a cat" in hundreds of rows is a label: how far it lies from other labels says nothing about one row.
@@ -94,7 +94,7 @@ def tail_scale(values: Floats) -> tuple[float, float]:
     return float(median), max(float(width), 1e-6)
 
 
-def tail_of_largest(values: Floats, rate: float) -> float:
+def outlier_cut(values: Floats, rate: float) -> float:
     """The value that a share `rate` of clean samples exceeds, for the largest of several distances.
 
     A logistic tail from the median up, its width read at the upper quartile and at the 85th percentile, the wider
@@ -130,7 +130,7 @@ def in_tail_units(values: Floats, reference: Floats) -> Floats:
     return ((values - median) / width).astype(np.float32)
 
 
-def owners_of(content: Ints, owners: Ints) -> Ints:
+def count_user_groups(content: Ints, owners: Ints) -> Ints:
     """`[n]`: how many samples hold a row's content."""
     if not len(content):
         return content

@@ -17,7 +17,7 @@ from .scores import Evidence, combine, scale_of
 PLANTS_PER_KIND = 1024
 
 
-def draw_plants(near: Sequence[Ints], leave_together: Ints, contents: Ints, seed: int) -> dict[str, Ints]:
+def draw_probe_pairs(near: Sequence[Ints], leave_together: Ints, contents: Ints, seed: int) -> dict[str, Ints]:
     """Kind -> rows (i, j) `[q, 2]`: j anywhere, or j among i's neighbors; never of i's group or with i's content.
 
     Args:
@@ -44,7 +44,7 @@ def draw_plants(near: Sequence[Ints], leave_together: Ints, contents: Ints, seed
     return plants
 
 
-def plant_scores(evidence: Evidence, pair: tuple[str, str], planted: Mapping[str, Floats]) -> Floats:
+def probe_scores(evidence: Evidence, pair: tuple[str, str], planted: Mapping[str, Floats]) -> Floats:
     """`[q]`: the combined misalignment that the virtual pairs would get, on the scale of the real samples.
 
     Args:

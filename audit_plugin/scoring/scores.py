@@ -279,7 +279,7 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
     votes: list[Floats] = []
     for name, vectors in evidence.vectors.items():
         group = evidence.groups.get(name, evidence.contents[name])
-        own = outliers.stands_alone(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
+        own = outliers.is_individual(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
         far = _in_tail_units(np.where(own, _mean_distance(evidence, {name: vectors}, group), np.nan), evidence)
         if name in evidence.spelling:
             strange = _in_tail_units(evidence.spelling[name], evidence)
@@ -293,7 +293,7 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
 
 def _mean_distance(evidence: Evidence, vectors: Mapping[str, Floats], group: Ints) -> Floats:
     rows = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
-    return outliers.mean_distance(vectors, group, rows)
+    return outliers.mean_neighbor_distance(vectors, group, rows)
 
 
 def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
@@ -314,7 +314,7 @@ def duplicate(evidence: Evidence) -> Floats:
         near = evidence.neighbors[name].indices
         other = (near >= 0) & (owners[np.maximum(near, 0)] != owners[:, None])
         cosine = np.fmax.reduce(np.where(other, evidence.cosines[name], np.nan), axis=1, initial=np.nan)
-        best = np.fmax(best, np.where(outliers.owners_of(content, owners) > 1, 1.0, np.minimum(cosine, 1.0)))
+        best = np.fmax(best, np.where(outliers.count_user_groups(content, owners) > 1, 1.0, np.minimum(cosine, 1.0)))
     return best
 
 

@@ -15,7 +15,7 @@ BLOCK = 20_000  # texts whose letters are held at once
 PLANES = 1 << 21  # above every code point
 
 
-def surprise(texts: Sequence[str], block: int = BLOCK) -> Floats:
+def bits_per_letter(texts: Sequence[str], block: int = BLOCK) -> Floats:
     """`[n]` float32: mean bits per letter under a letter-pair model of the other texts, 0 for a text without letters.
 
     -log2 P(b | a) over the neighboring letters (a, b) of a text, counts from the distinct other texts of the set

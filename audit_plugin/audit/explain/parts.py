@@ -11,7 +11,7 @@ from audit_plugin.arrays import Floats, Ints
 from audit_plugin.audit.result import Scored
 from audit_plugin.audit.score import Prepared
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.scoring.neighbor_votes import cast_votes
+from audit_plugin.scoring.neighbor_votes import collect_votes
 from audit_plugin.scoring.scores import Evidence, combine, robust_z, scale_of
 
 NEIGHBORS = 5
@@ -76,7 +76,7 @@ def neighbor_records(evidence: Evidence, rows: Ints, ready: Prepared) -> Found:
         for near, other in ((a, b), (b, a)):
             content = evidence.contents
             nothing = np.zeros((len(evidence), 1), np.float32)  # only the weights are wanted, not what is voted
-            votes = cast_votes(evidence.neighbors[near], content[near], content[other], nothing, distrust)
+            votes = collect_votes(evidence.neighbors[near], content[near], content[other], nothing, distrust)
             for row in rows.tolist():
                 voters = _voters(evidence, near, other, row, votes.voter[row], votes.weight[row], ready)
                 out[row]["neighbors"].append({"near": near, "other": other, "voters": voters})

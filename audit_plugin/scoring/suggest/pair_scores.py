@@ -54,7 +54,7 @@ class Weighing:
     gathered: Gathered
     pair: Pair
     weights: Mapping[str, float]
-    votes: Mapping[str, votes.Votes]
+    votes: Mapping[str, votes.NeighborVotes]
     hubs: Mapping[str, Floats] = field(default_factory=dict)
     own: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -87,13 +87,13 @@ def _weights(evidence: Evidence, pair: Pair) -> dict[str, float]:
     return {name: weight for name, weight in given.items() if weight > 0 and (shared or name != "zero_shot")}
 
 
-def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.Votes]:
+def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.NeighborVotes]:
     assert evidence.trials is not None
     contrast = evidence.trials.held_out["contrast"][_position(evidence, pair)]
     distrust = robust_z(contrast, scale_of(contrast, evidence))
     near, content, views = evidence.neighbors, evidence.contents, evidence.views
     return {
-        name: votes.cast_votes(near[a], content[a], content[b], views[b], distrust)
+        name: votes.collect_votes(near[a], content[a], content[b], views[b], distrust)
         for name, (a, b) in (("neighbors_a", pair), ("neighbors_b", pair[::-1]))
     }
 
@@ -154,7 +154,7 @@ def similarities(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut) -> d
     return found
 
 
-def _voted(given: votes.Votes, vectors: Floats, rows: Ints, pool: Ints) -> Floats:
+def _voted(given: votes.NeighborVotes, vectors: Floats, rows: Ints, pool: Ints) -> Floats:
     """`[q, p]`: likeness of the pool's vectors to the rows' votes, without what the candidate itself had in them."""
     out = given.prediction[rows] @ vectors[pool].T
     at = np.full(len(vectors) + 1, -1)  # one more: -1 is no voter
