@@ -33,6 +33,7 @@ _HOMES = {
 _STORED_PATHS = {
     "audit_plugin.similarity": "audit_plugin.fiftyone_io.similarity",
     "audit_plugin.similarity.index": "audit_plugin.fiftyone_io.similarity.index",
+    "audit_plugin.fiftyone_io.transfers": "audit_plugin.fiftyone_io.cross_modal",
 }
 
 

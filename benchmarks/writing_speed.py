@@ -17,8 +17,8 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
-from audit_plugin.fiftyone_io.fields import Place, write_fields
-from audit_plugin.fiftyone_io.values import Columns
+from audit_plugin.fiftyone_io.write.fields import Place, write_fields
+from audit_plugin.fiftyone_io.write.values import Columns
 from benchmarks.record import write_report
 
 SEED = 0

@@ -22,7 +22,7 @@ IMAGES = ROOT / "docs" / "images"
 LARGEST = 200_000  # bytes
 SETTLE_MS = 2000  # thumbnails fade in, plots are drawn
 REPORT = """
-from audit_plugin.fiftyone_io.reports import review_report
+from audit_plugin.fiftyone_io.results.reports import review_report
 from audit_plugin.report import write_report
 write_report(review_report(fo.load_dataset(dataset), run), path)
 """

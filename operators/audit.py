@@ -102,7 +102,7 @@ class ScanNew(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form, which names the count."""
-        from audit_plugin.fiftyone_io.findings import count_new
+        from audit_plugin.fiftyone_io.results.findings import count_new
 
         form = types.Object()
         run = choose_audit(form, ctx.dataset, ctx.params)

@@ -181,13 +181,13 @@ class ImportDecisions(foo.Operator):
 
 def repairs_of(dataset: Any, run: str) -> dict[str, dict[str, Any]]:
     """The audit's repairs by their sentences."""
-    from audit_plugin.fiftyone_io.findings import audit_summary
+    from audit_plugin.fiftyone_io.results.findings import audit_summary
 
     return {str(repair["sentence"]): repair for repair in audit_summary(dataset, run).get("repairs") or ()}
 
 
 def _scored() -> Any:
-    from audit_plugin.fiftyone_io.findings import SCORE_OF
+    from audit_plugin.fiftyone_io.results.findings import SCORE_OF
 
     return SCORE_OF
 

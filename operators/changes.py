@@ -190,7 +190,7 @@ class ExportReview(foo.Operator):
             return f"{path} ({fiftyone_io.export_decisions(sample_collection, path, run):,} decisions)"
         if what == "removed":
             return f"{path} ({fiftyone_io.export_removed(sample_collection, path):,} ids)"
-        from audit_plugin.fiftyone_io.reports import review_report
+        from audit_plugin.fiftyone_io.results.reports import review_report
         from audit_plugin.report import write_report
 
         if what != "report" or path.suffix.lower() not in (".html", ".htm"):

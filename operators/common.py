@@ -47,7 +47,7 @@ def run_of(dataset: Any, params: dict[str, Any]) -> str:
     Raises:
         AuditError: the dataset has none.
     """
-    from audit_plugin.fiftyone_io.findings import audits_newest_first
+    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
 
     runs = audits_newest_first(dataset)
     if not runs:
@@ -57,7 +57,7 @@ def run_of(dataset: Any, params: dict[str, Any]) -> str:
 
 def choose_audit(form: types.Object, dataset: Any, params: dict[str, Any]) -> str:
     """Ask which audit is meant, the newest unless another one is chosen; its key, "" where there is none."""
-    from audit_plugin.fiftyone_io.findings import audits_newest_first
+    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
 
     runs = audits_newest_first(dataset)
     if not runs:

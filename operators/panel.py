@@ -36,7 +36,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
     @guarded
     def on_load(self, ctx: Any) -> None:
         """Show the newest audit, unless one was chosen before."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         runs = findings.audits_newest_first(ctx.dataset)
         if ctx.panel.state.run not in runs:
@@ -72,7 +72,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
     @guarded
     def on_audited(self, ctx: Any) -> None:
         """An audit was made: show it."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         ctx.dataset.reload()
         runs = findings.audits_newest_first(ctx.dataset)
@@ -110,7 +110,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
     @drawn
     def render(self, ctx: Any, panel: types.Object) -> None:
         """The whole panel."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         runs = findings.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run

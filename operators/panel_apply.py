@@ -30,7 +30,7 @@ class Apply:
 
     def _show_decisions(self, ctx: Any, place: types.Object) -> None:
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io import cases
+        from audit_plugin.fiftyone_io.results import cases
 
         decided = cases.decision_counts(ctx.dataset)
         words = ", ".join(f"{kind} {count:,}" for kind, count in decided.items()) or "none yet"
@@ -50,7 +50,7 @@ class Apply:
     def _show_changes(self, ctx: Any, place: types.Object) -> None:
         """What would change, what did, what is hidden; the operators' own forms ask before anything is done."""
         from audit_plugin.fiftyone_io import REMOVED
-        from audit_plugin.fiftyone_io.changes import list_changes, plan_of
+        from audit_plugin.fiftyone_io.ledger.changes import list_changes, plan_of
 
         plan = plan_of(ctx.dataset)
         left = f" {len(plan.stale):,} decisions are left out: the sample changed since." if plan.stale else ""
@@ -74,7 +74,7 @@ class Apply:
                 buttons.btn(name, label=label, variant=variant, on_click=self.on_ask, params={"ask": name})
 
     def _show_comparison(self, ctx: Any, place: types.Object, run: str) -> None:
-        from audit_plugin.fiftyone_io import findings, reports
+        from audit_plugin.fiftyone_io.results import findings, reports
 
         others = [name for name in findings.audits_newest_first(ctx.dataset) if name != run]
         if not others:
@@ -113,7 +113,7 @@ class Apply:
     @guarded
     def on_compared(self, ctx: Any) -> None:
         """The samples of one cell of the comparison."""
-        from audit_plugin.fiftyone_io import findings, reports
+        from audit_plugin.fiftyone_io.results import findings, reports
 
         run = ctx.panel.state.run
         found = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier, run)
@@ -124,7 +124,7 @@ class Apply:
     def on_differing(self, ctx: Any) -> None:
         """The samples that reviewers disagree on."""
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         found = {decisions[0].sample for decisions in fiftyone_io.disagreements(ctx.dataset)}
         ctx.ops.set_view(ctx.dataset.select(sorted(found)[: findings.MOST_POINTS]))

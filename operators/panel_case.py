@@ -12,7 +12,7 @@ from .panel_base import box, plain_text, say
 from .review import timed
 
 if TYPE_CHECKING:
-    from audit_plugin.fiftyone_io.cases import Case
+    from audit_plugin.fiftyone_io.results.cases import Case
 
 BLOCKS = 10
 LONG = 600  # characters of a caption that are shown

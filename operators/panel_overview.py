@@ -25,7 +25,7 @@ class Overview:
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The cards."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
         from audit_plugin.scoring.flags import FLAGS
 
         new = findings.count_new(ctx.dataset, run)
@@ -85,7 +85,7 @@ class Overview:
             )
 
     def _slider(self, ctx: Any, place: types.Object, run: str, card: Any, cut: float) -> None:
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         step = (card.high - card.low) / STEPS
         place.float(
@@ -109,7 +109,7 @@ class Overview:
     @guarded
     def on_slide(self, ctx: Any) -> None:
         """Count and show what the threshold would flag; the App repeats events, also when the slider appears."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         kind = str(ctx.params.get("path", "")).rpartition("cut_")[2]
         value, run = ctx.params.get("value"), ctx.panel.state.run
@@ -124,7 +124,7 @@ class Overview:
     @guarded
     def on_show(self, ctx: Any) -> None:
         """The flagged samples in the grid."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         ctx.ops.set_view(findings.flagged_as(ctx.dataset, ctx.panel.state.run, ctx.params["kind"]))
 
@@ -140,7 +140,7 @@ class Overview:
         self._set(ctx, ctx.params["kind"], None)
 
     def _set(self, ctx: Any, kind: str, threshold: float | None) -> None:
-        from audit_plugin.fiftyone_io import findings, thresholds
+        from audit_plugin.fiftyone_io.results import findings, thresholds
 
         run = ctx.panel.state.run
         changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)

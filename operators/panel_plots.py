@@ -21,7 +21,7 @@ class Plots:
 
     def show_plots(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The plots; their data were sent by `load_plots`."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         for name, label in HISTOGRAMS.items():
             if findings.has_column(ctx.dataset, run, name):
@@ -45,7 +45,7 @@ class Plots:
 
     def _show_removal(self, ctx: Any, panel: types.Object) -> None:
         """What removing the worst samples does to a model, where that was measured."""
-        from audit_plugin.fiftyone_io import reports
+        from audit_plugin.fiftyone_io.results import reports
         from audit_plugin.report.display import removal_advice
 
         report = reports.removal_report(ctx.dataset)
@@ -59,7 +59,7 @@ class Plots:
         panel.plot("removal", layout={**layout, "yaxis": traces.axis("change of T@5 on test rows")})
 
     def _show_scatter(self, ctx: Any, panel: types.Object, run: str) -> None:
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
         from audit_plugin.report.display import QUADRANTS
 
         about = (
@@ -79,7 +79,7 @@ class Plots:
         panel.plot("quadrants", layout=layout, on_selected=self.on_lasso, on_click=self.on_point)
 
     def _show_map(self, ctx: Any, panel: types.Object, run: str) -> None:
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         if findings.has_column(ctx.dataset, run, findings.MAP[0]):
             say(panel, "about_map", "**Map of the embeddings**, colored by misalignment. Draw a lasso to see samples.")
@@ -92,7 +92,7 @@ class Plots:
 
     def load_plots(self, ctx: Any) -> None:
         """Send the plots' data: they stay in the browser and are not sent back with every event."""
-        from audit_plugin.fiftyone_io import findings, reports
+        from audit_plugin.fiftyone_io.results import findings, reports
 
         run = ctx.panel.state.run
         for name in HISTOGRAMS:
@@ -116,7 +116,7 @@ class Plots:
     @guarded
     def on_bar(self, ctx: Any) -> None:
         """The samples of a bar, by the range of their scores."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         run, at = ctx.panel.state.run, ctx.params.get("idx")
         name = str(ctx.params.get("path", "")).rpartition("hist_")[2]
@@ -128,7 +128,7 @@ class Plots:
     @guarded
     def on_lasso(self, ctx: Any) -> None:
         """The samples inside; the App sends an empty selection after each, which means nothing."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         ids = [point["id"] for point in ctx.params.get("data") or () if point.get("id")]
         if ids:
@@ -137,7 +137,7 @@ class Plots:
     @guarded
     def on_point(self, ctx: Any) -> None:
         """The sample of a point."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         if ctx.params.get("id"):
             ctx.ops.set_view(findings.chosen_rows(ctx.dataset, ctx.panel.state.run, [ctx.params["id"]]))

@@ -26,7 +26,7 @@ class Queue:
 
     def show_queue(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The filter, the progress, the row and the buttons."""
-        from audit_plugin.fiftyone_io import cases
+        from audit_plugin.fiftyone_io.results import cases
 
         queue, spot = self._queue(ctx, run), ctx.panel.state.kind == SPOT
         choices = types.DropdownView()
@@ -159,7 +159,7 @@ class Queue:
     @guarded
     def on_open(self, ctx: Any) -> None:
         """The sample in the large view."""
-        from audit_plugin.fiftyone_io import cases
+        from audit_plugin.fiftyone_io.results import cases
 
         row = self._row(ctx)
         if row:

@@ -52,7 +52,7 @@ class AuditSamplePanel(foo.Panel):
     def render(self, ctx: Any, panel: types.Object) -> None:
         """The row of the open sample, or what is missing."""
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io import cases
+        from audit_plugin.fiftyone_io.results import cases
 
         if not ctx.current_sample:
             say(panel, "none", "Open a sample to see what the audit says of it.")

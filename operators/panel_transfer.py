@@ -20,7 +20,7 @@ class Transfer:
 
     def show_transfer(self, ctx: Any, panel: types.Object) -> None:
         """The newest measurement, or what it would tell."""
-        from audit_plugin.fiftyone_io import transfers
+        from audit_plugin.fiftyone_io import cross_modal as transfers
 
         run = transfers.newest_transfer(ctx.dataset)
         if not run:
@@ -96,7 +96,7 @@ class Transfer:
 
     def load_transfer(self, ctx: Any) -> None:
         """Send the plots' data."""
-        from audit_plugin.fiftyone_io import transfers
+        from audit_plugin.fiftyone_io import cross_modal as transfers
 
         run = transfers.newest_transfer(ctx.dataset)
         if run:
@@ -107,7 +107,7 @@ class Transfer:
     @guarded
     def on_people(self, ctx: Any) -> None:
         """The samples of an identity in the grid."""
-        from audit_plugin.fiftyone_io import transfers
+        from audit_plugin.fiftyone_io import cross_modal as transfers
 
         ctx.ops.set_view(transfers.people_view(ctx.dataset, ctx.params["run"], ctx.params["identities"]))
 

@@ -130,7 +130,7 @@ class OpenNext(foo.Operator):
 
     def _open(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io.cases import open_row
+        from audit_plugin.fiftyone_io.results.cases import open_row
 
         run = run_of(ctx.dataset, ctx.params)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
@@ -161,14 +161,14 @@ def chosen_names(ctx: Any) -> list[str]:
 
 def chosen_rows(ctx: Any, run: str, queue: ReviewQueue) -> list[tuple[str, int]]:
     """The rows of what is chosen: of several captions or objects of a sample, the one that is in question."""
-    from audit_plugin.fiftyone_io.cases import open_row
+    from audit_plugin.fiftyone_io.results.cases import open_row
 
     return [open_row(ctx.dataset, run, queue, name) for name in chosen_names(ctx)]
 
 
 def go_to(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
     """Open a row's sample, or say that the queue is empty; in a view of objects the object itself."""
-    from audit_plugin.fiftyone_io.cases import sample_of
+    from audit_plugin.fiftyone_io.results.cases import sample_of
 
     if row is None:
         ctx.ops.notify("The queue is done: nothing is left to decide", variant="success")

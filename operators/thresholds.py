@@ -24,7 +24,7 @@ class SetThreshold(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """The form."""
-        from audit_plugin.fiftyone_io import findings
+        from audit_plugin.fiftyone_io.results import findings
 
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
@@ -43,8 +43,8 @@ class SetThreshold(foo.Operator):
         return {"changed": changed}
 
     def __call__(self, sample_collection: Any, run: str, kind: str, threshold: float | None = None) -> int:
-        """Set a threshold from Python; see `audit_plugin.fiftyone_io.thresholds.set_threshold`."""
-        from audit_plugin.fiftyone_io import thresholds
+        """Set a threshold from Python; see `audit_plugin.fiftyone_io.results.thresholds.set_threshold`."""
+        from audit_plugin.fiftyone_io.results import thresholds
 
         return thresholds.set_threshold(sample_collection, run, kind, threshold)
 
@@ -80,7 +80,7 @@ class MapEmbeddings(foo.Operator):
         return {"mapped": mapped}
 
     def __call__(self, sample_collection: Any, run: str = "audit") -> int:
-        """Map an audit from Python; see `audit_plugin.fiftyone_io.maps.map_embeddings`."""
-        from audit_plugin.fiftyone_io import maps
+        """Map an audit from Python; see `audit_plugin.fiftyone_io.results.maps.map_embeddings`."""
+        from audit_plugin.fiftyone_io.results import maps
 
         return maps.map_embeddings(sample_collection, run)

@@ -48,7 +48,7 @@ class MeasureTransfer(foo.Operator):
         run = str(params.pop("run", None) or RUN)
 
         def work(progress: Progress) -> Any:
-            from audit_plugin.fiftyone_io import transfers
+            from audit_plugin.fiftyone_io import cross_modal as transfers
 
             return transfers.transfer_view(view, forms.config_from(params), progress, run)
 
@@ -61,9 +61,9 @@ class MeasureTransfer(foo.Operator):
             yield ctx.ops.show_output(page.to_json(), values)
 
     def __call__(self, sample_collection: Any, run: str = RUN, **config: Any) -> Any:
-        """Measure a dataset or view from Python; see `audit_plugin.fiftyone_io.transfers.transfer_view`."""
+        """Measure a dataset or view from Python; see `audit_plugin.fiftyone_io.cross_modal.transfer_view`."""
         from audit_plugin.config import AuditConfig
-        from audit_plugin.fiftyone_io import transfers
+        from audit_plugin.fiftyone_io import cross_modal as transfers
 
         return transfers.transfer_view(sample_collection, AuditConfig(**config), run=run)
 

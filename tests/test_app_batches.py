@@ -23,7 +23,10 @@ KINDS = "from audit_plugin.fiftyone_io import resolved; " + (
 CHECKED = "from audit_plugin.fiftyone_io import spot_check; " + (
     "result = sum(map(bool, spot_check(fo.load_dataset('batches'), 'audit').verdicts))"
 )
-NEW = "from audit_plugin.fiftyone_io.findings import count_new; result = count_new(fo.load_dataset('batches'), 'audit')"
+NEW = (
+    "from audit_plugin.fiftyone_io.results.findings import count_new; "
+    "result = count_new(fo.load_dataset('batches'), 'audit')"
+)
 
 
 @pytest.fixture(scope="module")

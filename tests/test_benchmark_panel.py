@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.fiftyone
 pytest.importorskip("fiftyone")
 panel_open = importlib.import_module("benchmarks.panel_open")
-decisions = importlib.import_module("audit_plugin.fiftyone_io.decisions")
+decisions = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
 
 
 def test_every_tab_opens_and_decisions_are_taken(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.review_fixtures import CrashError, crash_after, documents, written
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-journal = importlib.import_module("audit_plugin.fiftyone_io.journal")
+journal = importlib.import_module("audit_plugin.fiftyone_io.ledger.journal")
 
 REMOVED = "audit:removed"
 
@@ -345,7 +345,7 @@ def test_writers_that_are_quicker_win_and_are_named(dataset: Any, monkeypatch: p
         root._sample_collection.update_one({"_id": ObjectId(ids[1])}, {"$set": {"caption": "quicker"}})
         return real(root, entries, **how)
 
-    monkeypatch.setattr(importlib.import_module("audit_plugin.fiftyone_io.changes"), "write", late)
+    monkeypatch.setattr(importlib.import_module("audit_plugin.fiftyone_io.ledger.changes"), "write", late)
     done = fio.apply(dataset)
     monkeypatch.undo()
     assert done.missed == (ids[1],)

@@ -21,7 +21,7 @@ from tests.review_fixtures import documents, kinds, written
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-contents = importlib.import_module("audit_plugin.fiftyone_io.contents")
+contents = importlib.import_module("audit_plugin.fiftyone_io.read.contents")
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "=cmd|' /C calc'!A0 <script>alert(1)</script>\x00\x1b[31m\u202e\ud800"
@@ -186,7 +186,7 @@ def test_objects_are_decided_by_their_own_ids(make_dataset: Callable[..., Any]) 
 
 
 def test_a_clock_that_is_set_back_does_not_turn_decisions_round(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("audit_plugin.fiftyone_io.decisions")
+    module = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
     name = dataset.first().id
     fio.decide(dataset, name, "keep", reviewer="ann")
 

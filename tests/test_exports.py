@@ -60,7 +60,7 @@ def test_a_ledger_goes_out_and_comes_back(dataset: Any, tmp_path: Path, ending: 
     assert "\u202e".encode() not in raw
     assert b",=cmd" not in raw
     before, shown = fio.resolved(dataset).current, kinds(dataset)
-    ledger = importlib.import_module("audit_plugin.fiftyone_io.decisions").ledger()
+    ledger = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions").ledger()
     ledger.delete_many({"dataset": dataset._doc.id})
     assert fio.import_decisions(dataset, path) == 5
     found = fio.resolved(dataset).current

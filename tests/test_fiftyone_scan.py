@@ -17,7 +17,7 @@ from tests.conftest import caption
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
+findings = importlib.import_module("audit_plugin.fiftyone_io.results.findings")
 QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu", false_positive_rate=0.2)
 
 

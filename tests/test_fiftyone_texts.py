@@ -23,7 +23,7 @@ from tests.fiftyone_fixtures import result_for, state
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-captions = importlib.import_module("audit_plugin.fiftyone_io.captions")
+captions = importlib.import_module("audit_plugin.audit.caption_lists")
 
 QUICK = AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu")
 

@@ -22,8 +22,8 @@ from tests.transfer_fixtures import made_up
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-transfers = importlib.import_module("audit_plugin.fiftyone_io.transfers")
-reports = importlib.import_module("audit_plugin.fiftyone_io.reports")
+transfers = importlib.import_module("audit_plugin.fiftyone_io.cross_modal")
+reports = importlib.import_module("audit_plugin.fiftyone_io.results.reports")
 
 HOSTILE = "<b>Ann</b>\x07 [y](http://e.example)"
 

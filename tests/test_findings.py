@@ -17,11 +17,11 @@ from tests.findings_fixtures import SCORES, made_up
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-findings = importlib.import_module("audit_plugin.fiftyone_io.findings")
-maps = importlib.import_module("audit_plugin.fiftyone_io.maps")
-tables = importlib.import_module("audit_plugin.fiftyone_io.tables")
-thresholds = importlib.import_module("audit_plugin.fiftyone_io.thresholds")
-decisions = importlib.import_module("audit_plugin.fiftyone_io.decisions")
+findings = importlib.import_module("audit_plugin.fiftyone_io.results.findings")
+maps = importlib.import_module("audit_plugin.fiftyone_io.results.maps")
+tables = importlib.import_module("audit_plugin.fiftyone_io.results.tables")
+thresholds = importlib.import_module("audit_plugin.fiftyone_io.results.thresholds")
+decisions = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
 
 
 @pytest.fixture

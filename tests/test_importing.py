@@ -105,8 +105,8 @@ def test_it_is_reviewed_like_any_audit(scored, imported) -> None:
     asked = fiftyone_io.queue_of(dataset, "audit")
     names = dict(zip(dataset.values("id"), dataset.values("manifest_id"), strict=True))
     assert [names[name] for name, _ in asked.left] == order
-    from audit_plugin.fiftyone_io.cases import case_of
-    from audit_plugin.fiftyone_io.reports import review_report
+    from audit_plugin.fiftyone_io.results.cases import case_of
+    from audit_plugin.fiftyone_io.results.reports import review_report
 
     case = case_of(dataset, "audit", asked.left[0])
     assert case.text == samples.media["text"][samples.ids.index(order[0])]

@@ -225,7 +225,7 @@ def test_a_removal_curve_tells_what_to_remove_and_writes_nothing(make_dataset: C
     report = json.loads(Path(found.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
-    kept = importlib.import_module("audit_plugin.fiftyone_io.reports").removal_report(dataset)
+    kept = importlib.import_module("audit_plugin.fiftyone_io.results.reports").removal_report(dataset)
     assert kept == report
     lines = importlib.import_module("operators.traces").removal_lines(kept)
     assert {line["name"] for line in lines} == {name.replace("_", " ") for name in report["methods"]}

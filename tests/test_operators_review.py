@@ -25,7 +25,7 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
     made = make_dataset(10)
     written(made, (4, 1, 6))
     yield made
-    importlib.import_module("audit_plugin.fiftyone_io.decisions").ledger().delete_many({"dataset": made._doc.id})
+    importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions").ledger().delete_many({"dataset": made._doc.id})
 
 
 def said(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) -> tuple[list[str], dict[str, Any]]:
@@ -66,7 +66,7 @@ def test_a_repair_is_accepted(dataset: Any) -> None:
     found = dataset.load_run_results("audit", cache=False)
     found.summary = {**found.summary, "repairs": [{"kind": "shift", "rows": [1, 4, 6], "sentence": "why"}]}
     runs.fors.Run.save_run_results(dataset, "audit", found, cache=False)
-    importlib.import_module("audit_plugin.fiftyone_io.tables")._tables.clear()
+    importlib.import_module("audit_plugin.fiftyone_io.results.tables")._tables.clear()
     assert form_of("decide_repair", dataset)["repair"]["type"]["values"] == ["why"]
     told = said("decide_repair", dataset, repair="why")[0]
     assert told == ["Relabel: 3 samples decided; apply the decisions to carry it out"]

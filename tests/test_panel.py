@@ -16,8 +16,8 @@ fo = pytest.importorskip("fiftyone")
 foo = pytest.importorskip("fiftyone.operators")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 config = importlib.import_module("audit_plugin.config")
-changes = importlib.import_module("audit_plugin.fiftyone_io.changes")
-decisions = importlib.import_module("audit_plugin.fiftyone_io.decisions")
+changes = importlib.import_module("audit_plugin.fiftyone_io.ledger.changes")
+decisions = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
 
 URI = "@multimem/audit/audit_panel"
 HOSTILE = "<script>alert(1)</script> **x** [y](http://e.example)\x07 \u202e=cmd|' /C calc'!A0"

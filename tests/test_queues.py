@@ -21,7 +21,7 @@ from tests.review_fixtures import written
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-cases = importlib.import_module("audit_plugin.fiftyone_io.cases")
+cases = importlib.import_module("audit_plugin.fiftyone_io.results.cases")
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def _of_dataset(name: str, run: str) -> ReportContent:
     from .datasets import _fiftyone_io
 
     dataset = _fiftyone_io().load_view(name)
-    from audit_plugin.fiftyone_io.reports import review_report
+    from audit_plugin.fiftyone_io.results.reports import review_report
 
     return review_report(dataset, run)
 
@@ -128,7 +128,7 @@ def _scores(name: str) -> dict[str, Any]:
     from .datasets import _fiftyone_io
 
     view = _fiftyone_io().load_view(dataset)
-    from audit_plugin.fiftyone_io.reports import audit_scores
+    from audit_plugin.fiftyone_io.results.reports import audit_scores
 
     return audit_scores(view, run)
 

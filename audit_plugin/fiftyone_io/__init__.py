@@ -9,15 +9,58 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.ledger.changes import (
+    ChangeSet,
+    apply,
+    delete_removed,
+    list_changes,
+    plan_of,
+    recover,
+    undo,
+)
+from audit_plugin.fiftyone_io.ledger.decisions import (
+    decide,
+    decide_many,
+    decisions,
+    disagreements,
+    refresh,
+    resolved,
+    suggestions,
+    undo_last,
+)
+from audit_plugin.fiftyone_io.ledger.exports import (
+    CLEAN,
+    clean_view,
+    export_clean,
+    export_decisions,
+    export_removed,
+    import_decisions,
+)
+from audit_plugin.fiftyone_io.ledger.spot_checks import (
+    SpotCheck,
+    record_spot_check,
+    spot_check,
+    spot_refit,
+    start_spot_check,
+)
+from audit_plugin.fiftyone_io.read.contents import REMOVED
+from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
+from audit_plugin.fiftyone_io.read.samples import load_manifest_dataset, load_view, read_samples
+from audit_plugin.fiftyone_io.read.sources import (
+    caption_field,
+    default_media,
+    media_choices,
+    modality_sources,
+    resolve,
+    string_fields,
+    text_fields,
+)
+from audit_plugin.fiftyone_io.results.queues import ReviewQueue, batch_rows, queue_of, repair_decisions, review_table
+from audit_plugin.fiftyone_io.results.views import flagged_view
+from audit_plugin.fiftyone_io.write.datasets import import_scores
+from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
 
-from .changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
-from .contents import REMOVED
-from .decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
-from .exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
-from .importing import import_scores
-from .objects import objects_field, patches_of
-from .queues import ReviewQueue, batch_rows, queue_of, repair_decisions, review_table
-from .reading import load_manifest_dataset, load_view, read_samples
+from .cross_modal import delete_transfer, list_transfers, load_personas, people_view, transfer_found, transfer_view
 from .runs import (
     AuditRun,
     AuditRunConfig,
@@ -28,11 +71,6 @@ from .runs import (
     list_audits,
     settings_of,
 )
-from .sources import caption_field, default_media, media_choices, modality_sources, resolve, string_fields, text_fields
-from .spot_checks import SpotCheck, record_spot_check, spot_check, spot_refit, start_spot_check
-from .transfers import delete_transfer, list_transfers, load_personas, people_view, transfer_found, transfer_view
-from .views import flagged_view
-from .writing import add_result, check_writable, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,8 +195,7 @@ def scan_new(
         AuditError: nothing is new, the audit cannot be extended (then audit anew), or the database was lost.
     """
     from audit_plugin.audit.extend import extend_run
-
-    from .findings import new_rows
+    from audit_plugin.fiftyone_io.results.findings import new_rows
 
     record, view = audit_info(dataset, run), new_rows(dataset, run)
     if not len(view):

@@ -18,8 +18,7 @@ from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-
-from .objects import untag_objects
+from audit_plugin.fiftyone_io.read.items import untag_objects
 
 TAG_BATCH = 10_000
 

@@ -13,8 +13,8 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin import fiftyone_io
 from audit_plugin.arrays import AuditError, Floats, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.objects import samples_of
-from audit_plugin.fiftyone_io.reading import slice_samples
+from audit_plugin.fiftyone_io.read.items import samples_of
+from audit_plugin.fiftyone_io.read.samples import slice_samples
 
 from .vectors import Vectors, unit_rows
 

@@ -21,8 +21,7 @@ from pymongo import UpdateOne
 from pymongo.errors import DocumentTooLarge
 
 from audit_plugin.arrays import AuditError
-
-from .contents import REMOVED, dig
+from audit_plugin.fiftyone_io.read.contents import REMOVED, dig
 
 SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
 CHUNK = 5_000

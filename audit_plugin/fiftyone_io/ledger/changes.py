@@ -17,15 +17,15 @@ from bson.errors import InvalidId
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.read.contents import REMOVED
+from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.review import Change, Plan
 
-from .contents import REMOVED
 from .decisions import refresh
 from .deleted import copies, existing, put_back
 from .exports import check_clean_view, drop_clean_view, save_clean_view
 from .journal import advance, begin, change_sets, chunks, differing, discard, entries_of, journal, write
 from .planning import entries_for, planned
-from .runs import database
 
 KINDS = {"text": "relabeled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
 

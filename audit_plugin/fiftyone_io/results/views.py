@@ -7,9 +7,8 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.config import FLAG_KINDS
-
-from .objects import objects_where, root_of
-from .runs import audit_info
+from audit_plugin.fiftyone_io.read.items import objects_where, root_of
+from audit_plugin.fiftyone_io.runs import audit_info
 
 TO_DO = ("relabel", "remove", "review")
 

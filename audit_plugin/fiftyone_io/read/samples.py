@@ -10,10 +10,10 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.inputs.images import crop_of
 
-from .objects import objects_field, patches_of
-from .runs import database
+from .items import objects_field, patches_of
 from .sources import Source, key_field, modality_sources, name_of, near, used_slices
 
 DEMO_MARK = "audit_plugin_demo"

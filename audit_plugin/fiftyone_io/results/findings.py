@@ -16,10 +16,10 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.fiftyone_io.read.contents import find_by_ids
+from audit_plugin.fiftyone_io.read.items import images_of, objects_where
+from audit_plugin.fiftyone_io.runs import audit_info, list_audits
 
-from .contents import find_by_ids
-from .objects import images_of, objects_where
-from .runs import audit_info, list_audits
 from .tables import path_of, read_columns, read_fact, read_flagged
 from .views import places_of
 

@@ -12,9 +12,9 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
+from audit_plugin.fiftyone_io.runs import database, list_audits, recorded_fields
 
-from .objects import objects_field
-from .runs import database, list_audits, recorded_fields
+from .items import objects_field
 
 # The first of these that a field is called, or else contains, is taken for the caption.
 CAPTION_NAMES = ("caption", "captions", "text", "title", "description", "prompt", "ground_truth", "label")

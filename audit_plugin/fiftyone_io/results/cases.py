@@ -11,16 +11,16 @@ import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.audit.caption_lists import INDEX, LIST
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.fiftyone_io.ledger.decisions import Row, resolved
+from audit_plugin.fiftyone_io.read.contents import subjects_of_rows
+from audit_plugin.fiftyone_io.read.items import images_of, root_of
+from audit_plugin.fiftyone_io.runs import AuditRunConfig, audit_info, every_sample, explained
 from audit_plugin.review import Decision
 
-from .captions import INDEX, LIST
-from .contents import subjects_of_rows
-from .decisions import Row, resolved
 from .findings import standing
-from .objects import images_of, root_of
 from .queues import ReviewQueue
-from .runs import AuditRunConfig, audit_info, every_sample, explained
 
 TEXTS = ("action", "reason", "suggestion", "repair", "culprit")
 NEIGHBORS, WORDS = 3, 5  # shown: of each side; of a caption

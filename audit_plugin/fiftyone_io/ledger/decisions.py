@@ -21,10 +21,9 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateMany
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.read.contents import Subject, find_by_ids, object_ids, read_subjects, subjects_of_rows
+from audit_plugin.fiftyone_io.runs import audit_info, batches, database
 from audit_plugin.review import NO_TIME, UNDONE, Decision, Resolution, resolve, strongest, to_undo
-
-from .contents import Subject, find_by_ids, object_ids, read_subjects, subjects_of_rows
-from .runs import audit_info, batches, database
 
 LEDGER = "audit_plugin.decisions"
 FIELD = "audit_decision"

@@ -13,13 +13,13 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.read.contents import REMOVED
+from audit_plugin.fiftyone_io.read.items import tagged_objects
+from audit_plugin.fiftyone_io.runs import database, every_sample
 from audit_plugin.review import UNDONE, Decision, decisions_from, decisions_to_csv, decisions_to_jsonl
 from audit_plugin.store import write_atomically
 
-from .contents import REMOVED
 from .decisions import append, decide_many, decisions, read_ledger, refresh
-from .objects import tagged_objects
-from .runs import database, every_sample
 
 CLEAN = "audit_clean"
 CLEAN_NOTE = "Without what the review removed"

@@ -17,11 +17,11 @@ from bson.errors import InvalidId
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.runs import audit_info, batches
 from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.review import Content
 
-from .objects import patches_of, root_of
-from .runs import audit_info, batches
+from .items import patches_of, root_of
 from .sources import SLICE, caption_field, modality_sources, used_slices
 
 REMOVED = "audit:removed"

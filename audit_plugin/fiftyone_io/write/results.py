@@ -17,13 +17,21 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, AuditResult
+from audit_plugin.audit.caption_lists import list_columns, per_sample
 from audit_plugin.config import FLAG_KINDS, AuditConfig
-
-from .captions import list_columns, per_sample
-from .fields import Place, Progress, arrange, saved_view, write_fields
-from .objects import objects_field, objects_where, root_of, samples_of, tag_objects, tagged_objects, taken_attributes
-from .reading import slice_samples
-from .runs import (
+from audit_plugin.fiftyone_io.read.items import (
+    objects_field,
+    objects_where,
+    root_of,
+    samples_of,
+    tag_objects,
+    tagged_objects,
+    taken_attributes,
+)
+from audit_plugin.fiftyone_io.read.samples import slice_samples
+from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
+from audit_plugin.fiftyone_io.results.views import places_of
+from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
     audit_info,
@@ -34,9 +42,9 @@ from .runs import (
     list_audits,
     recorded_fields,
 )
-from .sources import modality_sources, used_slices
+
+from .fields import Place, Progress, arrange, saved_view, write_fields
 from .values import Columns, field_values
-from .views import places_of
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, AuditResult, Ints, Samples
 from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.fiftyone_io.read.samples import KEYS
+from audit_plugin.fiftyone_io.read.sources import FILE
+from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.review import queue
 
-from .reading import KEYS
-from .runs import database
-from .sources import FILE
-from .writing import write_result
+from .results import write_result
 
 if TYPE_CHECKING:
     from audit_plugin.report import ReportContent

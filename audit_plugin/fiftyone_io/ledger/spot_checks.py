@@ -14,12 +14,12 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.results.queues import ReviewQueue, decisions_of, queue_with, review_table
+from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.review import Decision, resolve, spot_order, verdict
 from audit_plugin.review.spot_check import SIZE, Refit, SpotEstimate, SpotPlan, estimate, refit
 
 from .decisions import Row, decide_many, read_ledger
-from .queues import ReviewQueue, decisions_of, queue_with, review_table
-from .runs import database
 
 CHECKS = "audit_plugin.spot_checks"
 SPOT = "spot-check"

@@ -11,11 +11,12 @@ import fiftyone as fo
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from .captions import list_help
-from .objects import root_of, update_of
-from .runs import AuditRunConfig
+from audit_plugin.audit.caption_lists import list_help
+from audit_plugin.fiftyone_io.read.items import root_of, update_of
+from audit_plugin.fiftyone_io.results.views import flagged_view
+from audit_plugin.fiftyone_io.runs import AuditRunConfig
+
 from .values import Columns
-from .views import flagged_view
 
 Progress = Callable[[str, int, int], None]
 CHUNK = 5_000

@@ -13,15 +13,15 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.audit.caption_lists import INDEX, LIST
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.fiftyone_io.ledger.decisions import Row, decide_many, read_ledger
+from audit_plugin.fiftyone_io.read.contents import Subject, dig, subjects_of_rows
+from audit_plugin.fiftyone_io.read.items import root_of
+from audit_plugin.fiftyone_io.runs import audit_info, database
 from audit_plugin.review import Content, Decision, Progress, content_digest, progress, queue, resolve, stale
 
-from .captions import INDEX, LIST
-from .contents import Subject, dig, subjects_of_rows
-from .decisions import Row, decide_many, read_ledger
 from .findings import SCORE_OF
-from .objects import root_of
-from .runs import audit_info, database
 from .tables import FLAGGED_COLUMNS, OF_TEXT, QUEUED, WORDS, flagged_query, flagged_rows
 
 Table = dict[str, NDArray[Any]]

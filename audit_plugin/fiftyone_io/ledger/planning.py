@@ -8,9 +8,9 @@ from typing import Any
 import fiftyone as fo
 from bson import ObjectId
 
+from audit_plugin.fiftyone_io.read.contents import Place, Subject, find_by_ids, place_of, read_subjects
 from audit_plugin.review import Change, Decision, Plan, plan_changes
 
-from .contents import Place, Subject, find_by_ids, place_of, read_subjects
 from .decisions import resolved
 from .journal import change_sets, journal, value_at
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditResult
-
-from .captions import INDEX, LIST, list_columns
+from audit_plugin.audit.caption_lists import INDEX, LIST, list_columns
 
 # Column -> how its field is declared, and a value per row.
 Columns = dict[str, tuple[dict[str, type], list[Any]]]

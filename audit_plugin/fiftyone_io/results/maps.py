@@ -14,11 +14,11 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.fiftyone_io.read.items import patches_of, samples_of, update_of
+from audit_plugin.fiftyone_io.runs import audit_info, database
 from audit_plugin.neighbors.projection import two_directions
 
 from .findings import MAP
-from .objects import patches_of, samples_of, update_of
-from .runs import audit_info, database
 from .tables import path_of
 
 HELP = "Position of the sample's embeddings along direction {} of the two that tell the samples apart most"

@@ -18,16 +18,16 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.read.items import objects_field
+from audit_plugin.fiftyone_io.read.samples import load_manifest_dataset, read_samples
+from audit_plugin.fiftyone_io.read.sources import resolve
+from audit_plugin.fiftyone_io.results.findings import audits_newest_first
+from audit_plugin.fiftyone_io.results.views import places_of
+from audit_plugin.fiftyone_io.write.fields import Place, Progress, arrange_sidebar, write_fields
+from audit_plugin.fiftyone_io.write.results import place_of
+from audit_plugin.fiftyone_io.write.values import Columns, field_values
 
-from .fields import Place, Progress, arrange_sidebar, write_fields
-from .findings import audits_newest_first
-from .objects import objects_field
-from .reading import load_manifest_dataset, read_samples
 from .runs import clear, database
-from .sources import resolve
-from .values import Columns, field_values
-from .views import places_of
-from .writing import place_of
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import TransferResult

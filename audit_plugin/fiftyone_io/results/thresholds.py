@@ -19,9 +19,9 @@ from pymongo import UpdateOne
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.fiftyone_io.runs import audit_info, batches, database, every_sample
 
 from .findings import SCORE_OF, has_column
-from .runs import audit_info, batches, database, every_sample
 
 Own = dict[str, dict[str, Any]]
 

@@ -14,19 +14,18 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.caption_lists import INDEX, LIST
+from audit_plugin.fiftyone_io.cross_modal import newest_transfer, transfer_found
+from audit_plugin.fiftyone_io.ledger.changes import plan_of
+from audit_plugin.fiftyone_io.ledger.decisions import resolved
+from audit_plugin.fiftyone_io.ledger.spot_checks import spot_check
+from audit_plugin.fiftyone_io.read.items import objects_where
+from audit_plugin.fiftyone_io.read.samples import read_samples
+from audit_plugin.fiftyone_io.runs import AuditRunConfig, audit_info, database, settings_of
 from audit_plugin.report import ReportContent, now
 from audit_plugin.review.comparison import Comparison, compare
 from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.store import cache_root
-
-from .captions import INDEX, LIST
-from .changes import plan_of
-from .decisions import resolved
-from .objects import objects_where
-from .reading import read_samples
-from .runs import AuditRunConfig, audit_info, database, settings_of
-from .spot_checks import spot_check
-from .transfers import newest_transfer, transfer_found
 
 Columns = dict[str, NDArray[Any]]
 

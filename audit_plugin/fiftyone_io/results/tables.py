@@ -17,11 +17,11 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.audit.caption_lists import INDEX, LIST
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.fiftyone_io.read.items import images_of, root_of
+from audit_plugin.fiftyone_io.runs import AuditRunConfig, audit_info, database
 
-from .captions import INDEX, LIST
-from .objects import images_of, root_of
-from .runs import AuditRunConfig, audit_info, database
 from .views import TO_DO
 
 Columns = dict[str, NDArray[Any]]

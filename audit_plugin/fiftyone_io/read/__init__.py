@@ -1,0 +1,1 @@
+"""Reads datasets: which fields hold which modality, the samples of an audit, and what a sample holds now."""
