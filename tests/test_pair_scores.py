@@ -59,10 +59,12 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
     found = similarities(weighing, rows, pool, held)["neighbors_a"]
     votes, views = weighing.votes["neighbors_a"], weighing.gathered.evidence.views["text"]
     for a, i in enumerate(rows):
-        voters = votes.voter[i].tolist()
+        voters = votes.voters[i].tolist()
         for j in (voters[0], voters[4], 200):
             said = sum(
-                w * float(views[v] @ views[j]) for w, v in zip(votes.weight[i], voters, strict=True) if v not in (j, -1)
+                w * float(views[v] @ views[j])
+                for w, v in zip(votes.weights[i], voters, strict=True)
+                if v not in (j, -1)
             )
             assert found[a, j] == pytest.approx(said, abs=1e-5)
     back = similarities(weighing, pool, rows, held)["neighbors_b"]

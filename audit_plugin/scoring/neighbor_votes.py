@@ -1,10 +1,21 @@
-"""Neighbors' votes: what the media of similar samples say of a pair, contrastively normalized.
+"""Neighbor votes: what the samples with a similar source say the target should be, contrastively normalized.
 
-The samples whose side a is near x_i vote for what its side b should be: y~_i = sum_c w_ic mean_{j in c} y_j over the
-nearest contents c of side a, w_ic proportional to exp(cos(x_i, x_c) / KERNEL - distrust_c). Voters that are suspect
-themselves count less (LEMoN's idea, Zhang et al., arXiv 2407.18941). The vote's similarity to any candidate,
-M_ik = <y~_i, y_k>, is then contrasted like any other: a plain distance to the vote says as much about how ordinary a
-caption is. A candidate's own part in the vote is taken out of M_ik, else near samples would vote for themselves.
+A sample i is a pair of a *source* (unit vector x_i) and a *target* (unit vector y_i). All samples with one source content
+c vote together, for the mean of their targets:
+
+    mean_c       = mean over samples j with source content c of y_j
+    distrust_c   = mean over these j of clip(distrust_j, MIN_DISTRUST, MAX_DISTRUST)
+    w_ic         = exp(cos(x_i, x_c) / KERNEL_TEMPERATURE - distrust_c) / Z_i     over the k nearest contents c != c(i)
+    prediction_i = sum_c w_ic mean_c + w_i0 mean_i0
+
+where mean_i0 is the mean over the samples that share i's source content but not its target content (captions of one
+picture); they vote like a content with cosine 1, and Z_i makes all weights of i sum to 1. Suspect voters count less, as
+in LEMoN (Zhang et al., arXiv 2407.18941). How well any target k fits the prediction is
+
+    M_ik = <prediction_i, y_k> - sole_ik,      sole_ik = w_ic if k is the only sample with source content c, else 0
+
+since near samples would else vote for themselves. The evidence on a pair is the contrast of M (`contrast`), because
+M_ii alone says as much about how ordinary a target is as about whether it is right.
 """
 
 from __future__ import annotations
@@ -18,131 +29,194 @@ from audit_plugin.arrays import Floats, Ints, Neighbors
 
 from .contrast import Negatives, SimilarityBlock, all_log_means, contrast_with_probes
 
-TEMPERATURE = 1 / 20
-KERNEL = 0.07
-LEAST_DISTRUST, MOST_DISTRUST = -2.0, 3.0
-ROWS = 16_384  # whose votes are collected at once
+# All chosen on the development sets, see docs/detection.md.
+TEMPERATURE = 1 / 20  # of the contrast; votes are means, flatter than the similarities of single pairs
+KERNEL_TEMPERATURE = 0.07  # of the weights over neighbors
+MIN_DISTRUST, MAX_DISTRUST = -2.0, 3.0  # robust deviations; beyond them a voter counts neither more nor less
+BATCH_ROWS = 16_384  # rows whose votes are collected at once; bounds the memory, changes no result
 
 
 @dataclass(frozen=True)
 class NeighborVotes:
-    """What the neighbors of n samples on one side say of the other side.
+    """What the neighbors of n samples on the source side say of the target side.
 
     Attributes:
-        prediction: float32 `[n, d]`, y~.
-        voter: int64 `[n, k]`, one row of each voting content, -1 where none.
-        weight: float32 `[n, k]`, weights of the voters; rows sum to at most 1 (the rest is the vote of samples that
-            share the content itself).
-        alone: float32 `[n, k]`: the weight where the voter is the only sample with its content, else 0.
+        predictions: float32 `[n, d]`, prediction_i; zero where nothing votes.
+        voters: int64 `[n, k]`, one sample of each voting content, -1 where there are fewer than k.
+        weights: float32 `[n, k]`, w_ic of the voters; a row sums to 1 - w_i0.
+        sole_weights: float32 `[n, k]`, the weight where the voter is the only sample with its content, else 0.
     """
 
-    prediction: Floats
-    voter: Ints
-    weight: Floats
-    alone: Floats
+    predictions: Floats
+    voters: Ints
+    weights: Floats
+    sole_weights: Floats
 
 
-def collect_votes(found: Neighbors, near: Ints, other: Ints, vectors: Floats, distrust: Floats) -> NeighborVotes:
-    """Collects the votes.
+def collect_votes(
+    neighbors: Neighbors, source_content: Ints, target_content: Ints, target_vectors: Floats, distrust: Floats
+) -> NeighborVotes:
+    """Predictions of the targets by the neighbors on the source side; O(n k d).
 
     Args:
-        found: neighbors over distinct contents of the side that is asked, `[n, k]`.
-        near: `[n]` content numbers of that side.
-        other: `[n]` content numbers of the side that is voted on.
-        vectors: unit rows `[n, d]` of the side that is voted on.
-        distrust: `[n]`, how suspect a sample is itself, in robust deviations.
+        neighbors: over distinct source contents, `[n, k]`, one sample (row) for each content.
+        source_content: `[n]` content numbers, equal where samples share the source.
+        target_content: `[n]` the same for the target.
+        target_vectors: float32 `[n, d]`, unit rows; equal contents have equal vectors.
+        distrust: `[n]`, how suspect a sample is itself, in robust deviations; NaN counts as 0.
+
+    Raises:
+        ValueError: when the arrays are not of one length.
     """
     from scipy.sparse import csr_array
 
-    n, size = len(near), np.bincount(near)
-    mean = csr_array(((1 / size[near]).astype(np.float32), (near, np.arange(n))), (len(size), n)) @ vectors
-    doubt = np.bincount(near, np.clip(np.nan_to_num(distrust), LEAST_DISTRUST, MOST_DISTRUST)) / size
-    same = _as_often(near, other)
-    weight, prediction = np.empty(found.indices.shape, np.float32), np.empty_like(vectors)
-    for start in range(0, n, ROWS):
-        some = slice(start, start + ROWS)
-        mine, content = near[some], near[np.maximum(found.indices[some], 0)]
-        rest = size[mine] - same[some]  # samples that share this side with the row, but not the other
-        logits = np.where(found.indices[some] >= 0, found.similarities[some] / KERNEL - doubt[content], -np.inf)
-        own_logit = np.where(rest > 0, 1 / KERNEL - doubt[mine], -np.inf)
-        shares = _shares(np.concatenate([logits, own_logit[:, None]], axis=1))
-        weight[some] = shares[:, :-1]
-        row = np.repeat(np.arange(len(mine)), content.shape[1])
-        voting = csr_array((weight[some].ravel(), (row, content.ravel())), (len(mine), len(mean)))
-        own = mean[mine] * size[mine, None] - same[some, None] * vectors[some]  # equal contents have equal vectors
-        prediction[some] = voting @ mean + own * (shares[:, -1] / np.maximum(rest, 1))[:, None]
-    alone = np.where((size == 1)[near[np.maximum(found.indices, 0)]], weight, np.float32(0))
-    return NeighborVotes(prediction, found.indices, weight, alone)
+    n = len(source_content)
+    for name, values in (
+        ("neighbors", neighbors.indices),
+        ("target_content", target_content),
+        ("target_vectors", target_vectors),
+        ("distrust", distrust),
+    ):
+        if len(values) != n:
+            raise ValueError(f"{name} has {len(values)} rows for {n} samples")
+
+    # Per source content c, [C]: its number of samples, mean target and mean distrust.
+    content_size = np.bincount(source_content)
+    member_share = (1 / content_size[source_content]).astype(np.float32)
+    membership = csr_array((member_share, (source_content, np.arange(n))), (len(content_size), n))
+    content_mean = membership @ target_vectors
+    clipped = np.clip(np.nan_to_num(distrust), MIN_DISTRUST, MAX_DISTRUST)
+    content_distrust = np.bincount(source_content, clipped) / content_size
+
+    repeats = _count_equal_pairs(source_content, target_content)
+    weights = np.empty(neighbors.indices.shape, np.float32)
+    predictions = np.empty_like(target_vectors)
+    for start in range(0, n, BATCH_ROWS):
+        batch = slice(start, start + BATCH_ROWS)
+        own = source_content[batch]  # [q]
+        indices, cosines = neighbors.indices[batch], neighbors.similarities[batch]
+        voting = source_content[np.maximum(indices, 0)]  # [q, k]
+        others = content_size[own] - repeats[batch]  # [q] samples with the same source and another target
+
+        # log w_ic up to the constant log Z_i; the last column is the sample's own content, with cosine 1.
+        logits = np.where(indices >= 0, cosines / KERNEL_TEMPERATURE - content_distrust[voting], -np.inf)
+        own_logit = np.where(others > 0, 1 / KERNEL_TEMPERATURE - content_distrust[own], -np.inf)
+        shares = _softmax(np.concatenate([logits, own_logit[:, None]], axis=1))  # [q, k + 1]
+        weights[batch] = shares[:, :-1]
+
+        # sum_c w_ic mean_c, as a sparse [q, C] times a dense [C, d]
+        row = np.repeat(np.arange(len(own)), voting.shape[1])
+        voting_weights = csr_array((weights[batch].ravel(), (row, voting.ravel())), (len(own), len(content_mean)))
+        # w_i0 mean_i0: the content's sum of targets without the sample's own, which stands in it `repeats` times
+        others_sum = content_mean[own] * content_size[own, None] - repeats[batch, None] * target_vectors[batch]
+        others_share = shares[:, -1] / np.maximum(others, 1)
+        predictions[batch] = voting_weights @ content_mean + others_sum * others_share[:, None]
+
+    is_sole = (content_size == 1)[source_content[np.maximum(neighbors.indices, 0)]]
+    sole_weights = np.where(is_sole, weights, np.float32(0))
+    return NeighborVotes(predictions, neighbors.indices, weights, sole_weights)
 
 
-def _as_often(near: Ints, other: Ints) -> Ints:
-    """`[n]`: how many samples have both contents of each sample."""
-    both = near * (int(other.max(initial=0)) + 1) + other
-    _, pair, repeats = np.unique(both, return_inverse=True, return_counts=True)
-    return np.asarray(repeats[pair.reshape(-1)], dtype=np.int64)
+def _count_equal_pairs(source_content: Ints, target_content: Ints) -> Ints:
+    """`[n]`: how many samples, itself included, have a sample's source and its target content."""
+    pair = source_content * (int(target_content.max(initial=0)) + 1) + target_content
+    _, number, count = np.unique(pair, return_inverse=True, return_counts=True)
+    return np.asarray(count[number.reshape(-1)], dtype=np.int64)
 
 
-def _shares(logits: Floats) -> Floats:
-    """Softmax of the rows `[n, k]`; zeros where a row has no finite entry."""
-    weight = np.exp(logits - logits.max(1, keepdims=True, initial=-1e30))
+def _softmax(logits: Floats) -> Floats:
+    """Softmax of the rows `[q, k]`; zeros where a row has no finite entry."""
+    largest = logits.max(1, keepdims=True, initial=-1e30)  # finite, so that a row of -inf gives exp(-inf) = 0
+    weight = np.exp(logits - largest)
     return weight / np.maximum(weight.sum(1, keepdims=True), 1e-30)
 
 
 def vote_contrast(
-    votes: NeighborVotes, vectors: Floats, negatives: Negatives, plants: Ints, pair: tuple[int, int]
+    votes: NeighborVotes, target_vectors: Floats, negatives: Negatives, probes: Ints, content_columns: tuple[int, int]
 ) -> tuple[Floats, Floats]:
-    """(contrast of each sample's own pair `[n]`, of the virtual pairs `[q]`) under the votes; NaN without a voter.
+    """(contrast of each sample's own pair `[n]`, of the probe pairs `[q]`) under the votes; NaN without a voter.
 
     Args:
-        votes: of the side that is asked.
-        vectors: unit rows `[n, d]` of the side that is voted on.
-        negatives: of the samples.
-        plants: rows (i, j) `[q, 2]`: i's asked side with j's voted side.
-        pair: columns of `negatives.repeats` with the contents of the asked and of the voted side.
+        votes: of the source side.
+        target_vectors: float32 `[n, d]`, unit rows, as the votes were collected on.
+        negatives: of the n samples.
+        probes: rows (i, j) `[q, 2]`: i's source with j's target.
+        content_columns: columns of `negatives.repeats` with the source and the target contents.
+
+    Raises:
+        ValueError: when votes, vectors and negatives are not of the same samples.
     """
+    n = len(votes.predictions)
+    if votes.predictions.shape != target_vectors.shape or len(negatives.repeats) != n:
+        raise ValueError(
+            f"predictions {votes.predictions.shape}, target vectors {target_vectors.shape} and "
+            f"{len(negatives.repeats)} negatives are not of the same samples"
+        )
     device = negatives.pool.device
-    vote, vector, voter, alone = (
-        torch.from_numpy(np.ascontiguousarray(v)).to(device)
-        for v in (votes.prediction, vectors, votes.voter, votes.alone)
+    similarity = _VoteSimilarity(
+        _tensor(votes.predictions, device),
+        _tensor(target_vectors, device),
+        _tensor(votes.voters, device),
+        _tensor(votes.sole_weights, device),
     )
-    log_mean = all_log_means(
-        lambda rows: _block(vote, vector, voter, alone, negatives, rows), len(vote), negatives, TEMPERATURE
-    )
-    left, right = (torch.from_numpy(plants[:, side]).to(device) for side in (0, 1))
-    own = (vote * vector).sum(1)
-    planted = (vote[left] * vector[right]).sum(1) - _part(voter[left], alone[left], right[:, None])[:, 0]
-    silent = torch.from_numpy(votes.prediction.any(1)).to(device).logical_not()
-    own[silent], planted[silent[left]] = torch.nan, torch.nan
-    return contrast_with_probes(log_mean, own, planted, plants, negatives, pair, TEMPERATURE)
+    log_means = all_log_means(lambda rows: similarity.block(rows, negatives), n, negatives, TEMPERATURE)
+
+    own = (similarity.predictions * similarity.targets).sum(1)  # M_ii: a sample is no voter of its own
+    left, right = _tensor(probes[:, 0], device), _tensor(probes[:, 1], device)
+    probe = (similarity.predictions[left] * similarity.targets[right]).sum(1)
+    probe -= similarity.sole(left, right[:, None])[:, 0]  # M_ij
+
+    silent = (similarity.predictions == 0).all(1)  # nothing voted
+    own[silent] = torch.nan
+    probe[silent[left]] = torch.nan
+    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns, TEMPERATURE)
 
 
-def _block(
-    vote: torch.Tensor,
-    vector: torch.Tensor,
-    voter: torch.Tensor,
-    alone: torch.Tensor,
-    negatives: Negatives,
-    rows: torch.Tensor,
-) -> SimilarityBlock:
-    pool, hard = negatives.pool, negatives.hard[rows]
-    at = hard.clamp_min(0)
-    forward, backward = vote[rows] @ vector[pool].T, vector[rows] @ vote[pool].T
-    _take_out(forward, voter[rows], alone[rows], pool)
-    _take_out(backward.T, voter[pool], alone[pool], rows)
-    near = torch.einsum("qd,qhd->qh", vote[rows], vector[at]) - _part(voter[rows], alone[rows], at)
-    back = torch.einsum("qd,qhd->qh", vector[rows], vote[at])
-    back -= (alone[at] * (voter[at] == rows[:, None, None])).sum(2)
-    return SimilarityBlock(forward, backward, *(v.masked_fill(hard < 0, -torch.inf) for v in (near, back)))
+def _tensor(values: Floats | Ints, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
-def _take_out(similarity: torch.Tensor, voter: torch.Tensor, alone: torch.Tensor, columns: torch.Tensor) -> None:
-    """Subtracts from `[q, c]`, in place, what the samples `columns` (ascending) had in the rows' votes."""
-    at = torch.searchsorted(columns, voter).clamp_max(len(columns) - 1)
-    hit = columns[at] == voter
-    row = torch.arange(len(voter), device=voter.device)[:, None].expand_as(voter)
-    similarity.index_put_((row[hit], at[hit]), -alone[hit], accumulate=True)
+@dataclass(frozen=True)
+class _VoteSimilarity:
+    """The matrix M in parts, as tensors: `predictions` and `targets` `[n, d]`, `voters` and `sole_weights` `[n, k]`."""
 
+    predictions: torch.Tensor
+    targets: torch.Tensor
+    voters: torch.Tensor
+    sole_weights: torch.Tensor
 
-def _part(voter: torch.Tensor, alone: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """`[q, h]`: the candidates' own part in the rows' votes."""
-    return (alone[:, None, :] * (voter[:, None, :] == candidates[:, :, None])).sum(2)
+    def block(self, rows: torch.Tensor, negatives: Negatives) -> SimilarityBlock:
+        """M[rows, .] and M[., rows] for q rows, ascending, with the P samples of the pool and h hard negatives."""
+        pool, hard = negatives.pool, negatives.hard[rows]
+        forward = self.predictions[rows] @ self.targets[pool].T  # [q, P]
+        self._subtract_sole(forward, rows, pool)
+        backward = self.targets[rows] @ self.predictions[pool].T  # [q, P]
+        self._subtract_sole(backward.T, pool, rows)
+
+        candidates = hard.clamp_min(0)  # [q, h]; what stands for -1 is masked below
+        forward_hard = torch.einsum("qd,qhd->qh", self.predictions[rows], self.targets[candidates])
+        forward_hard -= self.sole(rows, candidates)
+        backward_hard = torch.einsum("qd,qhd->qh", self.targets[rows], self.predictions[candidates])
+        is_voter = self.voters[candidates] == rows[:, None, None]  # [q, h, k]
+        backward_hard -= (self.sole_weights[candidates] * is_voter).sum(2)
+
+        missing = hard < 0
+        return SimilarityBlock(
+            forward,
+            backward,
+            forward_hard.masked_fill(missing, -torch.inf),
+            backward_hard.masked_fill(missing, -torch.inf),
+        )
+
+    def sole(self, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """`[q, h]`: sole_ik of the rows `[q]` and their candidates `[q, h]`."""
+        is_voter = self.voters[rows, None, :] == candidates[:, :, None]  # [q, h, k]
+        return (self.sole_weights[rows, None, :] * is_voter).sum(2)
+
+    def _subtract_sole(self, similarity: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> None:
+        """Subtracts sole_ik from `similarity` `[q, c]`, in place; `columns` ascending. O(q k log c), not O(q k c)."""
+        voters = self.voters[rows]  # [q, k]
+        position = torch.searchsorted(columns, voters).clamp_max(len(columns) - 1)
+        row, voter = torch.nonzero(columns[position] == voters, as_tuple=True)
+        weights = self.sole_weights[rows][row, voter]
+        similarity.index_put_((row, position[row, voter]), -weights, accumulate=True)

@@ -78,7 +78,7 @@ def neighbor_records(evidence: Evidence, rows: Ints, ready: Prepared) -> Found:
             nothing = np.zeros((len(evidence), 1), np.float32)  # only the weights are wanted, not what is voted
             votes = collect_votes(evidence.neighbors[near], content[near], content[other], nothing, distrust)
             for row in rows.tolist():
-                voters = _voters(evidence, near, other, row, votes.voter[row], votes.weight[row], ready)
+                voters = _voters(evidence, near, other, row, votes.voters[row], votes.weights[row], ready)
                 out[row]["neighbors"].append({"near": near, "other": other, "voters": voters})
     return out
 

@@ -138,7 +138,7 @@ def _own_similarities(bare: Weighing) -> dict[str, Floats]:
     if "zero_shot" in bare.weights:
         found["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
     for name, voted in bare.votes.items():
-        found[name] = np.einsum("nd,nd->n", voted.prediction, evidence.views[b if name == "neighbors_a" else a])
+        found[name] = np.einsum("nd,nd->n", voted.predictions, evidence.views[b if name == "neighbors_a" else a])
     return found
 
 
@@ -156,12 +156,12 @@ def similarities(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut) -> d
 
 def _voted(given: votes.NeighborVotes, vectors: Floats, rows: Ints, pool: Ints) -> Floats:
     """`[q, p]`: likeness of the pool's vectors to the rows' votes, without what the candidate itself had in them."""
-    out = given.prediction[rows] @ vectors[pool].T
+    out = given.predictions[rows] @ vectors[pool].T
     at = np.full(len(vectors) + 1, -1)  # one more: -1 is no voter
     at[pool] = np.arange(len(pool))
-    column = at[given.voter[rows]]
+    column = at[given.voters[rows]]
     row, voter = np.nonzero(column >= 0)
-    np.subtract.at(out, (row, column[row, voter]), given.alone[rows][row, voter])
+    np.subtract.at(out, (row, column[row, voter]), given.sole_weights[rows][row, voter])
     return out
 
 
