@@ -1,7 +1,7 @@
 """Neighbor votes: what the samples with a similar source say the target should be, contrastively normalized.
 
-A sample i is a pair of a *source* (unit vector x_i) and a *target* (unit vector y_i). All samples with one source content
-c vote together, for the mean of their targets:
+A sample i is a pair of a *source* (unit vector x_i) and a *target* (unit vector y_i). All samples with one source
+content c vote together, for the mean of their targets:
 
     mean_c       = mean over samples j with source content c of y_j
     distrust_c   = mean over these j of clip(distrust_j, MIN_DISTRUST, MAX_DISTRUST)
