@@ -5,7 +5,7 @@ Letters used everywhere: n samples (rows), m modalities, d dimension, k neighbor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -179,3 +179,52 @@ class AuditResult:
     def flagged(self, kind: str) -> Bools:
         """bool `[n]`: the rows flagged as `kind` (`misaligned`, `outlier`, ...)."""
         return np.asarray(self.columns[f"is_{kind}"], dtype=bool)
+
+
+def dense_ids(*columns: Sequence[str] | NDArray[Any], by_first_row: bool = False) -> Ints:
+    """Numbers equal values alike, without gaps: int64 `[n]` of 0 to u - 1 for u distinct values.
+
+    Args:
+        columns: one or more columns `[n]` of numbers or texts; rows are equal that are equal in every column. Many
+            times faster than `np.unique` of whole rows.
+        by_first_row: numbers follow the order of the first rows instead of the sorted order of the values.
+    """
+    ids = _sorted_ids(columns[0])
+    for column in columns[1:]:
+        other = _sorted_ids(column)
+        ids = _sorted_ids(ids * (int(other.max(initial=0)) + 1) + other)
+    if not by_first_row:
+        return ids
+    _, first = np.unique(ids, return_index=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[ids]
+
+
+def _sorted_ids(values: Sequence[str] | NDArray[Any]) -> Ints:
+    column = values if isinstance(values, np.ndarray) else np.array(values, dtype=object)
+    return np.unique(column, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def spearman(left: Floats, right: Floats) -> float:
+    """Spearman's rank correlation of `[n]` and `[n]`: Pearson's of the ranks, ties at their mean rank.
+
+    NaN below three values, or where one side is constant. Much faster than scipy's own, which computes a p-value.
+    """
+    from scipy.stats import rankdata
+
+    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(left), rankdata(right))[0, 1])
+
+
+def mean_interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) of `[q]` independent values: Student's interval, mean ± t · s / √q; NaN bounds for q = 1."""
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=np.float64)
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return mean, float("nan"), float("nan")
+    reach = float(t.ppf((1 + level) / 2, count - 1)) * float(values.std(ddof=1) / np.sqrt(count))
+    return mean, mean - reach, mean + reach

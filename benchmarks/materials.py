@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints
+from audit_plugin.arrays import Floats, Ints, dense_ids
 from audit_plugin.audit.score import Prepared
 from audit_plugin.scoring.evidence import Gathered
 from audit_plugin.scoring.scores import robust_z
@@ -59,7 +59,7 @@ def _labels(ready: Prepared) -> Ints | None:
     if not ready.samples.labels:
         return None
     given = np.array(ready.samples.labels, dtype=object)[ready.order.rows]
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
+    return dense_ids(given)
 
 
 def class_probabilities(features: Floats, labels: Ints) -> Floats:

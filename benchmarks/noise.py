@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, dense_ids
 from benchmarks.data import DATA
 from benchmarks.sets import PairSet, outside_captions
 
@@ -127,7 +127,7 @@ def _allowed(clean: PairSet, noise: str) -> Bools:
     """bool `[n, n]`: whether row i may take row j's medium."""
     allowed = contradicts(clean)
     if noise == "category":
-        category = _codes(clean.category)
+        category = dense_ids(clean.category)
         allowed &= category[:, None] == category
     elif noise == "hard":
         allowed = nearest(text_features(clean.media["text"]), allowed, NEAREST)
@@ -139,7 +139,7 @@ def contradicts(clean: PairSet) -> Bools:
 
     It is where picture and text differ and, if it is known what is shown and said, one attribute contradicts.
     """
-    text, picture = _codes(clean.media["text"]), _codes(clean.ids)
+    text, picture = dense_ids(clean.media["text"]), dense_ids(clean.ids)
     wrong = (text[:, None] != text) & (picture[:, None] != picture)
     if clean.said:
         against = np.zeros_like(wrong)
@@ -263,7 +263,3 @@ def _planted(clean: PairSet, plan: dict[str, dict[int, int]], texts: dict[int, s
     rows = {m: tuple(values) for m, values in media.items()}
     samples = Samples(clean.ids, rows, caption=clean.caption, labels=tuple(labels))
     return Planted(samples, np.array([bool(c) for c in culprit]), source, tuple(culprit))
-
-
-def _codes(values: Sequence[str]) -> Ints:
-    return np.unique(np.asarray(values), return_inverse=True)[1]

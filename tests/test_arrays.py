@@ -4,8 +4,22 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from audit_plugin.arrays import AuditError, AuditResult, Features, Neighbors, Samples, Trials, modality_pairs
+from audit_plugin.arrays import (
+    AuditError,
+    AuditResult,
+    Features,
+    Neighbors,
+    Samples,
+    Trials,
+    dense_ids,
+    mean_interval,
+    modality_pairs,
+    spearman,
+)
 
 
 def test_modality_pairs_come_in_the_order_of_the_modalities() -> None:
@@ -80,3 +94,39 @@ def test_values_are_frozen_and_user_errors_are_value_errors() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Samples((), {}).ids = ("a",)  # type: ignore[misc]
     assert issubclass(AuditError, ValueError)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), max_size=30))
+def test_dense_ids_number_equal_rows_alike(pairs: list[tuple[int, int]]) -> None:
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    ordered = sorted(set(pairs))
+    assert dense_ids(left, right).tolist() == [ordered.index(pair) for pair in pairs]
+    first = list(dict.fromkeys(pairs))
+    assert dense_ids(left, right, by_first_row=True).tolist() == [first.index(pair) for pair in pairs]
+    assert dense_ids(left, right).dtype == np.int64
+
+
+def test_dense_ids_number_texts_and_nothing() -> None:
+    assert dense_ids(["b", "", "b", "a"]).tolist() == [2, 0, 2, 1]
+    assert dense_ids(("b", "", "b", "a"), by_first_row=True).tolist() == [0, 1, 0, 2]
+    assert dense_ids([]).shape == (0,)
+    assert dense_ids(np.zeros(0), by_first_row=True).dtype == np.int64
+
+
+def test_spearman_is_scipys_and_undefined_without_spread() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 9, 50).astype(float), rng.standard_normal(50)
+    assert spearman(left, right) == pytest.approx(stats.spearmanr(left, right).statistic, abs=1e-12)
+    assert spearman(left, 3 * left + 1) == pytest.approx(1)
+    assert np.isnan(spearman(left, np.ones(50)))
+    assert np.isnan(spearman(left[:2], right[:2]))
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert mean == 3
+    assert high - mean == pytest.approx(2.776445 * 1.581139 / 5**0.5, rel=1e-5)
+    assert low == pytest.approx(2 * mean - high)
+    single = mean_interval(np.array([2.0]))
+    assert single[0] == 2
+    assert np.isnan(single[1:]).all()

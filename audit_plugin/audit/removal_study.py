@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, modality_pairs
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, dense_ids, modality_pairs
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.embed import Progress, silent
 from audit_plugin.neighbors.projection import principal
@@ -135,10 +135,10 @@ def _score_training_rows(ready: Prepared, rows: Rows, train: Ints, job: Job) -> 
     features = ready.features.rows(train)
     views = [view.features.rows(ready.order.rows[train]) for view in ready.views]
     part = Rows(
-        {name: _dense(content[train]) for name, content in rows.contents.items()},
+        {name: dense_ids(content[train]) for name, content in rows.contents.items()},
         rows.space,
         {name: count[train] for name, count in rows.words.items()},
-        None if rows.user_groups is None else _dense(rows.user_groups[train]),
+        None if rows.user_groups is None else dense_ids(rows.user_groups[train]),
     )
     projections = head_projections(features)
     gathered = gather(
@@ -147,10 +147,6 @@ def _score_training_rows(ready: Prepared, rows: Rows, train: Ints, job: Job) -> 
     if gathered.evidence.trials is None:
         raise AuditError(f"{'; '.join(gathered.notes)}: give more samples")
     return gathered
-
-
-def _dense(numbers: Ints) -> Ints:
-    return np.unique(numbers, return_inverse=True)[1].reshape(-1)
 
 
 def removal_scores(gathered: Gathered) -> dict[str, Floats]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, dense_ids
 from audit_plugin.audit.result import versions
 from audit_plugin.audit.run import prepare
 from audit_plugin.audit.score import Clock
@@ -105,7 +105,7 @@ def memorization_link(found: TransferResult, memorized: Mapping[str, float], lab
         `recall_SOURCE_TARGET` -> Spearman's correlation of MultiMem with it, with its interval.
     """
     values = np.array([memorized.get(name, np.nan) for name in found.ids], dtype=np.float64)
-    unit = np.unique(np.array(labels, dtype=object), return_inverse=True)[1].reshape(-1)
+    unit = dense_ids(labels)
     return {name: rank_correlation(values, recall, unit) for name, recall in found.columns.items()}
 
 

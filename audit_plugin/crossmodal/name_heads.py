@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Features, Floats, Ints
+from audit_plugin.arrays import Bools, Features, Floats, Ints, dense_ids
 from audit_plugin.neighbors.projection import fit_projection
 from audit_plugin.trials.heads import train_group
 from audit_plugin.trials.learners import head_inputs
@@ -107,7 +107,7 @@ def _part(asked: Asked, spaces: Mapping[str, torch.Tensor], learned: Bools, ques
         hits,
         curve,
         pair_retrieval(left, right, people)[None],
-        retrieval_chance(np.unique(people, return_inverse=True)[1].reshape(-1)),
+        retrieval_chance(dense_ids(people)),
         1 / max(len(own), 1),
         np.array([modality_gap(left, right)]),
     )

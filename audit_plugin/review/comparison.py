@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Bools, Floats
+from audit_plugin.arrays import AuditError, Bools, Floats, spearman
 from audit_plugin.config import FLAG_KINDS
 
 Key = tuple[str, int]  # id of the sample, and which of its captions
@@ -84,11 +84,9 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
         flags = _flags(before, kind, len(old)), _flags(after, kind, len(new))
         scored = _scored(before, len(old))[rows[:, 0]] & _scored(after, len(new))[rows[:, 1]]
         kinds[kind] = _change(flags, scored, rows, lone, (old, new))
-    correlation = {
-        name: value
-        for name in RANKED
-        if name in before and name in after and (value := _spearman(before[name], after[name], rows)) is not None
-    }
+    shared = [name for name in RANKED if name in before and name in after]
+    correlations = {name: _rank_correlation(before[name], after[name], rows) for name in shared}
+    correlation = {name: value for name, value in correlations.items() if np.isfinite(value)}
     return Comparison(
         kinds, len(rows), tuple(old[row] for row in lone[0]), tuple(new[row] for row in lone[1]), correlation
     )
@@ -139,15 +137,9 @@ def _scored(columns: Mapping[str, Any], n: int) -> Bools:
     return np.array([not failure for failure in columns.get("failure", [""] * n)], dtype=bool)
 
 
-def _spearman(before: Floats, after: Floats, rows: NDArray[np.int64]) -> float | None:
-    """Pearson's correlation of the ranks, ties at their mean rank; None where it is not defined."""
-    from scipy.stats import rankdata
-
-    pairs = np.stack([np.asarray(before, np.float64)[rows[:, 0]], np.asarray(after, np.float64)[rows[:, 1]]])
-    pairs = pairs[:, np.isfinite(pairs).all(0)]
-    if pairs.shape[1] < 3:
-        return None
-    ranks = rankdata(pairs, axis=1)
-    ranks -= ranks.mean(1, keepdims=True)
-    spread = np.sqrt((ranks**2).sum(1).prod())
-    return float((ranks[0] * ranks[1]).sum() / spread) if spread else None
+def _rank_correlation(before: Floats, after: Floats, rows: NDArray[np.int64]) -> float:
+    """Spearman's correlation over the rows `[q, 2]` that both audits scored; NaN where it is not defined."""
+    left = np.asarray(before, np.float64)[rows[:, 0]]
+    right = np.asarray(after, np.float64)[rows[:, 1]]
+    known = np.isfinite(left) & np.isfinite(right)
+    return spearman(left[known], right[known])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Ints
+from audit_plugin.arrays import Bools, Ints, dense_ids
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
     rows = np.zeros(len(splits), dtype=bool)
     shared: dict[tuple[str, str], int] = {}
     for group in groups.values():
-        dense = np.unique(group, return_inverse=True)[1].reshape(-1)
+        dense = dense_ids(group)
         holds = np.zeros((int(dense.max(initial=-1)) + 1, len(names)), dtype=bool)
         holds[dense[named], number[named]] = True
         rows |= named & (holds.sum(1)[dense] > 1)
