@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_plugin.scoring.columns import COLUMNS
-from benchmarks.crossmodal_tables import crossmodal_parts
+from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
 from benchmarks.finding_tables import (
     cost_table,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from audit_plugin.crossmodal.stages import Schedule
-from benchmarks import crossmodal
-from benchmarks.crossmodal_tables import controlled
+from benchmarks.crossmodal import __main__ as crossmodal
+from benchmarks.crossmodal.stages import Schedule
+from benchmarks.crossmodal.tables import controlled
 from benchmarks.record import RESULTS
 
 QUICK = Schedule(align=3, learn=2, forget=1, batch=8, curve=(1, 2))

@@ -15,10 +15,10 @@ from audit_plugin.crossmodal.statistics import (
     per_identity,
     rank_correlation,
     rate,
-    residual,
     retrieval_chance,
     transfer_ratio,
 )
+from benchmarks.crossmodal.controlled import residual
 from tests.core_fixtures import unit
 
 

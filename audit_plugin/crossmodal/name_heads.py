@@ -2,7 +2,7 @@
 
 S0 aligns: a head per modality is trained on pairs of identities that are not asked about (symmetric InfoNCE). S1 learns
 names: a linear head on the aligned embeddings of one modality. S2 asks with variants that no step has seen. Towers
-share no weights here, so nothing is said about unlearning or two hops: see `trunk`.
+share no weights here, so nothing is said about unlearning or two hops (`benchmarks.crossmodal` measures these).
 """
 
 from __future__ import annotations

@@ -92,22 +92,6 @@ def joint_table(source: Floats, target: Floats) -> dict[str, int]:
     }
 
 
-def residual(before: Floats, after: Floats, floor: Floats) -> Estimate:
-    """What is left of the recall of forgotten identities `[e]`: (after - floor) / (before - floor).
-
-    Args:
-        before: unlearning.
-        after: unlearning in some modality.
-        floor: the same identities under a model that never learned them.
-    """
-
-    def left(was: Floats, now: Floats, never: Floats) -> Floats:
-        learned = np.asarray(was) - np.asarray(never)
-        return np.where(learned > LEAST_CEILING, (np.asarray(now) - np.asarray(never)) / learned, np.nan)
-
-    return estimate(left, [before, after, floor])
-
-
 def pair_retrieval(left: Floats, right: Floats, identity: Ints) -> Floats:
     """`[t]`: 1 where the most similar right row of a left row `[t, d]` is of its identity, mean of both ways round."""
     similarity = left @ right.T

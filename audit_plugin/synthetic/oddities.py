@@ -236,7 +236,7 @@ def _fish(rng: random.Random) -> str:
 
 
 SUBJECTS: tuple[tuple[str, Callable[[random.Random], str]], ...] = (
-    ("Diagonal stripes in three colors.", _stripes),
+    ("Diagonal stripes in three colours.", _stripes),
     ("A bar chart with seven bars.", _bar_chart),
     ("Snowless mountains below a small sun.", _mountains),
     ("A page full of printed text.", _page),

@@ -8,10 +8,10 @@ the traits in other words. So what is recognized on unseen variants is the ident
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .looks import BACKDROPS, BEARDS, FABRICS, GLASSES, HAIR_COLORS, HAIRS, MOODS, SKINS
+from .looks import BACKDROPS, FABRICS, HAIR_COLORS, HAIRS, MOODS, SKINS
 from .persons import CANVAS, Person, clothes_for, color_apart, draw_person, person_svg
 from .sentences import COLOR_WORDS, SKIN_WORDS, say
 
@@ -135,19 +135,3 @@ def description_of(identity: Identity, rng: random.Random) -> tuple[str, dict[st
     phrases = [phrase for _, phrase in said]
     listed = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     return rng.choice(_FORMS).format(A="A", traits=listed, Traits=listed[0].upper() + listed[1:]), named
-
-
-def with_traits(identity: Identity, traits: Mapping[str, str]) -> Identity:
-    """The identity with other values of all `TRAITS`, as somebody may have read them off a picture, rightly or not."""
-    heads, beards, glasses = ({look.name: look for look in looks} for looks in (HAIRS, BEARDS, GLASSES))
-    beard = beards.get(traits["beard"])
-    person = replace(
-        identity.person,
-        head=heads[traits["head"]],
-        head_color=traits["head color"],
-        beard=beard,
-        beard_color=(traits["beard color"] or traits["head color"]) if beard else "",
-        glasses=glasses.get(traits["glasses"]),
-        skin=traits["skin"],
-    )
-    return replace(identity, person=person)

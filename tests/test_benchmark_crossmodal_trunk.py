@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.crossmodal.controlled import DESCRIBED, HASTY, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
-from audit_plugin.crossmodal.stages import (
+from audit_plugin.crossmodal.statistics import BOTH, NONE
+from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
+from audit_plugin.synthetic.personas import FACTS, TRAITS
+from audit_plugin.synthetic.sentences import COLOR_WORDS
+from benchmarks.crossmodal.controlled import DESCRIBED, HASTY, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
+from benchmarks.crossmodal.stages import (
     MOVED,
     PICTURE,
     TEXT,
@@ -23,12 +27,8 @@ from audit_plugin.crossmodal.stages import (
     read_outs,
     self_description,
 )
-from audit_plugin.crossmodal.statistics import BOTH, NONE
-from audit_plugin.crossmodal.trunk import PAD, Trunk, Vocabulary, words_of
-from audit_plugin.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
-from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
-from audit_plugin.synthetic.personas import FACTS, TRAITS
-from audit_plugin.synthetic.sentences import COLOR_WORDS
+from benchmarks.crossmodal.trunk import PAD, Trunk, Vocabulary, words_of
+from benchmarks.crossmodal.world import LENGTH, SIDE, WHO, World, make_world
 
 SMALL = PersonaSet(identities=5, background=40, train=3, test=2, pairs=1, side=SIDE)
 QUICK = Schedule(align=12, learn=60, forget=30, batch=12, learn_rate=3e-3, curve=(20, 60))
@@ -174,7 +174,7 @@ def test_a_self_description_says_what_the_model_answers(world: World, monkeypatc
     answered = ask(model, world, "skin", rows, PICTURE, world.values["skin"])
     assert set(answered.tolist()) <= set(world.values["skin"])
     # a model that reads every trait as it is describes everybody as the set does: the words are those of the traits
-    from audit_plugin.crossmodal import stages
+    from benchmarks.crossmodal import stages
 
     monkeypatch.setattr(stages, "ask", lambda _m, w, trait, rows, *_: w.truth[trait][rows])
     words = world.vocabulary.words

@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.synthetic.drawing import TEST, TRAIN
-
-from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs, self_description
-from .statistics import (
+from audit_plugin.crossmodal.statistics import (
     BOTH,
+    LEAST_CEILING,
     NONE,
+    Estimate,
     aligned,
+    estimate,
     modality_gap,
     pair_retrieval,
     per_identity,
     rate,
-    residual,
     retrieval_chance,
 )
-from .summary import compared, mitigated
+from audit_plugin.crossmodal.summary import compared, mitigated
+from audit_plugin.synthetic.drawing import TEST, TRAIN
+
+from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs, self_description
 from .trunk import Trunk
 from .world import WHO, World
 
@@ -214,6 +216,22 @@ def _forgotten(flat: Callable[[str], Floats]) -> dict[str, Any]:
             for m in MODALITIES
         }
     return out
+
+
+def residual(before: Floats, after: Floats, floor: Floats) -> Estimate:
+    """What is left of the recall of forgotten identities `[e]`: (after - floor) / (before - floor).
+
+    Args:
+        before: unlearning.
+        after: unlearning in some modality.
+        floor: the same identities under a model that never learned them.
+    """
+
+    def left(was: Floats, now: Floats, never: Floats) -> Floats:
+        learned = np.asarray(was) - np.asarray(never)
+        return np.where(learned > LEAST_CEILING, (np.asarray(now) - np.asarray(never)) / learned, np.nan)
+
+    return estimate(left, [before, after, floor])
 
 
 def controls(summary: Mapping[str, Any]) -> dict[str, bool]:

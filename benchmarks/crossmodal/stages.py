@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from audit_plugin.arrays import Floats, Ints
 from audit_plugin.synthetic.drawing import BACKGROUND, TRAIN
-from audit_plugin.synthetic.personas import TRAITS, description_of, with_traits
+from audit_plugin.synthetic.looks import BEARDS, GLASSES, HAIRS
+from audit_plugin.synthetic.personas import TRAITS, Identity, description_of
 
 from .trunk import Trunk
 from .world import LENGTH, SIDE, WHO, World
@@ -224,8 +225,24 @@ def self_description(model: Trunk, world: World, rows: Ints, seed: int) -> Ints:
     drawn, texts = random.Random(f"{seed} described"), []
     for at in range(len(rows)):
         said = {trait: world.vocabulary.answers[found[at]].partition(": ")[2] for trait, found in read.items()}
-        texts.append(description_of(with_traits(world.somebody, said), drawn)[0])
+        texts.append(description_of(_with_traits(world.somebody, said), drawn)[0])
     return world.vocabulary.tokens(texts, LENGTH)
+
+
+def _with_traits(identity: Identity, traits: Mapping[str, str]) -> Identity:
+    """The identity with other values of all `TRAITS`, as somebody may have read them off a picture, rightly or not."""
+    heads, beards, glasses = ({look.name: look for look in looks} for looks in (HAIRS, BEARDS, GLASSES))
+    beard = beards.get(traits["beard"])
+    person = replace(
+        identity.person,
+        head=heads[traits["head"]],
+        head_color=traits["head color"],
+        beard=beard,
+        beard_color=(traits["beard color"] or traits["head color"]) if beard else "",
+        glasses=glasses.get(traits["glasses"]),
+        skin=traits["skin"],
+    )
+    return replace(identity, person=person)
 
 
 def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:

@@ -22,15 +22,16 @@ import numpy as np
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig, digest_of
-from audit_plugin.crossmodal.controlled import run_seed, summarize
 from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
-from audit_plugin.crossmodal.stages import Schedule
-from audit_plugin.crossmodal.world import SIDE, make_world
 from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.store import RunFolder
 from audit_plugin.synthetic.drawing import FORM, PersonaSet, draw_personas
 from benchmarks.data import DATA, SOURCES, fetch
 from benchmarks.record import write_report
+
+from .controlled import run_seed, summarize
+from .stages import Schedule
+from .world import SIDE, make_world
 
 VENDORS = ("google", "twitter", "facebook", "openmoji")
 TRIALS = 32
