@@ -1,13 +1,23 @@
-"""How sure: how many pairs are wrong, how likely each one is, and how many good ones score as high.
+"""Calibration: how many pairs are wrong, how likely each one is, and how many good ones score as high.
 
-The scores of a set are taken as a mixture: good pairs, which fall off like exp(-|x|^shape) on their upper side, and
-wrong pairs, which score like the virtual plants of one kind or another. Many explanations are weighed by their
-likelihood above a low quantile (what lies below tells nothing of wrong pairs): locations, widths and shapes of the
-good pairs on a grid, each with the first kind of plants alone and with others, whose shares are fitted by EM. A further
-kind has to pay for itself as in the Bayesian information criterion: plants that are nearly right score like the tail
-of good pairs, which would else be taken for them. What is told is the mean over the explanations, intervals are their
-spread. Everything here is model-based: wrong pairs of a kind that
-no plant resembles are taken for good ones.
+The scores s of a set are taken as a mixture of good pairs and of wrong pairs, which score like the probe pairs of one
+kind k or another (`probe_pairs`):
+
+    density(s) = (1 - sum_k share_k) good(s) + sum_k share_k probe_k(s)
+
+Only scores from a start on, a low quantile, are fitted: below it nearly all pairs are good, and of any shape. From the
+start on good(s) is a generalized normal distribution, which falls off like exp(-|(s - location) / width|^shape). With
+`above` the share of the set from the start on and `inside_k` that of the probes of kind k, the masses of the bins b are
+
+    density_b = (1 - sum_k w_k) good_b + sum_k w_k probe_kb,      share_k = w_k above / inside_k
+
+A *hypothesis* is one location, width and shape, and one choice of kinds; its w_k are fitted by EM. Its weight is
+
+    weight ∝ prior(shape) * exp(n * mean log-likelihood) * n^(-(kinds - 1) / 2)
+
+where the last factor is the price of a further kind by the Bayesian information criterion: near misses score like the
+tail of good pairs, which would else be taken for them. What is reported is the mean over the hypotheses; intervals are
+their spread. All of it is model-based: wrong pairs unlike any probe count as good ones.
 """
 
 from __future__ import annotations
@@ -20,68 +30,76 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
 
-LEAST = 20
+# Chosen on the development sets, see docs/detection.md.
+MIN_SCORES = 20  # fewer scores, or probes of a kind, are not fitted
 BINS = 120
-FROM = 0.35  # quantile from which the fit looks at the scores
-SMOOTHING = 0.15  # width of the plants' kernel, in their standard deviations
-STEPS = 60
-# Of good pairs' upper side (1 is exponential, 2 normal), with how likely they are before anything is seen: what clean
-# development sets had.
-SHAPES = {1.25: 1 / 7, 1.5: 2 / 7, 2.0: 3 / 7, 3.0: 1 / 7}
-ENOUGH = 2000  # scores that the fit believes in: no model is truer than that
-MOST = 0.95
-NOTHING = 0.01  # where fewer wrong pairs than this share are certain, a set may be clean
-NODES = 7
+START_QUANTILE = 0.35  # from which the fit looks at the scores
+KERNEL_WIDTH = 0.15  # of the probes' density, in their standard deviations
+EM_STEPS = 60
+# Shape of good pairs' upper side (1 is exponential, 2 normal) -> prior probability: how often clean development sets
+# had it.
+SHAPE_PRIORS = {1.25: 1 / 7, 1.5: 2 / 7, 2.0: 3 / 7, 3.0: 1 / 7}
+# Good pairs' locations and widths, in robust deviations of the upper half of the set: with many wrong pairs the good
+# ones lie left of the set's median.
+LOCATIONS = np.linspace(-2.4, 0.5, 24)
+WIDTHS = np.geomspace(0.15, 2, 28)
+MIN_SHARE_BELOW_LOCATION = 0.1  # of the scores; good pairs do not lie left of them
+EFFECTIVE_SCORES = 2000  # that the likelihood counts at most: no model is truer than that, so intervals stay honest
+MIN_RELATIVE_WEIGHT = 1e-4  # hypotheses of less weight than this times the largest are dropped
+MAX_WRONG_SHARE = 0.95
+MIN_CERTAIN_SHARE = 0.01  # where the interval of the wrong share begins below this, the set may be clean
+NODES = 7  # values of the wrong share that stand for its distribution under one hypothesis
 CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)
 class MixtureHypotheses:
-    """What the scores may be made of, in g ways.
+    """What the scores may be made of: g hypotheses over K kinds of probes and b bins.
 
     Attributes:
-        weight: `[g]`, summing to 1.
-        shares: `[g, kinds]`, of the whole set.
-        good: `[g, b + 1]`, share of the whole set that is good and scores at least as high as each edge.
-        edges: `[b + 1]`, ascending, from the lower end of the fit.
+        weights: `[g]`, summing to 1.
+        shares: `[g, K]`, share of the whole set that is wrong like each kind.
+        good_above: `[g, b + 1]`, share of the whole set that is good and scores at least as high as each edge.
+        edges: `[b + 1]` of the bins, ascending, from the start of the fit.
     """
 
-    weight: Floats
+    weights: Floats
     shares: Floats
-    good: Floats
+    good_above: Floats
     edges: Floats
 
-    def middle(self, values: Floats) -> Floats:
-        """`[b]`: the weighted median of `[g, b]` values."""
+    def median(self, values: Floats) -> Floats:
+        """`[c]`: the weighted median of `[g, c]` values, column by column."""
         order = np.argsort(values, axis=0)
-        at = (np.cumsum(self.weight[order], axis=0) < 0.5).sum(0)
-        return np.take_along_axis(values, order, axis=0)[at, np.arange(values.shape[1])]
+        position = (np.cumsum(self.weights[order], axis=0) < 0.5).sum(0)
+        return np.take_along_axis(values, order, axis=0)[position, np.arange(values.shape[1])]
 
-    def quantiles(self, values: Floats) -> tuple[float, float]:
+    def interval(self, values: Floats) -> tuple[float, float]:
         """The central `CONFIDENCE` of `[g]` values."""
         order = np.argsort(values)
-        at = np.searchsorted(np.cumsum(self.weight[order]), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        low, high = values[order][np.minimum(at, len(values) - 1)]
+        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+        positions = np.searchsorted(np.cumsum(self.weights[order]), tails)
+        low, high = values[order][np.minimum(positions, len(values) - 1)]
         return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the fit says.
+    """How scores translate into probabilities and error rates.
 
     Attributes:
-        shares: kind of plant -> share of the set that is wrong in that way; empty without a fit.
-        interval: central 90 % of the summed share.
-        probability: `[n]` of being wrong, rising with the score; NaN where not scored.
-        false_positive_rate: `[n]` share of good pairs that score at least as high; NaN where not scored.
-        explanations: behind it, or None without a fit.
+        shares: kind of probe -> share of the set that is wrong in that way; empty without a fit.
+        interval: central 90 % of the summed share; NaN without a fit.
+        probability: float32 `[n]` of being wrong, rising with the score; NaN where not scored.
+        false_positive_rate: float32 `[n]`, share of good pairs that score at least as high; NaN where not scored.
+        hypotheses: behind it, or None without a fit.
     """
 
     shares: Mapping[str, float]
     interval: tuple[float, float]
     probability: Floats
     false_positive_rate: Floats
-    explanations: MixtureHypotheses | None = None
+    hypotheses: MixtureHypotheses | None = None
 
     @property
     def share(self) -> float:
@@ -89,153 +107,214 @@ class Calibration:
         return float(sum(self.shares.values())) if self.shares else float("nan")
 
     def precision(self, scores: Floats, flagged: Bools) -> tuple[float, float, float]:
-        """Share of the flagged that is wrong, with its central 90 %: what good pairs are expected above the cut."""
-        found = self.explanations
-        if not flagged.any() or found is None:
+        """(share of the flagged that is wrong, lower, upper end of its central 90 %); NaN without flags or a fit.
+
+        The share is the mean probability. Under one hypothesis it is 1 - good_above(cut) / (share flagged).
+        """
+        hypotheses = self.hypotheses
+        if not flagged.any() or hypotheses is None:
             return float("nan"), float("nan"), float("nan")
-        cut, share = scores[flagged].min(), flagged.sum() / np.isfinite(scores).sum()
-        at = np.searchsorted(found.edges, cut, side="right") - 1  # no better than at the edge below
-        low, high = found.quantiles(np.clip(1 - found.good[:, max(at, 0)] / share, 0, 1))
-        said = float(np.nanmean(self.probability[flagged]))
-        return said, min(low, said), max(high, said)
+        cut = scores[flagged].min()
+        flagged_share = flagged.sum() / np.isfinite(scores).sum()
+        edge = max(np.searchsorted(hypotheses.edges, cut, side="right") - 1, 0)  # the one below: errs to less precision
+        low, high = hypotheses.interval(np.clip(1 - hypotheses.good_above[:, edge] / flagged_share, 0, 1))
+        mean = float(np.nanmean(self.probability[flagged]))
+        return mean, min(low, mean), max(high, mean)
 
 
-def calibrate(scores: Floats, plants: Mapping[str, Floats]) -> Calibration:
-    """Fits the mixture; O(n log n).
+def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration:
+    """Fits the mixture to the scores of a set; O(n log n).
 
     Args:
         scores: `[n]`, higher is more suspicious, NaN where not scored.
-        plants: kind -> scores `[q]` of pairs that are wrong by construction, the least like good ones first.
+        probe_scores: kind -> scores `[q]` of pairs that are wrong by construction, the least like good ones first.
 
     Returns:
-        NaN throughout, and no shares, with fewer than 20 scores or plants.
+        NaN throughout, and no shares, with fewer than 20 scores or no kind with 20 probes.
+
+    Raises:
+        ValueError: for scores that are not one-dimensional.
     """
-    known = np.isfinite(scores)
-    values = scores[known].astype(np.float64)
-    kinds = {kind: v[np.isfinite(v)].astype(np.float64) for kind, v in plants.items()}
-    kinds = {kind: v for kind, v in kinds.items() if len(v) >= LEAST}
-    nothing = np.full(len(scores), np.nan, dtype=np.float32)
-    if len(values) < LEAST or not kinds:
-        return Calibration({}, (float("nan"), float("nan")), nothing, nothing)
-    found = _explain(values, list(kinds.values()))
-    shares = found.weight @ found.shares
-    interval = found.quantiles(found.shares.sum(1))
-    probability, false_positive_rate = nothing.copy(), nothing.copy()
-    probability[known] = _probability(values, list(kinds.values()), found)
-    false_positive_rate[known] = _false_alarm(values, shares.sum() if interval[0] >= NOTHING else 0.0, found)
-    return Calibration(
-        dict(zip(kinds, shares.tolist(), strict=True)), interval, probability, false_positive_rate, found
-    )
+    if scores.ndim != 1:
+        raise ValueError(f"scores must be one-dimensional, got {scores.shape}")
+    is_scored = np.isfinite(scores)
+    values = scores[is_scored].astype(np.float64)
+    probes = {}
+    for kind, kind_scores in probe_scores.items():
+        finite = kind_scores[np.isfinite(kind_scores)].astype(np.float64)
+        if len(finite) >= MIN_SCORES:
+            probes[kind] = finite
+
+    probability = np.full(len(scores), np.nan, dtype=np.float32)
+    false_positive_rate = probability.copy()
+    if len(values) < MIN_SCORES or not probes:
+        return Calibration({}, (float("nan"), float("nan")), probability, false_positive_rate)
+
+    hypotheses = _weigh_hypotheses(values, list(probes.values()))
+    shares = hypotheses.weights @ hypotheses.shares  # [K]
+    interval = hypotheses.interval(hypotheses.shares.sum(1))
+    certain_share = float(shares.sum()) if interval[0] >= MIN_CERTAIN_SHARE else 0.0
+    probability[is_scored] = _wrong_probability(values, list(probes.values()), hypotheses)
+    false_positive_rate[is_scored] = _false_positive_rate(values, certain_share, hypotheses)
+    by_kind = dict(zip(probes, shares.tolist(), strict=True))
+    return Calibration(by_kind, interval, probability, false_positive_rate, hypotheses)
 
 
-def _explain(values: Floats, plants: list[Floats]) -> MixtureHypotheses:
-    """All explanations of the scores, those of no weight left out."""
+def _weigh_hypotheses(values: Floats, probes: list[Floats]) -> MixtureHypotheses:
+    """All hypotheses on the scores `[n]`, those of next to no weight left out."""
     from scipy.stats import gennorm
 
-    top = max([values.max(), *(v.max() for v in plants)]) + 1e-3
-    edges = np.linspace(np.quantile(values, FROM), top, BINS + 1)
-    seen, masses = np.histogram(values, edges)[0] / len(values), np.stack([_mass(v, edges) for v in plants])
-    centers, n = _grid(values), min(len(values), ENOUGH)
-    others = range(1, len(plants))
-    choices = [[0, *some] for size in range(len(plants)) for some in combinations(others, size)]
-    found: list[tuple[Floats, ...]] = []
-    for shape, prior in SHAPES.items():
-        tail = gennorm.sf((edges - centers[:, :1]) / centers[:, 1:], shape)
-        tail /= np.maximum(tail[:, :1], 1e-12)
-        for chosen in choices:
-            shares = np.zeros((len(centers), len(plants)))
-            likelihood, shares[:, chosen], spread = _fit(seen, -np.diff(tail, axis=1), masses[chosen])
-            price = 0.5 * np.log(n) * (len(chosen) - 1)
-            found.append((n * likelihood - price + np.log(prior), shares, spread / np.sqrt(n), tail))
-    likelihood, shares, spread, tail = (np.concatenate(part) for part in zip(*found, strict=True))
-    possible = shares.sum(1) <= MOST
-    possible |= not possible.any()  # plants that score like the set itself: `_widened` takes the shares back to MOST
-    weight = np.where(possible, np.exp(likelihood - likelihood.max(where=possible, initial=-np.inf)), 0)
-    kept = weight > 1e-4 * weight.max()
-    return _widened(weight[kept], shares[kept], spread[kept], tail[kept], edges, (seen.sum(), masses.sum(1)))
+    highest = max([values.max(), *(kind.max() for kind in probes)]) + 1e-3
+    edges = np.linspace(np.quantile(values, START_QUANTILE), highest, BINS + 1)
+    observed = np.histogram(values, edges)[0] / len(values)  # [b], summing to `above`
+    probe_mass = np.stack([_smoothed_mass(kind, edges) for kind in probes])  # [K, b], summing to `inside`
+    location, width = _location_grid(values)  # [l, 1] each
+    n = min(len(values), EFFECTIVE_SCORES)
+
+    # The first kind, the least like good pairs, is part of every hypothesis; any of the others may be.
+    further = range(1, len(probes))
+    choices = [[0, *kinds] for size in range(len(probes)) for kinds in combinations(further, size)]
+    log_weights, all_shares, all_deviations, all_tails = [], [], [], []
+    for shape, prior in SHAPE_PRIORS.items():
+        tail = gennorm.sf((edges - location) / width, shape)  # [l, b + 1]
+        tail /= np.maximum(tail[:, :1], 1e-12)  # of the good pairs above the start: share beyond each edge
+        for kinds in choices:
+            fit = _fit_shares(observed, -np.diff(tail, axis=1), probe_mass[kinds])
+            shares = np.zeros((len(location), len(probes)))
+            shares[:, kinds] = fit.shares
+            price = 0.5 * np.log(n) * (len(kinds) - 1)
+            log_weights.append(n * fit.log_likelihood - price + np.log(prior))
+            all_shares.append(shares)
+            all_deviations.append(fit.deviation / np.sqrt(n))
+            all_tails.append(tail)
+
+    log_weight, shares = np.concatenate(log_weights), np.concatenate(all_shares)
+    # Probes that score like the set itself may leave nothing possible; `_spread_shares` then takes shares back.
+    possible = shares.sum(1) <= MAX_WRONG_SHARE
+    possible |= not possible.any()
+    weight = np.where(possible, np.exp(log_weight - log_weight.max(where=possible, initial=-np.inf)), 0)
+    likely = weight > MIN_RELATIVE_WEIGHT * weight.max()
+    weight, shares = weight[likely], shares[likely]
+    deviation, tail = np.concatenate(all_deviations)[likely], np.concatenate(all_tails)[likely]
+
+    spread = _spread_shares(shares, deviation)  # [NODES, g, K]: each hypothesis NODES times
+    good_share = np.maximum(observed.sum() - spread @ probe_mass.sum(1), 0)  # [NODES, g], from the start on
+    good_above = good_share[:, :, None] * tail
+    weights = np.tile(weight, NODES) / (NODES * weight.sum())
+    return MixtureHypotheses(weights, spread.reshape(len(weights), -1), good_above.reshape(len(weights), -1), edges)
 
 
-def _fit(seen: Floats, good: Floats, plants: Floats) -> tuple[Floats, Floats, Floats]:
-    """(mean log likelihood `[g]`, share of each kind `[g, kinds]`, deviation `[g]` of their sum for one score), by EM.
+@dataclass(frozen=True)
+class _Fit:
+    """Shares of K kinds, fitted under each of l choices of the good pairs' distribution.
+
+    Attributes:
+        log_likelihood: `[l]`, mean over the set's scores.
+        shares: `[l, K]`, of the whole set.
+        deviation: `[l]`, standard deviation of the summed share if it were fitted to a single score.
+    """
+
+    log_likelihood: Floats
+    shares: Floats
+    deviation: Floats
+
+
+def _fit_shares(observed: Floats, good: Floats, probe_mass: Floats) -> _Fit:
+    """Maximum-likelihood shares by EM.
 
     Args:
-        seen: `[b]`, share of the set in each bin.
-        good: `[g, b]`, good pairs' mass in each bin, of those above the start.
-        plants: `[kinds, b]`, mass of each kind in each bin; what is missing to 1 lies below the start.
+        observed: `[b]`, share of the set in each bin.
+        good: `[l, b]`, mass of the good pairs in each bin, of those above the start.
+        probe_mass: `[K, b]`, mass of each kind in each bin; what is missing to 1 lies below the start.
     """
-    inside = np.maximum(plants.sum(1), 1e-9)
-    kinds, total = plants / inside[:, None], max(seen.sum(), 1e-12)
-    weight = np.full((len(good), len(plants)), 0.05)
-    for _ in range(STEPS if len(plants) else 0):
-        density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
-        weight *= (seen / density) @ kinds.T / total
-    density = (1 - weight.sum(1, keepdims=True)) * good + weight @ kinds + 1e-9
-    if not len(plants):
-        return np.log(density) @ seen, weight, np.zeros(len(good))
-    portion = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
-    information = np.square((portion @ kinds - good) / density) @ seen  # Fisher's, on the sum of the weights
-    spread = total * (portion @ (1 / inside)) / np.sqrt(np.maximum(information, 1e-12))
-    return np.log(density) @ seen, weight * total / inside, spread
+    above = max(observed.sum(), 1e-12)
+    inside = np.maximum(probe_mass.sum(1), 1e-9)  # [K]
+    probe = probe_mass / inside[:, None]  # [K, b], rows sum to 1
+
+    def density(w: Floats) -> Floats:
+        """`[l, b]`: (1 - sum_k w_k) good_b + sum_k w_k probe_kb."""
+        return (1 - w.sum(1, keepdims=True)) * good + w @ probe + 1e-9
+
+    w = np.full((len(good), len(probe)), 0.05)  # of what lies above the start
+    for _ in range(EM_STEPS):
+        # w_k <- mean over the scores of their probability to be of kind k, w_k probe_kb / density_b
+        w *= (observed / density(w)) @ probe.T / above
+    fitted = density(w)
+
+    # Fisher information on the sum of w, its kinds in fixed proportion: mean of (d log density / d sum)^2
+    proportion = w / np.maximum(w.sum(1, keepdims=True), 1e-12)  # [l, K]
+    information = np.square((proportion @ probe - good) / fitted) @ observed
+    to_share = above * (proportion @ (1 / inside))  # share = w above / inside
+    deviation = to_share / np.sqrt(np.maximum(information, 1e-12))
+    return _Fit(np.log(fitted) @ observed, w * above / inside, deviation)
 
 
-def _widened(
-    weight: Floats, shares: Floats, spread: Floats, tail: Floats, edges: Floats, seen: tuple[float, Floats]
-) -> MixtureHypotheses:
-    """Each explanation once for every one of `NODES` equally likely sizes of its wrong part."""
+def _spread_shares(shares: Floats, deviation: Floats) -> Floats:
+    """`[NODES, g, K]`: the shares `[g, K]`, scaled to equally likely values of their sum; its deviation is `[g]`."""
     from scipy.stats import norm
 
-    sums = shares.sum(1)
-    factors = 1 + norm.ppf((np.arange(NODES) + 0.5) / NODES)[:, None] * spread / np.maximum(sums, 1e-9)
-    shares = np.clip(factors * (sums > 0), 0, MOST / np.maximum(sums, 1e-9))[:, :, None] * shares
-    above, inside = seen
-    good = np.maximum(above - shares @ inside, 0)[:, :, None] * tail
-    weight = np.tile(weight, NODES) / (NODES * weight.sum())
-    return MixtureHypotheses(weight, shares.reshape(len(weight), -1), good.reshape(len(weight), -1), edges)
+    total = shares.sum(1)
+    normal = norm.ppf((np.arange(NODES) + 0.5) / NODES)  # midpoints of NODES equal parts of the distribution
+    factor = 1 + normal[:, None] * deviation / np.maximum(total, 1e-9)  # [NODES, g]
+    factor = np.clip(factor * (total > 0), 0, MAX_WRONG_SHARE / np.maximum(total, 1e-9))
+    return factor[:, :, None] * shares
 
 
-def _mass(plants: Floats, edges: Floats) -> Floats:
-    """`[b]`: share of the plants in each bin, by a kernel estimate, so that empty bins are no proof."""
+def _smoothed_mass(values: Floats, edges: Floats) -> Floats:
+    """`[b]`: share of the probes' scores in each bin, by a normal kernel: an empty bin is no proof of density 0."""
     from scipy.ndimage import gaussian_filter1d
 
-    wide = np.linspace(min(plants.min(), edges[0]) - 2, max(plants.max(), edges[-1]) + 2, 1001)
-    step = wide[1] - wide[0]
-    smooth = gaussian_filter1d(np.histogram(plants, wide)[0].astype(float), max(SMOOTHING * plants.std() / step, 0.5))
-    total = np.concatenate([[0], np.cumsum(smooth)]) / max(smooth.sum(), 1e-12)
-    return np.diff(np.interp(edges, wide, total))
+    # Smooths a histogram of 1,000 fine bins that reaches 2 beyond all scores, then reads its distribution at the edges.
+    fine = np.linspace(min(values.min(), edges[0]) - 2, max(values.max(), edges[-1]) + 2, 1001)
+    kernel_bins = max(KERNEL_WIDTH * values.std() / (fine[1] - fine[0]), 0.5)
+    smooth = gaussian_filter1d(np.histogram(values, fine)[0].astype(float), kernel_bins)
+    distribution = np.concatenate([[0], np.cumsum(smooth)]) / max(smooth.sum(), 1e-12)
+    return np.diff(np.interp(edges, fine, distribution))
 
 
-def _grid(values: Floats) -> Floats:
-    """`[g, 2]` locations and widths of good pairs to try: with many wrong ones they lie left of the set's median."""
+def _location_grid(values: Floats) -> tuple[Floats, Floats]:
+    """Locations and widths of the good pairs to try, `[l, 1]` each."""
     median = np.median(values)
-    width = max(float(np.quantile(values, 0.75) - median), 1e-3) / 0.6745
-    locations, widths = np.meshgrid(np.linspace(-2.4, 0.5, 24), np.geomspace(0.15, 2, 28), indexing="ij")
-    tried = np.stack([median + width * locations.ravel(), width * widths.ravel()], axis=1)
-    return tried[np.searchsorted(np.sort(values), tried[:, 0]) >= 0.1 * len(values)]
+    deviation = max(float(np.quantile(values, 0.75) - median), 1e-3) / 0.6745  # of a normal distribution
+    location, width = np.meshgrid(LOCATIONS, WIDTHS, indexing="ij")
+    location, width = median + deviation * location.reshape(-1, 1), deviation * width.reshape(-1, 1)
+    scores_below = np.searchsorted(np.sort(values), location[:, 0])
+    usable = scores_below >= MIN_SHARE_BELOW_LOCATION * len(values)
+    return location[usable], width[usable]
 
 
-def _probability(values: Floats, plants: list[Floats], found: MixtureHypotheses) -> Floats:
-    """`[n]`: wrong pairs' part of the density at each score; below the fit's start, of what was seen there."""
+def _wrong_probability(values: Floats, probes: list[Floats], hypotheses: MixtureHypotheses) -> Floats:
+    """float32 `[n]`: wrong pairs' part of the density at each score, made to rise with the score."""
     from sklearn.isotonic import isotonic_regression
 
-    low = np.linspace(values.min() - 1e-6, found.edges[0], BINS + 1)
-    edges = np.concatenate([low[:-1], found.edges])
-    bad = (found.weight @ found.shares) @ np.stack([_mass(v, edges) for v in plants])
-    seen = np.histogram(values, edges)[0] / len(values)
-    good = np.concatenate([np.maximum(seen - bad, 0)[:BINS], -np.diff(found.weight @ found.good)])
-    ratio = bad / np.maximum(bad + good, 1e-12)
-    rising = np.clip(isotonic_regression(ratio, sample_weight=seen + 1e-9), 0, 1)
-    return np.asarray(np.interp(values, (edges[1:] + edges[:-1]) / 2, rising), dtype=np.float32)
+    # Bins below the start, then those of the fit.
+    below = np.linspace(values.min() - 1e-6, hypotheses.edges[0], BINS + 1)
+    edges = np.concatenate([below[:-1], hypotheses.edges])
+    observed = np.histogram(values, edges)[0] / len(values)
+    shares = hypotheses.weights @ hypotheses.shares  # [K]
+    wrong = shares @ np.stack([_smoothed_mass(kind, edges) for kind in probes])
+    good_below = np.maximum(observed - wrong, 0)[:BINS]  # not modeled there: the rest of what was observed
+    good = np.concatenate([good_below, -np.diff(hypotheses.weights @ hypotheses.good_above)])
+    ratio = wrong / np.maximum(wrong + good, 1e-12)
+    rising = np.clip(isotonic_regression(ratio, sample_weight=observed + 1e-9), 0, 1)
+    centers = (edges[1:] + edges[:-1]) / 2
+    return np.asarray(np.interp(values, centers, rising), dtype=np.float32)
 
 
-def _false_alarm(values: Floats, share: float, found: MixtureHypotheses) -> Floats:
-    """`[n]`: share of good pairs that score at least as high.
+def _false_positive_rate(values: Floats, certain_share: float, hypotheses: MixtureHypotheses) -> Floats:
+    """float32 `[n]`: share of good pairs that score at least as high.
 
-    No less than what is left when a `share` of the set (none, if it may be clean) is taken for wrong ones from the top:
-    should the good pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
+    No less than what is left when a `certain_share` of the set is taken for wrong pairs from the top: should the good
+    pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
     """
     ranked = np.sort(values)
-    above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)
-    good = found.middle(found.good / (1 - found.shares.sum(1, keepdims=True)))
-    left = (above - share) / max(1 - share, 1e-9)
-    modeled = np.where(values >= found.edges[0], np.interp(values, found.edges, good), np.maximum(left, good[0]))
-    return np.asarray(np.clip(np.maximum(modeled, left), 0, 1), dtype=np.float32)
+    above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)  # share of the set that scores as high
+    remaining = (above - certain_share) / max(1 - certain_share, 1e-9)
+    good_share = 1 - hypotheses.shares.sum(1, keepdims=True)
+    good_tail = hypotheses.median(hypotheses.good_above / good_share)  # [b + 1]
+    modeled = np.where(
+        values >= hypotheses.edges[0],
+        np.interp(values, hypotheses.edges, good_tail),
+        np.maximum(remaining, good_tail[0]),  # below the start
+    )
+    return np.asarray(np.clip(np.maximum(modeled, remaining), 0, 1), dtype=np.float32)
