@@ -1,24 +1,23 @@
-"""The plugin's operators and panels; `CLASSES` is what the entry file registers (fiftyone.yml must list the names)."""
+"""The plugin's operators and panels; `CLASSES` is what the entry file registers (fiftyone.yml lists the same names)."""
 
 from __future__ import annotations
 
-from .audit import DeleteAudit, RunAudit, ScanNew
-from .batches import DecideFlagged, DecideRepair, ImportDecisions, StartSpotCheck
+from .audits import DeleteAudit, IndexAudit, MapEmbeddings, RunAudit, ScanNew, SetThreshold
 from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .panel import AuditPanel
-from .panel_sample import AuditSamplePanel
-from .removal import RemovalCurve
-from .review import Decide, OpenNext, UndoDecision
-from .similarity import IndexAudit
-from .thresholds import MapEmbeddings, SetThreshold
-from .transfer import MeasureTransfer
+from .panel_review import AuditSamplePanel
+from .review import Decide, DecideFlagged, DecideRepair, ImportDecisions, OpenNext, StartSpotCheck, UndoDecision
+from .studies import MeasureCrossModal, MeasureTransfer, RemovalCurve, RemovalStudy
 
 CLASSES = (
     RunAudit,
     ScanNew,
-    RemovalCurve,
-    MeasureTransfer,
+    SetThreshold,
+    MapEmbeddings,
+    IndexAudit,
     DeleteAudit,
+    RemovalStudy,
+    MeasureCrossModal,
     Decide,
     UndoDecision,
     OpenNext,
@@ -30,9 +29,8 @@ CLASSES = (
     UndoChanges,
     DeleteRemoved,
     ExportReview,
-    IndexAudit,
-    SetThreshold,
-    MapEmbeddings,
     AuditPanel,
     AuditSamplePanel,
+    RemovalCurve,
+    MeasureTransfer,
 )

@@ -1,4 +1,4 @@
-"""Apply what was decided, undo it, delete what is hidden, export: each asks before it does, with the count."""
+"""Apply decisions, undo that, delete removed samples, export: each form shows the count before anything is done."""
 
 from __future__ import annotations
 
@@ -6,45 +6,51 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 
-from .common import choose_audit, counted, listed, prompt, run_of, samples, told
+from .base import AuditOperator, audit_key, changes_text, choose_audit, operator_config, samples_text
+
+# What can be exported -> its label, the end of its default name.
+EXPORTS = {
+    "report": ("HTML report, one self-contained file", "audit.html"),
+    "decisions": ("Table of decisions, .csv or .jsonl", "decisions.csv"),
+    "removed": ("Ids of removed samples, for a training script", "removed.txt"),
+    "dataset": ("Copy of the dataset without removed samples", "clean"),
+}
 
 
-class ApplyDecisions(foo.Operator):
-    """Carries the decisions out, through a journal."""
+class ApplyDecisions(AuditOperator):
+    """Applies the decisions and records each change in a journal."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Relabel and hide as decided; every change is kept in a journal and can be undone; no file is deleted"
-        return listed("apply_decisions", "Apply decisions", "done_all", "medium", about)
+    listing = operator_config(
+        "apply_decisions",
+        "Apply decisions",
+        "done_all",
+        "medium",
+        "Relabel and hide samples as decided. Each change is recorded and can be undone; no file is deleted",
+    )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """What would be done, as a confirmation."""
         from audit_plugin import fiftyone_io
 
         form, plan = types.Object(), fiftyone_io.plan_of(ctx.dataset)
-        count = samples(len(plan.changes))
-        what = [f"{count} would change"] if plan.changes else ["There is nothing to apply"]
-        what += [f"{len(plan.stale):,} decisions are left out, since their content changed"] if plan.stale else []
-        notice = form.view("what", types.Notice(label=". ".join(what) + "."))
+        count = samples_text(len(plan.changes))
+        label = f"{count} will change." if plan.changes else "There is nothing to apply."
+        if plan.stale:
+            label += f" {len(plan.stale):,} decisions are skipped: the sample changed since."
+        notice = form.view("what", types.Notice(label=label))
         notice.invalid = not plan.changes
-        return prompt(form, "Apply decisions", f"Apply to {count}")
+        return self.prompt(form, f"Apply to {count}")
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Apply."""
+    def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        done = told(ctx, lambda: fiftyone_io.apply(ctx.dataset))
-        if done is None:
-            return {}
+        change_set = fiftyone_io.apply(ctx.dataset)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Applied: {counted(done.counts)}", variant="success")
-        return {"change_set": done.id, **done.counts}
+        ctx.ops.notify(f"Applied: {changes_text(change_set.counts)}", variant="success")
+        return {"change_set": change_set.id, **change_set.counts}
 
     def __call__(self, sample_collection: Any, run: str | None = None) -> Any:
         """Apply from Python; see `audit_plugin.fiftyone_io.apply`."""
@@ -53,35 +59,33 @@ class ApplyDecisions(foo.Operator):
         return fiftyone_io.apply(sample_collection, run)
 
 
-class UndoChanges(foo.Operator):
-    """Takes back what was applied or deleted last, exactly."""
+class UndoChanges(AuditOperator):
+    """Undoes the changes that were applied last, or the last deletion."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Take back exactly what was applied or deleted last; decisions stay"
-        return listed("undo_changes", "Undo applied changes", "settings_backup_restore", "medium", about)
+    listing = operator_config(
+        "undo_changes",
+        "Undo applied changes",
+        "settings_backup_restore",
+        "medium",
+        "Restore exactly what was changed or deleted last. Decisions stay",
+    )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """What would be taken back, as a confirmation."""
+        form, last = types.Object(), last_applied(ctx.dataset)
+        label = "There is nothing to undo."
+        if last:
+            label = f"Applied {last.time:%Y-%m-%d %H:%M} UTC: {changes_text(last.counts)}."
+        notice = form.view("what", types.Notice(label=label))
+        notice.invalid = last is None
+        return self.prompt(form, "Undo")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        form = types.Object()
-        last = next((c for c in reversed(fiftyone_io.list_changes(ctx.dataset)) if c.state == "applied"), None)
-        label = f"Of {last.time:%Y-%m-%d %H:%M} UTC: {counted(last.counts)}." if last else "There is nothing to undo."
-        form.view("what", types.Notice(label=label)).invalid = last is None
-        return prompt(form, "Undo applied changes", "Undo")
-
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Undo."""
-        from audit_plugin import fiftyone_io
-
-        done = told(ctx, lambda: fiftyone_io.undo(ctx.dataset, ctx.params.get("change_set")))
-        if done is None:
-            return {}
+        change_set = fiftyone_io.undo(ctx.dataset, ctx.params.get("change_set"))
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Undone: {counted(done.counts)}", variant="success")
-        return {"change_set": done.id}
+        ctx.ops.notify(f"Undone: {changes_text(change_set.counts)}", variant="success")
+        return {"change_set": change_set.id}
 
     def __call__(self, sample_collection: Any, change_set: str | None = None) -> Any:
         """Undo from Python; see `audit_plugin.fiftyone_io.undo`."""
@@ -90,36 +94,35 @@ class UndoChanges(foo.Operator):
         return fiftyone_io.undo(sample_collection, change_set)
 
 
-class DeleteRemoved(foo.Operator):
-    """Deletes the hidden samples from the dataset, with a copy of each in the journal."""
+class DeleteRemoved(AuditOperator):
+    """Deletes the samples hidden as removed from the dataset, and keeps a copy of each in the journal."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Delete the samples hidden as removed from the dataset; a full copy of each is kept and can be put back"
-        return listed("delete_removed", "Delete removed samples", "delete", "high", about)
+    listing = operator_config(
+        "delete_removed",
+        "Delete removed samples",
+        "delete",
+        "high",
+        "Delete the samples hidden as removed from the dataset. A full copy of each is stored and can be restored",
+    )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """The number has to be typed."""
+        """The form, in which the number of samples has to be typed."""
         from audit_plugin.fiftyone_io import REMOVED
 
         form, count = types.Object(), ctx.dataset.match_tags(REMOVED).count()
-        form.view("what", types.Warning(label=f"{samples(count)} would leave the dataset. Media files stay."))
-        given = form.int("count", label=f"Type {count} to confirm", required=True)
+        form.view("what", types.Warning(label=f"{samples_text(count)} will be deleted. Media files stay."))
+        typed = form.int("count", label=f"Type {count} to confirm", required=True)
         if ctx.params.get("count") != count or not count:
-            given.invalid, given.error_message = True, f"{count} samples are hidden as removed"
-        return prompt(form, "Delete removed samples", "Delete")
+            typed.invalid, typed.error_message = True, f"{samples_text(count)} hidden as removed"
+        return self.prompt(form, "Delete")
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Delete."""
+    def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        done = told(ctx, lambda: fiftyone_io.delete_removed(ctx.dataset, ctx.params["count"]))
-        if done is None:
-            return {}
+        change_set = fiftyone_io.delete_removed(ctx.dataset, ctx.params["count"])
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"{counted(done.counts)}; Undo applied changes brings them back", variant="success")
-        return {"change_set": done.id, **done.counts}
+        ctx.ops.notify(f"{changes_text(change_set.counts)}; 'Undo applied changes' restores them", variant="success")
+        return {"change_set": change_set.id, **change_set.counts}
 
     def __call__(self, sample_collection: Any, confirm_count: int) -> Any:
         """Delete from Python; see `audit_plugin.fiftyone_io.delete_removed`."""
@@ -128,25 +131,18 @@ class DeleteRemoved(foo.Operator):
         return fiftyone_io.delete_removed(sample_collection, confirm_count)
 
 
-EXPORTS = {
-    "report": ("HTML report, one file that needs nothing else", "audit.html"),
-    "decisions": ("Table of the decisions, .csv or .jsonl", "decisions.csv"),
-    "removed": ("Ids of the removed samples, for a training script", "removed.txt"),
-    "dataset": ("Copy of the dataset without the removed samples", "clean"),
-}
+class ExportReview(AuditOperator):
+    """Writes the report, the decisions or the ids of removed samples, or makes a clean copy of the dataset."""
 
-
-class ExportReview(foo.Operator):
-    """Writes the report, the decisions or the removed ids into a file, or makes a clean copy of the dataset."""
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Write one self-contained HTML report, the decisions, the ids of removed samples, or a clean dataset"
-        return listed("export_review", "Export review", "summarize", "low", about)
+    listing = operator_config(
+        "export_review",
+        "Export review",
+        "summarize",
+        "low",
+        "Write a self-contained HTML report, the decisions or the ids of removed samples, or make a clean dataset",
+    )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """What, and where to."""
         form, what = types.Object(), ctx.params.get("what") or "report"
         choose_audit(form, ctx.dataset, ctx.params)
         choices = types.RadioGroup()
@@ -158,18 +154,15 @@ class ExportReview(foo.Operator):
             form.str(what, label="Name of the new dataset", default=name, required=True)
         else:
             form.str(what, label="File, on the server", default=str(Path.home() / name), required=True)
-        return prompt(form, "Export review", "Export")
+        return self.prompt(form, "Export")
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Write it."""
+    def perform(self, ctx: Any) -> dict[str, Any]:
         what = ctx.params.get("what") or "report"
-        run = told(ctx, lambda: run_of(ctx.dataset, ctx.params))
-        made = run and told(ctx, lambda: self(ctx.dataset, what, ctx.params[what], run))
-        if not made:
-            return {}
-        ctx.ops.notify(made, variant="success")
-        url = f"/media?filepath={quote(str(Path(ctx.params[what]).expanduser()))}" if what == "report" else ""
-        return {"written": made, "link": f"[Open the report]({url})" if url else ""}
+        target = ctx.params[what]
+        written = self(ctx.dataset, what, target, audit_key(ctx.dataset, ctx.params))
+        ctx.ops.notify(written, variant="success")
+        link = f"[Open report](/media?filepath={quote(str(Path(target).expanduser()))})" if what == "report" else ""
+        return {"written": written, "link": link}
 
     def resolve_output(self, ctx: Any) -> types.Property:
         """What was written, and a link to the report."""
@@ -177,14 +170,24 @@ class ExportReview(foo.Operator):
         output.str("written", view=types.LabelValueView(read_only=True), label="Written")
         if ctx.results.get("link"):
             output.str("link", view=types.MarkdownView())
-        return types.Property(output, view=types.View(label="Export review"))
+        return types.Property(output, view=types.View(label=self.listing.label))
 
     def __call__(self, sample_collection: Any, what: str, to: str, run: str = "audit") -> str:
-        """Export from Python: what of `EXPORTS`, to a path or, of a dataset, a name; a sentence on what was written."""
+        """Export from Python.
+
+        Args:
+            sample_collection: the dataset.
+            what: of `EXPORTS`.
+            to: a path; for a dataset, its name.
+            run: key of the audit.
+
+        Returns:
+            A sentence on what was written.
+        """
         from audit_plugin import fiftyone_io
 
         if what == "dataset":
-            return f"Dataset {to!r} of {samples(fiftyone_io.export_clean(sample_collection, to).count())}"
+            return f"Dataset {to!r} of {samples_text(fiftyone_io.export_clean(sample_collection, to).count())}"
         path = Path(to).expanduser()
         if what == "decisions":
             return f"{path} ({fiftyone_io.export_decisions(sample_collection, path, run):,} decisions)"
@@ -194,6 +197,14 @@ class ExportReview(foo.Operator):
         from audit_plugin.report import write_report
 
         if what != "report" or path.suffix.lower() not in (".html", ".htm"):
-            raise AuditError(f"{what} cannot be written to {to!r}; a report's file ends in .html")
+            raise AuditError(f"cannot write {what} to {to!r}; the file name of a report ends in .html")
         write_report(review_report(sample_collection, run), path)
         return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def last_applied(dataset: Any) -> Any:
+    """The newest change set that is applied; None if there is none."""
+    from audit_plugin import fiftyone_io
+
+    changes = fiftyone_io.list_changes(dataset)
+    return next((change_set for change_set in reversed(changes) if change_set.state == "applied"), None)

@@ -1,4 +1,4 @@
-"""The forms, made from AuditConfig, with what the work would cost."""
+"""Forms made from the settings of `AuditConfig`, with an estimate of the cost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
+from .base import block, choose_audit, config_from
+
 FIELD_LABELS = {
     "text": "Caption or label field",
     "template": "Prompt templates",
@@ -22,132 +24,232 @@ FIELD_LABELS = {
     "split": "Split field",
     "role": "Role field",
     "run": "Run key",
-    "false_positive_rate": "False alarm rate",
+    "false_positive_rate": "False-positive rate",
     "checkpoint_f": "Checkpoint f",
     "checkpoint_g": "Checkpoint g",
 }
 ENCODERS = {
-    "auto": "The usual CLIP model if its weights are on this machine, else offline",
-    "offline": "Encoders that came with the installation; no download",
+    "auto": "CLIP if its weights are on this machine, otherwise offline",
+    "offline": "Encoders included in the installation; no download",
     "open_clip:ViT-B-32:laion2b_s34b_b79k": "CLIP ViT-B/32; downloaded on first use",
 }
 MEDIA = ("image", "audio", "video")
-# What only makes sense after another choice: setting -> (the setting that decides, its values that ask for it).
-ASKED_FOR = {
+# Settings that apply only after another choice: setting -> {the other setting: its values for which it applies}.
+APPLIES_IF = {
     "tower": {"train": ("towers",)},
     "checkpoint_f": {"train": ("checkpoints",)},
     "checkpoint_g": {"train": ("checkpoints",)},
     "role": {"train": ("checkpoints",), "protocol": ("split",)},
 }
-# The settings of a removal study: asked at once, and behind the switch.
-REMOVAL = (("text", *MEDIA, "encoder", "trials"), ("group", "label", "views", "epochs", "neighbors", "seed", "device"))
-IDENTITIES = ("identity", "person", "name", "class", "label", "ground_truth", "category")
-PREVIEW_ROWS = 200  # the form is made anew at every change of a field
+IDENTITY_FIELDS = ("identity", "person", "name", "class", "label", "ground_truth", "category")
+PREVIEW_ROWS = 200  # the form is resolved again at each change of a field
 
 
-def config_from(params: Mapping[str, Any]) -> AuditConfig:
-    """The settings that a form or a caller gave; what is absent or empty keeps its default.
+class SettingsForm:
+    """A form on the settings of work on a view.
 
-    Raises:
-        AuditError: a setting that cannot work.
+    Attributes:
+        form: the fields added so far.
+        choices: setting -> fields, and in a grouped dataset slices, that can be chosen.
+        defaults: setting -> field that is used by default.
+        folded: media settings that are advanced: of an image dataset, the file is known.
     """
-    names = {f.name for f in fields(AuditConfig)}
-    return AuditConfig(**{k: v for k, v in params.items() if k in names and v not in (None, "")})
+
+    def __init__(self, view: Any, params: Mapping[str, Any]) -> None:
+        self.view, self.params = view, params
+        self.form = types.Object()
+        self.choices, self.defaults = field_choices(view), field_defaults(view)
+        self.folded = MEDIA if view.media_type == "image" else ()
+
+    def add(self, *names: str) -> None:
+        """Add a field for each of the settings, with its help, default, limits and choices."""
+        settings = {setting.name: setting for setting in fields(AuditConfig)}
+        for name in names:
+            self._add(settings[name])
+
+    def add_basic(self, *names: str) -> None:
+        """Add a field for each of the settings that is not folded."""
+        self.add(*(name for name in names if name not in self.folded))
+
+    def add_switch(self) -> bool:
+        """Add the switch for advanced options; whether it is on."""
+        self.form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
+        return bool(self.params.get("advanced"))
+
+    def add_cost(self, writes: bool) -> None:
+        """Add the estimated cost, or the reason why the work cannot start, which disables the submit button.
+
+        Args:
+            writes: whether the work writes an audit under the run key.
+        """
+        from audit_plugin import fiftyone_io
+
+        defaults = {name: value for name, value in self.defaults.items() if name not in self.folded}
+        try:
+            config = config_from({**defaults, **self.params})
+            if writes:
+                fiftyone_io.check_writable(self.view, config.run)
+            plan = fiftyone_io.preview_view(self.view, config, PREVIEW_ROWS)
+        except AuditError as error:
+            block(self.form, "cost", types.Error(label="Cannot run yet", description=str(error)))
+            return
+        notes = list(plan["downloads"])
+        if writes and config.run in fiftyone_io.list_audits(self.view):
+            notes.append(f"Replaces the scores, fields and tags of audit {config.run!r}.")
+        self.form.view("cost", types.Notice(label=cost_text(plan), description=" ".join(notes)))
+
+    def _add(self, setting: Field[Any]) -> None:
+        name, meta, form = setting.name, setting.metadata, self.form
+        default = self.defaults.get(name, setting.default)
+        options = {
+            "label": FIELD_LABELS.get(name, name.capitalize()),
+            "description": meta["help"],
+            "default": None if default == "" else default,  # "" is not one of the choices
+        }
+        choices = self.choices.get(name) or list(meta["choices"])
+        if name == "encoder":
+            view = types.AutocompleteView(allow_user_input=True, allow_clearing=False)
+            for encoder, description in ENCODERS.items():
+                view.add_choice(encoder, label=encoder, description=description)
+            form.str(name, view=view, **options)
+        elif choices:
+            form.enum(name, choices, view=types.DropdownView(), **options)
+        elif isinstance(setting.default, int):
+            form.int(name, min=meta["low"], max=meta["high"], **options)
+        elif isinstance(setting.default, float):
+            form.float(name, min=meta["low"], max=meta["high"], **options)
+        else:
+            form.str(name, **options)
 
 
 def audit_form(view: Any, params: Mapping[str, Any]) -> types.Object:
-    """The form of `run_audit`: a few questions with answers in them, the rest behind a switch, then the cost."""
-    form, choices = types.Object(), field_choices(view)
-    defaults = field_defaults(view)
-    # an image dataset needs no question about its files; any other does
-    folded = MEDIA if view.media_type == "image" else ()
-    # objects are cut out of the samples' own files
-    asked = [f for f in fields(AuditConfig) if f.name not in MEDIA or not view._is_generated]
-    later = [f for f in asked if f.metadata["advanced"] or f.name in folded]
-    for field in asked:
-        if field not in later:
-            add_setting(form, field, choices, defaults)
-    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
-    for field in later:
-        if params.get("advanced") and _makes_sense(field.name, params):
-            add_setting(form, field, choices, defaults)
-    given = {name: value for name, value in defaults.items() if name not in folded}
-    add_cost(form, view, {**given, **params}, writes=True)
-    return form
+    """The form of `run_audit`: basic settings, advanced ones behind a switch, the cost."""
+    form = SettingsForm(view, params)
+    settings = [s for s in fields(AuditConfig) if s.name not in MEDIA or not view._is_generated]  # crops have one file
+    advanced = [s.name for s in settings if s.metadata["advanced"] or s.name in form.folded]
+    form.add(*(s.name for s in settings if s.name not in advanced))
+    if form.add_switch():
+        form.add(*(name for name in advanced if _applies(name, params)))
+    form.add_cost(writes=True)
+    return form.form
 
 
-def removal_form(view: Any, params: Mapping[str, Any]) -> types.Object:
-    """The form of `removal_curve`: what the samples are, how many to remove, how often to repeat."""
-    form, choices, defaults = types.Object(), field_choices(view), field_defaults(view)
-    settings = {field.name: field for field in fields(AuditConfig)}
-    folded = MEDIA if view.media_type == "image" else ()
-    for name in REMOVAL[0]:
-        if name not in folded:
-            add_setting(form, settings[name], choices, defaults)
-    about = "Numbers of samples to remove; none: shares of the samples trained on"
-    form.list("amounts", types.Number(int=True, min=1), label="Amounts", description=about)
-    form.int("seeds", label="Repetitions", min=2, max=100, default=5, description="From which the intervals are made")
-    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
-    for name in (*folded, *REMOVAL[1]) if params.get("advanced") else ():
-        add_setting(form, settings[name], choices, defaults)
-    add_cost(form, view, {**{k: v for k, v in defaults.items() if k not in folded}, **params}, writes=False)
-    return form
+def removal_form(view: Any, params: Mapping[str, Any], repetitions: int) -> types.Object:
+    """The form of `removal_study`: the samples, how many to remove, how often to repeat."""
+    form = SettingsForm(view, params)
+    form.add_basic("text", *MEDIA, "encoder", "trials")
+    about = "Numbers of samples to remove; empty: shares of the training samples"
+    form.form.list("amounts", types.Number(int=True, min=1), label="Amounts", description=about)
+    about = "Repetitions with other seeds, from which the intervals are computed"
+    form.form.int("seeds", label="Repetitions", min=2, max=100, default=repetitions, description=about)
+    if form.add_switch():
+        form.add(*form.folded, "group", "label", "views", "epochs", "neighbors", "seed", "device")
+    form.add_cost(writes=False)
+    return form.form
 
 
-def transfer_form(view: Any, params: Mapping[str, Any], run: str) -> types.Object:
-    """The form of `measure_transfer`: who is in the samples, what they are, which are learned from."""
-    form, choices, defaults = types.Object(), field_choices(view), field_defaults(view)
-    settings = {field.name: field for field in fields(AuditConfig)}
-    folded = MEDIA if view.media_type == "image" else ()
-    about = "Field with the identity or class of each sample; several samples share each"
-    found = identity_field(view)
-    look = {"label": "Identity or class", "description": about, "default": found, "view": types.DropdownView()}
-    form.enum("label", choices["label"], required=found is None, **look)
-    for name in ("text", *MEDIA, "encoder"):
-        if name not in folded:
-            add_setting(form, settings[name], choices, defaults)
-    about = "Field that says train, test or background; none: halves of every identity take turns"
-    named = "split" if "split" in choices["split"] else None
-    form.enum(
-        "split", choices["split"], label="Split field", description=about, default=named, view=types.DropdownView()
+def cross_modal_form(view: Any, params: Mapping[str, Any], run: str) -> types.Object:
+    """The form of `measure_cross_modal`: the identities, the media, the split."""
+    form = SettingsForm(view, params)
+    identity = identity_field(view)
+    form.form.enum(
+        "label",
+        form.choices["label"],
+        label="Identity or class",
+        description="Field with the identity or class of each sample; several samples share each",
+        default=identity,
+        required=identity is None,
+        view=types.DropdownView(),
     )
-    form.bool("advanced", label="Advanced options", default=False, view=types.SwitchView())
-    for name in (*folded, "seed", "device") if params.get("advanced") else ():
-        add_setting(form, settings[name], choices, defaults)
-    if params.get("advanced"):
-        form.str("run", label="Run key", default=run, description="Prefix of the fields that are written")
-    given = {name: value for name, value in defaults.items() if name not in folded}
-    add_cost(form, view, {**given, **params}, writes=False)
+    form.add_basic("text", *MEDIA, "encoder")
+    form.form.enum(
+        "split",
+        form.choices["split"],
+        label="Split field",
+        description="Field with train, test or background; empty: cross-validation over two halves of each identity",
+        default="split" if "split" in form.choices["split"] else None,
+        view=types.DropdownView(),
+    )
+    if form.add_switch():
+        form.add(*form.folded, "seed", "device")
+        form.form.str("run", label="Run key", default=run, description="Prefix of the fields that are written")
+    form.add_cost(writes=False)
+    return form.form
+
+
+def delete_form(dataset: Any) -> types.Object:
+    """The form of `delete_audit`: which run, and what is deleted."""
+    from audit_plugin import fiftyone_io
+
+    form = types.Object()
+    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_transfers(dataset)]
+    if not runs:
+        block(form, "none", types.Warning(label="This dataset has no audit"))
+        return form
+    default = runs[0] if len(runs) == 1 else None
+    form.enum("run", runs, label="Audit", required=True, default=default, view=types.DropdownView())
+    about = (
+        "Its fields, tags, saved view and record are deleted. Decisions, your own fields and tags, and other audits "
+        "stay."
+    )
+    form.view("what", types.Notice(label=about))
+    return form
+
+
+def index_form(view: Any, params: Mapping[str, Any]) -> types.Object:
+    """The form of `index_audit`: the audit, the modality, the name of the index."""
+    from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
+
+    form = types.Object()
+    run = choose_audit(form, view, params)
+    if not run:
+        return form
+    try:
+        modalities = list(audited_modalities(view, run))
+    except AuditError as error:
+        block(form, "problem", types.Error(label="Cannot create the index", description=str(error)))
+        return form
+    about = "joint: all modalities at once. With texts, text and joint can be searched with a text query"
+    form.enum(
+        "modality",
+        modalities,
+        label="Embeddings",
+        description=about,
+        required=True,
+        default=JOINT,
+        view=types.DropdownView(),
+    )
+    form.str("brain_key", label="Name", description="Default: the audit and the modality, as in audit_joint")
     return form
 
 
 def identity_field(view: Any) -> str | None:
-    """The field that looks like an identity by its name, if there is one."""
+    """The field whose name suggests an identity or class; None if there is none."""
     names = list(view.get_field_schema())
-    return next((name for name in IDENTITIES if name in names), None)
+    return next((name for name in IDENTITY_FIELDS if name in names), None)
 
 
 def field_choices(view: Any) -> dict[str, list[str]]:
-    """Setting -> the fields, and in a grouped dataset the slices, that may be named for it."""
+    """Setting -> fields, and in a grouped dataset slices, that can be chosen for it."""
     from audit_plugin import fiftyone_io
 
-    strings, every = fiftyone_io.string_fields(view), list(view.get_field_schema())
+    names = list(view.get_field_schema())
     try:
         texts = fiftyone_io.text_fields(view)
     except AuditError:
-        texts = []  # a view that cannot be audited: the cost says why
+        texts = []  # the view cannot be audited; the cost shows the reason
     return {
         "text": texts,
         **fiftyone_io.media_choices(view),
-        "group": every,
-        "label": every,
-        "role": strings,
-        "split": every,
+        "group": names,
+        "label": names,
+        "role": fiftyone_io.string_fields(view),
+        "split": names,
     }
 
 
 def field_defaults(view: Any) -> dict[str, str]:
-    """Setting -> what is taken if nothing is chosen: the samples' own media and what looks like their caption."""
+    """Setting -> default field: the samples' media, and the field that looks like their caption."""
     from audit_plugin import fiftyone_io
 
     try:
@@ -157,105 +259,30 @@ def field_defaults(view: Any) -> dict[str, str]:
     return {"text": caption, **fiftyone_io.default_media(view)}
 
 
-def delete_form(dataset: Any) -> types.Object:
-    """The form of `delete_audit`: which run, and what will go."""
-    from audit_plugin import fiftyone_io
-
-    form = types.Object()
-    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_transfers(dataset)]
-    if not runs:
-        prop = form.view("none", types.Warning(label="This dataset has no audit"))
-        prop.invalid = True
-        return form
-    form.enum(
-        "run",
-        runs,
-        label="Audit",
-        required=True,
-        default=runs[0] if len(runs) == 1 else None,
-        view=types.DropdownView(),
-    )
-    form.view(
-        "what",
-        types.Notice(
-            label="Its fields, its tags, its saved view and its record are removed. Your own "
-            "fields and tags, decisions and other audits stay."
-        ),
-    )
-    return form
-
-
-def cost_line(plan: Mapping[str, Any]) -> str:
-    """One line on what an audit would cost, from the pipeline's plan."""
-    todo = sum(plan["encodes"].values())
+def cost_text(plan: Mapping[str, Any]) -> str:
+    """One line on the estimated cost of an audit."""
+    to_encode = sum(plan["encodes"].values())
     parts = [
         f"{plan['rows']:,} samples",
-        f"{todo:,} to encode" if todo else "all encoded before",
-        f"about {_minutes(plan['minutes'])} on {plan['device']}",
+        f"{to_encode:,} to encode" if to_encode else "all encoded already",
+        f"about {_minutes_text(plan['minutes'])} on {plan['device']}",
         f"{plan['disk_mb']:,.0f} MB of disk",
         f"encoder {plan['encoder']}",
     ]
     return ", ".join(parts)
 
 
-def _makes_sense(name: str, params: Mapping[str, Any]) -> bool:
-    """Whether a setting can matter, as the form stands: folds, for one, not where two models are compared."""
+def _applies(name: str, params: Mapping[str, Any]) -> bool:
+    """Whether a setting has an effect with the other settings of the form."""
     defaults = AuditConfig()
     chosen = {key: params.get(key) or getattr(defaults, key) for key in ("train", "protocol")}
     if name == "folds":
         return chosen["protocol"] == "ensemble" and chosen["train"] != "checkpoints"
-    asks = ASKED_FOR.get(name)
-    return asks is None or any(chosen[key] in values for key, values in asks.items())
+    conditions = APPLIES_IF.get(name)
+    return conditions is None or any(chosen[key] in values for key, values in conditions.items())
 
 
-def add_setting(
-    form: types.Object, field: Field[Any], paths: Mapping[str, list[str]], defaults: Mapping[str, str]
-) -> None:
-    """One question, made from the setting: its help, default, limits and choices."""
-    name, meta = field.name, field.metadata
-    look = {
-        "label": FIELD_LABELS.get(name, name.capitalize()),
-        "description": meta["help"],
-        "default": defaults.get(name, field.default),
-    }
-    if look["default"] == "":
-        look["default"] = None  # an empty answer, which is not one of the choices
-    choices = paths.get(name) or list(meta["choices"])
-    if name == "encoder":
-        view = types.AutocompleteView(allow_user_input=True, allow_clearing=False)
-        for value, text in ENCODERS.items():
-            view.add_choice(value, label=value, description=text)
-        form.str(name, view=view, **look)
-    elif choices:
-        form.enum(name, choices, view=types.DropdownView(), **look)
-    elif isinstance(field.default, int):
-        form.int(name, min=meta["low"], max=meta["high"], **look)
-    elif isinstance(field.default, float):
-        form.float(name, min=meta["low"], max=meta["high"], **look)
-    else:
-        form.str(name, **look)
-
-
-def add_cost(form: types.Object, view: Any, params: Mapping[str, Any], writes: bool) -> None:
-    """Show the cost, or why the work cannot be done as the form stands (which also disables its button)."""
-    from audit_plugin import fiftyone_io
-
-    try:
-        config = config_from(params)
-        if writes:
-            fiftyone_io.check_writable(view, config.run)
-        plan = fiftyone_io.preview_view(view, config, PREVIEW_ROWS)
-    except AuditError as error:
-        prop = form.view("cost", types.Error(label="This cannot be run yet", description=str(error)))
-        prop.invalid, prop.error_message = True, str(error)
-        return
-    notes = list(plan["downloads"])
-    if writes and config.run in fiftyone_io.list_audits(view):
-        notes.append(f"Replaces the scores, fields and tags of the audit {config.run!r}.")
-    form.view("cost", types.Notice(label=cost_line(plan), description=" ".join(notes)))
-
-
-def _minutes(minutes: float) -> str:
+def _minutes_text(minutes: float) -> str:
     if minutes < 1:
         return "a minute"
     return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

@@ -1,4 +1,4 @@
-"""The panel "Audit": start an audit or choose one, then see what it found, plot by plot, sample by sample."""
+"""The panel "Audit": start or choose an audit, then look at its results, plots and samples, and review them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from .common import PLUGIN
+from .base import PLUGIN
 from .panel_apply import Apply
 from .panel_base import column, drawn, guarded, say
+from .panel_cross_modal import CrossModal
 from .panel_overview import Overview
 from .panel_plots import Plots
-from .panel_queue import Queue
-from .panel_transfer import Transfer
+from .panel_review import Queue
 
-TABS = {"overview": "Overview", "plots": "Plots", "queue": "Queue", "apply": "Report and apply", "transfer": "Recall"}
+TABS = {
+    "overview": "Overview",
+    "plots": "Plots",
+    "queue": "Queue",
+    "apply": "Report and apply",
+    "cross_modal": "Cross-modal",
+}
 
 
-class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
-    """Reads fields, the run and its evidence; computes nothing."""
+class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
+    """Reads fields, the run and its results; computes nothing."""
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How the App lists the panel."""
         return foo.PanelConfig(
             name="audit_panel",
             label="Audit",
             icon="fact_check",
             category=foo.Categories.CURATE,
             surfaces="grid",
-            help_markdown="What an audit found: wrong pairs, outliers, copies, memorized samples",
+            help_markdown="Results of an audit: misaligned samples, outliers, duplicates and memorized samples",
         )
 
     @guarded
     def on_load(self, ctx: Any) -> None:
-        """Show the newest audit, unless one was chosen before."""
+        """Show the chosen audit, by default the newest."""
         from audit_plugin.fiftyone_io.results import findings
 
         runs = findings.audits_newest_first(ctx.dataset)
@@ -45,7 +50,6 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
 
     @guarded
     def on_change_dataset(self, ctx: Any) -> None:
-        """Another dataset has other audits."""
         self.on_load(ctx)
 
     @guarded
@@ -66,12 +70,12 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
 
     @guarded
     def on_start(self, ctx: Any) -> None:
-        """Ask for an audit."""
+        """Open the form of an audit."""
         ctx.prompt(f"{PLUGIN}/run_audit", on_success=self.on_audited)
 
     @guarded
     def on_audited(self, ctx: Any) -> None:
-        """An audit was made: show it."""
+        """Show the new audit."""
         from audit_plugin.fiftyone_io.results import findings
 
         ctx.dataset.reload()
@@ -81,29 +85,28 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
             self.load_tab(ctx)
 
     @guarded
-    def on_ask(self, ctx: Any) -> None:
-        """Open the form of one of the plugin's operators, filled in as far as the panel knows."""
-        params = {"run": ctx.panel.state.run, **(ctx.params.get("fill") or {})}
-        ctx.prompt(f"{PLUGIN}/{ctx.params['ask']}", params=params, on_success=self.on_asked)
+    def on_open_form(self, ctx: Any) -> None:
+        """Open the form of one of the plugin's operators, with the audit and the values of `Tab.form_button`."""
+        params = {"run": ctx.panel.state.run, **(ctx.params.get("values") or {})}
+        ctx.prompt(f"{PLUGIN}/{ctx.params['operator']}", params=params, on_success=self.on_form_done)
 
     @guarded
-    def on_asked(self, ctx: Any) -> None:
-        """It was done: the dataset, and the row that is shown, may be others now."""
+    def on_form_done(self, ctx: Any) -> None:
+        """Reload: the operator may have changed the dataset, and the row that is shown."""
         ctx.dataset.reload()
         ctx.panel.state.row = None
         self.load_tab(ctx)
 
     def load_tab(self, ctx: Any) -> None:
-        """Send what the chosen tab draws."""
-        loads = {"plots": self.load_plots, "queue": self.load_queue, "transfer": self.load_transfer}
-        if not ctx.panel.state.run:
-            self.load_transfer(ctx)
-        elif load := loads.get(ctx.panel.state.tab):
-            load(ctx)
+        """Send the data of the chosen tab."""
+        loaders = {"plots": self.load_plots, "queue": self.load_queue, "cross_modal": self.load_cross_modal}
+        tab = ctx.panel.state.tab if ctx.panel.state.run else "cross_modal"
+        if tab in loaders:
+            loaders[tab](ctx)
 
     def _choose(self, ctx: Any, run: str) -> None:
         ctx.panel.state.run = run
-        ctx.panel.state.cuts = {}
+        ctx.panel.state.thresholds = {}
         ctx.panel.state.row = None
         ctx.panel.state.set("head.chosen", run)
 
@@ -115,13 +118,13 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
         runs = findings.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run
         if run not in runs:
-            self._render_start(ctx, panel)
+            self._show_start(ctx, panel)
             return
         head = panel.h_stack("head", gap=2, align_y="center")
         choices = types.DropdownView()
         for name in runs:
-            when = ctx.dataset.get_run_info(name).timestamp
-            choices.add_choice(name, label=f"{name} ({when:%Y-%m-%d %H:%M})")
+            time = ctx.dataset.get_run_info(name).timestamp
+            choices.add_choice(name, label=f"{name} ({time:%Y-%m-%d %H:%M})")
         head.enum("chosen", runs, label="Audit", default=run, view=choices, on_change=self.on_run)
         head.btn("again", label="New audit", icon="add", variant="outlined", on_click=self.on_start)
         tabs = types.TabsView()
@@ -131,23 +134,23 @@ class AuditPanel(Overview, Plots, Queue, Apply, Transfer, foo.Panel):
         panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
         panel.define_property(tab, body, view=column(gap=2))
-        shows = {
+        content = {
             "overview": self.show_overview,
             "plots": self.show_plots,
             "queue": self.show_queue,
             "apply": self.show_apply,
-            "transfer": lambda ctx, body, _run: self.show_transfer(ctx, body),
+            "cross_modal": self.show_cross_modal,
         }
-        shows[tab](ctx, body, run)
+        content[tab](ctx, body, run)
 
-    def _render_start(self, ctx: Any, panel: types.Object) -> None:
+    def _show_start(self, ctx: Any, panel: types.Object) -> None:
         say(
             panel,
             "start",
-            "### Audit this dataset\n\nFinds media that do not belong together, outliers, copies and samples that a "
-            "model would memorize. Writes scores and tags; changes nothing else, and can be deleted again.",
+            "### Audit this dataset\n\nFinds misaligned samples, outliers, duplicates and samples that a model would "
+            "memorize. Only adds fields and tags, which can be deleted with the audit.",
         )
-        panel.btn("begin", label="Start an audit", icon="play_arrow", variant="contained", on_click=self.on_start)
-        across = types.Object()
-        panel.define_property("transfer", across, view=column(gap=2, variant="outline", pad=2))
-        self.show_transfer(ctx, across)
+        panel.btn("begin", label="Start audit", icon="play_arrow", variant="contained", on_click=self.on_start)
+        cross_modal = types.Object()
+        panel.define_property("cross_modal", cross_modal, view=column(gap=2, variant="outline", pad=2))
+        self.show_cross_modal(ctx, cross_modal, "")

@@ -1,4 +1,4 @@
-"""The first tab: a card per kind of finding, with its count, how sure that is, and a threshold to move."""
+"""The tab "Overview": a card for each flag with its count, estimated false positives and a movable threshold."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
 
-from .batches import repairs_of
-from .common import samples
-from .panel_base import box, guarded, plain_text, say
-from .panel_queue import spot_words
+from .base import samples_text
+from .panel_base import Tab, box, guarded, plain_text, say
+from .panel_review import spot_check_text
+from .review import repairs_of
 
-STEPS = 400
+SLIDER_STEPS = 400
 MOST_REPAIRS = 5
 
 
-class Overview:
-    """Handlers and elements of the tab; a part of the panel."""
-
-    on_ask: Any  # of the panel: open an operator's form
+class Overview(Tab):
+    """Elements and handlers of the tab."""
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
-        """The cards."""
+        """New samples, repairs, and the cards."""
         from audit_plugin.fiftyone_io.results import findings
         from audit_plugin.scoring.flags import FLAGS
 
@@ -32,138 +30,136 @@ class Overview:
         if new:
             line = box(panel, "new")
             say(line, "text", f"**{new:,} new samples since the audit**")
-            params = {"ask": "scan_new"}
-            line.btn("scan", label="Scan them", variant="contained", on_click=self.on_ask, params=params)
+            self.form_button(line, "scan_new", "Scan new samples", name="scan", variant="contained")
         self._show_repairs(ctx, panel, run)
-        summary, checked = findings.audit_summary(ctx.dataset, run), self._checked(ctx, run)
+        summary, checked = findings.audit_summary(ctx.dataset, run), _spot_check_text(ctx, run)
         for card in findings.cards(ctx.dataset, run):
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
-            cut = self._cut(ctx, card)
-            sure = checked if checked and card.kind == "misaligned" else sure_words(card, summary)
-            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {sure}")
+            threshold = self._threshold(ctx, card)
+            estimate = checked if checked and card.kind == "misaligned" else estimate_text(card, summary)
+            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}")
             if card.score and card.high > card.low:
-                self._slider(ctx, place, run, card, cut)
-            self._buttons_of(place, card, cut)
-
-    def _checked(self, ctx: Any, run: str) -> str:
-        """What the spot check says; "" where there is none: a person's verdicts are worth more than a model's."""
-        from audit_plugin import fiftyone_io
-
-        try:
-            return spot_words(fiftyone_io.spot_check(ctx.dataset, run))
-        except AuditError:  # none was started
-            return ""
+                self._show_slider(ctx, place, run, card, threshold)
+            self._show_buttons(place, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
-        """The join bugs that the audit found, each to be mended at one stroke."""
+        """The shifts, swaps and cycles that the audit found, each with a button that accepts it."""
         for number, (sentence, repair) in enumerate(list(repairs_of(ctx.dataset, run).items())[:MOST_REPAIRS]):
             place = box(panel, f"repair{number}")
             plain_text(place, "what", "Repair", sentence)
-            label = f"Relabel {samples(len(repair['rows']))}"
-            params = {"ask": "decide_repair", "fill": {"repair": sentence}}
-            place.btn(
-                "accept", label=label, icon="auto_fix_high", variant="outlined", on_click=self.on_ask, params=params
-            )
+            label, values = f"Relabel {samples_text(len(repair['rows']))}", {"repair": sentence}
+            self.form_button(place, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
 
-    def _buttons_of(self, place: types.Object, card: Any, cut: float) -> None:
-        """What can be done about a kind, as things stand."""
-        buttons, moved = place.h_stack("buttons", gap=1), cut != card.threshold
-        fill = {"kind": card.kind, **({"threshold": cut} if card.score and moved else {})}
-        for wanted, name, label, variant, handler in (
-            (card.count > 0, "show", "Show", "outlined", self.on_show),
-            (bool(card.score) and moved, "keep", "Keep this threshold", "contained", self.on_keep),
-            (card.kept, "reset", "Back to the audit's own", "outlined", self.on_reset),
-        ):
-            if wanted:
-                params = {"kind": card.kind}
-                buttons.btn(f"{name}_{card.kind}", label=label, variant=variant, on_click=handler, params=params)
-        if card.count or moved:
-            params = {"ask": "decide_flagged", "fill": fill}
+    def _show_buttons(self, place: types.Object, card: Any, threshold: float) -> None:
+        buttons, params = place.h_stack("buttons", gap=1), {"kind": card.kind}
+        moved = bool(card.score) and threshold != card.threshold
+        if card.count:
+            buttons.btn(f"show_{card.kind}", label="Show", variant="outlined", on_click=self.on_show, params=params)
+        if moved:
             buttons.btn(
-                f"all_{card.kind}", label="Decide for all", variant="outlined", on_click=self.on_ask, params=params
+                f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=params
             )
+        if card.kept:
+            buttons.btn(
+                f"reset_{card.kind}", label="Reset threshold", variant="outlined", on_click=self.on_reset, params=params
+            )
+        if card.count or moved:
+            values = {"kind": card.kind, **({"threshold": threshold} if moved else {})}
+            self.form_button(buttons, "decide_flagged", "Decide in bulk", values=values, name=f"all_{card.kind}")
 
-    def _slider(self, ctx: Any, place: types.Object, run: str, card: Any, cut: float) -> None:
+    def _show_slider(self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float) -> None:
         from audit_plugin.fiftyone_io.results import findings
 
-        step = (card.high - card.low) / STEPS
+        step = (card.high - card.low) / SLIDER_STEPS
         place.float(
-            f"cut_{card.kind}",
+            f"threshold_{card.kind}",
             min=card.low,
             max=card.high,
-            default=cut,
+            default=threshold,
             label="Threshold",
             view=types.SliderView(min=card.low, max=card.high, step=step, value_precision=2, label_position="left"),
             on_change=self.on_slide,
         )
-        above = findings.count_above(ctx.dataset, run, card.kind, cut)
-        fine = findings.false_positive_rate_above(ctx.dataset, run, card.kind, cut)
-        about = "" if fine is None else f", of which about {fine:,.0f} are fine by the model"
-        say(place, "above", f"**{above:,}** at or above {cut:.2f}{about}")
+        above = findings.count_above(ctx.dataset, run, card.kind, threshold)
+        false_positives = findings.false_positive_rate_above(ctx.dataset, run, card.kind, threshold)
+        estimate = "" if false_positives is None else f", estimated false positives: {false_positives:,.0f}"
+        say(place, "above", f"**{above:,}** at or above {threshold:.2f}{estimate}")
 
-    def _cut(self, ctx: Any, card: Any) -> float:
-        cut = (ctx.panel.state.cuts or {}).get(card.kind)
-        return card.threshold if cut is None else float(cut)
+    def _threshold(self, ctx: Any, card: Any) -> float:
+        """The threshold of the slider; the audit's until it is moved."""
+        threshold = (ctx.panel.state.thresholds or {}).get(card.kind)
+        return float(card.threshold if threshold is None else threshold)
 
     @guarded
     def on_slide(self, ctx: Any) -> None:
-        """Count and show what the threshold would flag; the App repeats events, also when the slider appears."""
+        """Show the samples above the threshold; the App repeats events, also when the slider appears."""
         from audit_plugin.fiftyone_io.results import findings
 
-        kind = str(ctx.params.get("path", "")).rpartition("cut_")[2]
+        kind = str(ctx.params.get("path", "")).rpartition("threshold_")[2]
         value, run = ctx.params.get("value"), ctx.panel.state.run
         if kind not in FLAG_KINDS or value is None or not run:
             return
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
-        if abs(float(value) - self._cut(ctx, card)) < (card.high - card.low) / (2 * STEPS):
+        if abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
             return
-        ctx.panel.state.cuts = {**(ctx.panel.state.cuts or {}), kind: float(value)}
+        ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
         ctx.ops.set_view(findings.scored_above(ctx.dataset, run, kind, float(value)))
 
     @guarded
     def on_show(self, ctx: Any) -> None:
-        """The flagged samples in the grid."""
+        """Show the flagged samples."""
         from audit_plugin.fiftyone_io.results import findings
 
         ctx.ops.set_view(findings.flagged_as(ctx.dataset, ctx.panel.state.run, ctx.params["kind"]))
 
     @guarded
-    def on_keep(self, ctx: Any) -> None:
-        """Flag by the threshold that the slider shows."""
+    def on_set(self, ctx: Any) -> None:
+        """Flag by the threshold of the slider."""
         kind = ctx.params["kind"]
-        self._set(ctx, kind, (ctx.panel.state.cuts or {}).get(kind))
+        self._set_threshold(ctx, kind, (ctx.panel.state.thresholds or {}).get(kind))
 
     @guarded
     def on_reset(self, ctx: Any) -> None:
-        """Flag as the audit did."""
-        self._set(ctx, ctx.params["kind"], None)
+        """Flag by the audit's threshold."""
+        self._set_threshold(ctx, ctx.params["kind"], None)
 
-    def _set(self, ctx: Any, kind: str, threshold: float | None) -> None:
+    def _set_threshold(self, ctx: Any, kind: str, threshold: float | None) -> None:
         from audit_plugin.fiftyone_io.results import findings, thresholds
 
         run = ctx.panel.state.run
         changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
-        cuts = {name: cut for name, cut in (ctx.panel.state.cuts or {}).items() if name != kind}
-        ctx.panel.state.cuts = cuts
-        ctx.panel.state.set(f"{kind}.cut_{kind}", card.threshold)
+        moved = ctx.panel.state.thresholds or {}
+        ctx.panel.state.thresholds = {name: value for name, value in moved.items() if name != kind}
+        ctx.panel.state.set(f"{kind}.threshold_{kind}", card.threshold)
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{samples(changed)} changed the flag {kind!r}", variant="success")
+        ctx.ops.notify(f"Flag {kind!r} changed for {samples_text(changed)}", variant="success")
 
 
-def sure_words(card: Any, summary: dict[str, Any]) -> str:
-    """How many of the flagged are expected to be fine, and who says so."""
+def _spot_check_text(ctx: Any, run: str) -> str:
+    """The estimates of the spot check, which are worth more than the audit's; "" if none was started."""
+    from audit_plugin import fiftyone_io
+
+    try:
+        return spot_check_text(fiftyone_io.spot_check(ctx.dataset, run))
+    except AuditError:
+        return ""
+
+
+def estimate_text(card: Any, summary: dict[str, Any]) -> str:
+    """How many of the flagged samples are estimated to be false positives; "" if that is unknown."""
     if not card.count:
         return ""
     model = summary.get("wrong_model") or {}
     if card.kind == "misaligned" and not card.kept and model.get("precision") is not None:
         low, high = model["precision_interval"]
-        share, wrong = 1 - model["precision"], f"{1 - high:.0%} to {1 - low:.0%}"
-        return f"Estimated false alarms: about {share * card.count:,.0f} ({share:.0%}; {wrong}, by a model)."
+        share = 1 - model["precision"]
+        interval = f"90 % interval {1 - high:.0%} to {1 - low:.0%}"
+        return f"Estimated false positives: {share * card.count:,.0f} ({share:.0%}; {interval})."
     if card.kind == "misaligned" and card.false_positive_rate is not None:
-        return f"Estimated false alarms: about {card.false_positive_rate:,.0f} (by a model)."
+        return f"Estimated false positives: {card.false_positive_rate:,.0f}."
     if card.kind in ("memorized", "outlier") and not card.kept and summary.get("false_positive_rate"):
         rate, total = float(summary["false_positive_rate"]), int(summary.get("samples") or 0)
-        return f"Estimated false alarms: at most about {rate * total:,.0f} ({rate:.1%} of clean samples, as asked)."
+        return f"Expected false positives: at most {rate * total:,.0f} ({rate:.1%} of clean samples, as configured)."
     return ""

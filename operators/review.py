@@ -1,189 +1,374 @@
-"""Decide, take back, go to the next: what a person does with one finding after another, or with a selection."""
+"""Record decisions: one by one, for a selection, for all samples with a flag, for a repair, from a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.config import FLAG_KINDS
+from audit_plugin.review.spot_check import SIZE
 
-from .common import listed, prompt, run_of, samples, told
+from .base import AuditOperator, audit_key, block, choose_audit, operator_config, samples_text
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io import ReviewQueue
 
 DECISIONS = {
-    "keep": "Keep: the pair belongs together",
-    "remove": "Remove: hide it once the decisions are applied",
-    "relabel": "Relabel: give it another text",
-    "skip": "Skip: come back to it last",
-    "unsure": "Unsure: neither right nor wrong can be said",
+    "keep": "Keep: the sample is correct",
+    "remove": "Remove: hide it when decisions are applied",
+    "relabel": "Relabel: replace its text",
+    "skip": "Skip: review it last",
+    "unsure": "Unsure: cannot tell",
 }
-PAUSE = 600.0  # seconds: who takes longer has left the room, and the decision is not timed
+PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
+DEFAULT_KIND = "misaligned"
 
 
-class Decide(foo.Operator):
-    """Writes one decision for the open sample, or one for each of the selected ones."""
+class Decide(AuditOperator):
+    """Records a decision for the open sample, or for each of the selected ones."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = (
-            "Record what you chose for the open sample or for the selected ones; nothing changes until the decisions "
-            "are applied, and every decision can be taken back"
-        )
-        return listed("decide", "Decide: keep, remove or relabel", "gavel", "low", about)
+    listing = operator_config(
+        "decide",
+        "Decide: keep, remove or relabel",
+        "gavel",
+        "low",
+        "Record a decision for the open sample or the selected samples. Nothing changes until decisions are applied, "
+        "and each decision can be undone",
+    )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """The form, which says for how many samples."""
-        form, names = types.Object(), chosen_names(ctx)
-        if not names:
-            lacking = form.view("none", types.Warning(label="Open a sample or select some first"))
-            lacking.invalid = True
-        ask_decision(form, ctx.params)
-        return prompt(form, "Decide", f"Decide for {samples(len(names))}" if names else "Decide")
+        form, ids = types.Object(), chosen_ids(ctx)
+        if not ids:
+            block(form, "none", types.Warning(label="Open a sample or select samples first"))
+        add_decision(form, ctx.params)
+        return self.prompt(form, f"Save decision for {samples_text(len(ids))}" if ids else "Save decision")
 
     def resolve_placement(self, ctx: Any) -> types.Placement:  # noqa: ARG002 (FiftyOne's signature)
         """A button above the open sample."""
-        button = types.Button(label="Decide: keep, remove or relabel", icon="gavel", prompt=True)
+        button = types.Button(label=self.listing.label, icon=self.listing.icon, prompt=True)
         return types.Placement(types.Places.SAMPLES_VIEWER_ACTIONS, button)
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Write the decisions; from the keyboard go on to the next finding."""
-        return told(ctx, lambda: self._decide(ctx)) or {}
-
-    def _decide(self, ctx: Any) -> dict[str, Any]:
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Record the decisions; by keyboard, open the next finding."""
         from audit_plugin import fiftyone_io
 
-        params, run, kind = ctx.params, run_of(ctx.dataset, ctx.params), ctx.params["decision"]
+        params, run, kind = ctx.params, audit_key(ctx.dataset, ctx.params), ctx.params["decision"]
         rows = chosen_rows(ctx, run, fiftyone_io.queue_of(ctx.dataset, run))
         if not rows:
-            raise AuditError("no sample is open or selected; open one or select some, then decide")
+            raise AuditError("no sample is open or selected; open a sample or select samples, then decide")
         text, note = params.get("text") or "", params.get("note") or ""
         seconds = timed(float(params.get("seconds") or 0))
         reviewer = params.get("reviewer") or ""
-        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
+        decisions = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        ctx.ops.notify(decided_words(kind, len(made), queue.progress), variant="success")
+        ctx.ops.notify(decided_text(kind, len(decisions), queue.progress), variant="success")
         if params.get("from_modal"):
-            go_to(ctx, run, queue.next(rows[0]))
+            open_row(ctx, run, queue.next(rows[0]))
         else:
             ctx.ops.reload_samples()
-        return {"decided": len(made), "done": queue.progress.done, "total": queue.progress.total}
+        return {"decided": len(decisions), "done": queue.progress.done, "total": queue.progress.total}
 
-    def __call__(self, sample_collection: Any, ids: Any, decision: str, **given: Any) -> Any:
+    def __call__(self, sample_collection: Any, ids: Any, decision: str, **options: Any) -> Any:
         """Decide from Python; see `audit_plugin.fiftyone_io.decide`."""
         from audit_plugin import fiftyone_io
 
-        return fiftyone_io.decide(sample_collection, ids, decision, **given)
+        return fiftyone_io.decide(sample_collection, ids, decision, **options)
 
 
-class UndoDecision(foo.Operator):
-    """Takes back the last decision of this machine's reviewer."""
+class UndoDecision(AuditOperator):
+    """Undoes the last decision of this machine's reviewer."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Take back what you decided last, a whole batch at once; what was applied stays as it is"
-        return listed("undo_decision", "Take back the last decision", "undo", "low", about)
+    listing = operator_config(
+        "undo_decision",
+        "Undo last decision",
+        "undo",
+        "low",
+        "Undo your last decision, or all decisions of your last bulk decision. Applied changes stay",
+    )
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Take it back and, from the keyboard, show the sample again."""
-        return told(ctx, lambda: self._undo(ctx)) or {}
-
-    def _undo(self, ctx: Any) -> dict[str, Any]:
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Undo it; by keyboard, open its sample."""
         from audit_plugin import fiftyone_io
 
-        gone = fiftyone_io.undo_last(ctx.dataset, ctx.params.get("reviewer") or "")
-        if not gone:
-            ctx.ops.notify("There is no decision of yours to take back", variant="info")
+        undone = fiftyone_io.undo_last(ctx.dataset, ctx.params.get("reviewer") or "")
+        if not undone:
+            ctx.ops.notify("You have no decision to undo", variant="info")
             return {"undone": 0}
-        what = gone[0].kind if len(gone) == 1 else f"{len(gone):,} decisions"
-        ctx.ops.notify(f"Taken back: {what}", variant="info")
+        what = undone[0].kind if len(undone) == 1 else f"{len(undone):,} decisions"
+        ctx.ops.notify(f"Undone: {what}", variant="info")
         if ctx.params.get("from_modal"):
-            ctx.ops.open_sample(id=gone[0].sample)
+            ctx.ops.open_sample(id=undone[0].sample)
         else:
             ctx.ops.reload_samples()
-        return {"undone": len(gone)}
+        return {"undone": len(undone)}
 
     def __call__(self, sample_collection: Any, reviewer: str = "") -> Any:
-        """Take back from Python; see `audit_plugin.fiftyone_io.undo_last`."""
+        """Undo from Python; see `audit_plugin.fiftyone_io.undo_last`."""
         from audit_plugin import fiftyone_io
 
         return fiftyone_io.undo_last(sample_collection, reviewer)
 
 
-class OpenNext(foo.Operator):
+class OpenNext(AuditOperator):
     """Opens the next or the previous finding of the queue."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """How the App lists and runs the operator."""
-        about = "Open the next sample of the review's queue; with step -1 the one before, decided or not"
-        return listed("open_next", "Open the next finding", "skip_next", "low", about)
+    listing = operator_config(
+        "open_next",
+        "Open next finding",
+        "skip_next",
+        "low",
+        "Open the next sample of the review queue; with step -1 the previous one, decided or not",
+    )
 
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Open it."""
-        return told(ctx, lambda: self._open(ctx)) or {}
-
-    def _open(self, ctx: Any) -> dict[str, Any]:
+    def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io.results.cases import open_row
 
-        run = run_of(ctx.dataset, ctx.params)
+        run = audit_key(ctx.dataset, ctx.params)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        at = open_row(ctx.dataset, run, queue, str(ctx.current_sample)) if ctx.current_sample else None
-        found = queue.previous(at) if int(ctx.params.get("step", 1)) < 0 else queue.next(at)
-        go_to(ctx, run, found)
-        return {"sample": found[0] if found else ""}
+        current = chosen_row(ctx, run, queue, str(ctx.current_sample)) if ctx.current_sample else None
+        row = queue.previous(current) if int(ctx.params.get("step", 1)) < 0 else queue.next(current)
+        open_row(ctx, run, row)
+        return {"sample": row[0] if row else ""}
 
 
-def ask_decision(form: types.Object, params: dict[str, Any]) -> None:
-    """The fields of a decision: which, the text of a relabel, a note."""
+class DecideFlagged(AuditOperator):
+    """Records the same decision for all undecided samples with a flag."""
+
+    listing = operator_config(
+        "decide_flagged",
+        "Decide in bulk",
+        "playlist_add_check",
+        "medium",
+        "Record the same decision for all undecided samples with a flag, or with a score above a threshold",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """The form, whose notice and button show the number of samples."""
+        form, params = types.Object(), ctx.params
+        run = choose_audit(form, ctx.dataset, params)
+        kind, decision = params.get("kind") or DEFAULT_KIND, params.get("decision")
+        form.enum("kind", list(FLAG_KINDS), label="Findings", default=DEFAULT_KIND, view=types.DropdownView())
+        if kind in _scores_of_flags():
+            about = "Lowest score of the samples to decide; empty: all flagged samples"
+            form.float("threshold", label="Threshold", description=about)
+        add_decision(form, params)
+        if not run or decision not in DECISIONS:
+            return self.prompt(form, "Save decisions")
+        try:
+            rows = self._rows(ctx.dataset, run, params)
+        except AuditError as error:
+            block(form, "count", types.Error(label=str(error)))
+            return self.prompt(form, "Save decisions")
+        notice = form.view("count", types.Notice(label=bulk_text(len(rows), kind, decision)))
+        notice.invalid = not rows
+        return self.prompt(form, f"{decision.capitalize()} {samples_text(len(rows))}")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        from audit_plugin import fiftyone_io
+
+        params, run = ctx.params, audit_key(ctx.dataset, ctx.params)
+        rows = self._rows(ctx.dataset, run, params)
+        if not rows:
+            raise AuditError("no undecided samples match; choose another kind or threshold")
+        text, note = params.get("text") or "", params.get("note") or ""
+        decisions = fiftyone_io.decide(ctx.dataset, rows, params["decision"], run, text, note)
+        ctx.ops.reload_samples()
+        ctx.ops.notify(f"{params['decision'].capitalize()}: {samples_text(len(decisions))} decided", variant="success")
+        return {"decided": len(decisions)}
+
+    def _rows(self, dataset: Any, run: str, params: Mapping[str, Any]) -> Any:
+        from audit_plugin import fiftyone_io
+
+        kind = params.get("kind") or DEFAULT_KIND
+        threshold = params.get("threshold") if kind in _scores_of_flags() else None
+        return fiftyone_io.batch_rows(dataset, run, kind, params["decision"], threshold)
+
+    def __call__(self, sample_collection: Any, kind: str, decision: str, run: str = "audit", **options: Any) -> Any:
+        """Decide from Python; `threshold`, and the other options of `audit_plugin.fiftyone_io.decide`."""
+        from audit_plugin import fiftyone_io
+
+        threshold = options.pop("threshold", None)
+        rows = fiftyone_io.batch_rows(sample_collection, run, kind, decision, threshold)
+        return fiftyone_io.decide(sample_collection, rows, decision, run, **options) if rows else []
+
+
+class DecideRepair(AuditOperator):
+    """Records the decision to relabel all samples of a detected shift, swap or cycle."""
+
+    listing = operator_config(
+        "decide_repair",
+        "Accept repair",
+        "auto_fix_high",
+        "medium",
+        "Accept a detected shift, swap or cycle: relabel all its samples with the captions that belong to them",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        form = types.Object()
+        run = choose_audit(form, ctx.dataset, ctx.params)
+        repairs = repairs_of(ctx.dataset, run) if run else {}
+        if not repairs:
+            block(form, "no_repair", types.Warning(label="The audit found no shift, swap or cycle"))
+            return self.prompt(form, "Relabel")
+        first = next(iter(repairs))
+        form.enum("repair", list(repairs), label="Repair", required=True, default=first)
+        repair = repairs.get(ctx.params.get("repair") or first)
+        return self.prompt(form, f"Relabel {samples_text(len(repair['rows']))}" if repair else "Relabel")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        decisions = self(ctx.dataset, ctx.params["repair"], audit_key(ctx.dataset, ctx.params))
+        ctx.ops.reload_samples()
+        ctx.ops.notify(
+            f"Relabel: {samples_text(len(decisions))} decided; apply the decisions to change the captions",
+            variant="success",
+        )
+        return {"decided": len(decisions)}
+
+    def __call__(self, sample_collection: Any, repair: str, run: str = "audit") -> Any:
+        """Accept a repair from Python, named by its sentence in the audit's summary."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.repair_decisions(sample_collection, run, {"sentence": repair})
+
+
+class StartSpotCheck(AuditOperator):
+    """Draws random samples, half of them flagged; their decisions measure the precision of the flags."""
+
+    listing = operator_config(
+        "start_spot_check",
+        "Start spot check",
+        "casino",
+        "low",
+        "Draw random samples, half of them flagged. Your decisions on them measure the precision of the flags",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        form = types.Object()
+        choose_audit(form, ctx.dataset, ctx.params)
+        about = "More samples give narrower intervals. Replaces an earlier spot check; its decisions stay"
+        form.int("size", label="Samples", description=about, default=SIZE, min=2, required=True)
+        return self.prompt(form, "Draw samples")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        size = int(ctx.params.get("size") or SIZE)
+        check = self(ctx.dataset, audit_key(ctx.dataset, ctx.params), size)
+        return {"drawn": len(check.queue.rows)}
+
+    def __call__(self, sample_collection: Any, run: str = "audit", size: int = SIZE, seed: int = 0) -> Any:
+        """Draw from Python; see `audit_plugin.fiftyone_io.start_spot_check`."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.start_spot_check(sample_collection, run, size, seed)
+
+
+class ImportDecisions(AuditOperator):
+    """Imports decisions from a file."""
+
+    listing = operator_config(
+        "import_decisions",
+        "Import decisions",
+        "upload_file",
+        "low",
+        "Import decisions from a .csv or .jsonl file with at least the columns sample and kind",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        form = types.Object()
+        choose_audit(form, ctx.dataset, ctx.params)
+        form.str("path", label="File", description="On the server: .csv or .jsonl", required=True)
+        about = "Field that identifies the samples in the file: id, filepath, ..."
+        form.str("key", label="Key field", description=about, default="id")
+        return self.prompt(form, "Import")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        path, key, run = ctx.params["path"], ctx.params.get("key") or "id", ctx.params.get("run") or ""
+        count = self(ctx.dataset, path, run, key)
+        ctx.ops.reload_samples()
+        ctx.ops.notify(f"{count:,} new decisions", variant="success")
+        return {"imported": count}
+
+    def __call__(self, sample_collection: Any, path: str, run: str = "audit", key: str = "id") -> int:
+        """Import from Python; see `audit_plugin.fiftyone_io.import_decisions`."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.import_decisions(sample_collection, path, run, key)
+
+
+def add_decision(form: types.Object, params: Mapping[str, Any]) -> None:
+    """Add the fields of a decision: its kind, the text of a relabel, a note."""
     choices = types.RadioGroup()
     for name, label in DECISIONS.items():
         choices.add_choice(name, label=label)
     form.enum("decision", list(DECISIONS), label="Decision", required=True, view=choices)
     if params.get("decision") == "relabel":
-        about = "Empty: the audit's suggestion for each"
+        about = "Empty: the audit's suggestion for each sample"
         form.str("text", label="Text", description=about, view=types.TextFieldView(multiline=True))
-    form.str("note", label="Note", description="In your own words, for whoever reads the decisions later")
+    form.str("note", label="Note", description="Optional; stored with the decision")
 
 
-def chosen_names(ctx: Any) -> list[str]:
-    """Ids of what is decided: the sample that is open, else the selected objects, else the selected samples."""
+def chosen_ids(ctx: Any) -> list[str]:
+    """Ids of what is decided: the open sample, or the selected objects, or the selected samples."""
     if ctx.current_sample:
         return [str(ctx.current_sample)]
     return [label["label_id"] for label in ctx.selected_labels or ()] or [str(name) for name in ctx.selected or ()]
 
 
+def chosen_row(ctx: Any, run: str, queue: ReviewQueue, name: str) -> tuple[str, int]:
+    """The row of a sample or object: with several captions or objects, the one in question."""
+    from audit_plugin.fiftyone_io.results import cases
+
+    return cases.open_row(ctx.dataset, run, queue, name)
+
+
 def chosen_rows(ctx: Any, run: str, queue: ReviewQueue) -> list[tuple[str, int]]:
-    """The rows of what is chosen: of several captions or objects of a sample, the one that is in question."""
-    from audit_plugin.fiftyone_io.results.cases import open_row
-
-    return [open_row(ctx.dataset, run, queue, name) for name in chosen_names(ctx)]
+    """The rows of `chosen_ids`."""
+    return [chosen_row(ctx, run, queue, name) for name in chosen_ids(ctx)]
 
 
-def go_to(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
-    """Open a row's sample, or say that the queue is empty; in a view of objects the object itself."""
+def open_row(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
+    """Open a row's sample, in a view of objects its object; without a row, notify that the queue is done."""
     from audit_plugin.fiftyone_io.results.cases import sample_of
 
     if row is None:
-        ctx.ops.notify("The queue is done: nothing is left to decide", variant="success")
+        ctx.ops.notify("Review queue done: no undecided samples are left", variant="success")
         return
-    objects = getattr(ctx.view, "_is_generated", False)
-    ctx.ops.open_sample(id=row[0] if objects else sample_of(ctx.dataset, run, row))
+    shows_objects = getattr(ctx.view, "_is_generated", False)
+    ctx.ops.open_sample(id=row[0] if shows_objects else sample_of(ctx.dataset, run, row))
+
+
+def repairs_of(dataset: Any, run: str) -> dict[str, dict[str, Any]]:
+    """The audit's repairs by their sentences."""
+    from audit_plugin.fiftyone_io.results.findings import audit_summary
+
+    return {str(repair["sentence"]): repair for repair in audit_summary(dataset, run).get("repairs") or ()}
 
 
 def timed(seconds: float) -> float:
-    """Seconds that a decision took, 0 (not timed) where the reviewer was away meanwhile."""
+    """Seconds that a decision took; 0 (not timed) if the reviewer was away."""
     return seconds if 0 < seconds < PAUSE else 0.0
 
 
-def decided_words(kind: str, count: int, progress: Any) -> str:
+def decided_text(kind: str, count: int, progress: Any) -> str:
     """`Keep · 37 of 412 decided, about 12 min left`."""
-    what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {samples(count)}"
-    left = f", about {max(progress.minutes, 1):.0f} min left" if progress.minutes > 0 else ""
-    return f"{what} · {progress.done:,} of {progress.total:,} decided{left}"
+    what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {samples_text(count)}"
+    rest = f", about {max(progress.minutes, 1):.0f} min left" if progress.minutes > 0 else ""
+    return f"{what} · {progress.done:,} of {progress.total:,} decided{rest}"
+
+
+def bulk_text(count: int, kind: str, decision: str) -> str:
+    """What a bulk decision records."""
+    text = f"{decision.capitalize()} {samples_text(count)}."
+    if decision == "remove" and kind == "duplicate":
+        text += " One sample of each group is kept."
+    if decision == "relabel":
+        text += " Samples without a suggestion are left out."
+    return f"{text} Earlier decisions stay."
+
+
+def _scores_of_flags() -> Mapping[str, str]:
+    from audit_plugin.fiftyone_io.results.findings import SCORE_OF
+
+    return SCORE_OF

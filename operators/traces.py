@@ -1,11 +1,12 @@
-"""What plotly draws in the panel: traces and layouts, as plain values."""
+"""Plotly traces and layouts of the panel, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-COLORS = "Portland"  # readable on a light and on a dark ground
+COLORS = "Portland"  # readable in the light and the dark theme
+BAR_COLOR = "#f59d5c"
 INK, GRID = "#888888", "rgba(136, 136, 136, 0.25)"
 
 
@@ -18,35 +19,53 @@ def bars(counts: Any, edges: Any) -> dict[str, Any]:
         "x": [round(float(x), 6) for x in middles],
         "y": counts.tolist(),
         "width": [round(float(w), 6) for w in widths],
-        "marker": {"color": "#f59d5c"},
+        "marker": {"color": BAR_COLOR},
         "hovertemplate": "%{x:.2f}: %{y} samples<extra></extra>",
     }
 
 
-def cloud(found: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
-    """The trace of a scatter plot: two columns are places, the third is the color."""
-    x, y, shade = (rounded(found[name]) for name in columns)
-    known = sorted(value for value in shade if value is not None)
-    ends = {"cmin": known[0], "cmax": known[int(0.99 * (len(known) - 1))]} if known else {}
-    bar = {"title": {"text": columns[2], "font": {"color": INK}}, "thickness": 10, "tickfont": {"color": INK}}
+def horizontal_bars(values: Mapping[str, float]) -> dict[str, Any]:
+    """The trace of a bar per name."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(values),
+        "x": list(values.values()),
+        "marker": {"color": BAR_COLOR},
+    }
+
+
+def scatter(points: Mapping[str, Any], columns: tuple[str, str, str]) -> dict[str, Any]:
+    """The trace of a scatter plot of `points`: two columns are the axes, the third is the color."""
+    x_name, y_name, color_name = columns
+    color = rounded(points[color_name])
+    marker = {"size": 5, "color": color, "colorscale": COLORS}
+    marker["colorbar"] = {
+        "title": {"text": color_name, "font": {"color": INK}},
+        "thickness": 10,
+        "tickfont": {"color": INK},
+    }
+    known = sorted(value for value in color if value is not None)
+    if known:  # the color scale ends at the 99th percentile, so that a few extreme scores do not use it up
+        marker |= {"cmin": known[0], "cmax": known[int(0.99 * (len(known) - 1))]}
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": x,
-        "y": y,
-        "ids": found["ids"],
-        "marker": {"size": 5, "color": shade, "colorscale": COLORS, "colorbar": bar, **ends},
+        "x": rounded(points[x_name]),
+        "y": rounded(points[y_name]),
+        "ids": points["ids"],
+        "marker": marker,
         "hovertemplate": "%{x:.2f}, %{y:.2f}<extra></extra>",
     }
 
 
 def rounded(values: Any) -> list[float | None]:
-    """JSON-ready: NaN has no place there."""
+    """JSON-ready values; NaN becomes None."""
     return [round(float(value), 4) if value == value else None for value in values]  # noqa: PLR0124 (NaN)
 
 
-def plain(height: int) -> dict[str, Any]:
-    """A layout without a ground of its own, so that it fits both themes."""
+def plain_layout(height: int) -> dict[str, Any]:
+    """A layout with a transparent background, for both themes."""
     return {
         "height": height,
         "margin": {"l": 50, "r": 20, "t": 10, "b": 45},
@@ -58,12 +77,12 @@ def plain(height: int) -> dict[str, Any]:
 
 
 def axis(title: str) -> dict[str, Any]:
-    """An axis that can be read on both themes."""
+    """An axis that is readable in both themes."""
     return {"title": {"text": title, "font": {"color": INK}}, "color": INK, "gridcolor": GRID, "zerolinecolor": GRID}
 
 
 def note(text: str, side: str, end: str) -> dict[str, Any]:
-    """The name of a quadrant in its corner."""
+    """An annotation with the name of a quadrant in its corner."""
     return {
         "text": text,
         "x": 0.01 if side == "left" else 0.99,
@@ -77,25 +96,29 @@ def note(text: str, side: str, end: str) -> dict[str, Any]:
     }
 
 
-def middle_lines(x: Any, y: Any) -> list[dict[str, Any]]:
-    """What parts the quadrants: the medians, since every trained pair has a MultiMem above 0."""
+def median_lines(x: Any, y: Any) -> list[dict[str, Any]]:
+    """The borders of the quadrants: the medians, since MultiMem is above 0 for every trained pair."""
     if not len(x):
         return []
     line = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dot"}}
-    at_x, at_y = (float(sorted(values)[len(values) // 2]) for values in (x, y))
+    x_median, y_median = _upper_median(x), _upper_median(y)
     return [
-        {**line, "x0": at_x, "x1": at_x, "yref": "paper", "y0": 0, "y1": 1},
-        {**line, "y0": at_y, "y1": at_y, "xref": "paper", "x0": 0, "x1": 1},
+        {**line, "x0": x_median, "x1": x_median, "yref": "paper", "y0": 0, "y1": 1},
+        {**line, "y0": y_median, "y1": y_median, "xref": "paper", "x0": 0, "x1": 1},
     ]
 
 
+def _upper_median(values: Any) -> float:
+    return float(sorted(values)[len(values) // 2])
+
+
 def removal_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line per method of a removal study: the gain over removing nothing on the test rows, 95 % over seeds."""
+    """A line per ranking of a removal study: gain over removing nothing on test samples, 95 % interval over seeds."""
     lines = []
     for name, method in report["methods"].items():
         amounts = sorted(int(amount) for amount in method["amounts"])
         gains = [method["amounts"][str(amount)]["test"]["retrieval_at_5"]["gain"] for amount in amounts]
-        above = rounded([gain["high"] - gain["mean"] for gain in gains])
+        half_widths = rounded([gain["high"] - gain["mean"] for gain in gains])
         lines.append(
             {
                 "type": "scatter",
@@ -103,14 +126,14 @@ def removal_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": name.replace("_", " "),
                 "x": amounts,
                 "y": rounded([gain["mean"] for gain in gains]),
-                "error_y": {"type": "data", "array": above, "thickness": 1},
+                "error_y": {"type": "data", "array": half_widths, "thickness": 1},
             }
         )
     return lines
 
 
 def recall_matrix(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Recall by the modality learned from (down) and asked in (across), each cell with its interval."""
+    """Heatmap of recall by the modality learned from (rows) and asked in (columns), each cell with its interval."""
     names, arms = summary["modalities"], summary["recall"]
     cells = [[arms[arm][name] for name in names] for arm in arms]
     return {
@@ -122,7 +145,7 @@ def recall_matrix(summary: Mapping[str, Any]) -> dict[str, Any]:
         "texttemplate": "%{text}",
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [[0, "#5d6b7a"], [1, "#0b4a8f"]],  # white is read on all of it, in both themes
+        "colorscale": [[0, "#5d6b7a"], [1, "#0b4a8f"]],  # white text is readable on both ends
         "textfont": {"color": "#ffffff"},
         "showscale": False,
         "xgap": 2,
@@ -132,7 +155,7 @@ def recall_matrix(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall_curves(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line per modality learned from and asked in, over the steps of learning."""
+    """A line per modality learned from and asked in, over the training steps."""
     names, curve = summary["modalities"], summary["curve"]
     return [
         {

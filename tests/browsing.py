@@ -76,22 +76,22 @@ class App:
         self.address, self.line, self.log = address, line, log
 
     def do(self, code: str, **names: Any) -> Any:
-        """Run Python in the server's process; what it leaves in `result`."""
-        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        self.line.send(given + code)
+        """Run Python in the server's process; return its `result`."""
+        assignments = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        self.line.send(assignments + code)
         assert self.line.poll(5 * PATIENCE), f"the server does not answer; its log: {self.log.read_text()[-2000:]}"
         result, error = self.line.recv()
         assert not error, error
         return result
 
-    def eventually(self, code: str, wanted: Callable[[Any], bool] = bool, **names: Any) -> Any:
-        """What Python in the server's process gives, once it is what was wanted: a notice may vanish unseen."""
+    def eventually(self, code: str, is_done: Callable[[Any], bool] = bool, **names: Any) -> Any:
+        """Result of Python in the server's process, once `is_done`: a notice may vanish unseen."""
         end = time.monotonic() + PATIENCE
         while True:
-            found = self.do(code, **names)
-            if wanted(found):
-                return found
-            assert time.monotonic() < end, f"{code.strip()!r} still gives {found!r}"
+            result = self.do(code, **names)
+            if is_done(result):
+                return result
+            assert time.monotonic() < end, f"{code.strip()!r} still gives {result!r}"
             time.sleep(0.3)
 
 
@@ -218,7 +218,7 @@ def open_page(browser: Any, app: App, path: str, width: int = 1500) -> Iterator[
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("dialog", lambda dialog: (page.errors.append(dialog.message), dialog.dismiss()))
-    page.on("console", lambda said: page.errors.append(said.text) if ours(said) else None)
+    page.on("console", lambda message: page.errors.append(message.text) if of_the_plugin(message) else None)
     page.add_init_script("window.IS_PLAYWRIGHT = true; localStorage.setItem('fiftyone-do-not-track', 'true')")
     page.route(lambda url: not url.startswith(app.address), lambda route: route.abort())
     page.goto(f"{app.address}/datasets/{path}")
@@ -229,9 +229,10 @@ def open_page(browser: Any, app: App, path: str, width: int = 1500) -> Iterator[
     assert [error for error in page.errors if "loading" not in error] == []  # the App's own, while it starts
 
 
-def ours(said: Any) -> bool:
-    """Whether the browser's console complains of something of this plugin."""
-    return said.type == "error" and any(word in said.text + str(said.location) for word in ("multimem", "audit"))
+def of_the_plugin(message: Any) -> bool:
+    """Whether a message of the browser's console is an error of this plugin."""
+    source = message.text + str(message.location)
+    return message.type == "error" and any(word in source for word in ("multimem", "audit"))
 
 
 def shot(page: Any, name: str) -> None:

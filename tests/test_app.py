@@ -53,7 +53,7 @@ def test_audit_from_the_panel_and_filter_by_tag(page: Any) -> None:
     panel = browsing.open_panel(page)
     shot(page, "1-start")
     form = browsing.form_of(page)
-    start = panel.get_by_role("button", name="Start an audit")
+    start = panel.get_by_role("button", name="Start audit")
     browsing.retry(lambda: start.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     expect(form.get_by_text("60 samples")).to_be_visible()
     form.get_by_text("Advanced options").click()
@@ -74,7 +74,7 @@ def test_audit_from_the_panel_and_filter_by_tag(page: Any) -> None:
     row = page.get_by_role("row").filter(has_text="audit:misaligned")
     tagged = int(row.get_by_role("cell").nth(1).inner_text())
     assert 1 <= tagged < 30
-    page.get_by_role("button", name="Show the flagged samples").click()
+    page.get_by_role("button", name="Show flagged samples").click()
     page.get_by_role("button", name="Done").click()
     expect(page).to_have_url(re.compile("view=audit-flagged"))
     expect(counts).not_to_have_text("60 samples")

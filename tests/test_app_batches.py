@@ -50,31 +50,31 @@ def ask(page: Any, button: Any) -> Any:
 
 
 def choose(page: Any, dropdown: Any, option: str) -> None:
-    found = page.get_by_role("option", name=option, exact=True)
-    browsing.retry(lambda: dropdown.click(timeout=5000), lambda: found.wait_for(timeout=5000))
-    found.click()
+    choice = page.get_by_role("option", name=option, exact=True)
+    browsing.retry(lambda: dropdown.click(timeout=5000), lambda: choice.wait_for(timeout=5000))
+    choice.click()
 
 
 def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: Path) -> None:
     panel = browsing.open_panel(page)
     card = panel.get_by_text(re.compile(r"^Placeholder: \d+$"))
     card.wait_for()
-    everywhere = panel.get_by_role("button", name="Decide for all")
-    form = ask(page, everywhere.first)
-    form.get_by_text("Remove: hide it once the decisions are applied").click()
-    count = int(re.search(r"(\d+) samples? would", form.get_by_text("would be decided").inner_text()).group(1))
+    bulk = panel.get_by_role("button", name="Decide in bulk")
+    form = ask(page, bulk.first)
+    form.get_by_text("Remove: hide it when decisions are applied").click()
+    count = int(re.search(r"Remove (\d+) samples?", form.get_by_text("Earlier decisions stay").inner_text()).group(1))
     assert count > 2
     shot(page, "batch-1-form")
     submit(form, f"Remove {count} samples")
     app.eventually(KINDS, lambda kinds: kinds == ["remove"] * count)
 
-    start = panel.get_by_role("button", name="Start a spot check")
+    start = panel.get_by_role("button", name="Start spot check")
     keep = panel.get_by_role("button", name="Keep", exact=True)
     browsing.open_tab(panel, "Queue", keep)
     choose(page, panel.get_by_role("combobox").filter(has_text="All findings"), "Spot check")
     form = ask(page, start)
     form.locator('input[type="number"]').fill("4")
-    submit(form, "Draw")
+    submit(form, "Draw samples")
     expect(panel.get_by_text("0 of 4")).to_be_visible()
     expect(panel.get_by_text("higher than")).to_have_count(0)  # no scores that would lead
     shot(page, "spot-1-blind")
@@ -83,14 +83,14 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
         button = panel.get_by_role("button", name=name, exact=True)
         browsing.retry(
             lambda button=button: button.click(timeout=5000),
-            lambda number=number: app.eventually(CHECKED, lambda found: found >= number),
+            lambda number=number: app.eventually(CHECKED, lambda count: count >= number),
             times=5,
         )
-    expect(panel.get_by_text("Everything is decided")).to_be_visible()
-    expect(panel.get_by_text("By the spot check (4 decided, 90% intervals)")).to_be_visible()
+    expect(panel.get_by_text("All samples are decided")).to_be_visible()
+    expect(panel.get_by_text("Spot check (4 decided, 90% intervals)")).to_be_visible()
     shot(page, "spot-2-done")
     browsing.open_tab(panel, "Overview", card)
-    expect(panel.get_by_text("By the spot check (4 decided, 90% intervals)")).to_be_visible()
+    expect(panel.get_by_text("Spot check (4 decided, 90% intervals)")).to_be_visible()
 
     export = panel.get_by_role("button", name="Export", exact=True)
     browsing.open_tab(panel, "Report and apply", export)
@@ -99,7 +99,7 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     form.locator("input").last.fill(str(path))
     shot(page, "report-1-form")
     submit(form, "Export")
-    link = page.get_by_role("link", name="Open the report")
+    link = page.get_by_role("link", name="Open report")
     link.wait_for()
     shot(page, "report-2-written")
     assert path.is_file()
@@ -114,8 +114,8 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
 def test_new_samples_are_scanned(app: App, page: Any) -> None:
     panel = browsing.open_panel(page)
     browsing.open_tab(panel, "Overview", panel.get_by_text("8 new samples since the audit"))  # the App keeps the tab
-    form = ask(page, panel.get_by_role("button", name="Scan them"))
-    expect(form.get_by_text("8 samples came after the audit.")).to_be_visible()
+    form = ask(page, panel.get_by_role("button", name="Scan new samples"))
+    expect(form.get_by_text("8 samples added after the audit.")).to_be_visible()
     submit(form, "Scan 8 samples")
     app.eventually(NEW, lambda count: count == 0)
     expect(panel.get_by_text("new samples since the audit")).to_have_count(0)

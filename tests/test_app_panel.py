@@ -78,7 +78,7 @@ def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None
     before = above.inner_text()
     panel.locator('input[type="range"]').first.focus()
     page.keyboard.press("PageDown")
-    expect(panel.get_by_role("button", name="Keep this threshold").first).to_be_visible()
+    expect(panel.get_by_role("button", name="Use this threshold").first).to_be_visible()
     expect(above).not_to_have_text(before)
     flagged = int(re.match(r"\d+", above.inner_text()).group())
     assert flagged > int(re.match(r"\d+", before).group()), "a lower threshold flags more"
@@ -125,7 +125,7 @@ def test_decide_in_the_queue_apply_undo_and_audit_again(app: App, name: str, pag
     typed.fill("a typed caption")
     page.wait_for_timeout(1000)  # the App sends what was typed a moment later
     shot(page, "queue-2-typed")
-    decide(page, panel, "Relabel to typed text", 2)
+    decide(page, panel, "Relabel with new caption", 2)
     assert decided(app, name) == [("keep", ""), ("relabel", "a typed caption")]
     decide(page, panel, "Remove", 3)
     decide(page, panel, "Undo last decision", 2)
@@ -134,7 +134,7 @@ def test_decide_in_the_queue_apply_undo_and_audit_again(app: App, name: str, pag
     browsing.open_tab(panel, "Report and apply", apply)
     shot(page, "apply-1")
     browsing.retry(lambda: apply.click(timeout=5000), lambda: form.wait_for(timeout=5000))
-    expect(form.get_by_text("1 sample would change")).to_be_visible()
+    expect(form.get_by_text("1 sample will change")).to_be_visible()
     shot(page, "apply-2-confirm")
     submit(form, "Apply to 1 sample")
     app.eventually(CAPTIONS, lambda now: "a typed caption" in now, name=name)
@@ -180,10 +180,10 @@ def test_decide_for_a_selection_in_the_light_theme(app: App, name: str, page: An
         tiles.nth(number).locator("label").first.click()
     expect(page.locator('[data-cy="action-manage-selected"]')).to_have_text("3")
     form = browsing.open_operator(page, "Decide: keep, remove or relabel")
-    form.get_by_text("Keep: the pair belongs together").click()
-    expect(form.get_by_role("button", name="Decide for 3 samples")).to_be_enabled()
+    form.get_by_text("Keep: the sample is correct").click()
+    expect(form.get_by_role("button", name="Save decision for 3 samples")).to_be_enabled()
     shot(page, "light-1-selection")
-    submit(form, "Decide for 3 samples")
+    submit(form, "Save decision for 3 samples")
     app.eventually(DECIDED, lambda made: len(made) == 3, name=name)
     assert decided(app, name) == [("keep", "")] * 3
     panel = browsing.open_panel(page)

@@ -31,10 +31,10 @@ def page(app: App, chromium: Any) -> Iterator[Any]:
 
 def test_a_typed_text_finds_the_person(page: Any) -> None:
     browsing.wait_for_grid(page)
-    form = browsing.open_operator(page, "Index for similarity search")
+    form = browsing.open_operator(page, "Create similarity index")
     expect(form.get_by_text("Embeddings", exact=True)).to_be_visible()
-    submit(form, "Index")
-    expect(page.get_by_role("dialog").get_by_text("is ready: search by samples or texts")).to_be_visible()
+    submit(form, "Create index")
+    expect(page.get_by_role("dialog").get_by_text("vectors created; search by sample or text")).to_be_visible()
     shot(page, "search-1-indexed")
     page.get_by_role("button", name="Done").click()
     words, description = "a green beard and a chef's hat", browsing.persons(120)[WANTED][1]

@@ -1,4 +1,4 @@
-"""Recall across modalities as a person measures and reads it: in the App, in a browser, on drawn people."""
+"""Cross-modal recall as a person measures and reads it: in the App, in a browser, on drawn people."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_measure_read_and_look_at_the_people(page: Any) -> None:
     browsing.wait_for_grid(page)
     panel, form = browsing.open_panel(page), browsing.form_of(page)
     shot(page, "transfer-1-start")
-    begin = panel.get_by_role("button", name="Measure it")
+    begin = panel.get_by_role("button", name="Measure cross-modal recall")
     browsing.retry(lambda: begin.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     expect(form.get_by_text("180 samples")).to_be_visible()
     shot(page, "transfer-2-form")
-    submit(form, "Run")
-    page.get_by_text("Names of 14 identities recalled").wait_for(timeout=300_000)
+    submit(form, "Measure")
+    page.get_by_text("Recall of the names of 14 identities").wait_for(timeout=300_000)
     shot(page, "transfer-3-result")
     page.get_by_role("button", name="Done").click()
     expect(panel.locator(".js-plotly-plot")).to_have_count(2)

@@ -123,25 +123,25 @@ def test_texts_of_a_list_are_taken_together(make_dataset: Callable[..., Any]) ->
 
 def test_the_form_finds_the_identity_and_names_what_is_lacking(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(6, caption=str, person=str, split=str)
-    form = form_of("measure_transfer", dataset)
+    form = form_of("measure_cross_modal", dataset)
     assert form["label"]["default"] == "person"
     assert "split" in form["split"]["type"]["values"]
     assert form["text"]["default"] == "caption"
     assert "6 samples" in form["cost"]["view"]["label"]
     assert "run" not in form
-    assert form_of("measure_transfer", dataset, advanced=True)["run"]["default"] == "transfer"
+    assert form_of("measure_cross_modal", dataset, advanced=True)["run"]["default"] == "transfer"
     bare = make_dataset(6, caption=str)
-    label = form_of("measure_transfer", bare)["label"]
+    label = form_of("measure_cross_modal", bare)["label"]
     assert label["default"] is None
     assert label["required"]
 
 
 def test_the_panel_offers_it_then_shows_matrix_curves_and_people(dataset: Any) -> None:
     app = App(dataset)
-    assert "measure_transfer" in names_in(app.send("on_load"))  # also without an audit
-    app.send("on_ask", ask="measure_transfer", fill={"run": "transfer"})
+    assert "measure_cross_modal" in names_in(app.send("on_load"))  # also without an audit
+    app.send("on_open_form", operator="measure_cross_modal", values={"run": "transfer"})
     asked = app.of("prompt_user_for_operation")[0]
-    assert asked["operator_uri"] == "@multimem/audit/measure_transfer"
+    assert asked["operator_uri"] == "@multimem/audit/measure_cross_modal"
     assert asked["params"]["run"] == "transfer"
     write(dataset)
     drawn = app.send("on_load")
@@ -149,9 +149,10 @@ def test_the_panel_offers_it_then_shows_matrix_curves_and_people(dataset: Any) -
     sent = json.dumps(app.of("patch_panel_data"))
     assert "heatmap" in sent
     assert "NaN" not in sent
-    who = drawn["transfer"]["type"]["properties"]["people"]["type"]["properties"]["who0"]["type"]["properties"]["name0"]
-    assert who["view"]["name"] == "LabelValueView"  # plain text, no markdown
-    assert "\x07" not in who["default"]
+    people = drawn["cross_modal"]["type"]["properties"]["people"]
+    name = people["type"]["properties"]["identity0"]["type"]["properties"]["name0"]
+    assert name["view"]["name"] == "LabelValueView"  # plain text, no markdown
+    assert "\x07" not in name["default"]
     app.send("on_people", run="transfer", identities=[HOSTILE])
     assert "who" in json.dumps(app.of("set_view"))
     app.send("on_saved", view="transfer_one_sided")
@@ -203,10 +204,10 @@ def test_the_operator_measures_writes_and_reports(
 ) -> None:
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path_factory.mktemp("cache")))
     params = {"label": "identity", "split": "split", "text": "caption", "encoder": "offline", "device": "cpu"}
-    sent = json.dumps(steps_of("measure_transfer", people, **params))
+    sent = json.dumps(steps_of("measure_cross_modal", people, **params))
     assert "set_progress" in sent
-    assert "Recall across modalities is measured" in sent
-    assert "Names of 10 identities recalled" in sent
+    assert "Cross-modal recall measured" in sent
+    assert "Recall of the names of 10 identities" in sent
     people.reload()
     asked = people.match(fo.ViewField("transfer_recall_image_image").exists())
     assert set(asked.values("split")) == {"test"}

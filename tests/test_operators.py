@@ -56,9 +56,11 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
     ours = [op for op in registry.list_operators() if op.plugin_name == PLUGIN]
     assert sorted(op.name for op in ours) == sorted(named["operators"] + named.get("panels", []))
     risks = {op.name: op.config.risk_level.value for op in ours}
-    assert (risks["run_audit"], risks["delete_audit"], risks["removal_curve"]) == ("medium", "high", "low")
+    assert (risks["run_audit"], risks["delete_audit"], risks["removal_study"]) == ("medium", "high", "low")
     panels = named["panels"]  # FiftyOne gives a panel no level of its own
     assert "dangerous" not in {risk for name, risk in risks.items() if name not in panels}
+    unlisted = {op.name for op in ours if op.config.unlisted and op.name not in panels}
+    assert unlisted == {"removal_curve", "measure_transfer"}, "former names, kept callable"
     assert all(op.config.icon and (op.config.description or op.name in panels) for op in ours)
 
 
@@ -213,21 +215,21 @@ def test_a_grouped_dataset_is_audited_whole_and_restored(make_groups: Callable[.
     assert not [name for name in dataset.get_field_schema() if name.startswith("audit_")]
 
 
-def test_a_removal_curve_tells_what_to_remove_and_writes_nothing(make_dataset: Callable[..., Any]) -> None:
+def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(110)
-    form = form_of("removal_curve", dataset)
+    form = form_of("removal_study", dataset)
     assert {"text", "encoder", "trials", "amounts", "seeds", "cost"} <= set(form)
     assert not {"run", "image", "false_positive_rate"} & set(form)
-    steps = steps_of("removal_curve", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
+    steps = steps_of("removal_study", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
     found = steps[-1]["params"]["results"]["found"]
-    assert "| Chosen by | Samples to remove | Gain in T@5 on test | 95 % interval |" in found
+    assert "| Ranked by | Samples to remove | Gain in T@5 on test | 95 % interval |" in found
     assert "| multimem | " in found
     report = json.loads(Path(found.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
-    kept = importlib.import_module("audit_plugin.fiftyone_io.results.reports").removal_report(dataset)
-    assert kept == report
-    lines = importlib.import_module("operators.traces").removal_lines(kept)
+    stored = importlib.import_module("audit_plugin.fiftyone_io.results.reports").removal_report(dataset)
+    assert stored == report
+    lines = importlib.import_module("operators.traces").removal_lines(stored)
     assert {line["name"] for line in lines} == {name.replace("_", " ") for name in report["methods"]}
     assert [(line["x"], line["y"][0]) for line in lines] == [([0, 4], 0.0)] * len(lines)
     assert dataset.list_runs() == []

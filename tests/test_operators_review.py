@@ -1,4 +1,4 @@
-"""The operators of a review, as the App runs them: what their forms say, what they write, what they tell."""
+"""The operators of a review, as the App runs them: their forms, what they write, their notices."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
     importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions").ledger().delete_many({"dataset": made._doc.id})
 
 
-def said(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) -> tuple[list[str], dict[str, Any]]:
-    """Run an operator; (what it tells, its results)."""
+def notices(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) -> tuple[list[str], dict[str, Any]]:
+    """Run an operator; (its notices, its results)."""
     from fiftyone.operators.executor import ExecutionContext, Executor
 
     request = {"dataset_name": data.name, "view": [], "params": params, "selected": list(selected)}
@@ -41,23 +41,23 @@ def said(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) ->
     return [s["params"]["message"] for s in steps if s["operator_uri"].rpartition("/")[2] == "notify"], results
 
 
-def test_a_selection_is_decided_and_taken_back(dataset: Any) -> None:
+def test_a_selection_is_decided_and_undone(dataset: Any) -> None:
     ids = dataset.values("id")
-    told, results = said("decide", dataset, (ids[4], ids[6]), decision="keep", note="both fine")
-    assert told == ["Keep: 2 samples · 2 of 3 decided"]
+    messages, results = notices("decide", dataset, (ids[4], ids[6]), decision="keep", note="both fine")
+    assert messages == ["Keep: 2 samples · 2 of 3 decided"]
     assert results == {"decided": 2, "done": 2, "total": 3}
-    assert said("decide", dataset, decision="keep")[0][0].startswith("no sample is open or selected")
-    assert said("undo_decision", dataset)[0] == ["Taken back: 2 decisions"]
-    assert said("undo_decision", dataset)[0] == ["There is no decision of yours to take back"]
+    assert notices("decide", dataset, decision="keep")[0][0].startswith("no sample is open or selected")
+    assert notices("undo_decision", dataset)[0] == ["Undone: 2 decisions"]
+    assert notices("undo_decision", dataset)[0] == ["You have no decision to undo"]
     assert kinds(dataset) == [None] * 10
 
 
-def test_a_kind_is_decided_at_one_stroke_after_the_count_was_named(dataset: Any) -> None:
+def test_a_bulk_decision_shows_the_count_first(dataset: Any) -> None:
     form = form_of("decide_flagged", dataset, kind="misaligned", decision="relabel")
-    assert "3 samples would be decided: relabel" in json.dumps(form["count"])
-    assert said("decide_flagged", dataset, kind="misaligned", decision="relabel")[0] == ["Relabel: 3 samples decided"]
+    assert "Relabel 3 samples." in json.dumps(form["count"])
+    assert notices("decide_flagged", dataset, kind="misaligned", decision="relabel")[0] == ["Relabel: 3 samples decided"]
     assert [d.text for d in fio.decisions(dataset)] == ["better 4", "better 1", "better 6"]
-    assert said("decide_flagged", dataset, kind="misaligned", decision="keep")[0][0].startswith("there is nothing left")
+    assert notices("decide_flagged", dataset, kind="misaligned", decision="keep")[0][0].startswith("no undecided samples match")
     assert form_of("decide_flagged", dataset, kind="misaligned", decision="keep")["count"]["invalid"]
 
 
@@ -68,26 +68,26 @@ def test_a_repair_is_accepted(dataset: Any) -> None:
     runs.fors.Run.save_run_results(dataset, "audit", found, cache=False)
     importlib.import_module("audit_plugin.fiftyone_io.results.tables")._tables.clear()
     assert form_of("decide_repair", dataset)["repair"]["type"]["values"] == ["why"]
-    told = said("decide_repair", dataset, repair="why")[0]
-    assert told == ["Relabel: 3 samples decided; apply the decisions to carry it out"]
-    assert said("decide_repair", dataset, repair="another")[0][0].startswith("no sample of audit 'audit' belongs")
+    messages = notices("decide_repair", dataset, repair="why")[0]
+    assert messages == ["Relabel: 3 samples decided; apply the decisions to change the captions"]
+    assert notices("decide_repair", dataset, repair="another")[0][0].startswith("no sample of audit 'audit' belongs")
 
 
 def test_exports_come_back_in(dataset: Any, tmp_path: Path) -> None:
     ids = dataset.values("id")
     fio.decide(dataset, ids[4], "remove", note="=cmd|' /C calc'!A0")
     table, removed = tmp_path / "made.csv", tmp_path / "removed.txt"
-    assert said("export_review", dataset, what="decisions", decisions=str(table))[0] == [f"{table} (1 decisions)"]
+    assert notices("export_review", dataset, what="decisions", decisions=str(table))[0] == [f"{table} (1 decisions)"]
     fio.apply(dataset)
-    said("export_review", dataset, what="removed", removed=str(removed))
+    notices("export_review", dataset, what="removed", removed=str(removed))
     assert removed.read_text().split() == [ids[4]]
     name = f"{dataset.name}-clean"
-    assert said("export_review", dataset, what="dataset", dataset=name)[0] == [f"Dataset {name!r} of 9 samples"]
+    assert notices("export_review", dataset, what="dataset", dataset=name)[0] == [f"Dataset {name!r} of 9 samples"]
     fo.delete_dataset(name)
-    refused = said("export_review", dataset, what="report", report=str(tmp_path / "report.pdf"))[0][0]
-    assert "a report's file ends in .html" in refused
-    assert said("import_decisions", dataset, path=str(table))[0] == ["0 new decisions"]  # the ledger has it already
-    assert "no-such" in said("import_decisions", dataset, path=str(tmp_path / "no-such.csv"))[0][0]
+    refused = notices("export_review", dataset, what="report", report=str(tmp_path / "report.pdf"))[0][0]
+    assert "the file name of a report ends in .html" in refused
+    assert notices("import_decisions", dataset, path=str(table))[0] == ["0 new decisions"]  # the ledger has it already
+    assert "no-such" in notices("import_decisions", dataset, path=str(tmp_path / "no-such.csv"))[0][0]
     fio.undo(dataset)
 
 
@@ -101,5 +101,5 @@ def test_without_an_audit_every_operator_says_so(make_dataset: Callable[..., Any
         ("start_spot_check", {"size": 4}),
         ("export_review", {"what": "report", "report": "/tmp/x.html"}),
     ):
-        told = said(name, bare, tuple(bare.values("id")[:1]), **params)[0]
-        assert told == [f"dataset {bare.name!r} has no audit; run one first"], name
+        messages = notices(name, bare, tuple(bare.values("id")[:1]), **params)[0]
+        assert messages == [f"dataset {bare.name!r} has no audit; run one first"], name

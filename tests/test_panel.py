@@ -76,7 +76,7 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
 def test_without_an_audit_it_offers_one_and_with_two_the_newer(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(8)
     app = App(dataset)
-    assert set(app.send("on_load")) == {"start", "begin", "transfer"}
+    assert set(app.send("on_load")) == {"start", "begin", "cross_modal"}
     app.send("on_start")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/run_audit"
     for run in ("b_first", "a_second"):
@@ -88,26 +88,26 @@ def test_without_an_audit_it_offers_one_and_with_two_the_newer(make_dataset: Cal
     assert app.state["run"] == "b_first"
 
 
-def test_the_overview_counts_slides_keeps_and_resets(dataset: Any) -> None:
+def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: Any) -> None:
     app = App(dataset)
     names = names_in(app.send("on_load"))
-    assert {"misaligned", "cut_misaligned", "show_misaligned", "show_duplicate", "scan"} <= names
-    assert not {"cut_duplicate", "keep_misaligned", "show_vague"} & names
-    slide = {"path": "overview.misaligned.cut_misaligned", "value": 3.0}
+    assert {"misaligned", "threshold_misaligned", "show_misaligned", "show_duplicate", "scan"} <= names
+    assert not {"threshold_duplicate", "set_misaligned", "show_vague"} & names
+    slide = {"path": "overview.misaligned.threshold_misaligned", "value": 3.0}
     app.send("on_slide", **slide)
     assert not app.of("set_view")  # the App tells the default too
     drawn = app.send("on_slide", **{**slide, "value": 2.0})
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
-    assert "keep_misaligned" in names_in(drawn)
+    assert "set_misaligned" in names_in(drawn)
     assert "**4** at or above 2.00" in json.dumps(drawn)
-    drawn = app.send("on_keep", kind="misaligned")
+    drawn = app.send("on_set", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 4
     assert "reset_misaligned" in names_in(drawn)
     app.send("on_reset", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 3
     app.send("on_show", kind="duplicate")
     assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
-    app.send("on_ask", ask="scan_new")
+    app.send("on_open_form", operator="scan_new")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/scan_new"
 
 
@@ -138,15 +138,15 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     caption = hostile["type"]["properties"]["texts"]["type"]["properties"]["caption"]
     assert caption["view"]["name"] == "LabelValueView"  # plain text, no markdown
     assert not {"\x07", "\u202e"} & set(caption["default"])
-    app.send("on_decide", what="keep", row=[ids[7], 0])
-    app.send("on_decide", what="keep", row=[ids[7], 0])  # the second event of one click
+    app.send("on_decide", choice="keep", row=[ids[7], 0])
+    app.send("on_decide", choice="keep", row=[ids[7], 0])  # the second event of one click
     assert dataset[ids[7]].audit_decision == "keep"
     assert len(decisions.decisions(dataset)) == 1
     row = app.state["row"]
-    app.send("on_decide", what="typed", row=row)
+    app.send("on_decide", choice="typed", row=row)
     assert app.of("notify")[0]["variant"] == "warning"
     app.state["queue"] = {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}
-    drawn = app.send("on_decide", what="typed", row=row)
+    drawn = app.send("on_decide", choice="typed", row=row)
     assert "**2 of 4** decided" in json.dumps(drawn)
     last = decisions.decisions(dataset)[-1]
     assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row[0])
@@ -156,30 +156,30 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     assert "**1 of 4** decided" in json.dumps(drawn)
     app.send("on_previous")
     assert app.state["row"] == [ids[7], 0]
-    assert "Decided before" in json.dumps(app.send("on_tab", value="queue"))
+    assert "Decided: **keep**" in json.dumps(app.send("on_tab", value="queue"))
     app.send("on_kind", value="duplicate")
     assert app.state["row"][0] in ids[:2]
 
 
-def test_a_spot_check_is_blind_and_its_words_replace_the_model_s(dataset: Any) -> None:
+def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
     app.send("on_tab", value="queue")
     drawn = app.send("on_kind", value="spot check")
     assert "draw" in names_in(drawn)
     assert "keep" not in names_in(drawn)
-    app.send("on_draw")
+    app.send("on_open_form", operator="start_spot_check")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/start_spot_check"
     foo.get_operator("@multimem/audit/start_spot_check")(dataset, "audit", 4)
-    drawn = app.send("on_drawn")
+    drawn = app.send("on_form_done")
     assert "**0 of 4** decided" in json.dumps(drawn)
     assert not {"scores", "reason", "suggested"} & names_in(drawn)  # nothing that leads
     while app.state["row"]:
-        drawn = app.send("on_decide", what="remove", row=app.state["row"])
+        drawn = app.send("on_decide", choice="remove", row=app.state["row"])
     assert "draw" in names_in(drawn)
-    assert "100% of the flagged are wrong" in json.dumps(drawn)
+    assert "100% of flagged samples are wrong" in json.dumps(drawn)
     assert {d.source for d in decisions.decisions(dataset)} == {"spot-check"}
-    assert "100% of the flagged are wrong" in json.dumps(app.send("on_tab", value="overview"))
+    assert "100% of flagged samples are wrong" in json.dumps(app.send("on_tab", value="overview"))
 
 
 def test_the_last_tab_asks_the_operators_and_compares(dataset: Any) -> None:
@@ -193,10 +193,10 @@ def test_the_last_tab_asks_the_operators_and_compares(dataset: Any) -> None:
     assert not {"undo_changes", "delete_removed", "earlier"} & names_in(drawn)
     assert "ann: remove, bob: keep" in json.dumps(drawn)
     assert "Apply to 1 sample" in json.dumps(drawn)
-    app.send("on_ask", ask="apply_decisions")
+    app.send("on_open_form", operator="apply_decisions")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/apply_decisions"
     changes.apply(dataset)
-    drawn = app.send("on_asked")
+    drawn = app.send("on_form_done")
     assert "undo_changes" in names_in(drawn)
     assert "apply_decisions" not in names_in(drawn)
     later = made_up(ids[:8], [0.5, 3.0, 0.1, 4.0, 1.0, 2.0, 0.0, 0.2])  # the last row is mended
@@ -219,11 +219,11 @@ def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> No
     drawn = app.send("on_change_current_sample")
     assert {f"case_{ids[7]}_0", "keep", f"typed_{ids[7]}_0"} <= names_in(drawn)
     app.state[f"typed_{ids[7]}_0"] = "what it shows"
-    app.send("on_decide", what="typed", row=[ids[7], 0])
+    app.send("on_decide", choice="typed", row=[ids[7], 0])
     assert app.of("open_sample")[0]["id"] == fio.queue_of(dataset, "audit").left[0][0] != ids[7]
     assert decisions.decisions(dataset)[-1].text == "what it shows"
-    app.sample = ids[6]  # nothing was found of it: it can be decided on all the same
-    assert "nothing was found" in json.dumps(app.send("on_change_current_sample"))
+    app.sample = ids[6]  # without a finding it can be decided as well
+    assert "no finding" in json.dumps(app.send("on_change_current_sample"))
     app.sample = ids[9]  # came after the audit
     assert "keep" in names_in(app.send("on_change_current_sample"))
 
@@ -232,7 +232,7 @@ def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
     app.send("on_show", kind="no such kind")
-    assert app.send("on_decide", what="keep", row=["x", 0])["overview"]  # not the row that is shown: nothing happens
+    assert app.send("on_decide", choice="keep", row=["x", 0])["overview"]  # not the row that is shown: nothing happens
     app.state |= {"row": ["0" * 24, 0], "tab": "queue"}
     app.send("on_open")
     assert app.of("notify")[0]["variant"] == "error"

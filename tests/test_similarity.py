@@ -441,8 +441,8 @@ def test_the_operator_indexes_and_says_what_can_be_asked(audited: Any) -> None:
     assert form["run"]["default"] == "audit"
     assert form["modality"]["type"]["values"] == ["image", "text", "joint"]
     steps = steps_of("index_audit", audited, run="audit", modality="joint", brain_key="mine")
-    told = [step["params"]["message"] for step in steps if "message" in step["params"]]
-    assert "of 48 vectors is ready: search by samples or texts" in told[-1]
+    messages = [step["params"]["message"] for step in steps if "message" in step["params"]]
+    assert "of 48 vectors created; search by sample or text" in messages[-1]
     assert audited.load_brain_results("mine").total_index_size == 48
     assert "mine" in audited.list_brain_runs(type="similarity")
     audited.delete_brain_run("mine")

@@ -1,5 +1,5 @@
-// Review by keyboard in the sample modal, and a player for audio samples. Written by hand: no build step, no packages.
-// Everything else of the plugin works without this file.
+// Keyboard shortcuts for review in the sample modal, and a player for audio samples. No build step, no packages;
+// the rest of the plugin works without this file.
 (function () {
   "use strict";
 
@@ -10,22 +10,22 @@
 
   // --- hotkeys -------------------------------------------------------------------------------------------------------
 
-  // Digits and letters that are no shortcut of the App's own (?, c, j, p, r, x, z and others are).
+  // Keys that are not shortcuts of the App (those include ?, c, j, p, r, x, z).
   const KEYS = {
     1: { label: "keep", operator: "decide", params: { decision: "keep" } },
     2: { label: "remove", operator: "decide", params: { decision: "remove" } },
-    3: { label: "relabel to the suggestion", operator: "decide", params: { decision: "relabel" } },
+    3: { label: "relabel with the suggestion", operator: "decide", params: { decision: "relabel" } },
     4: { label: "skip", operator: "decide", params: { decision: "skip" } },
-    u: { label: "undo the last decision", operator: "undo_decision", params: {} },
-    n: { label: "next in the queue", operator: "open_next", params: { step: 1 } },
-    b: { label: "back to the previous in the queue", operator: "open_next", params: { step: -1 } },
+    u: { label: "undo last decision", operator: "undo_decision", params: {} },
+    n: { label: "next finding", operator: "open_next", params: { step: 1 } },
+    b: { label: "previous finding", operator: "open_next", params: { step: -1 } },
   };
   const HELP = "h";
   const BETWEEN_MS = 250; // a held key or a double press is one decision
-  const ANSWER_MS = 30000; // no key counts while the server works on the one before, but not for ever
-  const OPENS_MS = 1000; // the next sample is open so long after the answer, if there is one
-  let last = 0; // time of the last key of ours: the sample has been open since then
-  let pending = null; // the sample that a key was for, and until when the next one may take to open
+  const ANSWER_MS = 30000; // keys are ignored while the server works on the previous one, up to this long
+  const OPENS_MS = 1000; // time for the next sample to open after the answer
+  let lastKeyTime = 0; // of the previous shortcut: the sample has been open since then
+  let pending = null; // the sample that the previous shortcut was for, and until when the next one may take to open
 
   function typing(target) {
     const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
@@ -41,21 +41,21 @@
     if (!modal() || typing(event.target) || typing(document.activeElement)) return;
     if (event.key === HELP) return toggleHelp();
     if (event.key === "Escape") return closeHelp();
-    const chosen = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
-    if (!chosen || event.timeStamp - last < BETWEEN_MS || waiting()) return;
-    const seconds = last ? (event.timeStamp - last) / 1000 : 0; // 0: not known
-    last = event.timeStamp;
-    const asked = (pending = { sample: shown(), until: performance.now() + ANSWER_MS });
-    const callback = () => (asked.until = performance.now() + OPENS_MS);
-    ops.executeOperator(OPERATOR + chosen.operator, Object.assign({ from_modal: true, seconds }, chosen.params), { callback });
+    const action = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
+    if (!action || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
+    const seconds = lastKeyTime ? (event.timeStamp - lastKeyTime) / 1000 : 0; // 0: not known
+    lastKeyTime = event.timeStamp;
+    const request = (pending = { sample: openSample(), until: performance.now() + ANSWER_MS });
+    const callback = () => (request.until = performance.now() + OPENS_MS);
+    ops.executeOperator(OPERATOR + action.operator, Object.assign({ from_modal: true, seconds }, action.params), { callback });
   }
 
-  // A fast reviewer's next key must not decide on the same sample again: it counts once the next one is open.
+  // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open.
   function waiting() {
-    return pending !== null && performance.now() < pending.until && shown() === pending.sample;
+    return pending !== null && performance.now() < pending.until && openSample() === pending.sample;
   }
 
-  function shown() {
+  function openSample() {
     return new URLSearchParams(window.location.search).get("id");
   }
 
@@ -85,7 +85,7 @@
     box.setAttribute("aria-label", "Review by keyboard");
     box.appendChild(element("div", { fontWeight: "600", marginBottom: "6px" }, "Review by keyboard"));
     const rows = Object.entries(KEYS).map(([key, action]) => [key, action.label]);
-    for (const [key, label] of [...rows, [HELP, "show or hide this"]]) {
+    for (const [key, label] of [...rows, [HELP, "show or hide this help"]]) {
       const row = element("div", { display: "flex", gap: "12px" });
       row.appendChild(element("kbd", { minWidth: "18px", fontFamily: "monospace", fontWeight: "600", color: "#ff9950" }, key));
       row.appendChild(element("span", {}, label));
@@ -100,21 +100,22 @@
 
   const EXTENSIONS = ["wav", "mp3", "flac", "ogg", "m4a", "aac", "opus"];
   const BARS = 96;
-  const LARGEST = 20e6; // bytes that are decoded for a waveform; longer ones are played without
+  const MAX_BYTES = 20e6; // larger files are played without a waveform
 
+  // The loudest value of each of the bars, relative to the loudest of all.
   async function peaks(url, signal) {
     const answer = await fetch(url, { signal });
-    if (!answer.ok || Number(answer.headers.get("content-length")) > LARGEST) return null;
-    const context = new OfflineAudioContext(1, 1, 8000); // decodes at 8 kHz: enough for a picture
+    if (!answer.ok || Number(answer.headers.get("content-length")) > MAX_BYTES) return null;
+    const context = new OfflineAudioContext(1, 1, 8000); // decoding at 8 kHz is enough for the waveform
     const samples = (await context.decodeAudioData(await answer.arrayBuffer())).getChannelData(0);
     const width = Math.max(1, Math.floor(samples.length / BARS));
-    const found = Array.from({ length: BARS }, (_, bar) => {
+    const levels = Array.from({ length: BARS }, (_, bar) => {
       let top = 0;
       for (let at = bar * width; at < Math.min(samples.length, (bar + 1) * width); at++) top = Math.max(top, Math.abs(samples[at]));
       return top;
     });
-    const loudest = Math.max(...found, 1e-6);
-    return found.map((value) => value / loudest);
+    const loudest = Math.max(...levels, 1e-6);
+    return levels.map((value) => value / loudest);
   }
 
   function Waveform({ url, height }) {
@@ -141,11 +142,11 @@
       display: "flex", flexDirection: "column", justifyContent: "center", gap: grid ? 4 : 16, width: "100%", height: "100%",
       padding: grid ? 6 : 32, boxSizing: "border-box", overflow: "hidden", background: "#1c1c1c", color: "#ccc",
     };
-    const hold = { onClick: (event) => event.stopPropagation(), style: { width: "100%", height: grid ? 28 : 54 } };
+    const player = { onClick: (event) => event.stopPropagation(), style: { width: "100%", height: grid ? 28 : 54 } };
     return React.createElement(
       "div", { style: box, "data-cy": "audit-audio" },
       url && React.createElement(Waveform, { url, height: grid ? "45%" : "160px" }),
-      url && React.createElement("audio", Object.assign({ src: url, controls: true, preload: "none" }, hold)),
+      url && React.createElement("audio", Object.assign({ src: url, controls: true, preload: "none" }, player)),
       React.createElement("div", { style: { font: "12px system-ui", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" } }, name)
     );
   }
@@ -153,7 +154,7 @@
   if (plugins && React && plugins.PluginComponentType && plugins.PluginComponentType.SampleRenderer !== undefined) {
     plugins.registerComponent({
       name: "AuditAudioSample",
-      label: "Sound",
+      label: "Audio",
       component: AudioSample,
       type: plugins.PluginComponentType.SampleRenderer,
       activator: () => true,

@@ -1,0 +1,270 @@
+"""Run an audit, extend it to new samples, set its thresholds, map and index its embeddings, delete it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from . import forms
+from .base import (
+    BACKGROUND,
+    STAGE_WEIGHTS,
+    AuditOperator,
+    BackgroundOperator,
+    Progress,
+    audit_key,
+    audit_stages,
+    choose_audit,
+    config_from,
+    operator_config,
+    samples_text,
+)
+from .outputs import audit_output
+
+
+class RunAudit(BackgroundOperator):
+    """Audits a dataset, view or selection and writes fields, tags and a run."""
+
+    listing = operator_config(
+        "run_audit",
+        "Audit dataset",
+        "fact_check",
+        "medium",
+        "Find misaligned images, texts, sounds and videos, outliers, duplicates and memorized samples. Writes scores "
+        "as fields and tags flagged samples; only adds fields and tags",
+        view_target=True,
+        **BACKGROUND,
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.audit_form(ctx.target_view(), ctx.params), "Audit")
+
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
+        return audit_stages(samples, params)
+
+    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.audit_view(samples, config_from(params), progress)
+
+    def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:
+        run = config_from(params).run
+        yield ctx.ops.reload_dataset()
+        yield ctx.ops.notify(f"Audit {run!r} complete; flagged samples: saved view {run}_flagged", variant="success")
+        yield self.page(ctx, *audit_output(result.summary, run, result.run_dir))
+
+    def __call__(self, sample_collection: Any, delegate: bool = False, **config: Any) -> Any:
+        """Audit a dataset or view from Python.
+
+        Args:
+            sample_collection: the dataset or view.
+            delegate: queue the audit; `fiftyone delegated launch` runs it.
+            **config: settings, see `AuditConfig`.
+
+        Returns:
+            The `AuditResult`, or FiftyOne's `ExecutionResult` of a queued audit.
+
+        Raises:
+            AuditError: the view cannot be audited with these settings.
+        """
+        from audit_plugin import fiftyone_io
+        from audit_plugin.config import AuditConfig
+
+        settings = AuditConfig(**config)
+        if not delegate:
+            return fiftyone_io.audit_view(sample_collection, settings)
+        fiftyone_io.modality_sources(sample_collection, settings)  # raises now, not when the queued audit starts
+        params = {**config, "view_target": "CURRENT_VIEW"}
+        ctx = {"view": sample_collection.view(), "params": params}
+        return foo.execute_operator(self.uri, ctx, request_delegation=True)
+
+
+class ScanNew(BackgroundOperator):
+    """Scores the samples added after an audit and writes their results into it."""
+
+    listing = operator_config(
+        "scan_new",
+        "Scan new samples",
+        "manage_search",
+        "medium",
+        "Score the samples added after an audit with the models that it trained, without training again, and add them "
+        "to the audit",
+        **BACKGROUND,
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        from audit_plugin.fiftyone_io.results.findings import count_new
+
+        form = types.Object()
+        run = choose_audit(form, ctx.dataset, ctx.params)
+        count = count_new(ctx.dataset, run) if run else 0
+        notice = form.view("count", types.Notice(label=f"{samples_text(count)} added after the audit."))
+        notice.invalid = not count
+        return self.prompt(form, f"Scan {samples_text(count)}")
+
+    def target(self, ctx: Any) -> Any:
+        return ctx.dataset
+
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:  # noqa: ARG002
+        return STAGE_WEIGHTS
+
+    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.scan_new(samples, audit_key(samples, params), progress)
+
+    def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
+        flags = sum(result.summary["flags"].values())
+        yield ctx.ops.reload_dataset()
+        yield ctx.ops.notify(f"{samples_text(len(result))} scanned, {flags:,} flags", variant="success")
+
+    def __call__(self, sample_collection: Any, run: str = "audit") -> Any:
+        """Scan from Python; see `audit_plugin.fiftyone_io.scan_new`."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.scan_new(sample_collection, run)
+
+
+class SetThreshold(AuditOperator):
+    """Flags by another threshold; the scores stay."""
+
+    listing = operator_config(
+        "set_threshold",
+        "Set threshold",
+        "tune",
+        "medium",
+        "Flag the samples whose score reaches a threshold. Updates one kind of flag, its tags and suggested actions; "
+        "without a threshold, restores those of the audit",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        from audit_plugin.fiftyone_io.results import findings
+
+        form = types.Object()
+        choose_audit(form, ctx.dataset, ctx.params)
+        form.enum("kind", list(findings.SCORE_OF), label="Flag", required=True, default="misaligned")
+        form.float("threshold", label="Threshold", description="Lowest flagged score; empty: the audit's threshold")
+        return self.prompt(form, "Set threshold")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        params = ctx.params
+        changed = self(ctx.dataset, params["run"], params["kind"], params.get("threshold"))
+        ctx.ops.reload_samples()
+        ctx.ops.notify(f"Flag {params['kind']!r} changed for {samples_text(changed)}", variant="success")
+        return {"changed": changed}
+
+    def __call__(self, sample_collection: Any, run: str, kind: str, threshold: float | None = None) -> int:
+        """Set a threshold from Python; see `audit_plugin.fiftyone_io.results.thresholds.set_threshold`."""
+        from audit_plugin.fiftyone_io.results import thresholds
+
+        return thresholds.set_threshold(sample_collection, run, kind, threshold)
+
+
+class MapEmbeddings(AuditOperator):
+    """Writes a 2-D projection of an audit's embeddings into two fields."""
+
+    listing = operator_config(
+        "map_embeddings",
+        "Map embeddings of an audit",
+        "scatter_plot",
+        "low",
+        "Project the audit's embeddings to two dimensions (principal components) and write them into two fields; "
+        "encodes nothing and changes no other field",
+        allow_delegated_execution=True,
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        form = types.Object()
+        choose_audit(form, ctx.dataset, ctx.params)
+        return self.prompt(form, "Compute map")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        mapped = self(ctx.dataset, ctx.params["run"])
+        ctx.ops.reload_dataset()
+        return {"mapped": mapped}
+
+    def __call__(self, sample_collection: Any, run: str = "audit") -> int:
+        """Map an audit from Python; see `audit_plugin.fiftyone_io.results.maps.map_embeddings`."""
+        from audit_plugin.fiftyone_io.results import maps
+
+        return maps.map_embeddings(sample_collection, run)
+
+
+class IndexAudit(BackgroundOperator):
+    """Makes a similarity index of the embeddings of an audit, for FiftyOne's similarity search."""
+
+    listing = operator_config(
+        "index_audit",
+        "Create similarity index",
+        "image_search",
+        "low",
+        "Make a similarity index of an audit's embeddings for FiftyOne's similarity search. Writes a brain run and a "
+        "file; changes no samples",
+        view_target=True,
+        **BACKGROUND,
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.index_form(ctx.target_view(), ctx.params), "Create index")
+
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:  # noqa: ARG002
+        return {"read": 0.1, "encode image": 0.4, "encode text": 0.1, "encode audio": 0.2, "encode video": 0.2}
+
+    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
+        from audit_plugin.fiftyone_io.similarity import build_index
+
+        return build_index(samples, params["run"], params["modality"], params.get("brain_key") or None, progress)
+
+    def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
+        queries = "sample or text" if result.supports_prompts else "sample"
+        sentence = f"Index {result.key!r} of {result.total_index_size:,} vectors created; search by {queries}"
+        output = types.Object()
+        output.view("done", types.Success(label=sentence))
+        yield ctx.ops.reload_dataset()
+        yield ctx.ops.notify(sentence, variant="success")
+        yield self.page(ctx, output, {})  # replaces the progress bar, which would stay where the last stage left it
+
+    def __call__(
+        self, sample_collection: Any, run: str = "audit", modality: str = "image", brain_key: str | None = None
+    ) -> Any:
+        """Index a dataset or view from Python; see `audit_plugin.fiftyone_io.similarity.build_index`."""
+        from audit_plugin.fiftyone_io.similarity import build_index
+
+        return build_index(sample_collection, run, modality, brain_key)
+
+
+class DeleteAudit(AuditOperator):
+    """Deletes the fields, tags, saved view and record of an audit or of a measurement of cross-modal recall."""
+
+    listing = operator_config(
+        "delete_audit",
+        "Delete audit",
+        "delete_sweep",
+        "high",
+        "Delete one audit or measurement of cross-modal recall: its fields, tags, saved view and record. Decisions, "
+        "your own fields and tags, and other audits stay",
+    )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.delete_form(ctx.dataset), "Delete")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        from audit_plugin import fiftyone_io
+
+        run = ctx.params["run"]
+        if run in fiftyone_io.list_transfers(ctx.dataset):
+            fiftyone_io.delete_transfer(ctx.dataset, run)
+        else:
+            fiftyone_io.delete_audit(ctx.dataset, run)
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(f"{run!r} deleted", variant="success")
+        return {}
+
+    def __call__(self, sample_collection: Any, run: str = "audit") -> None:
+        """Delete an audit from Python; see `audit_plugin.fiftyone_io.delete_audit`."""
+        from audit_plugin import fiftyone_io
+
+        fiftyone_io.delete_audit(sample_collection, run)

@@ -1,0 +1,270 @@
+"""What the operators share: how the App lists them, errors as notices, long work with progress, common form fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import fields
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import AuditConfig
+
+logger = logging.getLogger(__name__)
+
+PLUGIN = "@multimem/audit"
+REFRESH_SECONDS = 0.3
+CHANGE_LABELS = {
+    "relabeled": "relabeled",
+    "captions_removed": "with a caption removed",
+    "removed": "hidden as removed",
+    "brought_back": "restored",
+    "deleted": "deleted from the dataset",
+}
+# Usual duration of each stage relative to the others: one progress bar is made of many counters.
+STAGE_WEIGHTS = {
+    "read": 0.02,
+    "encode image": 0.45,
+    "encode text": 0.08,
+    "encode audio": 0.3,
+    "encode video": 0.9,
+    "neighbors": 0.03,
+    "train": 0.35,
+    "towers": 2.0,
+    "score": 0.02,
+    "explain": 0.02,
+    "write": 0.05,
+    "removal": 1.0,
+}
+BACKGROUND = {"execute_as_generator": True, "allow_delegated_execution": True}
+
+Event = tuple[str, int, int]  # stage, steps done, steps in total
+Progress = Callable[[str, int, int], None]
+
+
+def operator_config(
+    name: str, label: str, icon: str, risk: str, description: str, **options: Any
+) -> foo.OperatorConfig:
+    """The configuration of an operator whose form is updated while it is filled in."""
+    defaults = {"dynamic": True, "view_target": False, **options}
+    return foo.OperatorConfig(name=name, label=label, icon=icon, risk_level=risk, description=description, **defaults)
+
+
+class AuditOperator(foo.Operator):
+    """An operator that shows an `AuditError` as a notice; subclasses set `listing` and implement `perform`."""
+
+    listing: foo.OperatorConfig
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return self.listing
+
+    def execute(self, ctx: Any) -> Any:
+        """The results of `perform`; an `AuditError` becomes a notice, and the results are empty."""
+        try:
+            return self.perform(ctx)
+        except AuditError as error:
+            ctx.ops.notify(str(error), variant="error")
+            return {}
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Do the work and return the operator's results.
+
+        Raises:
+            AuditError: a problem that the user can fix.
+        """
+        raise NotImplementedError
+
+    def prompt(self, form: types.Object, button: str) -> types.Property:
+        """The form under the operator's label, with the text of its submit button."""
+        return types.Property(form, view=types.PromptView(label=self.listing.label, submit_button_label=button))
+
+
+class BackgroundOperator(AuditOperator):
+    """An operator that works in a thread and shows its progress, in the App or in the queue of delegated runs."""
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        samples, params = self.target(ctx), dict(ctx.params)
+
+        def work(progress: Progress) -> Any:
+            return self.work(samples, params, progress)
+
+        result = yield from in_background(ctx, work, self.stages(samples, params))
+        if result is not None:
+            yield from self.show(ctx, params, result)
+
+    def target(self, ctx: Any) -> Any:
+        """The samples to work on: a dataset or view."""
+        return ctx.target_view()
+
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
+        """Names of the stages in their order, each with its share of the time."""
+        raise NotImplementedError
+
+    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
+        """Do the work in a thread and return its result.
+
+        Raises:
+            AuditError: a problem that the user can fix.
+        """
+        raise NotImplementedError
+
+    def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:
+        """Yield what the App does with the result: reload, notices, the output page."""
+        raise NotImplementedError
+
+    def page(self, ctx: Any, output: types.Object, values: Mapping[str, Any]) -> Any:
+        """The message that opens an output page under the operator's label."""
+        page = types.Property(output, view=types.View(label=self.listing.label))
+        return ctx.ops.show_output(page.to_json(), dict(values))
+
+    def resolve_run_name(self, ctx: Any) -> str:
+        """The name of a queued run."""
+        return f"{self.listing.label}: {ctx.dataset_name}"
+
+
+def in_background(ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str, float]) -> Generator[Any, None, Any]:
+    """Run `work(progress)` in a thread; yield progress and, if it failed, a notice and an error page.
+
+    Returns:
+        The result of the work; None if it failed.
+
+    Raises:
+        Exception: the error of delegated work, which marks the queued run as failed.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["result"] = work(lambda *event: events.put(event))
+        except Exception as error:  # whatever it is, the user has to see it
+            if not isinstance(error, AuditError):
+                logger.exception("The operator failed")
+            outcome["error"] = error
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    for stage, done, total in _latest_events(events, thread.is_alive):
+        share, label = overall_progress(stage, done, total, stages)
+        if ctx.delegated:
+            ctx.set_progress(progress=share, label=label)
+        else:
+            yield ctx.ops.set_progress(progress=share, label=label)
+    error = outcome.get("error")
+    if error and ctx.delegated:
+        raise error
+    if error:
+        sentence = error_text(error)
+        output = types.Object()
+        output.view("error", types.Error(label="The operator failed", description=sentence))
+        yield ctx.ops.notify(sentence, variant="error")
+        yield ctx.ops.show_output(types.Property(output).to_json(), {})
+    return outcome.get("result")
+
+
+def _latest_events(events: SimpleQueue[Event], alive: Callable[[], bool]) -> Iterator[Event]:
+    """The newest event of every `REFRESH_SECONDS` while the work lasts; older ones are skipped."""
+    while alive():
+        newest = None
+        try:
+            newest = events.get(timeout=REFRESH_SECONDS)
+            while True:
+                newest = events.get_nowait()
+        except Empty:
+            if newest:
+                yield newest
+
+
+def overall_progress(stage: str, done: int, total: int, stages: Mapping[str, float]) -> tuple[float, str]:
+    """Progress over all stages: a share from 0 to 1, and a label."""
+    names = list(stages)
+    before = sum(stages[name] for name in names[: names.index(stage)]) if stage in stages else 0.0
+    share = before + stages.get(stage, 0.0) * (done / total if total else 1.0)
+    return min(share, 1.0), f"{stage.capitalize()}: {done:,} of {total:,}"
+
+
+def audit_stages(view: Any, params: Mapping[str, Any], last: str = "write") -> dict[str, float]:
+    """The stages of an audit of the view, with `last` as the last one; their shares of the time sum to 1."""
+    from audit_plugin import fiftyone_io
+
+    try:
+        config = config_from(params)
+        encodings = {f"encode {modality}" for modality in fiftyone_io.modality_sources(view, config)}
+    except AuditError:
+        return {}  # the audit raises it again, and then it is shown
+    training = "towers" if config.train == "towers" else "train"
+    names = encodings | {"read", "neighbors", training, "score", "explain", last}
+    return shares_of_time({name: weight for name, weight in STAGE_WEIGHTS.items() if name in names})
+
+
+def shares_of_time(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights divided by their sum."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def error_text(error: Exception) -> str:
+    """One sentence on an error; an unexpected one is named with its type."""
+    if isinstance(error, AuditError):
+        return str(error)
+    return f"Unexpected error: {error} ({type(error).__name__}); see the server log for details"
+
+
+def config_from(params: Mapping[str, Any]) -> AuditConfig:
+    """The settings in an operator's parameters; absent and empty ones keep their defaults.
+
+    Raises:
+        AuditError: a setting is not valid.
+    """
+    names = {f.name for f in fields(AuditConfig)}
+    return AuditConfig(**{k: v for k, v in params.items() if k in names and v not in (None, "")})
+
+
+def audit_key(dataset: Any, params: Mapping[str, Any]) -> str:
+    """The key of the audit that the parameters name; by default the newest audit.
+
+    Raises:
+        AuditError: the dataset has no audit.
+    """
+    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
+
+    runs = audits_newest_first(dataset)
+    if not runs:
+        raise AuditError(f"dataset {dataset.name!r} has no audit; run one first")
+    return str(params.get("run") or runs[0])
+
+
+def choose_audit(form: types.Object, dataset: Any, params: Mapping[str, Any]) -> str:
+    """Add a field for the audit, by default the newest; return its key, "" if the dataset has no audit."""
+    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
+
+    runs = audits_newest_first(dataset)
+    if not runs:
+        block(form, "none", types.Warning(label="This dataset has no audit", description="Run an audit first"))
+        return ""
+    form.enum("run", runs, label="Audit", required=True, default=runs[0], view=types.DropdownView())
+    run = params.get("run")
+    return str(run if run in runs else runs[0])
+
+
+def block(form: types.Object, name: str, notice: types.View) -> None:
+    """Add a notice that disables the form's submit button."""
+    field = form.view(name, notice)
+    field.invalid = True
+    field.error_message = notice.description or notice.label
+
+
+def changes_text(counts: Mapping[str, int]) -> str:
+    """`3 relabeled, 12 hidden as removed`; `nothing` without changes."""
+    return ", ".join(f"{count:,} {CHANGE_LABELS[name]}" for name, count in counts.items() if count) or "nothing"
+
+
+def samples_text(count: int) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{count:,} sample{'' if count == 1 else 's'}"

@@ -1,0 +1,348 @@
+"""The tab "Queue" and the panel of the open sample: one sample with its evidence, and buttons to decide."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.config import FLAG_KINDS
+
+from .base import audit_key
+from .panel_base import Tab, box, drawn, guarded, plain_text, say
+from .review import open_row, timed
+
+if TYPE_CHECKING:
+    from audit_plugin.fiftyone_io import ReviewQueue
+    from audit_plugin.fiftyone_io.results.cases import Case
+
+ALL, SPOT_CHECK = "all findings", "spot check"
+QUEUES = (ALL, *FLAG_KINDS, SPOT_CHECK)
+BAR_BLOCKS = 10
+MOST_CHARACTERS = 600  # of a caption
+Row = tuple[str, int]  # id of a sample or object, position of the caption
+
+
+class Queue(Tab):
+    """Elements and handlers of the tab."""
+
+    def show_queue(self, ctx: Any, panel: types.Object, run: str) -> None:
+        """The choice of findings, the progress, the row and the buttons."""
+        from audit_plugin.fiftyone_io.results import cases
+
+        queue, is_spot_check = self._queue(ctx, run), ctx.panel.state.kind == SPOT_CHECK
+        choices = types.DropdownView()
+        for name in QUEUES:
+            choices.add_choice(name, label=name.capitalize())
+        top = panel.h_stack("top", gap=2, align_y="center")
+        kind = ctx.panel.state.kind or ALL
+        top.enum("kind", list(QUEUES), default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        if is_spot_check:
+            self._show_spot_check(panel, run, queue, ctx)
+        if queue is None:
+            return
+        say(top, "progress", progress_text(queue.progress))
+        row = self._row(ctx)
+        row = row if row in queue.rows else queue.next()
+        if row is None or (is_spot_check and not queue.left):
+            done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
+            say(panel, "done", done)
+            self._show_navigation(panel, row)
+            return
+        case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
+        show_case(panel, case, blind=is_spot_check)
+        show_decisions(panel, row, "" if is_spot_check else case.said.get("suggestion", ""), self.on_decide)
+        self._show_navigation(panel, row)
+        if not is_spot_check:  # below the buttons, so that these need no scrolling
+            show_neighbors(panel, case)
+
+    def _show_spot_check(self, panel: types.Object, run: str, queue: ReviewQueue | None, ctx: Any) -> None:
+        """What a spot check is, its estimates so far, and a button to draw one."""
+        from audit_plugin import fiftyone_io
+
+        about = (
+            "**Spot check**: random samples, half of them flagged, in random order and without scores. Your decisions "
+            "on them measure the precision of the flags; *unsure* counts too."
+        )
+        if queue is not None:
+            about += f"\n\n{spot_check_text(fiftyone_io.spot_check(ctx.dataset, run))}"
+        say(panel, "about_spot", about)
+        if queue is None or not queue.left:
+            label = "Start spot check" if queue is None else "Start new spot check"
+            self.form_button(panel, "start_spot_check", label, name="draw", variant="contained", icon="casino")
+
+    def _show_navigation(self, panel: types.Object, row: Row | None) -> None:
+        buttons = panel.h_stack("moves", gap=1)
+        buttons.btn("previous", label="Previous", icon="arrow_back", variant="outlined", on_click=self.on_previous)
+        buttons.btn("next", label="Next", icon="arrow_forward", variant="outlined", on_click=self.on_next)
+        buttons.btn("undo", label="Undo last decision", icon="undo", variant="outlined", on_click=self.on_undo_last)
+        if row:
+            buttons.btn("open", label="Open sample", icon="open_in_full", variant="outlined", on_click=self.on_open)
+
+    def load_queue(self, ctx: Any) -> None:
+        """Begin with the first undecided row."""
+        if not ctx.panel.state.row:
+            self._go_after(ctx, None)
+
+    def _queue(self, ctx: Any, run: str) -> ReviewQueue | None:
+        """The rows of the chosen findings, or of the spot check; None if none was started."""
+        from audit_plugin import fiftyone_io
+
+        kind = ctx.panel.state.kind
+        if kind != SPOT_CHECK:
+            return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAG_KINDS else ())
+        try:
+            return fiftyone_io.spot_check(ctx.dataset, run).queue
+        except AuditError:
+            return None
+
+    def _row(self, ctx: Any) -> Row | None:
+        row = ctx.panel.state.row
+        return (str(row[0]), int(row[1])) if row else None
+
+    def _go_after(self, ctx: Any, row: Row | None) -> None:
+        """Go to the next undecided row."""
+        queue = self._queue(ctx, ctx.panel.state.run)
+        self._go_to(ctx, queue.next(row) if queue else None)
+
+    def _go_to(self, ctx: Any, row: Row | None) -> None:
+        ctx.panel.state.row = list(row) if row else None
+        ctx.panel.state.since = time.time()
+
+    @guarded
+    def on_kind(self, ctx: Any) -> None:
+        """Other findings were chosen."""
+        value = ctx.params.get("value")
+        if value and value != (ctx.panel.state.kind or ALL):
+            ctx.panel.state.kind = value
+            self._go_after(ctx, None)
+
+    @guarded
+    def on_decide(self, ctx: Any) -> None:
+        """Record the decision and go on."""
+        row = self._row(ctx)
+        if row is None or list(row) != list(ctx.params["row"]):
+            return  # a second event of the same click
+        is_spot_check = ctx.panel.state.kind == SPOT_CHECK
+        if record_decision(ctx, ctx.panel.state.run, row, ctx.panel.state.get("queue"), is_spot_check):
+            self._go_after(ctx, row)
+
+    @guarded
+    def on_next(self, ctx: Any) -> None:
+        self._go_after(ctx, self._row(ctx))
+
+    @guarded
+    def on_previous(self, ctx: Any) -> None:
+        """Go to the row before, decided or not."""
+        queue = self._queue(ctx, ctx.panel.state.run)
+        self._go_to(ctx, queue.previous(self._row(ctx)) if queue else None)
+
+    @guarded
+    def on_undo_last(self, ctx: Any) -> None:
+        """Undo the last decision and show its row."""
+        from audit_plugin import fiftyone_io
+
+        undone = fiftyone_io.undo_last(ctx.dataset)
+        if not undone:
+            ctx.ops.notify("There is no decision to undo", variant="info")
+            return
+        self._go_to(ctx, (undone[-1].label or undone[-1].sample, undone[-1].caption))
+
+    @guarded
+    def on_open(self, ctx: Any) -> None:
+        """Open the sample."""
+        from audit_plugin.fiftyone_io.results import cases
+
+        row = self._row(ctx)
+        if row:
+            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, ctx.panel.state.run, row))
+
+
+class AuditSamplePanel(foo.Panel):
+    """The newest audit's evidence on the open sample; after a decision, the next finding is opened."""
+
+    @property
+    def config(self) -> foo.PanelConfig:
+        return foo.PanelConfig(
+            name="audit_sample",
+            label="Audit",
+            icon="fact_check",
+            surfaces="modal",
+            help_markdown="Evidence on this sample, and buttons to decide",
+        )
+
+    @guarded
+    def on_load(self, ctx: Any) -> None:
+        """Start timing the decision."""
+        ctx.panel.state.since = time.time()
+
+    @guarded
+    def on_change_current_sample(self, ctx: Any) -> None:
+        ctx.panel.state.since = time.time()
+
+    @guarded
+    def on_decide(self, ctx: Any) -> None:
+        """Record the decision and open the next finding."""
+        from audit_plugin import fiftyone_io
+
+        run, row = audit_key(ctx.dataset, {}), (str(ctx.params["row"][0]), int(ctx.params["row"][1]))
+        if record_decision(ctx, run, row, ctx.panel.state._data):
+            open_row(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
+
+    @drawn
+    def render(self, ctx: Any, panel: types.Object) -> None:
+        """The row of the open sample."""
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import cases
+
+        if not ctx.current_sample:
+            say(panel, "none", "Open a sample to see its results.")
+            return
+        run = audit_key(ctx.dataset, {})
+        queue = fiftyone_io.queue_of(ctx.dataset, run)
+        row = cases.open_row(ctx.dataset, run, queue, str(ctx.current_sample))
+        case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
+        say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
+        show_case(panel, case, blind=False)
+        show_decisions(panel, row, case.said.get("suggestion", ""), self.on_decide)
+        show_neighbors(panel, case)
+
+
+def show_case(panel: types.Object, case: Case, blind: bool) -> None:
+    """Add the media, texts and scores of a row; blind, without what the audit says of it."""
+    place = box(panel, f"case_{_key(case.row)}")
+    if case.decision is not None:
+        say(place, "decided", f"Decided: **{case.decision.kind}**")
+    pair = place.h_stack("pair", gap=2, align_y="top")
+    show_file(pair, "picture", case.path, case.media, "220px")
+    texts = types.Object()
+    pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1))
+    plain_text(texts, "caption", "Caption", case.text[:MOST_CHARACTERS] or "(none)")
+    if blind:
+        return
+    if case.words:
+        plain_text(texts, "words", "Words that fit least", ", ".join(case.words))
+    if case.said.get("suggestion"):
+        plain_text(texts, "suggestion", "Suggestion", case.said["suggestion"][:MOST_CHARACTERS])
+    plain_text(texts, "reason", "Reason", case.said.get("reason") or ", ".join(case.flags) or "no finding")
+    if case.scores:
+        say(place, "scores", "\n".join(score_line(name, *score) for name, score in case.scores.items()))
+
+
+def show_neighbors(panel: types.Object, case: Case) -> None:
+    """Add the neighbors that disagree with the sample, side by side with their captions."""
+    sides = [side for side in case.neighbors if side["voters"]]
+    if not sides:
+        return
+    place = box(panel, f"evidence_{_key(case.row)}")
+    for number, side in enumerate(sides):
+        title = f"**Similar {side['near']}, different {side['other']}** (number: agreement of the {side['other']}):"
+        say(place, f"side{number}_title", title)
+        line = place.h_stack(f"side{number}", gap=2, align_y="top")
+        for position, voter in enumerate(side["voters"]):
+            neighbor = types.Object()
+            line.define_property(f"voter{position}", neighbor, view=types.GridView(orientation="vertical", gap=0))
+            show_file(neighbor, "picture", voter["path"], "image", "90px")
+            plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
+
+
+def show_decisions(panel: types.Object, row: Row, suggestion: str, on_decide: Any) -> None:
+    """Add the fields for a new caption and a note, and a button for each decision."""
+    key = _key(row)
+    panel.str(f"typed_{key}", label="New caption", view=types.TextFieldView())
+    panel.str(f"note_{key}", label="Note", view=types.TextFieldView())
+    choices = [("keep", "Keep", "check"), ("remove", "Remove", "delete")]
+    if suggestion:
+        choices.append(("suggested", "Relabel with suggestion", "edit"))
+    choices += [
+        ("typed", "Relabel with new caption", "keyboard"),
+        ("skip", "Skip", "redo"),
+        ("unsure", "Unsure", "help"),
+    ]
+    buttons = panel.h_stack("buttons", gap=1)
+    for name, label, icon in choices:
+        params = {"choice": name, "row": list(row)}
+        buttons.btn(name, label=label, icon=icon, variant="contained", on_click=on_decide, params=params)
+
+
+def record_decision(ctx: Any, run: str, row: Row, text_fields: Any, is_spot_check: bool = False) -> bool:
+    """Record the decision of a button.
+
+    Args:
+        ctx: of the button's event, with a `choice` of `show_decisions`.
+        run: key of the audit.
+        row: what is decided on.
+        text_fields: part of the panel's state that has the text fields.
+        is_spot_check: whether the decision belongs to a spot check.
+
+    Returns:
+        Whether a decision was recorded; not if its text is missing.
+
+    Raises:
+        AuditError: the row is gone, or has no suggestion.
+    """
+    from audit_plugin import fiftyone_io
+
+    choice, key, values = ctx.params["choice"], _key(row), text_fields or {}
+    typed, note = str(values.get(f"typed_{key}") or ""), str(values.get(f"note_{key}") or "")
+    if choice == "typed" and not typed.strip():
+        ctx.ops.notify("Type the new caption first", variant="warning")
+        return False
+    kind = "relabel" if choice in ("suggested", "typed") else choice
+    text = typed if choice == "typed" else ""
+    seconds = timed(time.time() - float(ctx.panel.state.since or 0))
+    if is_spot_check:
+        fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, seconds=seconds)
+    else:
+        fiftyone_io.decide(ctx.dataset, [row], kind, run, text=text, note=note, seconds=seconds)
+    return True
+
+
+def show_file(parent: types.Object, name: str, path: str, media: str, height: str) -> None:
+    """Add the sample's file, if a panel can show it."""
+    url = f"/media?filepath={quote(path)}"
+    if media == "video":
+        player = types.MediaPlayerView(controls=True, width="100%", height=height)
+        parent.obj(name, view=player, default={"url": url})
+    elif path:
+        parent.str(name, default=url, view=types.ImageView(height=height, alt=""))
+
+
+def score_line(name: str, value: float, share_below: float) -> str:
+    """A score as a name, a bar and a number; the bar is the share of rows with a lower score."""
+    from audit_plugin.scoring.columns import COLUMNS
+
+    full = round(share_below * BAR_BLOCKS)
+    bar = f"`{'█' * full}{'░' * (BAR_BLOCKS - full)}`"
+    return f"- {COLUMNS[name].label}: {bar} {value:.2f}, higher than {share_below:.0%} of the set"
+
+
+def progress_text(progress: Any) -> str:
+    """`**37 of 412** decided, 8 s each, about 50 min left`."""
+    text = f"**{progress.done:,} of {progress.total:,}** decided"
+    if progress.seconds == progress.seconds and progress.done < progress.total:  # seconds are NaN if nothing was timed
+        text += f", {progress.seconds:.0f} s each, about {max(progress.minutes, 1):.0f} min left"
+    return text
+
+
+def spot_check_text(check: Any) -> str:
+    """The estimates of a spot check, for the flagged samples and for the set; "" before the first decision."""
+    estimate = check.estimate()
+    if not estimate.reviewed:
+        return ""
+    precision, wrong = estimate.precision, estimate.wrong
+    text = f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): "
+    if precision.value == precision.value:  # not NaN
+        text += f"{precision.value:.0%} of flagged samples are wrong ({precision.low:.0%} to {precision.high:.0%})"
+    if wrong.value == wrong.value:
+        text += f", and about {wrong.value:,.0f} of the whole set ({wrong.low:,.0f} to {wrong.high:,.0f})"
+    return f"{text}."
+
+
+def _key(row: Row) -> str:
+    """Part of the names of a row's elements, so that a text typed for one row is never used for the next."""
+    return f"{row[0]}_{row[1]}"
