@@ -55,9 +55,11 @@ def test_a_selection_is_decided_and_undone(dataset: Any) -> None:
 def test_a_bulk_decision_shows_the_count_first(dataset: Any) -> None:
     form = form_of("decide_flagged", dataset, kind="misaligned", decision="relabel")
     assert "Relabel 3 samples." in json.dumps(form["count"])
-    assert notices("decide_flagged", dataset, kind="misaligned", decision="relabel")[0] == ["Relabel: 3 samples decided"]
+    messages = notices("decide_flagged", dataset, kind="misaligned", decision="relabel")[0]
+    assert messages == ["Relabel: 3 samples decided"]
     assert [d.text for d in fio.decisions(dataset)] == ["better 4", "better 1", "better 6"]
-    assert notices("decide_flagged", dataset, kind="misaligned", decision="keep")[0][0].startswith("no undecided samples match")
+    messages = notices("decide_flagged", dataset, kind="misaligned", decision="keep")[0]
+    assert messages[0].startswith("no undecided samples match")
     assert form_of("decide_flagged", dataset, kind="misaligned", decision="keep")["count"]["invalid"]
 
 
