@@ -48,7 +48,7 @@ def naive(left: torch.Tensor, right: torch.Tensor, row: int, others: list[int]) 
 
 
 def with_owner(log_mean: float, own: float, copies: int, known: int = N, tau: float = TAU) -> float:
-    """A virtual pair's log mean: what i really belongs to is a negative too, as often as the set has it."""
+    """A probe pair's log mean: the true partner of i is a negative too, as often as the set has it."""
     return float(np.logaddexp(log_mean + np.log(known), own / tau + np.log(copies)) - np.log(known + copies))
 
 
@@ -69,17 +69,24 @@ def log_means(a: torch.Tensor, b: torch.Tensor, negatives: Negatives) -> tuple[t
 def test_contrast_is_the_double_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "BLOCK_ROWS", block)
     (a, b), repeats = sides(), repeats_of()
-    plants = np.array([[0, 9], [7, 2]])
-    own, planted = frozen_contrast(a, b, negatives_of(repeats, near_of()), plants, (0, 1))
+    probes = np.array([[0, 9], [7, 2]])
+    own, probe = frozen_contrast(a, b, negatives_of(repeats, near_of()), probes, (0, 1))
     copies = [np.bincount(column)[column] for column in repeats.T]
     for row in range(N):
         others = allowed(row, repeats)
         want = TAU / 2 * (naive(a, b, row, others) + naive(b, a, row, others)) - float(a[row] @ b[row])
         assert own[row] == pytest.approx(want, abs=1e-5)
-    for (i, j), got in zip(plants, planted, strict=True):
+    for (i, j), got in zip(probes, probe, strict=True):
         forward = with_owner(naive(a, b, i, allowed(i, repeats)), float(a[i] @ b[i]), copies[1][i])
         backward = with_owner(naive(b, a, j, allowed(j, repeats)), float(a[j] @ b[j]), copies[0][j])
         assert got == pytest.approx(TAU / 2 * (forward + backward) - float(a[i] @ b[j]), abs=1e-5)
+
+
+def test_arrays_of_different_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 rows of nearest samples and 60 of known for 60 samples"):
+        make_negatives(repeats_of(), near_of(5), np.ones(N, bool), 3, "cpu")
+    with pytest.raises(ValueError, match="features of one space have one shape"):
+        frozen_contrast(torch.eye(3), torch.eye(2), negatives_of(repeats_of(), near_of()), NONE, (0, 1))
 
 
 def test_contrast_by_hand() -> None:
@@ -134,7 +141,7 @@ def test_samples_added_later_are_described_but_are_nobodys_negatives() -> None:
         assert got[row] == pytest.approx(TAU / 2 * logs - float(a[row] @ b[row]), abs=1e-5)
 
 
-def test_without_a_negative_nothing_is_said() -> None:
+def test_without_a_negative_the_contrast_is_nan() -> None:
     a, b = sides(6)
     together = negatives_of(np.zeros((6, 1), np.int64), np.full((6, 2), -1))
     assert np.isnan(frozen_contrast(a, b, together, NONE, (0, 0))[0]).all()
@@ -160,18 +167,18 @@ def test_wrong_pairs_stand_out() -> None:
 def test_a_pool_is_a_seeded_part_or_everything() -> None:
     rows = np.arange(0, 300, 3)
     assert (draw_pool(rows, 0, 100) == rows).all()
-    some = draw_pool(rows, 0, 40)
-    assert len(set(some.tolist())) == 40
-    assert (np.diff(some) > 0).all()
-    assert set(some) <= set(rows)
-    assert (draw_pool(rows, 0, 40) == some).all()
-    assert (draw_pool(rows, 1, 40) != some).any()
+    drawn = draw_pool(rows, 0, 40)
+    assert len(set(drawn.tolist())) == 40
+    assert (np.diff(drawn) > 0).all()
+    assert set(drawn) <= set(rows)
+    assert (draw_pool(rows, 0, 40) == drawn).all()
+    assert (draw_pool(rows, 1, 40) != drawn).any()
 
 
 def test_hard_negatives_are_distinct_known_and_no_repeats() -> None:
     known, repeats, near = np.arange(N) % 7 != 0, repeats_of(), near_of()
-    usable = core._usable(near, repeats, known)
+    usable = core._hard_negatives(near, repeats, known)
     for row, values in enumerate(usable):
-        kept = values[values >= 0].tolist()
-        assert set(kept) == set(near[row].tolist()) & set(allowed(row, repeats, known))
-        assert len(kept) == len(set(kept))
+        negatives = values[values >= 0].tolist()
+        assert set(negatives) == set(near[row].tolist()) & set(allowed(row, repeats, known))
+        assert len(negatives) == len(set(negatives))

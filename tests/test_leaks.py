@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.scoring.leaks import find_leaks, other_splits
+from audit_plugin.scoring.leaks import find_leaks
 
 rows = st.lists(
     st.tuples(st.sampled_from(["train", "test", "val", ""]), st.integers(0, 8), st.integers(0, 8)), max_size=30
@@ -16,7 +16,7 @@ rows = st.lists(
 def test_leaks_are_what_comparing_every_two_rows_finds(table: list[tuple[str, int, int]]) -> None:
     splits = [row[0] for row in table]
     groups = {"image": np.array([r[1] for r in table], int), "audio": np.array([r[2] for r in table], int)}
-    found = find_leaks(splits, groups)
+    leaks = find_leaks(splits, groups)
     shared = {}
     for i, a in enumerate(splits):
         meets = [
@@ -25,25 +25,27 @@ def test_leaks_are_what_comparing_every_two_rows_finds(table: list[tuple[str, in
             for j, b in enumerate(splits)
             if a and b and a != b and group[i] == group[j]
         ]
-        assert found.rows[i] == bool(meets)
+        assert bool(leaks.other_splits[i]) == bool(meets)
         shared.update(dict.fromkeys(meets))
     counts = {}
     for _, _, a, b in shared:
         counts[a, b] = counts.get((a, b), 0) + 1
-    assert found.pairs == tuple((a, b, count) for (a, b), count in sorted(counts.items()))
-    assert bool(found.sentence()) is bool(found.rows.any())
+    assert leaks.pairs == tuple((a, b, count) for (a, b), count in sorted(counts.items()))
+    assert bool(leaks.sentence()) is any(leaks.other_splits)
 
 
-def test_a_planted_leak_is_told_and_repeats_inside_a_split_are_none() -> None:
+def test_a_leak_is_reported_and_repeats_inside_a_split_are_none() -> None:
     splits = ["train"] * 3 + ["test"] * 3 + [""]
-    found = find_leaks(splits, {"image": np.array([0, 0, 1, 1, 2, 3, 0])})
-    assert found.rows.tolist() == [False, False, True, True, False, False, False]
-    assert found.pairs == (("test", "train", 1),)
-    assert found.sentence().startswith("2 samples have a copy in another split (media: 1 in both test and train)")
+    leaks = find_leaks(splits, {"image": np.array([0, 0, 1, 1, 2, 3, 0])})
+    assert leaks.other_splits.tolist() == ["", "", "test", "train", "", "", ""]
+    assert leaks.pairs == (("test", "train", 1),)
+    assert leaks.sentence() == (
+        "2 samples have a copy in another split (media: 1 in both test and train): test scores will be too high"
+    )
     assert find_leaks(["train"] * 7, {"image": np.zeros(7, int)}).sentence() == ""
 
 
-def test_rows_are_told_where_their_copies_are() -> None:
+def test_rows_name_the_splits_of_their_copies() -> None:
     splits = ["train", "test", "val", "train", "", "test"]
     groups = {"image": np.array([0, 0, 0, 1, 1, 2])}
-    assert other_splits(splits, groups).tolist() == ["test, val", "train, val", "test, train", "", "", ""]
+    assert find_leaks(splits, groups).other_splits.tolist() == ["test, val", "train, val", "test, train", "", "", ""]

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.scoring import text_surprise as spelling
+from audit_plugin.scoring import text_surprise
 from audit_plugin.scoring.text_surprise import bits_per_letter
 
 
 def naive(texts: list[str]) -> list[float]:
     """Every text against the counted letter pairs of the others."""
     distinct = list(dict.fromkeys(texts))
-    framed = [f" {' '.join(t.lower().split())[: spelling.LONGEST]} " if t.strip() else "" for t in distinct]
+    framed = [f" {' '.join(t.lower().split())[: text_surprise.MAX_LETTERS]} " if t.strip() else "" for t in distinct]
     alphabet = len(set("".join(framed)))
     bits = []
     for own, text in enumerate(framed):
@@ -23,20 +23,20 @@ def naive(texts: list[str]) -> list[float]:
         for other in framed[:own] + framed[own + 1 :]:
             pairs.update(itertools.pairwise(other))
             before.update(other[:-1])
-        a = spelling.SMOOTHING
+        a = text_surprise.SMOOTHING
         bits.append([-np.log2((pairs[x, y] + a) / (before[x] + a * alphabet)) for x, y in itertools.pairwise(text)])
-    every = [b for row in bits for b in row]
-    usual, prior = (float(np.mean(every)) if every else 0.0), spelling.PRIOR_LETTERS
-    value = {t: (sum(b) + prior * usual) / (len(b) + prior) for t, b in zip(distinct, bits, strict=True)}
+    all_bits = [b for row in bits for b in row]
+    set_mean, prior = (float(np.mean(all_bits)) if all_bits else 0.0), text_surprise.PRIOR_LETTERS
+    value = {t: (sum(b) + prior * set_mean) / (len(b) + prior) for t, b in zip(distinct, bits, strict=True)}
     return [value[t] for t in texts]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(alphabet="abC é\U0001f600 ", max_size=9), max_size=8))
 def test_surprise_is_what_counting_finds(texts: list[str]) -> None:
-    found = bits_per_letter(texts)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, naive(texts), rtol=1e-4, atol=1e-4)
+    values = bits_per_letter(texts)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, naive(texts), rtol=1e-4, atol=1e-4)
 
 
 def test_the_size_of_a_block_changes_nothing() -> None:
@@ -56,6 +56,6 @@ def test_random_letters_stand_out_among_words_and_repeats_do_not_vouch_for_thems
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "  "], ["a"], ["\ud800x", "a"]])
 def test_texts_without_letters_or_with_broken_ones_have_a_number(texts: list[str]) -> None:
-    found = bits_per_letter(texts)
-    assert len(found) == len(texts)
-    assert np.isfinite(found).all()
+    values = bits_per_letter(texts)
+    assert len(values) == len(texts)
+    assert np.isfinite(values).all()

@@ -17,7 +17,7 @@ from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.evidence import Gathered
-from audit_plugin.scoring.leaks import other_splits
+from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.outliers import count_user_groups
 from audit_plugin.scoring.suggest.join_bugs import Repair
 from audit_plugin.trials import multimem as memorization
@@ -77,7 +77,7 @@ def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Sa
         take(name)
     if samples.splits:
         splits = [samples.splits[row] for row in order.rows]
-        pick["leak"] = order.back(other_splits(splits, rules.duplicate_groups(evidence)), "")
+        pick["leak"] = order.back(find_leaks(splits, rules.duplicate_groups(evidence)).other_splits, "")
     for kind, values in scored.flags.items():
         pick[f"is_{kind}"] = order.back(values, False)
     for name, values in scored.texts.items():

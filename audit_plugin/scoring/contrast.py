@@ -1,12 +1,13 @@
-"""Contrastive normalization: does a pair fit better than its media fit others?
+"""Contrastive normalization: does a pair fit better than its two sides fit others?
 
 For similarities M `[n, n]` (row: side a, column: side b), the form of negCLIPLoss (Wang et al., NeurIPS 2024):
 
     contrast_ij = tau/2 * (log mean_k exp(M_ik / tau) + log mean_k exp(M_kj / tau)) - M_ij
 
-with k over samples that share neither medium, text nor group with the pair; higher is more suspicious. It is asked of
-every kind of evidence here (trained heads, frozen encoders, neighbors' votes): a cosine alone says how generic a
-caption is as much as whether it is right. M is never held whole: rows come in blocks, columns are a fixed pool.
+over *negatives* k, which share neither content nor group with the pair; higher is more suspicious. A similarity alone
+says as much about how generic a caption is as about whether it is right, so every kind of evidence is contrasted: the
+trained heads, the frozen encoders, the neighbor votes. M is never held in full: rows come in blocks, and a pool of
+columns stands for all of them.
 """
 
 from __future__ import annotations
@@ -19,34 +20,42 @@ import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-POOL_SIZE = 4096
-BLOCK_ROWS = 512  # rows whose similarities to the pool stay in the cache
-FROZEN_TEMPERATURE = 1 / 100
+POOL_SIZE = 4096  # what a pool leaves out: benchmarks/scoring_cost.py
+BLOCK_ROWS = 512  # rows whose similarities to the pool stay in the processor's cache; changes no result
+FROZEN_TEMPERATURE = 1 / 100  # CLIP's own, where its training ends
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """With whom n samples are compared.
+    """The samples that each of n samples is compared with.
 
     Attributes:
-        repeats: int32 `[n, c]`: equal in any column means no negative (same medium, text or group).
+        repeats: int32 `[n, c]`: two samples that are equal in any column (same content of a modality, or same group)
+            are not negatives of each other.
         pool: int64 `[P]`, ascending: a seeded draw of the known samples, or all of them.
-        known: how many samples the pool stands for.
-        hard: int64 `[n, h]`, near samples in the frozen spaces, which are always compared with; -1 where none.
-            h is 0 where the pool holds all.
-        copies: float `[n, c]`, how many samples have the same value in each column of `repeats`.
+        population: number of known samples, which the pool stands for.
+        hard: int64 `[n, h]`, near samples in the frozen spaces, which are always compared with; -1 where there are
+            fewer. h is 0 where the pool holds all.
+        repeat_counts: float32 `[n, c]`, how many samples have the same value in each column of `repeats`.
     """
 
     repeats: torch.Tensor
     pool: torch.Tensor
-    known: int
+    population: int
     hard: torch.Tensor
-    copies: torch.Tensor
+    repeat_counts: torch.Tensor
 
 
 @dataclass(frozen=True)
 class SimilarityBlock:
-    """Similarities of q rows to their negatives, -inf where unknown: M[rows, .] and M[., rows], of pool and hard."""
+    """Similarities of q rows to the pool and to their hard negatives; -inf where unknown.
+
+    Attributes:
+        forward: `[q, P]`, M[rows, pool].
+        backward: `[q, P]`, M[pool, rows] transposed.
+        forward_hard: `[q, h]`, M[row, its hard negatives].
+        backward_hard: `[q, h]`, M[its hard negatives, row].
+    """
 
     forward: torch.Tensor
     backward: torch.Tensor
@@ -61,74 +70,89 @@ def draw_pool(rows: Ints, seed: int, size: int = POOL_SIZE) -> Ints:
     return np.sort(np.random.default_rng((seed, 7)).choice(rows, size, replace=False))
 
 
-def make_negatives(repeats: Ints, near: Ints, known: Bools, seed: int, device: str) -> Negatives:
+def make_negatives(repeats: Ints, nearest: Ints, known: Bools, seed: int, device: str) -> Negatives:
     """Negatives of n samples.
 
     Args:
-        repeats: `[n, c]`.
-        near: `[n, h]` near samples, -1 where none.
-        known: bool `[n]`, who may be a negative.
+        repeats: `[n, c]`, see `Negatives`.
+        nearest: `[n, h]` near samples, -1 where there are fewer.
+        known: bool `[n]`, the samples that may be negatives.
         seed: of the pool.
         device: where to compare.
+
+    Raises:
+        ValueError: when the arrays are not of one length.
     """
+    n = len(repeats)
+    if len(nearest) != n or len(known) != n:
+        raise ValueError(f"{len(nearest)} rows of nearest samples and {len(known)} of known for {n} samples")
     rows = np.flatnonzero(known)
     pool = draw_pool(rows, seed)
-    hard = np.empty((len(repeats), 0), np.int64) if len(pool) == len(rows) else _usable(near, repeats, known)
-    copies = np.stack([np.bincount(column)[column] for column in repeats.T], axis=1).astype(np.float32)
-    given = (repeats.astype(np.int32), pool, hard, copies)
-    repeated, pooled, chosen, counts = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in given)
-    return Negatives(repeated, pooled, len(rows), chosen, counts)
+    hard = np.empty((n, 0), np.int64) if len(pool) == len(rows) else _hard_negatives(nearest, repeats, known)
+    repeat_counts = np.stack([np.bincount(column)[column] for column in repeats.T], axis=1).astype(np.float32)
+
+    def tensor(values: Floats | Ints) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    return Negatives(tensor(repeats.astype(np.int32)), tensor(pool), len(rows), tensor(hard), tensor(repeat_counts))
 
 
-def _usable(near: Ints, repeats: Ints, known: Bools) -> Ints:
-    """Near samples that are negatives, each once; -1 for the others."""
-    out = np.sort(near, axis=1)
-    out[:, 1:][out[:, 1:] == out[:, :-1]] = -1  # near in several modalities, but one negative
-    at = np.maximum(out, 0)
-    own = np.zeros(out.shape, dtype=bool)
+def _hard_negatives(nearest: Ints, repeats: Ints, known: Bools) -> Ints:
+    """`[n, h]`: the nearest samples that are negatives, each once; -1 for the others."""
+    hard = np.sort(nearest, axis=1)
+    hard[:, 1:][hard[:, 1:] == hard[:, :-1]] = -1  # near in several modalities, but one negative
+    candidates = np.maximum(hard, 0)
+    related = np.zeros(hard.shape, dtype=bool)
     for column in repeats.T:
-        own |= column[at] == column[:, None]
-    out[own | ~known[at]] = -1
-    return out
+        related |= column[candidates] == column[:, None]
+    hard[related | ~known[candidates]] = -1
+    return hard
 
 
 def all_log_means(
     block_of: Callable[[torch.Tensor], SimilarityBlock], count: int, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log mean_k exp(M_ik / tau), log mean_k exp(M_ki / tau)) for all n samples, `[n]`; -inf without a negative."""
-    every = torch.arange(count, device=negatives.pool.device)
-    parts = [block_log_means(block_of(rows), rows, negatives, temperature) for rows in every.split(BLOCK_ROWS)]
-    forward, backward = (torch.cat(side) for side in zip(*parts, strict=True))
-    return forward, backward
+    """(log mean_k exp(M_ik / tau), log mean_k exp(M_ki / tau)) of all n samples, `[n]`; -inf without a negative."""
+    forward, backward = [], []
+    for rows in torch.arange(count, device=negatives.pool.device).split(BLOCK_ROWS):
+        row_mean, column_mean = block_log_means(block_of(rows), rows, negatives, temperature)
+        forward.append(row_mean)
+        backward.append(column_mean)
+    return torch.cat(forward), torch.cat(backward)
 
 
 def block_log_means(
     block: SimilarityBlock, rows: torch.Tensor, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both log means for q rows, `[q]`.
-
-    The pool stands for all but the hard negatives, which are taken exactly: the mean is
-    (sum over hard + (K - h) * mean over the rest of the pool) / K for K negatives.
-    """
-    left_out = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])
+    """Both log means of q rows, `[q]`, see `all_log_means`."""
+    excluded = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])  # [q, P]
+    # Hard negatives are taken exactly, so the pool must not count them again.
     hard = negatives.hard[rows]
-    at = torch.searchsorted(negatives.pool, hard).clamp_max(len(negatives.pool) - 1)
-    row, column = torch.nonzero((hard >= 0) & (negatives.pool[at] == hard), as_tuple=True)
-    left_out[row, at[row, column]] = True
-    sides = ((block.forward, block.forward_hard), (block.backward, block.backward_hard))
-    forward, backward = (_log_mean(m, h, left_out, negatives.known, temperature) for m, h in sides)
+    position = torch.searchsorted(negatives.pool, hard).clamp_max(len(negatives.pool) - 1)
+    in_pool = (hard >= 0) & (negatives.pool[position] == hard)
+    row, column = torch.nonzero(in_pool, as_tuple=True)
+    excluded[row, position[row, column]] = True
+    forward = _log_mean(block.forward, block.forward_hard, excluded, negatives.population, temperature)
+    backward = _log_mean(block.backward, block.backward_hard, excluded, negatives.population, temperature)
     return forward, backward
 
 
-def _log_mean(pool: torch.Tensor, hard: torch.Tensor, left_out: torch.Tensor, known: int, tau: float) -> torch.Tensor:
-    logits = pool.div(tau).masked_fill_(left_out, -torch.inf)
-    rest = (logits > -torch.inf).sum(1)
-    stands_for = rest * ((known - hard.shape[1]) / pool.shape[1])
-    count = stands_for + (hard > -torch.inf).sum(1)
-    total = logits.logsumexp(1) + stands_for.clamp_min(1).log() - rest.clamp_min(1).log()
+def _log_mean(
+    pooled: torch.Tensor, hard: torch.Tensor, excluded: torch.Tensor, population: int, tau: float
+) -> torch.Tensor:
+    """`[q]`: log of the weighted mean of exp(M / tau) over the negatives.
+
+    Each of the P samples of the pool stands for v = (population - h) / P samples, a hard negative for itself:
+    (sum_hard exp(M / tau) + v sum_pool exp(M / tau)) / (number of hard + v number in the pool).
+    """
+    logits = pooled.div(tau).masked_fill_(excluded, -torch.inf)
+    in_pool = (logits > -torch.inf).sum(1)
+    represented = in_pool * ((population - hard.shape[1]) / pooled.shape[1])
+    count = represented + (hard > -torch.inf).sum(1)
+    log_sum = logits.logsumexp(1) + represented.clamp_min(1).log() - in_pool.clamp_min(1).log()
     if hard.shape[1]:
-        total = torch.logaddexp(total, (hard / tau).logsumexp(1))
-    return torch.where(count > 0, total - count.clamp_min(1).log(), -torch.inf)
+        log_sum = torch.logaddexp(log_sum, (hard / tau).logsumexp(1))
+    return torch.where(count > 0, log_sum - count.clamp_min(1).log(), -torch.inf)
 
 
 def same_in_any(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -142,73 +166,83 @@ def same_in_any(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def contrast(
     forward: torch.Tensor, backward: torch.Tensor, similarity: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The contrastively normalized dissimilarity `[n]`; NaN where a side has no negative or the pair was not seen."""
+    """The contrast of pairs, of their two log means and similarity; NaN without a negative or a similarity."""
     value = 0.5 * temperature * (forward + backward) - similarity
     return torch.where(torch.isfinite(value), value, torch.nan)
 
 
 def contrast_with_probes(
-    log_mean: tuple[torch.Tensor, torch.Tensor],
+    log_means: tuple[torch.Tensor, torch.Tensor],
     own: torch.Tensor,
-    planted: torch.Tensor,
-    plants: Ints,
+    probe: torch.Tensor,
+    probes: Ints,
     negatives: Negatives,
-    pair: tuple[int, int],
-    tau: float,
+    content_columns: tuple[int, int],
+    temperature: float,
 ) -> tuple[Floats, Floats]:
-    """(contrast of the samples `[n]`, contrast of the virtual pairs `[q]`), float32.
+    """(contrast of the samples `[n]`, of the probe pairs `[q]`), float32.
 
-    A virtual pair stands for captions that were exchanged, whose true owners are still in the set: what i and j
-    really belong to is among their negatives.
+    A probe pair (i, j) stands for captions that were exchanged, so the true partners of i and j are in the set and
+    among its negatives: i's own content of side b, and j's own of side a, as often as the set holds it.
 
     Args:
-        log_mean: forward and backward, `[n]` each.
-        own: `[n]` similarity of each sample's own pair.
-        planted: `[q]` similarity of i's side a and j's side b.
-        plants: rows (i, j) `[q, 2]`.
+        log_means: forward and backward, `[n]` each, see `all_log_means`.
+        own: `[n]` similarity of each sample's own pair, M_ii.
+        probe: `[q]` similarity of i's side a and j's side b, M_ij.
+        probes: rows (i, j) `[q, 2]`.
         negatives: of the samples.
-        pair: columns of `negatives.repeats` with the contents of sides a and b.
-        tau: temperature.
+        content_columns: columns of `negatives.repeats` with the contents of sides a and b.
+        temperature: tau.
     """
-    left, right = (torch.from_numpy(plants[:, side]).to(own.device) for side in (0, 1))
-    copies = negatives.copies[:, pair[1]], negatives.copies[:, pair[0]]
-    forward, backward = (
-        torch.logaddexp(side + np.log(negatives.known), own / tau + count.log()) - (negatives.known + count).log()
-        for side, count in zip(log_mean, copies, strict=True)
-    )
-    found = contrast(*log_mean, own, tau), contrast(forward[left], backward[right], planted, tau)
-    samples, pairs = (value.float().cpu().numpy() for value in found)
-    return samples, pairs
+    forward, backward = log_means
+    samples = contrast(forward, backward, own, temperature)
+
+    left, right = (torch.from_numpy(probes[:, side]).to(own.device) for side in (0, 1))
+    copies_a, copies_b = (negatives.repeat_counts[:, column] for column in content_columns)
+    forward = _with_partner(forward, own, copies_b, negatives.population, temperature)
+    backward = _with_partner(backward, own, copies_a, negatives.population, temperature)
+    pairs = contrast(forward[left], backward[right], probe, temperature)
+    return samples.float().cpu().numpy(), pairs.float().cpu().numpy()
+
+
+def _with_partner(
+    log_mean: torch.Tensor, own: torch.Tensor, copies: torch.Tensor, population: int, tau: float
+) -> torch.Tensor:
+    """`[n]`: the log mean with the true partner added: (N exp(log mean) + copies exp(M_ii / tau)) / (N + copies)."""
+    log_sum = torch.logaddexp(log_mean + np.log(population), own / tau + copies.log())
+    return log_sum - (population + copies).log()
 
 
 def frozen_contrast(
-    a: torch.Tensor, b: torch.Tensor, negatives: Negatives, plants: Ints, pair: tuple[int, int]
+    a: torch.Tensor, b: torch.Tensor, negatives: Negatives, probes: Ints, content_columns: tuple[int, int]
 ) -> tuple[Floats, Floats]:
-    """The contrast under frozen encoders that share a space, at CLIP's own temperature: nothing is held out.
+    """(contrast of the samples `[n]`, of the probe pairs `[q]`) under frozen encoders that share a space.
+
+    Nothing is held out: the encoders were not trained here.
 
     Args:
-        a: unit `[n, d]`.
-        b: unit `[n, d]`.
+        a: unit rows `[n, d]` of side a.
+        b: unit rows `[n, d]` of side b.
         negatives: of the samples.
-        plants: `[q, 2]`.
-        pair: columns of `negatives.repeats` with the contents of a and b.
-
-    Returns:
-        (contrast `[n]`, contrast of the plants `[q]`).
+        probes: rows (i, j) `[q, 2]`.
+        content_columns: columns of `negatives.repeats` with the contents of a and b.
     """
+    if a.shape != b.shape:
+        raise ValueError(f"features of one space have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
     def block_of(rows: torch.Tensor) -> SimilarityBlock:
-        hard = negatives.hard[rows]
-        near = [torch.einsum("qd,qhd->qh", x[rows], y[hard.clamp_min(0)]) for x, y in ((a, b), (b, a))]
+        pool, hard = negatives.pool, negatives.hard[rows]
+        missing, candidates = hard < 0, hard.clamp_min(0)
+        forward_hard = torch.einsum("qd,qhd->qh", a[rows], b[candidates])
+        backward_hard = torch.einsum("qd,qhd->qh", b[rows], a[candidates])
         return SimilarityBlock(
-            a[rows] @ b[negatives.pool].T, b[rows] @ a[negatives.pool].T, *(_known(v, hard) for v in near)
+            a[rows] @ b[pool].T,
+            b[rows] @ a[pool].T,
+            forward_hard.masked_fill(missing, -torch.inf),
+            backward_hard.masked_fill(missing, -torch.inf),
         )
 
-    log_mean = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
-    left, right = (torch.from_numpy(plants[:, side]).to(a.device) for side in (0, 1))
-    own, planted = (a * b).sum(1), (a[left] * b[right]).sum(1)
-    return contrast_with_probes(log_mean, own, planted, plants, negatives, pair, FROZEN_TEMPERATURE)
-
-
-def _known(values: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
-    return values.masked_fill(hard < 0, -torch.inf)
+    log_means = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
+    left, right = (torch.from_numpy(probes[:, side]).to(a.device) for side in (0, 1))
+    own, probe = (a * b).sum(1), (a[left] * b[right]).sum(1)
+    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns, FROZEN_TEMPERATURE)

@@ -1,7 +1,8 @@
-"""Samples of one split that stand in another: a test row whose picture was trained on. Pure numpy."""
+"""Samples of one split that are also in another: a test row whose image was trained on."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,66 +10,53 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Ints, dense_ids
+from audit_plugin.arrays import Ints
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What two or more splits share.
+    """What the splits share.
 
     Attributes:
-        rows: bool `[n]`, a copy of the row's medium stands in another split.
-        pairs: (split, other split, groups of copies that stand in both), the splits in alphabetic order, without those
-            that share nothing.
+        other_splits: object `[n]`, the other splits, joined by commas, that hold a copy of the row's content; "" for
+            none.
+        pairs: (split, other split, number of contents that are in both), the splits in alphabetic order, without
+            those that share nothing.
     """
 
-    rows: Bools
+    other_splits: Any
     pairs: tuple[tuple[str, str, int], ...]
 
     def sentence(self) -> str:
-        """For people; "" where nothing leaks."""
+        """A note for the result; "" where nothing leaks."""
         if not self.pairs:
             return ""
-        told = "; ".join(f"{count} in both {a} and {b}" for a, b, count in self.pairs)
-        return f"{int(self.rows.sum())} samples have a copy in another split (media: {told}): scores on them flatter"
+        shared = "; ".join(f"{count} in both {a} and {b}" for a, b, count in self.pairs)
+        rows = int((self.other_splits != "").sum())
+        return f"{rows} samples have a copy in another split (media: {shared}): test scores will be too high"
 
 
 def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
-    """Rows whose medium, exactly or altered, stands in another split too. Cost O(n log n) per modality.
+    """Rows whose image, audio or video is, exactly or altered, in another split too; O(n) per modality.
 
     Args:
-        splits: `[n]` train, test, val or whatever the user calls them; "" is in none and leaks nowhere.
-        groups: modality -> `[n]`, equal values are copies of one medium; give no texts, which are shared by nature.
+        splits: `[n]` train, test, val or whatever the user calls them; a row with "" is in none and leaks nowhere.
+        groups: modality -> `[n]`, equal values are copies of one content; without texts, which are shared by nature.
+
+    Raises:
+        ValueError: when groups and splits are not of one length.
     """
-    names, number = np.unique(np.array(splits, dtype=object).astype(str), return_inverse=True)
-    number = number.reshape(-1)
-    named = np.array(splits, dtype=object).astype(bool) if len(splits) else np.zeros(0, dtype=bool)
-    rows = np.zeros(len(splits), dtype=bool)
-    shared: dict[tuple[str, str], int] = {}
+    others: list[set[str]] = [set() for _ in splits]
+    shared: Counter[tuple[str, str]] = Counter()
     for group in groups.values():
-        dense = dense_ids(group)
-        holds = np.zeros((int(dense.max(initial=-1)) + 1, len(names)), dtype=bool)
-        holds[dense[named], number[named]] = True
-        rows |= named & (holds.sum(1)[dense] > 1)
-        for a, b in combinations(range(len(names)), 2):
-            if count := int((holds[:, a] & holds[:, b]).sum()):
-                pair = (str(names[a]), str(names[b]))
-                shared[pair] = shared.get(pair, 0) + count
-    return Leaks(rows, tuple((a, b, count) for (a, b), count in sorted(shared.items())))
-
-
-def other_splits(splits: Sequence[str], groups: Mapping[str, Ints]) -> Any:
-    """Object `[n]`: the other splits, joined by commas, in which a copy of the row's medium stands; "" for none.
-
-    Args:
-        splits: `[n]`, "" is in none.
-        groups: as for `find_leaks`.
-    """
-    out: list[set[str]] = [set() for _ in splits]
-    for group in groups.values():
-        there: dict[int, set[str]] = {}
-        for name, number in zip(splits, group.tolist(), strict=True):
-            there.setdefault(number, set()).update({name} - {""})
-        for row, number in enumerate(group.tolist()):
-            out[row] |= there[number] if splits[row] else set()
-    return np.array([", ".join(sorted(where - {own})) for own, where in zip(splits, out, strict=True)], dtype=object)
+        group_splits: dict[int, set[str]] = defaultdict(set)
+        for split, number in zip(splits, group.tolist(), strict=True):
+            if split:
+                group_splits[number].add(split)
+        for row, (split, number) in enumerate(zip(splits, group.tolist(), strict=True)):
+            if split:
+                others[row] |= group_splits[number] - {split}
+        for names in group_splits.values():
+            shared.update(combinations(sorted(names), 2))
+    other_splits = np.array([", ".join(sorted(names)) for names in others], dtype=object)
+    return Leaks(other_splits, tuple((a, b, count) for (a, b), count in sorted(shared.items())))

@@ -1,8 +1,17 @@
-"""How strange a text is spelled, judged by the set's other texts alone: no dictionary, any language. Pure numpy."""
+"""How unusual a text's spelling is, judged by the set's other texts alone: no dictionary, any language. Pure numpy.
+
+A text is a chain of letters, lower-cased, with a space at both ends. Its surprise under the counts of letter pairs of
+the *other* distinct texts is the mean over its pairs (a, b) of
+
+    -log2 P(b | a),    P(b | a) = (count_ab + SMOOTHING) / (count_a + SMOOTHING * number of letters in the set)
+
+taken together with PRIOR_LETTERS pairs of the set's mean surprise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,70 +19,79 @@ from audit_plugin.arrays import Floats, Ints
 
 SMOOTHING = 0.1
 PRIOR_LETTERS = 4  # a text of two letters says little about its spelling
-LONGEST = 400  # letters of a text that are read
-BLOCK = 20_000  # texts whose letters are held at once
-PLANES = 1 << 21  # above every code point
+MAX_LETTERS = 400  # of a text that are read
+BLOCK_TEXTS = 20_000  # texts whose letters are in memory at once; changes no result
+CODE_POINTS = 1 << 21  # above every code point: a pair (a, b) is the number a * CODE_POINTS + b
 
 
-def bits_per_letter(texts: Sequence[str], block: int = BLOCK) -> Floats:
-    """`[n]` float32: mean bits per letter under a letter-pair model of the other texts, 0 for a text without letters.
+def bits_per_letter(texts: Sequence[str], block: int = BLOCK_TEXTS) -> Floats:
+    """`[n]` float32: mean bits per letter of each text, see above; 0 where no text has a letter.
 
-    -log2 P(b | a) over the neighboring letters (a, b) of a text, counts from the distinct other texts of the set
-    with `SMOOTHING` added, letters lower-cased and ends counted as spaces. Cost O(L log L) for L letters in all, in
-    memory for the letters of `block` texts.
+    O(L log L) for L letters in all, in memory for the letters of `block` texts.
     """
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    if not distinct:
+    position = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    if not position:
         return np.zeros(0, dtype=np.float32)
-    known = list(distinct)
-    blocks = [known[start : start + block] for start in range(0, len(known), block)]
-    pairs = [_counted(left * PLANES + right) for _, left, right in map(_letter_pairs, blocks)]
-    every, count = _merged(pairs)
-    letters, before = _merged([(every // PLANES, count)])
-    found = [_bits(some, (every, count), (letters, before)) for some in blocks]
-    total, length = (np.concatenate(values) for values in zip(*found, strict=True))
-    usual = total.sum() / max(length.sum(), 1)
-    mean = (total + PRIOR_LETTERS * usual) / (length + PRIOR_LETTERS)
-    values = np.where(length > 0, mean, usual).astype(np.float32)
-    return values[[distinct[text] for text in texts]]
+    distinct = list(position)
+    blocks = [distinct[start : start + block] for start in range(0, len(distinct), block)]
+
+    pairs = _merge([_count_pairs(block_texts) for block_texts in blocks])
+    letters = _merge([_Counts(pairs.values // CODE_POINTS, pairs.counts)])  # first letters of the pairs
+
+    block_bits, block_lengths = [], []
+    for block_texts in blocks:
+        bits, lengths = _sum_bits(block_texts, pairs, letters)
+        block_bits.append(bits)
+        block_lengths.append(lengths)
+    total, length = np.concatenate(block_bits), np.concatenate(block_lengths)
+    set_mean = total.sum() / max(length.sum(), 1)
+    mean = (total + PRIOR_LETTERS * set_mean) / (length + PRIOR_LETTERS)
+    surprise = np.where(length > 0, mean, set_mean).astype(np.float32)
+    return surprise[[position[text] for text in texts]]
 
 
-Counts = tuple[Ints, Ints]  # values, ascending, and how often each occurs
+@dataclass(frozen=True)
+class _Counts:
+    """How often each value occurs: `values` `[u]`, ascending, and `counts` `[u]`."""
+
+    values: Ints
+    counts: Ints
 
 
-def _counted(values: Ints) -> Counts:
-    found, count = np.unique(values, return_counts=True)
-    return found, count
+def _count_pairs(texts: list[str]) -> _Counts:
+    _, left, right = _letter_pairs(texts)
+    return _Counts(*np.unique(left * CODE_POINTS + right, return_counts=True))
 
 
-def _merged(parts: Sequence[Counts]) -> Counts:
+def _merge(parts: Sequence[_Counts]) -> _Counts:
     """The counts of all parts together; a part may name a value several times."""
-    values, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
-    weights = np.concatenate([part[1] for part in parts])
-    return values, np.bincount(inverse.reshape(-1), weights, minlength=len(values)).astype(np.int64)
+    values, inverse = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
+    counts = np.concatenate([part.counts for part in parts])
+    summed = np.bincount(inverse.reshape(-1), counts, minlength=len(values))
+    return _Counts(values, summed.astype(np.int64))
 
 
 def _letter_pairs(texts: list[str]) -> tuple[Ints, Ints, Ints]:
-    """(text, letter, next letter) of all neighboring letters, as code points."""
-    framed = [f" {' '.join(text.lower().split())[:LONGEST]} " if text.strip() else "" for text in texts]
+    """(position of the text, letter, next letter) of all adjacent letters `[L]`, as code points."""
+    framed = [f" {' '.join(text.lower().split())[:MAX_LETTERS]} " if text.strip() else "" for text in texts]
     codes = np.frombuffer("".join(framed).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64)
-    of = np.repeat(np.arange(len(framed)), [len(text) for text in framed])
-    inside = of[1:] == of[:-1] if len(of) else np.zeros(0, dtype=bool)
-    return of[:-1][inside], codes[:-1][inside], codes[1:][inside]
+    text = np.repeat(np.arange(len(framed)), [len(letters) for letters in framed])
+    same_text = text[1:] == text[:-1] if len(text) else np.zeros(0, dtype=bool)
+    return text[:-1][same_text], codes[:-1][same_text], codes[1:][same_text]
 
 
-def _bits(texts: list[str], pairs: Counts, letters: Counts) -> tuple[Floats, Ints]:
-    """(bits of each text's letter pairs in all, their number): -log2 P(right | left) from the pairs of other texts."""
-    owner, left, right = _letter_pairs(texts)
-    together = _elsewhere(owner, left * PLANES + right, pairs)
-    before = _elsewhere(owner, left, letters)
-    bits = -np.log2((together + SMOOTHING) / (before + SMOOTHING * len(letters[0])))
-    total = np.bincount(owner, bits, minlength=len(texts)).astype(np.float64)
-    return total, np.bincount(owner, minlength=len(texts))
+def _sum_bits(texts: list[str], pairs: _Counts, letters: _Counts) -> tuple[Floats, Ints]:
+    """(sum of -log2 P(b | a) over each text's letter pairs, number of these pairs)."""
+    text, left, right = _letter_pairs(texts)
+    count_ab = _count_in_others(text, left * CODE_POINTS + right, pairs)
+    count_a = _count_in_others(text, left, letters)
+    bits = -np.log2((count_ab + SMOOTHING) / (count_a + SMOOTHING * len(letters.values)))
+    total = np.bincount(text, bits, minlength=len(texts)).astype(np.float64)
+    return total, np.bincount(text, minlength=len(texts))
 
 
-def _elsewhere(owner: Ints, what: Ints, counts: Counts) -> Ints:
-    """How often each value occurs in texts that are not its own."""
-    number = np.searchsorted(counts[0], what)
-    own = np.unique(owner * len(counts[0]) + number, return_inverse=True, return_counts=True)
-    return np.asarray(counts[1][number] - own[2][own[1].reshape(-1)])
+def _count_in_others(text: Ints, values: Ints, counts: _Counts) -> Ints:
+    """`[L]`: how often each of the `values` `[L]` occurs in other texts than its own."""
+    number = np.searchsorted(counts.values, values)
+    _, inverse, own_counts = np.unique(text * len(counts.values) + number, return_inverse=True, return_counts=True)
+    return np.asarray(counts.counts[number] - own_counts[inverse.reshape(-1)])
