@@ -31,7 +31,7 @@ from PIL import Image
 from audit_plugin.arrays import Floats, Samples
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import digest_contents, embed, silent
-from audit_plugin.encoders.precision import lowered, settle
+from audit_plugin.encoders.precision import bf16_encoder, choose_precision
 from audit_plugin.encoders.registry import load_encoders
 from benchmarks.record import write_report
 
@@ -70,7 +70,7 @@ def measured(given: argparse.Namespace, folder: str) -> dict[str, Any]:
         "loop": tuned(loop_ways(name, given.device), few),
     }
     ways: dict[str, Way] = {key: way for key, (_, way) in theirs.items()}
-    ways |= {"ours fp32": ours(full, folder), "ours bf16": ours(lowered(full), folder)}
+    ways |= {"ours fp32": ours(full, folder), "ours bf16": ours(bf16_encoder(full), folder)}
     runs: dict[str, list[float]] = {key: [] for key in ways}
     features = {key: way(few[:64])[1] for key, way in ways.items()}  # which warms all of them up
     for _ in range(given.repeats):
@@ -115,7 +115,7 @@ def encoders(folder: Path, paths: Sequence[str], device: str) -> tuple[str, Enco
     identity, load = {"image": encoder.identity}, lambda: {"image": encoder}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as cache, patch.dict("os.environ", AUDIT_PLUGIN_CACHE=cache):
-        settled = settle(samples, digest_contents(samples, silent), identity, load, "auto", device)
+        settled = choose_precision(samples, digest_contents(samples, silent), identity, load, "auto", device)
     return name, encoder, {"seconds": round(time.perf_counter() - start, 2), "notes": settled.notes}
 
 

@@ -166,7 +166,7 @@ def text_features(texts: Sequence[str]) -> Floats:
     from audit_plugin.encoders.registry import identify, load_encoders
 
     samples = Samples(tuple(str(i) for i in range(len(texts))), {"text": tuple(texts)})
-    keys = {m: who.key for m, who in identify("offline", ("text",)).items()}
+    keys = {m: identity.key for m, identity in identify("offline", ("text",)).items()}
     contents = digest_contents(samples, silent)
     embedded = embed(samples, contents, keys, lambda: load_encoders("offline", ("text",), "cpu"), silent)
     return embedded.features.vectors["text"]

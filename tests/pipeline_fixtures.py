@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.store import FeatureCache
 from tests.core_fixtures import unit
@@ -36,7 +36,7 @@ def encoded_rows(folder: Path, n: int) -> tuple[Path, Samples]:
     digests = {"image": [file_digest(p) for p in paths], "text": [text_digest(t) for t in texts]}
     for name, keys in digests.items():
         seen = unit(hidden @ rng.standard_normal((8, 24)) + 0.5 * rng.standard_normal((n, 24)))
-        FeatureCache(OFFLINE[name].key, folder / "cache" / "features").append(dict(zip(keys, seen, strict=True)))
+        FeatureCache(IDENTITIES[name].key, folder / "cache" / "features").append(dict(zip(keys, seen, strict=True)))
     for row in range(0, SWAPPED, 2):
         texts[row], texts[row + 1] = texts[row + 1], texts[row]
     return folder / "cache", Samples(tuple(f"s{r}" for r in range(n)), {"image": tuple(paths), "text": tuple(texts)})

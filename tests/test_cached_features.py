@@ -36,7 +36,7 @@ def test_rows_come_in_the_order_that_is_asked_for(stored: StoredFeatures) -> Non
 
 def test_features_that_went_away_since_are_an_error(stored: StoredFeatures) -> None:
     shutil.rmtree(stored.caches["text"].path)
-    with pytest.raises(AuditError, match="2 text features are gone from the cache .* run the audit itself again"):
+    with pytest.raises(AuditError, match="2 text features are gone from the cache .* run the audit again"):
         stored.rows(np.array([0, 1, 3]))
     assert stored.rows(np.array([3])).present.tolist() == [[True, False]]
 

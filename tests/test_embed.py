@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.encoders.base import Encoder, Identity
-from audit_plugin.encoders.embed import Embedded, digest_contents, embed, encode_contents, workers
+from audit_plugin.encoders.base import Encoder, EncoderIdentity
+from audit_plugin.encoders.embed import Embedded, digest_contents, embed, encode_contents, thread_count
 from audit_plugin.inputs.files import MediaError, text_digest
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.store import FeatureCache
@@ -47,9 +47,9 @@ def text_features(batch: np.ndarray) -> np.ndarray:
     return (out * 10.0 ** np.arange(DIM)).astype(np.float32)
 
 
-TEXT = Encoder(Identity("toy text"), 4, text_pieces, text_features)
+TEXT = Encoder(EncoderIdentity("toy text"), 4, text_pieces, text_features)
 IMAGE = Encoder(
-    Identity("toy image"),
+    EncoderIdentity("toy image"),
     3,
     lambda image: [np.asarray(image.resize((1, 1)), dtype=np.float32).reshape(3) + 1],
     lambda batch: batch,
@@ -217,7 +217,7 @@ def short_of_memory(most: int, tried: list[int]) -> Encoder:
             raise torch.cuda.OutOfMemoryError("no memory")
         return text_features(batch)
 
-    return Encoder(Identity("toy text"), 16, text_pieces, encode)
+    return Encoder(EncoderIdentity("toy text"), 16, text_pieces, encode)
 
 
 def test_batches_are_halved_until_they_fit_and_it_is_told() -> None:
@@ -254,21 +254,21 @@ def test_the_next_batch_is_read_while_another_chip_encodes_one(overlap: bool, ah
             waited.append(overlap or not prepared.acquire(timeout=0.2))
         return text_features(batch)
 
-    encoder = Encoder(Identity("toy text"), 4, prepare, encode, overlap=overlap)
+    encoder = Encoder(EncoderIdentity("toy text"), 4, prepare, encode, overlap=overlap)
     values = {text_digest(str(i)): str(i) for i in range(8)}
     assert len(list(encode_contents("text", values, encoder))) == 8
     assert waited == [True] * (4 + ahead + 1)
 
 
 def test_there_is_always_a_worker() -> None:
-    assert 1 <= workers() <= 8
+    assert 1 <= thread_count() <= 8
 
 
 def test_only_texts_count_as_split(tmp_path: Path) -> None:
     """A video has several pieces by nature."""
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    video = Encoder(Identity("toy video"), 2, lambda fs: [IMAGE.prepare(f)[0] for f in fs], IMAGE.encode)
+    video = Encoder(EncoderIdentity("toy video"), 2, lambda fs: [IMAGE.prepare(f)[0] for f in fs], IMAGE.encode)
     samples = Samples(("0",), {"text": ("one. two",), "video": (str(tmp_path / "a.gif"),)})
     contents = digest_contents(samples, lambda *_: None)
     keys = {"text": "toy text", "video": "toy video"}
@@ -324,9 +324,9 @@ def test_few_media_are_held_prepared_at_a_time() -> None:
         most = max(most, alive)
         return [np.full(4, len(text), dtype=np.int64).view(Piece)]
 
-    encoder = Encoder(Identity("counting"), 2, prepare, text_features)
+    encoder = Encoder(EncoderIdentity("counting"), 2, prepare, text_features)
     texts = tuple(f"t{i}" for i in range(400))
     samples = Samples(texts, {"text": texts})
     contents = digest_contents(samples, lambda *_: None)
     embed(samples, contents, {"text": "counting"}, lambda: {"text": encoder}, lambda *_: None)
-    assert most <= 6 * workers() + 6
+    assert most <= 6 * thread_count() + 6

@@ -10,10 +10,11 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders import offline as offline_module
-from audit_plugin.encoders.base import MAX_PIECES, SUPPORTS, TEXT_BUCKETS, Encoder, assign
+from audit_plugin.encoders.base import MAX_PIECES, TEXT_BUCKETS, Encoder
+from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import _encode_batch
 from audit_plugin.encoders.logmel import describe
-from audit_plugin.encoders.registry import OFFLINE, identify, load_encoders, pick_device
+from audit_plugin.encoders.registry import FAMILIES, assign, identify, load_encoders
 from audit_plugin.inputs.audio import Sound
 from audit_plugin.inputs.images import read_image
 from audit_plugin.inputs.modalities import MODALITIES
@@ -155,7 +156,8 @@ def test_each_modality_goes_to_the_first_encoder_that_takes_it(name: str, taken:
 
 
 def test_the_families_take_only_known_modalities() -> None:
-    assert {m for ms in SUPPORTS.values() for m in ms} == set(MODALITIES) == set(SUPPORTS["offline"]) == set(OFFLINE)
+    assert {modality for family in FAMILIES.values() for modality in family.modalities} == set(MODALITIES)
+    assert set(FAMILIES["offline"].modalities) == set(MODALITIES)
 
 
 def test_a_modality_that_no_named_encoder_takes_is_told_with_its_remedy() -> None:
@@ -183,7 +185,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *args, **kwargs)
 
-    for loaded in (offline_module._offline_image, offline_module._offline_text):
+    for loaded in (offline_module._image_encoder, offline_module._text_encoder):
         loaded.cache_clear()  # an earlier test may have it
     monkeypatch.setattr(builtins, "__import__", absent)
     for modality in ("image", "text", "video"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from audit_plugin.encoders.embed import encode_contents
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.trials.engines import Recipe
 from audit_plugin.trials.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
@@ -20,7 +20,7 @@ SOUND = Recipe("offline", ())
 def through(recipe: Recipe, modality: str, values: dict[str, str], view: int = 0) -> dict[str, tuple]:
     """Digest -> (feature or reason, pieces), by way of both kinds of worker."""
     pieces = decode(packed(values.items()), recipe, modality, view)
-    found = unpacked(Encoding(recipe, modality, OFFLINE[modality], "cpu", torch.get_num_threads())(pieces))
+    found = unpacked(Encoding(recipe, modality, IDENTITIES[modality], "cpu", torch.get_num_threads())(pieces))
     return {digest: (feature, parts) for digest, feature, parts in found}
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import text_digest
 from audit_plugin.neighbors import search as seeking
 from audit_plugin.store import FeatureCache
@@ -67,7 +67,7 @@ def make_cache(folder: Path, samples: Samples) -> Path:
     """A cache that holds the features of the texts alone."""
     digests = [text_digest(text or "") for text in samples.media["text"]]
     seen = unit(np.random.default_rng(3).standard_normal((len(digests), 16)))
-    FeatureCache(OFFLINE["text"].key, folder / "features").append(dict(zip(digests, seen, strict=True)))
+    FeatureCache(IDENTITIES["text"].key, folder / "features").append(dict(zip(digests, seen, strict=True)))
     return folder
 
 

@@ -12,7 +12,7 @@ from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.audit.extend import NOT_TRAINED, extend_run
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import SWAPPED, auroc, cells, encoded_rows, rows_of
@@ -181,17 +181,17 @@ def test_features_that_are_gone_from_the_cache_are_told_and_come_back(
     new, base, before = home
     digests = {"image": file_digest, "text": text_digest}
     found = {
-        (m, name): stored(OFFLINE[m].key, [digests[m](value) for value in rows.media[m]])  # type: ignore[arg-type]
+        (m, name): stored(IDENTITIES[m].key, [digests[m](value) for value in rows.media[m]])  # type: ignore[arg-type]
         for m in digests
         for name, rows in (("new", new), ("base", base))
     }
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "emptied"))
     for m in digests:
-        FeatureCache(OFFLINE[m].key).append(found[m, "new"])
+        FeatureCache(IDENTITIES[m].key).append(found[m, "new"])
     with pytest.raises(
         AuditError, match="the features of 300 samples of the run are gone from the cache; run the audit itself"
     ):
         extend_run(new, before.run_dir)
     for m in digests:
-        FeatureCache(OFFLINE[m].key).append(found[m, "base"])
+        FeatureCache(IDENTITIES[m].key).append(found[m, "base"])
     assert cells(extend_run(new, before.run_dir)) == cells(extended)

@@ -9,7 +9,7 @@ import pytest
 from audit_plugin.arrays import AuditResult, Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest
 from audit_plugin.store import FeatureCache
 from tests.core_fixtures import unit
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Samples, AuditResult
     for row, path in enumerate(paths):
         path.write_bytes(b"sound %d" % row)  # never decoded: its features are in the cache
     keys = [file_digest(str(path)) for path in paths]
-    FeatureCache(OFFLINE["audio"].key, cache / "features").append(dict(zip(keys, heard, strict=True)))
+    FeatureCache(IDENTITIES["audio"].key, cache / "features").append(dict(zip(keys, heard, strict=True)))
     sounds = tuple(None if row < LACKING else str(path) for row, path in enumerate(paths))
     samples = replace(pairs, media={**pairs.media, "audio": sounds})
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.encoders import open_clip as clip
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import _encode_batch
-from audit_plugin.encoders.registry import load_encoders
+from audit_plugin.encoders.registry import load_encoders, resolve_name
 from audit_plugin.inputs.images import READING
 from tests.clip_fixtures import MODEL, tiny_checkpoints
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_gives_the_features_of_its_model(tiny: Path, suffix: str) -
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_for_texts_alone_the_image_tower_is_not_loaded(tiny: Path, suffix: str) -> None:
     name = f"open_clip:{MODEL}:{tiny / f'a.{suffix}'}"
-    model, _ = clip._opened(clip.locate(name), torch.device("cpu"), only_text=True)
+    model, _ = clip._load_model(clip.locate(name), torch.device("cpu"), only_text=True)
     assert not [key for key, _ in model.named_parameters() if key.startswith("visual")]
     alone, beside = load_encoders(name, ("text",), "cpu")["text"], load_encoders(name, ("image", "text"), "cpu")["text"]
     assert alone.identity == beside.identity
@@ -174,20 +174,20 @@ def test_unknown_models_tags_and_files_are_named_with_what_there_is() -> None:
     assert message.endswith("such as open_clip:ViT-B-32+offline")
     with pytest.raises(AuditError, match="open_clip encodes image, text and video, not audio"):
         clip.load("open_clip:ViT-B-32", ("text", "audio"), torch.device("cpu"))
-    with pytest.raises(AuditError, match="'clap:x' names no open_clip model"):
+    with pytest.raises(AuditError, match="'clap:x' is not an open_clip model"):
         clip.locate("clap:x")
 
 
 @pytest.mark.usefixtures("nothing_cached")
 def test_auto_without_cached_weights_is_offline() -> None:
-    assert clip.resolve("auto") == "offline"
-    assert clip.resolve("open_clip:ViT-B-32:openai") == "open_clip:ViT-B-32:openai"
+    assert resolve_name("auto", ("image", "text")) == "offline"
+    assert resolve_name("open_clip:ViT-B-32:openai", ("image", "text")) == "open_clip:ViT-B-32:openai"
 
 
 @pytest.mark.usefixtures("nothing_cached")
 def test_a_modality_without_an_encoder_gets_the_offline_one() -> None:
     three = ("image", "text", "audio")
-    assert clip.resolve("open_clip:ViT-B-32:openai", three) == "open_clip:ViT-B-32:openai+offline"
+    assert resolve_name("open_clip:ViT-B-32:openai", three) == "open_clip:ViT-B-32:openai+offline"
     assert clip.resolve("open_clip:ViT-B-32:openai+offline", three) == "open_clip:ViT-B-32:openai+offline"
     assert clip.resolve("open_clip:ViT-B-32+clap:a/b", three) == "open_clip:ViT-B-32+clap:a/b"
     assert clip.resolve("clap:a/b", ("text", "video", "audio")) == "clap:a/b+offline"
@@ -203,7 +203,7 @@ def test_auto_with_cached_weights_is_the_default_model(nothing_cached: Path) -> 
     (repo / "snapshots" / "abc").mkdir(parents=True)
     weights = repo / "snapshots" / "abc" / "open_clip_model.safetensors"
     weights.write_bytes(b"weights")
-    name = clip.resolve("auto")
+    name = resolve_name("auto", ("image", "text"))
     assert name == "open_clip:ViT-B-32:laion2b_s34b_b79k"
     assert clip.resolve("auto", ("audio", "text")) == name + "+offline"
     assert clip.locate(name).path == str(weights)

@@ -14,8 +14,8 @@ from audit_plugin.arrays import Samples
 from audit_plugin.encoders import open_clip_towers as clip_encoders
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import _encode_batch, digest_contents, encode_contents, silent
-from audit_plugin.encoders.precision import lowered, settle, try_bf16
-from audit_plugin.encoders.prompts import prompting
+from audit_plugin.encoders.precision import bf16_encoder, choose_precision, try_bf16
+from audit_plugin.encoders.prompts import prompted_encoders
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.inputs.files import text_digest
 
@@ -134,8 +134,8 @@ def test_the_last_block_is_shortened_only_where_nothing_else_is_read(tmp_path: P
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.1)
-    tower = clip_encoders._only(model, lambda name: name == "visual")
-    short = clip_encoders._shortened(tower, torch.device("cpu"))
+    tower = clip_encoders._with_parts(model, lambda name: name == "visual")
+    short = clip_encoders._with_first_token_block(tower, torch.device("cpu"))
     assert (short is not tower) == expected
     pixels = torch.randn(3, 3, 48, 48)
     with torch.inference_mode():
@@ -144,7 +144,7 @@ def test_the_last_block_is_shortened_only_where_nothing_else_is_read(tmp_path: P
     used = [type(module) for module in short.modules()]
     assert (clip_encoders.FirstToken in used) == expected
     assert clip_encoders.FirstToken not in [type(module) for module in model.modules()]  # the model is as it was
-    packed = clip_encoders._packed(short, torch.device("cpu"))
+    packed = clip_encoders._with_packed_layers(short, torch.device("cpu"))
     reads_weights = kind == "convolutions"  # their attention pool
     assert (clip_encoders.Packed in [type(module) for module in packed.modules()]) != reads_weights
     assert clip_encoders.Packed not in [type(module) for module in (*model.modules(), *short.modules())]
@@ -178,7 +178,7 @@ class Reader(torch.nn.Module):
 def test_a_tower_that_reads_its_layers_weights_is_left_as_it_is() -> None:
     tower = torch.nn.Module()
     tower.visual = Reader()
-    assert clip_encoders._packed(tower, torch.device("cpu")) is tower
+    assert clip_encoders._with_packed_layers(tower, torch.device("cpu")) is tower
     assert type(tower.visual.layer) is torch.nn.Linear
 
 
@@ -194,7 +194,7 @@ def test_a_texts_length_is_decided_by_itself_alone(checkpoints: dict) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_in_bf16_are_a_copy_with_nearly_the_same_features(checkpoints: dict, kind: str, modality: str) -> None:
     encoder = loaded(checkpoints[kind], modality)
-    small = lowered(encoder)
+    small = bf16_encoder(encoder)
     media = TEXTS if modality == "text" else pictures()
     for medium in media:
         piece = encoder.prepare(medium)
@@ -211,12 +211,12 @@ def test_weights_in_bf16_are_a_copy_with_nearly_the_same_features(checkpoints: d
 @pytest.mark.parametrize("modality", ["image", "text", "video"])
 def test_weights_in_full_precision_are_let_go_where_bf16_is_taken(checkpoints: dict, modality: str) -> None:
     texts, name = TEXTS[:2], checkpoints["first"]
-    load = functools.cache(lambda: prompting(load_encoders(name, (modality,), "cpu"), ("a photo of {}",)))
+    load = functools.cache(lambda: prompted_encoders(load_encoders(name, (modality,), "cpu"), ("a photo of {}",)))
     samples = Samples(("0", "1"), {modality: texts})
     contents = digest_contents(samples, silent)
     who = {modality: load()[modality].identity}
-    settled = settle(samples, contents, who, load, "bf16", "cpu")
-    assert {encoder.identity for encoder in settled.load().values()} == set(settled.who.values())
+    settled = choose_precision(samples, contents, who, load, "bf16", "cpu")
+    assert {encoder.identity for encoder in settled.load().values()} == set(settled.identities.values())
     gc.collect()
     kinds = {p.dtype for p in gc.get_objects() if type(p) is torch.nn.Parameter and p.shape == (64, 64)}
     assert kinds == {torch.bfloat16}

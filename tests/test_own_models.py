@@ -59,7 +59,7 @@ def test_two_checkpoints_of_one_model(tiny: Path, pictures: list[str], captions:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("", "--checkpoint-f"), ("resnet:50", "names no open_clip model"), (f"open_clip:{MODEL}:/no/f.pt", "neither")],
+    [("", "--checkpoint-f"), ("resnet:50", "is not an open_clip model"), (f"open_clip:{MODEL}:/no/f.pt", "neither")],
 )
 def test_names_that_are_no_checkpoint(tiny: Path, name: str, says: str) -> None:
     samples = Samples(("a",), {"image": (None,), "text": ("a",)})
@@ -122,10 +122,10 @@ def test_a_modality_of_which_nothing_can_be_used(captions: list[str]) -> None:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda texts: np.zeros(len(texts)), r"must give \[2, d\]"),
+        (lambda texts: np.zeros(len(texts)), r"must return \[2, d\]"),
         (lambda texts: np.zeros((len(texts) - 1, 4)), r"shape \(1, 4\) for 2 media"),
         (lambda texts: np.full((len(texts), 4), np.inf), "not finite"),
-        (lambda texts: np.ones((len(texts), 3 + ("c" in texts))), "gave 3 dimensions, then 4"),
+        (lambda texts: np.ones((len(texts), 3 + ("c" in texts))), "returned 3 dimensions, then 4"),
     ],
 )
 def test_functions_that_give_something_else(function: Any, says: str) -> None:

@@ -12,7 +12,7 @@ from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.audit import run as pipeline
 from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.run import run_audit
-from audit_plugin.encoders.registry import OFFLINE
+from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import QUICK, SWAPPED, TRAINED, auroc, cells, draw, encoded_rows, rows_of
 
@@ -211,13 +211,13 @@ def test_a_plan_counts_what_is_not_cached_and_encodes_nothing(known: Samples, tm
     new = [str(tmp_path / f"{row}.png") for row in (0, 1, 2, 2)] + [str(tmp_path / "missing.png")]
     images, texts = (*known.media["image"], *new), (*known.media["text"], *["new"] * 4, " ")
     more = Samples(tuple(map(str, range(N + 5))), {"image": images, "text": texts})
-    before = {m: FeatureCache(OFFLINE[m].key).known() for m in OFFLINE}
+    before = {m: FeatureCache(IDENTITIES[m].key).known() for m in IDENTITIES}
     plan = plan_audit(more, QUICK)
     assert (plan["rows"], plan["encodes"]) == (N + 5, {"image": 3, "text": 1})
     assert (plan["encoder"], plan["downloads"]) == ("offline", [])
     assert plan["minutes"] > 0
     assert plan["disk_mb"] > 0
-    assert {m: FeatureCache(OFFLINE[m].key).known() for m in OFFLINE} == before
+    assert {m: FeatureCache(IDENTITIES[m].key).known() for m in IDENTITIES} == before
     assert plan_audit(known, QUICK)["encodes"] == {"image": 0, "text": 0}
     with pytest.raises(AuditError, match="0 samples"):
         plan_audit(rows_of(known, []), QUICK)

@@ -14,7 +14,8 @@ from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import digest_contents, embed, silent
-from audit_plugin.encoders.registry import OFFLINE, load_encoders
+from audit_plugin.encoders.offline import IDENTITIES
+from audit_plugin.encoders.registry import load_encoders
 from tests.pipeline_fixtures import COLORS, GROUNDS, QUICK, SHAPES, auroc, cells, draw, rows_of
 
 
@@ -80,7 +81,7 @@ def test_a_cold_a_warm_and_a_half_warm_cache_and_a_kill_while_encoding_give_the_
 
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "half"))
     encoders = load_encoders("offline", ("image", "text"), "cpu")
-    keys = {m: OFFLINE[m].key for m in encoders}
+    keys = {m: IDENTITIES[m].key for m in encoders}
     for part in (range(39, 20, -2), range(0, 20, 2)):  # other batches, other neighbors in them
         half = rows_of(samples, part)
         embed(half, digest_contents(half, silent), keys, lambda: encoders, silent)

@@ -15,7 +15,7 @@ from audit_plugin.audit.extend import extend_run
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders import precision
-from audit_plugin.encoders.precision import SUFFIX, Decision
+from audit_plugin.encoders.precision import BF16_SUFFIX, PrecisionChoice
 from tests.clip_fixtures import MODEL, tiny_weights
 from tests.pipeline_fixtures import cells, rows_of
 
@@ -44,7 +44,7 @@ def home(config: AuditConfig, samples: Samples, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIT_PLUGIN_CACHE", str(folder / "cache"))
-        patch.setattr(precision, "try_bf16", lambda *_: Decision("bf16", "computes in bf16, as claimed"))
+        patch.setattr(precision, "try_bf16", lambda *_: PrecisionChoice("bf16", "computes in bf16, as claimed"))
         yield folder, run_audit(rows_of(samples, range(50)), config, run_dir=folder / "run")
 
 
@@ -52,11 +52,11 @@ def home(config: AuditConfig, samples: Samples, tmp_path_factory: pytest.TempPat
 def elsewhere(home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine, on which a trial would end otherwise; the cache came along, what is decided did not."""
     monkeypatch.setattr(precision, "chip_name", lambda _device: "another chip")
-    monkeypatch.setattr(precision, "try_bf16", lambda *_: Decision("fp32", "stays fp32, as claimed"))
+    monkeypatch.setattr(precision, "try_bf16", lambda *_: PrecisionChoice("fp32", "stays fp32, as claimed"))
 
 
 def keys_of(result: AuditResult) -> set[bool]:
-    return {key.endswith(SUFFIX) for key in result.summary["encoder"].values()}
+    return {key.endswith(BF16_SUFFIX) for key in result.summary["encoder"].values()}
 
 
 def test_a_run_names_its_precision_in_keys_and_notes(home) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from audit_plugin.arrays import Samples
 from audit_plugin.encoders import precision
-from audit_plugin.encoders.base import Encoder, Identity
+from audit_plugin.encoders.base import Encoder, EncoderIdentity
 from audit_plugin.encoders.embed import digest_contents, embed, silent
-from audit_plugin.encoders.precision import SUFFIX, chip_gain, decided, settle, settled_key
+from audit_plugin.encoders.precision import BF16_SUFFIX, bf16_speedup, choose_precision, known_key, known_precision
 from audit_plugin.store import FeatureCache
 
-WHO = Identity("toy", bf16=True)
+WHO = EncoderIdentity("toy", bf16=True)
 TEXTS = tuple(f"text {i}" for i in range(9))
 SECONDS = 0.03  # of a pass in full precision
 
@@ -24,7 +24,7 @@ SECONDS = 0.03  # of a pass in full precision
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and a chip that is good at bf16: the toys below say how good."""
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path))
-    monkeypatch.setattr(precision, "chip_gain", lambda _device: 4.0)
+    monkeypatch.setattr(precision, "bf16_speedup", lambda _device: 4.0)
 
 
 class Toy:
@@ -57,26 +57,26 @@ def run(toy: Toy, choice: str = "auto", texts: tuple[str, ...] = TEXTS, kept: st
     samples = Samples(texts, {"text": texts})
     contents = digest_contents(samples, silent)
     load = functools.cache(toy.load)
-    chosen = settle(samples, contents, {"text": WHO}, load, choice, "cpu", {"text": kept})
-    keys = {"text": chosen.who["text"].key}
+    chosen = choose_precision(samples, contents, {"text": WHO}, load, choice, "cpu", {"text": kept})
+    keys = {"text": chosen.identities["text"].key}
     return chosen, embed(samples, contents, keys, chosen.load, silent).features.vectors["text"]
 
 
 def test_faster_and_close_is_taken_and_remembered() -> None:
     toy = Toy(gain=3.0, cosine=0.9995)
     chosen, features = run(toy)
-    assert chosen.who["text"].key == "toy" + SUFFIX
+    assert chosen.identities["text"].key == "toy" + BF16_SUFFIX
     (note,) = chosen.notes
     assert note.startswith("encoder text computes in bf16, ")
     assert "(cosine to it at least 0.9995)" in note
-    assert len(FeatureCache("toy" + SUFFIX).known()) == 9
+    assert len(FeatureCache("toy" + BF16_SUFFIX).known()) == 9
     assert FeatureCache("toy").known() == set()  # what the trial encoded at full precision is not mixed in
     assert toy.loads == 1
     again = Toy(gain=0.1, cosine=0.0)  # which nobody asks any more
     chosen, repeated = run(again)
     assert (chosen.notes, again.loads) == ((note,), 0)
     assert repeated.tobytes() == features.tobytes()
-    assert settled_key(WHO, "auto", "cpu") == "toy" + SUFFIX
+    assert known_key(WHO, "auto", "cpu") == "toy" + BF16_SUFFIX
 
 
 @pytest.mark.parametrize(
@@ -89,32 +89,32 @@ def test_faster_and_close_is_taken_and_remembered() -> None:
 )
 def test_what_is_not_faster_or_not_close_stays_and_says_why(toy: Toy, why: str) -> None:
     chosen, _ = run(toy)
-    assert chosen.who["text"] == WHO
+    assert chosen.identities["text"] == WHO
     assert re.fullmatch(why, chosen.notes[0])
     assert len(FeatureCache("toy").known()) == 9
     assert run(Toy())[0].notes == chosen.notes  # remembered with its reason
-    assert settled_key(WHO, "auto", "cpu") == "toy"
+    assert known_key(WHO, "auto", "cpu") == "toy"
 
 
 def test_a_chip_without_fast_bf16_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "chip_gain", lambda _device: 0.25)
+    monkeypatch.setattr(precision, "bf16_speedup", lambda _device: 0.25)
     toy = Toy()
     chosen, _ = run(toy)
     assert chosen.notes == ("encoder text stays fp32: this machine multiplies bf16 only 0.2 times as fast",)
     assert toy.low == 0
 
 
-@pytest.mark.parametrize(("choice", "key"), [("fp32", "toy"), ("bf16", "toy" + SUFFIX)])
+@pytest.mark.parametrize(("choice", "key"), [("fp32", "toy"), ("bf16", "toy" + BF16_SUFFIX)])
 def test_a_precision_that_was_asked_for_is_not_tried(choice: str, key: str) -> None:
     chosen, _ = run(Toy(gain=0.5, cosine=0.5), choice)
-    assert (chosen.who["text"].key, chosen.notes) == (key, ())
-    assert decided(WHO, "auto", "cpu") is None  # nor is it a rule for others
+    assert (chosen.identities["text"].key, chosen.notes) == (key, ())
+    assert known_precision(WHO, "auto", "cpu") is None  # nor is it a rule for others
 
 
-@pytest.mark.parametrize("key", ["toy", "toy" + SUFFIX])
+@pytest.mark.parametrize("key", ["toy", "toy" + BF16_SUFFIX])
 def test_a_run_that_is_continued_keeps_its_precision(key: str) -> None:
-    assert run(Toy(gain=3.0 if key == "toy" else 1.0), kept=key)[0].who["text"].key == key
-    assert decided(WHO, "auto", "cpu", "another encoder") is None
+    assert run(Toy(gain=3.0 if key == "toy" else 1.0), kept=key)[0].identities["text"].key == key
+    assert known_precision(WHO, "auto", "cpu", "another encoder") is None
 
 
 def test_known_features_ask_for_no_trial() -> None:
@@ -122,13 +122,13 @@ def test_known_features_ask_for_no_trial() -> None:
     run(Toy(), "fp32")
     toy = Toy()
     chosen, _ = run(toy, texts=TEXTS[:4])
-    assert (chosen.who["text"], chosen.notes, toy.loads) == (WHO, (), 0)
+    assert (chosen.identities["text"], chosen.notes, toy.loads) == (WHO, (), 0)
 
 
 def test_an_encoder_without_such_a_form_stays_as_it_is() -> None:
-    plain = Identity("plain")
+    plain = EncoderIdentity("plain")
     for choice in ("auto", "bf16"):
-        assert decided(plain, choice, "cpu").precision == "fp32"
+        assert known_precision(plain, choice, "cpu").precision == "fp32"
 
 
 def test_damaged_records_are_tried_anew(tmp_path: Path) -> None:
@@ -136,27 +136,27 @@ def test_damaged_records_are_tried_anew(tmp_path: Path) -> None:
     (record,) = (tmp_path / "precision").iterdir()
     for content in ("", "[]", '{"color": "red"}', "null"):
         record.write_text(content)
-        assert decided(WHO, "auto", "cpu") is None
-    assert run(Toy(), texts=("new",))[0].who["text"].key == "toy" + SUFFIX
-    assert decided(WHO, "auto", "cpu").precision == "bf16"
+        assert known_precision(WHO, "auto", "cpu") is None
+    assert run(Toy(), texts=("new",))[0].identities["text"].key == "toy" + BF16_SUFFIX
+    assert known_precision(WHO, "auto", "cpu").precision == "bf16"
 
 
 def test_another_kind_of_machine_decides_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     run(Toy())
     monkeypatch.setattr(precision, "chip_name", lambda _device: "another chip")
-    assert decided(WHO, "auto", "cpu") is None
+    assert known_precision(WHO, "auto", "cpu") is None
 
 
 def test_texts_that_cannot_be_read_are_no_trial() -> None:
     samples = Samples(("0",), {"text": (" ",)})
     contents = digest_contents(samples, silent)
     toy = Toy()
-    assert settle(samples, contents, {"text": WHO}, toy.load, "auto", "cpu").who == {"text": WHO}
+    assert choose_precision(samples, contents, {"text": WHO}, toy.load, "auto", "cpu").identities == {"text": WHO}
     assert toy.loads == 0
 
 
 def test_the_chip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     start = time.perf_counter()
-    assert chip_gain("cpu") > 0
+    assert bf16_speedup("cpu") > 0
     assert time.perf_counter() - start < 10

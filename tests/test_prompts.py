@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.base import Encoder, Identity
+from audit_plugin.encoders.base import Encoder, EncoderIdentity
 from audit_plugin.encoders.embed import digest_contents, embed, silent
 from audit_plugin.encoders.prompts import (
     LABEL_TEMPLATES,
-    identified,
-    prompted,
-    prompting,
+    prompted_encoders,
+    prompted_identities,
+    prompted_identity,
     prompts_of,
-    readable,
+    readable_label,
     split_templates,
-    worded,
+    with_first_prompt,
 )
 
 TEMPLATES = ("a {}", "one {} here")
@@ -42,13 +42,13 @@ TEMPLATES = ("a {}", "one {} here")
     ],
 )
 def test_a_class_name_becomes_words(label: str, words: str) -> None:
-    assert readable(label) == words
+    assert readable_label(label) == words
 
 
 @given(st.text(max_size=40))
 def test_any_label_stands_in_every_template_and_is_never_a_format(label: str) -> None:
     prompts = prompts_of(label, TEMPLATES)
-    assert prompts == [f"a {readable(label)}", f"one {readable(label)} here"]
+    assert prompts == [f"a {readable_label(label)}", f"one {readable_label(label)} here"]
 
 
 def test_braces_in_a_label_are_only_braces() -> None:
@@ -70,14 +70,14 @@ def letters(key: str) -> Encoder:
         counts = [text.count(letter) for letter in "abc"]
         return [np.array([*counts, len(text) - sum(counts)], dtype=np.float32)]
 
-    return Encoder(Identity(key), 4, prepare, lambda batch: batch)
+    return Encoder(EncoderIdentity(key), 4, prepare, lambda batch: batch)
 
 
 def test_a_labels_feature_is_the_mean_of_its_prompts_unit_features(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path))
-    encoder = prompting({"text": letters("letters")}, TEMPLATES)["text"]
+    encoder = prompted_encoders({"text": letters("letters")}, TEMPLATES)["text"]
     samples = Samples(("1", "2", "3"), {"text": ("ab_ba", "c", "")})
     contents = digest_contents(samples, silent)
     got = embed(samples, contents, {"text": encoder.identity.key}, lambda: {"text": encoder}, silent)
@@ -91,17 +91,17 @@ def test_a_labels_feature_is_the_mean_of_its_prompts_unit_features(
 
 def test_other_templates_are_another_encoder_and_other_modalities_stay() -> None:
     encoders = {"image": letters("image"), "text": letters("text")}
-    made = prompting(encoders, TEMPLATES)
+    made = prompted_encoders(encoders, TEMPLATES)
     assert made["image"] is encoders["image"]
-    keys = {prompted(Identity("text"), t).key for t in ((), TEMPLATES, TEMPLATES[:1], ("ab {}",))}
+    keys = {prompted_identity(EncoderIdentity("text"), t).key for t in ((), TEMPLATES, TEMPLATES[:1], ("ab {}",))}
     assert len(keys) == 4
     who = {name: encoder.identity for name, encoder in encoders.items()}
-    assert identified(who, TEMPLATES) == {name: encoder.identity for name, encoder in made.items()}
-    assert identified(who, ()) == who
-    assert prompting(encoders, ()) == encoders
+    assert prompted_identities(who, TEMPLATES) == {name: encoder.identity for name, encoder in made.items()}
+    assert prompted_identities(who, ()) == who
+    assert prompted_encoders(encoders, ()) == encoders
 
 
 def test_models_of_one_text_per_sample_read_the_first_template() -> None:
     samples = Samples(("1", "2", "3"), {"image": ("a_b.png",) * 3, "text": ("big_cat", None, " ")})
-    assert worded(samples, TEMPLATES).media == {"image": ("a_b.png",) * 3, "text": ("a big cat", None, " ")}
-    assert worded(samples, ()) is samples
+    assert with_first_prompt(samples, TEMPLATES).media == {"image": ("a_b.png",) * 3, "text": ("a big cat", None, " ")}
+    assert with_first_prompt(samples, ()) is samples

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import Samples
 from audit_plugin.audit import result as reporting
 from audit_plugin.audit.result import Order, Scored, memory_summary, result_columns, summarize, versions
-from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Embedded
 from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.flags import FLAGS, tail_cut
@@ -94,9 +94,9 @@ def test_the_culprit_of_three_is_the_swapped_one_and_of_two_unknown() -> None:
     assert set(culprit[:LOST]) == {""}
 
 
-def summary_of(captions: str = "a plain text", **who: Identity) -> dict:
+def summary_of(captions: str = "a plain text", **who: EncoderIdentity) -> dict:
     given_, order, embedded, samples = case(text=captions)
-    encoders = {"image": Identity("i"), "text": Identity("t", english=True), **who}
+    encoders = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t", english=True), **who}
     columns = result_columns(given_, order, embedded, samples)
     return summarize(columns, given_, embedded, samples, CONFIG, encoders)
 
@@ -187,7 +187,7 @@ def test_a_shaky_multimem_says_how_many_trials_would_do() -> None:
     given_, order, embedded, samples = case()
     gathered = replace(given_.gathered, evidence=replace(given_.gathered.evidence, trials=noise))
     columns = result_columns(given_, order, embedded, samples)
-    who = {"image": Identity("i"), "text": Identity("t")}
+    who = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t")}
     summary = summarize(columns, replace(given_, gathered=gathered), embedded, samples, CONFIG, who)
     assert summary["reliability"] < 0.8
     assert any("below 0.8; about " in note for note in summary["notes"])
@@ -195,7 +195,7 @@ def test_a_shaky_multimem_says_how_many_trials_would_do() -> None:
 
 @pytest.mark.parametrize(("english", "told"), [(True, True), (False, False)])
 def test_texts_beyond_an_english_encoder_are_told(english: bool, told: bool) -> None:
-    notes = summary_of("это подпись", text=Identity("t", english=english))["notes"]
+    notes = summary_of("это подпись", text=EncoderIdentity("t", english=english))["notes"]
     assert any(f"{N + LOST} of {N + LOST} texts are not in Latin script" in note for note in notes) is told
     assert not any("Latin" in note for note in summary_of("une légende en français")["notes"])
 
@@ -203,7 +203,7 @@ def test_texts_beyond_an_english_encoder_are_told(english: bool, told: bool) -> 
 def test_texts_encoded_in_parts_are_told_above_five_percent() -> None:
     given_, order, embedded, samples = case()
     columns = result_columns(given_, order, embedded, samples)
-    who = {"image": Identity("i"), "text": Identity("t")}
+    who = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t")}
     for split, told in ((15, False), (16, True)):  # of 303
         notes = summarize(columns, given_, replace(embedded, split_texts=split), samples, CONFIG, who)["notes"]
         assert any(note.startswith(f"{split} texts are longer") for note in notes) is told

@@ -233,12 +233,12 @@ def test_words_find_captions_but_only_where_there_is_a_place_for_them(audited: A
 
 
 def test_what_shares_a_space_is_searched_by_words() -> None:
-    from audit_plugin.encoders.base import Identity
+    from audit_plugin.encoders.base import EncoderIdentity
     from audit_plugin.fiftyone_io.similarity.audits import PromptModel, _answers
 
-    clip = {"image": Identity("i", "s"), "text": Identity("t", "s"), "audio": Identity("a")}
+    clip = {"image": EncoderIdentity("i", "s"), "text": EncoderIdentity("t", "s"), "audio": EncoderIdentity("a")}
     assert [_answers(name, clip) for name in clip] == [True, True, False]
-    assert not _answers("image", {"image": Identity("i", "s")})
+    assert not _answers("image", {"image": EncoderIdentity("i", "s")})
     record = {"encoder": "offline", "text_key": "", "blocks": [["image", 384, True], ["audio", 5, False]]}
     (vector,) = PromptModel(record).embed_prompts(["a dog"])
     assert vector.shape == (389,)

@@ -76,7 +76,7 @@ def test_the_names_of_towers(tiny: Path) -> None:
         ("ViT-B-32:no-such-weights", "neither a checkpoint file nor weights"),
         (f"{MODEL}:/no/such/file.pt", "neither a checkpoint file nor weights"),
         ("coca_ViT-B-32", "two towers"),
-        ("", "names no open_clip model"),
+        ("", "is not an open_clip model"),
     ],
 )
 def test_names_that_mean_nothing(tiny: Path, name: str, says: str) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from audit_plugin.arrays import Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import digest_contents, silent
-from audit_plugin.encoders.open_clip import resolve
-from audit_plugin.encoders.precision import settled_key
-from audit_plugin.encoders.prompts import identified, split_templates
-from audit_plugin.encoders.registry import identify, pick_device
+from audit_plugin.encoders.precision import known_key
+from audit_plugin.encoders.prompts import prompted_identities, split_templates
+from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.store import FeatureCache
 
 from .run import check_samples
@@ -21,13 +21,13 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
     """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing."""
     config = config or AuditConfig()
     check_samples(samples)
-    device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
-    who = identified(identify(name, samples.modalities), split_templates(config.template))
-    if not who:
+    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
+    encoder_identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
+    if not encoder_identities:
         encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
         return _estimate(samples, config, device, name, encodes)
     contents = digest_contents(samples, silent)
-    keys = {m: settled_key(w, config.precision, device) for m, w in who.items()}
+    keys = {m: known_key(w, config.precision, device) for m, w in encoder_identities.items()}
     encodes = {
         m: len({d for d in contents.digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities
     }

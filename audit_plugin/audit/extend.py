@@ -73,7 +73,7 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
 
 
 def _same_encoders(was: Mapping[str, str], new: Prepared) -> None:
-    now = {name: who.key for name, who in new.who.items()}
+    now = {modality: identity.key for modality, identity in new.encoder_identities.items()}
     if was != now:
         raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples anew")
 
@@ -82,7 +82,7 @@ def _joined(kept: KeptRun, new: Prepared) -> Prepared:
     """The run's samples, then the new ones, each in canonical order."""
     old = len(kept.samples)
     digests = {m: (*kept.digests[m], *new.contents.digests[m]) for m in new.samples.modalities}
-    features = stored_features({m: new.who[m].key for m in digests}, digests)
+    features = stored_features({m: new.encoder_identities[m].key for m in digests}, digests)
     if missing := int((~features.present[:old]).any(axis=1).sum()):
         raise AuditError(
             f"the features of {missing} samples of the run are gone from the cache; run the audit itself again, which "

@@ -74,12 +74,12 @@ def _add_pattern(
 def _restricted(ready: Prepared, modalities: list[str], rows: Ints) -> Prepared:
     """The complete rows and then these, in some of the modalities only."""
     digests = {m: ready.contents.digests[m] for m in modalities}
-    some = stored_features({m: ready.who[m].key for m in modalities}, digests)
+    some = stored_features({m: ready.encoder_identities[m].key for m in modalities}, digests)
     return replace(
         ready,
         samples=replace(ready.samples, media={m: ready.samples.media[m] for m in modalities}),
         contents=Contents(digests, {}),
         embedded=Embedded(some, {}, 0, {}),
-        who={m: ready.who[m] for m in modalities},
+        encoder_identities={m: ready.encoder_identities[m] for m in modalities},
         order=Order(np.concatenate([ready.order.rows, rows]), len(ready.samples)),
     )

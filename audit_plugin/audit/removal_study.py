@@ -238,6 +238,6 @@ def _report(
         "removed": removed,
         "trained": gathered.trained,
         "notes": notes,
-        "encoder": {m: w.key for m, w in ready.who.items()},
+        "encoder": {m: w.key for m, w in ready.encoder_identities.items()},
         "versions": versions(),
     }

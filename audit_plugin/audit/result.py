@@ -11,7 +11,7 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Embedded
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring import flags as rules
@@ -130,12 +130,12 @@ def summarize(
     embedded: Embedded,
     samples: Samples,
     config: AuditConfig,
-    who: Mapping[str, Identity],
+    encoder_identities: Mapping[str, EncoderIdentity],
 ) -> dict[str, Any]:
     """What is said of the whole: counts, reliability, recall on the plants, notes, settings, versions."""
     notes = list(scored.gathered.notes)
     memory = memory_summary(scored, config, notes)
-    notes += _text_notes(samples, embedded, who)
+    notes += _text_notes(samples, embedded, encoder_identities)
     return {
         "samples": len(samples),
         "failures": len(embedded.failures),
@@ -149,7 +149,7 @@ def summarize(
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "trained": scored.gathered.trained,
         "neighbors": {space: dict(how) for space, how in scored.gathered.sought.items()},
-        "encoder": {m: w.key for m, w in who.items()},
+        "encoder": {m: w.key for m, w in encoder_identities.items()},
         "encoded_now": dict(embedded.encoded),
         "notes": notes,
         "false_positive_rate": config.false_positive_rate,
@@ -229,7 +229,7 @@ def _attribution(scored: Scored) -> dict[str, float]:
     return {name: round(share, 4) for name, share in parts.items()}
 
 
-def _text_notes(samples: Samples, embedded: Embedded, encoders: Mapping[str, Identity]) -> list[str]:
+def _text_notes(samples: Samples, embedded: Embedded, encoders: Mapping[str, EncoderIdentity]) -> list[str]:
     notes = []
     if embedded.split_texts > 0.05 * len(samples):
         notes.append(

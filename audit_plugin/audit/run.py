@@ -15,13 +15,12 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig, digest_of
-from audit_plugin.encoders.devices import matmul_precision
+from audit_plugin.encoders.devices import matmul_precision, pick_device
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed, silent
-from audit_plugin.encoders.open_clip import resolve
 from audit_plugin.encoders.own_models import Embedder, embed_with
-from audit_plugin.encoders.precision import settle
-from audit_plugin.encoders.prompts import identified, split_templates, worded
-from audit_plugin.encoders.registry import identify, pick_device
+from audit_plugin.encoders.precision import choose_precision
+from audit_plugin.encoders.prompts import prompted_identities, split_templates, with_first_prompt
+from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.evidence import Gathered, Learn, gather
 from audit_plugin.scoring.flags import duplicate_groups
@@ -77,7 +76,7 @@ def run_audit(
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(opened(config))
         ready = prepare(samples, config, clock, encoders_of(run_dir), engine)
-        media = worded(ready.samples, split_templates(config.template)).media
+        media = with_first_prompt(ready.samples, split_templates(config.template)).media
         own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
         identity = run_identity(ready, config) | ({} if own is None else {"models": _features_digest(own)})
         folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
@@ -117,17 +116,19 @@ def prepare(
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
-    device, name = pick_device(config.device), resolve(config.encoder, samples.modalities)
+    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
     templates = split_templates(config.template)
     recipe = Recipe(name, templates)
     load = functools.cache(lambda: recipe.load(samples.modalities, device))
-    who = identified(identify(name, samples.modalities), templates) or {m: e.identity for m, e in load().items()}
+    identities = prompted_identities(identify(name, samples.modalities), templates)
+    if not identities:
+        identities = {modality: encoder.identity for modality, encoder in load().items()}
     with clock.stage("read"):
         contents = digest_contents(samples, clock.progress)
     with clock.stage("encode"):
-        chosen = settle(samples, contents, who, load, config.precision, device, encoders)
-        keys = {m: w.key for m, w in chosen.who.items()}
-        encode = engine.encoding(recipe, chosen.who)
+        chosen = choose_precision(samples, contents, identities, load, config.precision, device, encoders)
+        keys = {m: w.key for m, w in chosen.identities.items()}
+        encode = engine.encoding(recipe, chosen.identities)
         embedded, *views = (
             embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
             for view in range(config.views + 1)
@@ -137,14 +138,14 @@ def prepare(
         embedded = replace(embedded, split_texts=0)
     present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
     order = canonical_order(samples, contents, present)
-    return Prepared(samples, contents, embedded, tuple(views), chosen.who, name, order, device)
+    return Prepared(samples, contents, embedded, tuple(views), chosen.identities, name, order, device)
 
 
 def run_identity(ready: Prepared, config: AuditConfig) -> dict[str, Any]:
     """What finished parts of a run depend on: another identity is another run."""
     return {
         "settings": {**config.training(), "encoder": ready.encoder},
-        "encoders": {m: w.key for m, w in ready.who.items()},
+        "encoders": {m: w.key for m, w in ready.encoder_identities.items()},
         "trained_from": learner_identity(config),
         "data": _data_digest(ready.samples, ready.contents, ready.order),
         "device": ready.device,
@@ -165,7 +166,7 @@ def _features_digest(models: Sequence[Embedded]) -> str:
 def learning(ready: Prepared, job: Job, own: Sequence[Embedded] | None = None) -> Learn:
     """How the trials of this run come about, by `config.train`; `own` holds what the caller's f and g gave."""
     if job.config.train == "towers":
-        samples = worded(ready.samples, split_templates(job.config.template))
+        samples = with_first_prompt(ready.samples, split_templates(job.config.template))
         return lambda plan, _repeats: towers_learner(samples, ready.order.rows, plan, job)
     if job.config.train == "checkpoints":
         found = own or checkpoint_vectors(ready.samples, ready.contents, job.config, job)
@@ -190,7 +191,7 @@ def finish(
         notes += filter(None, [find_leaks(splits, duplicate_groups(scored.gathered.evidence)).sentence()])
     with clock.stage("explain"):
         notes += explain(ready, scored.gathered, scored, job)["notes"]
-    summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.who)
+    summary = summarize(columns, scored, ready.embedded, ready.samples, job.config, ready.encoder_identities)
     summary["notes"] = [*summary["notes"], *ready.embedded.notes, *notes]
     summary |= {"encoder_name": ready.encoder, "device": ready.device, "seconds": clock.seconds}
     summary["products"] = matmul_precision(job.config.precision, ready.device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, Samples
-from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.devices import release_memory
 from audit_plugin.encoders.embed import Contents, Embedded, Progress
 from audit_plugin.inputs.files import MediaError
@@ -61,7 +61,7 @@ class Prepared:
         samples: modalities in the table's order.
         contents: digests and failures.
         embedded: features of all rows; `views`: the same under each augmentation.
-        who: modality -> encoder; `encoder`: their resolved name.
+        encoder_identities: of each modality; `encoder`: their resolved name.
         order: the complete rows in canonical order.
         device: where to compute.
     """
@@ -70,7 +70,7 @@ class Prepared:
     contents: Contents
     embedded: Embedded
     views: tuple[Embedded, ...]
-    who: Mapping[str, Identity]
+    encoder_identities: Mapping[str, EncoderIdentity]
     encoder: str
     order: Order
     device: str
@@ -107,7 +107,7 @@ def describe_rows(ready: Prepared) -> Rows:
         if MODALITIES[m].is_text
     }
     roles, labels = (np.array(v, dtype=object)[order.rows] if v else None for v in (samples.roles, samples.labels))
-    space = {m: w.space for m, w in ready.who.items()}
+    space = {m: w.space for m, w in ready.encoder_identities.items()}
     spelling = {m: bits_per_letter([samples.media[m][row] or "" for row in order.rows]) for m in words}
     return Rows(numbers, space, words, user_groups(samples, order), roles, labels, spelling=spelling)
 

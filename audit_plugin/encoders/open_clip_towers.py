@@ -1,4 +1,4 @@
-"""From an open_clip model to its encoders: towers apart, pixels as bytes, texts no longer than they need to be."""
+"""Encoders from an open_clip model: its towers apart, pixels as bytes, texts no longer than necessary."""
 
 from __future__ import annotations
 
@@ -12,95 +12,106 @@ import torch
 
 from audit_plugin.arrays import Floats
 
-from .base import TEXT_BUCKETS, Encoder, Identity, split_text
+from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, split_text
 from .devices import batch_size, to_device
 
 BATCH = 32
-SAME = 1e-5  # difference between unit features that is none
-SAME_LOW = 2e-2  # the same in low precision, which is itself off by one in a hundred
-_PROBES = ("a cat", "two dogs and a bird near the old harbour at noon")
+TOLERANCE = 1e-5  # relative difference of features that count as equal
+TOLERANCE_BF16 = 2e-2  # in bf16, whose own error is one in a hundred
+_PROBE_TEXTS = ("a cat", "two dogs and a bird near the old harbour at noon")
 
 Encode = Callable[[np.ndarray], Floats]
 
 
-def image_encoder(identity: Identity, model: Any, transform: Any, device: torch.device) -> Encoder:
-    """Its pieces are bytes `[h, w, 3]` where the transform ends as open_clip's do: scaling waits for the batch."""
+def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device: torch.device) -> Encoder:
+    """The encoder of images. Where the transform ends as open_clip's do, pieces are bytes `[h, w, 3]`, scaled later."""
     from torchvision.transforms import Normalize, ToTensor
 
-    tower = _shortened(_only(model, lambda name: name == "visual"), device)
+    tower = _with_first_token_block(_with_parts(model, lambda name: name == "visual"), device)
     steps = list(getattr(transform, "transforms", ()))
-    known = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+    ends_as_usual = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
 
     def prepare(image: Any) -> list[np.ndarray]:
-        if not known:
+        if not ends_as_usual:
             return [transform(image).numpy()]
         for step in steps[:-2]:
             image = step(image)
         return [np.asarray(image)]
 
-    def scaled(batch: torch.Tensor) -> torch.Tensor:
-        """What `transform` does last, in the same arithmetic."""
+    def normalize(batch: torch.Tensor) -> torch.Tensor:
+        """uint8 `[b, h, w, 3]` -> float32 `[b, 3, h, w]`: the last steps of `transform`, in the same arithmetic."""
         values = batch.permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (steps[-1].mean, steps[-1].std))
+        mean = torch.tensor(steps[-1].mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(steps[-1].std, device=device).view(1, 3, 1, 1)
         return values.sub_(mean).div_(std).contiguous()
 
-    def encoding(tower: Any, dtype: torch.dtype) -> Encode:
+    def encode_with(tower: Any, dtype: torch.dtype) -> Encode:
         def encode(batch: np.ndarray) -> Floats:
             with torch.inference_mode():
                 values = to_device(batch, device)
-                pixels = (scaled(values) if known else values).to(dtype)
-                return tower.encode_image(pixels).float().cpu().numpy()
+                pixels = normalize(values) if ends_as_usual else values
+                return tower.encode_image(pixels.to(dtype)).float().cpu().numpy()
 
         return encode
 
-    lower = lambda: encoding(_packed(_cast(tower), device), torch.bfloat16)  # noqa: E731
-    encode, overlap = encoding(_packed(tower, device), torch.float32), device.type == "cuda"
-    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lower, overlap)
+    return Encoder(
+        identity,
+        batch_size(device, BATCH),
+        prepare,
+        encode_with(_with_packed_layers(tower, device), torch.float32),
+        to_bf16=lambda: encode_with(_with_packed_layers(_in_bf16(tower), device), torch.bfloat16),
+        overlap=device.type == "cuda",
+    )
 
 
-def text_encoder(identity: Identity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
-    """Where padding cannot change a feature, a text is encoded at the smallest bucket that holds it."""
+def text_encoder(identity: EncoderIdentity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
+    """The encoder of texts: where padding cannot change a feature, a text takes the smallest bucket that holds it."""
     inner = getattr(tokenizer, "tokenizer", tokenizer)  # Hugging Face tokenizers sit one level down
     context = tokenizer.context_length
-    tower = _only(model, lambda name: name != "visual")
+    tower = _with_parts(model, lambda name: name != "visual")
 
-    def encoding(tower: Any) -> Encode:
-        shorter: dict[int, Any] = {context: tower}
+    def encode_with(tower: Any) -> Encode:
+        by_length: dict[int, Any] = {context: tower}
 
         def encode(batch: np.ndarray) -> Floats:
             length = batch.shape[1]
-            if length not in shorter:
-                shorter[length] = _cut(tower, length)
+            if length not in by_length:
+                by_length[length] = _with_context(tower, length)
             with torch.inference_mode():
-                return shorter[length].encode_text(to_device(batch, device)).float().cpu().numpy()
+                return by_length[length].encode_text(to_device(batch, device)).float().cpu().numpy()
 
         return encode
 
-    encode = encoding(tower)
+    encode = encode_with(tower)
     buckets = [size for size in TEXT_BUCKETS if size < context] if _padding_is_free(encode, tokenizer) else []
 
     def prepare(text: str) -> list[np.ndarray]:
         parts = split_text(text, lambda part: len(inner.encode(part)) <= context - 2)
-        return [_trimmed(row.numpy(), buckets) for row in tokenizer(parts)]
+        return [_without_padding(row.numpy(), buckets) for row in tokenizer(parts)]
 
-    overlap = device.type == "cuda"
-    return Encoder(identity, batch_size(device, BATCH), prepare, encode, lambda: encoding(_cast(tower)), overlap)
+    return Encoder(
+        identity,
+        batch_size(device, BATCH),
+        prepare,
+        encode,
+        to_bf16=lambda: encode_with(_in_bf16(tower)),
+        overlap=device.type == "cuda",
+    )
 
 
-def _only(model: Any, wanted: Callable[[str], bool]) -> Any:
-    """The model with some of its parts, which it shares: so each tower can be cast, and let go, by itself."""
-    part = copy.copy(model)
-    part._modules = {name: module for name, module in model._modules.items() if wanted(name)}
-    return part
+def _with_parts(model: Any, is_part: Callable[[str], bool]) -> Any:
+    """The model with some of its parts only, which are shared: each tower can be cast, and freed, by itself."""
+    copied = copy.copy(model)
+    copied._modules = {name: module for name, module in model._modules.items() if is_part(name)}
+    return copied
 
 
 class FirstToken(torch.nn.Module):
-    """A transformer's last block for the first token, where no other is read.
+    """A transformer's last block, computed for the first token only, where no other token's output is read.
 
-    The others ask nothing and need no MLP. One query needs no keys and values of its own either: a product with a key
-    is the product of the query, taken back through the keys' weights, with the token itself (the bias adds the same to
-    all and falls out of the softmax), and a mean of values is the value of a mean. Nearly the whole block is saved, a
-    twelfth of ViT-B/32.
+    The other tokens need no query and no MLP. A single query needs no keys and values either:
+    <q, W_k x> = <W_k^T q, x> (the key's bias adds the same to all tokens and cancels in the softmax), and the mean of
+    the values W_v x is W_v times the mean of x. This saves nearly the full block, a twelfth of ViT-B/32.
     """
 
     def __init__(self, block: Any) -> None:
@@ -118,30 +129,31 @@ class FirstToken(torch.nn.Module):
         weight = attn.in_proj_weight.view(3, attn.num_heads, -1, size)
         bias = attn.in_proj_bias.view(3, attn.num_heads, -1)
         query = torch.einsum("bd,hed->bhe", tokens[:, 0], weight[0]) + bias[0]
-        asked = torch.einsum("bhe,hed->bhd", query, weight[1]) / math.sqrt(query.shape[-1])
-        seen = (asked @ tokens.mT).softmax(-1) @ tokens
-        value = torch.einsum("bhd,hed->bhe", seen, weight[2]) + bias[2]
+        # [b, heads, d]: the query taken back through the keys' weights
+        token_query = torch.einsum("bhe,hed->bhd", query, weight[1]) / math.sqrt(query.shape[-1])
+        mean_token = (token_query @ tokens.mT).softmax(-1) @ tokens
+        value = torch.einsum("bhd,hed->bhe", mean_token, weight[2]) + bias[2]
         return attn.out_proj(value.flatten(1))[:, None]
 
 
-def _shortened(tower: Any, device: torch.device) -> Any:
-    """The image tower with its last block as `FirstToken`, where it is open_clip's plain one; else as it is."""
+def _with_first_token_block(tower: Any, device: torch.device) -> Any:
+    """The image tower with `FirstToken` as its last block where that computes the same; else unchanged."""
     visual = tower.visual
     try:
         blocks = visual.transformer.resblocks
-        short = _with(visual, transformer=_with(visual.transformer, resblocks=_with(blocks)))
-        short.transformer.resblocks[-1] = FirstToken(blocks[-1])
-        probe = _probe(visual, device)
+        resblocks = _with_children(blocks)
+        faster = _with_children(visual, transformer=_with_children(visual.transformer, resblocks=resblocks))
+        resblocks[-1] = FirstToken(blocks[-1])
+        probe = _probe_image(visual, device)
         with torch.inference_mode():
-            whole, found = visual(probe), short(probe)
-        same = whole.shape == found.shape and bool(((whole - found).norm() <= SAME * whole.norm()).all())
+            equal = _are_equal(visual(probe), faster(probe), TOLERANCE)
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, AssertionError):
         return tower  # another architecture, or one that reads more than the first token
-    return _with(tower, visual=short) if same else tower
+    return _with_children(tower, visual=faster) if equal else tower
 
 
 class Packed(torch.nn.Module):
-    """A linear layer whose weights lie as oneDNN multiplies them: laid out once, not with every batch."""
+    """A linear layer whose weights are stored in oneDNN's layout: converted once, not with every batch."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         super().__init__()
@@ -153,82 +165,85 @@ class Packed(torch.nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-def _packed(tower: Any, device: torch.device) -> Any:
-    """The image tower with `Packed` layers, on a CPU and where they compute the same; else as it is.
+def _with_packed_layers(tower: Any, device: torch.device) -> Any:
+    """The image tower with `Packed` layers, on a CPU and where they compute the same; else unchanged.
 
-    Packed is decided by what is there, never by a clock: equal runs are to give equal features.
+    This is never decided by timing: equal runs must give equal features.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return tower
     visual = tower.visual
     try:
         with torch.inference_mode():
-            layers = _layers_packed(visual)
-            probe = _probe(visual, device).to(next(visual.parameters()).dtype)
-            whole, found = visual(probe).float(), layers(probe).float()
-            most = SAME if probe.dtype == torch.float32 else SAME_LOW
-            same = whole.shape == found.shape and bool((whole - found).norm() <= most * whole.norm())
+            packed = _pack_layers(visual)
+            probe = _probe_image(visual, device).to(next(visual.parameters()).dtype)
+            tolerance = TOLERANCE if probe.dtype == torch.float32 else TOLERANCE_BF16
+            equal = _are_equal(visual(probe).float(), packed(probe).float(), tolerance)
     except (AttributeError, TypeError, RuntimeError, ValueError, NotImplementedError):
         return tower  # this build of torch lacks the call, or the tower reads its layers' weights itself
-    return _with(tower, visual=layers) if same else tower
+    return _with_children(tower, visual=packed) if equal else tower
 
 
-def _layers_packed(module: Any) -> Any:
-    if type(module) is torch.nn.Linear:  # not those whose weights another layer reads
+def _pack_layers(module: Any) -> Any:
+    if type(module) is torch.nn.Linear:  # no subclass: another layer may read its weights
         return Packed(module)
-    children = {name: child and _layers_packed(child) for name, child in module._modules.items()}
-    return _with(module, **children) if children else module
+    children = {name: child and _pack_layers(child) for name, child in module._modules.items()}
+    return _with_children(module, **children) if children else module
 
 
-def _probe(visual: Any, device: torch.device) -> torch.Tensor:
-    """`[1, 3, h, w]`: a picture of what size the tower takes."""
+def _probe_image(visual: Any, device: torch.device) -> torch.Tensor:
+    """`[1, 3, h, w]`: an image of the size that the tower takes."""
     return torch.linspace(-1, 1, 3 * math.prod(visual.image_size), device=device).view(1, 3, *visual.image_size)
 
 
-def _with(module: Any, **children: Any) -> Any:
-    """The module with other children; all else is shared."""
-    part = copy.copy(module)
-    part._modules = {**module._modules, **children}
-    return part
+def _are_equal(expected: torch.Tensor, actual: torch.Tensor, tolerance: float) -> bool:
+    """Whether |actual - expected| <= tolerance |expected|, of features `[1, d]`."""
+    return expected.shape == actual.shape and bool((expected - actual).norm() <= tolerance * expected.norm())
 
 
-def _cast(tower: Any) -> Any:
+def _with_children(module: Any, **children: Any) -> Any:
+    """The module with these children in place of its own; everything else is shared."""
+    copied = copy.copy(module)
+    copied._modules = {**module._modules, **children}
+    return copied
+
+
+def _in_bf16(tower: Any) -> Any:
     return copy.deepcopy(tower).to(torch.bfloat16)
 
 
-def _cut(tower: Any, length: int) -> Any:
-    """The text tower for texts of `length` tokens: open_clip's own take only their whole context."""
-    if "text" in tower._modules:  # of the newer kind of model
-        part = _only(tower, lambda _: True)
-        part._modules["text"] = _cut(tower.text, length)
-        return part
+def _with_context(tower: Any, length: int) -> Any:
+    """The text tower for texts of `length` tokens: open_clip's own take only texts of their full context."""
+    if "text" in tower._modules:  # a newer kind of model
+        return _with_children(tower, text=_with_context(tower.text, length))
     if "positional_embedding" not in tower._parameters:
-        return tower  # another library's, which may know what to do
-    part = copy.copy(tower)
-    part._parameters, part._buffers = dict(tower._parameters), dict(tower._buffers)
+        return tower  # another library's, which may accept any length
+    copied = copy.copy(tower)
+    copied._parameters, copied._buffers = dict(tower._parameters), dict(tower._buffers)
     positions = tower.positional_embedding[:length].detach()
-    part._parameters["positional_embedding"] = torch.nn.Parameter(positions, requires_grad=False)
+    copied._parameters["positional_embedding"] = torch.nn.Parameter(positions, requires_grad=False)
     if tower.attn_mask is not None:
-        part._buffers["attn_mask"] = tower.attn_mask[:length, :length]
-    return part
+        copied._buffers["attn_mask"] = tower.attn_mask[:length, :length]
+    return copied
 
 
-def _trimmed(row: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
-    """Token ids `[context]` without the zeros behind them that no bucket needs: decided by this text alone."""
+def _without_padding(row: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
+    """Token ids `[context]` cut to the smallest bucket that holds the text; the length depends on no other text."""
     used = int(np.flatnonzero(row)[-1]) + 1 if row.any() else len(row)
     return row[: next((size for size in buckets if used <= size), len(row))]
 
 
 def _padding_is_free(encode: Encode, tokenizer: Any) -> bool:
-    """Whether two short texts have the same features without their padding: causal towers that read the end's place.
+    """Whether two short texts have the same features without their padding, as with causal towers.
 
-    Others fail here, by other numbers or by an error, and keep the whole context.
+    Others fail here, by different numbers or by an error, and keep their full context.
     """
     try:
-        rows = tokenizer(list(_PROBES)).numpy()
-        size = next(size for size in TEXT_BUCKETS if not rows[:, size:].any())
-        whole, short = (encode(ids) for ids in (rows, rows[:, :size]))
+        padded_ids = tokenizer(list(_PROBE_TEXTS)).numpy()
+        size = next(size for size in TEXT_BUCKETS if not padded_ids[:, size:].any())
+        padded = encode(padded_ids)
+        short = encode(padded_ids[:, :size])
     except (RuntimeError, ValueError, IndexError, AssertionError, StopIteration):
         return False
-    scale = np.linalg.norm(whole, axis=1, keepdims=True)
-    return bool((np.abs(whole - short) <= SAME * scale).all())
+    scale = np.linalg.norm(padded, axis=1, keepdims=True)
+    return bool((np.abs(padded - short) <= TOLERANCE * scale).all())

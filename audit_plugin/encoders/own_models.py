@@ -1,4 +1,4 @@
-"""The user's own f and g: embeddings from open_clip checkpoints, or from any function per modality. Trains nothing."""
+"""Features of the user's own models: from open_clip checkpoints, or from any function per modality. Trains nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from audit_plugin.arrays import AuditError, Features, Samples
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
 
-from . import open_clip as clip
-from .embed import Contents, Embedded, Progress, embed, silent, workers
-from .prompts import prompting
+from . import open_clip
+from .embed import Contents, Embedded, Progress, embed, join_reasons, silent, thread_count
+from .prompts import prompted_encoders
 
 Embedder = Callable[[list[Any]], np.ndarray]
 
@@ -35,7 +35,7 @@ def checkpoint_features(
         contents: their digests.
         name: `open_clip:MODEL:PATH`, as in `checkpoint_f` and `checkpoint_g`.
         device: where to encode.
-        progress: told of the stages "encode MODALITY".
+        progress: called with the stages "encode MODALITY".
         templates: prompts of texts that are class names, averaged.
 
     Raises:
@@ -43,10 +43,10 @@ def checkpoint_features(
     """
     if not name:
         raise AuditError(
-            "--train checkpoints compares two models of yours; name both, --checkpoint-f and --checkpoint-g, "
+            "--train checkpoints compares two models of your own; name both, --checkpoint-f and --checkpoint-g, "
             "as open_clip:MODEL:PATH"
         )
-    encoders = prompting(clip.load(name, samples.modalities, torch.device(device)), templates)
+    encoders = prompted_encoders(open_clip.load(name, samples.modalities, torch.device(device)), templates)
     keys = {modality: encoder.identity.key for modality, encoder in encoders.items()}
     return embed(samples, contents, keys, lambda: encoders, progress)
 
@@ -57,41 +57,49 @@ def embed_with(
     batch: int = 64,
     progress: Progress = silent,
 ) -> Embedded:
-    """Features of all rows under any functions: one model's image tower, text tower, and so on.
+    """Features of all rows from any functions: one model's image tower, text tower, and so on.
 
     Args:
         media: modality -> one value per row, as in `Samples.media`.
         functions: modality -> function of a list of at most `batch` media, read as `MODALITIES` reads them (an RGB
-            `PIL.Image`, a text), that gives an array `[b, d]`; both models' functions must see the same modalities.
+            `PIL.Image`, a text), that returns an array `[b, d]`; both models' functions must see the same modalities.
         batch: media per call.
-        progress: told of the stages "embed MODALITY".
+        progress: called with the stages "embed MODALITY".
 
     Returns:
         Float32 unit rows, zero where a medium cannot be used; the reasons are in `failures`.
 
     Raises:
-        AuditError: a modality without a function, or a function that does not give finite `[b, d]`.
+        AuditError: a modality without a function, or a function that does not return finite `[b, d]`.
     """
-    if missing := [name for name in media if name not in functions]:
+    missing = [modality for modality in media if modality not in functions]
+    if missing:
         raise AuditError(f"there is no function for {', '.join(missing)}; give one for each of {', '.join(media)}")
-    vectors, present = {}, []
+    vectors: dict[str, np.ndarray] = {}
+    present: dict[str, np.ndarray] = {}
     failures: dict[int, str] = {}
     for modality, values in media.items():
-        found = np.zeros(len(values), dtype=bool)
-        table = np.zeros((len(values), 1), dtype=np.float32)
-        for rows, ready, reasons in _read_batches(modality, values, batch):
+        features = np.zeros((len(values), 1), dtype=np.float32)
+        has_feature = np.zeros(len(values), dtype=bool)
+        for rows, loaded, reasons in _read_batches(modality, values, batch):
             for row, reason in reasons.items():
-                failures[row] = "; ".join(filter(None, (failures.get(row), f"{modality}: {reason}")))
-            if ready:
-                unit = _unit(functions[modality](list(ready.values())), modality, len(ready))
-                table = table if table.shape[1] == unit.shape[1] else _widened(table, unit, modality, found.any())
-                table[list(ready)] = unit
-                found[list(ready)] = True
+                failures[row] = join_reasons(failures.get(row), f"{modality}: {reason}")
+            if loaded:
+                unit = _unit_rows(functions[modality](list(loaded.values())), modality, len(loaded))
+                if not has_feature.any():
+                    features = np.zeros((len(values), unit.shape[1]), dtype=np.float32)
+                if unit.shape[1] != features.shape[1]:
+                    raise AuditError(
+                        f"the function for {modality} returned {features.shape[1]} dimensions, then {unit.shape[1]}; "
+                        "it must always return the same number"
+                    )
+                features[list(loaded)] = unit
+                has_feature[list(loaded)] = True
             progress(f"embed {modality}", rows.stop, len(values))
-        vectors[modality] = table
-        present.append(found)
-    counts = {name: int(there.sum()) for name, there in zip(media, present, strict=True)}
-    return Embedded(Features(vectors, np.stack(present, axis=1)), failures, 0, counts)
+        vectors[modality] = features
+        present[modality] = has_feature
+    counts = {modality: int(has_feature.sum()) for modality, has_feature in present.items()}
+    return Embedded(Features(vectors, np.stack(list(present.values()), axis=1)), failures, 0, counts)
 
 
 def _read_batches(
@@ -108,31 +116,28 @@ def _read_batches(
         except MediaError as error:
             return None, str(error)
 
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         for start in range(0, len(values), batch):
             rows = range(start, min(start + batch, len(values)))
-            done = dict(zip(rows, pool.map(load, [values[row] for row in rows]), strict=True))
-            ready = {row: medium for row, (medium, reason) in done.items() if not reason}
-            yield rows, ready, {row: reason for row, (_, reason) in done.items() if reason}
+            media: dict[int, Any] = {}
+            reasons: dict[int, str] = {}
+            for row, (medium, reason) in zip(rows, pool.map(load, values[start : rows.stop]), strict=True):
+                if reason:
+                    reasons[row] = reason
+                else:
+                    media[row] = medium
+            yield rows, media, reasons
 
 
-def _unit(result: Any, modality: str, count: int) -> np.ndarray:
-    """The function's result as float32 unit rows `[count, d]`; torch tensors on any device are taken too."""
+def _unit_rows(result: Any, modality: str, count: int) -> np.ndarray:
+    """The function's result as float32 unit rows `[count, d]`; torch tensors on any device are accepted too."""
     if isinstance(result, torch.Tensor):
         result = result.detach().float().cpu().numpy()
     array = np.asarray(result, dtype=np.float32)
     if array.ndim != 2 or len(array) != count:
         raise AuditError(
-            f"the function for {modality} gave shape {array.shape} for {count} media; it must give [{count}, d]"
+            f"the function for {modality} returned shape {array.shape} for {count} media; it must return [{count}, d]"
         )
     if not np.isfinite(array).all():
-        raise AuditError(f"the function for {modality} gave values that are not finite; check the model")
+        raise AuditError(f"the function for {modality} returned values that are not finite; check the model")
     return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
-
-
-def _widened(table: np.ndarray, unit: np.ndarray, modality: str, begun: np.bool_) -> np.ndarray:
-    if begun:
-        raise AuditError(
-            f"the function for {modality} gave {table.shape[1]} dimensions, then {unit.shape[1]}; it must keep to one"
-        )
-    return np.zeros((len(table), unit.shape[1]), dtype=np.float32)

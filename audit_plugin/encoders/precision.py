@@ -1,6 +1,6 @@
-"""Which precision an encoder computes in: tried once per encoder and kind of machine, and remembered.
+"""Which precision an encoder computes in: measured once per encoder and kind of machine, and remembered.
 
-A copy of the weights in bf16 is taken where it is clearly faster and its features are practically the same; its
+A copy of the weights in bf16 is used where it is clearly faster and its features are practically the same; its
 features have a key, and so a cache, of their own.
 """
 
@@ -23,180 +23,205 @@ from audit_plugin.arrays import Floats, Samples
 from audit_plugin.config import digest_of
 from audit_plugin.store import FeatureCache, cache_root, private_folder, write_atomically
 
-from .base import Encoder, Identity
+from .base import Encoder, EncoderIdentity
 from .devices import chip_name, synchronize
-from .embed import Contents, prepare_all
+from .embed import Contents, prepare_contents
 
 Load = Callable[[], dict[str, Encoder]]
-SUFFIX = ":bf16"
-FASTER, CLOSE = 1.3, 0.999  # times as fast at least; cosine of the worst feature to its fp32 form at least
-PIECES, FEWEST = 32, 4  # that a trial encodes
-MEDIA = 400  # that are read for them at most
-SECONDS = 1.0  # that a pass of it may take in full precision, if the fewest pieces do not take longer
+BF16_SUFFIX = ":bf16"  # of the key of an encoder with weights in bf16
+LEAST_SPEEDUP = 1.3
+LEAST_COSINE = 0.999  # of the worst feature to its fp32 form
+TRIAL_PIECES, FEWEST_PIECES = 32, 4  # that a trial encodes
+TRIAL_MEDIA = 400  # that are read for them at most
+PASS_SECONDS = 1.0  # of a pass in fp32, unless the fewest pieces take longer
 PASSES = 5
-SIDE = 512  # of the matrices that tell, within milliseconds, whether a chip is worth a trial
+MATRIX_SIDE = 512  # of the matrices by which a chip is measured, within milliseconds
 
 
 @dataclass(frozen=True)
-class Settled:
-    """Encoders of the precision that was settled on.
+class PrecisionChoice:
+    """The precision of one encoder.
 
     Attributes:
-        who: modality -> identity; its key tells the precision.
-        load: gives the encoders.
+        precision: fp32 or bf16.
+        reason: the end of a sentence that begins with the encoder; "" where nobody needs to know.
+    """
+
+    precision: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ChosenEncoders:
+    """Encoders in the precision that was chosen.
+
+    Attributes:
+        identities: modality -> identity; its key tells the precision.
+        load: returns the encoders.
         notes: for people, about each trial.
     """
 
-    who: Mapping[str, Identity]
+    identities: Mapping[str, EncoderIdentity]
     load: Load
     notes: tuple[str, ...] = ()
 
 
-def settle(
+def choose_precision(
     samples: Samples,
     contents: Contents,
-    who: Mapping[str, Identity],
+    identities: Mapping[str, EncoderIdentity],
     load: Load,
     choice: str,
     device: str,
-    kept: Mapping[str, str] | None = None,
-) -> Settled:
-    """Settles each encoder's precision, by a trial on real media where it is not known yet.
+    former_keys: Mapping[str, str] | None = None,
+) -> ChosenEncoders:
+    """Chooses each encoder's precision, by a trial on the user's media where it is not known yet.
 
     Args:
         samples: rows.
         contents: their digests.
-        who: modality -> identity at full precision.
-        load: gives these encoders, always the same dict: where bf16 is taken its entry is replaced.
+        identities: modality -> identity in fp32.
+        load: returns these encoders, always the same dict: where bf16 is chosen its entry is replaced.
         choice: `AuditConfig.precision`.
         device: cpu or cuda.
-        kept: modality -> key in a run that is continued: `auto` is its precision.
+        former_keys: modality -> key in a run that is continued: `auto` is its precision.
     """
-    taken, notes = dict(who), []
-    for modality, identity in who.items():
-        known = decided(identity, choice, device, (kept or {}).get(modality, ""))
+    chosen = dict(identities)
+    notes: list[str] = []
+    for modality, identity in identities.items():
+        former_key = (former_keys or {}).get(modality, "")
+        known = known_precision(identity, choice, device, former_key)
         if known is None:
             values = dict(zip(contents.digests[modality], samples.media[modality], strict=True))
-            new = FeatureCache(identity.key).missing(sorted(values.keys() - {""}))
-            known = _tried(load()[modality], {d: values[d] for d in new}, modality, device) if new else None
+            missing = FeatureCache(identity.key).missing(sorted(values.keys() - {""}))
+            if not missing:
+                continue  # all features are known in fp32: a trial would cost more than it saves
+            known = _run_trial(load()[modality], {digest: values[digest] for digest in missing}, modality, device)
         if known is None:
             continue
-        notes += [f"encoder {modality} {known.why}"] if known.why else []
+        if known.reason:
+            notes.append(f"encoder {modality} {known.reason}")
         if known.precision == "bf16":
-            taken[modality] = lowered_identity(identity)
+            chosen[modality] = bf16_identity(identity)
 
-    def settled() -> dict[str, Encoder]:
+    def load_chosen() -> dict[str, Encoder]:
         encoders = load()
-        for modality, identity in taken.items():
+        for modality, identity in chosen.items():
             if identity != encoders[modality].identity:
-                encoders[modality] = lowered(encoders[modality])
+                encoders[modality] = bf16_encoder(encoders[modality])
         return encoders
 
-    return Settled(taken, settled, tuple(notes))
+    return ChosenEncoders(chosen, load_chosen, tuple(notes))
 
 
-@dataclass(frozen=True)
-class Decision:
-    """fp32 or bf16, and why, as the end of a sentence that begins with the encoder; "" where nobody need know."""
-
-    precision: str
-    why: str = ""
-
-
-def decided(identity: Identity, choice: str, device: str, kept: str = "") -> Decision | None:
+def known_precision(
+    identity: EncoderIdentity, choice: str, device: str, former_key: str = ""
+) -> PrecisionChoice | None:
     """The precision as far as it is known without a trial; None if one is needed."""
     if not identity.bf16:
-        return Decision("fp32")
+        return PrecisionChoice("fp32")
     if choice != "auto":
-        return Decision(choice)
-    if kept in (identity.key, identity.key + SUFFIX):
-        return Decision("bf16" if kept.endswith(SUFFIX) else "fp32")
+        return PrecisionChoice(choice)
+    if former_key in (identity.key, identity.key + BF16_SUFFIX):
+        return PrecisionChoice("bf16" if former_key.endswith(BF16_SUFFIX) else "fp32")
     try:
-        return Decision(**json.loads(_record(identity, device).read_text()))
-    except (OSError, ValueError, TypeError):
+        record = json.loads(_record_path(identity, device).read_text())
+        return PrecisionChoice(record["precision"], record["why"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def settled_key(identity: Identity, choice: str, device: str) -> str:
-    """The key of an encoder's features as far as it is known without a trial, full precision until then."""
-    known = decided(identity, choice, device)
-    return identity.key + SUFFIX if known and known.precision == "bf16" else identity.key
+def known_key(identity: EncoderIdentity, choice: str, device: str) -> str:
+    """The key of an encoder's features as far as its precision is known without a trial, in fp32 until then."""
+    known = known_precision(identity, choice, device)
+    return identity.key + BF16_SUFFIX if known and known.precision == "bf16" else identity.key
 
 
-def lowered_identity(identity: Identity) -> Identity:
-    """Who an encoder is with weights in bf16."""
-    return replace(identity, key=identity.key + SUFFIX, bf16=False)
+def bf16_identity(identity: EncoderIdentity) -> EncoderIdentity:
+    """The identity of an encoder with weights in bf16."""
+    return replace(identity, key=identity.key + BF16_SUFFIX, bf16=False)
 
 
-def lowered(encoder: Encoder) -> Encoder:
+def bf16_encoder(encoder: Encoder) -> Encoder:
     """The encoder with weights in bf16."""
     assert encoder.to_bf16 is not None
-    return replace(encoder, identity=lowered_identity(encoder.identity), encode=encoder.to_bf16(), to_bf16=None)
+    return replace(encoder, identity=bf16_identity(encoder.identity), encode=encoder.to_bf16(), to_bf16=None)
 
 
-def like(encoder: Encoder, identity: Identity) -> Encoder:
-    """The encoder in the precision of features that another, or itself, has made."""
-    return lowered(encoder) if identity.key.endswith(SUFFIX) else encoder
+def in_precision_of(encoder: Encoder, identity: EncoderIdentity) -> Encoder:
+    """The encoder in the precision that an identity's key tells."""
+    return bf16_encoder(encoder) if identity.key.endswith(BF16_SUFFIX) else encoder
 
 
-def _record(identity: Identity, device: str) -> Path:
+def _record_path(identity: EncoderIdentity, device: str) -> Path:
     return cache_root() / "precision" / f"{digest_of(identity.key, chip_name(device))[:24]}.json"
 
 
-def _tried(encoder: Encoder, values: Mapping[str, str | None], modality: str, device: str) -> Decision | None:
-    """The outcome of a trial, kept for other runs; None if no medium could be read."""
-    pieces = _first_pieces(encoder, values, modality)
+def _run_trial(
+    encoder: Encoder, values: Mapping[str, str | None], modality: str, device: str
+) -> PrecisionChoice | None:
+    """The outcome of a trial, stored for other runs; None if no medium could be read."""
+    pieces = _trial_pieces(encoder, values, modality)
     if pieces is None:
         return None
-    decision = try_bf16(encoder, pieces, device)
-    path = _record(encoder.identity, device)
+    choice = try_bf16(encoder, pieces, device)
+    path = _record_path(encoder.identity, device)
     private_folder(path.parent)
-    record: dict[str, Any] = {"precision": decision.precision, "why": decision.why}
+    record = {"precision": choice.precision, "why": choice.reason}
     write_atomically(path, lambda file: file.write(json.dumps(record).encode()))
-    return decision
+    return choice
 
 
-def _first_pieces(encoder: Encoder, values: Mapping[str, str | None], modality: str) -> np.ndarray | None:
-    """`PIECES` of one shape, stacked, from the first media that have them; repeated where there are too few."""
-    found: dict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
-    first = dict(islice(values.items(), MEDIA))
-    for _, pieces in prepare_all(modality, first, encoder):
-        for piece in pieces if isinstance(pieces, list) else ():
-            found[piece.shape].append(piece)
-        if any(len(alike) >= PIECES for alike in found.values()):
+def _trial_pieces(encoder: Encoder, values: Mapping[str, str | None], modality: str) -> np.ndarray | None:
+    """`[TRIAL_PIECES, ...]` pieces of one shape, from the first media that have them; repeated where too few."""
+    pieces_by_shape: dict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
+    first_values = dict(islice(values.items(), TRIAL_MEDIA))
+    for _, pieces in prepare_contents(modality, first_values, encoder):
+        if isinstance(pieces, str):
+            continue
+        for piece in pieces:
+            pieces_by_shape[piece.shape].append(piece)
+        if any(len(same_shape) >= TRIAL_PIECES for same_shape in pieces_by_shape.values()):
             break
-    if not found:
+    if not pieces_by_shape:
         return None
-    alike = max(found.values(), key=len)
-    return np.stack([alike[i % len(alike)] for i in range(PIECES)])
+    most = max(pieces_by_shape.values(), key=len)
+    return np.stack([most[number % len(most)] for number in range(TRIAL_PIECES)])
 
 
-def try_bf16(encoder: Encoder, pieces: np.ndarray, device: str) -> Decision:
-    """Fp32 against bf16 on some pieces, fewer of them for a slow model: time, and the worst cosine of features."""
-    chip = chip_gain(device)
-    if chip < FASTER:
-        return Decision("fp32", f"stays fp32: this machine multiplies bf16 only {chip:.1f} times as fast")
-    encoder.encode(pieces[:FEWEST])  # warms up
-    each = _seconds(lambda: encoder.encode(pieces[:FEWEST])) / FEWEST
-    pieces = pieces[: max(FEWEST, int(SECONDS / each))]
-    small = lowered(encoder)
-    cosine = float(_cosines(encoder.encode(pieces), small.encode(pieces)).min())
-    if not cosine >= CLOSE:  # not a number is not close
-        return Decision("fp32", f"stays fp32: features in bf16 have a cosine of only {cosine:.4f} to it")
-    gain = _times_faster(lambda: small.encode(pieces), lambda: encoder.encode(pieces))
-    if gain < FASTER:
-        return Decision("fp32", f"stays fp32: bf16 was {gain:.1f} times as fast")
-    return Decision("bf16", f"computes in bf16, {gain:.1f} times as fast as fp32 (cosine to it at least {cosine:.4f})")
+def try_bf16(encoder: Encoder, pieces: np.ndarray, device: str) -> PrecisionChoice:
+    """Compares bf16 with fp32 on pieces `[TRIAL_PIECES, ...]`, fewer for a slow model: time and the worst cosine."""
+    chip_speedup = bf16_speedup(device)
+    if chip_speedup < LEAST_SPEEDUP:
+        return PrecisionChoice(
+            "fp32", f"stays fp32: this machine multiplies bf16 only {chip_speedup:.1f} times as fast"
+        )
+    few = pieces[:FEWEST_PIECES]
+    encoder.encode(few)  # warms up
+    seconds_per_piece = _seconds(lambda: encoder.encode(few)) / FEWEST_PIECES
+    pieces = pieces[: max(FEWEST_PIECES, int(PASS_SECONDS / seconds_per_piece))]
+    in_bf16 = bf16_encoder(encoder)
+    worst_cosine = float(_cosines(encoder.encode(pieces), in_bf16.encode(pieces)).min())
+    if not worst_cosine >= LEAST_COSINE:  # NaN too
+        return PrecisionChoice("fp32", f"stays fp32: features in bf16 have a cosine of only {worst_cosine:.4f} to it")
+    speedup = _speedup(lambda: in_bf16.encode(pieces), lambda: encoder.encode(pieces))
+    if speedup < LEAST_SPEEDUP:
+        return PrecisionChoice("fp32", f"stays fp32: bf16 was {speedup:.1f} times as fast")
+    return PrecisionChoice(
+        "bf16", f"computes in bf16, {speedup:.1f} times as fast as fp32 (cosine to it at least {worst_cosine:.4f})"
+    )
 
 
-def _times_faster(work: Callable[[], Any], than: Callable[[], Any]) -> float:
-    """By the best of a few passes in turn, which others on the machine disturb alike."""
-    best, start = [float("inf")] * 2, time.perf_counter()
+def _speedup(work: Callable[[], Any], baseline: Callable[[], Any]) -> float:
+    """How many times as fast `work` is: the best of a few passes in turn, which others on the machine disturb alike."""
+    best_work = best_baseline = float("inf")
+    start = time.perf_counter()
     for _ in range(PASSES):
-        best = [min(known, _seconds(each)) for known, each in zip(best, (work, than), strict=True)]
-        if time.perf_counter() - start > 2 * SECONDS:
+        best_work = min(best_work, _seconds(work))
+        best_baseline = min(best_baseline, _seconds(baseline))
+        if time.perf_counter() - start > 2 * PASS_SECONDS:
             break
-    return best[1] / best[0]
+    return best_baseline / best_work
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -206,19 +231,20 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _cosines(a: Floats, b: Floats) -> Floats:
+    """`[n]`: <a_i, b_i> / (|a_i| |b_i|) of rows `[n, d]`."""
     return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
 
 
 @functools.cache
-def chip_gain(device: str) -> float:
-    """How many times as fast the device multiplies matrices in bf16."""
-    full = torch.ones(SIDE, SIDE, device=device)
+def bf16_speedup(device: str) -> float:
+    """How many times as fast the device multiplies matrices in bf16 as in fp32."""
+    full = torch.ones(MATRIX_SIDE, MATRIX_SIDE, device=device)
     low = full.to(torch.bfloat16)
 
-    def product(matrix: torch.Tensor) -> None:
+    def square(matrix: torch.Tensor) -> None:
         matrix @ matrix
         synchronize(device)
 
-    product(full)
-    product(low)
-    return _times_faster(lambda: product(low), lambda: product(full))
+    square(full)  # warms up
+    square(low)
+    return _speedup(lambda: square(low), lambda: square(full))

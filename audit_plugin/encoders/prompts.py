@@ -1,4 +1,4 @@
-"""Class names as prompts: "golden_retriever" is encoded as "a photo of a golden retriever", in several wordings."""
+"""Class names as prompts: "golden_retriever" is encoded as "a photo of a golden retriever", and in more wordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audit_plugin.config import digest_of
 from audit_plugin.inputs.files import read_text
 from audit_plugin.inputs.modalities import MODALITIES
 
-from .base import Encoder, Identity
+from .base import Encoder, EncoderIdentity
 
 PLACE, SEPARATOR = "{}", "|"
 LABEL_TEMPLATES = SEPARATOR.join(
@@ -26,8 +26,8 @@ LABEL_TEMPLATES = SEPARATOR.join(
         "an image of one {}",
     )
 )
-# before a capital that follows a small letter or a digit, and before the last capital of "HTTPServer"
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# the place before a capital that follows a small letter or a digit, and before the last capital of "HTTPServer"
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def split_templates(template: str) -> tuple[str, ...]:
@@ -35,61 +35,67 @@ def split_templates(template: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in template.split(SEPARATOR)) if template else ()
 
 
-def readable(label: str) -> str:
+def readable_label(label: str) -> str:
     """A class name as words: `golden_retriever` and `GoldenRetriever` are "golden retriever"."""
     spaced = re.sub(r"[_\s]+", " ", label).strip()
-    humps = _HUMP.sub(" ", spaced)
-    if humps == spaced:
+    words = _CAMEL_CASE.sub(" ", spaced)
+    if words == spaced:
         return spaced
-    # of the words that a hump parts, acronyms keep their capitals
-    return " ".join(word if word.isupper() else word.lower() for word in humps.split())
+    return " ".join(word if word.isupper() else word.lower() for word in words.split())  # acronyms keep their capitals
 
 
 def prompts_of(label: str, templates: Sequence[str]) -> list[str]:
-    """The label in every template; a brace in the label itself means nothing."""
-    words = readable(label)
+    """The label in each of the templates; braces in the label have no meaning."""
+    words = readable_label(label)
     return [template.replace(PLACE, words) for template in templates]
 
 
-def prompted(identity: Identity, templates: Sequence[str]) -> Identity:
-    """Who a text encoder is when it reads class names through templates: its features are others."""
+def prompted_identity(identity: EncoderIdentity, templates: Sequence[str]) -> EncoderIdentity:
+    """The identity of a text encoder that reads class names through templates: its features are different."""
     return replace(identity, key=f"{identity.key} prompts {digest_of(list(templates))[:16]}")
 
 
-def prompting(encoders: Mapping[str, Encoder], templates: Sequence[str]) -> dict[str, Encoder]:
-    """The encoders, those of texts with every template as a piece.
+def prompted_encoders(encoders: Mapping[str, Encoder], templates: Sequence[str]) -> dict[str, Encoder]:
+    """The encoders by modality, those of texts with one piece per template.
 
-    A label's feature is then the mean of its prompts' unit features, renormalized like any other.
+    A label's feature is then the mean of its prompts' unit features, normalized like any other.
     """
-    return {m: _reading_prompts(e, templates) if _asked(m, templates) else e for m, e in encoders.items()}
-
-
-def identified(who: Mapping[str, Identity], templates: Sequence[str]) -> dict[str, Identity]:
-    """As `prompting`, of the identities alone."""
-    return {m: prompted(w, templates) if _asked(m, templates) else w for m, w in who.items()}
-
-
-def worded(samples: Samples, templates: Sequence[str]) -> Samples:
-    """The samples with each text in the first template: for models that read one text per sample."""
-    if not templates:
-        return samples
-    media = {
-        name: tuple(prompts_of(v, templates[:1])[0] if v and v.strip() else v for v in values)
-        if MODALITIES[name].is_text
-        else values
-        for name, values in samples.media.items()
+    return {
+        modality: _prompted_encoder(encoder, templates) if _takes_prompts(modality, templates) else encoder
+        for modality, encoder in encoders.items()
     }
+
+
+def prompted_identities(
+    identities: Mapping[str, EncoderIdentity], templates: Sequence[str]
+) -> dict[str, EncoderIdentity]:
+    """As `prompted_encoders`, of the identities alone."""
+    return {
+        modality: prompted_identity(identity, templates) if _takes_prompts(modality, templates) else identity
+        for modality, identity in identities.items()
+    }
+
+
+def with_first_prompt(samples: Samples, templates: Sequence[str]) -> Samples:
+    """The samples with each text in the first template: for models that read one text per sample."""
+    media = dict(samples.media)
+    for modality, values in samples.media.items():
+        if _takes_prompts(modality, templates):
+            media[modality] = tuple(
+                prompts_of(text, templates[:1])[0] if text and text.strip() else text for text in values
+            )
     return replace(samples, media=media)
 
 
-def _asked(modality: str, templates: Sequence[str]) -> bool:
+def _takes_prompts(modality: str, templates: Sequence[str]) -> bool:
     return bool(templates) and MODALITIES[modality].is_text
 
 
-def _reading_prompts(encoder: Encoder, templates: Sequence[str]) -> Encoder:
-    inner = encoder.prepare  # alone, so that weights in full precision can be let go
+def _prompted_encoder(encoder: Encoder, templates: Sequence[str]) -> Encoder:
+    # only `prepare` is captured: a closure over `encoder` would keep weights that `to_bf16` has replaced
+    prepare = encoder.prepare
 
-    def prepare(label: Any) -> list[np.ndarray]:
-        return [piece for prompt in prompts_of(label, templates) for piece in inner(read_text(prompt))]
+    def prepare_prompts(label: Any) -> list[np.ndarray]:
+        return [piece for prompt in prompts_of(label, templates) for piece in prepare(read_text(prompt))]
 
-    return replace(encoder, identity=prompted(encoder.identity, templates), prepare=prepare)
+    return replace(encoder, identity=prompted_identity(encoder.identity, templates), prepare=prepare_prompts)

@@ -2,53 +2,121 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from audit_plugin.arrays import AuditError
 
-from . import offline
-from .base import Encoder, Identity, assign
-from .offline import OFFLINE
+from . import clap, offline, open_clip
+from .base import Encoder, EncoderIdentity
 
-__all__ = ["OFFLINE", "identify", "load_encoders", "pick_device"]
+DEFAULT = "offline"  # encodes what no named encoder takes
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """One kind of encoders.
+
+    Attributes:
+        modalities: what it encodes.
+        identify: (name, modalities) -> identities by modality, without loading a model; empty where the weights are
+            not on this machine yet.
+        load: (name, modalities, device) -> encoders by modality.
+        named: a name must follow the family's, as in `open_clip:MODEL`.
+    """
+
+    modalities: tuple[str, ...]
+    identify: Callable[[str, tuple[str, ...]], dict[str, EncoderIdentity]]
+    load: Callable[[str, tuple[str, ...], torch.device], dict[str, Encoder]]
+    named: bool = True
+
+
+# A new family of encoders is one entry.
+FAMILIES = {
+    "offline": EncoderFamily(tuple(offline.IDENTITIES), offline.identify, offline.load, named=False),
+    "open_clip": EncoderFamily(open_clip.ENCODES, open_clip.identify, open_clip.load),
+    "clap": EncoderFamily(clap.ENCODES, clap.identify, clap.load),
+}
+
+
+def resolve_name(name: str, modalities: tuple[str, ...]) -> str:
+    """The encoders that `AuditConfig.encoder` stands for, as recorded with the run.
+
+    `auto` becomes open_clip's default where its weights are cached, else `offline`; `+offline` is added where the
+    named encoders leave a modality without one.
+
+    Raises:
+        AuditError: unknown family.
+    """
+    if name == "auto":
+        name = open_clip.cached_default() or DEFAULT
+    assigned = assign(name, modalities, default=DEFAULT)
+    if DEFAULT in assigned and DEFAULT not in name.split("+"):
+        return f"{name}+{DEFAULT}"
+    return name
+
+
+def assign(name: str, modalities: Sequence[str], default: str = "") -> dict[str, tuple[str, ...]]:
+    """Encoder -> the modalities that it encodes, for names joined by "+"; the first that can encodes each.
+
+    Args:
+        name: such as `open_clip:ViT-B-32+clap:FOLDER`.
+        modalities: what has to be encoded.
+        default: encodes what no encoder of the name can.
+
+    Raises:
+        AuditError: unknown family, or a modality that no named encoder takes.
+    """
+    # only a plus sign before the name of a family parts two encoders: a path may hold one too
+    parts = re.split(rf"\+(?=(?:{'|'.join(FAMILIES)})(?::|\+|$))", name)
+    for part in parts:
+        if not _is_valid(part):
+            raise AuditError(
+                f"encoder {part!r} is not known; use auto, offline, open_clip:MODEL[:WEIGHTS], clap:FOLDER_OR_NAME, "
+                "or several joined by +, for example open_clip:ViT-B-32:laion2b_s34b_b79k"
+            )
+    if default:
+        parts.append(default)
+    assigned: dict[str, tuple[str, ...]] = {}
+    for modality in modalities:
+        encoder = next((part for part in parts if modality in _family(part).modalities), None)
+        if encoder is None:
+            raise AuditError(f"encoder {name!r} takes no {modality}; add one that does, such as {name}+offline")
+        assigned[encoder] = (*assigned.get(encoder, ()), modality)
+    return assigned
+
+
+def _is_valid(part: str) -> bool:
+    family, colon, model = part.partition(":")
+    if family not in FAMILIES:
+        return False
+    return bool(model) if FAMILIES[family].named else not colon
+
+
+def _family(part: str) -> EncoderFamily:
+    return FAMILIES[part.partition(":")[0]]
+
+
+def identify(name: str, modalities: tuple[str, ...]) -> dict[str, EncoderIdentity]:
+    """Identities by modality for a resolved name, without loading a model; empty where weights need a download."""
+    identities: dict[str, EncoderIdentity] = {}
+    for part, assigned in assign(name, modalities).items():
+        identities |= _family(part).identify(part, assigned)
+    if len(identities) < len(modalities):
+        return {}
+    return {modality: identities[modality] for modality in modalities}
 
 
 def load_encoders(name: str, modalities: tuple[str, ...], device: str) -> dict[str, Encoder]:
-    """Encoders per modality for a resolved name (`clip.resolve`).
+    """Encoders by modality for a resolved name (`resolve_name`).
 
     Raises:
         AuditError: unknown name, missing package or checkpoint, weights neither cached nor reachable.
     """
-    found: dict[str, Encoder] = {}
-    for part, taken in assign(name, modalities).items():
-        found |= _family(part).load(part, taken, torch.device(device))
-    return {m: found[m] for m in modalities}
-
-
-def identify(name: str, modalities: tuple[str, ...]) -> dict[str, Identity]:
-    """Who the encoders of a resolved name are, without loading a model; empty where weights need a download."""
-    found: dict[str, Identity] = {}
-    for part, taken in assign(name, modalities).items():
-        found |= _family(part).identify(part, taken)
-    return {m: found[m] for m in modalities} if len(found) == len(modalities) else {}
-
-
-def _family(name: str) -> ModuleType:
-    """The module of an encoder's family: each has `identify` and `load`."""
-    if name == "offline":
-        return offline
-    from . import clap
-    from . import open_clip as clip
-
-    return clip if name.startswith("open_clip:") else clap
-
-
-def pick_device(choice: str) -> str:
-    """`cpu` or `cuda` for the config's `device`."""
-    if choice == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise AuditError("device is 'cuda' but torch sees no GPU; use --device cpu, or install a CUDA build of torch")
-    return choice
+    encoders: dict[str, Encoder] = {}
+    for part, assigned in assign(name, modalities).items():
+        encoders |= _family(part).load(part, assigned, torch.device(device))
+    return {modality: encoders[modality] for modality in modalities}

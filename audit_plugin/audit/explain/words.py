@@ -17,7 +17,7 @@ import torch
 from audit_plugin.arrays import Features, Floats, Ints
 from audit_plugin.audit.score import Prepared
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.precision import like
+from audit_plugin.encoders.precision import in_precision_of
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
@@ -114,7 +114,8 @@ def _vectors(texts: Sequence[str], ready: Prepared, job: Job) -> dict[str, Float
     kept = dict(zip((key.decode() for key in part["keys"].tolist()), part["vectors"], strict=True))
     todo = sorted((text for text in digest if digest[text] not in kept), key=digest.__getitem__)
     if todo:
-        encoder = like(load_encoders(ready.encoder, ("text",), ready.device)["text"], ready.who["text"])
+        encoder = load_encoders(ready.encoder, ("text",), ready.device)["text"]
+        encoder = in_precision_of(encoder, ready.encoder_identities["text"])
         kept |= {digest[text]: vector for text, vector in encode_texts(todo, encoder).items()}
         keys = np.array(list(kept), dtype="S64")
         job.run.save(PART, keys=keys, vectors=np.stack(list(kept.values())) if kept else part["vectors"])

@@ -20,7 +20,7 @@ from .vectors import Vectors, unit_rows
 
 if TYPE_CHECKING:
     from audit_plugin.audit.score import Prepared
-    from audit_plugin.encoders.base import Encoder, Identity
+    from audit_plugin.encoders.base import Encoder, EncoderIdentity
     from audit_plugin.encoders.embed import Progress
 
 JOINT = "joint"
@@ -75,8 +75,10 @@ def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Pro
             "run": run,
             "modality": modality,
             "encoder": ready.encoder,
-            "text_key": _text_key(ready.encoder) if TEXT in ready.who else "",
-            "blocks": [[n, v.shape[1], _answers(n, ready.who)] for n, v in zip(names, parts, strict=True)],
+            "text_key": _text_key(ready.encoder) if TEXT in ready.encoder_identities else "",
+            "blocks": [
+                [n, v.shape[1], _answers(n, ready.encoder_identities)] for n, v in zip(names, parts, strict=True)
+            ],
         },
     )
 
@@ -131,9 +133,11 @@ def _on_samples(
     return Vectors(values[[row for row, _ in pairs]], np.array([name for _, name in pairs], dtype="U24"))
 
 
-def _answers(name: str, who: Mapping[str, Identity]) -> bool:
+def _answers(name: str, identities: Mapping[str, EncoderIdentity]) -> bool:
     """Whether a text's vector can be compared with this modality's."""
-    return TEXT in who and (name == TEXT or (bool(who[name].space) and who[name].space == who[TEXT].space))
+    if TEXT not in identities:
+        return False
+    return name == TEXT or (bool(identities[name].space) and identities[name].space == identities[TEXT].space)
 
 
 class PromptModel:
@@ -177,13 +181,14 @@ def _text_key(encoder: str) -> str:
     """Names the text encoder with its weights, without loading it; "" where they are not on this machine."""
     from audit_plugin.encoders.registry import identify
 
-    who = identify(encoder, (TEXT,))
-    return who[TEXT].key if who else ""
+    identities = identify(encoder, (TEXT,))
+    return identities[TEXT].key if identities else ""
 
 
 @functools.lru_cache(maxsize=2)
 def _text_encoder(encoder: str) -> dict[str, Encoder]:
     """Kept: the next prompt is asked a few seconds later."""
-    from audit_plugin.encoders.registry import load_encoders, pick_device
+    from audit_plugin.encoders.devices import pick_device
+    from audit_plugin.encoders.registry import load_encoders
 
     return load_encoders(encoder, (TEXT,), pick_device("auto"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from audit_plugin.arrays import Floats
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Encode
 from audit_plugin.neighbors import SearchResult, nearest_neighbors
 
@@ -25,14 +25,14 @@ class Engine:
     """Where pieces of work run.
 
     Attributes:
-        encoding: how encoders are loaded, modality -> who they are -> how contents are encoded elsewhere, or None: in
-            this process.
+        encoding: recipe of the encoders, modality -> their identities -> what encodes contents in other processes, or
+            None: in this process.
         search: as `neighbors.nearest_neighbors`.
         each: function, items -> (item, what the function makes of it), as they are finished. The function must not
             depend on what it did before, since it may run in any process, and again where one died.
     """
 
-    encoding: Callable[[Recipe, Mapping[str, Identity]], Encode | None]
+    encoding: Callable[[Recipe, Mapping[str, EncoderIdentity]], Encode | None]
     search: Callable[[Floats, int, str, int, Callable[[int, int], None]], SearchResult]
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 

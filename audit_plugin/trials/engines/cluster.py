@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.encoders.base import Identity
+from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Encode, Encoded
 from audit_plugin.neighbors import nearest_neighbors
 
@@ -52,7 +52,7 @@ def ray_engine(device: str) -> Iterator[Engine]:
             room = _room(ray, device)
             each = functools.partial(_each, ray, room)
             yield Engine(
-                lambda recipe, who: _encoding(ray, recipe, who, device, room),
+                lambda recipe, identities: _encoding(ray, recipe, identities, device, room),
                 functools.partial(nearest_neighbors, each=each),
                 each,
             )
@@ -187,7 +187,9 @@ def _room(ray: ModuleType, device: str) -> Room:
     return share_out(there.get("CPU", 1.0), max(nodes, default=1.0), gpus, torch.get_num_threads())
 
 
-def _encoding(ray: ModuleType, recipe: workers.Recipe, who: Mapping[str, Identity], device: str, room: Room) -> Encode:
+def _encoding(
+    ray: ModuleType, recipe: workers.Recipe, identities: Mapping[str, EncoderIdentity], device: str, room: Room
+) -> Encode:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -203,7 +205,7 @@ def _encoding(ray: ModuleType, recipe: workers.Recipe, who: Mapping[str, Identit
         )
         found = pieces.map_batches(
             workers.Encoding,
-            fn_constructor_args=(recipe, modality, who[modality], device, room.threads),
+            fn_constructor_args=(recipe, modality, identities[modality], device, room.threads),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.encoders),
             num_cpus=room.encoder_cpus,

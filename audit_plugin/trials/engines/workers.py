@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Floats
-from audit_plugin.encoders.base import Encoder, Identity
-from audit_plugin.encoders.embed import encode_pieces, prepare_all
-from audit_plugin.encoders.precision import like
-from audit_plugin.encoders.prompts import prompting
-from audit_plugin.encoders.registry import load_encoders, pick_device
+from audit_plugin.encoders.base import Encoder, EncoderIdentity
+from audit_plugin.encoders.devices import pick_device
+from audit_plugin.encoders.embed import BatchEncoder, encode_pieces, prepare_contents
+from audit_plugin.encoders.precision import in_precision_of
+from audit_plugin.encoders.prompts import prompted_encoders
+from audit_plugin.encoders.registry import load_encoders
 
 ITEM = "item"  # the only column
 Batch = dict[str, np.ndarray]
@@ -30,7 +31,7 @@ class Recipe:
     """All that another process must know to have the same encoders.
 
     Attributes:
-        encoder: their name, as `clip.resolve` gives it.
+        encoder: their name, as `resolve_name` returns it.
         templates: prompts that texts are read through; none for texts as they are.
     """
 
@@ -39,7 +40,7 @@ class Recipe:
 
     def load(self, modalities: tuple[str, ...], device: str) -> dict[str, Encoder]:
         """The encoders, by modality."""
-        return prompting(load_encoders(self.encoder, modalities, device), self.templates)
+        return prompted_encoders(load_encoders(self.encoder, modalities, device), self.templates)
 
 
 def packed(items: Iterable[Any]) -> Batch:
@@ -67,7 +68,7 @@ def _cutter(recipe: Recipe, modality: str) -> Encoder:
 
 def decode(batch: Batch, recipe: Recipe, modality: str, view: int) -> Batch:
     """(digest, value) -> (digest, pieces or why there are none)."""
-    return packed(prepare_all(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
+    return packed(prepare_contents(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
 
 
 class Encoding:
@@ -76,17 +77,17 @@ class Encoding:
     Args:
         recipe: the encoders, loaded once.
         modality: which of them.
-        identity: who it is; its precision too.
+        identity: of the encoder, which also tells its precision.
         device: the config's.
         threads: of the driver: the last digit of a feature may depend on their number.
     """
 
-    def __init__(self, recipe: Recipe, modality: str, identity: Identity, device: str, threads: int) -> None:
+    def __init__(self, recipe: Recipe, modality: str, identity: EncoderIdentity, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.encoder = like(recipe.load((modality,), pick_device(device))[modality], identity)
+        self.encoder = in_precision_of(recipe.load((modality,), pick_device(device))[modality], identity)
 
     def __call__(self, batch: Batch) -> Batch:
-        return packed(encode_pieces(unpacked(batch), self.encoder, []))
+        return packed(encode_pieces(unpacked(batch), BatchEncoder(self.encoder)))
 
 
 def call(function: Callable[[Any], Any], item: Any, threads: int) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Ints
-from audit_plugin.encoders.embed import WINDOW, Progress, workers
+from audit_plugin.encoders.embed import WINDOW, Progress, thread_count
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
 
@@ -76,7 +76,7 @@ def _decode(paths: Sequence[str], size: int, progress: Progress) -> np.ndarray:
         image = MODALITIES["image"].read(paths[row])
         images[row] = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         for start in range(0, len(paths), WINDOW):
             rows = range(start, min(start + WINDOW, len(paths)))
             futures = [pool.submit(decode, row) for row in rows]
