@@ -188,12 +188,12 @@ def test_auto_without_cached_weights_is_offline() -> None:
 def test_a_modality_without_an_encoder_gets_the_offline_one() -> None:
     three = ("image", "text", "audio")
     assert resolve_name("open_clip:ViT-B-32:openai", three) == "open_clip:ViT-B-32:openai+offline"
-    assert clip.resolve("open_clip:ViT-B-32:openai+offline", three) == "open_clip:ViT-B-32:openai+offline"
-    assert clip.resolve("open_clip:ViT-B-32+clap:a/b", three) == "open_clip:ViT-B-32+clap:a/b"
-    assert clip.resolve("clap:a/b", ("text", "video", "audio")) == "clap:a/b+offline"
-    assert clip.resolve("auto", three) == "offline"
+    assert resolve_name("open_clip:ViT-B-32:openai+offline", three) == "open_clip:ViT-B-32:openai+offline"
+    assert resolve_name("open_clip:ViT-B-32+clap:a/b", three) == "open_clip:ViT-B-32+clap:a/b"
+    assert resolve_name("clap:a/b", ("text", "video", "audio")) == "clap:a/b+offline"
+    assert resolve_name("auto", three) == "offline"
     with pytest.raises(AuditError, match="encoder 'timm:x' is not known"):
-        clip.resolve("timm:x", three)
+        resolve_name("timm:x", three)
 
 
 def test_auto_with_cached_weights_is_the_default_model(nothing_cached: Path) -> None:
@@ -205,7 +205,7 @@ def test_auto_with_cached_weights_is_the_default_model(nothing_cached: Path) -> 
     weights.write_bytes(b"weights")
     name = resolve_name("auto", ("image", "text"))
     assert name == "open_clip:ViT-B-32:laion2b_s34b_b79k"
-    assert clip.resolve("auto", ("audio", "text")) == name + "+offline"
+    assert resolve_name("auto", ("audio", "text")) == name + "+offline"
     assert clip.locate(name).path == str(weights)
     assert clip.identify(name, ("text",))["text"].english
 

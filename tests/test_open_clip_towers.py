@@ -226,7 +226,7 @@ def test_a_trial_of_a_real_model_ends_with_a_reason(checkpoints: dict) -> None:
     encoder = loaded(checkpoints["first"], "image")
     decision = try_bf16(encoder, np.stack([encoder.prepare(pictures()[0])[0]] * 8), "cpu")
     assert decision.precision in ("fp32", "bf16")
-    assert "times as fast" in decision.why
+    assert "times as fast" in decision.reason
 
 
 @pytest.mark.gpu

@@ -78,6 +78,8 @@ def prompted_identities(
 
 def with_first_prompt(samples: Samples, templates: Sequence[str]) -> Samples:
     """The samples with each text in the first template: for models that read one text per sample."""
+    if not templates:
+        return samples
     media = dict(samples.media)
     for modality, values in samples.media.items():
         if _takes_prompts(modality, templates):
