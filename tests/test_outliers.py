@@ -18,7 +18,7 @@ from tests.core_fixtures import unit
 def naive(vectors: dict[str, np.ndarray], group: np.ndarray) -> list[float]:
     """The mean distance to every other group, sorted."""
     groups = np.unique(group)
-    wanted = max(outliers.LEAST_NEIGHBORS, round(outliers.SHARE * len(groups)))
+    neighbors = max(outliers.MIN_NEIGHBORS, round(outliers.NEIGHBOR_SHARE * len(groups)))
     out = []
     for i in range(len(group)):
         far = [
@@ -26,19 +26,19 @@ def naive(vectors: dict[str, np.ndarray], group: np.ndarray) -> list[float]:
             for g in groups
             if g != group[i]
         ]
-        out.append(float(np.mean(sorted(far)[:wanted])) if far else np.nan)
+        out.append(float(np.mean(sorted(far)[:neighbors])) if far else np.nan)
     return out
 
 
 @pytest.mark.parametrize("n", [1, 2, 12, 150, 260])
 def test_the_distance_is_the_mean_over_the_nearest_of_the_other_groups(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outliers, "BLOCK", 64)
+    monkeypatch.setattr(outliers, "BLOCK_ROWS", 64)
     rng = np.random.default_rng(n)
     vectors = {m: unit(rng.standard_normal((n, 6))) for m in ("image", "text")}
     group = rng.integers(0, max(1, n * 2 // 3), n)
-    found = mean_neighbor_distance(vectors, group, np.arange(n))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, naive(vectors, group), rtol=1e-5, atol=1e-6)
+    distances = mean_neighbor_distance(vectors, group, np.arange(n))
+    assert distances.dtype == np.float32
+    np.testing.assert_allclose(distances, naive(vectors, group), rtol=1e-5, atol=1e-6)
 
 
 def test_a_dozen_photographs_of_one_place_are_far_and_a_copied_picture_is_not() -> None:
@@ -57,7 +57,7 @@ def test_a_pool_stands_for_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
     width = rng.uniform(0.1, 1, (1500, 1))
     vectors = {"image": unit(np.eye(5)[0] + width * rng.standard_normal((1500, 5)))}
     whole = mean_neighbor_distance(vectors, np.arange(1500), np.arange(1500))
-    monkeypatch.setattr(outliers, "POOL", 500)
+    monkeypatch.setattr(outliers, "POOL_GROUPS", 500)
     assert np.corrcoef(whole, mean_neighbor_distance(vectors, np.arange(1500), np.arange(1500)))[0, 1] > 0.95
 
 
@@ -70,15 +70,15 @@ def test_only_known_rows_are_neighbors() -> None:
     )
 
 
-def test_a_label_of_many_rows_does_not_stand_alone() -> None:
+def test_a_label_of_many_rows_is_not_individual() -> None:
     content = np.concatenate([np.zeros(11, int), np.repeat([1, 2], 10), np.arange(3, 20)])
     assert is_individual(content).tolist() == [False] * 11 + [True] * 37
     assert is_individual(np.zeros(0, int)).tolist() == []
 
 
-def test_owners_are_counted_once_each() -> None:
-    content, owners = np.array([0, 0, 0, 1, 1, 2]), np.array([7, 7, 8, 9, 9, 9])
-    assert count_user_groups(content, owners).tolist() == [2, 2, 2, 1, 1, 1]
+def test_user_groups_are_counted_once_each() -> None:
+    content, user_groups = np.array([0, 0, 0, 1, 1, 2]), np.array([7, 7, 8, 9, 9, 9])
+    assert count_user_groups(content, user_groups).tolist() == [2, 2, 2, 1, 1, 1]
     assert count_user_groups(np.zeros(0, int), np.zeros(0, int)).tolist() == []
 
 
@@ -95,6 +95,11 @@ def test_tail_units_are_logistic_quantiles(bad: float) -> None:
     assert np.isnan(in_tail_units(np.array([np.nan], np.float32), values)).all()
 
 
+def test_the_tail_scale_by_hand() -> None:
+    # the 25, 50, 75 and 85 % quantiles of 0 ... 100 are 25, 50, 75 and 85
+    assert tail_scale(np.arange(101.0)) == (50.0, pytest.approx(25 / np.log(3)))
+
+
 @pytest.mark.parametrize("values", [[], [1.0, 2, 3], [np.nan] * 9])
 def test_too_few_values_have_no_tail(values: list[float]) -> None:
     assert tail_scale(np.array(values, np.float32)) == (0.0, np.inf)
@@ -107,7 +112,7 @@ def largest_of_three(rng: np.random.Generator, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("bad", [0.0, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_cut_keeps_its_rate_and_finds_outliers_just_beyond_the_bulk(bad: float, seed: int) -> None:
+def test_the_cut_keeps_its_rate_and_catches_outliers_just_beyond_the_bulk(bad: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     good = largest_of_three(rng, 4000)
     odd = rng.normal(9, 0.5, int(bad * 4000))

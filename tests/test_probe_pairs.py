@@ -21,9 +21,9 @@ def drawn(seed: int = 0, n: int = 80) -> tuple[dict[str, np.ndarray], list[np.nd
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
-def test_a_plant_is_a_pair_of_unrelated_rows(seed: int) -> None:
-    plants, near, together, contents = drawn(seed)
-    for kind, rows in plants.items():
+def test_a_probe_is_a_pair_of_unrelated_rows(seed: int) -> None:
+    probes, near, together, contents = drawn(seed)
+    for kind, rows in probes.items():
         left, right = rows.T
         assert (right >= 0).all()
         assert (together[left] != together[right]).all()
@@ -34,14 +34,14 @@ def test_a_plant_is_a_pair_of_unrelated_rows(seed: int) -> None:
             assert any(j not in near[0][i] for i, j in rows)  # of both modalities
 
 
-def test_equal_seeds_draw_equal_plants() -> None:
-    one, again, other = drawn(1)[0], drawn(1)[0], drawn(2)[0]
-    assert all((one[kind] == again[kind]).all() for kind in one)
+def test_equal_seeds_draw_equal_probes() -> None:
+    one, same, other = drawn(1)[0], drawn(1)[0], drawn(2)[0]
+    assert all((one[kind] == same[kind]).all() for kind in one)
     assert any(one[kind].tolist() != other[kind].tolist() for kind in one)
 
 
 @pytest.mark.parametrize("m", [2, 3])
-def test_a_real_pair_planted_gets_its_own_score(m: int) -> None:
+def test_a_real_pair_as_probe_gets_its_own_score(m: int) -> None:
     evidence = planted(m).evidence
     columns = compute_scores(evidence)
     for a, b in evidence.pairs:
@@ -49,16 +49,16 @@ def test_a_real_pair_planted_gets_its_own_score(m: int) -> None:
         np.testing.assert_allclose(got, columns[f"misalignment_{a}_{b}"], atol=1e-4)
 
 
-def test_plants_stand_on_the_scale_of_the_known_samples() -> None:
+def test_probes_are_on_the_scale_of_the_known_samples() -> None:
     whole = planted().evidence
     evidence = replace(whole, known=np.arange(len(whole)) < 200)
-    some = {name: values[200:] for name, values in evidence.parts["image", "text"].items()}
-    got = probe_scores(evidence, ("image", "text"), some)
+    added = {name: values[200:] for name, values in evidence.parts["image", "text"].items()}
+    got = probe_scores(evidence, ("image", "text"), added)
     np.testing.assert_allclose(got, compute_scores(evidence)["misalignment"][200:], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["random", "neighborhood"])
-def test_plants_score_like_wrong_pairs(kind: str) -> None:
+def test_probes_score_like_wrong_pairs(kind: str) -> None:
     gathered, rows = planted().gathered, planted().rows
     got = plants_of(gathered, kind, ("image", "text"))
     real = compute_scores(gathered.evidence)["misalignment"]

@@ -1,8 +1,11 @@
 """Distances that make a sample an outlier, and how far is too far. Pure numpy.
 
 A sample is as odd as it is far from the part of the set that is nearest to it: the mean distance to the nearest
-`SHARE` of a pool of samples. A fixed ten neighbors would call nothing odd that comes in a dozen: twenty photographs
+`NEIGHBOR_SHARE` of a pool of samples. A fixed ten neighbors would call nothing odd that comes in a dozen: twenty photos
 of one place among drawings are each other's neighbors.
+
+Distances are read on the scale of a logistic tail: with median m and width s, a clean sample exceeds m + s * logit(p)
+with probability 1 - p, where logit(p) = log(p / (1 - p)).
 """
 
 from __future__ import annotations
@@ -11,68 +14,72 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints
+from audit_plugin.arrays import Bools, Floats, Ints
 
-POOL = 4096
-SHARE = 0.05
-LEAST_NEIGHBORS = 10
-ROUNDS = 20
-APART = 1.4
+POOL_GROUPS = 4096
+NEIGHBOR_SHARE = 0.05
+MIN_NEIGHBORS = 10
+BLOCK_ROWS = 2048  # rows compared with the pool at once; changes no result
+# A content in more than max(10, 0.1 %) of the rows is a class label.
 CLASS_ROWS = 10
 CLASS_SHARE = 0.001
-BLOCK = 2048
+MAX_ROUNDS = 20  # of refitting the tail; it settles in fewer
+SEPARATION = 1.4  # times as many beyond the cut as an exponential tail has: a group of outliers. Development sets.
+MIN_VALUES = 4  # fewer have no tail
+LOGIT_75, LOGIT_85 = np.log(0.75 / 0.25), np.log(0.85 / 0.15)
 
 
 def mean_neighbor_distance(vectors: Mapping[str, Floats], group: Ints, rows: Ints) -> Floats:
-    """`[n]`: mean cosine distance to the nearest `SHARE` of a pool, at least `LEAST_NEIGHBORS` samples.
+    """`[n]`: mean cosine distance to the nearest `NEIGHBOR_SHARE` of a pool of groups, at least `MIN_NEIGHBORS`.
 
-    The pool is `POOL` groups drawn from a generator of its own, so that a medium in many rows counts once; the
-    distance to a group is the mean over its rows, and a sample's own group is left out. With several modalities the
-    distance is their mean. Cost O(n * POOL * d) at most, memory O(BLOCK * POOL).
+    Groups, so that a content in many rows counts once; the distance to a group is the mean over its rows, and a
+    sample's own group is left out. With several modalities the distance is their mean. The pool is a seeded draw of at
+    most `POOL_GROUPS` groups. O(n * pool * d), in memory for `BLOCK_ROWS` * pool.
 
     Args:
         vectors: modality -> unit rows `[n, d_a]`.
         group: `[n]`, equal values repeat each other.
-        rows: those that may stand in the pool, in canonical order.
+        rows: those that may be in the pool, in canonical order.
 
     Returns:
         float32 `[n]`; NaN without another group.
     """
-    pool = np.unique(group[rows])
-    if len(pool) > POOL:
-        pool = pool[np.sort(np.random.default_rng(29).choice(len(pool), POOL, replace=False))]
-    standing = rows[np.isin(group[rows], pool)]  # means of the pool alone: a copy of all rows would be the dear part
-    number = np.searchsorted(pool, group[standing])
-    means = {name: _means(v[standing], number, len(pool)) for name, v in vectors.items()}
-    wanted = max(LEAST_NEIGHBORS, round(SHARE * len(pool)))
-    out = np.full(len(group), np.nan, dtype=np.float32)
-    for start in range(0, len(group) if len(pool) else 0, BLOCK):
-        block = slice(start, start + BLOCK)
-        distance = np.zeros((len(group[block]), len(pool)), dtype=np.float32)
+    distances = np.full(len(group), np.nan, dtype=np.float32)
+    pool = np.unique(group[rows])  # [P]
+    if not len(pool):
+        return distances
+    if len(pool) > POOL_GROUPS:
+        pool = pool[np.sort(np.random.default_rng(29).choice(len(pool), POOL_GROUPS, replace=False))]
+    pooled_rows = rows[np.isin(group[rows], pool)]
+    position = np.searchsorted(pool, group[pooled_rows])
+    means = {name: _group_means(v[pooled_rows], position, len(pool)) for name, v in vectors.items()}
+
+    neighbors = min(max(MIN_NEIGHBORS, round(NEIGHBOR_SHARE * len(pool))), len(pool))
+    for start in range(0, len(group), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        distance = np.zeros((len(group[block]), len(pool)), dtype=np.float32)  # minus the mean cosine
         for name, v in vectors.items():
             distance -= v[block] @ means[name].T
         distance /= len(vectors)
         distance[group[block][:, None] == pool] = np.inf
-        distance.partition(min(wanted, len(pool)) - 1, axis=1)
-        near = distance[:, :wanted]
-        there = np.isfinite(near)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out[block] = 1 + np.where(there, near, 0).sum(1, dtype=np.float64) / there.sum(1)
-    return out
+        distance.partition(neighbors - 1, axis=1)
+        nearest = distance[:, :neighbors]
+        known = np.isfinite(nearest)
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: the pool is the row's own group alone
+            distances[block] = 1 + np.where(known, nearest, 0).sum(1, dtype=np.float64) / known.sum(1)
+    return distances
 
 
-def _means(vectors: Floats, number: Ints, count: int) -> Floats:
-    """`[count, d]`: mean of the rows of each group."""
-    order = np.argsort(number, kind="stable")
-    starts = np.searchsorted(number[order], np.arange(count))
-    if not count:
-        return vectors[:0]
+def _group_means(vectors: Floats, position: Ints, count: int) -> Floats:
+    """`[count, d]`: mean of the rows at each position, each of which has at least one."""
+    order = np.argsort(position, kind="stable")
+    starts = np.searchsorted(position[order], np.arange(count))
     sums = np.add.reduceat(vectors[order], starts, axis=0)
-    return np.asarray(sums / np.bincount(number, minlength=count)[:, None], dtype=np.float32)
+    return np.asarray(sums / np.bincount(position, minlength=count)[:, None], dtype=np.float32)
 
 
-def is_individual(content: Ints) -> np.ndarray:
-    """bool `[n]`: the medium is the sample's own, not one that a class of samples shares.
+def is_individual(content: Ints) -> Bools:
+    """bool `[n]`: the content is the sample's own, not one that a class of samples shares.
 
     "a photo of a cat" in hundreds of rows is a label: how far it lies from other labels says nothing about one row.
     """
@@ -81,58 +88,64 @@ def is_individual(content: Ints) -> np.ndarray:
 
 
 def tail_scale(values: Floats) -> tuple[float, float]:
-    """(median, width of a logistic upper tail) of the finite values.
+    """(median, width of a logistic upper tail) of the finite values; (0, inf) for fewer than `MIN_VALUES`.
 
     The width is read at the upper quartile, where up to a quarter of bad samples cannot reach it, and at the 85th
-    percentile and the lower quartile, for sets whose bulk is skewed; the widest counts.
+    percentile and the lower quartile, for sets whose bulk is skewed; the largest counts.
     """
     known = values[np.isfinite(values)]
-    if len(known) < 4:
+    if len(known) < MIN_VALUES:
         return 0.0, float("inf")
-    low, median, upper, high = np.quantile(known, [0.25, 0.5, 0.75, 0.85])
-    width = max((upper - median) / np.log(3), (high - median) / np.log(0.85 / 0.15), 0.5 * (upper - low) / np.log(3))
+    q25, median, q75, q85 = np.quantile(known, [0.25, 0.5, 0.75, 0.85])
+    width = max((q75 - median) / LOGIT_75, (q85 - median) / LOGIT_85, 0.5 * (q75 - q25) / LOGIT_75)
     return float(median), max(float(width), 1e-6)
 
 
 def outlier_cut(values: Floats, rate: float) -> float:
     """The value that a share `rate` of clean samples exceeds, for the largest of several distances.
 
-    A logistic tail from the median up, its width read at the upper quartile and at the 85th percentile, the wider
-    counting. Samples beyond the cut, less those that a clean set would have there, are left out and the rest is fitted
-    again: what outliers a set holds would else hide behind the width they make. Where fewer than `APART` times as many
-    lie beyond it as a heavier, exponential tail of the rest would put there, they are no group of their own, and the
-    cut is raised: to where a share `rate` of the set lies beyond it, or half that share of the exponential tail.
+    The samples beyond the cut of a logistic tail, less those that a clean set would have there, are left out and the
+    tail is fitted again, since outliers widen the tail that should expose them. A heavier, exponential tail then
+    decides whether they are a group of their own: if fewer than `SEPARATION` times as many lie beyond the cut as that
+    tail puts there, the cut is raised to where a share `rate` of the set, or half that share of the exponential tail,
+    lies beyond it.
     """
     known = np.sort(values[np.isfinite(values)])
-    if len(known) < 4:
+    n = len(known)
+    if n < MIN_VALUES:
         return float("inf")
-    at, left_out, cut = np.log([3, 0.85 / 0.15, (1 - rate) / rate]), 0, 0.0
-    for _ in range(ROUNDS):
-        median, *upper = np.quantile(known[: len(known) - left_out], [0.5, 0.75, 0.85])
-        cut = float(median + max(np.max((upper - median) / at[:2]), 1e-6) * at[2])
-        beyond = int((known > cut).sum() - rate * (len(known) - left_out))
-        if beyond <= left_out:
+    excluded = 0  # of the largest values
+    for _ in range(MAX_ROUNDS):
+        bulk = known[: n - excluded]
+        median, q75, q85 = np.quantile(bulk, [0.5, 0.75, 0.85])
+        width = max((q75 - median) / LOGIT_75, (q85 - median) / LOGIT_85, 1e-6)
+        cut = float(median + width * np.log((1 - rate) / rate))
+        beyond = int((known > cut).sum())
+        excess = int(beyond - rate * len(bulk))
+        if excess <= excluded:
             break
-        left_out = beyond
-    slope = max((upper[1] - upper[0]) / np.log(0.25 / 0.15), 1e-6)
-    if (known > cut).sum() >= APART * 0.15 * np.exp((upper[1] - cut) / slope) * len(known):
+        excluded = excess
+
+    # Exponential tail through the quantiles q75 and q85: P(value > x) = 0.15 exp((q85 - x) / slope)
+    slope = max((q85 - q75) / np.log(0.25 / 0.15), 1e-6)
+    if beyond >= SEPARATION * 0.15 * np.exp((q85 - cut) / slope) * n:
         return cut
-    far = upper[1] + slope * np.log(0.15 / (0.5 * rate))
-    return max(cut, min(float(far), float(np.quantile(known, 1 - rate))))
+    half_rate = float(q85 + slope * np.log(0.15 / (0.5 * rate)))
+    return max(cut, min(half_rate, float(np.quantile(known, 1 - rate))))
 
 
 def in_tail_units(values: Floats, reference: Floats) -> Floats:
-    """Distance from the median of `reference` in widths of its upper tail (`tail_scale`); NaN stays NaN.
+    """(values - median) / width of the tail of `reference` (`tail_scale`), float32; NaN stays NaN.
 
-    Columns of different shapes become comparable: x is exceeded by a share of about exp(-x) of clean samples.
+    Columns of different shapes become comparable: a share of about exp(-x) of clean samples exceeds x.
     """
     median, width = tail_scale(reference)
     return ((values - median) / width).astype(np.float32)
 
 
-def count_user_groups(content: Ints, owners: Ints) -> Ints:
-    """`[n]`: how many samples hold a row's content."""
+def count_user_groups(content: Ints, user_groups: Ints) -> Ints:
+    """`[n]`: how many user groups (or samples, where the user named none) hold a row's content."""
     if not len(content):
         return content
-    pairs = np.unique(np.stack([content, owners], axis=1), axis=0)[:, 0]
-    return np.asarray(np.bincount(pairs, minlength=int(content.max()) + 1)[content])
+    content_of_pair = np.unique(np.stack([content, user_groups], axis=1), axis=0)[:, 0]
+    return np.asarray(np.bincount(content_of_pair, minlength=int(content.max()) + 1)[content])
