@@ -24,7 +24,7 @@ from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import text_digest
-from audit_plugin.neighbors import search as seeking
+from audit_plugin.neighbors import search
 from audit_plugin.store import FeatureCache
 from audit_plugin.trials.engines import LOCAL, opened
 from tests.core_fixtures import unit
@@ -169,8 +169,8 @@ def test_a_killed_driver_resumes(
 
 
 def test_neighbors_of_many_rows_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeking, "EXACT_ROWS", 1000)
-    monkeypatch.setattr(seeking, "PIECE", 500)
+    monkeypatch.setattr(search, "EXACT_ROWS", 1000)
+    monkeypatch.setattr(search, "PIECE", 500)
     vectors = unit(np.random.default_rng(0).standard_normal((3000, 16)))
     here = LOCAL.search(vectors, 10, "cpu", 0)
     with opened(replace(CONFIG, engine="ray")) as engine:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audit_plugin.encoders.devices import use_matmul_precision
-from audit_plugin.trials import heads as training
+from audit_plugin.trials import heads as heads_module
 from audit_plugin.trials.heads import Heads, train_group
 from tests.core_fixtures import unit
 
@@ -33,7 +33,7 @@ ALONE = np.arange(N)[:, None]
 
 def loss_of(heads: Heads, x: list[torch.Tensor], trial: int, rows: np.ndarray, repeats: np.ndarray = ALONE) -> float:
     embeddings = [e[torch.from_numpy(rows)][None] for e in heads.embed(x, trial)]
-    return float(training.contrastive_loss(embeddings, torch.from_numpy(repeats[rows])[None]))
+    return float(heads_module.contrastive_loss(embeddings, torch.from_numpy(repeats[rows])[None]))
 
 
 def ranks(heads: Heads, x: list[torch.Tensor], trial: int, rows: np.ndarray) -> float:
@@ -94,36 +94,38 @@ def test_the_loss_by_hand() -> None:
     # two samples, both sides the unit axes: logits are 1/tau on the diagonal and 0 off it, so both directions give
     # log(e^(1/tau) + 1) - 1/tau = log(1 + e^(-1/tau))
     axes = torch.eye(2)[None]
-    want = np.log1p(np.exp(-1 / training.TEMPERATURE))
+    want = np.log1p(np.exp(-1 / heads_module.TEMPERATURE))
     apart, one_group = torch.tensor([[[0], [1]]]), torch.tensor([[[0], [0]]])
-    assert float(training.contrastive_loss([axes, axes], apart)) == pytest.approx(want, abs=1e-6)
+    assert float(heads_module.contrastive_loss([axes, axes], apart)) == pytest.approx(want, abs=1e-6)
     # texts exchanged: log(1 + e^(1/tau)); three modalities: the mean over the pairs
-    wrong = float(training.contrastive_loss([axes, axes.flip(1)], apart))
-    assert wrong == pytest.approx(1 / training.TEMPERATURE, rel=1e-4)
-    assert float(training.contrastive_loss([axes, axes.flip(1), axes], apart)) == pytest.approx(2 / 3 * wrong, rel=1e-4)
+    wrong = float(heads_module.contrastive_loss([axes, axes.flip(1)], apart))
+    assert wrong == pytest.approx(1 / heads_module.TEMPERATURE, rel=1e-4)
+    assert float(heads_module.contrastive_loss([axes, axes.flip(1), axes], apart)) == pytest.approx(
+        2 / 3 * wrong, rel=1e-4
+    )
     # with nothing to be told from, nothing is asked
-    assert float(training.contrastive_loss([axes, axes.flip(1)], one_group)) == 0
+    assert float(heads_module.contrastive_loss([axes, axes.flip(1)], one_group)) == 0
 
 
 def test_repeats_in_any_column_are_no_negatives() -> None:
     rng = np.random.default_rng(2)
     a, b = (torch.from_numpy(unit(rng.standard_normal((6, 4)))) for _ in range(2))
     repeats = np.array([[0, 0], [0, 1], [1, 1], [2, 2], [3, 3], [4, 2]])
-    logits = (a @ b.T / training.TEMPERATURE).double().numpy()
+    logits = (a @ b.T / heads_module.TEMPERATURE).double().numpy()
     want = 0.0
     for i in range(6):
         rest = [j for j in range(6) if j == i or not (repeats[i] == repeats[j]).any()]
         want += (0.5 * (np.logaddexp.reduce(logits[i, rest]) + np.logaddexp.reduce(logits[rest, i])) - logits[i, i]) / 6
-    got = training.contrastive_loss([a[None], b[None]], torch.from_numpy(repeats)[None])
+    got = heads_module.contrastive_loss([a[None], b[None]], torch.from_numpy(repeats)[None])
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 
 def test_columns_that_tell_nothing_new_are_left_out() -> None:
     unique, twice, renamed = np.arange(5), np.array([7, 7, 1, 2, 7]), np.array([0, 0, 9, 4, 0])
     other = np.array([0, 1, 2, 2, 3])
-    found = training.telling(np.stack([unique, twice, renamed, other], axis=1))
-    assert found.tolist() == [[0, 0], [0, 1], [2, 2], [3, 2], [0, 4]]
-    assert training.telling(unique[:, None]).shape == (5, 0)
+    found = heads_module.informative_columns(np.stack([unique, twice, renamed, other], axis=1))
+    assert found.tolist() == [[0, 0], [0, 1], [1, 2], [2, 2], [0, 3]]
+    assert heads_module.informative_columns(unique[:, None]).shape == (5, 0)
 
 
 def test_heads_trained_in_bf16_say_the_same() -> None:
@@ -140,22 +142,22 @@ def test_heads_trained_in_bf16_say_the_same() -> None:
 def test_a_set_smaller_than_a_batch_and_one_larger_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     x, member = inputs(), masks(2)
     for batch in (256, 20):
-        monkeypatch.setattr(training, "BATCH", batch)
+        monkeypatch.setattr(heads_module, "BATCH", batch)
         embeddings = train_group(x, member, [0, 1], ALONE, 2, 0, N // 2).embed(x, 1)
         assert all(torch.isfinite(e).all() for e in embeddings)
 
 
 def test_the_usual_size_sets_the_steps_whatever_a_trial_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of one group step together: one of 40 members goes round again, one of 60 leaves some out."""
-    monkeypatch.setattr(training, "BATCH", 25)
+    monkeypatch.setattr(heads_module, "BATCH", 25)
     batches: list[tuple[int, ...]] = []
-    loss = training.contrastive_loss
+    loss = heads_module.contrastive_loss
 
     def count(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
         batches.append(tuple(same.shape[:2]))
         return loss(embeddings, same)
 
-    monkeypatch.setattr(training, "contrastive_loss", count)
+    monkeypatch.setattr(heads_module, "contrastive_loss", count)
     member = np.stack([np.arange(N) < 40, np.arange(N) >= 36])
     heads = train_group(inputs(), member, [0, 1], ALONE, 3, 0, 50)
     assert batches == [(2, 25)] * 6
@@ -168,7 +170,7 @@ def test_embeddings_are_unit_rows_and_heads_survive_the_way_to_disk() -> None:
     again = Heads.from_arrays(heads.arrays(), 3, "cpu")
     for trial in (0, 1):
         for one, two in zip(heads.embed(x, trial), again.embed(x, trial), strict=True):
-            assert one.shape == (N, training.OUTPUT_DIM)
+            assert one.shape == (N, heads_module.OUTPUT_DIM)
             assert torch.equal(one, two)
             torch.testing.assert_close(one.norm(dim=1), torch.ones(N))
 
@@ -176,7 +178,7 @@ def test_embeddings_are_unit_rows_and_heads_survive_the_way_to_disk() -> None:
 def test_how_many_rows_are_read_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = train_group(inputs(), masks(2), [0, 1], ALONE, 1, 0, N // 2)
     whole = heads.embed(inputs(), 1)
-    monkeypatch.setattr(training, "READ_ROWS", 7)
+    monkeypatch.setattr(heads_module, "READ_ROWS", 7)
     for a, b in zip(whole, heads.embed(inputs(), 1), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
@@ -192,14 +194,14 @@ def test_the_gradient_by_hand_is_that_of_the_formula(m: int) -> None:
         pairs = [(a, b) for a in range(m) for b in range(a + 1, m)]
         total = torch.zeros((), dtype=torch.float64)
         for a, b in pairs:
-            logits = embeddings[a] @ embeddings[b].transpose(1, 2) / training.TEMPERATURE
+            logits = embeddings[a] @ embeddings[b].transpose(1, 2) / heads_module.TEMPERATURE
             logits = logits.masked_fill(repeated, -torch.inf)
             nce = 0.5 * (logits.logsumexp(1) + logits.logsumexp(2)) - logits.diagonal(dim1=1, dim2=2)
             total = total + nce.mean(1).sum() / len(pairs)
         return total
 
     units = [torch.nn.functional.normalize(x, dim=-1) for x in raw]
-    fast, slow = training.contrastive_loss(units, same), formula(units)
+    fast, slow = heads_module.contrastive_loss(units, same), formula(units)
     torch.testing.assert_close(fast, slow)
     for mine, theirs in zip(
         torch.autograd.grad(fast, raw, retain_graph=True), torch.autograd.grad(slow, raw), strict=True

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from audit_plugin.arrays import Neighbors
-from audit_plugin.neighbors import exact_search
-from audit_plugin.neighbors import image_copies as rules
+from audit_plugin.neighbors import exact_search, image_copies
 from audit_plugin.neighbors.image_copies import SIDE, copy_groups, difference, signature
 from audit_plugin.synthetic.oddities import COPY_WAYS, altered
 from tests.core_fixtures import unit
@@ -96,7 +95,7 @@ def naive(left: np.ndarray, right: np.ndarray, busy: float, gain: float) -> floa
         wide = left[max(y - 2, 0) : min(y + 3, side), max(x - 2, 0) : min(x + 3, side), c]
         value = min(right[y, x, c] * gain, 255)
         beyond = max(value - near.max(), near.min() - value)
-        worst = max(worst, beyond / (255 * rules.PLAIN + busy * (wide.max() - wide.min())))
+        worst = max(worst, beyond / (255 * image_copies.PLAIN + busy * (wide.max() - wide.min())))
     return worst
 
 
@@ -105,14 +104,14 @@ def test_the_difference_is_the_worst_patch_of_grey_and_of_color_in_the_better_di
     left = rng.integers(0, 200, (SIDE, SIDE, 3)).astype(np.uint8)
     right = np.clip(left + rng.normal(0, 25, left.shape), 0, 200).astype(np.uint8)
     gains = [
-        float(np.clip((a * b).sum() / (b * b).sum(), *rules.GAIN))
+        float(np.clip((a * b).sum() / (b * b).sum(), *image_copies.GAIN))
         for a, b in (
             (left[::2, ::2].astype(float), right[::2, ::2].astype(float)),
             (right[::2, ::2].astype(float), left[::2, ::2].astype(float)),
         )
     ]
     worst = []
-    for make, busy in ((grey, rules.BUSY_GREY), (halved, rules.BUSY_COLOR)):
+    for make, busy in ((grey, image_copies.BUSY_GREY), (halved, image_copies.BUSY_COLOR)):
         a, b = make(left), make(right)
         worst.append(min(naive(a, b, busy, gains[0]), naive(b, a, busy, gains[1])))
     assert difference(left[None], right[None])[0] == pytest.approx(max(worst), rel=1e-4)
@@ -173,7 +172,7 @@ def test_pixels_tell_copies_from_a_look_alike_and_only_near_pictures_are_read() 
 
 def test_pictures_that_were_let_go_are_read_again_with_equal_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     before = grouped()[0]
-    monkeypatch.setattr(rules, "LOOKS", 1)
+    monkeypatch.setattr(image_copies, "LOOKS", 1)
     groups, read = grouped()
     assert groups.tolist() == before.tolist()
     assert len(read) > len(set(read))

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from audit_plugin import neighbors as nn
 from audit_plugin.arrays import Neighbors
-from audit_plugin.neighbors import exact
-from audit_plugin.neighbors import near_duplicates as groups_of
+from audit_plugin.neighbors import exact, near_duplicates
 from tests.core_fixtures import unit
 
 
@@ -64,9 +63,9 @@ def test_all_rows_equal_gives_k_different_others() -> None:
 
 def test_the_search_without_faiss_finds_the_same() -> None:
     vectors = unit(np.random.default_rng(1).standard_normal((50, 8)))
-    values, indices = exact.top(vectors, 7)
+    values, indices = exact.top_products(vectors, 7)
     for block in (7, 1024):
-        torch_values, torch_indices = exact._top_torch(vectors, 7, block)
+        torch_values, torch_indices = exact._top_products_torch(vectors, 7, vectors, block)
         np.testing.assert_array_equal(torch_indices, indices)
         np.testing.assert_allclose(torch_values, values, atol=1e-6)
 
@@ -82,7 +81,9 @@ def clumps(seed: int, n: int = 60, spread: float = 0.25) -> np.ndarray:
 def usual_distance(found: Neighbors) -> np.ndarray:
     """Distance to the tenth or last neighbor, capped; 0 without any."""
     known = [np.sort(1 - row[np.isfinite(row)]) for row in found.similarities]
-    return np.array([min(d[: groups_of.LOCAL_NEIGHBORS][-1], groups_of.FAR) if len(d) else 0 for d in known])
+    return np.array(
+        [min(d[: near_duplicates.LOCAL_NEIGHBORS][-1], near_duplicates.FAR) if len(d) else 0 for d in known]
+    )
 
 
 def grouped(vectors: np.ndarray, same: np.ndarray, largest: int = 1000) -> tuple[np.ndarray, int, np.ndarray]:
@@ -102,7 +103,7 @@ def test_every_two_members_of_a_group_are_near_duplicates(seed: int, spread: flo
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
         distance = 1 - vectors[rows].astype(np.float64) @ vectors[rows].T
-        assert (distance <= groups_of.NEAR * np.sqrt(np.outer(usual[rows], usual[rows])) + 3e-6).all()
+        assert (distance <= near_duplicates.NEAR * np.sqrt(np.outer(usual[rows], usual[rows])) + 3e-6).all()
     first = [int(np.flatnonzero(groups == g)[0]) for g in range(groups.max() + 1)]
     assert first == sorted(first)  # numbered by first row, without gaps
 
@@ -123,7 +124,7 @@ def circle(degrees: list[float]) -> np.ndarray:
 def test_a_chain_is_not_one_group() -> None:
     # twelve rows spread over the circle set the scale (tenth neighbors beyond FAR). On it, cosine distances up to
     # NEAR * FAR are near: a step of .9 of that angle is near, two steps are not; single linkage would take all three
-    step = float(np.degrees(np.arccos(1 - groups_of.NEAR * groups_of.FAR))) * 0.9
+    step = float(np.degrees(np.arccos(1 - near_duplicates.NEAR * near_duplicates.FAR))) * 0.9
     far = [90.0 + 20 * i for i in range(12)]
     groups = grouped(circle([0, step, 2 * step, *far]), np.arange(15))[0]
     assert len(set(groups[:3].tolist())) == 2
@@ -228,7 +229,7 @@ def test_similarities_of_pairs_are_those_of_the_rows_named() -> None:
 
 
 @pytest.mark.parametrize("n", [1_500, 6_000])
-def test_groups_of_many_rows_are_found_in_seconds(n: int) -> None:
+def test_near_duplicates_many_rows_are_found_in_seconds(n: int) -> None:
     """Each content twice, a hair apart, among others: a pair each; no loop over those that stand alone."""
     rng = np.random.default_rng(n)
     half = unit(rng.standard_normal((n // 2, 64)))

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin import neighbors as nn
-from audit_plugin.neighbors import lists, scan
-from audit_plugin.neighbors import search as seeking
+from audit_plugin.neighbors import lists, scan, search
 from tests.core_fixtures import unit
 
 K = 10
@@ -39,9 +38,9 @@ def space_of(vectors: np.ndarray, precision: torch.dtype = torch.float32) -> sca
 
 
 @pytest.fixture
-def seek_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def search_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search of few rows as one of many."""
-    monkeypatch.setattr(seeking, "EXACT_ROWS", 100)
+    monkeypatch.setattr(search, "EXACT_ROWS", 100)
 
 
 # --- scan: candidates by coarse products, float32 decides ------------------------------------------------------------
@@ -70,7 +69,7 @@ def test_a_scan_of_all_rows_is_the_exact_search(
 ) -> None:
     monkeypatch.setattr(scan, "MEMBERS", block)
     vectors = even(700)
-    index, near = scan.scan(space_of(vectors, precision), torch.arange(700), None, K)
+    index, near = scan.nearest_members(space_of(vectors, precision), torch.arange(700), None, K)
     expected = nn.exact_search(vectors, K)
     np.testing.assert_array_equal(index.numpy(), expected.indices)
     np.testing.assert_allclose(near.numpy(), expected.similarities, atol=1e-6)
@@ -78,7 +77,7 @@ def test_a_scan_of_all_rows_is_the_exact_search(
 
 def test_equal_rows_tie_and_are_ordered_by_index() -> None:
     vectors = np.repeat(even(100), 4, axis=0)
-    index, near = scan.scan(space_of(vectors), torch.arange(400), None, 3)
+    index, near = scan.nearest_members(space_of(vectors), torch.arange(400), None, 3)
     rows = np.arange(400)
     for row in rows:
         same = [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
@@ -88,7 +87,7 @@ def test_equal_rows_tie_and_are_ordered_by_index() -> None:
 
 def test_only_members_are_found() -> None:
     vectors, members = even(500), np.sort(np.random.default_rng(1).choice(500, 90, replace=False))
-    index, near = scan.scan(space_of(vectors), torch.tensor([3, 77]), torch.from_numpy(members), K)
+    index, near = scan.nearest_members(space_of(vectors), torch.tensor([3, 77]), torch.from_numpy(members), K)
     for at, row in enumerate((3, 77)):
         others = members[members != row]
         expected = others[np.argsort(-(vectors[others] @ vectors[row]), kind="stable")[:K]]
@@ -97,19 +96,19 @@ def test_only_members_are_found() -> None:
 
 
 def test_products_come_in_few_shapes() -> None:
-    sizes = {scan._few_sizes(count) for count in range(1, 60_000)}
+    sizes = {scan._rounded_up(count) for count in range(1, 60_000)}
     assert len(sizes) < 100
-    assert all(scan._few_sizes(size) == size for size in sizes)
-    assert all(count <= scan._few_sizes(count) <= max(64, 1.13 * count + 64) for count in range(1, 60_000, 7))
+    assert all(scan._rounded_up(size) == size for size in sizes)
+    assert all(count <= scan._rounded_up(count) <= max(64, 1.13 * count + 64) for count in range(1, 60_000, 7))
 
 
 def test_without_faiss_pairs_are_multiplied_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = torch.from_numpy(even(300))
     rows, others = torch.arange(50), torch.randint(0, 300, (50, 9), generator=torch.Generator().manual_seed(0))
-    found = scan.inner(exact, rows, others)
-    monkeypatch.setattr(scan, "_inner_by_faiss", lambda *_: None)
-    monkeypatch.setattr(scan, "DECIDED", 1000)
-    torch.testing.assert_close(scan.inner(exact, rows, others), found, atol=1e-6, rtol=0)
+    found = scan.inner_products(exact, rows, others)
+    monkeypatch.setattr(scan, "_inner_products_by_faiss", lambda *_: None)
+    monkeypatch.setattr(scan, "GATHERED_NUMBERS", 1000)
+    torch.testing.assert_close(scan.inner_products(exact, rows, others), found, atol=1e-6, rtol=0)
     torch.testing.assert_close(found, (exact[rows][:, None] * exact[others]).sum(2), atol=1e-6, rtol=0)
 
 
@@ -162,7 +161,7 @@ def test_looking_at_all_lists_is_exact() -> None:
     assert (index == expected.indices[rows]).mean() > 0.999  # products that differ in the last digit
 
 
-# --- seek ------------------------------------------------------------------------------------------------------------
+# --- search ----------------------------------------------------------------------------------------------------------
 
 
 def test_few_rows_are_searched_exactly() -> None:
@@ -173,9 +172,9 @@ def test_few_rows_are_searched_exactly() -> None:
 
 
 @pytest.mark.parametrize("make", [clustered, even])
-def test_pieces_that_are_sought_elsewhere_are_the_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeking, "EXACT_ROWS", 1_000)
-    monkeypatch.setattr(seeking, "PIECE", 700)
+def test_pieces_that_are_searched_elsewhere_are_the_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "EXACT_ROWS", 1_000)
+    monkeypatch.setattr(search, "PIECE", 700)
     vectors, handed = make(4_000), []
 
     def backwards(function: Any, items: Any) -> Any:
@@ -196,14 +195,14 @@ def share_found(vectors: np.ndarray, found: nn.SearchResult) -> float:
     return float((found.neighbors.similarities >= kth[:, None] - 1e-6).mean())
 
 
-@pytest.mark.usefixtures("seek_all")
+@pytest.mark.usefixtures("search_all")
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 1000), st.booleans())
 def test_the_recall_said_is_the_recall_measured(seed: int, hard: bool) -> None:
     vectors = (even if hard else clustered)(2_500, seed=seed)
     found = nn.nearest_neighbors(vectors, K, seed=seed)
     measured = share_found(vectors, found)
-    assert found.recall >= seeking.TARGET
+    assert found.recall >= search.TARGET
     assert abs(measured - found.recall) < 0.006  # the sample's own error
     assert not hard or found.method == "all products"
     own = np.arange(len(vectors))[:, None]
@@ -214,7 +213,7 @@ def test_the_recall_said_is_the_recall_measured(seed: int, hard: bool) -> None:
     np.testing.assert_allclose(near, np.einsum("nd,nkd->nk", vectors, vectors[index]), atol=1e-6)
 
 
-@pytest.mark.usefixtures("seek_all")
+@pytest.mark.usefixtures("search_all")
 def test_equal_input_gives_equal_results_and_order_hardly_matters() -> None:
     vectors = clustered(2_500)
     once, again = nn.nearest_neighbors(vectors, K), nn.nearest_neighbors(vectors, K)
@@ -225,19 +224,19 @@ def test_equal_input_gives_equal_results_and_order_hardly_matters() -> None:
     order = np.random.default_rng(1).permutation(len(vectors))
     moved = nn.nearest_neighbors(vectors[order], K)
     same = order[moved.neighbors.indices] == once.neighbors.indices[order]
-    assert same.mean() > 2 * seeking.TARGET - 1
+    assert same.mean() > 2 * search.TARGET - 1
 
 
-@pytest.mark.usefixtures("seek_all")
+@pytest.mark.usefixtures("search_all")
 def test_too_little_effort_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(2_500, seed=3)
-    monkeypatch.setattr(seeking, "depth_for", lambda *_: 1)  # as if the first half of the sample had misled
+    monkeypatch.setattr(search, "depth_for", lambda *_: 1)  # as if the first half of the sample had misled
     found = nn.nearest_neighbors(vectors, K)
-    assert found.recall >= seeking.TARGET
-    assert share_found(vectors, found) > seeking.TARGET - 0.006
+    assert found.recall >= search.TARGET
+    assert share_found(vectors, found) > search.TARGET - 0.006
 
 
-@pytest.mark.usefixtures("seek_all")
+@pytest.mark.usefixtures("search_all")
 def test_where_candidates_fail_the_search_is_exact() -> None:
     """On a bent simplex all similarities are below zero, where candidates are not told apart."""
     vectors = unit(np.eye(400) - 1 / 400 + 2e-4 * np.random.default_rng(0).standard_normal((400, 400)))

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, modality_pairs
-from audit_plugin.trials.continued_training import Recipe, train_heads
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, mean_interval, modality_pairs
+from audit_plugin.trials.continued_training import TrainingSchedule, train_heads
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.mitigation import ranked
 from audit_plugin.trials.multimem import consistency
@@ -86,22 +86,21 @@ def removal_curve(
     train = len(data.rows["train"])
     wanted = sorted({0, *amounts})
     if wanted[0] < 0 or wanted[-1] > train // 2:
-        wrong = wanted[0] if wanted[0] < 0 else wanted[-1]
-        raise AuditError(f"{wrong} of {train} training rows cannot be removed; choose 0 to {train // 2}")
+        refused = wanted[0] if wanted[0] < 0 else wanted[-1]
+        raise AuditError(f"{refused} of {train} training rows cannot be removed; choose 0 to {train // 2}")
     if len(seeds) < 2:
         raise AuditError(f"{len(seeds)} seed gives no interval; use 2 or more")
-    methods = [*scores, RANDOM]
     parts = [
         once(f"seed_{seed:04d}", partial(_one_seed, data, scores, wanted, seed, (epochs, extra_epochs)))
         for seed in seeds
     ]
-    measured = np.stack([p["measured"] for p in parts])
-    hits = np.mean([p["hits"] for p in parts], axis=0)
-    out = {
-        name: _method(measured, hits, [0, *range(1 + i * (len(wanted) - 1), 1 + (i + 1) * (len(wanted) - 1))], wanted)
-        for i, name in enumerate(methods)
-    }
-    return {"amounts": wanted, "methods": out}
+    measured = np.stack([part["measured"] for part in parts])
+    hits = np.mean([part["hits"] for part in parts], axis=0)
+    methods = {}
+    for number, name in enumerate((*scores, RANDOM)):
+        first = 1 + number * (len(wanted) - 1)  # variant 0 is the control, which all methods share
+        methods[name] = _method(measured, hits, [0, *range(first, first + len(wanted) - 1)], wanted)
+    return {"amounts": wanted, "methods": methods}
 
 
 def _one_seed(
@@ -111,14 +110,14 @@ def _one_seed(
     train = data.rows["train"]
     drawn = np.random.default_rng((seed, 19)).random(len(train))
     orders = [ranked(values) for values in (*scores.values(), drawn)]
-    kept = [train] + [np.delete(train, order[:amount]) for order in orders for amount in amounts[1:]]
-    base = train_heads(data.inputs, [train], [seed], data.repeats, Recipe(epochs[0]))
-    recipe = Recipe(epochs[1], size=len(train), learning_rate=FINE_RATE)
+    remaining = [train] + [np.delete(train, order[:amount]) for order in orders for amount in amounts[1:]]
+    base = train_heads(data.inputs, [train], [seed], data.repeats, TrainingSchedule(epochs[0]))
+    schedule = TrainingSchedule(epochs[1], len(train), FINE_RATE)
     measured, hits = [], []
-    for start in range(0, len(kept), GROUP):
-        rows = kept[start : start + GROUP]
-        begin = Heads(tuple(tuple(w.repeat(len(rows), 1, 1) for w in layer) for layer in base.layers))
-        heads = train_heads(data.inputs, rows, [seed] * len(rows), data.repeats, recipe, begin)
+    for first in range(0, len(remaining), GROUP):
+        rows = remaining[first : first + GROUP]
+        start = Heads(tuple(tuple(w.repeat(len(rows), 1, 1) for w in layers) for layers in base.layers))
+        heads = train_heads(data.inputs, rows, [seed] * len(rows), data.repeats, schedule, start)
         for at in range(len(rows)):
             embeddings = heads.embed(data.inputs, at)
             measured.append([measure(embeddings, data, data.rows[side]) for side in SIDES])
@@ -128,12 +127,12 @@ def _one_seed(
 
 def measure(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> list[float]:
     """The `METRICS` of unit embeddings `[n, o]` per modality, on the rows."""
-    held = [e[torch.from_numpy(rows).to(e.device)].cpu().numpy() for e in embeddings]
-    consistent = consistency(held, np.ones(len(rows), dtype=bool), data.repeats[rows, -1])
-    known = np.isfinite(consistent)
+    own = [e[torch.from_numpy(rows).to(e.device)].cpu().numpy() for e in embeddings]
+    values = consistency(own, np.ones(len(rows), dtype=bool), data.repeats[rows, -1])
+    known = np.isfinite(values)
     return [
         float(_hits(embeddings, data, rows).mean()),
-        float(consistent[known].mean()) if known.any() else float("nan"),
+        float(values[known].mean()) if known.any() else float("nan"),
         _zero_shot(embeddings, data, rows),
     ]
 
@@ -143,16 +142,17 @@ def _hits(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> Fl
 
     Rows that share a medium, text or group are no rivals; a tie counts against, lest a collapsed model win.
     """
-    at = torch.from_numpy(rows).to(embeddings[0].device)
-    same = torch.from_numpy(data.repeats[rows]).to(at.device)
-    repeated = (same[:, None, :] == same[None, :, :]).any(-1)
-    shares = []
+    chosen = torch.from_numpy(rows).to(embeddings[0].device)
+    ids = torch.from_numpy(data.repeats[rows]).to(chosen.device)
+    repeated = (ids[:, None, :] == ids[None, :, :]).any(-1)  # [q, q], with each row itself
+    hits = []
     for a, b in modality_pairs(tuple(map(str, range(len(embeddings))))):
-        similar = embeddings[a][at] @ embeddings[b][at].T
-        own = similar.diagonal().clone()
-        rivals = similar.masked_fill(repeated, -torch.inf)
-        shares += [((rivals >= own[:, None]).sum(1) < TOP), ((rivals >= own[None, :]).sum(0) < TOP)]
-    return torch.stack(shares).float().mean(0).cpu().numpy()
+        similarities = embeddings[a][chosen] @ embeddings[b][chosen].T
+        own = similarities.diagonal().clone()
+        rivals = similarities.masked_fill(repeated, -torch.inf)
+        hits.append((rivals >= own[:, None]).sum(1) < TOP)
+        hits.append((rivals >= own[None, :]).sum(0) < TOP)
+    return torch.stack(hits).float().mean(0).cpu().numpy()
 
 
 def _zero_shot(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> float:
@@ -162,51 +162,56 @@ def _zero_shot(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) 
     """
     if data.classes is None or not data.texts:
         return float("nan")
-    train = data.rows["train"]
-    train = train[data.classes[train] >= 0]
-    names, number = np.unique(data.classes[train], return_inverse=True)
+    labeled = data.rows["train"][data.classes[data.rows["train"]] >= 0]
+    names = np.unique(data.classes[labeled])
     judged = rows[np.isin(data.classes[rows], names)]
     if len(names) < 2 or not len(judged):
         return float("nan")
     text = embeddings[data.texts[0]]
     device = text.device
-    belongs = torch.from_numpy(number == np.arange(len(names))[:, None]).to(device)
-    vectors = normalize(belongs.float() @ text[torch.from_numpy(train).to(device)], dim=-1)
+    # unit class vectors [c, o]: the sum of a class's texts, as its mean has the same direction
+    belongs = torch.from_numpy(data.classes[labeled] == names[:, None]).to(device)
+    vectors = normalize(belongs.float() @ text[torch.from_numpy(labeled).to(device)], dim=-1)
     truth = torch.from_numpy(np.searchsorted(names, data.classes[judged])).to(device)
     chosen = torch.from_numpy(judged).to(device)
-    right = [
-        ((e[chosen] @ vectors.T).argmax(1) == truth).float().mean()
-        for a, e in enumerate(embeddings)
-        if a not in data.texts
-    ]
-    return float(torch.stack(right).mean()) if right else float("nan")
+    media = [e for a, e in enumerate(embeddings) if a not in data.texts]
+    accuracies = [((e[chosen] @ vectors.T).argmax(1) == truth).float().mean() for e in media]
+    return float(torch.stack(accuracies).mean()) if accuracies else float("nan")
 
 
 def _method(measured: Floats, hits: Floats, variants: Sequence[int], amounts: Sequence[int]) -> dict[str, Any]:
-    """One method's curve and recommendation from measured `[seeds, variants, sides, metrics]`."""
+    """One method's curve and recommendation.
+
+    Args:
+        measured: `[seeds, variants, sides, metrics]`, of all methods; variant 0 is the control.
+        hits: `[variants, test rows]`, mean over seeds.
+        variants: of this method, one per amount.
+        amounts: removed rows, the first 0.
+    """
+    known: Bools = np.asarray(np.isfinite(measured).any((0, 1)))  # [sides, metrics]
     curve: dict[str, Any] = {}
-    for amount, at in zip(amounts, variants, strict=True):
+    for amount, variant in zip(amounts, variants, strict=True):
+        values, gains = measured[:, variant], measured[:, variant] - measured[:, 0]
         curve[str(amount)] = {
             side: {
-                metric: interval(measured[:, at, s, m])
-                | {"gain": interval(measured[:, at, s, m] - measured[:, 0, s, m])}
+                metric: interval(values[:, s, m]) | {"gain": interval(gains[:, s, m])}
                 for m, metric in enumerate(METRICS)
-                if np.isfinite(measured[:, :, s, m]).any()
+                if known[s, m]
             }
             for s, side in enumerate(SIDES)
         }
-    validation, test = (measured[:, variants, s, 0] for s in range(2))
+    validation, test = measured[:, variants, 0, 0], measured[:, variants, 1, 0]
     chosen = recommend(validation)
+    test_gain = interval(test[:, chosen] - test[:, 0])
     row_gain = interval(hits[variants[chosen]] - hits[0])
     row_gain.pop("values")
-    test_gain = interval(test[:, chosen] - test[:, 0])
     recommended = {
         "amount": int(amounts[chosen]),
         "beats_control": chosen > 0,
         "validation_gain": interval(validation[:, chosen] - validation[:, 0]),
         "test_gain": test_gain,
         "test_gain_over_rows": row_gain,
-        # the seeds tell of chance in training, the rows of chance in who is tested: one alone confirms too easily
+        # seeds vary by chance in training, rows by which are tested: either interval alone is too narrow
         "confirmed": min(test_gain["low"], row_gain["low"]) > 0,
     }
     return {"amounts": curve, "recommended": recommended}
@@ -224,15 +229,11 @@ def recommend(validation: Floats) -> int:
     mean = gain.mean(0)
     best = int(mean.argmax())
     error = gain[:, best].std(ddof=1) / np.sqrt(len(gain))
-    within: Bools = mean >= mean[best] - error
-    return int(within.argmax()) if mean[best] > 0 else 0
+    within_error: Bools = mean >= mean[best] - error
+    return int(within_error.argmax()) if mean[best] > 0 else 0
 
 
-def interval(values: Floats, level: float = 0.95) -> dict[str, Any]:
-    """JSON-ready mean of `[q]` with its t-interval, and the values."""
-    from scipy import stats
-
-    values = np.asarray(values, dtype=np.float64)
-    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
-    return {"mean": mean, "low": mean - reach, "high": mean + reach, "values": values.tolist()}
+def interval(values: Floats) -> dict[str, Any]:
+    """JSON-ready mean of `[q]` with its 95 % t-interval, and the values."""
+    mean, low, high = mean_interval(values)
+    return {"mean": mean, "low": low, "high": high, "values": np.asarray(values, dtype=np.float64).tolist()}

@@ -1,11 +1,11 @@
-"""Finds what lies near: nearest neighbors and near-duplicate groups; the only importer of faiss.
+"""Finds nearest neighbors and near-duplicates; the only importer of faiss.
 
 `exact_search` is exact. `nearest_neighbors` is what an audit uses: exact for few rows, else as fast as the machine
 allows, with its recall measured.
 """
 
 from .exact import exact_search, nearest, similarities_to, within
-from .near_duplicates import join_groups, near_duplicate_groups, number_by_first, usual_distance
+from .near_duplicates import join_groups, near_duplicate_groups, usual_distance
 from .scan import pair_similarities
 from .search import SearchResult, nearest_neighbors
 
@@ -16,7 +16,6 @@ __all__ = [
     "near_duplicate_groups",
     "nearest",
     "nearest_neighbors",
-    "number_by_first",
     "pair_similarities",
     "similarities_to",
     "usual_distance",

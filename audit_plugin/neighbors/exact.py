@@ -6,10 +6,10 @@ import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
 
-SPARE = 16  # asked for beyond k: rows that float32 cannot tell from the k-th are then told apart exactly
+SPARE = 16  # candidates beyond k, among which float64 orders what float32 cannot
 ROUNDING = 1e-5  # how far float32 similarities of unit rows may be off
-BLOCK_CELLS = 2**24  # of a product of queries and rows, held at once
-WIDENED_ROWS = 4096  # rows held in float64 at once
+BLOCK_CELLS = 2**24  # similarities of queries and rows that are in memory at once
+WIDENED_ROWS = 4096  # rows that are in memory as float64 at once
 
 
 def exact_search(vectors: Floats, k: int) -> Neighbors:
@@ -21,48 +21,68 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
     Args:
         vectors: float32 `[n, d]`, unit rows.
         k: neighbors wanted; fewer exist when n <= k.
+
+    Raises:
+        ValueError: `vectors` is not a matrix.
     """
+    check_rows(vectors)
     n = len(vectors)
     indices = np.full((n, k), -1, dtype=np.int64)
     similarities = np.full((n, k), np.nan, dtype=np.float32)
-    found = min(k + 1, n)
-    if found > 1:
-        near, index = top(np.ascontiguousarray(vectors, dtype=np.float32), found)
-        is_self = index == np.arange(n)[:, None]
-        is_self[~is_self.any(1), -1] = True  # more than k exact repeats: self did not make the list
-        keep = ~is_self
-        index, near = index[keep].reshape(n, -1), near[keep].reshape(n, -1)
-        order = np.lexsort((index, -near), axis=1)
-        indices[:, : found - 1] = np.take_along_axis(index, order, 1)
-        similarities[:, : found - 1] = np.take_along_axis(near, order, 1)
+    count = min(k, n - 1)
+    if count > 0:
+        hit_similarities, hits = top_products(np.ascontiguousarray(vectors, dtype=np.float32), count + 1)
+        others = ~self_hits(hits, np.arange(n))
+        hits = hits[others].reshape(n, count)
+        hit_similarities = hit_similarities[others].reshape(n, count)
+        order = np.lexsort((hits, -hit_similarities), axis=1)
+        indices[:, :count] = np.take_along_axis(hits, order, 1)
+        similarities[:, :count] = np.take_along_axis(hit_similarities, order, 1)
     return Neighbors(indices, similarities)
 
 
-def top(vectors: Floats, k: int, queries: Floats | None = None) -> tuple[Floats, Ints]:
+def check_rows(vectors: Floats) -> None:
+    """Raises ValueError where `vectors` is not a matrix."""
+    if vectors.ndim != 2:
+        raise ValueError(f"vectors have shape {vectors.shape}; give one row per item, [n, d]")
+
+
+def self_hits(hits: Ints, rows: Ints) -> np.ndarray:
+    """bool `[q, k + 1]`, one True per row: the hit `[q, k + 1]` to leave out for the row `[q]` itself.
+
+    With more than k exact repeats of a row, the row itself may not be among its hits; then the last one is left out.
+    """
+    is_self = hits == rows[:, None]
+    is_self[~is_self.any(1), -1] = True
+    return is_self
+
+
+def top_products(vectors: Floats, k: int, queries: Floats | None = None) -> tuple[Floats, Ints]:
     """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, or to each row, in float32."""
     queries = vectors if queries is None else queries
     try:
         import faiss
     except ImportError:
-        return _top_torch(vectors, k, queries=queries)
+        return _top_products_torch(vectors, k, queries)
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-def _top_torch(vectors: Floats, k: int, block: int = 1024, queries: Floats | None = None) -> tuple[Floats, Ints]:
-    """The same without faiss."""
+def _top_products_torch(vectors: Floats, k: int, queries: Floats, block: int = 1024) -> tuple[Floats, Ints]:
+    """The same without faiss, for `block` queries at once."""
     import torch
 
-    every = torch.from_numpy(vectors)
-    asked = every if queries is None else torch.from_numpy(queries)
-    hits = [(part @ every.T).topk(k, dim=1) for part in asked.split(block)]
-    return torch.cat([h.values for h in hits]).numpy(), torch.cat([h.indices for h in hits]).numpy()
+    rows = torch.from_numpy(vectors)
+    hits = [(part @ rows.T).topk(k, dim=1) for part in torch.from_numpy(queries).split(block)]
+    similarities = torch.cat([hit.values for hit in hits])
+    indices = torch.cat([hit.indices for hit in hits])
+    return similarities.numpy(), indices.numpy()
 
 
 def nearest(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:
     """The k rows most similar to each query, exactly: as a sort of all similarities in float64 would give them.
 
-    Found in float32, then told apart in float64, each row by itself: equal rows tie wherever they stand, and ties are
-    ordered by index. For the least similar rows pass `-queries`.
+    float32 proposes candidates, float64 orders them, each row by itself: equal rows tie wherever they stand, and ties
+    are ordered by index. For the least similar rows pass `-queries`.
 
     Args:
         queries: float32 `[q, d]`, unit rows.
@@ -71,7 +91,12 @@ def nearest(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:
 
     Returns:
         (indices `[q, k]`, similarities float32 `[q, k]`, descending).
+
+    Raises:
+        ValueError: `queries` or `vectors` is not a matrix.
     """
+    check_rows(queries)
+    check_rows(vectors)
     k = min(k, len(vectors))
     indices = np.empty((len(queries), k), dtype=np.int64)
     similarities = np.empty((len(queries), k), dtype=np.float32)
@@ -88,25 +113,22 @@ def nearest(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:
 def _candidates(queries: Floats, vectors: Floats, k: int) -> list[Ints]:
     """Per query, rows among which its k most similar are: all that rounding could have put there."""
     n, wanted = len(vectors), k + SPARE
-    if 4 * wanted >= n or _slow_in_faiss(queries):
+    # faiss multiplies a few queries row by row, at a tenth of the speed of a matrix product. Its own switch for that
+    # is global: changing it would change the results of others in this process.
+    slow_in_faiss = 1 < len(queries) < 256
+    if 4 * wanted >= n or slow_in_faiss:
         return [_above_edge(similarities, k) for similarities in queries @ vectors.T]
-    near, found = top(vectors, wanted, queries)
-    unclear = near[:, -1] >= near[:, k - 1] - ROUNDING  # more rows than were asked for may tie with the k-th
+    similarities, indices = top_products(vectors, wanted, queries)
+    # where the last candidate may tie with the k-th, so may rows that are not candidates
+    unclear = similarities[:, -1] >= similarities[:, k - 1] - ROUNDING
     return [
-        _above_edge(vectors @ queries[row], k) if unclear[row] else np.asarray(found[row])
+        _above_edge(vectors @ queries[row], k) if unclear[row] else np.asarray(indices[row])
         for row in range(len(queries))
     ]
 
 
-def _slow_in_faiss(queries: Floats) -> bool:
-    """Whether there are a few: these faiss multiplies row by row, at a tenth of the speed of a matrix product.
-
-    Its own switch is global: changing it would change the results of others in this process.
-    """
-    return 1 < len(queries) < 256
-
-
 def _above_edge(similarities: Floats, k: int) -> Ints:
+    """Rows of the k largest of `[n]`, and all that rounding may have put below the k-th."""
     edge = np.partition(similarities, len(similarities) - k)[len(similarities) - k]
     return np.flatnonzero(similarities >= edge - ROUNDING)
 
@@ -118,12 +140,12 @@ def similarities_to(query: Floats, vectors: Floats, rows: Ints | None = None) ->
     """
     query = np.asarray(query, dtype=np.float64)
     count = len(vectors) if rows is None else len(rows)
-    out = np.empty(count)
+    similarities = np.empty(count)
     for start in range(0, count, WIDENED_ROWS):
         part = slice(start, start + WIDENED_ROWS)
-        some = vectors[part] if rows is None else vectors[rows[part]]
-        out[part] = np.einsum("nd,d->n", some.astype(np.float64), query)
-    return out
+        block = vectors[part] if rows is None else vectors[rows[part]]
+        similarities[part] = np.einsum("nd,d->n", block.astype(np.float64), query)
+    return similarities
 
 
 def within(queries: Floats, vectors: Floats, distance: float) -> list[tuple[Ints, Floats]]:
@@ -136,11 +158,16 @@ def within(queries: Floats, vectors: Floats, distance: float) -> list[tuple[Ints
 
     Returns:
         (indices in order, similarities float32) of each query.
+
+    Raises:
+        ValueError: `queries` or `vectors` is not a matrix.
     """
-    found: list[tuple[Ints, Floats]] = []
+    check_rows(queries)
+    check_rows(vectors)
+    hits: list[tuple[Ints, Floats]] = []
     step = max(1, BLOCK_CELLS // max(1, len(vectors)))
     for start in range(0, len(queries), step):
         for similarities in queries[start : start + step] @ vectors.T:
             rows = np.flatnonzero(similarities >= 1 - distance - ROUNDING / 10)
-            found.append((rows, similarities[rows]))
-    return found
+            hits.append((rows, similarities[rows]))
+    return hits

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints, Neighbors
+from audit_plugin.arrays import Floats, Ints, Neighbors, dense_ids
 
-LINKAGE_ROWS = 4096
+LINKAGE_ROWS = 4096  # contents whose distances are computed as one square
 LOCAL_NEIGHBORS = 10
-NEAR = 0.2
+NEAR = 0.2  # of the usual distance: the largest distance of near-duplicates
 FAR = 0.4  # where neighbors are farther than this, there is no scale to be near on
+ROUNDING = 1e-6
 
 
 def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, largest: int) -> tuple[Ints, int]:
@@ -26,22 +27,31 @@ def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, lar
 
     Returns:
         (group `[n]`, numbered by first row; number of groups that were split).
+
+    Raises:
+        ValueError: the arguments differ in length.
     """
+    if not len(vectors) == len(neighbors.indices) == len(same):
+        raise ValueError(
+            f"{len(vectors)} vectors, {len(neighbors.indices)} rows of neighbors and {len(same)} content ids differ"
+        )
     if not len(same):
         return same, 0
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
     usual = usual_distance(neighbors)
-    label = _components(first, content, neighbors, usual)
-    groups, size = label.copy(), np.bincount(label)
-    split, taken = 0, len(size)
-    order, ends = np.argsort(label, kind="stable"), np.cumsum(size)
-    for component in np.flatnonzero(size > 1):
-        part = order[ends[component] - size[component] : ends[component]]
-        inner, cut = _complete_linkage(vectors[first[part]], usual[first[part]], largest)
-        groups[part] = inner + taken
-        taken += int(inner.max()) + 1
-        split += cut
-    return number_by_first(groups[content]), split
+    # complete linkage within each connected component of the graph of near-duplicates, u contents
+    component = component_ids(_pairs_of_near_duplicates(content, neighbors, usual), len(first))
+    groups, sizes = component.copy(), np.bincount(component)
+    order, ends = np.argsort(component, kind="stable"), np.cumsum(sizes)
+    split_count, group_count = 0, len(sizes)
+    for at in np.flatnonzero(sizes > 1):
+        members = order[ends[at] - sizes[at] : ends[at]]
+        rows = first[members]
+        linked, was_split = _complete_linkage(vectors[rows], usual[rows], largest)
+        groups[members] = linked + group_count
+        group_count += int(linked.max()) + 1
+        split_count += was_split
+    return dense_ids(groups[content], by_first_row=True), split_count
 
 
 def usual_distance(neighbors: Neighbors) -> Floats:
@@ -54,59 +64,56 @@ def usual_distance(neighbors: Neighbors) -> Floats:
     return np.where(count > 0, np.clip(usual, 0, FAR), 0).astype(np.float32)
 
 
-def _components(first: Ints, content: Ints, neighbors: Neighbors, usual: Floats) -> Ints:
-    """`[u]`: connected components of distinct contents over the pairs that are near-duplicates."""
+def _pairs_of_near_duplicates(content: Ints, neighbors: Neighbors, usual: Floats) -> Ints:
+    """`[q, 2]`: contents `[n]` of the rows and neighbors that are near-duplicates."""
+    scale = np.sqrt(usual[:, None] * usual[np.maximum(neighbors.indices, 0)])
+    is_near = (1 - neighbors.similarities <= NEAR * scale + ROUNDING) & (neighbors.indices >= 0)
+    rows, columns = np.nonzero(is_near)
+    return np.stack([content[rows], content[neighbors.indices[rows, columns]]], axis=1)
+
+
+def component_ids(pairs: Ints, total: int) -> Ints:
+    """int64 `[total]`: connected components of the undirected graph with the edges `[q, 2]`."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    scale = np.sqrt(usual[:, None] * usual[np.maximum(neighbors.indices, 0)])
-    rows, columns = np.nonzero((1 - neighbors.similarities <= NEAR * scale + 1e-6) & (neighbors.indices >= 0))
-    left, right = content[rows], content[neighbors.indices[rows, columns]]
-    edges = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(first), len(first)))
+    edges = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(total, total))
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
 def _complete_linkage(vectors: Floats, usual: Floats, largest: int) -> tuple[Ints, int]:
-    """(group of each row, whether a group had to be split because of its size)."""
-    groups, taken, cut = np.empty(len(vectors), dtype=np.int64), 0, 0
+    """(group of each row, 1 if a group had to be split because of its size, else 0)."""
+    groups, group_count, was_split = np.empty(len(vectors), dtype=np.int64), 0, 0
     for start in range(0, len(vectors), LINKAGE_ROWS):  # a larger component would need a larger square
         block = slice(start, start + LINKAGE_ROWS)
-        inner = _link(vectors[block], usual[block])
-        for group in np.flatnonzero(np.bincount(inner) > largest):
-            members = np.flatnonzero(inner == group)
-            inner[members] = inner.max() + 1 + np.arange(len(members)) // largest
-            cut = 1
-        groups[block] = inner + taken
-        taken += int(inner.max()) + 1
-    return groups, cut
+        linked = _linked(vectors[block], usual[block])
+        for group in np.flatnonzero(np.bincount(linked) > largest):
+            members = np.flatnonzero(linked == group)
+            linked[members] = linked.max() + 1 + np.arange(len(members)) // largest
+            was_split = 1
+        groups[block] = linked + group_count
+        group_count += int(linked.max()) + 1
+    return groups, was_split
 
 
-def _link(vectors: Floats, usual: Floats) -> Ints:
+def _linked(vectors: Floats, usual: Floats) -> Ints:
+    """Groups by complete linkage of distance / (NEAR · usual distance of both), cut at 1."""
     if len(vectors) == 1:
         return np.zeros(1, dtype=np.int64)
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
-    i, j = np.triu_indices(len(vectors), 1)
-    scale = np.sqrt(usual[i] * usual[j]) * NEAR + 1e-6
-    tree = linkage(0.5 * pdist(vectors.astype(np.float64), "sqeuclidean") / scale, method="complete")
+    left, right = np.triu_indices(len(vectors), 1)
+    scale = np.sqrt(usual[left] * usual[right]) * NEAR + ROUNDING
+    # 1 - <a, b> = |a - b|² / 2 for unit rows
+    distance = 0.5 * pdist(vectors.astype(np.float64), "sqeuclidean")
+    tree = linkage(distance / scale, method="complete")
     return fcluster(tree, 1.0, criterion="distance").astype(np.int64) - 1
-
-
-def number_by_first(groups: Ints) -> Ints:
-    """The same partition, groups numbered in the order of their first row."""
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
 
 
 def join_groups(left: Ints, right: Ints) -> Ints:
     """The finest partition `[n]` in which rows that share a group in either argument share one."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(left)
-    size = int(left.max(initial=-1)) + int(right.max(initial=-1)) + 2
-    edges = coo_matrix((np.ones(n), (left, right + int(left.max(initial=-1)) + 1)), shape=(size, size))
-    return number_by_first(connected_components(edges, directed=False)[1][left].astype(np.int64))
+    # a graph of groups, whose edges are the rows
+    right_nodes = right + int(left.max(initial=-1)) + 1
+    total = int(right_nodes.max(initial=-1)) + 1
+    return dense_ids(component_ids(np.stack([left, right_nodes], axis=1), total)[left], by_first_row=True)

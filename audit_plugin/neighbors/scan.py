@@ -1,4 +1,4 @@
-"""The most similar rows among some: products in the machine's fastest precision propose, float32 decides."""
+"""The most similar of many rows: products in the machine's fastest precision propose, float32 products decide."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 SPARE = 33  # candidates beyond k: self, and what a coarse product may have misplaced
 MEMBERS = 2**17  # rows against which queries are multiplied at once
 FOLD = 4  # rows in a group of which only the largest product is looked at first
-CELLS = {"cpu": 2**24, "cuda": 2**29}  # products held at once
+CELLS = {"cpu": 2**24, "cuda": 2**29}  # products that are in memory at once
 LEAST_QUERIES = 64  # products of fewer columns are slow
-PAIR_ROWS = 2**14
-DECIDED = 2**22  # numbers gathered at once for the exact products
+PAIR_ROWS = 2**14  # rows whose pairs `pair_similarities` multiplies at once
+GATHERED_NUMBERS = 2**22  # gathered at once for the exact products
 
 
 @dataclass(frozen=True)
@@ -28,32 +28,32 @@ class Space:
     Attributes:
         exact: float32 `[n, d]`.
         coarse: the same in the precision of candidates.
-        products: room for a block of products, and
-        members: for rows multiplied at once. Fresh memory for each block would cost as much as the products.
+        product_buffer: memory for a block of products, and
+        member_buffer: for rows multiplied at once. Fresh memory for each block would cost as much as the products.
     """
 
     exact: Tensor
     coarse: Tensor
-    products: Tensor
-    members: Tensor
+    product_buffer: Tensor
+    member_buffer: Tensor
 
 
 def make_space(exact: Tensor, coarse: Tensor) -> Space:
     """A space of these rows; see `Space`."""
-    block = min(MEMBERS, _few_sizes(len(coarse)))
+    block = min(MEMBERS, _rounded_up(len(coarse)))
     cells = max(CELLS[coarse.device.type], block * LEAST_QUERIES)
     return Space(exact, coarse, coarse.new_zeros(cells), coarse.new_zeros(block, coarse.shape[1]))
 
 
-def scan(space: Space, rows: Tensor, members: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """The k most similar of the members to each row, itself left out.
+def nearest_members(space: Space, rows: Tensor, members: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The k most similar of the members to each row, without the row itself.
 
     Coarse products name `k + SPARE` candidates, float32 products of each pair by itself order them: ties by index.
 
     Args:
         space: n rows.
         rows: int64 `[q]`, queries.
-        members: int64 `[c]`, distinct rows that may be found, `k + SPARE` or more; None for all.
+        members: int64 `[c]`, distinct rows that may be neighbors, `k + SPARE` or more; None for all.
         k: neighbors wanted.
 
     Returns:
@@ -61,134 +61,157 @@ def scan(space: Space, rows: Tensor, members: Tensor | None, k: int) -> tuple[Te
     """
     import torch
 
-    total = min(MEMBERS, len(space.coarse) if members is None else len(members))
-    fitting = len(space.products) // _few_sizes(total)
-    step = max(LEAST_QUERIES, fitting // (unit := _unit(fitting)) * unit)
-    found = []
-    for some in rows.split(step):
-        found.append(_decide(space.exact, some, _candidates(space, some, members, k + SPARE), k))
-    return torch.cat([index for index, _ in found]), torch.cat([near for _, near in found])
+    member_count = min(MEMBERS, len(space.coarse) if members is None else len(members))
+    queries_that_fit = len(space.product_buffer) // _rounded_up(member_count)
+    unit = _unit(queries_that_fit)
+    step = max(LEAST_QUERIES, queries_that_fit // unit * unit)
+    parts = [
+        _order_exactly(space.exact, queries, _candidates(space, queries, members, k + SPARE), k)
+        for queries in rows.split(step)
+    ]
+    return torch.cat([indices for indices, _ in parts]), torch.cat([similarities for _, similarities in parts])
 
 
 def _candidates(space: Space, rows: Tensor, members: Tensor | None, wanted: int) -> Tensor:
-    """int64 `[q, wanted]`: rows of the largest coarse products."""
+    """int64 `[q, wanted]`: the members of the largest coarse products with each row `[q]`, in no order."""
     import torch
 
-    queries = _chosen(space.coarse, rows, space.coarse.new_zeros(_few_sizes(len(rows)), space.coarse.shape[1]))
-    bits, found = [], []
+    queries = _gathered(space.coarse, rows, space.coarse.new_zeros(_rounded_up(len(rows)), space.coarse.shape[1]))
+    bits, indices = [], []  # per block of members, int `[wanted, q]`
     for start in range(0, len(space.coarse) if members is None else len(members), MEMBERS):
-        some = slice(start, start + MEMBERS)
-        part = space.coarse[some] if members is None else _chosen(space.coarse, members[some], space.members)
-        room = space.products[: len(part) * len(queries)].view(len(part), len(queries))
-        products = torch.mm(part, queries.T, out=room)
-        whole = products.view(torch.int16 if products.dtype == torch.bfloat16 else torch.int32)
-        whole = whole[: len(part) if members is None else len(members[some]), : len(rows)]
-        at = largest(whole, min(wanted, len(whole)))
-        bits.append(whole.gather(0, at))
-        found.append(at + start if members is None else members[some][at])
-    if len(found) == 1:
-        return found[0].T
-    return torch.cat(found).gather(0, _select(torch.cat(bits), wanted)).T
+        block = slice(start, start + MEMBERS)
+        if members is None:
+            coarse = space.coarse[block]
+            count = len(coarse)
+        else:
+            coarse = _gathered(space.coarse, members[block], space.member_buffer)
+            count = len(members[block])
+        buffer = space.product_buffer[: len(coarse) * len(queries)].view(len(coarse), len(queries))
+        products = torch.mm(coarse, queries.T, out=buffer)  # [c, q], both padded to one of few sizes
+        as_integers = products.view(torch.int16 if products.dtype == torch.bfloat16 else torch.int32)
+        as_integers = as_integers[:count, : len(rows)]
+        positions = largest(as_integers, min(wanted, count))
+        bits.append(as_integers.gather(0, positions))
+        indices.append(positions + start if members is None else members[block][positions])
+    if len(indices) == 1:
+        return indices[0].T
+    return torch.cat(indices).gather(0, _largest_of_few(torch.cat(bits), wanted)).T
 
 
-def _chosen(coarse: Tensor, rows: Tensor, room: Tensor) -> Tensor:
-    """The rows in the room, and behind them what is there already, up to one of few sizes."""
+def _gathered(coarse: Tensor, rows: Tensor, buffer: Tensor) -> Tensor:
+    """The rows in the buffer, and behind them whatever it holds, up to one of few sizes."""
     import torch
 
-    torch.index_select(coarse, 0, rows, out=room[: len(rows)])
-    return room[: _few_sizes(len(rows))]
+    torch.index_select(coarse, 0, rows, out=buffer[: len(rows)])
+    return buffer[: _rounded_up(len(rows))]
 
 
-def _few_sizes(count: int) -> int:
-    """The count rounded up: for each new shape of a product a CPU library first writes itself a program, for 7 ms."""
-    return -(-count // (unit := _unit(count))) * unit
+def _rounded_up(count: int) -> int:
+    """The count rounded up to one of few sizes: a CPU library compiles each new shape of a product, for 7 ms."""
+    unit = _unit(count)
+    return -(-count // unit) * unit
 
 
 def _unit(count: int) -> int:
+    """A sixteenth to an eighth of the count, as a power of two."""
     return max(LEAST_QUERIES, 1 << max(0, count.bit_length() - 4))
 
 
 def largest(bits: Tensor, wanted: int) -> Tensor:
     """int64 `[wanted, q]`: positions of the largest of each column of `[c, q]`, in no order.
 
-    The rows are dealt into groups: the largest lie in the groups with the largest maxima, so that nearly all of them
-    are read once, and in order. Floats are compared by their bits, as whole numbers: twice as fast, and right but among
-    the negative, which are no one's neighbors where others are.
+    The rows are dealt into groups of `FOLD`: the largest lie in the groups with the largest maxima, so that nearly all
+    rows are read once, and in order. Floats are compared by their bits, as integers: twice as fast, and right except
+    among negative ones, which are not neighbors where any other row is.
     """
     import torch
 
     total = len(bits)
     if total < 2 * FOLD * wanted:
-        return _select(bits, wanted)
+        return _largest_of_few(bits, wanted)
     groups = total // FOLD
+    # row `turn * groups + g` is in group g: [FOLD, groups, q]
     folded = bits[: groups * FOLD].view(FOLD, groups, -1)
-    top = largest(folded.amax(0), wanted)
-    rest = torch.arange(groups * FOLD, total, device=bits.device)[:, None].expand(-1, bits.shape[1])
-    at = torch.cat([*(top + groups * turn for turn in range(FOLD)), rest])
-    return at.gather(0, _select(bits.gather(0, at), wanted))
+    best_groups = largest(folded.amax(0), wanted)
+    in_groups = [best_groups + groups * turn for turn in range(FOLD)]
+    in_no_group = torch.arange(groups * FOLD, total, device=bits.device)[:, None].expand(-1, bits.shape[1])
+    positions = torch.cat([*in_groups, in_no_group])
+    return positions.gather(0, _largest_of_few(bits.gather(0, positions), wanted))
 
 
-def _select(bits: Tensor, wanted: int) -> Tensor:
-    """The same of few rows. On the CPU numpy parts numbers that carry their position: many times faster than topk."""
+def _largest_of_few(bits: Tensor, wanted: int) -> Tensor:
+    """`largest` of few rows. On the CPU numpy partitions numbers that carry their position, much faster than topk."""
     import torch
 
     if bits.is_cuda:
         return bits.topk(wanted, dim=0, sorted=False).indices
     wide, shift = (torch.int32, 16) if bits.dtype == torch.int16 else (torch.int64, 32)
+    # value in the high bits, position in the low ones: [q, c]
     packed = bits.T.contiguous().to(wide) << shift | torch.arange(len(bits), dtype=wide)
-    kept = np.partition(packed.numpy(), len(bits) - wanted, axis=1)[:, len(bits) - wanted :]
-    return torch.from_numpy(kept & (1 << shift) - 1).T.long()
+    partitioned = np.partition(packed.numpy(), len(bits) - wanted, axis=1)
+    positions = partitioned[:, len(bits) - wanted :] & (1 << shift) - 1
+    return torch.from_numpy(positions).T.long()
 
 
-def _decide(exact: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of the candidates `[q, c]` by float32 products, the row itself left out."""
+def _order_exactly(exact: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of the candidates `[q, c]` by float32 products, without the row itself; see `nearest_members`."""
     import torch
 
-    candidates = candidates.sort(dim=1).values
-    near = inner(exact, rows, candidates)
-    near[candidates == rows[:, None]] = -torch.inf
-    near, order = near.sort(dim=1, descending=True, stable=True)
-    return candidates.gather(1, order[:, :k]), near[:, :k]
+    candidates = candidates.sort(dim=1).values  # so that a stable sort orders ties by index
+    similarities = inner_products(exact, rows, candidates)
+    similarities[candidates == rows[:, None]] = -torch.inf
+    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
+    return candidates.gather(1, order[:, :k]), similarities[:, :k]
 
 
-def inner(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+def inner_products(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """float32 `[q, c]`: inner products of rows `[q]` with others `[q, c]`, each summed by itself.
 
     A matrix product may give equal rows different last digits, depending on where they stand.
     """
     import torch
 
-    if not exact.is_cuda and (found := _inner_by_faiss(exact, rows, others)) is not None:
-        return found
-    step = max(1, DECIDED // (others.shape[1] * exact.shape[1]))
+    if not exact.is_cuda:
+        products = _inner_products_by_faiss(exact, rows, others)
+        if products is not None:
+            return products
+    step = max(1, GATHERED_NUMBERS // (others.shape[1] * exact.shape[1]))
     parts = [
-        (exact[some] * exact[row][:, None]).sum(2)
-        for row, some in zip(rows.split(step), others.split(step), strict=True)
+        (exact[part_others] * exact[part_rows][:, None]).sum(2)
+        for part_rows, part_others in zip(rows.split(step), others.split(step), strict=True)
     ]
     return torch.cat(parts)
 
 
-def pair_similarities(vectors: Floats, others: Ints) -> Floats:
-    """float32 `[n, k]`: inner products of each row with those that `others` `[n, k]` names, NaN where it is -1."""
-    import torch
-
-    exact, out = torch.from_numpy(np.ascontiguousarray(vectors)), np.empty(others.shape, dtype=np.float32)
-    for start in range(0, len(others), PAIR_ROWS):
-        some = slice(start, start + PAIR_ROWS)
-        rows = torch.arange(len(others))[some]
-        out[some] = inner(exact, rows, torch.from_numpy(np.maximum(others[some], 0))).numpy()
-    return np.where(others >= 0, out, np.float32(np.nan))
-
-
-def _inner_by_faiss(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor | None:
-    """The same without a copy of every pair's rows; None without faiss."""
+def _inner_products_by_faiss(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor | None:
+    """`inner_products` without a copy of each pair's rows; None without faiss."""
     import torch
 
     try:
         import faiss
     except ImportError:
         return None
-    out = torch.empty(others.shape, dtype=torch.float32)
-    arrays = [one.contiguous().numpy() for one in (out, exact[rows], exact, others)]
-    faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, arrays), exact.shape[1], *others.shape)  # type: ignore[attr-defined]
-    return out
+    products = torch.empty(others.shape, dtype=torch.float32)
+    arrays = [tensor.contiguous().numpy() for tensor in (products, exact[rows], exact, others)]
+    pointers = [faiss.swig_ptr(array) for array in arrays]
+    faiss.fvec_inner_products_by_idx(*pointers, exact.shape[1], *others.shape)  # type: ignore[attr-defined]
+    return products
+
+
+def pair_similarities(vectors: Floats, others: Ints) -> Floats:
+    """float32 `[n, k]`: inner products of each row with those that `others` `[n, k]` names, NaN where it is -1.
+
+    Raises:
+        ValueError: `others` does not have one row per row of `vectors`.
+    """
+    import torch
+
+    if len(vectors) != len(others):
+        raise ValueError(f"{len(vectors)} vectors and {len(others)} rows of neighbors differ in length")
+    exact = torch.from_numpy(np.ascontiguousarray(vectors))
+    similarities = np.empty(others.shape, dtype=np.float32)
+    for start in range(0, len(others), PAIR_ROWS):
+        part = slice(start, start + PAIR_ROWS)
+        rows = torch.arange(len(others))[part]
+        similarities[part] = inner_products(exact, rows, torch.from_numpy(np.maximum(others[part], 0))).numpy()
+    return np.where(others >= 0, similarities, np.float32(np.nan))

@@ -1,48 +1,33 @@
-"""Trains heads further, or anew, on chosen rows: for removal curves and for what mitigation does.
+"""Trains heads on chosen rows, from a random start or from given weights: what a removal curve compares.
 
-Unlike the trials of an audit, the trainings of one call may start from given weights, hold unequal numbers of rows,
-and treat some rows as hot. All of them take the same number of steps of the same size, so that they differ in their
-data alone.
+Unlike the trials of an audit, the trainings of one call may hold unequal numbers of rows. All of them take the same
+number of steps of the same size, so that they differ in their data alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import gelu, normalize
 
-from audit_plugin.arrays import Bools, Ints
+from audit_plugin.arrays import Ints
 
-from .heads import BATCH, LEARNING_RATE, WEIGHT_DECAY, Heads, contrastive_loss, new_head
-from .mitigation import add_noise
+from .heads import BATCH, LEARNING_RATE, Heads, new_head, optimize_heads
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train.
+class TrainingSchedule:
+    """How long and how fast to train.
 
     Attributes:
-        epochs: passes over the longest list of rows.
-        seed: of the run.
-        hot: bool `[g, n]`, equally many of each training's rows, or None.
-        regroup: whether hot rows share batches only with hot rows.
-        noise: modality position -> sigma on the unit vector before the last normalization.
-        noise_on: "hot" rows or "all".
+        epochs: passes over `size` rows.
         size: rows that an epoch's steps are counted for; 0: those of the longest list.
         learning_rate: at the first step; falls to 0 along a half cosine.
-        from_epoch: before it neither regrouping nor noise: the paper's regrouping epoch.
     """
 
     epochs: int
-    seed: int = 0
-    hot: Bools | None = None
-    regroup: bool = False
-    noise: Mapping[int, float] = field(default_factory=dict)
-    noise_on: str = "hot"
-    from_epoch: int = 0
     size: int = 0
     learning_rate: float = LEARNING_RATE
 
@@ -50,115 +35,68 @@ class Recipe:
 def train_heads(
     inputs: Sequence[torch.Tensor],
     rows: Sequence[Ints],
-    streams: Sequence[int],
+    seeds: Sequence[int],
     repeats: Ints,
-    recipe: Recipe,
+    schedule: TrainingSchedule,
     start: Heads | None = None,
 ) -> Heads:
     """Trains g sets of heads together with the symmetric InfoNCE loss of the trials.
 
     Args:
         inputs: per modality `[n, d]`, on the device to train on.
-        rows: g lists of rows to train on; those shorter than the recipe's size go round more often.
-        streams: `[g]`, numbers of the random streams: trainings of one stream share start, order and noise, so that
-            two of them differ only by what their rows differ in.
+        rows: g lists of rows to train on; those shorter than the schedule's size go round more often.
+        seeds: `[g]`: trainings of one seed share start and order, so that two of them differ only by what their rows
+            differ in.
         repeats: int `[n, c]`; equal in any column means never each other's negatives.
-        recipe: epochs, and what is done to hot rows.
-        start: weights of g sets to start from, or None: a random start per stream.
+        schedule: epochs, rows per epoch, learning rate.
+        start: weights of g sets to start from, or None: a random start per seed.
+
+    Raises:
+        ValueError: `rows` and `seeds`, or `inputs` and `repeats`, differ in length.
     """
+    if len(rows) != len(seeds) or any(len(x) != len(repeats) for x in inputs):
+        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds, {len(repeats)} rows of repeats")
     device = inputs[0].device
-    further = start is not None  # other shuffles than those that the start was made with
-    generators = [np.random.default_rng((recipe.seed, 2_000_003, s, further)) for s in streams]
+    continued = start is not None  # other shuffles than those that the start was made with
+    generators = [np.random.default_rng((0, 2_000_003, seed, continued)) for seed in seeds]
     if start is None:
-        layers = tuple(new_head(x.shape[1], generators, device) for x in inputs)
+        layers = [new_head(x.shape[1], generators, device) for x in inputs]
     else:
-        layers = tuple(tuple(w.detach().clone() for w in layer) for layer in start.layers)
-    weights = [w.requires_grad_() for layer in layers for w in layer]
-    batches = list(_batches(len(repeats), rows, recipe, generators))
-    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
-    same = torch.from_numpy(repeats).to(device)
-    for step, late in batches:
-        chosen = torch.from_numpy(step).to(device)
-        raw = [_raw(x[chosen], layer) for x, layer in zip(inputs, layers, strict=True)]
-        if late:
-            raw = _disturb(raw, step, recipe, generators)
-        optimizer.zero_grad(set_to_none=True)
-        contrastive_loss([normalize(x, dim=-1) for x in raw], same[chosen]).backward()
-        optimizer.step()
-        schedule.step()
-    return Heads(tuple(tuple(w.detach() for w in layer) for layer in layers))
+        layers = [tuple(w.detach().clone() for w in head) for head in start.layers]
+    shuffles = SharedShuffles(len(repeats), rows, generators, schedule.size)
+    batches = [batch for _ in range(schedule.epochs) for batch in shuffles.next_epoch()]
+    on_device = (torch.from_numpy(batch).to(device) for batch in batches)
+    return optimize_heads(inputs, layers, on_device, len(batches), repeats, schedule.learning_rate)
 
 
-def _raw(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
-    """`[g, b, d]` -> `[g, b, o]` before the last normalization."""
-    w1, b1, w2, b2 = layer
-    return gelu(x @ w1 + b1) @ w2 + b2
+class SharedShuffles:
+    """Cuts g endless shuffles of g lists of rows into batches `[g, b]`.
 
+    A shuffle orders all n rows by random keys and keeps the list's: rows that two lists of one seed share come in the
+    same order in both.
 
-def _disturb(
-    raw: list[torch.Tensor], step: Ints, recipe: Recipe, generators: Sequence[np.random.Generator]
-) -> list[torch.Tensor]:
-    """The raw embeddings `[g, b, o]` per modality with the recipe's noise."""
-    if recipe.noise_on == "all":
-        noisy = np.ones(step.shape, dtype=bool)
-    elif recipe.hot is None:
-        return raw
-    else:
-        noisy = np.take_along_axis(recipe.hot, step, axis=1)
-    out = list(raw)
-    for a, sigma in recipe.noise.items():
-        draw = np.stack([g.standard_normal(raw[a].shape[1:], dtype=np.float32) for g in generators])
-        rows, values = (torch.from_numpy(v).to(raw[a].device) for v in (noisy, draw))
-        out[a] = add_noise(raw[a], rows, sigma, values)
-    return out
-
-
-def _batches(
-    n: int, rows: Sequence[Ints], recipe: Recipe, generators: Sequence[np.random.Generator]
-) -> Iterator[tuple[Ints, bool]]:
-    """(rows `[g, b]`, whether mitigation is in force) of every step."""
-    mixer = np.random.default_rng((recipe.seed, 2_000_029))
-    together = _Stream(n, rows, generators, recipe.size)
-    for _ in range(min(recipe.from_epoch, recipe.epochs) if recipe.regroup else recipe.epochs):
-        for step in together.epoch():
-            yield step, together.epochs > recipe.from_epoch
-    if not recipe.regroup or recipe.from_epoch >= recipe.epochs:
-        return
-    hot = recipe.hot if recipe.hot is not None else np.zeros((len(rows), n), dtype=bool)
-    sides = [[r[h[r] == side] for r, h in zip(rows, hot, strict=True)] for side in (False, True)]
-    if len({len(r) for r in sides[1]}) > 1:
-        raise ValueError("trainings of one call need equally many hot rows")
-    apart = [_Stream(n, side, generators) for side in sides if len(side[0])]
-    for _ in range(recipe.from_epoch, recipe.epochs):
-        steps = [step for stream in apart for step in stream.epoch()]
-        for at in mixer.permutation(len(steps)):
-            yield steps[at], True
-
-
-class _Stream:
-    """Cuts g endless shuffles of g lists of rows into batches `[g, b]`; b and steps per epoch fit `size` rows.
-
-    A shuffle orders all n rows by random keys and keeps the list's: rows that two lists of one stream share come in
-    the same order in both.
+    Args:
+        n: rows in all.
+        rows: the g lists.
+        generators: one per list, at the same state for lists of one seed.
+        size: rows per epoch, which set b and the steps; 0: those of the longest list.
     """
 
     def __init__(self, n: int, rows: Sequence[Ints], generators: Sequence[np.random.Generator], size: int = 0) -> None:
-        size = size or max(len(r) for r in rows)
+        size = size or max(len(listed) for listed in rows)
         self.steps = -(-size // BATCH)
         self.batch = size // self.steps
-        self.generators, self.epochs = generators, 0
-        self.kept = [np.isin(np.arange(n), r) for r in rows]
-        self.left = [np.zeros(0, dtype=np.int64) for _ in rows]
+        self.generators = generators
+        self.is_listed = [np.isin(np.arange(n), listed) for listed in rows]
+        self.remaining = [np.zeros(0, dtype=np.int64) for _ in rows]
 
-    def epoch(self) -> list[Ints]:
+    def next_epoch(self) -> list[Ints]:
         """The batches of one more epoch."""
-        self.epochs += 1
-        need = self.steps * self.batch
-        for at, (generator, kept) in enumerate(zip(self.generators, self.kept, strict=True)):
-            while len(self.left[at]) < need:
-                order = generator.random(len(kept)).argsort(kind="stable")
-                self.left[at] = np.concatenate([self.left[at], order[kept[order]]])
-        order = np.stack([left[:need] for left in self.left])
-        self.left = [left[need:] for left in self.left]
-        return np.split(order, self.steps, axis=1)
+        needed = self.steps * self.batch
+        for at, (generator, is_listed) in enumerate(zip(self.generators, self.is_listed, strict=True)):
+            while len(self.remaining[at]) < needed:
+                order = generator.random(len(is_listed)).argsort(kind="stable")
+                self.remaining[at] = np.concatenate([self.remaining[at], order[is_listed[order]]])
+        epoch = np.stack([remaining[:needed] for remaining in self.remaining])
+        self.remaining = [remaining[needed:] for remaining in self.remaining]
+        return np.split(epoch, self.steps, axis=1)

@@ -7,7 +7,7 @@ its own generator (seed, trial), so that a trial's result depends on nothing but
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import gelu, normalize
 
-from audit_plugin.arrays import Bools, Ints, modality_pairs
+from audit_plugin.arrays import Bools, Ints, dense_ids, modality_pairs
 
 TRIAL_GROUP = 8
 HIDDEN_DIM = 256
@@ -26,32 +26,33 @@ READ_ROWS = 4096
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.05
 
+Layers = tuple[torch.Tensor, ...]  # w1 `[g, d, h]`, b1 `[g, 1, h]`, w2 `[g, h, o]`, b2 `[g, 1, o]`
+
 
 @dataclass(frozen=True)
 class Heads:
-    """Weights of one group of trials: per modality (w1 `[r, d, h]`, b1, w2 `[r, h, o]`, b2)."""
+    """Weights of the heads of g trainings, one head `[d]` -> `[o]` per modality and training."""
 
-    layers: tuple[tuple[torch.Tensor, ...], ...]
+    layers: tuple[Layers, ...]
 
     def embed(self, inputs: Sequence[torch.Tensor], trial: int) -> list[torch.Tensor]:
-        """Unit embeddings `[n, o]` per modality under one trial of the group."""
+        """Unit embeddings `[n, o]` per modality under one of the g trainings, from inputs `[n, d]` per modality."""
         with torch.inference_mode():
-            return [
-                _read(x, [w[trial : trial + 1] for w in layer]) for x, layer in zip(inputs, self.layers, strict=True)
-            ]
+            heads = [tuple(w[trial : trial + 1] for w in layers) for layers in self.layers]
+            return [_embed_rows(x, layers) for x, layers in zip(inputs, heads, strict=True)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Named arrays for the run folder."""
-        return {f"head_{a}_{i}": w.cpu().numpy() for a, layer in enumerate(self.layers) for i, w in enumerate(layer)}
+        return {f"head_{a}_{i}": w.cpu().numpy() for a, layers in enumerate(self.layers) for i, w in enumerate(layers)}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray], modalities: int, device: str) -> Heads:
-        """The way back from `arrays`."""
-        return Heads(
-            tuple(
-                tuple(torch.from_numpy(arrays[f"head_{a}_{i}"]).to(device) for i in range(4)) for a in range(modalities)
-            )
-        )
+        """The heads that `arrays` named."""
+
+        def load(modality: int) -> Layers:
+            return tuple(torch.from_numpy(arrays[f"head_{modality}_{i}"]).to(device) for i in range(4))
+
+        return Heads(tuple(load(modality) for modality in range(modalities)))
 
 
 def train_group(
@@ -63,7 +64,7 @@ def train_group(
     seed: int,
     size: int,
 ) -> Heads:
-    """Trains one group of trials with the symmetric InfoNCE loss, summed over pairs of modalities.
+    """Trains one group of trials with the symmetric InfoNCE loss, mean over pairs of modalities.
 
     Args:
         inputs: per modality `[n, d]`, on the device to train on.
@@ -74,45 +75,75 @@ def train_group(
         epochs: passes over the members.
         seed: the run's seed.
         size: members of a usual trial of the run: sets the steps of an epoch, which are the same for every trial.
+
+    Raises:
+        ValueError: the arguments differ in length.
     """
+    if member.shape != (len(trial_numbers), len(repeats)) or any(len(x) != len(repeats) for x in inputs):
+        raise ValueError(f"member {member.shape} does not fit {len(trial_numbers)} trials of {len(repeats)} samples")
     device = inputs[0].device
-    generators = [np.random.default_rng((seed, 1_000_003, t)) for t in trial_numbers]
-    layers = tuple(new_head(x.shape[1], generators, device) for x in inputs)
-    weights = [w.requires_grad_() for layer in layers for w in layer]
-    rows = [np.flatnonzero(m) for m in member]
+    generators = [np.random.default_rng((seed, 1_000_003, number)) for number in trial_numbers]
+    layers = [new_head(x.shape[1], generators, device) for x in inputs]
+    rows = [np.flatnonzero(inside) for inside in member]
     steps = -(-size // BATCH)
     batch = size // steps
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    same = torch.from_numpy(telling(repeats)).to(device)
-    for _ in range(epochs):
-        order = np.stack([np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)])
-        for step in torch.from_numpy(order).to(device).split(batch, dim=1):
-            optimizer.zero_grad(set_to_none=True)
-            contrastive_loss(
-                [_head(x[step], layer) for x, layer in zip(inputs, layers, strict=True)], same[step]
-            ).backward()
-            optimizer.step()
-            schedule.step()
-    return Heads(tuple(tuple(w.detach() for w in layer) for layer in layers))
+
+    def batches() -> Iterator[torch.Tensor]:
+        for _ in range(epochs):
+            # a trial with fewer members than the usual goes round again, one with more leaves some out
+            orders = [np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)]
+            yield from torch.from_numpy(np.stack(orders)).to(device).split(batch, dim=1)
+
+    return optimize_heads(inputs, layers, batches(), epochs * steps, repeats, LEARNING_RATE)
 
 
-def telling(repeats: Ints) -> Ints:
-    """Columns `[n, 0 to c]` that mark what the columns of `[n, c]` mark: those without a repeat left out.
+def optimize_heads(
+    inputs: Sequence[torch.Tensor],
+    layers: Sequence[Layers],
+    batches: Iterable[torch.Tensor],
+    steps: int,
+    repeats: Ints,
+    learning_rate: float,
+) -> Heads:
+    """Trains g sets of heads by AdamW with the symmetric InfoNCE loss.
 
-    Each costs a comparison of every two samples of every batch.
+    Args:
+        inputs: per modality `[n, d]`, on the device to train on.
+        layers: per modality, the weights to start from; they are changed in place.
+        batches: rows int64 `[g, b]` of every step.
+        steps: how many batches come.
+        repeats: int `[n, c]`; see `train_group`.
+        learning_rate: at the first step; falls to 0 along a half cosine.
     """
-    kept: list[Ints] = []
+    weights = [w.requires_grad_() for head in layers for w in head]
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    same = torch.from_numpy(informative_columns(repeats)).to(inputs[0].device)
+    for rows in batches:
+        optimizer.zero_grad(set_to_none=True)
+        embeddings = [normalize(head_outputs(x[rows], head), dim=-1) for x, head in zip(inputs, layers, strict=True)]
+        contrastive_loss(embeddings, same[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    return Heads(tuple(tuple(w.detach() for w in head) for head in layers))
+
+
+def informative_columns(repeats: Ints) -> Ints:
+    """int32 `[n, 0 to c]`: marks the repeats that `[n, c]` marks, without columns that mark none or the same again.
+
+    Each column costs a comparison of every two samples of every batch.
+    """
+    informative: list[Ints] = []
     for column in repeats.T:
-        values, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-        named = first[inverse].astype(np.int32)  # the same for columns that only name their values differently
-        if len(values) < len(column) and not any(np.array_equal(named, other) for other in kept):
-            kept.append(named)
-    return np.stack(kept, axis=1) if kept else np.zeros((len(repeats), 0), np.int32)
+        ids = dense_ids(column, by_first_row=True).astype(np.int32)  # equal for columns that differ in names alone
+        has_repeats = int(ids.max(initial=-1)) + 1 < len(ids)
+        if has_repeats and not any(np.array_equal(ids, other) for other in informative):
+            informative.append(ids)
+    return np.stack(informative, axis=1) if informative else np.zeros((len(repeats), 0), np.int32)
 
 
-def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Random weights of one head `[d]` -> `[OUTPUT_DIM]` per generator, see `Heads`."""
+def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> Layers:
+    """Random weights of one head `[dim]` -> `[OUTPUT_DIM]` per generator: N(0, 1 / inputs), biases 0."""
 
     def draw(fan_in: int, fan_out: int) -> torch.Tensor:
         values = [g.standard_normal((fan_in, fan_out), dtype=np.float32) / math.sqrt(fan_in) for g in generators]
@@ -127,30 +158,35 @@ def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.
     )
 
 
-def _head(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
-    """`[g, b, d]` -> unit rows `[g, b, o]`."""
-    w1, b1, w2, b2 = layer
-    return normalize(gelu(x @ w1 + b1) @ w2 + b2, dim=-1)
+def head_outputs(x: torch.Tensor, layers: Layers) -> torch.Tensor:
+    """`[g, b, d]` -> `[g, b, o]`, before they are normalized to unit rows."""
+    w1, b1, w2, b2 = layers
+    return gelu(x @ w1 + b1) @ w2 + b2
 
 
-def _read(x: torch.Tensor, layer: Sequence[torch.Tensor]) -> torch.Tensor:
+def _embed_rows(x: torch.Tensor, layers: Layers) -> torch.Tensor:
     """`[n, d]` -> unit rows `[n, o]` by one head; on a CPU in blocks that stay in its cache, twice as fast."""
     if x.is_cuda or len(x) <= READ_ROWS:
-        return _head(x[None], layer)[0]
-    out = x.new_empty(len(x), layer[2].shape[-1])
-    for rows, block in zip(x.split(READ_ROWS), out.split(READ_ROWS), strict=True):
-        block.copy_(_head(rows[None], layer)[0])
-    return out
+        return normalize(head_outputs(x[None], layers), dim=-1)[0]
+    embeddings = x.new_empty(len(x), layers[2].shape[-1])
+    for rows, block in zip(x.split(READ_ROWS), embeddings.split(READ_ROWS), strict=True):
+        block.copy_(normalize(head_outputs(rows[None], layers), dim=-1)[0])
+    return embeddings
 
 
-def contrastive_loss(embeddings: list[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
-    """Sum over trials of the mean symmetric InfoNCE, mean over pairs; `same` `[g, b, c]` marks what is no negative."""
-    repeated = None
+def contrastive_loss(embeddings: Sequence[torch.Tensor], same: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE: sum over trainings, mean over pairs of modalities and over samples.
+
+    Args:
+        embeddings: unit rows `[g, b, o]` per modality.
+        same: int `[g, b, c]`; samples that are equal in any column are not each other's negatives.
+    """
+    repeated = None  # bool [g, b, b]
     for column in same.unbind(2):
         equal = column[:, :, None] == column[:, None, :]
         repeated = equal if repeated is None else repeated.logical_or_(equal)
     if repeated is not None:
-        repeated.diagonal(dim1=1, dim2=2).fill_(False)
+        repeated.diagonal(dim1=1, dim2=2).fill_(False)  # a sample's own partner stays
     pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
     total = sum(_InfoNCE.apply(embeddings[a], embeddings[b], repeated) for a, b in pairs)
     return total / len(pairs)
@@ -166,19 +202,21 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, repeated: torch.Tensor | None) -> torch.Tensor:
-        exponentials = torch.bmm(a / TEMPERATURE, b.transpose(1, 2))
-        hit = exponentials.diagonal(dim1=1, dim2=2).clone()
+        exponentials = torch.bmm(a / TEMPERATURE, b.transpose(1, 2))  # logits, until they are replaced below
+        own_logits = exponentials.diagonal(dim1=1, dim2=2).clone()
         exponentials.exp_()
         if repeated is not None:
             exponentials.masked_fill_(repeated, 0)
-        rows, columns = exponentials.sum(2), exponentials.sum(1)
-        ctx.save_for_backward(a, b, exponentials, rows, columns)
-        return (0.5 * (rows.log() + columns.log()) - hit).mean(1).sum()
+        row_sums, column_sums = exponentials.sum(2), exponentials.sum(1)
+        ctx.save_for_backward(a, b, exponentials, row_sums, column_sums)
+        # per sample: half of -log(e^own / row sum), half of -log(e^own / column sum)
+        return (0.5 * (row_sums.log() + column_sums.log()) - own_logits).mean(1).sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        a, b, exponentials, rows, columns = ctx.saved_tensors
-        slope = exponentials * ((0.5 / rows)[:, :, None] + (0.5 / columns)[:, None, :])
+        a, b, exponentials, row_sums, column_sums = ctx.saved_tensors
+        # d loss / d logit_ij = (softmax over the row + softmax over the column) / 2 - [i = j], over b samples
+        slope = exponentials * ((0.5 / row_sums)[:, :, None] + (0.5 / column_sums)[:, None, :])
         slope.diagonal(dim1=1, dim2=2).sub_(1)
         slope *= gradients[0] / (TEMPERATURE * a.shape[1])
         return torch.bmm(slope, b), torch.bmm(slope.transpose(1, 2), a), None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Floats, Ints, Samples, modality_pairs
+from audit_plugin.arrays import Bools, Floats, Ints, Samples, mean_interval, modality_pairs
 from audit_plugin.audit.run import learning, prepare
 from audit_plugin.audit.score import Clock, Prepared, describe_rows
 from audit_plugin.config import AuditConfig
@@ -20,12 +20,12 @@ from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.scoring.evidence import Gathered, gather
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import multimem as memorization
-from audit_plugin.trials.continued_training import Recipe, train_heads
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.learners import head_inputs, head_projections
 from audit_plugin.trials.run import Job
 from benchmarks.data import manifest as image_text_manifest
 from benchmarks.multimem.data import four_modalities
+from benchmarks.multimem.treatments import Treatment, train_treated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,15 +100,15 @@ def evidence(ready: Prepared, config: AuditConfig, read: Callable[[Gathered], An
         return gathered if read is None else read(gathered)
 
 
-def train(data: Loaded, member: Bools, recipe: Recipe, group: int = 8) -> list[Heads]:
+def train(data: Loaded, member: Bools, treatment: Treatment, group: int = 8) -> list[Heads]:
     """Heads for every row of `member` `[r, n]`, in groups; trials 2q and 2q+1 share their random stream."""
-    out = []
+    heads = []
     for start in range(0, len(member), group):
         numbers = list(range(start, min(start + group, len(member))))
-        part = recipe if recipe.hot is None else replace(recipe, hot=recipe.hot[numbers])
-        rows = [np.flatnonzero(member[i]) for i in numbers]
-        out.append(train_heads(data.inputs, rows, [i // 2 for i in numbers], data.repeats, part))
-    return out
+        part = treatment if treatment.hot is None else replace(treatment, hot=treatment.hot[numbers])
+        rows = [np.flatnonzero(member[number]) for number in numbers]
+        heads.append(train_treated(data.inputs, rows, [number // 2 for number in numbers], data.repeats, part))
+    return heads
 
 
 def embeddings(
@@ -148,14 +148,9 @@ def top5(parts: Sequence[Floats], rows: Ints, repeats: Ints) -> dict[tuple[int, 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
     """Mean of independent repeats with its 95 % t-interval."""
-    from scipy.stats import t
-
-    v = np.asarray(values, dtype=np.float64)
-    reach = t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)) if len(v) > 1 else float("nan")
-    found = {"mean": float(v.mean()), "low": float(v.mean() - reach), "high": float(v.mean() + reach)}
-    return {k: round(x, 4) if np.isfinite(x) else None for k, x in found.items()} | {
-        "values": [round(float(x), 4) for x in v]
-    }
+    bounds = dict(zip(("mean", "low", "high"), mean_interval(np.asarray(values)), strict=True))
+    rounded = {name: round(value, 4) if np.isfinite(value) else None for name, value in bounds.items()}
+    return rounded | {"values": [round(float(value), 4) for value in values]}
 
 
 def picture(path: Path, draw: Callable[[Sequence[Axes]], None], panels: int = 1, height: float = 3.2) -> None:

@@ -20,8 +20,8 @@ import torch
 
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.trials import multimem as memorization
-from audit_plugin.trials.continued_training import Recipe
 from benchmarks.multimem import common
+from benchmarks.multimem.treatments import Treatment
 from benchmarks.record import RESULTS, write_report
 
 NAMES = ("image", "text", "audio")
@@ -52,8 +52,8 @@ def main() -> None:
 def measure(data: common.Loaded, noisy: Sequence[int], seed: int) -> dict[str, float]:
     """One setting under one seed: means over samples and trials."""
     member = memorization.member_masks(data.together, TRIALS, seed)
-    recipe = Recipe(20, seed, noise=dict.fromkeys(noisy, SIGMA), noise_on="all")
-    heads = common.train(data, member, recipe)
+    treatment = Treatment(20, seed, noise=dict.fromkeys(noisy, SIGMA), noise_on="all")
+    heads = common.train(data, member, treatment)
     memory = common.memory_terms(heads, data, member)
     pairs = list(combinations(range(len(NAMES)), 2))
     out = {f"multimem {_pair(p)}": float(memorization.over(memory, p).mean()) for p in pairs}

@@ -19,8 +19,8 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.trials import multimem as memorization
-from audit_plugin.trials.continued_training import Recipe
 from benchmarks.multimem import common
+from benchmarks.multimem.treatments import Treatment
 from benchmarks.record import RESULTS, write_report
 
 EPOCHS = 20
@@ -67,12 +67,12 @@ def measure(data: common.Loaded, seed: int) -> dict[str, list[dict[str, float]]]
     score = _scores(data, seed)
     rng = np.random.default_rng((seed, 83))
     hot = {"top": _hot(member, score), "random": _hot(member, rng.random(len(data)))}
-    out = {"none": [_measure(data, member, hot["top"], Recipe(EPOCHS, seed))]}
+    out = {"none": [_measure(data, member, hot["top"], Treatment(EPOCHS, seed))]}
     for name, (which, regroup, noise_on) in TREATMENTS.items():
         noise = dict.fromkeys(range(len(data.inputs)), SIGMA) if noise_on else {}
         out[name] = [
             _measure(
-                data, member, hot["top"], Recipe(EPOCHS, seed, hot[which], regroup, noise, noise_on or "hot", start)
+                data, member, hot["top"], Treatment(EPOCHS, seed, hot[which], regroup, noise, noise_on or "hot", start)
             )
             for start in GRID
         ]
@@ -83,7 +83,9 @@ def measure(data: common.Loaded, seed: int) -> dict[str, list[dict[str, float]]]
 def _scores(data: common.Loaded, seed: int) -> Floats:
     """MultiMem from trials that have no part in what is measured afterward."""
     member = memorization.member_masks(data.together, 16, seed + 1000)
-    return memorization.over(common.memory_terms(common.train(data, member, Recipe(EPOCHS, seed + 1000)), data, member))
+    return memorization.over(
+        common.memory_terms(common.train(data, member, Treatment(EPOCHS, seed + 1000)), data, member)
+    )
 
 
 def _hot(member: Bools, score: Floats) -> Bools:
@@ -96,8 +98,8 @@ def _hot(member: Bools, score: Floats) -> Bools:
     return hot
 
 
-def _measure(data: common.Loaded, member: Bools, top: Bools, recipe: Recipe) -> dict[str, float]:
-    heads = common.train(data, member, recipe)
+def _measure(data: common.Loaded, member: Bools, top: Bools, treatment: Treatment) -> dict[str, float]:
+    heads = common.train(data, member, treatment)
     multimem = memorization.over(common.memory_terms(heads, data, member))
     hits = [
         common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.repeats) for t, m in enumerate(member)

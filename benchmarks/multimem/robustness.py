@@ -18,9 +18,9 @@ from scipy.stats import spearmanr
 
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.trials import multimem as memorization
-from audit_plugin.trials.continued_training import Recipe
 from benchmarks.data import DATA, SOURCES
 from benchmarks.multimem import common
+from benchmarks.multimem.treatments import Treatment
 from benchmarks.record import RESULTS, write_report
 
 RATIOS = {"5:5": (0.05, 0.05), "10:10": (0.1, 0.1), "20:20": (0.2, 0.2), "5:20": (0.05, 0.2), "20:5": (0.2, 0.05)}
@@ -55,7 +55,7 @@ def choice_of_h(data: common.Loaded, category: Any, repeats: int) -> dict[str, A
         chosen = _references(category, rng)
         never = np.isin(data.together, data.together[np.logical_or.reduce(list(chosen.values()))])
         member = memorization.member_masks(data.together, 16, seed) & ~never
-        heads = common.train(data, member, Recipe(20, seed))
+        heads = common.train(data, member, Treatment(20, seed))
         scored = {name: _score(heads, data, member, h) for name, h in {"all non-members": None, **chosen}.items()}
         for name, values in scored.items():
             entry = out.setdefault(name, {"mean": [], "rank": []})
@@ -91,7 +91,7 @@ def sizes(data: common.Loaded, candidates: float, independent: float, repeats: i
         order = np.random.default_rng((seed, 73)).permutation(len(data))
         ends = np.cumsum([round(s * len(data)) for s in (0.1, 0.1, candidates, independent)])
         h, outside, c, i, s = (np.isin(np.arange(len(data)), rows) for rows in np.split(order, ends))
-        heads = common.train(data, np.stack([s | c, s | i]), Recipe(20, seed))
+        heads = common.train(data, np.stack([s | c, s | i]), Treatment(20, seed))
         values = [memorization.consistency(common.embeddings(heads, data, t), h, data.together) for t in range(2)]
         change = values[0] - values[1]
         change = change - change[outside].mean()
