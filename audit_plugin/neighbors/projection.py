@@ -1,4 +1,4 @@
-"""Principal components of frozen features: what heads are trained on, what neighbors are sought in, what is mapped."""
+"""Principal components of frozen features: inputs of the heads, views for neighbor search, positions on maps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from audit_plugin.arrays import Floats
 
+from .exact import check_rows
+
 MAX_DIM = 256
-FIT_ROWS = 20_000
-BLOCK = 16_384
+FIT_ROWS = 20_000  # at most, drawn by position
+BLOCK = 16_384  # rows projected at once
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projecti
         vectors: in canonical order (the fit draws up to 20,000 rows by position).
         whitening: 0 keeps all proportions, 1 makes all components equally wide.
         seed: of the draw.
+
+    Raises:
+        ValueError: `vectors` is not a matrix.
     """
+    check_rows(vectors)
     n, d = vectors.shape
     if n == 0:
         return Projection(np.zeros(d, np.float32), np.eye(d, dtype=np.float32), 0.0)
@@ -41,23 +47,25 @@ def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projecti
     fit = vectors[np.sort(rows)]
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
     centered = fit - mean
+    # eigenvectors of the covariance [d, d], the largest variance first
     variance, basis = np.linalg.eigh((centered.T @ centered).astype(np.float64) / max(len(fit), 1))
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]
+    # divided by deviation^whitening = variance^(whitening / 2); components without variance are not blown up
     scale = np.maximum(variance, variance[0] * 1e-6 + 1e-20) ** (-whitening / 2)
-    leading = (basis * scale).astype(np.float32)
-    lengths = np.linalg.norm(centered @ leading, axis=1)
-    return Projection(mean, leading, 1e-5 * max(float(np.median(lengths)), 1e-20))
+    scaled = (basis * scale).astype(np.float32)
+    lengths = np.linalg.norm(centered @ scaled, axis=1)
+    return Projection(mean, scaled, 1e-5 * max(float(np.median(lengths)), 1e-20))
 
 
 def project(vectors: Floats, projection: Projection) -> Floats:
     """Unit rows float32 `[n, q]`; a row that equals the mean has no direction and stays zero."""
-    out = np.empty((len(vectors), projection.basis.shape[1]), dtype=np.float32)
+    rows = np.empty((len(vectors), projection.basis.shape[1]), dtype=np.float32)
     for start in range(0, len(vectors), BLOCK):  # no second copy of what is large
         part = np.matmul(vectors[start : start + BLOCK] - projection.mean, projection.basis)
         norm = np.linalg.norm(part, axis=1, keepdims=True)
-        out[start : start + BLOCK] = np.where(norm > projection.floor, part / np.maximum(norm, 1e-30), 0)
-    return out
+        rows[start : start + BLOCK] = np.where(norm > projection.floor, part / np.maximum(norm, 1e-30), 0)
+    return rows
 
 
 def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
@@ -66,7 +74,9 @@ def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
 
 
 def two_directions(vectors: Floats) -> Floats:
-    """`[n, 2]` places of `[n, d]` vectors along their two main directions, in standard deviations of the first.
+    """float64 `[n, 2]`: positions of vectors `[n, d]` along their first two principal components, for maps.
+
+    The unit is the standard deviation along the first component.
 
     The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
     maps.
@@ -75,5 +85,6 @@ def two_directions(vectors: Floats) -> Floats:
     values, basis = np.linalg.eigh(centered.T @ centered / max(len(centered), 1))
     basis = basis[:, ::-1][:, :2]
     basis = basis * np.sign(basis[np.abs(basis).argmax(0), range(basis.shape[1])])
-    places: Floats = centered @ basis / max(float(np.sqrt(max(values[-1], 0.0))), 1e-12)
-    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    deviation = float(np.sqrt(max(values[-1], 0.0)))
+    positions: Floats = centered @ basis / max(deviation, 1e-12)
+    return np.pad(positions, ((0, 0), (0, 2 - positions.shape[1])))

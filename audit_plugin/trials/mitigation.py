@@ -1,4 +1,4 @@
-"""What lowers memorization in people's own training (Wang et al., arXiv 2606.22220): regrouped batches and noise.
+"""Lowers memorization in your own training (Wang et al., ECCV 2026, arXiv 2606.22220): regrouped batches and noise.
 
 The most memorized samples share mini-batches only with each other, so that a wrong pair is never among the negatives
 of a right one, and their representations get Gaussian noise, so that they cannot be fitted exactly.
@@ -63,10 +63,11 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
         self.set_hot(hot)
 
     def set_hot(self, hot: Sequence[int] | Ints) -> None:
-        """Names the hot samples anew, in force from the next epoch on: at the regrouping epoch, or after re-scoring."""
+        """Replaces the hot samples from the next epoch on: at the regrouping epoch, or after scoring again."""
         rows = np.unique(np.asarray(hot, dtype=np.int64))
-        if len(rows) and not (rows[0] >= 0 and rows[-1] < self.size):
-            raise AuditError(f"hot names sample {rows[-1] if rows[0] >= 0 else rows[0]} of a set of {self.size}")
+        outside = rows[(rows < 0) | (rows >= self.size)]
+        if len(outside):
+            raise AuditError(f"hot names sample {outside[0]} of a set of {self.size}; use indices 0 to {self.size - 1}")
         if self.drop_last and 0 < len(rows) < self.batch_size:
             raise AuditError(
                 f"drop_last would leave out all {len(rows)} hot samples in every epoch, since they fill no batch of "
@@ -81,7 +82,7 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         cold = np.setdiff1d(np.arange(self.size), self.hot, assume_unique=True)
-        batches = [batch for rows in (cold, self.hot) for batch in self._cut(rng.permutation(rows))]
+        batches = self._cut(rng.permutation(cold)) + self._cut(rng.permutation(self.hot))
         for at in rng.permutation(len(batches)):
             yield batches[at].tolist()
 
@@ -91,7 +92,9 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
 
     def __len__(self) -> int:
         counts = (self.size - len(self.hot), len(self.hot))
-        return sum(c // self.batch_size if self.drop_last else -(-c // self.batch_size) for c in counts)
+        if self.drop_last:
+            return sum(count // self.batch_size for count in counts)
+        return sum(-(-count // self.batch_size) for count in counts)
 
 
 class RepresentationNoise(torch.nn.Module):

@@ -1,8 +1,9 @@
-"""MultiMem (Wang et al., arXiv 2606.22220) as functions of arrays: masks, consistency, estimator, standard errors.
+"""MultiMem (Wang et al., ECCV 2026, arXiv 2606.22220): masks, consistency, estimator, standard errors, reliability.
 
 phi_a(x) is the unit embedding of sample x in modality a, v(x) = sum_a phi_a(x), H the reference samples. For a set S
-of modalities `CMC_S(x, H) = 1/2 sum_{a,b in S} (<phi_a(x), phi_b(x)> - <phi_a(x), mean_H phi_b>)`, so everything
-that is asked of a sample (all modalities, one pair, all but one) is a sum over its `[m, m]` table of these terms.
+of modalities `CMC_S(x, H) = 1/2 sum_{a,b in S} (<phi_a(x), phi_b(x)> - <phi_a(x), mean_H phi_b>)`, so that the
+consistency over all modalities, one pair, or all but one is a sum over the sample's `[m, m]` table of these terms.
+MultiMem is the consistency under models trained with x less that under models trained without it.
 
 Trials come in blocks of `folds`: within a block every sample is left out once (two trials: complementary halves).
 """
@@ -13,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Trials
+from audit_plugin.arrays import Bools, Floats, Ints, Trials, dense_ids
 
-BLOCK = 8192  # rows in float64 at once
+BLOCK = 8192  # rows whose products are computed at once
 
 
 def member_masks(groups: Ints, trials: int, seed: int, folds: int = 2) -> Bools:
@@ -30,22 +31,28 @@ def member_masks(groups: Ints, trials: int, seed: int, folds: int = 2) -> Bools:
 
     Returns:
         bool `[r, n]`; the parts of a block are as equal as groups allow.
+
+    Raises:
+        ValueError: `trials` is not a multiple of `folds`.
     """
-    names, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    order = np.argsort(first, kind="stable")  # canonical, whatever the groups are called
+    if trials % folds:
+        raise ValueError(f"{trials} trials are not whole blocks of {folds}")
+    group = dense_ids(groups, by_first_row=True)  # canonical, whatever the groups are called
+    sizes = np.bincount(group)
     masks = np.zeros((trials, len(groups)), dtype=bool)
     for block in range(trials // folds):
         rng = np.random.default_rng((seed, block))
-        drawn = order[rng.permutation(len(names))]
-        part = np.zeros(len(names), dtype=np.int64)
+        drawn = rng.permutation(len(sizes))
+        # a group's part: where its last sample lies among all samples in the order drawn
+        part = np.empty(len(sizes), dtype=np.int64)
         part[drawn] = -(-np.cumsum(sizes[drawn]) * folds // len(groups)) - 1
         for trial in range(folds):
-            masks[block * folds + trial] = part[inverse] != folds - 1 - trial
+            masks[block * folds + trial] = part[group] != folds - 1 - trial
     return masks
 
 
 def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
-    """The terms `<phi_a(x), phi_b(x)> - <phi_a(x), mean_H phi_b>` of every sample under one trial.
+    """The terms `<phi_a(x), phi_b(x)> - <phi_a(x), mean_H phi_b>` of each sample under one trial.
 
     H is `reference` without x's own group. O(n m^2 d), no loop over pairs of samples.
 
@@ -56,23 +63,31 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
 
     Returns:
         float64 `[m, m, n]`; NaN where H is empty.
+
+    Raises:
+        ValueError: the arrays differ in length.
     """
-    _, group = np.unique(groups, return_inverse=True)
-    count = np.bincount(group[reference], minlength=group.max(initial=-1) + 1)
-    size = reference.sum() - count[group]
-    share = 1 / np.where(size > 0, size, np.nan)
-    m = len(embeddings)
-    terms = np.empty((m, m, len(groups)))
-    for b, other in enumerate(embeddings):
-        in_group = np.zeros((len(count), other.shape[1]))
-        np.add.at(in_group, group[reference], other[reference])
-        total = in_group.sum(0)
-        for start in range(0, len(groups), BLOCK):
+    n, m = len(groups), len(embeddings)
+    if len(reference) != n or any(len(vectors) != n for vectors in embeddings):
+        lengths = [len(vectors) for vectors in embeddings]
+        raise ValueError(f"embeddings of {lengths} rows and a reference of {len(reference)} do not fit {n} groups")
+    group = dense_ids(groups)
+    reference_in_group = np.bincount(group[reference], minlength=group.max(initial=-1) + 1)
+    size = reference.sum() - reference_in_group[group]  # [n], |H| without x's group
+    weight = 1 / np.where(size > 0, size, np.nan)
+    terms = np.empty((m, m, n))
+    for b, right in enumerate(embeddings):
+        group_sum = np.zeros((len(reference_in_group), right.shape[1]))
+        np.add.at(group_sum, group[reference], right[reference])
+        total = group_sum.sum(0)
+        for start in range(0, n, BLOCK):
             rows = slice(start, start + BLOCK)
-            rest = total - in_group[group[rows]]
-            for a, own in enumerate(embeddings):
-                same = 1.0 if a == b else np.einsum("nd,nd->n", own[rows], other[rows], dtype=np.float64)
-                terms[a, b, rows] = same - share[rows] * np.einsum("nd,nd->n", own[rows], rest, dtype=np.float64)
+            rest = total - group_sum[group[rows]]  # sum over H without x's group
+            for a, left in enumerate(embeddings):
+                # unit rows: <phi_a(x), phi_a(x)> = 1
+                own = 1.0 if a == b else np.einsum("nd,nd->n", left[rows], right[rows], dtype=np.float64)
+                others = np.einsum("nd,nd->n", left[rows], rest, dtype=np.float64)
+                terms[a, b, rows] = own - weight[rows] * others
     return terms
 
 
@@ -91,12 +106,17 @@ def trial_weights(member: Bools, folds: int) -> Floats:
     """float32 `[r, n]`: each block's sum of weighted values is mean(as a member) - mean(as a non-member).
 
     0 throughout a block in which a sample was on one side only.
+
+    Args:
+        member: bool `[r, n]`, in blocks.
+        folds: trials per block.
     """
-    blocks = member.reshape(-1, folds, member.shape[1])
+    blocks = member.reshape(-1, folds, member.shape[1])  # [r / folds, folds, n]
     inside = blocks.sum(1, keepdims=True)
     outside = folds - inside
     weight = np.where(blocks, 1 / np.maximum(inside, 1), -1 / np.maximum(outside, 1))
-    return np.where((inside > 0) & (outside > 0), weight, 0).reshape(member.shape).astype(np.float32)
+    both_sides = (inside > 0) & (outside > 0)
+    return np.where(both_sides, weight, 0).reshape(member.shape).astype(np.float32)
 
 
 def remove_offsets(values: Floats, member: Bools, offset: Bools | None = None) -> Floats:
@@ -104,8 +124,9 @@ def remove_offsets(values: Floats, member: Bools, offset: Bools | None = None) -
 
     Drift common to a model is not memory. The paper's protocol has samples that no model saw for it, S_E.
     """
-    out = np.where(member, np.nan, values) if offset is None else np.where(offset, values, np.nan)
-    return (values - np.nanmean(out, axis=1, keepdims=True)).astype(np.float32)
+    in_offset = ~member if offset is None else offset
+    mean = np.nanmean(np.where(in_offset, values, np.nan), axis=1, keepdims=True)
+    return (values - mean).astype(np.float32)
 
 
 def block_differences(values: Floats, member: Bools, folds: int = 2) -> Floats:
@@ -113,9 +134,11 @@ def block_differences(values: Floats, member: Bools, folds: int = 2) -> Floats:
 
     NaN for a sample that was on one side throughout the block.
     """
+    shape = (-1, folds, member.shape[1])
     weights = trial_weights(member, folds)
-    blocks = (weights * values).reshape(-1, folds, member.shape[1]).sum(1)
-    return np.where((weights != 0).reshape(blocks.shape[0], folds, -1).any(1), blocks, np.nan).astype(np.float32)
+    differences = (weights * values).reshape(shape).sum(1)
+    both_sides = (weights != 0).reshape(shape).any(1)
+    return np.where(both_sides, differences, np.nan).astype(np.float32)
 
 
 def multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Floats, Floats]:
@@ -137,22 +160,38 @@ def multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Floats, Flo
 
 
 def reliability(values: Floats, member: Bools, folds: int = 2) -> float:
-    """Spearman-Brown reliability of MultiMem from two halves of the blocks; NaN below two blocks or without spread."""
-    differences = block_differences(values, member, folds)
-    differences = differences[:, np.isfinite(differences).all(0)]
-    if len(differences) < 2 or differences.shape[1] < 3:
+    """Spearman-Brown reliability `2 r / (1 + r)` of MultiMem, r the correlation of two halves of the blocks.
+
+    NaN below two blocks or without spread.
+    """
+    halves = _half_means(values, member, folds)
+    if halves is None or halves.shape[1] < 3:
         return float("nan")
-    left, right = differences[0::2].mean(0), differences[1::2].mean(0)
+    left, right = halves
     if min(left.std(), right.std()) < 1e-9:
         return float("nan")
     half = float(np.corrcoef(left, right)[0, 1])
     return 2 * half / (1 + half) if half > -1 else float("nan")
 
 
+def _half_means(values: Floats, member: Bools, folds: int) -> Floats | None:
+    """`[2, s]`: MultiMem from the even and from the odd blocks, of samples known in all; None below two blocks."""
+    differences = _known_differences(values, member, folds)
+    if len(differences) < 2:
+        return None
+    return np.stack([differences[0::2].mean(0), differences[1::2].mean(0)])
+
+
+def _known_differences(values: Floats, member: Bools, folds: int) -> Floats:
+    differences = block_differences(values, member, folds)
+    return differences[:, np.isfinite(differences).all(0)]
+
+
 def trials_needed(measured: float, trials: int, target: float = 0.8, folds: int = 2) -> int:
     """Trials that would bring a reliability measured at `trials` up to `target` (Spearman-Brown, whole blocks)."""
     if not 0 < measured < 1:
         return trials
+    # Spearman-Brown: target = f q / (1 + (f - 1) q) for f times as many trials as those of reliability q
     factor = target * (1 - measured) / (measured * (1 - target))
     blocks = round(trials * factor / folds, 9)  # 16.000000000000004 blocks are 16
     return max(trials, folds * int(np.ceil(blocks)))
@@ -161,25 +200,28 @@ def trials_needed(measured: float, trials: int, target: float = 0.8, folds: int 
 def top_mean(values: Floats, member: Bools, top: int, folds: int = 2) -> tuple[float, float]:
     """Mean MultiMem of the `top` samples: as chosen, and on trials that had no part in the choice.
 
-    The first is inflated by the winner's curse: who is at the top is there partly by luck. The second chooses on one
-    half of the blocks and measures on the other, both ways round.
+    The first is inflated by the winner's curse: samples are at the top partly by luck. The second chooses on one half
+    of the blocks and measures on the other, both ways round. NaN below two blocks or `top` samples.
     """
-    differences = block_differences(values, member, folds)
-    differences = differences[:, np.isfinite(differences).all(0)]
-    if len(differences) < 2 or differences.shape[1] < top:
+    halves = _half_means(values, member, folds)
+    if halves is None or halves.shape[1] < top:
         return float("nan"), float("nan")
-    halves = differences[0::2].mean(0), differences[1::2].mean(0)
-    every = differences.mean(0)
-    chosen = float(every[np.argsort(-every, kind="stable")[:top]].mean())
-    ways = ((halves[0], halves[1]), (halves[1], halves[0]))
-    fresh = [float(measure[np.argsort(-choose, kind="stable")[:top]].mean()) for choose, measure in ways]
+    overall = _known_differences(values, member, folds).mean(0)
+    chosen = _mean_of_top(overall, overall, top)
+    fresh = [_mean_of_top(halves[0], halves[1], top), _mean_of_top(halves[1], halves[0], top)]
     return chosen, float(np.mean(fresh))
+
+
+def _mean_of_top(scores: Floats, values: Floats, top: int) -> float:
+    """Mean of the values `[s]` of the `top` highest scores `[s]`."""
+    return float(values[np.argsort(-scores, kind="stable")[:top]].mean())
 
 
 def held_out_mean(values: Floats, member: Bools) -> Floats:
     """`[n]`: mean of `[r, n]` over the trials in which each sample was not a member; NaN where there was none."""
-    held = (~member).sum(0)
-    return (np.where(member, 0, values).sum(0) / np.where(held > 0, held, np.nan)).astype(np.float32)
+    count = (~member).sum(0)
+    total = np.where(member, 0, values).sum(0)
+    return (total / np.where(count > 0, count, np.nan)).astype(np.float32)
 
 
 def adjusted(trials: Trials) -> Floats:

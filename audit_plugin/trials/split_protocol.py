@@ -1,4 +1,4 @@
-"""The paper's split protocol: who is seen by f, by g, by both or by none, and what the groups' scores say.
+"""The paper's split protocol (Wang et al., arXiv 2606.22220): which samples f, g, both or neither see, and the report.
 
 Sets and roles: shared S_S = "both", candidates S_C = "f", independent S_I = "g", external S_E = "none", held-out
 reference H = "reference". f and g are trained on equally many samples; MultiMem = CMC_f - CMC_g is memorization on
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints
+from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints, dense_ids, mean_interval
 
 SHARE = 0.1  # of the samples, for each of S_C, S_I, S_E and H
 MAX_REFERENCE = 1000
@@ -47,21 +47,20 @@ def split_roles(
     drawn = [members[i] for i in rng.permutation(len(members))]
     size = round(SHARE * n)
     roles = np.full(n, "both", dtype=f"<U{max(map(len, ROLES))}")
+    one_class = np.zeros(n, dtype=np.int64)
 
-    codes = np.zeros(n, dtype=np.int64)
+    classes = dense_ids(labels) if labels else one_class
     quota = np.array([min(size, MAX_REFERENCE)])
     if labels:
-        codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
-        quota = _equal_shares(np.bincount(codes) // 2, int(quota[0]), rng)
+        quota = _equal_shares(np.bincount(classes) // 2, int(quota[0]), rng)
     if reference is None:
-        drawn = _assign(roles, "reference", drawn, codes, quota)
+        drawn = _assign(roles, "reference", drawn, classes, quota)
     else:
         roles[np.isin(groups, groups[reference])] = "reference"
         drawn = [rows for rows in drawn if roles[rows[0]] != "reference"]
-    nothing = np.zeros(n, dtype=np.int64)
-    drawn = _assign(roles, "none", drawn, nothing, np.array([size]))
-    drawn = _assign(roles, "f", drawn, nothing, np.array([size]))
-    _assign(roles, "g", drawn, nothing, np.array([int((roles == "f").sum())]))
+    drawn = _assign(roles, "none", drawn, one_class, np.array([size]))
+    drawn = _assign(roles, "f", drawn, one_class, np.array([size]))
+    _assign(roles, "g", drawn, one_class, np.array([int((roles == "f").sum())]))
 
     counts = Counter(roles.tolist())
     if min(counts[role] for role in ROLES) < 2:
@@ -74,16 +73,18 @@ def split_roles(
 
 def _members(groups: Ints) -> list[Ints]:
     """Rows of each group, groups by their first row, whatever they are called."""
-    _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(sizes)[:-1])
-    return [rows[i] for i in np.argsort(first, kind="stable")] if len(groups) else []
+    if not len(groups):
+        return []
+    ids = dense_ids(groups, by_first_row=True)
+    return np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
 
 
-def _assign(roles: NDArray[np.str_], role: str, drawn: list[Ints], codes: Ints, quota: Ints) -> list[Ints]:
-    """Gives `role` to groups in the order drawn while every class has room for them whole; returns the others."""
-    room, rest = Counter(dict(enumerate(quota.tolist()))), []
+def _assign(roles: NDArray[np.str_], role: str, drawn: list[Ints], classes: Ints, quota: Ints) -> list[Ints]:
+    """Gives `role` to groups in the order drawn while each class has room for them whole; returns the others."""
+    room = Counter(dict(enumerate(quota.tolist())))
+    rest = []
     for rows in drawn:
-        wanted = Counter(codes[rows].tolist())
+        wanted = Counter(classes[rows].tolist())
         if all(room[code] >= count for code, count in wanted.items()):
             room.subtract(wanted)
             roles[rows] = role
@@ -94,7 +95,8 @@ def _assign(roles: NDArray[np.str_], role: str, drawn: list[Ints], codes: Ints, 
 
 def _equal_shares(available: Ints, total: int, rng: np.random.Generator) -> Ints:
     """Int `[classes]` of sum at most `total`: equal numbers, less only where a class has no more; the rest by lot."""
-    level = int(np.searchsorted([np.minimum(available, q).sum() for q in range(1, total + 1)], total, side="right"))
+    sums = [np.minimum(available, level).sum() for level in range(1, total + 1)]
+    level = int(np.searchsorted(sums, total, side="right"))  # the highest at which the shares still fit
     shares = np.minimum(available, level)
     more = rng.permutation(np.flatnonzero(available > level))[: total - int(shares.sum())]
     shares[more] += 1
@@ -177,11 +179,8 @@ def _spread(group: Floats) -> float | None:
 
 def _interval(repeats: Floats) -> dict[str, float | None]:
     """Mean of `[q]` values with its 95 % t-interval."""
-    from scipy.stats import t
-
-    count, mean = len(repeats), repeats.mean()
-    half = t.ppf(0.975, count - 1) * repeats.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    return {"mean": _number(mean), "low": _number(mean - half), "high": _number(mean + half)}
+    mean, low, high = mean_interval(repeats)
+    return {"mean": _number(mean), "low": _number(low), "high": _number(high)}
 
 
 def _welch(a: Floats, b: Floats) -> dict[str, float | None]:
@@ -192,8 +191,8 @@ def _welch(a: Floats, b: Floats) -> dict[str, float | None]:
     left, right = a.mean(axis=0), b.mean(axis=0)
     if left.var() == right.var() == 0:
         return {"t": None, "p": None}
-    found = ttest_ind(left, right, equal_var=False)
-    return {"t": _number(found.statistic), "p": _number(found.pvalue)}
+    test = ttest_ind(left, right, equal_var=False)
+    return {"t": _number(test.statistic), "p": _number(test.pvalue)}
 
 
 def _number(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Where pieces of work run: one by one in this process, or on the workers of Ray. What comes out is the same."""
+"""Where pieces of work run: one by one in this process, or on the workers of Ray, with the same results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Encode
 from audit_plugin.neighbors import SearchResult, nearest_neighbors
 
-from .workers import Recipe
+from .workers import EncoderRecipe
 
-__all__ = ["LOCAL", "Engine", "Recipe", "opened"]
+__all__ = ["LOCAL", "EncoderRecipe", "Engine", "Recipe", "opened"]
+
+Recipe = EncoderRecipe  # until the last caller has the new name
 
 Work = Callable[[Any], Any]
 
@@ -25,14 +27,14 @@ class Engine:
     """Where pieces of work run.
 
     Attributes:
-        encoding: recipe of the encoders, modality -> their identities -> what encodes contents in other processes, or
-            None: in this process.
-        search: as `neighbors.nearest_neighbors`.
-        each: function, items -> (item, what the function makes of it), as they are finished. The function must not
-            depend on what it did before, since it may run in any process, and again where one died.
+        encoding: (how encoders are loaded, modality -> encoder's identity) -> a function that encodes contents in
+            other processes, or None: in this process.
+        search: (vectors, k, device, seed, progress) -> as `neighbors.nearest_neighbors`.
+        each: (function, items) -> (item, the function's value), as they finish. The function must not depend on
+            earlier calls, since it may run in any process, and again where one died.
     """
 
-    encoding: Callable[[Recipe, Mapping[str, EncoderIdentity]], Encode | None]
+    encoding: Callable[[EncoderRecipe, Mapping[str, EncoderIdentity]], Encode | None]
     search: Callable[[Floats, int, str, int, Callable[[int, int], None]], SearchResult]
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 
@@ -41,7 +43,7 @@ def _one_by_one(function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any
     return ((item, function(item)) for item in items)
 
 
-LOCAL = Engine(lambda _recipe, _who: None, nearest_neighbors, _one_by_one)
+LOCAL = Engine(lambda _recipe, _identities: None, nearest_neighbors, _one_by_one)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Ray as the engine: contents run through a Ray Data pipeline, everything else is tasks. The only importer of ray.
 
 Workers read the media themselves, so the paths must lead to the same files everywhere. Features and finished parts
-come back to the driver, which alone writes them: what it has written is done, whoever dies afterward.
+come back to the driver, which alone writes them: what it has written stays done, whatever fails afterward.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from audit_plugin.encoders.embed import Encode, Encoded
 from audit_plugin.neighbors import nearest_neighbors
 
 from . import Engine, Work, workers
+from .workers import EncoderRecipe
 
 BLOCK = 256  # contents per task: what is done again where a worker dies
 BATCH = 64  # contents that are decoded, and encoded, at once
 RETRIES = 5
-KNOCK_SECONDS = 5
+CONNECT_SECONDS = 5
 STORE_SHARE, STORE_BYTES = 0.2, 8 << 30  # of the memory, at most: shared by the workers of a Ray that is started here
 
 
@@ -48,7 +49,7 @@ def ray_engine(device: str) -> Iterator[Engine]:
     try:
         if own:
             _connect(ray)
-        with _told_errors(ray):
+        with _readable_errors(ray):
             room = _room(ray, device)
             each = functools.partial(_each, ray, room)
             yield Engine(
@@ -62,8 +63,8 @@ def ray_engine(device: str) -> Iterator[Engine]:
 
 
 def _imported() -> ModuleType:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for calls home
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it logs as errors it mostly mends by itself
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # most of what it logs as errors it handles by itself
     if not os.environ.get("RAY_ADDRESS"):
         # a Ray on this machine alone listens to this machine alone, as it does everywhere but on Linux
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -79,38 +80,40 @@ def _imported() -> ModuleType:
 
 def _connect(ray: ModuleType) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
-    here: dict[str, Any] = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
-    here |= {"include_dashboard": False}
+    options: dict[str, Any] = {}
+    if not address:
+        options = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
+        options["include_dashboard"] = False
     try:
-        _knock(address)
+        _check_reachable(address)
         with _silent_stderr():
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        why = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         if address:
-            raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({why}); start it, or unset it") from error
-        raise AuditError(f"Ray cannot start on this machine ({why}); use --engine local") from error
+            raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({reason}); start it, or unset it") from error
+        raise AuditError(f"Ray cannot start on this machine ({reason}); use --engine local") from error
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens: Ray itself would go on asking for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raises OSError where nothing listens: Ray itself would go on trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Without what libraries below Python write while Ray starts; what went wrong is raised all the same."""
+    """Hides what libraries below Python write while Ray starts; errors are raised all the same."""
     sys.stderr.flush()
-    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+    terminal, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nothing)
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(null)
 
 
 def _cpus() -> int:
@@ -123,8 +126,8 @@ def _store_bytes() -> int:
 
 
 @contextlib.contextmanager
-def _told_errors(ray: ModuleType) -> Iterator[None]:
-    """What the user can mend is told in one sentence, whichever worker met it; faults of ours keep their trace."""
+def _readable_errors(ray: ModuleType) -> Iterator[None]:
+    """Raises what the user can fix as one sentence, whichever worker met it; bugs keep their trace."""
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -135,9 +138,9 @@ def _told_errors(ray: ModuleType) -> Iterator[None]:
             raise cause from error
         if isinstance(error, ray.exceptions.RayTaskError):
             raise
-        why = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise AuditError(
-            f"Ray gave up on a piece of work ({type(error).__name__}: {why}); see that its machines are up and have "
+            f"Ray gave up on a piece of work ({type(error).__name__}: {reason}); see that its machines are up and have "
             "memory, and run the same command again: finished parts are kept"
         ) from error
 
@@ -147,10 +150,10 @@ class Room:
     """How the CPUs and GPUs are shared out.
 
     Attributes:
-        threads: of the driver, and so of every worker: the last digits of sums may depend on their number.
+        threads: of the driver, and so of each worker: the last digits of sums may depend on their number.
         cpus: that a task with these threads takes.
-        encoders: side by side; each takes `encoder_cpus` and `encoder_gpus`.
-        decoders: side by side; each takes `decoder_cpus`.
+        encoders: at the same time; each takes `encoder_cpus` and `encoder_gpus`.
+        decoders: at the same time; each takes `decoder_cpus`.
     """
 
     threads: int
@@ -163,7 +166,9 @@ class Room:
 
 
 def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
-    """Encoders never take more than half of the CPUs: those that wait for a decoder without a CPU wait for ever.
+    """Shares CPUs and GPUs out to encoders and decoders.
+
+    Encoders never take more than half of the CPUs: those that wait for a decoder without a CPU wait forever.
 
     Args:
         cpus: of the cluster.
@@ -181,29 +186,32 @@ def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
 
 
 def _room(ray: ModuleType, device: str) -> Room:
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    there = ray.cluster_resources()
-    gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
-    return share_out(there.get("CPU", 1.0), max(nodes, default=1.0), gpus, torch.get_num_threads())
+    cpus_of_machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    resources = ray.cluster_resources()
+    gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+    widest = max(cpus_of_machines, default=1.0)
+    return share_out(resources.get("CPU", 1.0), widest, gpus, torch.get_num_threads())
 
 
 def _encoding(
-    ray: ModuleType, recipe: workers.Recipe, identities: Mapping[str, EncoderIdentity], device: str, room: Room
+    ray: ModuleType, recipe: EncoderRecipe, identities: Mapping[str, EncoderIdentity], device: str, room: Room
 ) -> Encode:
+    """Encodes contents on the cluster; see `Engine.encoding`."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def encode(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
         items = [{workers.ITEM: item} for item in workers.packed(values.items())[workers.ITEM]]
-        pieces = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK)).map_batches(
+        contents = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK))
+        pieces = contents.map_batches(
             workers.decode,
             fn_args=(recipe, modality, view),
             batch_size=BATCH,
             compute=ray.data.TaskPoolStrategy(size=room.decoders),
             num_cpus=room.decoder_cpus,
         )
-        found = pieces.map_batches(
+        encoded = pieces.map_batches(
             workers.Encoding,
             fn_constructor_args=(recipe, modality, identities[modality], device, room.threads),
             batch_size=BATCH,
@@ -211,13 +219,14 @@ def _encoding(
             num_cpus=room.encoder_cpus,
             num_gpus=room.encoder_gpus,
         )
-        for batch in found.iter_batches(batch_size=None, batch_format="numpy"):
+        for batch in encoded.iter_batches(batch_size=None, batch_format="numpy"):
             yield from workers.unpacked(batch)
 
     return encode
 
 
 def _each(ray: ModuleType, room: Room, function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """(item, the function's value) as tasks finish; see `Engine.each`."""
     task = ray.remote(num_cpus=room.cpus, max_retries=RETRIES)(workers.call)
     shared = ray.put(function)  # its arrays travel once to each machine
     waiting = {task.remote(shared, item, room.threads): item for item in items}

@@ -1,4 +1,4 @@
-"""What runs in a worker, whoever started it: decoding, encoding, and any function with as many threads as the driver.
+"""What runs in a worker: decoding, encoding, and any function with as many threads as the driver.
 
 Workers get and give bytes: Ray Data's tables hold neither pieces of several shapes nor "a vector or a reason".
 """
@@ -27,8 +27,8 @@ Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that another process must know to have the same encoders.
+class EncoderRecipe:
+    """What another process must know to load the same encoders.
 
     Attributes:
         encoder: their name, as `resolve_name` returns it.
@@ -52,13 +52,13 @@ def packed(items: Iterable[Any]) -> Batch:
 
 
 def unpacked(batch: Batch) -> list[Any]:
-    """The way back. What is read was written by a worker of this run."""
+    """The items of a table of bytes, which a worker of this run wrote."""
     return [pickle.loads(data) for data in batch[ITEM]]
 
 
 @functools.lru_cache(maxsize=4)
-def _cutter(recipe: Recipe, modality: str) -> Encoder:
-    """An encoder that can cut media into pieces only; the weights, which that does not take, are let go again."""
+def _cutter(recipe: EncoderRecipe, modality: str) -> Encoder:
+    """An encoder that can only cut media into pieces, without its weights."""
 
     def encode(_batch: np.ndarray) -> Floats:
         raise RuntimeError("a decoder has no weights")
@@ -66,7 +66,7 @@ def _cutter(recipe: Recipe, modality: str) -> Encoder:
     return replace(recipe.load((modality,), "cpu")[modality], encode=encode, to_bf16=None)
 
 
-def decode(batch: Batch, recipe: Recipe, modality: str, view: int) -> Batch:
+def decode(batch: Batch, recipe: EncoderRecipe, modality: str, view: int) -> Batch:
     """(digest, value) -> (digest, pieces or why there are none)."""
     return packed(prepare_contents(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
 
@@ -77,12 +77,14 @@ class Encoding:
     Args:
         recipe: the encoders, loaded once.
         modality: which of them.
-        identity: of the encoder, which also tells its precision.
+        identity: of the encoder, with its precision.
         device: the config's.
         threads: of the driver: the last digit of a feature may depend on their number.
     """
 
-    def __init__(self, recipe: Recipe, modality: str, identity: EncoderIdentity, device: str, threads: int) -> None:
+    def __init__(
+        self, recipe: EncoderRecipe, modality: str, identity: EncoderIdentity, device: str, threads: int
+    ) -> None:
         torch.set_num_threads(threads)
         self.encoder = in_precision_of(recipe.load((modality,), pick_device(device))[modality], identity)
 
