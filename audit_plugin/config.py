@@ -30,84 +30,96 @@ def option(
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """Settings of one audit. Raises `AuditError` for a value that cannot work."""
+    """Settings of one audit. Raises `AuditError` for an invalid value or combination."""
 
     image: str = option("", "Field or column with the image (default: the sample's own file)", scores=False)
-    text: str = option("", "Field or column with the caption (default: found by its name)", scores=False)
+    text: str = option("", "Field or column with the caption (default: detected by its name)", scores=False)
     audio: str = option("", "Field or column with the path of an audio file", scores=False)
     video: str = option("", "Field or column with the path of a video", scores=False)
     template: str = option(
         "",
-        "Prompts for texts that are class names, {} for the name, joined by | (label fields: several that say photo)",
+        "Prompt templates for class names, {} for the name, separated by | (default for label fields: several photo prompts)",
         advanced=True,
     )
     group: str = option(
-        "", "Field or column whose equal values belong together (product, video, image id)", advanced=True, scores=False
+        "",
+        "Field or column that groups samples which belong together (product, video, image id)",
+        advanced=True,
+        scores=False,
     )
     label: str = option(
-        "", "Field or column with a class: balances the held-out reference samples", advanced=True, scores=False
+        "", "Field or column with the class label; balances the held-out reference samples", advanced=True, scores=False
     )
     role: str = option(
         "",
-        "Field or column that says which models saw a sample: both, f, g, none, or reference (split, checkpoints)",
+        "Field or column naming the models that saw a sample: both, f, g, none or reference (for split, checkpoints)",
         advanced=True,
         scores=False,
     )
     split: str = option(
         "",
-        "Field or column that says train, test, ...: copies that stand in two of them are told",
+        "Field or column with the data split (train, test, ...); near-duplicates that appear in several splits are reported",
         advanced=True,
         scores=False,
     )
-    run: str = option("audit", "Run key: prefix of the fields and tags that the audit writes", scores=False)
+    run: str = option("audit", "Run key, the prefix of the fields and tags that the audit writes", scores=False)
     encoder: str = option(
-        "auto", "auto, offline, open_clip:MODEL[:WEIGHTS or checkpoint path], clap:PATH, or several joined by +"
+        "auto",
+        "Encoder: auto, offline, open_clip:MODEL[:WEIGHTS or checkpoint path], clap:PATH, or several joined by +",
     )
     train: str = option(
         "heads",
-        "What the trials train: heads on frozen features, whole open_clip towers, or nothing: your checkpoints",
+        "What to train in each trial: heads on frozen features, whole open_clip towers, or nothing (your own checkpoints)",
         choices=("heads", "towers", "checkpoints"),
         advanced=True,
     )
     tower: str = option(
         "small", "For towers: small (from scratch), or an open_clip MODEL[:WEIGHTS to fine-tune]", advanced=True
     )
-    checkpoint_f: str = option("", "For checkpoints: the model that saw f, as open_clip:MODEL:PATH", advanced=True)
-    checkpoint_g: str = option("", "For checkpoints: the model that saw g, as open_clip:MODEL:PATH", advanced=True)
+    checkpoint_f: str = option(
+        "", "For checkpoints: the model trained on the f samples, as open_clip:MODEL:PATH", advanced=True
+    )
+    checkpoint_g: str = option(
+        "", "For checkpoints: the model trained on the g samples, as open_clip:MODEL:PATH", advanced=True
+    )
     protocol: str = option(
         "ensemble",
-        "ensemble scores every sample; split is the paper's: candidates against an equal-sized independent set",
+        "ensemble scores every sample; split, as in the paper, compares candidates with an independent set of equal size",
         choices=("ensemble", "split"),
         advanced=True,
     )
     trials: int = option(
         48,
-        "Models trained, each without a part of the samples; more: smaller errors; 0: as many as MultiMem needs",
+        "Number of models to train, each without part of the samples; more reduce the error; 0: as many as MultiMem needs",
         low=0,
         high=1024,
     )
     folds: int = option(
-        2, "Each trial leaves out one of so many parts (2: complementary halves)", low=2, high=20, advanced=True
+        2, "Number of folds; each trial leaves one out (2: complementary halves)", low=2, high=20, advanced=True
     )
     views: int = option(
-        0, "Augmented views over which consistency is averaged (0: the sample as it is)", low=0, high=32, advanced=True
+        0,
+        "Number of augmented views to average consistency over (0: the original sample only)",
+        low=0,
+        high=32,
+        advanced=True,
     )
-    epochs: int = option(20, "Passes over its half for each trial", low=1, high=1000, advanced=True)
-    neighbors: int = option(30, "Neighbors looked at per sample", low=1, high=200, advanced=True)
+    epochs: int = option(20, "Epochs per trial", low=1, high=1000, advanced=True)
+    neighbors: int = option(30, "Neighbors per sample", low=1, high=200, advanced=True)
     false_positive_rate: float = option(
-        0.01, "Expected share of clean samples that are flagged by chance", low=0.0001, high=0.2
+        0.01, "Expected false-positive rate: share of clean samples that are flagged", low=0.0001, high=0.2
     )
-    seed: int = option(0, "Seed of everything random", low=0, high=2**31 - 1, advanced=True)
+    seed: int = option(0, "Random seed", low=0, high=2**31 - 1, advanced=True)
     precision: str = option(
         "auto",
-        "Of encoders and heads: bf16 where it is faster and changes nothing that matters, or one of the two",
+        "Precision of encoders and heads; auto: bf16 where it is faster without a measurable effect on the scores",
         choices=("auto", "fp32", "bf16"),
         advanced=True,
     )
-    device: str = option("auto", "Where to compute", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
+    device: str = option("auto", "Device", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
     engine: str = option(
         "local",
-        "Who computes: this process, or Ray's workers, here or in the cluster that the variable RAY_ADDRESS names",
+        "Execution backend: this process, or Ray workers, local or in the cluster that RAY_ADDRESS names",
         choices=("local", "ray"),
         advanced=True,
         scores=False,
@@ -118,15 +130,17 @@ class AuditConfig:
             _check(f.name, getattr(self, f.name), type(f.default), f.metadata)
         if self.trials % self.folds:
             raise AuditError(
-                f"trials is {self.trials}; every sample is to be left out equally often, so it must be a multiple "
-                f"of {self.folds}: use {-(-self.trials // self.folds) * self.folds}"
+                f"trials is {self.trials}; it must be a multiple of {self.folds} (folds), so that every sample is held out "
+                f"equally often: use {-(-self.trials // self.folds) * self.folds}"
             )
         if not self.trials and (self.folds != 2 or self.protocol == "split" or self.train == "checkpoints"):
-            raise AuditError("trials is 0, which only halves of an ensemble know how to settle; give a number")
+            raise AuditError(
+                "trials is 0 (automatic), which needs protocol=ensemble, folds=2 and a model to train; give a number"
+            )
         if self.folds != 2 and (self.protocol == "split" or self.train == "checkpoints"):
             raise AuditError(f"folds is {self.folds}; split and checkpoints compare two models: leave it at 2")
         if self.views and self.train != "heads":
-            raise AuditError(f"views is {self.views}; only heads are read on augmented views: leave it at 0")
+            raise AuditError(f"views is {self.views}; augmented views need train=heads: use 0")
         if lacking := [part for part in self.template.split("|") if self.template and "{}" not in part]:
             raise AuditError(
                 f"template {lacking[0]!r} has no {{}} for the class name; write it as in: a photo of a {{}}"

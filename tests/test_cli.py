@@ -119,7 +119,7 @@ def test_options_reach_the_config() -> None:
         ),
         (
             ["m.csv", *NAMED, "--trials", "5"],
-            "error: trials is 5; every sample is to be left out equally often, so it must be a multiple of 2: use 6",
+            "error: trials is 5; it must be a multiple of 2 (folds), so that every sample is held out equally often: use 6",
         ),
         (["m.csv", *NAMED, "--device", "tpu"], "error: device is 'tpu'; choose one of auto, cpu, cuda"),
         (["m.csv", *NAMED, "--out", "m.csv"], "error: --out 'm.csv' would overwrite the manifest 'm.csv'; rename it"),

@@ -45,7 +45,7 @@ def test_bounds_are_part_of_the_range_and_what_lies_beyond_is_named(field: datac
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"trials": 7}, "trials is 7; .*a multiple of 2: use 8"),
+        ({"trials": 7}, "trials is 7; .*a multiple of 2 .*: use 8"),
         ({"trials": "8"}, "trials is '8'; it must be of type int"),
         ({"trials": True}, "trials is True; it must be of type int"),
         ({"trials": 8.0}, "trials is 8.0; it must be of type int"),

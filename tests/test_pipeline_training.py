@@ -142,5 +142,5 @@ def test_what_cannot_be_trained_is_said_before_anything_is_read(settings: dict, 
 
 
 def test_views_are_for_heads_alone() -> None:
-    with pytest.raises(AuditError, match="views is 2; only heads are read on augmented views"):
+    with pytest.raises(AuditError, match="views is 2; augmented views need train=heads"):
         replace(TOWERS, views=2)

@@ -39,7 +39,7 @@ def test_trials_are_added_until_they_suffice(
 
 
 def test_auto_is_for_halves_of_an_ensemble_and_has_an_estimate(samples: Samples) -> None:
-    with pytest.raises(AuditError, match="trials is 0, which only halves of an ensemble"):
+    with pytest.raises(AuditError, match="trials is 0 .automatic., which needs"):
         AuditConfig(trials=0, protocol="split")
     with pytest.raises(AuditError, match="trials is 0"):
         AuditConfig(trials=0, folds=4)

@@ -1,6 +1,6 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick.
+"""The command line. Heavy packages are imported inside the commands, so that `--help` is fast.
 
-Exit codes: 0 done, 1 nothing could be scored, 2 wrong use or bad input, 130 interrupted.
+Exit codes: 0 success, 1 nothing could be scored, 2 wrong usage or bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import warnings
 # isort: off
 from . import manifests as manifests
 from . import datasets as datasets
-from . import importing as importing
 from . import review as review
-from . import transfer as transfer
-from . import personas as personas
+from . import cross_modal as cross_modal
 from . import report as report
 from . import machine as machine
 from .options import app
@@ -32,10 +30,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    # doctor installs that version on purpose; a notice before every audit would only hide others.
+    # doctor installs that version on purpose; a notice before every audit would hide other messages.
     database = logging.getLogger("fiftyone.core.odm.database")
     database.addFilter(lambda record: "oldest supported major version" not in str(record.msg))
     for stream in (sys.stdout, sys.stderr):
-        # A caption that the terminal's character set lacks must not end an hour's work.
+        # Captions may hold characters that the terminal cannot encode; these must not end a long run.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app()

@@ -1,7 +1,9 @@
-"""Commands on FiftyOne datasets: audit one, and make the demo."""
+"""Commands on FiftyOne datasets: audit one, import part of a large audit, and make the demo."""
 
 from __future__ import annotations
 
+import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +13,10 @@ import typer
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
-from .options import BAD_INPUT, DryRun, app, command, told_errors
-from .running import audited, finish, show_plan, shown_progress
+from .options import BAD_INPUT, DryRun, app, command
+from .running import audited, fiftyone_io, finish, shown_progress
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from audit_plugin.arrays import AuditResult, Samples
 
 DEMO_DATASET = "audit-demo"
@@ -24,9 +24,9 @@ SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
 
 
 @command(
-    image=f"Field with the image's path, {SLICE}",
-    text=f"Field with the caption, a list of captions or class labels, {SLICE}. Without two named modalities, the "
-    "sample's own file and the field that looks like a caption are taken",
+    image=f"Field with the image path, {SLICE}",
+    text=f"Field with the caption, a list of captions or class labels, {SLICE}. If fewer than two modalities are "
+    "named, the sample's own file and a field that looks like a caption are used",
     audio=f"Field with the path of an audio file, {SLICE}",
     video=f"Field with the path of a video, {SLICE}",
     run="",
@@ -41,22 +41,24 @@ def audit(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Audit a FiftyOne dataset: writes fields, tags and a run into it."""
-    fiftyone_io = _fiftyone_io()
-    chosen = fiftyone_io.load_view(dataset, view, patches)
+    """Audit a FiftyOne dataset: adds fields, tags and a run to it."""
+    io = fiftyone_io()
+    chosen = io.load_view(dataset, view, patches)
     if dry_run:
-        show_plan(fiftyone_io.preview_view(chosen, config))
+        from audit_plugin.report.display import console, show_cost
+
+        show_cost(console(), io.preview_view(chosen, config))
         return
-    samples = fiftyone_io.read_samples(chosen, config)
+    samples = io.read_samples(chosen, config)
     with shown_progress() as progress:
-        result = fiftyone_io.audit_view(chosen, config, progress)
+        result = io.audit_view(chosen, config, progress)
     finish(
         result,
         samples,
         [
             f"results: {'attributes' if patches else 'fields'} {config.run}_*, tags {config.run}:* and the saved view "
             f"{config.run}_flagged",
-            f"open it: fiftyone app launch {dataset}",
+            f"to open it: fiftyone app launch {dataset}",
             f"run: {result.run_dir}",
         ],
     )
@@ -64,69 +66,100 @@ def audit(
 
 @app.command()
 def demo(
-    samples: Annotated[int, typer.Option(help="Rows to draw, a good fifth of them with a planted fault")] = 600,
-    out: Annotated[Path, typer.Option(help="Folder for pictures, manifest and scores")] = Path("audit-demo"),
-    seed: Annotated[int, typer.Option(help="Another seed draws other persons")] = 0,
+    samples: Annotated[int, typer.Option(help="Rows to draw, about a fifth of them with a planted error")] = 600,
+    out: Annotated[Path, typer.Option(help="Folder for images, manifest and scores")] = Path("audit-demo"),
+    seed: Annotated[int, typer.Option(help="Random seed; another one draws other people")] = 0,
     open_app: Annotated[bool, typer.Option("--app", help="Open the flagged samples in the FiftyOne App")] = False,
 ) -> None:
-    """Draw a set with known faults, audit it and say which were found."""
-    with told_errors():
-        from audit_plugin.inputs.manifest import read_manifest
-        from audit_plugin.inputs.tables import write_scores
-        from audit_plugin.report.display import console, show_found
-        from audit_plugin.synthetic.demo import draw_demo, found_missed, swap_auroc
+    """Draw a data set with known errors, audit it, and report which errors were detected."""
+    from audit_plugin.inputs.manifest import read_manifest
+    from audit_plugin.inputs.tables import write_scores
+    from audit_plugin.report.display import console, show_detected
+    from audit_plugin.synthetic.demo import draw_demo, found_missed, swap_auroc
 
-        # The encoders that come inside packages: the same result on every machine, network or not.
-        config = AuditConfig(encoder="offline", seed=seed)
-        with shown_progress() as progress:
-            manifest = draw_demo(out, samples, seed, progress)
-        rows = read_manifest(manifest, {"image": "image", "text": "caption"})
-        result = audited(rows, config)
-        write_scores(out / "scores.parquet", result, rows)
-        dataset, sentence = _into_fiftyone(rows, result, config, out)
-        finish(result, rows, [])
-        truth = out / "truth.csv"
-        show_found(console(), found_missed(truth, result), swap_auroc(truth, result))
-        for line in (f"scores: {out / 'scores.parquet'}", f"run: {result.run_dir}", sentence):
-            typer.echo(line)
-        if open_app:
-            _open_app(dataset, config.run)
+    # The encoders that come inside packages: the same result on every machine, with or without a network.
+    config = AuditConfig(encoder="offline", seed=seed)
+    with shown_progress() as progress:
+        manifest = draw_demo(out, samples, seed, progress)
+    rows = read_manifest(manifest, {"image": "image", "text": "caption"})
+    result = audited(rows, config)
+    write_scores(out / "scores.parquet", result, rows)
+    dataset, sentence = _demo_dataset(rows, result, config, out)
+    finish(result, rows, [])
+    truth = out / "truth.csv"
+    places = [f"scores: {out / 'scores.parquet'}", f"run: {result.run_dir}", sentence]
+    show_detected(console(), found_missed(truth, result), swap_auroc(truth, result), places)
+    if open_app:
+        _open_app(dataset, config.run)
 
 
-def _fiftyone_io() -> ModuleType:
-    """The module, once FiftyOne's database answers."""
-    try:
-        import fiftyone as fo
+@app.command(name="import")
+def import_(
+    scores: Annotated[Path, typer.Argument(help="Table written by score (.parquet)")],
+    dataset: Annotated[str, typer.Option(help="Name of the FiftyOne dataset to create")],
+    kind: Annotated[list[str] | None, typer.Option(help="Import only this flag; may be repeated")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of flagged rows, most suspicious first")
+    ] = None,
+    others: Annotated[int, typer.Option(min=0, help="Number of random rows to add that are not flagged")] = 200,
+    run: Annotated[str, typer.Option(help="Run key of the audit in the dataset")] = "audit",
+    media: Annotated[
+        Path | None, typer.Option(help="Folder for media extracted from tar shards (default: beside the scores)")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Manifest that was scored (default: as recorded)")] = None,
+) -> None:
+    """Import the flagged part of a large audit into FiftyOne, with its evidence and a few other rows."""
+    from audit_plugin.report import report_of_table
 
-        from audit_plugin import fiftyone_io
-
-        fo.list_datasets()
-    # A missing package, a missing mongod, a port or folder that is taken: each has exceptions of its own.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise AuditError(f"FiftyOne cannot start ({reason}); mend it: audit-plugin doctor --fix") from error
-    return fiftyone_io
+    content = report_of_table(scores, scored_rows(scores, manifest or _recorded_manifest(scores), {}))
+    folder = media or scores.with_name(f"{scores.stem}-media")
+    imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
+    typer.echo(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
+    typer.echo(f"to open it: fiftyone app launch {dataset}")
 
 
-def _into_fiftyone(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:
-    """The audited demo as a FiftyOne dataset, or None; and the sentence that says how to see it, or why not."""
-    import csv
+def scored_rows(scores: Path, manifest: Path, columns: dict[str, str]) -> Samples:
+    """The rows of the manifest that was scored, from the named columns, or if there are none, the recorded ones."""
+    from audit_plugin.inputs.manifest import read_manifest
 
+    named = {name: column for name, column in columns.items() if column}
+    if not named:
+        config = _recorded(scores).get("config", {})
+        named = {name: str(config[name]) for name in ("image", "text", "audio", "video") if config.get(name)}
+    return read_manifest(manifest, named)
+
+
+def _recorded(scores: Path) -> dict[str, Any]:
+    """The summary beside a table of scores; {} without one."""
+    path = scores.with_suffix(".json")
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _recorded_manifest(scores: Path) -> Path:
+    manifest = _recorded(scores).get("manifest")
+    if not manifest:
+        summary = scores.with_suffix(".json").name
+        raise AuditError(f"{summary} does not name the manifest of {scores.name}; name it: --manifest")
+    return Path(manifest)
+
+
+def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:
+    """The audited demo as a FiftyOne dataset, or None; and a sentence on how to open it, or why it is missing."""
     from audit_plugin.audit.explain import load_explanations, renamed
 
     with (out / "truth.csv").open(encoding="utf-8", newline="") as file:
-        planted = {row["id"]: row["fault"].replace("none", "") for row in csv.DictReader(file)}
+        faults = {row["id"]: row["fault"].replace("none", "") for row in csv.DictReader(file)}
     try:
-        fiftyone_io = _fiftyone_io()
-        fault = ("What was planted in this sample", [planted[name] for name in rows.ids])
-        dataset = fiftyone_io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault})
+        io = fiftyone_io()
+        fault = ("The error planted in this sample", [faults[name] for name in rows.ids])
+        dataset = io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault})
         ids = dataset.values("id")
-        told = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
-        fiftyone_io.write_result(dataset, replace(result, ids=tuple(ids)), config, explained=told)
+        explained = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
+        io.write_result(dataset, replace(result, ids=tuple(ids)), config, explained=explained)
     except AuditError as error:
-        return None, f"the demo is scored but not in FiftyOne: {error}"
+        return None, f"the demo was scored but not imported into FiftyOne: {error}"
     how = f"the same command with --app, or: fiftyone app launch {DEMO_DATASET}"
-    return (dataset, f"FiftyOne: dataset {DEMO_DATASET!r}, saved view '{config.run}_flagged'; to open it: {how}")
+    return dataset, f"FiftyOne: dataset {DEMO_DATASET!r}, saved view '{config.run}_flagged'; to open it: {how}"
 
 
 def _open_app(dataset: Any, run: str) -> None:
@@ -137,6 +170,6 @@ def _open_app(dataset: Any, run: str) -> None:
     import fiftyone as fo
 
     session = fo.launch_app(dataset.load_saved_view(f"{run}_flagged"))
-    typer.echo("Ctrl-C closes the App")
+    typer.echo("press Ctrl-C to close the App")
     with contextlib.suppress(KeyboardInterrupt):
         session.wait(-1)

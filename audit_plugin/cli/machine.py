@@ -1,4 +1,4 @@
-"""Commands on the machine: say what is installed, put the plugin where FiftyOne looks."""
+"""Commands on the machine: check the installation, and link the plugin into FiftyOne."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from typing import Annotated
 
 import typer
 
-from .options import app, told_errors
+from .options import app
 
 
 @app.command()
-def doctor(fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended")] = False) -> None:
-    """Say what is installed, and how to mend what is not."""
-    with told_errors():
-        from .install import doctor
+def doctor(fix: Annotated[bool, typer.Option("--fix", help="Try to fix problems")] = False) -> None:
+    """Check the installation, and explain how to fix problems."""
+    from .install import doctor
 
-        raise typer.Exit(doctor.run(fix))
+    raise typer.Exit(doctor.run(fix))
 
 
 @app.command()
 def link() -> None:
     """Put the plugin into FiftyOne's plugin folder."""
-    with told_errors():
-        from .install import linking
+    from .install import linking
 
-        typer.echo(linking.link())
+    typer.echo(linking.link())

@@ -1,10 +1,10 @@
-"""Commands on manifests: score the rows, and see what their removal does to a model."""
+"""Commands on manifests: score the rows, and measure whether removing the worst ones helps a model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,11 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
 from .options import DryRun, command
-from .running import audited, finish, show_plan, shown_progress
+from .running import audited, check_out, finish, shown_progress
 
 if TYPE_CHECKING:
     from audit_plugin.arrays import AuditResult, Samples
 
-MODALITIES = ("image", "text", "audio", "video")
 COLUMNS = {
     "image": "Column with the image paths, relative to the manifest",
     "text": "Column with the captions",
@@ -27,7 +26,7 @@ COLUMNS = {
 Manifest = Annotated[
     Path,
     typer.Argument(
-        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar, a folder of them, a pattern"
+        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern"
     ),
 ]
 RunDir = Annotated[Path | None, typer.Option(help="Folder for unfinished work (default: in the cache)")]
@@ -41,7 +40,7 @@ def score(
     out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .jsonl")] = Path("scores.parquet"),
     run_dir: RunDir = None,
     extend: Annotated[
-        Path | None, typer.Option(help="Finished run: score these new rows by what it trained, with its settings")
+        Path | None, typer.Option(help="Folder of a finished run: score new rows with its models and settings")
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -54,58 +53,63 @@ def score(
     check_output(out, manifest)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
+        from audit_plugin.report.display import console, show_cost
 
-        show_plan(plan_audit(samples, config))
+        show_cost(console(), plan_audit(samples, config))
         return
     result = _extended(samples, extend) if extend else audited(samples, config, run_dir)
     result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
     write_scores(out, result, samples)
-    places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_picture(result, out.with_suffix(".png"))]
+    places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"])
 
 
 @command(**COLUMNS)
-def mitigate(
+def removal_study(
     manifest: Manifest,
     *,
     config: AuditConfig,
-    out: Annotated[Path, typer.Option(help="Report to write, .json; a picture is put beside it")] = Path(
+    out: Annotated[Path, typer.Option(help="Report to write, .json; a plot is written beside it")] = Path(
         "removal.json"
     ),
     amounts: Annotated[str, typer.Option(help="Numbers of rows to remove, such as 20,50,100 (default: shares)")] = "",
-    seeds: Annotated[int, typer.Option(min=2, help="Repetitions, from which the intervals are made")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of repetitions, for the confidence intervals")] = 5,
     run_dir: RunDir = None,
 ) -> None:
-    """Find out whether removing the worst rows helps a model: removal curves against random removal and none."""
-    from audit_plugin.audit.removal_study import removal_study
+    """Measure whether removing the worst rows helps a model, compared with random and no removal."""
+    from audit_plugin.audit import removal_study as study
+    from audit_plugin.inputs.tables import write_json
     from audit_plugin.report.display import console, show_removal
+    from audit_plugin.report.plots import removal_plot
 
     samples, numbers = read_samples(manifest, config), _numbers(amounts)
-    check_report(out, manifest)
+    check_out(out, (".json",), manifest)
     with shown_progress() as progress:
-        report = removal_study(samples, config, numbers, seeds, progress, run_dir)
-    show_removal(console(), report, [f"report: {out}", f"picture: {_write_report(report, out)}"])
+        report = study.removal_study(samples, config, numbers, seeds, progress, run_dir)
+    write_json(out, report)
+    removal_plot(report, out.with_suffix(".png"))
+    show_removal(console(), report, [f"report: {out}", f"plot: {out.with_suffix('.png')}"])
 
 
 def read_samples(manifest: Path, config: AuditConfig) -> Samples:
-    """The rows of a manifest by the columns that the settings name."""
+    """The rows of a manifest, from the columns that the settings name."""
     from audit_plugin.inputs.manifest import read_manifest
 
-    columns = {name: getattr(config, name) for name in MODALITIES if getattr(config, name)}
+    columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
     keys = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
     return read_manifest(manifest, columns, *keys)
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:
-    """Refuses what an extension could not honor: its settings are those of the run that it extends."""
-    usual = AuditConfig().scoring()
-    given = [name for name, value in config.scoring().items() if value != usual[name]]
-    given += ["engine"] if config.engine != AuditConfig().engine else []
-    given += ["run_dir"] if run_dir else []
-    given += ["dry_run"] if dry_run else []
-    if given:
-        option = f"--{given[0].replace('_', '-')}"
-        raise AuditError(f"{option} cannot be given with --extend, which takes its settings from the run; leave it out")
+    """Refuses settings that differ from the run's: an extension uses those of the run."""
+    defaults = AuditConfig()
+    changed = [name for name, value in config.scoring().items() if value != getattr(defaults, name)]
+    changed += ["engine"] if config.engine != defaults.engine else []
+    changed += ["run_dir"] if run_dir else []
+    changed += ["dry_run"] if dry_run else []
+    if changed:
+        option = f"--{changed[0].replace('_', '-')}"
+        raise AuditError(f"{option} cannot be combined with --extend, which uses the settings of the run; leave it out")
 
 
 def _extended(samples: Samples, run_dir: Path) -> AuditResult:
@@ -115,17 +119,17 @@ def _extended(samples: Samples, run_dir: Path) -> AuditResult:
         return extend_run(samples, run_dir, progress)
 
 
-def _picture(result: AuditResult, path: Path) -> list[str]:
-    """Draws what was memorized, where anything was measured; the line that says where."""
+def _plot(result: AuditResult, path: Path) -> list[str]:
+    """Draws MultiMem, if any row has one; the line that says where."""
     import numpy as np
 
     from audit_plugin.report.plots import memorization_plot
 
-    measured = result.columns.get("multimem")
-    if measured is None or not np.isfinite(measured).any():
+    multimem = result.columns.get("multimem")
+    if multimem is None or not np.isfinite(multimem).any():
         return []
     memorization_plot(result.columns, path, result.summary.get("memorized", {}).get("cut"))
-    return [f"picture: {path}"]
+    return [f"plot: {path}"]
 
 
 def _numbers(text: str) -> tuple[int, ...] | None:
@@ -133,26 +137,4 @@ def _numbers(text: str) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else None
     except ValueError:
-        raise AuditError(f"--amounts is {text!r}; give whole numbers with commas between, such as 20,50,100") from None
-
-
-def check_report(out: Path, manifest: Path) -> None:
-    """Refuses, before any work is done, a report that would overwrite the manifest or has no place."""
-    if out.suffix.lower() != ".json":
-        raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; the report is a .json file")
-    if out.resolve() == manifest.resolve():
-        raise AuditError(f"--out {str(out)!r} would overwrite the manifest; name another file")
-    if out.is_dir():
-        raise AuditError(f"--out {str(out)!r} is a folder; name a file in it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _write_report(report: dict[str, Any], out: Path) -> Path:
-    """Writes the report and its picture; the picture's path."""
-    from audit_plugin.inputs.tables import write_json
-    from audit_plugin.report.plots import removal_plot
-
-    write_json(out, report)
-    picture = out.with_suffix(".png")
-    removal_plot(report, picture)
-    return picture
+        raise AuditError(f"--amounts is {text!r}; give whole numbers separated by commas, such as 20,50,100") from None

@@ -1,4 +1,4 @@
-"""The application, commands made from settings, and what becomes of errors."""
+"""The application: its commands and options, made from the settings, and exit codes for errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,43 @@ from dataclasses import fields
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
 NOTHING_SCORED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-# What each command names in its own way; every other setting is an option of every audit.
+# Each command words these in its own way; every other setting is an option of every audit.
 NAMING = ("image", "text", "audio", "video", "run")
+# Names of the former version, hidden from the help: command -> what it stands for, with the output file it had.
+FORMER_COMMANDS = {
+    "transfer": ("cross-modal", "--out", "transfer.json"),
+    "mitigate": ("removal-study",),
+    "plant": ("plant-canaries", "--out", "planted"),
+    "recall": ("canary-recall", "--out", "recall.json"),
+}
+FORMER_OPTIONS = {"--false-alarms": "--false-positive-rate", "--transfer": "--cross-modal"}
+
+
+class _Application(TyperGroup):
+    """The commands, under their former names too, and with user errors reported in one sentence."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = args
+        current = []
+        for argument in rest:
+            option, equals, value = argument.partition("=")
+            current.append(FORMER_OPTIONS.get(option, option) + equals + value)
+        return super().resolve_command(ctx, [*FORMER_COMMANDS.get(name, (name,)), *current])
+
+    def invoke(self, ctx: Any) -> Any:
+        with exit_on_errors():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="audit-plugin",
+    cls=_Application,
     help="Finds misaligned pairs, outliers, duplicates and memorized samples among images, texts, sounds and videos.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,22 +54,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would take")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the cost without running the audit")]
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
-    """Errors that a user can mend become one sentence and an exit code."""
+def exit_on_errors() -> Iterator[None]:
+    """Ends the command with one sentence and an exit code on errors that a user can fix."""
     try:
         yield
     except KeyboardInterrupt:
-        stop(INTERRUPTED, "interrupted; the same command resumes where it stopped")
+        stop(INTERRUPTED, "interrupted; run the same command again to resume")
     except AuditError as error:
         stop(BAD_INPUT, f"error: {error}")
     except BrokenPipeError:
         raise
     except ConnectionError as error:
-        stop(BAD_INPUT, f"error: the database is out of reach ({error}); see: audit-plugin doctor --fix")
+        stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
     except OSError as error:
         place = repr(error.filename) if error.filename else "the disk"
         stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
@@ -57,31 +84,30 @@ def stop(code: int, sentence: str) -> NoReturn:
 
 
 def command(*only: str, **overrides: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a command whose `config` is made of options, one per setting, written from the setting itself.
+    """Registers a command with one option per setting; it receives them as `config`.
 
     Args:
-        only: settings that the command offers besides; none named: all.
-        overrides: settings of `NAMING` that the command offers too -> help text ("" for the setting's own).
+        only: settings to offer besides those in `overrides`; none: all that are not in `NAMING`.
+        overrides: setting -> help text in place of its own ("": its own).
     """
-    others = only or [f.name for f in fields(AuditConfig) if f.name not in NAMING]
-    offered = {f.name: f for f in fields(AuditConfig) if f.name in overrides or f.name in others}
+    names = only or [f.name for f in fields(AuditConfig) if f.name not in NAMING]
+    offered = {f.name: f for f in fields(AuditConfig) if f.name in overrides or f.name in names}
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.name != "config"]
-        made = [_option(f.name, f.default, overrides.get(f.name), f.metadata) for f in offered.values()]
+        settings = [_option(f.name, f.default, overrides.get(f.name), f.metadata) for f in offered.values()]
 
         @functools.wraps(body)
-        def run(**given: Any) -> None:
-            with told_errors():
-                config = AuditConfig(**{name: given.pop(name) for name in offered})
-                body(config=config, **given)
+        def run(**values: Any) -> None:
+            config = AuditConfig(**{name: values.pop(name) for name in offered})
+            body(config=config, **values)
 
-        # The help shows what to read first, then the command's own options, then the settings.
+        # The help lists arguments first, then the inputs, then the command's own options, then the settings.
         def rank(parameter: inspect.Parameter) -> tuple[bool, bool, bool]:
-            option = parameter.kind is parameter.KEYWORD_ONLY
-            return option, parameter.name not in overrides, parameter.name in offered
+            is_option = parameter.kind is parameter.KEYWORD_ONLY
+            return is_option, parameter.name not in overrides, parameter.name in offered
 
-        parameters = sorted([*own, *made], key=rank)
+        parameters = sorted([*own, *settings], key=rank)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return app.command()(run)
@@ -97,22 +123,22 @@ def _option(name: str, default: Any, text: str | None, meta: Any) -> inspect.Par
         text += f" ({meta['low']} to {meta['high']})"
     info = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=default != "")
     if name == "trials":
-        info = typer.Option("--trials", help=f"{text}, or auto: the same as 0", parser=_number_or_auto)
+        info = typer.Option("--trials", help=f"{text}, or auto, the same as 0", parser=_number_or_auto)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type(default), info]
     )
 
 
 def _number_or_auto(text: str) -> int:
-    """`auto` for 0."""
+    """`auto` as 0."""
     try:
         return 0 if str(text) == "auto" else int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither a whole number nor auto") from None
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         from audit_plugin import __version__
 
         typer.echo(f"audit-plugin {__version__}")
@@ -121,6 +147,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit")
+    ] = False,
 ) -> None:
     pass

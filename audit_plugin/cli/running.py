@@ -1,64 +1,95 @@
-"""What the commands share: progress that an interrupt stops, pictures, and the closing page."""
+"""What the commands share: progress that an interrupt stops, checks of output files, FiftyOne, and the summary."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from audit_plugin.arrays import AuditError
 
 from .options import NOTHING_SCORED, stop
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from audit_plugin.arrays import AuditResult, Samples
     from audit_plugin.config import AuditConfig
 
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A `progress` for long work, shown on stderr; an interrupt ends the work at its next step."""
+    """A `progress` callback for long work, shown on stderr; an interrupt ends the work at its next step."""
     from audit_plugin.report.display import StageDisplay, console
 
-    pressed = threading.Event()
+    interrupted = threading.Event()
 
     def on_interrupt(*_: object) -> None:
-        pressed.set()
+        interrupted.set()
         raise KeyboardInterrupt
 
     def progress(stage: str, done: int, total: int) -> None:
-        if pressed.is_set():  # libraries swallow an interrupt that reaches them while they are imported
+        if interrupted.is_set():  # libraries swallow an interrupt that arrives while they are imported
             raise KeyboardInterrupt
         display(stage, done, total)
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
         with StageDisplay(console(stderr=True)) as display:
             yield progress
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 def audited(samples: Samples, config: AuditConfig, run_dir: Path | None = None) -> AuditResult:
-    """The audit of samples, its progress shown."""
+    """The audit of samples, with progress shown."""
     from audit_plugin.audit.run import run_audit
 
     with shown_progress() as progress:
         return run_audit(samples, config, progress, run_dir)
 
 
-def show_plan(plan: dict[str, Any]) -> None:
-    """Shows what an audit would cost."""
-    from audit_plugin.report import display
-
-    display.show_plan(display.console(), plan)
-
-
 def finish(result: AuditResult, samples: Samples, places: list[str]) -> None:
-    """Shows the result; ends with code 1 if not one row got a score."""
+    """Shows the result; exits with code 1 if no row was scored."""
     from audit_plugin.report.display import any_score, console, show_result
 
     show_result(console(), result, samples, places)
     if not any_score(result):
-        stop(NOTHING_SCORED, "nothing could be scored; the column 'failure' says why, row by row")
+        stop(NOTHING_SCORED, "nothing could be scored; the column 'failure' gives the reason for each row")
+
+
+def check_out(out: Path, suffixes: Sequence[str], *inputs: Path) -> None:
+    """Refuses, before any work is done, a report file of the wrong type or one that would overwrite an input.
+
+    Raises:
+        AuditError: the file cannot be used.
+    """
+    if out.suffix.lower() not in suffixes:
+        raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; the report is a {suffixes[0]} file")
+    if out.resolve() in [path.resolve() for path in inputs]:
+        raise AuditError(f"--out {str(out)!r} would overwrite an input; name another file")
+    if out.is_dir():
+        raise AuditError(f"--out {str(out)!r} is a folder; name a file in it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def fiftyone_io() -> ModuleType:
+    """The module `audit_plugin.fiftyone_io`, once FiftyOne's database answers.
+
+    Raises:
+        AuditError: FiftyOne is not installed, or its database does not start.
+    """
+    try:
+        import fiftyone as fo
+
+        from audit_plugin import fiftyone_io
+
+        fo.list_datasets()
+    # A missing package, a missing mongod, a port or folder in use: each has exceptions of its own.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AuditError(f"FiftyOne cannot start ({reason}); to fix it: audit-plugin doctor --fix") from error
+    return fiftyone_io

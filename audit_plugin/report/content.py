@@ -1,4 +1,4 @@
-"""What a report says, as plain values, and where it comes from when there is no FiftyOne: a table of scores."""
+"""The content of a report as plain values, and how it is read from a table of scores, without FiftyOne."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.config import current_names
 from audit_plugin.review.spot_check import SpotEstimate
 
 Columns = Mapping[str, NDArray[Any]]
@@ -20,20 +21,19 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything a report is made from.
+    """Everything that a report is made from.
 
     Attributes:
         title: name of the dataset or table.
         samples: `n` rows: ids, which caption, and media (none where only the scores are at hand).
         columns: of the audit, each `[n]`, in the order of `samples`.
-        summary: of the audit; what it lacks is left out of the report.
+        summary: of the audit; sections without values are left out of the report.
         explanations: sample id -> records (see `audit_plugin.audit.explain`), of flagged rows.
         decisions: one mapping per decision with `sample`, `caption` (position, default 0), `kind` and, as far as
             known, `text`, `reviewer`, `note`, `time`, `stale`.
-        spot: what a spot check said, in place of the model's estimates; or None.
-        made: when the report was made, for people.
-        transfer: summary of a measurement of recall across modalities with one record per identity in `people`; {} for
-            none.
+        spot: estimate of a spot check, which replaces the model's; or None.
+        made: date and time of the report.
+        cross_modal: summary of a cross-modal recall measurement, with one record per identity in `people`; {}: none.
     """
 
     title: str
@@ -44,7 +44,7 @@ class ReportContent:
     decisions: Sequence[Mapping[str, Any]] = ()
     spot: SpotEstimate | None = None
     made: str = ""
-    transfer: Mapping[str, Any] = field(default_factory=dict)
+    cross_modal: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
@@ -52,64 +52,63 @@ class ReportContent:
                 raise ValueError(f"column {name!r} has {len(values)} values for {len(self.samples)} rows")
 
     def numbers(self, column: str) -> NDArray[np.float64]:
-        """float64 `[n]`: a score, NaN throughout where the audit has no such column."""
+        """float64 `[n]`: a score, all NaN if the audit has no such column."""
         return np.asarray(self.columns.get(column, np.full(len(self.samples), np.nan)), dtype=np.float64)
 
     def flags(self, kind: str) -> NDArray[np.bool_]:
         """bool `[n]`: the rows flagged as `kind`."""
         return np.asarray(self.columns.get(f"is_{kind}", np.zeros(len(self.samples))), dtype=bool)
 
-    def words(self, column: str) -> NDArray[Any]:
-        """object `[n]`: a column of texts, "" where there is none."""
+    def texts(self, column: str) -> NDArray[Any]:
+        """object `[n]`: a column of texts, all "" if there is none."""
         values = self.columns.get(column, np.full(len(self.samples), ""))
         return np.array(["" if value is None else str(value) for value in values], dtype=object)
 
-    def word(self, column: str, row: int) -> str:
-        """One cell of `words`."""
+    def text(self, column: str, row: int) -> str:
+        """One cell of `texts`."""
         value = self.columns[column][row] if column in self.columns else None
         return "" if value is None else str(value)
 
 
 def now() -> str:
-    """Date and time for people, in UTC."""
+    """Current date and time in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def report_of_table(
-    path: str | Path, samples: Samples | None = None, transfer: Mapping[str, Any] | None = None
+    path: str | Path, samples: Samples | None = None, cross_modal: Mapping[str, Any] | None = None
 ) -> ReportContent:
-    """The report of what `audit-plugin score` wrote: the table, `<stem>.json` beside it, the run folder's explanations.
+    """The report of a table that `audit-plugin score` wrote, with its summary and explanations.
 
     Args:
-        path: the Parquet file.
-        samples: the rows of the manifest that was scored: the table holds neither captions nor paths. None: a report
-            without them.
-        transfer: as `ReportContent`.
+        path: the Parquet file; its summary is `<stem>.json` beside it, which names the folder with explanations.
+        samples: rows of the manifest that was scored, with captions and paths, which the table lacks; None: neither.
+        cross_modal: as in `ReportContent`.
 
     Raises:
-        AuditError: no such table, not a table of scores, or the manifest is of other rows.
+        AuditError: no such table, not a table of scores, or the manifest has other rows.
     """
     path = Path(path)
     columns = read_scores(path)
     ids = tuple(map(str, columns.pop("id")))
-    numbers = tuple(int(i) for i in columns.pop("caption_index", ()))
+    captions = tuple(int(i) for i in columns.pop("caption_index", ()))
     if samples is None:
-        samples = Samples(ids, {}, caption=numbers)
-    elif samples.ids != ids or samples.caption != numbers:
+        samples = Samples(ids, {}, caption=captions)
+    elif samples.ids != ids or samples.caption != captions:
         raise AuditError(
             f"the manifest has {len(samples)} rows that are not the {len(ids)} of {path.name}; name the manifest that "
             "was scored"
         )
     summary = _summary(path.with_suffix(".json"))
-    found = _explanations(str(summary.get("run_dir") or ""))
-    summary["notes"] = [*summary.get("notes", ()), *found.get("notes", ())]
+    explained = _explanations(str(summary.get("run_dir") or ""))
+    summary["notes"] = [*summary.get("notes", ()), *explained.get("notes", ())]
     return ReportContent(
-        path.name, samples, columns, summary, found.get("samples", {}), made=now(), transfer=transfer or {}
+        path.name, samples, columns, summary, explained.get("samples", {}), made=now(), cross_modal=cross_modal or {}
     )
 
 
-def read_transfer(path: str | Path) -> dict[str, Any]:
-    """The report that `audit-plugin transfer` wrote, with the identities of the table beside it.
+def read_cross_modal(path: str | Path) -> dict[str, Any]:
+    """The report that `audit-plugin cross-modal` wrote, with the table of identities beside it as `people`.
 
     Raises:
         AuditError: no such report.
@@ -118,24 +117,25 @@ def read_transfer(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_hook=_unknown)
-        if not isinstance(found, dict) or "recall" not in found or "modalities" not in found:
-            raise ValueError("it holds no recall")
+        summary = json.loads(path.read_text(encoding="utf-8"), object_hook=_null_as_nan)
+        if not isinstance(summary, dict) or "recall" not in summary or "modalities" not in summary:
+            raise ValueError("it has no recall")
         with path.with_name(f"{path.stem}-identities.csv").open(encoding="utf-8", newline="") as file:
-            return found | {"people": [_record(row) for row in csv.DictReader(file)]}
+            people = [_identity(row) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError) as error:
         raise AuditError(
-            f"{str(path)!r} and {path.stem}-identities.csv are no report of audit-plugin transfer ({error}); name its "
-            ".json"
+            f"{str(path)!r} and {path.stem}-identities.csv are not a report of audit-plugin cross-modal ({error}); "
+            "name its .json"
         ) from None
+    return summary | {"people": people}
 
 
-def _unknown(cell: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that are not known are null in JSON, which has no NaN."""
-    return {name: float("nan") if value is None else value for name, value in cell.items()}
+def _null_as_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with NaN for null, because JSON has no NaN."""
+    return {name: float("nan") if value is None else value for name, value in record.items()}
 
 
-def _record(row: Mapping[str, str]) -> dict[str, Any]:
+def _identity(row: Mapping[str, str]) -> dict[str, Any]:
     return {k: float(v or "nan") if k == "gap" or k.startswith("recall_") else v for k, v in row.items()}
 
 
@@ -152,35 +152,35 @@ def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
     try:
         table = pyarrow.parquet.read_table(path)
     except FileNotFoundError:
-        raise AuditError(f"{str(path)!r} does not exist; name a table that audit-plugin score wrote") from None
+        raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score") from None
     except (pyarrow.lib.ArrowException, OSError, UnicodeDecodeError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AuditError(
-            f"{path.name} cannot be read as Parquet ({why}); score again with --out NAME.parquet"
+            f"{path.name} cannot be read as Parquet ({reason}); score again with --out NAME.parquet"
         ) from None
     if missing := [name for name in ("id", "misalignment", "action") if name not in table.column_names]:
-        raise AuditError(f"{path.name} has no column {missing[0]!r}; name a table that audit-plugin score wrote")
+        raise AuditError(f"{path.name} has no column {missing[0]!r}; name a table written by audit-plugin score")
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    """The summary beside a table; empty where it was not kept."""
+    """The summary beside a table, under the current names; only a note if it is missing."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {"notes": [f"{path.name} is not beside the table: estimates, settings and versions are not known"]}
+        return {"notes": [f"{path.name} is not beside the table: estimates, settings and versions are unknown"]}
     except (OSError, ValueError) as error:
         raise AuditError(f"{path.name} cannot be read ({error}); score again, or remove it") from None
-    if not isinstance(found, dict):
-        raise AuditError(f"{path.name} holds no summary of an audit; score again, or remove it")
-    return found
+    if not isinstance(summary, dict):
+        raise AuditError(f"{path.name} is not the summary of an audit; score again, or remove it")
+    return current_names(summary)
 
 
 def _explanations(run_dir: str) -> dict[str, Any]:
-    """Of the run folder; empty where it is gone."""
+    """Explanations in the run folder; only a note if they are missing."""
     from audit_plugin.audit.explain import load_explanations
 
     try:
         return dict(load_explanations(run_dir)) if run_dir else {}
     except AuditError:
-        return {"notes": [f"the run folder {run_dir} holds no explanations any more: neighbors and words are left out"]}
+        return {"notes": [f"the run folder {run_dir} has no explanations: neighbors and marked words are left out"]}

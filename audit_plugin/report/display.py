@@ -1,13 +1,17 @@
-"""What the terminal shows: how far an audit is, and what it found. Captions are hostile text, shown harmlessly."""
+"""What the terminal shows: progress, results, and the sentences and tables that the App and the page share.
+
+Captions are hostile text; control and bidirectional characters are removed before they are printed.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -15,32 +19,28 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.review.tables import HIDDEN
+
+if TYPE_CHECKING:
+    from audit_plugin.review.comparison import Comparison
 
 PLAIN_EVERY = 5.0
 STEADY = 50
-WORST = 5
+WORST, LISTED = 5, 10
 CAPTION_WIDTH = 60
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 JOINER = "\u200d"
-# Of held-out alignment against MultiMem: upper left, upper right, lower left, lower right of the medians.
-QUADRANTS = ("fits badly, memorized", "fits, memorized", "fits badly, not learned", "fits by itself")
-# Column, label, what a high value means, and whether high values are the suspicious ones.
-SCORE_WORDS = (
-    ("misalignment", "Misfit", "how badly picture and text fit each other", True),
-    ("probability", "Probability wrong", "by the model", True),
-    ("alignment", "Held-out fit", "as judged by models that had not seen the pair", False),
-    ("multimem", "Memorization", "how much a model leans on having seen the pair (MultiMem)", True),
-    ("outlier", "Strangeness", "how unlike the rest of the set", True),
-)
+# Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
+QUADRANTS = ("misaligned, memorized", "aligned, memorized", "misaligned, not memorized", "aligned, not memorized")
+PROBE_KINDS = {"random": "random mismatches", "neighborhood": "mismatches with a similar row"}
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that prints text as it is: no markup, no emoji names, no guessed colors."""
+    """A console that prints text unchanged: no markup, no emoji names, no automatic colors."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def clean(text: str, width: int = 0) -> str:
-    """Text without anything that moves the cursor, hides or reorders text; cut to `width` characters."""
+    """Text in one line without characters that move the cursor, hide or reorder text; at most `width` characters."""
     visible = (c if c == JOINER or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
     line = " ".join("".join(visible).split())
     return line if not width or len(line) <= width else line[: width - 1] + "…"
@@ -99,222 +99,234 @@ class StageDisplay:
     @staticmethod
     def _note(stage: _Stage, done: int, total: int, elapsed: float) -> str:
         count = f"{done:,}/{total:,}"
-        # What a resumed run finds finished was not done in this time.
-        fresh = done - stage.first
+        # Steps that a resumed run found finished say nothing about the rate.
+        new_steps = done - stage.first
         if done >= total:
             return f"{count}, {duration(elapsed)}"
-        # The first steps include loading and warming up: a rate of theirs would frighten people away.
-        if elapsed <= 0 or fresh < max(1, min(STEADY, 0.02 * total)):
+        # The first steps include loading and warming up, so that their rate is far too low.
+        if elapsed <= 0 or new_steps < max(1, min(STEADY, 0.02 * total)):
             return count
-        rate = fresh / elapsed
+        rate = new_steps / elapsed
         return f"{count}, {rate:,.3g}/s, {duration((total - done) / rate)} left"
 
 
-def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
-    """Prints what an audit would cost."""
-    table = Table(title="What it would take", show_header=False, title_justify="left")
-    table.add_row("rows", f"{plan['rows']:,}")
-    for modality, count in plan["encodes"].items():
-        table.add_row(f"to encode: {modality}", f"{count:,}")
-    table.add_row("time", f"about {duration(60 * plan['minutes'])}")
-    table.add_row("disk", f"about {plan['disk_mb']:,.1f} MB")
-    table.add_row("encoder", clean(str(plan["encoder"])))
-    table.add_row("device", clean(str(plan["device"])))
-    for sentence in plan["downloads"] or ["none"]:
-        table.add_row("download", clean(sentence))
-    out.print(table)
+def show_table(
+    out: Console,
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    sentences: Iterable[str] = (),
+    places: Iterable[str] = (),
+) -> None:
+    """Prints a table, sentences below it, and the lines that name the files written (as they are)."""
+    out.print(_table(title, rows, header))
+    for sentence in sentences:
+        out.print(clean(sentence), soft_wrap=True)
+    for place in places:
+        out.print(place, soft_wrap=True)
+
+
+def _table(title: str, rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> Table:
+    table = Table(*header, title=title, title_justify="left", show_header=bool(header))
+    for row in rows:
+        table.add_row(*(clean(cell) for cell in row))
+    return table
+
+
+def show_cost(out: Console, cost: Mapping[str, Any]) -> None:
+    """Prints the estimated cost of an audit (`plan_audit`)."""
+    rows = [("rows", f"{cost['rows']:,}")]
+    rows += [(f"to encode: {modality}", f"{count:,}") for modality, count in cost["encodes"].items()]
+    rows.append(("time", f"about {duration(60 * cost['minutes'])}"))
+    rows.append(("disk", f"about {cost['disk_mb']:,.1f} MB"))
+    rows += [(name, str(cost[name])) for name in ("encoder", "device")]
+    rows += [("download", sentence) for sentence in cost["downloads"] or ["none"]]
+    show_table(out, "Estimated cost", (), rows)
 
 
 def show_result(out: Console, result: AuditResult, samples: Samples, places: Sequence[str]) -> None:
-    """Prints the closing table, the worst rows and where the results are."""
-    out.print(_summary_table(result))
-    if len(samples.modalities) > 2 and (shares := result.summary.get("attribution")):
-        out.print(_attribution_table(shares))
-    if means := result.summary.get("protocol"):
-        out.print(_protocol_table(means))
+    """Prints the summary, the most suspicious rows, notes, and the files written."""
+    summary = result.summary
+    out.print(_table("Audit", _summary_rows(result)))
+    shares = summary.get("attribution")
+    if len(samples.modalities) > 2 and shares:
+        rows = [(part_name(part), f"{share:.1%}") for part, share in shares.items()]
+        out.print(_table("Attribution of MultiMem", rows, ("part", "share")))
+    if protocol := summary.get("protocol"):
+        header = ("group", "mean MultiMem", "95 % interval", "samples")
+        out.print(_table("Groups of the split protocol", protocol_rows(protocol), header))
     worst = worst_rows(result.columns["misalignment"])
     if len(worst):
         out.print(_worst_table(result, samples, worst))
-    for note in result.summary.get("notes", ()):
+    for note in summary.get("notes", ()):
         out.print(clean(f"note: {note}"), soft_wrap=True)
     for place in places:
         out.print(place, soft_wrap=True)
 
 
 def show_removal(out: Console, report: Mapping[str, Any], places: Sequence[str]) -> None:
-    """Prints what the removal of each method's worst rows does to retrieval, and how many to remove."""
-    names = ("chosen by", "rows to remove", "gain in T@5", "95 % interval")
-    table = Table(*names, title="Gain over no removal, on the test rows", title_justify="left")
-    for row in removal_rows(report):
-        table.add_row(*(clean(cell) for cell in row))
-    out.print(table)
-    out.print(clean(removal_advice(report)), soft_wrap=True)
-    for note in report["notes"]:
-        out.print(clean(f"note: {note}"), soft_wrap=True)
-    for place in places:
-        out.print(place, soft_wrap=True)
+    """Prints how removing each method's worst rows changes retrieval, and the recommendation."""
+    header = ("method", "rows to remove", "gain in T@5", "95 % interval")
+    sentences = [removal_advice(report), *(f"note: {note}" for note in report["notes"])]
+    show_table(out, "Gain over no removal, on the test rows", header, removal_rows(report), sentences, places)
 
 
 def removal_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(method, recommended number of rows, gain over the control on test, its interval), as in the report."""
+    """(method, recommended number of rows, gain over the control on test, its 95 % interval)."""
     rows = []
-    for method, found in report["methods"].items():
-        advice = found["recommended"]
-        gain = advice["test_gain"]
-        amount = f"{advice['amount']:,}" if advice["beats_control"] else "0 (none better than the control)"
-        rows.append((method, amount, signed(gain["mean"]), reach(gain)))
+    for method, entry in report["methods"].items():
+        best = entry["recommended"]
+        amount = f"{best['amount']:,}" if best["beats_control"] else "0 (none better than the control)"
+        rows.append((method, amount, signed(best["test_gain"]["mean"]), interval(best["test_gain"])))
     return rows
 
 
 def removal_advice(report: Mapping[str, Any]) -> str:
-    """What to do, in one sentence: the confirmed removal that gained most on validation rows, or none."""
-    found = {name: entry["recommended"] for name, entry in report["methods"].items() if name != "random"}
-    sure = {name: best for name, best in found.items() if best["beats_control"] and best["confirmed"]}
-    if not sure:
-        return "Recommended: remove none; no gain on the test rows stands out from chance."
-    name = max(sure, key=lambda method: sure[method]["validation_gain"]["mean"])
-    amount, gain = sure[name]["amount"], sure[name]["test_gain"]
+    """The recommendation in one sentence: the confirmed removal with the largest gain on validation rows, or none."""
+    confirmed = {}
+    for method, entry in report["methods"].items():
+        best = entry["recommended"]
+        if method != "random" and best["beats_control"] and best["confirmed"]:
+            confirmed[method] = best
+    if not confirmed:
+        return "Recommended: remove none; no gain on the test rows is distinguishable from chance."
+    method = max(confirmed, key=lambda name: confirmed[name]["validation_gain"]["mean"])
+    amount, gain = confirmed[method]["amount"], confirmed[method]["test_gain"]
     return (
-        f"Recommended: look at the {amount:,} rows that {name} ranks highest; without them T@5 on the test rows "
-        f"changes by {signed(gain['mean'])} ({reach(gain)})."
+        f"Recommended: review the {amount:,} rows that {method} ranks highest; without them T@5 on the test rows "
+        f"changes by {signed(gain['mean'])} ({interval(gain)})."
     )
 
 
-def show_found(out: Console, found: Sequence[tuple[str, int, int]], auroc: float) -> None:
-    """Prints how many of the planted faults of each kind were flagged: (kind, found, planted)."""
-    table = Table("planted fault", "found", "missed", title="Planted faults", title_justify="left")
-    for kind, hits, planted in found:
-        table.add_row(kind, f"{hits:,}", f"{planted - hits:,}")
-    out.print(table)
-    out.print(f"AUROC of misalignment, swapped captions against clean rows: {auroc:.3f}", soft_wrap=True)
+def show_detected(
+    out: Console, counts: Sequence[tuple[str, int, int]], auroc: float, places: Sequence[str] = ()
+) -> None:
+    """Prints how many of the planted errors of each kind were flagged: (kind, flagged, planted)."""
+    rows = [(kind, f"{flagged:,}", f"{planted - flagged:,}") for kind, flagged, planted in counts]
+    sentence = f"AUROC of misalignment, swapped captions against clean rows: {auroc:.3f}"
+    show_table(out, "Planted errors", ("kind", "flagged", "missed"), rows, [sentence], places)
+
+
+def show_comparison(out: Console, comparison: Comparison) -> None:
+    """Prints what changed between two audits, and the first rows that are newly or still misaligned."""
+    header = ("flag", "fixed", "still flagged", "newly flagged", "removed from the set", "new in the set", "not scored")
+    rows = []
+    for kind, change in comparison.kinds.items():
+        keys = (change.fixed, change.still, change.newly, change.gone, change.added, change.unknown)
+        rows.append((kind, *(f"{len(rows):,}" for rows in keys)))
+    common, gone, added = comparison.common, len(comparison.gone), len(comparison.added)
+    sentences = [f"{common:,} rows in both, {gone:,} removed, {added:,} new"]
+    if comparison.correlation:
+        values = ", ".join(f"{name} {value:.3f}" for name, value in comparison.correlation.items())
+        sentences.append(f"rank correlation of the scores (1: same order): {values}")
+    misaligned = comparison.kinds["misaligned"]
+    for label, keys in (("newly misaligned", misaligned.newly), ("still misaligned", misaligned.still)):
+        if keys:
+            names = [clean(name, 40) + (f" (caption {at})" if at else "") for name, at in keys[:LISTED]]
+            more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+            sentences.append(f"{label}: {', '.join(names)}{more}")
+    show_table(out, "From the earlier audit to the later one", header, rows, sentences)
 
 
 def any_score(result: AuditResult) -> bool:
-    """Whether one row at least got a score of any kind."""
+    """Whether at least one row has a score of any kind."""
     floats = (values for values in result.columns.values() if values.dtype.kind == "f")
     return any(bool(np.isfinite(values).any()) for values in floats)
 
 
 def worst_rows(scores: np.ndarray, count: int = WORST) -> np.ndarray:
-    """The rows with the highest scores, int64 `[<= count]`, highest first; none without a score."""
+    """The rows with the highest scores, int64 `[<= count]`, highest first; rows without a score are left out."""
     order = np.argsort(-scores, kind="stable")
     return order[np.isfinite(scores[order])][:count]
 
 
-def _summary_table(result: AuditResult) -> Table:
+def _summary_rows(result: AuditResult) -> list[tuple[str, str]]:
+    """(what, value) of the summary, in the order in which they are printed."""
     summary = result.summary
-    table = Table(title="Audit", show_header=False, title_justify="left")
-    table.add_row("samples", f"{summary['samples']:,}")
-    table.add_row("failures", f"{summary['failures']:,}")
-    for reason, count in _failures(result)[:3]:
-        table.add_row("", f"{count:,}: {clean(reason, 100)}")
-    for kind, count in summary["flags"].items():
-        table.add_row(f"flagged {kind}", f"{count:,}")
-    wrong = summary.get("wrong_share_model")
-    table.add_row("wrong pairs, by the model", "not measured" if wrong is None else wrong_words(summary))
-    for repair in (summary.get("repairs") or ())[:5]:
-        table.add_row("repair", clean(str(repair["sentence"]), 160))
+    rows = [("samples", f"{summary['samples']:,}"), ("failures", f"{summary['failures']:,}")]
+    reasons = Counter(str(reason) for reason in result.columns["failure"] if reason)
+    rows += [("", f"{count:,}: {clean(reason, 100)}") for reason, count in reasons.most_common(3)]
+    rows += [(f"flagged {kind}", f"{count:,}") for kind, count in summary["flags"].items()]
+    rows.append(("estimated wrong pairs", wrong_pairs(summary)))
+    rows += [("shift, swap or cycle", clean(str(bug["sentence"]), 160)) for bug in (summary.get("repairs") or ())[:5]]
     reliability = summary["reliability"]
-    table.add_row("reliability of multimem", "not measured" if reliability is None else f"{reliability:.2f}")
-    if (best := summary.get("memorized")) and best["top_mean_on_other_trials"] is not None:
-        chosen, fresh = best["top_mean_as_chosen"], best["top_mean_on_other_trials"]
-        table.add_row(
-            f"multimem of the top {best['top']}", f"{chosen:.2f}; {fresh:.2f} on trials that did not choose them"
-        )
+    rows.append(("reliability of MultiMem", "not measured" if reliability is None else f"{reliability:.2f}"))
+    top = summary.get("memorized")
+    if top and top["top_mean_on_other_trials"] is not None:
+        chosen, other = top["top_mean_as_chosen"], top["top_mean_on_other_trials"]
+        rows.append((f"MultiMem of the top {top['top']}", f"{chosen:.2f}; {other:.2f} on independent trials"))
     if trained := summary.get("trained"):
-        table.add_row("trained", clean(str(trained)))
-    for kind, recall in summary["probe_recall"].items():
-        table.add_row(f"recall on plants: {kind}", "not measured" if recall is None else f"{recall:.0%}")
-    for modality, encoder in summary["encoder"].items():
-        table.add_row(f"encoder of {modality}", clean(str(encoder)))
-    for space, words in sought_words(summary).items():
-        table.add_row(f"neighbors: {space}", words)
-    for stage, seconds in summary["seconds"].items():
-        table.add_row(f"seconds: {stage}", f"{seconds:,.1f}")
-    return table
+        rows.append(("trained", str(trained)))
+    for kind, share in summary["probe_recall"].items():
+        name = PROBE_KINDS.get(kind, kind)
+        rows.append((f"probe recall, {name}", "not measured" if share is None else f"{share:.0%} would be flagged"))
+    rows += [(f"encoder of {modality}", str(encoder)) for modality, encoder in summary["encoder"].items()]
+    rows += [(f"neighbors: {space}", method) for space, method in neighbor_methods(summary).items()]
+    rows += [(f"seconds: {stage}", f"{seconds:,.1f}") for stage, seconds in summary["seconds"].items()]
+    return rows
 
 
-def sought_words(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Space -> how its neighbors were found and how many of them, measured on a sample."""
+def neighbor_methods(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Space -> how its neighbors were searched, with the recall of an approximate search."""
     return {
-        space: how["method"] + (f"; recall {how['recall']:.1%}" if how["method"] != "exact" else "")
-        for space, how in (summary.get("neighbors") or {}).items()
+        space: search["method"] + (f"; recall {search['recall']:.1%}" if search["method"] != "exact" else "")
+        for space, search in (summary.get("neighbors") or {}).items()
     }
 
 
-def wrong_words(summary: Mapping[str, Any]) -> str:
-    """How many pairs are wrong and how many of the flagged, by the model, with 90 % intervals."""
-    found = summary.get("wrong_model") or {}
-    if not found:
-        return f"about {summary['wrong_share_model']:.1%}"
-    low, high = found["pairs_interval"]
-    if not found["pairs"]:
-        return f"none that can be told from chance (at most about {high:,})"
-    told = f"about {found['pairs']:,} ({low:,} to {high:,})"
-    if found["precision"] is None:
-        return told
-    least, most = found["precision_interval"]
-    return f"{told}; of the flagged, about {found['precision']:.0%} are wrong ({least:.0%} to {most:.0%})"
-
-
-def _attribution_table(shares: Mapping[str, float]) -> Table:
-    table = Table("memorization comes from", "share", title="Attribution", title_justify="left")
-    for part, share in shares.items():
-        table.add_row(part_name(part), f"{share:.1%}")
-    return table
+def wrong_pairs(summary: Mapping[str, Any]) -> str:
+    """The estimated number of wrong pairs and precision of the flags, with 90 % intervals."""
+    share, estimate = summary.get("wrong_share_model"), summary.get("wrong_model") or {}
+    if share is None:
+        return "not measured"
+    if not estimate:
+        return f"about {share:.1%}"
+    low, high = estimate["pairs_interval"]
+    if not estimate["pairs"]:
+        return f"none distinguishable from chance (at most about {high:,})"
+    text = f"about {estimate['pairs']:,} ({low:,} to {high:,})"
+    if estimate["precision"] is None:
+        return text
+    least, most = estimate["precision_interval"]
+    return f"{text}; estimated precision of the flags {estimate['precision']:.0%} ({least:.0%} to {most:.0%})"
 
 
 def part_name(part: str) -> str:
-    """`due_image` is what goes away without the image, `image_text` what the pair holds."""
-    alone = part.removeprefix("due_")
-    return f"lost without {alone}" if alone != part else part.replace("_", " and ")
-
-
-def _protocol_table(report: Mapping[str, Any]) -> Table:
-    table = Table("group", "mean of multimem", "95 % interval", "samples", title="Groups", title_justify="left")
-    for group, mean, reach, n in protocol_rows(report):
-        table.add_row(group, mean, reach, n)
-    return table
+    """A part of MultiMem: `due_image` is lost without the image, `image_text` is held by the pair."""
+    modality = part.removeprefix("due_")
+    return f"lost without {modality}" if modality != part else part.replace("_", " and ")
 
 
 def protocol_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(group, mean, 95 % interval, samples) of the split protocol, and how near S_C and S_I mirror each other."""
-    rows = [
-        (name, signed(fact.get("mean")), reach(fact), f"{fact['n']:,}")
-        for name, fact in report.get("groups", {}).items()
-    ]
+    """(group, mean, 95 % interval, samples) of the split protocol, and whether S_C and S_I mirror each other."""
+    rows = []
+    for name, group in report.get("groups", {}).items():
+        rows.append((name, signed(group.get("mean")), interval(group), f"{group['n']:,}"))
     if mirror := report.get("mirror"):
-        rows.append(("candidate + independent (0 if mirrored)", signed(mirror.get("mean")), reach(mirror), ""))
+        rows.append(("candidate + independent (0 if mirrored)", signed(mirror.get("mean")), interval(mirror), ""))
     return rows
 
 
 def signed(value: float | None) -> str:
-    """A difference in four digits with its sign."""
+    """A difference with its sign and four decimals."""
     return "not measured" if value is None else f"{value:+.4f}"
 
 
-def reach(fact: Mapping[str, Any]) -> str:
-    """The interval of a fact; "" where there is none."""
-    low, high = fact.get("low"), fact.get("high")
+def interval(estimate: Mapping[str, Any]) -> str:
+    """`low to high` of an estimate; "" where there is none."""
+    low, high = estimate.get("low"), estimate.get("high")
     return "" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
 
 
-def _failures(result: AuditResult) -> list[tuple[str, int]]:
-    """The reasons of failed rows, the most frequent first, each with its count."""
-    reasons = [str(reason) for reason in result.columns["failure"] if reason]
-    counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons[:1000])}
-    return sorted(counts.items(), key=lambda item: -item[1])
-
-
 def _worst_table(result: AuditResult, samples: Samples, rows: np.ndarray) -> Table:
+    modality = "text" if "text" in samples.media else next(iter(samples.media), "")
     table = Table(title="Most suspicious", title_justify="left")
     table.add_column("id", overflow="fold")
     table.add_column("misalignment", justify="right")
-    shown = "text" if "text" in samples.media else next(iter(samples.media), "")
-    table.add_column("caption" if shown == "text" else shown, overflow="fold")
-    captions = samples.media.get(shown, ("",) * len(samples))
+    table.add_column("caption" if modality == "text" else modality, overflow="fold")
+    media = samples.media.get(modality, ("",) * len(samples))
     for row in rows:
-        value = captions[row] or ""
-        caption = clean(value if shown == "text" else os.path.basename(value), CAPTION_WIDTH)
-        table.add_row(clean(samples.ids[row], 40), f"{result.columns['misalignment'][row]:.3f}", caption)
+        value = media[row] or ""
+        text = clean(value if modality == "text" else os.path.basename(value), CAPTION_WIDTH)
+        table.add_row(clean(samples.ids[row], 40), f"{result.columns['misalignment'][row]:.3f}", text)
     return table

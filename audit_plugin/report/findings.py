@@ -1,4 +1,4 @@
-"""The rows that a report shows: the worst ones with their reasons, groups of copies, decisions."""
+"""The rows that a report shows: the worst ones with their evidence, groups of near-duplicates, decisions, failures."""
 
 from __future__ import annotations
 
@@ -9,195 +9,209 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from audit_plugin.arrays import Ints
+from audit_plugin.arrays import Floats, Ints
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.scoring.columns import COLUMNS
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.scores import SCORES
 
-from .cards import percent
 from .content import ReportContent
-from .display import SCORE_WORDS
-from .pictures import LARGE, SMALL, Draw
-from .text import LONG, SHORT, cut, marked
+from .markup import LARGE, LONG, SHORT, SMALL, Draw, cut, marked, percent
 
 WORST, AT_LEAST = 50, 12
-VOICES = 3  # neighbors shown per side
+VOTERS = 3  # neighbors shown per side
 WORDS = 3
 GROUPS, MEMBERS = 20, 6
-DECISIONS = 500
-LEVELS = ((0.99, "extreme"), (0.95, "very high"), (0.75, "high"), (0.25, "ordinary"), (0.05, "low"))
+DECISIONS, REASONS = 500, 20
+LEVELS = ((0.99, "extreme"), (0.95, "very high"), (0.75, "high"), (0.25, "average"), (0.05, "low"))
 
 
 def worst_rows(content: ReportContent) -> Ints:
-    """Rows for a person to look at, first those with something to do, by misalignment; at most `WORST`.
+    """The rows to review first, int64: those with a proposed action, then other flagged ones, by misalignment.
 
-    Copies and placeholders have sections of their own. Where little is flagged, the highest scores of the others
-    follow, so that a reader sees what was just let pass.
+    At most `WORST`. Duplicates to be removed and placeholders are left out, because they have a section of their own.
+    If fewer than `AT_LEAST` rows are flagged, the unflagged rows with the highest scores follow.
     """
     score = np.nan_to_num(content.numbers("misalignment"), nan=-np.inf)
-    todo = np.isin(content.words("action"), ("relabel", "review"))
+    actions = content.texts("action")
+    todo = np.isin(actions, ("relabel", "review"))
     shown = todo | content.flags("memorized") | content.flags("vague") | content.flags("misaligned")
-    alone = content.flags("placeholder") | (content.words("action") == "remove")
+    elsewhere = content.flags("placeholder") | (actions == "remove")
     order = np.argsort(-score, kind="stable")
-    rank = [order[mask[order]] for mask in (todo & ~alone, shown & ~todo & ~alone)]
-    rest = order[(~shown & ~alone & np.isfinite(score))[order]]
-    flagged = np.concatenate(rank)[:WORST]
-    return np.concatenate([flagged, rest[: max(0, AT_LEAST - len(flagged))]]).astype(np.int64)
+    ranked = [order[mask[order]] for mask in (todo & ~elsewhere, shown & ~todo & ~elsewhere)]
+    flagged = np.concatenate(ranked)[:WORST]
+    others = order[(~shown & ~elsewhere & np.isfinite(score))[order]]
+    return np.concatenate([flagged, others[: max(0, AT_LEAST - len(flagged))]]).astype(np.int64)
 
 
 def worst(content: ReportContent, draw: Draw) -> list[dict[str, Any]]:
     """What is shown of each of `worst_rows`, in their order."""
-    rows = worst_rows(content)
-    ranks = {name: percentiles(content.numbers(name)) for name, *_ in SCORE_WORDS}
-    first = {name: row for row, name in reversed(list(enumerate(content.samples.ids)))}
+    names = [name for name in (*SCORES, "probability") if name in content.columns]
+    ranks = {name: percentiles(content.numbers(name)) for name in names}
+    first_rows = {name: row for row, name in reversed(list(enumerate(content.samples.ids)))}
     decided: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for one in content.decisions:
-        decided.setdefault((str(one.get("sample")), int(one.get("caption") or 0)), []).append(decision(one))
+    for record in content.decisions:
+        decided.setdefault((str(record.get("sample")), int(record.get("caption") or 0)), []).append(decision(record))
     return [
         {
-            **row_head(content, int(row), draw, LARGE),
-            "scores": score_bars(content, int(row), ranks),
-            "why": why(content, int(row), first, draw),
-            "decisions": decided.get((content.samples.ids[row], caption_number(content, int(row))), []),
+            **row_head(content, row, draw, LARGE),
+            "scores": score_bars(content, row, ranks),
+            "evidence": neighbor_evidence(content, row, first_rows, draw),
+            "decisions": decided.get((content.samples.ids[row], caption_number(content, row)), []),
         }
-        for row in rows
+        for row in worst_rows(content).tolist()
     ]
 
 
 def row_head(content: ReportContent, row: int, draw: Draw, side: int) -> dict[str, Any]:
-    """Id, picture, caption, flags, action and suggestion of a row."""
-    record = record_of(content, row)
-    spans = [(w["start"], w["end"]) for w in (record.get("words") or [])[:WORDS] if (w.get("gain") or 0) > 0]
-    text = {name: content.word(name, row) for name in ("action", "reason", "suggestion", "repair", "failure")}
+    """Id, images, captions, flags, action and suggestion of a row."""
+    words = (explanation(content, row).get("words") or [])[:WORDS]
+    spans = [(word["start"], word["end"]) for word in words if (word.get("gain") or 0) > 0]
+    texts = {name: content.text(name, row) for name in ("action", "reason", "suggestion", "repair", "failure")}
+    files = [paths[row] for paths in media_of(content, text=False).values() if paths[row]]
     return {
-        **text,
+        **texts,
         "id": content.samples.ids[row],
         "flags": [flag.label for kind, flag in FLAGS.items() if content.flags(kind)[row]],
-        "pictures": pictures_of(content, row, draw, side),
-        "files": [str(v[row]).split("\0")[0].rsplit("/", 1)[-1] for m, v in paths_of(content).items() if v[row]],
-        "captions": [caption_of(values[row], spans) for values in texts_of(content).values()],
+        "images": images_of(content, row, draw, side),
+        "files": [str(path).split("\0")[0].rsplit("/", 1)[-1] for path in files],
+        "captions": [caption_of(captions[row], spans) for captions in media_of(content, text=True).values()],
     }
 
 
 def caption_of(text: str | None, spans: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-    """`short`: the caption's beginning with the spans marked; `full`: all of it (up to `LONG`) where that is more."""
+    """`short`: the beginning of the caption with spans marked; `full`: up to `LONG` characters if that is more."""
     if text is None:
         return {"short": Markup("<i>no caption</i>"), "full": "", "length": 0}
-    brief = marked(cut(text), [s for s in spans if s[1] < min(len(text) + 1, SHORT)])
-    return {"short": brief, "full": marked(cut(text, LONG), spans) if len(text) > SHORT else "", "length": len(text)}
+    short = marked(cut(text), [span for span in spans if span[1] < min(len(text) + 1, SHORT)])
+    return {"short": short, "full": marked(cut(text, LONG), spans) if len(text) > SHORT else "", "length": len(text)}
 
 
-def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per score of the row: its value, its place among all rows in words, and as a length between 0 and 100."""
-    out = []
-    for name, label, meaning, high in SCORE_WORDS:
-        rank, value = ranks[name][row], content.numbers(name)[row]
-        if np.isfinite(value):
-            bad = rank >= 0.95 if high else rank <= 0.05
-            shown = percent(float(value)) if name == "probability" else f"{value:.2f}"
-            out.append({"label": label, "meaning": meaning, "value": shown, "word": level(rank), "bad": bad})
-            out[-1]["length"] = round(100 * float(rank))
-    return out
+def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    """Per score of the row: value, level among all rows, length of its bar (0 to 100), and if it is suspicious."""
+    scores = []
+    for name, rank_of in ranks.items():
+        rank, value = float(rank_of[row]), float(content.numbers(name)[row])
+        if not np.isfinite(value):
+            continue
+        low_is_bad = name in SCORES and SCORES[name].similarity
+        scores.append(
+            {
+                "label": COLUMNS[name].label,
+                "help": COLUMNS[name].help,
+                "value": percent(value) if name == "probability" else f"{value:.2f}",
+                "level": level(rank),
+                "bad": rank <= 0.05 if low_is_bad else rank >= 0.95,
+                "length": round(100 * rank),
+            }
+        )
+    return scores
 
 
-def percentiles(values: Any) -> Any:
+def percentiles(values: Floats) -> Floats:
     """float64 `[n]`: the share of the known values that are not above each; NaN stays NaN."""
     known = np.sort(values[np.isfinite(values)])
     return np.where(np.isfinite(values), np.searchsorted(known, values, "right") / max(len(known), 1), np.nan)
 
 
 def level(rank: float) -> str:
-    """A word for a place among all rows, 0 to 1."""
-    return next((word for least, word in LEVELS if rank >= least), "very low")
+    """A word for a rank among all rows, 0 to 1."""
+    return next((name for least, name in LEVELS if rank >= least), "very low")
 
 
-def why(content: ReportContent, row: int, first: Mapping[str, int], draw: Draw) -> list[dict[str, Any]]:
-    """The voters of each side: samples near on one side whose other side disagrees, the most disagreeing first."""
+def neighbor_evidence(
+    content: ReportContent, row: int, first_rows: Mapping[str, int], draw: Draw
+) -> list[dict[str, Any]]:
+    """Per pair of modalities, the neighbors in one whose other modality agrees least with the row's."""
     sides = []
-    for side in record_of(content, row).get("neighbors") or []:
-        voices = []
-        for voter in side.get("voters", [])[:VOICES]:
-            at = first.get(voter["id"])
-            pictures = pictures_of(content, at, draw, SMALL) if at is not None else []
-            fits, near = (float(voter.get(name) or 0) for name in ("agreement", "similarity"))
-            voices.append({"id": voter["id"], "caption": caption_of(cut(voter.get("caption") or "", 200))["short"]})
-            voices[-1] |= {"pictures": pictures, "near": f"{near:.2f}", "fits": f"{fits:.2f}", "against": fits < 0.5}
-        if voices:
-            sides.append({"near": side["near"], "other": side["other"], "voices": voices})
+    for side in explanation(content, row).get("neighbors") or []:
+        voters = []
+        for voter in side.get("voters", [])[:VOTERS]:
+            at = first_rows.get(voter["id"])
+            agreement, similarity = (float(voter.get(name) or 0) for name in ("agreement", "similarity"))
+            voters.append(
+                {
+                    "id": voter["id"],
+                    "caption": caption_of(cut(voter.get("caption") or "", 200))["short"],
+                    "images": images_of(content, at, draw, SMALL) if at is not None else [],
+                    "similarity": f"{similarity:.2f}",
+                    "agreement": f"{agreement:.2f}",
+                    "disagrees": agreement < 0.5,
+                }
+            )
+        if voters:
+            sides.append({"near": side["near"], "other": side["other"], "voters": voters})
     return sides
 
 
-def record_of(content: ReportContent, row: int) -> Mapping[str, Any]:
-    """The explanation of a row; empty where it has none."""
-    found = content.explanations.get(content.samples.ids[row]) or []
+def explanation(content: ReportContent, row: int) -> Mapping[str, Any]:
+    """The explanation of a row; {} without one."""
+    records = content.explanations.get(content.samples.ids[row]) or []
     number = caption_number(content, row)
-    return next((r for r in found if int(r.get("caption_index") or 0) == number), {})
+    return next((record for record in records if int(record.get("caption_index") or 0) == number), {})
 
 
 def caption_number(content: ReportContent, row: int) -> int:
-    """Which caption of its sample a row is."""
+    """Position of the row's caption in its sample."""
     return int(content.samples.caption[row]) if content.samples.caption else 0
 
 
-def texts_of(content: ReportContent) -> dict[str, Sequence[str | None]]:
-    """Modality that is text -> captions `[n]`."""
-    return {m: values for m, values in content.samples.media.items() if MODALITIES[m].is_text}
+def media_of(content: ReportContent, text: bool) -> dict[str, Sequence[str | None]]:
+    """Modality -> captions `[n]`, or of the modalities that are not text, paths `[n]`."""
+    return {name: values for name, values in content.samples.media.items() if MODALITIES[name].is_text == text}
 
 
-def paths_of(content: ReportContent) -> dict[str, Sequence[str | None]]:
-    """Modality that is not text -> paths `[n]`."""
-    return {m: values for m, values in content.samples.media.items() if not MODALITIES[m].is_text}
-
-
-def pictures_of(content: ReportContent, row: int, draw: Draw, side: int) -> list[Markup]:
-    """One small picture per modality that is not text."""
-    return [draw(modality, values[row], side) for modality, values in paths_of(content).items()]
+def images_of(content: ReportContent, row: int, draw: Draw, side: int) -> list[Markup]:
+    """One small image per modality that is not text."""
+    return [draw(name, paths[row], side) for name, paths in media_of(content, text=False).items()]
 
 
 def groups(content: ReportContent, draw: Draw) -> dict[str, list[dict[str, Any]]]:
-    """Conflicts, placeholders and other duplicates, each a list of groups of copies, the largest first.
+    """Conflicts, placeholders and duplicates: each a list of near-duplicate groups, largest first.
 
-    A group that holds a conflict or a placeholder is listed there only.
+    A group that contains a placeholder or a conflict is listed there only.
     """
-    names = content.words("duplicate_group")
+    names = content.texts("duplicate_group")
     members: dict[str, list[int]] = {}
     for row in np.flatnonzero(names != ""):
         members.setdefault(names[row], []).append(int(row))
-    out: dict[str, list[dict[str, Any]]] = {"conflict": [], "placeholder": [], "duplicate": []}
-    for rows in sorted(members.values(), key=lambda found: -len(found)):
+    listed: dict[str, list[dict[str, Any]]] = {"conflict": [], "placeholder": [], "duplicate": []}
+    for rows in sorted(members.values(), key=len, reverse=True):
         kind = next((k for k in ("placeholder", "conflict") if content.flags(k)[rows].any()), "duplicate")
         if len(rows) > 1:
-            out[kind].append({"size": len(rows), "members": rows})
-    for kind, found in out.items():
-        for group in found[:GROUPS]:
+            listed[kind].append({"size": len(rows), "members": rows})
+    for kind, kind_groups in listed.items():
+        for group in kind_groups[:GROUPS]:
             shown = sorted(group["members"], key=lambda row: not content.flags("conflict")[row])[:MEMBERS]
             group["rows"] = [row_head(content, row, draw, SMALL) for row in shown]
-            group["wrong"] = [bool(content.flags(kind)[row]) for row in shown]
-    return out
+            group["flagged"] = [bool(content.flags(kind)[row]) for row in shown]
+    return listed
 
 
-def decision(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A decision as texts that are there, whatever it lacks; long ones cut."""
-    texts = {name: cut(str(one.get(name) or ""), SHORT) for name in ("sample", "kind", "text", "reviewer", "note")}
-    return {**texts, "time": str(one.get("time") or "")[:16].replace("T", " "), "stale": bool(one.get("stale"))}
+def decision(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision with all its texts, "" where missing, and cut."""
+    texts = {name: cut(str(record.get(name) or ""), SHORT) for name in ("sample", "kind", "text", "reviewer", "note")}
+    return {**texts, "time": str(record.get("time") or "")[:16].replace("T", " "), "stale": bool(record.get("stale"))}
 
 
 def decision_tables(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts by reviewer and kind, and the latest decisions one by one (at most `DECISIONS`)."""
-    kinds = list(dict.fromkeys(str(one.get("kind") or "") for one in decisions))
-    counts = Counter((str(one.get("reviewer") or ""), str(one.get("kind") or "")) for one in decisions)
-    reviewers = list(dict.fromkeys(str(one.get("reviewer") or "") for one in decisions))
-    table = [{"reviewer": who or "not named", "counts": [counts[who, kind] for kind in kinds]} for who in reviewers]
-    total = [sum(counts[who, kind] for who in reviewers) for kind in kinds]
-    latest = sorted(decisions, key=lambda one: str(one.get("time") or ""), reverse=True)[:DECISIONS]
-    rows = [decision(one) for one in latest]
+    """Counts by reviewer and kind, and the latest `DECISIONS` one by one."""
+    pairs = [(str(record.get("reviewer") or ""), str(record.get("kind") or "")) for record in decisions]
+    counts = Counter(pairs)
+    reviewers = list(dict.fromkeys(reviewer for reviewer, _ in pairs))
+    kinds = list(dict.fromkeys(kind for _, kind in pairs))
+    table = [{"reviewer": name or "not named", "counts": [counts[name, kind] for kind in kinds]} for name in reviewers]
+    total = [sum(counts[name, kind] for name in reviewers) for kind in kinds]
+    latest = sorted(decisions, key=lambda record: str(record.get("time") or ""), reverse=True)[:DECISIONS]
+    rows = [decision(record) for record in latest]
     return {"kinds": kinds, "table": table, "total": total, "rows": rows, "all": len(decisions)}
 
 
 def failures(content: ReportContent) -> list[tuple[str, int, str]]:
-    """(reason, count, the first ids) of rows that could not be scored, the most frequent first, at most 20."""
-    reasons: dict[str, list[str]] = {}
-    for name, reason in zip(content.samples.ids, content.words("failure"), strict=True):
+    """(reason, count, the first ids) of rows that could not be scored, most frequent first, at most `REASONS`."""
+    ids_of: dict[str, list[str]] = {}
+    for name, reason in zip(content.samples.ids, content.texts("failure"), strict=True):
         if reason:
-            reasons.setdefault(reason, []).append(name)
-    ranked = sorted(reasons.items(), key=lambda item: -len(item[1]))[:20]
+            ids_of.setdefault(reason, []).append(name)
+    ranked = sorted(ids_of.items(), key=lambda item: -len(item[1]))[:REASONS]
     return [(cut(reason), len(ids), cut(", ".join(ids[:5]), 120)) for reason, ids in ranked]

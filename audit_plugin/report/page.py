@@ -1,4 +1,4 @@
-"""A report as one HTML page: no script, no style sheet or font from elsewhere, pictures inside."""
+"""The report as one HTML page: no scripts, and no styles, fonts or images from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import Any
 
 import numpy as np
 
+from audit_plugin.crossmodal.sentences import recall_rows, sentences
+from audit_plugin.review.spot_check import Interval
+from audit_plugin.scoring.columns import COLUMNS
+from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.store import write_atomically
 
-from .cards import cards, percent
-from .charts import bars, histogram, scatter
+from .charts import bars, curves, histogram, scatter
 from .content import ReportContent
-from .display import QUADRANTS, duration, part_name, sought_words
+from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
 from .findings import GROUPS, decision_tables, failures, groups, worst
-from .pictures import no_pictures, painter
-from .text import finalized
-from .transfer import transfer_section
+from .markup import cut, finalized, no_images, painter, percent
 
 TEMPLATE = "page.html.jinja"
-ACTIONS = {
-    "review": "should be looked at",
-    "relabel": "could take a caption that fits better",
-    "remove": "can be removed",
-}
+IDENTITIES = 20
+ACTIONS = {"review": "should be reviewed", "relabel": "have a caption that fits better", "remove": "can be removed"}
+Line = tuple[str, str]  # (label, value)
 
 
 def write_report(content: ReportContent, path: str | Path, media: bool = True) -> None:
-    """Writes a report as one HTML file that needs nothing else, whole or not at all.
+    """Writes a report as one self-contained HTML file, completely or not at all.
 
     Args:
-        content: what it says.
+        content: what to report.
         path: of the file; its folder must exist.
-        media: with small pictures of images and of the first frames of videos.
+        media: include small images of images and of the first frames of videos.
 
     Raises:
-        AuditError: the place cannot be written.
+        AuditError: the file cannot be written.
     """
     data = report_html(content, media).encode()
     write_atomically(Path(path), lambda file: file.write(data))
@@ -58,38 +57,38 @@ def report_html(content: ReportContent, media: bool = True) -> str:
 
 
 def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
-    """What the template is filled with."""
-    draw = painter() if media else no_pictures
-    found = worst(content, draw)
+    """The variables of the template."""
+    draw = painter() if media else no_images
+    summary, actions = content.summary, content.texts("action")
+    counts = [(int((actions == action).sum()), text) for action, text in ACTIONS.items()]
     return {
         "title": content.title,
         "made": content.made,
         "rows": len(content.samples),
         "facts": facts(content),
-        "todo": [(count, words) for count, words in actions(content) if count],
+        "todo": [(count, text) for count, text in counts if count],
         "cards": cards(content),
         "plots": plots(content),
-        "repairs": [str(r.get("sentence", "")) for r in content.summary.get("repairs") or ()][:GROUPS],
-        "worst": found,
+        "repairs": [str(bug.get("sentence", "")) for bug in summary.get("repairs") or ()][:GROUPS],
+        "worst": worst(content, draw),
         "captions": bool(content.samples.media),
         "groups": groups(content, draw),
         "most_groups": GROUPS,
-        "transfer": transfer_section(content),
+        "cross_modal": cross_modal_section(content),
         "decisions": decision_tables(content.decisions),
         "failures": failures(content),
-        "notes": [str(note) for note in content.summary.get("notes") or ()],
-        "settings": _cells(content.summary.get("config") or {}),
-        "versions": _cells(content.summary.get("versions") or {}),
-        "seconds": [(name, duration(s)) for name, s in (content.summary.get("seconds") or {}).items()],
-        "neighbors": [(f"Neighbors: {space}", words) for space, words in sought_words(content.summary).items()],
-        "rate": percent(content.summary.get("false_positive_rate") or 0.01),
+        "notes": [str(note) for note in summary.get("notes") or ()],
+        "settings": _cells(summary.get("config") or {}),
+        "versions": _cells(summary.get("versions") or {}),
+        "seconds": [(name, duration(s)) for name, s in (summary.get("seconds") or {}).items()],
+        "neighbors": [(f"Neighbors: {space}", method) for space, method in neighbor_methods(summary).items()],
+        "rate": percent(summary.get("false_positive_rate") or 0.01),
         "spot": content.spot is not None,
-        "modalities": len(content.samples.media) or 2,
     }
 
 
-def facts(content: ReportContent) -> list[tuple[str, str]]:
-    """What stands at the head of the page."""
+def facts(content: ReportContent) -> list[Line]:
+    """(label, value) at the top of the page."""
     summary = content.summary
     config = summary.get("config") or {}
     encoders = (f"{modality}: {name}" for modality, name in (summary.get("encoder") or {}).items())
@@ -101,54 +100,177 @@ def facts(content: ReportContent) -> list[tuple[str, str]]:
         ("Run", str(config.get("run") or "")),
         ("Encoders", ", ".join(encoders)),
         ("Trained", trained),
-        ("Report made", content.made),
+        ("Report written", content.made),
     )
-    return [(name, value) for name, value in lines if value]
+    return [(label, value) for label, value in lines if value]
 
 
-def actions(content: ReportContent) -> list[tuple[int, str]]:
-    """How many rows there are to look at, to relabel and to remove."""
-    chosen = content.words("action")
-    return [(int((chosen == action).sum()), words) for action, words in ACTIONS.items()]
+def cards(content: ReportContent) -> list[dict[str, Any]]:
+    """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` ("model-based", "spot check")."""
+    result = []
+    for kind, flag in FLAGS.items():
+        count = int(content.flags(kind).sum())
+        lines: list[Line] = []
+        if kind == "misaligned":
+            lines = misaligned_lines(content)
+        elif kind == "memorized":
+            lines = memorized_lines(content)
+        if flag.tail and kind != "misaligned":
+            lines += chance_lines(content)
+        if count and kind in ("duplicate", "placeholder", "conflict"):
+            lines += group_lines(content, kind)
+        card = {"kind": kind, "label": flag.label, "help": flag.help, "count": count, "lines": lines}
+        card["share"] = percent(count / len(content.samples)) if len(content.samples) else ""
+        card["source"] = _source(content) if kind == "misaligned" else ""
+        result.append(card)
+    return result
+
+
+def misaligned_lines(content: ReportContent) -> list[Line]:
+    """Estimated wrong pairs and precision, by the spot check or else by the model, and the probe recall."""
+    summary = content.summary
+    lines = _spot_check_lines(content) if content.spot else _model_lines(summary.get("wrong_model") or {})
+    if rate := summary.get("false_positive_rate"):
+        lines.append(("false-positive rate (setting)", percent(rate)))
+    lines += [(f"share of {name} that would be flagged", value) for name, value in _probe_recall(content)]
+    return lines
+
+
+def _probe_recall(content: ReportContent) -> list[Line]:
+    """(kind of probe pair, share of them that would be flagged)."""
+    shares = content.summary.get("probe_recall") or {}
+    return [(PROBE_KINDS.get(kind, kind), percent(share)) for kind, share in shares.items() if share is not None]
+
+
+def _model_lines(estimate: Mapping[str, Any]) -> list[Line]:
+    """The model's estimates with their 90 % intervals."""
+    if not estimate:
+        return []
+    low, high = estimate["pairs_interval"]
+    lines = [("estimated wrong pairs", f"about {estimate['pairs']:,} ({low:,} to {high:,})")]
+    if estimate.get("precision") is not None:
+        lines.append(("estimated precision", _share(Interval(estimate["precision"], *estimate["precision_interval"]))))
+    return lines
+
+
+def _spot_check_lines(content: ReportContent) -> list[Line]:
+    """The estimates of the spot check."""
+    spot = content.spot
+    assert spot is not None
+    wrong, total = spot.wrong, "unknown"
+    if np.isfinite(wrong.low) and np.isfinite(wrong.high):
+        value = f"about {wrong.value:,.0f}" if np.isfinite(wrong.value) else "not observed"
+        total = f"{value} ({wrong.low:,.0f} to {wrong.high:,.0f})"
+    unsure = f", {spot.unsure} of them unsure" if spot.unsure else ""
+    return [
+        ("estimated wrong pairs", total),
+        ("estimated precision", _share(spot.precision)),
+        ("wrong among the unflagged", _share(spot.missed)),
+        ("recall of the flag", _share(spot.recall)),
+        ("reviewed by a person", f"{spot.reviewed} rows{unsure}"),
+    ]
+
+
+def memorized_lines(content: ReportContent) -> list[Line]:
+    """Threshold and median of MultiMem, and its reliability."""
+    lines: list[Line] = []
+    memorized = content.summary.get("memorized") or {}
+    if memorized.get("cut") is not None and memorized.get("median") is not None:
+        lines.append(("threshold on MultiMem", f"{memorized['cut']:.2f}"))
+        lines.append(("median MultiMem", f"{memorized['median']:.2f}"))
+    reliability = content.summary.get("reliability")
+    if reliability is not None:
+        level = "good" if reliability >= 0.8 else "fair" if reliability >= 0.6 else "low: use more trials"
+        lines.append(("reliability (0 to 1)", f"{reliability:.2f} ({level})"))
+    return lines
+
+
+def chance_lines(content: ReportContent) -> list[Line]:
+    """The expected number of false positives on a clean set."""
+    expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
+    return [("expected false positives", f"up to about {expected:,.0f}")] if expected >= 0.5 else []
+
+
+def group_lines(content: ReportContent, kind: str) -> list[Line]:
+    """Number of near-duplicate groups with flagged rows, and the size of the largest."""
+    names = content.texts("duplicate_group")[content.flags(kind)]
+    sizes = np.unique(names[names != ""], return_counts=True)[1]
+    if not len(sizes):
+        return []
+    lines = [("different media" if kind == "placeholder" else "groups of near-duplicates", f"{len(sizes):,}")]
+    return lines + ([("largest", f"{int(sizes.max()):,} rows")] if sizes.max() > 1 else [])
+
+
+def _source(content: ReportContent) -> str:
+    if content.spot:
+        return f"spot check, {percent(content.spot.confidence)} intervals"
+    return "model-based, 90\N{NO-BREAK SPACE}% intervals" if content.summary.get("wrong_model") else ""
+
+
+def _share(share: Interval) -> str:
+    value = percent(share.value) if np.isfinite(share.value) else "not observed"
+    known = share.low is not None and share.high is not None and np.isfinite([share.low, share.high]).all()
+    return value + (f" ({percent(share.low)} to {percent(share.high)})" if known else "")
 
 
 def plots(content: ReportContent) -> list[dict[str, Any]]:
-    """The plots with a sentence on how to read each; those without data are left out."""
+    """`title`, `svg` and `caption` of each plot that has data."""
     score, flagged = content.numbers("misalignment"), content.flags("misaligned")
-    within = score[flagged & np.isfinite(score)]
-    found = [
+    flagged_scores = score[flagged & np.isfinite(score)]
+    cut_score = float(flagged_scores.min()) if len(flagged_scores) else None
+    recall = ", ".join(f"{share} of {name}" for name, share in _probe_recall(content))
+    caption = f"{COLUMNS['misalignment'].help}. " + ("" if len(flagged_scores) else "No row is flagged. ")
+    results = [
         {
             "title": "Misalignment of all rows",
-            "svg": histogram(score, flagged, float(within.min()) if len(within) else None),
-            "words": "How badly picture and text fit each other: 0 is the middle of the set, and one step the usual "
-            "distance from it. " + ("" if len(within) else "No row is flagged. ") + _planted(content),
+            "svg": histogram(score, flagged, cut_score),
+            "caption": caption + (f"Probe recall: {recall} would be flagged." if recall else ""),
         },
         {
-            "title": "Does it fit, and is it memorized?",
+            "title": "Alignment and memorization",
             "svg": scatter(content.numbers("alignment"), content.numbers("multimem"), flagged, QUADRANTS),
-            "words": "To the right: pairs that fit in the eyes of models that had not seen them. Upwards: pairs that "
-            "a model holds together much better once it was trained on them. Wrong pairs that are learned by heart "
-            "lie in the upper left corner. The lines are the set's medians; flagged rows are orange.",
+            "caption": "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain "
+            "in consistency from training on it. Misaligned pairs that are memorized appear at the upper left. Lines "
+            "are medians; flagged rows are orange.",
         },
     ]
     if shares := content.summary.get("attribution"):
         svg = bars({part_name(name): float(share) for name, share in shares.items()})
-        words = "Share of the memorization (MultiMem) that is lost without a modality, and that each pair holds."
-        found.append({"title": "What is memorized", "svg": svg, "words": words})
-    return [plot for plot in found if plot["svg"]]
+        caption = "Share of MultiMem that is lost without each modality, and that is held by each pair."
+        results.append({"title": "Attribution of MultiMem", "svg": svg, "caption": caption})
+    return [plot for plot in results if plot["svg"]]
 
 
-def _planted(content: ReportContent) -> str:
-    recall = content.summary.get("probe_recall") or {}
-    told = [
-        f"{percent(recall[kind])} of {words}"
-        for kind, words in (("random", "random mismatches"), ("neighborhood", "near misses (a similar row's caption)"))
-        if recall.get(kind) is not None
-    ]
-    if not told:
-        return ""
-    return f"Of mismatches made on purpose, without touching the data, these score beyond the cut: {', '.join(told)}."
+def cross_modal_section(content: ReportContent) -> dict[str, Any]:
+    """Matrix, learning curves, findings and the identities with the largest gaps; {} if it was not measured."""
+    summary = content.cross_modal
+    if not summary:
+        return {}
+    names, people = list(summary["modalities"]), list(summary["people"])
+    curve = summary["curve"]
+    lines = {
+        f"learned from {source}, recalled in {name}": (curve[source][name], at, name != source)
+        for at, source in enumerate(names)
+        for name in names
+    }
+    shown = [] if "refused" in summary else people[:IDENTITIES]
+    return {
+        "names": names,
+        "identities": f"{int(summary['identities']):,}",
+        "chance": f"{summary['chance']:.1%}",
+        "rows": [list(row) for row in recall_rows(summary)],
+        "svg": curves([float(step) for step in curve["steps"]], lines, "training steps", "recall"),
+        "sentences": sentences(summary),
+        "staying": sum(bool(record["stays_in"]) for record in people),
+        "people": [_identity_row(record, names) for record in shown],
+        "notes": [str(note) for note in summary.get("notes") or ()],
+    }
 
 
-def _cells(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _identity_row(record: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    cells = [f"{record[f'recall_{source}_{name}']:.0%}" for source in names for name in names]
+    return {"identity": cut(str(record["identity"]), 80), "cells": cells, "stays_in": str(record["stays_in"])}
+
+
+def _cells(values: Mapping[str, Any]) -> list[Line]:
     return [(str(name), str(value)) for name, value in values.items() if value not in ("", None)]

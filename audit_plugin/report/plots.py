@@ -1,4 +1,4 @@
-"""Pictures of a result: who is memorized and by whom, and what removal does. PNG, equal bytes for equal values."""
+"""Plots of a result as PNG: MultiMem, removal curves, cross-modal recall. Equal values give equal bytes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.store import write_atomically
 
-# Okabe and Ito: told apart by color-blind readers, and by their grey values in print
+# Okabe and Ito (2008): distinguishable with color blindness, and by brightness in print
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GROUPS = {
-    "f": "only f saw them (candidates)",
-    "g": "only g saw them (independent)",
-    "both": "both saw them (shared)",
-    "none": "neither saw them (unseen)",
+    "f": "trained on by f only (candidates)",
+    "g": "trained on by g only (independent)",
+    "both": "trained on by both (shared)",
+    "none": "trained on by neither (unseen)",
 }
 INK = "#444444"
+BELOW: dict[str, Any] = {"fontsize": 9, "loc": "upper left", "bbox_to_anchor": (0, -0.16), "frameon": False}
 
 
 def memorization_plot(columns: Mapping[str, Any], path: str | Path, cut: float | None = None) -> None:
-    """Histogram of MultiMem, by group in the split protocol, beside what each modality and pair adds to it.
+    """Histogram of MultiMem, by group in the split protocol, with its attribution to modalities and pairs.
 
     Args:
         columns: of an `AuditResult` or a scores table: `multimem`, with its parts where there are three or more
@@ -38,9 +39,9 @@ def memorization_plot(columns: Mapping[str, Any], path: str | Path, cut: float |
     """
     values = np.asarray(columns["multimem"], dtype=np.float64)
     if not np.isfinite(values).any():
-        raise AuditError("no sample has a MultiMem, so there is nothing to draw; audit at least 32 samples")
+        raise AuditError("no sample has a MultiMem score, so there is nothing to draw; audit at least 32 samples")
     bars = _attribution(columns)
-    with figure(path, 2 if bars else 1) as axes:
+    with _figure(path, 2 if bars else 1) as axes:
         _histogram(axes[0], values, _groups(columns, values), cut)
         if bars:
             _bars(axes[1], bars)
@@ -50,51 +51,51 @@ def _groups(columns: Mapping[str, Any], values: Floats) -> dict[str, np.ndarray]
     """Label -> bool `[n]`: the scored samples, by role where there is one."""
     known = np.isfinite(values)
     roles = np.asarray(columns.get("role", np.full(len(values), "")), dtype=object)
-    found = {text: known & (roles == role) for role, text in GROUPS.items() if (known & (roles == role)).any()}
-    return found or {"samples": known}
+    groups = {label: known & (roles == role) for role, label in GROUPS.items()}
+    return {label: rows for label, rows in groups.items() if rows.any()} or {"samples": known}
 
 
 def _histogram(axis: Any, values: Floats, groups: Mapping[str, np.ndarray], cut: float | None) -> None:
     drawn = np.concatenate([values[rows] for rows in groups.values()])
     edges = np.histogram_bin_edges(drawn, bins=int(np.clip(2 * np.sqrt(len(drawn)), 12, 60)))
+    style: dict[str, Any] = {"alpha": 0.85} if len(groups) == 1 else {"histtype": "step", "linewidth": 2}
     for at, (label, rows) in enumerate(groups.items()):
-        weights = np.full(int(rows.sum()), 100 / rows.sum())
+        weights = np.full(int(rows.sum()), 100 / rows.sum())  # bars in percent of the group
         text = f"{label}: n = {rows.sum():,}, mean {values[rows].mean():.3f}"
-        alone = len(groups) == 1
-        style: dict[str, Any] = {"alpha": 0.85} if alone else {"histtype": "step", "linewidth": 2}
         axis.hist(values[rows], edges, weights=weights, color=COLORS[at], label=text, **style)
     axis.axvline(0, color=INK, linewidth=1)
     if cut is not None and np.isfinite(cut):
-        axis.axvline(cut, color=COLORS[1], linestyle="--", label=f"called memorized from {cut:.3f}")
-    axis.set(title="MultiMem", xlabel="MultiMem (trained with the sample, less without)", ylabel="% of the group")
-    axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
+        axis.axvline(cut, color=COLORS[1], linestyle="--", label=f"flagged as memorized from {cut:.3f}")
+    axis.set(title="MultiMem", xlabel="MultiMem (consistency when trained on the sample minus when not)", ylabel="% of the group")
+    axis.legend(**BELOW)
 
 
 def _attribution(columns: Mapping[str, Any]) -> dict[str, Floats]:
-    """Label -> values: what goes away without each modality, then the MultiMem of each pair; none with two."""
+    """Label -> values `[n]`: MultiMem lost without each modality, then held by each pair; {} with two modalities."""
     parts = {name.removeprefix("multimem_"): values for name, values in columns.items() if name.startswith("multimem_")}
-    skipped = ("stderr", "mean")
-    due = {name.removeprefix("due_"): v for name, v in parts.items() if name.startswith("due_")}
-    pairs = {name: v for name, v in parts.items() if not name.startswith("due_") and name not in skipped}
-    labels = {f"without {name}": v for name, v in due.items()} | {n.replace("_", " + "): v for n, v in pairs.items()}
-    kept = {name: np.asarray(v, dtype=np.float64) for name, v in labels.items()}
-    return {name: v for name, v in kept.items() if np.isfinite(v).any()}
+    lost, pairs = {}, {}
+    for part, values in parts.items():
+        if part.startswith("due_"):
+            lost[f"without {part.removeprefix('due_')}"] = np.asarray(values, dtype=np.float64)
+        elif part not in ("stderr", "mean"):
+            pairs[part.replace("_", " + ")] = np.asarray(values, dtype=np.float64)
+    return {label: values for label, values in (lost | pairs).items() if np.isfinite(values).any()}
 
 
 def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:
     from matplotlib.patches import Patch
 
-    means = [float(np.nanmean(v)) for v in bars.values()]
-    reach = [1.96 * float(np.nanstd(v)) / np.sqrt(np.isfinite(v).sum()) for v in bars.values()]
-    colors = [COLORS[1] if name.startswith("without ") else COLORS[0] for name in bars]
-    axis.barh(range(len(bars)), means, xerr=reach, color=colors, ecolor=INK, capsize=3)
-    axis.set_yticks(range(len(bars)), [name.replace("without ", "") for name in bars])
+    means = [float(np.nanmean(values)) for values in bars.values()]
+    # 95 % intervals of the means by the normal approximation
+    errors = [1.96 * float(np.nanstd(values)) / np.sqrt(np.isfinite(values).sum()) for values in bars.values()]
+    colors = [COLORS[1] if label.startswith("without ") else COLORS[0] for label in bars]
+    axis.barh(range(len(bars)), means, xerr=errors, color=colors, ecolor=INK, capsize=3)
+    axis.set_yticks(range(len(bars)), [label.replace("without ", "") for label in bars])
     axis.invert_yaxis()
     axis.axvline(0, color=INK, linewidth=1)
-    axis.set(title="What drives it", xlabel="mean MultiMem")
-    kinds = ((COLORS[1], "lost when this modality is left out"), (COLORS[0], "held by this pair alone"))
-    handles = [Patch(color=color, label=text) for color, text in kinds]
-    axis.legend(handles=handles, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
+    axis.set(title="Attribution", xlabel="mean MultiMem")
+    kinds = ((COLORS[1], "lost without this modality"), (COLORS[0], "held by this pair alone"))
+    axis.legend(handles=[Patch(color=color, label=label) for color, label in kinds], **BELOW)
 
 
 def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test") -> None:
@@ -103,40 +104,83 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
     Args:
         report: of `removal_study` or `removal_curve`.
         path: of the PNG.
-        side: "test", or "validation" on which N was chosen.
+        side: "test", or "validation", on which N was chosen.
     """
     amounts = [n for n in report["amounts"] if n > 0]
     methods = report["methods"]
+    # retrieval of the control: nothing removed, and the same amount of extra training
     base = next(iter(methods.values()))["amounts"]["0"][side]["retrieval_at_5"]["mean"]
-    with figure(path, 1) as (axis,):
+    with _figure(path, 1) as (axis,):
         axis.axhline(100 * base, color=INK, linestyle="--", label="nothing removed, same extra training")
         starred = False
         for at, (name, method) in enumerate(methods.items()):
-            shift = 0.09 * (at - (len(methods) - 1) / 2)  # side by side: bars of six methods would cover each other
+            shift = 0.09 * (at - (len(methods) - 1) / 2)  # side by side, so that error bars do not cover each other
             cells = [method["amounts"][str(n)][side]["retrieval_at_5"] for n in amounts]
             means = np.array([100 * c["mean"] for c in cells])
-            reach = np.array([50 * (c["gain"]["high"] - c["gain"]["low"]) for c in cells])
-            where, color = np.arange(len(amounts)) + shift, COLORS[at % len(COLORS)]
+            errors = np.array([50 * (c["gain"]["high"] - c["gain"]["low"]) for c in cells])  # half widths in percent
+            x, color = np.arange(len(amounts)) + shift, COLORS[at % len(COLORS)]
             style = {"color": color, "marker": MARKERS[at % len(MARKERS)], "capsize": 2, "linewidth": 1.5}
-            axis.errorbar(where, means, reach, elinewidth=1, label=name.replace("_", " "), **style)
+            axis.errorbar(x, means, errors, elinewidth=1, label=name.replace("_", " "), **style)
             if (best := method["recommended"]["amount"]) in amounts:
-                here = amounts.index(best)
+                chosen = amounts.index(best)
                 text = None if starred else "N chosen on the validation rows"
                 ring = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.8, "zorder": 5}
-                axis.scatter(where[here], means[here], s=170, label=text, **ring)
+                axis.scatter(x[chosen], means[chosen], s=170, label=text, **ring)
                 starred = True
         axis.set_xticks(range(len(amounts)), [f"{n:,}" for n in amounts])
         axis.set(
             title=f"Retrieval after removing the N highest-scored samples ({side} rows)",
             xlabel="N removed from the training rows",
-            ylabel="T@5, % (bars: 95 % interval of the\ndifference to nothing removed, over seeds)",
+            ylabel="T@5, % (bars: 95 % interval of the\ndifference from nothing removed, over seeds)",
         )
         axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
 
+def cross_modal_plot(summary: Mapping[str, Any], path: str | Path) -> None:
+    """Matrix of cross-modal recall, by modality learned from and recalled in, beside the learning curves.
+
+    Args:
+        summary: of the result of a cross-modal recall measurement.
+        path: of the PNG.
+    """
+    with _figure(path, 2) as (left, right):
+        _recall_matrix(left, summary)
+        _learning_curves(right, summary)
+
+
+def _recall_matrix(axis: Any, summary: Mapping[str, Any]) -> None:
+    names, recall = summary["modalities"], summary["recall"]
+    values = np.array([[cells[name]["value"] for name in names] for cells in recall.values()])
+    axis.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for y, cells in enumerate(recall.values()):
+        for x, name in enumerate(names):
+            cell = cells[name]
+            text = f"{cell['value']:.0%}\n{cell['low']:.0%} to {cell['high']:.0%}"
+            axis.text(x, y, text, ha="center", va="center", color="white" if cell["value"] > 0.55 else "black")
+    axis.set_xticks(range(len(names)), names)
+    axis.set_yticks(range(len(recall)), ["nothing" if arm == "none" else arm for arm in recall])
+    axis.grid(visible=False)
+    title = "Names recalled" + (" (modalities not aligned)" if "refused" in summary else "")
+    axis.set(title=title, xlabel="recalled in", ylabel="learned from")
+
+
+def _learning_curves(axis: Any, summary: Mapping[str, Any]) -> None:
+    names, curve = summary["modalities"], summary["curve"]
+    for at, source in enumerate(names):
+        for name in names:
+            style, label = "-" if name == source else "--", f"learned from {source}, recalled in {name}"
+            axis.plot(curve["steps"], curve[source][name], style, marker="o", color=COLORS[at], label=label)
+    axis.axhline(summary["chance"], color=INK, linewidth=1, linestyle=":", label="chance")
+    axis.set_xscale("log")
+    axis.set_xticks(curve["steps"], [str(step) for step in curve["steps"]])
+    axis.minorticks_off()
+    axis.set(title="Learning curves", xlabel="training steps of the name head", ylabel="recall", ylim=(0, 1.02))
+    axis.legend(**BELOW)
+
+
 @contextmanager
-def figure(path: str | Path, panels: int) -> Iterator[Any]:
-    """Axes of a 900 px wide picture that is written at the end; neither the user's style nor a date gets in."""
+def _figure(path: str | Path, panels: int) -> Iterator[Any]:
+    """Axes of a figure 900 px wide that is written at the end, independent of the user's style and the date."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

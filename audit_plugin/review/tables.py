@@ -25,6 +25,7 @@ NEEDED = ("sample", "kind")
 # Full-width signs are formulas too in some spreadsheets, and blanks before a sign do not always help.
 FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
+# Unicode categories: Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and of emoji
 

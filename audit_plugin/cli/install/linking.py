@@ -22,7 +22,7 @@ def fiftyone_setting(key: str) -> str | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8")).get(key)
     except (OSError, ValueError, AttributeError):
-        return None  # FiftyOne itself complains about a broken config file
+        return None  # FiftyOne itself reports a broken config file
     return str(value) if value else None
 
 
@@ -36,40 +36,40 @@ def plugins_dir() -> Path:
 
 def plugin_root() -> Path:
     """The folder with `fiftyone.yml`: inside an installed package, or the checkout around this one."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[2]
     for root in (package / "_plugin", package.parent):
-        if _is_ours(root):
+        if _is_this_plugin(root):
             return root
-    raise AuditError(f"no fiftyone.yml was found beside {package}; install the package again: pip install audit-plugin")
+    raise AuditError(f"{package} has no fiftyone.yml; install again: pip install --force-reinstall audit-plugin")
 
 
 def link() -> str:
     """Links (copies, where links are not allowed) the plugin into FiftyOne's plugin folder; safe to repeat.
 
     Returns:
-        One sentence that says what was done.
+        A sentence on what was done.
 
     Raises:
-        AuditError: something that is not this tool's own stands in the way, or the folder cannot be written.
+        AuditError: another plugin or folder is in the way, or the folder cannot be written.
     """
     root, place = plugin_root(), plugins_dir() / PLUGIN_NAME
     if place.resolve() == root or plugins_dir().resolve() == root:
         return f"{PLUGIN_NAME} is already linked: {place} -> {root}"
     try:
-        _make_room(place)
+        _remove_former(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         return _place(root, place)
     except OSError as error:
         raise AuditError(
-            f"{place} cannot be written ({error.strerror or error}); set FIFTYONE_PLUGINS_DIR to a folder "
-            "of your own and link again"
+            f"{place} cannot be written ({error.strerror or error}); set FIFTYONE_PLUGINS_DIR to a writable folder "
+            "and run audit-plugin link again"
         ) from error
 
 
 def _place(root: Path, place: Path) -> str:
     try:
         place.symlink_to(root, target_is_directory=True)
-    except OSError:  # some file systems and Windows accounts allow no links
+    except OSError:  # some file systems and Windows accounts do not allow links
         place.mkdir()
         (place / _COPY_MARK).touch()
         for part in (root / name for name in _PARTS):
@@ -77,24 +77,24 @@ def _place(root: Path, place: Path) -> str:
                 shutil.copytree(part, place / part.name, ignore=shutil.ignore_patterns("__pycache__"))
             elif part.exists():
                 shutil.copy2(part, place / part.name)
-        return f"copied {PLUGIN_NAME} to {place} (links are not possible there: copy again after an update)"
+        return f"copied {PLUGIN_NAME} to {place} (links are not allowed there; link again after an update)"
     return f"linked {PLUGIN_NAME}: {place} -> {root}"
 
 
-def _make_room(place: Path) -> None:
-    """Removes an older link or copy of ours; anything else stays and is an error."""
+def _remove_former(place: Path) -> None:
+    """Removes an older link or copy of this plugin; raises `AuditError` for anything else."""
     if place.is_symlink():
-        if place.exists() and not _is_ours(place):
+        if place.exists() and not _is_this_plugin(place):
             raise AuditError(f"{place} links to another plugin ({place.resolve()}); remove that link, then link again")
         place.unlink()
     elif (place / _COPY_MARK).is_file():
         shutil.rmtree(place)
     elif place.exists():
-        remedy = f"fiftyone plugins delete {PLUGIN_NAME}" if _is_ours(place) else "move it away"
-        raise AuditError(f"{place} already exists and was not put there by this command; first: {remedy}")
+        remedy = f"run fiftyone plugins delete {PLUGIN_NAME}" if _is_this_plugin(place) else "move it elsewhere"
+        raise AuditError(f"{place} already exists and was not created by this command; {remedy} first")
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_this_plugin(folder: Path) -> bool:
     try:
         text = (folder / "fiftyone.yml").read_text(encoding="utf-8")
     except OSError:

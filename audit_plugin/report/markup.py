@@ -1,0 +1,133 @@
+"""Hostile text and media as harmless HTML: escaped text with hidden characters made visible, images as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import unicodedata
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.review.tables import HIDDEN
+
+REPLACED = Markup("\N{REPLACEMENT CHARACTER}")
+JOINERS = "\u200c\u200d"  # needed in Persian, Indic scripts and emoji, and harmless
+SHORT, LONG = 260, 1500
+MOST_BOXES = 100  # per text; further hidden characters become U+FFFD, or a text of them alone would fill megabytes
+LARGE, SMALL = 160, 72  # longest side of an image in pixels
+QUALITY = 78
+BUDGET = 2_800_000  # characters of all images together; text and plots need the rest of 5 MB
+SHARE = 0.6  # of the budget for small images, so that neighbors leave room for the rows themselves
+Draw = Callable[[str, str | None, int], Markup]
+
+
+def visible(text: str) -> Markup:
+    """Escaped text; each character that is invisible, or reorders others, as its code point in a small box."""
+    if text.isascii() and text.isprintable():
+        return escape(text)
+    parts, boxes = [], 0
+    for c in text:
+        hidden = _hidden(c)
+        parts.append(REPLACED if hidden and boxes >= MOST_BOXES else _character(c))
+        boxes += hidden
+    return Markup("").join(parts)
+
+
+def cut(text: str, most: int = SHORT) -> str:
+    """The text, or its beginning with an ellipsis; never longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def marked(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
+    """`visible` text with the characters from start to end of each span marked; spans that overlap are left out."""
+    parts, at = [], 0
+    for start, end in sorted(spans):
+        if at <= start < end <= len(text):
+            parts += [visible(text[at:start]), Markup("<mark>{}</mark>").format(visible(text[start:end]))]
+            at = end
+    return Markup("").join([*parts, visible(text[at:])])
+
+
+def percent(share: float) -> str:
+    """`4 %`, with one decimal below 1 %, and with a no-break space."""
+    number = f"{100 * share:.1f}" if 0 < share < 0.01 else f"{100 * share:.0f}"
+    return f"{number}\N{NO-BREAK SPACE}%"
+
+
+def finalized(value: object) -> object:
+    """Applied to every value that the template prints, so that all text of the data passes through `visible`."""
+    if value is None:
+        return ""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _hidden(c: str) -> bool:
+    return c not in JOINERS and unicodedata.category(c) in HIDDEN
+
+
+def _character(c: str) -> Markup:
+    if c in "\n\t":
+        return Markup('<b class="u">{}</b> ').format("↵" if c == "\n" else "⇥")
+    if not _hidden(c):
+        return escape(c)
+    return Markup('<b class="u">U+{}</b>').format(f"{ord(c):04X}")
+
+
+def no_images(modality: str, value: str | None, side: int) -> Markup:  # noqa: ARG001
+    """Nothing, for a report without media; has the signature of a `Draw`."""
+    return Markup("")
+
+
+def painter(budget: int = BUDGET) -> Draw:
+    """A function (modality, path, longest side) -> `<img>`, or a box with the reason why there is none.
+
+    Equal images are encoded once; once the budget (characters of all images together) is spent, boxes replace them.
+    """
+    drawn: dict[tuple[str, str, int], Markup] = {}
+    spent = 0
+
+    def draw(modality: str, value: str | None, side: int) -> Markup:
+        nonlocal spent
+        if not value:
+            return _box("missing", side)
+        if modality == "audio":
+            return _box("♪ sound", side)
+        key = (modality, value, side)
+        limit = budget if side == LARGE else SHARE * budget
+        if key not in drawn and spent < limit:
+            drawn[key] = _image(modality, value, side)
+        if key not in drawn or spent + len(drawn[key]) > limit:
+            return _box("left out: the report would be too large", side)
+        spent += len(drawn[key])
+        return drawn[key]
+
+    return draw
+
+
+def _image(modality: str, value: str, side: int) -> Markup:
+    try:
+        read = MODALITIES[modality].read(value)
+    except MediaError as error:
+        return _box(str(error), side)
+    still = read[0] if modality == "video" else read
+    return Markup('<img alt="" width="{}" height="{}" src="{}">').format(*_jpeg(still, side))
+
+
+def _jpeg(image: Any, side: int) -> tuple[int, int, str]:
+    """(width, height, data URI); a small image holds 1.5 times the pixels per side, for high-resolution screens."""
+    small = image.convert("RGB")
+    most = min(LARGE, 3 * side // 2)
+    small.thumbnail((most, most))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=QUALITY, optimize=True)
+    scale = min(1.0, side / max(small.size))
+    width, height = (max(1, round(length * scale)) for length in small.size)
+    return width, height, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _box(reason: str, side: int) -> Markup:
+    return Markup('<span class="box" style="width:{0}px;height:{0}px">{1}</span>').format(side, visible(reason[:80]))
