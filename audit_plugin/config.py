@@ -38,7 +38,7 @@ class AuditConfig:
     video: str = option("", "Field or column with the path of a video", scores=False)
     template: str = option(
         "",
-        "Prompt templates for class names, {} for the name, separated by | (default for label fields: several photo prompts)",
+        "Prompt templates for class names, {} for the name, separated by | (default for labels: photo prompts)",
         advanced=True,
     )
     group: str = option(
@@ -58,7 +58,7 @@ class AuditConfig:
     )
     split: str = option(
         "",
-        "Field or column with the data split (train, test, ...); near-duplicates that appear in several splits are reported",
+        "Field or column with the data split (train, test, ...); near-duplicates across splits are reported",
         advanced=True,
         scores=False,
     )
@@ -69,7 +69,7 @@ class AuditConfig:
     )
     train: str = option(
         "heads",
-        "What to train in each trial: heads on frozen features, whole open_clip towers, or nothing (your own checkpoints)",
+        "What each trial trains: heads on frozen features, open_clip towers, or nothing (your own checkpoints)",
         choices=("heads", "towers", "checkpoints"),
         advanced=True,
     )
@@ -84,13 +84,13 @@ class AuditConfig:
     )
     protocol: str = option(
         "ensemble",
-        "ensemble scores every sample; split, as in the paper, compares candidates with an independent set of equal size",
+        "ensemble scores every sample; split (the paper) compares candidates with an independent set of equal size",
         choices=("ensemble", "split"),
         advanced=True,
     )
     trials: int = option(
         48,
-        "Number of models to train, each without part of the samples; more reduce the error; 0: as many as MultiMem needs",
+        "Number of models to train, each without part of the samples; 0: as many as MultiMem needs",
         low=0,
         high=1024,
     )
@@ -130,7 +130,7 @@ class AuditConfig:
             _check(f.name, getattr(self, f.name), type(f.default), f.metadata)
         if self.trials % self.folds:
             raise AuditError(
-                f"trials is {self.trials}; it must be a multiple of {self.folds} (folds), so that every sample is held out "
+                f"trials is {self.trials}; it must be a multiple of {self.folds} (folds) to hold out every sample "
                 f"equally often: use {-(-self.trials // self.folds) * self.folds}"
             )
         if not self.trials and (self.folds != 2 or self.protocol == "split" or self.train == "checkpoints"):

@@ -67,7 +67,7 @@ def cross_modal_output(summary: Mapping[str, Any], run: str) -> Page:
 
 
 def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[str]:
-    from audit_plugin.report.display import clean, protocol_rows, wrong_words
+    from audit_plugin.report.display import clean, protocol_rows, wrong_pairs
 
     flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
     recalls = (summary.get("probe_recall") or {}).items()
@@ -80,7 +80,7 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
         f"after reloading the page. Arrays: `{run_dir}`.",
     ]
     if summary.get("wrong_share_model") is not None:
-        sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_words(summary)}.")
+        sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_pairs(summary)}.")
     for repair in (summary.get("repairs") or ())[:MOST_REPAIRS]:
         sections.append(f"Repair available: {clean(repair['sentence'], 160)}")
     if probe_recall:

@@ -193,12 +193,12 @@ def test_a_checkpoint_that_saw_them_recalls_them_and_one_that_did_not_does_not(
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
     checkpoint = trained(folder, tmp_path)
     report = tmp_path / "recall.json"
-    asked = ["recall", str(folder), "--model", f"open_clip:{MODEL}:{checkpoint}", "--out", str(report)]
+    asked = ["canary-recall", str(folder), "--model", f"open_clip:{MODEL}:{checkpoint}", "--out", str(report)]
     from audit_plugin import cli
 
     told = CliRunner().invoke(cli.app, [*asked, "--device", "cpu"])
     assert told.exit_code == 0, told.output
-    assert "Where the right name stands among all" in told.output
+    assert "Rank of the right name among all names" in told.output
     after = json.loads(report.read_text())
     assert after["memorized"][IMAGE][SEEN]["low"] > 0.1
     assert len(rows(tmp_path / "recall-identities.csv")) == PEOPLE
@@ -210,7 +210,9 @@ def test_a_checkpoint_that_saw_them_recalls_them_and_one_that_did_not_does_not(
 def test_the_command_plants(tmp_path: Path) -> None:
     from audit_plugin import cli
 
-    told = CliRunner().invoke(cli.app, ["plant", "--out", str(tmp_path / "p"), "--identities", "16", "--variants", "1"])
+    told = CliRunner().invoke(
+        cli.app, ["plant-canaries", "--out", str(tmp_path / "p"), "--identities", "16", "--variants", "1"]
+    )
     assert told.exit_code == 0, told.output
-    assert "people: 4 image, 4 both, 4 text, 4 left out" in told.output
+    assert "canaries: 4 image, 4 both, 4 text, 4 left out" in told.output
     assert (tmp_path / "p/planted.csv").is_file()

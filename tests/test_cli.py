@@ -73,11 +73,49 @@ def test_help_is_light_and_lists_the_commands() -> None:
     then = f"print('HEAVY', sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run(start("--help", then=then), capture_output=True, text=True, cwd=ROOT, check=True)
     assert "HEAVY []" in done.stdout
-    for command in ("score", "mitigate", "audit", "demo", "import", "doctor", "link"):
+    for command in ("score", "removal-study", "audit", "demo", "import", "cross-modal", "canary-recall", "link"):
         assert f"\n  {command} " in done.stdout
+    for former in ("mitigate", "transfer", "plant", "recall"):
+        assert f"\n  {former} " not in done.stdout
 
 
-@pytest.mark.parametrize("command", ["score", "mitigate", "audit"])
+@pytest.mark.parametrize(
+    ("former", "current", "out"),
+    [
+        ("transfer", "cross-modal", "transfer.json"),
+        ("mitigate", "removal-study", ""),
+        ("plant", "plant-canaries", "planted"),
+        ("recall", "canary-recall", "recall.json"),
+    ],
+)
+def test_former_commands_run_under_their_names_of_today(
+    former: str, current: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(former, "--help") == run(current, "--help")
+    passed: list[list[str]] = []
+    monkeypatch.setattr("typer.core.TyperGroup.resolve_command", lambda _self, _ctx, args: passed.append(args))
+    options._Application(name="app").resolve_command(None, [former, "x.csv", "--false-alarms=0.05", "--seed", "1"])
+    default = ["--out", out] if out else []
+    assert passed == [[current, *default, "x.csv", "--false-positive-rate=0.05", "--seed", "1"]]
+
+
+def test_former_options_are_understood_but_not_listed() -> None:
+    seen = []
+
+    @options.command()
+    def probe(*, config: AuditConfig) -> None:
+        seen.append(config.false_positive_rate)
+
+    try:
+        assert run("probe", "--false-alarms", "0.05") == run("probe", "--false-alarms=0.05") == (0, "", "")
+        assert "false-alarms" not in run("probe", "--help")[1]
+    finally:
+        cli.app.registered_commands.pop()
+    assert seen == [0.05, 0.05]
+    assert "--transfer" not in run("report", "--help")[1]
+
+
+@pytest.mark.parametrize("command", ["score", "removal-study", "audit"])
 def test_every_setting_is_an_option_with_its_own_help_and_default(command: str) -> None:
     _, out, _ = run(command, "--help")
     text = " ".join(out.split())
@@ -119,7 +157,7 @@ def test_options_reach_the_config() -> None:
         ),
         (
             ["m.csv", *NAMED, "--trials", "5"],
-            "error: trials is 5; it must be a multiple of 2 (folds), so that every sample is held out equally often: use 6",
+            "error: trials is 5; it must be a multiple of 2 (folds) to hold out every sample equally often: use 6",
         ),
         (["m.csv", *NAMED, "--device", "tpu"], "error: device is 'tpu'; choose one of auto, cpu, cuda"),
         (["m.csv", *NAMED, "--out", "m.csv"], "error: --out 'm.csv' would overwrite the manifest 'm.csv'; rename it"),
@@ -149,13 +187,13 @@ def test_bad_input_is_one_sentence_and_code_2(
     [
         (
             ["--trials", "8"],
-            "--trials cannot be given with --extend, which takes its settings from the run; leave it out",
+            "--trials cannot be combined with --extend, which uses the settings of the run; leave it out",
         ),
         (
             ["--engine", "ray"],
-            "--engine cannot be given with --extend, which takes its settings from the run; leave it out",
+            "--engine cannot be combined with --extend, which uses the settings of the run; leave it out",
         ),
-        (["--dry-run"], "--dry-run cannot be given with --extend, which takes its settings from the run; leave it out"),
+        (["--dry-run"], "--dry-run cannot be combined with --extend, which uses the settings of the run; leave it out"),
         ([], "gone is not the folder of a run; the summary of an audit names its own (run_dir)"),
     ],
 )
@@ -184,7 +222,7 @@ def test_new_rows_are_scored_by_a_finished_run(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["n1", "n2"]
     assert all(row["alignment"] and not row["multimem"] for row in rows)
     assert f"scores: {tmp_path / 'b.csv'}" in out
-    assert "picture" not in out  # nothing of these rows was memorized
+    assert "plot:" not in out  # nothing of these rows was memorized
 
 
 @pytest.mark.usefixtures("private_cache")
@@ -203,15 +241,15 @@ def test_four_modalities_from_a_manifest(
     assert table.num_rows == 40
     assert {"misalignment_image_text", "misalignment_audio_video", "outlier_video"} <= set(table.column_names)
     assert not any(table["failure"].to_pylist())
-    assert "Attribution" in out
+    assert "Attribution of MultiMem" in out
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("private_cache")
-def test_mitigate_writes_a_report_a_picture_and_a_table(tmp_path: Path) -> None:
+def test_a_removal_study_writes_a_report_a_plot_and_a_table(tmp_path: Path) -> None:
     manifest, report = make_manifest(tmp_path, 110), tmp_path / "new" / "removal.json"
     small = [*QUICK, "--amounts", "4,8", "--seeds", "2", "--out", report]
-    code, out, error = run("mitigate", manifest, *NAMED, *small)
+    code, out, error = run("removal-study", manifest, *NAMED, *small)
     assert code == 0, error
     found = json.loads(report.read_text())
     assert found["amounts"] == [0, 4, 8]
@@ -225,9 +263,9 @@ def test_mitigate_writes_a_report_a_picture_and_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--amounts", "4;8"], "--amounts is '4;8'; give whole numbers with commas between, such as 20,50,100"),
+        (["--amounts", "4;8"], "--amounts is '4;8'; give whole numbers separated by commas, such as 20,50,100"),
         (["--out", "r.txt"], "--out 'r.txt' ends in '.txt'; the report is a .json file"),
-        (["--out", "m.json"], "--out 'm.json' would overwrite the manifest; name another file"),
+        (["--out", "m.json"], "--out 'm.json' would overwrite an input; name another file"),
         (["--train", "towers"], "train is towers and protocol ensemble; a removal curve needs"),
     ],
 )
@@ -236,7 +274,7 @@ def test_a_removal_study_that_cannot_be_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.json").write_text('{"image": "a.png", "caption": "x"}')
-    code, out, error = run("mitigate", "m.json", *NAMED, *arguments)
+    code, out, error = run("removal-study", "m.json", *NAMED, *arguments)
     assert (code, out) == (2, "")
     assert error.startswith(f"error: {sentence}")
 
@@ -250,7 +288,7 @@ def test_wrong_use_is_code_2() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command resumes where it stopped"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
         (AuditError("it is \x1b[31mred"), 2, "error: it is [31mred"),
         (
             PermissionError(13, "Permission denied", "/x"),
@@ -336,7 +374,7 @@ def test_nothing_scored_is_code_1_and_still_written(tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     code, _, error = run("score", path, "--image", "image", "--text", "caption", *QUICK, "--out", out)
     assert code == 1
-    assert error.endswith("nothing could be scored; the column 'failure' says why, row by row\n")
+    assert error.endswith("nothing could be scored; the column 'failure' gives the reason for each row\n")
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["0", "1", "2"]
@@ -367,7 +405,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
             break
     rest = process.stderr.read()
     assert process.wait() == 130, rest
-    assert rest.endswith("interrupted; the same command resumes where it stopped\n")
+    assert rest.endswith("interrupted; run the same command again to resume\n")
     assert "Traceback" not in rest
     assert not (tmp_path / "a.csv").exists()
     for name in ("a.csv", "b.csv"):
@@ -388,7 +426,7 @@ def test_demo_scores_without_a_database_and_fills_one_that_is_there(
         patch.setenv("FIFTYONE_DATABASE_URI", DEAD_DATABASE)
         done = subprocess.run(start(*arguments), capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the demo is scored but not in FiftyOne: FiftyOne cannot start" in done.stdout
+    assert "the demo was scored but not imported into FiftyOne: FiftyOne cannot start" in done.stdout
     assert "audit-plugin doctor --fix" in done.stdout
     scores = (tmp_path / "demo" / "scores.parquet").read_bytes()
 

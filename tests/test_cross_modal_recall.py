@@ -129,7 +129,7 @@ def test_the_commands_draw_measure_and_write(manifest: Path, tmp_path: Path) -> 
 
     out = tmp_path / "found" / "report.json"
     named = ["--image", "image", "--text", "description", "--label", "identity", "--split", "split"]
-    done = CliRunner().invoke(app, ["transfer", str(manifest), *named, "--encoder", "offline", "--out", str(out)])
+    done = CliRunner().invoke(app, ["cross-modal", str(manifest), *named, "--encoder", "offline", "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "image to text" in done.output
     summary = json.loads(out.read_text())
@@ -147,7 +147,7 @@ def test_the_commands_draw_measure_and_write(manifest: Path, tmp_path: Path) -> 
     page = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["report", str(scores), "--transfer", str(out), "--out", str(page)])
     assert done.exit_code == 0, done.output
-    assert "Learned in one modality, recalled in the other" in page.read_text()
+    assert ">Cross-modal recall</h2>" in page.read_text()
     made = CliRunner().invoke(
         app,
         [
@@ -165,4 +165,4 @@ def test_the_commands_draw_measure_and_write(manifest: Path, tmp_path: Path) -> 
         ],
     )
     assert made.exit_code == 0, made.output
-    assert "audit-plugin transfer" in made.output
+    assert "audit-plugin cross-modal" in made.output

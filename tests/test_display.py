@@ -17,7 +17,7 @@ SUMMARY = {
     "failures": 2,
     "flags": {"misaligned": 1, "outlier": 0},
     "reliability": 0.914,
-    "recall": {"random": 0.93, "vague": None},
+    "probe_recall": {"random": 0.93, "vague": None},
     "seconds": {"train": 12.34},
     "encoder": {"image": "efficientnet-lite0"},
     "notes": ["15 rows are too few for trials"],
@@ -45,9 +45,9 @@ def test_closing_table_names_every_number() -> None:
         "1: image is truncated",
         "flagged misaligned 1",
         "flagged outlier 0",
-        "multimem 0.91",
-        "plants: random 93%",
-        "plants: vague not measured",
+        "reliability of MultiMem 0.91",
+        "probe recall, random mismatches 93% would be flagged",
+        "probe recall, vague not measured",
         "seconds: train 12.3",
         "note: 15 rows are too few",
         "scores: scores.parquet",
@@ -102,12 +102,12 @@ def advice(amount: int, gain: float) -> dict[str, object]:
 
 def test_one_removal_is_recommended_and_only_a_confirmed_one() -> None:
     methods = {"cosine": advice(30, 0.02), "multimem": advice(1200, 0.0231), "random": advice(50, 0.9)}
-    told = display.removal_advice({"methods": methods})
-    assert told.startswith("Recommended: look at the 1,200 rows that multimem ranks highest")
-    assert "+0.0231 (+0.0131 to +0.0331)" in told
+    text = display.removal_advice({"methods": methods})
+    assert text.startswith("Recommended: review the 1,200 rows that multimem ranks highest")
+    assert "+0.0231 (+0.0131 to +0.0331)" in text
     for unsure in (advice(30, 0.005), advice(0, 0.0)):
-        told = display.removal_advice({"methods": {"multimem": unsure, "random": advice(50, 0.9)}})
-        assert told.startswith("Recommended: remove none")
+        text = display.removal_advice({"methods": {"multimem": unsure, "random": advice(50, 0.9)}})
+        assert text.startswith("Recommended: remove none")
 
 
 def test_removal_shows_each_methods_number_and_gain() -> None:
@@ -117,7 +117,7 @@ def test_removal_shows_each_methods_number_and_gain() -> None:
     text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
     assert "multimem 1,200 +0.0231 +0.0131 to +0.0331" in text
     assert "random 0 (none better than the control) +0.0000" in text
-    assert "Recommended: look at the 1,200 rows that multimem ranks highest" in text
+    assert "Recommended: review the 1,200 rows that multimem ranks highest" in text
     assert text.endswith("note: look first report: r.json")
 
 
@@ -201,7 +201,7 @@ def test_plan() -> None:
         "encoder": "offline",
         "device": "cpu",
     }
-    display.show_plan(out, plan)
+    display.show_cost(out, plan)
     text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
     for words in (
         "rows 1,911",
@@ -221,16 +221,16 @@ def test_any_score() -> None:
     assert not display.any_score(make_result(np.nan, np.nan))
 
 
-def test_wrong_pairs_are_told_with_their_intervals_or_as_none() -> None:
-    found = {"pairs": 12, "pairs_interval": [8, 20], "precision": 0.81, "precision_interval": [0.7, 0.9]}
-    told = display.wrong_words({"wrong_share_model": 0.02, "wrong_model": found})
-    assert told == "about 12 (8 to 20); of the flagged, about 81% are wrong (70% to 90%)"
-    none = {**found, "pairs": 0, "pairs_interval": [0, 3]}
-    told = display.wrong_words({"wrong_share_model": 0.0, "wrong_model": none})
-    assert told == "none that can be told from chance (at most about 3)"
+def test_wrong_pairs_are_shown_with_their_intervals_or_as_none() -> None:
+    estimate = {"pairs": 12, "pairs_interval": [8, 20], "precision": 0.81, "precision_interval": [0.7, 0.9]}
+    text = display.wrong_pairs({"wrong_share_model": 0.02, "wrong_model": estimate})
+    assert text == "about 12 (8 to 20); estimated precision of the flags 81% (70% to 90%)"
+    none = {**estimate, "pairs": 0, "pairs_interval": [0, 3]}
+    text = display.wrong_pairs({"wrong_share_model": 0.0, "wrong_model": none})
+    assert text == "none distinguishable from chance (at most about 3)"
 
 
-def test_how_neighbors_were_found_is_said_in_words():
+def test_neighbor_search_is_named_with_its_recall():
     found = {"image": {"method": "exact", "recall": 1.0}, "joint": {"method": "9 of 80 lists", "recall": 0.9934}}
-    assert display.sought_words({"neighbors": found}) == {"image": "exact", "joint": "9 of 80 lists; recall 99.3%"}
-    assert display.sought_words({}) == {}
+    assert display.neighbor_methods({"neighbors": found}) == {"image": "exact", "joint": "9 of 80 lists; recall 99.3%"}
+    assert display.neighbor_methods({}) == {}

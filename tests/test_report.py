@@ -31,20 +31,18 @@ from audit_plugin.report import (
     ReportContent,
     charts,
     findings,
-    read_transfer,
+    read_cross_modal,
     report_html,
     report_of_table,
     write_report,
 )
-from audit_plugin.report.cards import cards, percent
-from audit_plugin.report.pictures import no_pictures, painter
-from audit_plugin.report.text import HIDDEN, JOINERS, cut, marked, visible
+from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
+from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
 from tests.transfer_fixtures import made_up as transfer_made_up
 
-report_command = importlib.import_module("audit_plugin.cli.report")
 CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
 HOSTILE = (
     "<script>document.body.dataset.hacked=1</script>",
@@ -109,7 +107,7 @@ def hostile_content() -> ReportContent:
         {name: [record | {"id": name, "neighbors": sides}] for name in HOSTILE},
         [{"sample": t, "kind": t, "text": t, "reviewer": t, "note": t, "time": t, "stale": True} for t in HOSTILE],
         made=HOSTILE[3],
-        transfer=measured.summary | {"people": measured.identities, "notes": list(HOSTILE)},
+        cross_modal=measured.summary | {"people": measured.identities, "notes": list(HOSTILE)},
     )
 
 
@@ -174,10 +172,10 @@ def test_a_page_of_hostile_text_is_inert():
 
 
 def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: Path):
-    assert "recalled in the other" not in report_html(content())
+    assert "Cross-modal recall" not in report_html(content())
     found = transfer_made_up([f"s{row}" for row in range(30)], [f"p{row // 3}" for row in range(30)])
-    page = report_html(content(transfer=found.summary | {"people": found.identities}))
-    assert "Learned in one modality, recalled in the other" in page
+    page = report_html(content(cross_modal=found.summary | {"people": found.identities}))
+    assert ">Cross-modal recall</h2>" in page
     assert page.count("<polyline") == 4
     assert "1</b> of 10 identities are recalled in one modality only" in page
     made = tmp_path / "found.json"
@@ -185,15 +183,15 @@ def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: P
     made.write_text(json.dumps(found.summary | {"transfer_ratio": {"image": ratio, "text": ratio}}))
     people = found.identities
     write_csv(tmp_path / "found-identities.csv", {name: np.array([p[name] for p in people]) for name in people[0]})
-    page = report_html(content(transfer=read_transfer(made)))
+    page = report_html(content(cross_modal=read_cross_modal(made)))
     assert "teach too little to say what is transferred" in page
     assert "nan" not in page
     refused = transfer_made_up(["a", "b"], ["p", "q"], refused=True)
-    page = report_html(content(transfer=refused.summary | {"people": refused.identities}))
+    page = report_html(content(cross_modal=refused.summary | {"people": refused.identities}))
     assert "not aligned" in page
     assert "in one modality only" not in page
-    with pytest.raises(AuditError, match="no report of audit-plugin transfer"):
-        read_transfer(tmp_path / "none.json")
+    with pytest.raises(AuditError, match="not a report of audit-plugin cross-modal"):
+        read_cross_modal(tmp_path / "none.json")
 
 
 # pictures
@@ -219,7 +217,7 @@ def test_pictures_are_small_jpegs_or_say_why_not(tmp_path: Path, clips: list[str
     assert "file not found" in draw("image", str(tmp_path / "none.png"), 160)
     assert "not an image" in draw("image", str(torn), 160)
     assert "missing" in draw("image", None, 160)
-    assert no_pictures("image", str(path), 160) == ""
+    assert no_images("image", str(path), 160) == ""
 
 
 def test_the_budget_is_kept(tmp_path: Path):
@@ -289,7 +287,7 @@ def test_places_among_all_rows_become_words():
     assert ranks[[0, 1, 3, 4]].tolist() == [1.0, 0.25, 0.75, 0.75]
     assert np.isnan(ranks[2])
     assert [findings.level(r) for r in (1, 0.96, 0.8, 0.5, 0.1, 0.01)] == [
-        "extreme", "very high", "high", "ordinary", "low", "very low",
+        "extreme", "very high", "high", "average", "low", "very low",
     ]  # fmt: skip
     assert [percent(share) for share in (0, 0.004, 0.25, 1)] == ["0\xa0%", "0.4\xa0%", "25\xa0%", "100\xa0%"]
 
@@ -297,7 +295,7 @@ def test_places_among_all_rows_become_words():
 def test_cards_name_the_model_or_the_spot_check():
     summary = {
         "false_positive_rate": 0.01,
-        "recall": {"random": 0.94, "neighborhood": 0.6},
+        "probe_recall": {"random": 0.94, "neighborhood": 0.6},
         "wrong_model": {"pairs": 43, "pairs_interval": [20, 60], "precision": 0.8, "precision_interval": [0.6, 0.9]},
         "memorized": {"cut": 0.9, "median": 0.5},
         "reliability": 0.52,
@@ -307,8 +305,8 @@ def test_cards_name_the_model_or_the_spot_check():
     lines = dict(by_model["misaligned"]["lines"])
     assert by_model["misaligned"]["count"] == 3
     assert by_model["misaligned"]["source"].startswith("model-based")
-    assert lines["wrong pairs in the whole set"] == "about 43 (20 to 60)"
-    assert lines["really wrong among the flagged"] == "80\xa0% (60\xa0% to 90\xa0%)"
+    assert lines["estimated wrong pairs"] == "about 43 (20 to 60)"
+    assert lines["estimated precision"] == "80\xa0% (60\xa0% to 90\xa0%)"
     assert "94\xa0%" in lines.values()
     assert dict(by_model["memorized"]["lines"])["reliability (0 to 1)"] == "0.52 (low: use more trials)"
     audit = content(30, flags, summary=summary)
@@ -316,7 +314,7 @@ def test_cards_name_the_model_or_the_spot_check():
     verdicts = ["wrong" if audit.flags("misaligned")[row] else "right" for row in plan.rows]
     spot = {card["kind"]: card for card in cards(replace(audit, spot=estimate(plan, verdicts)))}["misaligned"]
     assert spot["source"].startswith("spot check")
-    assert dict(spot["lines"])["really wrong among the flagged"] == "100\xa0% (100\xa0% to 100\xa0%)"  # all were seen
+    assert dict(spot["lines"])["estimated precision"] == "100\xa0% (100\xa0% to 100\xa0%)"  # all were seen
     assert dict(spot["lines"])["reviewed by a person"] == "20 rows"
     assert "about 43 (20 to 60)" not in dict(spot["lines"]).values()
 
@@ -325,12 +323,12 @@ def test_groups_of_copies_stand_under_one_heading():
     names = np.array(["a", "a", "a", "b", "b", "c", "c", "", "", "d"], dtype=object)
     audit = content(10, {"duplicate": tuple(range(7)), "conflict": (4,), "placeholder": (5, 6)})
     audit = replace(audit, columns={**audit.columns, "duplicate_group": names})
-    found = findings.groups(audit, no_pictures)
+    found = findings.groups(audit, no_images)
     assert {kind: [g["size"] for g in g_all] for kind, g_all in found.items()} == {
         "conflict": [2], "placeholder": [2], "duplicate": [3],
     }  # fmt: skip
     assert [row["id"] for row in found["conflict"][0]["rows"]] == ["s4", "s3"]  # the one that contradicts first
-    assert found["conflict"][0]["wrong"] == [True, False]
+    assert found["conflict"][0]["flagged"] == [True, False]
 
 
 def test_decisions_are_counted_by_reviewer_and_kind():
@@ -347,11 +345,11 @@ def test_the_page_says_what_the_audit_found():
     audit = content(30, {"misaligned": (29,)}, made="2026-01-01 10:00 UTC")
     audit = replace(audit, decisions=[{"sample": "s29", "kind": "relabel", "text": "a hat", "reviewer": "ann"}])
     text = " ".join("".join(Page(report_html(audit, media=False)).words).split())
-    for words in ("Of 30 rows, 1 should be looked at", "text 29", "Decided by ann", "relabel: a hat", "extreme · 4.00"):
+    for words in ("Of 30 rows, 1 should be reviewed", "text 29", "Decided by ann", "relabel: a hat", "extreme · 4.00"):
         assert words in text
     assert "<img" not in report_html(audit, media=False)
     nothing = ReportContent("t", Samples((), {}), {})
-    assert "Nothing is proposed for any of the 0 rows" in " ".join(report_html(nothing).split())
+    assert "No action is proposed for any of the 0 rows" in " ".join(report_html(nothing).split())
 
 
 # from a table
@@ -439,7 +437,7 @@ def test_the_commands(scored: tuple[Path, Samples, AuditResult], tmp_path: Path)
     assert "the report is a .html file" in said
     code, said = run("compare", path, path)
     assert code == 0
-    assert "80 rows in both, 0 gone, 0 new" in said
+    assert "80 rows in both, 0 removed, 0 new" in said
     assert "misalignment 1.000" in said
     assert run("compare", path, "nothing")[0] == 2
 
@@ -449,7 +447,7 @@ def test_the_commands(scored: tuple[Path, Samples, AuditResult], tmp_path: Path)
 
 @pytest.mark.fiftyone
 def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callable[..., Any], tmp_path: Path):
-    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
+    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".results.reports"))
     dataset = make_dataset(12)
     view = dataset[2:10]
     fio.write_result(view, result_for(view), AuditConfig(text="caption"))
@@ -462,7 +460,7 @@ def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callab
     assert np.flatnonzero(found.flags("misaligned")).tolist() == [1, 3]
     assert found.summary["reliability"] == 0.9
     html = report_html(found)
-    assert "because of 3" in html
+    assert "Reason: because of 3" in html
     assert html.count("data:image/jpeg") == 7  # the row that failed has no place among the worst
     before, after = (reports.audit_scores(dataset, run) for run in ("audit", "later"))
     change = importlib.import_module("audit_plugin.review.comparison").compare(before, after).kinds["misaligned"]
@@ -478,7 +476,7 @@ def test_a_report_of_a_dataset_and_two_of_its_runs_compared(make_dataset: Callab
 
 @pytest.mark.fiftyone
 def test_of_several_captions_the_worst_is_reported(make_dataset: Callable[..., Any]):
-    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
+    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".results.reports"))
     dataset = make_dataset(4, captions=lambda row: [f"c{row}", f"d{row}"])
     config = AuditConfig(text="captions")
     rows = fio.read_samples(dataset, config)
@@ -492,7 +490,7 @@ def test_of_several_captions_the_worst_is_reported(make_dataset: Callable[..., A
 @pytest.mark.fiftyone
 def test_groups_and_objects_are_reported(make_groups: Callable[..., Any], pictures: list[str]):
     fo = pytest.importorskip("fiftyone")
-    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".reports"))
+    fio, reports = (importlib.import_module(f"audit_plugin.fiftyone_io{m}") for m in ("", ".results.reports"))
     groups = make_groups(6)
     config = AuditConfig(image="slice:picture", text="slice:picture.caption", audio="slice:sound")
     rows = fio.read_samples(groups, config)

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: they follow the page's colors, light and dark, and print sharply."""
+"""Plots as inline SVG, which follow the light or dark colors of the page."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 28, 46
 BINS = 40
 MOST_POINTS = 2500
 Scale = Callable[[float], float]
-REACH = 0.002  # quantile at which the axes of the scatter plot end: one far point would press the others together
+Mark = tuple[float, float]  # (pixel, value)
+REACH = 0.002  # quantile at which the axes of the scatter plot end, so that outliers do not compress the rest
 
 
 def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
-    """Counts of scores, the flagged ones in another color, with the line from which flags start.
+    """Histogram of a score, with flagged rows in another color and the threshold as a line.
 
     Args:
-        values: `[n]`, NaN: not scored, not drawn.
+        values: `[n]`, NaN: not scored.
         flagged: bool `[n]`.
-        cut: where the line stands, or None.
+        cut: the threshold, or None.
 
     Returns:
-        The SVG; empty where nothing is finite.
+        The SVG; "" if no value is finite.
     """
     known = np.isfinite(values)
     if not known.any():
@@ -35,29 +36,30 @@ def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
     total, _ = np.histogram(values[known], edges)
     bad, _ = np.histogram(values[known & flagged], edges)
     x, y = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT), _scale(0, total.max() * 1.05, HEIGHT - BOTTOM, TOP)
-    parts = _axes(x, y, (edges[0], edges[-1]), (0, total.max()), "misalignment score", "rows")
-    for at, (count, wrong) in enumerate(zip(total, bad, strict=True)):
+    across, up = ticks(edges[0], edges[-1]), ticks(0, total.max())
+    parts = _axes([(x(at), at) for at in across], [(y(at), at) for at in up], "misalignment", "rows")
+    for at, (count, bad_count) in enumerate(zip(total, bad, strict=True)):
         left, right = x(edges[at]), x(edges[at + 1])
-        parts.append(_rect("bar", left + 0.5, y(count), right - left - 1, y(wrong) - y(count)))
-        parts.append(_rect("bad", left + 0.5, y(wrong), right - left - 1, y(0) - y(wrong)))
+        parts.append(_rect("bar", left + 0.5, y(count), right - left - 1, y(bad_count) - y(count)))
+        parts.append(_rect("bad", left + 0.5, y(bad_count), right - left - 1, y(0) - y(bad_count)))
     if cut is not None:
         parts.append(_line("cut", x(cut), TOP - 12, x(cut), HEIGHT - BOTTOM))
         side = "end" if x(cut) > WIDTH * 0.6 else "start"
         parts.append(_text(x(cut) + (-6 if side == "end" else 6), TOP - 4, "flagged from here", side))
-    return _svg("Histogram of the misalignment score", parts)
+    return _svg("Histogram of misalignment", parts)
 
 
 def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) -> Markup:
-    """Points in four quadrants, split at the medians; the flagged ones stand out.
+    """Scatter plot split into quadrants at the medians, with flagged rows in another color.
 
     Args:
         across: `[n]` held-out alignment.
         up: `[n]` MultiMem.
         flagged: bool `[n]`.
-        names: of the quadrants: upper left, upper right, lower left, lower right.
+        names: of the upper left, upper right, lower left and lower right quadrant.
 
     Returns:
-        The SVG, with at most `MOST_POINTS` points (a fixed draw); empty where nothing is finite.
+        The SVG, with at most `MOST_POINTS` points (a fixed random sample); "" if no point is finite.
     """
     rows = np.flatnonzero(np.isfinite(across) & np.isfinite(up))
     if not len(rows):
@@ -67,7 +69,9 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
     ends = [_ends(values[rows]) for values in (across, up)]
     x, y = _scale(*ends[0], LEFT, WIDTH - RIGHT), _scale(*ends[1], HEIGHT - BOTTOM, TOP)
     middle = x(float(np.median(across[rows]))), y(float(np.median(up[rows])))
-    parts = _axes(x, y, ends[0], ends[1], "held-out alignment (how well the pair fits)", "MultiMem")
+    across_marks = [(x(at), at) for at in ticks(*ends[0])]
+    up_marks = [(y(at), at) for at in ticks(*ends[1])]
+    parts = _axes(across_marks, up_marks, "held-out alignment", "MultiMem")
     parts += [
         _line("split", middle[0], TOP, middle[0], HEIGHT - BOTTOM),
         _line("split", LEFT, middle[1], WIDTH - RIGHT, middle[1]),
@@ -82,7 +86,7 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
 
 
 def bars(shares: Mapping[str, float]) -> Markup:
-    """Horizontal bars of shares (1 is all of it), each with its name and percentage; negative ones go left."""
+    """Horizontal bars of shares (1: the total), with names and percentages; negative shares extend to the left."""
     low, high = min(0.0, *shares.values()), max(0.01, *shares.values())
     left, step = 170, 30
     x = _scale(low, high, left, WIDTH - 56)
@@ -98,36 +102,25 @@ def bars(shares: Mapping[str, float]) -> Markup:
 def curves(
     steps: Sequence[float], lines: Mapping[str, tuple[Sequence[float], int, bool]], below: str, beside: str
 ) -> Markup:
-    """Shares from 0 to 1 over steps, which stand on a scale of powers.
+    """Lines of shares from 0 to 1 over steps on a logarithmic axis.
 
     Args:
-        steps: `[s]`, above 0, rising.
-        lines: name -> (values `[s]`, which color, whether dashed).
-        below: name of the axis across.
-        beside: name of the other.
+        steps: `[s]`, above 0, ascending.
+        lines: name -> (values `[s]`, number of the color, dashed).
+        below: label of the x axis.
+        beside: label of the y axis.
     """
     ends = float(np.log(steps[0])), float(np.log(steps[-1])) + 1e-9
     x, y = _scale(*ends, LEFT + 8, WIDTH - RIGHT - 8), _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
-    parts = []
-    for value in ticks(0, 1):
-        parts += [
-            _line("grid", LEFT, y(value), WIDTH - RIGHT, y(value)),
-            _text(LEFT - 7, y(value) + 4, f"{value:g}", "end"),
-        ]
-    for step in steps:
-        parts.append(_text(x(np.log(step)), HEIGHT - BOTTOM + 17, f"{step:g}", "middle"))
-    parts.append(_line("axis", LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM))
-    parts += [
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"),
-        _text(4, 13, beside, "start", "label"),
-    ]
+    marks = [(x(np.log(step)), step) for step in steps]
+    parts = _axes(marks, [(y(value), value) for value in ticks(0, 1)], below, beside)
     for at, (name, (values, color, dashed)) in enumerate(lines.items()):
         kind = f"curve c{color}" + (" dashed" if dashed else "")
         points = " ".join(f"{x(np.log(s)):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
         top = HEIGHT + 16 + 20 * at
         parts += [_line(kind, LEFT, top, LEFT + 28, top), _text(LEFT + 36, top + 4, name, "start")]
-    return _svg("Share recalled while names are learned", parts, HEIGHT + 10 + 20 * len(lines))
+    return _svg("Recall during training", parts, HEIGHT + 10 + 20 * len(lines))
 
 
 def _ends(values: Floats) -> tuple[float, float]:
@@ -151,16 +144,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(step * number, 10) for number in range(first, int(np.floor(high / step + 1e-9)) + 1)]
 
 
-def _axes(
-    x: Scale, y: Scale, across: tuple[float, float], up: tuple[float, float], below: str, beside: str
-) -> list[Markup]:
+def _axes(across: Sequence[Mark], up: Sequence[Mark], below: str, beside: str) -> list[Markup]:
+    """Grid, ticks at (pixel, value) of both axes, and their labels."""
     bottom = HEIGHT - BOTTOM
     parts = []
-    for value in ticks(*up):
-        parts.append(_line("grid", LEFT, y(value), WIDTH - RIGHT, y(value)))
-        parts.append(_text(LEFT - 7, y(value) + 4, f"{value:,g}", "end"))
-    for value in ticks(*across):
-        parts.append(_text(x(value), bottom + 17, f"{value:,g}", "middle"))
+    for pixel, value in up:
+        parts.append(_line("grid", LEFT, pixel, WIDTH - RIGHT, pixel))
+        parts.append(_text(LEFT - 7, pixel + 4, f"{value:,g}", "end"))
+    for pixel, value in across:
+        parts.append(_text(pixel, bottom + 17, f"{value:,g}", "middle"))
     parts.append(_line("axis", LEFT, bottom, WIDTH - RIGHT, bottom))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"))
     parts.append(_text(4, 13, beside, "start", "label"))

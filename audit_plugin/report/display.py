@@ -212,8 +212,8 @@ def show_comparison(out: Console, comparison: Comparison) -> None:
     header = ("flag", "fixed", "still flagged", "newly flagged", "removed from the set", "new in the set", "not scored")
     rows = []
     for kind, change in comparison.kinds.items():
-        keys = (change.fixed, change.still, change.newly, change.gone, change.added, change.unknown)
-        rows.append((kind, *(f"{len(rows):,}" for rows in keys)))
+        parts = (change.fixed, change.still, change.newly, change.gone, change.added, change.unknown)
+        rows.append((kind, *(f"{len(keys):,}" for keys in parts)))
     common, gone, added = comparison.common, len(comparison.gone), len(comparison.added)
     sentences = [f"{common:,} rows in both, {gone:,} removed, {added:,} new"]
     if comparison.correlation:

@@ -66,7 +66,7 @@ def _histogram(axis: Any, values: Floats, groups: Mapping[str, np.ndarray], cut:
     axis.axvline(0, color=INK, linewidth=1)
     if cut is not None and np.isfinite(cut):
         axis.axvline(cut, color=COLORS[1], linestyle="--", label=f"flagged as memorized from {cut:.3f}")
-    axis.set(title="MultiMem", xlabel="MultiMem (consistency when trained on the sample minus when not)", ylabel="% of the group")
+    axis.set(title="MultiMem", xlabel="MultiMem (with minus without training on it)", ylabel="% of the group")
     axis.legend(**BELOW)
 
 

@@ -28,23 +28,40 @@ SHORT = 0.75
 
 @dataclass(frozen=True)
 class Flag:
-    """One kind of finding: tag word, label for people, one line of help."""
+    """One kind of flag.
+
+    Attributes:
+        kind: the tag, and the column `is_{kind}`.
+        label: for people.
+        help: one line: what the flag means.
+        score: the column that ranks the flagged rows; "": misalignment.
+        tail: raised where a score lies in the tail beyond the false-positive rate. With `score`, users can move its
+            threshold.
+    """
 
     kind: str
     label: str
     help: str
+    score: str = ""
+    tail: bool = False
 
 
 FLAGS = {
     f.kind: f
     for f in (
-        Flag("misaligned", "Misaligned", "The sample's media do not belong together"),
-        Flag("memorized", "Memorized", "A model trained on the set would memorize it far more than the set's bulk"),
-        Flag("outlier", "Outlier", "Unlike everything else in the set"),
-        Flag("duplicate", "Duplicate", "Same or nearly the same medium as another sample"),
+        Flag("misaligned", "Misaligned", "The sample's media do not belong together", "misalignment", tail=True),
+        Flag(
+            "memorized",
+            "Memorized",
+            "A model trained on the set would memorize it far more than the set's bulk",
+            "multimem",
+            tail=True,
+        ),
+        Flag("outlier", "Outlier", "Unlike everything else in the set", "outlier", tail=True),
+        Flag("duplicate", "Duplicate", "Same or nearly the same medium as another sample", "duplicate"),
         Flag("conflict", "Conflict", "Same medium as another sample, but with a caption that contradicts the other's"),
-        Flag("placeholder", "Placeholder", "One medium that stands in many rows with unrelated texts"),
-        Flag("vague", "Vague", "A caption that fits almost everything"),
+        Flag("placeholder", "Placeholder", "One medium that appears in many rows with unrelated texts"),
+        Flag("vague", "Vague", "A caption that fits almost everything", tail=True),
     )
 }
 

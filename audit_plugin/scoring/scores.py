@@ -101,6 +101,7 @@ class Score:
         per: its parts: "" (none), "pair", "modality", or "attribution" (both, with three or more modalities).
         trained: needs trials.
         also: suffixes of further columns.
+        similarity: low values are the suspicious ones.
         compute: the function.
     """
 
@@ -110,6 +111,7 @@ class Score:
     per: str
     trained: bool
     also: tuple[str, ...]
+    similarity: bool
     compute: Compute
 
 
@@ -117,13 +119,13 @@ SCORES: dict[str, Score] = {}
 
 
 def score(
-    label: str, help: str, *, per: str = "", trained: bool = False, also: tuple[str, ...] = ()
+    label: str, help: str, *, per: str = "", trained: bool = False, also: tuple[str, ...] = (), similarity: bool = False
 ) -> Callable[[Compute], Compute]:
     """Adds the decorated function to `SCORES` under its own name."""
 
     def add(compute: Compute) -> Compute:
         name = compute.__name__
-        SCORES[name] = Score(name, label, help, per, trained, also, compute)
+        SCORES[name] = Score(name, label, help, per, trained, also, similarity, compute)
         return compute
 
     return add
@@ -248,6 +250,7 @@ def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict
     "Held-out cross-modal consistency: a similarity, low means that models which never saw the "
     "sample find its media at odds",
     trained=True,
+    similarity=True,
 )
 def alignment(evidence: Evidence) -> Floats:
     """Mean consistency over the trials in which the sample was not a member, offsets kept."""
@@ -255,7 +258,11 @@ def alignment(evidence: Evidence) -> Floats:
     return memorization.held_out_mean(trials.consistency, trials.member)
 
 
-@score("CLIP score", "Plain cosine of the frozen encoders: a similarity, the baseline; only where they share a space")
+@score(
+    "CLIP score",
+    "Plain cosine of the frozen encoders: a similarity, the baseline; only where they share a space",
+    similarity=True,
+)
 def clip_score(evidence: Evidence) -> dict[str, Floats]:
     """Mean cosine over the pairs whose encoders share a space; no column without such a pair."""
     shared = [(a, b) for a, b in evidence.pairs if evidence.space[a] and evidence.space[a] == evidence.space[b]]

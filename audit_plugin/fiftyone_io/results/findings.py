@@ -19,11 +19,12 @@ from audit_plugin.config import FLAG_KINDS
 from audit_plugin.fiftyone_io.read.contents import find_by_ids
 from audit_plugin.fiftyone_io.read.items import images_of, objects_where
 from audit_plugin.fiftyone_io.runs import audit_info, list_audits
+from audit_plugin.scoring.flags import FLAGS
 
 from .tables import path_of, read_columns, read_fact, read_flagged
 from .views import places_of
 
-SCORE_OF = {"misaligned": "misalignment", "memorized": "multimem", "outlier": "outlier"}
+SCORE_OF = {kind: flag.score for kind, flag in FLAGS.items() if flag.tail and flag.score}
 MAP = ("map_x", "map_y")
 SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
 BINS = 40

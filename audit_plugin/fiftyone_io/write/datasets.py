@@ -83,9 +83,9 @@ def choose_rows(content: ReportContent, own: str, kinds: Sequence[str], rows: in
     names = {samples.ids[row] for row in flagged[:rows]}
     for sample in list(names):
         names.update(_named(content.explanations.get(sample, ())))
-    group = content.words("duplicate_group")
+    group = content.texts("duplicate_group")
     names.update(str(group[row]) for row in flagged[:rows] if group[row])
-    plain = content.words("failure") == ""
+    plain = content.texts("failure") == ""
     plain[every] = False
     rest = np.flatnonzero(plain)
     drawn = np.random.default_rng(0).choice(rest, min(others, len(rest)), replace=False)
@@ -167,7 +167,7 @@ def _write(dataset: fo.Dataset, content: ReportContent, chosen: Ints, ids: list[
     names = dict(zip((samples.ids[row] for row in chosen), ids, strict=True))
     columns = {name: np.asarray(values)[chosen] for name, values in content.columns.items()}
     if "duplicate_group" in columns:
-        groups = content.words("duplicate_group")[chosen]
+        groups = content.texts("duplicate_group")[chosen]
         columns["duplicate_group"] = np.array([names.get(group, group) for group in groups], dtype=object)
     told = {sample: [dict(found) for found in content.explanations.get(sample, ())] for sample in names}
     told = {sample: found for sample, found in told.items() if found}
