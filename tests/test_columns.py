@@ -31,12 +31,12 @@ def test_every_computed_column_can_be_explained(m: int) -> None:
     helps = {name: column_help(name) for name in compute_scores(planted(m).evidence)}
     assert len(set(helps.values())) == len(helps)  # each says something of its own
     assert helps["misalignment_image_text"] == "Misalignment of image and text alone, in robust deviations"
-    assert helps["outlier_text"].startswith("Outlier of text alone")
+    assert helps["outlier_text"] == "Outlier of text alone, in units of the tail scale"
     assert "tandard error" in helps["multimem_stderr"]
     assert "Mean over pairs" in helps["multimem_mean"]
     if m == 3:
         assert helps["multimem_image_text"] == "MultiMem of image and text"
-        assert helps["multimem_due_audio"] == "MultiMem that goes away without audio"
+        assert helps["multimem_due_audio"] == "MultiMem contributed by audio"
 
 
 @pytest.mark.parametrize("name", ["nothing", "misalignmentx", "is_", ""])

@@ -23,9 +23,10 @@ RATE = AuditConfig().false_positive_rate
 def columns_of(m: int = 2) -> dict[str, np.ndarray]:
     gathered = planted(m).gathered
     scores = compute_scores(gathered.evidence)
-    plants = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
-    sure = calibrate(scores["misalignment"], {"random": plants})
-    return {**scores, "probability": sure.probability, "false_positive_rate": sure.false_positive_rate}
+    probes = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
+    calibration = calibrate(scores["misalignment"], {"random": probes})
+    rates = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
+    return {**scores, **rates}
 
 
 def raised(m: int = 2) -> dict[str, np.ndarray]:
@@ -37,9 +38,9 @@ def raised(m: int = 2) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("m", [2, 3])
 def test_every_flag_is_raised_as_one_bool_per_sample(m: int) -> None:
-    found = raised(m)
-    assert list(found) == list(FLAGS)
-    assert all(values.dtype == bool and len(values) == len(planted(m).evidence) for values in found.values())
+    flagged = raised(m)
+    assert list(flagged) == list(FLAGS)
+    assert all(values.dtype == bool and len(values) == len(planted(m).evidence) for values in flagged.values())
 
 
 @pytest.mark.parametrize("m", [2, 3])
@@ -63,20 +64,20 @@ def test_clean_samples_are_left_alone(kind: str) -> None:
 
 
 def test_conflicts_are_flagged_on_their_worse_side_only() -> None:
-    found, rows = raised()["conflict"], planted().rows
-    pairs = found[rows["conflict"]].reshape(-1, 2)
+    flagged, rows = raised()["conflict"], planted().rows
+    pairs = flagged[rows["conflict"]].reshape(-1, 2)
     assert pairs.any(1).mean() >= 0.8
     assert not pairs.all(1).any()
-    assert not found[rows["duplicate"]].any()  # equal images, texts that say the same
-    assert not found[rows["placeholder"]].any()
+    assert not flagged[rows["duplicate"]].any()  # equal images, texts that say the same
+    assert not flagged[rows["placeholder"]].any()
 
 
 def test_nothing_scored_raises_no_flag_that_needs_a_score() -> None:
     columns = {name: np.full_like(values, np.nan) for name, values in columns_of().items()}
-    found = raise_flags(columns, replace(planted().evidence, trials=None), RATE)
-    assert not any(found[kind].any() for kind in ("misaligned", "memorized", "outlier", "conflict", "vague"))
-    assert found["duplicate"].any()
-    assert found["placeholder"].any()
+    flagged = raise_flags(columns, replace(planted().evidence, trials=None), RATE)
+    assert not any(flagged[kind].any() for kind in ("misaligned", "memorized", "outlier", "conflict", "vague"))
+    assert flagged["duplicate"].any()
+    assert flagged["placeholder"].any()
 
 
 # --- the cut -------------------------------------------------------------------------------------------------------
@@ -157,9 +158,9 @@ def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
         words={"text": words},
         trials=replace(evidence.trials, held_out={**evidence.trials.held_out, "generality": generality}),
     )
-    found = np.flatnonzero(rules.flag_vague(changed, RATE))
-    assert set(range(5, 10)) <= set(found.tolist())
-    assert not set(found.tolist()) & set(range(5))
+    flagged = np.flatnonzero(rules.flag_vague(changed, RATE))
+    assert set(range(5, 10)) <= set(flagged.tolist())
+    assert not set(flagged.tolist()) & set(range(5))
 
 
 def test_a_text_named_before_its_medium_is_vague_as_well() -> None:
@@ -202,7 +203,7 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     assert not repeated[rows].any()
 
 
-def test_look_alikes_are_no_duplicates_where_pixels_told_them_apart() -> None:
+def test_look_alikes_are_no_duplicates_where_pixels_differ() -> None:
     evidence = planted().evidence
     apart = replace(evidence, copies={"image": np.arange(len(evidence))})
     assert rules.flag_duplicates(evidence).any()
@@ -241,7 +242,7 @@ def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
 
 
 @pytest.mark.parametrize(
-    ("likeness", "worst", "one_sample", "found"),
+    ("likeness", "worst", "one_sample", "flagged"),
     [
         (0.0, 4.0, True, [4]),  # one of the captions of a picture contradicts the others
         (0.6, 4.0, True, []),  # it says something similar
@@ -252,14 +253,16 @@ def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
     ],
 )
 def test_a_conflict_is_unlike_the_better_texts_and_fits_worse(
-    likeness: float, worst: float, one_sample: bool, found: list[int]
+    likeness: float, worst: float, one_sample: bool, flagged: list[int]
 ) -> None:
     fit, fields = five_captions(likeness)
     fit[4] = worst
     owners = np.arange(len(fit))
     owners[: 5 if one_sample else 4] = 0
     evidence = replace(planted().evidence, samples=owners, **fields)
-    assert np.flatnonzero(rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+    assert (
+        np.flatnonzero(rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), worst_good=2)).tolist() == flagged
+    )
 
 
 def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
@@ -271,17 +274,20 @@ def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
     text[5] = -text[0]
     changed = replace(evidence, copies={"image": group}, samples=owners, views={**evidence.views, "text": text})
     fit = rng.normal(-0.5, 0.2, len(evidence)).astype(np.float32)
-    for worst, found in ((2.5, [5]), (-0.1, []), (np.nan, [])):
+    for worst, flagged in ((2.5, [5]), (-0.1, []), (np.nan, [])):
         fit[5] = worst
-        assert np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+        assert (
+            np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), worst_good=2)).tolist()
+            == flagged
+        )
     fit[:9] = np.nan
-    assert not rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2).any()
+    assert not rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), worst_good=2).any()
 
 
 def test_media_without_a_text_cannot_contradict_each_other() -> None:
     evidence = replace(planted().evidence, words={})
     fit = np.random.default_rng(0).normal(size=len(evidence)).astype(np.float32)
-    assert not rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), cut=2).any()
+    assert not rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), worst_good=2).any()
 
 
 def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
@@ -292,22 +298,25 @@ def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
     text[:3] = unit(np.eye(3, text.shape[1]))
     fit = np.zeros(len(evidence), np.float32)
     fit[:3] = [-1, -0.2, 0.5]
-    for likeness, found in ((0.0, [2]), (0.6, [])):
+    for likeness, flagged in ((0.0, [2]), (0.6, [])):
         text[2] = unit(likeness * text[1] + np.sqrt(1 - likeness**2) * np.eye(3, text.shape[1])[2])
         changed = replace(evidence, copies={"image": group}, views={**evidence.views, "text": text})
-        assert np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), cut=2)).tolist() == found
+        assert (
+            np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), worst_good=2)).tolist()
+            == flagged
+        )
 
 
 # --- actions -------------------------------------------------------------------------------------------------------
 
 
-def expected(found: dict[str, bool], suggested: bool, is_copy: bool) -> str:
-    """Precedence as people are told it."""
-    if found["placeholder"] or is_copy:
+def expected(flagged: dict[str, bool], suggested: bool, is_copy: bool) -> str:
+    """Precedence as documented."""
+    if flagged["placeholder"] or is_copy:
         return "remove"
-    if found["misaligned"]:
+    if flagged["misaligned"]:
         return "relabel" if suggested else "review"
-    return "review" if found["outlier"] or found["conflict"] else "keep"
+    return "review" if flagged["outlier"] or flagged["conflict"] else "keep"
 
 
 @settings(deadline=None)
@@ -315,22 +324,22 @@ def expected(found: dict[str, bool], suggested: bool, is_copy: bool) -> str:
                 min_size=1, max_size=6))  # fmt: skip
 def test_actions_follow_the_precedence_and_only_the_unflagged_need_no_reason(cases: list[tuple]) -> None:
     n = len(cases)
-    found = {kind: np.array([case[0][kind] for case in cases]) for kind in FLAGS}
+    flagged = {kind: np.array([case[0][kind] for case in cases]) for kind in FLAGS}
     suggestions = np.array(["a cat" if case[1] else "" for case in cases], dtype=object)
     copies = np.array([case[2] for case in cases])
     scores = {name: np.arange(n, dtype=np.float32) for name in ("outlier", "misalignment", "multimem")}
-    action, reason = propose_actions(found, suggestions, ~copies, np.ones(n, bool), scores)
+    action, reason = propose_actions(flagged, suggestions, ~copies, np.ones(n, bool), scores)
     for i, (flags, suggested, is_copy) in enumerate(cases):
         assert action[i] == expected(flags, suggested, is_copy)
-        told = is_copy or any(flags[kind] for kind in FLAGS if kind != "duplicate")
-        assert bool(reason[i]) is bool(told)
+        has_reason = is_copy or any(flags[kind] for kind in FLAGS if kind != "duplicate")
+        assert bool(reason[i]) is has_reason
 
 
-def test_reasons_name_what_was_found_and_how_much() -> None:
-    found = {kind: np.zeros(3, bool) for kind in FLAGS}
-    found["outlier"][0] = found["memorized"][1] = found["vague"][2] = True
+def test_reasons_name_the_flag_and_its_score() -> None:
+    flagged = {kind: np.zeros(3, bool) for kind in FLAGS}
+    flagged["outlier"][0] = flagged["memorized"][1] = flagged["vague"][2] = True
     scores = {"outlier": np.array([7.25, 0, 0]), "misalignment": np.zeros(3)}
-    _, reason = propose_actions(found, np.array(["", "", ""], object), np.ones(3, bool), np.zeros(3, bool), scores)
+    _, reason = propose_actions(flagged, np.array(["", "", ""], object), np.ones(3, bool), np.zeros(3, bool), scores)
     assert reason[0].endswith("(outlier 7.2)")
     assert "memorized" in reason[1]
     assert "everything" in reason[2]

@@ -18,18 +18,17 @@ class Column:
     kind: str
 
 
-def _scores() -> list[Column]:
-    return [Column(s.name, s.label, s.help, "score") for s in SCORES.values()]
-
-
 COLUMNS: dict[str, Column] = {
     c.name: c
     for c in (
-        *_scores(),
+        *(Column(s.name, s.label, s.help, "score") for s in SCORES.values()),
         Column("multimem_stderr", "MultiMem error", "Standard error of MultiMem over blocks of trials", "score"),
-        Column("multimem_mean", "MultiMem per pair", "Mean over pairs of modalities of their own MultiMem", "score"),
+        Column("multimem_mean", "MultiMem per pair", "Mean over pairs of modalities of the pair's MultiMem", "score"),
         Column(
-            "probability", "Probability wrong", "Model-based probability that the media do not belong together", "score"
+            "probability",
+            "Probability wrong",
+            "Estimated probability that the modalities do not belong together (model-based)",
+            "score",
         ),
         Column(
             "culprit",
@@ -37,36 +36,34 @@ COLUMNS: dict[str, Column] = {
             "With three or more modalities: the one whose removal lowers the misalignment most",
             "text",
         ),
-        Column(
-            "driver",
-            "Driver",
-            "With three or more modalities: the one without which most of the MultiMem goes away",
-            "text",
-        ),
+        Column("driver", "Driver", "With three or more modalities: the one that contributes most to MultiMem", "text"),
         Column(
             "role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)", "text"
         ),
         Column(
             "duplicate_group",
             "Duplicate group",
-            "Id of the sample that stands for this group of near-duplicates",
+            "Id of the sample that represents this group of near-duplicates",
             "text",
         ),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),
         Column(
-            "leak", "Leak", "With a split named: the other splits in which a copy of the sample's medium stands", "text"
+            "leak",
+            "Leak",
+            "Where splits are named: the other splits that hold a copy of the sample's image, audio or video",
+            "text",
         ),
-        Column("action", "Action", "What is proposed: keep, relabel, remove or review", "text"),
-        Column("reason", "Reason", "Why this action is proposed", "text"),
+        Column("action", "Action", "Suggested action: keep, relabel, remove or review", "text"),
+        Column("reason", "Reason", "Why this action is suggested", "text"),
         Column("suggestion", "Suggestion", "A caption of the set that fits the sample clearly better", "text"),
         Column(
             "suggestion_score",
             "Suggestion gain",
-            "How far the misfit falls with the suggestion, in robust deviations of the set's own pairs",
+            "How much the suggestion lowers the misalignment, in robust deviations of the set's own pairs",
             "score",
         ),
         Column(
-            "repair", "Repair", "The join bug that the suggestion mends: a shift of rows, a swap or a cycle", "text"
+            "repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle", "text"
         ),
         Column("failure", "Failure", "Why the sample could not be scored", "text"),
     )
@@ -74,15 +71,21 @@ COLUMNS: dict[str, Column] = {
 
 
 def column_help(name: str) -> str:
-    """One line on a column, also on the part of a score for one pair or modality (`outlier_image`)."""
+    """One line on a column, also on the part of a score for one pair or modality (`outlier_image`).
+
+    Raises:
+        KeyError: for a column that an audit does not write.
+    """
     if name in COLUMNS:
         return COLUMNS[name].help
-    base = next((s for s in SCORES.values() if name.startswith(f"{s.name}_")), None)
-    if base is None:
+    score = next((s for s in SCORES.values() if name.startswith(f"{s.name}_")), None)
+    if score is None:
         raise KeyError(name)
-    part = name.removeprefix(f"{base.name}_")
-    if base.name == "multimem":
-        due = part.removeprefix("due_")
-        return f"MultiMem that goes away without {due}" if due != part else f"MultiMem of {part.replace('_', ' and ')}"
-    part = part.replace("_", " and ")
-    return f"{base.label} of {part} alone, in robust deviations"
+    part = name.removeprefix(f"{score.name}_")
+    if score.name == "multimem" and part.startswith("due_"):
+        return f"MultiMem contributed by {part.removeprefix('due_')}"
+    modalities = part.replace("_", " and ")
+    if score.name == "multimem":
+        return f"MultiMem of {modalities}"
+    unit = "units of the tail scale" if score.name == "outlier" else "robust deviations"
+    return f"{score.label} of {modalities} alone, in {unit}"

@@ -1,4 +1,8 @@
-"""Rules that turn scores into flags, actions and reasons. Applied after scoring: a new threshold recomputes nothing."""
+"""Rules that turn scores into flags, actions and reasons. Applied after scoring: a new threshold recomputes nothing.
+
+*Likeness* of two texts is the inner product of their centered views (`Evidence.views`): 1 for equal ones, about 0 for
+unrelated ones. Numbers below were chosen on the development sets (docs/detection.md).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints
+from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
 from .outliers import count_user_groups, outlier_cut
 from .scores import Evidence, robust_z, scale_of
 
-UNRELATED = 0.5
-PLACEHOLDER_ROWS = 10
+UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated than to equal
+# A placeholder is in more than max(10, 0.1 %) samples, with at least five different texts.
+PLACEHOLDER_SAMPLES = 10
 PLACEHOLDER_SHARE = 0.001
 PLACEHOLDER_TEXTS = 5
 PLAUSIBLE = 0.0  # misalignment up to which a caption may be right: the better half of a set
-CONFLICT_Z = 1.0
-FOREIGN = 0.15  # likeness of two texts drawn at random, at most
-CAPTIONS = 4  # so many of one picture are judged by what the others say
-ALIKE, ODD = 10.0, 1.5  # how far a caption fits worse than the others, less so many times its mean likeness to them
-CONTRADICTS = 0.25  # likeness of texts: wrong ones reach 0.23; 2 % of captions of one picture lie below
-SHORT = 0.75
+CONFLICT_Z = 1.0  # misalignment by which a caption fits clearly worse than the best of its content
+RANDOM_LIKENESS = 0.15  # of two texts drawn at random, at most
+CONTRADICTION_LIKENESS = 0.25  # wrong texts reach 0.23; of captions of one picture 2 % lie below
+MIN_CAPTIONS = 4  # of one content: from here on each caption is judged against the others
+# A caption is odd if its misalignment exceeds the others' median by ODD_EXCESS + ODD_SLOPE * its mean likeness to them.
+ODD_SLOPE, ODD_EXCESS = 10.0, 1.5
+SHORT = 0.75  # of the median number of words
 
 
 @dataclass(frozen=True)
@@ -49,19 +55,23 @@ class Flag:
 FLAGS = {
     f.kind: f
     for f in (
-        Flag("misaligned", "Misaligned", "The sample's media do not belong together", "misalignment", tail=True),
+        Flag("misaligned", "Misaligned", "The sample's modalities do not belong together", "misalignment", tail=True),
         Flag(
             "memorized",
             "Memorized",
-            "A model trained on the set would memorize it far more than the set's bulk",
+            "Memorized far more than most samples by a model trained on the set",
             "multimem",
             tail=True,
         ),
         Flag("outlier", "Outlier", "Unlike everything else in the set", "outlier", tail=True),
-        Flag("duplicate", "Duplicate", "Same or nearly the same medium as another sample", "duplicate"),
-        Flag("conflict", "Conflict", "Same medium as another sample, but with a caption that contradicts the other's"),
-        Flag("placeholder", "Placeholder", "One medium that appears in many rows with unrelated texts"),
-        Flag("vague", "Vague", "A caption that fits almost everything", tail=True),
+        Flag(
+            "duplicate", "Duplicate", "Exact or near-duplicate of another sample's image, audio or video", "duplicate"
+        ),
+        Flag(
+            "conflict", "Conflict", "Duplicate of another sample's image, audio or video, with a contradicting caption"
+        ),
+        Flag("placeholder", "Placeholder", "One image, audio or video that appears in many rows with unrelated texts"),
+        Flag("vague", "Vague", "A caption that fits almost everything in the set", tail=True),
     )
 }
 
@@ -69,15 +79,16 @@ FLAGS = {
 def tail_cut(values: Floats, rate: float) -> float:
     """The value that a share `rate` of clean samples exceeds, from a logistic tail fitted to the set's bulk.
 
-    The tail's width is read at the upper quartile, where up to a quarter of bad samples cannot reach it, and at the
-    lower one for sets with a long lower side; a tail heavier than logistic flags more than `rate`, a lighter one less.
+    median + width * log((1 - rate) / rate). The width is read at the upper quartile, where up to a quarter of bad
+    samples cannot reach it, and at the lower one for sets with a long lower side; a tail heavier than logistic flags
+    more than `rate`, a lighter one less.
     """
     known = values[np.isfinite(values)]
     if len(known) < 4:
         return float("inf")
-    quarter, median, three = np.quantile(known, [0.25, 0.5, 0.75])
-    scale = max(three - median, 0.5 * (three - quarter)) / np.log(3)
-    return float(median + max(scale, 1e-6) * np.log((1 - rate) / rate))
+    q25, median, q75 = np.quantile(known, [0.25, 0.5, 0.75])
+    width = max(q75 - median, 0.5 * (q75 - q25)) / np.log(3)  # log(0.75 / 0.25) of a logistic distribution
+    return float(median + max(width, 1e-6) * np.log((1 - rate) / rate))
 
 
 def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> dict[str, Bools]:
@@ -88,147 +99,162 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
         evidence: of the set.
         rate: share of clean samples that a flag may hit.
     """
-    found = {
+    misalignment, multimem, outlier = columns["misalignment"], columns["multimem"], columns["outlier"]
+    placeholders = flag_placeholders(evidence)
+    worst_good = tail_cut(scale_of(misalignment, evidence), rate)
+    flags = {
         "misaligned": flag_misaligned(columns["false_positive_rate"], rate),
-        "memorized": exceeds(columns["multimem"], tail_cut(columns["multimem"], rate)),
-        "outlier": exceeds(columns["outlier"], outlier_cut(scale_of(columns["outlier"], evidence), rate)),
+        "memorized": exceeds(multimem, tail_cut(multimem, rate)),
+        "outlier": exceeds(outlier, outlier_cut(scale_of(outlier, evidence), rate)),
         "duplicate": flag_duplicates(evidence),
-        "placeholder": flag_placeholders(evidence),
+        "conflict": flag_conflicts(evidence, misalignment, placeholders, worst_good),
+        "placeholder": placeholders,
         "vague": flag_vague(evidence, rate),
     }
-    cut = tail_cut(scale_of(columns["misalignment"], evidence), rate)
-    found["conflict"] = flag_conflicts(evidence, columns["misalignment"], found["placeholder"], cut)
-    return {kind: found[kind] for kind in FLAGS}
+    return {kind: flags[kind] for kind in FLAGS}
 
 
 def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
-    """bool `[n]`; NaN is never above."""
+    """bool `[n]`; NaN never exceeds."""
     with np.errstate(invalid="ignore"):
         return np.asarray(values > cut)
 
 
 def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
-    """Scores that at most a share `rate` of good pairs reaches, by the mixture fit (`calibration.calibrate`)."""
+    """Scores that at most a share `rate` of good pairs reaches (`calibration.calibrate`)."""
     with np.errstate(invalid="ignore"):
         return np.asarray(false_positive_rate <= rate)
 
 
 def duplicate_groups(evidence: Evidence) -> dict[str, Ints]:
-    """Modality that is not text -> groups of one medium's copies `[n]`, told from look-alikes where that was done."""
+    """Modality that is not text -> duplicate groups `[n]`: image copies where pixels were compared."""
     return {name: evidence.copies.get(name, group) for name, group in evidence.groups.items()}
 
 
 def flag_duplicates(evidence: Evidence) -> Bools:
-    """In a group of copies of two or more samples, in a modality that is not text; captions of one sample are one."""
-    out = np.zeros(len(evidence), dtype=bool)
+    """In a duplicate group with another sample; captions of one sample do not repeat each other."""
+    flagged = np.zeros(len(evidence), dtype=bool)
     for group in duplicate_groups(evidence).values():
-        out |= count_user_groups(group, evidence.owners) > 1
-    return out
+        flagged |= count_user_groups(group, evidence.owners) > 1
+    return flagged
 
 
 def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
-    """(first of its exact repeats, another sample repeats it), `[n]`, over all modalities together."""
-    table = np.stack(list(evidence.contents.values()), axis=1)
-    if not len(table):
+    """(of the first sample with its contents, another sample has the same contents), `[n]`, all modalities together."""
+    if not len(evidence):
         return np.zeros(0, bool), np.zeros(0, bool)
-    _, first, number = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    number, owners = number.reshape(-1), evidence.owners
-    return owners == owners[first[number]], count_user_groups(number, owners) > 1
+    contents = dense_ids(*evidence.contents.values())
+    _, first = np.unique(contents, return_index=True)
+    owners = evidence.owners
+    return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
 
 
 def flag_placeholders(evidence: Evidence) -> Bools:
-    """One medium in more than max(10, 0.1 %) samples whose texts are as unrelated as texts drawn at random."""
-    out = np.zeros(len(evidence), dtype=bool)
-    least = max(PLACEHOLDER_ROWS, PLACEHOLDER_SHARE * len(np.unique(evidence.owners)))
+    """One content in more than max(10, 0.1 %) samples, whose texts are as unrelated as texts drawn at random."""
+    flagged = np.zeros(len(evidence), dtype=bool)
+    owners, texts = evidence.owners, evidence.texts
+    limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
     for name, content in evidence.contents.items():
-        if name in evidence.texts:
+        if name in texts or not texts:
             continue
-        often = count_user_groups(content, evidence.owners) > least
-        for medium in np.unique(content[often]):
-            rows = np.flatnonzero(content == medium)
-            texts = evidence.texts
-            out[rows] = bool(texts) and all(_unrelated(evidence.views[t], evidence.contents[t], rows) for t in texts)
-    return out
+        frequent = count_user_groups(content, owners) > limit
+        for number in np.unique(content[frequent]):
+            rows = np.flatnonzero(content == number)
+            flagged[rows] = all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
+    return flagged
 
 
-def _unrelated(view: Floats, content: Ints, rows: Ints) -> bool:
-    """Whether the rows have several texts, nearer to unrelated (0 after centering) than to the same (1).
+def _are_unrelated(views: Floats, content: Ints) -> bool:
+    """Whether g texts are several, and nearer to unrelated (mean likeness 0) than to equal (1).
 
-    Equal texts count as often as they stand there: ten labels under one medium are unrelated, one product's text and
-    a few variants of it are not.
+    Equal texts count as often as they occur: ten labels with one image are unrelated, one product's text and a few
+    variants of it are not.
     """
-    if len(np.unique(content[rows])) < PLACEHOLDER_TEXTS:
+    if len(np.unique(content)) < PLACEHOLDER_TEXTS:
         return False
-    total, k = view[rows].sum(0, dtype=np.float64), len(rows)
-    return bool((total @ total - k) / (k * (k - 1)) < UNRELATED)
+    # Mean of <v_i, v_j> over i != j, from |sum_i v_i|^2 = g + sum_{i != j} <v_i, v_j>
+    total, g = views.sum(0, dtype=np.float64), len(views)
+    mean_likeness = (total @ total - g) / (g * (g - 1))
+    return bool(mean_likeness < UNRELATED_LIKENESS)
 
 
-def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools, cut: float) -> Bools:
-    """Rows whose medium another row shares with an unrelated text that fits it better under held-out alignment.
+def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools, worst_good: float) -> Bools:
+    """Rows whose image, audio or video another row has with an unrelated text that fits it better.
 
-    Of two samples with one picture and unrelated captions one is wrong, unless both fit: the worse one is flagged
-    when it is not `PLAUSIBLE`. Captions of one sample differ by nature: where there are `CAPTIONS` of a picture, one
-    must fit worse than the others usually do and say something else (`_odd_caption`); of fewer, it must fit worse
-    than the best by `CONFLICT_Z` and worse than `cut`. A text like one that stands is left alone.
+    Of two samples with one picture and unrelated captions one is wrong, unless both fit: the worse one is flagged if it
+    is not `PLAUSIBLE`. Captions of one sample differ by nature: of `MIN_CAPTIONS` or more, one must fit worse than the
+    others usually do and say something else (`_is_odd_caption`); of fewer, it must fit worse than the best by
+    `CONFLICT_Z` and worse than `worst_good`. A text like one that is accepted is accepted.
 
     Args:
         evidence: of the set.
         misalignment: `[n]`, NaN: not scored.
-        placeholders: bool `[n]`, rows that are no conflict.
-        cut: misalignment beyond which few good pairs lie.
+        placeholders: bool `[n]`, rows that are not a conflict.
+        worst_good: misalignment beyond which few good pairs lie.
     """
-    out = np.zeros(len(evidence), dtype=bool)
+    flagged = np.zeros(len(evidence), dtype=bool)
+    if not evidence.texts:
+        return flagged
     for group in duplicate_groups(evidence).values():
         order = np.argsort(group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-            if (
-                evidence.texts
-                and len(rows) >= 2
-                and not placeholders[rows].any()
-                and np.isfinite(misalignment[rows]).any()
-            ):
-                out[rows] |= _contradicts(evidence, misalignment[rows], rows, cut)
-    return out
+            scored = np.isfinite(misalignment[rows]).any()
+            if len(rows) >= 2 and scored and not placeholders[rows].any():
+                flagged[rows] |= _conflicts_in_group(evidence, misalignment[rows], rows, worst_good)
+    return flagged
 
 
-def _contradicts(evidence: Evidence, fit: Floats, rows: Ints, cut: float) -> Bools:
-    """bool `[g]` for the rows of one group: neither plausible nor like a text that stands."""
-    owners, best = evidence.owners[rows], int(np.nanargmin(fit))
-    likeness = np.max([evidence.views[text][rows] @ evidence.views[text][rows].T for text in evidence.texts], axis=0)
-    own, clear = owners == owners[best], fit > fit[best] + CONFLICT_Z
-    accepted = ~exceeds(fit, np.where(own, np.maximum(cut, fit[best] + CONFLICT_Z), np.maximum(PLAUSIBLE, fit[best])))
-    unlike = np.where(clear, UNRELATED if len(rows) == 2 else CONTRADICTS, FOREIGN)
-    while (alike := ~accepted & (likeness[:, accepted].max(1) >= unlike)).any():
+def _conflicts_in_group(evidence: Evidence, misalignment: Floats, rows: Ints, worst_good: float) -> Bools:
+    """bool `[g]` for the rows of one duplicate group and their misalignment `[g]`."""
+    owners, best = evidence.owners[rows], int(np.nanargmin(misalignment))
+    lowest = misalignment[best]
+    views = [evidence.views[text][rows] for text in evidence.texts]
+    likeness = np.max([view @ view.T for view in views], axis=0)  # [g, g], of the most similar text
+
+    # Accepted by fit: captions of the best row's own sample more easily than another sample's.
+    same_sample = owners == owners[best]
+    limit = np.where(same_sample, np.maximum(worst_good, lowest + CONFLICT_Z), np.maximum(PLAUSIBLE, lowest))
+    accepted = ~exceeds(misalignment, limit)
+    # Accepted for their likeness to an accepted text, and so on: the worse the fit, the more likeness is asked for.
+    clearly_worse = UNRELATED_LIKENESS if len(rows) == 2 else CONTRADICTION_LIKENESS
+    required = np.where(exceeds(misalignment, lowest + CONFLICT_Z), clearly_worse, RANDOM_LIKENESS)
+    while (alike := ~accepted & (likeness[:, accepted].max(1) >= required)).any():
         accepted |= alike
-    if len(rows) < CAPTIONS:
+    if len(rows) < MIN_CAPTIONS:
         return ~accepted
-    several = (owners[:, None] == owners).sum(1) > 1
-    return np.where(several, _odd_caption(fit, likeness), ~accepted)
+    several_captions = (owners[:, None] == owners).sum(1) > 1
+    return np.where(several_captions, _is_odd_caption(misalignment, likeness), ~accepted)
 
 
-def _odd_caption(fit: Floats, likeness: Floats) -> Bools:
-    """bool `[g]`: of several captions of one picture, those that fit worse than the others and resemble them less."""
-    rest = (np.delete(fit, row) for row in range(len(fit)))
-    others = np.array(
-        [np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else np.nan for values in rest]
-    )
-    alike = (likeness.sum(1) - likeness.diagonal()) / (len(fit) - 1)
-    return exceeds(fit - others - ALIKE * alike, ODD) & exceeds(fit, PLAUSIBLE)
+def _is_odd_caption(misalignment: Floats, likeness: Floats) -> Bools:
+    """bool `[g]`: of g captions of one content, those that fit worse than the others and resemble them less."""
+    g = len(misalignment)
+    others_median = np.full(g, np.nan)
+    for row in range(g):
+        others = np.delete(misalignment, row)
+        if np.isfinite(others).any():
+            others_median[row] = np.nanmedian(others)
+    mean_likeness = (likeness.sum(1) - likeness.diagonal()) / (g - 1)
+    excess = misalignment - others_median - ODD_SLOPE * mean_likeness
+    return exceeds(excess, ODD_EXCESS) & exceeds(misalignment, PLAUSIBLE)
 
 
 def flag_vague(evidence: Evidence, rate: float) -> Bools:
-    """Texts that fit all media a little, none much, and are short for the set: all three beyond its bulk."""
-    out = np.zeros(len(evidence), dtype=bool)
+    """Short texts that fit all media a little and none much: brevity and generality together beyond the set's bulk."""
+    flagged = np.zeros(len(evidence), dtype=bool)
     if evidence.trials is None:
-        return out
+        return flagged
     for position, pair in enumerate(evidence.pairs):
         generality = evidence.trials.held_out["generality"][position]
-        for text in (m for m in pair if m in evidence.words and np.isfinite(generality).any()):
-            brevity = -np.log1p(evidence.words[text].astype(np.float32))
-            short = evidence.words[text] < SHORT * np.median(evidence.words[text])
-            values = robust_z(generality) + robust_z(brevity)
-            out |= exceeds(values, tail_cut(values, rate)) & short
-    return out
+        if not np.isfinite(generality).any():
+            continue
+        for text in set(pair) & set(evidence.texts):
+            words = evidence.words[text]
+            brevity = -np.log1p(words.astype(np.float32))
+            vagueness = robust_z(generality) + robust_z(brevity)
+            is_short = words < SHORT * np.median(words)
+            flagged |= exceeds(vagueness, tail_cut(vagueness, rate)) & is_short
+    return flagged
 
 
 def propose_actions(
@@ -239,27 +265,26 @@ def propose_actions(
     Args:
         flags: kind -> bool `[n]`.
         suggestions: `[n]` texts, "" where there is none above the margin.
-        representative: bool `[n]`, first of its exact repeats.
-        exact: bool `[n]`, repeats another sample in all modalities.
+        representative: bool `[n]`, first of its exact duplicates.
+        exact: bool `[n]`, equals another sample in all modalities.
         scores: score columns, quoted in the reasons.
     """
     n = len(representative)
     action, reason = np.full(n, "keep", dtype=object), np.full(n, "", dtype=object)
-    suggested = np.array([bool(s) for s in suggestions], dtype=bool)
-    shown = flags["memorized"] | flags["vague"]
-    why_shown = np.where(flags["memorized"], "memorized far more than the set's bulk", "caption fits almost everything")
+    has_suggestion = np.array([bool(suggestion) for suggestion in suggestions], dtype=bool)
     rules = (  # weakest first: each overwrites the ones before it
-        (shown, "keep", why_shown),
+        (flags["vague"], "keep", "caption fits almost everything"),
+        (flags["memorized"], "keep", "memorized far more than the set's bulk"),
         (flags["conflict"], "review", "same medium as another sample, contradicting caption"),
         (flags["outlier"], "review", _quote("unlike the rest of the set (outlier {:.1f})", scores["outlier"])),
         (flags["misaligned"], "review", _quote("media do not fit (misalignment {:.1f})", scores["misalignment"])),
-        (flags["misaligned"] & suggested, "relabel", "media do not fit, and another caption fits clearly better"),
+        (flags["misaligned"] & has_suggestion, "relabel", "media do not fit, and another caption fits clearly better"),
         (exact & ~representative, "remove", "exact duplicate of another sample"),
         (flags["placeholder"], "remove", "placeholder: one medium in many rows with unrelated texts"),
     )
-    for rows, what, why in rules:
-        action[rows] = what
-        reason[rows] = np.broadcast_to(np.asarray(why, dtype=object), n)[rows]
+    for rows, rule_action, rule_reason in rules:
+        action[rows] = rule_action
+        reason[rows] = np.broadcast_to(np.asarray(rule_reason, dtype=object), n)[rows]
     return action, reason
 
 

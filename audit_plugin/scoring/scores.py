@@ -167,8 +167,8 @@ def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
 
 @score(
     "Misalignment",
-    "How badly the sample's media fit each other, in robust deviations from the set's median; "
-    "the worst pair of modalities counts",
+    "How badly the sample's modalities fit each other, in robust deviations from the set's median; "
+    "the largest over pairs of modalities",
     per="pair",
     trained=True,
 )
@@ -218,9 +218,8 @@ def pair_evidence(evidence: Evidence, pair: tuple[str, str]) -> dict[str, Floats
 
 @score(
     "MultiMem",
-    "How much more consistent a trained model finds the sample when it was trained on it "
-    "(arXiv 2606.22220), summed over all modalities; above 0 for any trained sample, far above the set's bulk "
-    "when memorized",
+    "How much more consistent a model finds the sample when it was trained on it (arXiv 2606.22220), summed over all "
+    "modalities; above 0 for any trained sample, far above most others when memorized",
     per="attribution",
     trained=True,
     also=("stderr", "mean"),
@@ -247,8 +246,8 @@ def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict
 
 @score(
     "Alignment",
-    "Held-out cross-modal consistency: a similarity, low means that models which never saw the "
-    "sample find its media at odds",
+    "Held-out cross-modal consistency, a similarity: low where models that never saw the sample find that its "
+    "modalities do not match",
     trained=True,
     similarity=True,
 )
@@ -260,7 +259,7 @@ def alignment(evidence: Evidence) -> Floats:
 
 @score(
     "CLIP score",
-    "Plain cosine of the frozen encoders: a similarity, the baseline; only where they share a space",
+    "Cosine similarity of the frozen encoders, the usual baseline; only where they share a space",
     similarity=True,
 )
 def clip_score(evidence: Evidence) -> dict[str, Floats]:
@@ -273,8 +272,8 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
 
 @score(
     "Outlier",
-    "Mean distance to the nearest twentieth of the set, duplicates counted once: the largest over modalities and the "
-    "joint space, in widths of the set's own tail; a text that is spelled like no other counts as further away",
+    "Mean distance to the nearest 5 % of the set, duplicates counted once, in units of the tail scale: the largest "
+    "over the modalities and the joint space; texts with unusual spelling score higher",
     per="modality",
 )
 def outlier(evidence: Evidence) -> dict[str, Floats]:
@@ -307,7 +306,7 @@ def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
     return outliers.in_tail_units(values, scale_of(values, evidence))
 
 
-@score("Duplicate", "Highest similarity to another sample in a modality that is not text: 1 is the same content")
+@score("Duplicate", "Highest similarity to the image, audio or video of another sample; 1 is the same content")
 def duplicate(evidence: Evidence) -> Floats:
     """Cosine of the frozen features to the nearest other content; 1 for an exact repeat.
 
