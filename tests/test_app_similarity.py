@@ -45,11 +45,11 @@ def test_a_typed_text_finds_the_person(page: Any) -> None:
     shot(page, "search-2-words")
     field.press("Enter")
     # The App lists searches in a panel of its own, and the grid changes once one of them is chosen there.
-    found = page.locator('[data-cy="panel-content-similarity_search_panel"]')
-    expect(found.get_by_text("25 results")).to_be_visible()
+    results = page.locator('[data-cy="panel-content-similarity_search_panel"]')
+    expect(results.get_by_text("25 results")).to_be_visible()
     shot(page, "search-3-results")
     counts = page.locator('[data-cy="entry-counts"]')
-    show = found.get_by_role("button", name="Show results", exact=True)
+    show = results.get_by_role("button", name="Show results", exact=True)
     browsing.retry(  # by force: the card around the button says that it is disabled, the button is not
         lambda: show.click(timeout=5000, force=True),
         lambda: expect(counts).to_have_text("25 samples", timeout=5000),

@@ -53,18 +53,18 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
     registry = foo.OperatorRegistry()
     assert registry.list_errors() == []
     named = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
-    ours = [op for op in registry.list_operators() if op.plugin_name == PLUGIN]
-    assert sorted(op.name for op in ours) == sorted(named["operators"] + named.get("panels", []))
-    risks = {op.name: op.config.risk_level.value for op in ours}
+    operators = [op for op in registry.list_operators() if op.plugin_name == PLUGIN]
+    assert sorted(op.name for op in operators) == sorted(named["operators"] + named.get("panels", []))
+    risks = {op.name: op.config.risk_level.value for op in operators}
     assert (risks["run_audit"], risks["delete_audit"], risks["removal_study"]) == ("medium", "high", "low")
     panels = named["panels"]  # FiftyOne gives a panel no level of its own
     assert "dangerous" not in {risk for name, risk in risks.items() if name not in panels}
-    unlisted = {op.name for op in ours if op.config.unlisted and op.name not in panels}
+    unlisted = {op.name for op in operators if op.config.unlisted and op.name not in panels}
     assert unlisted == {"removal_curve", "measure_transfer"}, "former names, kept callable"
-    assert all(op.config.icon and (op.config.description or op.name in panels) for op in ours)
+    assert all(op.config.icon and (op.config.description or op.name in panels) for op in operators)
 
 
-def test_the_form_has_answers_in_it_and_folds_the_rest_away(make_dataset: Callable[..., Any]) -> None:
+def test_the_form_has_defaults_and_folds_advanced_settings(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(6, note=str, caption=str)
     form = form_of("run_audit", dataset)
     assert form["text"]["default"] == "caption"
@@ -79,9 +79,9 @@ def test_the_form_has_answers_in_it_and_folds_the_rest_away(make_dataset: Callab
     assert shown - media <= set(form)
     assert not {"epochs", "seed", "group", *media} & set(form)
     unfolded = form_of("run_audit", dataset, advanced=True)
-    asked_for = {"tower", "checkpoint_f", "checkpoint_g", "role"}
-    assert {f.name for f in fields(AuditConfig)} - asked_for <= set(unfolded)
-    assert not asked_for & set(unfolded)
+    conditional = {"tower", "checkpoint_f", "checkpoint_g", "role"}
+    assert {f.name for f in fields(AuditConfig)} - conditional <= set(unfolded)
+    assert not conditional & set(unfolded)
     assert unfolded["image"]["default"] == "filepath"
     assert unfolded["audio"]["type"]["values"] == ["note", "caption"]
 
@@ -94,7 +94,7 @@ def test_the_form_has_answers_in_it_and_folds_the_rest_away(make_dataset: Callab
         ({"protocol": "split"}, {"role"}, {"folds", "tower"}),
     ],
 )
-def test_the_form_asks_only_what_makes_sense(
+def test_the_form_has_only_settings_that_apply(
     make_dataset: Callable[..., Any], choices: dict[str, str], more: set[str], less: set[str]
 ) -> None:
     form = set(form_of("run_audit", make_dataset(3), advanced=True, **choices))
@@ -115,13 +115,12 @@ def test_the_form_of_a_grouped_dataset_offers_its_slices(make_groups: Callable[.
 def with_objects(dataset: Any, per_image: int = 2) -> Any:
     """Adds labeled boxes to every sample, side by side."""
     boxes = [[at / per_image, 0.0, 1 / per_image, 1.0] for at in range(per_image)]
-    found = [
-        fo.Detections(
-            detections=[fo.Detection(label=f"thing_{(row + at) % 3}", bounding_box=b) for at, b in enumerate(boxes)]
-        )
-        for row in range(len(dataset))
-    ]
-    dataset.set_values("truth", found)
+
+    def detections(row: int) -> Any:
+        labels = [fo.Detection(label=f"thing_{(row + at) % 3}", bounding_box=box) for at, box in enumerate(boxes)]
+        return fo.Detections(detections=labels)
+
+    dataset.set_values("truth", [detections(row) for row in range(len(dataset))])
     return dataset
 
 
@@ -152,58 +151,58 @@ def test_objects_of_the_current_view_are_audited_and_restored(make_dataset: Call
         "show_output",
     ]
     assert "14 samples audited" in steps[-1]["params"]["results"]["found"]
-    actions = [action for found in dataset.values("truth.detections.audit_action") for action in found]
+    actions = [action for of_sample in dataset.values("truth.detections.audit_action") for action in of_sample]
     assert (len([a for a in actions if a]), actions[14:]) == (14, [None, None])
     operator("delete_audit")(dataset)
-    for was, sample in zip(before, dataset, strict=True):
-        now = sample.to_dict()
-        assert was.pop("last_modified_at") != now.pop("last_modified_at")
-        assert was == now
+    for former, sample in zip(before, dataset, strict=True):
+        current = sample.to_dict()
+        assert former.pop("last_modified_at") != current.pop("last_modified_at")
+        assert former == current
 
 
 @pytest.mark.parametrize(
     ("params", "word"),
-    [({"trials": 5}, "multiple of 2"), ({"run": "my run"}, "'my run'"), ({"run": "mine"}, "'mine_outlier'")],
+    [({"trials": 5}, "multiple of 2"), ({"run": "my run"}, "'my run'"), ({"run": "other"}, "'other_outlier'")],
 )
-def test_the_form_says_why_it_cannot_be_run_yet(
+def test_the_form_shows_why_it_cannot_run_yet(
     make_dataset: Callable[..., Any], params: dict[str, Any], word: str
 ) -> None:
-    dataset = make_dataset(4, caption=str, mine_outlier=str)
+    dataset = make_dataset(4, caption=str, other_outlier=str)
     cost = form_of("run_audit", dataset, **params)["cost"]
     assert cost["invalid"]
     assert word in cost["error_message"]
 
 
-def test_a_run_in_the_app_shows_progress_and_what_was_found(make_dataset: Callable[..., Any]) -> None:
+def test_a_run_in_the_app_shows_progress_and_findings(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(30)
     steps = steps_of("run_audit", dataset, text="caption", advanced=True, **QUICK)
     named = [step["operator_uri"].rpartition("/")[2] for step in steps]
     bars = [step["params"]["progress"] for step in steps if step["params"] and "progress" in step["params"]]
     assert bars == sorted(bars)
     assert named[-3:] == ["reload_dataset", "notify", "show_output"]
-    found = steps[-1]["params"]["results"]["found"]
+    page = steps[-1]["params"]["results"]["found"]
     count = len(dataset.match_tags("audit:outlier"))
-    assert f"| outlier | {count} | `audit:outlier` |" in found
-    assert "30 samples audited" in found
+    assert f"| outlier | {count} | `audit:outlier` |" in page
+    assert "30 samples audited" in page
     assert fio.list_audits(dataset) == ["audit"]
     assert "Replaces" in form_of("run_audit", dataset)["cost"]["view"]["description"]
 
 
-def test_an_audit_that_cannot_be_done_ends_in_one_sentence(make_dataset: Callable[..., Any]) -> None:
+def test_an_impossible_audit_ends_in_one_sentence(make_dataset: Callable[..., Any]) -> None:
     steps = steps_of("run_audit", make_dataset(3), text="captoin")
     assert [step["operator_uri"].rpartition("/")[2] for step in steps] == ["notify", "show_output"]
     assert steps[0]["params"]["variant"] == "error"
     assert "'captoin' does not exist" in steps[0]["params"]["message"]
 
 
-def test_a_grouped_dataset_is_audited_whole_and_restored(make_groups: Callable[..., Any]) -> None:
+def test_all_slices_of_a_grouped_dataset_are_audited_and_restored(make_groups: Callable[..., Any]) -> None:
     dataset = make_groups(40, without=((4, "sound"), (7, "clip")))
     settings = {**QUICK, "audio": "slice:sound", "image": "slice:picture", "video": "slice:clip", "text": "caption"}
     steps = steps_of("run_audit", dataset, advanced=True, **settings)
-    found = steps[-1]["params"]["results"]["found"]
-    assert "40 samples audited" in found
-    assert "| Memorization comes from | Share |" in found
-    assert "Trained: " in found
+    page = steps[-1]["params"]["results"]["found"]
+    assert "40 samples audited" in page
+    assert "| Memorization comes from | Share |" in page
+    assert "Trained: " in page
     bars = [step["params"]["progress"] for step in steps if step["params"] and "progress" in step["params"]]
     assert bars == sorted(bars)
     for name, rows in (("picture", 40), ("sound", 39), ("clip", 39)):
@@ -221,10 +220,10 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
     assert {"text", "encoder", "trials", "amounts", "seeds", "cost"} <= set(form)
     assert not {"run", "image", "false_positive_rate"} & set(form)
     steps = steps_of("removal_study", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
-    found = steps[-1]["params"]["results"]["found"]
-    assert "| Ranked by | Samples to remove | Gain in T@5 on test | 95 % interval |" in found
-    assert "| multimem | " in found
-    report = json.loads(Path(found.partition("curves is `")[2].partition("`")[0]).read_text())
+    page = steps[-1]["params"]["results"]["found"]
+    assert "| Ranked by | Samples to remove | Gain in T@5 on test | 95 % interval |" in page
+    assert "| multimem | " in page
+    report = json.loads(Path(page.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
     stored = importlib.import_module("audit_plugin.fiftyone_io.results.reports").removal_report(dataset)
@@ -241,12 +240,12 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
 
 def test_called_from_python_on_a_view(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(40)
-    result = operator("run_audit")(dataset[5:35], run="mine", **QUICK)
+    result = operator("run_audit")(dataset[5:35], run="other", **QUICK)
     assert result.ids == tuple(dataset.values("id")[5:35])
-    assert dataset.count("mine_action") == 30
+    assert dataset.count("other_action") == 30
     with pytest.raises(AuditError, match="captoin"):
         operator("run_audit")(dataset, text="captoin")
-    operator("delete_audit")(dataset, run="mine")
+    operator("delete_audit")(dataset, run="other")
     assert fio.list_audits(dataset) == []
 
 

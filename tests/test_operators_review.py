@@ -65,9 +65,9 @@ def test_a_bulk_decision_shows_the_count_first(dataset: Any) -> None:
 
 def test_a_repair_is_accepted(dataset: Any) -> None:
     assert form_of("decide_repair", dataset)["no_repair"]["invalid"]
-    found = dataset.load_run_results("audit", cache=False)
-    found.summary = {**found.summary, "repairs": [{"kind": "shift", "rows": [1, 4, 6], "sentence": "why"}]}
-    runs.fors.Run.save_run_results(dataset, "audit", found, cache=False)
+    results = dataset.load_run_results("audit", cache=False)
+    results.summary = {**results.summary, "repairs": [{"kind": "shift", "rows": [1, 4, 6], "sentence": "why"}]}
+    runs.fors.Run.save_run_results(dataset, "audit", results, cache=False)
     importlib.import_module("audit_plugin.fiftyone_io.results.tables")._tables.clear()
     assert form_of("decide_repair", dataset)["repair"]["type"]["values"] == ["why"]
     messages = notices("decide_repair", dataset, repair="why")[0]

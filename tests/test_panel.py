@@ -56,11 +56,11 @@ class App:
 
 def names_in(elements: Any) -> set[str]:
     """Names of all elements, at any depth."""
-    found = set()
+    names = set()
     for name, element in elements.items():
         inner = (element.get("type") or {}).get("properties") or {}
-        found |= {name} | names_in(inner)
-    return found
+        names |= {name} | names_in(inner)
+    return names
 
 
 @pytest.fixture
