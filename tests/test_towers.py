@@ -143,7 +143,7 @@ def test_long_texts_are_cut_and_counted(pictures: list[str]) -> None:
 
 def test_a_medium_that_went_bad(tmp_path: Path, pictures: list[str]) -> None:
     (tmp_path / "torn.png").write_bytes(Path(pictures[0]).read_bytes()[:100])
-    with pytest.raises(AuditError, match=r"torn\.png .*cannot be read any more"):
+    with pytest.raises(AuditError, match=r"torn\.png .*cannot be read now"):
         prepare_towers(
             {"image": [pictures[1], str(tmp_path / "torn.png")], "text": ["a", "b"]}, parse_tower("small", 1), silent
         )

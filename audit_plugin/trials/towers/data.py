@@ -1,4 +1,4 @@
-"""Media made ready for towers once, so that every trial trains on the same arrays."""
+"""Decodes and tokenizes media for towers once, so that all trials train on the same arrays."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def prepare_towers(media: Mapping[str, Sequence[str]], spec: TowerSpec, progress
     Args:
         media: `image` -> paths, `text` -> texts, `[n]` each.
         spec: the towers.
-        progress: told of the stage "decode for towers".
+        progress: called with ("decode for towers", images done, of how many).
 
     Raises:
         AuditError: other modalities, or a medium that cannot be read.
@@ -85,7 +85,7 @@ def _decode(paths: Sequence[str], size: int, progress: Progress) -> np.ndarray:
                     future.result()
                 except MediaError as error:
                     raise AuditError(
-                        f"{paths[row]} was fine and cannot be read any more ({error}); restore it, or leave its row "
+                        f"{paths[row]} was read before and cannot be read now ({error}); restore it, or leave its row "
                         "out, and run the same command again"
                     ) from error
             progress("decode for towers", rows.stop, len(paths))

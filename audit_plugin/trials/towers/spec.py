@@ -63,26 +63,35 @@ def parse_tower(name: str, epochs: int) -> TowerSpec:
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     if name == SMALL:
         size, length = int(SMALL_VISION["image_size"]), int(SMALL_TEXT["context_length"])
-        return TowerSpec(SMALL, "", "", size, length, epochs, 64, 1e-3, mean, std)
+        return TowerSpec(SMALL, "", "", size, length, epochs, batch=64, learning_rate=1e-3, mean=mean, std=std)
     model, _, weights = name.partition(":")
     if weights or model not in open_clip.list_models():
-        found = clip.locate(f"open_clip:{name}")
+        checkpoint = clip.locate(f"open_clip:{name}")
     config = open_clip.get_model_config(model)
     if "multimodal_cfg" in config:
         raise AuditError(f"{model} is trained to write captions too; choose a model of two towers, or small")
     size, length = _image_size(model, config), int(config["text_cfg"].get("context_length", 77))
     if not weights:
-        return TowerSpec(model, "", "", size, length, epochs, 256, 5e-4, mean, std)
-    known = open_clip.get_pretrained_cfg(model, found.tag) or {}
-    if not found.path and not clip.reachable(known):
+        return TowerSpec(model, "", "", size, length, epochs, batch=256, learning_rate=5e-4, mean=mean, std=std)
+    published = open_clip.get_pretrained_cfg(model, checkpoint.tag) or {}
+    if not checkpoint.path and not clip.reachable(published):
         raise AuditError(
-            f"the weights {found.tag!r} of {model} are not cached and their server is out of reach; "
+            f"the weights {checkpoint.tag!r} of {model} are not cached and their server is out of reach; "
             f"connect to a network, name a local checkpoint, or use --tower {SMALL}"
         )
-    digest = file_digest(found.path)[:16] if found.path else ""
-    mean, std = tuple(known.get("mean") or mean), tuple(known.get("std") or std)
-    quick = bool(known.get("quick_gelu"))  # else lost, since cached weights are loaded as a file
-    return TowerSpec(model, found.path or found.tag, digest, size, length, epochs, 128, 1e-5, mean, std, quick)
+    return TowerSpec(
+        model,
+        weights=checkpoint.path or checkpoint.tag,
+        digest=file_digest(checkpoint.path)[:16] if checkpoint.path else "",
+        image_size=size,
+        context_length=length,
+        epochs=epochs,
+        batch=128,
+        learning_rate=1e-5,
+        mean=tuple(published.get("mean") or mean),
+        std=tuple(published.get("std") or std),
+        quick_gelu=bool(published.get("quick_gelu")),  # else lost, since cached weights are loaded as a file
+    )
 
 
 def _image_size(model: str, config: Mapping[str, Any]) -> int:

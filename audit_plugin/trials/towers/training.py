@@ -1,8 +1,8 @@
 """Trains one trial's towers with the symmetric InfoNCE loss, and embeds all samples with them.
 
-What comes out depends on the arguments alone (to the bit on a CPU): nothing is kept between trials. Trials 2q and
-2q+1 start from equal weights, and draw the order and the shifts of all samples from one generator: what they share
-they see alike, so that their difference is due to what they do not share.
+The result depends on the arguments alone (to the bit on a CPU). Trials 2q and 2q+1 start from equal weights, and draw
+the order and the shifts of all samples from one generator: shared samples look the same to both, so that the trials
+differ by what they do not share.
 
 Under torch.distributed every rank calls the same functions with the same arguments. A batch is cut over the ranks,
 features are gathered in the loss, and all ranks end with the same weights.
@@ -32,7 +32,6 @@ WARM_UP = 0.1  # of the steps
 MAX_LOGIT_SCALE = math.log(100)
 SHIFT = 1 / 16  # of the side. No flips: captions tell left from right
 CHECKPOINTED = 200_000_000  # weights from which activations are computed twice instead of kept
-_TRAINED = "train towers"
 
 
 def train_tower(
@@ -55,7 +54,7 @@ def train_tower(
         seed: the run's seed.
         trial: its number; 2q and 2q+1 are a pair.
         device: where to train; bf16 on GPUs that have it, else fp32 (bf16 gained nothing on a CPU: 24.9 s for 21.9 s).
-        progress: told of the stage "train towers", in steps.
+        progress: called with ("train towers", steps done, of how many).
 
     Raises:
         AuditError: fewer than two members, or a checkpoint that does not fit the model.
@@ -63,8 +62,9 @@ def train_tower(
     device = torch.device(device)
     if min(size, len(rows)) < 2:
         raise AuditError(f"trial {trial} has {len(rows)} samples to train towers on; audit more samples")
-    ranks = distributed.get_world_size() if _distributed() else 1
-    batch = max(size // -(-size // spec.batch) // ranks, 1) * ranks
+    _, ranks = _rank()
+    steps_at_most = -(-size // spec.batch)
+    batch = max(size // steps_at_most // ranks, 1) * ranks  # a multiple of the ranks, as even as it gets
     steps = max(size // batch, 1)
     rng = np.random.default_rng((seed, 41, trial // 2))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -77,24 +77,27 @@ def train_tower(
     return model.eval()
 
 
-def _distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+def _rank() -> tuple[int, int]:
+    """(rank of this process, number of ranks); (0, 1) without torch.distributed."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def _batches(
     rng: np.random.Generator, rows: Ints, data: TowerData, epochs: int, steps: int, batch: int
 ) -> Iterator[tuple[Ints, Ints]]:
     """(rows `[b]`, shifts in pixels `[b, 2]`), this rank's share of each batch."""
-    rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if _distributed() else (0, 1)
+    rank, ranks = _rank()
     reach = round(SHIFT * data.images.shape[1])
     for _ in range(epochs):
         # drawn for all samples, members or not: the pair's other trial draws the same
-        place = rng.permutation(len(data))
+        position = rng.permutation(len(data))
         shifts = rng.integers(-reach, reach + 1, (len(data), 2))
-        order = np.resize(rows[np.argsort(place[rows])], steps * batch)
+        order = np.resize(rows[np.argsort(position[rows])], steps * batch)
         for step in order.reshape(steps, batch):
-            mine = step[rank::ranks]
-            yield mine, shifts[mine]
+            share = step[rank::ranks]
+            yield share, shifts[share]
 
 
 def _optimize(
@@ -105,13 +108,13 @@ def _optimize(
     total: int,
     progress: Progress | None,
 ) -> None:
+    """Trains the model in place, on `total` batches."""
     import open_clip
 
     device = next(model.parameters()).device
-    forward, loss = _parallel(model, device), open_clip.ClipLoss()
-    if _distributed():
-        rank, ranks = distributed.get_rank(), distributed.get_world_size()
-        loss = open_clip.ClipLoss(gather_with_grad=True, rank=rank, world_size=ranks)
+    rank, ranks = _rank()
+    forward = _parallel(model, device)
+    loss = open_clip.ClipLoss(gather_with_grad=ranks > 1, rank=rank, world_size=ranks)
     optimizer = _optimizer(model, spec.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
     pixels, tokens = torch.from_numpy(data.images), torch.from_numpy(data.tokens)
@@ -128,11 +131,12 @@ def _optimize(
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if progress:
-            progress(_TRAINED, done, total)
+            progress("train towers", done, total)
 
 
 def _parallel(model: Any, device: torch.device) -> Callable[..., Any]:
-    if not _distributed():
+    """The model's forward pass, with gradients averaged over the ranks where torch.distributed runs."""
+    if not (distributed.is_available() and distributed.is_initialized()):
         return model
     ids = [device.index or 0] if device.type == "cuda" else None
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
@@ -155,21 +159,25 @@ def _rate(step: int, total: int) -> float:
 
 
 def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    fit = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast("cuda", torch.bfloat16) if fit else contextlib.nullcontext()
+    """bf16 on GPUs that have a unit for it, else fp32."""
+    has_unit = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast("cuda", torch.bfloat16) if has_unit else contextlib.nullcontext()
 
 
 def _shift(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     """uint8 `[b, s, s, 3]` moved by `[b, 2]` pixels; the border is continued."""
     count, side = images.shape[:2]
-    at = torch.arange(side, device=images.device)
-    y, x = ((at + shifts[:, axis, None]).clamp(0, side - 1) for axis in (0, 1))
-    return images[torch.arange(count, device=images.device)[:, None, None], y[:, :, None], x[:, None, :]]
+    pixels = torch.arange(side, device=images.device)
+    y = (pixels + shifts[:, 0, None]).clamp(0, side - 1)  # source row of each row, [b, s]
+    x = (pixels + shifts[:, 1, None]).clamp(0, side - 1)
+    image = torch.arange(count, device=images.device)
+    return images[image[:, None, None], y[:, :, None], x[:, None, :]]
 
 
 def _normalized(images: torch.Tensor, data: TowerData) -> torch.Tensor:
-    """uint8 `[b, s, s, 3]` -> float32 `[b, 3, s, s]` as the image tower wants it."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (data.mean, data.std))
+    """uint8 `[b, s, s, 3]` -> float32 `[b, 3, s, s]`, (x / 255 - mean) / std per channel."""
+    mean = torch.tensor(data.mean, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(data.std, device=images.device).view(1, 3, 1, 1) * 255
     return (images.permute(0, 3, 1, 2).float() - mean) / std
 
 
@@ -186,7 +194,7 @@ def embed_tower(model: Any, data: TowerData, device: str | torch.device, batch: 
         "image": (data.images, lambda x: model.encode_image(_normalized(x, data))),
         "text": (data.tokens, model.encode_text),
     }
-    out = []
+    embeddings = []
     for name in data.modalities:
         values, encode = towers[name]
         parts = []
@@ -197,7 +205,7 @@ def embed_tower(model: Any, data: TowerData, device: str | torch.device, batch: 
             with torch.inference_mode():
                 vectors = normalize(encode(torch.from_numpy(padded).to(device)).float(), dim=-1)
             parts.append(vectors[: len(piece)].cpu().numpy())
-        out.append(np.concatenate(parts))
-    if not all(np.isfinite(vectors).all() for vectors in out):
+        embeddings.append(np.concatenate(parts))
+    if not all(np.isfinite(vectors).all() for vectors in embeddings):
         raise AuditError("training of the towers diverged; choose another --tower, or fewer epochs")
-    return out
+    return embeddings
