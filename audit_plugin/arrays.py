@@ -5,7 +5,7 @@ Letters used everywhere: n samples (rows), m modalities, d dimension, k neighbor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -121,35 +121,75 @@ class Neighbors:
 
 
 @dataclass(frozen=True)
+class SampleFacts:
+    """What is known of n complete samples besides their features, in canonical order.
+
+    Attributes:
+        contents: modality -> content id `[n]`: equal ids are the same medium.
+        space: modality -> name of the space that its encoder embeds into, "" for one of its own.
+        words: modality that is text -> number of words `[n]`.
+        user_groups: `[n]`, the user's leave-together groups and captions of one sample, or None: each stands alone.
+        roles: `[n]`, which models saw a sample (`ROLES`), or None.
+        labels: `[n]`, classes, or None.
+        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        texts: modality that is text -> the texts, or empty: their spelling is not looked at.
+    """
+
+    contents: Mapping[str, Ints]
+    space: Mapping[str, str]
+    words: Mapping[str, Ints]
+    user_groups: Ints | None = None
+    roles: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+    known: Bools | None = None
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.contents.values())))
+
+    def shared_ids(self, leave_together: Ints) -> Ints:
+        """int32 `[n, m + 1]`: content ids, then leave-together groups `[n]`; equal in a column: not a negative."""
+        return np.stack([*self.contents.values(), leave_together], axis=1).astype(np.int32)
+
+
+# (trial, samples or None for all) -> unit embeddings `[n, o]` per modality, torch tensors
+EmbedTrial = Callable[..., list[Any]]
+
+
+@dataclass(frozen=True)
 class Trials:
     """What r trained models say about n samples.
 
     Attributes:
         member: bool `[r, n]`, in blocks of `folds` trials: within a block a sample is left out once.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
-        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`memorization.over` sums them), offsets
+        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`multimem.over` sums them), offsets
             removed; NaN for samples that were never on both sides.
-        held_out: name -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`, `contrast`,
-            `generality`), by the frozen encoders (`zero_shot`) and by the neighbors of either side (`neighbors_a`,
-            `neighbors_b`).
+        known: bool `[n]`, samples that may serve as reference and negatives: all, but those added to a run later.
         folds: trials per block.
+        reference: bool `[n]`, a fixed reference set H, or None: each trial's non-members.
         offset: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.
         roles: `[n]` which models saw a sample, in the split protocol (`ROLES`), or None.
+        embed: the embeddings of one trial.
+        trained: the sentence on what was trained.
     """
 
     member: Bools
     consistency: Floats
     memory: Floats
-    held_out: Mapping[str, Floats]
+    known: Bools
     folds: int = 2
+    reference: Bools | None = None
     offset: Bools | None = None
     roles: NDArray[Any] | None = None
+    embed: EmbedTrial = field(default=lambda *_: [], repr=False)
+    trained: str = ""
 
     def __post_init__(self) -> None:
         if self.member.shape != self.consistency.shape:
             raise ValueError(f"member {self.member.shape} and consistency {self.consistency.shape} differ")
         if len(self.member) % self.folds:
-            raise ValueError(f"{len(self.member)} trials are no whole blocks of {self.folds}")
+            raise ValueError(f"{len(self.member)} trials are not whole blocks of {self.folds}")
 
 
 @dataclass(frozen=True)

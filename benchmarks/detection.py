@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditResult, Bools, Floats
-from audit_plugin.audit.run import finish, learning, prepare, run_identity
-from audit_plugin.audit.score import Clock, Prepared, describe_rows, planted_scores
+from audit_plugin.audit.prepare import Clock, Prepared, prepare
+from audit_plugin.audit.run import evidence_of, finish, run_identity
+from audit_plugin.audit.score import score_probes
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import WEIGHTS, combine, robust_z
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
@@ -92,8 +93,8 @@ def tune() -> None:
     given = []
     for cell in DEVELOPMENT:
         with tempfile.TemporaryDirectory() as folder:
-            planted, ready, gathered, _ = audit(cell, 0, Path(folder), TRIALS)
-            found = materials(ready, gathered)
+            planted, ready, evidence, _ = audit(cell, 0, Path(folder), TRIALS)
+            found = materials(ready, evidence)
         given.append((next(iter(found.values()))[0], planted.wrong[ready.order.rows]))
         print(cell.name, flush=True)
     settings = {}
@@ -111,11 +112,11 @@ def run_cell(
     """(what is reported of one planted set, every method's suspicion `[n]` in the caller's order)."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        planted, ready, gathered, result = audit(cell, seed, Path(folder), trials)
+        planted, ready, evidence, result = audit(cell, seed, Path(folder), trials)
         audited = time.perf_counter() - start
-        scores = our_scores(result, ready, gathered)
+        scores = our_scores(result, ready, evidence)
         wrong = planted.wrong
-        rivals = rival_scores(materials(ready, gathered), settings) if wrong.any() else {}
+        rivals = rival_scores(materials(ready, evidence), settings) if wrong.any() else {}
     flagged = np.asarray(result.columns["is_misaligned"])
     methods = {name: quality(values, wrong, int(flagged.sum())) for name, values in scores.items() if wrong.any()}
     for name, columns in rivals.items():
@@ -137,11 +138,11 @@ def run_cell(
         "said": said(result, planted),
         "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    plants = {f"plant {kind}": values for kind, values in planted_scores(gathered, result.columns).items()}
+    plants = {f"plant {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
     return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **plants}
 
 
-def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Gathered, AuditResult]:
+def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Evidence, AuditResult]:
     """The steps of `run_audit`, with what rivals need from between them."""
     planted = plant(load_set(cell.set, cell.rows), cell.noise, cell.rate, cell.how, seed)
     encoder = cell.encoder
@@ -153,23 +154,21 @@ def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Pr
     ready = prepare(planted.samples, config, clock)
     with RunFolder(folder / "run", run_identity(ready, config)) as run:
         job = Job(config, ready.device, run, silent)
-        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
-        return planted, ready, _loaded(gathered), finish(ready, gathered, job, clock)
+        evidence, notes = evidence_of(ready, job, clock)
+        return planted, ready, _loaded(evidence), finish(ready, evidence, job, clock, notes)
 
 
-def _loaded(gathered: Gathered) -> Gathered:
+def _loaded(evidence: Evidence) -> Evidence:
     """The same, with the embeddings of its trials in memory, since the folder will be gone."""
     from dataclasses import replace
 
-    assert gathered.embed is not None
-    assert gathered.plan is not None
-    kept = [gathered.embed(number) for number in range(len(gathered.plan.member))]
-    return replace(gathered, embed=lambda number: kept[number])
+    trials = evidence.trained
+    embeddings = [trials.embed(number) for number in range(len(trials.member))]
+    return replace(evidence, trials=replace(trials, embed=lambda number: embeddings[number]))
 
 
-def our_scores(result: AuditResult, ready: Prepared, gathered: Gathered) -> dict[str, Floats]:
+def our_scores(result: AuditResult, ready: Prepared, evidence: Evidence) -> dict[str, Floats]:
     """The combined score, its parts, and what it would be without each of them, `[n]` in the caller's order."""
-    evidence = gathered.evidence
     out = {"misalignment": np.asarray(result.columns["misalignment"])}
     out["MultiMem"] = np.asarray(result.columns["multimem"])
     if evidence.trials is None:

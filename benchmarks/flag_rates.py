@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.audit.score import FITTED, planted_scores
+from audit_plugin.audit.score import CALIBRATED_ON, score_probes
 from audit_plugin.scoring.calibration import calibrate
 from audit_plugin.scoring.flags import flag_misaligned
 from benchmarks.data import DATA
@@ -62,9 +62,9 @@ def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
 def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
     """One audit: flags at every rate, and the share of rows with another flag at the default one."""
     with tempfile.TemporaryDirectory() as folder:
-        planted, ready, gathered, result = audit(cell, seed, Path(folder), trials)
+        planted, ready, evidence, result = audit(cell, seed, Path(folder), trials)
         rows = ready.order.rows
-        plants = planted_scores(gathered, {name: np.asarray(v)[rows] for name, v in result.columns.items()})
+        plants = score_probes(evidence, {name: np.asarray(v)[rows] for name, v in result.columns.items()})
         return {
             "flags": flags_at(np.asarray(result.columns["misalignment"]), plants, planted.wrong),
             "others": {kind: float(np.mean(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict")},
@@ -73,7 +73,7 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
 
 def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
     """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
-    sure = calibrate(values, {kind: plants[kind] for kind in FITTED if kind in plants})
+    sure = calibrate(values, {kind: plants[kind] for kind in CALIBRATED_ON if kind in plants})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
     return {
         str(rate): flag_quality(known, flag_misaligned(sure.false_positive_rate, rate), wrong, rate) for rate in RATES

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, dense_ids
-from audit_plugin.audit.score import Prepared
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.audit.prepare import Prepared
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import robust_z
 from audit_plugin.trials.learners import head_inputs, head_projections
 from benchmarks.rivals import RIVALS, Material, Rival
@@ -18,22 +18,19 @@ from benchmarks.rivals.held_out import held_out_similarity
 FOLDS = 5
 
 
-def materials(ready: Prepared, gathered: Gathered) -> dict[tuple[str, str], list[Material]]:
+def materials(ready: Prepared, evidence: Evidence) -> dict[tuple[str, str], list[Material]]:
     """Pair of modalities -> what its rivals read, rows in canonical order.
 
     Two materials where the encoders share a space: with the similarity of the trials that held the pair out, and with
     that of the frozen encoders, which is what people use as CLIP similarity.
     """
-    return {pair: _of_pair(ready, gathered, pair) for pair in gathered.evidence.pairs}
+    return {pair: _of_pair(ready, evidence, pair) for pair in evidence.pairs}
 
 
-def _of_pair(ready: Prepared, gathered: Gathered, pair: tuple[str, str]) -> list[Material]:
-    evidence = gathered.evidence
-    assert gathered.embed is not None
-    assert gathered.plan is not None
+def _of_pair(ready: Prepared, evidence: Evidence, pair: tuple[str, str]) -> list[Material]:
     a, b = (evidence.modalities.index(name) for name in pair)
-    embed = gathered.embed
-    similarity = held_out_similarity(lambda number: [embed(number)[at] for at in (a, b)], gathered.plan.member)
+    trials = evidence.trained
+    similarity = held_out_similarity(lambda number: [trials.embed(number)[at] for at in (a, b)], trials.member)
     contents = [evidence.contents[name] for name in pair]
     repeats = np.stack([*contents, evidence.leave_together], axis=1)
     labels = _labels(ready)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Samples
-from audit_plugin.audit.run import learning, prepare, run_identity
-from audit_plugin.audit.score import Clock, describe_rows, score
+from audit_plugin.audit.prepare import Clock, prepare
+from audit_plugin.audit.run import evidence_of, run_identity
+from audit_plugin.audit.score import score
 from audit_plugin.config import AuditConfig
-from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.suggest.captions import Suggestions, rank_captions, suggest
 from audit_plugin.scoring.suggest.pair_scores import weigh
 from audit_plugin.store import RunFolder
@@ -91,14 +92,14 @@ def run_cell(clean: PairSet, takes: Ints, trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", run_identity(ready, config)) as run:
         job = Job(config, ready.device, run, clock.progress)
         with clock.stage("gather"):
-            gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
-        flagged = score(ready, gathered, job).flags["misaligned"]
+            evidence, _ = evidence_of(ready, job, clock)
+        flagged = score(ready, evidence, job).flags["misaligned"]
         order = ready.order.rows
         now, true = (np.array([values[row] for row in order], object) for values in (media["text"], texts))
         wrong = np.flatnonzero(now != true)
         with clock.stage("suggest"):
             line = ready.order.back(np.arange(len(order)), -1)
-            found = suggest(gathered, flagged, now.tolist(), 0, line, samples.ids)
+            found = suggest(evidence, flagged, now.tolist(), 0, line, samples.ids)
         cell = {
             "rows": len(now),
             "wrong": len(wrong),
@@ -108,7 +109,7 @@ def run_cell(clean: PairSet, takes: Ints, trials: int) -> dict[str, Any]:
             "repairs": [repair_report(found, kind, now[line], true[line]) for kind in ("swap", "cycle", "shift")],
             "seconds": dict(clock.seconds),
         }
-        return cell | ({"recall": recalls(gathered, wrong, now, true)} if len(wrong) else {})
+        return cell | ({"recall": recalls(evidence, wrong, now, true)} if len(wrong) else {})
 
 
 def proposals(found: Suggestions, now: Any, true: Any) -> dict[str, int]:
@@ -137,16 +138,15 @@ def repair_report(found: Suggestions, kind: str, now: Any, true: Any) -> dict[st
     return report
 
 
-def recalls(gathered: Gathered, wrong: Ints, now: Any, true: Any) -> dict[str, list[float]]:
+def recalls(evidence: Evidence, wrong: Ints, now: Any, true: Any) -> dict[str, list[float]]:
     """Share of the wrong rows whose own caption comes first, and among the first three, flagged or not.
 
     Beside the ranking: the captions of other rows most like that of the nearest image, the captions of the nearest
     images, and chance among the distinct captions.
     """
-    evidence = gathered.evidence
     content = evidence.contents["text"]
     pool = np.unique(content, return_index=True)[1]  # in the order of contents
-    ranked = rank_captions(weigh(gathered, ("image", "text")), wrong, pool, margin=-np.inf)
+    ranked = rank_captions(weigh(evidence, ("image", "text")), wrong, pool, margin=-np.inf)
     near = evidence.vectors["image"][wrong] @ evidence.vectors["image"].T
     near[content[wrong][:, None] == content] = -np.inf
     nearest = near.argmax(1)

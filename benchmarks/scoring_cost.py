@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Features, Floats
+from audit_plugin.arrays import Features, Floats, SampleFacts
+from audit_plugin.audit.score import gather_evidence, search_of
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
+from audit_plugin.neighbors.neighborhood import find_neighborhood
 from audit_plugin.scoring import calibration as mixture
 from audit_plugin.scoring import contrast
-from audit_plugin.scoring.evidence import Gathered, Rows, gather, seek_neighbors
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import pair_misalignment
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections, heads_learner
@@ -55,13 +57,15 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
         vectors = unit_features(n)
         given = Features(vectors, np.ones((n, 2), dtype=bool))
         job = Job(AuditConfig(trials=trials, device="cpu"), "cpu", run, silent)
-        content = dict.fromkeys(vectors, np.arange(n))
+        contents = dict.fromkeys(vectors, np.arange(n))
+        rows = SampleFacts(contents, dict.fromkeys(vectors, ""), {"text": np.full(n, 8)})
         start = time.perf_counter()
-        seek_neighbors(vectors, vectors, content, job)
+        find_neighborhood(given, rows, search_of(job), job.run, job.progress)
         neighbors = time.perf_counter() - start
-        rows = Rows(content, dict.fromkeys(vectors, ""), {"text": np.full(n, 8)})
         start = time.perf_counter()
-        made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
+        evidence, _ = gather_evidence(
+            given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job
+        )
         whole = time.perf_counter() - start
         score = score_again(given, rows, job)
     row = {
@@ -71,23 +75,25 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
         "score": round(score["seconds"], 2),
         "share": round(score["seconds"] / (whole - score["seconds"]), 3),
     }
-    assert made.evidence.trials is not None
+    assert evidence.trials is not None
     return row, score["values"]
 
 
-def score_again(given: Features, rows: Rows, job: Job) -> dict[str, Any]:
+def score_again(given: Features, rows: SampleFacts, job: Job) -> dict[str, Any]:
     """Seconds from trained trials to misalignment and probabilities; neighbors and trials from the run folder."""
     (job.run.path / "held_out.npz").unlink()
     start = time.perf_counter()
-    made = gather(given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job)
-    values = pair_misalignment(made.evidence, made.evidence.pairs[0])
-    mixture.calibrate(values, plants_of(made))
+    evidence, _ = gather_evidence(
+        given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job
+    )
+    values = pair_misalignment(evidence, evidence.pairs[0])
+    mixture.calibrate(values, plants_of(evidence))
     return {"seconds": time.perf_counter() - start, "values": values}
 
 
-def plants_of(made: Gathered) -> dict[str, Floats]:
+def plants_of(evidence: Evidence) -> dict[str, Floats]:
     """Kind -> contrast of the plants, which is enough to time the fit."""
-    return {kind: parts["contrast"][0] for kind, parts in made.planted.items()}
+    return {kind: parts["contrast"][0] for kind, parts in evidence.probe_evidence.items()}
 
 
 def agreement(n: int) -> dict[str, float]:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from audit_plugin.arrays import Features, Neighbors, Trials
+from audit_plugin.arrays import Features, Neighbors, SampleFacts
+from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
-from audit_plugin.scoring.evidence import Gathered, Learn, Rows, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.probe_pairs import probe_scores
-from audit_plugin.scoring.scores import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections, heads_learner
-from audit_plugin.trials.run import Job
+from audit_plugin.trials.run import Job, Learn
 
 MODALITIES = ("image", "text", "audio", "video")
 CONFIG = AuditConfig(trials=8, epochs=30, neighbors=20)
@@ -33,12 +33,8 @@ def unit(x: np.ndarray) -> np.ndarray:
 class Planted:
     """Evidence, and kind of fault -> its rows (`clean` for the rest)."""
 
-    gathered: Gathered
+    evidence: Evidence
     rows: Mapping[str, np.ndarray]
-
-    @property
-    def evidence(self) -> Evidence:
-        return self.gathered.evidence
 
 
 @lru_cache
@@ -63,7 +59,7 @@ def planted(m: int = 2) -> Planted:
         features["image"][rows[kind]] = features["image"][source]
         contents["image"][rows[kind]] = source
     present = np.ones((N, m), bool)
-    known = Rows(
+    known = SampleFacts(
         {name: np.unique(c, return_inverse=True)[1] for name, c in contents.items()},
         dict.fromkeys(features, "toy"),
         {"text": np.full(N, 8)},
@@ -71,11 +67,11 @@ def planted(m: int = 2) -> Planted:
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
         made = Features({name: unit(v) for name, v in features.items()}, present)
         job = Job(CONFIG, "cpu", run, lambda *_: None)
-        return Planted(gather(made, known, heads(made, job), job), rows)
+        return Planted(gather_evidence(made, known, heads(made, job), job)[0], rows)
 
 
 def heads(features: Features, job: Job, views: tuple[Features, ...] = ()) -> Learn:
-    """Heads on these features, as `gather` wants to be told."""
+    """Heads on these features, as `gather_evidence` takes them."""
     return lambda plan, repeats: heads_learner(features, views, head_projections(features), repeats, plan, job)
 
 
@@ -96,20 +92,22 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
         cosines={k: v[order] for k, v in evidence.cosines.items()},
         words={k: v[order] for k, v in evidence.words.items()},
         contents={k: v[order] for k, v in evidence.contents.items()},
-        groups={k: v[order] for k, v in evidence.groups.items()},
+        near_duplicates={k: v[order] for k, v in evidence.near_duplicates.items()},
+        user_groups=back[evidence.user_groups][order],
         leave_together=evidence.leave_together[order],
         known=None if evidence.known is None else evidence.known[order],
-        trials=Trials(
-            trials.member[:, order],
-            trials.consistency[:, order],
-            trials.memory[..., order],
-            {k: v[:, order] for k, v in trials.held_out.items()},
-            trials.folds,
+        held_out={k: v[:, order] for k, v in evidence.held_out.items()},
+        trials=replace(
+            trials,
+            member=trials.member[:, order],
+            consistency=trials.consistency[:, order],
+            memory=trials.memory[..., order],
+            known=trials.known[order],
         ),
     )
 
 
-def plants_of(gathered: Gathered, kind: str, pair: tuple[str, str]) -> np.ndarray:
+def plants_of(evidence: Evidence, kind: str, pair: tuple[str, str]) -> np.ndarray:
     """Combined scores of the virtual plants of a kind, for one pair of modalities."""
-    at = gathered.evidence.pairs.index(pair)
-    return probe_scores(gathered.evidence, pair, {name: values[at] for name, values in gathered.planted[kind].items()})
+    at = evidence.pairs.index(pair)
+    return probe_scores(evidence, pair, {name: values[at] for name, values in evidence.probe_evidence[kind].items()})

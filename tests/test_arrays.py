@@ -77,9 +77,9 @@ def test_paired_arrays_must_agree_in_shape() -> None:
     with pytest.raises(ValueError, match="differ"):
         Neighbors(np.zeros((2, 3), np.int64), np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="differ"):
-        Trials(np.zeros((2, 3), bool), np.zeros((2, 4), np.float32), np.zeros((2, 2, 3)), {})
-    with pytest.raises(ValueError, match="3 trials are no whole blocks of 2"):
-        Trials(np.zeros((3, 4), bool), np.zeros((3, 4), np.float32), np.zeros((2, 2, 4)), {})
+        Trials(np.zeros((2, 3), bool), np.zeros((2, 4), np.float32), np.zeros((2, 2, 3)), np.ones(3, bool))
+    with pytest.raises(ValueError, match="3 trials are not whole blocks of 2"):
+        Trials(np.zeros((3, 4), bool), np.zeros((3, 4), np.float32), np.zeros((2, 2, 4)), np.ones(4, bool))
 
 
 def test_a_result_refuses_a_column_of_another_length_and_reads_flags() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.audit.score import planted_scores
+from audit_plugin.audit.score import score_probes
 from benchmarks import flag_rates
 from benchmarks.design import QUICK, Cell
 from benchmarks.detection import audit
@@ -53,10 +53,10 @@ def test_a_higher_rate_flags_more_and_keeps_it() -> None:
 def test_the_default_rate_flags_what_the_audit_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean = QUICK[0]
     made = audit(clean, 0, tmp_path, trials=4)
-    _, ready, gathered, result = made
+    _, ready, evidence, result = made
     ordered = {name: np.asarray(values)[ready.order.rows] for name, values in result.columns.items()}
     values = np.asarray(result.columns["misalignment"])
-    found = flag_rates.flags_at(values, planted_scores(gathered, ordered), np.zeros(len(values), bool))
+    found = flag_rates.flags_at(values, score_probes(evidence, ordered), np.zeros(len(values), bool))
     assert found[flag_rates.DEFAULT]["flagged"] == int(np.sum(result.columns["is_misaligned"]))
     monkeypatch.setattr(Cell, "seeds", range(1))
     monkeypatch.setattr(flag_rates, "audit", lambda *_: made)  # the same audit again

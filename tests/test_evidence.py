@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.arrays import Features
+from audit_plugin.arrays import Features, SampleFacts
+from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
-from audit_plugin.scoring.evidence import JOINT, Gathered, Rows, gather
+from audit_plugin.neighbors.neighborhood import JOINT
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from tests.core_fixtures import heads, unit
@@ -21,8 +23,8 @@ def gathered(
     image: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     space: tuple[str, str] = ("", ""),
-) -> Gathered:
-    """Evidence on n random samples whose image contents are `image` (default: all differ)."""
+) -> tuple[Evidence, list[str]]:
+    """Evidence and notes on n random samples whose image contents are `image` (default: all differ)."""
     rng = np.random.default_rng(6)
     content = np.arange(n) if image is None else image
     vectors = {"image": unit(rng.standard_normal((n, 12)))[content], "text": unit(rng.standard_normal((n, 12)))}
@@ -31,27 +33,29 @@ def gathered(
     with RunFolder(folder / "run", {}) as run:
         job = Job(CONFIG, "cpu", run, lambda *_: None)
         features = Features(vectors, np.ones((n, 2), bool))
-        rows = Rows(contents, names, {"text": np.full(n, 4)}, groups)
-        return gather(features, rows, heads(features, job), job)
+        rows = SampleFacts(contents, names, {"text": np.full(n, 4)}, groups)
+        return gather_evidence(features, rows, heads(features, job), job)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 31])
 def test_too_few_samples_are_not_trained_on_and_it_is_said(n: int, tmp_path: Path) -> None:
-    found = gathered(tmp_path, n)
-    assert found.evidence.trials is None
-    assert found.planted == {}
-    assert found.notes[0].startswith(f"{n} usable samples in {n} groups are too few to train on")
-    assert len(found.evidence) == n
+    evidence, notes = gathered(tmp_path, n)
+    assert evidence.trials is None
+    assert evidence.probe_evidence == {}
+    assert notes[0].startswith(f"{n} usable samples in {n} groups are too few to train on")
+    assert len(evidence) == n
+    with pytest.raises(RuntimeError, match="no trials"):
+        _ = evidence.trained
 
 
 def test_few_groups_are_too_few_as_well(tmp_path: Path) -> None:
-    assert "60 usable samples in 12 groups" in gathered(tmp_path, groups=np.arange(60) // 5).notes[0]
-    assert gathered(tmp_path / "more", groups=np.arange(60) // 2).evidence.trials is not None
+    assert "60 usable samples in 12 groups" in gathered(tmp_path, groups=np.arange(60) // 5)[1][0]
+    assert gathered(tmp_path / "more", groups=np.arange(60) // 2)[0].trials is not None
 
 
 def test_neighbors_are_the_nearest_other_contents(tmp_path: Path) -> None:
     content = np.r_[np.arange(50), np.arange(10)]
-    evidence = gathered(tmp_path, image=content).evidence
+    evidence, _ = gathered(tmp_path, image=content)
     view, found = evidence.views["image"], evidence.neighbors["image"]
     assert (content[found.indices] != content[:, None]).all()
     assert (found.indices < 50).all()  # each content by its first row
@@ -69,7 +73,7 @@ def test_repeats_and_the_users_groups_leave_together(tmp_path: Path) -> None:
     content = np.r_[np.arange(50), np.arange(10)]
     groups = np.arange(60)
     groups[59] = groups[20]  # joins rows 59 and 20, and with 59's repeat also row 9
-    together = gathered(tmp_path, image=content, groups=groups).evidence.leave_together
+    together = gathered(tmp_path, image=content, groups=groups)[0].leave_together
     assert together[9] == together[20] == together[59]
     assert (together[:10] == together[50:]).all()
     assert len(set(together)) == 60 - 10 - 1
@@ -77,32 +81,27 @@ def test_repeats_and_the_users_groups_leave_together(tmp_path: Path) -> None:
 
 def test_a_group_above_its_limit_is_split_and_it_is_said(tmp_path: Path) -> None:
     groups = np.r_[np.zeros(25, int), np.arange(1, 36)]
-    found = gathered(tmp_path, groups=groups)
-    assert np.bincount(found.evidence.leave_together).max() == 10
-    assert any("1 groups that leave together hold more than 10 samples and were split" in n for n in found.notes)
+    evidence, notes = gathered(tmp_path, groups=groups)
+    assert np.bincount(evidence.leave_together).max() == 10
+    assert any("1 groups of near-duplicates or of your own hold more than 10 samples" in note for note in notes)
 
 
 def test_only_encoders_of_one_space_compare_their_frozen_features(tmp_path: Path) -> None:
-    apart = gathered(tmp_path / "apart", space=("a", "b")).evidence.trials
-    shared = gathered(tmp_path / "shared", space=("a", "a"))
-    assert apart is not None
-    assert shared.evidence.trials is not None
+    apart, _ = gathered(tmp_path / "apart", space=("a", "b"))
+    shared, _ = gathered(tmp_path / "shared", space=("a", "a"))
     assert np.isnan(apart.held_out["zero_shot"]).all()
-    assert np.isfinite(shared.evidence.trials.held_out["zero_shot"]).all()
+    assert np.isfinite(shared.held_out["zero_shot"]).all()
     for kind in ("random", "neighborhood"):
-        assert np.isfinite(shared.planted[kind]["zero_shot"]).all()
+        assert np.isfinite(shared.probe_evidence[kind]["zero_shot"]).all()
 
 
 def test_finished_parts_are_taken_up_again(tmp_path: Path) -> None:
-    first = gathered(tmp_path)
+    first, _ = gathered(tmp_path)
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.npz")}
-    again = gathered(tmp_path)
+    again, _ = gathered(tmp_path)
     assert len(times) == 5
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.npz")}
-    one, two = first.evidence.trials, again.evidence.trials
-    assert one is not None
-    assert two is not None
-    np.testing.assert_array_equal(one.consistency, two.consistency)
-    np.testing.assert_equal(dict(one.held_out), dict(two.held_out))
-    assert first.sought == again.sought
-    assert dict(first.sought) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text", JOINT)}
+    np.testing.assert_array_equal(first.trained.consistency, again.trained.consistency)
+    np.testing.assert_equal(dict(first.held_out), dict(again.held_out))
+    assert first.search == again.search
+    assert dict(first.search) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text", JOINT)}

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from audit_plugin.scoring.evidence_weights import NEAR_MISS, VOTES, choose_weights, detectability, separation
+from audit_plugin.scoring.evidence import NEAR_MISS
+from audit_plugin.scoring.evidence_weights import VOTE_WEIGHTS, choose_weights, detectability, separation
 from audit_plugin.scoring.scores import WEIGHTS
 from tests.core_fixtures import planted
 
@@ -26,8 +25,8 @@ def test_separation_is_the_share_of_ordered_pairs() -> None:
 def test_votes_that_tell_plants_apart_get_weight_and_others_none() -> None:
     evidence, rng = planted().evidence, np.random.default_rng(0)
     n = len(evidence)
-    useful = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, dict.fromkeys(WEIGHTS, 1.2)), evidence)
-    useless = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, {"contrast": 2.0}), evidence)
+    useful = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, dict.fromkeys(WEIGHTS, 1.2)), None)
+    useless = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, {"contrast": 2.0}), None)
     assert useful["neighbors_a"] >= 0.5
     assert useless["neighbors_a"] <= 0.06
     assert useful["contrast"] == useless["contrast"] == 1
@@ -48,36 +47,35 @@ def test_frozen_encoders_weigh_as_much_as_they_tell(shift: float, expected: floa
     near = {name: rng.standard_normal(4000).astype(np.float32) for name in names}
     near["contrast"] += 1.6
     near["zero_shot"] += np.float32(shift)
-    assert choose_weights(own, near, evidence)["zero_shot"] == pytest.approx(expected, abs=0.1)
+    assert choose_weights(own, near, None)["zero_shot"] == pytest.approx(expected, abs=0.1)
 
 
 def test_chosen_weights_are_within_a_hair_of_the_best() -> None:
-    gathered = planted().gathered
-    near = {name: values[0] for name, values in gathered.planted[NEAR_MISS].items()}
-    own = gathered.evidence.parts[PAIR]
-    chosen = gathered.evidence.weights[PAIR]
-    assert chosen == choose_weights(own, near, gathered.evidence)
-    assert chosen["neighbors_a"] in VOTES
+    evidence = planted().evidence
+    near = {name: values[0] for name, values in evidence.probe_evidence[NEAR_MISS].items()}
+    own = evidence.parts[PAIR]
+    chosen = evidence.weights[PAIR]
+    assert chosen == choose_weights(own, near, None)
+    assert chosen["neighbors_a"] in VOTE_WEIGHTS
 
 
 def test_every_pair_and_plant_has_all_evidence() -> None:
-    gathered = planted(3).gathered
-    held_out = gathered.evidence.trials.held_out
-    pairs, n = len(gathered.evidence.pairs), len(gathered.evidence)
-    assert set(gathered.evidence.weights) == set(gathered.evidence.pairs)
+    evidence = planted(3).evidence
+    held_out = evidence.held_out
+    pairs, n = len(evidence.pairs), len(evidence)
+    assert set(evidence.weights) == set(evidence.pairs)
     for name in WEIGHTS:
         assert held_out[name].shape == (pairs, n)
-        for kind, rows in gathered.plants.items():
-            assert gathered.planted[kind][name].shape == (pairs, len(rows))
+        for kind, rows in evidence.probe_pairs.items():
+            assert evidence.probe_evidence[kind][name].shape == (pairs, len(rows))
 
 
 def test_added_samples_do_not_choose() -> None:
-    gathered = planted().gathered
-    near = {name: values[0] for name, values in gathered.planted[NEAR_MISS].items()}
-    known = np.arange(len(gathered.evidence)) < 200
-    part = replace(gathered.evidence, known=known)
-    own = {name: values.copy() for name, values in gathered.evidence.parts[PAIR].items()}
-    before = choose_weights(own, near, part)
+    evidence = planted().evidence
+    near = {name: values[0] for name, values in evidence.probe_evidence[NEAR_MISS].items()}
+    known = np.arange(len(evidence)) < 200
+    own = {name: values.copy() for name, values in evidence.parts[PAIR].items()}
+    before = choose_weights(own, near, known)
     for values in own.values():
         values[~known] += 50
-    assert choose_weights(own, near, part) == before
+    assert choose_weights(own, near, known) == before

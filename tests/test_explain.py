@@ -14,12 +14,12 @@ from audit_plugin.audit.explain import explain, find, load_explanations
 from audit_plugin.audit.explain.fits import lift
 from audit_plugin.audit.explain.parts import pair_shares
 from audit_plugin.audit.explain.words import PART, WORDS, common_words, variants_of
-from audit_plugin.audit.result import Scored
-from audit_plugin.audit.run import describe_rows, learning, prepare, run_identity, score
-from audit_plugin.audit.score import Clock, Prepared
+from audit_plugin.audit.prepare import Clock, Prepared, prepare
+from audit_plugin.audit.run import evidence_of, run_identity
+from audit_plugin.audit.score import Scored, score
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import hold
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
@@ -36,21 +36,21 @@ class Made:
     """A real audit of drawn pictures, up to its scores, and the explanations of the rows whose captions are wrong."""
 
     ready: Prepared
-    gathered: Gathered
+    evidence: Evidence
     scored: Scored
     found: dict[str, Any]
     folder: Path
     words: dict[str, str]
 
 
-def audited(samples: Samples, folder: Path, flagged: set[str]) -> tuple[Prepared, Gathered, Scored, dict[str, Any]]:
+def audited(samples: Samples, folder: Path, flagged: set[str]) -> tuple[Prepared, Evidence, Scored, dict[str, Any]]:
     """Flags these ids as misaligned, and no others: what is explained must not depend on a threshold here."""
     ready = prepare(samples, CONFIG, Clock(silent))
     with RunFolder(folder, run_identity(ready, CONFIG)) as run:
         job = Job(CONFIG, "cpu", run, silent)
-        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
-        scored = flag(score(ready, gathered, job), ready, flagged)
-        return ready, gathered, scored, explain(ready, gathered, scored, job)
+        evidence, _ = evidence_of(ready, job, Clock(silent))
+        scored = flag(score(ready, evidence, job), ready, flagged)
+        return ready, evidence, scored, explain(ready, scored, job)
 
 
 def flag(scored: Scored, ready: Prepared, flagged: set[str]) -> Scored:
@@ -116,8 +116,8 @@ def test_words_stand_where_they_say(made):
 
 
 def test_the_parts_add_up_to_the_score(made):
-    rows = np.arange(len(made.gathered.evidence))
-    whole, parts = pair_shares(made.gathered.evidence, ("image", "text"), rows)
+    rows = np.arange(len(made.evidence))
+    whole, parts = pair_shares(made.evidence, ("image", "text"), rows)
     known = np.isfinite(whole)
     assert known.all()
     np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
@@ -137,7 +137,7 @@ def test_three_modalities_have_three_pairs():
 
 def test_voters_are_neighbors_and_the_picture_s_own_disagree(made):
     order = [made.ready.samples.ids[row] for row in made.ready.order.rows]
-    neighbors = made.gathered.evidence.neighbors
+    neighbors = made.evidence.neighbors
     for sample, found in records(made).items():
         for side in found["neighbors"]:
             voters = {order[i] for i in neighbors[side["near"]].indices[order.index(sample)] if i >= 0}
@@ -157,14 +157,14 @@ def test_rivals_fit_better_by_the_models(made):
 
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
-    gathered, left, right = made.gathered, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
-    held = hold(gathered.embed, gathered.plan.member, (0, 1), np.concatenate([left, right]))
+    evidence, left, right = made.evidence, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
+    held = hold(evidence.trained.embed, evidence.trained.member, (0, 1), np.concatenate([left, right]))
     found = held.similarity(left, right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             values = [
-                float(gathered.embed(t)[0][a] @ gathered.embed(t)[1][b])
-                for t, member in enumerate(gathered.plan.member)
+                float(evidence.trained.embed(t)[0][a] @ evidence.trained.embed(t)[1][b])
+                for t, member in enumerate(evidence.trained.member)
                 if not member[a] and not member[b]
             ]
             expected = np.mean(values) if values else np.nan
@@ -196,7 +196,7 @@ def explain_again(made: Made, flagged: set[str], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(explanations.words, "load_encoders", refuse)
     with RunFolder(made.folder / "run", None) as run:
         job = Job(CONFIG, "cpu", run, silent)
-        return explain(made.ready, made.gathered, flag(made.scored, made.ready, flagged), job)
+        return explain(made.ready, flag(made.scored, made.ready, flagged), job)
 
 
 def test_nothing_flagged_loads_no_encoder(made, monkeypatch):

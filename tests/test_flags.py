@@ -21,9 +21,9 @@ RATE = AuditConfig().false_positive_rate
 
 @lru_cache
 def columns_of(m: int = 2) -> dict[str, np.ndarray]:
-    gathered = planted(m).gathered
-    scores = compute_scores(gathered.evidence)
-    probes = np.fmax.reduce([plants_of(gathered, "random", pair) for pair in gathered.evidence.pairs])
+    evidence = planted(m).evidence
+    scores = compute_scores(evidence)
+    probes = np.fmax.reduce([plants_of(evidence, "random", pair) for pair in evidence.pairs])
     calibration = calibrate(scores["misalignment"], {"random": probes})
     rates = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
     return {**scores, **rates}
@@ -148,16 +148,12 @@ def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
 
 def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
     evidence = planted().evidence
-    generality = evidence.trials.held_out["generality"].copy()
+    generality = evidence.held_out["generality"].copy()
     words = evidence.words["text"].copy()
     general, short = np.arange(10), np.arange(5, 15)  # rows 5 to 9 are both
     generality[0, general] = np.nanmax(generality) + 20
     words[short] = 1
-    changed = replace(
-        evidence,
-        words={"text": words},
-        trials=replace(evidence.trials, held_out={**evidence.trials.held_out, "generality": generality}),
-    )
+    changed = replace(evidence, words={"text": words}, held_out={**evidence.held_out, "generality": generality})
     flagged = np.flatnonzero(rules.flag_vague(changed, RATE))
     assert set(range(5, 10)) <= set(flagged.tolist())
     assert not set(flagged.tolist()) & set(range(5))
@@ -167,13 +163,13 @@ def test_a_text_named_before_its_medium_is_vague_as_well() -> None:
     """In the table's order the text comes before sound and video."""
     evidence = planted(3).evidence
     at = evidence.pairs.index(("text", "audio"))
-    generality = np.full_like(evidence.trials.held_out["generality"], np.nan)
+    generality = np.full_like(evidence.held_out["generality"], np.nan)
     generality[at] = np.random.default_rng(0).normal(size=len(evidence))
     generality[at, :5] = 30
     words = evidence.words["text"].copy()
     words[:5] = 1
-    held_out = {**evidence.trials.held_out, "generality": generality}
-    changed = replace(evidence, words={"text": words}, trials=replace(evidence.trials, held_out=held_out))
+    held_out = {**evidence.held_out, "generality": generality}
+    changed = replace(evidence, words={"text": words}, held_out=held_out)
     assert set(range(5)) <= set(np.flatnonzero(rules.flag_vague(changed, RATE)).tolist())
 
 
@@ -192,7 +188,7 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     twice = replace(evidence, contents=contents)
     owners = np.arange(len(evidence))
     owners[rows[1::2]] = rows[0::2]
-    one_sample = replace(twice, samples=owners)
+    one_sample = replace(twice, user_groups=owners)
     assert rules.flag_duplicates(twice)[rows].all()
     assert not rules.flag_duplicates(one_sample)[rows].any()
     first, repeated = rules.exact_duplicates(twice)
@@ -214,7 +210,7 @@ def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None
     evidence, rows = planted().evidence, planted().rows["placeholder"]
     owners = np.arange(len(evidence))
     owners[rows] = rows[0]
-    assert not rules.flag_placeholders(replace(evidence, samples=owners)).any()
+    assert not rules.flag_placeholders(replace(evidence, user_groups=owners)).any()
 
 
 def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:
@@ -235,7 +231,8 @@ def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
     text[:4] = text[0]
     away = text[10] - (text[10] @ text[0]) * text[0]
     text[4] = likeness * text[0] + np.sqrt(1 - likeness**2) * unit(away)
-    fields = {"copies": {"image": group}, "groups": {"image": group}, "views": {**evidence.views, "text": text}}
+    groups = {"image": group}
+    fields = {"copies": groups, "near_duplicates": groups, "views": {**evidence.views, "text": text}}
     fit = np.zeros(len(evidence), np.float32)
     fit[:5] = [-0.3, 0.1, 0.6, 1.2, 4]
     return fit, fields
@@ -259,7 +256,7 @@ def test_a_conflict_is_unlike_the_better_texts_and_fits_worse(
     fit[4] = worst
     owners = np.arange(len(fit))
     owners[: 5 if one_sample else 4] = 0
-    evidence = replace(planted().evidence, samples=owners, **fields)
+    evidence = replace(planted().evidence, user_groups=owners, **fields)
     assert (
         np.flatnonzero(rules.flag_conflicts(evidence, fit, np.zeros(len(fit), bool), worst_good=2)).tolist() == flagged
     )
@@ -272,7 +269,7 @@ def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
     group[:10], owners[:5], owners[5:10] = 0, 0, 5
     text[:10] = unit(text[0] + 0.5 * text[0].std() * rng.standard_normal((10, text.shape[1])))
     text[5] = -text[0]
-    changed = replace(evidence, copies={"image": group}, samples=owners, views={**evidence.views, "text": text})
+    changed = replace(evidence, copies={"image": group}, user_groups=owners, views={**evidence.views, "text": text})
     fit = rng.normal(-0.5, 0.2, len(evidence)).astype(np.float32)
     for worst, flagged in ((2.5, [5]), (-0.1, []), (np.nan, [])):
         fit[5] = worst

@@ -13,12 +13,12 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials.heads import TRIAL_GROUP
 from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections, heads_learner, kept_heads_learner
 from audit_plugin.trials.multimem import member_masks
-from audit_plugin.trials.run import Job, Learner, Plan, part_name
+from audit_plugin.trials.run import Job, Learner, TrialPlan, part_name
 from tests.core_fixtures import unit
 
 N = 48
 CONFIG = AuditConfig(trials=10, epochs=2)
-PLAN = Plan(member_masks(np.arange(N), 10, 0), np.ones(N, bool))
+PLAN = TrialPlan(member_masks(np.arange(N), 10, 0), np.ones(N, bool))
 ALONE = np.arange(N)[:, None]
 NAMES = ("image", "text", "audio")
 

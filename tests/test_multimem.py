@@ -303,7 +303,7 @@ def test_offsets_can_be_taken_from_samples_that_no_model_saw() -> None:
     # means of columns 1 and 2: 2.5, 4, 3.5, 3
     want = VALUES - np.array([[2.5], [4], [3.5], [3]])
     np.testing.assert_allclose(mm.remove_offsets(VALUES, MEMBER, unseen), want)
-    trials = Trials(MEMBER, VALUES, np.zeros((2, 2, 4), np.float32), {}, offset=unseen)
+    trials = Trials(MEMBER, VALUES, np.zeros((2, 2, 4), np.float32), np.ones(4, bool), offset=unseen)
     np.testing.assert_allclose(mm.adjusted(trials), want)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import TEMPERATURE
 from audit_plugin.scoring.scores import WEIGHTS, pair_misalignment
 from audit_plugin.scoring.suggest.pair_scores import (
@@ -21,25 +21,24 @@ from tests.relabel_fixtures import LINE, PAIR, N, mixed_up
 
 
 @pytest.fixture(scope="module")
-def gathered() -> Gathered:
+def evidence() -> Evidence:
     takes = LINE.copy()
     takes[[3, 90]] = 90, 3
-    found = mixed_up(takes)
-    return replace(found, evidence=replace(found.evidence, weights={PAIR: WEIGHTS}))
+    return replace(mixed_up(takes), weights={PAIR: WEIGHTS})
 
 
 @pytest.fixture(scope="module")
-def weighing(gathered: Gathered) -> Weighing:
-    return weigh(gathered, PAIR)
+def weighing(evidence: Evidence) -> Weighing:
+    return weigh(evidence, PAIR)
 
 
-def test_similarities_are_means_over_trials_that_saw_neither(gathered: Gathered, weighing: Weighing) -> None:
+def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence, weighing: Weighing) -> None:
     rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
     got = hold(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
     for a, i in enumerate(rows):
         for b, j in enumerate(pool):
-            out = [t for t, member in enumerate(gathered.plan.member) if not member[i] and not member[j]]
-            values = [float(gathered.embed(t)[0][i] @ gathered.embed(t)[1][j]) for t in out]
+            out = [t for t, member in enumerate(evidence.trained.member) if not member[i] and not member[j]]
+            values = [float(evidence.trained.embed(t)[0][i] @ evidence.trained.embed(t)[1][j]) for t in out]
             assert got[a, b] == pytest.approx(np.mean(values), abs=1e-5) if out else np.isnan(got[a, b])
 
 
@@ -57,7 +56,7 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
     rows, pool = np.array([0, 77]), LINE
     held = hold(weighing, pool)
     found = similarities(weighing, rows, pool, held)["neighbors_a"]
-    votes, views = weighing.votes["neighbors_a"], weighing.gathered.evidence.views["text"]
+    votes, views = weighing.votes["neighbors_a"], weighing.evidence.views["text"]
     for a, i in enumerate(rows):
         voters = votes.voters[i].tolist()
         for j in (voters[0], voters[4], 200):
@@ -71,10 +70,10 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
     assert back.shape == (N, 2)
 
 
-def test_own_pairs_are_weighed_like_any_and_as_their_misalignment(gathered: Gathered, weighing: Weighing) -> None:
+def test_own_pairs_are_weighed_like_any_and_as_their_misalignment(evidence: Evidence, weighing: Weighing) -> None:
     own = own_suspicion(weighing)
     np.testing.assert_allclose(np.diagonal(suspicion(weighing, LINE, LINE)), own, atol=1e-3)
-    assert np.corrcoef(own, pair_misalignment(gathered.evidence, PAIR))[0, 1] > 0.99
+    assert np.corrcoef(own, pair_misalignment(evidence, PAIR))[0, 1] > 0.99
     assert set(np.argsort(own)[-2:]) == {3, 90}
 
 
@@ -85,16 +84,16 @@ def test_a_displaced_caption_fits_its_own_medium(weighing: Weighing) -> None:
         assert (table[at] < table[at, home]).mean() < 0.03
 
 
-def test_evidence_without_weight_is_not_asked(gathered: Gathered) -> None:
+def test_evidence_without_weight_is_not_asked(evidence: Evidence) -> None:
     weights = {PAIR: WEIGHTS | {"neighbors_a": 0.0, "neighbors_b": 0.0}}
-    bare = weigh(replace(gathered, evidence=replace(gathered.evidence, weights=weights)), PAIR)
+    bare = weigh(replace(evidence, weights=weights), PAIR)
     assert set(bare.own) == {"contrast"}
     assert bare.votes == {}
 
 
-def test_encoders_that_share_a_space_are_asked_too(gathered: Gathered) -> None:
-    evidence = replace(gathered.evidence, space=dict.fromkeys(PAIR, "one"))
-    shared = weigh(replace(gathered, evidence=evidence), PAIR)
+def test_encoders_that_share_a_space_are_asked_too(evidence: Evidence) -> None:
+    evidence = replace(evidence, space=dict.fromkeys(PAIR, "one"))
+    shared = weigh(evidence, PAIR)
     assert set(shared.own) == set(WEIGHTS)
     rows = np.array([0, 5, 9])
     found = similarities(shared, rows, rows, hold(shared, rows))["zero_shot"]
@@ -102,8 +101,7 @@ def test_encoders_that_share_a_space_are_asked_too(gathered: Gathered) -> None:
     np.testing.assert_allclose(np.diagonal(suspicion(shared, rows, rows)), own_suspicion(shared)[rows], atol=1e-3)
 
 
-def test_the_text_stands_last(gathered: Gathered) -> None:
-    evidence = gathered.evidence
+def test_the_text_stands_last(evidence: Evidence) -> None:
     assert text_pairs(evidence) == [PAIR]
     assert text_pairs(replace(evidence, words={"image": evidence.words["text"]})) == [PAIR[::-1]]
     assert text_pairs(replace(evidence, words={})) == []

@@ -59,9 +59,9 @@ def test_probes_are_on_the_scale_of_the_known_samples() -> None:
 
 @pytest.mark.parametrize("kind", ["random", "neighborhood"])
 def test_probes_score_like_wrong_pairs(kind: str) -> None:
-    gathered, rows = planted().gathered, planted().rows
-    got = plants_of(gathered, kind, ("image", "text"))
-    real = compute_scores(gathered.evidence)["misalignment"]
+    evidence, rows = planted().evidence, planted().rows
+    got = plants_of(evidence, kind, ("image", "text"))
+    real = compute_scores(evidence)["misalignment"]
     known = got[np.isfinite(got)]
     assert len(known) > 100
     assert np.mean(known > np.quantile(real[rows["clean"]], 0.9)) > 0.9

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit_plugin.arrays import AuditError, Features, Samples
+from audit_plugin.arrays import AuditError, Features, SampleFacts, Samples
 from audit_plugin.audit.removal_study import alignment_terms, extra_epochs, removal_scores, removal_study, split_rows
+from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.scoring.evidence import Rows, gather
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from tests import core_fixtures
@@ -122,8 +122,8 @@ def test_every_method_ranks_planted_swaps_high(tmp_path: Path) -> None:
     features = Features(evidence.vectors, np.ones((len(evidence), 2), bool))
     with RunFolder(tmp_path / "run", {}) as run:
         job = Job(core_fixtures.CONFIG, "cpu", run, silent)
-        rows = Rows(evidence.contents, evidence.space, evidence.words)
-        scores = removal_scores(gather(features, rows, core_fixtures.heads(features, job), job))
+        rows = SampleFacts(evidence.contents, evidence.space, evidence.words)
+        scores = removal_scores(gather_evidence(features, rows, core_fixtures.heads(features, job), job)[0])
     assert {"multimem", "clipmem", "cosine", "alignment", "misalignment"} <= set(scores)
     for name, values in scores.items():
         if name != "zero_shot_cosine":  # the toy encoders share no space in truth

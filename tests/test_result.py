@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit import result as reporting
-from audit_plugin.audit.result import Order, Scored, memory_summary, result_columns, summarize, versions
+from audit_plugin.audit.prepare import Order, Prepared
+from audit_plugin.audit.result import memory_summary, result_columns, summarize, versions
+from audit_plugin.audit.score import Scored
 from audit_plugin.encoders.base import EncoderIdentity
-from audit_plugin.encoders.embed import Embedded
+from audit_plugin.encoders.embed import Contents, Embedded
 from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.flags import FLAGS, tail_cut
 from audit_plugin.scoring.scores import compute_scores
@@ -23,25 +25,28 @@ LOST = 3
 
 def scored(m: int = 2) -> Scored:
     """The planted set as if flags and texts were decided: only what is handed on matters here."""
-    gathered = planted(m).gathered
+    evidence = planted(m).evidence
     raised = {kind: np.zeros(N, bool) for kind in FLAGS}
     raised["misaligned"][5] = True
     texts = {name: np.full(N, "", object) for name in ("action", "reason", "suggestion")}
     texts["action"][:] = "keep"
     texts["action"][5], texts["suggestion"][5] = "relabel", "another"
-    scores = compute_scores(gathered.evidence)
+    scores = compute_scores(evidence)
     sure = Calibration({"random": 0.123456}, (0.1, 0.2), np.full(N, 0.25, np.float32), np.zeros(N, np.float32))
-    return Scored(gathered, scores, sure, raised, texts, {"random": 0.87654})
+    return Scored(evidence, scores, sure, raised, texts, {"random": 0.87654})
 
 
-def case(m: int = 2, text: str = "a plain text") -> tuple[Scored, Order, Embedded, Samples]:
+def case(m: int = 2, captions: str = "a plain text", **encoders: EncoderIdentity) -> tuple[Prepared, Scored]:
     """N complete rows, in reverse in the caller's order, behind three lost ones."""
     order = Order(np.arange(N + LOST - 1, LOST - 1, -1), N + LOST)
     names = planted(m).evidence.modalities
-    media = {name: tuple(f"{text} {row}" for row in range(N + LOST)) for name in names}
+    media = {name: tuple(f"{captions} {row}" for row in range(N + LOST)) for name in names}
     features = planted(m).evidence
     embedded = Embedded(features, {0: "image: gone", 1: "text: empty", 2: "gone"}, 0, dict.fromkeys(names, 7))  # type: ignore[arg-type]
-    return scored(m), order, embedded, Samples(tuple(f"s{row}" for row in range(N + LOST)), media)
+    samples = Samples(tuple(f"s{row}" for row in range(N + LOST)), media)
+    known = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t", english=True), **encoders}
+    contents = Contents({}, embedded.failures)
+    return Prepared(samples, contents, embedded, (), known, "toy", order, "cpu"), scored(m)
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))
@@ -54,8 +59,8 @@ def test_values_go_back_to_their_rows(rows: list[int], complete: int) -> None:
 
 
 def test_columns_are_the_callers_rows_and_lost_ones_are_not_scored() -> None:
-    given_, order, embedded, samples = case()
-    columns = result_columns(given_, order, embedded, samples)
+    prepared, given_ = case()
+    columns = result_columns(prepared, given_)
     for name in ("misalignment", "multimem", "outlier_image", "duplicate"):
         np.testing.assert_array_equal(columns[name][LOST:], given_.scores[name][::-1])
         assert np.isnan(columns[name][:LOST]).all()
@@ -69,19 +74,19 @@ def test_columns_are_the_callers_rows_and_lost_ones_are_not_scored() -> None:
 
 
 def test_a_score_that_was_added_to_the_table_gets_its_columns() -> None:
-    given_, order, embedded, samples = case()
+    prepared, given_ = case()
     more = replace(given_, scores={**given_.scores, "novelty": np.arange(N, dtype=np.float32)})
-    columns = list(result_columns(more, order, embedded, samples))
+    columns = list(result_columns(prepared, more))
     assert columns.index("duplicate_group") < columns.index("novelty") < columns.index("is_misaligned")
 
 
 def test_members_of_a_group_name_its_first_sample() -> None:
-    given_, order, embedded, samples = case()
-    named = result_columns(given_, order, embedded, samples)["duplicate_group"][LOST:][::-1]
-    group = given_.gathered.evidence.groups["image"]
+    prepared, given_ = case()
+    named = result_columns(prepared, given_)["duplicate_group"][LOST:][::-1]
+    group = given_.evidence.near_duplicates["image"]
     for number in np.unique(group):
         members = np.flatnonzero(group == number)
-        expected = samples.ids[order.rows[members[0]]] if len(members) > 1 else ""
+        expected = prepared.samples.ids[prepared.order.rows[members[0]]] if len(members) > 1 else ""
         assert set(named[members]) == {expected}
     assert (named != "").sum() >= 40  # planted: repeats, conflicts, placeholder
 
@@ -94,11 +99,9 @@ def test_the_culprit_of_three_is_the_swapped_one_and_of_two_unknown() -> None:
     assert set(culprit[:LOST]) == {""}
 
 
-def summary_of(captions: str = "a plain text", **who: EncoderIdentity) -> dict:
-    given_, order, embedded, samples = case(text=captions)
-    encoders = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t", english=True), **who}
-    columns = result_columns(given_, order, embedded, samples)
-    return summarize(columns, given_, embedded, samples, CONFIG, encoders)
+def summary_of(captions: str = "a plain text", **encoders: EncoderIdentity) -> dict:
+    prepared, given_ = case(captions=captions, **encoders)
+    return summarize(result_columns(prepared, given_), prepared, given_, CONFIG, ["first"])
 
 
 def test_the_summary_counts() -> None:
@@ -128,7 +131,7 @@ def test_the_summary_tells_the_bulk_the_cut_and_the_winners_curse() -> None:
 
 def test_the_attribution_of_three_tells_pairs_and_modalities() -> None:
     given_ = scored(3)
-    summary = memory_summary(given_, CONFIG, [])
+    summary, _ = memory_summary(given_, CONFIG)
     pairs = {"image_text", "image_audio", "text_audio"}
     assert set(summary["attribution"]) == pairs | {"due_image", "due_text", "due_audio"}
     total = given_.scores["multimem"].sum()
@@ -149,18 +152,17 @@ def in_split() -> tuple[Scored, np.ndarray]:
     """The planted set as if its trials had been a split's f and g."""
     given_ = scored()
     roles = np.array([["both", "f", "g", "none", "reference"][row % 5] for row in range(N)], dtype=object)
-    trials = given_.gathered.evidence.trials
+    trials = given_.evidence.trials
     inside = np.stack([np.isin(roles, ["both", "f"]), np.isin(roles, ["both", "g"])])
     trials = replace(trials, member=np.tile(inside, (4, 1)), offset=roles == "none", roles=roles)
-    gathered = replace(given_.gathered, evidence=replace(given_.gathered.evidence, trials=trials))
-    return replace(given_, gathered=gathered, scores=compute_scores(gathered.evidence)), roles
+    evidence = replace(given_.evidence, trials=trials)
+    return replace(given_, evidence=evidence, scores=compute_scores(evidence)), roles
 
 
 def test_a_split_tells_its_groups_and_who_is_not_scored() -> None:
     given_, roles = in_split()
-    notes: list[str] = []
-    summary = memory_summary(given_, CONFIG, notes)
-    values = memorization.adjusted(given_.gathered.evidence.trials)
+    summary, notes = memory_summary(given_, CONFIG)
+    values = memorization.adjusted(given_.evidence.trials)
     change = values[0::2] - values[1::2]
     for name, role in (("candidate", "f"), ("independent", "g"), ("shared", "both"), ("external", "none")):
         told = summary["protocol"]["groups"][name]
@@ -173,7 +175,7 @@ def test_a_split_tells_its_groups_and_who_is_not_scored() -> None:
 
 def test_a_splits_roles_are_a_column_beside_the_scores() -> None:
     given_, roles = in_split()
-    columns = result_columns(given_, *case()[1:])
+    columns = result_columns(case()[0], given_)
     assert columns["role"][LOST:][::-1].tolist() == roles.tolist()
     assert set(columns["role"][:LOST]) == {""}
     scored_roles = set(columns["role"][np.isfinite(columns["multimem"])])
@@ -184,11 +186,10 @@ def test_a_splits_roles_are_a_column_beside_the_scores() -> None:
 def test_a_shaky_multimem_says_how_many_trials_would_do() -> None:
     trials = planted().evidence.trials
     noise = replace(trials, consistency=np.random.default_rng(0).random(trials.consistency.shape, np.float32))
-    given_, order, embedded, samples = case()
-    gathered = replace(given_.gathered, evidence=replace(given_.gathered.evidence, trials=noise))
-    columns = result_columns(given_, order, embedded, samples)
-    who = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t")}
-    summary = summarize(columns, replace(given_, gathered=gathered), embedded, samples, CONFIG, who)
+    prepared, given_ = case()
+    evidence = replace(given_.evidence, trials=noise)
+    columns = result_columns(prepared, given_)
+    summary = summarize(columns, prepared, replace(given_, evidence=evidence), CONFIG, [])
     assert summary["reliability"] < 0.8
     assert any("below 0.8; about " in note for note in summary["notes"])
 
@@ -201,11 +202,11 @@ def test_texts_beyond_an_english_encoder_are_told(english: bool, told: bool) -> 
 
 
 def test_texts_encoded_in_parts_are_told_above_five_percent() -> None:
-    given_, order, embedded, samples = case()
-    columns = result_columns(given_, order, embedded, samples)
-    who = {"image": EncoderIdentity("i"), "text": EncoderIdentity("t")}
+    prepared, given_ = case()
+    columns = result_columns(prepared, given_)
     for split, told in ((15, False), (16, True)):  # of 303
-        notes = summarize(columns, given_, replace(embedded, split_texts=split), samples, CONFIG, who)["notes"]
+        long = replace(prepared, embedded=replace(prepared.embedded, split_texts=split))
+        notes = summarize(columns, long, given_, CONFIG, [])["notes"]
         assert any(note.startswith(f"{split} texts are longer") for note in notes) is told
 
 

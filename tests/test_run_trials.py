@@ -10,12 +10,14 @@ from audit_plugin.arrays import AuditError, Features, Trials, modality_pairs
 from audit_plugin.config import AuditConfig
 from audit_plugin.neighbors import exact_search
 from audit_plugin.scoring.contrast import Negatives, make_negatives
+from audit_plugin.scoring.evidence import text_sides
+from audit_plugin.scoring.held_out import Question, read_trials
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import learners
 from audit_plugin.trials import multimem as memorization
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections
-from audit_plugin.trials.run import Job, Learner, Plan, _text_sides, plan_trials, run_trials
+from audit_plugin.trials.run import Job, Learner, TrialPlan, plan_trials, run_plan
 from audit_plugin.trials.split_protocol import group_report
 from tests.core_fixtures import heads, unit
 
@@ -36,9 +38,14 @@ def features(names: tuple[str, ...] = ("image", "text"), n: int = N, noise: floa
     return Features(vectors, np.ones((n, len(names)), bool))
 
 
-def read(given: Features, plan: Plan, learner: Learner, job: Job,
+def read(given: Features, plan: TrialPlan, learner: Learner, job: Job,
          groups: np.ndarray | None = None) -> tuple[Trials, dict[str, np.ndarray]]:  # fmt: skip
-    return run_trials(plan, learner, given.modalities, ("text",), negatives_of(given, groups), PLANTS, job)
+    """The trials, and what they held out: `planted` on the probe pairs, one kind after the other."""
+    negatives = negatives_of(given, groups)
+    trials = run_plan(plan, learner, negatives.repeats[:, -1].numpy(), job)
+    pairs, probes = modality_pairs(given.modalities), np.concatenate(list(PLANTS.values()))
+    question = Question(plan.member, pairs, text_sides(given.modalities, {"text"}), negatives, probes)
+    return trials, read_trials(trials.embed, question)
 
 
 def negatives_of(given: Features, groups: np.ndarray | None = None) -> Negatives:
@@ -73,18 +80,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trials, dict[s
 
 
 def test_shapes_and_kinds(done) -> None:
-    _, trials, plants = done
+    _, trials, held_out = done
     assert trials.member.shape == trials.consistency.shape == (16, N)
     assert (trials.member[0::2] != trials.member[1::2]).all()
     assert trials.consistency.dtype == np.float32
-    assert all(v.shape == (1, N) and v.dtype == np.float32 for v in trials.held_out.values())
-    assert {name: values.shape for name, values in plants.items()} == {"random": (1, 10), "near": (1, 3)}
-    assert all(np.isfinite(v).all() for v in trials.held_out.values())
+    assert {name: v.shape for name, v in held_out.items()} == {
+        "cosine": (1, N), "contrast": (1, N), "generality": (1, N), "planted": (1, 13)
+    }  # fmt: skip
+    assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in held_out.values())
 
 
 def test_held_out_values_are_means_over_the_trials_that_did_not_see_the_sample(done) -> None:
     """Cosine and consistency again, from the heads on disk."""
-    folder, trials, _ = done
+    folder, trials, held_out = done
     given = features()
     inputs = head_inputs(given, head_projections(given), "cpu")
     cosine = []
@@ -97,7 +105,7 @@ def test_held_out_values_are_means_over_the_trials_that_did_not_see_the_sample(d
         np.testing.assert_allclose(trials.consistency[trial], consistency, atol=1e-6)
     outside = ~trials.member
     expected = np.where(outside, cosine, 0).sum(0) / outside.sum(0)
-    np.testing.assert_allclose(trials.held_out["cosine"][0], expected, atol=1e-6)
+    np.testing.assert_allclose(held_out["cosine"][0], expected, atol=1e-6)
 
 
 def test_members_are_remembered(done) -> None:
@@ -115,7 +123,6 @@ def test_a_trial_does_not_depend_on_how_many_there_are(done, tmp_path: Path) -> 
 def same(one: tuple[Trials, dict[str, np.ndarray]], two: tuple[Trials, dict[str, np.ndarray]]) -> None:
     for name in ("member", "consistency", "memory"):
         np.testing.assert_array_equal(getattr(one[0], name), getattr(two[0], name))
-    np.testing.assert_equal(dict(one[0].held_out), dict(two[0].held_out))
     np.testing.assert_equal(one[1], two[1])
 
 
@@ -140,26 +147,26 @@ def test_a_stopped_run_goes_on_after_its_last_group(config: AuditConfig, tmp_pat
 
 
 def test_plants_fit_worse_than_pairs(done) -> None:
-    _, trials, plants = done
-    assert np.nanmean(plants["random"]) > np.nanmean(trials.held_out["contrast"])
+    held_out = done[2]
+    assert np.nanmean(held_out["planted"][:, :10]) > np.nanmean(held_out["contrast"])
 
 
 def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     groups = np.arange(N) // 4
-    trials, plants = trained(tmp_path / "run", replace(CONFIG, trials=4, epochs=1), groups=groups)
+    trials, held_out = trained(tmp_path / "run", replace(CONFIG, trials=4, epochs=1), groups=groups)
     assert (trials.member == trials.member[:, groups * 4]).all()
     assert np.isfinite(trials.consistency).all()
     # rows 1, 2 are of one group, always held out together; 3, 4 are not, and only in trials without both
-    assert np.isfinite(plants["near"][0, 0])
+    assert np.isfinite(held_out["planted"][0, 10])
 
 
 def test_only_pairs_of_a_medium_and_a_text_have_a_generality(tmp_path: Path) -> None:
-    trials, _ = trained(tmp_path / "run", replace(CONFIG, trials=4, epochs=1), ("image", "text", "audio"))
-    assert trials.held_out["cosine"].shape == (3, N)
-    known = np.isfinite(trials.held_out["generality"]).all(1)
+    _, held_out = trained(tmp_path / "run", replace(CONFIG, trials=4, epochs=1), ("image", "text", "audio"))
+    assert held_out["cosine"].shape == (3, N)
+    known = np.isfinite(held_out["generality"]).all(1)
     assert known.tolist() == [True, False, True]  # image-text, image-audio, and text-audio, text first
-    assert _text_sides(("image", "text"), ("text",)) == {0: 1}
-    assert _text_sides(("image", "audio"), ()) == {}
+    assert text_sides(("image", "text"), {"text"}) == {0: 1}
+    assert text_sides(("image", "audio"), set()) == {}
 
 
 # --- MultiMem's terms ----------------------------------------------------------------------------------------------
@@ -231,11 +238,15 @@ def looks(n: int = N, views: int = 3) -> list[list[dict[str, np.ndarray]]]:
             for _ in range(2)]  # fmt: skip
 
 
-def read_fixed(folder: Path, models: list[list[dict[str, np.ndarray]]]) -> Trials:
-    plan = Plan(memorization.member_masks(np.arange(N), 2, 0), np.ones(N, bool))
+def read_both(folder: Path, models: list[list[dict[str, np.ndarray]]]) -> tuple[Trials, dict[str, np.ndarray]]:
+    plan = TrialPlan(memorization.member_masks(np.arange(N), 2, 0), np.ones(N, bool))
     with RunFolder(folder, {}) as run:
         job = Job(replace(CONFIG, trials=2), "cpu", run, lambda *_: None)
-        return read(features(), plan, fixed_learner("nothing", models, job), job)[0]
+        return read(features(), plan, fixed_learner("nothing", models, job), job)
+
+
+def read_fixed(folder: Path, models: list[list[dict[str, np.ndarray]]]) -> Trials:
+    return read_both(folder, models)[0]
 
 
 def test_consistency_over_views_is_the_mean_of_each_views_scalar(tmp_path: Path) -> None:
@@ -268,8 +279,8 @@ def test_equal_views_are_as_one(tmp_path: Path) -> None:
 
 def test_views_do_not_touch_what_is_held_out(tmp_path: Path) -> None:
     models = looks()
-    many, none = read_fixed(tmp_path / "many", models), read_fixed(tmp_path / "none", [[m[0]] for m in models])
-    np.testing.assert_equal(dict(many.held_out), dict(none.held_out))
+    many, none = read_both(tmp_path / "many", models), read_both(tmp_path / "none", [[m[0]] for m in models])
+    np.testing.assert_equal(many[1], none[1])
 
 
 def test_views_that_change_nothing_change_nothing(done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,10 +296,14 @@ def test_views_that_change_nothing_change_nothing(done, tmp_path: Path, monkeypa
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Trials:
-    return trained(
-        tmp_path_factory.mktemp("split") / "run", replace(SPLIT, epochs=20), given=features(n=300, noise=1.5)
-    )[0]
+def read_split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trials, dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("split") / "run"
+    return trained(folder, replace(SPLIT, epochs=20), given=features(n=300, noise=1.5))
+
+
+@pytest.fixture(scope="module")
+def split(read_split: tuple[Trials, dict[str, np.ndarray]]) -> Trials:
+    return read_split[0]
 
 
 def test_the_groups_of_a_split_score_as_the_paper_says(split: Trials) -> None:
@@ -312,7 +327,7 @@ def test_a_split_scores_candidates_and_mirrors_independent_samples(split: Trials
     assert score[roles == "g"].mean() > 0.05  # saw g against saw not: positive as well
 
 
-def test_masks_of_a_split_follow_the_roles_and_the_reference_is_nobodys(split: Trials) -> None:
+def test_masks_of_a_split_follow_the_roles_and_the_reference_is_nobodys(split: Trials, read_split) -> None:
     roles, member = split.roles, split.member
     assert len(member) == 10
     assert (member[0::2] == np.isin(roles, ["both", "f"])).all()
@@ -327,7 +342,7 @@ def test_masks_of_a_split_follow_the_roles_and_the_reference_is_nobodys(split: T
     }
     held = memorization.held_out_mean(split.consistency, member)
     assert (np.isfinite(held) == (roles != "both")).all()  # no model held these out
-    assert (np.isfinite(split.held_out["contrast"][0]) == (roles != "both")).all()
+    assert (np.isfinite(read_split[1]["contrast"][0]) == (roles != "both")).all()
 
 
 def test_consistency_of_a_split_is_read_against_its_fixed_reference(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def test_a_score_leaves_its_inputs_alone_and_repeats_itself(name: str) -> None:
         *evidence.vectors.values(),
         *evidence.views.values(),
         *evidence.contents.values(),
-        *evidence.groups.values(),
+        *evidence.near_duplicates.values(),
         *evidence.cosines.values(),
         *(n.similarities for n in evidence.neighbors.values()),
         *(n.indices for n in evidence.neighbors.values()),
         evidence.trials.consistency,
         evidence.trials.memory,
-        *evidence.trials.held_out.values(),
+        *evidence.held_out.values(),
     ]
     copies = [a.copy() for a in arrays]
     first, second = SCORES[name].compute(evidence), SCORES[name].compute(evidence)
@@ -237,12 +237,14 @@ def test_added_samples_do_not_move_the_scale() -> None:
     known = np.arange(len(evidence)) < 250
     plain, part = compute_scores(evidence), compute_scores(replace(evidence, known=known))
     contrast = evidence.parts["image", "text"]["contrast"]
-    assert (scores.scale_of(contrast, replace(evidence, known=known)) == contrast[:250]).all()
+    assert (scores.of_known(contrast, known) == contrast[:250]).all()
     pair = ("image", "text")
     scale = {k: v[:250] for k, v in evidence.parts[pair].items()}
     want = combine(evidence.parts[pair], scale, evidence.weights[pair])
     np.testing.assert_allclose(part["misalignment"], want, atol=1e-6)
-    distance = mean_neighbor_distance({"image": evidence.vectors["image"]}, evidence.groups["image"], np.arange(250))
+    distance = mean_neighbor_distance(
+        {"image": evidence.vectors["image"]}, evidence.near_duplicates["image"], np.arange(250)
+    )
     np.testing.assert_allclose(part["outlier_image"], in_tail_units(distance, distance[:250]), atol=1e-5)
     assert (part["misalignment"] != plain["misalignment"]).any()
     for name in ("multimem", "alignment", "duplicate"):  # these have a scale of their own
@@ -266,7 +268,7 @@ def test_class_labels_are_no_outliers_and_strange_spelling_is() -> None:
     np.testing.assert_array_equal(classed[""], classed["image"])
     strange = np.random.default_rng(0).normal(size=len(evidence)).astype(np.float32)
     strange[:5] += 40
-    spelled = SCORES["outlier"].compute(replace(evidence, spelling={"text": strange}))
+    spelled = SCORES["outlier"].compute(replace(evidence, text_surprise={"text": strange}))
     assert spelled["text"][:5].min() > np.sort(spelled["text"][5:])[-5]
 
 
@@ -274,7 +276,7 @@ def test_captions_of_one_sample_do_not_repeat_each_other() -> None:
     evidence, rows = planted().evidence, planted().rows["duplicate"]
     owners = np.arange(len(evidence))
     owners[rows[1::2]] = rows[0::2]
-    together = SCORES["duplicate"].compute(replace(evidence, samples=owners))
+    together = SCORES["duplicate"].compute(replace(evidence, user_groups=owners))
     assert (together[rows] < 1).all()
     np.testing.assert_array_equal(np.delete(together, rows), np.delete(SCORES["duplicate"].compute(evidence), rows))
 

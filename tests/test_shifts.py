@@ -87,8 +87,8 @@ def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray])
     weighing = rolled[0]
     offsets = np.array([-60, -1, 2])
     gains = line_gains(weighing, LINE, offsets)
-    gathered, hub = weighing.gathered, weighing.hubs["contrast"]
-    member, spread = gathered.plan.member, weighing.scale["contrast"][1]
+    evidence, hub = weighing.evidence, weighing.hubs["contrast"]
+    member, spread = evidence.trained.member, weighing.scale["contrast"][1]
     for k, d in enumerate(offsets):
         for i in (0, 99, 140, N - 1):
             j = i + d
@@ -96,16 +96,16 @@ def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray])
             if not trials:
                 assert np.isnan(gains[k, i])
                 continue
-            fit = np.mean([float((e := gathered.embed(t))[0][i] @ e[1][j]) for t in trials])
+            fit = np.mean([float((e := evidence.trained.embed(t))[0][i] @ e[1][j]) for t in trials])
             fall = weighing.own["contrast"][i] - (hub[0, i] + hub[1, j] - fit)
             assert gains[k, i] == pytest.approx(weighing.weights["contrast"] * fall / spread, abs=1e-3)
 
 
 def test_encoders_that_share_a_space_are_asked_too(rolled: tuple[Weighing, np.ndarray]) -> None:
-    gathered = rolled[0].gathered
-    evidence = replace(gathered.evidence, space=dict.fromkeys(PAIR, "one"), weights={})
-    shared = weigh(replace(gathered, evidence=evidence), PAIR)
-    plain = weigh(replace(gathered, evidence=replace(evidence, space=dict.fromkeys(PAIR, ""))), PAIR)
+    evidence = rolled[0].evidence
+    evidence = replace(evidence, space=dict.fromkeys(PAIR, "one"), weights={})
+    shared = weigh(evidence, PAIR)
+    plain = weigh(replace(evidence, space=dict.fromkeys(PAIR, "")), PAIR)
     both, one = (line_gains(w, LINE, np.array([1]))[0, :-1] for w in (shared, plain))
     frozen = _from_frozen(shared)
     np.testing.assert_allclose(both - one, frozen, atol=1e-3, equal_nan=True)
@@ -113,7 +113,7 @@ def test_encoders_that_share_a_space_are_asked_too(rolled: tuple[Weighing, np.nd
 
 def _from_frozen(weighing: Weighing) -> np.ndarray:
     """What the frozen encoders add to the gains of taking the next row's caption; NaN where trials say nothing."""
-    x, y = (weighing.gathered.evidence.vectors[name] for name in PAIR)
+    x, y = (weighing.evidence.vectors[name] for name in PAIR)
     hub = weighing.hubs["zero_shot"][1]
     fall = (x[:-1] * (y[1:] - y[:-1])).sum(1) - hub[1:] + hub[:-1]
     known = np.isfinite(line_gains(weighing, LINE, np.array([1]))[0, :-1])
@@ -121,6 +121,6 @@ def _from_frozen(weighing: Weighing) -> np.ndarray:
 
 
 def test_rows_of_one_group_are_no_evidence(rolled: tuple[Weighing, np.ndarray]) -> None:
-    gathered = rolled[0].gathered
-    grouped = replace(gathered, evidence=replace(gathered.evidence, leave_together=LINE // 120))
-    assert shift_repairs(replace(rolled[0], gathered=grouped), LINE, IDS) == []
+    evidence = rolled[0].evidence
+    grouped = replace(evidence, leave_together=LINE // 120)
+    assert shift_repairs(replace(rolled[0], evidence=grouped), LINE, IDS) == []

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.suggest import captions as suggestions
 from audit_plugin.scoring.suggest.captions import (
     HOLDER,
     MUTUAL,
     TOP,
     Suggestions,
+    apply_suggestions,
     ask_captioner,
-    propose,
     rank_captions,
     suggest,
 )
@@ -26,7 +26,7 @@ RING = [12, 190, 66, 150, 8, 99, 230, 41, 170, 110]
 WRONG = [*sum(SWAPS, ()), *RING]
 RIGHT = [row for row in range(N) if row not in WRONG]
 SHIFT = range(100, 180)
-Case = tuple[Gathered, np.ndarray]
+Case = tuple[Evidence, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def shifted() -> Case:
 
 
 def found_in(case: Case, rows: range | list[int]) -> Suggestions:
-    gathered, takes = case
-    return suggest(gathered, np.isin(LINE, rows), [CAPTIONS[j] for j in takes], 0, LINE, IDS)
+    evidence, takes = case
+    return suggest(evidence, np.isin(LINE, rows), [CAPTIONS[j] for j in takes], 0, LINE, IDS)
 
 
 # --- swaps, cycles and single captions ------------------------------------------------------------------------------
@@ -162,9 +162,9 @@ def test_a_wrong_label_gets_the_right_class_first() -> None:
 
 
 def test_untrained_sets_get_none(swapped: Case) -> None:
-    gathered, takes = swapped
-    for evidence in (replace(gathered.evidence, trials=None), replace(gathered.evidence, words={})):
-        found = found_in((replace(gathered, evidence=evidence), takes), range(N))
+    evidence, takes = swapped
+    for changed in (replace(evidence, trials=None), replace(evidence, words={})):
+        found = found_in((changed, takes), range(N))
         assert not any(found.texts)
         assert np.isnan(found.score).all()
 
@@ -180,7 +180,7 @@ def test_rows_of_a_shift_get_their_captions_though_none_is_flagged(shifted: Case
     assert found.repair[140] == "shift of +1, rows 100 to 178"
     action, reason = np.full(N, "keep", object), np.full(N, "", object)
     action[120] = "remove"
-    propose(action, reason, found)
+    action, reason = apply_suggestions(action, reason, found)
     lost = repair.lost[0]
     assert (action[lost], action[120], action[140], action[20]) == ("review", "remove", "relabel", "keep")
     assert (reason[140], reason[20]) == (repair.sentence, "")

@@ -14,7 +14,7 @@ from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.store import FeatureCache
 
-from .run import check_samples
+from .prepare import check_samples
 
 
 def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:

@@ -1,31 +1,107 @@
-"""New samples read by the heads of a finished run: held-out scores at once, nothing is trained anew."""
+"""Reads samples that a finished run was not trained on with its heads: new ones, and ones that lack some media.
+
+A finished run of heads stores what that takes. Every trial holds such samples out, so alignment and misalignment are
+read from all heads at once; nothing is trained.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.config import digest_of
+from audit_plugin.arrays import AuditError, AuditResult, Bools, Ints, Samples
+from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.cached_features import stored_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
-from audit_plugin.scoring import flags as rules
-from audit_plugin.scoring.evidence import gather
+from audit_plugin.neighbors.projection import Projection
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
-from audit_plugin.trials.learners import kept_heads_learner
-from audit_plugin.trials.run import Job, Plan
+from audit_plugin.trials.learners import head_projections, kept_heads_learner
+from audit_plugin.trials.run import Job, Learner, TrialPlan
 
-from .kept import KeptRun, load_rows
-from .result import Order
-from .run import finish, prepare
-from .score import Clock, Prepared, describe_rows
+from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, prepare
+from .result import count_outcomes, result_columns
+from .score import gather_evidence, score
 
+PART = "rows"
 NOT_TRAINED = "not trained on: held-out scores only"
+MIN_MEDIA = 2  # of a sample that can be compared at all
+# Sums over all modalities: of some of them they would be on another scale.
+COMPLETE_ONLY = ("multimem", "alignment", "driver", "culprit", "failure")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run's samples (complete ones, canonical order), masks and settings.
+
+    Attributes:
+        samples: ids, media and groups.
+        digests: modality -> content digests.
+        member: bool `[r, n]`.
+        config: its settings.
+        projections: modality -> what the heads see of the features.
+    """
+
+    samples: Samples
+    digests: Mapping[str, tuple[str, ...]]
+    member: Bools
+    config: AuditConfig
+    projections: Mapping[str, Projection]
+
+
+def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
+    """Stores what later samples are read with, of an ensemble of heads without augmented views."""
+    trials = evidence.trials
+    if trials is None or trials.roles is not None or job.config.train != "heads" or job.config.views:
+        return
+    samples, rows = prepared.samples, prepared.order.rows
+    part: dict[str, Any] = {
+        "ids": np.array([samples.ids[row] for row in rows]),
+        "groups": np.array([samples.groups[row] for row in rows] if samples.groups else []),
+        "caption": np.array([samples.caption[row] for row in rows] if samples.caption else [], dtype=np.int64),
+        "member": trials.member,
+        "config": np.array(json.dumps(job.config.to_dict())),
+        "modalities": np.array(samples.modalities),
+    }
+    for name, projection in head_projections(prepared.features).items():
+        part |= {f"mean_{name}": projection.mean, f"basis_{name}": projection.basis}
+        part[f"floor_{name}"] = np.float64(projection.floor)
+        part[f"digest_{name}"] = np.array([prepared.contents.digests[name][row] for row in rows], dtype="S64")
+        part[f"media_{name}"] = np.array(prepared.media(name))
+    job.run.save(PART, **part)
+
+
+def load_rows(run: RunFolder) -> StoredRun:
+    """The way back.
+
+    Raises:
+        AuditError: the run is not finished, or trained something else than heads on all samples.
+    """
+    part = run.load(PART)
+    if part is None:
+        raise AuditError(
+            f"run {run.path} cannot be extended: it is not finished, or was not an ensemble of heads without augmented "
+            "views; finish it with the command that began it, or audit anew"
+        )
+    names = part["modalities"].tolist()
+    samples = Samples(
+        tuple(part["ids"].tolist()),
+        {name: tuple(part[f"media_{name}"].tolist()) for name in names},
+        tuple(part["groups"].tolist()),
+        tuple(part["caption"].tolist()),
+    )
+    digests = {name: tuple(key.decode() for key in part[f"digest_{name}"].tolist()) for name in names}
+    projections = {
+        name: Projection(part[f"mean_{name}"], part[f"basis_{name}"], float(part[f"floor_{name}"])) for name in names
+    }
+    return StoredRun(
+        samples, digests, part["member"], AuditConfig.from_dict(json.loads(str(part["config"]))), projections
+    )
 
 
 def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None = None) -> AuditResult:
@@ -45,53 +121,51 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
     Raises:
         AuditError: no such run, other modalities or encoder, or features of the run are gone from the cache.
     """
+    from .run import finish  # which imports this module
+
     with RunFolder(Path(run_dir), None) as base:
-        kept = load_rows(base)
-        if set(samples.modalities) != set(kept.samples.modalities):
+        stored = load_rows(base)
+        if set(samples.modalities) != set(stored.samples.modalities):
             raise AuditError(
-                f"the run has {', '.join(kept.samples.modalities)}, the new samples have "
+                f"the run has {', '.join(stored.samples.modalities)}, the new samples have "
                 f"{', '.join(samples.modalities)}; name the same modalities"
             )
         clock = Clock(progress or silent)
         encoders = json.loads((base.path / "run.json").read_text())["encoders"]
-        new = prepare(samples, kept.config, clock, encoders)
-        _same_encoders(encoders, new)
-        ready = _joined(kept, new)
-        old = len(kept.samples)
+        new = prepare(samples, stored.config, clock, encoders)
+        _check_encoders(encoders, new)
+        joined = _join(stored, new)
+        old = len(stored.samples)
         identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
         folder = base.path / f"extended-{digest_of(identity, list(new.samples.ids))[:16]}"
         with RunFolder(folder, identity) as run:
-            job = Job(kept.config, new.device, run, clock.progress)
+            job = Job(stored.config, new.device, run, clock.progress)
             with clock.stage("train"):
-                added = len(ready.order.rows) - old
-                member = np.pad(kept.member, ((0, 0), (0, added)))
-                known = np.arange(old + added) < old
-                learner = kept_heads_learner(ready.features, kept.projections, base, job)
-                rows = replace(describe_rows(ready), known=known)
-                gathered = gather(ready.features, rows, lambda *_: learner, job, Plan(member, known))
-            return _new_rows(finish(ready, gathered, job, clock), old)
+                learner = kept_heads_learner(joined.features, stored.projections, base, job)
+                evidence, notes = _read_with(learner, joined, stored.member, job)
+            return _new_rows(finish(joined, evidence, job, clock, notes), old)
 
 
-def _same_encoders(was: Mapping[str, str], new: Prepared) -> None:
-    now = {modality: identity.key for modality, identity in new.encoder_identities.items()}
+def _check_encoders(was: Mapping[str, str], new: Prepared) -> None:
+    now = {name: encoder.key for name, encoder in new.encoder_identities.items()}
     if was != now:
-        raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples anew")
+        raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples again")
 
 
-def _joined(kept: KeptRun, new: Prepared) -> Prepared:
+def _join(stored: StoredRun, new: Prepared) -> Prepared:
     """The run's samples, then the new ones, each in canonical order."""
-    old = len(kept.samples)
-    digests = {m: (*kept.digests[m], *new.contents.digests[m]) for m in new.samples.modalities}
+    old = len(stored.samples)
+    digests = {m: (*stored.digests[m], *new.contents.digests[m]) for m in new.samples.modalities}
     features = stored_features({m: new.encoder_identities[m].key for m in digests}, digests)
     if missing := int((~features.present[:old]).any(axis=1).sum()):
         raise AuditError(
             f"the features of {missing} samples of the run are gone from the cache; run the audit itself again, which "
-            "makes them anew and retrains nothing, then extend it"
+            "encodes them again and retrains nothing, then extend it"
         )
     failures = {row + old: why for row, why in new.embedded.failures.items()}
     return replace(
         new,
-        samples=_concatenated(kept.samples, new.samples),
+        samples=_concatenated(stored.samples, new.samples),
         contents=Contents(digests, failures),
         embedded=Embedded(features, failures, new.embedded.split_texts, new.embedded.encoded),
         order=Order(np.concatenate([np.arange(old), old + new.order.rows]), old + len(new.samples)),
@@ -116,13 +190,79 @@ def _new_rows(result: AuditResult, old: int) -> AuditResult:
     reason = np.array(columns["reason"], dtype=object)
     reason[reason == ""] = NOT_TRAINED
     columns["reason"] = reason
-    summary = {**result.summary, **_counts(columns), "samples": len(reason), "extends": old}
+    summary = {**result.summary, **count_outcomes(columns), "samples": len(reason), "extends": old}
     return AuditResult(result.ids[old:], columns, summary, result.run_dir)
 
 
-def _counts(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "failures": int((columns["failure"] != "").sum()),
-        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
-        "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
-    }
+def _read_with(learner: Learner, prepared: Prepared, member: Bools, job: Job) -> tuple[Evidence, list[str]]:
+    """Evidence on samples of which the first were trained on, masks `[r, n]`, and the others are held out by all."""
+    trained, total = member.shape[1], len(prepared.order.rows)
+    known = np.arange(total) < trained
+    plan = TrialPlan(np.pad(member, ((0, 0), (0, total - trained))), known)
+    images = prepared.media("image") if "image" in prepared.samples.modalities else ()
+    facts = describe_samples(prepared, known)
+    return gather_evidence(prepared.features, facts, lambda *_: learner, job, plan, images)
+
+
+def add_incomplete(
+    columns: Mapping[str, Any], prepared: Prepared, evidence: Evidence, job: Job
+) -> tuple[dict[str, Any], list[str]]:
+    """The columns, `[n]` in the caller's order, with the rows that lack some of three or more media; notes on them.
+
+    Only where an ensemble of heads can read samples that it was not trained on, as in an extension. Costs a reading of
+    the whole set per pattern of missing media.
+    """
+    columns = {name: values.copy() for name, values in columns.items()}
+    trials, present = evidence.trials, prepared.embedded.features.present
+    readable = trials is not None and trials.roles is None and trials.known.all()
+    if trials is None or not readable or present.shape[1] <= MIN_MEDIA:
+        return columns, []
+    if job.config.train != "heads" or job.config.views:
+        return columns, []
+    incomplete = ~present.all(axis=1) & (present.sum(axis=1) >= MIN_MEDIA)
+    notes = []
+    for pattern in np.unique(present[incomplete], axis=0):
+        alike = np.flatnonzero(incomplete & (present == pattern).all(axis=1))
+        rows = canonical_rows(prepared.samples, prepared.contents, alike)
+        if len(rows):
+            notes.append(_add_pattern(columns, prepared, trials.member, pattern, rows, job))
+    return columns, notes
+
+
+def _add_pattern(
+    columns: dict[str, Any], prepared: Prepared, member: Bools, pattern: Bools, rows: Ints, job: Job
+) -> str:
+    """Fills the rows `[q]` of the columns, which have only the media of a pattern, bool `[m]`; a note on them."""
+    present = [m for m, has in zip(prepared.samples.modalities, pattern, strict=True) if has]
+    missing = " and ".join(m for m in prepared.samples.modalities if m not in present)
+    part = _restrict(prepared, present, rows)
+    learner = kept_heads_learner(part.features, head_projections(prepared.features), job.run, job)
+    digests = [[prepared.contents.digests[m][row] for m in present] for row in rows]
+    with RunFolder(job.run.path / f"lacking-{digest_of(present, digests)[:16]}", {"media": present}) as run:
+        inner = replace(job, run=run, progress=lambda *_: job.progress("score", 1, 1))
+        evidence, _ = _read_with(learner, part, member, inner)
+        scored = score(part, evidence, inner)
+    partial = result_columns(part, scored)
+    for name, values in columns.items():
+        if name in partial and not name.startswith(COMPLETE_ONLY):
+            values[rows] = partial[name][rows]
+    without_reason = rows[columns["reason"][rows] == ""]
+    columns["reason"][without_reason] = f"scored without {missing}: see failure"
+    return (
+        f"{len(rows)} samples without {missing} were scored on {', '.join(present)}, by heads that were not trained on "
+        "them; MultiMem and alignment, which are sums over all media, are left out"
+    )
+
+
+def _restrict(prepared: Prepared, modalities: list[str], rows: Ints) -> Prepared:
+    """The complete rows and then these, in some of the modalities only."""
+    digests = {m: prepared.contents.digests[m] for m in modalities}
+    features = stored_features({m: prepared.encoder_identities[m].key for m in modalities}, digests)
+    return replace(
+        prepared,
+        samples=replace(prepared.samples, media={m: prepared.samples.media[m] for m in modalities}),
+        contents=Contents(digests, {}),
+        embedded=Embedded(features, {}, 0, {}),
+        encoder_identities={m: prepared.encoder_identities[m] for m in modalities},
+        order=Order(np.concatenate([prepared.order.rows, rows]), len(prepared.samples)),
+    )

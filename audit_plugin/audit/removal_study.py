@@ -9,23 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, dense_ids, modality_pairs
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Samples, dense_ids, modality_pairs
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.embed import Progress, silent
-from audit_plugin.neighbors.projection import principal
-from audit_plugin.scoring.evidence import WHITENING, Gathered, Rows, gather, leave_together_groups, seek_neighbors
+from audit_plugin.neighbors.neighborhood import find_neighborhood
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import compute_scores
 from audit_plugin.store import RunFolder, cache_root
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from audit_plugin.trials.engines import opened
 from audit_plugin.trials.learners import head_inputs, head_projections, heads_learner
 from audit_plugin.trials.mitigation import ranked
 from audit_plugin.trials.run import Job
 
+from .prepare import Clock, Prepared, describe_samples, encoders_of, prepare
 from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
 from .result import versions
-from .run import encoders_of, prepare, run_identity
-from .score import Clock, Prepared, describe_rows
+from .run import run_identity
+from .score import gather_evidence, search_of
 
 MIN_ROWS = 100
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
@@ -83,14 +84,15 @@ def removal_study(
 
 
 def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int) -> dict[str, Any]:
-    rows = describe_rows(ready)
-    together = _leave_together(ready, rows, job)
+    facts = describe_samples(ready)
+    # near-duplicates must not stand in training and test
+    together = find_neighborhood(ready.features, facts, search_of(job), job.run, job.progress).leave_together
     sets = split_rows(together, job.config.seed)
     train = sets["train"]
     with RunFolder(job.run.path / "train", {"rows": digest_of(train.tolist())}) as run:
-        gathered = _score_training_rows(ready, rows, train, replace(job, run=run))
-        scores = removal_scores(gathered)
-    data = _trainable(ready, rows, together, sets, job.device)
+        evidence, evidence_notes = _score_training_rows(ready, facts, train, replace(job, run=run))
+        scores = removal_scores(evidence)
+    data = _trainable(ready, facts, together, sets, job.device)
     amounts = default_amounts(len(train)) if amounts is None else amounts
     done = 0
 
@@ -103,7 +105,11 @@ def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int)
     epochs = job.config.epochs
     curve = removal_curve(data, scores, amounts, range(seeds), epochs, extra_epochs(epochs), once)
     job.progress("removal", seeds, seeds)
-    return _report(ready, gathered, scores, sets, curve) | {"seeds": seeds, "config": job.config.to_dict()}
+    return _report(ready, evidence_notes, scores, sets, curve) | {
+        "trained": evidence.trained.trained,
+        "seeds": seeds,
+        "config": job.config.to_dict(),
+    }
 
 
 def extra_epochs(epochs: int) -> int:
@@ -122,45 +128,36 @@ def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
     return {name: np.flatnonzero(part[inverse] == i) for i, name in enumerate(SHARES)}
 
 
-def _leave_together(ready: Prepared, rows: Rows, job: Job) -> Ints:
-    """`[n]` groups over all rows: near-duplicates must not stand in training and test."""
-    vectors = ready.features.vectors
-    views = {name: principal(v, WHITENING) for name, v in vectors.items()}
-    near, cosines, _ = seek_neighbors(vectors, views, rows.contents, job)
-    return leave_together_groups(vectors, near, cosines, rows, [])[1]
-
-
-def _score_training_rows(ready: Prepared, rows: Rows, train: Ints, job: Job) -> Gathered:
-    """The audit's evidence on the training rows alone: what is removed never saw a held-out row."""
+def _score_training_rows(ready: Prepared, facts: SampleFacts, train: Ints, job: Job) -> tuple[Evidence, list[str]]:
+    """The audit's evidence on the training rows alone, and notes: what is removed never saw a held-out row."""
     features = ready.features.rows(train)
     views = [view.features.rows(ready.order.rows[train]) for view in ready.views]
-    part = Rows(
-        {name: dense_ids(content[train]) for name, content in rows.contents.items()},
-        rows.space,
-        {name: count[train] for name, count in rows.words.items()},
-        None if rows.user_groups is None else dense_ids(rows.user_groups[train]),
+    part = SampleFacts(
+        contents={name: dense_ids(content[train]) for name, content in facts.contents.items()},
+        space=facts.space,
+        words={name: count[train] for name, count in facts.words.items()},
+        user_groups=None if facts.user_groups is None else dense_ids(facts.user_groups[train]),
     )
     projections = head_projections(features)
-    gathered = gather(
-        features, part, lambda plan, repeats: heads_learner(features, views, projections, repeats, plan, job), job
+    evidence, notes = gather_evidence(
+        features, part, lambda plan, shared_ids: heads_learner(features, views, projections, shared_ids, plan, job), job
     )
-    if gathered.evidence.trials is None:
-        raise AuditError(f"{'; '.join(gathered.notes)}: give more samples")
-    return gathered
+    if evidence.trials is None:
+        raise AuditError(f"{'; '.join(notes)}: give more samples")
+    return evidence, notes
 
 
-def removal_scores(gathered: Gathered) -> dict[str, Floats]:
-    """Method -> `[n]`, higher is removed first: MultiMem, CLIPMem, and what needs no memorization.
+def removal_scores(evidence: Evidence) -> dict[str, Floats]:
+    """Method -> `[n]`, higher is removed first: MultiMem, CLIPMem, and what needs no multimem.
 
     `cosine` is that of the trained heads where they had not seen the sample; `zero_shot_cosine` is the frozen
     encoders', where they share a space.
     """
-    evidence, scores = gathered.evidence, compute_scores(gathered.evidence)
-    assert evidence.trials is not None
+    scores = compute_scores(evidence)
     out = {
         "multimem": scores["multimem"],
-        "clipmem": clip_memorization(gathered),
-        "cosine": -evidence.trials.held_out["cosine"].mean(0),
+        "clipmem": clip_memorization(evidence),
+        "cosine": -evidence.held_out["cosine"].mean(0),
         "alignment": -scores["alignment"],
         "misalignment": scores["misalignment"],
     }
@@ -169,28 +166,24 @@ def removal_scores(gathered: Gathered) -> dict[str, Floats]:
     return out
 
 
-def clip_memorization(gathered: Gathered) -> Floats:
+def clip_memorization(evidence: Evidence) -> Floats:
     """CLIPMem (Wang et al., ICLR 2025) from the trials of an audit: float32 `[n]`.
 
     `L(x) = s_xx - mean_H s(x, .) - mean_H s(., x)` for a pair of modalities, H the trial's non-members outside x's
     group; the trial's offset removed; mean over trials with x less mean over trials without; mean over the pairs.
     MultiMem of two modalities halves the two means and adds those within each modality.
     """
-    evidence, plan = gathered.evidence, gathered.plan
-    assert plan is not None
-    assert gathered.embed is not None
-    values = []
-    for number, member in enumerate(plan.member):
-        embeddings = [e.cpu().numpy() for e in gathered.embed(number)]
+    trials, values = evidence.trained, []
+    for number, member in enumerate(trials.member):
+        embeddings = [e.cpu().numpy() for e in trials.embed(number)]
         values.append(alignment_terms(embeddings, ~member, evidence.leave_together))
-    folds = evidence.trials.folds if evidence.trials else 2
-    centered = memorization.remove_offsets(np.stack(values), plan.member, plan.offset)
-    return memorization.multimem(centered, plan.member, folds)[0].astype(np.float32)
+    centered = multimem.remove_offsets(np.stack(values), trials.member, trials.offset)
+    return multimem.multimem(centered, trials.member, trials.folds)[0].astype(np.float32)
 
 
 def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
     """`L(x)` of one trial, mean over pairs of modalities: float64 `[n]`; see `clip_memorization`."""
-    terms = memorization.consistency_terms(embeddings, reference, groups)
+    terms = multimem.consistency_terms(embeddings, reference, groups)
     pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
     return np.mean(
         [
@@ -201,25 +194,29 @@ def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints
     )
 
 
-def _trainable(ready: Prepared, rows: Rows, together: Ints, sets: Mapping[str, Ints], device: str) -> Trainable:
-    """What the curve trains on; the projection of the features is fitted to the training rows."""
+def _trainable(ready: Prepared, facts: SampleFacts, together: Ints, sets: Mapping[str, Ints], device: str) -> Trainable:
+    """What the curve trains on; the projection of the features is fitted to the training facts."""
     features = ready.features
     projections = head_projections(features.rows(sets["train"]))
-    repeats = np.stack([*rows.contents.values(), together], axis=1).astype(np.int32)
-    texts = [at for at, name in enumerate(features.modalities) if name in rows.words]
+    repeats = np.stack([*facts.contents.values(), together], axis=1).astype(np.int32)
+    texts = [at for at, name in enumerate(features.modalities) if name in facts.words]
     classes = None
-    if rows.labels is not None:
-        names = sorted({label for label in rows.labels if label})
+    if facts.labels is not None:
+        names = sorted({label for label in facts.labels if label})
         number = {label: at for at, label in enumerate(names)}
-        classes = np.array([number.get(label, -1) for label in rows.labels], dtype=np.int64)
+        classes = np.array([number.get(label, -1) for label in facts.labels], dtype=np.int64)
     return Trainable(head_inputs(features, projections, device), repeats, sets, texts, classes)
 
 
 def _report(
-    ready: Prepared, gathered: Gathered, scores: Mapping[str, Floats], sets: Mapping[str, Ints], curve: dict[str, Any]
+    ready: Prepared,
+    evidence_notes: Sequence[str],
+    scores: Mapping[str, Floats],
+    sets: Mapping[str, Ints],
+    curve: dict[str, Any],
 ) -> dict[str, Any]:
     ids = np.array(ready.samples.ids, dtype=object)[ready.order.rows][sets["train"]]
-    notes = [*NOTES, *ready.embedded.notes, *gathered.notes]
+    notes = [*NOTES, *ready.embedded.notes, *evidence_notes]
     removed = {}
     for name, method in curve["methods"].items():
         best = method["recommended"]
@@ -236,7 +233,6 @@ def _report(
         "sets": {name: len(rows) for name, rows in sets.items()} | {"left_out": left},
         **curve,
         "removed": removed,
-        "trained": gathered.trained,
         "notes": notes,
         "encoder": {m: w.key for m, w in ready.encoder_identities.items()},
         "versions": versions(),

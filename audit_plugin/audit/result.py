@@ -2,95 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Samples
+from audit_plugin.arrays import Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.base import EncoderIdentity
-from audit_plugin.encoders.embed import Embedded
-from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring import flags as rules
-from audit_plugin.scoring.calibration import Calibration
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.outliers import count_user_groups
-from audit_plugin.scoring.suggest.join_bugs import Repair
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from audit_plugin.trials.split_protocol import group_report
 
+from .prepare import Order, Prepared
+from .score import Scored
+
 LEAST_RELIABILITY = 0.8
+NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
+ACTIONS = ("keep", "relabel", "remove", "review")
 PACKAGES = ("audit-plugin", "torch", "numpy", "open-clip-torch", "faiss-cpu", "faiss-gpu")
 
 
-@dataclass(frozen=True)
-class Order:
-    """Complete rows in canonical order: content digest, then id. What is random never sees the caller's order."""
-
-    rows: Ints
-    total: int
-
-    def back(self, values: Any, missing: Any) -> Any:
-        """Values `[len(rows)]` in canonical order -> `[total]` in the caller's, `missing` elsewhere."""
-        values = np.asarray(values)
-        out = np.full(self.total, missing, dtype=values.dtype)
-        out[self.rows] = values
-        return out
+# The first columns of a result, and of what follows the scores that have a place of their own
+LEADING = ("multimem", "alignment", "clip_score", "outlier", "duplicate")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Everything per complete row, canonical order, and what is said of the whole."""
-
-    gathered: Gathered
-    scores: Mapping[str, Floats]
-    sure: Calibration
-    flags: Mapping[str, Bools]
-    texts: Mapping[str, Any]
-    probe_recall: Mapping[str, float]
-    repairs: tuple[Repair, ...] = ()
-
-
-def result_columns(scored: Scored, order: Order, embedded: Embedded, samples: Samples) -> dict[str, Any]:
-    """The written table, in its order; see design: higher is more suspicious, NaN is not scored."""
-    evidence, scores = scored.gathered.evidence, dict(scored.scores)
-    pick: dict[str, Any] = {}
+def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
+    """The written table, in its order: higher is more suspicious, NaN is not scored."""
+    samples, order, evidence = prepared.samples, prepared.order, scored.evidence
+    scores = dict(scored.scores)
+    columns: dict[str, Any] = {}
 
     def take(prefix: str) -> None:
         for name in [c for c in scores if c == prefix or c.startswith(prefix + "_")]:
-            pick[name] = order.back(scores.pop(name), np.float32(np.nan))
+            columns[name] = order.back(scores.pop(name), np.float32(np.nan))
 
     take("misalignment")
-    pick["culprit"] = order.back(_culprit(scored), "")
-    pick["driver"] = order.back(_driver(scored), "")
-    pick["probability"] = order.back(scored.sure.probability, np.float32(np.nan))
+    columns["culprit"] = order.back(_culprit(scored), "")
+    columns["driver"] = order.back(_driver(scored), "")
+    columns["probability"] = order.back(scored.calibration.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
-        pick["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
-    for name in ("multimem", "alignment", "clip_score", "outlier", "duplicate"):
+        columns["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
+    for name in LEADING:
         take(name)
-    pick["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
+    columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
     for name in list(scores):  # scores added to the table by others
         take(name)
     if samples.splits:
         splits = [samples.splits[row] for row in order.rows]
-        pick["leak"] = order.back(find_leaks(splits, rules.duplicate_groups(evidence)).other_splits, "")
+        columns["leak"] = order.back(find_leaks(splits, evidence.copy_groups).other_splits, "")
     for kind, values in scored.flags.items():
-        pick[f"is_{kind}"] = order.back(values, False)
+        columns[f"is_{kind}"] = order.back(values, False)
     for name, values in scored.texts.items():
-        pick[name] = order.back(values, "keep" if name == "action" else "")
-    pick["failure"] = np.array([embedded.failures.get(row, "") for row in range(order.total)], dtype=object)
-    failed = pick["failure"] != ""
-    pick["reason"][failed] = "not scored: see failure"
-    return pick
+        columns[name] = order.back(values, "keep" if name == "action" else "")
+    failures = prepared.embedded.failures
+    columns["failure"] = np.array([failures.get(row, "") for row in range(order.total)], dtype=object)
+    columns["reason"][columns["failure"] != ""] = "not scored: see failure"
+    return columns
 
 
 def _culprit(scored: Scored) -> Any:
     """Modality whose removal lowers the misalignment most; "" with two modalities, where either may be wrong."""
-    evidence = scored.gathered.evidence
+    evidence = scored.evidence
     n, names = len(evidence), evidence.modalities
     out = np.full(n, "", dtype=object)
     if len(names) < 3 or evidence.trials is None:
@@ -104,8 +80,8 @@ def _culprit(scored: Scored) -> Any:
 
 def _driver(scored: Scored) -> Any:
     """Modality without which most of the MultiMem goes away; "" with two modalities, which share all of it."""
-    names = scored.gathered.evidence.modalities
-    out = np.full(len(scored.gathered.evidence), "", dtype=object)
+    names = scored.evidence.modalities
+    out = np.full(len(scored.evidence), "", dtype=object)
     due = [scored.scores.get(f"multimem_due_{name}") for name in names]
     if all(values is not None for values in due):
         table = np.stack(due)  # type: ignore[arg-type]
@@ -114,84 +90,87 @@ def _driver(scored: Scored) -> Any:
     return out
 
 
-def _group_names(evidence: Any, samples: Samples, order: Order) -> Any:
+def _group_names(evidence: Evidence, samples: Samples, order: Order) -> Any:
     """Id of the group's representative (its first sample in canonical order) for groups of two or more."""
     out = np.full(len(evidence), "", dtype=object)
-    for group in rules.duplicate_groups(evidence).values():
+    for group in evidence.copy_groups.values():
         _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
-        for i in np.flatnonzero((count_user_groups(group, evidence.owners) > 1) & (out == "")):
+        for i in np.flatnonzero((count_user_groups(group, evidence.user_groups) > 1) & (out == "")):
             out[i] = samples.ids[order.rows[first[inverse[i]]]]
     return out
 
 
 def summarize(
-    columns: Mapping[str, Any],
-    scored: Scored,
-    embedded: Embedded,
-    samples: Samples,
-    config: AuditConfig,
-    encoder_identities: Mapping[str, EncoderIdentity],
+    columns: Mapping[str, Any], prepared: Prepared, scored: Scored, config: AuditConfig, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What is said of the whole: counts, reliability, recall on the plants, notes, settings, versions."""
-    notes = list(scored.gathered.notes)
-    memory = memory_summary(scored, config, notes)
-    notes += _text_notes(samples, embedded, encoder_identities)
+    """What is said of the whole: counts, reliability, probe recall, settings, versions, and the notes with its own."""
+    evidence, embedded = scored.evidence, prepared.embedded
+    memory, memory_notes = memory_summary(scored, config)
     return {
-        "samples": len(samples),
-        "failures": len(embedded.failures),
-        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
-        "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
+        "samples": len(prepared.samples),
+        **count_outcomes(columns),
         **memory,
         "probe_recall": {kind: round(value, 4) for kind, value in scored.probe_recall.items()},
-        "wrong_share_model": _rounded(scored.sure.share),
+        "wrong_share_model": _rounded(scored.calibration.share),
         "wrong_model": wrong_summary(scored),
-        "weights": {f"{a}_{b}": dict(found) for (a, b), found in scored.gathered.evidence.weights.items()},
+        "weights": {f"{a}_{b}": dict(weights) for (a, b), weights in evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
-        "trained": scored.gathered.trained,
-        "neighbors": {space: dict(how) for space, how in scored.gathered.sought.items()},
-        "encoder": {m: w.key for m, w in encoder_identities.items()},
+        "trained": evidence.trials.trained if evidence.trials else "nothing",
+        "neighbors": {space: dict(how) for space, how in evidence.search.items()},
+        "encoder": {m: encoder.key for m, encoder in prepared.encoder_identities.items()},
         "encoded_now": dict(embedded.encoded),
-        "notes": notes,
+        "notes": [*notes, *scored.notes, *memory_notes, *_text_notes(prepared)],
         "false_positive_rate": config.false_positive_rate,
         "config": config.to_dict(),
         "versions": versions(),
     }
 
 
+def count_outcomes(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts of failures, of each flag and of each action."""
+    return {
+        "failures": int((columns["failure"] != "").sum()),
+        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
+        "actions": {a: int((columns["action"] == a).sum()) for a in ACTIONS},
+    }
+
+
 def wrong_summary(scored: Scored) -> dict[str, Any]:
     """Model-based: how many pairs are wrong, of which kind, and how many of the flagged; 90 % intervals."""
-    sure, n = scored.sure, int(np.isfinite(scored.scores["misalignment"]).sum())
-    if not sure.shares:
+    calibration, misalignment = scored.calibration, scored.scores["misalignment"]
+    n = int(np.isfinite(misalignment).sum())
+    if not calibration.shares:
         return {}
-    said, low, high = sure.precision(scored.scores["misalignment"], scored.flags["misaligned"])
+    precision, low, high = calibration.precision(misalignment, scored.flags["misaligned"])
     return {
-        "pairs": round(n * sure.share),
-        "pairs_interval": [round(n * end) for end in sure.interval],
-        "shares": {kind: round(share, 4) for kind, share in sure.shares.items()},
-        "precision": _rounded(said),
+        "pairs": round(n * calibration.share),
+        "pairs_interval": [round(n * end) for end in calibration.interval],
+        "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
+        "precision": _rounded(precision),
         "precision_interval": [_rounded(low), _rounded(high)],
     }
 
 
-def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dict[str, Any]:
-    """What is said of MultiMem as a whole; adds warnings to `notes`.
+def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any], list[str]]:
+    """(what is said of MultiMem as a whole, notes for people).
 
     Reliability; the bulk's median and the cut beyond which a sample is called memorized; the mean of the top
     per cent as chosen and on trials that had no part in the choice; who drives the scores; the groups of a split.
     """
-    trials = scored.gathered.evidence.trials
+    trials = scored.evidence.trials
     if trials is None:
-        return {"reliability": None, "trials": 0}
-    values = memorization.adjusted(trials)
-    measured = memorization.reliability(values, trials.member, trials.folds)
+        return {"reliability": None, "trials": 0}, []
+    notes = []
+    values = multimem.adjusted(trials)
+    measured = multimem.reliability(values, trials.member, trials.folds)
     if np.isfinite(measured) and measured < LEAST_RELIABILITY:
-        need = memorization.trials_needed(measured, len(trials.member), LEAST_RELIABILITY, trials.folds)
+        need = multimem.trials_needed(measured, len(trials.member), LEAST_RELIABILITY, trials.folds)
         notes.append(
             f"reliability of MultiMem is {measured:.2f}, below {LEAST_RELIABILITY}; about {need} trials would reach it"
         )
     known = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
     top = max(len(known) // 100, min(10, len(known)))
-    chosen, fresh = memorization.top_mean(values, trials.member, top, trials.folds)
+    chosen, fresh = multimem.top_mean(values, trials.member, top, trials.folds)
     out: dict[str, Any] = {
         "reliability": _rounded(measured),
         "trials": len(trials.member),
@@ -211,7 +190,7 @@ def memory_summary(scored: Scored, config: AuditConfig, notes: list[str]) -> dic
             f"split protocol: {(trials.roles == 'reference').sum()} samples are the reference H and are not scored; "
             "MultiMem is given for candidates (f) and, mirrored, for independent samples (g)"
         )
-    return out
+    return out, notes
 
 
 def _rounded(value: float) -> float | None:
@@ -229,19 +208,19 @@ def _attribution(scored: Scored) -> dict[str, float]:
     return {name: round(share, 4) for name, share in parts.items()}
 
 
-def _text_notes(samples: Samples, embedded: Embedded, encoders: Mapping[str, EncoderIdentity]) -> list[str]:
+def _text_notes(prepared: Prepared) -> list[str]:
+    """Warnings on texts that are long, or that the text encoder was not trained on."""
     notes = []
-    if embedded.split_texts > 0.05 * len(samples):
-        notes.append(
-            f"{embedded.split_texts} texts are longer than the encoder reads at once and were encoded in parts"
-        )
-    for name in samples.modalities:
-        if MODALITIES[name].is_text and encoders[name].english:
-            known = [text for text in samples.media[name] if text]
-            foreign = sum(_not_latin(text) for text in known)
-            if foreign > 0.05 * max(len(known), 1):
+    samples, split_texts = prepared.samples, prepared.embedded.split_texts
+    if split_texts > NOTED_SHARE * len(samples):
+        notes.append(f"{split_texts} texts are longer than the encoder reads at once and were encoded in parts")
+    for name in prepared.texts:
+        if prepared.encoder_identities[name].english:
+            texts = [text for text in samples.media[name] if text]
+            foreign = sum(_not_latin(text) for text in texts)
+            if foreign > NOTED_SHARE * max(len(texts), 1):
                 notes.append(
-                    f"{foreign} of {len(known)} texts are not in Latin script; the text encoder was trained "
+                    f"{foreign} of {len(texts)} texts are not in Latin script; the text encoder was trained "
                     "on English: use a multilingual open_clip model for them"
                 )
     return notes

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, dense_ids
+from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.audit.result import versions
-from audit_plugin.audit.run import prepare
-from audit_plugin.audit.score import Clock
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress, silent
 from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN
@@ -88,7 +87,7 @@ def run_transfer(
     for name, values in row_columns(answers, names, len(rows)).items():
         columns[name] = np.full(len(samples), np.nan, np.float32)
         columns[name][rows] = values
-    summary = summarize(answers, names) | {"notes": [*ready.embedded.notes, *notes], "encoder": ready.encoder}
+    summary = summarize(answers, names) | {"notes": [*ready.embedded.notes, *notes], "encoder": ready.encoder_name}
     summary |= {"seed": config.seed, "versions": versions(), "seconds": clock.seconds}
     return TransferResult(samples.ids, columns, identity_table(answers, names, labels), summary)
 

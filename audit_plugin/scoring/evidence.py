@@ -1,228 +1,261 @@
-"""Features to evidence: views, neighbors, groups, trained trials. All in canonical order, all resumable."""
+"""The evidence on n samples, from which every score is made: built in one place, complete when it exists."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors
-from audit_plugin.neighbors import join_groups, near_duplicate_groups, pair_similarities
-from audit_plugin.neighbors.projection import fit_projection, project
-from audit_plugin.trials.run import (
-    Job,
-    Learner,
-    Plan,
-    embedder,
-    enough_of,
-    held_out_with_groups,
-    plan_trials,
-    run_trials,
-)
+from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, modality_pairs
+from audit_plugin.neighbors.neighborhood import Neighborhood
+from audit_plugin.trials.run import Job
 
-from .contrast import make_negatives
-from .evidence_weights import weigh_pairs
+from .contrast import Negatives, frozen_contrast, make_negatives
+from .evidence_weights import choose_weights
+from .held_out import Question, read_trials
+from .neighbor_votes import collect_votes, vote_contrast
 from .probe_pairs import draw_probe_pairs
-from .scores import Evidence
+from .scores import of_known, pair_evidence, robust_z
+from .text_surprise import bits_per_letter
 
-WHITENING = 0.65
-HARD = 10  # neighbors per modality that a sample is always compared with, where not all samples are
-LARGEST_GROUP = 0.01
-MIN_ROWS = 32
-JOINT = "joint"
+HARD_NEGATIVES = 10  # neighbors per modality that a sample is always compared with, where not all samples are
+NEAR_MISS = "neighborhood"  # the kind of probe pairs that weights are chosen on
+
+Pair = tuple[str, str]
+ProbeEvidence = Mapping[str, Mapping[str, Floats]]  # kind of probe pairs -> kind of evidence -> `[p, q]`
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What is known of n complete samples in canonical order, besides their features.
+class Evidence:
+    """Everything that scores are made from, for n complete samples of m modalities (p pairs) in canonical order.
 
     Attributes:
-        contents: modality -> content number `[n]`.
-        space: modality -> the space of its encoder.
+        vectors: modality -> unit features `[n, d_a]`.
+        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbors were found.
+        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the views.
+        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
+        search: modality (and "joint") -> how its neighbors were found: `{"method", "recall"}`.
+        contents: modality -> content id `[n]`: equal ids are the same medium.
+        near_duplicates: modality that is not text -> near-duplicate group `[n]`.
+        copies: modality -> altered copies of one medium `[n]`, by their pixels; where it lacks a modality,
+            `near_duplicates` stands in.
+        leave_together: `[n]`: samples that share a side of every trial.
+        user_groups: `[n]`: the sample, or group of the user's, that a row is a caption of.
+        space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
-        user_groups: the user's leave-together groups `[n]`, or None.
-        roles: which models saw a sample `[n]`, or None.
-        labels: classes `[n]`, or None.
-        known: bool `[n]`, False for samples added to a finished run, or None.
-        spelling: modality that is text -> how strange it is spelled `[n]`.
+        text_surprise: modality that is text -> how unusual its spelling is `[n]`.
+        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        trials: None where there were too few samples to train.
+        held_out: kind of evidence -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`,
+            `contrast`, `generality`), by the frozen encoders (`zero_shot`) and by the neighbors of either side
+            (`neighbors_a`, `neighbors_b`); NaN where it is not defined. Empty without trials.
+        weights: pair of modalities -> weight of each kind of evidence; empty without trials: `scores.WEIGHTS`.
+        probe_pairs: kind -> samples (i, j) `[q, 2]`: mismatched pairs that are scored to calibrate.
+        probe_evidence: kind of probe pairs -> kind of evidence -> its values `[p, q]`; empty without trials.
     """
 
+    vectors: Mapping[str, Floats]
+    views: Mapping[str, Floats]
+    neighbors: Mapping[str, Neighbors]
+    cosines: Mapping[str, Floats]
+    search: Mapping[str, Mapping[str, Any]]
     contents: Mapping[str, Ints]
+    near_duplicates: Mapping[str, Ints]
+    copies: Mapping[str, Ints]
+    leave_together: Ints
+    user_groups: Ints
     space: Mapping[str, str]
     words: Mapping[str, Ints]
-    user_groups: Ints | None = None
-    roles: Any = None
-    labels: Any = None
-    known: Bools | None = None
-    spelling: Mapping[str, Floats] = field(default_factory=dict)
+    text_surprise: Mapping[str, Floats]
+    known: Bools | None
+    trials: Trials | None
+    held_out: Mapping[str, Floats] = field(default_factory=dict)
+    weights: Mapping[Pair, Mapping[str, float]] = field(default_factory=dict)
+    probe_pairs: Mapping[str, Ints] = field(default_factory=dict)
+    probe_evidence: ProbeEvidence = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.leave_together)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.vectors)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.words)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [(self.modalities[a], self.modalities[b]) for a, b in modality_pairs(self.modalities)]
+
+    @functools.cached_property  # scores, probe pairs and the run folder all ask for it, and it is the costly part
+    def parts(self) -> dict[Pair, dict[str, Floats]]:
+        """`pair_evidence` of every pair."""
+        return {pair: pair_evidence(self.held_out, position) for position, pair in enumerate(self.pairs)}
+
+    @property
+    def trained(self) -> Trials:
+        """The trials.
+
+        Raises:
+            RuntimeError: there are none; ask `trials` first.
+        """
+        if self.trials is None:
+            raise RuntimeError("no trials: there were too few samples to train on")
+        return self.trials
+
+    @property
+    def copy_groups(self) -> dict[str, Ints]:
+        """Modality that is not text -> copies of one medium `[n]`: by pixels where these were looked at."""
+        return {**self.near_duplicates, **self.copies}
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Evidence and what comes with it.
+class PairReadings:
+    """What is read of every pair of modalities once trials are there; see the attributes of `Evidence`."""
 
-    Attributes:
-        evidence: what scores are made from.
-        plants: kind -> rows `[q, 2]`; planted: kind -> evidence (`scores.WEIGHTS`) -> its values `[p, q]`.
-        notes: for people.
-        sought: space -> how its neighbors were found, `{"method", "recall"}`.
-        plan: the masks of the trials, and
-        embed: (trial number, rows or None) -> unit embeddings per modality; None without trials.
-        trained: what was trained, in words.
-    """
-
-    evidence: Evidence
-    plants: Mapping[str, Ints]
-    planted: Mapping[str, Mapping[str, Floats]]
-    notes: tuple[str, ...]
-    sought: Mapping[str, Mapping[str, Any]]
-    plan: Plan | None = None
-    embed: Callable[..., list[torch.Tensor]] | None = None
-    trained: str = "nothing"
+    held_out: Mapping[str, Floats] = field(default_factory=dict)
+    weights: Mapping[Pair, Mapping[str, float]] = field(default_factory=dict)
+    probe_pairs: Mapping[str, Ints] = field(default_factory=dict)
+    probe_evidence: ProbeEvidence = field(default_factory=dict)
 
 
-Learn = Callable[[Plan, Ints], Learner]
-
-
-def gather(features: Features, rows: Rows, learn: Learn, job: Job, plan: Plan | None = None) -> Gathered:
-    """All evidence on n complete samples in canonical order.
+def build_evidence(
+    features: Features,
+    facts: SampleFacts,
+    neighborhood: Neighborhood,
+    trials: Trials | None,
+    job: Job,
+    copies: Mapping[str, Ints] | None = None,
+) -> Evidence:
+    """All evidence on n samples in canonical order.
 
     Args:
         features: of the samples.
-        rows: what else is known of them.
-        learn: (masks, repeats `[n, c]`) -> how trials come about.
-        job: settings and folder; told of stages "neighbors" and "train".
-        plan: masks of a finished run, or None: drawn here.
+        facts: what else is known of them.
+        neighborhood: what lies near them.
+        trials: what models trained on parts of them say, or None: only what needs no training is scored.
+        job: settings, device, folder.
+        copies: modality -> altered copies of one medium `[n]`, where pixels were compared.
     """
-    notes: list[str] = []
-    fit = {name: v if rows.known is None else v[rows.known] for name, v in features.vectors.items()}
-    views = {name: project(v, fit_projection(fit[name], WHITENING)) for name, v in features.vectors.items()}
-    near, cosines, sought = seek_neighbors(features.vectors, views, rows.contents, job)
-    groups, together = leave_together_groups(features.vectors, near, cosines, rows, notes)
-    content_table = np.stack([rows.contents[m] for m in views], axis=1)
-    plants = draw_probe_pairs([near[m].indices for m in views], together, content_table, job.config.seed)
-    evidence = Evidence(
-        features.vectors,
-        views,
-        near,
-        cosines,
-        rows.contents,
-        groups,
-        together,
-        None,
-        rows.space,
-        rows.words,
-        known=rows.known,
-        samples=rows.user_groups,
-        spelling=rows.spelling,
+    readings = PairReadings()
+    if trials is not None:
+        readings = read_pairs(features, facts, neighborhood, trials, job)
+    return Evidence(
+        vectors=features.vectors,
+        views=neighborhood.views,
+        neighbors=neighborhood.neighbors,
+        cosines=neighborhood.cosines,
+        search=neighborhood.search,
+        contents=facts.contents,
+        near_duplicates=neighborhood.near_duplicates,
+        copies=copies or {},
+        leave_together=neighborhood.leave_together,
+        user_groups=np.arange(len(facts)) if facts.user_groups is None else facts.user_groups,
+        space=facts.space,
+        words=facts.words,
+        text_surprise={name: bits_per_letter(texts) for name, texts in facts.texts.items()},
+        known=facts.known,
+        trials=trials,
+        held_out=readings.held_out,
+        weights=readings.weights,
+        probe_pairs=readings.probe_pairs,
+        probe_evidence=readings.probe_evidence,
     )
-    if len(together) < MIN_ROWS or together.max() < MIN_ROWS // 2:
-        notes.append(
-            f"{len(together)} usable samples in {int(together.max(initial=-1)) + 1} groups are too few to "
-            f"train on (at least {MIN_ROWS} needed): misalignment and memorization are not scored"
-        )
-        return Gathered(evidence, plants, {}, tuple(notes), sought)
-    drawn = plan is None
-    plan = held_out_with_groups(plan, together) if plan else plan_trials(together, job.config, rows.roles, rows.labels)
-    hard = np.concatenate([near[m].indices[:, :HARD] for m in views], axis=1)
-    repeats = np.concatenate([content_table, together[:, None]], axis=1).astype(np.int32)
-    negatives = make_negatives(repeats, hard, plan.known, job.config.seed, job.device)
-    learner = learn(plan, repeats)
-    if drawn and not job.config.trials:
-        plan = enough_of(plan, learner, together, job)
-    trials, contrast = run_trials(plan, learner, features.modalities, tuple(rows.words), negatives, plants, job)
-    evidence, planted = weigh_pairs(replace(evidence, trials=trials), negatives, plants, contrast)
-    return Gathered(evidence, plants, planted, tuple(notes), sought, plan, embedder(learner, job), learner.trained)
 
 
-def seek_neighbors(
-    vectors: Mapping[str, Floats], views: Mapping[str, Floats], contents: Mapping[str, Ints], job: Job
-) -> tuple[dict[str, Neighbors], dict[str, Floats], dict[str, dict[str, Any]]]:
-    """Neighbors over distinct contents per modality and in the joint space.
+def read_pairs(
+    features: Features, facts: SampleFacts, neighborhood: Neighborhood, trials: Trials, job: Job
+) -> PairReadings:
+    """Every kind of evidence on every pair of modalities, of the samples and of probe pairs, and its weights."""
+    names = features.modalities
+    pairs = modality_pairs(names)
+    shared_ids = facts.shared_ids(neighborhood.leave_together)
+    neighbor_indices = [neighborhood.neighbors[name].indices for name in names]
+    probe_pairs = draw_probe_pairs(neighbor_indices, neighborhood.leave_together, shared_ids[:, :-1], job.config.seed)
+    all_probes = np.concatenate(list(probe_pairs.values()))
+    hard = np.concatenate([indices[:, :HARD_NEGATIVES] for indices in neighbor_indices], axis=1)
+    negatives = make_negatives(shared_ids, hard, trials.known, job.config.seed, job.device)
 
-    Returns:
-        Per space: neighbors, their plain cosines `[n, k]`, and how they were found (`{"method", "recall"}`).
+    question = Question(trials.member, pairs, text_sides(names, facts.words), negatives, all_probes)
+    held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
+    on_probes = {"contrast": held_out.pop("planted")}
+
+    # the frozen encoders, and the neighbors of either side, asked for the samples and for the probe pairs alike
+    readings = [
+        _untrained_contrasts(pair, held_out["contrast"][at], all_probes, negatives, features, facts, neighborhood)
+        for at, pair in enumerate(pairs)
+    ]
+    for kind in ("zero_shot", "neighbors_a", "neighbors_b"):
+        held_out[kind] = np.stack([reading[kind][0] for reading in readings])
+        on_probes[kind] = np.stack([reading[kind][1] for reading in readings])
+
+    ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
+    probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
+    for kind, values in on_probes.items():
+        for probe_kind, part in zip(probe_pairs, np.split(values, ends, axis=-1), strict=True):
+            probe_evidence[probe_kind][kind] = part
+
+    weights = {}
+    for position, (a, b) in enumerate(pairs):
+        own = pair_evidence(held_out, position)
+        near_misses = {kind: values[position] for kind, values in probe_evidence[NEAR_MISS].items()}
+        weights[names[a], names[b]] = choose_weights(own, near_misses, facts.known)
+    return PairReadings(held_out, weights, probe_pairs, probe_evidence)
+
+
+def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, int]:
+    """Position of the pair -> which of its sides is text, for the pairs of a medium and a text."""
+    sides = {}
+    for position, (a, b) in enumerate(modality_pairs(modalities)):
+        text_a, text_b = modalities[a] in texts, modalities[b] in texts
+        if text_a != text_b:
+            sides[position] = int(text_b)
+    return sides
+
+
+def _untrained_contrasts(
+    pair: tuple[int, int],
+    contrast: Floats,
+    probes: Ints,
+    negatives: Negatives,
+    features: Features,
+    facts: SampleFacts,
+    neighborhood: Neighborhood,
+) -> dict[str, tuple[Floats, Floats]]:
+    """Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`), for one pair of modalities.
+
+    Args:
+        pair: positions of its modalities a and b.
+        contrast: `[n]` under the trained heads: samples that are suspect themselves count less as voters.
+        probes: samples (i, j) `[q, 2]`.
+        negatives: of the samples.
+        features: of the samples.
+        facts: content ids and spaces.
+        neighborhood: neighbors and views.
     """
-    found, cosines, sought = {}, {}, {}
-    n, spaces = max(1, len(next(iter(vectors.values())))), (*views, JOINT)
-    for before, name in enumerate(spaces):
-
-        def told(done: int, of: int, before: int = before) -> None:
-            job.progress("neighbors", before * n + done * n // of, len(spaces) * n)
-
-        told(0, 1)
-        make = functools.partial(_sought_in, name, views, contents, told, job)
-        arrays = job.run.once(f"neighbors_{name}", make)
-        found[name] = Neighbors(arrays["indices"], arrays["similarities"])
-        plain = vectors if name == JOINT else {name: vectors[name]}
-        cosines[name] = _cosines(plain, found[name].indices)
-        sought[name] = {"method": str(arrays["method"]), "recall": round(float(arrays["recall"]), 4)}
-    job.progress("neighbors", len(spaces) * n, len(spaces) * n)
-    return found, cosines, sought
-
-
-def _sought_in(
-    name: str, views: Mapping[str, Floats], contents: Mapping[str, Ints], told: Callable[[int, int], None], job: Job
-) -> dict[str, np.ndarray]:
-    """Neighbors in one space, to be kept: a run taken up again says of its recall what it said before."""
-    of = tuple(views) if name == JOINT else (name,)
-    content = _numbered([contents[m] for m in of])
-    _, first, number = np.unique(content, return_index=True, return_inverse=True)
-    distinct = np.concatenate([views[m][first] / np.float32(np.sqrt(len(of))) for m in of], axis=1)
-    found = job.engine.search(distinct, job.config.neighbors, job.device, job.config.seed, told)
-    rows = np.where(found.neighbors.indices >= 0, first[np.maximum(found.neighbors.indices, 0)], -1)
-    return {
-        "indices": rows[number],
-        "similarities": found.neighbors.similarities[number],
-        "method": np.array(found.method),
-        "recall": np.array(found.recall),
-    }
-
-
-def _numbered(columns: Sequence[Ints]) -> Ints:
-    """`[n]`: equal where all columns are, numbered in their order. Many times faster than `np.unique` of rows."""
-    number = columns[0]
-    for column in columns[1:]:
-        number = np.unique(number * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1].reshape(-1)
-    return number
-
-
-def _cosines(vectors: Mapping[str, Floats], indices: Ints) -> Floats:
-    """`[n, k]`: mean cosine of the plain features to the neighbors; NaN where there is none."""
-    near = [pair_similarities(v, indices) for v in vectors.values()]
-    return np.asarray(np.mean(near, axis=0), dtype=np.float32)
-
-
-def leave_together_groups(
-    vectors: Mapping[str, Floats],
-    near: Mapping[str, Neighbors],
-    cosines: Mapping[str, Floats],
-    rows: Rows,
-    notes: list[str],
-) -> tuple[dict[str, Ints], Ints]:
-    """(near-duplicate groups per modality that is not text, leave-together groups)."""
-    n = len(next(iter(vectors.values())))
-    largest = max(10, int(LARGEST_GROUP * n))
-    together = np.arange(n) if rows.user_groups is None else rows.user_groups
-    groups = {}
-    for name in vectors:
-        if name in rows.words:
-            continue
-        found = Neighbors(near[name].indices, cosines[name])
-        groups[name], split = near_duplicate_groups(vectors[name], found, rows.contents[name], largest)
-        if split:
-            notes.append(f"{split} groups of near-duplicate {name}s were larger than {largest} and were split")
-        together = join_groups(together, groups[name])
-    sizes = np.bincount(together)
-    if len(sizes) and (too_large := int((sizes > largest).sum())):
-        notes.append(f"{too_large} groups that leave together hold more than {largest} samples and were split")
-        part = np.zeros(n, dtype=np.int64)
-        for group in np.flatnonzero(sizes > largest):
-            members = np.flatnonzero(together == group)
-            part[members] = np.arange(len(members)) // largest
-        together = _numbered([together, part])
-    return groups, together
+    a, b = (features.modalities[side] for side in pair)
+    readings = {}
+    if facts.space[a] and facts.space[a] == facts.space[b]:
+        left, right = (torch.from_numpy(features.vectors[name]).to(negatives.pool.device) for name in (a, b))
+        readings["zero_shot"] = frozen_contrast(left, right, negatives, probes, pair)
+    else:
+        undefined = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
+        readings["zero_shot"] = undefined
+    distrust = robust_z(contrast, of_known(contrast, facts.known))
+    sides = {"neighbors_a": (a, b, pair, probes), "neighbors_b": (b, a, pair[::-1], probes[:, ::-1])}
+    for kind, (asked, other, columns, oriented) in sides.items():
+        votes = collect_votes(
+            neighborhood.neighbors[asked],
+            facts.contents[asked],
+            facts.contents[other],
+            neighborhood.views[other],
+            distrust,
+        )
+        readings[kind] = vote_contrast(votes, neighborhood.views[other], negatives, oriented, columns)
+    return readings

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
 from .outliers import count_user_groups, outlier_cut
-from .scores import Evidence, robust_z, scale_of
+from .scores import of_known, robust_z
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated than to equal
 # A placeholder is in more than max(10, 0.1 %) samples, with at least five different texts.
@@ -101,11 +104,11 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
     """
     misalignment, multimem, outlier = columns["misalignment"], columns["multimem"], columns["outlier"]
     placeholders = flag_placeholders(evidence)
-    worst_good = tail_cut(scale_of(misalignment, evidence), rate)
+    worst_good = tail_cut(of_known(misalignment, evidence.known), rate)
     flags = {
         "misaligned": flag_misaligned(columns["false_positive_rate"], rate),
         "memorized": exceeds(multimem, tail_cut(multimem, rate)),
-        "outlier": exceeds(outlier, outlier_cut(scale_of(outlier, evidence), rate)),
+        "outlier": exceeds(outlier, outlier_cut(of_known(outlier, evidence.known), rate)),
         "duplicate": flag_duplicates(evidence),
         "conflict": flag_conflicts(evidence, misalignment, placeholders, worst_good),
         "placeholder": placeholders,
@@ -126,16 +129,11 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
         return np.asarray(false_positive_rate <= rate)
 
 
-def duplicate_groups(evidence: Evidence) -> dict[str, Ints]:
-    """Modality that is not text -> duplicate groups `[n]`: image copies where pixels were compared."""
-    return {name: evidence.copies.get(name, group) for name, group in evidence.groups.items()}
-
-
 def flag_duplicates(evidence: Evidence) -> Bools:
     """In a duplicate group with another sample; captions of one sample do not repeat each other."""
     flagged = np.zeros(len(evidence), dtype=bool)
-    for group in duplicate_groups(evidence).values():
-        flagged |= count_user_groups(group, evidence.owners) > 1
+    for group in evidence.copy_groups.values():
+        flagged |= count_user_groups(group, evidence.user_groups) > 1
     return flagged
 
 
@@ -145,14 +143,14 @@ def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
         return np.zeros(0, bool), np.zeros(0, bool)
     contents = dense_ids(*evidence.contents.values())
     _, first = np.unique(contents, return_index=True)
-    owners = evidence.owners
+    owners = evidence.user_groups
     return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
 
 
 def flag_placeholders(evidence: Evidence) -> Bools:
     """One content in more than max(10, 0.1 %) samples, whose texts are as unrelated as texts drawn at random."""
     flagged = np.zeros(len(evidence), dtype=bool)
-    owners, texts = evidence.owners, evidence.texts
+    owners, texts = evidence.user_groups, evidence.texts
     limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
     for name, content in evidence.contents.items():
         if name in texts or not texts:
@@ -195,7 +193,7 @@ def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools
     flagged = np.zeros(len(evidence), dtype=bool)
     if not evidence.texts:
         return flagged
-    for group in duplicate_groups(evidence).values():
+    for group in evidence.copy_groups.values():
         order = np.argsort(group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
             scored = np.isfinite(misalignment[rows]).any()
@@ -206,7 +204,7 @@ def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools
 
 def _conflicts_in_group(evidence: Evidence, misalignment: Floats, rows: Ints, worst_good: float) -> Bools:
     """bool `[g]` for the rows of one duplicate group and their misalignment `[g]`."""
-    owners, best = evidence.owners[rows], int(np.nanargmin(misalignment))
+    owners, best = evidence.user_groups[rows], int(np.nanargmin(misalignment))
     lowest = misalignment[best]
     views = [evidence.views[text][rows] for text in evidence.texts]
     likeness = np.max([view @ view.T for view in views], axis=0)  # [g, g], of the most similar text
@@ -245,7 +243,7 @@ def flag_vague(evidence: Evidence, rate: float) -> Bools:
     if evidence.trials is None:
         return flagged
     for position, pair in enumerate(evidence.pairs):
-        generality = evidence.trials.held_out["generality"][position]
+        generality = evidence.held_out["generality"][position]
         if not np.isfinite(generality).any():
             continue
         for text in set(pair) & set(evidence.texts):

@@ -7,12 +7,16 @@ data and the training stay as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
 
-from .scores import Evidence, combine, scale_of
+from .scores import combine, of_known
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 PROBES_PER_KIND = 1024
 
@@ -52,5 +56,5 @@ def probe_scores(evidence: Evidence, pair: tuple[str, str], probe_evidence: Mapp
         probe_evidence: name of the evidence -> its values on the probes `[q]`.
     """
     real = evidence.parts[pair]
-    reference = {name: scale_of(values, evidence) for name, values in real.items()}
+    reference = {name: of_known(values, evidence.known) for name, values in real.items()}
     return combine({name: probe_evidence[name] for name in real}, reference, evidence.weights.get(pair))

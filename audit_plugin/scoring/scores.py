@@ -6,88 +6,26 @@ main one under ""). A score holds no threshold: rules that flag are in `flags.py
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, Trials, modality_pairs
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.arrays import Bools, Floats, Ints, modality_pairs
+from audit_plugin.trials import multimem as multimem_terms
 
 from . import outliers
 
+if TYPE_CHECKING:
+    from .evidence import Evidence
+
 # Contrast under the trained heads and the frozen encoders, and under what the neighbors of each side say. Weights
-# where no plants were drawn to choose them with: see `measures.choose_weights`.
+# where no probe pairs were scored to choose them with: see `evidence_weights.choose_weights`.
 WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that scores are made from, for n complete samples in canonical order.
-
-    Attributes:
-        vectors: modality -> unit features `[n, d_a]`.
-        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbors were sought.
-        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the views.
-        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
-        contents: modality -> content number `[n]`: equal means the same medium.
-        groups: modality -> near-duplicate group `[n]`, for the modalities that are not text.
-        leave_together: `[n]`: samples that share a side of every mask.
-        trials: None when there were too few samples to train.
-        space: modality -> name of the space its encoder embeds into, "" for its own.
-        words: modality that is text -> number of words `[n]`.
-        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
-        weights: pair of modalities -> weight of each kind of evidence, or empty: `WEIGHTS`.
-        samples: `[n]` the sample, or group of the user's, that a row is a caption of; None: each row is its own.
-        spelling: modality that is text -> how strange it is spelled `[n]` (`spelling.surprise`).
-        copies: modality -> altered copies of one medium `[n]`, told apart from look-alikes; where it lacks a modality,
-            `groups` stands in.
-    """
-
-    vectors: Mapping[str, Floats]
-    views: Mapping[str, Floats]
-    neighbors: Mapping[str, Neighbors]
-    cosines: Mapping[str, Floats]
-    contents: Mapping[str, Ints]
-    groups: Mapping[str, Ints]
-    leave_together: Ints
-    trials: Trials | None
-    space: Mapping[str, str]
-    words: Mapping[str, Ints]
-    known: Bools | None = None
-    weights: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
-    samples: Ints | None = None
-    spelling: Mapping[str, Floats] = field(default_factory=dict)
-    copies: Mapping[str, Ints] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.leave_together)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.vectors)
-
-    @property
-    def owners(self) -> Ints:
-        """`[n]`: the sample that a row belongs to."""
-        return np.arange(len(self)) if self.samples is None else self.samples
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return tuple(self.words)
-
-    @functools.cached_property
-    def parts(self) -> dict[tuple[str, str], dict[str, Floats]]:
-        """`pair_evidence` of every pair: scores, plants and the run folder all ask for it, and it is the dear part."""
-        return {pair: pair_evidence(self, pair) for pair in self.pairs}
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        return [(self.modalities[a], self.modalities[b]) for a, b in modality_pairs(self.modalities)]
-
-
-Compute = Callable[[Evidence], Floats | dict[str, Floats]]
+Compute = Callable[["Evidence"], Floats | dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -176,20 +114,20 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
     """Held-out contrast and neighbor disagreement of each pair, robustly standardized and added up."""
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
     worst = np.fmax.reduce(list(parts.values()))
-    overall = worst if len(parts) == 1 else robust_z(worst, scale_of(worst, evidence))
+    overall = worst if len(parts) == 1 else robust_z(worst, of_known(worst, evidence.known))
     return {"": overall} | {f"{a}_{b}": values for (a, b), values in parts.items()}
 
 
 def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
     """`[n]`: the combined score of one pair of modalities."""
     parts = evidence.parts[pair]
-    scale = {name: scale_of(values, evidence) for name, values in parts.items()}
+    scale = {name: of_known(values, evidence.known) for name, values in parts.items()}
     return combine(parts, scale, evidence.weights.get(pair))
 
 
-def scale_of(values: Floats, evidence: Evidence) -> Floats:
-    """The values that set the scale: those of the known samples."""
-    return values if evidence.known is None else values[evidence.known]
+def of_known(values: Floats, known: Bools | None) -> Floats:
+    """The values `[n]` of the known samples, which set the scale; all where `known` is None."""
+    return values if known is None else values[known]
 
 
 def combine(
@@ -209,11 +147,13 @@ def combine(
     return np.where(np.isfinite(parts["contrast"]), total / weight, np.nan).astype(np.float32)
 
 
-def pair_evidence(evidence: Evidence, pair: tuple[str, str]) -> dict[str, Floats]:
-    """Name (of `WEIGHTS`) -> `[n]`: the separate evidence on one pair, all higher = more suspicious."""
-    held_out, position = _trials(evidence).held_out, evidence.pairs.index(pair)
-    parts = {name: held_out[name][position] for name in WEIGHTS if name in held_out}
-    return {name: values for name, values in parts.items() if name == "contrast" or np.isfinite(values).any()}
+def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Floats]:
+    """Kind of evidence (of `WEIGHTS`) -> `[n]`: the evidence on the pair at a position, higher = more suspicious.
+
+    Kinds that are defined for no sample are left out.
+    """
+    evidence = {kind: held_out[kind][position] for kind in WEIGHTS if kind in held_out}
+    return {kind: v for kind, v in evidence.items() if kind == "contrast" or np.isfinite(v).any()}
 
 
 @score(
@@ -226,8 +166,8 @@ def pair_evidence(evidence: Evidence, pair: tuple[str, str]) -> dict[str, Floats
 )
 def multimem(evidence: Evidence) -> dict[str, Floats]:
     """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
-    trials = _trials(evidence)
-    raw, error = memorization.multimem(memorization.adjusted(trials), trials.member, trials.folds)
+    trials = evidence.trained
+    raw, error = multimem_terms.multimem(multimem_terms.adjusted(trials), trials.member, trials.folds)
     pairs, without = attribution(evidence)
     parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(list(pairs.values()), axis=0)}
     if len(evidence.modalities) > 2:
@@ -238,10 +178,10 @@ def multimem(evidence: Evidence) -> dict[str, Floats]:
 
 def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict[str, Floats]]:
     """(pair -> its two-modality MultiMem `[n]`; modality -> MultiMem of all the others `[n]`)."""
-    memory, names = _trials(evidence).memory, evidence.modalities
+    memory, names = evidence.trained.memory, evidence.modalities
     every = range(len(names))
-    pairs = {p: memorization.over(memory, at) for p, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
-    return pairs, {name: memorization.over(memory, [a for a in every if a != at]) for at, name in enumerate(names)}
+    pairs = {p: multimem_terms.over(memory, at) for p, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
+    return pairs, {name: multimem_terms.over(memory, [a for a in every if a != at]) for at, name in enumerate(names)}
 
 
 @score(
@@ -253,8 +193,8 @@ def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict
 )
 def alignment(evidence: Evidence) -> Floats:
     """Mean consistency over the trials in which the sample was not a member, offsets kept."""
-    trials = _trials(evidence)
-    return memorization.held_out_mean(trials.consistency, trials.member)
+    trials = evidence.trained
+    return multimem_terms.held_out_mean(trials.consistency, trials.member)
 
 
 @score(
@@ -284,11 +224,11 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
     parts: dict[str, Floats] = {}
     votes: list[Floats] = []
     for name, vectors in evidence.vectors.items():
-        group = evidence.groups.get(name, evidence.contents[name])
+        group = evidence.near_duplicates.get(name, evidence.contents[name])
         own = outliers.is_individual(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
         far = _in_tail_units(np.where(own, _mean_distance(evidence, {name: vectors}, group), np.nan), evidence)
-        if name in evidence.spelling:
-            strange = _in_tail_units(evidence.spelling[name], evidence)
+        if name in evidence.text_surprise:
+            strange = _in_tail_units(evidence.text_surprise[name], evidence)
             far = np.fmax(far, _in_tail_units((far + strange) / 2, evidence))
         parts[name] = far
         votes.append(far)
@@ -303,7 +243,7 @@ def _mean_distance(evidence: Evidence, vectors: Mapping[str, Floats], group: Int
 
 
 def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
-    return outliers.in_tail_units(values, scale_of(values, evidence))
+    return outliers.in_tail_units(values, of_known(values, evidence.known))
 
 
 @score("Duplicate", "Highest similarity to the image, audio or video of another sample; 1 is the same content")
@@ -313,17 +253,12 @@ def duplicate(evidence: Evidence) -> Floats:
     Rows of one sample (its captions, or a group of the user's) do not repeat each other.
     """
     best = np.full(len(evidence), np.nan, dtype=np.float32)
-    owners = evidence.owners
+    groups = evidence.user_groups
     for name, content in evidence.contents.items():
         if name in evidence.texts:
             continue
         near = evidence.neighbors[name].indices
-        other = (near >= 0) & (owners[np.maximum(near, 0)] != owners[:, None])
+        other = (near >= 0) & (groups[np.maximum(near, 0)] != groups[:, None])
         cosine = np.fmax.reduce(np.where(other, evidence.cosines[name], np.nan), axis=1, initial=np.nan)
-        best = np.fmax(best, np.where(outliers.count_user_groups(content, owners) > 1, 1.0, np.minimum(cosine, 1.0)))
+        best = np.fmax(best, np.where(outliers.count_user_groups(content, groups) > 1, 1.0, np.minimum(cosine, 1.0)))
     return best
-
-
-def _trials(evidence: Evidence) -> Trials:
-    assert evidence.trials is not None, "compute_scores skips trained scores without trials"
-    return evidence.trials

@@ -18,7 +18,7 @@ from audit_plugin.neighbors.projection import Projection, fit_projection, projec
 from audit_plugin.store import RunFolder
 
 from .heads import TRIAL_GROUP, Heads, train_group
-from .run import Chosen, Job, Kept, Learner, Plan, part_name
+from .run import Job, Learner, SampleRows, TrialArrays, TrialPlan, part_name
 
 FEATURE_NOISE = 0.1
 HEADS = "heads on frozen features; the frozen encoders may have seen the data"
@@ -39,8 +39,8 @@ def heads_learner(
     features: Features,
     views: Sequence[Features],
     projections: Mapping[str, Projection],
-    repeats: Ints,
-    plan: Plan,
+    shared_ids: Ints,
+    plan: TrialPlan,
     job: Job,
 ) -> Learner:
     """Small heads on cached features, trained for every trial: head-level MultiMem.
@@ -50,7 +50,7 @@ def heads_learner(
         views: the same samples' augmented views; each gets a little Gaussian noise besides, so that texts and
             other media that no augmentation changes have views too.
         projections: of `features`.
-        repeats: `[n, c]`, see `train_group`.
+        shared_ids: `[n, c]`, see `train_group`.
         plan: the masks of all trials, whose mean size sets the number of steps.
         job: settings and device.
     """
@@ -68,11 +68,11 @@ def heads_learner(
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
         with use_matmul_precision(precision, device):
-            return train_group(inputs[0], member, numbers, repeats, epochs, seed, size).arrays()
+            return train_group(inputs[0], member, numbers, shared_ids, epochs, seed, size).arrays()
 
-    def embed(kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+    def embed(arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
         chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
-        return Heads.from_arrays(kept, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
+        return Heads.from_arrays(arrays, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
 
     return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
 
@@ -98,7 +98,7 @@ def kept_heads_learner(features: Features, projections: Mapping[str, Projection]
         layers = Heads.from_arrays(arrays, len(names), job.device).layers
         return Heads(tuple(layers[at] for at in chosen))
 
-    def embed(_kept: Kept, number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
+    def embed(_arrays: TrialArrays, number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
         chosen = inputs if rows is None else [x[rows] for x in inputs]
         return load(number - number % TRIAL_GROUP).embed(chosen, number % TRIAL_GROUP)
 
@@ -108,14 +108,14 @@ def kept_heads_learner(features: Features, projections: Mapping[str, Projection]
 def fixed_learner(trained: str, models: Sequence[Sequence[Mapping[str, Floats]]], job: Job) -> Learner:
     """Models that are there already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
 
-    def embed(_kept: Kept, number: int, view: int, rows: Chosen = None) -> list[torch.Tensor]:
+    def embed(_arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
         vectors = [torch.from_numpy(v).to(job.device) for v in models[number][view].values()]
         return vectors if rows is None else [v[rows] for v in vectors]
 
     return Learner(trained, len(models), lambda _numbers, _member: {}, embed, len(models[0]) - 1)
 
 
-def towers_learner(samples: Samples, rows: Ints, plan: Plan, job: Job) -> Learner:
+def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> Learner:
     """Whole open_clip towers, trained for every trial; the embeddings of a finished trial are kept."""
     from . import towers
 
@@ -133,8 +133,8 @@ def towers_learner(samples: Samples, rows: Ints, plan: Plan, job: Job) -> Learne
         )
         return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
 
-    def embed(kept: Kept, _number: int, _view: int, rows: Chosen = None) -> list[torch.Tensor]:
-        vectors = [torch.from_numpy(kept[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
+    def embed(arrays: TrialArrays, _number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
+        vectors = [torch.from_numpy(arrays[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
         return vectors if rows is None else [v[rows] for v in vectors]
 
     return Learner(towers.describe(spec), 1, make, embed)

@@ -1,4 +1,7 @@
-"""Runs the trials group by group: train, describe what was not seen, keep sums. Every group is a resumable part."""
+"""Trains the trials of a run: which samples each one sees, and how consistent it finds each sample.
+
+Trials are trained group by group; each group is a resumable part of the run, from which any trial can embed again.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Trials, modality_pairs
+from audit_plugin.arrays import AuditError, Bools, EmbedTrial, Floats, Ints, SampleFacts, Trials
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress
-from audit_plugin.scoring.contrast import Negatives
-from audit_plugin.scoring.held_out import Question, read_trials
 from audit_plugin.store import RunFolder
 
-from . import multimem as memorization
-from . import split_protocol as protocol
+from . import multimem, split_protocol
 from .engines import LOCAL, Engine
 
-Kept = Mapping[str, np.ndarray]
+MIN_SAMPLES = 32  # complete samples below which nothing is trained
+MIN_GROUPS = 16  # leave-together groups below which halves of them say nothing
 AUTO_TRIALS = (16, 32, 64, 128)  # whole groups of trials, whose parts any larger number shares
 RELIABLE = 0.8
-Chosen: TypeAlias = torch.Tensor | None  # rows, or all
+
+TrialArrays = Mapping[str, np.ndarray]  # what is stored of a group of trials: weights, or embeddings
+SampleRows: TypeAlias = torch.Tensor | None  # int64 `[q]`, or all samples
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage of a run needs: settings, device, the folder of finished parts, whom to tell, who computes."""
+    """What every stage of a run needs: settings, device, folder of finished parts, progress, execution backend."""
 
     config: AuditConfig
     device: str
@@ -39,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """Which trial is trained on which samples, and against which it is read.
 
     Attributes:
@@ -64,9 +67,9 @@ class Learner:
     Attributes:
         trained: the sentence on what was trained, for people.
         group: trials that are made together: one resumable part.
-        make: (trial numbers, their member masks `[g, n]`) -> arrays to keep.
-        embed: (those arrays, trial number, view, rows or None) -> unit embeddings `[n, o]` per modality, of the rows
-            or all. View 0 is the sample as it is, 1 to `views` are augmented.
+        make: (trial numbers, their member masks `[g, n]`) -> arrays to store.
+        embed: (those arrays, trial number, view, samples or None) -> unit embeddings `[n, o]` per modality. View 0 is
+            the sample as it is, 1 to `views` are augmented.
         views: augmented views.
         travels: `make` and `embed` may run in another process.
     """
@@ -74,45 +77,82 @@ class Learner:
     trained: str
     group: int
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
-    embed: Callable[[Kept, int, int, Chosen], list[torch.Tensor]]
+    embed: Callable[[TrialArrays, int, int, SampleRows], list[torch.Tensor]]
     views: int = 0
     travels: bool = False
 
 
-def plan_trials(together: Ints, config: AuditConfig, roles: Any = None, labels: Any = None) -> Plan:
+# (masks, ids `[n, c]` that make two samples no negatives of each other) -> how the trials come about
+Learn = Callable[[TrialPlan, Ints], Learner]
+
+
+def train_trials(
+    learn: Learn, facts: SampleFacts, leave_together: Ints, job: Job, plan: TrialPlan | None = None
+) -> tuple[Trials | None, list[str]]:
+    """Trains all trials of a run, or loads those that an interrupted run finished.
+
+    Args:
+        learn: heads, towers or checkpoints.
+        facts: of n samples in canonical order.
+        leave_together: groups `[n]` that share a side of every trial.
+        job: settings and folder.
+        plan: masks of a finished run, to which samples were added, or None: drawn here.
+
+    Returns:
+        (the trials, None where there are too few samples to train on; notes for people).
+    """
+    groups = int(leave_together.max(initial=-1)) + 1
+    if len(facts) < MIN_SAMPLES or groups <= MIN_GROUPS:
+        note = (
+            f"{len(facts)} usable samples in {groups} groups are too few to train on (at least {MIN_SAMPLES} needed): "
+            "misalignment and memorization are not scored"
+        )
+        return None, [note]
+    shared_ids = facts.shared_ids(leave_together)
+    if plan is not None:
+        plan = hold_out_groups(plan, leave_together)
+        return run_plan(plan, learn(plan, shared_ids), leave_together, job), []
+    plan = plan_trials(leave_together, job.config, facts.roles, facts.labels)
+    learner = learn(plan, shared_ids)
+    if not job.config.trials:
+        plan = shorten_plan(plan, learner, leave_together, job)
+    return run_plan(plan, learner, leave_together, job), []
+
+
+def plan_trials(groups: Ints, config: AuditConfig, roles: Any = None, labels: Any = None) -> TrialPlan:
     """The masks of a run, drawn over leave-together groups `[n]`.
 
     Args:
-        together: groups, in canonical order.
+        groups: leave-together groups, in canonical order.
         config: protocol, number of trials, folds, seed.
         roles: `[n]` given by the user, or None. In a split they may name the reference H alone.
         labels: `[n]` classes that balance the reference samples of a drawn split, or None.
     """
-    known = np.ones(len(together), dtype=bool)
+    known = np.ones(len(groups), dtype=bool)
     if config.protocol == "ensemble" and config.train != "checkpoints":
         trials = config.trials or AUTO_TRIALS[-1]
-        return Plan(memorization.member_masks(together, trials, config.seed, config.folds), known)
+        return TrialPlan(multimem.member_masks(groups, trials, config.seed, config.folds), known)
     if config.protocol == "split" and (roles is None or not np.isin(roles, ("both", "f", "g")).any()):
-        given = None if roles is None else roles == "reference"
-        roles = protocol.split_roles(together, config.seed, None if labels is None else list(labels), given)
+        reference = None if roles is None else roles == "reference"
+        roles = split_protocol.split_roles(groups, config.seed, None if labels is None else list(labels), reference)
     if roles is None:
         raise AuditError("train is checkpoints; name the field or column that says what f and g saw: role")
-    member, reference, offset = protocol.train_roles(roles, config.seed)
+    member, reference, offset = split_protocol.train_roles(roles, config.seed)
     roles = np.where(reference, "reference", np.where(roles == "", "none", roles).astype("<U9"))
     repeats = 1 if config.train == "checkpoints" else config.trials // 2
-    return Plan(np.tile(member, (repeats, 1)), known, reference, offset, roles)
+    return TrialPlan(np.tile(member, (repeats, 1)), known, reference, offset, roles)
 
 
-def held_out_with_groups(plan: Plan, together: Ints) -> Plan:
+def hold_out_groups(plan: TrialPlan, groups: Ints) -> TrialPlan:
     """A finished run's plan with the samples added to it: one that leaves with a trained sample is not held out."""
-    member, new = plan.member.copy(), ~plan.known
+    member, added = plan.member.copy(), ~plan.known
     for row in member:
-        seen = np.bincount(together[row & plan.known], minlength=together.max(initial=-1) + 1) > 0
-        row[new] = seen[together[new]]
+        trained = np.bincount(groups[row & plan.known], minlength=groups.max(initial=-1) + 1) > 0
+        row[added] = trained[groups[added]]
     return replace(plan, member=member)
 
 
-def enough_of(plan: Plan, learner: Learner, groups: Ints, job: Job) -> Plan:
+def shorten_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> TrialPlan:
     """The first trials of a plan: as many, of `AUTO_TRIALS`, as a reliability of `RELIABLE` takes.
 
     Masks and heads do not depend on how many trials follow: what is trained here is a part of the run.
@@ -125,94 +165,81 @@ def enough_of(plan: Plan, learner: Learner, groups: Ints, job: Job) -> Plan:
     """
     for count in AUTO_TRIALS[:-1]:
         first = replace(plan, member=plan.member[:count])
-        weights = memorization.trial_weights(first.member, job.config.folds)
-        read = np.concatenate([part["consistency"] for part in _parts(learner, first, weights, groups, job)])
-        values = memorization.remove_offsets(read, first.member, plan.offset)
-        if memorization.reliability(values, first.member, job.config.folds) >= RELIABLE:
+        weights = multimem.trial_weights(first.member, job.config.folds)
+        parts = _parts(learner, first, weights, groups, job)
+        consistency = np.concatenate([part["consistency"] for part in parts])
+        values = multimem.remove_offsets(consistency, first.member, plan.offset)
+        if multimem.reliability(values, first.member, job.config.folds) >= RELIABLE:
             return first
     return plan
 
 
-def run_trials(
-    plan: Plan,
-    learner: Learner,
-    names: tuple[str, ...],
-    texts: tuple[str, ...],
-    negatives: Negatives,
-    plants: Mapping[str, Ints],
-    job: Job,
-) -> tuple[Trials, dict[str, Floats]]:
-    """Trains all trials, or loads those that an interrupted run finished, and reads what they held out.
-
-    Args:
-        plan: masks over n samples in canonical order.
-        learner: heads, towers or checkpoints.
-        names: modalities, in the order of the embeddings.
-        texts: those that are text.
-        negatives: of the held-out measures; the last column of `repeats` holds the leave-together groups.
-        plants: kind -> rows `[q, 2]`.
-        job: settings and folder.
-
-    Returns:
-        (trials; plant kind -> held-out contrast `[p, q]`).
-    """
+def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trials:
+    """All trials of a plan over samples of leave-together groups `[n]`."""
     total, folds = len(plan.member), job.config.folds
-    weights = memorization.trial_weights(plan.member, folds)
-    groups = negatives.repeats[:, -1].cpu().numpy()
+    weights = multimem.trial_weights(plan.member, folds)
     parts = _parts(learner, plan, weights, groups, job)
+    # mean over blocks of trials; NaN where a sample was never on both sides
     memory = sum(part["memory"] for part in parts) * np.float32(folds / total)
     memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
-    read = np.concatenate([part["consistency"] for part in parts])
-    del parts  # the heads, or towers' embeddings, of all trials
-    asked = Question(plan.member, modality_pairs(names), _text_sides(names, texts), negatives, _all_plants(plants))
-    held_out = dict(job.run.once("held_out", lambda: read_trials(embedder(learner, job), asked)))
-    planted = held_out.pop("planted")
-    trials = Trials(plan.member, read, memory, held_out, folds, plan.offset, plan.roles)
-    return trials, split_plants(planted, plants)
+    consistency = np.concatenate([part["consistency"] for part in parts])
+    return Trials(
+        member=plan.member,
+        consistency=consistency,
+        memory=memory,
+        known=plan.known,
+        folds=folds,
+        reference=plan.reference,
+        offset=plan.offset,
+        roles=plan.roles,
+        embed=embedder(learner, job),
+        trained=learner.trained,
+    )
 
 
-def _parts(learner: Learner, plan: Plan, weights: Floats, groups: Ints, job: Job) -> list[Kept]:
-    """The part of each group of trials: loaded if it is finished, else made, here or elsewhere, and saved."""
+def _parts(learner: Learner, plan: TrialPlan, weights: Floats, groups: Ints, job: Job) -> list[TrialArrays]:
+    """The part of each group of trials: loaded if it is finished, else made, in this process or another, and saved."""
     total = len(plan.member)
-    found = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
-    todo = [list(range(start, min(start + learner.group, total))) for start, part in found.items() if part is None]
+    parts = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
+    todo = [list(range(start, min(start + learner.group, total))) for start, part in parts.items() if part is None]
     done = total - sum(map(len, todo))
     job.progress("train", done, total)
+    engine = job.engine if learner.travels else LOCAL
     work = functools.partial(_make_part, learner, plan, weights, groups)
-    for numbers, part in (job.engine if learner.travels else LOCAL).each(work, todo):
+    for numbers, part in engine.each(work, todo):
         job.run.save(part_name(numbers[0]), **part)
-        found[numbers[0]] = part
+        parts[numbers[0]] = part
         done += len(numbers)
         job.progress("train", done, total)
-    return [part for part in found.values() if part is not None]
+    return [part for part in parts.values() if part is not None]
 
 
-def _make_part(learner: Learner, plan: Plan, weights: Floats, groups: Ints, numbers: list[int]) -> Kept:
-    kept = learner.make(numbers, plan.member[numbers])
-    return {**kept, **_describe(learner, kept, numbers, plan, weights, groups)}
+def _make_part(
+    learner: Learner, plan: TrialPlan, weights: Floats, groups: Ints, numbers: list[int]
+) -> dict[str, np.ndarray]:
+    """One group's arrays, its consistency `[g, n]` and the weighted sum of its memory terms `[m, m, n]`."""
+    arrays = learner.make(numbers, plan.member[numbers])
+    consistency, memory = [], np.float32(0)
+    for number in numbers:
+        augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.views + 1)]
+        views = augmented or [learner.embed(arrays, number, 0, None)]
+        own, terms = _consistency(views, number, plan, groups)
+        consistency.append(own)
+        memory = memory + weights[number] * terms
+    return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(memory, dtype=np.float32)}
 
 
-def _all_plants(plants: Mapping[str, Ints]) -> Ints:
-    return np.concatenate(list(plants.values()))
-
-
-def split_plants(values: Floats, plants: Mapping[str, Ints]) -> dict[str, Floats]:
-    """Kind -> its part of `[p, q]` values on all plants."""
-    ends = np.cumsum([len(rows) for rows in plants.values()])[:-1]
-    return dict(zip(plants, np.split(values, ends, axis=-1), strict=True))
-
-
-def embedder(learner: Learner, job: Job) -> Callable[..., list[torch.Tensor]]:
-    """(trial number, rows or None) -> unit embeddings per modality, from the finished parts of the run."""
+def embedder(learner: Learner, job: Job) -> EmbedTrial:
+    """(trial number, samples or None) -> unit embeddings per modality, from the finished parts of the run."""
 
     @functools.lru_cache(maxsize=8)
-    def load(start: int) -> Kept:
-        kept = job.run.load(part_name(start))
-        if kept is None:
+    def load(start: int) -> TrialArrays:
+        arrays = job.run.load(part_name(start))
+        if arrays is None:
             raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
-        return kept
+        return arrays
 
-    def embed(number: int, rows: Chosen = None) -> list[torch.Tensor]:
+    def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return learner.embed(load(number - number % learner.group), number, 0, rows)
 
     return embed
@@ -223,38 +250,15 @@ def part_name(start: int) -> str:
     return f"trials_{start:04d}"
 
 
-def _text_sides(modalities: tuple[str, ...], texts: tuple[str, ...]) -> dict[int, int]:
-    """Position of the pair -> which of its sides is text, for the pairs of a medium and a text."""
-    found = {}
-    for p, (a, b) in enumerate(modality_pairs(modalities)):
-        if (modalities[a] in texts) != (modalities[b] in texts):
-            found[p] = int(modalities[b] in texts)
-    return found
-
-
-def _describe(
-    learner: Learner, kept: Kept, numbers: list[int], plan: Plan, weights: Floats, groups: Ints
-) -> dict[str, np.ndarray]:
-    """One group's consistency rows `[g, n]` and the sum of its memory terms `[m, m, n]`."""
-    read, memory = [], np.float32(0)
-    for number in numbers:
-        views = [learner.embed(kept, number, view, None) for view in range(1, learner.views + 1)]
-        own, terms = _consistency(views or [learner.embed(kept, number, 0, None)], number, plan, groups)
-        read.append(own)
-        memory = memory + weights[number] * terms
-    return {"consistency": np.stack(read), "memory": np.asarray(memory, dtype=np.float32)}
-
-
-def _consistency(views: list[list[torch.Tensor]], number: int, plan: Plan, groups: Ints) -> tuple[Floats, Floats]:
+def _consistency(views: list[list[torch.Tensor]], number: int, plan: TrialPlan, groups: Ints) -> tuple[Floats, Floats]:
     """(consistency `[n]`, its terms `[m, m, n]` less the trial's offset) of one trial: means over views of scalars.
 
     Each view is used on both sides of the product, and is read against the same view of H.
     """
     outside = ~plan.member[number] & plan.known
     reference = outside if plan.reference is None else plan.reference
-    terms = np.mean(
-        [memorization.consistency_terms([e.cpu().numpy() for e in v], reference, groups) for v in views], axis=0
-    )
+    by_view = [multimem.consistency_terms([e.cpu().numpy() for e in view], reference, groups) for view in views]
+    terms = np.mean(by_view, axis=0)
     offset = outside if plan.offset is None else plan.offset
     centered = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
-    return memorization.over(terms).astype(np.float32), centered.astype(np.float32)
+    return multimem.over(terms).astype(np.float32), centered.astype(np.float32)

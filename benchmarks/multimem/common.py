@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints, Samples, mean_interval, modality_pairs
-from audit_plugin.audit.run import learning, prepare
-from audit_plugin.audit.score import Clock, Prepared, describe_rows
+from audit_plugin.audit.prepare import Clock, Prepared, describe_samples, prepare
+from audit_plugin.audit.run import evidence_of
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.scoring.evidence import Gathered, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import multimem as memorization
 from audit_plugin.trials.heads import Heads
@@ -85,18 +85,16 @@ def load(samples: Samples, config: AuditConfig | None = None) -> Loaded:
     """Features (from the cache where known), inputs of the heads, groups."""
     config = config or AuditConfig(encoder=ENCODER)
     ready = prepare(samples, config, Clock(silent))
-    gathered = evidence(ready, AuditConfig(encoder=ENCODER, trials=2, epochs=1))
-    contents = np.stack([gathered.evidence.contents[m] for m in samples.modalities], 1)
-    repeats = np.concatenate([contents, gathered.evidence.leave_together[:, None]], 1).astype(np.int32)
+    leave_together = evidence(ready, AuditConfig(encoder=ENCODER, trials=2, epochs=1)).leave_together
     inputs = head_inputs(ready.features, head_projections(ready.features), ready.device)
-    return Loaded(ready, inputs, repeats)
+    return Loaded(ready, inputs, describe_samples(ready).shared_ids(leave_together))
 
 
-def evidence(ready: Prepared, config: AuditConfig, read: Callable[[Gathered], Any] | None = None) -> Any:
+def evidence(ready: Prepared, config: AuditConfig, read: Callable[[Evidence], Any] | None = None) -> Any:
     """The audit's trials on prepared samples; `read` is called while the trials can still be embedded again."""
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
         job = Job(config, ready.device, run, silent)
-        gathered = gather(ready.features, describe_rows(ready), learning(ready, job), job)
+        gathered, _ = evidence_of(ready, job, Clock(silent))
         return gathered if read is None else read(gathered)
 
 

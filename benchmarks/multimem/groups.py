@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Samples
-from audit_plugin.audit.run import prepare
-from audit_plugin.audit.score import Clock
+from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.trials import multimem as memorization
 from audit_plugin.trials.split_protocol import GROUPS, group_report
 from benchmarks.multimem import common
@@ -66,24 +65,22 @@ def measure(samples: Samples, train: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def _differences(gathered: Gathered) -> tuple[dict[str, Floats], Any, str]:
+def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     """CMC_f - CMC_g `[n]` of all modalities, of each pair, and the mean over pairs; offsets removed on S_E."""
-    plan, names = gathered.plan, gathered.evidence.modalities
-    assert plan is not None
-    assert plan.reference is not None
-    assert gathered.embed is not None
+    trials, names = evidence.trained, evidence.modalities
+    assert trials.reference is not None
     terms = []
     for number in range(2):
-        parts = [e.cpu().numpy() for e in gathered.embed(number)]
-        found = memorization.consistency_terms(parts, plan.reference, gathered.evidence.leave_together)
-        terms.append(found - found[:, :, plan.offset].mean(2, keepdims=True))
+        parts = [e.cpu().numpy() for e in trials.embed(number)]
+        found = memorization.consistency_terms(parts, trials.reference, evidence.leave_together)
+        terms.append(found - found[:, :, trials.offset].mean(2, keepdims=True))
     change = terms[0] - terms[1]
     out = {"all": memorization.over(change)}
     pairs = {(a, b): memorization.over(change, (a, b)) for a in range(len(names)) for b in range(a + 1, len(names))}
     if len(names) > 2:
         out["mean over pairs"] = np.mean(list(pairs.values()), axis=0)
         out |= {f"{names[a]}-{names[b]}": v for (a, b), v in pairs.items()}
-    return out, plan.roles, gathered.trained
+    return out, trials.roles, trials.trained
 
 
 def _groups(found: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Any]:

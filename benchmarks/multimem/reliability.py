@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.audit.run import prepare
-from audit_plugin.audit.score import Clock
+from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
 from audit_plugin.trials import multimem as memorization

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Ints
-from audit_plugin.audit.result import Scored
-from audit_plugin.audit.score import Prepared
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.audit.prepare import Prepared
+from audit_plugin.audit.score import Scored
 from audit_plugin.store import write_atomically
 from audit_plugin.trials.run import Job
 
@@ -34,7 +33,7 @@ MISFITS = ("misaligned", "conflict", "memorized")  # the flags that the words of
 Explanations = dict[str, Any]
 
 
-def explain(ready: Prepared, gathered: Gathered, scored: Scored, job: Job) -> Explanations:
+def explain(ready: Prepared, scored: Scored, job: Job) -> Explanations:
     """Explains every sample with a flag or a proposal, the most suspicious ones first in detail, and saves it.
 
     A record holds `id`, `caption_index`, `flags`, `action`, `misalignment`; `pairs`: pair -> score and its parts, whose
@@ -44,7 +43,6 @@ def explain(ready: Prepared, gathered: Gathered, scored: Scored, job: Job) -> Ex
 
     Args:
         ready: the samples.
-        gathered: the evidence on the complete ones, in canonical order.
         scored: their scores, flags and proposals.
         job: settings and folder; told of the stage "explain".
 
@@ -52,14 +50,14 @@ def explain(ready: Prepared, gathered: Gathered, scored: Scored, job: Job) -> Ex
         {"format", "notes": sentences on what was left out, "samples": id -> its records, one per flagged caption}.
     """
     job.progress("explain", 0, 1)
-    evidence, notes = gathered.evidence, []
+    evidence, notes = scored.evidence, []
     every = flagged_rows(scored)
     rows, misfits = every[:MOST_ROWS], np.array([r for r in every if _misfit(scored, r)], dtype=np.int64)
     records = {int(row): _head(row, ready, scored) for row in rows}
     found = [score_parts(evidence, rows), neighbor_records(evidence, rows, ready), partners(scored, rows, ready)]
-    if gathered.embed is not None:
-        found.append(rival_captions(gathered, misfits[:MOST_RIVALS], ready, job.config.seed))
-        found.append(misfit_words(gathered, misfits[:MOST_CAPTIONS], ready, job))
+    if evidence.trials is not None:
+        found.append(rival_captions(evidence, misfits[:MOST_RIVALS], ready, job.config.seed))
+        found.append(misfit_words(evidence, misfits[:MOST_CAPTIONS], ready, job))
     for part in found:
         for row, more in part.items():
             records[row] |= more

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.audit.score import Prepared
+from audit_plugin.audit.prepare import Prepared
 from audit_plugin.scoring.contrast import draw_pool
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import hold
-from audit_plugin.scoring.scores import Evidence
 from audit_plugin.scoring.suggest.pair_scores import text_pairs
 
 from .parts import Found, named, number
@@ -40,11 +39,10 @@ def lift(similarity: Floats, references: Floats) -> Floats:
     return similarity - TEMPERATURE * np.log(np.maximum(mean, 1e-30))
 
 
-def rival_captions(gathered: Gathered, rows: Ints, ready: Prepared, seed: int) -> Found:
+def rival_captions(evidence: Evidence, rows: Ints, ready: Prepared, seed: int) -> Found:
     """Row -> `rivals`: pair -> similarity and lift of the own caption, and of `RIVALS` captions with a higher lift."""
-    evidence = gathered.evidence
     out: Found = {int(row): {"rivals": {}} for row in rows}
-    if not len(rows) or gathered.embed is None or gathered.plan is None:
+    if not len(rows) or evidence.trials is None:
         return out
     for pair in text_pairs(evidence):
         content = evidence.contents[pair[1]]
@@ -52,7 +50,7 @@ def rival_captions(gathered: Gathered, rows: Ints, ready: Prepared, seed: int) -
         references = reference_rows(evidence, seed)
         at = (evidence.modalities.index(pair[0]), evidence.modalities.index(pair[1]))
         asked = np.concatenate([rows, references])
-        held = hold(gathered.embed, gathered.plan.member, at, np.concatenate([asked, pool]))
+        held = hold(evidence.trained.embed, evidence.trained.member, at, np.concatenate([asked, pool]))
         similarity = held.similarity(asked, pool)
         lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
         for i, row in enumerate(rows.tolist()):

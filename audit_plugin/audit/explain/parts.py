@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.audit.result import Scored
-from audit_plugin.audit.score import Prepared
+from audit_plugin.audit.prepare import Prepared
+from audit_plugin.audit.score import Scored
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.neighbor_votes import collect_votes
-from audit_plugin.scoring.scores import Evidence, combine, robust_z, scale_of
+from audit_plugin.scoring.scores import combine, of_known, robust_z
 
 NEIGHBORS = 5
 PARTNERS = 20
@@ -49,7 +50,7 @@ def pair_shares(
     evidence: Evidence, pair: tuple[str, str], rows: Ints
 ) -> tuple[Floats, dict[str, tuple[Floats, Floats, Floats]]]:
     """(score `[q]`; part -> (value, standard, share), each `[q]`)."""
-    scale = {name: scale_of(values, evidence) for name, values in evidence.parts[pair].items()}
+    scale = {name: of_known(values, evidence.known) for name, values in evidence.parts[pair].items()}
     mine = {name: values[rows] for name, values in evidence.parts[pair].items()}
     weights = evidence.weights.get(pair)
     whole: Floats = combine(mine, scale, weights)
@@ -71,8 +72,8 @@ def neighbor_records(evidence: Evidence, rows: Ints, ready: Prepared) -> Found:
     if evidence.trials is None:
         return out
     for position, (a, b) in enumerate(evidence.pairs):
-        own = evidence.trials.held_out["contrast"][position]
-        distrust = robust_z(own, scale_of(own, evidence))
+        own = evidence.held_out["contrast"][position]
+        distrust = robust_z(own, of_known(own, evidence.known))
         for near, other in ((a, b), (b, a)):
             content = evidence.contents
             nothing = np.zeros((len(evidence), 1), np.float32)  # only the weights are wanted, not what is voted
@@ -117,8 +118,8 @@ def partners(scored: Scored, rows: Ints, ready: Prepared) -> Found:
     Duplicates are the others of its near-duplicate group in any modality that is not text; conflicts are those of them
     that have another text, where the row is flagged so.
     """
-    evidence = scored.gathered.evidence
-    groups = [(group, np.argsort(group, kind="stable")) for group in evidence.groups.values()]
+    evidence = scored.evidence
+    groups = [(group, np.argsort(group, kind="stable")) for group in evidence.near_duplicates.values()]
     ranked = [(group[order], order) for group, order in groups]
     out: Found = {}
     for row in rows.tolist():

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Features, Floats, Ints
-from audit_plugin.audit.score import Prepared
+from audit_plugin.audit.prepare import Prepared
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.precision import in_precision_of
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.suggest.pair_scores import text_pairs
 from audit_plugin.trials.learners import head_projections, kept_heads_learner
 from audit_plugin.trials.run import Job, part_name
@@ -46,14 +46,14 @@ class Variant:
     word: str = ""
 
 
-def misfit_words(gathered: Gathered, rows: Ints, ready: Prepared, job: Job) -> Found:
+def misfit_words(evidence: Evidence, rows: Ints, ready: Prepared, job: Job) -> Found:
     """Row -> `words`: text, start, end (characters of the caption) and gain, the highest gain first.
 
     Empty where the caption is one word or all of its words are common, and where nothing but heads on plain captions
     was trained. The encoder is loaded only for variants that no earlier call of the run has encoded.
     """
     out: Found = {int(row): {"words": []} for row in rows}
-    pairs = text_pairs(gathered.evidence)
+    pairs = text_pairs(evidence)
     heads = job.config.train == "heads" and "head_0_0" in (job.run.load(part_name(0)) or {})
     if not pairs or not heads or job.config.template:
         return out
@@ -62,12 +62,12 @@ def misfit_words(gathered: Gathered, rows: Ints, ready: Prepared, job: Job) -> F
     common = common_words(captions) if len(rows) else set()
     variants = [v for row in rows.tolist() for v in variants_of(row, captions[row], common)]
     vectors = _vectors([v.text for v in variants], ready, job)
-    dim = gathered.evidence.vectors[pairs[0][1]].shape[1]
+    dim = evidence.vectors[pairs[0][1]].shape[1]
     # other dimensions: the cached features are not of this encoder as it is now
     known = [v for v in variants if v.text in vectors and len(vectors[v.text]) == dim]
     if not known:
         return out
-    lifts = np.mean([_lifts(gathered, pair, known, vectors, ready, job) for pair in pairs], axis=0)
+    lifts = np.mean([_lifts(evidence, pair, known, vectors, ready, job) for pair in pairs], axis=0)
     whole = {v.row: value for v, value in zip(known, lifts, strict=True) if not v.word}
     for variant, value in zip(known, lifts, strict=True):
         gain = value - whole.get(variant.row, np.nan)
@@ -114,7 +114,7 @@ def _vectors(texts: Sequence[str], ready: Prepared, job: Job) -> dict[str, Float
     kept = dict(zip((key.decode() for key in part["keys"].tolist()), part["vectors"], strict=True))
     todo = sorted((text for text in digest if digest[text] not in kept), key=digest.__getitem__)
     if todo:
-        encoder = load_encoders(ready.encoder, ("text",), ready.device)["text"]
+        encoder = load_encoders(ready.encoder_name, ("text",), ready.device)["text"]
         encoder = in_precision_of(encoder, ready.encoder_identities["text"])
         kept |= {digest[text]: vector for text, vector in encode_texts(todo, encoder).items()}
         keys = np.array(list(kept), dtype="S64")
@@ -145,7 +145,7 @@ def encode_texts(texts: Sequence[str], encoder: Encoder) -> dict[str, Floats]:
 
 
 def _lifts(
-    gathered: Gathered,
+    evidence: Evidence,
     pair: tuple[str, str],
     variants: Sequence[Variant],
     vectors: dict[str, Floats],
@@ -153,8 +153,6 @@ def _lifts(
     job: Job,
 ) -> Floats:
     """`[v]`: held-out lift of each variant for its row's medium; NaN where no trial left the row out."""
-    assert gathered.plan is not None
-    assert gathered.embed is not None
     table = np.stack([vectors[v.text] for v in variants]).astype(np.float32)
     plain, present = ready.features, np.ones((len(table), 1), dtype=bool)
     text_only = Features({pair[1]: plain.vectors[pair[1]]}, np.ones((len(plain.present), 1), dtype=bool))
@@ -162,15 +160,15 @@ def _lifts(
     places = dict.fromkeys(plain.modalities, head_projections(text_only)[pair[1]])
     learner = kept_heads_learner(Features({pair[1]: table}, present), places, job.run, job)
     rows = np.array([v.row for v in variants])
-    references = reference_rows(gathered.evidence, job.config.seed)
-    at = gathered.evidence.modalities.index(pair[0])
+    references = reference_rows(evidence, job.config.seed)
+    at = evidence.modalities.index(pair[0])
     own, other = np.zeros(len(rows)), np.zeros((len(references), len(rows)), np.float32)
-    outside = ~gathered.plan.member
+    outside = ~evidence.trained.member
     chosen = torch.from_numpy(np.concatenate([rows, references])).to(job.device)
     for trial, out in enumerate(outside):
         if not out[rows].any():
             continue
-        media = gathered.embed(trial, chosen)[at].float().cpu()
+        media = evidence.trained.embed(trial, chosen)[at].float().cpu()
         text = learner.embed({}, trial, 0, None)[0].float().cpu() * torch.from_numpy(out[rows])[:, None]
         mine, theirs = media[: len(rows)], media[len(rows) :] * torch.from_numpy(out[references])[:, None]
         own += (mine * text).sum(1).numpy()

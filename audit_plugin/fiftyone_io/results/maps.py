@@ -61,7 +61,7 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
 
 def _vectors(run_dir: str) -> tuple[list[str], Floats]:
     """Ids of an audit's rows, of a sample's texts the first, and unit features of all modalities side by side."""
-    from audit_plugin.audit.kept import load_rows
+    from audit_plugin.audit.extend import load_rows
     from audit_plugin.encoders.cached_features import unit_features
     from audit_plugin.store import FeatureCache, RunFolder
 

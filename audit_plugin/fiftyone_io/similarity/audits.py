@@ -19,7 +19,7 @@ from audit_plugin.fiftyone_io.read.samples import slice_samples
 from .vectors import Vectors, unit_rows
 
 if TYPE_CHECKING:
-    from audit_plugin.audit.score import Prepared
+    from audit_plugin.audit.prepare import Prepared
     from audit_plugin.encoders.base import Encoder, EncoderIdentity
     from audit_plugin.encoders.embed import Progress
 
@@ -53,8 +53,7 @@ def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Pro
     Raises:
         AuditError: no such audit or modality, or nothing that has it.
     """
-    from audit_plugin.audit.run import prepare
-    from audit_plugin.audit.score import Clock
+    from audit_plugin.audit.prepare import Clock, prepare
     from audit_plugin.encoders.embed import silent
 
     objects, rows = _audited(view, run)
@@ -74,8 +73,8 @@ def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Pro
         {
             "run": run,
             "modality": modality,
-            "encoder": ready.encoder,
-            "text_key": _text_key(ready.encoder) if TEXT in ready.encoder_identities else "",
+            "encoder": ready.encoder_name,
+            "text_key": _text_key(ready.encoder_name) if TEXT in ready.encoder_identities else "",
             "blocks": [
                 [n, v.shape[1], _answers(n, ready.encoder_identities)] for n, v in zip(names, parts, strict=True)
             ],

@@ -21,7 +21,7 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints
 from audit_plugin.scoring.contrast import draw_pool
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import HeldOut
 
 from .join_bugs import Repair, cycles, one_to_one, ring_repair
@@ -69,24 +69,23 @@ class Suggestions:
 
 
 def suggest(
-    gathered: Gathered, misaligned: Bools, captions: Sequence[str], seed: int, line: Ints, ids: Sequence[str]
+    evidence: Evidence, misaligned: Bools, captions: Sequence[str], seed: int, line: Ints, ids: Sequence[str]
 ) -> Suggestions:
     """Repairs and captions for the misaligned rows; shifts are sought in all rows.
 
     Args:
-        gathered: of the set.
+        evidence: of the set.
         misaligned: bool `[n]`, the rows that want another caption.
         captions: `[n]`, of the first modality that is text.
         seed: of the pool of candidates.
         line: `[total]`, the canonical row of each of the caller's rows, -1 where it is incomplete.
         ids: `[total]`, of the caller's rows.
     """
-    evidence = gathered.evidence
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
     found = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
     if evidence.trials is None or pair is None:
         return found
-    weighing = weigh(gathered, pair)
+    weighing = weigh(evidence, pair)
     shifts = shift_repairs(weighing, line, ids)
     shifted = line[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
@@ -133,7 +132,7 @@ def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MA
 
 def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Iterator[Ranked]:
     """The same for some rows at a time: a table of all would be quadratic in what is wrong with a set."""
-    own, content = own_suspicion(weighing), weighing.gathered.evidence.contents[weighing.pair[1]]
+    own, content = own_suspicion(weighing), weighing.evidence.contents[weighing.pair[1]]
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
     shown = _shown(content, pool[several])
@@ -189,8 +188,8 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
 
     A caption of many rows was not mixed up: it is in no step.
     """
-    content, own = weighing.gathered.evidence.contents[weighing.pair[1]], own_suspicion(weighing)
-    vectors = weighing.gathered.evidence.vectors[weighing.pair[1]][pool]
+    content, own = weighing.evidence.contents[weighing.pair[1]], own_suspicion(weighing)
+    vectors = weighing.evidence.vectors[weighing.pair[1]][pool]
     alone = np.bincount(content)[content[rows]] == 1
     source = np.flatnonzero(alone & np.isin(rows, pool))
     column = np.searchsorted(pool, rows[source])
@@ -276,15 +275,17 @@ def _words(repair: Repair, ids: Sequence[str]) -> str:
     return f"shift of {step:+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
 
 
-def propose(action: Any, reason: Any, found: Suggestions) -> None:
-    """Writes repairs and reasons into actions and reasons `[n]`, in place; what is to be removed stays so.
+def apply_suggestions(action: Any, reason: Any, suggestions: Suggestions) -> tuple[Any, Any]:
+    """Actions and reasons, object `[n]`, with those of the repairs; what is to be removed stays so.
 
     Rows of a shift are relabeled though alone they were not flagged; a row whose caption is lost is to be reviewed.
     """
-    for row, why in found.why.items():
+    action, reason = action.copy(), reason.copy()
+    for row, why in suggestions.why.items():
         if action[row] != "remove":
-            action[row] = "relabel" if found.texts[row] else "review"
+            action[row] = "relabel" if suggestions.texts[row] else "review"
             reason[row] = why
+    return action, reason
 
 
 def ask_captioner(found: Suggestions, misaligned: Bools, media: Sequence[str], captioner: Captioner) -> Suggestions:

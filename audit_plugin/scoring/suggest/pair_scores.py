@@ -21,9 +21,9 @@ from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring import held_out
 from audit_plugin.scoring import neighbor_votes as votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
-from audit_plugin.scoring.evidence import Gathered
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import HeldOut
-from audit_plugin.scoring.scores import WEIGHTS, Evidence, robust_z, scale_of
+from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_z
 
 TRIALS = 32  # more change little, and each is read anew
 HUBS = 1024
@@ -42,7 +42,7 @@ class Weighing:
     """What any pair of a medium and a caption is weighed with.
 
     Attributes:
-        gathered: of the set.
+        evidence: of the set.
         pair: the medium's modality and the text's.
         weights: kind of evidence -> its weight, above 0.
         votes: "neighbors_a": the media's neighbors on captions; "neighbors_b": the captions' neighbors on media.
@@ -51,7 +51,7 @@ class Weighing:
         scale: kind -> (median, robust deviation) of `own`.
     """
 
-    gathered: Gathered
+    evidence: Evidence
     pair: Pair
     weights: Mapping[str, float]
     votes: Mapping[str, votes.NeighborVotes]
@@ -66,12 +66,10 @@ def text_pairs(evidence: Evidence) -> list[Pair]:
     return [pair if pair[1] in evidence.texts else (pair[1], pair[0]) for pair in one]
 
 
-def weigh(gathered: Gathered, pair: Pair) -> Weighing:
+def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     """Reads the trials for the hubs; O(r n HUBS o)."""
-    evidence = gathered.evidence
-    assert evidence.trials is not None
     weights = _weights(evidence, pair)
-    bare = Weighing(gathered, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
+    bare = Weighing(evidence, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
     hubs = _hubs(bare)
     own = {name: hubs[name].sum(0) - similarity for name, similarity in _own_similarities(bare).items()}
     return replace(bare, hubs=hubs, own=own, scale={name: _scale(values, evidence) for name, values in own.items()})
@@ -88,9 +86,8 @@ def _weights(evidence: Evidence, pair: Pair) -> dict[str, float]:
 
 
 def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.NeighborVotes]:
-    assert evidence.trials is not None
-    contrast = evidence.trials.held_out["contrast"][_position(evidence, pair)]
-    distrust = robust_z(contrast, scale_of(contrast, evidence))
+    contrast = evidence.held_out["contrast"][_position(evidence, pair)]
+    distrust = robust_z(contrast, of_known(contrast, evidence.known))
     near, content, views = evidence.neighbors, evidence.contents, evidence.views
     return {
         name: votes.collect_votes(near[a], content[a], content[b], views[b], distrust)
@@ -99,14 +96,14 @@ def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.NeighborVotes]:
 
 
 def _scale(values: Floats, evidence: Evidence) -> tuple[float, float]:
-    known = scale_of(values, evidence)
+    known = of_known(values, evidence.known)
     median = float(np.nanmedian(known))
     return median, max(1.4826 * float(np.nanmedian(np.abs(known - median))), 1e-6)
 
 
 def _hubs(bare: Weighing) -> dict[str, Floats]:
     """Kind -> `[2, n]`. Who shares a medium, a text or a group with a row is not among those it is compared with."""
-    evidence = bare.gathered.evidence
+    evidence = bare.evidence
     n = len(evidence)
     pool = np.linspace(0, n - 1, min(HUBS, n)).astype(np.int64)  # the canonical order is that of digests: any rows
     columns = [evidence.contents[name] for name in bare.pair] + [evidence.leave_together]
@@ -132,9 +129,8 @@ def _log_mean(similarity: Floats, related: Bools, temperature: float) -> Floats:
 
 def _own_similarities(bare: Weighing) -> dict[str, Floats]:
     """Kind -> `[n]`: M_ii. A row is no neighbor of its own."""
-    evidence, (a, b) = bare.gathered.evidence, bare.pair
-    assert evidence.trials is not None
-    found = {"contrast": evidence.trials.held_out["cosine"][_position(evidence, bare.pair)]}
+    evidence, (a, b) = bare.evidence, bare.pair
+    found = {"contrast": evidence.held_out["cosine"][_position(evidence, bare.pair)]}
     if "zero_shot" in bare.weights:
         found["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
     for name, voted in bare.votes.items():
@@ -144,7 +140,7 @@ def _own_similarities(bare: Weighing) -> dict[str, Floats]:
 
 def similarities(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut) -> dict[str, Floats]:
     """Kind of evidence -> M `[q, p]`: each row's medium with the pool's captions; NaN where no trial held out both."""
-    evidence, (a, b) = weighing.gathered.evidence, weighing.pair
+    evidence, (a, b) = weighing.evidence, weighing.pair
     found = {"contrast": held.similarity(rows, pool)}
     if "zero_shot" in weighing.weights:
         found["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
@@ -196,20 +192,16 @@ def _mean(parts: Mapping[str, Floats], weighing: Weighing) -> Floats:
     return np.where(np.isfinite(parts["contrast"]), mean, np.float32(np.nan))
 
 
-def trials_of(gathered: Gathered, pair: Pair) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
+def trials_of(evidence: Evidence, pair: Pair) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
     """(held out `[n]`, the pair's unit embeddings `[n, o]`) of at most `TRIALS` trials."""
-    assert gathered.plan is not None
-    assert gathered.embed is not None
-    a, b = (gathered.evidence.modalities.index(name) for name in pair)
-    for number, member in enumerate(gathered.plan.member[:TRIALS]):
-        embeddings = gathered.embed(number)
+    a, b = (evidence.modalities.index(name) for name in pair)
+    for number, member in enumerate(evidence.trained.member[:TRIALS]):
+        embeddings = evidence.trained.embed(number)
         yield ~member, embeddings[a].float(), embeddings[b].float()
 
 
 def hold(weighing: Weighing, rows: Ints) -> HeldOut:
     """The rows under at most `TRIALS` trials."""
-    gathered = weighing.gathered
-    assert gathered.plan is not None
-    assert gathered.embed is not None
-    a, b = (gathered.evidence.modalities.index(name) for name in weighing.pair)
-    return held_out.hold(gathered.embed, gathered.plan.member[:TRIALS], (a, b), rows)
+    evidence = weighing.evidence
+    a, b = (evidence.modalities.index(name) for name in weighing.pair)
+    return held_out.hold(evidence.trained.embed, evidence.trained.member[:TRIALS], (a, b), rows)

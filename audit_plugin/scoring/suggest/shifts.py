@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
-from audit_plugin.scoring.scores import Evidence
+from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
 from .pair_scores import Weighing, suspicion, trials_of
@@ -55,7 +55,7 @@ def _find(
 ) -> list[tuple[Shift, Floats]]:
     """Shifts by one of the offsets, each with its gains `[n]`."""
     gains = line_gains(weighing, line, offsets, also)
-    related = _related(weighing.gathered.evidence, line, offsets)
+    related = _related(weighing.evidence, line, offsets)
     found = find_shifts(gains, offsets, tried, related)
     return [(shift, gains[offsets == shift.offset][0]) for shift in found]
 
@@ -74,7 +74,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     """
     total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
     at = np.maximum(line, 0)
-    for out, left, right in trials_of(weighing.gathered, weighing.pair):
+    for out, left, right in trials_of(weighing.evidence, weighing.pair):
         if also is not None:
             also(out, left, right)
         usable = (line >= 0) & out[at]
@@ -85,7 +85,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     del count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
-        x, y = (torch.from_numpy(weighing.gathered.evidence.vectors[name]) for name in weighing.pair)
+        x, y = (torch.from_numpy(weighing.evidence.vectors[name]) for name in weighing.pair)
         frozen = _band(x, y, at, line >= 0, offsets)
         _fall(weighing, "zero_shot", at, offsets, frozen)
         total += frozen
@@ -152,7 +152,7 @@ class FarVotes:
     """Offsets beyond `NEAR`: where the worst rows' media, over all trials, find their best caption."""
 
     def __init__(self, weighing: Weighing, line: Ints) -> None:
-        self.place = np.full(len(weighing.gathered.evidence), -1)
+        self.place = np.full(len(weighing.evidence), -1)
         self.place[line[line >= 0]] = np.flatnonzero(line >= 0)
         own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
         self.worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
@@ -205,7 +205,7 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Se
 
 def _misfit(weighing: Weighing) -> Floats:
     """`[n]`: how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median."""
-    total = np.zeros(len(weighing.gathered.evidence), np.float32)
+    total = np.zeros(len(weighing.evidence), np.float32)
     for name in OF_THE_PAIR:
         if name in weighing.own:
             median, spread = weighing.scale[name]
@@ -215,7 +215,7 @@ def _misfit(weighing: Weighing) -> Floats:
 
 def _repeats(weighing: Weighing, offset: int, line: Ints) -> Floats:
     """`[n]`: evidence that a shift begins (ends, for a negative offset) with a row, whose caption stands twice."""
-    content = weighing.gathered.evidence.contents[weighing.pair[1]]
+    content = weighing.evidence.contents[weighing.pair[1]]
     values = np.where(line >= 0, content[line], -1 - np.arange(len(line)))
     twice = _beside(values + len(line) + 1, np.array([-offset]))[0] == values + len(line) + 1
     return np.where(twice, np.log(len(line) / (1 + twice.sum())), 0.0)

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.arrays import AuditError, Features, Samples
-from audit_plugin.audit.kept import PART, keep_rows, load_rows
-from audit_plugin.audit.result import Order
+from audit_plugin.arrays import AuditError, Features, SampleFacts, Samples
+from audit_plugin.audit.extend import PART, keep_rows, load_rows
+from audit_plugin.audit.prepare import Order, Prepared
+from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.base import EncoderIdentity
+from audit_plugin.encoders.embed import Contents, Embedded
 from audit_plugin.neighbors.projection import project
-from audit_plugin.scoring.evidence import Gathered, Rows, gather
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections
 from audit_plugin.trials.run import Job
@@ -36,17 +39,27 @@ def features() -> Features:
     return Features({m: unit(rng.standard_normal((N, 9))) for m in SAMPLES.media}, np.ones((N, 2), bool))
 
 
-def gathered(job: Job) -> Gathered:
-    rows = Rows(dict.fromkeys(SAMPLES.media, np.arange(N)), dict.fromkeys(SAMPLES.media, ""), {"text": np.full(N, 2)})
-    return gather(features(), rows, heads(features(), job), job)
+def gathered(job: Job) -> Evidence:
+    rows = SampleFacts(
+        dict.fromkeys(SAMPLES.media, np.arange(N)), dict.fromkeys(SAMPLES.media, ""), {"text": np.full(N, 2)}
+    )
+    return gather_evidence(features(), rows, heads(features(), job), job)[0]
 
 
-def keep(run: RunFolder, samples: Samples = SAMPLES, config: AuditConfig = CONFIG, **plan: object) -> Gathered:
+def prepared(samples: Samples = SAMPLES) -> Prepared:
+    order = np.full(N + 2, 0)
+    order[ROWS] = np.arange(N)  # features of all rows, of which the complete ones are those of `features`
+    rows = Features({m: v[order] for m, v in features().vectors.items()}, np.ones((N + 2, 2), bool))
+    embedded, encoders = Embedded(rows, {}, 0, {}), {m: EncoderIdentity(m) for m in samples.media}
+    return Prepared(samples, Contents(DIGESTS, {}), embedded, (), encoders, "toy", Order(ROWS, N + 2), "cpu")
+
+
+def keep(run: RunFolder, samples: Samples = SAMPLES, config: AuditConfig = CONFIG, **trials: object) -> Evidence:
     job = Job(config, "cpu", run, lambda *_: None)
     found = gathered(job)
-    if plan:
-        found = replace(found, plan=replace(found.plan, **plan))
-    keep_rows(samples, DIGESTS, Order(ROWS, N + 2), features(), found, job)
+    if trials:
+        found = replace(found, trials=replace(found.trained, **trials))
+    keep_rows(prepared(samples), found, job)
     return found
 
 
@@ -61,8 +74,7 @@ def test_what_is_kept_comes_back_in_canonical_order(tmp_path: Path) -> None:
         assert kept.samples.media[name] == tuple(SAMPLES.media[name][row] for row in ROWS)
         assert kept.digests[name] == tuple(DIGESTS[name][row] for row in ROWS)
     assert kept.config == CONFIG
-    assert found.plan is not None
-    assert (kept.member == found.plan.member).all()
+    assert (kept.member == found.trained.member).all()
     for name, projection in head_projections(features()).items():
         np.testing.assert_array_equal(
             project(features().vectors[name], kept.projections[name]), project(features().vectors[name], projection)
@@ -87,8 +99,7 @@ def test_only_heads_trained_on_all_samples_are_kept(what: str, tmp_path: Path) -
             keep(run, roles=np.full(N, "both"))
         else:
             job = Job(CONFIG, "cpu", run, lambda *_: None)
-            bare = replace(gathered(job), plan=None)
-            keep_rows(SAMPLES, DIGESTS, Order(ROWS, N + 2), features(), bare, job)
+            keep_rows(prepared(), replace(gathered(job), trials=None), job)
         assert run.load(PART) is None
         with pytest.raises(AuditError, match="cannot be extended: it is not finished, or was not an ensemble"):
             load_rows(run)

@@ -1,0 +1,196 @@
+"""Reads and encodes the samples: everything before the first model is trained."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import AuditError, Bools, Features, Ints, SampleFacts, Samples, dense_ids
+from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.base import EncoderIdentity
+from audit_plugin.encoders.devices import pick_device, release_memory
+from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed
+from audit_plugin.encoders.precision import choose_precision
+from audit_plugin.encoders.prompts import prompted_identities, split_templates
+from audit_plugin.encoders.registry import identify, resolve_name
+from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.trials.engines import LOCAL, Engine, Recipe
+
+
+@dataclass
+class Clock:
+    """Seconds per stage, and the caller's progress."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
+        release_memory()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Complete rows in canonical order: content digest, then id. What is random never sees the caller's order."""
+
+    rows: Ints
+    total: int
+
+    def back(self, values: Any, missing: Any) -> Any:
+        """Values `[len(rows)]` in canonical order -> `[total]` in the caller's, `missing` elsewhere."""
+        values = np.asarray(values)
+        out = np.full(self.total, missing, dtype=values.dtype)
+        out[self.rows] = values
+        return out
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples with their features.
+
+    Attributes:
+        samples: modalities in the table's order.
+        contents: digests and failures.
+        embedded: features of all rows; `views`: the same under each augmentation.
+        encoder_identities: modality -> identity of its encoder; `encoder_name`: their resolved name.
+        order: the complete rows in canonical order.
+        device: where to compute.
+    """
+
+    samples: Samples
+    contents: Contents
+    embedded: Embedded
+    views: tuple[Embedded, ...]
+    encoder_identities: Mapping[str, EncoderIdentity]
+    encoder_name: str
+    order: Order
+    device: str
+
+    @functools.cached_property  # what is large is gathered once
+    def features(self) -> Features:
+        """Of the complete rows, in canonical order."""
+        return self.embedded.features.rows(self.order.rows)
+
+    @property
+    def texts(self) -> list[str]:
+        """The modalities that are text."""
+        return [m for m in self.samples.modalities if MODALITIES[m].is_text]
+
+    def media(self, modality: str) -> list[str]:
+        """Paths or texts of the complete rows, in canonical order."""
+        values = self.samples.media[modality]
+        return [values[row] or "" for row in self.order.rows]
+
+
+def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
+    """Modality -> encoder key of the run in a folder; empty where there is none."""
+    try:
+        return dict(json.loads((Path(run_dir) / "run.json").read_text())["encoders"]) if run_dir else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # what is wrong with the folder is said when it is opened
+
+
+def prepare(
+    samples: Samples,
+    config: AuditConfig,
+    clock: Clock,
+    encoders: Mapping[str, str] | None = None,
+    engine: Engine = LOCAL,
+) -> Prepared:
+    """Reads and encodes the samples, or loads their features from the cache.
+
+    Args:
+        samples: rows.
+        config: settings.
+        clock: told of the time.
+        encoders: keys of a run that is continued: precision `auto` is what it settled on.
+        engine: where contents are encoded.
+    """
+    check_samples(samples)
+    # in the table's order: image before text, however the caller named them
+    samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
+    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
+    templates = split_templates(config.template)
+    recipe = Recipe(name, templates)
+    load = functools.cache(lambda: recipe.load(samples.modalities, device))
+    identities = prompted_identities(identify(name, samples.modalities), templates)
+    if not identities:
+        identities = {modality: encoder.identity for modality, encoder in load().items()}
+    with clock.stage("read"):
+        contents = digest_contents(samples, clock.progress)
+    with clock.stage("encode"):
+        chosen = choose_precision(samples, contents, identities, load, config.precision, device, encoders)
+        keys = {modality: identity.key for modality, identity in chosen.identities.items()}
+        encode = engine.encoding(recipe, chosen.identities)
+        embedded, *views = (
+            embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
+            for view in range(config.views + 1)
+        )
+    embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
+    if templates:  # the pieces of a label are its prompts: nothing was too long
+        embedded = replace(embedded, split_texts=0)
+    present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
+    order = canonical_order(samples, contents, present)
+    return Prepared(samples, contents, embedded, tuple(views), chosen.identities, name, order, device)
+
+
+def check_samples(samples: Samples) -> None:
+    """Raises AuditError for what is no set of two or more modalities."""
+    if len(samples) == 0:
+        raise AuditError("there are 0 samples to audit; give at least one row")
+    if len(samples.modalities) < 2:
+        raise AuditError(f"only {', '.join(samples.modalities) or 'nothing'} is named; name two or more modalities")
+    if unknown := [m for m in samples.modalities if m not in MODALITIES]:
+        raise AuditError(f"modality {unknown[0]!r} is not known; use {', '.join(MODALITIES)}")
+
+
+def canonical_order(samples: Samples, contents: Contents, present: Bools) -> Order:
+    """Rows whose media are all there, sorted by content, then id, then caption number."""
+    return Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
+
+
+def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
+    """Those of the rows that could be read at all, sorted by content, then id, then caption number."""
+    caption = samples.caption or (0,) * len(samples)
+    keys = [
+        ("".join(contents.digests[m][row] for m in samples.modalities), samples.ids[row], caption[row], row)
+        for row in rows
+        if row not in samples.problems
+    ]
+    return np.array([key[-1] for key in sorted(keys)], dtype=np.int64)
+
+
+def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFacts:
+    """What is known of the complete rows besides their features; `known` as in `SampleFacts`."""
+    samples, rows = prepared.samples, prepared.order.rows
+    texts = {name: prepared.media(name) for name in prepared.texts}
+    return SampleFacts(
+        contents={m: dense_ids([prepared.contents.digests[m][row] for row in rows]) for m in samples.modalities},
+        space={m: encoder.space for m, encoder in prepared.encoder_identities.items()},
+        words={m: np.array([len(text.split()) for text in texts[m]], dtype=np.int64) for m in texts},
+        user_groups=user_groups(samples, prepared.order),
+        roles=np.array(samples.roles, dtype=object)[rows] if samples.roles else None,
+        labels=np.array(samples.labels, dtype=object)[rows] if samples.labels else None,
+        known=known,
+        texts=texts,
+    )
+
+
+def user_groups(samples: Samples, order: Order) -> Ints | None:
+    """The caller's groups and captions of one sample; None where every row stands alone."""
+    names = [
+        (f"g:{samples.groups[row]}" if samples.groups and samples.groups[row] else f"s:{samples.ids[row]}")
+        for row in order.rows
+    ]
+    return dense_ids(names) if len(set(names)) < len(names) else None

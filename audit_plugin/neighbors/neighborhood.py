@@ -1,0 +1,147 @@
+"""What lies near each sample of a set: neighbors per modality and jointly, near-duplicates, leave-together groups.
+
+Neighbors are found over distinct contents, in the partly whitened principal view of each modality and in the joint
+view, which is all of them side by side. Each space is a resumable part of the run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, dense_ids
+from audit_plugin.store import RunFolder
+
+from .near_duplicates import join_groups, near_duplicate_groups
+from .projection import fit_projection, project
+from .scan import pair_similarities
+from .search import SearchResult
+
+WHITENING = 0.65
+LARGEST_GROUP = 0.01  # share of the samples above which a group is divided
+SMALLEST_LIMIT = 10  # groups of so many samples are never divided
+JOINT = "joint"
+
+# (unit rows `[u, q]`, called with (done, total)) -> their nearest neighbors
+Search = Callable[[Floats, Callable[[int, int], None]], SearchResult]
+
+
+@dataclass(frozen=True)
+class Neighborhood:
+    """What lies near each of n samples.
+
+    Attributes:
+        views: modality -> unit rows `[n, q_a]`, the partly whitened principal view of its features.
+        neighbors: modality (and "joint") -> neighbors over distinct contents `[n, k]`, with cosines in the views.
+        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
+        search: modality (and "joint") -> how its neighbors were found: `{"method", "recall"}`.
+        near_duplicates: modality that is not text -> near-duplicate group `[n]`.
+        leave_together: `[n]`, groups of samples that share a side of every trial.
+        notes: for people.
+    """
+
+    views: Mapping[str, Floats]
+    neighbors: Mapping[str, Neighbors]
+    cosines: Mapping[str, Floats]
+    search: Mapping[str, Mapping[str, Any]]
+    near_duplicates: Mapping[str, Ints]
+    leave_together: Ints
+    notes: tuple[str, ...] = ()
+
+
+def find_neighborhood(
+    features: Features, facts: SampleFacts, search: Search, run: RunFolder, progress: Callable[[str, int, int], None]
+) -> Neighborhood:
+    """Finds neighbors, near-duplicates and leave-together groups of n samples in canonical order.
+
+    Args:
+        features: of the samples; projections are fitted to the known ones.
+        facts: content ids, which modalities are text, the user's groups, which samples are known.
+        search: nearest neighbors of unit rows.
+        run: where finished spaces are kept.
+        progress: called with ("neighbors", done, total).
+    """
+    vectors = features.vectors
+    fitted_to = {name: v if facts.known is None else v[facts.known] for name, v in vectors.items()}
+    views = {name: project(v, fit_projection(fitted_to[name], WHITENING)) for name, v in vectors.items()}
+    neighbors, cosines, how = {}, {}, {}
+    spaces, n = (*views, JOINT), max(1, len(facts))
+    for number, space in enumerate(spaces):
+
+        def report(done: int, total: int, number: int = number) -> None:
+            progress("neighbors", number * n + done * n // total, len(spaces) * n)
+
+        report(0, 1)
+        names = tuple(views) if space == JOINT else (space,)
+        part = run.once(f"neighbors_{space}", functools.partial(_search, names, views, facts, search, report))
+        neighbors[space] = Neighbors(part["indices"], part["similarities"])
+        cosines[space] = _mean_cosine([vectors[name] for name in names], part["indices"])
+        how[space] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
+    progress("neighbors", len(spaces) * n, len(spaces) * n)
+    near_duplicates, leave_together, notes = _group(vectors, neighbors, cosines, facts)
+    return Neighborhood(views, neighbors, cosines, how, near_duplicates, leave_together, tuple(notes))
+
+
+def _search(
+    names: Sequence[str],
+    views: Mapping[str, Floats],
+    facts: SampleFacts,
+    search: Search,
+    report: Callable[[int, int], None],
+) -> dict[str, np.ndarray]:
+    """Neighbors in the views of some modalities side by side, and how they were found: what a resumed run repeats."""
+    content = dense_ids(*(facts.contents[name] for name in names))
+    _, first, content = np.unique(content, return_index=True, return_inverse=True)
+    scale = np.float32(np.sqrt(len(names)))  # rows of several views side by side have length 1 again
+    distinct = np.concatenate([views[name][first] / scale for name in names], axis=1)
+    result = search(distinct, report)
+    # from numbers of contents to samples: the first sample with a content stands for it
+    indices = result.neighbors.indices
+    samples = np.where(indices >= 0, first[np.maximum(indices, 0)], -1)
+    return {
+        "indices": samples[content],
+        "similarities": result.neighbors.similarities[content],
+        "method": np.array(result.method),
+        "recall": np.array(result.recall),
+    }
+
+
+def _mean_cosine(vectors: Sequence[Floats], indices: Ints) -> Floats:
+    """`[n, k]`: cosine of the plain features to the neighbors, mean over modalities; NaN where there is none."""
+    return np.asarray(np.mean([pair_similarities(v, indices) for v in vectors], axis=0), dtype=np.float32)
+
+
+def _group(
+    vectors: Mapping[str, Floats], neighbors: Mapping[str, Neighbors], cosines: Mapping[str, Floats], facts: SampleFacts
+) -> tuple[dict[str, Ints], Ints, list[str]]:
+    """(near-duplicate groups per modality that is not text, leave-together groups `[n]`, notes)."""
+    n = len(facts)
+    largest = max(SMALLEST_LIMIT, int(LARGEST_GROUP * n))
+    leave_together = np.arange(n) if facts.user_groups is None else facts.user_groups
+    near_duplicates, notes = {}, []
+    for name in vectors:
+        if name in facts.words:
+            continue
+        by_cosine = Neighbors(neighbors[name].indices, cosines[name])
+        groups, divided = near_duplicate_groups(vectors[name], by_cosine, facts.contents[name], largest)
+        if divided:
+            notes.append(f"{divided} groups of near-duplicate {name}s were larger than {largest} and were divided")
+        near_duplicates[name] = groups
+        leave_together = join_groups(leave_together, groups)
+    sizes = np.bincount(leave_together)
+    too_large = np.flatnonzero(sizes > largest)
+    if len(too_large):
+        notes.append(
+            f"{len(too_large)} groups of near-duplicates or of your own hold more than {largest} samples, too large to "
+            "keep on one side of a trial, and were divided"
+        )
+        part = np.zeros(n, dtype=np.int64)
+        for group in too_large:
+            members = np.flatnonzero(leave_together == group)
+            part[members] = np.arange(len(members)) // largest
+        leave_together = dense_ids(leave_together, part)
+    return near_duplicates, leave_together, notes
