@@ -52,7 +52,7 @@ def with_owner(log_mean: float, own: float, copies: int, known: int = N, tau: fl
     return float(np.logaddexp(log_mean + np.log(known), own / tau + np.log(copies)) - np.log(known + copies))
 
 
-def log_means(a: torch.Tensor, b: torch.Tensor, negatives: Negatives) -> tuple[torch.Tensor, torch.Tensor]:
+def log_means(a: torch.Tensor, b: torch.Tensor, negatives: Negatives) -> core.LogMeans:
     """Of a plain matrix of cosines."""
     full = torch.cat([a @ b.T, torch.full((1, len(b)), -torch.inf)])
 
@@ -102,14 +102,14 @@ def test_the_sampled_mean_takes_hard_negatives_once_and_the_rest_by_weight(monke
     monkeypatch.setattr(core, "draw_pool", lambda rows, seed: draw_pool(rows, seed, 15))
     (a, b), repeats, near = sides(), repeats_of(), near_of()
     negatives = negatives_of(repeats, near)
-    forward, backward = log_means(a, b, negatives)
+    means = log_means(a, b, negatives)
     pool = set(negatives.pool.tolist())
     for row in range(N):
         able = set(allowed(row, repeats))
         hard = able & set(near[row].tolist())
         rest = able & pool - hard
         weight = (N - near.shape[1]) / len(pool)
-        for left, right, got in ((a, b, forward), (b, a, backward)):
+        for left, right, got in ((a, b, means.forward), (b, a, means.backward)):
             sums = [sum(np.exp(float(left[row] @ right[k]) / TAU) for k in rows) for rows in (hard, rest)]
             mean = (sums[0] + weight * sums[1]) / (len(hard) + weight * len(rest))
             assert float(got[row]) == pytest.approx(np.log(mean), abs=2e-3)

@@ -63,6 +63,21 @@ class SimilarityBlock:
     backward_hard: torch.Tensor
 
 
+@dataclass(frozen=True)
+class LogMeans:
+    """How well n samples fit their negatives.
+
+    Attributes:
+        forward: `[n]`, log mean_k exp(M_ik / tau); -inf without a negative.
+        backward: `[n]`, log mean_k exp(M_ki / tau).
+        temperature: tau.
+    """
+
+    forward: torch.Tensor
+    backward: torch.Tensor
+    temperature: float
+
+
 def draw_pool(rows: Ints, seed: int, size: int = POOL_SIZE) -> Ints:
     """At most `size` of the rows, ascending; a seeded draw."""
     if len(rows) <= size:
@@ -111,20 +126,20 @@ def _hard_negatives(nearest: Ints, repeats: Ints, known: Bools) -> Ints:
 
 def all_log_means(
     block_of: Callable[[torch.Tensor], SimilarityBlock], count: int, negatives: Negatives, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log mean_k exp(M_ik / tau), log mean_k exp(M_ki / tau)) of all n samples, `[n]`; -inf without a negative."""
+) -> LogMeans:
+    """The log means of all n samples, block by block."""
     forward, backward = [], []
     for rows in torch.arange(count, device=negatives.pool.device).split(BLOCK_ROWS):
         row_mean, column_mean = block_log_means(block_of(rows), rows, negatives, temperature)
         forward.append(row_mean)
         backward.append(column_mean)
-    return torch.cat(forward), torch.cat(backward)
+    return LogMeans(torch.cat(forward), torch.cat(backward), temperature)
 
 
 def block_log_means(
     block: SimilarityBlock, rows: torch.Tensor, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both log means of q rows, `[q]`, see `all_log_means`."""
+    """(forward, backward) log means of q rows, `[q]`, see `LogMeans`."""
     excluded = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])  # [q, P]
     # Hard negatives are taken exactly, so the pool must not count them again.
     hard = negatives.hard[rows]
@@ -163,22 +178,19 @@ def same_in_any(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def contrast(
-    forward: torch.Tensor, backward: torch.Tensor, similarity: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """The contrast of pairs, of their two log means and similarity; NaN without a negative or a similarity."""
-    value = 0.5 * temperature * (forward + backward) - similarity
+def contrast(log_means: LogMeans, similarity: torch.Tensor) -> torch.Tensor:
+    """`[q]`: the contrast of pairs with a similarity `[q]`; NaN without a negative or a similarity."""
+    value = 0.5 * log_means.temperature * (log_means.forward + log_means.backward) - similarity
     return torch.where(torch.isfinite(value), value, torch.nan)
 
 
 def contrast_with_probes(
-    log_means: tuple[torch.Tensor, torch.Tensor],
+    log_means: LogMeans,
     own: torch.Tensor,
     probe: torch.Tensor,
     probes: Ints,
     negatives: Negatives,
     content_columns: tuple[int, int],
-    temperature: float,
 ) -> tuple[Floats, Floats]:
     """(contrast of the samples `[n]`, of the probe pairs `[q]`), float32.
 
@@ -186,22 +198,20 @@ def contrast_with_probes(
     among its negatives: i's own content of side b, and j's own of side a, as often as the set holds it.
 
     Args:
-        log_means: forward and backward, `[n]` each, see `all_log_means`.
+        log_means: of the samples.
         own: `[n]` similarity of each sample's own pair, M_ii.
         probe: `[q]` similarity of i's side a and j's side b, M_ij.
         probes: rows (i, j) `[q, 2]`.
         negatives: of the samples.
         content_columns: columns of `negatives.repeats` with the contents of sides a and b.
-        temperature: tau.
     """
-    forward, backward = log_means
-    samples = contrast(forward, backward, own, temperature)
-
+    samples = contrast(log_means, own)
     left, right = (torch.from_numpy(probes[:, side]).to(own.device) for side in (0, 1))
     copies_a, copies_b = (negatives.repeat_counts[:, column] for column in content_columns)
-    forward = _with_partner(forward, own, copies_b, negatives.population, temperature)
-    backward = _with_partner(backward, own, copies_a, negatives.population, temperature)
-    pairs = contrast(forward[left], backward[right], probe, temperature)
+    tau, population = log_means.temperature, negatives.population
+    forward = _with_partner(log_means.forward, own, copies_b, population, tau)
+    backward = _with_partner(log_means.backward, own, copies_a, population, tau)
+    pairs = contrast(LogMeans(forward[left], backward[right], tau), probe)
     return samples.float().cpu().numpy(), pairs.float().cpu().numpy()
 
 
@@ -245,4 +255,4 @@ def frozen_contrast(
     log_means = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
     left, right = (torch.from_numpy(probes[:, side]).to(a.device) for side in (0, 1))
     own, probe = (a * b).sum(1), (a[left] * b[right]).sum(1)
-    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns, FROZEN_TEMPERATURE)
+    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns)

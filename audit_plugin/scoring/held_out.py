@@ -1,8 +1,12 @@
-"""What the trained trials say about pairs that they have not seen: the evidence of misalignment.
+"""Held-out similarities: what the trials say of pairs that they have not seen, the evidence of misalignment.
 
-The held-out similarity of sample i's side a and sample j's side b is the mean of <phi_a(x_i), phi_b(x_j)> over the
-trials in which neither was a member. Averaging similarities before they are contrasted, not contrasts afterward, lets
-the temperature be low: single trials are noisy, and a low temperature looks at the strongest rival only.
+The held-out similarity of sample i's side a and sample j's side b is a mean over the trials t with neither in training:
+
+    s_ij = sum_t out_ti out_tj <phi_a^t(x_i), phi_b^t(y_j)> / sum_t out_ti out_tj,    out_ti = 1 where t held i out
+
+Embeddings of members are set to zero, so that plain products sum over the right trials. Similarities are averaged
+before they are contrasted, not contrasts afterward, so that the temperature can be low: single trials are noisy, and a
+low temperature looks at the strongest rival only.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-from .contrast import BLOCK_ROWS, Negatives, SimilarityBlock, block_log_means, contrast_with_probes
+from .contrast import BLOCK_ROWS, LogMeans, Negatives, SimilarityBlock, block_log_means, contrast_with_probes
 
-TEMPERATURE = 1 / 100
+TEMPERATURE = 1 / 100  # of the contrast; chosen on the development sets, see docs/detection.md
 
 # (trial number, rows or None for all) -> unit embeddings `[q, o]` per modality
 Embed = Callable[[int, torch.Tensor | None], list[torch.Tensor]]
@@ -25,136 +29,176 @@ Embed = Callable[[int, torch.Tensor | None], list[torch.Tensor]]
 
 @dataclass(frozen=True)
 class Question:
-    """What is read from the trials.
+    """What is read from r trials on n samples and p pairs of modalities.
 
     Attributes:
         member: bool `[r, n]`.
         pairs: positions (a, b) of the modalities of each pair.
-        texts: position of a pair -> its side that is text (0 or 1), for the pairs of a medium and a text.
+        text_sides: position of a pair -> its side that is text (0 or 1), for the pairs with one text.
         negatives: of the samples; the first columns of `repeats` are the modalities' contents.
-        plants: rows (i, j) `[q, 2]` of virtual pairs: i's side a, j's side b.
+        probes: rows (i, j) `[q, 2]` of probe pairs: i's side a, j's side b.
     """
 
     member: Bools
     pairs: list[tuple[int, int]]
-    texts: dict[int, int]
+    text_sides: dict[int, int]
     negatives: Negatives
-    plants: Ints
+    probes: Ints
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over trials, per pair: `own` `[p, n]`, `planted` `[p, q]`, `hard` `[p, 2, n, h]`; the pool's embeddings."""
+    """Sums of inner products over the trials that held both samples out.
+
+    Attributes:
+        own: `[p, n]`, of each sample's own pair.
+        probe: `[p, q]`, of the probe pairs.
+        hard: `[p, 2, n, h]`, of side a with the hard negatives' side b, and of side b with their side a.
+        pool: per trial and modality, the pool's embeddings `[P, o]`, members zeroed.
+    """
 
     own: torch.Tensor
-    planted: torch.Tensor
+    probe: torch.Tensor
     hard: torch.Tensor
     pool: list[list[torch.Tensor]]
 
 
-def read_trials(embed: Embed, asked: Question) -> dict[str, Floats]:
+def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
     """Held-out measures over all trials; O(r n P o) for a pool of P and embeddings of dimension o.
 
     Returns:
-        `cosine`, `contrast`, `generality` float32 `[p, n]` and `planted` `[p, q]`, the contrast of the virtual pairs.
-        NaN where no trial left the pair out. Generality: mean over spread of a text's similarity to the pool's media.
+        `cosine` (s_ii), `contrast` and `generality` float32 `[p, n]`, and `planted` `[p, q]`, the contrast of the probe
+        pairs. NaN where no trial held the pair out. Generality: mean over standard deviation of a text's similarity to
+        the pool.
     """
-    device = asked.negatives.pool.device
-    outside = torch.from_numpy(~asked.member).float().to(device)
-    sums = _walk(embed, asked, outside)
-    left, right = (torch.from_numpy(asked.plants[:, side]).to(device) for side in (0, 1))
-    own = sums.own / outside.sum(0)
-    planted = sums.planted / (outside[:, left] * outside[:, right]).sum(0)
-    n, p = outside.shape[1], len(asked.pairs)
-    log_mean, general = torch.empty(p, 2, n, device=device), torch.full((p, n), torch.nan, device=device)
-    for rows in torch.arange(n, device=device).split(BLOCK_ROWS):
-        for at, block in enumerate(_blocks(embed, asked, outside, sums, rows)):
-            log_mean[at, 0, rows], log_mean[at, 1, rows] = block_log_means(block, rows, asked.negatives, TEMPERATURE)
-            if at in asked.texts:
-                general[at, rows] = _generality(block.backward if asked.texts[at] else block.forward)
-    found = [
-        contrast_with_probes((means[0], means[1]), here, virtual, asked.plants, asked.negatives, pair, TEMPERATURE)
-        for means, here, virtual, pair in zip(log_mean, own, planted, asked.pairs, strict=True)
-    ]
+    negatives, probes = question.negatives, question.probes
+    device = negatives.pool.device
+    out = torch.from_numpy(~question.member).float().to(device)  # [r, n]
+    sums = _sum_over_trials(embed, question, out)
+    left, right = (torch.from_numpy(probes[:, side]).to(device) for side in (0, 1))
+    own = sums.own / out.sum(0)
+    probe = sums.probe / (out[:, left] * out[:, right]).sum(0)
+
+    forward, backward = torch.empty_like(own), torch.empty_like(own)  # log means, [p, n]
+    generality = torch.full_like(own, torch.nan)
+    for rows in torch.arange(out.shape[1], device=device).split(BLOCK_ROWS):
+        for position, block in enumerate(_similarity_blocks(embed, question, out, sums, rows)):
+            row_mean, column_mean = block_log_means(block, rows, negatives, TEMPERATURE)
+            forward[position, rows], backward[position, rows] = row_mean, column_mean
+            if position in question.text_sides:
+                of_text = block.backward if question.text_sides[position] else block.forward
+                generality[position, rows] = _generality(of_text)
+
+    contrasts, probe_contrasts = [], []
+    for position, pair in enumerate(question.pairs):
+        log_means = LogMeans(forward[position], backward[position], TEMPERATURE)
+        of_samples, of_probes = contrast_with_probes(log_means, own[position], probe[position], probes, negatives, pair)
+        contrasts.append(of_samples)
+        probe_contrasts.append(of_probes)
+    seen = torch.isfinite(own)
     return {
-        "cosine": torch.where(torch.isfinite(own), own, torch.nan).cpu().numpy(),
-        "contrast": np.stack([samples for samples, _ in found]),
-        "generality": torch.where(torch.isfinite(own), general, torch.nan).cpu().numpy(),
-        "planted": np.stack([pairs for _, pairs in found]),
+        "cosine": torch.where(seen, own, torch.nan).cpu().numpy(),
+        "contrast": np.stack(contrasts),
+        "generality": torch.where(seen, generality, torch.nan).cpu().numpy(),
+        "planted": np.stack(probe_contrasts),  # the key of stored runs
     }
 
 
-def _walk(embed: Embed, asked: Question, outside: torch.Tensor) -> _Sums:
-    """One walk over the trials: everything that needs all rows, and the embeddings of the pool, members zeroed."""
-    p, n = len(asked.pairs), outside.shape[1]
-    pool, hard = asked.negatives.pool, asked.negatives.hard
-    left, right = (torch.from_numpy(asked.plants[:, side]).to(pool.device) for side in (0, 1))
-    own, planted = torch.zeros(p, n, device=pool.device), torch.zeros(p, len(left), device=pool.device)
-    near, kept = torch.zeros(p, 2, n, hard.shape[1], device=pool.device), []
-    for number, out in enumerate(outside):
-        embeddings = [e.float() * out[:, None] for e in embed(number, None)]
-        kept.append([e[pool] for e in embeddings])
-        for at, (a, b) in enumerate(asked.pairs):
-            own[at] += (embeddings[a] * embeddings[b]).sum(1)
-            planted[at] += (embeddings[a][left] * embeddings[b][right]).sum(1)
-            for side, (x, y) in enumerate(((a, b), (b, a)) if hard.shape[1] else ()):
-                _add_hard(near[at, side], embeddings[x], embeddings[y], hard, torch.nonzero(out)[:, 0])
-    return _Sums(own, planted, near, kept)
+def _sum_over_trials(embed: Embed, question: Question, out: torch.Tensor) -> _Sums:
+    """One pass over the trials for everything that needs all rows."""
+    p, n = len(question.pairs), out.shape[1]
+    pool, hard = question.negatives.pool, question.negatives.hard
+    device = pool.device
+    left, right = (torch.from_numpy(question.probes[:, side]).to(device) for side in (0, 1))
+    own = torch.zeros(p, n, device=device)
+    probe = torch.zeros(p, len(left), device=device)
+    hard_sums = torch.zeros(p, 2, n, hard.shape[1], device=device)
+    pool_embeddings = []
+    for trial, trial_out in enumerate(out):
+        embeddings = [e.float() * trial_out[:, None] for e in embed(trial, None)]
+        pool_embeddings.append([e[pool] for e in embeddings])
+        rows = torch.nonzero(trial_out)[:, 0]
+        for position, (a, b) in enumerate(question.pairs):
+            own[position] += (embeddings[a] * embeddings[b]).sum(1)
+            probe[position] += (embeddings[a][left] * embeddings[b][right]).sum(1)
+            if hard.shape[1]:
+                _add_hard(hard_sums[position, 0], embeddings[a], embeddings[b], hard, rows)
+                _add_hard(hard_sums[position, 1], embeddings[b], embeddings[a], hard, rows)
+    return _Sums(own, probe, hard_sums, pool_embeddings)
 
 
 def _add_hard(
-    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor, outside: torch.Tensor
+    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor, rows: torch.Tensor
 ) -> None:
-    for rows in outside.split(BLOCK_ROWS):
-        total[rows] += torch.einsum("qo,qho->qh", left[rows], right[hard[rows].clamp_min(0)])
+    """Adds, in place and for the `rows`, the products of `left` `[n, o]` with its hard negatives' `right` `[n, o]`."""
+    for block in rows.split(BLOCK_ROWS):
+        total[block] += torch.einsum("qo,qho->qh", left[block], right[hard[block].clamp_min(0)])
 
 
-def _blocks(
-    embed: Embed, asked: Question, outside: torch.Tensor, sums: _Sums, rows: torch.Tensor
+def _similarity_blocks(
+    embed: Embed, question: Question, out: torch.Tensor, sums: _Sums, rows: torch.Tensor
 ) -> list[SimilarityBlock]:
-    """The rows' mean held-out similarities, one block per pair; -inf where no trial left both out."""
-    pool, hard = asked.negatives.pool, asked.negatives.hard[rows]
-    all_pooled = len(pool) == outside.shape[1]
-    shape = (len(asked.pairs), 2, len(rows), len(pool))
-    total = torch.zeros(shape, device=pool.device)
-    for number, theirs in enumerate(sums.pool):
-        out = torch.nonzero(outside[number, rows])[:, 0]  # a trial says nothing of its members: half of the product
-        mine = [e[rows[out]] for e in theirs] if all_pooled else [e.float() for e in embed(number, rows[out])]
-        for at, (a, b) in enumerate(asked.pairs):
-            total[at, 0].index_add_(0, out, mine[a] @ theirs[b].T)
-            total[at, 1].index_add_(0, out, mine[b] @ theirs[a].T)
-    count = outside[:, rows].T @ outside[:, pool]
-    total.div_(count).masked_fill_(count == 0, -torch.inf)
-    both = (outside[:, rows, None] * outside[:, hard.clamp_min(0)]).sum(0)
-    near = (sums.hard[:, :, rows] / both).masked_fill((hard < 0) | (both == 0), -torch.inf)
-    return [SimilarityBlock(total[at, 0], total[at, 1], near[at, 0], near[at, 1]) for at in range(len(asked.pairs))]
+    """s of q rows with the pool and their hard negatives, one block per pair; -inf where no trial held out both."""
+    pool, hard = question.negatives.pool, question.negatives.hard[rows]
+    pool_is_everything = len(pool) == out.shape[1]
+    similarity = torch.zeros(len(question.pairs), 2, len(rows), len(pool), device=pool.device)
+    for trial, pool_embeddings in enumerate(sums.pool):
+        row_out = torch.nonzero(out[trial, rows])[:, 0]  # only the rows that the trial held out: half of the product
+        if pool_is_everything:
+            row_embeddings = [e[rows[row_out]] for e in pool_embeddings]
+        else:
+            row_embeddings = [e.float() for e in embed(trial, rows[row_out])]
+        for position, (a, b) in enumerate(question.pairs):
+            similarity[position, 0].index_add_(0, row_out, row_embeddings[a] @ pool_embeddings[b].T)
+            similarity[position, 1].index_add_(0, row_out, row_embeddings[b] @ pool_embeddings[a].T)
+
+    count = out[:, rows].T @ out[:, pool]  # [q, P], trials that held out both
+    similarity.div_(count).masked_fill_(count == 0, -torch.inf)
+    hard_count = (out[:, rows, None] * out[:, hard.clamp_min(0)]).sum(0)  # [q, h]
+    hard_similarity = sums.hard[:, :, rows] / hard_count
+    hard_similarity = hard_similarity.masked_fill((hard < 0) | (hard_count == 0), -torch.inf)
+    return [
+        SimilarityBlock(both[0], both[1], both_hard[0], both_hard[1])
+        for both, both_hard in zip(similarity, hard_similarity, strict=True)
+    ]
+
+
+def _generality(similarity: torch.Tensor) -> torch.Tensor:
+    """`[q]`: mean over standard deviation of each row's known similarities `[q, P]`."""
+    known = torch.isfinite(similarity)
+    count = known.sum(1).clamp_min(1)
+    mean = similarity.masked_fill(~known, 0).sum(1) / count
+    deviation = (similarity - mean[:, None]).masked_fill(~known, 0)
+    spread = (deviation.square().sum(1) / count).sqrt()
+    return mean / spread.clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Some rows under all trials, side by side: one product of two rows sums over the trials that held out both.
+    """u rows under all r trials, side by side: one product of two rows sums over the trials that held out both.
 
     Attributes:
         rows: int64 `[u]`, ascending.
         left: `[u, r * o]`, their embeddings on the pair's side a, zeros under trials that they were members of.
         right: the same on side b.
-        outside: float32 `[u, r]`, 1 for the trials that held a row out.
+        out: float32 `[u, r]`, 1 for the trials that held a row out.
     """
 
     rows: Ints
     left: torch.Tensor
     right: torch.Tensor
-    outside: torch.Tensor
+    out: torch.Tensor
 
     def similarity(self, left: Ints, right: Ints) -> Floats:
-        """float32 `[l, p]`: mean held-out similarity of the rows `left` on side a with the rows `right` on side b.
+        """float32 `[l, p]`: held-out similarity s_ij of the rows `left` on side a with the rows `right` on side b.
 
-        NaN where no trial left both out. O(l p r o); for all samples against a pool see `read_trials`.
+        NaN where no trial held out both. O(l p r o); for all samples against a pool see `read_trials`.
         """
-        mine, theirs = (torch.from_numpy(np.searchsorted(self.rows, rows)) for rows in (left, right))
-        total = self.left[mine] @ self.right[theirs].T
-        # 0 / 0 is NaN: the sum over no trial is exactly 0
-        return np.asarray(total.div_(self.outside[mine] @ self.outside[theirs].T).cpu().numpy())
+        row = torch.from_numpy(np.searchsorted(self.rows, left))
+        column = torch.from_numpy(np.searchsorted(self.rows, right))
+        total = self.left[row] @ self.right[column].T
+        count = self.out[row] @ self.out[column].T
+        return np.asarray(total.div_(count).cpu().numpy())  # over no trial 0 / 0 = NaN
 
 
 def hold(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOut:
@@ -167,23 +211,14 @@ def hold(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> Held
         rows: which.
     """
     rows = np.unique(rows)
-    outside = torch.from_numpy(~member[:, rows]).float()
-    sides: tuple[torch.Tensor, torch.Tensor] | None = None
-    for number, out in enumerate(outside):
-        found = [embed(number, torch.from_numpy(rows))[side].float() for side in pair]
-        if sides is None:
-            a, b = (torch.empty(len(rows), len(member), e.shape[1], device=e.device) for e in found)
-            sides = a, b
-        for side, embeddings in zip(sides, found, strict=True):
-            torch.mul(embeddings, out.to(embeddings.device)[:, None], out=side[:, number])
-    assert sides is not None
-    return HeldOut(rows, sides[0].flatten(1), sides[1].flatten(1), outside.T.contiguous().to(sides[0].device))
-
-
-def _generality(similarity: torch.Tensor) -> torch.Tensor:
-    """`[q]`: mean over standard deviation of each row's known similarities."""
-    known = torch.isfinite(similarity)
-    values, count = similarity.masked_fill(~known, 0), known.sum(1).clamp_min(1)
-    mean = values.sum(1) / count
-    spread = ((values - mean[:, None]).masked_fill(~known, 0).square().sum(1) / count).sqrt()
-    return mean / spread.clamp_min(1e-6)
+    index = torch.from_numpy(rows)
+    out = torch.from_numpy(~member[:, rows]).float()  # [r, u]
+    first = embed(0, index)
+    left, right = (
+        torch.empty(len(rows), len(member), first[side].shape[1], device=first[side].device) for side in pair
+    )
+    for trial, trial_out in enumerate(out):
+        embeddings = embed(trial, index)
+        for side, position in ((left, pair[0]), (right, pair[1])):
+            torch.mul(embeddings[position].float(), trial_out.to(side.device)[:, None], out=side[:, trial])
+    return HeldOut(rows, left.flatten(1), right.flatten(1), out.T.contiguous().to(left.device))

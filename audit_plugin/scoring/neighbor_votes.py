@@ -169,7 +169,7 @@ def vote_contrast(
     silent = (similarity.predictions == 0).all(1)  # nothing voted
     own[silent] = torch.nan
     probe[silent[left]] = torch.nan
-    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns, TEMPERATURE)
+    return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns)
 
 
 def _tensor(values: Floats | Ints, device: torch.device) -> torch.Tensor:
