@@ -13,7 +13,7 @@ def rates_table(report: dict[str, Any]) -> str:
     """How the flags kept their promise at each rate, and on clean sets."""
     lines = [
         "| set rate | realized at most 5 points above it | highest realized | recall at least 80 % of the best | "
-        "of kinds like a plant |",
+        "of kinds like a probe |",
         "|---|---|---|---|---|",
     ]
     for rate, kept in report["rates"].items():

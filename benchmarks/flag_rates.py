@@ -3,7 +3,7 @@
 Run as `python -m benchmarks.flag_rates`: about an hour; finished audits are kept, so that it can be interrupted. Cells
 with 5 to 20 % wrong rows, and clean ones. Expected: in nine of ten cells at most five points more false alarms than
 were set, and there at least 80 % of what the best threshold at that rate would find; a clean set has no more flags than
-the default rate. Kinds of wrong pairs that no virtual plant is like (`UNLIKE`) are told apart.
+the default rate. Kinds of wrong pairs that no probe pair is like (`UNLIKE`) are counted separately.
 """
 
 from __future__ import annotations
