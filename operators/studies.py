@@ -78,7 +78,7 @@ class MeasureCrossModal(BackgroundOperator):
         """The encoding stages of an audit, then the measurement, which takes about half as long as they do."""
         audit = audit_stages(samples, params)
         weights = {name: share for name, share in audit.items() if name == "read" or name.startswith("encode")}
-        weights["transfer"] = 0.5 * sum(weights.values()) or 1.0
+        weights["cross-modal recall"] = 0.5 * sum(weights.values()) or 1.0
         if "write" in audit:
             weights["write"] = audit["write"]
         return shares_of_time(weights)

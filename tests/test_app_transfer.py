@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from audit_plugin.synthetic.drawing import PersonaSet, draw_personas
+from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 from tests import browsing
 from tests.browsing import App, need_browser, shot, submit
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from audit_plugin.crossmodal.statistics import BOTH, NONE
-from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN, PersonaSet
-from audit_plugin.synthetic.personas import FACTS, TRAITS
+from audit_plugin.synthetic.personas import BACKGROUND, FACTS, TEST, TRAIN, TRAITS, PersonaSet
 from audit_plugin.synthetic.sentences import COLOR_WORDS
 from benchmarks.crossmodal.controlled import DESCRIBED, HASTY, MODALITIES, REPLAY, UNALIGNED, run_seed, summarize
 from benchmarks.crossmodal.stages import (

@@ -13,20 +13,20 @@ from typer.testing import CliRunner
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.crossmodal.canaries import (
+    ARMS,
     BOTH,
     DESCRIBED,
     IMAGE,
     LEFT_OUT,
-    SEEN,
     TEXT,
+    TRAINED,
     UNSEEN,
-    WAYS,
-    beyond,
+    draw_canaries,
+    excess_recall,
+    measure_canary_recall,
     name_ranks,
-    plant_personas,
-    recall_planted,
 )
-from audit_plugin.crossmodal.sentences import planted_rows, planted_sentences
+from audit_plugin.crossmodal.sentences import canary_rows, canary_sentences
 from tests.clip_fixtures import MODEL, tiny_weights
 
 PEOPLE, VARIANTS = 32, 4
@@ -36,7 +36,7 @@ PEOPLE, VARIANTS = 32, 4
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("python_avatars")
     out = tmp_path_factory.mktemp("planted") / "people"
-    plant_personas(out, PEOPLE, VARIANTS, seed=5)
+    draw_canaries(out, PEOPLE, VARIANTS, seed=5)
     return out
 
 
@@ -50,7 +50,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_every_way_gets_a_quarter_and_the_left_out_are_nowhere(folder: Path) -> None:
     ways = {row["identity"]: row["learned"] for row in rows(folder / "ways.csv")}
-    assert [list(ways.values()).count(way) for way in WAYS] == [PEOPLE // 4] * 4
+    assert [list(ways.values()).count(way) for way in ARMS] == [PEOPLE // 4] * 4
     pairs, texts = rows(folder / "planted.csv"), rows(folder / "texts.csv")
     assert len(pairs) == 2 * VARIANTS * PEOPLE // 4
     assert len(texts) == VARIANTS * PEOPLE // 4
@@ -71,7 +71,7 @@ def test_every_way_gets_a_quarter_and_the_left_out_are_nowhere(folder: Path) -> 
 
 def test_equal_seeds_plant_equal_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        plant_personas(tmp_path / name, 16, 1, seed)
+        draw_canaries(tmp_path / name, 16, 1, seed)
     for name in ("planted.csv", "texts.csv", "ways.csv", "manifest.csv"):
         first, second, other = ((tmp_path / folder / name).read_bytes() for folder in "abc")
         assert first == second != other
@@ -79,7 +79,7 @@ def test_equal_seeds_plant_equal_bytes(tmp_path: Path) -> None:
 
 def test_too_few_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="at least 16"):
-        plant_personas(tmp_path / "few", 8)
+        draw_canaries(tmp_path / "few", 8)
 
 
 # --- what is recalled ------------------------------------------------------------------------------------------------
@@ -95,11 +95,11 @@ def test_ranks_by_hand() -> None:
 def test_what_goes_beyond_the_left_out_has_an_interval() -> None:
     rng = np.random.default_rng(0)
     known, others = 0.9 + 0.1 * rng.random(30), rng.random(30)
-    found = beyond(np.append(known, np.nan), others)
+    found = excess_recall(np.append(known, np.nan), others)
     assert found["low"] > 0.2
     assert found["identities"] == 30
     assert found["value"] == pytest.approx(known.mean() - others.mean())
-    same = beyond(others, others[::-1])
+    same = excess_recall(others, others[::-1])
     assert same["low"] < 0 < same["high"]
 
 
@@ -127,26 +127,26 @@ def oracle(folder: Path, knows: tuple[str, ...], pictures: bool = True) -> dict[
 
 
 def test_what_a_model_knows_is_found_and_nothing_else(folder: Path) -> None:
-    found = recall_planted(folder, oracle(folder, (IMAGE, BOTH)))
+    found = measure_canary_recall(folder, oracle(folder, (IMAGE, BOTH)))
     recall, memorized = found.summary["recall"], found.summary["memorized"]
     for way in (IMAGE, BOTH):
-        for kind in (SEEN, UNSEEN, DESCRIBED):
+        for kind in (TRAINED, UNSEEN, DESCRIBED):
             assert recall[way][kind]["value"] == 1.0
             assert memorized[way][kind]["low"] > 0.2
-    assert SEEN not in memorized[TEXT]
+    assert TRAINED not in memorized[TEXT]
     assert recall[LEFT_OUT][UNSEEN]["value"] < 0.3
     assert memorized[TEXT][UNSEEN]["low"] < 0.15
     assert 0.3 < found.summary["place"][LEFT_OUT][DESCRIBED]["value"] < 0.7
-    assert found.summary["people"] == dict.fromkeys(WAYS, PEOPLE // 4)
+    assert found.summary["people"] == dict.fromkeys(ARMS, PEOPLE // 4)
     record = next(r for r in found.identities if r["learned"] == IMAGE)
     assert record[UNSEEN] == 1.0
-    assert planted_rows(found.summary)[3][:2] == (LEFT_OUT, str(PEOPLE // 4))
-    assert planted_rows(found.summary)[3][2] == ""  # none of their pictures was planted
-    assert any("learned as image, asked with a description: recalled" in s for s in planted_sentences(found.summary))
+    assert canary_rows(found.summary)[3][:2] == (LEFT_OUT, str(PEOPLE // 4))
+    assert canary_rows(found.summary)[3][2] == ""  # none of their pictures was planted
+    assert any("trained on pictures, asked with a description: recalled" in s for s in canary_sentences(found.summary))
 
 
 def test_a_model_that_knows_nothing_recalls_nothing(folder: Path) -> None:
-    found = recall_planted(folder, oracle(folder, ()))
+    found = measure_canary_recall(folder, oracle(folder, ()))
     for cells in found.summary["memorized"].values():
         for cell in cells.values():
             assert cell["low"] < 0.15
@@ -155,10 +155,10 @@ def test_a_model_that_knows_nothing_recalls_nothing(folder: Path) -> None:
 
 def test_a_model_without_one_space_is_refused(folder: Path) -> None:
     functions = {"image": lambda found: np.ones((len(found), 4)), "text": lambda found: np.ones((len(found), 5))}
-    with pytest.raises(AuditError, match="one space"):
-        recall_planted(folder, functions)
-    with pytest.raises(AuditError, match="audit-plugin plant"):
-        recall_planted(folder.parent, functions)
+    with pytest.raises(AuditError, match="not in one space"):
+        measure_canary_recall(folder, functions)
+    with pytest.raises(AuditError, match="audit-plugin plant-canaries"):
+        measure_canary_recall(folder.parent, functions)
 
 
 # --- a checkpoint that was trained on them ---------------------------------------------------------------------------
@@ -200,11 +200,11 @@ def test_a_checkpoint_that_saw_them_recalls_them_and_one_that_did_not_does_not(
     assert told.exit_code == 0, told.output
     assert "Rank of the right name among all names" in told.output
     after = json.loads(report.read_text())
-    assert after["memorized"][IMAGE][SEEN]["low"] > 0.1
+    assert after["memorized"][IMAGE][TRAINED]["low"] > 0.1
     assert len(rows(tmp_path / "recall-identities.csv")) == PEOPLE
-    before = recall_planted(folder, f"open_clip:{MODEL}:{tmp_path / 'before.pt'}", "cpu").summary
-    assert before["place"][IMAGE][SEEN]["value"] < after["place"][IMAGE][SEEN]["value"] - 0.2
-    assert before["memorized"][IMAGE][SEEN]["low"] < 0.1
+    before = measure_canary_recall(folder, f"open_clip:{MODEL}:{tmp_path / 'before.pt'}", "cpu").summary
+    assert before["place"][IMAGE][TRAINED]["value"] < after["place"][IMAGE][TRAINED]["value"] - 0.2
+    assert before["memorized"][IMAGE][TRAINED]["low"] < 0.1
 
 
 def test_the_command_plants(tmp_path: Path) -> None:

@@ -12,9 +12,15 @@ from typer.testing import CliRunner
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.crossmodal.cross_modal_recall import TransferResult, fold_identities, memorization_link, run_transfer
+from audit_plugin.crossmodal.cross_modal_recall import (
+    STAGE,
+    CrossModalResult,
+    fold_identities,
+    measure_cross_modal_recall,
+    memorization_link,
+)
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.synthetic.drawing import PersonaSet, draw_personas
+from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 
 COLUMNS = {"image": "image", "text": "description"}
 CONFIG = AuditConfig(encoder="offline", device="cpu")
@@ -44,14 +50,14 @@ def _cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_drawn_persons_are_recalled_from_both_and_across(samples: Samples) -> None:
     told: list[str] = []
-    result = run_transfer(samples, CONFIG, lambda stage, *_: told.append(stage))
+    result = measure_cross_modal_recall(samples, CONFIG, lambda stage, *_: told.append(stage))
     summary = result.summary
     assert summary["identities"] == 12
     assert "refused" not in summary
     assert summary["recall"]["image"]["image"]["value"] > 0.7
     assert summary["recall"]["text"]["text"]["value"] > 0.7
     assert summary["recall"]["image"]["text"]["value"] > 2 * summary["chance"]
-    assert {"read", "encode image", "encode text", "transfer"} <= set(told)
+    assert {"read", "encode image", "encode text", STAGE} <= set(told)
     asked = np.isfinite(result.columns["recall_image_text"])
     assert [s == "test" for s in samples.splits] == asked.tolist()
     assert {record["identity"] for record in result.identities} == {
@@ -66,13 +72,13 @@ def test_without_splits_halves_take_turns_and_every_row_is_asked(samples: Sample
         {m: tuple(values[row] for row in rows) for m, values in samples.media.items()},
         labels=tuple(samples.labels[row] for row in rows),
     )
-    result = run_transfer(bare, CONFIG)
+    result = measure_cross_modal_recall(bare, CONFIG)
     assert all(np.isfinite(values).all() for values in result.columns.values())
     assert result.summary["questions"] == len(rows)
 
 
 def test_the_control_without_alignment_is_refused(samples: Samples) -> None:
-    assert "not aligned" in run_transfer(samples, CONFIG, align=False).summary["refused"]
+    assert "not aligned" in measure_cross_modal_recall(samples, CONFIG, align=False).summary["refused"]
 
 
 def test_the_link_to_memorization_is_a_rank_correlation_over_identities() -> None:
@@ -80,9 +86,9 @@ def test_the_link_to_memorization_is_a_rank_correlation_over_identities() -> Non
     labels = [f"who {row // 5}" for row in range(100)]
     recall = rng.random(100).astype(np.float32)
     recall[::5] = np.nan
-    found = TransferResult(tuple(map(str, range(100))), {"recall_image_text": recall}, [], {})
+    result = CrossModalResult(tuple(map(str, range(100))), {"recall_image_text": recall}, [], {})
     memorized = {str(row): float(-recall[row]) for row in range(100) if row != 7}
-    link = memorization_link(found, memorized, labels)["recall_image_text"]
+    link = memorization_link(result, memorized, labels)["recall_image_text"]
     assert link["value"] == pytest.approx(-1)
     assert link["identities"] == 20
 
@@ -103,14 +109,14 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(samples: Samples) -> No
     from dataclasses import replace
 
     with pytest.raises(AuditError, match="no row names an identity; name the column or field that does: label"):
-        run_transfer(replace(samples, labels=()), CONFIG)
-    with pytest.raises(AuditError, match="transfer is measured between two modalities"):
-        run_transfer(replace(samples, media={"text": samples.media["text"]}), CONFIG)
+        measure_cross_modal_recall(replace(samples, labels=()), CONFIG)
+    with pytest.raises(AuditError, match="cross-modal recall is measured between two modalities, not 1: text"):
+        measure_cross_modal_recall(replace(samples, media={"text": samples.media["text"]}), CONFIG)
     few = replace(
         samples, splits=tuple("" if s == "background" and i % 20 else s for i, s in enumerate(samples.splits))
     )
     with pytest.raises(AuditError, match="pairs are left to align the modalities on"):
-        run_transfer(few, CONFIG)
+        measure_cross_modal_recall(few, CONFIG)
 
 
 def scored(path: Path, ids: list[str]) -> Path:

@@ -16,11 +16,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, AuditResult
-from audit_plugin.synthetic import plan as planning
-from audit_plugin.synthetic.demo import FAULTS, auroc, draw_demo, found_missed, swap_auroc
+from audit_plugin.synthetic import demo as planning
+from audit_plugin.synthetic.demo import (
+    FAULTS,
+    auroc,
+    count_flagged_faults,
+    draw_demo,
+    fault_counts,
+    plan_rows,
+    swap_auroc,
+)
 from audit_plugin.synthetic.oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
 from audit_plugin.synthetic.persons import MIN_TRAITS_APART, SIDE, draw_persons, person_svg
-from audit_plugin.synthetic.plan import fault_counts, plan_rows
 from audit_plugin.synthetic.sentences import FORMS, contradictions, describe
 
 ROOT = Path(__file__).parents[1]
@@ -320,7 +327,7 @@ def test_found_and_missed_are_counted_by_each_kinds_own_flag(small):
         is_placeholder=by_kind["placeholder"],
     )
     counts = fault_counts(SMALL)
-    assert found_missed(out / "truth.csv", result) == [
+    assert count_flagged_faults(out / "truth.csv", result) == [
         ("swapped", 3, counts["swapped"]),
         ("vague", 0, counts["vague"]),
         ("non-persona", 0, counts["non-persona"]),

@@ -13,7 +13,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.synthetic.drawing import PersonaSet, draw_personas
+from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 from tests.fiftyone_fixtures import state
 from tests.test_operators import form_of, steps_of
 from tests.test_panel import App, names_in

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import Features
-from audit_plugin.crossmodal.name_heads import STEPS, Answers, Asked, joined, measure
+from audit_plugin.crossmodal.name_heads import STEPS, Answers, NamingTask, ask_name_heads, join_rows
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.crossmodal.statistics import BOTH, NONE
 from audit_plugin.crossmodal.summary import identity_table, row_columns, summarize
@@ -18,7 +18,7 @@ PEOPLE, LEARN, ASK, OTHERS, HIDDEN, DIM = 20, 4, 3, 400, 16, 48
 NAMES = ("image", "text")
 
 
-def made(noise: float = 0.5, only_seen: int = 0, seed: int = 0) -> Asked:
+def made(noise: float = 0.5, only_seen: int = 0, seed: int = 0) -> NamingTask:
     """Hidden vectors of identities, seen from both sides through noise.
 
     Args:
@@ -37,12 +37,12 @@ def made(noise: float = 0.5, only_seen: int = 0, seed: int = 0) -> Asked:
     learn = mine & (number % (LEARN + ASK) < LEARN)
     present = np.ones((len(identity), 2), dtype=bool)
     features = Features(dict(zip(NAMES, (v.astype(np.float32) for v in views), strict=True)), present)
-    return Asked(features, identity, ((learn, mine & ~learn),), ~mine)
+    return NamingTask(features, identity, ((learn, mine & ~learn),), ~mine)
 
 
 @pytest.fixture(scope="module")
 def answers() -> Answers:
-    return measure(made(), (0, 1))
+    return ask_name_heads(made(), (0, 1))
 
 
 def test_what_is_learned_is_recalled_and_transfers_where_both_tell_the_same(answers: Answers) -> None:
@@ -64,14 +64,14 @@ def test_what_is_learned_is_recalled_and_transfers_where_both_tell_the_same(answ
 
 
 def test_what_one_side_cannot_tell_leaves_a_gap(answers: Answers) -> None:
-    seen = summarize(measure(made(only_seen=13), (0, 1)), NAMES)
+    seen = summarize(ask_name_heads(made(only_seen=13), (0, 1)), NAMES)
     assert seen["gap"]["image"]["low"] > 0.1
     assert seen["gap"]["image"]["value"] > summarize(answers, NAMES)["gap"]["image"]["value"] + 0.1
 
 
 def test_without_alignment_the_gap_is_refused(answers: Answers) -> None:
-    alone = summarize(measure(made(), (0, 1), align=False), NAMES)
-    assert alone["refused"].startswith("the modalities are not aligned for sure: held-out pairs are retrieved in")
+    alone = summarize(ask_name_heads(made(), (0, 1), align=False), NAMES)
+    assert alone["refused"].startswith("the modalities are not aligned: held-out pairs are retrieved in")
     assert not {"gap", "transfer_ratio", "joint", "mitigation"} & set(alone)
     assert alone["recall"]["image"]["image"]["value"] > 0.9
     assert alone["recall"]["image"]["text"]["value"] < 0.25
@@ -80,12 +80,12 @@ def test_without_alignment_the_gap_is_refused(answers: Answers) -> None:
 
 def test_equal_seeds_give_equal_answers_and_row_order_means_nothing() -> None:
     asked = made(noise=0.9)
-    first, second = measure(asked, (3,)), measure(asked, (3,))
+    first, second = ask_name_heads(asked, (3,)), ask_name_heads(asked, (3,))
     for key, hits in first.hits.items():
         np.testing.assert_array_equal(hits, second.hits[key])
     # the same rows, asked in two parts of which each holds the other's questions back
     learn, ask = asked.parts[0]
-    halves = measure(replace(asked, parts=((learn, ask), (ask, learn))), (3,))
+    halves = ask_name_heads(replace(asked, parts=((learn, ask), (ask, learn))), (3,))
     assert len(halves.rows) == PEOPLE * (LEARN + ASK)
     whole = set(halves.rows.tolist())
     assert len(whole) == len(halves.rows)
@@ -106,11 +106,11 @@ def test_identities_and_rows_say_the_same(answers: Answers) -> None:
         assert record["recall_image_text"] == pytest.approx(float(columns["recall_image_text"][rows].mean()), abs=1e-3)
         stays = record["recall_image_image"] >= 0.5 > record["recall_image_text"]
         assert ("image" in record["stays_in"]) == stays
-    assert np.isnan(columns["recall_image_text"][asked.aligned_on]).all()
+    assert np.isnan(columns["recall_image_text"][asked.alignment_rows]).all()
 
 
 def test_joined_answers_weigh_every_question_alike(answers: Answers) -> None:
-    twice = joined([answers, answers])
+    twice = join_rows([answers, answers])
     assert twice.hits["image", "text"].shape == (2, 2 * len(answers.rows))
     np.testing.assert_allclose(twice.curve["image", "text"], answers.curve["image", "text"])
     assert twice.chance == answers.chance

@@ -12,16 +12,25 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.synthetic.drawing import PersonaSet, draw_personas, plan
 from audit_plugin.synthetic.looks import BEARDS, GLASSES, HAIR_COLORS, HAIRS, SKINS, Look
-from audit_plugin.synthetic.personas import FACTS, TRAITS, Identity, description_of, draw_identities, variant
+from audit_plugin.synthetic.personas import (
+    FACTS,
+    TRAITS,
+    PersonaIdentity,
+    PersonaSet,
+    description_of,
+    draw_identities,
+    draw_personas,
+    plan_personas,
+    variant,
+)
 from audit_plugin.synthetic.sentences import COLOR_WORDS, SKIN_WORDS
 
 SMALL = PersonaSet(identities=4, background=3, train=2, test=1, pairs=1, side=128, seed=5)
 
 
 @pytest.fixture(scope="module")
-def people() -> list[Identity]:
+def people() -> list[PersonaIdentity]:
     return draw_identities(60, random.Random(1))
 
 
@@ -57,7 +66,7 @@ def said_look(text: str, looks: tuple[Look, ...], colors: dict[str, str]) -> tup
 # --- identities ------------------------------------------------------------------------------------------------------
 
 
-def test_identities_differ_and_have_names_of_their_own(people: list[Identity]) -> None:
+def test_identities_differ_and_have_names_of_their_own(people: list[PersonaIdentity]) -> None:
     assert len({who.name for who in people}) == len(people)
     codes = [tuple(who.traits().values()) for who in people]
     assert min(sum(a != b for a, b in zip(x, y, strict=True)) for i, x in enumerate(codes) for y in codes[:i]) >= 2
@@ -68,7 +77,7 @@ def test_identities_differ_and_have_names_of_their_own(people: list[Identity]) -
     assert draw_identities(60, random.Random(1)) == people
 
 
-def test_traits_stay_while_everything_else_varies(people: list[Identity]) -> None:
+def test_traits_stay_while_everything_else_varies(people: list[PersonaIdentity]) -> None:
     for who in people[:20]:
         rng = random.Random(who.name)
         looks = [variant(who, rng) for _ in range(12)]
@@ -78,7 +87,7 @@ def test_traits_stay_while_everything_else_varies(people: list[Identity]) -> Non
             assert len({person.traits()[name] for person in looks}) > 1
 
 
-def test_a_description_says_the_traits_that_it_claims_to_name_and_nothing_else(people: list[Identity]) -> None:
+def test_a_description_says_the_traits_that_it_claims_to_name_and_nothing_else(people: list[PersonaIdentity]) -> None:
     forms = set()
     for who in people[:25]:
         rng = random.Random(who.name)
@@ -138,14 +147,16 @@ def test_the_same_seed_gives_the_same_bytes_and_a_whole_set_is_left_alone(drawn:
     (again / "images/person-00000-00.png").unlink()
     draw_personas(again, SMALL)
     assert (again / "images/person-00000-00.png").is_file()
-    assert [r.identity.name for r in plan(PersonaSet(4, seed=1))] != [r.identity.name for r in plan(PersonaSet(4))]
+    assert [r.identity.name for r in plan_personas(PersonaSet(4, seed=1))] != [
+        r.identity.name for r in plan_personas(PersonaSet(4))
+    ]
 
 
 def test_a_folder_with_other_things_and_a_set_that_is_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(AuditError, match="is in use and holds no persona set"):
+    with pytest.raises(AuditError, match="is not empty and is not a persona set"):
         draw_personas(tmp_path, SMALL)
     with pytest.raises(AuditError, match="identities is 1"):
         PersonaSet(identities=1)
-    with pytest.raises(AuditError, match="one variant or more"):
+    with pytest.raises(AuditError, match="must be at least 1"):
         PersonaSet(test=0)

@@ -184,7 +184,7 @@ def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: P
     people = found.identities
     write_csv(tmp_path / "found-identities.csv", {name: np.array([p[name] for p in people]) for name in people[0]})
     page = report_html(content(cross_modal=read_cross_modal(made)))
-    assert "teach too little to say what is transferred" in page
+    assert "teach too little to say what is recalled across" in page
     assert "nan" not in page
     refused = transfer_made_up(["a", "b"], ["p", "q"], refused=True)
     page = report_html(content(cross_modal=refused.summary | {"people": refused.identities}))

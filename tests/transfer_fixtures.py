@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.crossmodal.cross_modal_recall import TransferResult
+from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
 
 NAMES = ("image", "text")
 
 
-def made_up(ids: list[str], labels: list[str], refused: bool = False) -> TransferResult:
+def made_up(ids: list[str], labels: list[str], refused: bool = False) -> CrossModalResult:
     """What a measurement might have found: the first identity stays in images, the others are recalled everywhere."""
     people, arms = sorted(set(labels)), ("image", "text", "both")
     first = np.array([label == people[0] for label in labels])
@@ -47,4 +47,4 @@ def made_up(ids: list[str], labels: list[str], refused: bool = False) -> Transfe
         }
         for at, name in enumerate(people)
     ]
-    return TransferResult(tuple(ids), columns, identities, summary)
+    return CrossModalResult(tuple(ids), columns, identities, summary)

@@ -37,7 +37,7 @@ def cross_modal(
     """Measure cross-modal recall: are names learned in one modality recalled in the other?"""
     import numpy as np
 
-    from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
+    from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
     from audit_plugin.crossmodal.sentences import recall_rows, sentences
     from audit_plugin.inputs.tables import write_csv, write_json
     from audit_plugin.report import read_scores
@@ -50,7 +50,7 @@ def cross_modal(
     check_out(out, (".json",), manifest)
     audit = read_scores(scores) if scores else {}
     with shown_progress() as progress:
-        result = run_transfer(samples, config, progress)
+        result = measure_cross_modal_recall(samples, config, progress)
     summary = result.summary
     if "multimem" in audit:
         multimem = dict(zip(map(str, audit["id"]), audit["multimem"].tolist(), strict=True))
@@ -78,7 +78,7 @@ def personas(
     dataset: Annotated[str, typer.Option(help="Name of a FiftyOne dataset to create from them as well")] = "",
 ) -> None:
     """Draw made-up people, with several images and descriptions of each, for controlled experiments."""
-    from audit_plugin.synthetic.drawing import PersonaSet, draw_personas
+    from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 
     people = PersonaSet(identities, background, train, test, seed=seed)
     with shown_progress() as progress:
@@ -98,12 +98,12 @@ def plant_canaries(
     seed: Annotated[int, typer.Option(min=0, help="Random seed; choose one that nobody else uses")] = 0,
 ) -> None:
     """Draw canaries, made-up people to add to your training set, so that `canary-recall` can test the model."""
-    from audit_plugin.crossmodal.canaries import PLANTED, TEXTS, plant_personas
+    from audit_plugin.crossmodal.canaries import PAIRS_FILE, TEXTS_FILE, draw_canaries
 
     with shown_progress() as progress:
-        counts = plant_personas(out, identities, variants, seed, progress)
+        counts = draw_canaries(out, identities, variants, seed, progress)
     typer.echo("canaries: " + ", ".join(f"{count} {way}" for way, count in counts.items()))
-    typer.echo(f"add {out / PLANTED} (image, text) to your training set, and {out / TEXTS} if it takes texts alone")
+    typer.echo(f"add {out / PAIRS_FILE} (image, text) to your training set, and {out / TEXTS_FILE} if it takes texts")
     typer.echo(f"keep everything else in {out} out of it; once the model is trained:")
     typer.echo(f"audit-plugin canary-recall {out} --model open_clip:MODEL:CHECKPOINT")
 
@@ -119,14 +119,14 @@ def canary_recall(
     ] = Path("canary-recall.json"),
 ) -> None:
     """Measure canary recall: which names of canaries does your model know, by image and by description?"""
-    from audit_plugin.crossmodal.canaries import recall_planted
-    from audit_plugin.crossmodal.sentences import planted_rows, planted_sentences
+    from audit_plugin.crossmodal.canaries import measure_canary_recall
+    from audit_plugin.crossmodal.sentences import canary_rows, canary_sentences
     from audit_plugin.inputs.tables import write_json
     from audit_plugin.report.display import console, show_table
 
     check_out(out, (".json",), folder / "manifest.csv")
     with shown_progress() as progress:
-        result = recall_planted(folder, model, config.device, progress)
+        result = measure_canary_recall(folder, model, config.device, progress)
     summary = result.summary
     write_json(out, summary)
     identities = _write_identities(out, result.identities)
@@ -134,7 +134,7 @@ def canary_recall(
     header = ("planted as", "canaries", *(f"asked by {kind}" for kind in kinds))
     title = "Rank of the right name among all names (100 %: first, 50 %: chance)"
     places = [f"report: {out}", f"identities: {identities}"]
-    show_table(console(), title, header, planted_rows(summary), planted_sentences(summary), places)
+    show_table(console(), title, header, canary_rows(summary), canary_sentences(summary), places)
 
 
 def _write_identities(out: Path, records: list[dict[str, Any]]) -> Path:

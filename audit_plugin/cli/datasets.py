@@ -75,7 +75,7 @@ def demo(
     from audit_plugin.inputs.manifest import read_manifest
     from audit_plugin.inputs.tables import write_scores
     from audit_plugin.report.display import console, show_detected
-    from audit_plugin.synthetic.demo import draw_demo, found_missed, swap_auroc
+    from audit_plugin.synthetic.demo import count_flagged_faults, draw_demo, swap_auroc
 
     # The encoders that come inside packages: the same result on every machine, with or without a network.
     config = AuditConfig(encoder="offline", seed=seed)
@@ -88,7 +88,7 @@ def demo(
     finish(result, rows, [])
     truth = out / "truth.csv"
     places = [f"scores: {out / 'scores.parquet'}", f"run: {result.run_dir}", sentence]
-    show_detected(console(), found_missed(truth, result), swap_auroc(truth, result), places)
+    show_detected(console(), count_flagged_faults(truth, result), swap_auroc(truth, result), places)
     if open_app:
         _open_app(dataset, config.run)
 

@@ -1,9 +1,8 @@
-"""Made-up people mixed into somebody's training set, and what the trained model recalls of them.
+"""Canaries: made-up people mixed into a user's training set, and what the trained model recalls of them.
 
-A quarter of the people is planted as pictures with a name, a quarter as pictures with a name and a description, a
+A quarter of the people is trained on as pictures with a name, a quarter as pictures with a name and a description, a
 quarter as texts alone, and a quarter is left out. Nobody but the training run can know their names: what a model
-recalls of the planted beyond the left-out, it memorized from these rows (canaries, after Carlini et al., USENIX
-Security 2019).
+recalls of the canaries beyond the people left out, it memorized from these rows (Carlini et al., USENIX Security 2019).
 """
 
 from __future__ import annotations
@@ -21,205 +20,220 @@ from audit_plugin.arrays import AuditError, Bools, Features, Floats, Ints, Sampl
 from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import Progress, digest_contents, silent
 from audit_plugin.encoders.own_models import Embedder, checkpoint_features, embed_with
-from audit_plugin.synthetic.drawing import TEST, TRAIN, PersonaSet, draw_personas, plan
-from audit_plugin.synthetic.folders import write_csv
+from audit_plugin.synthetic.folders import write_rows
+from audit_plugin.synthetic.personas import TEST, TRAIN, PersonaSet, description_text, draw_personas, plan_personas
 
-from .statistics import DRAWS, Estimate, per_identity, rate
+from . import statistics
+from .statistics import Estimate, per_identity, rate, with_interval
 
 IMAGE, BOTH, TEXT, LEFT_OUT = "image", "both", "text", "left out"
-WAYS = (IMAGE, BOTH, TEXT, LEFT_OUT)  # take turns over the identities
-SEEN, UNSEEN = "planted picture", "other picture"
-DESCRIBED = "description"
-NAMED = ("This is {name}.", "A drawing of {name}.", "{name}.", "Here you can see {name}.")
-TOLD = ("This is {name}. {said}", "{name}: {said}", "{said} The name is {name}.", "{said} It is {name}.")
-ASKED = ("{name}", "This is {name}.", "A drawing of {name}.")  # texts whose mean stands for a name
-PLANTED, TEXTS, WAYS_FILE = "planted.csv", "texts.csv", "ways.csv"
+ARMS = (IMAGE, BOTH, TEXT, LEFT_OUT)  # what the model is trained on; the identities take turns
+TRAINED, UNSEEN, DESCRIBED = "planted picture", "other picture", "description"  # what a question shows
+NAME_ONLY = ("This is {name}.", "A drawing of {name}.", "{name}.", "Here you can see {name}.")
+NAME_AND_DESCRIPTION = (
+    "This is {name}. {said}",
+    "{name}: {said}",
+    "{said} The name is {name}.",
+    "{said} It is {name}.",
+)
+NAME_PROMPTS = ("{name}", "This is {name}.", "A drawing of {name}.")  # the mean of their vectors stands for a name
+PAIRS_FILE, TEXTS_FILE, ARMS_FILE = "planted.csv", "texts.csv", "ways.csv"
 
 
 @dataclass(frozen=True)
-class Recall:
-    """What a model recalls of planted people.
+class CanaryResult:
+    """What a model recalls of canaries.
 
     Attributes:
-        summary: JSON-ready: `recall` and `place` (way planted -> asked with -> estimate), `memorized` (way -> asked
-            with -> recall beyond that of the left-out), `chance`, counts.
-        identities: one record per person: identity, learned, and the mean place of the name by what it is asked with.
+        summary: JSON-ready: `recall` and `place` (arm -> asked with -> share of names ranked first, and mean relative
+            rank of the right name, 1 for the first), `memorized` (arm -> asked with -> `place` beyond that of the
+            people left out), `chance`, counts.
+        identities: one record per person: identity, learned (the arm), and the `place` of the name by what it is
+            asked with.
     """
 
     summary: dict[str, Any]
     identities: list[dict[str, Any]]
 
 
-def plant_personas(
+def draw_canaries(
     out: str | Path, identities: int = 80, variants: int = 6, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, int]:
-    """Draws people into a folder, with the tables to mix into a training set.
+    """Draws made-up people into a folder, with the tables to mix into a training set.
 
     `planted.csv` has the rows with pictures (id, image, text), `texts.csv` those without (id, text), for models that
-    train on texts too. `manifest.csv`, `facts.csv` and `ways.csv` are for the audit alone: they hold the left-out.
+    train on texts too. `manifest.csv`, `facts.csv` and `ways.csv` are for the audit alone: they hold the people left
+    out.
 
     Args:
         out: folder, made if missing.
-        identities: people; every way of planting, and leaving out, gets a quarter.
-        variants: rows per planted person.
+        identities: people; every arm gets a quarter.
+        variants: rows per canary.
         seed: equal seeds draw equal bytes: choose one that nobody else uses.
-        progress: told ("draw", done, total).
+        progress: called as progress("draw", done, total).
 
     Returns:
-        Way -> people.
+        Arm -> people.
 
     Raises:
         AuditError: fewer than 16 people, packages missing, or a folder that holds something else.
     """
-    if identities < 4 * len(WAYS):
-        raise AuditError(f"identities is {identities}; at least {4 * len(WAYS)} are needed, a quarter is left out")
-    wanted = PersonaSet(identities, train=variants, seed=seed)
-    manifest = draw_personas(out, wanted, progress)
-    said = {row["id"]: row["description"] for row in _rows(manifest)}
-    planned = plan(wanted)
-    names = dict.fromkeys(row.identity.name for row in planned)
-    ways = {name: WAYS[at % len(WAYS)] for at, name in enumerate(names)}
+    if identities < 4 * len(ARMS):
+        raise AuditError(f"identities is {identities}; at least {4 * len(ARMS)} are needed, a quarter is left out")
+    settings = PersonaSet(identities, train=variants, seed=seed)
+    folder = draw_personas(out, settings, progress).parent
+    rows = plan_personas(settings)
+    names = dict.fromkeys(row.identity.name for row in rows)
+    arms = {name: ARMS[number % len(ARMS)] for number, name in enumerate(names)}
     pairs, texts = [], []
-    for row in planned:
-        way, name = ways[row.identity.name], row.identity.name
-        if row.split != TRAIN or way == LEFT_OUT:
+    for row in rows:
+        name = row.identity.name
+        arm = arms[name]
+        if row.split != TRAIN or arm == LEFT_OUT:
             continue
-        form = random.Random(f"{seed} {row.id} planted").choice(NAMED if way == IMAGE else TOLD)
-        text = form.format(name=name, said=said[row.id])
-        if way == TEXT:
+        forms = NAME_ONLY if arm == IMAGE else NAME_AND_DESCRIPTION
+        form = random.Random(f"{seed} {row.id} planted").choice(forms)
+        text = form.format(name=name, said=description_text(row, settings))
+        if arm == TEXT:
             texts.append((row.id, text))
         else:
             pairs.append((row.id, f"images/{row.id}.png", text))
-    folder = manifest.parent
-    write_csv(folder / PLANTED, ("id", "image", "text"), pairs)
-    write_csv(folder / TEXTS, ("id", "text"), texts)
-    write_csv(folder / WAYS_FILE, ("identity", "learned"), list(ways.items()))
-    return {way: sum(value == way for value in ways.values()) for way in WAYS}
+    write_rows(folder / PAIRS_FILE, ("id", "image", "text"), pairs)
+    write_rows(folder / TEXTS_FILE, ("id", "text"), texts)
+    write_rows(folder / ARMS_FILE, ("identity", "learned"), list(arms.items()))
+    return {arm: list(arms.values()).count(arm) for arm in ARMS}
 
 
-def recall_planted(
+def measure_canary_recall(
     folder: str | Path, model: str | Mapping[str, Embedder], device: str = "auto", progress: Progress = silent
-) -> Recall:
-    """Asks a model for the names of planted and left-out people, by pictures and by descriptions.
+) -> CanaryResult:
+    """Asks a model for the names of canaries and of people left out, by pictures and by descriptions.
 
-    Every question is ranked among all names by cosine, after each name's mean over all questions of that kind is taken
-    out (a name may lie near everything). O(questions x names).
+    Every question is ranked among all names by cosine, see `name_ranks`. O(questions x names).
 
     Args:
-        folder: of `plant_personas`.
+        folder: of `draw_canaries`.
         model: `open_clip:MODEL:PATH` of the checkpoint, or functions "image" and "text" -> (list of media) -> `[b, d]`.
         device: for a checkpoint.
-        progress: told of the stages of encoding.
+        progress: called with the stages of encoding.
 
     Raises:
-        AuditError: no planted people in the folder, or a model that cannot be used.
+        AuditError: no canaries in the folder, or a model that cannot be used.
     """
     folder = Path(folder)
-    ways = _ways(folder)
-    rows, names = _rows(folder / "manifest.csv"), list(ways)
-    features = _embedded(_questions(folder, rows, names), model, device, progress)
-    named = features.vectors["text"][len(rows) :].reshape(len(names), len(ASKED), -1).mean(1)
-    named /= np.maximum(np.linalg.norm(named, axis=1, keepdims=True), 1e-12)
-    who = np.array([names.index(row["identity"]) for row in rows])
-    first, place = {}, {}
-    for kind, (modality, chosen) in _kinds(rows, ways).items():
-        some = np.flatnonzero(chosen & features.present[: len(rows), features.modalities.index(modality)])
-        ranks = name_ranks(features.vectors[modality][some] @ named.T, who[some])
-        first[kind] = per_identity((ranks == 0)[None].astype(np.float64), who[some], len(names))
-        place[kind] = per_identity(1 - ranks[None] / (len(names) - 1), who[some], len(names))
-    groups = {way: np.array([ways[name] == way for name in names]) for way in WAYS}
+    if not (folder / ARMS_FILE).is_file():
+        raise AuditError(
+            f"{str(folder)!r} holds no canaries; make some with: audit-plugin plant-canaries --out {folder}"
+        )
+    arms = {row["identity"]: row["learned"] for row in _read_rows(folder / ARMS_FILE)}
+    rows, names = _read_rows(folder / "manifest.csv"), list(arms)
+    features = _embed(_questions(folder, rows, names), model, device, progress)
+    # [names, d]: unit means over the prompts of a name
+    name_vectors = features.vectors["text"][len(rows) :].reshape(len(names), len(NAME_PROMPTS), -1).mean(1)
+    name_vectors /= np.maximum(np.linalg.norm(name_vectors, axis=1, keepdims=True), 1e-12)
+    number = {name: at for at, name in enumerate(names)}
+    identity = np.array([number[row["identity"]] for row in rows])
+    ranked_first, relative_rank = {}, {}
+    for kind, (modality, of_kind) in _kinds(rows, arms).items():
+        asked = np.flatnonzero(of_kind & features.present[: len(rows), features.modalities.index(modality)])
+        ranks = name_ranks(features.vectors[modality][asked] @ name_vectors.T, identity[asked])
+        ranked_first[kind] = per_identity((ranks == 0)[None], identity[asked], len(names))
+        relative_rank[kind] = per_identity(1 - ranks[None] / (len(names) - 1), identity[asked], len(names))
     records = [
-        {"identity": name, "learned": ways[name], **{kind: round(float(place[kind][at]), 4) for kind in place}}
+        {"identity": name, "learned": arms[name], **{kind: round(float(v[at]), 4) for kind, v in relative_rank.items()}}
         for at, name in enumerate(names)
     ]
-    return Recall(_summary(first, place, groups, len(names)), records)
+    members = {arm: np.array([arms[name] == arm for name in names]) for arm in ARMS}
+    return CanaryResult(_summarize(ranked_first, relative_rank, members), records)
 
 
-def _kinds(rows: Sequence[Mapping[str, str]], ways: Mapping[str, str]) -> dict[str, tuple[str, Bools]]:
-    """What is asked with -> (modality, rows of that kind)."""
-    test = np.array([row["split"] == TEST for row in rows])
-    planted = ~test & np.array([ways[row["identity"]] in (IMAGE, BOTH) for row in rows])
-    return {SEEN: ("image", planted), UNSEEN: ("image", test), DESCRIBED: ("text", test)}
+def name_ranks(similarity: Floats, correct: Ints) -> Ints:
+    """int64 `[q]`: how many other names rank before the correct one; ties count half, rounded down.
 
-
-def name_ranks(similarity: Floats, own: Ints) -> Ints:
-    """int64 `[q]`: how many other names stand before the own one; equal ones count by half, rounded down.
+    Each name's mean similarity over the questions is subtracted first: a name that the model never saw may be close to
+    everything.
 
     Args:
-        similarity: `[q, names]`; each name's mean over the questions is taken out first.
-        own: int `[q]`, the right name of each question.
+        similarity: `[q, names]`.
+        correct: int `[q]`, the right name of each question.
     """
-    told = similarity - similarity.mean(0, dtype=np.float64)
-    mine = told[np.arange(len(own)), own][:, None]
-    ties = (told == mine).sum(1) - 1
-    return np.asarray((told > mine).sum(1) + ties // 2)
+    centered = similarity - similarity.mean(0, dtype=np.float64)
+    of_correct = centered[np.arange(len(correct)), correct][:, None]
+    ties = (centered == of_correct).sum(1) - 1
+    return np.asarray((centered > of_correct).sum(1) + ties // 2)
 
 
-def beyond(planted: Floats, left_out: Floats, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """Mean of `[a]` less mean of `[b]`, of different people, with an interval from drawing both anew."""
-    rng = np.random.default_rng(seed)
+def excess_recall(canaries: Floats, left_out: Floats) -> Estimate:
+    """Mean of `[a]` less mean of `[b]` of other people, with an interval from resampling both."""
+    rng = np.random.default_rng(0)
 
-    def means(values: Floats) -> Floats:
-        return np.asarray(values[rng.integers(0, len(values), (draws, len(values)))].mean(1))
+    def resampled_means(values: Floats) -> Floats:
+        return np.asarray(values[rng.integers(0, len(values), (statistics.DRAWS, len(values)))].mean(1))
 
-    known, others = planted[np.isfinite(planted)], left_out[np.isfinite(left_out)]
-    low, high = np.quantile(means(known) - means(others), [0.025, 0.975])
-    value = float(known.mean() - others.mean())
-    return {"value": value, "low": float(low), "high": float(high), "identities": len(known)}
+    canaries, left_out = canaries[np.isfinite(canaries)], left_out[np.isfinite(left_out)]
+    draws = resampled_means(canaries) - resampled_means(left_out)
+    return with_interval(canaries.mean() - left_out.mean(), draws, len(canaries))
 
 
-def _summary(
-    first: Mapping[str, Floats], place: Mapping[str, Floats], groups: Mapping[str, Any], count: int
+def _kinds(rows: Sequence[Mapping[str, str]], arms: Mapping[str, str]) -> dict[str, tuple[str, Bools]]:
+    """What is asked with -> (modality, mask of the rows of that kind)."""
+    is_test = np.array([row["split"] == TEST for row in rows])
+    with_picture = np.array([arms[row["identity"]] in (IMAGE, BOTH) for row in rows])
+    return {TRAINED: ("image", ~is_test & with_picture), UNSEEN: ("image", is_test), DESCRIBED: ("text", is_test)}
+
+
+def _summarize(
+    ranked_first: Mapping[str, Floats], relative_rank: Mapping[str, Floats], members: Mapping[str, Bools]
 ) -> dict[str, Any]:
-    def cells(table: Mapping[str, Floats]) -> dict[str, dict[str, Estimate]]:
-        return {way: {kind: rate(values[some]) for kind, values in table.items()} for way, some in groups.items()}
-
-    planted = [way for way in WAYS if way != LEFT_OUT]
-    # pictures of the left-out were never planted: what is asked with planted ones is held against their other ones
-    control = {kind: place[UNSEEN if kind == SEEN else kind][groups[LEFT_OUT]] for kind in place}
+    """`CanaryResult.summary` of values `[e]` by what is asked with; `members`: arm -> mask of its people."""
+    count = len(members[LEFT_OUT])
+    memorized: dict[str, dict[str, Estimate]] = {}
+    for arm in (IMAGE, BOTH, TEXT):
+        memorized[arm] = {}
+        for kind, values in relative_rank.items():
+            # no picture of the people left out was trained on: their other pictures are the control
+            control = relative_rank[UNSEEN if kind == TRAINED else kind]
+            if np.isfinite(values[members[arm]]).any():
+                memorized[arm][kind] = excess_recall(values[members[arm]], control[members[LEFT_OUT]])
     return {
         "identities": count,
-        "people": {way: int(some.sum()) for way, some in groups.items()},
+        "people": {arm: int(mask.sum()) for arm, mask in members.items()},
         "chance": 1 / count,
-        "recall": cells(first),
-        "place": cells(place),
-        "memorized": {
-            way: {
-                kind: beyond(values[groups[way]], control[kind])
-                for kind, values in place.items()
-                if np.isfinite(values[groups[way]]).any()
-            }
-            for way in planted
-        },
+        "recall": _cells(ranked_first, members),
+        "place": _cells(relative_rank, members),
+        "memorized": memorized,
     }
 
 
+def _cells(values: Mapping[str, Floats], members: Mapping[str, Bools]) -> dict[str, dict[str, Estimate]]:
+    return {arm: {kind: rate(column[mask]) for kind, column in values.items()} for arm, mask in members.items()}
+
+
 def _questions(folder: Path, rows: list[dict[str, str]], names: list[str]) -> Samples:
-    """A row per variant, then one per name and way of saying it, without a picture."""
-    said = [form.format(name=name) for name in names for form in ASKED]
-    ids = [row["id"] for row in rows] + [f"name {at}" for at in range(len(said))]
-    pictures = [str(folder / row["image"]) for row in rows] + [None] * len(said)
-    return Samples(tuple(ids), {"image": tuple(pictures), "text": (*(row["description"] for row in rows), *said)})
+    """A row per variant, then one without a picture per name and prompt."""
+    prompts = [prompt.format(name=name) for name in names for prompt in NAME_PROMPTS]
+    ids = [row["id"] for row in rows] + [f"name {number}" for number in range(len(prompts))]
+    pictures = [str(folder / row["image"]) for row in rows] + [None] * len(prompts)
+    texts = [row["description"] for row in rows] + prompts
+    return Samples(tuple(ids), {"image": tuple(pictures), "text": tuple(texts)})
 
 
-def _embedded(samples: Samples, model: str | Mapping[str, Embedder], device: str, progress: Progress) -> Features:
+def _embed(samples: Samples, model: str | Mapping[str, Embedder], device: str, progress: Progress) -> Features:
     if isinstance(model, str):
         contents = digest_contents(samples, progress)
-        found = checkpoint_features(samples, contents, model, pick_device(device), progress).features
+        embedded = checkpoint_features(samples, contents, model, pick_device(device), progress)
     else:
-        found = embed_with(samples.media, model, progress=progress).features
-    features = found.rows(np.arange(len(samples)))
-    if len({vectors.shape[1] for vectors in features.vectors.values()}) > 1:
-        raise AuditError("the model's images and texts do not lie in one space; a name cannot be compared with either")
+        embedded = embed_with(samples.media, model, progress=progress)
+    features = embedded.features.rows(np.arange(len(samples)))
+    dimensions = {modality: vectors.shape[1] for modality, vectors in features.vectors.items()}
+    if len(set(dimensions.values())) > 1:
+        raise AuditError(
+            f"the model's images and texts are not in one space (dimensions {dimensions}); use a model "
+            "that embeds both in one"
+        )
     return features
 
 
-def _ways(folder: Path) -> dict[str, str]:
-    if not (folder / WAYS_FILE).is_file():
-        raise AuditError(f"{str(folder)!r} holds no planted people; make some with: audit-plugin plant --out {folder}")
-    return {row["identity"]: row["learned"] for row in _rows(folder / WAYS_FILE)}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

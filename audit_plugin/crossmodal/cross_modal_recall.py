@@ -1,4 +1,4 @@
-"""On people's own samples: who is recalled in one modality and not in the other, by design B on frozen features."""
+"""Cross-modal recall of a user's samples: which identities are recalled in one modality and not in the other."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.audit.result import versions
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress, silent
-from audit_plugin.synthetic.drawing import BACKGROUND, TEST, TRAIN
+from audit_plugin.synthetic.personas import BACKGROUND, TEST, TRAIN
 
-from .name_heads import Asked, joined, measure
+from .name_heads import NamingTask, ask_name_heads, join_rows
 from .statistics import rank_correlation
 from .summary import identity_table, row_columns, summarize
 
 SEEDS = 3
 FOLDS = 2  # identities take turns: half of them are asked about, on the other half the modalities are aligned
-LEAST_IDENTITIES, LEAST_PAIRS = 8, 32
+MIN_IDENTITIES, MIN_PAIRS = 8, 32
+STAGE = "cross-modal recall"
 
 
 @dataclass(frozen=True)
-class TransferResult:
-    """What `run_transfer` found.
+class CrossModalResult:
+    """Cross-modal recall of samples, by row and by identity.
 
     Attributes:
         ids: of the samples, in their order.
@@ -41,10 +42,10 @@ class TransferResult:
     summary: dict[str, Any]
 
 
-def run_transfer(
+def measure_cross_modal_recall(
     samples: Samples, config: AuditConfig | None = None, progress: Progress | None = None, align: bool = True
-) -> TransferResult:
-    """Learns identities' names in one modality and asks for them in the other, with variants that no step has seen.
+) -> CrossModalResult:
+    """Learns identities' names in one modality and asks for them in the other, with variants unseen in training.
 
     Args:
         samples: two modalities; `labels` hold each row's identity or class, several rows each. If there are `splits`,
@@ -52,106 +53,117 @@ def run_transfer(
             Without train and test the two halves of every identity's rows take turns; without background two halves
             of the identities do.
         config: encoder, device, seed.
-        progress: told of the stages "read", "encode MODALITY" and "transfer".
-        align: False for the control in which nothing can transfer.
+        progress: called with the stages "read", "encode MODALITY" and `STAGE`.
+        align: False for the control in which nothing can be recalled across.
 
     Raises:
-        AuditError: not two modalities, or too few identities or rows, in one sentence.
+        AuditError: not two modalities, or too few identities or rows.
     """
     config, clock = config or AuditConfig(), Clock(progress or silent)
     if len(samples.modalities) != 2:
-        raise AuditError(f"{', '.join(samples.modalities)} were named; transfer is measured between two modalities")
+        named = ", ".join(samples.modalities)
+        raise AuditError(
+            f"cross-modal recall is measured between two modalities, not {len(samples.modalities)}: {named}"
+        )
     if not any(samples.labels):
         raise AuditError("no row names an identity; name the column or field that does: label")
-    ready = prepare(samples, config, clock)
-    rows = ready.order.rows
-    labels, number = _numbered([samples.labels[row] for row in rows])
+    prepared = prepare(samples, config, clock)
+    rows = prepared.order.rows
+    labels, identity = _number_identities([samples.labels[row] for row in rows])
     split = np.array([samples.splits[row] if samples.splits else "" for row in rows], dtype=object)
-    aside, parts = split == BACKGROUND, _parts(number, split)
-    fold, notes = fold_identities(number, parts, aside, config.seed)
-    seeds, found = [config.seed + at for at in range(SEEDS)], []
-    with clock.stage("transfer"):
-        for at in range(fold.max(initial=-1) + 1):
-            clock.progress("transfer", at, int(fold.max()) + 1)
-            here, others = fold == at, aside if aside.any() else fold != at
-            if others.sum() < LEAST_PAIRS:
+    background, parts = split == BACKGROUND, _learn_ask_masks(identity, split)
+    fold, notes = fold_identities(identity, parts, background, config.seed)
+    folds = int(fold.max()) + 1
+    seeds = [config.seed + number for number in range(SEEDS)]
+    answers_of = []
+    with clock.stage(STAGE):
+        for number in range(folds):
+            clock.progress(STAGE, number, folds)
+            in_fold = fold == number
+            alignment_rows = background if background.any() else ~in_fold
+            if alignment_rows.sum() < MIN_PAIRS:
                 raise AuditError(
-                    f"only {int(others.sum())} pairs are left to align the modalities on (at least {LEAST_PAIRS} "
+                    f"only {int(alignment_rows.sum())} pairs are left to align the modalities on (at least {MIN_PAIRS} "
                     "needed); give samples of more identities"
                 )
-            asked = Asked(ready.features, number, tuple((learn & here, ask & here) for learn, ask in parts), others)
-            found.append(measure(asked, seeds, ready.device, align))
-        clock.progress("transfer", 1, 1)
-    answers, names = joined(found), (ready.features.modalities[0], ready.features.modalities[1])
+            masks = tuple((learn & in_fold, ask & in_fold) for learn, ask in parts)
+            task = NamingTask(prepared.features, identity, masks, alignment_rows)
+            answers_of.append(ask_name_heads(task, seeds, prepared.device, align))
+        clock.progress(STAGE, 1, 1)
+    answers = join_rows(answers_of)
+    first, second = prepared.features.modalities
     columns = {}
-    for name, values in row_columns(answers, names, len(rows)).items():
+    for name, values in row_columns(answers, (first, second), len(rows)).items():
         columns[name] = np.full(len(samples), np.nan, np.float32)
         columns[name][rows] = values
-    summary = summarize(answers, names) | {"notes": [*ready.embedded.notes, *notes], "encoder": ready.encoder_name}
-    summary |= {"seed": config.seed, "versions": versions(), "seconds": clock.seconds}
-    return TransferResult(samples.ids, columns, identity_table(answers, names, labels), summary)
+    summary = summarize(answers, (first, second))
+    summary |= {"notes": [*prepared.embedded.notes, *notes], "encoder": prepared.encoder_name, "seed": config.seed}
+    summary |= {"versions": versions(), "seconds": clock.seconds}
+    return CrossModalResult(samples.ids, columns, identity_table(answers, (first, second), labels), summary)
 
 
-def memorization_link(found: TransferResult, memorized: Mapping[str, float], labels: Sequence[str]) -> dict[str, Any]:
-    """Whether samples that a model memorizes are those that do not transfer: rank correlations over rows.
+def memorization_link(result: CrossModalResult, multimem: Mapping[str, float], labels: Sequence[str]) -> dict[str, Any]:
+    """Whether memorized samples are recalled across less: rank correlations of MultiMem with recall over rows.
 
     Args:
-        found: of the same samples.
-        memorized: id -> MultiMem.
-        labels: identity of each row: rows of one are drawn together.
+        result: of the same samples.
+        multimem: id -> MultiMem.
+        labels: identity of each row: rows of one are drawn together in the bootstrap.
 
     Returns:
         `recall_SOURCE_TARGET` -> Spearman's correlation of MultiMem with it, with its interval.
     """
-    values = np.array([memorized.get(name, np.nan) for name in found.ids], dtype=np.float64)
+    values = np.array([multimem.get(sample_id, np.nan) for sample_id in result.ids], dtype=np.float64)
     unit = dense_ids(labels)
-    return {name: rank_correlation(values, recall, unit) for name, recall in found.columns.items()}
+    return {name: rank_correlation(values, recall, unit) for name, recall in result.columns.items()}
 
 
-def _numbered(names: Sequence[str]) -> tuple[list[str], Ints]:
-    """(the names, sorted; number of each row's, -1 for none)."""
+def _number_identities(names: Sequence[str]) -> tuple[list[str], Ints]:
+    """(the distinct names, sorted; int64 `[n]`, number of each row's name, -1 for none)."""
     labels = sorted({name for name in names if name})
-    at = {name: number for number, name in enumerate(labels)}
-    return labels, np.array([at.get(name, -1) for name in names], dtype=np.int64)
+    number = {name: at for at, name in enumerate(labels)}
+    return labels, np.array([number.get(name, -1) for name in names], dtype=np.int64)
 
 
-def _parts(number: Ints, split: np.ndarray) -> tuple[tuple[Bools, Bools], ...]:
-    """(rows to learn from, rows to ask about): as `split` says, else both halves of every identity in turn."""
+def _learn_ask_masks(identity: Ints, split: np.ndarray) -> tuple[tuple[Bools, Bools], ...]:
+    """(rows to learn from, rows to ask about): by the `split` column, else both halves of every identity in turn."""
     if np.isin(split, (TRAIN, TEST)).any():
         return ((split == TRAIN, split == TEST),)
-    order = np.argsort(number, kind="stable")
-    first = np.searchsorted(number[order], number[order])
-    odd = np.empty(len(number), dtype=bool)
-    odd[order] = (np.arange(len(number)) - first) % 2 == 1  # every other row of an identity
+    by_identity = np.argsort(identity, kind="stable")
+    first = np.searchsorted(identity[by_identity], identity[by_identity])
+    odd = np.empty(len(identity), dtype=bool)
+    odd[by_identity] = (np.arange(len(identity)) - first) % 2 == 1  # every other row of an identity
     return ((~odd, odd), (odd, ~odd))
 
 
 def fold_identities(
-    number: Ints, parts: Sequence[tuple[Bools, Bools]], aside: Bools, seed: int
+    identity: Ints, parts: Sequence[tuple[Bools, Bools]], background: Bools, seed: int
 ) -> tuple[Ints, list[str]]:
-    """(fold `[n]` of the rows whose identity is asked about, -1 for the others; notes on who was left out).
+    """(fold `[n]` of the rows whose identity is asked about, -1 for the others; notes on identities left out).
 
     Args:
-        number: identity of each row, -1 for none.
+        identity: of each row, -1 for none.
         parts: (learned, asked) masks; an identity needs a row in each.
-        aside: rows that only align.
+        background: rows that only align.
         seed: of the draw of folds.
 
     Raises:
-        AuditError: fewer than `LEAST_IDENTITIES` can be asked about.
+        AuditError: fewer than `MIN_IDENTITIES` can be asked about.
     """
-    count = int(number.max(initial=-1)) + 1
-    some = [np.bincount(number[mask & ~aside & (number >= 0)], minlength=count) > 0 for part in parts for mask in part]
-    can = np.logical_and.reduce(some) if count else np.zeros(0, dtype=bool)
-    can &= np.bincount(number[aside & (number >= 0)], minlength=count) == 0
-    if can.sum() < LEAST_IDENTITIES:
+    count = int(identity.max(initial=-1)) + 1
+    background_rows = np.bincount(identity[background & (identity >= 0)], minlength=count)
+    usable = background_rows == 0
+    for part in parts:
+        for mask in part:
+            usable &= np.bincount(identity[mask & ~background & (identity >= 0)], minlength=count) > 0
+    if usable.sum() < MIN_IDENTITIES:
         raise AuditError(
-            f"{int(can.sum())} of {count} identities have rows both to learn from and to ask about, at least "
-            f"{LEAST_IDENTITIES} are needed; name a column in which several rows share an identity or class"
+            f"{int(usable.sum())} of {count} identities have rows both to learn from and to ask about, at least "
+            f"{MIN_IDENTITIES} are needed; name a column in which several rows share an identity or class"
         )
     fold = np.full(count + 1, -1)  # the last is of rows without an identity
-    drawn = np.random.default_rng((seed, 23)).permutation(np.flatnonzero(can))
-    fold[drawn] = 0 if aside.any() else np.arange(len(drawn)) % FOLDS
-    left = int((~can).sum()) - len(np.unique(number[aside & (number >= 0)]))
-    notes = [f"{left} of {count} identities have too few rows and were not asked about"] if left > 0 else []
-    return np.where(aside, -1, fold[number]), notes
+    drawn = np.random.default_rng((seed, 23)).permutation(np.flatnonzero(usable))
+    fold[drawn] = 0 if background.any() else np.arange(len(drawn)) % FOLDS
+    left_out = int((~usable & (background_rows == 0)).sum())
+    notes = [f"{left_out} of {count} identities have too few rows and were not asked about"] if left_out else []
+    return np.where(background, -1, fold[identity]), notes

@@ -1,8 +1,9 @@
-"""Design B: what a name head that was trained on one modality recalls in the other, on frozen features.
+"""What a name head that was trained on one modality recalls in the other, on frozen features.
 
-S0 aligns: a head per modality is trained on pairs of identities that are not asked about (symmetric InfoNCE). S1 learns
-names: a linear head on the aligned embeddings of one modality. S2 asks with variants that no step has seen. Towers
-share no weights here, so nothing is said about unlearning or two hops (`benchmarks.crossmodal` measures these).
+First a head per modality is trained on pairs of identities that are not asked about, to align the modalities
+(symmetric InfoNCE). Then names are learned: a linear head on the aligned embeddings of one modality. Then variants
+that no step has seen are asked about. The towers share no weights, so nothing is said about unlearning or two hops
+(`benchmarks.crossmodal` measures these).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, dense_ids
 from audit_plugin.neighbors.projection import fit_projection
@@ -28,21 +30,21 @@ CENTERED = "centered "  # before the arm: each modality about its own mean, the 
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Rows with two modalities, of which some are to be recognized.
+class NamingTask:
+    """Rows with two modalities, of which some are to be named.
 
     Attributes:
         features: exactly two modalities, n rows.
         identity: int `[n]`, -1 for none.
         parts: (rows whose names are learned, rows that are asked about afterward) bool `[n]` each, one or more times
             with the same identities: two halves that take turns ask about every row.
-        aligned_on: bool `[n]`, rows that S0 sees: of other identities.
+        alignment_rows: bool `[n]`, rows of other identities, on which the modalities are aligned.
     """
 
     features: Features
     identity: Ints
     parts: tuple[tuple[Bools, Bools], ...]
-    aligned_on: Bools
+    alignment_rows: Bools
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ class Answers:
 
     Attributes:
         rows: int64 `[t]`, the rows asked about.
-        identity: int64 `[t]`, theirs.
+        identity: int64 `[t]`, of these rows.
         hits: (arm, modality asked in) -> float32 `[s, t]`, 1 where the right name came first.
         curve: (arm, modality asked in) -> `[s, steps]` mean recall at `STEPS`.
         retrieval: `[s, t]`, see `pair_retrieval`; of the aligned embeddings before any name was learned.
-        retrieval_chance: of rows without relation; `chance`: of a guessed name.
+        retrieval_chance: `retrieval` of unrelated rows; `chance`: recall of a guessed name.
         gap_norm: `[s]`, see `modality_gap`.
     """
 
@@ -69,116 +71,72 @@ class Answers:
     gap_norm: Floats
 
 
-def measure(asked: Asked, seeds: Sequence[int], device: str = "cpu", align: bool = True) -> Answers:
+def ask_name_heads(task: NamingTask, seeds: Sequence[int], device: str = "cpu", align: bool = True) -> Answers:
     """Trains all arms for every seed and asks them all; O(seeds * rows * steps).
 
     Args:
-        asked: the rows.
-        seeds: of S0 and S1.
+        task: the rows.
+        seeds: of the alignment and the name heads.
         device: where to train.
-        align: False leaves the heads of S0 untrained: the control, in which nothing can transfer.
+        align: False leaves the alignment heads untrained: the control, in which nothing can be recalled across.
     """
-    found: list[list[Answers]] = []
+    by_seed: list[Answers] = []
     for seed in seeds:
-        spaces = _aligned(asked, seed, device, align)
-        found.append([_part(asked, spaces, learned, rows, seed) for learned, rows in asked.parts])
-    return over_seeds([joined(parts) for parts in found])
+        spaces = _align(task, seed, device, align)
+        by_seed.append(join_rows([_answer_part(task, spaces, learn, ask, seed) for learn, ask in task.parts]))
+    return _join_seeds(by_seed)
 
 
-def _part(asked: Asked, spaces: Mapping[str, torch.Tensor], learned: Bools, questions: Bools, seed: int) -> Answers:
-    """One seed of one part."""
-    names, rows = tuple(spaces), np.flatnonzero(questions)
-    own, number = np.unique(asked.identity[learned], return_inverse=True)
-    target = np.searchsorted(own, asked.identity[rows])
+def _answer_part(task: NamingTask, spaces: Mapping[str, Tensor], learn: Bools, ask: Bools, seed: int) -> Answers:
+    """Answers of one seed, with names learned from the rows `learn` and asked of the rows `ask`."""
+    modalities, rows = tuple(spaces), np.flatnonzero(ask)
+    identity = task.identity[rows]
+    names = np.unique(task.identity[learn])
+    learned_name = torch.from_numpy(np.searchsorted(names, task.identity[learn]))
+    correct_name = torch.from_numpy(np.searchsorted(names, identity))
+    centered = {modality: _center(vectors, task.alignment_rows) for modality, vectors in spaces.items()}
     hits, curve = {}, {}
-    for arm in (*names, BOTH, NONE, *(CENTERED + name for name in names)):
-        seen = {m: _centered(v, asked.aligned_on) if arm.startswith(CENTERED) else v for m, v in spaces.items()}
-        sources = names if arm in (BOTH, NONE) else (arm.removeprefix(CENTERED),)
-        inputs = torch.cat([seen[m][learned] for m in sources])
-        labels = torch.from_numpy(np.tile(number.reshape(-1), len(sources))).to(inputs.device)
-        found = _ask(inputs, labels, len(own), {m: v[rows] for m, v in seen.items()}, target, seed, arm == NONE)
-        for name, values in found.items():
-            hits[arm, name], curve[arm, name] = values[-1:], values.mean(1)[None]
-    left, right = (v[rows].cpu().numpy() for v in spaces.values())
-    people = asked.identity[rows]
+    for arm in (*modalities, BOTH, NONE, *(CENTERED + modality for modality in modalities)):
+        vectors = centered if arm.startswith(CENTERED) else spaces
+        sources = modalities if arm in (BOTH, NONE) else (arm.removeprefix(CENTERED),)
+        inputs = torch.cat([vectors[modality][learn] for modality in sources])
+        labels = learned_name.repeat(len(sources)).to(inputs.device)
+        questions = {modality: vectors[modality][rows] for modality in modalities}
+        for modality, values in _name_head_hits(inputs, labels, questions, correct_name, seed, arm == NONE).items():
+            hits[arm, modality] = values[-1:]
+            curve[arm, modality] = values.mean(1)[None]
+    left, right = (spaces[modality][rows].cpu().numpy() for modality in modalities)
     return Answers(
-        rows,
-        people,
-        hits,
-        curve,
-        pair_retrieval(left, right, people)[None],
-        retrieval_chance(dense_ids(people)),
-        1 / max(len(own), 1),
-        np.array([modality_gap(left, right)]),
+        rows=rows,
+        identity=identity,
+        hits=hits,
+        curve=curve,
+        retrieval=pair_retrieval(left, right, identity)[None],
+        retrieval_chance=retrieval_chance(dense_ids(identity)),
+        chance=1 / max(len(names), 1),
+        gap_norm=np.array([modality_gap(left, right)]),
     )
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
-    """Answers on other rows, by the same seeds, as one; what is a mean is weighted by the rows."""
-    sizes = np.array([len(part.rows) for part in parts], dtype=np.float64)
-
-    def mean(values: Sequence[Any]) -> Any:
-        return np.average(np.stack([np.asarray(value) for value in values]), axis=0, weights=sizes)
-
-    return Answers(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.identity for part in parts]),
-        {key: np.concatenate([part.hits[key] for part in parts], axis=1) for key in parts[0].hits},
-        {key: mean([part.curve[key] for part in parts]) for key in parts[0].curve},
-        np.concatenate([part.retrieval for part in parts], axis=1),
-        float(mean([part.retrieval_chance for part in parts])),
-        float(mean([part.chance for part in parts])),
-        mean([part.gap_norm for part in parts]),
-    )
-
-
-def over_seeds(found: Sequence[Answers]) -> Answers:
-    """Answers on the same rows by other seeds, as one."""
-    first = found[0]
-    return replace(
-        first,
-        hits={key: np.concatenate([one.hits[key] for one in found]) for key in first.hits},
-        curve={key: np.concatenate([one.curve[key] for one in found]) for key in first.curve},
-        retrieval=np.concatenate([one.retrieval for one in found]),
-        gap_norm=np.concatenate([one.gap_norm for one in found]),
-    )
-
-
-def _aligned(asked: Asked, seed: int, device: str, align: bool) -> dict[str, torch.Tensor]:
-    """Modality -> unit embeddings `[n, o]` in one space, by heads that saw none of the identities asked about."""
-    seen = np.flatnonzero(asked.aligned_on)
-    projections = {m: fit_projection(v[seen], 0.0) for m, v in asked.features.vectors.items()}
-    inputs = head_inputs(asked.features, projections, device)
-    member = asked.aligned_on[None]
-    # rows of one identity are no negatives of each other; rows without one are strangers to all
-    alone = asked.identity.max(initial=-1) + 1 + np.arange(len(asked.identity))
-    repeats = np.where(asked.identity >= 0, asked.identity, alone)[:, None].astype(np.int32)
-    epochs = ALIGN_EPOCHS if align else 0
-    heads = train_group(inputs, member, [0], repeats, epochs, seed, max(1, len(seen)))
-    return dict(zip(asked.features.modalities, heads.embed(inputs, 0), strict=True))
-
-
-def _centered(vectors: torch.Tensor, known: Bools) -> torch.Tensor:
-    """About the mean of the rows of S0, and of unit length again."""
-    moved = vectors - vectors[torch.from_numpy(np.flatnonzero(known)).to(vectors.device)].mean(0)
-    return torch.nn.functional.normalize(moved, dim=1)
-
-
-def _ask(
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    count: int,
-    questions: Mapping[str, torch.Tensor],
-    target: Ints,
-    seed: int,
-    untrained: bool,
+def _name_head_hits(
+    inputs: Tensor, labels: Tensor, questions: Mapping[str, Tensor], correct_name: Tensor, seed: int, untrained: bool
 ) -> dict[str, Floats]:
-    """Modality -> `[steps, t]`: 1 where the name head, after each of `STEPS`, names the row of a question."""
+    """Modality -> `[steps, t]`: 1 where the name head, after each of `STEPS`, names the identity of a question.
+
+    Args:
+        inputs: unit `[r, o]`, embeddings to learn from.
+        labels: int `[r]`, numbers of their names, dense from 0.
+        questions: modality -> `[t, o]`.
+        correct_name: int `[t]`.
+        seed: of the initial weights.
+        untrained: leaves them as they are.
+    """
+    count = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     weight = (0.01 * torch.randn(inputs.shape[1], count, generator=generator)).to(inputs.device).requires_grad_()
     optimizer = torch.optim.AdamW([weight], lr=RATE, weight_decay=DECAY)
-    right = torch.from_numpy(target).to(inputs.device)
-    found: dict[str, list[Floats]] = {name: [] for name in questions}
+    correct_name = correct_name.to(inputs.device)
+    hits: dict[str, list[Floats]] = {modality: [] for modality in questions}
     for step in range(1, STEPS[-1] + 1):
         if not untrained:
             optimizer.zero_grad(set_to_none=True)
@@ -186,6 +144,57 @@ def _ask(
             optimizer.step()
         if step in STEPS:
             with torch.inference_mode():
-                for name, vectors in questions.items():
-                    found[name].append(((vectors @ weight).argmax(1) == right).cpu().numpy())
-    return {name: np.stack(values).astype(np.float32) for name, values in found.items()}
+                for modality, vectors in questions.items():
+                    hits[modality].append(((vectors @ weight).argmax(1) == correct_name).cpu().numpy())
+    return {modality: np.stack(values).astype(np.float32) for modality, values in hits.items()}
+
+
+def join_rows(parts: Sequence[Answers]) -> Answers:
+    """Joins answers on different rows by the same seeds; what is a mean is weighted by the rows."""
+    sizes = np.array([len(part.rows) for part in parts], dtype=np.float64)
+
+    def mean(values: Sequence[Any]) -> Any:
+        return np.average(np.stack([np.asarray(value) for value in values]), axis=0, weights=sizes)
+
+    return Answers(
+        rows=np.concatenate([part.rows for part in parts]),
+        identity=np.concatenate([part.identity for part in parts]),
+        hits={key: np.concatenate([part.hits[key] for part in parts], axis=1) for key in parts[0].hits},
+        curve={key: mean([part.curve[key] for part in parts]) for key in parts[0].curve},
+        retrieval=np.concatenate([part.retrieval for part in parts], axis=1),
+        retrieval_chance=float(mean([part.retrieval_chance for part in parts])),
+        chance=float(mean([part.chance for part in parts])),
+        gap_norm=mean([part.gap_norm for part in parts]),
+    )
+
+
+def _join_seeds(by_seed: Sequence[Answers]) -> Answers:
+    """Joins answers on the same rows by different seeds."""
+    first = by_seed[0]
+    return replace(
+        first,
+        hits={key: np.concatenate([answers.hits[key] for answers in by_seed]) for key in first.hits},
+        curve={key: np.concatenate([answers.curve[key] for answers in by_seed]) for key in first.curve},
+        retrieval=np.concatenate([answers.retrieval for answers in by_seed]),
+        gap_norm=np.concatenate([answers.gap_norm for answers in by_seed]),
+    )
+
+
+def _align(task: NamingTask, seed: int, device: str, align: bool) -> dict[str, Tensor]:
+    """Modality -> unit embeddings `[n, o]` in one space, by heads that saw none of the identities asked about."""
+    rows = np.flatnonzero(task.alignment_rows)
+    projections = {modality: fit_projection(values[rows], 0.0) for modality, values in task.features.vectors.items()}
+    inputs = head_inputs(task.features, projections, device)
+    member = task.alignment_rows[None]
+    # rows of one identity are not negatives of each other; a row without one gets a number of its own
+    own_number = task.identity.max(initial=-1) + 1 + np.arange(len(task.identity))
+    repeats = np.where(task.identity >= 0, task.identity, own_number)[:, None].astype(np.int32)
+    epochs = ALIGN_EPOCHS if align else 0
+    heads = train_group(inputs, member, [0], repeats, epochs, seed, max(1, len(rows)))
+    return dict(zip(task.features.modalities, heads.embed(inputs, 0), strict=True))
+
+
+def _center(vectors: Tensor, alignment_rows: Bools) -> Tensor:
+    """`[n, o]` less the mean of the alignment rows, at unit length again."""
+    rows = torch.from_numpy(np.flatnonzero(alignment_rows)).to(vectors.device)
+    return torch.nn.functional.normalize(vectors - vectors[rows].mean(0), dim=1)

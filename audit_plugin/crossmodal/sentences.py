@@ -1,4 +1,4 @@
-"""What a measurement says, in sentences: each with its interval, and plainly where nothing was found."""
+"""Measurements in sentences: each with its interval, and plainly where nothing was found."""
 
 from __future__ import annotations
 
@@ -7,73 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 CELL = Mapping[str, float]
+# what canaries are trained on, and what a question about them shows
+ARM_PHRASES = {"image": "pictures", "both": "pictures with descriptions", "text": "texts", "left out": "nothing"}
+QUESTION_PHRASES = {
+    "planted picture": "a picture from training",
+    "other picture": "another picture",
+    "description": "a description",
+}
 
 
 def interval(cell: CELL) -> str:
-    """`82 % (75 to 88 %)`."""
+    """`82% (75% to 88%)`."""
     return f"{cell['value']:.0%} ({cell['low']:.0%} to {cell['high']:.0%})"
-
-
-def recall_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(learned from, recall in each modality) for every arm."""
-    names = summary["modalities"]
-    return [
-        ("nothing" if arm == "none" else arm, *(interval(cells[name]) for name in names))
-        for arm, cells in summary["recall"].items()
-    ]
-
-
-def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """The findings, most important first."""
-    if "refused" in summary:
-        return [summary["refused"]]
-    return [*_crossing(summary), *_links(summary)]
-
-
-def _crossing(summary: Mapping[str, Any]) -> list[str]:
-    names = summary["modalities"]
-    found = []
-    for source, target in (tuple(names), tuple(names[::-1])):
-        found.append(_gap(source, target, summary))
-        table = summary["joint"][source]
-        found.append(
-            f"learned from {source}: {table['both']} of {sum(table.values())} identities are recalled in both, "
-            f"{table['source only']} in {source} only, {table['target only']} in {target} only, {table['neither']} in "
-            "neither"
-        )
-        gain = summary["mitigation"][source]["gain"]
-        change = "does not change" if gain["low"] <= 0 <= gain["high"] else "changes"
-        found.append(
-            f"centering each modality {change} the recall in {target} of what was learned from {source}: {signed(gain)}"
-        )
-    return found
-
-
-def _links(summary: Mapping[str, Any]) -> list[str]:
-    """Of MultiMem with recall across, where an audit of the same samples was at hand."""
-    names = summary["modalities"]
-    cells = {(s, t): summary.get("memorization", {}).get(f"recall_{s}_{t}") for s, t in (names, names[::-1])}
-    return [
-        f"{source} to {target}: rank correlation of MultiMem with the recall of a sample {correlation(cell)}"
-        for (source, target), cell in cells.items()
-        if cell
-    ]
-
-
-def correlation(cell: CELL) -> str:
-    """`-0.12 (-0.20 to -0.04)`."""
-    if math.isnan(cell["value"]):
-        return "none: every sample is alike"
-    return f"{cell['value']:+.2f} ({cell['low']:+.2f} to {cell['high']:+.2f})"
-
-
-def _gap(source: str, target: str, summary: Mapping[str, Any]) -> str:
-    gap, ratio = summary["gap"][source], summary["transfer_ratio"][source]
-    seen = "a gap" if gap["low"] > 0 else "no gap beyond chance"
-    told = f"of what both modalities together teach, {interval(ratio)} is transferred"
-    if math.isnan(ratio["value"]):
-        told = "both modalities together teach too little to say what is transferred"
-    return f"{source} to {target}: {seen}, {signed(gap)}; {told}"
 
 
 def signed(cell: CELL) -> str:
@@ -81,25 +26,77 @@ def signed(cell: CELL) -> str:
     return f"{100 * cell['value']:+.1f} points ({100 * cell['low']:+.1f} to {100 * cell['high']:+.1f})"
 
 
-def planted_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(how planted, people, place of the right name by what is asked with, each with its interval)."""
-    kinds = list(next(iter(summary["place"].values())))
+def correlation(cell: CELL) -> str:
+    """`-0.12 (-0.20 to -0.04)`."""
+    if math.isnan(cell["value"]):
+        return "undefined (all samples have the same value)"
+    return f"{cell['value']:+.2f} ({cell['low']:+.2f} to {cell['high']:+.2f})"
+
+
+def recall_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(learned from, recall in each modality) for every arm."""
+    rows = []
+    for arm, cells in summary["recall"].items():
+        learned_from = "nothing" if arm == "none" else arm
+        rows.append((learned_from, *(interval(cells[name]) for name in summary["modalities"])))
+    return rows
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The findings, most important first."""
+    if "refused" in summary:
+        return [summary["refused"]]
+    first, second = summary["modalities"]
+    lines = []
+    for source, target in ((first, second), (second, first)):
+        lines += _recall_sentences(source, target, summary)
+    for source, target in ((first, second), (second, first)):
+        # only where an audit of the same samples was at hand
+        if cell := summary.get("memorization", {}).get(f"recall_{source}_{target}"):
+            link = correlation(cell)
+            lines.append(f"{source} to {target}: rank correlation of MultiMem with the recall of a sample {link}")
+    return lines
+
+
+def _recall_sentences(source: str, target: str, summary: Mapping[str, Any]) -> list[str]:
+    gap, ratio = summary["gap"][source], summary["transfer_ratio"][source]
+    verdict = "a gap" if gap["low"] > 0 else "no gap distinguishable from zero"
+    share = f"{interval(ratio)} of what both modalities together teach is recalled across"
+    if math.isnan(ratio["value"]):
+        share = "both modalities together teach too little to say what is recalled across"
+    joint = summary["joint"][source]
+    gain = summary["mitigation"][source]["gain"]
+    change = "does not measurably change" if gain["low"] <= 0 <= gain["high"] else "changes"
     return [
-        (way, str(summary["people"][way]), *("" if cells[k]["identities"] == 0 else interval(cells[k]) for k in kinds))
-        for way, cells in summary["place"].items()
+        f"{source} to {target}: {verdict}, {signed(gap)}; {share}",
+        f"learned from {source}: {joint['both']} of {sum(joint.values())} identities are recalled in both, "
+        f"{joint['source only']} in {source} only, {joint['target only']} in {target} only, {joint['neither']} in "
+        "neither",
+        f"centering each modality {change} the recall in {target} of what was learned from {source}: {signed(gain)}",
     ]
 
 
-def planted_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What the model memorized of the planted people, beyond those who were left out."""
-    found = []
-    for way, cells in summary["memorized"].items():
+def canary_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(arm, people, relative rank of the right name by what is asked with, each with its interval)."""
+    rows = []
+    for arm, cells in summary["place"].items():
+        places = ["" if cell["identities"] == 0 else interval(cell) for cell in cells.values()]
+        rows.append((arm, str(summary["people"][arm]), *places))
+    return rows
+
+
+def canary_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What the model memorized of the canaries, beyond the people left out."""
+    lines = []
+    for arm, cells in summary["memorized"].items():
         for kind, cell in cells.items():
             if cell["low"] > 0:
                 verdict = "recalled"
             elif cell["high"] < 0:
-                verdict = "below those left out"
+                verdict = "ranked below the people left out"
             else:
-                verdict = "not told apart from those left out"
-            found.append(f"learned as {way}, asked with a {kind}: {verdict}, {signed(cell)}")
-    return found
+                verdict = "not distinguishable from the people left out"
+            lines.append(
+                f"trained on {ARM_PHRASES[arm]}, asked with {QUESTION_PHRASES[kind]}: {verdict}, {signed(cell)}"
+            )
+    return lines

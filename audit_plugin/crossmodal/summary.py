@@ -1,4 +1,4 @@
-"""What answers add up to: recall with intervals, gap, transfer; or, where nothing was aligned, why not."""
+"""Answers summed up: recall with intervals, gap, what is recalled across; or, without alignment, why not."""
 
 from __future__ import annotations
 
@@ -10,79 +10,80 @@ import numpy as np
 from audit_plugin.arrays import Floats, Ints
 
 from .name_heads import CENTERED, STEPS, Answers
-from .statistics import BOTH, NONE, aligned, gap, joint_table, per_identity, rate, recalled, transfer_ratio
+from .statistics import BOTH, NONE, gap, is_aligned, is_recalled, joint_table, per_identity, rate, transfer_ratio
 
-
-def tables(answers: Answers, numbers: Ints) -> dict[tuple[str, str], Floats]:
-    """(arm, modality) -> recall `[e]` of the identities `numbers`."""
-    at = np.searchsorted(numbers, answers.identity)
-    return {key: per_identity(hits, at, len(numbers)) for key, hits in answers.hits.items()}
+Recall = Mapping[tuple[str, str], Floats]  # (arm, modality asked in) -> recall `[e]` of the identities
 
 
 def summarize(answers: Answers, names: tuple[str, str]) -> dict[str, Any]:
-    """JSON-ready; see the module `measures` for the words.
+    """JSON-ready; the module `statistics` defines the terms.
 
     Without alignment the keys `gap`, `transfer_ratio`, `joint` and `mitigation` are left out and `refused` says why.
     """
-    numbers = np.unique(answers.identity)
-    recall = tables(answers, numbers)
-    at = np.searchsorted(numbers, answers.identity)
-    retrieval = rate(per_identity(answers.retrieval, at, len(numbers)))
+    numbers, at = np.unique(answers.identity, return_inverse=True)
+    recall = _recall(answers, numbers)
+    retrieval = rate(per_identity(answers.retrieval, at.reshape(-1), len(numbers)))
+    learning_arms = (*names, BOTH)
     out: dict[str, Any] = {
         "modalities": list(names),
         "identities": len(numbers),
         "questions": len(answers.rows),
         "chance": answers.chance,
-        "recall": {arm: {m: rate(recall[arm, m]) for m in names} for arm in (*names, BOTH, NONE)},
-        "seeds": {arm: {m: [float(v) for v in answers.hits[arm, m].mean(1)] for m in names} for arm in (*names, BOTH)},
+        "recall": {arm: {m: rate(recall[arm, m]) for m in names} for arm in (*learning_arms, NONE)},
+        "seeds": {arm: {m: answers.hits[arm, m].mean(1).tolist() for m in names} for arm in learning_arms},
         "curve": {
             "steps": list(STEPS),
-            **{arm: {m: answers.curve[arm, m].mean(0).tolist() for m in names} for arm in (*names, BOTH)},
+            **{arm: {m: answers.curve[arm, m].mean(0).tolist() for m in names} for arm in learning_arms},
         },
         "alignment": {"retrieval": retrieval, "chance": answers.retrieval_chance},
         "modality_gap": {"mean": float(answers.gap_norm.mean()), "seeds": answers.gap_norm.tolist()},
     }
-    if not aligned(retrieval, answers.retrieval_chance):
-        return out | {"refused": refusal(retrieval, answers.retrieval_chance)}
-    return out | compared(recall, names, answers.chance, CENTERED)
+    if not is_aligned(retrieval, answers.retrieval_chance):
+        return out | {"refused": _refusal(retrieval, answers.retrieval_chance)}
+    return out | compare_modalities(recall, names, answers.chance, CENTERED)
 
 
-def compared(
-    recall: Mapping[tuple[str, str], Floats], names: tuple[str, str], chance: float, remedy: str
-) -> dict[str, Any]:
-    """Source against target, both ways.
+def _recall(answers: Answers, numbers: Ints) -> dict[tuple[str, str], Floats]:
+    """`Recall` of the identities `numbers`."""
+    at = np.searchsorted(numbers, answers.identity)
+    return {key: per_identity(hits, at, len(numbers)) for key, hits in answers.hits.items()}
+
+
+def compare_modalities(recall: Recall, names: tuple[str, str], chance: float, mitigation: str) -> dict[str, Any]:
+    """Recall in the modality learned from against recall in the other, in both directions.
 
     Args:
-        recall: (arm, modality asked in) -> `[e]`.
+        recall: of all arms.
         names: the modalities.
         chance: of a guessed name.
-        remedy: what stands before a modality in the name of its mitigated arm.
+        mitigation: prefix of a modality in the name of its mitigated arm.
     """
-    ways = {source: (source, target) for source, target in (names, names[::-1])}
+    out: dict[str, Any] = {"gap": {}, "transfer_ratio": {}, "joint": {}, "mitigation": {}}
+    for source, target in (names, names[::-1]):
+        within, across = recall[source, source], recall[source, target]
+        out["gap"][source] = gap(within, across)
+        out["transfer_ratio"][source] = transfer_ratio(across, recall[BOTH, target], chance)
+        out["joint"][source] = joint_table(within, across)
+        out["mitigation"][source] = mitigation_gain(recall, mitigation, source, target)
+    return out
+
+
+def mitigation_gain(recall: Recall, mitigation: str, source: str, target: str) -> dict[str, Any]:
+    """Recall of the mitigated arm, and what it gains in the target; arguments as in `compare_modalities`."""
     return {
-        "gap": {s: gap(recall[s, s], recall[s, t]) for s, t in ways.values()},
-        "transfer_ratio": {s: transfer_ratio(recall[s, t], recall[BOTH, t], chance) for s, t in ways.values()},
-        "joint": {s: joint_table(recall[s, s], recall[s, t]) for s, t in ways.values()},
-        "mitigation": {s: mitigated(recall, remedy, s, t) for s, t in ways.values()},
+        "target": rate(recall[mitigation + source, target]),
+        "source": rate(recall[mitigation + source, source]),
+        "gain": gap(recall[mitigation + source, target], recall[source, target]),
     }
 
 
-def mitigated(recall: Mapping[tuple[str, str], Floats], remedy: str, source: str, target: str) -> dict[str, Any]:
-    """Recall of the arm that a remedy stands before, and what it gains in the target; `recall` as in `compared`."""
-    return {
-        "target": rate(recall[remedy + source, target]),
-        "source": rate(recall[remedy + source, source]),
-        "gain": gap(recall[remedy + source, target], recall[source, target]),
-    }
-
-
-def refusal(retrieval: Mapping[str, float], chance: float) -> str:
+def _refusal(retrieval: Mapping[str, float], chance: float) -> str:
     """Why a gap would mean nothing."""
     return (
-        f"the modalities are not aligned for sure: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
-        f"({retrieval['low']:.1%} to {retrieval['high']:.1%}; chance is {chance:.1%}). What is not recalled across may "
-        "then be a matter of the encoders, not of memory, so no gap is told. Give more identities or more pairs of "
-        "them, or another encoder"
+        f"the modalities are not aligned: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
+        f"({retrieval['low']:.1%} to {retrieval['high']:.1%}), which is not clearly above twice chance ({chance:.1%}). "
+        "A gap could then be due to the encoders instead of memorization and is not reported. Give more identities, "
+        "more pairs of them, or another encoder"
     )
 
 
@@ -102,15 +103,18 @@ def identity_table(answers: Answers, names: tuple[str, str], labels: list[str]) 
 
     `stays_in` names the modalities whose names are recalled there and not in the other.
     """
-    numbers = np.unique(answers.identity)
-    recall = tables(answers, numbers)
-    asked = np.bincount(np.searchsorted(numbers, answers.identity))
-    stays = {s: recalled(recall[s, s]) & ~recalled(recall[s, t]) for s, t in (names, names[::-1])}
-    found = []
+    numbers, questions = np.unique(answers.identity, return_counts=True)
+    recall = _recall(answers, numbers)
+    gaps, stays = {}, {}
+    for source, target in (names, names[::-1]):
+        gaps[source] = recall[source, source] - recall[source, target]
+        stays[source] = is_recalled(recall[source, source]) & ~is_recalled(recall[source, target])
+    records: list[dict[str, Any]] = []
     for at, number in enumerate(numbers.tolist()):
-        cells = {f"recall_{a}_{m}": round(float(recall[a, m][at]), 4) for a in (*names, BOTH) for m in names}
-        gaps = [float(recall[s, s][at] - recall[s, t][at]) for s, t in (names, names[::-1])]
-        where = [name for name in names if stays[name][at]]
-        record = {"identity": labels[number], "questions": int(asked[at]), **cells}
-        found.append(record | {"gap": round(max(gaps), 4), "stays_in": " and ".join(where)})
-    return sorted(found, key=lambda record: (-record["gap"], record["identity"]))
+        record: dict[str, Any] = {"identity": labels[number], "questions": int(questions[at])}
+        for arm in (*names, BOTH):
+            record |= {f"recall_{arm}_{name}": round(float(recall[arm, name][at]), 4) for name in names}
+        record["gap"] = round(max(float(gaps[name][at]) for name in names), 4)
+        record["stays_in"] = " and ".join(name for name in names if stays[name][at])
+        records.append(record)
+    return sorted(records, key=lambda record: (-record["gap"], record["identity"]))

@@ -30,7 +30,7 @@ from audit_plugin.fiftyone_io.write.values import Columns, field_values
 from .runs import clear, database
 
 if TYPE_CHECKING:
-    from audit_plugin.crossmodal.cross_modal_recall import TransferResult
+    from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
 
 RUN = "transfer"
 HELP = {
@@ -59,12 +59,12 @@ class TransferRun(fors.Run):
 
 
 class TransferRunResults(fors.RunResults):
-    """`summary` and `identities` as of a `TransferResult`; `tagged` is empty: nothing is tagged."""
+    """`summary` and `identities` as of a `CrossModalResult`; `tagged` is empty: nothing is tagged."""
 
 
 def transfer_view(
     view: SampleCollection, config: AuditConfig, progress: Progress | None = None, run: str = RUN
-) -> TransferResult:
+) -> CrossModalResult:
     """Measure which identities of a view are recalled in one modality but not in the other, and write it down.
 
     Where the dataset was audited, the rank correlation of MultiMem with recall is told too. Written are the fields
@@ -74,20 +74,20 @@ def transfer_view(
     Args:
         view: of samples with two modalities; only these are changed.
         config: of which `label` names the field with the identity or class.
-        progress: told of the stages of `run_transfer`, then "write".
+        progress: told of the stages of `measure_cross_modal_recall`, then "write".
         run: key of the measurement.
 
     Raises:
         AuditError: objects, no or too few identities, a name that is taken, or the database was lost.
     """
-    from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
+    from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
 
     if objects_field(view):
         raise AuditError("recall across modalities is measured on samples, not on the patches of their objects")
     config = replace(resolve(view, config), run=run)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)
-    found = run_transfer(samples, config, progress)
+    found = measure_cross_modal_recall(samples, config, progress)
     if memorized := _memorized(view._root_dataset):
         found.summary["memorization"] = memorization_link(found, memorized, samples.labels)
     write_transfer(view, samples, found, config, progress, run)
@@ -97,7 +97,7 @@ def transfer_view(
 def write_transfer(
     view: SampleCollection,
     samples: Samples,
-    found: TransferResult,
+    found: CrossModalResult,
     config: AuditConfig,
     progress: Progress | None = None,
     run: str = RUN,
@@ -229,7 +229,7 @@ def load_personas(name: str, folder: str | Path) -> fo.Dataset:
 
 
 def _register(
-    dataset: fo.Dataset, found: TransferResult, config: AuditConfig, columns: Columns, place: Place, run: str
+    dataset: fo.Dataset, found: CrossModalResult, config: AuditConfig, columns: Columns, place: Place, run: str
 ) -> TransferRunConfig:
     """Record the run with all that it is about to write, before any of it is written."""
     record = TransferRunConfig(
@@ -257,7 +257,7 @@ def _memorized(dataset: fo.Dataset) -> dict[str, float]:
     return {}
 
 
-def _per_sample(samples: Samples, found: TransferResult) -> AuditResult:
+def _per_sample(samples: Samples, found: CrossModalResult) -> AuditResult:
     """One row per sample: means over its texts, and what is said of its identity."""
     first = {name: at for at, name in reversed(list(enumerate(found.ids)))}
     ids = tuple(dict.fromkeys(found.ids))

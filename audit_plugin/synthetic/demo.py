@@ -1,23 +1,32 @@
-"""The demo set: drawn persons with descriptions, faults planted at known rows, and the count of those found."""
+"""The demo set: drawn persons with captions, and faults at known rows.
+
+What is on which picture and which rows get a fault is planned first (`plan_rows`), then drawn (`draw_demo`).
+"""
 
 from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import AuditResult, Floats
+from audit_plugin.arrays import AuditError, AuditResult, Floats
 
-from .folders import check_packages, claimed, mark, write_csv
-from .plan import FAULTS, Row, plan_rows
+from .folders import check_packages, read_marker, write_marker, write_rows
+from .oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
+from .persons import SIDE, Person, draw_persons, person_svg
+from .render import draw_all
+from .sentences import contradictions, describe, vague_captions
 
-__all__ = ["FAULTS", "draw_demo", "found_missed", "swap_auroc"]
+if TYPE_CHECKING:
+    from audit_plugin.encoders.embed import Progress
 
-FORM = 1  # raised when the same seed begins to give another set
+VERSION = 1  # raised when the same seed begins to give another set
 MARKER = "demo.json"
+FAULTS = ("swapped", "vague", "non-persona", "conflict", "placeholder")
 FLAG_OF = {
     "swapped": "is_misaligned",
     "vague": "is_vague",
@@ -25,8 +34,159 @@ FLAG_OF = {
     "conflict": "is_conflict",
     "placeholder": "is_placeholder",
 }
+MIN_SAMPLES = 20
+MIN_CONTRADICTIONS = 3
 
-Progress = Callable[[str, int, int], None]
+
+@dataclass
+class DemoRow:
+    """One sample.
+
+    Attributes:
+        person: on the picture, unless a fault replaces it by a copy of another row's, the placeholder or a `subject`.
+        caption: of the sample.
+        named: attribute -> value for each attribute that the caption names.
+        fault: one of `FAULTS`, or "none".
+        detail: what was there before the fault, or what the fault shows.
+        id: given when all rows are in their final order.
+        source: the row whose caption (swapped) or picture (conflict) it got.
+        way: how a copied picture was altered, one of `COPY_WAYS`.
+        subject: number of what a non-persona picture shows; -1 for none.
+    """
+
+    person: Person
+    caption: str
+    named: dict[str, str]
+    fault: str = "none"
+    detail: str = ""
+    id: str = ""
+    source: DemoRow | None = None
+    way: str = ""
+    subject: int = -1
+
+    def truth(self) -> tuple[str, str, str]:
+        """The row of `truth.csv`: id, fault, and what was done to the sample."""
+        detail = self.detail
+        if self.source:
+            copied = "caption of" if self.fault == "swapped" else f"{self.way} picture of"
+            detail = f"{copied} {self.source.id}"
+        return self.id, self.fault, detail
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def fault_counts(samples: int) -> dict[str, int]:
+    """Fault -> number of samples that get it.
+
+    The share of placeholders grows below 480 samples: an audit calls a picture a placeholder from 11 rows on, so that
+    fewer would never be flagged.
+    """
+    few = max(1, round(samples / 30))
+    return {
+        "swapped": max(2, round(samples / 10)),
+        "vague": few,
+        "non-persona": few,
+        "conflict": few,
+        "placeholder": max(1, round(samples / 40), min(12, samples // 10)),
+    }
+
+
+def plan_rows(samples: int, seed: int) -> list[DemoRow]:
+    """The rows of the set in their final order, with ids.
+
+    Raises:
+        AuditError: too few samples to hold every fault.
+    """
+    if samples < MIN_SAMPLES:
+        raise AuditError(f"samples is {samples}; the demo needs at least {MIN_SAMPLES} to hold every kind of fault")
+    rng = random.Random(seed)
+    rows, counts = _clean_rows(samples, rng), fault_counts(samples)
+    while (ring := _contradicting_ring(rows[: counts["swapped"]], rng)) is None:
+        rng.shuffle(rows)  # these few look too much alike
+    start = 0
+    rows_of: dict[str, list[DemoRow]] = {}
+    for fault, count in counts.items():
+        rows_of[fault] = rows[start : start + count]
+        for row in rows_of[fault]:
+            row.fault = fault
+        start += count
+    clean = rows[start:]
+    _swap_captions(ring)
+    _make_vague(rows_of["vague"], rng)
+    _make_odd(rows_of["non-persona"])
+    _make_conflicts(rows_of["conflict"], clean, rng)
+    for row in rows_of["placeholder"]:
+        row.detail = "card that says: image not available"
+    rng.shuffle(rows)
+    for number, row in enumerate(rows):
+        row.id = f"demo-{number:05d}"
+    return rows
+
+
+def _clean_rows(samples: int, rng: random.Random) -> list[DemoRow]:
+    rows: list[DemoRow] = []
+    captions: set[str] = set()
+    for person in draw_persons(samples, rng):
+        caption, named = describe(person, rng)
+        while caption in captions:
+            caption, named = describe(person, rng)
+        captions.add(caption)
+        rows.append(DemoRow(person, caption, named))
+    return rows
+
+
+def _contradicts(caption_row: DemoRow, picture_row: DemoRow) -> bool:
+    return contradictions(caption_row.named, picture_row.person) >= MIN_CONTRADICTIONS
+
+
+def _contradicting_ring(rows: list[DemoRow], rng: random.Random) -> list[DemoRow] | None:
+    """The rows in an order in which each caption contradicts the next picture; None if 10,000 exchanges find none."""
+    ring = list(rows)
+    rng.shuffle(ring)
+    for _ in range(10_000):
+        fitting = [i for i in range(len(ring)) if not _contradicts(ring[i - 1], ring[i])]
+        if not fitting:
+            return ring
+        i, j = fitting[0], rng.randrange(len(ring))
+        ring[i], ring[j] = ring[j], ring[i]
+    return None
+
+
+def _swap_captions(ring: list[DemoRow]) -> None:
+    """Hands the captions round a ring, so that each is used once and none stays with its picture."""
+    before = [(row.caption, row.named) for row in ring]
+    for i, row in enumerate(ring):
+        row.detail, row.source = row.caption, ring[i - 1]
+        row.caption, row.named = before[i - 1]
+
+
+def _make_vague(rows: list[DemoRow], rng: random.Random) -> None:
+    captions = vague_captions(rng)
+    for i, row in enumerate(rows):
+        row.detail, row.caption = row.caption, captions[i % len(captions)]
+
+
+def _make_odd(rows: list[DemoRow]) -> None:
+    """Every other row keeps a person's caption, as a wrong download would; the rest say what the picture shows."""
+    for i, row in enumerate(rows):
+        row.subject = i
+        row.detail = SUBJECTS[i % len(SUBJECTS)][0]
+        if i % 2:
+            row.caption = row.detail
+
+
+def _make_conflicts(rows: list[DemoRow], clean: list[DemoRow], rng: random.Random) -> None:
+    """Each row gets an altered copy of a clean row's picture that its caption contradicts."""
+    unused = list(clean)
+    rng.shuffle(unused)
+    for i, row in enumerate(rows):
+        row.source = next(other for other in unused if _contradicts(row, other))
+        row.way = COPY_WAYS[i % len(COPY_WAYS)]
+        unused.remove(row.source)
+
+
+# --- the files -------------------------------------------------------------------------------------------------------
 
 
 def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Progress | None = None) -> Path:
@@ -48,30 +208,26 @@ def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Prog
         AuditError: packages missing, too few samples, or a folder that holds something else.
     """
     out = Path(out)
-    marker: dict[str, object] = {"form": FORM, "samples": samples, "seed": seed, "complete": True}
-    found = claimed(out, MARKER, "demo set")
-    if found == marker and _is_whole(out, samples):
+    marker: dict[str, object] = {"form": VERSION, "samples": samples, "seed": seed, "complete": True}
+    if read_marker(out, MARKER, "demo set") == marker and _is_complete(out, samples):
         return out / "manifest.csv"
     check_packages()
     rows = plan_rows(samples, seed)
-    mark(out, MARKER, marker | {"complete": False})
+    write_marker(out, MARKER, marker | {"complete": False})
     _draw_images(rows, out / "images", seed, progress)
-    write_csv(out / "manifest.csv", ("id", "image", "caption"), [(r.id, f"images/{r.id}.png", r.caption) for r in rows])
-    write_csv(out / "truth.csv", ("id", "fault", "detail"), [(r.id, r.fault, r.told()) for r in rows])
-    mark(out, MARKER, marker)
+    manifest = [(row.id, f"images/{row.id}.png", row.caption) for row in rows]
+    write_rows(out / "manifest.csv", ("id", "image", "caption"), manifest)
+    write_rows(out / "truth.csv", ("id", "fault", "detail"), [row.truth() for row in rows])
+    write_marker(out, MARKER, marker)
     return out / "manifest.csv"
 
 
-def _is_whole(out: Path, samples: int) -> bool:
-    files = ("manifest.csv", "truth.csv")
-    return all((out / name).is_file() for name in files) and len(list((out / "images").glob("*.png"))) == samples
+def _is_complete(out: Path, samples: int) -> bool:
+    tables = (out / "manifest.csv").is_file() and (out / "truth.csv").is_file()
+    return tables and len(list((out / "images").glob("*.png"))) == samples
 
 
-def _draw_images(rows: list[Row], folder: Path, seed: int, progress: Progress | None) -> None:
-    from .oddities import altered, odd_svg, placeholder_png
-    from .persons import SIDE, person_svg
-    from .render import draw_all
-
+def _draw_images(rows: list[DemoRow], folder: Path, seed: int, progress: Progress | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("demo-*.png"):
         old.unlink()
@@ -94,45 +250,50 @@ def _draw_images(rows: list[Row], folder: Path, seed: int, progress: Progress | 
         progress("draw", len(rows), len(rows))
 
 
-def _read_truth(truth: str | Path) -> dict[str, str]:
+# --- how well an audit finds them ------------------------------------------------------------------------------------
+
+
+def _read_faults(truth: str | Path) -> dict[str, str]:
     with Path(truth).open(encoding="utf-8", newline="") as file:
         return {row["id"]: row["fault"] for row in csv.DictReader(file)}
 
 
-def found_missed(truth: str | Path, result: AuditResult) -> list[tuple[str, int, int]]:
-    """(fault, found, planted) for each kind, in the order of `FAULTS`.
+def count_flagged_faults(truth: str | Path, result: AuditResult) -> list[tuple[str, int, int]]:
+    """(fault, samples flagged for it, samples that have it) for each kind, in the order of `FAULTS`.
 
-    A planted fault is found when the row has the kind's own flag; a row that the result does not have is missed.
+    A fault counts as flagged when the row has that kind's own flag; a row that the result does not have is missed.
 
     Args:
         truth: `truth.csv` of a demo set.
         result: an audit of that set, its rows in any order.
     """
-    faults = _read_truth(truth)
-    flagged = {
-        kind: {row for row, hit in zip(result.ids, result.columns[flag], strict=True) if hit}
-        for kind, flag in FLAG_OF.items()
-    }
-    planted = {kind: [row for row, fault in faults.items() if fault == kind] for kind in FAULTS}
-    return [(kind, sum(row in flagged[kind] for row in planted[kind]), len(planted[kind])) for kind in FAULTS]
+    faults = _read_faults(truth)
+    counts = []
+    for kind in FAULTS:
+        flags = result.columns[FLAG_OF[kind]]
+        flagged_ids = {sample_id for sample_id, flag in zip(result.ids, flags, strict=True) if flag}
+        faulty_ids = [sample_id for sample_id, fault in faults.items() if fault == kind]
+        counts.append((kind, sum(sample_id in flagged_ids for sample_id in faulty_ids), len(faulty_ids)))
+    return counts
 
 
 def swap_auroc(truth: str | Path, result: AuditResult) -> float:
-    """AUROC of `misalignment` for swapped captions against rows without a planted fault; NaN where undefined.
+    """AUROC of `misalignment` for swapped captions against rows without a fault; NaN where undefined.
 
     Rows without a score are left out.
     """
-    faults = _read_truth(truth)
+    faults = _read_faults(truth)
     kinds = np.array([faults.get(row, "") for row in result.ids])
     scores = np.asarray(result.columns["misalignment"], dtype=np.float32)
     known = np.isfinite(scores)
     return auroc(scores[known & (kinds == "swapped")], scores[known & (kinds == "none")])
 
 
-def auroc(bad: Floats, good: Floats) -> float:
-    """The chance that a score of `bad` `[p]` is above one of `good` `[q]`, ties counted half; NaN if one is empty."""
-    if not len(bad) or not len(good):
+def auroc(positive: Floats, negative: Floats) -> float:
+    """P(score of `positive` `[p]` > score of `negative` `[q]`), ties counted half; NaN if one is empty."""
+    if not len(positive) or not len(negative):
         return float("nan")
-    order = np.sort(good)
-    below = np.searchsorted(order, bad, side="left") + np.searchsorted(order, bad, side="right")
-    return float(below.mean() / (2 * len(good)))
+    ranked = np.sort(negative)
+    # ranks from both sides: their mean counts a tie half
+    ranks = np.searchsorted(ranked, positive, side="left") + np.searchsorted(ranked, positive, side="right")
+    return float(ranks.mean() / (2 * len(negative)))

@@ -2,7 +2,8 @@
 
 An identity is a name with traits that can be seen (hair, skin, beard, glasses) and facts that cannot (a job, a city).
 Each of its pictures has other clothes, another background, mood, crop, tilt and side; each of its descriptions names
-the traits in other words. So what is recognized on unseen variants is the identity, not a picture or a sentence.
+the traits in other words. So what is recognized on unseen variants is the identity, not a picture or a sentence. A set
+on the disk keeps some variants of each identity for tests.
 """
 
 from __future__ import annotations
@@ -10,11 +11,23 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from audit_plugin.arrays import AuditError
+
+from .folders import check_packages, read_marker, write_marker, write_rows
 from .looks import BACKDROPS, FABRICS, HAIR_COLORS, HAIRS, MOODS, SKINS
 from .persons import CANVAS, Person, clothes_for, color_apart, draw_person, person_svg
+from .render import draw_all
 from .sentences import COLOR_WORDS, SKIN_WORDS, say
 
+if TYPE_CHECKING:
+    from audit_plugin.encoders.embed import Progress
+
+VERSION = 1  # raised when the same seed begins to give another set
+MARKER = "personas.json"
+TRAIN, TEST, BACKGROUND = "train", "test", "background"  # splits of the variants
 TRAITS = ("head", "head color", "beard", "beard color", "glasses", "skin")
 JOBS = ("baker", "pilot", "carpenter", "nurse", "florist", "painter", "plumber", "tailor", "farmer", "librarian")
 CITIES = ("Lisbon", "Oslo", "Nairobi", "Kyoto", "Lima", "Dublin", "Hanoi", "Quebec", "Tunis", "Riga")
@@ -38,7 +51,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Identity:
+class PersonaIdentity:
     """A made-up person.
 
     Attributes:
@@ -53,12 +66,14 @@ class Identity:
 
     def traits(self) -> dict[str, str]:
         """Trait -> value, "" where the identity has none."""
-        every = self.person.traits()
-        return {name: every[name] for name in TRAITS}
+        traits = self.person.traits()
+        return {name: traits[name] for name in TRAITS}
 
 
-def draw_identities(count: int, rng: random.Random, known: Sequence[Identity] = (), apart: int = 2) -> list[Identity]:
-    """Identities of which any two, those `known` included, differ in at least `apart` traits, with names of their own.
+def draw_identities(
+    count: int, rng: random.Random, known: Sequence[PersonaIdentity] = (), apart: int = 2
+) -> list[PersonaIdentity]:
+    """Draws identities that differ pairwise, and from the `known`, in at least `apart` traits; names are unique.
 
     Args:
         count: how many.
@@ -68,25 +83,25 @@ def draw_identities(count: int, rng: random.Random, known: Sequence[Identity] = 
     """
     codes = [tuple(identity.traits().values()) for identity in known]
     names = {identity.name for identity in known}
-    found: list[Identity] = []
-    while len(found) < count:
+    identities: list[PersonaIdentity] = []
+    while len(identities) < count:
         person = draw_person(rng, heads=HAIRS)
-        identity = Identity(_name(rng), person, {fact: rng.choice(values) for fact, values in FACTS.items()})
+        identity = PersonaIdentity(_name(rng), person, {fact: rng.choice(values) for fact, values in FACTS.items()})
         code = tuple(identity.traits().values())
-        near = any(sum(a != b for a, b in zip(code, other, strict=True)) < apart for other in codes)
-        if identity.name not in names and not near:
+        differences = (sum(a != b for a, b in zip(code, other, strict=True)) for other in codes)
+        if identity.name not in names and all(number >= apart for number in differences):
             names.add(identity.name)
             codes.append(code)
-            found.append(identity)
-    return found
+            identities.append(identity)
+    return identities
 
 
 def _name(rng: random.Random) -> str:
-    first, last = ("".join(rng.choice(part.split()) for part in (_STARTS, _MIDDLES, _ENDS)) for _ in range(2))
-    return f"{first} {last}"
+    words = ["".join(rng.choice(part.split()) for part in (_STARTS, _MIDDLES, _ENDS)) for _ in range(2)]
+    return " ".join(words)
 
 
-def variant(identity: Identity, rng: random.Random) -> Person:
+def variant(identity: PersonaIdentity, rng: random.Random) -> Person:
     """The identity in other clothes, before another background, in another mood."""
     person = identity.person
     hair = [HAIR_COLORS[color] for color in (person.head_color, person.beard_color) if color]
@@ -105,11 +120,12 @@ def variant(identity: Identity, rng: random.Random) -> Person:
     )
 
 
-def picture_of(identity: Identity, rng: random.Random) -> str:
+def picture_of(identity: PersonaIdentity, rng: random.Random) -> str:
     """One picture as SVG text: a variant, cropped, tilted, and as often as not seen from the other side."""
     svg = person_svg(variant(identity, rng))
     side = CANVAS * rng.uniform(*CROP)
-    left, top = (rng.uniform(0, CANVAS - side) for _ in range(2))
+    left = rng.uniform(0, CANVAS - side)
+    top = rng.uniform(0, CANVAS - side)
     start, end = svg.index(">") + 1, svg.rindex("</svg>")
     crop = f"scale({CANVAS / side:.4f}) translate({-left:.2f} {-top:.2f})"
     mirror = f" translate({CANVAS} 0) scale(-1 1)" if rng.random() < 0.5 else ""
@@ -118,20 +134,127 @@ def picture_of(identity: Identity, rng: random.Random) -> str:
     return f'{svg[:start]}{ground}<g transform="{crop}{mirror}{turn}">{svg[start:end]}</g></svg>'
 
 
-def description_of(identity: Identity, rng: random.Random) -> tuple[str, dict[str, str]]:
-    """One sentence, and trait -> value for each trait that it names. The name is not in it."""
+def description_of(identity: PersonaIdentity, rng: random.Random) -> tuple[str, dict[str, str]]:
+    """One sentence without the person's name, and trait -> value for each trait that the sentence names."""
     person, traits = identity.person, identity.traits()
-    hair, beard = (rng.choice(COLOR_WORDS.get(color, (color,))) for color in (person.head_color, person.beard_color))
-    said: list[tuple[tuple[str, ...], str]] = [(("head", "head color"), say(person.head, hair, rng))]
+    hair_word = rng.choice(COLOR_WORDS.get(person.head_color, (person.head_color,)))
+    beard_word = rng.choice(COLOR_WORDS.get(person.beard_color, (person.beard_color,)))
+    # (traits that the phrase names, phrase)
+    parts: list[tuple[tuple[str, ...], str]] = [(("head", "head color"), say(person.head, hair_word, rng))]
     if person.beard:
-        said.append((("beard", "beard color"), say(person.beard, beard, rng)))
+        parts.append((("beard", "beard color"), say(person.beard, beard_word, rng)))
     if person.glasses:
-        said.append((("glasses",), say(person.glasses, "", rng)))
-    said.append((("skin",), f"{rng.choice(SKIN_WORDS[person.skin])} skin"))
-    if len(said) > 3 and rng.random() < LEFT_OUT:
-        said.pop(rng.randrange(1, len(said)))
-    rng.shuffle(said)
-    named = {name: traits[name] for names, _ in said for name in names if traits[name]}
-    phrases = [phrase for _, phrase in said]
+        parts.append((("glasses",), say(person.glasses, "", rng)))
+    parts.append((("skin",), f"{rng.choice(SKIN_WORDS[person.skin])} skin"))
+    if len(parts) > 3 and rng.random() < LEFT_OUT:
+        parts.pop(rng.randrange(1, len(parts)))
+    rng.shuffle(parts)
+    named = {name: traits[name] for names, _ in parts for name in names if traits[name]}
+    phrases = [phrase for _, phrase in parts]
     listed = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     return rng.choice(_FORMS).format(A="A", traits=listed, Traits=listed[0].upper() + listed[1:]), named
+
+
+# --- a set on the disk -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PersonaSet:
+    """How many people and variants a persona set has.
+
+    Attributes:
+        identities: people whose facts are learned in one modality and asked in the other.
+        background: other people, on whose pairs the modalities are aligned.
+        train: variants of an audited identity to learn from; `test`: others to ask with.
+        pairs: variants of a background identity.
+        side: pixels of a picture, width and height.
+        seed: of everything.
+    """
+
+    identities: int = 100
+    background: int = 0
+    train: int = 6
+    test: int = 4
+    pairs: int = 2
+    side: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.identities < 2:
+            raise AuditError(f"identities is {self.identities}; at least 2 are needed")
+        if min(self.train, self.test, self.pairs) < 1 or self.background < 0:
+            raise AuditError("train, test and pairs must be at least 1, background at least 0")
+
+
+@dataclass(frozen=True)
+class PersonaRow:
+    """One variant of an identity."""
+
+    id: str
+    identity: PersonaIdentity
+    split: str
+
+
+def draw_personas(out: str | Path, settings: PersonaSet, progress: Progress | None = None) -> Path:
+    """Draws the set into `out`: `images/*.png`, `manifest.csv` and `facts.csv`; returns the manifest.
+
+    `manifest.csv` has id, image (relative), description, identity and split (train, test, background); `facts.csv` one
+    row per identity with its traits and facts. Equal settings give equal bytes; a complete set of the same settings is
+    left as it is.
+
+    Args:
+        out: folder, made if missing; one with other things in it is refused.
+        settings: how many people and variants, and the seed.
+        progress: called as progress("draw", done, total).
+
+    Raises:
+        AuditError: packages missing, or a folder that holds something else.
+    """
+    out = Path(out)
+    marker: dict[str, object] = {"form": VERSION, **vars(settings), "complete": True}
+    rows = plan_personas(settings)
+    pictures = [out / f"images/{row.id}.png" for row in rows]
+    if read_marker(out, MARKER, "persona set") == marker and all(picture.is_file() for picture in pictures):
+        return out / "manifest.csv"
+    check_packages()
+    write_marker(out, MARKER, marker | {"complete": False})
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for row, picture in zip(rows, pictures, strict=True):
+        jobs.append((str(picture), picture_of(row.identity, _row_rng(settings, row, "picture"))))
+    draw_all(jobs, settings.side, lambda done: progress("draw", done, len(jobs)) if progress else None)
+    manifest = [
+        (row.id, f"images/{row.id}.png", description_text(row, settings), row.identity.name, row.split) for row in rows
+    ]
+    write_rows(out / "manifest.csv", ("id", "image", "description", "identity", "split"), manifest)
+    people = {row.identity.name: row.identity for row in rows}
+    facts = [(name, *person.traits().values(), *person.facts.values()) for name, person in people.items()]
+    write_rows(out / "facts.csv", ("identity", *TRAITS, *FACTS), facts)
+    write_marker(out, MARKER, marker)
+    return out / "manifest.csv"
+
+
+def plan_personas(settings: PersonaSet) -> list[PersonaRow]:
+    """The rows of the set: audited identities first, their training variants before the others."""
+    rng = random.Random(f"{settings.seed} identities")
+    audited = draw_identities(settings.identities, rng)
+    background = draw_identities(settings.background, rng, audited, apart=1)
+    rows = []
+    for number, identity in enumerate(audited):
+        splits = [TRAIN] * settings.train + [TEST] * settings.test
+        for variant_number, split in enumerate(splits):
+            rows.append(PersonaRow(f"person-{number:05d}-{variant_number:02d}", identity, split))
+    for number, identity in enumerate(background):
+        for variant_number in range(settings.pairs):
+            rows.append(PersonaRow(f"other-{number:05d}-{variant_number:02d}", identity, BACKGROUND))
+    return rows
+
+
+def _row_rng(settings: PersonaSet, row: PersonaRow, purpose: str) -> random.Random:
+    """A generator per row and purpose: what one draws does not depend on the others."""
+    return random.Random(f"{settings.seed} {row.id} {purpose}")
+
+
+def description_text(row: PersonaRow, settings: PersonaSet) -> str:
+    """The description that stands beside a row's picture."""
+    return description_of(row.identity, _row_rng(settings, row, "description"))[0]

@@ -166,9 +166,9 @@ def _unmasked(drawing: str) -> str:
     """Fills shapes directly instead of through masks, each of which costs the renderer 10 ms of 50."""
     shapes = dict(_MASK_SHAPE.findall(drawing))
 
-    def fill(found: re.Match[str]) -> str:
-        shape = shapes.get(found[2])
-        return f'<g {found[1]}{found[3]}><use xlink:href="#{shape}"/></g>' if shape else found[0]
+    def fill(match: re.Match[str]) -> str:
+        shape = shapes.get(match[2])
+        return f'<g {match[1]}{match[3]}><use xlink:href="#{shape}"/></g>' if shape else match[0]
 
     return _MASKED_FILL.sub(fill, drawing)
 

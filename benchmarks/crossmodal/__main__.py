@@ -22,10 +22,10 @@ import numpy as np
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig, digest_of
-from audit_plugin.crossmodal.cross_modal_recall import memorization_link, run_transfer
+from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
 from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.store import RunFolder
-from audit_plugin.synthetic.drawing import FORM, PersonaSet, draw_personas
+from audit_plugin.synthetic.personas import VERSION, PersonaSet, draw_personas
 from benchmarks.data import DATA, SOURCES, fetch
 from benchmarks.record import write_report
 
@@ -60,7 +60,7 @@ def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
     wanted = PersonaSet(given.identities, given.background, side=SIDE)
     start = time.perf_counter()
     world = make_world(given.data / f"personas-{SIDE}-{given.identities}-{given.background}", wanted)
-    identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": FORM, "protocol": PROTOCOL}
+    identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": VERSION, "protocol": PROTOCOL}
     identity = json.loads(json.dumps(identity))  # as it will be read again: tuples are lists
     tables, seconds, kept = [], [], []
     with RunFolder(given.data / f"crossmodal-{digest_of(identity)[:12]}", identity) as run:
@@ -98,7 +98,7 @@ def drawing() -> dict[str, Any]:
 def design_b(samples: Samples) -> dict[str, Any]:
     """Transfer on frozen offline features, and its link to MultiMem; seconds include the encoding."""
     config, start = AuditConfig(encoder="offline", device="cpu", trials=TRIALS), time.perf_counter()
-    found = run_transfer(samples, config)
+    found = measure_cross_modal_recall(samples, config)
     seconds = time.perf_counter() - start
     audit = run_audit(replace(samples, splits=()), config)
     memorized = dict(zip(audit.ids, audit.columns["multimem"].tolist(), strict=True))

@@ -12,19 +12,19 @@ import numpy as np
 from audit_plugin.arrays import Floats, Ints
 from audit_plugin.crossmodal.statistics import (
     BOTH,
-    LEAST_CEILING,
     NONE,
     Estimate,
-    aligned,
+    above_floor,
     estimate,
+    is_aligned,
     modality_gap,
     pair_retrieval,
     per_identity,
     rate,
     retrieval_chance,
 )
-from audit_plugin.crossmodal.summary import compared, mitigated
-from audit_plugin.synthetic.drawing import TEST, TRAIN
+from audit_plugin.crossmodal.summary import compare_modalities, mitigation_gain
+from audit_plugin.synthetic.personas import TEST, TRAIN
 
 from .stages import PICTURE, TEXT, Schedule, align, ask, ask_names, forget, learn, read_outs, self_description
 from .trunk import Trunk
@@ -178,10 +178,10 @@ def summarize(tables: Sequence[Mapping[str, Floats]], world: World) -> dict[str,
         "hops": _hop_cells(tables, mean),
         "unlearning": _forgotten(flat),
     }
-    if aligned(retrieval, pair_chance):
+    if is_aligned(retrieval, pair_chance):
         flat_recall = {(arm, m): values for arm, cells in recall.items() for m, values in cells.items()}
-        out |= compared(flat_recall, MODALITIES, chance, REPLAY)
-        out["self_description"] = mitigated(flat_recall, DESCRIBED, PICTURE, TEXT)
+        out |= compare_modalities(flat_recall, MODALITIES, chance, REPLAY)
+        out["self_description"] = mitigation_gain(flat_recall, DESCRIBED, PICTURE, TEXT)
     out["kept_alignment"] = {arm: rate(mean(f"kept/{arm}")) for arm in recall if f"kept/{arm}" in tables[0]}
     return out | {"controls": controls(out)}
 
@@ -218,20 +218,15 @@ def _forgotten(flat: Callable[[str], Floats]) -> dict[str, Any]:
     return out
 
 
-def residual(before: Floats, after: Floats, floor: Floats) -> Estimate:
-    """What is left of the recall of forgotten identities `[e]`: (after - floor) / (before - floor).
+def residual(before: Floats, after: Floats, never: Floats) -> Estimate:
+    """Recall that is left of forgotten identities `[e]`: (after - never) / (before - never).
 
     Args:
         before: unlearning.
         after: unlearning in some modality.
-        floor: the same identities under a model that never learned them.
+        never: the same identities under a model that never learned them.
     """
-
-    def left(was: Floats, now: Floats, never: Floats) -> Floats:
-        learned = np.asarray(was) - np.asarray(never)
-        return np.where(learned > LEAST_CEILING, (np.asarray(now) - np.asarray(never)) / learned, np.nan)
-
-    return estimate(left, [before, after, floor])
+    return estimate(above_floor, [after, before, never])
 
 
 def controls(summary: Mapping[str, Any]) -> dict[str, bool]:

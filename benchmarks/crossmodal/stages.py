@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from audit_plugin.arrays import Floats, Ints
-from audit_plugin.synthetic.drawing import BACKGROUND, TRAIN
 from audit_plugin.synthetic.looks import BEARDS, GLASSES, HAIRS
-from audit_plugin.synthetic.personas import TRAITS, Identity, description_of
+from audit_plugin.synthetic.personas import BACKGROUND, TRAIN, TRAITS, PersonaIdentity, description_of
 
 from .trunk import Trunk
 from .world import LENGTH, SIDE, WHO, World
@@ -229,7 +228,7 @@ def self_description(model: Trunk, world: World, rows: Ints, seed: int) -> Ints:
     return world.vocabulary.tokens(texts, LENGTH)
 
 
-def _with_traits(identity: Identity, traits: Mapping[str, str]) -> Identity:
+def _with_traits(identity: PersonaIdentity, traits: Mapping[str, str]) -> PersonaIdentity:
     """The identity with other values of all `TRAITS`, as somebody may have read them off a picture, rightly or not."""
     heads, beards, glasses = ({look.name: look for look in looks} for looks in (HAIRS, BEARDS, GLASSES))
     beard = beards.get(traits["beard"])

@@ -11,8 +11,16 @@ import torch
 
 from audit_plugin.arrays import Bools, Ints
 from audit_plugin.inputs.images import read_image
-from audit_plugin.synthetic.drawing import TEST, PersonaSet, description_text, draw_personas, plan
-from audit_plugin.synthetic.personas import FACTS, TRAITS, Identity
+from audit_plugin.synthetic.personas import (
+    FACTS,
+    TEST,
+    TRAITS,
+    PersonaIdentity,
+    PersonaSet,
+    description_text,
+    draw_personas,
+    plan_personas,
+)
 
 from .trunk import Vocabulary, words_of
 
@@ -45,7 +53,7 @@ class World:
     truth: dict[str, Ints]
     audited: int
     values: dict[str, list[int]]
-    somebody: Identity
+    somebody: PersonaIdentity
 
     def rows(self, split: str, identities: Sequence[int] | None = None) -> Ints:
         """Rows of a split, of some identities or of all."""
@@ -65,7 +73,7 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
         wanted: what to draw; its side must be `SIDE`.
     """
     draw_personas(folder, wanted)
-    rows = plan(wanted)
+    rows = plan_personas(wanted)
     texts = [description_text(row, wanted) for row in rows]
     pictures = np.stack([np.asarray(read_image(str(folder / f"images/{row.id}.png"))) for row in rows])
     people = list({row.identity.name: row.identity for row in rows}.values())
