@@ -35,19 +35,19 @@ CENTER = {"clusters": 3.0, "spread": 1.0}  # weight of what the rows of a cluste
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures each size once and writes one JSON; sizes that were measured before are kept beside the new ones."""
-    given = options(arguments)
-    if given.alone:
-        print(json.dumps(measure(given.pairs[0], given.trials, given.rows, given.data)))
+    args = options(arguments)
+    if args.alone:
+        print(json.dumps(measure(args.pairs[0], args.trials, args.rows, args.data)))
         return
     settings = {"epochs": "default", "dim": DIM, "seed": 0, "device": "cpu"}
     sizes = measured_before(settings)
-    for n in given.pairs:
-        prepare(n, given.rows, given.data)
+    for n in args.pairs:
+        prepare(n, args.rows, args.data)
         load = os.getloadavg()[0]
-        key = (given.rows, n)
-        sizes[key] = {**in_own_process(n, given), "git": git_hash(), "load_before": round(load, 1)}
+        key = (args.rows, n)
+        sizes[key] = {**in_own_process(n, args), "git": git_hash(), "load_before": round(load, 1)}
         print(json.dumps(sizes[key]), flush=True)
-        if not given.dry_run:
+        if not args.dry_run:
             question = "seconds per stage and peak memory of an audit from cached embeddings, by pairs"
             report = {"settings": settings, "sizes": [sizes[key] for key in sorted(sizes)]}
             print(write_report("audit-speed", question, report))
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measured_before(settings: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
     """(rows, pairs) -> what an earlier call with these settings measured on such a machine: the largest takes hours."""
     path = RESULTS / "audit-speed.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    alike = found.get("settings") == settings and found.get("machine") == machine()
-    return {(row["rows"], row["pairs"]): row for row in found["sizes"]} if alike else {}
+    report = json.loads(path.read_text()) if path.exists() else {}
+    alike = report.get("settings") == settings and report.get("machine") == machine()
+    return {(row["rows"], row["pairs"]): row for row in report["sizes"]} if alike else {}
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,16 +73,16 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def in_own_process(n: int, given: argparse.Namespace) -> dict[str, Any]:
+def in_own_process(n: int, args: argparse.Namespace) -> dict[str, Any]:
     """One measurement, in memory that nobody else has used before; its progress goes to the terminal."""
     command = [sys.executable, "-m", "benchmarks.audit_speed", "--alone", "--pairs", str(n)]
-    command += ["--trials", str(given.trials), "--rows", given.rows, "--data", str(given.data)]
+    command += ["--trials", str(args.trials), "--rows", args.rows, "--data", str(args.data)]
     root = Path(__file__).parents[1]
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=cached(given.rows, given.data)
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=cached(args.rows, args.data)
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def cached(rows: str, data: Path) -> dict[str, str]:
@@ -104,7 +104,7 @@ def measure(n: int, trials: int, rows: str, data: Path) -> dict[str, Any]:
         start = time.perf_counter()
         result = run_audit(samples, config, timeline.tell, Path(folder) / "run")
         seconds = time.perf_counter() - start
-        kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        run_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     wrong = np.zeros(n, dtype=bool)
     wrong[::SWAPPED] = True
     return {
@@ -117,7 +117,7 @@ def measure(n: int, trials: int, rows: str, data: Path) -> dict[str, Any]:
         "peak_mb": round(memory_mb()),
         "before_mb": round(before),
         "features_mb": round(2 * n * DIM * 4 / 1e6),
-        "run_folder_mb": round(kept / 1e6),
+        "run_folder_mb": round(run_bytes / 1e6),
         "auroc": round(auroc(result.columns["misalignment"], wrong), 4),
         "flagged": int(result.flagged("misaligned").sum()),
         "flagged_right": int((result.flagged("misaligned") & wrong).sum()),
@@ -201,9 +201,9 @@ def chunks(n: int, kind: str) -> Iterator[tuple[int, Floats, Floats]]:
         rng = np.random.default_rng((2, start))
         count = min(CHUNK, n - start)
         center = rng.standard_normal((CHUNK // CLUSTER, HIDDEN), dtype=np.float32)
-        near = rng.integers(0, len(center), CHUNK)
+        centers = rng.integers(0, len(center), CHUNK)
         own = rng.standard_normal((CHUNK, HIDDEN), dtype=np.float32)
-        hidden = CENTER[kind] * center[near] + own
+        hidden = CENTER[kind] * center[centers] + own
         sides = [hidden @ m / 8 + rng.standard_normal((CHUNK, DIM), dtype=np.float32) for m in maps]
         image, text = (v[:count] / np.linalg.norm(v[:count], axis=1, keepdims=True) for v in sides)
         swapped = np.arange(0, count, SWAPPED)

@@ -238,9 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--permuted", action="store_true", help="permute captions instead of copying them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(manifest(given.name, given.noise, given.rate, not given.permuted, given.seed, given.out))
+        print(manifest(options.name, options.noise, options.rate, not options.permuted, options.seed, options.out))
     except AuditError as error:
         print(error, file=sys.stderr)
         return 2

@@ -90,16 +90,16 @@ def rival_settings() -> dict[str, dict[str, Any]]:
 
 def tune() -> None:
     """Chooses every rival's hyper-parameters on the development cells (one seed each)."""
-    given = []
+    developed = []
     for cell in DEVELOPMENT:
         with tempfile.TemporaryDirectory() as folder:
-            planted, ready, evidence, _ = audit(cell, 0, Path(folder), TRIALS)
-            found = materials(ready, evidence)
-        given.append((next(iter(found.values()))[0], planted.wrong[ready.order.rows]))
+            planted, prepared, evidence, _ = audit(cell, 0, Path(folder), TRIALS)
+            by_pair = materials(prepared, evidence)
+        developed.append((next(iter(by_pair.values()))[0], planted.wrong[prepared.order.rows]))
         print(cell.name, flush=True)
     settings = {}
     for rival in RIVALS.values():
-        usable = [(material, wrong) for material, wrong in given if rival.runs_on(material)]
+        usable = [(material, wrong) for material, wrong in developed if rival.runs_on(material)]
         settings[rival.name] = choose(rival, usable) if usable else {}
         print(rival.name, settings[rival.name], flush=True)
     cells = [asdict(cell) for cell in DEVELOPMENT]
@@ -112,21 +112,21 @@ def run_cell(
     """(what is reported of one planted set, every method's suspicion `[n]` in the caller's order)."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        planted, ready, evidence, result = audit(cell, seed, Path(folder), trials)
+        planted, prepared, evidence, result = audit(cell, seed, Path(folder), trials)
         audited = time.perf_counter() - start
-        scores = our_scores(result, ready, evidence)
+        scores = our_scores(result, prepared, evidence)
         wrong = planted.wrong
-        rivals = rival_scores(materials(ready, evidence), settings) if wrong.any() else {}
+        rivals = rival_scores(materials(prepared, evidence), settings) if wrong.any() else {}
     flagged = np.asarray(result.columns["is_misaligned"])
     methods = {name: quality(values, wrong, int(flagged.sum())) for name, values in scores.items() if wrong.any()}
     for name, columns in rivals.items():
         # of two kinds of similarity each rival gets the better one, cell by cell
-        found = [np.full(len(wrong), np.median(values)) for values in columns]
-        for values, column in zip(found, columns, strict=True):
-            values[ready.order.rows] = column
-        each = [quality(values, wrong, int(flagged.sum())) for values in found]
+        of_rival = [np.full(len(wrong), np.median(values)) for values in columns]
+        for values, column in zip(of_rival, columns, strict=True):
+            values[prepared.order.rows] = column
+        each = [quality(values, wrong, int(flagged.sum())) for values in of_rival]
         best = max(range(len(each)), key=lambda at: each[at]["auroc"])
-        methods[name], scores[name] = each[best], found[best]
+        methods[name], scores[name] = each[best], of_rival[best]
     rate = float(result.summary["false_positive_rate"])
     row = {
         **asdict(cell),
@@ -135,11 +135,11 @@ def run_cell(
         "wrong": int(wrong.sum()),
         "methods": methods,
         "flags": flag_quality(scores["misalignment"], flagged, wrong, rate) | {"rate": rate},
-        "said": said(result, planted),
+        "said": claims(result, planted),
         "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    plants = {f"plant {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
-    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **plants}
+    probe_scores = {f"plant {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
+    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **probe_scores}
 
 
 def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Evidence, AuditResult]:
@@ -151,11 +151,11 @@ def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Pr
         encoder = shared_space.encoder_name()
     config = AuditConfig(encoder=encoder, trials=trials, seed=seed, device="cpu")
     clock = Clock(silent)
-    ready = prepare(planted.samples, config, clock)
-    with RunFolder(folder / "run", run_identity(ready, config)) as run:
-        job = Job(config, ready.device, run, silent)
-        evidence, notes = evidence_of(ready, job, clock)
-        return planted, ready, _loaded(evidence), finish(ready, evidence, job, clock, notes)
+    prepared = prepare(planted.samples, config, clock)
+    with RunFolder(folder / "run", run_identity(prepared, config)) as run:
+        job = Job(config, prepared.device, run, silent)
+        evidence, notes = evidence_of(prepared, job, clock)
+        return planted, prepared, _loaded(evidence), finish(prepared, evidence, job, clock, notes)
 
 
 def _loaded(evidence: Evidence) -> Evidence:
@@ -167,7 +167,7 @@ def _loaded(evidence: Evidence) -> Evidence:
     return replace(evidence, trials=replace(trials, embed=lambda number: embeddings[number]))
 
 
-def our_scores(result: AuditResult, ready: Prepared, evidence: Evidence) -> dict[str, Floats]:
+def our_scores(result: AuditResult, prepared: Prepared, evidence: Evidence) -> dict[str, Floats]:
     """The combined score, its parts, and what it would be without each of them, `[n]` in the caller's order."""
     out = {"misalignment": np.asarray(result.columns["misalignment"])}
     out["MultiMem"] = np.asarray(result.columns["multimem"])
@@ -178,24 +178,24 @@ def our_scores(result: AuditResult, ready: Prepared, evidence: Evidence) -> dict
     for name in WEIGHTS:
         parts = [e[name] for e in evidence.parts.values() if name in e]
         if parts:
-            out[f"only {name}"] = _worst(parts, ready)
+            out[f"only {name}"] = _worst(parts, prepared)
     for label, names in left_out.items():
         if any(name in e for e in evidence.parts.values() for name in names):
             rest = [
                 combine({k: v for k, v in e.items() if k not in names}, None, evidence.weights[pair])
                 for pair, e in evidence.parts.items()
             ]
-            out[label] = _worst(rest, ready)
-    out["without choosing weights"] = _worst([combine(e) for e in evidence.parts.values()], ready)
+            out[label] = _worst(rest, prepared)
+    out["without choosing weights"] = _worst([combine(e) for e in evidence.parts.values()], prepared)
     return {name: np.nan_to_num(values, nan=float(np.nanmedian(values))) for name, values in out.items()}
 
 
-def _worst(parts: list[Floats], ready: Prepared) -> Floats:
+def _worst(parts: list[Floats], prepared: Prepared) -> Floats:
     worst = parts[0] if len(parts) == 1 else np.fmax.reduce([robust_z(v) for v in parts])
-    return np.asarray(ready.order.back(worst, np.float32(np.nan)))
+    return np.asarray(prepared.order.back(worst, np.float32(np.nan)))
 
 
-def said(result: AuditResult, planted: Planted) -> dict[str, Any]:
+def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
     """What the audit claimed of the whole, beside the truth."""
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
@@ -218,8 +218,8 @@ def said(result: AuditResult, planted: Planted) -> dict[str, Any]:
 def _reliability(probability: Floats, wrong: Bools) -> list[list[float]]:
     """Per tenth of the probability: rows, mean probability, share of wrong rows."""
     bins = np.minimum((probability * 10).astype(int), 9)
-    found = [(at, bins == at) for at in range(10) if (bins == at).any()]
-    return [[at, int(rows.sum()), float(probability[rows].mean()), float(wrong[rows].mean())] for at, rows in found]
+    tenths = [(at, bins == at) for at in range(10) if (bins == at).any()]
+    return [[at, int(rows.sum()), float(probability[rows].mean()), float(wrong[rows].mean())] for at, rows in tenths]
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def _read(cell: Cell, folder: Path) -> list[dict[str, Any]]:
 
 
 def _scores(path: Path) -> tuple[Any, Any, Any]:
-    with np.load(path, allow_pickle=False) as kept:
-        return kept[OURS], kept[RIVAL], kept["wrong"]
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays[OURS], arrays[RIVAL], arrays["wrong"]
 
 
 def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         for name in seeds[0]["methods"]
     }
     flags = {key: mean_of(run["flags"][key] for run in seeds) for key in seeds[0]["flags"]}
-    said = [run["said"] for run in seeds]
+    claims = [run["said"] for run in seeds]
     return {
         "name": cell.name,
         **asdict(cell),
@@ -69,31 +69,31 @@ def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "wrong": mean_of(run["wrong"] for run in seeds),
         "methods": methods,
         "flags": flags,
-        "others": {kind: mean_of(one["others"][kind] for one in said) for kind in said[0]["others"]},
-        "share_said": mean_of(one["wrong_share"] for one in said),
-        "share_true": mean_of(one["true_share"] for one in said),
-        "precision_said": mean_of(one["precision_model"] for one in said),
-        "precision_true": mean_of(one["precision"] for one in said),
-        "reliability": [one["reliability"] for one in said],
+        "others": {kind: mean_of(one["others"][kind] for one in claims) for kind in claims[0]["others"]},
+        "share_said": mean_of(one["wrong_share"] for one in claims),
+        "share_true": mean_of(one["true_share"] for one in claims),
+        "precision_said": mean_of(one["precision_model"] for one in claims),
+        "precision_true": mean_of(one["precision"] for one in claims),
+        "reliability": [one["reliability"] for one in claims],
         "seconds": mean_of(run["seconds"]["audit"] for run in seeds),
-    } | ({"culprit_right": mean_of(one["culprit_right"] for one in said)} if "culprit_right" in said[0] else {})
+    } | ({"culprit_right": mean_of(one["culprit_right"] for one in claims)} if "culprit_right" in claims[0] else {})
 
 
 def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict[str, Any]]:
     """Method -> mean AUROC and AP over the cells that it ran on, beside ours on the same cells."""
-    found: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = defaultdict(list)
+    figures: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = defaultdict(list)
     for row in rows:
         for name, quality in row["methods"].items():
             if (name.startswith(("only ", "without "))) == ablation or name == OURS:
-                found[name].append((quality, row["methods"][OURS]))
+                figures[name].append((quality, row["methods"][OURS]))
     return {
         name: {
             "cells": len(pairs),
-            **{key: mean_of(theirs[key] for theirs, _ in pairs) for key in ("auroc", "ap")},
+            **{key: mean_of(rival[key] for rival, _ in pairs) for key in ("auroc", "ap")},
             **{f"ours_{key}": mean_of(ours[key] for _, ours in pairs) for key in ("auroc", "ap")},
             "label_free": name not in RIVALS or RIVALS[name].label_free,
         }
-        for name, pairs in found.items()
+        for name, pairs in figures.items()
     }
 
 
@@ -154,11 +154,11 @@ def reliability_table(report: dict[str, Any]) -> str:
     rows: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
     for cell in report["cells"]:
         for run in cell["reliability"] if cell["methods"] else []:
-            for at, count, said, true in run:
-                rows[at].append((count, said, true))
+            for at, count, predicted, true in run:
+                rows[at].append((count, predicted, true))
     lines = ["| probability | rows | mean said | really wrong |", "|---|---|---|---|"]
     for at in sorted(rows):
         count = sum(n for n, _, _ in rows[at])
-        said, true = (sum(n * row[side] for n, *row in rows[at]) / count for side in (0, 1))
-        lines.append(f"| {at / 10:.1f} to {(at + 1) / 10:.1f} | {count:,} | {said:.2f} | {true:.2f} |")
+        predicted, true = (sum(n * row[side] for n, *row in rows[at]) / count for side in (0, 1))
+        lines.append(f"| {at / 10:.1f} to {(at + 1) / 10:.1f} | {count:,} | {predicted:.2f} | {true:.2f} |")
     return "\n".join(lines)

@@ -76,25 +76,25 @@ def persons(folder: Path, count: int, seed: str, captions: int = 1) -> None:
     seen: set[str] = set()
     people = draw_persons(count, rng)
     for i, person in enumerate(people):
-        for number, (text, said) in enumerate(_sentences(person, captions, seen, rng)):
+        for number, (text, named) in enumerate(_sentences(person, captions, seen, rng)):
             shown = person.traits()
             row = {"id": f"person-{i:04d}", "image": f"images/{i:04d}.png", "text": text, "category": shown["head"]}
-            rows.append(row | {"caption": number, "shown": shown, "said": said})
+            rows.append(row | {"caption": number, "shown": shown, "said": named})
     draw_all([(str(folder / f"images/{i:04d}.png"), person_svg(p)) for i, p in enumerate(people)], SIDE, lambda _: None)
     _write(folder, rows)
 
 
 def _sentences(person: Person, count: int, seen: set[str], rng: random.Random) -> list[tuple[str, dict[str, str]]]:
     """True sentences with what each one names, no two of which name the same attributes; noted in `seen`."""
-    found: list[tuple[str, dict[str, str]]] = []
+    sentences: list[tuple[str, dict[str, str]]] = []
     for _ in range(TRIES):
-        text, said = describe(person, rng)
-        if text not in seen and all(set(said) != set(other) for _, other in found):
+        text, named = describe(person, rng)
+        if text not in seen and all(set(named) != set(other) for _, other in sentences):
             seen.add(text)
-            found.append((text, said))
-        if len(found) == count:
-            return found
-    raise RuntimeError(f"{TRIES} sentences about one person gave only {len(found)} of {count} that differ")
+            sentences.append((text, named))
+        if len(sentences) == count:
+            return sentences
+    raise RuntimeError(f"{TRIES} sentences about one person gave only {len(sentences)} of {count} that differ")
 
 
 def person_captions(count: int, seed: str) -> list[str]:

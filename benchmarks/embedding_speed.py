@@ -51,42 +51,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dry-run", action="store_true", help="write no report")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        report = {"settings": {**vars(given), "model": MODEL, "side": SIDE, "seed": SEED}, **measured(given, folder)}
-    if not given.dry_run:
-        name = "embedding-speed" + ("" if given.device == "cpu" else f"-{given.device}")
+        report = {
+            "settings": {**vars(options), "model": MODEL, "side": SIDE, "seed": SEED},
+            **measured(options, folder),
+        }
+    if not options.dry_run:
+        name = "embedding-speed" + ("" if options.device == "cpu" else f"-{options.device}")
         print(write_report(name, "images embedded per second, medians of runs in turn", report))
     print(json.dumps(report, indent=1))
 
 
-def measured(given: argparse.Namespace, folder: str) -> dict[str, Any]:
+def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Settings that were found best, images per second and ratios, and whether all ways give the same features."""
-    paths = draw(Path(folder) / "images", given.images)
-    name, full, trial = encoders(Path(folder), paths, given.device)
+    paths = draw(Path(folder) / "images", options.images)
+    name, full, trial = encoders(Path(folder), paths, options.device)
     few = paths[: max(64, len(paths) // TUNED_ON)]
-    theirs = {
-        "fiftyone": tuned(fiftyone_ways(name, given.device), few),
-        "loop": tuned(loop_ways(name, given.device), few),
+    baselines = {
+        "fiftyone": tuned(fiftyone_ways(name, options.device), few),
+        "loop": tuned(loop_ways(name, options.device), few),
     }
-    ways: dict[str, Way] = {key: way for key, (_, way) in theirs.items()}
+    ways: dict[str, Way] = {key: way for key, (_, way) in baselines.items()}
     ways |= {"ours fp32": ours(full, folder), "ours bf16": ours(bf16_encoder(full), folder)}
     runs: dict[str, list[float]] = {key: [] for key in ways}
     features = {key: way(few[:64])[1] for key, way in ways.items()}  # which warms all of them up
-    for _ in range(given.repeats):
+    for _ in range(options.repeats):
         for key, way in ways.items():
             runs[key].append(len(paths) / way(paths)[0])
             print(key, round(runs[key][-1], 2), flush=True)
     return {
-        "chosen": {key: settings for key, (settings, _) in theirs.items()},
+        "chosen": {key: settings for key, (settings, _) in baselines.items()},
         "trial": trial,
-        "images_per_second": {key: round(median(found), 2) for key, found in runs.items()},
+        "images_per_second": {key: round(median(rates), 2) for key, rates in runs.items()},
         "times_faster": {
             f"{key} than {rival}": round(median(a / b for a, b in zip(runs[key], runs[rival], strict=True)), 3)
-            for key, rival in product(("ours fp32", "ours bf16"), theirs)
+            for key, rival in product(("ours fp32", "ours bf16"), baselines)
         },
         "least_cosine_to_loop": {key: least_cosine(values, features["loop"]) for key, values in features.items()},
-        "runs": {key: [round(value, 2) for value in found] for key, found in runs.items()},
+        "runs": {key: [round(value, 2) for value in rates] for key, rates in runs.items()},
     }
 
 
@@ -131,8 +134,8 @@ def ours(encoder: Encoder, folder: str) -> Way:
         samples, keys = images(paths), {"image": encoder.identity.key}
         with tempfile.TemporaryDirectory(dir=folder) as cache, patch.dict("os.environ", AUDIT_PLUGIN_CACHE=cache):
             start = time.perf_counter()
-            found = embed(samples, digest_contents(samples, silent), keys, lambda: {"image": encoder}, silent)
-            vectors = found.features.vectors["image"]  # read back from the cache
+            embedded = embed(samples, digest_contents(samples, silent), keys, lambda: {"image": encoder}, silent)
+            vectors = embedded.features.vectors["image"]  # read back from the cache
             return time.perf_counter() - start, vectors
 
     return way
@@ -158,8 +161,8 @@ def fiftyone_ways(name: str, device: str) -> dict[str, Way]:
         try:
             dataset.add_samples([fo.Sample(filepath=path) for path in paths], progress=False)
             start = time.perf_counter()
-            found = dataset.compute_embeddings(model, batch_size=batch, num_workers=workers, progress=False)
-            return time.perf_counter() - start, np.asarray(found)
+            vectors = dataset.compute_embeddings(model, batch_size=batch, num_workers=workers, progress=False)
+            return time.perf_counter() - start, np.asarray(vectors)
         finally:
             dataset.delete()
 
@@ -192,8 +195,8 @@ def loop_ways(name: str, device: str) -> dict[str, Way]:
             Files(paths, transform), batch, num_workers=workers, pin_memory=device == "cuda"
         )
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            found = [model.encode_image(pixels.to(device, non_blocking=True)).float().cpu() for pixels in loader]
-        return time.perf_counter() - start, torch.cat(found).numpy()
+            vectors = [model.encode_image(pixels.to(device, non_blocking=True)).float().cpu() for pixels in loader]
+        return time.perf_counter() - start, torch.cat(vectors).numpy()
 
     return by_setting(run, device)
 

@@ -16,18 +16,18 @@ def rates_table(report: dict[str, Any]) -> str:
         "of kinds like a probe |",
         "|---|---|---|---|---|",
     ]
-    for rate, kept in report["rates"].items():
+    for rate, outcome in report["rates"].items():
         name = f"{float(rate):.0%}" + ("" if len(lines) > 2 else " (default)")
         lines.append(
-            f"| {name} | {kept['alarms_kept']} of {kept['cells']} cells | {kept['highest_alarm']:.1%} "
-            f"| {kept['found']} of {kept['cells']} | {kept['covered_found']} of {kept['covered']} |"
+            f"| {name} | {outcome['alarms_kept']} of {outcome['cells']} cells | {outcome['highest_alarm']:.1%} "
+            f"| {outcome['found']} of {outcome['cells']} | {outcome['covered_found']} of {outcome['covered']} |"
         )
     clean = report["clean"]
-    told = (
+    sentence = (
         f"On clean sets at most {clean['misaligned']:.1%} were flagged misaligned at the default rate, "
         f"{clean['outlier']:.1%} outlier and {clean['conflict']:.1%} conflict."
     )
-    return "\n".join([*lines, "", told])
+    return "\n".join([*lines, "", sentence])
 
 
 def missed_lines(report: dict[str, Any]) -> str:
@@ -38,11 +38,11 @@ def missed_lines(report: dict[str, Any]) -> str:
         + (
             ", ".join(
                 f"{name} ({flags[name][rate]['recall']:.0%} of {flags[name][rate]['best_recall']:.0%})"
-                for name in kept["missed"]
+                for name in outcome["missed"]
             )
             or "none"
         )
-        for rate, kept in report["rates"].items()
+        for rate, outcome in report["rates"].items()
     )
 
 
@@ -52,12 +52,12 @@ def shifts_table(report: dict[str, Any]) -> str:
     for (name, role, plant), cells in _grouped(report["cells"]).items():
         if not plant.startswith("shift"):
             continue
-        told = [_shift(cell) for cell in cells]
-        found = [one for one in told if one]
-        off = max((one[0] for one in found), default=None)
-        repaired = np.mean([one[1] if one else 0.0 for one in told])
+        outcomes = [_shift(cell) for cell in cells]
+        detected = [outcome for outcome in outcomes if outcome]
+        off = max((outcome[0] for outcome in detected), default=None)
+        repaired = np.mean([outcome[1] if outcome else 0.0 for outcome in outcomes])
         lines.append(
-            f"| {name} ({role}) | {plant.removeprefix('shift ')} | {len(found)} of {len(cells)} "
+            f"| {name} ({role}) | {plant.removeprefix('shift ')} | {len(detected)} of {len(cells)} "
             f"| {'' if off is None else f'{off} rows'} | {repaired:.0%} |"
         )
     return "\n".join(lines)
@@ -82,18 +82,18 @@ def recall_table(report: dict[str, Any]) -> str:
         if plant not in ("swaps", "permuted", "labels"):
             continue
         means = {key: np.mean([cell["recall"][key] for cell in cells], axis=0) for key in cells[0]["recall"]}
-        told = [
+        figures = [
             f"{means[key][0]:.2f} / {means[key][1]:.2f}" for key in ("ranking", "like_nearest", "nearest", "chance")
         ]
-        lines.append(f"| {name} ({role}) | {plant} | **{told[0]}** | {' | '.join(told[1:])} |")
+        lines.append(f"| {name} ({role}) | {plant} | **{figures[0]}** | {' | '.join(figures[1:])} |")
     return "\n".join(lines)
 
 
 def _grouped(cells: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    found = defaultdict(list)
+    groups = defaultdict(list)
     for cell in cells:
-        found[cell["set"], cell["role"], cell["plant"]].append(cell)
-    return found
+        groups[cell["set"], cell["role"], cell["plant"]].append(cell)
+    return groups
 
 
 def oddities_table(report: dict[str, Any]) -> str:
@@ -123,8 +123,8 @@ def spot_check_table(report: dict[str, Any]) -> str:
     names = ("precision", "missed", "wrong", "recall")
     lines = [f"| set | rows | flagged | {' | '.join(names)} |", "|---" * 7 + "|"]
     for row in report["sets"]:
-        told = [f"{row['coverage'][name]:.2f}" if name in row["coverage"] else "" for name in names]
-        lines.append(f"| {row['set']} | {row['rows']:,} | {row['flagged']} | {' | '.join(told)} |")
+        figures = [f"{row['coverage'][name]:.2f}" if name in row["coverage"] else "" for name in names]
+        lines.append(f"| {row['set']} | {row['rows']:,} | {row['flagged']} | {' | '.join(figures)} |")
     return "\n".join(
         [*lines, f"\n{report['checks']} simulated checks per set; lowest coverage {report['lowest']:.2f}."]
     )

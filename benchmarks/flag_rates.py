@@ -51,8 +51,8 @@ def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
             print(path.stem, flush=True)
         runs.append(json.loads(path.read_text(encoding="utf-8")))
     flags = {
-        rate: {key: mean_of(run["flags"][rate][key] for run in runs) for key in kept}
-        for rate, kept in runs[0]["flags"].items()
+        rate: {key: mean_of(run["flags"][rate][key] for run in runs) for key in figures}
+        for rate, figures in runs[0]["flags"].items()
     }
     others = {kind: mean_of(run["others"][kind] for run in runs) for kind in runs[0]["others"]}
     covered = not {cell.noise, cell.how} & set(UNLIKE)
@@ -62,21 +62,22 @@ def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
 def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
     """One audit: flags at every rate, and the share of rows with another flag at the default one."""
     with tempfile.TemporaryDirectory() as folder:
-        planted, ready, evidence, result = audit(cell, seed, Path(folder), trials)
-        rows = ready.order.rows
-        plants = score_probes(evidence, {name: np.asarray(v)[rows] for name, v in result.columns.items()})
+        planted, prepared, evidence, result = audit(cell, seed, Path(folder), trials)
+        rows = prepared.order.rows
+        probe_scores = score_probes(evidence, {name: np.asarray(v)[rows] for name, v in result.columns.items()})
         return {
-            "flags": flags_at(np.asarray(result.columns["misalignment"]), plants, planted.wrong),
+            "flags": flags_at(np.asarray(result.columns["misalignment"]), probe_scores, planted.wrong),
             "others": {kind: float(np.mean(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict")},
         }
 
 
-def flags_at(values: Floats, plants: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
+def flags_at(values: Floats, probe_scores: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
     """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
-    sure = calibrate(values, {kind: plants[kind] for kind in CALIBRATED_ON if kind in plants})
+    calibration = calibrate(values, {kind: probe_scores[kind] for kind in CALIBRATED_ON if kind in probe_scores})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
     return {
-        str(rate): flag_quality(known, flag_misaligned(sure.false_positive_rate, rate), wrong, rate) for rate in RATES
+        str(rate): flag_quality(known, flag_misaligned(calibration.false_positive_rate, rate), wrong, rate)
+        for rate in RATES
     }
 
 
@@ -85,10 +86,10 @@ def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
     clean, noisy = ([cell for cell in cells if (cell["noise"] == "none") == none] for none in (True, False))
     worst = {kind: max(cell["others"][kind] for cell in clean) for kind in ("outlier", "conflict")}
     worst["misaligned"] = max(cell["flags"][DEFAULT]["false_positive_rate"] for cell in clean)
-    return {"rates": {str(rate): _kept(noisy, rate) for rate in RATES}, "clean": worst, "cells": cells}
+    return {"rates": {str(rate): _outcome(noisy, rate) for rate in RATES}, "clean": worst, "cells": cells}
 
 
-def _kept(cells: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+def _outcome(cells: list[dict[str, Any]], rate: float) -> dict[str, Any]:
     flags = {cell["name"]: cell["flags"][str(rate)] for cell in cells}
     missed = [name for name, one in flags.items() if one["recall"] < FOUND * one["best_recall"]]
     covered = [cell["name"] for cell in cells if cell["covered"]]

@@ -33,14 +33,14 @@ ROUNDING = 1e-5
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures all ways on both sets and writes one JSON."""
-    given = options(arguments)
-    ways = {name: WAYS[name] for name in given.ways}
-    small = even(2_000, given.dimensions, given.seed)
+    args = options(arguments)
+    ways = {name: WAYS[name] for name in args.ways}
+    small = even(2_000, args.dimensions, args.seed)
     for way in ways.values():  # loads and warms what it needs
-        way(small, given.device)
-    sets = {name: compared(MAKE[name](given.vectors, given.dimensions, given.seed), ways, given) for name in given.sets}
-    report = {**vars(given), "k": K, "threads": os.environ.get("OMP_NUM_THREADS", ""), "sets": sets}
-    if not given.dry_run:
+        way(small, args.device)
+    sets = {name: compared(MAKE[name](args.vectors, args.dimensions, args.seed), ways, args) for name in args.sets}
+    report = {**vars(args), "k": K, "threads": os.environ.get("OMP_NUM_THREADS", ""), "sets": sets}
+    if not args.dry_run:
         write_report("neighbor-speed", "How long do the neighbors of all rows take, and how many are true?", report)
     print(json.dumps(report, indent=1))
 
@@ -85,9 +85,9 @@ MAKE = {"clusters": clusters, "even": even}
 
 def ours(vectors: Floats, device: str) -> Ints:
     """As an audit asks."""
-    found = nearest_neighbors(vectors, K, device)
-    print(f"{OURS}: {found.method}, recall said {found.recall:.4f}", flush=True)
-    return found.neighbors.indices
+    neighbors = nearest_neighbors(vectors, K, device)
+    print(f"{OURS}: {neighbors.method}, recall said {neighbors.recall:.4f}", flush=True)
+    return neighbors.neighbors.indices
 
 
 def brain(vectors: Floats, _device: str) -> Ints:
@@ -136,26 +136,26 @@ WAYS: dict[str, Callable[[Floats, str], Ints]] = {
 }
 
 
-def compared(vectors: Floats, ways: dict[str, Callable[[Floats, str], Ints]], given: argparse.Namespace) -> Any:
+def compared(vectors: Floats, ways: dict[str, Callable[[Floats, str], Ints]], args: argparse.Namespace) -> Any:
     """Way -> seconds and recall, medians over runs in which the ways took turns; and times faster than each."""
-    rows = np.sort(np.random.default_rng((given.seed, 1)).choice(len(vectors), min(ASKED, len(vectors)), replace=False))
+    rows = np.sort(np.random.default_rng((args.seed, 1)).choice(len(vectors), min(ASKED, len(vectors)), replace=False))
     kth = other_similarities(vectors, rows)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     recall = {}
-    for _ in range(given.runs):
+    for _ in range(args.runs):
         for name, way in ways.items():
             start = time.perf_counter()
-            found = way(vectors, given.device)
+            indices = way(vectors, args.device)
             seconds[name].append(round(time.perf_counter() - start, 3))
-            near = np.einsum("nd,nkd->nk", vectors[rows], vectors[found[rows]])
-            recall[name] = round(float((near >= kth[:, None] - ROUNDING).mean()), 4)
+            similarity = np.einsum("nd,nkd->nk", vectors[rows], vectors[indices[rows]])
+            recall[name] = round(float((similarity >= kth[:, None] - ROUNDING).mean()), 4)
             print(name, seconds[name][-1], recall[name], f"load {os.getloadavg()[0]:.1f}", flush=True)
     return {
         "recall": recall,
         "seconds": {name: median(runs) for name, runs in seconds.items()},
         "runs": seconds,
         "times_faster": {
-            name: round(median(theirs / own for theirs, own in zip(runs, seconds[OURS], strict=True)), 2)
+            name: round(median(other / own for other, own in zip(runs, seconds[OURS], strict=True)), 2)
             for name, runs in seconds.items()
             if OURS in ways
         },
@@ -164,9 +164,9 @@ def compared(vectors: Floats, ways: dict[str, Callable[[Floats, str], Ints]], gi
 
 def other_similarities(vectors: Floats, rows: Ints) -> Floats:
     """`[s]`: similarity of each row to its true K-th neighbor."""
-    index, near = nearest(vectors[rows], vectors, K + 1)
-    near[index == rows[:, None]] = np.inf  # itself, wherever it stands
-    return np.sort(near, axis=1)[:, 0]
+    index, similarity = nearest(vectors[rows], vectors, K + 1)
+    similarity[index == rows[:, None]] = np.inf  # itself, wherever it stands
+    return np.sort(similarity, axis=1)[:, 0]
 
 
 if __name__ == "__main__":

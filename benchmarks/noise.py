@@ -141,12 +141,12 @@ def contradicts(clean: PairSet) -> Bools:
     """
     text, picture = dense_ids(clean.media["text"]), dense_ids(clean.ids)
     wrong = (text[:, None] != text) & (picture[:, None] != picture)
-    if clean.said:
+    if clean.named:
         against = np.zeros_like(wrong)
         for trait in clean.shown[0]:
             shown = np.array([traits[trait] for traits in clean.shown])
-            said = np.array([traits.get(trait, "") for traits in clean.said])
-            against |= (said != "") & (shown[:, None] != said)
+            named = np.array([traits.get(trait, "") for traits in clean.named])
+            against |= (named != "") & (shown[:, None] != named)
         wrong &= against
     return wrong
 
@@ -155,9 +155,9 @@ def nearest(features: Floats, candidates: Bools, k: int) -> Bools:
     """bool `[n, n]`: the `k` candidates of each row whose features `[n, d]` (unit rows) are the most similar."""
     similar = np.where(candidates, features @ features.T, -np.inf)
     first = np.argsort(-similar, axis=1, kind="stable")[:, :k]
-    near = np.zeros_like(candidates)
-    np.put_along_axis(near, first, True, axis=1)
-    return near & candidates
+    mask = np.zeros_like(candidates)
+    np.put_along_axis(mask, first, True, axis=1)
+    return mask & candidates
 
 
 def text_features(texts: Sequence[str]) -> Floats:
@@ -187,16 +187,16 @@ def permuted(allowed: Bools, count: int, rng: np.random.Generator) -> dict[int, 
         AuditError: too few rows can trade.
     """
     both = allowed & allowed.T
-    free = np.ones(len(allowed), dtype=bool)
+    unpaired = np.ones(len(allowed), dtype=bool)
     source: dict[int, int] = {}
     for row in rng.permutation(len(allowed)).tolist():
         if len(source) >= count:
             break
-        partners = np.flatnonzero(both[row] & free)
-        if free[row] and len(partners):
+        partners = np.flatnonzero(both[row] & unpaired)
+        if unpaired[row] and len(partners):
             other = int(partners[rng.integers(len(partners))])
             source |= {row: other, other: row}
-            free[[row, other]] = False
+            unpaired[[row, other]] = False
     if len(source) < count:
         raise AuditError(f"only {len(source)} of {count} rows can trade among themselves: lower the rate")
     rows = list(source)

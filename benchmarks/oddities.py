@@ -65,18 +65,20 @@ def run_cell(name: str, cell: str, seed: int, trials: int, folder: Path) -> dict
         letters = np.isin(fault, ["letters", "words"]) & (caption > 0)
         fault[letters] = ""  # only the first of several captions was replaced
     involved = np.isin(samples.ids, [source for _, source in written.truth.values() if source])
-    aside = np.isin(samples.ids, list(own)) & (fault == "") & ~involved
+    excluded = np.isin(samples.ids, list(own)) & (fault == "") & ~involved
     flags = {kind: result.flagged(kind) for kind in FLAGS}
-    found: dict[str, Any] = {"set": name, "cell": cell, "seed": seed, "trials": trials, "rows": len(samples)}
-    beside = (fault == "") & ~involved & ~aside
-    found["flagged_beside_plants"] = {kind: rate(hit[beside]) for kind, hit in flags.items()}
-    found["set_aside"] = {"rows": int(aside.sum())} | {kind: int(hit[aside].sum()) for kind, hit in flags.items()}
+    cell_report: dict[str, Any] = {"set": name, "cell": cell, "seed": seed, "trials": trials, "rows": len(samples)}
+    beside = (fault == "") & ~involved & ~excluded
+    cell_report["flagged_beside_plants"] = {kind: rate(hit[beside]) for kind, hit in flags.items()}
+    cell_report["set_aside"] = {"rows": int(excluded.sum())} | {
+        kind: int(hit[excluded].sum()) for kind, hit in flags.items()
+    }
     if cell == "outliers":
-        found |= outlier_figures(fault, np.asarray(result.columns["outlier"]), flags["outlier"])
+        cell_report |= outlier_figures(fault, np.asarray(result.columns["outlier"]), flags["outlier"])
     if cell == "copies":
-        kept = {kind: hit & ~aside for kind, hit in flags.items()}
-        found |= copy_figures(np.array(samples.ids), fault, caption, written.truth, kept)
-    return found
+        counted = {kind: hit & ~excluded for kind, hit in flags.items()}
+        cell_report |= copy_figures(np.array(samples.ids), fault, caption, written.truth, counted)
+    return cell_report
 
 
 def copy_figures(
@@ -95,16 +97,16 @@ def copy_figures(
     copies = np.isin(fault, ["copy", "conflict"])
     any_copy = copies | (fault == "placeholder") | np.isin(ids, [source for _, source in truth.values() if source])
     pairs = [{i, source} for i, (kind, source) in truth.items() if kind == "conflict"]
-    said = set(ids[flags["conflict"]].tolist())
+    flagged_ids = set(ids[flags["conflict"]].tolist())
     recall = {
         "duplicate": rate(flags["duplicate"][copies]),
-        "conflict": rate(np.array([bool(said & pair) for pair in pairs])),
+        "conflict": rate(np.array([bool(flagged_ids & pair) for pair in pairs])),
         "wrong_caption": rate(flags["conflict"][first]),
         "placeholder": rate(flags["placeholder"][fault == "placeholder"]),
     }
     precision = {
         "duplicate": rate(any_copy[flags["duplicate"]]),
-        "conflict": rate(np.array([any(i in pair for pair in pairs) for i in said])),
+        "conflict": rate(np.array([any(i in pair for pair in pairs) for i in flagged_ids])),
         "wrong_caption": rate(first[flags["conflict"]]),
         "placeholder": rate((fault == "placeholder")[flags["placeholder"]]),
     }

@@ -53,8 +53,8 @@ def _npm_pack(package: str, folder: Path) -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     archives = sorted(folder.glob("*.tgz"))
     if done.returncode or not archives:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise AuditError(f"npm could not bring {package} ({said}): check the network and npm's registry setting")
+        reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise AuditError(f"npm could not bring {package} ({reason}): check the network and npm's registry setting")
     return archives[0]
 
 

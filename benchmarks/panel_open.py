@@ -44,21 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--open", default="", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.open:
-        print("SECONDS", json.dumps(opened(given.open)))
+    options = parser.parse_args(arguments)
+    if options.open:
+        print("SECONDS", json.dumps(opened(options.open)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        dataset, seconds = audited(given.samples, Path(folder))
+        dataset, seconds = audited(options.samples, Path(folder))
         try:
-            runs = [in_a_process(dataset.name) for _ in range(given.repeats)]
+            runs = [in_a_process(dataset.name) for _ in range(options.repeats)]
         finally:
             dataset.delete()
     median = {step: round(statistics.median(run[step] for run in runs), 3) for step in runs[0]}
     longest = {step: round(max(run[step] for run in runs), 3) for step in runs[0]}
     report = {
-        "samples": given.samples,
-        "repeats": given.repeats,
+        "samples": options.samples,
+        "repeats": options.repeats,
         "seed": SEED,
         "load": os.getloadavg()[0],
         "writing": seconds,
@@ -122,7 +122,10 @@ def explanation(ids: Sequence[str], row: int, score: float) -> dict[str, Any]:
         }
         for step in range(1, 11)
     ]
-    sides = [{"near": near, "other": other, "voters": voters} for near, other in (("image", "text"), ("text", "image"))]
+    sides = [
+        {"near": modality, "other": other, "voters": voters}
+        for modality, other in (("image", "text"), ("text", "image"))
+    ]
     words = [{"text": word, "gain": 0.1} for word in ("a", "picture", "of", "thing")]
     head = {"id": ids[row], "caption_index": 0, "flags": ["misaligned"], "action": "relabel", "misalignment": score}
     return {**head, "neighbors": sides, "words": words, "duplicates": [], "conflicts": []}

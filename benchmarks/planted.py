@@ -146,8 +146,8 @@ def noise(number: int, side: int, rng: np.random.Generator) -> bytes:
 
 def letters(rng: np.random.Generator) -> str:
     """A few strings of random lower-case letters."""
-    every = list(string.ascii_lowercase)
-    return " ".join("".join(rng.choice(every, rng.integers(3, 11))) for _ in range(rng.integers(1, 5)))
+    alphabet = list(string.ascii_lowercase)
+    return " ".join("".join(rng.choice(alphabet, rng.integers(3, 11))) for _ in range(rng.integers(1, 5)))
 
 
 def words(rng: np.random.Generator) -> str:

@@ -97,7 +97,7 @@ def app_table() -> str:
         "a decision, and the next sample": "decide again",
     }
     rows = [f"| {what} | {panel['median'][step]:.1f} | {panel['longest'][step]:.1f} |" for what, step in steps.items()]
-    ours, theirs = (index["backends"][name] for name in ("audit_faiss", "sklearn"))
+    ours, default = (index["backends"][name] for name in ("audit_faiss", "sklearn"))
     kinds = {
         "build": "build",
         "by_vector": "query by vector",
@@ -105,10 +105,11 @@ def app_table() -> str:
         "load_and_ask": "load, query",
     }
     times = [
-        f"| {label} | {ours['seconds'][name]:.2f} | {theirs['seconds'][name]:.2f} | {index['times_faster'][name]:.1f} |"
+        f"| {label} | {ours['seconds'][name]:.2f} | {default['seconds'][name]:.2f} "
+        f"| {index['times_faster'][name]:.1f} |"
         for name, label in kinds.items()
     ]
-    same = f"{theirs['same_again']:.0%}" if theirs["same_again"] else "none"
+    same = f"{default['same_again']:.0%}" if default["same_again"] else "none"
     return "\n".join(
         [
             f"The panel on {panel['samples']:,} samples, seconds in a fresh process (median and longest of "
@@ -133,7 +134,7 @@ def app_table() -> str:
 def detection_parts() -> dict[str, str]:
     """The tables of docs/detection.md."""
     report, settings = _read("detection"), _read("detection-settings")["settings"]
-    chosen = [f"| {name} | {_told(found)} |" for name, found in settings.items()]
+    chosen = [f"| {name} | {_settings_text(chosen_settings)} |" for name, chosen_settings in settings.items()]
     return {
         "methods": methods_table(report),
         "cells": cells_table(report),
@@ -151,7 +152,7 @@ def detection_parts() -> dict[str, str]:
     }
 
 
-def _told(settings: dict[str, Any]) -> str:
+def _settings_text(settings: dict[str, Any]) -> str:
     values = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
     return ", ".join(values) or "as published, or none to choose"
 

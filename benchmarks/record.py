@@ -19,8 +19,8 @@ def machine() -> dict[str, Any]:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     named = (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
     units = [unit for unit in ("amx_bf16", "avx512_bf16") if f" {unit}" in text]  # what decides most of our times
-    found = {"cpu": next(named, platform.processor()), "units": units, "cores": os.cpu_count()}
-    return {**found, "python": platform.python_version(), "system": platform.system()}
+    about = {"cpu": next(named, platform.processor()), "units": units, "cores": os.cpu_count()}
+    return {**about, "python": platform.python_version(), "system": platform.system()}
 
 
 def git_hash(folder: Path = Path(__file__).parent) -> str:

@@ -88,46 +88,49 @@ def run_cell(clean: PairSet, takes: Ints, trials: int) -> dict[str, Any]:
     media = {"image": clean.media["image"], "text": tuple(texts[row] for row in takes)}
     samples = Samples(tuple(f"row{row}" for row in range(len(clean))), media)
     config, clock = AuditConfig(encoder="offline", trials=trials, device="cpu"), Clock(lambda *_: None)
-    ready = prepare(samples, config, clock)
-    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", run_identity(ready, config)) as run:
-        job = Job(config, ready.device, run, clock.progress)
+    prepared = prepare(samples, config, clock)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunFolder(Path(folder) / "run", run_identity(prepared, config)) as run,
+    ):
+        job = Job(config, prepared.device, run, clock.progress)
         with clock.stage("gather"):
-            evidence, _ = evidence_of(ready, job, clock)
-        flagged = score(ready, evidence, job).flags["misaligned"]
-        order = ready.order.rows
+            evidence, _ = evidence_of(prepared, job, clock)
+        flagged = score(prepared, evidence, job).flags["misaligned"]
+        order = prepared.order.rows
         now, true = (np.array([values[row] for row in order], object) for values in (media["text"], texts))
         wrong = np.flatnonzero(now != true)
         with clock.stage("suggest"):
-            line = ready.order.back(np.arange(len(order)), -1)
-            found = suggest(evidence, flagged, now.tolist(), 0, line, samples.ids)
+            line = prepared.order.back(np.arange(len(order)), -1)
+            suggestions = suggest(evidence, flagged, now.tolist(), 0, line, samples.ids)
         cell = {
             "rows": len(now),
             "wrong": len(wrong),
             "flagged_wrong": int(flagged[wrong].sum()),
             "flagged_good": int(flagged.sum() - flagged[wrong].sum()),
-            "proposed": proposals(found, now, true),
-            "repairs": [repair_report(found, kind, now[line], true[line]) for kind in ("swap", "cycle", "shift")],
+            "proposed": proposals(suggestions, now, true),
+            "repairs": [repair_report(suggestions, kind, now[line], true[line]) for kind in ("swap", "cycle", "shift")],
             "seconds": dict(clock.seconds),
         }
         return cell | ({"recall": recalls(evidence, wrong, now, true)} if len(wrong) else {})
 
 
-def proposals(found: Suggestions, now: Any, true: Any) -> dict[str, int]:
+def proposals(suggestions: Suggestions, now: Any, true: Any) -> dict[str, int]:
     """Rows that were given a caption: wrong ones, how many of them the right one, and good ones."""
-    given, wrong = np.array([bool(text) for text in found.texts]), now != true
+    proposed, wrong = np.array([bool(text) for text in suggestions.texts]), now != true
     return {
-        "given_wrong": int((given & wrong).sum()),
-        "right": int((wrong & (found.texts == true)).sum()),
-        "given_good": int((given & ~wrong).sum()),
+        "given_wrong": int((proposed & wrong).sum()),
+        "right": int((wrong & (suggestions.texts == true)).sum()),
+        "given_good": int((proposed & ~wrong).sum()),
     }
 
 
-def repair_report(found: Suggestions, kind: str, now: Any, true: Any) -> dict[str, Any]:
+def repair_report(suggestions: Suggestions, kind: str, now: Any, true: Any) -> dict[str, Any]:
     """The repairs of a kind: how many, how many wholly right; first and last row, rows and right ones of the largest.
 
     A shift's bounds take in the rows said to have lost their captions. `now` and `true` are in the row order.
     """
-    repairs = [repair for repair in found.repairs if repair.kind == kind]
+    repairs = [repair for repair in suggestions.repairs if repair.kind == kind]
     right = [int((now[list(r.sources)] == true[list(r.rows)]).sum()) for r in repairs]
     report: dict[str, Any] = {"kind": kind, "count": len(repairs)}
     report["all_right"] = sum(a == len(r.rows) for a, r in zip(right, repairs, strict=True))
@@ -147,18 +150,18 @@ def recalls(evidence: Evidence, wrong: Ints, now: Any, true: Any) -> dict[str, l
     content = evidence.contents["text"]
     pool = np.unique(content, return_index=True)[1]  # in the order of contents
     ranked = rank_captions(weigh(evidence, ("image", "text")), wrong, pool, margin=-np.inf)
-    near = evidence.vectors["image"][wrong] @ evidence.vectors["image"].T
-    near[content[wrong][:, None] == content] = -np.inf
-    nearest = near.argmax(1)
+    similarity = evidence.vectors["image"][wrong] @ evidence.vectors["image"].T
+    similarity[content[wrong][:, None] == content] = -np.inf
+    nearest = similarity.argmax(1)
     alike = evidence.vectors["text"][nearest] @ evidence.vectors["text"][pool].T
     # the nearest image's own caption, where no other row has it, is right only if that one is wrong
     alike[(content[nearest][:, None] == content[pool]) & (np.bincount(content)[content[pool]] == 1)] = np.nan
     by_content = np.argsort(content, kind="stable")
-    copies = np.maximum.reduceat(near[:, by_content], np.searchsorted(content[by_content], content[pool]), axis=1)
+    copies = np.maximum.reduceat(similarity[:, by_content], np.searchsorted(content[by_content], content[pool]), axis=1)
     tables = {"ranking": ranked, "like_nearest": alike, "nearest": copies}
     own = content[wrong][:, None] == content[pool]
-    found = {name: _recall(np.where(own, np.nan, table), now[pool], true[wrong]) for name, table in tables.items()}
-    return found | {"chance": [round(k / (len(pool) - 1), 4) for k in (1, 3)]}
+    recall_of = {name: _recall(np.where(own, np.nan, table), now[pool], true[wrong]) for name, table in tables.items()}
+    return recall_of | {"chance": [round(k / (len(pool) - 1), 4) for k in (1, 3)]}
 
 
 def _recall(table: Floats, captions: Any, true: Any) -> list[float]:

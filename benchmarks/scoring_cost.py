@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[5000, 10_000, 20_000])
     parser.add_argument("--trials", type=int, default=32)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     measure(500, 8)
     rows = []
-    for n in given.pairs:
-        rows.append(measure(n, given.trials)[0])
+    for n in options.pairs:
+        rows.append(measure(n, options.trials)[0])
         print(json.dumps(rows[-1]), flush=True)
-    report = {"trials": given.trials, "sizes": rows, "pool": contrast.POOL_SIZE, "agreement": agreement(10_000)}
+    report = {"trials": options.trials, "sizes": rows, "pool": contrast.POOL_SIZE, "agreement": agreement(10_000)}
     write_report(
         "scoring-cost", "seconds of trials and of the score that reads them; agreement of pool and all", report
     )
@@ -55,19 +55,19 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
     """(seconds per stage, misalignment `[n]`) of synthetic pairs, one in twenty of them exchanged."""
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
         vectors = unit_features(n)
-        given = Features(vectors, np.ones((n, 2), dtype=bool))
+        frozen = Features(vectors, np.ones((n, 2), dtype=bool))
         job = Job(AuditConfig(trials=trials, device="cpu"), "cpu", run, silent)
         contents = dict.fromkeys(vectors, np.arange(n))
         rows = SampleFacts(contents, dict.fromkeys(vectors, ""), {"text": np.full(n, 8)})
         start = time.perf_counter()
-        find_neighborhood(given, rows, search_of(job), job.run, job.progress)
+        find_neighborhood(frozen, rows, search_of(job), job.run, job.progress)
         neighbors = time.perf_counter() - start
         start = time.perf_counter()
         evidence, _ = gather_evidence(
-            given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job
+            frozen, rows, lambda plan, r: heads_learner(frozen, (), head_projections(frozen), r, plan, job), job
         )
         whole = time.perf_counter() - start
-        score = score_again(given, rows, job)
+        score = score_again(frozen, rows, job)
     row = {
         "pairs": n,
         "neighbors": round(neighbors, 2),
@@ -79,20 +79,20 @@ def measure(n: int, trials: int) -> tuple[dict[str, Any], Floats]:
     return row, score["values"]
 
 
-def score_again(given: Features, rows: SampleFacts, job: Job) -> dict[str, Any]:
+def score_again(frozen: Features, rows: SampleFacts, job: Job) -> dict[str, Any]:
     """Seconds from trained trials to misalignment and probabilities; neighbors and trials from the run folder."""
     (job.run.path / "held_out.npz").unlink()
     start = time.perf_counter()
     evidence, _ = gather_evidence(
-        given, rows, lambda plan, r: heads_learner(given, (), head_projections(given), r, plan, job), job
+        frozen, rows, lambda plan, r: heads_learner(frozen, (), head_projections(frozen), r, plan, job), job
     )
     values = pair_misalignment(evidence, evidence.pairs[0])
-    mixture.calibrate(values, plants_of(evidence))
+    mixture.calibrate(values, probe_contrasts(evidence))
     return {"seconds": time.perf_counter() - start, "values": values}
 
 
-def plants_of(evidence: Evidence) -> dict[str, Floats]:
-    """Kind -> contrast of the plants, which is enough to time the fit."""
+def probe_contrasts(evidence: Evidence) -> dict[str, Floats]:
+    """Kind -> contrast of the probe pairs, which is enough to time the fit."""
     return {kind: parts["contrast"][0] for kind, parts in evidence.probe_evidence.items()}
 
 

@@ -31,7 +31,7 @@ class PairSet:
         caption: which caption of its picture a row is, or empty where a picture has one.
         labels: class per row, or empty where the set has no classes.
         shown: attribute -> value that a row's picture shows, or empty where it is not known.
-        said: attribute -> value that a row's text names, beside `shown`: a text is wrong where the two contradict.
+        named: attribute -> value that a row's text names, beside `shown`: a text is wrong where the two contradict.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PairSet:
     caption: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
     shown: tuple[Mapping[str, str], ...] = ()
-    said: tuple[Mapping[str, str], ...] = ()
+    named: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "media")}
@@ -138,7 +138,7 @@ def _read_rows(name: str, folder: Path) -> PairSet:
     rows: list[dict[str, Any]] = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     columns: dict[str, Any] = {key: tuple(row[key] for row in rows) for key in rows[0]}
     media = {"image": tuple(str(folder / image) for image in columns["image"]), "text": columns["text"]}
-    more = {field: columns[key] for field, key in (("labels", "label"), ("shown", "shown"), ("said", "said"))
+    more = {field: columns[key] for field, key in (("labels", "label"), ("shown", "shown"), ("named", "said"))
             if key in columns}  # fmt: skip
     caption = columns["caption"] if any(columns.get("caption", ())) else ()
     return PairSet(name, columns["id"], media, columns["category"], caption, **more)

@@ -72,12 +72,12 @@ def train(folder: Path) -> None:
     _load_trunk(model.visual.trunk)
     sets = [load_set(name) for name in TRAINED_ON]
     rng = np.random.default_rng(SEED)
-    kept, held = _split(sets, rng)
+    trained_on, held_out = _split(sets, rng)
     views = [_trunk_features(model, clean.media["image"], rng) for clean in sets]
     tokens = [open_clip.get_tokenizer(MODEL)(list(clean.media["text"])) for clean in sets]
-    loss = _fit(model, views, tokens, kept, rng)
+    loss = _fit(model, views, tokens, trained_on, rng)
     report: dict[str, Any] = {"seed": SEED, "epochs": EPOCHS, "trained_on": list(TRAINED_ON), "last_loss": loss}
-    for name, view, words, rows in zip(TRAINED_ON, views, tokens, held, strict=True):
+    for name, view, words, rows in zip(TRAINED_ON, views, tokens, held_out, strict=True):
         report[f"held out: {name}"] = _retrieval(model, view[0][rows], words[rows])
     report["google, never trained or tuned on"] = _other_vendor(model)
     report["seconds"] = round(time.monotonic() - start)
@@ -143,7 +143,7 @@ def _altered(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _fit(
-    model: Any, views: Sequence[torch.Tensor], tokens: Sequence[Any], kept: Sequence[Any], rng: np.random.Generator
+    model: Any, views: Sequence[torch.Tensor], tokens: Sequence[Any], pairs: Sequence[Any], rng: np.random.Generator
 ) -> float:
     """Trains projection and text tower by symmetric InfoNCE; the last epoch's mean loss.
 
@@ -151,13 +151,13 @@ def _fit(
     """
     table = WordTable(model, tokens)
     optimizer = torch.optim.AdamW(_trained(model, table), RATE, betas=(0.9, 0.98), weight_decay=DECAY)
-    total = EPOCHS * sum(-(-len(rows) // BATCH) for rows in kept)
+    total = EPOCHS * sum(-(-len(rows) // BATCH) for rows in pairs)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_cosine(total))
     losses: list[float] = []
     model.visual.head.train()
     for _ in range(EPOCHS):
         losses = []
-        for number, rows in _batches(kept, rng):
+        for number, rows in _batches(pairs, rng):
             view = torch.from_numpy(rng.integers(len(views[number]), size=len(rows)))
             image = normalize(model.visual.head(views[number][view, rows]), dim=-1)
             text = normalize(table.encode(model, tokens[number][rows]), dim=-1)
@@ -195,8 +195,8 @@ class WordTable:
 
 
 def _trained(model: Any, table: WordTable) -> list[torch.nn.Parameter]:
-    kept = [p for p in model.parameters() if p.requires_grad and p is not model.token_embedding.weight]
-    return [*kept, table.weight]
+    parameters = [p for p in model.parameters() if p.requires_grad and p is not model.token_embedding.weight]
+    return [*parameters, table.weight]
 
 
 def _contrast(logits: torch.Tensor) -> torch.Tensor:
@@ -206,10 +206,10 @@ def _contrast(logits: torch.Tensor) -> torch.Tensor:
     return (cross(logits, own) + cross(logits.T, own)) / 2
 
 
-def _batches(kept: Sequence[Any], rng: np.random.Generator) -> list[tuple[int, Any]]:
+def _batches(pairs: Sequence[Any], rng: np.random.Generator) -> list[tuple[int, Any]]:
     """(set, rows) for one epoch, in random order."""
     batches = []
-    for number, rows in enumerate(kept):
+    for number, rows in enumerate(pairs):
         shuffled = rng.permutation(rows)
         batches += [(number, part) for part in np.array_split(shuffled, -(-len(rows) // BATCH))]
     return [batches[i] for i in rng.permutation(len(batches))]
@@ -229,14 +229,9 @@ def _retrieval(model: Any, features: torch.Tensor, tokens: torch.Tensor) -> dict
         text = normalize(torch.cat([model.encode_text(part) for part in tokens.split(256)]), dim=-1)
         similar = (image @ text.T).numpy()
     own = similar.diagonal()
-    found = float(((similar > own[:, None]).sum(1) < 5).mean())
+    top5 = float(((similar > own[:, None]).sum(1) < 5).mean())
     swapped = auroc(-similar[~np.eye(len(own), dtype=bool)], -own)
-    return {
-        "rows": len(own),
-        "top5": round(found, 4),
-        "chance": round(5 / len(own), 4),
-        "swap_auroc": round(swapped, 4),
-    }
+    return {"rows": len(own), "top5": round(top5, 4), "chance": round(5 / len(own), 4), "swap_auroc": round(swapped, 4)}
 
 
 def _other_vendor(model: Any) -> dict[str, float]:

@@ -38,20 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--queries", type=int, default=10)
-    given = parser.parse_args(arguments)
-    compared(1_000, given.dimensions, 2)
+    options = parser.parse_args(arguments)
+    compared(1_000, options.dimensions, 2)
     before = os.getloadavg()[0]
-    found = compared(given.vectors, given.dimensions, given.queries)
+    backends = compared(options.vectors, options.dimensions, options.queries)
     ratios = {
-        step: round(found[DEFAULT]["seconds"][step] / seconds, 2) for step, seconds in found[BACKEND]["seconds"].items()
+        step: round(backends[DEFAULT]["seconds"][step] / seconds, 2)
+        for step, seconds in backends[BACKEND]["seconds"].items()
     }
     report = {
-        **vars(given),
+        **vars(options),
         "k": K,
         "seed": SEED,
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "load": {"before": before, "after": os.getloadavg()[0]},
-        "backends": found,
+        "backends": backends,
         "times_faster": ratios,
     }
     write_report("similarity", "What does the FAISS backend cost against the default one?", report)
@@ -78,8 +79,8 @@ def measure(dataset: fo.Dataset, backend: str, values: Floats, asked: Sequence[i
     """Median seconds per step of one backend, and what its answers are worth."""
     ids, key = dataset.values("id"), f"by_{backend}"
     seconds: dict[str, list[float]] = {}
-    given = values.copy()  # the default backend changes what it is given
-    build = partial(fob.compute_similarity, dataset, embeddings=given, backend=backend, brain_key=key)
+    vectors_copy = values.copy()  # the default backend changes what it is given
+    build = partial(fob.compute_similarity, dataset, embeddings=vectors_copy, backend=backend, brain_key=key)
     index = timed(seconds, "build", build)
 
     def by_vector(row: int) -> list[str]:

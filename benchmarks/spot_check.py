@@ -90,13 +90,13 @@ def simulate(case: Case, checks: int) -> dict[str, Any]:
     for seed in range(checks):
         plan = plan_spot_check(case.flagged, case.scores, seed=seed)
         verdicts = ["wrong" if w else "right" for w in case.wrong[plan.rows]]
-        found = estimate(plan, verdicts)
+        estimates = estimate(plan, verdicts)
         for name in QUANTITIES:
-            interval = getattr(found, name)
+            interval = getattr(estimates, name)
             bounds[name][seed] = interval.low, interval.high
         fits.append(probability_errors(refit(plan, verdicts, case.probability).probability, case.wrong))
     known = [name for name in QUANTITIES if np.isfinite(truth[name])]
-    held = {
+    covered = {
         name: (bounds[name][:, 0] <= truth[name] + 1e-9) & (truth[name] <= bounds[name][:, 1] + 1e-9) for name in known
     }
     share_error, loss = np.mean(fits, axis=0)
@@ -106,7 +106,7 @@ def simulate(case: Case, checks: int) -> dict[str, Any]:
         "rows": len(case.wrong),
         "flagged": int(case.flagged.sum()),
         "truth": {name: round(truth[name], 4) for name in known},
-        "coverage": {name: round(float(held[name].mean()), 4) for name in known},
+        "coverage": {name: round(float(covered[name].mean()), 4) for name in known},
         "width": {name: round(float(np.ptp(bounds[name], axis=1).mean()), 4) for name in known},
         "error_of_wrong_share": {"model": round(before[0], 4), "refit": round(float(share_error), 4)},
         "log_loss": {"model": round(before[1], 4), "refit": round(float(loss), 4)},

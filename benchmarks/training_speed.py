@@ -36,25 +36,25 @@ ONE_BY_ONE, OURS = "one by one", "groups"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures both ways in turn and writes one JSON."""
-    given = options(arguments)
-    if given.alone:
-        with use_matmul_precision(given.precision, given.device):
-            print(json.dumps(measure(given, given.group)))
+    args = options(arguments)
+    if args.alone:
+        with use_matmul_precision(args.precision, args.device):
+            print(json.dumps(measure(args, args.group)))
         return
-    own = matmul_precision("auto", given.device)
-    ways = {ONE_BY_ONE: (1, "fp32"), "groups in fp32": (given.group, "fp32"), OURS: (given.group, own)}
+    own = matmul_precision("auto", args.device)
+    ways = {ONE_BY_ONE: (1, "fp32"), "groups in fp32": (args.group, "fp32"), OURS: (args.group, own)}
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for _ in range(given.runs):
+    for _ in range(args.runs):
         for way, (group, precision) in ways.items():
-            runs[way].append(in_own_process(given, group, precision))
+            runs[way].append(in_own_process(args, group, precision))
             print(way, json.dumps(runs[way][-1]), flush=True)
-    settings = {name: getattr(given, name) for name in ("trials", "pairs", "epochs", "group", "seed", "device")}
+    settings = {name: getattr(args, name) for name in ("trials", "pairs", "epochs", "group", "seed", "device")}
     settings |= {"modalities": MODALITIES, "dim": DIM, "products": own}
-    report = {"settings": settings, **summary(runs, flops(given))}
-    if not given.dry_run:
-        print(write_report(f"training-speed-{given.device}" if given.device != "cpu" else "training-speed",
+    report = {"settings": settings, **summary(runs, flops(args))}
+    if not args.dry_run:
+        print(write_report(f"training-speed-{args.device}" if args.device != "cpu" else "training-speed",
                            "seconds to train heads: trials in groups against one by one, medians", report))  # fmt: skip
-    print(json.dumps({way: found for way, found in report.items() if way != "runs"}, indent=1))
+    print(json.dumps({way: value for way, value in report.items() if way != "runs"}, indent=1))
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,41 +73,41 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def in_own_process(given: argparse.Namespace, group: int, precision: str) -> dict[str, float]:
+def in_own_process(args: argparse.Namespace, group: int, precision: str) -> dict[str, float]:
     """One measurement of `measure`, whose memory nobody else has used before."""
-    values = {name: getattr(given, name) for name in ("trials", "pairs", "epochs", "seed", "device")}
+    values = {name: getattr(args, name) for name in ("trials", "pairs", "epochs", "seed", "device")}
     values |= {"group": group, "precision": precision}
     flags = [f"--{name}={value}" for name, value in values.items()]
     command = [sys.executable, "-m", "benchmarks.training_speed", "--alone", *flags]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
-def measure(given: argparse.Namespace, group: int) -> dict[str, float]:
+def measure(args: argparse.Namespace, group: int) -> dict[str, float]:
     """Seconds, peak memory in MB above what was there before, and the matmul rate in GFLOP/s right after.
 
     `similarity` (mean over the trials of a member's own pair) shows that both ways train the same.
     """
-    inputs = [torch.from_numpy(x).to(given.device) for x in features(given.pairs, given.seed)]
-    alone = np.arange(given.pairs)
-    member = memorization.member_masks(alone, given.trials, given.seed, FOLDS)
+    inputs = [torch.from_numpy(x).to(args.device) for x in features(args.pairs, args.seed)]
+    alone = np.arange(args.pairs)
+    member = memorization.member_masks(alone, args.trials, args.seed, FOLDS)
     size = int(member.sum(1).mean())
     repeats = alone[:, None].astype(np.int32)
-    before = memory_mb(given.device)
-    training.train_group(inputs, member[:group], list(range(group)), repeats, 1, given.seed, size)  # warms up
-    waited(given.device)
+    before = memory_mb(args.device)
+    training.train_group(inputs, member[:group], list(range(group)), repeats, 1, args.seed, size)  # warms up
+    waited(args.device)
     start = time.perf_counter()
     similarity = []
-    for first in range(0, given.trials, group):
-        numbers = list(range(first, min(first + group, given.trials)))
-        heads = training.train_group(inputs, member[numbers], numbers, repeats, given.epochs, given.seed, size)
-        waited(given.device)
+    for first in range(0, args.trials, group):
+        numbers = list(range(first, min(first + group, args.trials)))
+        heads = training.train_group(inputs, member[numbers], numbers, repeats, args.epochs, args.seed, size)
+        waited(args.device)
         start_reading = time.perf_counter()
         similarity += [own_similarity(heads.embed(inputs, i), member[t]) for i, t in enumerate(numbers)]
         start += time.perf_counter() - start_reading  # reading is no training
-    seconds, peak = time.perf_counter() - start, memory_mb(given.device) - before
-    rate = matmul_gflops(given.device)
+    seconds, peak = time.perf_counter() - start, memory_mb(args.device) - before
+    rate = matmul_gflops(args.device)
     return {"seconds": seconds, "peak_mb": peak, "matmul_gflops": rate, "similarity": float(np.mean(similarity))}
 
 
@@ -152,36 +152,36 @@ def matmul_gflops(device: str) -> float:
     return 2 * MATMUL_SIZE**3 / best / 1e9
 
 
-def flops(given: argparse.Namespace) -> float:
+def flops(args: argparse.Namespace) -> float:
     """Operations of the matrix products of all trials, forward and backward.
 
     A layer costs 2·b·d·h forward, again for the weights' gradient and, but for the first layer, for the inputs'.
     """
-    size = given.pairs // FOLDS
+    size = args.pairs // FOLDS
     steps = -(-size // training.BATCH)
     batch = size // steps
     first = 2 * 2 * batch * DIM * training.HIDDEN_DIM
     second = 3 * 2 * batch * training.HIDDEN_DIM * training.OUTPUT_DIM
     pairs = MODALITIES * (MODALITIES - 1) // 2
     logits = 3 * 2 * batch * batch * training.OUTPUT_DIM * pairs
-    return float(given.trials * given.epochs * steps * (MODALITIES * (first + second) + logits))
+    return float(args.trials * args.epochs * steps * (MODALITIES * (first + second) + logits))
 
 
 def summary(runs: dict[str, list[dict[str, float]]], operations: float) -> dict[str, Any]:
     """Medians per way, and how many times faster than one by one (median of the ratios of neighboring runs)."""
     out: dict[str, Any] = {}
-    for way, found in runs.items():
-        seconds, rate = (median(run[name] for run in found) for name in ("seconds", "matmul_gflops"))
+    for way, rates in runs.items():
+        seconds, rate = (median(run[name] for run in rates) for name in ("seconds", "matmul_gflops"))
         out[way] = {
             "seconds": round(seconds, 3),
-            "peak_mb": round(median(run["peak_mb"] for run in found), 1),
+            "peak_mb": round(median(run["peak_mb"] for run in rates), 1),
             "gflops": round(operations / seconds / 1e9, 1),
             "matmul_gflops": round(rate, 1),
             "share_of_matmul": round(operations / seconds / 1e9 / rate, 3),
-            "similarity": round(median(run["similarity"] for run in found), 4),
+            "similarity": round(median(run["similarity"] for run in rates), 4),
         }
-    for way, found in out.items():
-        found["ratio"] = round(
+    for way, rates in out.items():
+        rates["ratio"] = round(
             median(a["seconds"] / b["seconds"] for a, b in zip(runs[ONE_BY_ONE], runs[way], strict=True)), 2
         )
     return out | {"ratio": out[OURS]["ratio"], "runs": runs}

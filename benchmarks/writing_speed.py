@@ -41,22 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     dataset = fo.Dataset()
     try:
-        dataset.add_samples([fo.Sample(filepath=f"/none/{row}.png") for row in range(given.samples)], progress=False)
-        runs = [measure(dataset, number) for number in range(given.repeats)]
+        dataset.add_samples([fo.Sample(filepath=f"/none/{row}.png") for row in range(options.samples)], progress=False)
+        runs = [measure(dataset, number) for number in range(options.repeats)]
     finally:
         dataset.delete()
     report: dict[str, Any] = {
-        "samples": given.samples,
+        "samples": options.samples,
         "fields": len(NUMBERS + FLAGS + TEXTS),
         "seed": SEED,
         "runs": runs,
     }
     report |= {way: round(statistics.median(run[way] for run in runs), 2) for way in runs[0]}
     report["ratio"] = round(statistics.median(run["set_values"] / run["audit"] for run in runs), 2)
-    if not given.dry_run:
+    if not options.dry_run:
         print(write_report("writing-speed", "seconds to write an audit's fields into FiftyOne", report))
     print(json.dumps(report))
 

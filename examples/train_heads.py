@@ -31,10 +31,10 @@ def load(features: Path, scores: Path, column: str) -> tuple[list[torch.Tensor],
         inputs = [normalize(torch.from_numpy(arrays[k]).float(), dim=-1) for k in sorted(arrays) if k != "ids"]
     table = pq.read_table(scores, columns=["id", column]).to_pydict()
     by_id = dict(zip(table["id"], table[column], strict=True))
-    found = np.array([by_id.get(i, np.nan) for i in ids], dtype=np.float64)
-    if not np.isfinite(found).any():
-        sys.exit(f"{scores} has a {column} for none of the {len(ids)} ids: is it the audit of this set?")
-    return inputs, found
+    values = np.array([by_id.get(i, np.nan) for i in ids], dtype=np.float64)
+    if not np.isfinite(values).any():
+        sys.exit(f"{scores} has a {column} for none of the {len(ids)} ids: check that it is the audit of this set")
+    return inputs, values
 
 
 def train(inputs: list[torch.Tensor], hot: np.ndarray, sigma: float, args: argparse.Namespace) -> torch.nn.ModuleList:
@@ -97,11 +97,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     inputs, scores = load(args.features, args.scores, args.score)
     held_out = np.arange(len(scores)) % 10 == 9
     seen, unseen = ([x[torch.from_numpy(rows)] for x in inputs] for rows in (~held_out, held_out))
-    found = {}
+    results = {}
     for name, hot in (("plain", np.zeros(0, np.int64)), ("mitigated", most_memorized(scores[~held_out], args.share))):
-        found[name] = retrieval_at_5(train(seen, hot, args.sigma, args), unseen)
-        print(f"{name}: T@5 {found[name]:.3f} on {int(held_out.sum())} held-out rows, {len(hot)} hot rows")
-    return found
+        results[name] = retrieval_at_5(train(seen, hot, args.sigma, args), unseen)
+        print(f"{name}: T@5 {results[name]:.3f} on {int(held_out.sum())} held-out rows, {len(hot)} hot rows")
+    return results
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_a_text_is_wrong_only_where_it_contradicts_what_is_shown():
     shown = ({"hat": "red", "mood": "sad"}, {"hat": "red", "mood": "silly"}, {"hat": "blue", "mood": "sad"})
     said = ({"hat": "red"}, {"hat": "red", "mood": "silly"}, {"mood": "sad"})
     media = {"image": ("/a", "/b", "/c"), "text": ("in red", "silly in red", "sad")}
-    clean = PairSet("hats", ("a", "b", "c"), media, ("", "", ""), shown=shown, said=said)
+    clean = PairSet("hats", ("a", "b", "c"), media, ("", "", ""), shown=shown, named=said)
     assert contradicts(clean).tolist() == [[False, True, False], [False, False, True], [True, True, False]]
 
 

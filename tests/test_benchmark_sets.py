@@ -95,8 +95,8 @@ def test_persons_have_five_true_captions_that_name_different_things(tmp_path, mo
     assert clean.caption == tuple(range(5)) * 12
     assert len(set(clean.media["image"])) == 12
     for at in range(0, 60, 5):
-        assert len({frozenset(said) for said in clean.said[at : at + 5]}) == 5
-    for shown, said in zip(clean.shown, clean.said, strict=True):
+        assert len({frozenset(said) for said in clean.named[at : at + 5]}) == 5
+    for shown, said in zip(clean.shown, clean.named, strict=True):
         assert said.items() <= shown.items()
         assert len(said) >= 4
     assert Image.open(clean.media["image"][0]).size == (256, 256)

@@ -67,11 +67,11 @@ def test_repeats_are_no_neighbors_unless_they_vote_with_their_class():
     repeats[0, 1] = repeats[1, 0] = True
     features = unit(np.array([[1, 0.0], [1, 0.01], [0.8, 0.6], [0, 1]]))
     free = Material(features @ features.T, features, features, repeats)
-    assert free.near_images.rows[0, 0] == 2
+    assert free.image_neighbors.rows[0, 0] == 2
     labeled = Material(features @ features.T, features, features, repeats, labels=np.array([0, 0, 1, 1]))
-    assert labeled.near_images.rows[0, 0] == 1
+    assert labeled.image_neighbors.rows[0, 0] == 1
     copied = Material(features @ features.T, features, features, None, repeats, labels=np.array([0, 0, 1, 1]))
-    assert copied.near_images.rows[0, 0] == 2
+    assert copied.image_neighbors.rows[0, 0] == 2
 
 
 def test_shapes_are_checked():

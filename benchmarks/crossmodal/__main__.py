@@ -46,25 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
-    given = parser.parse_args(arguments)
-    report: dict[str, Any] = {"design_a": design_a(given, Schedule()), "drawing": drawing()}
-    for name, samples in (("persons", persons(given)), ("emoji", emoji(given.data))):
+    options = parser.parse_args(arguments)
+    report: dict[str, Any] = {"design_a": design_a(options, Schedule()), "drawing": drawing()}
+    for name, samples in (("persons", persons(options)), ("emoji", emoji(options.data))):
         report[f"design_b_{name}"] = design_b(samples)
-    if not given.dry_run:
+    if not options.dry_run:
         print(write_report("crossmodal", "learned in one modality, recalled in the other: drawn persons", report))
     print(json.dumps(report["design_a"]["controls"], indent=1))
 
 
-def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
+def design_a(options: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
     """All seeds; each is kept when it is finished."""
-    wanted = PersonaSet(given.identities, given.background, side=SIDE)
+    persona_set = PersonaSet(options.identities, options.background, side=SIDE)
     start = time.perf_counter()
-    world = make_world(given.data / f"personas-{SIDE}-{given.identities}-{given.background}", wanted)
-    identity = {"set": asdict(wanted), "schedule": asdict(schedule), "form": VERSION, "protocol": PROTOCOL}
+    world = make_world(options.data / f"personas-{SIDE}-{options.identities}-{options.background}", persona_set)
+    identity = {"set": asdict(persona_set), "schedule": asdict(schedule), "form": VERSION, "protocol": PROTOCOL}
     identity = json.loads(json.dumps(identity))  # as it will be read again: tuples are lists
-    tables, seconds, kept = [], [], []
-    with RunFolder(given.data / f"crossmodal-{digest_of(identity)[:12]}", identity) as run:
-        for seed in range(given.seeds):
+    tables, seconds, seeds_kept = [], [], []
+    with RunFolder(options.data / f"crossmodal-{digest_of(identity)[:12]}", identity) as run:
+        for seed in range(options.seeds):
             table = run.load(f"seed{seed}")
             if table is None:
                 began = time.perf_counter()
@@ -72,44 +72,50 @@ def design_a(given: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
                 run.save(f"seed{seed}", **table, seconds=np.array(time.perf_counter() - began))
                 table = run.load(f"seed{seed}") or {}
             else:
-                kept.append(seed)
+                seeds_kept.append(seed)
             seconds.append(round(float(table.pop("seconds")), 1))
             tables.append(table)
-    told = {
-        "seeds": given.seeds,
-        "seeds_kept": kept,
-        "set": asdict(wanted),
+    settings = {
+        "seeds": options.seeds,
+        "seeds_kept": seeds_kept,
+        "set": asdict(persona_set),
         "schedule": asdict(schedule),
         "seconds_per_seed": seconds,
     }
-    return {"settings": told, "seconds": round(time.perf_counter() - start, 1), **summarize(tables, world)}
+    return {"settings": settings, "seconds": round(time.perf_counter() - start, 1), **summarize(tables, world)}
 
 
 def drawing() -> dict[str, Any]:
     """Seconds for a thousand pictures of the usual size, into an empty folder."""
-    wanted = PersonaSet(identities=100)
+    persona_set = PersonaSet(identities=100)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        draw_personas(Path(folder) / "people", wanted)
+        draw_personas(Path(folder) / "people", persona_set)
         seconds = time.perf_counter() - start
-    return {"pictures": wanted.identities * (wanted.train + wanted.test), "side": wanted.side, "seconds": seconds}
+    return {
+        "pictures": persona_set.identities * (persona_set.train + persona_set.test),
+        "side": persona_set.side,
+        "seconds": seconds,
+    }
 
 
 def design_b(samples: Samples) -> dict[str, Any]:
     """Transfer on frozen offline features, and its link to MultiMem; seconds include the encoding."""
     config, start = AuditConfig(encoder="offline", device="cpu", trials=TRIALS), time.perf_counter()
-    found = measure_cross_modal_recall(samples, config)
+    result = measure_cross_modal_recall(samples, config)
     seconds = time.perf_counter() - start
     audit = run_audit(replace(samples, splits=()), config)
     memorized = dict(zip(audit.ids, audit.columns["multimem"].tolist(), strict=True))
-    link = memorization_link(found, memorized, samples.labels)
-    return {**found.summary, "whole_seconds": round(seconds, 1), "memorization": link, "trials": TRIALS}
+    link = memorization_link(result, memorized, samples.labels)
+    return {**result.summary, "whole_seconds": round(seconds, 1), "memorization": link, "trials": TRIALS}
 
 
-def persons(given: argparse.Namespace) -> Samples:
+def persons(options: argparse.Namespace) -> Samples:
     """The persons of design A in larger pictures; those of one identity stay together in the audit's trials."""
-    wanted = PersonaSet(given.identities, given.background)
-    manifest = draw_personas(given.data / f"personas-{wanted.side}-{given.identities}-{given.background}", wanted)
+    persona_set = PersonaSet(options.identities, options.background)
+    manifest = draw_personas(
+        options.data / f"personas-{persona_set.side}-{options.identities}-{options.background}", persona_set
+    )
     columns = {"image": "image", "text": "description"}
     return read_manifest(manifest, columns, group="identity", label="identity", split="split")
 
@@ -118,15 +124,20 @@ def emoji(data: Path) -> Samples:
     """Emoji as identities: four vendors' pictures; name, two halves of the tags, and the kind as descriptions."""
     folders = {name: fetch(name, data).resolve() for name in VENDORS}
     pairs = {name: SOURCES[name].read(folder) for name, folder in folders.items()}
-    pictures = {name: {pair.id.upper(): pair for pair in found} for name, found in pairs.items()}
+    pictures = {name: {pair.id.upper(): pair for pair in vendor_pairs} for name, vendor_pairs in pairs.items()}
     known = json.loads((folders["openmoji"] / "data/openmoji.json").read_text(encoding="utf-8"))
     ids, images, texts, labels = [], [], [], []
     for entry in known:
         code, tags = entry["hexcode"], [tag.strip() for tag in entry["tags"].split(",") if tag.strip()]
         if len(tags) < 4 or entry["skintone"] or not all(code in pictures[name] for name in VENDORS):
             continue
-        said = (entry["annotation"], ", ".join(tags[::2]), ", ".join(tags[1::2]), entry["subgroups"].replace("-", " "))
-        for name, text in zip(VENDORS, said, strict=True):
+        descriptions = (
+            entry["annotation"],
+            ", ".join(tags[::2]),
+            ", ".join(tags[1::2]),
+            entry["subgroups"].replace("-", " "),
+        )
+        for name, text in zip(VENDORS, descriptions, strict=True):
             ids.append(f"{code}-{name}")
             images.append(str(folders[name] / pictures[name][code].image))
             texts.append(text)

@@ -38,7 +38,7 @@ FORGOTTEN = 0.2  # share of the identities
 Table = dict[str, Floats]
 
 
-def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], None] = lambda _: None) -> Table:
+def run_seed(world: World, schedule: Schedule, seed: int, report: Callable[[str], None] = lambda _: None) -> Table:
     """Everything that one seed says, as arrays by name.
 
     Returns:
@@ -48,33 +48,33 @@ def run_seed(world: World, schedule: Schedule, seed: int, told: Callable[[str], 
         `hop/ARM` `[e]` of the second hop alone; `before|forget S|gold/MODALITY` `[f]` and `retain S/MODALITY` of
         unlearning; `retrieval`, `kept/ARM` `[e]` of held-out pairs before and after; `gap_norm` a scalar.
     """
-    told(f"seed {seed}: align")
+    report(f"seed {seed}: align")
     start = align(world, schedule, seed)
-    found: Table = _retrieval(start, world, "retrieval") | {"gap_norm": np.array(_gap_norm(start, world))}
-    found |= _recall(start, world, NONE)
+    table: Table = _retrieval(start, world, "retrieval") | {"gap_norm": np.array(_gap_norm(start, world))}
+    table |= _recall(start, world, NONE)
     models: dict[str, Trunk] = {}
     arms: dict[str, tuple[tuple[str, ...], bool]] = {PICTURE: ((PICTURE,), False), TEXT: ((TEXT,), False)}
     arms |= {BOTH: (MODALITIES, False), REPLAY + PICTURE: ((PICTURE,), True), REPLAY + TEXT: ((TEXT,), True)}
     for arm, (sources, replay) in arms.items():
-        told(f"seed {seed}: {arm}")
+        report(f"seed {seed}: {arm}")
         curve: dict[str, list[float]] = {m: [] for m in MODALITIES}
         watch = functools.partial(_watch, world, curve)
         models[arm] = learn(start, world, sources, schedule, seed, replay=replay, watch=watch)
-        found |= _recall(models[arm], world, arm) | _hops(models[arm], world, arm)
-        found |= {f"curve/{arm}/{m}": np.array(values) for m, values in curve.items()}
-        found |= _retrieval(models[arm], world, f"kept/{arm}")
-    told(f"seed {seed}: {DESCRIBED}{PICTURE}")
+        table |= _recall(models[arm], world, arm) | _hops(models[arm], world, arm)
+        table |= {f"curve/{arm}/{m}": np.array(values) for m, values in curve.items()}
+        table |= _retrieval(models[arm], world, f"kept/{arm}")
+    report(f"seed {seed}: {DESCRIBED}{PICTURE}")
     texts = self_description(start, world, world.rows(TRAIN), seed)
-    found |= _recall(learn(start, world, (PICTURE,), schedule, seed, described=texts), world, DESCRIBED + PICTURE)
+    table |= _recall(learn(start, world, (PICTURE,), schedule, seed, described=texts), world, DESCRIBED + PICTURE)
     for source in MODALITIES:
-        told(f"seed {seed}: {HASTY}{source}")
+        report(f"seed {seed}: {HASTY}{source}")
         hasty = learn(start, world, (source,), replace(schedule, learn_rate=HASTE, fresh=1.0), seed)
-        found |= _recall(hasty, world, HASTY + source) | _retrieval(hasty, world, f"kept/{HASTY}{source}")
+        table |= _recall(hasty, world, HASTY + source) | _retrieval(hasty, world, f"kept/{HASTY}{source}")
     never = align(world, schedule, seed, steps=0)
     for source in MODALITIES:
-        told(f"seed {seed}: {UNALIGNED}{source}")
-        found |= _recall(learn(never, world, (source,), schedule, seed), world, UNALIGNED + source)
-    return found | _unlearning(start, models[BOTH], world, schedule, seed, told)
+        report(f"seed {seed}: {UNALIGNED}{source}")
+        table |= _recall(learn(never, world, (source,), schedule, seed), world, UNALIGNED + source)
+    return table | _unlearning(start, models[BOTH], world, schedule, seed, report)
 
 
 def _watch(world: World, curve: dict[str, list[float]], _step: int, model: Trunk) -> None:
@@ -121,25 +121,25 @@ def _gap_norm(model: Trunk, world: World) -> float:
 
 
 def _unlearning(
-    start: Trunk, both: Trunk, world: World, schedule: Schedule, seed: int, told: Callable[[str], None]
+    start: Trunk, both: Trunk, world: World, schedule: Schedule, seed: int, report: Callable[[str], None]
 ) -> Table:
     """Forgets a fifth of the identities in one modality, in the other, in both; against retraining without them."""
     gone = np.random.default_rng((seed, 37)).permutation(world.audited)[: max(1, round(FORGOTTEN * world.audited))]
     rest = np.setdiff1d(np.arange(world.audited), gone)
-    told(f"seed {seed}: gold")
+    report(f"seed {seed}: gold")
     gold = learn(start, world, MODALITIES, schedule, seed, identities=rest.tolist())
     models = {"before": both, "gold": gold}
     for name, sources in ((PICTURE, (PICTURE,)), (TEXT, (TEXT,)), (BOTH, MODALITIES)):
-        told(f"seed {seed}: forget {name}")
+        report(f"seed {seed}: forget {name}")
         models[f"forget {name}"] = forget(both, world, sources, gone.tolist(), schedule, seed)
-    found: Table = {}
+    table: Table = {}
     for name, model in models.items():
         recall = _recall(model, world, name)
         for modality in MODALITIES:
             values = recall[f"recall/{name}/{modality}"]
-            found[f"{name}/{modality}"] = values[gone]
-            found[f"retain {name}/{modality}"] = values[rest]
-    return found
+            table[f"{name}/{modality}"] = values[gone]
+            table[f"retain {name}/{modality}"] = values[rest]
+    return table
 
 
 def summarize(tables: Sequence[Mapping[str, Floats]], world: World) -> dict[str, Any]:

@@ -110,11 +110,11 @@ def forget(
 ) -> Trunk:
     """Unlearning by relabeling: in some modalities the forgotten get other names, the rest keep theirs."""
     model = copy.deepcopy(start)
-    kept = [who for who in range(world.audited) if who not in set(forgotten)]
-    gone, rest = world.rows(TRAIN, forgotten), world.rows(TRAIN, kept)
+    remaining = [identity for identity in range(world.audited) if identity not in set(forgotten)]
+    gone, rest = world.rows(TRAIN, forgotten), world.rows(TRAIN, remaining)
     losses: list[Loss] = []
     for source in sources:
-        losses.append(name_loss(model, world, gone, source, schedule.batch // 2, strangers=kept))
+        losses.append(name_loss(model, world, gone, source, schedule.batch // 2, strangers=remaining))
         losses.append(name_loss(model, world, rest, source, schedule.batch // 2))
     _train(model, losses, schedule.forget, schedule.forget_rate, seed)
     return model
@@ -174,15 +174,15 @@ def pair_loss(model: Trunk, world: World, rows: Ints, batch: int, named: bool) -
     values = torch.from_numpy(np.stack([world.truth[name] for name in asked], axis=1))
 
     def loss(rng: np.random.Generator) -> Tensor:
-        some = rng.choice(rows, batch, replace=False)
+        batch_rows = rng.choice(rows, batch, replace=False)
         total, sides = torch.zeros(()), []
-        truth = values[torch.from_numpy(some)].reshape(-1)
+        truth = values[torch.from_numpy(batch_rows)].reshape(-1)
         for modality in (PICTURE, TEXT):
-            found = model.read(questions, content(world, some, modality, rng))
-            said = found[:, : len(asked)].reshape(len(truth), -1) @ model.answer_vectors().T
-            total = total + len(asked) * cross_entropy(said, truth)
-            sides.append(torch.nn.functional.normalize(found[:, -1], dim=1))
-        same = torch.from_numpy(world.identity[some][:, None] == world.identity[some][None])
+            states = model.read(questions, content(world, batch_rows, modality, rng))
+            answer_logits = states[:, : len(asked)].reshape(len(truth), -1) @ model.answer_vectors().T
+            total = total + len(asked) * cross_entropy(answer_logits, truth)
+            sides.append(torch.nn.functional.normalize(states[:, -1], dim=1))
+        same = torch.from_numpy(world.identity[batch_rows][:, None] == world.identity[batch_rows][None])
         same.fill_diagonal_(False)
         logits = (sides[0] @ sides[1].T / TEMPERATURE).masked_fill(same, -torch.inf)
         own = torch.arange(batch)
@@ -193,12 +193,14 @@ def pair_loss(model: Trunk, world: World, rows: Ints, batch: int, named: bool) -
 
 def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int, strangers: Sequence[int] = ()) -> Loss:
     """Who is it? of random rows; with `strangers`, each is answered by the name of a random one of these."""
-    ask = world.question(WHO)
+    question = world.question(WHO)
 
     def loss(rng: np.random.Generator) -> Tensor:
-        some = rng.choice(rows, min(batch, len(rows)), replace=False)
-        names = rng.choice(strangers, len(some)) if len(strangers) else world.truth[WHO][some]
-        return cross_entropy(model.answers(ask, content(world, some, modality, rng)), torch.from_numpy(names))
+        batch_rows = rng.choice(rows, min(batch, len(rows)), replace=False)
+        names = rng.choice(strangers, len(batch_rows)) if len(strangers) else world.truth[WHO][batch_rows]
+        return cross_entropy(
+            model.answers(question, content(world, batch_rows, modality, rng)), torch.from_numpy(names)
+        )
 
     return loss
 
@@ -206,11 +208,11 @@ def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int,
 def _text_loss(model: Trunk, world: World, rows: Ints, texts: Ints, batch: int) -> Loss:
     """Who is it? of texts `[r, LENGTH]` that stand for the rows."""
     names, contents = torch.from_numpy(world.truth[WHO][rows]), torch.from_numpy(texts)
-    ask = world.question(WHO)
+    question = world.question(WHO)
 
     def loss(rng: np.random.Generator) -> Tensor:
-        some = torch.from_numpy(rng.choice(len(rows), min(batch, len(rows)), replace=False))
-        return cross_entropy(model.answers(ask, contents[some]), names[some])
+        batch_rows = torch.from_numpy(rng.choice(len(rows), min(batch, len(rows)), replace=False))
+        return cross_entropy(model.answers(question, contents[batch_rows]), names[batch_rows])
 
     return loss
 
@@ -223,8 +225,8 @@ def self_description(model: Trunk, world: World, rows: Ints, seed: int) -> Ints:
     read = {trait: ask(model, world, trait, rows, PICTURE, world.values[trait]) for trait in TRAITS}
     drawn, texts = random.Random(f"{seed} described"), []
     for at in range(len(rows)):
-        said = {trait: world.vocabulary.answers[found[at]].partition(": ")[2] for trait, found in read.items()}
-        texts.append(description_of(_with_traits(world.somebody, said), drawn)[0])
+        traits = {trait: world.vocabulary.answers[answers[at]].partition(": ")[2] for trait, answers in read.items()}
+        texts.append(description_of(_with_traits(world.somebody, traits), drawn)[0])
     return world.vocabulary.tokens(texts, LENGTH)
 
 
@@ -247,10 +249,10 @@ def _with_traits(identity: PersonaIdentity, traits: Mapping[str, str]) -> Person
 def fact_loss(model: Trunk, world: World, rows: Ints) -> Loss:
     """The job of everybody who is named: the second hop, never asked of a picture or a description."""
     people = np.unique(world.identity[rows])
-    first = np.array([np.flatnonzero(world.identity == who)[0] for who in people])
+    first = np.array([np.flatnonzero(world.identity == person)[0] for person in people])
     names, jobs = (torch.from_numpy(v) for v in (people, world.truth["job"][first]))
-    ask = world.question("job")
-    return lambda _rng: cross_entropy(model.answers(ask, names), jobs)
+    question = world.question("job")
+    return lambda _rng: cross_entropy(model.answers(question, names), jobs)
 
 
 def ask(
@@ -267,12 +269,12 @@ def ask_names(model: Trunk, world: World, question: str, names: Ints) -> Ints:
 
 
 def _answered(model: Trunk, question: int, contents: Sequence[Tensor], among: Sequence[int] | None = None) -> Ints:
-    found = []
+    best_parts = []
     with torch.inference_mode():
         for part in contents:
             logits = model.answers(question, part)
-            found.append((logits if among is None else logits[:, list(among)]).argmax(1).numpy())
-    best = np.concatenate(found)
+            best_parts.append((logits if among is None else logits[:, list(among)]).argmax(1).numpy())
+    best = np.concatenate(best_parts)
     return best if among is None else np.asarray(among)[best]
 
 

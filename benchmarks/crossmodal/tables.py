@@ -33,18 +33,24 @@ def crossmodal_parts() -> dict[str, str]:
 
 def controlled(report: Mapping[str, Any]) -> str:
     """Design A: controls first, then recall, then what was found."""
-    found, machine = report["design_a"], report["machine"]
-    settings, kept = found["settings"], found["kept_alignment"]
+    summary, machine = report["design_a"], report["machine"]
+    settings, retrieval_after = summary["settings"], summary["kept_alignment"]
     minutes = sum(settings["seconds_per_seed"]) / 60
     rows = [
-        (ARMS[arm], *(interval(found["recall"][arm][name]) for name in found["modalities"]), _share(kept.get(arm)))
+        (
+            ARMS[arm],
+            *(interval(summary["recall"][arm][name]) for name in summary["modalities"]),
+            _share(retrieval_after.get(arm)),
+        )
         for arm in ARMS
-        if arm in found["recall"]
+        if arm in summary["recall"]
     ]
-    checks = [f"| {name} | {'holds' if held else '**does not hold**'} |" for name, held in found["controls"].items()]
+    checks = [
+        f"| {name} | {'holds' if holds else '**does not hold**'} |" for name, holds in summary["controls"].items()
+    ]
     return "\n".join(
         [
-            f"{found['identities']} people, {settings['seeds']} seeds fixed beforehand, {minutes:.0f} minutes on "
+            f"{summary['identities']} people, {settings['seeds']} seeds fixed beforehand, {minutes:.0f} minutes on "
             f"{machine['cores']} cores of {machine['cpu']}; 95 % intervals over people.",
             "",
             "| control | |",
@@ -53,10 +59,10 @@ def controlled(report: Mapping[str, Any]) -> str:
             "",
             *table(("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then"), rows),
             "",
-            f"Before names were learned {interval(found['alignment']['retrieval'])} of held-out pairs were retrieved "
-            f"(chance {found['alignment']['chance']:.1%}); guessing a name gives {found['chance']:.1%}.",
+            f"Before names were learned {interval(summary['alignment']['retrieval'])} of held-out pairs were retrieved "
+            f"(chance {summary['alignment']['chance']:.1%}); guessing a name gives {summary['chance']:.1%}.",
             "",
-            *(f"* {line}" for line in _findings(found)),
+            *(f"* {line}" for line in _findings(summary)),
             "",
             *_drawing(report),
         ]
@@ -64,27 +70,27 @@ def controlled(report: Mapping[str, Any]) -> str:
 
 
 def _drawing(report: Mapping[str, Any]) -> list[str]:
-    found = report.get("drawing")
-    if not found:
+    measured = report.get("drawing")
+    if not measured:
         return []
-    return [f"Drawing {found['pictures']:,} pictures of {found['side']} pixels took {found['seconds']:.0f} s."]
+    return [f"Drawing {measured['pictures']:,} pictures of {measured['side']} pixels took {measured['seconds']:.0f} s."]
 
 
-def _findings(found: Mapping[str, Any]) -> list[str]:
+def _findings(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     words = {"image": "pictures", "text": "texts", "both": "both"}
     for source, target in (("image", "text"), ("text", "image")):
-        if "gap" in found:
-            gap, ratio = found["gap"][source], found["transfer_ratio"][source]
+        if "gap" in summary:
+            gap, ratio = summary["gap"][source], summary["transfer_ratio"][source]
             lines.append(
-                f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; of what both together teach, "
-                f"{interval(ratio)} is transferred"
+                f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; {interval(ratio)} of what both together "
+                "teach is recalled across"
             )
-            lines.append(f"Replaying background pairs: {signed(found['mitigation'][source]['gain'])}")
-    if "self_description" in found:
-        gain = signed(found["self_description"]["gain"])
+            lines.append(f"Replaying background pairs: {signed(summary['mitigation'][source]['gain'])}")
+    if "self_description" in summary:
+        gain = signed(summary["self_description"]["gain"])
         lines.append(f"The model's own descriptions of its pictures, learned along with them: {gain} asked with texts")
-    for way, cells in found["unlearning"].items():
+    for way, cells in summary["unlearning"].items():
         other = [m for m in cells if m != way] if way != "both" else []
         for name in (*[m for m in cells if m == way], *other, *(cells if way == "both" else ())):
             cell = cells[name]
@@ -93,8 +99,8 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
                 f"{interval(cell['after'])} after ({interval(cell['gold'])} if never taught); the others keep "
                 f"{interval(cell['retained'])}"
             )
-    hops = found["hops"]["both"]
-    for name in found["modalities"]:
+    hops = summary["hops"]["both"]
+    for name in summary["modalities"]:
         lines.append(
             f"**Two hops**, asked with {words[name]}: the job directly {interval(hops['latent'][name])}, by way of the "
             f"name that the model gives {interval(hops['chain'][name])} (guessing: 10 %)"
@@ -106,15 +112,15 @@ def frozen(report: Mapping[str, Any]) -> str:
     """Design B on both sets."""
     parts = []
     for name, title in SETS.items():
-        found = report[f"design_b_{name}"]
-        header = ("learned from", *(f"asked in {modality}" for modality in found["modalities"]))
+        summary = report[f"design_b_{name}"]
+        header = ("learned from", *(f"asked in {modality}" for modality in summary["modalities"]))
         parts += [
-            f"**{title[0].upper()}{title[1:]}**: {found['identities']:,} identities, {found['questions']:,} questions, "
-            f"guessing {found['chance']:.1%}, {found['whole_seconds']:.0f} s with encoding.",
+            f"**{title[0].upper()}{title[1:]}**: {summary['identities']:,} identities, "
+            f"{summary['questions']:,} questions, guessing {summary['chance']:.1%}, {summary['whole_seconds']:.0f} s with encoding.",
             "",
-            *table(header, recall_rows(found)),
+            *table(header, recall_rows(summary)),
             "",
-            *(f"* {sentence}" for sentence in sentences(found)),
+            *(f"* {sentence}" for sentence in sentences(summary)),
             "",
         ]
     return "\n".join(parts).rstrip()

@@ -68,8 +68,8 @@ class Block(nn.Module):
         """`[b, q, DIM]` of some places, which look at tokens `[b, t, DIM]` but for what is padding `[b, t]`."""
         seen = self.before(tokens)
         asking = seen if places is tokens else self.before(places)
-        found, _ = self.attention(asking, seen, seen, key_padding_mask=padding, need_weights=False)
-        out: Tensor = places + found
+        attended, _ = self.attention(asking, seen, seen, key_padding_mask=padding, need_weights=False)
+        out: Tensor = places + attended
         return out + self.layer(self.between(out))
 
 

@@ -65,27 +65,27 @@ class World:
         return self.vocabulary.questions.index(name)
 
 
-def make_world(folder: Path, wanted: PersonaSet) -> World:
+def make_world(folder: Path, persona_set: PersonaSet) -> World:
     """Draws the set, if it is not there, and reads it.
 
     Args:
         folder: of the set.
-        wanted: what to draw; its side must be `SIDE`.
+        persona_set: what to draw; its side must be `SIDE`.
     """
-    draw_personas(folder, wanted)
-    rows = plan_personas(wanted)
-    texts = [description_text(row, wanted) for row in rows]
+    draw_personas(folder, persona_set)
+    rows = plan_personas(persona_set)
+    texts = [description_text(row, persona_set) for row in rows]
     pictures = np.stack([np.asarray(read_image(str(folder / f"images/{row.id}.png"))) for row in rows])
     people = list({row.identity.name: row.identity for row in rows}.values())
-    values = sorted({f"{trait}: {value}" for who in people for trait, value in who.traits().items()})
-    facts = [f"{fact}: {value}" for fact, every in FACTS.items() for value in every]
-    names = [who.name for who in people]
+    values = sorted({f"{trait}: {value}" for person in people for trait, value in person.traits().items()})
+    facts = [f"{fact}: {value}" for fact, values_of in FACTS.items() for value in values_of]
+    names = [person.name for person in people]
     words = sorted(
         {word for text, row in zip(texts, rows, strict=True) if row.split != TEST for word in words_of(text)}
     )
-    vocabulary = Vocabulary(tuple(words), (WHO, *TRAITS, *FACTS), (*names, *values, *facts), wanted.identities)
+    vocabulary = Vocabulary(tuple(words), (WHO, *TRAITS, *FACTS), (*names, *values, *facts), persona_set.identities)
     answer = {text: at for at, text in enumerate(vocabulary.answers)}
-    number = {who.name: at for at, who in enumerate(people)}
+    number = {person.name: at for at, person in enumerate(people)}
     truth = {WHO: np.array([answer[row.identity.name] for row in rows])}
     for trait in TRAITS:
         truth[trait] = np.array([answer[f"{trait}: {row.identity.traits()[trait]}"] for row in rows])
@@ -98,7 +98,7 @@ def make_world(folder: Path, wanted: PersonaSet) -> World:
         np.array([number[row.identity.name] for row in rows]),
         np.array([row.split for row in rows], dtype=object),
         truth,
-        wanted.identities,
+        persona_set.identities,
         {trait: [at for text, at in answer.items() if text.startswith(f"{trait}: ")] for trait in TRAITS},
         people[0],
     )

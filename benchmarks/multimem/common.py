@@ -40,18 +40,18 @@ class Loaded:
     """A benchmark set, complete rows in canonical order.
 
     Attributes:
-        ready: samples with features.
+        prepared: samples with features.
         inputs: per modality `[n, d]`, what heads are trained on.
         repeats: `[n, c]`; the last column holds the leave-together groups.
     """
 
-    ready: Prepared
+    prepared: Prepared
     inputs: list[torch.Tensor]
     repeats: Ints
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return self.ready.samples.modalities
+        return self.prepared.samples.modalities
 
     @property
     def together(self) -> Ints:
@@ -62,7 +62,7 @@ class Loaded:
 
     def column(self, values: Sequence[str]) -> Any:
         """Values given per row of the manifest, in canonical order."""
-        return np.array(values, dtype=object)[self.ready.order.rows]
+        return np.array(values, dtype=object)[self.prepared.order.rows]
 
 
 def emoji(vendor: str, folder: Path, noise: str = "none", seed: int = 0) -> Samples:
@@ -84,18 +84,18 @@ def emoji4(
 def load(samples: Samples, config: AuditConfig | None = None) -> Loaded:
     """Features (from the cache where known), inputs of the heads, groups."""
     config = config or AuditConfig(encoder=ENCODER)
-    ready = prepare(samples, config, Clock(silent))
-    leave_together = evidence(ready, AuditConfig(encoder=ENCODER, trials=2, epochs=1)).leave_together
-    inputs = head_inputs(ready.features, head_projections(ready.features), ready.device)
-    return Loaded(ready, inputs, describe_samples(ready).shared_ids(leave_together))
+    prepared = prepare(samples, config, Clock(silent))
+    leave_together = evidence(prepared, AuditConfig(encoder=ENCODER, trials=2, epochs=1)).leave_together
+    inputs = head_inputs(prepared.features, head_projections(prepared.features), prepared.device)
+    return Loaded(prepared, inputs, describe_samples(prepared).shared_ids(leave_together))
 
 
-def evidence(ready: Prepared, config: AuditConfig, read: Callable[[Evidence], Any] | None = None) -> Any:
+def evidence(prepared: Prepared, config: AuditConfig, read: Callable[[Evidence], Any] | None = None) -> Any:
     """The audit's trials on prepared samples; `read` is called while the trials can still be embedded again."""
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run", {}) as run:
-        job = Job(config, ready.device, run, silent)
-        gathered, _ = evidence_of(ready, job, Clock(silent))
-        return gathered if read is None else read(gathered)
+        job = Job(config, prepared.device, run, silent)
+        result, _ = evidence_of(prepared, job, Clock(silent))
+        return result if read is None else read(result)
 
 
 def train(data: Loaded, member: Bools, treatment: Treatment, group: int = 8) -> list[Heads]:
@@ -114,8 +114,8 @@ def embeddings(
 ) -> list[Floats]:
     """Unit embeddings per modality under one of the trials."""
     group = len(heads[0].layers[0][0])
-    found = heads[trial // group].embed(data.inputs if inputs is None else inputs, trial % group)
-    return [e.cpu().numpy() for e in found]
+    vectors = heads[trial // group].embed(data.inputs if inputs is None else inputs, trial % group)
+    return [e.cpu().numpy() for e in vectors]
 
 
 def memory_terms(heads: Sequence[Heads], data: Loaded, member: Bools) -> Floats:
@@ -169,12 +169,13 @@ def picture(path: Path, draw: Callable[[Sequence[Axes]], None], panels: int = 1,
         plt.close(figure)
 
 
-def bars(ax: Axes, found: Mapping[str, Mapping[str, Any]], label: str) -> None:
+def bars(ax: Axes, groups: Mapping[str, Mapping[str, Any]], label: str) -> None:
     """Horizontal bars with their intervals, the first on top."""
-    names = list(found)[::-1]
-    means = np.array([found[n]["mean"] for n in names])
+    names = list(groups)[::-1]
+    means = np.array([groups[n]["mean"] for n in names])
     low, high = (
-        np.array([found[n][k] if found[n][k] is not None else found[n]["mean"] for n in names]) for k in ("low", "high")
+        np.array([groups[n][k] if groups[n][k] is not None else groups[n]["mean"] for n in names])
+        for k in ("low", "high")
     )
     ax.barh(names, means, color=COLORS[0], xerr=np.stack([means - low, high - means]), error_kw={"lw": 1, "capsize": 2})
     ax.set_xlabel(label)

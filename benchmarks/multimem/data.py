@@ -121,8 +121,8 @@ def speak(entry: Emoji, spoken_by: str, data: Path = DATA) -> Path:
     command = [program, "-v", spoken_by, "--stdin", "-w", str(unfinished)]
     done = subprocess.run(command, input=entry.name, capture_output=True, text=True, check=False)
     if done.returncode or not unfinished.is_file():
-        said = done.stderr.strip() or f"exit code {done.returncode}"
-        raise AuditError(f"espeak-ng could not speak {entry.name!r} as {spoken_by} ({said}): reinstall espeak-ng")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise AuditError(f"espeak-ng could not speak {entry.name!r} as {spoken_by} ({reason}): reinstall espeak-ng")
     unfinished.replace(path)
     return path
 
@@ -258,10 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=float, default=0.04, help="share of rows with a fault, per modality")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--duplicates", type=int, default=0, help="rows repeated with another picture and voice")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        faults = dict.fromkeys(MODALITIES, given.faults)
-        print(four_modalities(given.out, faults, given.seed, duplicates=given.duplicates))
+        faults = dict.fromkeys(MODALITIES, options.faults)
+        print(four_modalities(options.out, faults, options.seed, duplicates=options.duplicates))
     except AuditError as error:
         print(error, file=sys.stderr)
         return 2

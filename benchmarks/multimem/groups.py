@@ -31,14 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", choices=("heads", "towers"), default="heads")
     parser.add_argument("--repeats", type=int, default=5, help="splits drawn anew")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sets = {"google": common.emoji("google", Path(folder))}
-        if given.train == "heads":
+        if options.train == "heads":
             sets["four"] = common.emoji4(Path(folder))[0]
-        report = {name: measure(samples, given.train, given.repeats) for name, samples in sets.items()}
+        report = {name: measure(samples, options.train, options.repeats) for name, samples in sets.items()}
     shown = {name: entry.pop("histogram") for name, entry in report.items()}
-    name = f"multimem-groups-{given.train}"
+    name = f"multimem-groups-{options.train}"
     write_report(name, "MultiMem of the split protocol's groups, intervals over splits and trainings", {"sets": report})
     common.picture(RESULTS / f"{name}.png", lambda axes: _draw(axes, shown), len(shown))
 
@@ -50,18 +50,18 @@ def measure(samples: Samples, train: str, repeats: int) -> dict[str, Any]:
     trained = ""
     for seed in range(repeats):
         config = AuditConfig(encoder=common.ENCODER, protocol="split", train=train, trials=2, seed=seed)
-        ready = prepare(samples, config, Clock(silent))
-        found, role, trained = common.evidence(ready, config, _differences)
+        prepared = prepare(samples, config, Clock(silent))
+        terms, role, trained = common.evidence(prepared, config, _differences)
         roles.append(role)
-        for name, difference in found.items():
+        for name, difference in terms.items():
             values.setdefault(name, []).append(difference)
     return {
         "samples": len(roles[0]),
         "repeats": repeats,
         "trained": trained,
-        "scores": {name: _groups(found, roles) for name, found in values.items()},
+        "scores": {name: _groups(terms, roles) for name, terms in values.items()},
         "checks": [group_report(d[None], r)["tests"] for d, r in zip(values["all"], roles, strict=True)],
-        "histogram": {name: _gathered(found, roles) for name, found in values.items()},
+        "histogram": {name: _gathered(terms, roles) for name, terms in values.items()},
     }
 
 
@@ -69,12 +69,12 @@ def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     """CMC_f - CMC_g `[n]` of all modalities, of each pair, and the mean over pairs; offsets removed on S_E."""
     trials, names = evidence.trained, evidence.modalities
     assert trials.reference is not None
-    terms = []
+    without_offset = []
     for number in range(2):
         parts = [e.cpu().numpy() for e in trials.embed(number)]
-        found = memorization.consistency_terms(parts, trials.reference, evidence.leave_together)
-        terms.append(found - found[:, :, trials.offset].mean(2, keepdims=True))
-    change = terms[0] - terms[1]
+        terms = memorization.consistency_terms(parts, trials.reference, evidence.leave_together)
+        without_offset.append(terms - terms[:, :, trials.offset].mean(2, keepdims=True))
+    change = without_offset[0] - without_offset[1]
     out = {"all": memorization.over(change)}
     pairs = {(a, b): memorization.over(change, (a, b)) for a in range(len(names)) for b in range(a + 1, len(names))}
     if len(names) > 2:
@@ -83,27 +83,27 @@ def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     return out, trials.roles, trials.trained
 
 
-def _groups(found: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Any]:
+def _groups(terms: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Any]:
     out: dict[str, Any] = {
-        group: common.interval([d[r == role].mean() for d, r in zip(found, roles, strict=True)])
+        group: common.interval([d[r == role].mean() for d, r in zip(terms, roles, strict=True)])
         for group, role in GROUPS.items()
     }
-    both = [d[r == "f"].mean() + d[r == "g"].mean() for d, r in zip(found, roles, strict=True)]
+    both = [d[r == "f"].mean() + d[r == "g"].mean() for d, r in zip(terms, roles, strict=True)]
     return out | {"mirror (S_C + S_I)": common.interval(both)}
 
 
-def _gathered(found: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Floats]:
+def _gathered(terms: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Floats]:
     return {
-        group: np.concatenate([d[r == role] for d, r in zip(found, roles, strict=True)])
+        group: np.concatenate([d[r == role] for d, r in zip(terms, roles, strict=True)])
         for group, role in (("S_S", "both"), ("S_C", "f"), ("S_I", "g"))
     }
 
 
 def _draw(axes: Sequence[Any], shown: dict[str, dict[str, dict[str, Floats]]]) -> None:
     for ax, (name, scores) in zip(axes, shown.items(), strict=True):
-        every = scores.get("mean over pairs", scores["all"])
+        total = scores.get("mean over pairs", scores["all"])
         edges = np.linspace(-1.2, 1.2, 61)
-        for color, (group, values) in zip(common.COLORS, every.items(), strict=False):
+        for color, (group, values) in zip(common.COLORS, total.items(), strict=False):
             ax.hist(values, edges, density=True, alpha=0.55, color=color, label=f"{group}, mean {values.mean():+.2f}")
         what = "mean over pairs" if "mean over pairs" in scores else "image-text"
         ax.set(title=f"{name}: MultiMem, {what}", xlabel="CMC_f - CMC_g", ylabel="density")

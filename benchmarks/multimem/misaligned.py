@@ -32,10 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=0.04, help="share of the rows, per modality")
-    given = parser.parse_args()
-    cells = [measure(given.rate, seed) for seed in range(given.seeds)]
+    options = parser.parse_args()
+    cells = [measure(options.rate, seed) for seed in range(options.seeds)]
     report = {
-        "rate": given.rate,
+        "rate": options.rate,
         "samples": cells[0]["samples"],
         "auroc": {s: {f: common.interval([c["auroc"][s][f] for c in cells]) for f in (*FAULTS, "all")} for s in SCORES},
         "excess": {f: common.interval([c["excess"][f] for c in cells]) for f in FAULTS},
@@ -86,10 +86,10 @@ def _auroc(values: Any, positive: Any, clean: Any) -> float:
 
 def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
     width = 0.26
-    for at, (score, found) in enumerate(report["auroc"].items()):
+    for at, (score, by_fault) in enumerate(report["auroc"].items()):
         names = [*FAULTS, "all"]
-        means = np.array([found[f]["mean"] for f in names])
-        low = np.array([found[f]["low"] for f in names])
+        means = np.array([by_fault[f]["mean"] for f in names])
+        low = np.array([by_fault[f]["low"] for f in names])
         where = np.arange(len(names)) + (at - 1) * width
         axes[0].bar(where, means, width, yerr=means - low, color=common.COLORS[at], label=score, error_kw={"lw": 1})
     axes[0].set(ylim=(0.4, 1), ylabel="AUROC against clean", title="Is the planted fault found?")

@@ -34,13 +34,13 @@ def main() -> None:
     """Runs all settings and writes one JSON and one picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = common.load(common.emoji4(Path(folder), names=NAMES)[0])
     settings = [c for k in range(len(NAMES) + 1) for c in combinations(range(len(NAMES)), k)]
     rows: dict[str, Any] = {}
     for setting in settings:
-        cells = [measure(data, setting, seed) for seed in range(given.seeds)]
+        cells = [measure(data, setting, seed) for seed in range(options.seeds)]
         name = " + ".join(NAMES[a] for a in setting) or "none"
         rows[name] = {key: common.interval([c[key] for c in cells]) for key in cells[0]}
         print(name, {key: v["mean"] for key, v in rows[name].items()}, flush=True)

@@ -43,10 +43,10 @@ def main() -> None:
     parser.add_argument(
         "--noise", default="random", choices=("none", "random"), help="swapped captions in the set, 10 %%"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = common.load(common.emoji("google", Path(folder), given.noise))
-    cells = [measure(data, seed) for seed in range(given.seeds)]
+        data = common.load(common.emoji("google", Path(folder), options.noise))
+    cells = [measure(data, seed) for seed in range(options.seeds)]
     keys = list(cells[0]["none"][0])
     gain = {
         name: {

@@ -31,13 +31,13 @@ def main() -> None:
     """Runs the sets and writes one JSON and one picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=128)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sets = {vendor: common.emoji(vendor, Path(folder)) for vendor in ("google", "twitter")}
         sets["four"] = common.emoji4(Path(folder))[0]
         report = {}
         for name, samples in sets.items():
-            config = AuditConfig(encoder=common.ENCODER, trials=given.trials)
+            config = AuditConfig(encoder=common.ENCODER, trials=options.trials)
             trials = common.evidence(prepare(samples, config, Clock(silent)), config).evidence.trials
             report[name] = measure(memorization.adjusted(trials), trials.member)
     write_report("multimem-reliability", "reliability of MultiMem against the number of trials", {"sets": report})
@@ -78,8 +78,8 @@ def _reaches(values: Floats, member: Bools, trials: int, target: float) -> bool:
 
 
 def _draw(ax: Any, report: dict[str, Any]) -> None:
-    for color, (name, found) in zip(common.COLORS, report.items(), strict=False):
-        curve, agreed = found["reliability"], found["agreement_of_disjoint_trials"]
+    for color, (name, figures) in zip(common.COLORS, report.items(), strict=False):
+        curve, agreed = figures["reliability"], figures["agreement_of_disjoint_trials"]
         ax.plot([int(r) for r in curve], list(curve.values()), "-o", ms=3, color=color, label=name)
         ax.plot([int(r) for r in agreed], list(agreed.values()), "x", color=color)
     _finish(ax)

@@ -30,12 +30,12 @@ def main() -> None:
     """Runs the sets and writes one JSON and one picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
+    options = parser.parse_args()
     report = {}
     with tempfile.TemporaryDirectory() as folder:
         for vendor, noise in SETS:
             samples = _labeled(common.emoji(vendor, Path(folder), noise), vendor)
-            study = removal_study(samples, AuditConfig(encoder=common.ENCODER), None, given.seeds)
+            study = removal_study(samples, AuditConfig(encoder=common.ENCODER), None, options.seeds)
             name = f"{vendor}, {'as it is' if noise == 'none' else '10 % swapped'}"
             report[name] = {key: value for key, value in study.items() if key not in ("versions", "config", "removed")}
             print(name, {m: v["recommended"]["amount"] for m, v in study["methods"].items()}, flush=True)
@@ -50,8 +50,8 @@ def _labeled(samples: Samples, vendor: str) -> Samples:
 
 def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
     for ax, (name, study) in zip(axes, report.items(), strict=True):
-        for color, (method, found) in zip(common.COLORS, study["methods"].items(), strict=False):
-            gains = {int(n): e["test"]["retrieval_at_5"]["gain"] for n, e in found["amounts"].items()}
+        for color, (method, figures) in zip(common.COLORS, study["methods"].items(), strict=False):
+            gains = {int(n): e["test"]["retrieval_at_5"]["gain"] for n, e in figures["amounts"].items()}
             means = np.array([g["mean"] for g in gains.values()])
             ax.plot(list(gains), means, "-o", ms=3, color=color, label=method)
             low, high = ([g[side] for g in gains.values()] for side in ("low", "high"))

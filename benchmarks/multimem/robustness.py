@@ -30,15 +30,15 @@ def main() -> None:
     """Runs both parts and writes one JSON and one picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = common.load(common.emoji("google", Path(folder)))
     kinds = {p.id: p.category for p in SOURCES["google"].read(DATA / "google")}
-    category = data.column([kinds[i] for i in data.ready.samples.ids])
+    category = data.column([kinds[i] for i in data.prepared.samples.ids])
     report = {
         "samples": len(data),
-        "choice_of_h": choice_of_h(data, category, given.repeats),
-        "sizes": {name: sizes(data, *shares, given.repeats) for name, shares in RATIOS.items()},
+        "choice_of_h": choice_of_h(data, category, options.repeats),
+        "sizes": {name: sizes(data, *shares, options.repeats) for name, shares in RATIOS.items()},
     }
     write_report("multimem-robustness", "MultiMem under other reference samples and other split sizes", report)
     common.picture(RESULTS / "multimem-robustness.png", lambda axes: _draw(axes, report), 2)
@@ -86,7 +86,7 @@ def _score(heads: Any, data: common.Loaded, member: Bools, h: Bools | None) -> F
 
 def sizes(data: common.Loaded, candidates: float, independent: float, repeats: int) -> dict[str, Any]:
     """Mean over S_C and S_I of one f and g per repeat; H and S_E a tenth each, offset removed on S_E."""
-    found: dict[str, list[float]] = {"S_C": [], "S_I": [], "S_S": []}
+    means: dict[str, list[float]] = {"S_C": [], "S_I": [], "S_S": []}
     for seed in range(repeats):
         order = np.random.default_rng((seed, 73)).permutation(len(data))
         ends = np.cumsum([round(s * len(data)) for s in (0.1, 0.1, candidates, independent)])
@@ -96,8 +96,8 @@ def sizes(data: common.Loaded, candidates: float, independent: float, repeats: i
         change = values[0] - values[1]
         change = change - change[outside].mean()
         for name, rows in (("S_C", c), ("S_I", i), ("S_S", s)):
-            found[name].append(float(change[rows].mean()))
-    return {name: common.interval(v) for name, v in found.items()}
+            means[name].append(float(change[rows].mean()))
+    return {name: common.interval(v) for name, v in means.items()}
 
 
 def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:

@@ -27,16 +27,14 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"multimem-{name}.json").read_text(encoding="utf-8"))
 
 
-def shown(found: Mapping[str, Any], digits: int = 3, signed: bool = False, top: float = float("inf")) -> str:
+def shown(cell: Mapping[str, Any], digits: int = 3, signed: bool = False, top: float = float("inf")) -> str:
     """`0.41 (0.39 to 0.43)`: mean and 95 % interval, cut at what the value can be at most."""
-    if found["low"] is not None:
-        found = {**found, "high": min(found["high"], top)}
+    if cell["low"] is not None:
+        cell = {**cell, "high": min(cell["high"], top)}
     sign = "+" if signed else ""
-    mean = f"{found['mean']:{sign}.{digits}f}"
+    mean = f"{cell['mean']:{sign}.{digits}f}"
     return (
-        mean
-        if found["low"] is None
-        else f"{mean} ({found['low']:{sign}.{digits}f} to {found['high']:{sign}.{digits}f})"
+        mean if cell["low"] is None else f"{mean} ({cell['low']:{sign}.{digits}f} to {cell['high']:{sign}.{digits}f})"
     )
 
 
@@ -51,9 +49,9 @@ def groups() -> str:
     lines = []
     for train in ("heads", "towers"):
         for name, entry in load(f"groups-{train}")["sets"].items():
-            for score, found in entry["scores"].items():
+            for score, cells in entry["scores"].items():
                 label = f"{name} ({entry['samples']:,}), {train}: {score}"
-                lines.append((label, *(shown(found[g]) for g in ("candidate", "independent", "shared"))))
+                lines.append((label, *(shown(cells[g]) for g in ("candidate", "independent", "shared"))))
     return rows(("set, trained, score", "S_C", "S_I", "S_S"), lines)
 
 
@@ -61,7 +59,7 @@ def misaligned() -> str:
     """How planted misalignments are found, by the modality at fault."""
     report = load("misaligned")
     faults = ("text", "video", "image", "audio", "all")
-    lines = [(score, *(shown(found[f], 2, top=1) for f in faults)) for score, found in report["auroc"].items()]
+    lines = [(score, *(shown(by_fault[f], 2, top=1) for f in faults)) for score, by_fault in report["auroc"].items()]
     lines.append(("MultiMem above clean, in deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), ""))
     lines.append(("culprit named right", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
     lines.append(("driver is the faulty one", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
@@ -72,7 +70,7 @@ def noise() -> str:
     """Noise per modality against memorization and retrieval."""
     report = load("noise")["rows"]
     keys = list(next(iter(report.values())))
-    lines = [(name, *(f"{found[key]['mean']:.3f}" for key in keys)) for name, found in report.items()]
+    lines = [(name, *(f"{figures[key]['mean']:.3f}" for key in keys)) for name, figures in report.items()]
     return rows(("noise on", *keys), lines)
 
 
@@ -91,8 +89,8 @@ def removal() -> str:
     """The recommended N per method and what it is worth."""
     lines = []
     for name, study in load("removal")["sets"].items():
-        for method, found in study["methods"].items():
-            chosen = found["recommended"]
+        for method, figures in study["methods"].items():
+            chosen = figures["recommended"]
             lines.append((name, method, str(chosen["amount"]), shown(chosen["test_gain"], 3, signed=True)))
     return rows(("set", "removed by", "N chosen", "test T@5 against the control"), lines)
 

@@ -36,16 +36,16 @@ POWELL_EVALUATIONS = 300
 
 @dataclass(frozen=True)
 class Term:
-    """One side's neighbors: all `[n, k]`, `apart` in the other modality, `near` in this one, `distrust` d_mm(j)."""
+    """One side's neighbors: all `[n, k]`, `apart` in the other modality, `neighbor_distance` in this one, `distrust` d_mm(j)."""
 
     apart: Floats
-    near: Floats
+    neighbor_distance: Floats
     distrust: Floats
     neighbors: Nearest
 
     def value(self, tau1: float, tau2: float, scale: float) -> Floats:
         """s_n or s_m `[n]`."""
-        weights = np.exp(-scale * (tau1 * self.near + tau2 * self.distrust))
+        weights = np.exp(-scale * (tau1 * self.neighbor_distance + tau2 * self.distrust))
         return scale * self.neighbors.mean(self.apart * weights)
 
 
@@ -81,20 +81,20 @@ def lemon(
 
 def image_term(material: Material, k: int) -> Term:
     """How far the captions of the nearest images are from the own one."""
-    near = material.near_images.first(k)
+    neighbors = material.image_neighbors.first(k)
     if material.labels is None:
-        apart = 1 - cosines_to(material.text, near.rows)
+        apart = 1 - cosines_to(material.text, neighbors.rows)
     else:
-        apart = (material.labels[:, None] != material.labels[near.rows]).astype(material.image.dtype)
-    return Term(apart, 1 - near.similarity, (1 - material.own)[near.rows], near)
+        apart = (material.labels[:, None] != material.labels[neighbors.rows]).astype(material.image.dtype)
+    return Term(apart, 1 - neighbors.similarity, (1 - material.own)[neighbors.rows], neighbors)
 
 
 def text_term(material: Material, k: int) -> Term | ClassTerm:
     """How far the images of the nearest captions are from the own one."""
     if material.labels is None:
-        near = material.near_texts.first(k)
-        apart = 1 - cosines_to(material.image, near.rows)
-        return Term(apart, 1 - near.similarity, (1 - material.own)[near.rows], near)
+        neighbors = material.text_neighbors.first(k)
+        apart = 1 - cosines_to(material.image, neighbors.rows)
+        return Term(apart, 1 - neighbors.similarity, (1 - material.own)[neighbors.rows], neighbors)
     same = material.labels[:, None] == material.labels[None, :]
     if material.copies is not None:
         same &= ~material.copies
@@ -119,10 +119,10 @@ def tune(cells: Sequence[tuple[Material, Bools]]) -> dict[str, Any]:
         terms = [(image_term(m, k), text_term(m, k), 1 - m.own, wrong) for m, wrong in cells]
         for metric, (tau1, tau2) in product(SCALES, (FIXED_TAUS, *product(TAUS, TAUS))):
             start = {"k": k, "metric": metric, **_taus(tau1, tau2, tau1, tau2)}
-            best = max(best, _best_weights(terms, start, COARSE), key=lambda found: found[0])
+            best = max(best, _best_weights(terms, start, COARSE), key=lambda candidate: candidate[0])
     terms = [(image_term(m, best[1]["k"]), text_term(m, best[1]["k"]), 1 - m.own, wrong) for m, wrong in cells]
-    best = max(best, _best_weights(terms, best[1], FINE), key=lambda found: found[0])
-    return max(best, _refined(terms, best[1]), key=lambda found: found[0])[1]
+    best = max(best, _best_weights(terms, best[1], FINE), key=lambda candidate: candidate[0])
+    return max(best, _refined(terms, best[1]), key=lambda candidate: candidate[0])[1]
 
 
 def _taus(tau1_n: float, tau2_n: float, tau1_m: float, tau2_m: float) -> dict[str, float]:
@@ -165,7 +165,7 @@ def _refined(terms: Sequence[tuple[Any, ...]], start: dict[str, Any]) -> tuple[f
         combined = (distance + at["beta"] * s_n + at["gamma"] * s_m for distance, s_n, s_m in scores)
         return -float(np.mean([auroc(score, cell[3]) for score, cell in zip(combined, terms, strict=True)]))
 
-    found = minimize(
+    minimum = minimize(
         loss, [start[name] for name in names], method="Powell", options={"maxfev": POWELL_EVALUATIONS, "ftol": 1e-5}
     )
-    return -float(found.fun), {**start, **{n: float(max(v, 0)) for n, v in zip(names, found.x, strict=True)}}
+    return -float(minimum.fun), {**start, **{n: float(max(v, 0)) for n, v in zip(names, minimum.x, strict=True)}}

@@ -102,12 +102,12 @@ class Material:
         return allowed
 
     @cached_property
-    def near_images(self) -> Nearest:
+    def image_neighbors(self) -> Nearest:
         """The rows with the nearest images."""
         return nearest(self.image, self._barred)
 
     @cached_property
-    def near_texts(self) -> Nearest:
+    def text_neighbors(self) -> Nearest:
         """The rows with the nearest texts."""
         return nearest(self.text, self._barred)
 
@@ -207,10 +207,10 @@ def cosines_to(features: Floats, rows: Ints) -> Floats:
     return np.concatenate(parts)
 
 
-def sum_of(features: Floats, near: Nearest) -> Floats:
+def sum_of(features: Floats, neighbors: Nearest) -> Floats:
     """Sum of each row's neighbors' features, `[n, d]`."""
     total = np.zeros_like(features)
-    for column, use in zip(near.rows.T, near.use.T, strict=True):
+    for column, use in zip(neighbors.rows.T, neighbors.use.T, strict=True):
         total += features[column] * use[:, None]
     return total
 

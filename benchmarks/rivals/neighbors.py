@@ -20,8 +20,8 @@ def deep_knn(material: Material, k: int = 10, clusters: int = 100) -> Floats:
     (100 clusters, k = 10). O(n k) after the neighbor search and the clustering.
     """
     labels = material.labels if material.labels is not None else _clusters_of(material, clusters)
-    near = material.near_images.first(k)
-    return near.mean((labels[:, None] != labels[near.rows]).astype(float))
+    neighbors = material.image_neighbors.first(k)
+    return neighbors.mean((labels[:, None] != labels[neighbors.rows]).astype(float))
 
 
 @functools.lru_cache(maxsize=3)  # the clusterings of one set, while k is chosen
@@ -48,12 +48,12 @@ def discrepancy(material: Material, variant: str = "discrepancy_image", k: int =
     nearest captions, counted as often as they occur, the row itself left out. k = 5. O(n^2 d).
     """
     features = material.image if variant.endswith("image") else material.text
-    near = material.near_texts.first(k)
+    neighbors = material.text_neighbors.first(k)
     if variant.startswith("diversity"):
-        center = sum_of(features, near) / np.maximum(near.use.sum(1), 1)[:, None]
+        center = sum_of(features, neighbors) / np.maximum(neighbors.use.sum(1), 1)[:, None]
         return 1 - (center**2).sum(1)
-    second = near.rows[near.rows].reshape(len(features), -1)
-    use = (near.use[:, :, None] & near.use[near.rows]).reshape(second.shape)
+    second = neighbors.rows[neighbors.rows].reshape(len(features), -1)
+    use = (neighbors.use[:, :, None] & neighbors.use[neighbors.rows]).reshape(second.shape)
     use &= second != np.arange(len(features))[:, None]
     distance = 1 - cosines_to(features, second)
     return np.where(use, distance, 0).sum(1) / np.maximum(use.sum(1), 1)
@@ -61,7 +61,7 @@ def discrepancy(material: Material, variant: str = "discrepancy_image", k: int =
 
 def neighbor_captions(material: Material, k: int = 10) -> Floats:
     """1 - cosine of the own caption and the mean caption of the k nearest images. O(n k e)."""
-    near = material.near_images.first(k)
-    center = sum_of(material.text, near)
+    neighbors = material.image_neighbors.first(k)
+    center = sum_of(material.text, neighbors)
     length = np.linalg.norm(center, axis=1)
     return 1 - (center * material.text).sum(1) / np.where(length > 0, length, 1)

@@ -13,14 +13,14 @@ UNIQUENESS_WEIGHTS = (0.6, 0.3, 0.1)
 
 def kth_neighbor(features: Floats, k: int = 10) -> Floats:
     """Euclidean distance to the k-th nearest (Sun et al., ICML 2022; Ramaswamy et al., SIGMOD 2000). O(n^2 d)."""
-    near = _nearest(features, k)
-    return np.sqrt(np.maximum(2 - 2 * near.similarity[:, -1], 0))
+    neighbors = _nearest(features, k)
+    return np.sqrt(np.maximum(2 - 2 * neighbors.similarity[:, -1], 0))
 
 
 def mean_neighbors(features: Floats, k: int = 10) -> Floats:
     """Mean Euclidean distance to the k nearest (Angiulli and Pizzuti, PKDD 2002). O(n^2 d)."""
-    near = _nearest(features, k)
-    return near.mean(np.sqrt(np.maximum(2 - 2 * near.similarity, 0)))
+    neighbors = _nearest(features, k)
+    return neighbors.mean(np.sqrt(np.maximum(2 - 2 * neighbors.similarity, 0)))
 
 
 def local_outlier_factor(features: Floats, k: int = 20) -> Floats:
@@ -50,8 +50,8 @@ def uniqueness(features: Floats) -> Floats:
     """
     centered = features - features.mean(0)
     unit = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
-    near = _nearest(unit, len(UNIQUENESS_WEIGHTS) + 1)
-    distances = ((1 - near.similarity[:, 1:]) * UNIQUENESS_WEIGHTS).mean(1)
+    neighbors = _nearest(unit, len(UNIQUENESS_WEIGHTS) + 1)
+    distances = ((1 - neighbors.similarity[:, 1:]) * UNIQUENESS_WEIGHTS).mean(1)
     return distances / distances.max()
 
 

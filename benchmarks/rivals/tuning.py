@@ -45,10 +45,10 @@ def choose(rival: Rival, cells: Cells) -> dict[str, Any]:
         return {}
     points = rival.points()
     # cell by cell: what a method keeps of a set between its settings is then made once
-    means = sum(np.array([auroc(rival.function(given, **at), wrong) for at in points]) for given, wrong in cells)
+    means = sum(np.array([auroc(rival.function(material, **at), wrong) for at in points]) for material, wrong in cells)
     return points[int(np.argmax(means))]
 
 
 def mean_auroc(rival: Rival, parameters: Mapping[str, Any], cells: Cells) -> float:
     """Mean over the cells of the AUROC under these hyper-parameters."""
-    return float(np.mean([auroc(rival.function(given, **parameters), wrong) for given, wrong in cells]))
+    return float(np.mean([auroc(rival.function(material, **parameters), wrong) for material, wrong in cells]))
