@@ -116,7 +116,8 @@ def frozen(report: Mapping[str, Any]) -> str:
         header = ("learned from", *(f"asked in {modality}" for modality in summary["modalities"]))
         parts += [
             f"**{title[0].upper()}{title[1:]}**: {summary['identities']:,} identities, "
-            f"{summary['questions']:,} questions, guessing {summary['chance']:.1%}, {summary['whole_seconds']:.0f} s with encoding.",
+            f"{summary['questions']:,} questions, guessing {summary['chance']:.1%}, "
+            f"{summary['whole_seconds']:.0f} s with encoding.",
             "",
             *table(header, recall_rows(summary)),
             "",

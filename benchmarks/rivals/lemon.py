@@ -36,7 +36,7 @@ POWELL_EVALUATIONS = 300
 
 @dataclass(frozen=True)
 class Term:
-    """One side's neighbors: all `[n, k]`, `apart` in the other modality, `neighbor_distance` in this one, `distrust` d_mm(j)."""
+    """Neighbors of one side: `[n, k]`, `apart` in the other modality, `neighbor_distance` here, `distrust` d_mm(j)."""
 
     apart: Floats
     neighbor_distance: Floats
