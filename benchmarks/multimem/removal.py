@@ -1,4 +1,4 @@
-"""(v) Removal curves, as the paper's Fig. 5 d-f, on real sets: what `audit-plugin mitigate` reports, two vendors.
+"""(v) Removal curves, as the paper's Fig. 5 d-f, on real sets: what `audit-plugin removal-study` reports, two vendors.
 
 `python -m benchmarks.multimem.removal [--seeds 5]`. 70 % of the rows are scored and trained on; the N worst by each
 score are removed and training goes on; N is chosen on validation rows, its gain is that on test rows. The control
