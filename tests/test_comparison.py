@@ -54,7 +54,7 @@ def test_captions_of_one_sample_are_rows_of_their_own():
 def test_what_cannot_be_compared():
     with pytest.raises(AuditError, match=r"no row in common \(2 and 1 rows"):
         compare(audit("ab"), audit("c"))
-    with pytest.raises(AuditError, match="row 'b' stands twice in the later audit"):
+    with pytest.raises(AuditError, match="row 'b' occurs twice in the later audit"):
         compare(audit("ab"), audit("abb"))
 
 

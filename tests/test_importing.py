@@ -152,7 +152,7 @@ def test_what_cannot_be_imported_is_said_and_leaves_nothing(scored, imported, tm
     lost = replace(content, samples=replace(scored[1], media={**scored[1].media, "image": gone}))
     with pytest.raises(AuditError, match=r"gone\.tar.*put the shard back"):
         fiftyone_io.import_scores(lost, "none", "audit", tmp_path)
-    with pytest.raises(AuditError, match="kind 'blurred' is not known"):
+    with pytest.raises(AuditError, match="kind 'blurred' is unknown"):
         fiftyone_io.import_scores(content, "none", "audit", tmp_path, kinds=("blurred",))
     assert not fo.dataset_exists("none")
 

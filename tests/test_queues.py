@@ -128,7 +128,7 @@ def test_a_batch_leaves_out_what_is_decided_and_what_should_stay(dataset: Any) -
     assert len(fio.batch_rows(dataset, "audit", "duplicate", "keep")) == 2
     with pytest.raises(AuditError, match="no score"):
         fio.batch_rows(dataset, "audit", "duplicate", "keep", threshold=1.0)
-    with pytest.raises(AuditError, match="not known"):
+    with pytest.raises(AuditError, match="is unknown"):
         fio.batch_rows(dataset, "audit", "wrong", "keep")
 
 
@@ -216,7 +216,7 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
 
 
 def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:
-    assert "nothing is to be exported" in review("export", dataset.name, code=2)
+    assert "nothing to export" in review("export", dataset.name, code=2)
     assert "does not exist" in review("list", "no-such-dataset", code=2)
-    assert "was not drawn" in review("spot-check", dataset.name, "--start", 4, "--decide", "keep", code=2)
+    assert "is not in the spot check" in review("spot-check", dataset.name, "--start", 4, "--decide", "keep", code=2)
     assert "nothing is applied" in review("undo", dataset.name, code=2)

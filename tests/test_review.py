@@ -302,13 +302,13 @@ def test_a_table_of_somebody_elses_needs_two_columns() -> None:
         ("sample,kind,color\nx,keep,red\n", "csv", "column 'color'"),
         ("sample,kind\nx,keep\ny,delete\n", "csv", "row 3 .*'delete'"),
         ("sample,kind\nx\n", "csv", "row 2 .* 1 cells"),
-        ('sample,kind\n"x,keep\n', "csv", "no valid CSV"),
+        ('sample,kind\n"x,keep\n', "csv", "not valid CSV"),
         ("sample,kind,caption\nx,keep,first\n", "csv", "row 2 .*first"),
         ("sample,kind,time\nx,keep,noon\n", "csv", "row 2 .*noon"),
         ("sample,kind\n,keep\n", "csv", "row 2 .*empty"),
-        ("{", "jsonl", "row 1 .* no JSON"),
-        ("[1]", "jsonl", "no JSON object"),
-        ('{"sample": 3, "kind": "keep"}', "jsonl", "sample is no text"),
+        ("{", "jsonl", "row 1 .* not valid JSON"),
+        ("[1]", "jsonl", "not a JSON object"),
+        ('{"sample": 3, "kind": "keep"}', "jsonl", "sample is not a text"),
     ],
 )
 def test_tables_that_cannot_be_read_say_which_row(text: str, kind: str, words: str) -> None:

@@ -1,6 +1,6 @@
-"""The review: decisions, what they come to together, the order of the queue, and the changes that they ask for.
+"""The review: decisions of people, the order of the queue, spot checks, and the changes that decisions ask for.
 
-Pure: no database and no FiftyOne; `fiftyone_io` stores what is decided here and carries it out.
+Pure functions, without a database; `fiftyone_io` stores decisions and applies the changes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .decisions import (
     to_undo,
     verdict,
 )
-from .plan import Change, Plan, plan_changes
-from .queue import Progress, progress, queue, spot_order
+from .plan import ChangePlan, PlannedChange, plan_changes
+from .queue import ReviewProgress, progress, queue, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, harmless, original
 
 __all__ = [
     "KINDS",
     "NO_TIME",
     "UNDONE",
-    "Change",
+    "ChangePlan",
     "Content",
     "Decision",
     "Key",
-    "Plan",
-    "Progress",
+    "PlannedChange",
     "Resolution",
+    "ReviewProgress",
     "content_digest",
     "decisions_from",
     "decisions_to_csv",

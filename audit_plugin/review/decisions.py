@@ -1,4 +1,4 @@
-"""Decisions and what they come to: the ledger is append-only, and what holds now is computed from all of it."""
+"""Decisions of reviewers: the ledger is append-only, and the current decisions are computed from all of it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from datetime import UTC, datetime
 
 from audit_plugin.arrays import AuditError
 
-# Of several captions of a sample the sample bears the first of these that was decided for one of them.
+# By precedence: a sample with decisions on several captions is marked with the first of these among them.
 KINDS = ("remove", "relabel", "unsure", "keep", "skip")
 UNDONE = "undone"
 VERDICT_OF = {"remove": "wrong", "relabel": "wrong", "keep": "right", "unsure": "unsure"}
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-HALF = 32  # hex digits of each digest that are kept
+DIGITS = 32  # hex digits of each sha256 in a content digest
 
-Key = tuple[str, str, int]  # sample, label ("" where samples are decided, not objects), caption
+Key = tuple[str, str, int]  # sample, label (object in it, "" for the sample as a whole), caption
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person chose for one caption of a sample (or for one object), as it stands in the ledger.
+    """The decision of a reviewer on one caption of a sample, or on one object; an entry of the ledger.
 
     Attributes:
-        sample: id of the sample; of a group, of the sample that bears its results first.
-        kind: one of `KINDS`, or "undone": an entry that takes back the decision `undoes`.
-        caption: position in the sample's list of texts, 0 where there is one text.
-        label: id of the object in the sample, "" where the sample as a whole is meant.
-        text: for relabel: the new text.
-        field: where the text is, as the ledger names it ("" if there is no text).
-        digest: of what was seen (`content_digest`).
-        time: aware, in whole milliseconds.
-        run: key of the audit that was reviewed; source: how it came about (person, batch, spot-check, repair, import).
-        seconds: time that it took; 0 where it was not measured.
-        id: unique; batch: common to the decisions made at one stroke, which are taken back together.
+        sample: id of the sample; for a group, of its first sample with results.
+        kind: one of `KINDS`, or "undone": the entry reverts the decision with the id `undoes`.
+        caption: position in the sample's list of texts, 0 if it has a single text.
+        label: id of the object in the sample, "" for the sample as a whole.
+        text: the new text, for relabel.
+        field: name of the field with the text, "" if there is none.
+        digest: of the content that was reviewed (`content_digest`).
+        time: with time zone, in whole milliseconds.
+        run: key of the audit that was reviewed; source: person, batch, spot-check, repair or import.
+        seconds: time that the decision took; 0 if not measured.
+        id: unique; batch: shared by decisions made together, which are undone together.
     """
 
     sample: str
@@ -56,11 +56,12 @@ class Decision:
 
     def __post_init__(self) -> None:
         if self.kind not in (*KINDS, UNDONE):
-            raise AuditError(f"decision {self.kind!r} of sample {self.sample} is not known; use one of {_names()}")
+            kinds = ", ".join(sorted(KINDS))
+            raise AuditError(f"decision {self.kind!r} on sample {self.sample} is unknown; use one of {kinds}")
         if self.kind == "relabel" and not self.text.strip():
-            raise AuditError(f"the relabel decision of sample {self.sample} has no text; give one, or decide remove")
+            raise AuditError(f"the relabel decision on sample {self.sample} has no text; give one, or use remove")
         if self.caption < 0:
-            raise AuditError(f"caption {self.caption} of sample {self.sample} is no position; count from 0")
+            raise AuditError(f"caption {self.caption} of sample {self.sample} is negative; positions start at 0")
 
     @property
     def key(self) -> Key:
@@ -69,18 +70,18 @@ class Decision:
 
     @property
     def order(self) -> tuple[datetime, str]:
-        """Sorts decisions by time; within a millisecond by id, which grows within a process."""
+        """Sort key: time, then id, which ascends within a process."""
         return self.time, self.id
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a decision is about, as it is now.
+    """The current content that a decision is about.
 
     Attributes:
-        texts: all texts of the sample, None where one is missing; one or none where texts are no lists.
-        media: sha256 (hex) of its other media, "" where they cannot be read.
-        listed: the texts are a list, of which single ones can be taken out.
+        texts: all texts of the sample, None where one is missing; at most one if the field is not a list.
+        media: sha256 (hex) of its other media, "" if they cannot be read.
+        listed: the texts are a list, from which single ones can be removed.
         removed: it is marked as removed.
     """
 
@@ -90,21 +91,21 @@ class Content:
     removed: bool = False
 
     def text(self, caption: int) -> str | None:
-        """The text at a position, None where there is none."""
+        """The text at a position, or None."""
         return self.texts[caption] if 0 <= caption < len(self.texts) else None
 
     def digest(self, caption: int) -> str:
-        """Of one text and the media."""
+        """Digest of one text and the media."""
         return content_digest(self.text(caption), self.media)
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What a ledger comes to.
+    """The state of a ledger.
 
     Attributes:
-        current: key -> the decision that holds: the latest of all reviewers' latest ones.
-        disagreements: key -> the reviewers' latest decisions, by reviewer, where these are not the same.
+        current: key -> the current decision: the latest one among those of all reviewers.
+        disagreements: key -> the latest decision of each reviewer, sorted by reviewer, where they differ.
     """
 
     current: Mapping[Key, Decision]
@@ -112,73 +113,68 @@ class Resolution:
 
 
 def content_digest(text: str | None, media: str) -> str:
-    """`MEDIA:TEXT`, the first `HALF` hex digits of each sha256; a half is empty where there is nothing to digest."""
-    return f"{media[:HALF]}:{'' if text is None else _text_digest(text)}"
+    """`MEDIA:TEXT`, the first `DIGITS` hex digits of each sha256; a part is empty without such content."""
+    return f"{media[:DIGITS]}:{'' if text is None else _text_digest(text)}"
 
 
 def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HALF]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
 def stale(decision: Decision, digest: str) -> bool:
-    """Whether the content is another one than was decided on.
+    """Whether the content has changed since the decision, by its digest then and now.
 
-    Media that could not be read, then or now, tell nothing. A text that is what the decision asked for is no change.
+    Media that could not be read, then or now, are not compared. The text that a relabel asks for is not a change.
     """
-    (media, text), (now_media, now_text) = (d.partition(":")[::2] for d in (decision.digest, digest))
     if not decision.digest:
         return False
-    if media and now_media and media != now_media:
+    media, _, text = decision.digest.partition(":")
+    media_now, _, text_now = digest.partition(":")
+    if media and media_now and media != media_now:
         return True
-    wanted = _text_digest(decision.text) if decision.kind == "relabel" else text
-    return now_text not in (text, wanted)
+    expected = (text, _text_digest(decision.text)) if decision.kind == "relabel" else (text,)
+    return text_now not in expected
 
 
 def resolve(decisions: Iterable[Decision]) -> Resolution:
-    """What the ledger comes to, in whatever order its entries are read.
+    """The state of a ledger, whatever the order in which its entries are read.
 
-    Of each reviewer the latest decision counts that was not taken back. A skip says "not now": it replaces the
-    reviewer's own earlier decision, but none of another reviewer.
+    The latest decision of each reviewer that was not undone counts. A skip means "not now": it replaces earlier
+    decisions of the same reviewer, but none of other reviewers.
     """
-    latest: dict[tuple[Key, str], Decision] = {}
-    for decision in standing(decisions):
-        latest[decision.key, decision.reviewer] = decision
+    latest = {(decision.key, decision.reviewer): decision for decision in standing(decisions)}
     by_key: dict[Key, list[Decision]] = {}
     for decision in latest.values():
         by_key.setdefault(decision.key, []).append(decision)
     current, disagreements = {}, {}
-    for key, found in by_key.items():
-        found.sort(key=lambda d: d.order)
-        said = [d for d in found if d.kind != "skip"]
-        current[key] = (said or found)[-1]
-        if len({(d.kind, d.text if d.kind == "relabel" else "") for d in said}) > 1:
-            disagreements[key] = tuple(sorted(said, key=lambda d: d.reviewer))
+    for key, entries in by_key.items():
+        entries.sort(key=lambda d: d.order)
+        verdicts = [d for d in entries if d.kind != "skip"]
+        current[key] = (verdicts or entries)[-1]
+        if len({(d.kind, d.text if d.kind == "relabel" else "") for d in verdicts}) > 1:
+            disagreements[key] = tuple(sorted(verdicts, key=lambda d: d.reviewer))
     return Resolution(current, disagreements)
 
 
 def standing(decisions: Iterable[Decision]) -> list[Decision]:
-    """The decisions that were not taken back, oldest first."""
-    found = list(decisions)
-    gone = {d.undoes for d in found if d.kind == UNDONE}
-    return sorted((d for d in found if d.kind != UNDONE and d.id not in gone), key=lambda d: d.order)
+    """The decisions that were not undone, oldest first."""
+    entries = list(decisions)
+    undone = {d.undoes for d in entries if d.kind == UNDONE}
+    return sorted((d for d in entries if d.kind != UNDONE and d.id not in undone), key=lambda d: d.order)
 
 
 def to_undo(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:
-    """The last thing that a reviewer did and did not take back: one decision, or all of a batch."""
-    mine = [d for d in standing(decisions) if d.reviewer == reviewer]
-    return [d for d in mine if d.id == mine[-1].id or (d.batch and d.batch == mine[-1].batch)]
+    """The last decision of a reviewer that was not undone, or all of its batch."""
+    own = [d for d in standing(decisions) if d.reviewer == reviewer]
+    return [d for d in own if d.id == own[-1].id or (d.batch and d.batch == own[-1].batch)]
 
 
 def strongest(kinds: Iterable[str]) -> str:
-    """What a sample bears of the decisions on its captions or objects: the first of `KINDS` among them, "" if none."""
-    there = set(kinds)
-    return next((kind for kind in KINDS if kind in there), "")
+    """The decision that marks a sample, from those on its captions or objects: the first of `KINDS`, "" if none."""
+    present = set(kinds)
+    return next((kind for kind in KINDS if kind in present), "")
 
 
 def verdict(kind: str) -> str:
-    """What a decision says in a spot check: wrong, right, unsure, or nothing."""
+    """The verdict of a decision in a spot check: wrong, right, unsure or ""."""
     return VERDICT_OF.get(kind, "")
-
-
-def _names() -> str:
-    return ", ".join(sorted(KINDS))

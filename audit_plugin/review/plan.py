@@ -1,27 +1,27 @@
-"""From decisions to the changes that they ask for."""
+"""The changes that decisions ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .decisions import Content, Decision, stale
 
-Subject = tuple[str, str]  # sample, label
+ItemKey = tuple[str, str]  # sample, label (object in it, "" for the sample as a whole)
 
 
 @dataclass(frozen=True)
-class Change:
+class PlannedChange:
     """One change of a sample or an object.
 
     Attributes:
-        sample, label: whose.
-        kind: "text", one text; "texts", the whole list; "removed", the mark that hides it.
-        field: where the text is.
+        sample, label: the sample, and the object in it ("": the sample itself).
+        kind: "text" (one text), "texts" (the whole list) or "removed" (the mark that hides it).
+        field: name of the field with the text.
         caption: position of the text.
-        before, after: texts (None: there is none), tuples of texts, or booleans, by kind.
+        before, after: by kind texts (None: missing), tuples of texts, or booleans.
         decisions: ids of the decisions that ask for it.
-        kept: of a list, the positions in `before` of what is in `after`.
+        positions: for "texts": of each text in `after`, its position in `before`.
     """
 
     sample: str
@@ -32,91 +32,90 @@ class Change:
     field: str = ""
     caption: int = 0
     decisions: tuple[str, ...] = ()
-    kept: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done.
+class ChangePlan:
+    """What applying the decisions would change.
 
     Attributes:
-        changes: at most one per thing that can be changed.
-        stale: decisions on content that has changed since; nothing is done about these.
-        lost: decisions on samples or objects that are not there any more.
+        changes: at most one per text, list and mark.
+        stale: decisions on content that has changed since; they are not applied.
+        lost: decisions on samples or objects that no longer exist.
     """
 
-    changes: tuple[Change, ...]
+    changes: tuple[PlannedChange, ...]
     stale: tuple[Decision, ...]
     lost: tuple[Decision, ...]
 
 
 def plan_changes(
-    decisions: Iterable[Decision], current: Mapping[Subject, Content], done: frozenset[str] = frozenset()
-) -> Plan:
+    decisions: Iterable[Decision], current: Mapping[ItemKey, Content], done: frozenset[str] = frozenset()
+) -> ChangePlan:
     """The changes that decisions ask for.
 
-    A relabel sets a text. A sample is removed if that was decided for all its captions; a single caption is taken out
-    of its list, the others stay. Anything else decided for a removed sample brings it back.
+    A relabel sets a text. A sample is removed if remove was decided for all its captions; a single caption is removed
+    from its list. Any other decision on a removed sample restores it.
 
     Args:
-        decisions: those that hold, one per key.
-        current: what there is, by sample and label.
-        done: ids of decisions that were carried out and not undone: these are not carried out twice, and what they
-            changed does not make them stale.
+        decisions: the current ones, one per key.
+        current: the current content by sample and label.
+        done: ids of decisions that were applied and not undone; they are not applied again, and are never stale.
     """
-    by_subject: dict[Subject, list[Decision]] = {}
+    by_item: dict[ItemKey, list[Decision]] = {}
     for decision in decisions:
-        by_subject.setdefault((decision.sample, decision.label), []).append(decision)
-    changes: list[Change] = []
-    old: list[Decision] = []
+        by_item.setdefault((decision.sample, decision.label), []).append(decision)
+    changes: list[PlannedChange] = []
+    stale_decisions: list[Decision] = []
     lost: list[Decision] = []
-    for subject, found in by_subject.items():
-        content = current.get(subject)
+    for item, entries in by_item.items():
+        content = current.get(item)
         if content is None:
-            lost += [d for d in found if d.id not in done]
+            lost += [d for d in entries if d.id not in done]
             continue
-        fresh = [d for d in found if d.id in done or not stale(d, content.digest(d.caption))]
-        old += [d for d in found if d not in fresh]
-        changes += _of_subject(subject, fresh, content, done)
-    return Plan(tuple(changes), tuple(old), tuple(lost))
+        valid: list[Decision] = []
+        for decision in entries:
+            is_stale = decision.id not in done and stale(decision, content.digest(decision.caption))
+            (stale_decisions if is_stale else valid).append(decision)
+        changes += _item_changes(item, valid, content, done)
+    return ChangePlan(tuple(changes), tuple(stale_decisions), tuple(lost))
 
 
-def _of_subject(subject: Subject, decisions: list[Decision], content: Content, done: frozenset[str]) -> list[Change]:
+def _item_changes(
+    item: ItemKey, decisions: Sequence[Decision], content: Content, done: frozenset[str]
+) -> list[PlannedChange]:
     """All changes of one sample or object."""
-    sample, label = subject
-    gone = {d.caption for d in decisions if d.kind == "remove"}
-    every = bool(gone) and gone >= set(range(max(1, len(content.texts))))
-    ids = tuple(d.id for d in decisions)
     changes = []
-    kept = any(d.kind in ("keep", "relabel", "unsure") for d in decisions)
-    new = any(d.kind == "remove" and d.id not in done for d in decisions)
-    if every and new and not content.removed:
-        changes.append(Change(sample, label, "removed", False, True, decisions=ids))
-    elif content.removed and kept and not every:
-        changes.append(Change(sample, label, "removed", True, False, decisions=ids))
-    texts = [d for d in decisions if d.id not in done and _asks(d, content, every)]
-    if any(d.kind == "remove" for d in texts):
-        changes.append(_of_list(subject, texts, content))
-    else:
-        changes += [
-            Change(sample, label, "text", content.text(d.caption), d.text, d.field, d.caption, (d.id,)) for d in texts
-        ]
+    removed = {d.caption for d in decisions if d.kind == "remove"}
+    all_removed = bool(removed) and removed >= set(range(max(1, len(content.texts))))
+    ids = tuple(d.id for d in decisions)
+    if all_removed and not content.removed and any(d.kind == "remove" and d.id not in done for d in decisions):
+        changes.append(PlannedChange(*item, "removed", False, True, decisions=ids))
+    elif content.removed and not all_removed and any(d.kind in ("keep", "relabel", "unsure") for d in decisions):
+        changes.append(PlannedChange(*item, "removed", True, False, decisions=ids))
+    edits = [d for d in decisions if d.id not in done and _changes_text(d, content, all_removed)]
+    if any(d.kind == "remove" for d in edits):
+        return [*changes, _list_change(item, edits, content)]
+    for d in edits:
+        before = content.text(d.caption)
+        changes.append(PlannedChange(*item, "text", before, d.text, d.field, d.caption, (d.id,)))
     return changes
 
 
-def _asks(decision: Decision, content: Content, every: bool) -> bool:
-    """Whether a decision asks for another text than there is."""
+def _changes_text(decision: Decision, content: Content, all_removed: bool) -> bool:
+    """Whether a decision asks for a text other than the current one."""
+    in_list = decision.caption < len(content.texts)
     if decision.kind == "relabel":
-        there = not content.listed or decision.caption < len(content.texts)
-        return there and content.text(decision.caption) != decision.text
-    return decision.kind == "remove" and content.listed and not every and decision.caption < len(content.texts)
+        return (in_list or not content.listed) and content.text(decision.caption) != decision.text
+    return decision.kind == "remove" and content.listed and in_list and not all_removed
 
 
-def _of_list(subject: Subject, decisions: list[Decision], content: Content) -> Change:
-    """One change of the whole list: taking a text out moves those behind it."""
-    new = {d.caption: d.text for d in decisions if d.kind == "relabel"}
-    out = {d.caption for d in decisions if d.kind == "remove"}
-    kept = tuple(at for at in range(len(content.texts)) if at not in out)
-    after = tuple(new.get(at, content.texts[at]) for at in kept)
+def _list_change(item: ItemKey, decisions: Sequence[Decision], content: Content) -> PlannedChange:
+    """One change of the whole list, because removing a text moves those after it."""
+    new_texts = {d.caption: d.text for d in decisions if d.kind == "relabel"}
+    removed = {d.caption for d in decisions if d.kind == "remove"}
+    positions = tuple(at for at in range(len(content.texts)) if at not in removed)
+    after = tuple(new_texts.get(at, content.texts[at]) for at in positions)
     ids = tuple(d.id for d in decisions)
-    return Change(*subject, "texts", content.texts, after, decisions[0].field, decisions=ids, kept=kept)
+    return PlannedChange(*item, "texts", content.texts, after, decisions[0].field, decisions=ids, positions=positions)

@@ -1,4 +1,4 @@
-"""What is looked at next, and how far a review is."""
+"""The order in which rows are reviewed, and the progress of a review."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.flags import FLAGS
 
-from .spot_check import SIZE, SpotPlan, plan_spot_check
+from .spot_check import SIZE, SpotCheckPlan, plan_spot_check
 
-# The score by which each kind is ordered; the others are told by rules, and the worst pairs among them come first.
-SCORE_OF = {"memorized": "multimem", "outlier": "outlier", "duplicate": "duplicate"}
-USUAL = "misalignment"
+DEFAULT_SCORE = "misalignment"  # ranks the rows of flags that have no score of their own
 TO_DO = ("relabel", "remove", "review")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a review is: `seconds` per decision (median) and `minutes` left are NaN before the first was timed."""
+class ReviewProgress:
+    """Progress of a review; `seconds` per decision (median) and `minutes` left are NaN before one was timed."""
 
     done: int
     total: int
@@ -33,63 +32,64 @@ class Progress:
 def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Ints:
     """The rows to review, most suspicious first.
 
-    Scores of different kinds cannot be compared, so a row's place is the best that it has among the rows of any of its
-    kinds: the worst pair, the worst outlier and the worst duplicate come first, then the second ones.
+    Scores of different kinds are not comparable, so rows are ordered by rank: first the worst row of every kind, then
+    the second ones. A row with several flags has the best of its ranks.
 
     Args:
-        columns: of a result, `[n]` each; flags `is_{kind}`, scores, `action`.
-        kinds: flags of which a row must bear one; none: any flag, or an action other than keep.
+        columns: of a result, `[n]` each: flags `is_{kind}`, scores, `action`.
+        kinds: flags to review, of which a row has at least one; none: any flag, or an action other than keep.
 
     Returns:
-        int64 `[q]`, positions.
+        int64 `[q]`, row numbers.
 
     Raises:
-        AuditError: a kind that does not exist.
+        AuditError: an unknown kind.
     """
     if unknown := set(kinds) - set(FLAG_KINDS):
-        raise AuditError(f"kind {min(unknown)!r} is not known; use one of {', '.join(FLAG_KINDS)}")
+        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join(FLAG_KINDS)}")
     n = len(next(iter(columns.values()), ()))
-    worst = _score(columns, USUAL, n)
-    place = np.full(n, np.inf)
+    misalignment = _score(columns, DEFAULT_SCORE, n)
+    best_rank = np.full(n, np.inf)
+
+    def rank(rows: Ints, score: Floats) -> None:
+        order = rows[np.lexsort((-misalignment[rows], -score[rows]))]
+        best_rank[order] = np.minimum(best_rank[order], np.arange(len(order)))
+
     for kind in kinds or FLAG_KINDS:
-        rows = np.flatnonzero(np.asarray(columns.get(f"is_{kind}", np.zeros(n)), dtype=bool))
-        _take_places(place, rows, _score(columns, SCORE_OF.get(kind, USUAL), n), worst)
+        flagged = np.asarray(columns.get(f"is_{kind}", np.zeros(n)), dtype=bool)
+        rank(np.flatnonzero(flagged), _score(columns, FLAGS[kind].score or DEFAULT_SCORE, n))
     if not kinds and "action" in columns:
-        rest = np.isin(np.asarray(columns["action"], dtype=str), TO_DO) & ~np.isfinite(place)
-        _take_places(place, np.flatnonzero(rest), worst, worst)
-    rows = np.flatnonzero(np.isfinite(place))
-    return rows[np.lexsort((-worst[rows], place[rows]))].astype(np.int64)
-
-
-def _take_places(place: Floats, rows: Ints, score: Floats, worst: Floats) -> None:
-    """Gives the rows their places by a score, where these are better than those that they have."""
-    order = rows[np.lexsort((-worst[rows], -score[rows]))]
-    place[order] = np.minimum(place[order], np.arange(len(order)))
+        to_do = np.isin(np.asarray(columns["action"], dtype=str), TO_DO)
+        rank(np.flatnonzero(to_do & ~np.isfinite(best_rank)), misalignment)
+    rows = np.flatnonzero(np.isfinite(best_rank))
+    return rows[np.lexsort((-misalignment[rows], best_rank[rows]))].astype(np.int64)
 
 
 def _score(columns: Mapping[str, NDArray[Any]], name: str, n: int) -> Floats:
-    """`[n]`, -inf where there is no score."""
+    """float64 `[n]`, -inf where there is no score."""
     values = np.asarray(columns.get(name, np.full(n, np.nan)), dtype=np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
 
 
-def spot_order(ids: Sequence[str], columns: Mapping[str, NDArray[Any]], size: int = SIZE, seed: int = 0) -> SpotPlan:
-    """The spot check of the misaligned flags, drawn whatever the order of the rows; its rows are positions in `ids`."""
+def spot_order(
+    ids: Sequence[str], columns: Mapping[str, NDArray[Any]], size: int = SIZE, seed: int = 0
+) -> SpotCheckPlan:
+    """The spot check of the misaligned flags, independent of the order of the rows; its rows index `ids`."""
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
     flagged = np.asarray(columns["is_misaligned"], dtype=bool)[order]
-    scores = np.asarray(columns[USUAL], dtype=np.float64)[order]
+    scores = np.asarray(columns[DEFAULT_SCORE], dtype=np.float64)[order]
     plan = plan_spot_check(flagged, scores, size, seed)
-    return SpotPlan(order[plan.rows].astype(np.int64), plan.stratum, plan.sizes)
+    return SpotCheckPlan(order[plan.rows].astype(np.int64), plan.stratum, plan.sizes)
 
 
-def progress(total: int, done: int, seconds: Sequence[float]) -> Progress:
-    """How far a review of `total` rows is.
+def progress(total: int, done: int, seconds: Sequence[float]) -> ReviewProgress:
+    """Progress of a review.
 
     Args:
-        total: rows of the queue when nothing was decided.
-        done: of these, decided.
-        seconds: of the decisions; 0 where one was not timed.
+        total: rows of the queue before the first decision.
+        done: rows decided.
+        seconds: duration of each decision; 0 if not measured.
     """
     timed = [s for s in seconds if s > 0]
-    each = float(np.median(timed)) if timed else float("nan")
-    return Progress(done, total, each, each * (total - done) / 60)
+    median = float(np.median(timed)) if timed else float("nan")
+    return ReviewProgress(done, total, median, median * (total - done) / 60)

@@ -1,10 +1,11 @@
-"""The spot check: which few rows a person looks at, and what the verdicts say of the whole set. Pure numpy, scipy.
+"""Spot checks: the rows that a person reviews, and what the verdicts say about the accuracy of the flags.
 
-The rows are drawn without replacement from three strata: the flagged ones, the upper quarter of the others by score,
-and the rest. Every interval is found by inverting an exact test (Wendell and Schmee, JASA 1996, for stratified finite
-populations): a bound is the most extreme value over all populations `K` (wrong rows per stratum) under which a
-sample at least as extreme as the one seen has probability (1 - confidence) / 2 or more. No normal approximation, no
-model, correction for the finite population included; the price is that the intervals are a little wide.
+Rows are drawn without replacement from three strata: the flagged rows, the upper quarter of the others by score, and
+the rest. Of the N_h rows of stratum h, K_h are wrong; among n_h reviewed ones, x_h ~ Hypergeometric(N_h, K_h, n_h) are.
+
+Intervals invert an exact test (Wendell and Schmee, JASA 1996): a bound is the most extreme value over all populations
+K = (K_1, ..., K_H) under which outcomes at least as extreme as the observed x have probability (1 - confidence) / 2 or
+more. They need neither a model nor a normal approximation, and hold for small strata; they are slightly too wide.
 """
 
 from __future__ import annotations
@@ -18,41 +19,31 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints
 
 SIZE = 60
-UPPER = 0.25  # of the rows that are not flagged: they get half of what is drawn from these
+UPPER = 0.25  # share of the unflagged rows in the upper stratum, from which half of the unflagged sample is drawn
 STRATA = ("flagged", "upper", "rest")
 VERDICTS = ("wrong", "right", "unsure", "")
-COARSE, FINE = 65, 2001
-IDENTITY_SPREAD = (2.0, 0.5)  # prior deviations of the shift and of the log slope of the recalibration
+COARSE, FINE = 65, 2001  # values of K_h that are tested, in the smaller strata and in the largest one
+PRIOR_SD = (2.0, 0.5)  # standard deviations of the prior on the shift and on the log slope of a refit
 
 
 @dataclass(frozen=True)
-class SpotPlan:
-    """What is to be reviewed.
+class SpotCheckPlan:
+    """The rows to review.
 
     Attributes:
-        rows: int64 `[s]`, in the order of the review: shuffled, so that it tells nothing and may be broken off.
-        stratum: int64 `[s]`, position in `STRATA`.
-        sizes: rows of each stratum in the set.
+        rows: int64 `[s]`, in random order, so that a review can stop at any row.
+        stratum: int64 `[s]`, index into `STRATA`.
+        sizes: number of rows of each stratum in the set, N_h.
     """
 
     rows: Ints
     stratum: Ints
     sizes: tuple[int, ...]
 
-    @property
-    def drawn(self) -> Ints:
-        """int64 `[3]`: rows drawn from each stratum."""
-        return np.bincount(self.stratum, minlength=len(STRATA))
-
-    @property
-    def weights(self) -> Floats:
-        """float64 `[s]`: rows of the set that a drawn row stands for, 1 / inclusion probability."""
-        return (np.array(self.sizes) / np.maximum(self.drawn, 1))[self.stratum]
-
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its bounds; NaN where nothing was reviewed that could tell."""
+    """An estimate with its bounds; NaN if no reviewed row contributes to it."""
 
     value: float
     low: float
@@ -61,15 +52,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class SpotEstimate:
-    """What the verdicts say of the set.
+    """Accuracy of the flags, estimated from the verdicts.
 
     Attributes:
         precision: share of the flagged rows that are wrong.
-        missed: share of the rows not flagged that are wrong.
+        missed: share of the unflagged rows that are wrong.
         wrong: number of wrong rows in the set.
-        recall: share of the wrong rows that are flagged; its value is NaN where no wrong row was seen.
-        reviewed: rows with a verdict; unsure: those of them without a decision.
-        confidence: of every interval by itself.
+        recall: share of the wrong rows that are flagged; its value is NaN if no wrong row was seen.
+        reviewed: number of rows with a verdict; unsure: those of them without a decision.
+        confidence: of each interval.
     """
 
     precision: Interval
@@ -81,194 +72,214 @@ class SpotEstimate:
     confidence: float
 
 
-def plan_spot_check(flagged: Bools, scores: Floats, size: int = SIZE, seed: int = 0) -> SpotPlan:
-    """Draws the rows to review: half flagged, half not; where one half has too few rows the other gets their share.
+def plan_spot_check(flagged: Bools, scores: Floats, size: int = SIZE, seed: int = 0) -> SpotCheckPlan:
+    """Draws the rows to review: half flagged, half not; if one half has too few rows, the other is larger.
 
     Args:
         flagged: bool `[n]`.
-        scores: `[n]`, higher is more suspicious. Rows with NaN that are not flagged belong to no stratum: they were
-            not scored, and nothing is said of them.
-        size: rows to draw; all rows where the set has fewer.
-        seed: of the draw, which is made over the rows as they stand: hand them in canonical order.
+        scores: `[n]`, higher is more suspicious. Unflagged rows with NaN were not scored and belong to no stratum.
+        size: number of rows to draw; all rows if the set has fewer.
+        seed: of the draw, which depends on the order of the rows: pass them in canonical order.
 
     Raises:
         AuditError: a size below 2.
     """
     if size < 2:
         raise AuditError(f"the spot check has {size} rows; draw at least 2")
-    others = np.flatnonzero(~flagged & np.isfinite(scores))
-    ranked = others[np.argsort(-scores[others], kind="stable")]
+    unflagged = np.flatnonzero(~flagged & np.isfinite(scores))
+    ranked = unflagged[np.argsort(-scores[unflagged], kind="stable")]
     cut = int(np.ceil(UPPER * len(ranked)))
     strata = [np.flatnonzero(flagged), ranked[:cut], ranked[cut:]]
-    sizes = [len(rows) for rows in strata]
-    half = min(len(others), size - min(sizes[0], size // 2))
-    upper = min(sizes[1], half - min(sizes[2], half // 2))
-    take = [min(sizes[0], size - half), upper, half - upper]
+    sizes = tuple(len(rows) for rows in strata)
+    from_unflagged = min(len(unflagged), size - min(sizes[0], size // 2))
+    from_upper = min(sizes[1], from_unflagged - min(sizes[2], from_unflagged // 2))
+    counts = [min(sizes[0], size - from_unflagged), from_upper, from_unflagged - from_upper]
     rng = np.random.default_rng((seed, 23))
-    drawn = [rng.permutation(rows)[:count] for rows, count in zip(strata, take, strict=True)]
-    order = rng.permutation(sum(take))
-    stratum = np.repeat(np.arange(len(STRATA)), take)
-    return SpotPlan(np.concatenate(drawn).astype(np.int64)[order], stratum[order], tuple(sizes))
+    drawn = [rng.permutation(rows)[:count] for rows, count in zip(strata, counts, strict=True)]
+    order = rng.permutation(sum(counts))
+    stratum = np.repeat(np.arange(len(STRATA)), counts)
+    return SpotCheckPlan(np.concatenate(drawn).astype(np.int64)[order], stratum[order], sizes)
 
 
-def estimate(plan: SpotPlan, verdicts: Sequence[str], confidence: float = 0.9) -> SpotEstimate:
-    """Weighted estimates with exact intervals.
+def estimate(plan: SpotCheckPlan, verdicts: Sequence[str], confidence: float = 0.9) -> SpotEstimate:
+    """Stratified estimates with exact intervals.
 
-    A row that nobody could decide counts as right for a lower bound and as wrong for an upper one, so that the
-    intervals hold whatever it is. Rows without a verdict are left out: the order was shuffled, so those seen first
-    are a sample too.
+    An unsure row counts as right for lower bounds and as wrong for upper bounds, so that the intervals hold either way.
+    Rows without a verdict are left out: in random order, the rows reviewed so far are a random sample as well.
 
     Args:
-        plan: what was drawn.
+        plan: the rows drawn.
         verdicts: `[s]`, one of `VERDICTS` per row of the plan.
-        confidence: of the two-sided intervals; each side errs with at most half of the rest.
+        confidence: of the two-sided intervals; each side errs with probability (1 - confidence) / 2 at most.
 
     Raises:
-        AuditError: verdicts of another number or kind.
+        AuditError: another number of verdicts than rows, or an unknown verdict.
     """
-    wrong, unsure, right = _counted(plan, verdicts)
-    strata, sizes = _Strata(plan.sizes, wrong + unsure + right), np.array(plan.sizes)
-    flagged, others = strata.of(slice(0, 1)), strata.of(slice(1, None))
-    alpha, high = (1 - confidence) / 2, wrong + unsure
+    wrong, unsure, right = _verdict_counts(plan, verdicts)
+    sample = _Sample(np.array(plan.sizes), wrong + unsure + right, wrong, wrong + unsure)
+    flagged, unflagged = sample.strata(slice(0, 1)), sample.strata(slice(1, None))
+    # Point estimates: K_h = N_h x_h / n_h, where unsure rows carry no information.
     with np.errstate(invalid="ignore", divide="ignore"):
-        rates = wrong / (wrong + right)  # an undecided row tells nothing of the share
-    found = np.where(sizes > 0, sizes * rates, 0.0)
-    precision, missed = _total(flagged, wrong[:1], high[:1], alpha), _total(others, wrong[1:], high[1:], alpha)
-    # The two parts of the set are independent samples: bounds at this level hold for both together.
-    both = 1 - np.sqrt(1 - alpha)
-    caught, lost = _total(flagged, wrong[:1], high[:1], both), _total(others, wrong[1:], high[1:], both)
-    # For the other two bounds a test on all strata at once is sharper; here it would let a rate among the many rows
-    # outside the flags make up for what was seen among the flags.
-    total = (caught[0] + lost[0], _most(strata, high, alpha))
-    recall = (_least_recall(strata, wrong, high, alpha), caught[1] / (caught[1] + lost[0]) if caught[1] else 1.0)
+        rates = wrong / (wrong + right)
+    expected = np.where(sample.sizes > 0, sample.sizes * rates, 0.0)
+    recall = float(expected[0] / expected.sum()) if expected.sum() > 0 else float("nan")
+    unflagged_rate = expected[1:].sum() / max(sample.sizes[1:].sum(), 1)
+
+    alpha = (1 - confidence) / 2
+    # Flagged and unflagged rows are independent samples: two bounds, each with error 1 - sqrt(1 - alpha), hold together
+    # with error alpha. For the lower total and the upper recall this is sharper than one test on all strata, in which
+    # the rate among the many unflagged rows could compensate for what was seen among the flagged ones.
+    joint = 1 - np.sqrt(1 - alpha)
+    flagged_low, flagged_high = _wrong_bounds(flagged, joint)
+    unflagged_low, _ = _wrong_bounds(unflagged, joint)
+    most_recall = flagged_high / (flagged_high + unflagged_low) if flagged_high else 1.0
     return SpotEstimate(
-        _interval(rates[0], precision, sizes[0]),
-        _interval(found[1:].sum() / max(sizes[1:].sum(), 1), missed, sizes[1:].sum()),
-        Interval(float(found.sum()), *total),
-        Interval(_ratio(found), *recall),
-        int(strata.seen.sum()),
-        int(unsure.sum()),
-        confidence,
+        precision=_share(rates[0], _wrong_bounds(flagged, alpha), flagged),
+        missed=_share(unflagged_rate, _wrong_bounds(unflagged, alpha), unflagged),
+        wrong=Interval(float(expected.sum()), flagged_low + unflagged_low, _upper_bound(sample, sample.high, alpha)),
+        recall=Interval(recall, _least_recall(sample, alpha), most_recall),
+        reviewed=int(sample.seen.sum()),
+        unsure=int(unsure.sum()),
+        confidence=confidence,
     )
 
 
-def _interval(share: float, rows: tuple[float, float], size: int) -> Interval:
-    """A share of `size` rows from bounds on their number."""
-    if not size:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return Interval(float(share), rows[0] / size, rows[1] / size)
-
-
-def _ratio(found: Floats) -> float:
-    return float(found[0] / found.sum()) if found.sum() > 0 else float("nan")
-
-
-def _counted(plan: SpotPlan, verdicts: Sequence[str]) -> tuple[Ints, Ints, Ints]:
+def _verdict_counts(plan: SpotCheckPlan, verdicts: Sequence[str]) -> tuple[Ints, Ints, Ints]:
     """(wrong, unsure, right) per stratum, int64 `[3]`."""
     if len(verdicts) != len(plan.rows):
         raise AuditError(f"the plan has {len(plan.rows)} rows, but there are {len(verdicts)} verdicts; give one each")
     if unknown := set(verdicts) - set(VERDICTS):
-        raise AuditError(f"verdict {min(unknown)!r} is not known; use wrong, right, unsure, or leave it empty")
-    given = np.array(verdicts, dtype=object)
-    wrong, right, unsure = (
-        np.bincount(plan.stratum[given == word], minlength=len(STRATA)) for word in ("wrong", "right", "unsure")
-    )
-    return wrong, unsure, right
+        raise AuditError(f"verdict {min(unknown)!r} is unknown; use wrong, right, unsure, or leave it empty")
+    words = np.array(verdicts, dtype=object)
+
+    def count(word: str) -> Ints:
+        return np.bincount(plan.stratum[words == word], minlength=len(STRATA))
+
+    return count("wrong"), count("unsure"), count("right")
 
 
 @dataclass(frozen=True)
-class _Strata:
-    """Rows in each stratum and rows seen of it."""
+class _Sample:
+    """What was seen of H strata; int64 `[H]` each.
 
-    sizes: tuple[int, ...]
+    Attributes:
+        sizes: rows in the set, N_h.
+        seen: reviewed rows, n_h.
+        low, high: wrong rows among them, x_h, with unsure ones taken as right and as wrong.
+    """
+
+    sizes: Ints
     seen: Ints
+    low: Ints
+    high: Ints
 
-    def of(self, which: slice) -> _Strata:
-        return _Strata(self.sizes[which], self.seen[which])
+    def strata(self, chosen: slice) -> _Sample:
+        return _Sample(self.sizes[chosen], self.seen[chosen], self.low[chosen], self.high[chosen])
 
     @property
-    def weights(self) -> list[float]:
-        return [size / max(int(seen), 1) for size, seen in zip(self.sizes, self.seen, strict=True)]
+    def weights(self) -> Floats:
+        """`[H]`: rows of the set per reviewed row, N_h / n_h."""
+        return np.asarray(self.sizes / np.maximum(self.seen, 1))
 
     @property
     def outcomes(self) -> list[Ints]:
-        """Per stratum the numbers of wrong rows that a sample may show, broadcastable to all combinations."""
-        counts = [np.arange(int(seen) + 1) for seen in self.seen]
-        return list(np.ix_(*counts))
+        """Per stratum, the possible x_h from 0 to n_h, broadcastable to all outcomes `[n_1 + 1, ..., n_H + 1]`."""
+        return list(np.ix_(*(np.arange(seen + 1) for seen in self.seen)))
 
 
-def _total(strata: _Strata, low: Ints, high: Ints, alpha: float) -> tuple[float, float]:
-    """Bounds on the number of wrong rows; `low` and `high` are the wrong ones seen without and with the unsure."""
-    return sum(strata.sizes) - _most(strata, strata.seen - low, alpha), _most(strata, high, alpha)
+def _share(value: float, bounds: tuple[float, float], sample: _Sample) -> Interval:
+    """A share of the rows in the strata, from bounds on the number of rows."""
+    size = sample.sizes.sum()
+    if not size:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return Interval(float(value), bounds[0] / size, bounds[1] / size)
 
 
-def _most(strata: _Strata, seen: Ints, alpha: float) -> float:
-    """Upper bound on the rows of a kind of which `seen` were seen; samples are ordered by the weighted estimate."""
-    estimated = sum(w * x for w, x in zip(strata.weights, strata.outcomes, strict=True))
-    mine = sum(w * int(x) for w, x in zip(strata.weights, seen, strict=True))
-    return _largest(strata, np.asarray(estimated <= mine + 1e-9), lambda *k: sum(k), alpha)
+def _wrong_bounds(sample: _Sample, alpha: float) -> tuple[float, float]:
+    """Bounds on the number of wrong rows; the lower one comes from the upper bound on the right rows."""
+    most_right = _upper_bound(sample, sample.seen - sample.low, alpha)
+    return float(sample.sizes.sum() - most_right), _upper_bound(sample, sample.high, alpha)
 
 
-def _least_recall(strata: _Strata, low: Ints, high: Ints, alpha: float) -> float:
-    """Lower bound on the share of wrong rows that are flagged (1 where no row is wrong).
+def _upper_bound(sample: _Sample, observed: Ints, alpha: float) -> float:
+    """Upper bound on the rows of a kind of which `observed` `[H]` were seen.
 
-    Samples are ordered by their estimated recall with half a wrong row added to each stratum that was not seen
-    whole: without it all samples with no wrong row outside the flags would tie, however many were found within.
-    Among the flagged rows it is the right ones that are counted, so that more of anything means less recall.
+    Outcomes are ordered by the estimated total, sum_h N_h / n_h x_h.
     """
-    flagged, *others = strata.outcomes
-    caught = _smooth_recall(strata, [strata.seen[0] - flagged, *others])
-    mine = _smooth_recall(strata, [low[0], *high[1:]])
-
-    def lost(right: Floats, *wrong: Floats) -> Floats:
-        inside, outside = strata.sizes[0] - right, sum(wrong)
-        return np.asarray(outside / np.maximum(inside + outside, 1))
-
-    return 1 - _largest(strata, np.asarray(caught >= mine - 1e-12), lost, alpha)
+    totals = sum(weight * x for weight, x in zip(sample.weights, sample.outcomes, strict=True))
+    extreme = np.asarray(totals <= sample.weights @ observed + 1e-9)
+    return _largest(sample, extreme, lambda *wrong: np.asarray(sum(wrong)), alpha)
 
 
-def _smooth_recall(strata: _Strata, wrong: Sequence[Ints]) -> Floats:
-    added = [0.5 * (1 - 1 / w) if w else 0.0 for w in strata.weights]  # none in a stratum that was seen whole
-    inside, *outside = (w * (x + more) for w, x, more in zip(strata.weights, wrong, added, strict=True))
-    return np.asarray(inside / np.maximum(inside + sum(outside), 1e-12))
+def _least_recall(sample: _Sample, alpha: float) -> float:
+    """Lower bound on the share of wrong rows that are flagged (1 if no row is wrong).
+
+    Outcomes are ordered by their estimated recall. Among the flagged rows the right ones are counted, so that recall
+    falls with every count, as `_largest` requires.
+    """
+    flagged, *unflagged = sample.outcomes
+    recalls = _smoothed_recall(sample, [sample.seen[0] - flagged, *unflagged])
+    observed = _smoothed_recall(sample, [sample.low[0], *sample.high[1:]])
+
+    def miss_rate(right_flagged: Ints, *wrong_unflagged: Ints) -> Floats:
+        caught, missed = sample.sizes[0] - right_flagged, sum(wrong_unflagged)
+        return np.asarray(missed / np.maximum(caught + missed, 1))
+
+    return 1 - _largest(sample, np.asarray(recalls >= observed - 1e-12), miss_rate, alpha)
 
 
-def _largest(strata: _Strata, extreme: Bools, objective: Callable[..., Floats], alpha: float) -> float:
-    """The largest objective over the populations under which the outcomes `extreme` have probability >= alpha.
+def _smoothed_recall(sample: _Sample, wrong: Sequence[Ints]) -> Floats:
+    """Estimated recall with up to half a wrong row added per stratum, none in a stratum that was seen completely.
+
+    Without the addition, all outcomes with no wrong row outside the flags would tie.
+    """
+    totals = []
+    for weight, x in zip(sample.weights, wrong, strict=True):
+        added = 0.5 * (1 - 1 / weight) if weight else 0.0
+        totals.append(weight * (x + added))
+    flagged, *unflagged = totals
+    return np.asarray(flagged / np.maximum(flagged + sum(unflagged), 1e-12))
+
+
+def _largest(sample: _Sample, extreme: Bools, objective: Callable[..., Floats], alpha: float) -> float:
+    """The largest objective over all populations K under which the outcomes `extreme` have probability >= alpha.
 
     Args:
-        strata: H of them.
-        extreme: bool `[s_1 + 1, ..., s_H + 1]` over numbers of wrong rows seen; with an outcome it holds all lower
-            ones, so that its probability falls with every K.
-        objective: of the wrong rows K_1 ... K_H; rises with each of them.
-        alpha: the level of the test.
+        sample: of H strata.
+        extreme: bool `[n_1 + 1, ..., n_H + 1]` over the outcomes x; with an outcome it contains all lower ones, so that
+            its probability falls with every K_h.
+        objective: function of K_1, ..., K_H that rises with each of them.
+        alpha: level of the test.
     """
-    last = int(np.argmax(strata.sizes))
-    others = [h for h in range(len(strata.sizes)) if h != last]
-    chance = np.moveaxis(extreme.astype(np.float64), last, -1)
+    last = int(np.argmax(sample.sizes))
+    others = [h for h in range(len(sample.sizes)) if h != last]
+    # P(extreme) = sum_x extreme[x] prod_h P(x_h | K_h): sum over the outcomes of one stratum after the other, on a
+    # coarse grid of K_h, up to the largest stratum.
+    probability = np.moveaxis(extreme.astype(np.float64), last, -1)
     grids = []
-    for at, h in enumerate(others):
-        grid, table = _outcome_table(strata.sizes[h], int(strata.seen[h]), COARSE)
-        chance = np.moveaxis(np.tensordot(table, chance, (1, at)), 0, at)
+    for axis, h in enumerate(others):
+        grid, pmf = _outcome_table(int(sample.sizes[h]), int(sample.seen[h]), COARSE)
+        probability = np.moveaxis(np.tensordot(pmf, probability, (1, axis)), 0, axis)
         grids.append(grid)
-    grid, table = _outcome_table(strata.sizes[last], int(strata.seen[last]), FINE)
-    chance = chance.reshape(-1, chance.shape[-1])
-    low, high = np.zeros(len(chance), np.int64), np.full(len(chance), len(grid))
-    while (high - low > 1).any():  # the last K at which the test does not reject, by halving
+    probability = probability.reshape(-1, probability.shape[-1])  # [combinations of K_h, n_last + 1]
+    # In the largest stratum: the largest K on a fine grid that the test does not reject, by bisection.
+    grid, pmf = _outcome_table(int(sample.sizes[last]), int(sample.seen[last]), FINE)
+    low, high = np.zeros(len(probability), np.int64), np.full(len(probability), len(grid))
+    while (high - low > 1).any():
         middle = (low + high) // 2
-        kept = (chance * table[np.minimum(middle, len(grid) - 1)]).sum(1) >= alpha
-        low, high = np.where(kept, middle, low), np.where(kept, high, middle)
-    possible = (chance * table[0]).sum(1) >= alpha
-    # between two values of the grid the test was not asked: all up to the next one count as possible
-    most = np.append(grid[1:] - 1, grid[-1])[low]
-    tested = [k.reshape(-1) for k in np.meshgrid(*grids, indexing="ij")] if grids else []
-    tested.insert(last, most)
-    return float(np.max(np.asarray(objective(*tested), dtype=np.float64)[possible]))
+        accepted = (probability * pmf[middle]).sum(1) >= alpha
+        low, high = np.where(accepted, middle, low), np.where(accepted, high, middle)
+    possible = (probability * pmf[0]).sum(1) >= alpha
+    # Values between two grid points were not tested: all up to the next grid point count as possible.
+    largest = np.append(grid[1:] - 1, grid[-1])[low]
+    population = [k.reshape(-1) for k in np.meshgrid(*grids, indexing="ij")] if grids else []
+    population.insert(last, largest)
+    return float(np.max(np.asarray(objective(*population), dtype=np.float64)[possible]))
 
 
 @functools.lru_cache(maxsize=64)
 def _outcome_table(size: int, seen: int, points: int) -> tuple[Ints, Floats]:
-    """(numbers K of wrong rows, ascending `[g]`; hypergeometric P(x wrong among those seen | K) `[g, seen + 1]`)."""
+    """(values of K, ascending `[g]`; hypergeometric probabilities P(x | K) of x wrong rows `[g, seen + 1]`)."""
     from scipy.stats import hypergeom
 
     grid = np.unique(np.linspace(0, size, min(points, size + 1)).round().astype(np.int64))
@@ -279,13 +290,12 @@ def _outcome_table(size: int, seen: int, points: int) -> tuple[Ints, Floats]:
 
 @dataclass(frozen=True)
 class Refit:
-    """A probability per sample after the verdicts.
+    """Recalibrated probabilities.
 
     Attributes:
         probability: float32 `[n]`, NaN where there was none.
         share: expected share of wrong rows among those with a probability.
-        threshold: the lowest new probability from which flags keep to the wanted share of false ones; infinite
-            where none does.
+        threshold: the lowest probability from which on flags keep the allowed share of false ones; inf if none does.
         shift, slope: new log-odds = shift + slope * old log-odds.
     """
 
@@ -296,48 +306,45 @@ class Refit:
     slope: float
 
 
-def refit(plan: SpotPlan, verdicts: Sequence[str], probability: Floats, false_flags: float = 0.2) -> Refit:
-    """Recalibrates the model-based probabilities by the verdicts: `logit q = shift + slope * logit p`.
+def refit(plan: SpotCheckPlan, verdicts: Sequence[str], probability: Floats, false_flags: float = 0.2) -> Refit:
+    """Recalibrates model-based probabilities with the verdicts: logit q = shift + slope * logit p.
 
-    The two numbers are the mode of a posterior whose prior is centered on no change (deviations `IDENTITY_SPREAD` of
-    the shift and of the log slope), so that sixty verdicts cannot overfit and none change nothing. Verdicts count
-    once each: how rows were drawn depends on the score alone, which the probability stands for.
+    Shift and log slope maximize the posterior under normal priors around no change (standard deviations `PRIOR_SD`), so
+    that sixty verdicts do not overfit and none change nothing. Verdicts are not weighted: rows were drawn by the score
+    alone, which the probability stands for.
 
     Args:
-        plan: what was drawn.
+        plan: the rows drawn.
         verdicts: `[s]`, see `estimate`; only wrong and right ones are used.
         probability: `[n]` of being wrong, by the model.
-        false_flags: the share of flags that may be false.
+        false_flags: allowed share of false flags.
 
     Raises:
-        AuditError: verdicts of another number or kind, or no sample with a probability.
+        AuditError: another number of verdicts than rows, an unknown verdict, or no row with a probability.
     """
     from scipy.optimize import minimize
 
-    _counted(plan, verdicts)
+    _verdict_counts(plan, verdicts)  # checks them
     known = np.isfinite(probability)
     if not known.any():
         raise AuditError("no sample has a model-based probability to refit; the set was too small to estimate one")
-    log_odds = _logit(np.where(known, probability, 0.5))
-    given = np.array(verdicts, dtype=object)
-    used = np.isin(given, ("wrong", "right")) & known[plan.rows]
-    at, wrong = log_odds[plan.rows[used]], (given[used] == "wrong").astype(np.float64)
+    inside = np.clip(np.where(known, probability, 0.5).astype(np.float64), 1e-4, 1 - 1e-4)
+    log_odds = np.log(inside / (1 - inside))
+    words = np.array(verdicts, dtype=object)
+    used = np.isin(words, ("wrong", "right")) & known[plan.rows]
+    reviewed_odds, wrong = log_odds[plan.rows[used]], (words[used] == "wrong").astype(np.float64)
 
-    def loss(x: Floats) -> float:
-        z = x[0] + np.exp(x[1]) * at
-        prior = 0.5 * ((x / np.array(IDENTITY_SPREAD)) ** 2).sum()
-        return float((np.logaddexp(0, z) - wrong * z).sum() + prior)
+    def negative_log_posterior(x: Floats) -> float:
+        z = x[0] + np.exp(x[1]) * reviewed_odds
+        # -log p(verdict) = log(1 + e^z) - wrong * z
+        return float((np.logaddexp(0, z) - wrong * z).sum() + 0.5 * ((x / np.array(PRIOR_SD)) ** 2).sum())
 
-    shift, slope = minimize(loss, np.zeros(2), method="BFGS").x
-    slope = float(np.exp(slope))
-    new = np.where(known, 1 / (1 + np.exp(-(shift + slope * log_odds))), np.nan).astype(np.float32)
-    ranked = np.sort(new[known].astype(np.float64))[::-1]
-    false = np.cumsum(1 - ranked) / np.arange(1, len(ranked) + 1)
-    allowed = np.flatnonzero(false <= false_flags)
+    shift, log_slope = minimize(negative_log_posterior, np.zeros(2), method="BFGS").x
+    slope = float(np.exp(log_slope))
+    refitted = np.where(known, 1 / (1 + np.exp(-(shift + slope * log_odds))), np.nan).astype(np.float32)
+    # expected share of false flags when the k most probable rows are flagged
+    ranked = np.sort(refitted[known].astype(np.float64))[::-1]
+    false_share = np.cumsum(1 - ranked) / np.arange(1, len(ranked) + 1)
+    allowed = np.flatnonzero(false_share <= false_flags)
     threshold = float(ranked[allowed[-1]]) if len(allowed) else float("inf")
-    return Refit(new, float(ranked.mean()), threshold, float(shift), slope)
-
-
-def _logit(probability: Floats) -> Floats:
-    inside = np.clip(np.asarray(probability, dtype=np.float64), 1e-4, 1 - 1e-4)
-    return np.log(inside / (1 - inside))
+    return Refit(refitted, float(ranked.mean()), threshold, float(shift), slope)

@@ -1,7 +1,7 @@
-r"""Decisions as CSV and JSONL. Captions are hostile: a spreadsheet must not execute them, a terminal not obey them.
+r"""Decisions as CSV and JSONL, safe to open in a spreadsheet or to print in a terminal.
 
-In CSV two things are written another way, and read back exactly: what a spreadsheet takes for a formula gets an
-apostrophe before it, and characters that cannot be seen or that reorder text become `\uXXXX`.
+Captions are hostile text. In CSV, cells that a spreadsheet would take for a formula get an apostrophe in front, and
+invisible or reordering characters become `\uXXXX`; both are reverted exactly on reading.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -21,30 +21,30 @@ from audit_plugin.arrays import AuditError
 from .decisions import Decision
 
 COLUMNS = tuple(f.name for f in fields(Decision))
-NEEDED = ("sample", "kind")
-# Full-width signs are formulas too in some spreadsheets, and blanks before a sign do not always help.
+REQUIRED = ("sample", "kind")
+# Full-width signs start formulas in some spreadsheets too, and leading blanks do not always prevent it.
 FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 # Unicode categories: Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and of emoji
+SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and emoji
 
 
 def harmless(text: str) -> str:
-    """Text as a CSV cell; `original` is the way back."""
-    escaped = ESCAPE.sub(lambda found: "\\u005c" + found[0][1:], text)
+    """Text as a CSV cell; `original` reverts it."""
+    escaped = ESCAPE.sub(lambda match: "\\u005c" + match[0][1:], text)
     shown = "".join(_visible(c) for c in escaped)
     return f"'{shown}" if FORMULA.match(shown) else shown
 
 
 def original(cell: str) -> str:
-    """The text of a cell that `harmless` wrote; an apostrophe of anybody else's that is no such mark stays."""
+    """The text of a cell that `harmless` wrote; apostrophes that do not mark a formula are kept."""
     text = cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
-    return ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16) & 0x1FFFFF), text)
+    return ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16) & 0x1FFFFF), text)
 
 
 def decisions_to_csv(decisions: Iterable[Decision]) -> str:
-    """All columns, one row per entry of the ledger."""
+    """CSV with all columns, one row per entry of the ledger."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -54,19 +54,19 @@ def decisions_to_csv(decisions: Iterable[Decision]) -> str:
 
 
 def decisions_to_jsonl(decisions: Iterable[Decision]) -> str:
-    """One object per line, pure ASCII."""
+    """JSONL, one object per line, ASCII only."""
     return "".join(json.dumps(_plain(decision)) + "\n" for decision in decisions)
 
 
 def decisions_from(text: str, kind: str) -> list[Decision]:
-    """Decisions from a table.
+    """Decisions read from a table.
 
     Args:
         text: of the file.
-        kind: csv or jsonl. Columns `sample` and `kind` are needed; the others may be missing or empty.
+        kind: csv or jsonl. Columns `sample` and `kind` are required; others may be missing or empty.
 
     Raises:
-        AuditError: a column is missing or unknown, or a value cannot be used; the row is named.
+        AuditError: a column is missing or unknown, or a value is invalid; names the row.
     """
     rows = _csv_rows(text) if kind == "csv" else _json_rows(text)
     return [_decision(row, number) for number, row in rows]
@@ -90,14 +90,14 @@ def _csv_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         lines = [line for line in reader if line]
     except csv.Error as error:
         raise AuditError(
-            f"the table of decisions is no valid CSV ({error}); save it as comma-separated UTF-8"
+            f"the table of decisions is not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
     header = lines[0] if lines else []
     _check_columns(header, 1)
     rows = []
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(header):
-            raise AuditError(f"row {number} of the decisions has {len(line)} cells for {len(header)} columns; mend it")
+            raise AuditError(f"row {number} of the decisions has {len(line)} cells for {len(header)} columns; fix it")
         rows.append((number, {name: original(cell) for name, cell in zip(header, line, strict=True)}))
     return rows
 
@@ -110,36 +110,41 @@ def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise AuditError(f"row {number} of the decisions is no JSON ({error}); mend or remove it") from error
+            raise AuditError(f"row {number} of the decisions is not valid JSON ({error}); fix or remove it") from error
         if not isinstance(row, dict):
-            raise AuditError(f"row {number} of the decisions is no JSON object; mend or remove it")
+            raise AuditError(f"row {number} of the decisions is not a JSON object; fix or remove it")
         _check_columns(list(row), number)
         rows.append((number, row))
     return rows
 
 
 def _check_columns(names: Sequence[str], number: int) -> None:
-    if lacking := [name for name in NEEDED if name not in names]:
+    if lacking := [name for name in REQUIRED if name not in names]:
         raise AuditError(f"row {number} of the decisions has no {lacking[0]!r}; columns: {', '.join(COLUMNS)}")
     if unknown := [name for name in names if name not in COLUMNS]:
-        raise AuditError(f"column {unknown[0]!r} of the decisions is not known; columns: {', '.join(COLUMNS)}")
+        raise AuditError(f"column {unknown[0]!r} of the decisions is unknown; columns: {', '.join(COLUMNS)}")
 
 
 def _decision(row: Mapping[str, Any], number: int) -> Decision:
-    given = {name: value for name, value in row.items() if value not in (None, "")}
+    values = {name: value for name, value in row.items() if value not in (None, "")}
     try:
-        if "caption" in given:
-            given["caption"] = int(given["caption"])
-        if "seconds" in given:
-            given["seconds"] = float(given["seconds"])
-        if "time" in given:
-            time = datetime.fromisoformat(given["time"])
-            given["time"] = time if time.tzinfo else time.replace(tzinfo=UTC)
-        words = {name: value for name, value in given.items() if name not in ("caption", "seconds", "time")}
-        if wrong := [name for name, value in words.items() if not isinstance(value, str)]:
-            raise ValueError(f"{wrong[0]} is no text")
-        if "sample" not in given or "kind" not in given:
+        for name, convert in CONVERSIONS.items():
+            if name in values:
+                values[name] = convert(values[name])
+        texts = {name: value for name, value in values.items() if name not in CONVERSIONS}
+        if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
+            raise ValueError(f"{wrong[0]} is not a text")
+        if not all(name in values for name in REQUIRED):
             raise ValueError("sample or kind is empty")
-        return Decision(**given)
+        return Decision(**values)
     except (TypeError, ValueError) as error:  # an AuditError of the decision itself is a ValueError
-        raise AuditError(f"row {number} of the decisions cannot be used ({error}); mend or remove it") from error
+        raise AuditError(f"row {number} of the decisions is invalid ({error}); fix or remove it") from error
+
+
+def _aware(text: str) -> datetime:
+    """A time in ISO format, in UTC if it has no time zone."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {"caption": int, "seconds": float, "time": _aware}

@@ -19,7 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 from audit_plugin.fiftyone_io.runs import database
-from audit_plugin.review import Change, Plan
+from audit_plugin.review import ChangePlan, PlannedChange
 
 from .decisions import refresh
 from .deleted import copies, existing, put_back
@@ -55,7 +55,7 @@ class ChangeSet:
     lost: int = 0
 
 
-def plan_of(dataset: SampleCollection, run: str | None = None) -> Plan:
+def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
     """What `apply` would do now, and which decisions it would leave out. Changes nothing.
 
     Args:
@@ -246,7 +246,7 @@ def _marks(dataset: fo.Dataset) -> set[str]:
     return {group["_id"] or "" for group in journal().aggregate([{"$match": entries}, {"$group": {"_id": "$root"}}])}
 
 
-def _counts(changes: Iterable[Change]) -> dict[str, int]:
+def _counts(changes: Iterable[PlannedChange]) -> dict[str, int]:
     counts = dict.fromkeys(KINDS.values(), 0)
     for change in changes:
         counts[KINDS["back" if change.kind == "removed" and not change.after else change.kind]] += 1

@@ -9,19 +9,19 @@ import fiftyone as fo
 from bson import ObjectId
 
 from audit_plugin.fiftyone_io.read.contents import Place, Subject, find_by_ids, place_of, read_subjects
-from audit_plugin.review import Change, Decision, Plan, plan_changes
+from audit_plugin.review import ChangePlan, Decision, PlannedChange, plan_changes
 
 from .decisions import resolved
 from .journal import change_sets, journal, value_at
 
 
-def planned(dataset: fo.Dataset, run: str | None) -> tuple[Plan, dict[tuple[str, str, str], Subject]]:
+def planned(dataset: fo.Dataset, run: str | None) -> tuple[ChangePlan, dict[tuple[str, str, str], Subject]]:
     """The plan, and the subjects by sample, label and field: audits of different texts are planned one by one."""
     by_field: dict[str, list[Decision]] = {}
     for decision in resolved(dataset, run).current.values():
         by_field.setdefault(decision.field, []).append(decision)
     done = _carried_out(dataset)
-    plans: list[Plan] = []
+    plans: list[ChangePlan] = []
     subjects: dict[tuple[str, str, str], Subject] = {}
     for field, found in by_field.items():
         there = read_subjects(dataset, {(d.sample, d.label): field for d in found})
@@ -34,7 +34,7 @@ def planned(dataset: fo.Dataset, run: str | None) -> tuple[Plan, dict[tuple[str,
         if change.kind == "removed":
             removals.add((change.sample, change.label))
     stale, lost = (tuple(d for plan in plans for d in getattr(plan, name)) for name in ("stale", "lost"))
-    return Plan(tuple(changes), stale, lost), subjects
+    return ChangePlan(tuple(changes), stale, lost), subjects
 
 
 def _carried_out(dataset: fo.Dataset) -> frozenset[str]:
@@ -46,7 +46,7 @@ def _carried_out(dataset: fo.Dataset) -> frozenset[str]:
 
 
 def entries_for(
-    dataset: fo.Dataset, changes: Sequence[Change], subjects: dict[tuple[str, str, str], Subject]
+    dataset: fo.Dataset, changes: Sequence[PlannedChange], subjects: dict[tuple[str, str, str], Subject]
 ) -> Iterator[dict[str, Any]]:
     """The journal of changes, with values exactly as the database has them."""
     by_pair = {key[:2]: subject for key, subject in subjects.items()}
@@ -64,7 +64,7 @@ def entries_for(
             yield {**_with_label(dataset, entry, documents[subject.holder]), **facts}
 
 
-def _mark_entries(change: Change, subject: Subject, places: dict[str, Place]) -> Iterator[dict[str, Any]]:
+def _mark_entries(change: PlannedChange, subject: Subject, places: dict[str, Place]) -> Iterator[dict[str, Any]]:
     mark = {"op": "tag", "before": change.before, "after": change.after}
     if change.label:
         root = places[subject.field].root
@@ -75,7 +75,7 @@ def _mark_entries(change: Change, subject: Subject, places: dict[str, Place]) ->
             yield {**mark, "sample": ObjectId(name)}
 
 
-def _text_entry(change: Change, subject: Subject, place: Place, document: Any) -> dict[str, Any]:
+def _text_entry(change: PlannedChange, subject: Subject, place: Place, document: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"op": "set", "sample": ObjectId(subject.holder), "root": place.root}
     if change.kind == "texts":
         before = value_at(document, place.root)[0]
@@ -103,10 +103,10 @@ def _with_label(dataset: fo.Dataset, entry: dict[str, Any], document: Any) -> di
     return new | ({"before": None} if there else {})
 
 
-def _shortened(elements: Sequence[Any], change: Change, leaf: str) -> list[Any]:
+def _shortened(elements: Sequence[Any], change: PlannedChange, leaf: str) -> list[Any]:
     """The elements that stay, with their new texts."""
     out = []
-    for at, text in zip(change.kept, change.after or (), strict=True):  # type: ignore[arg-type]
+    for at, text in zip(change.positions, change.after or (), strict=True):  # type: ignore[arg-type]
         element = elements[at]
         if not leaf:
             element = text

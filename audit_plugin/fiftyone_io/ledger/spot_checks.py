@@ -17,7 +17,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.results.queues import ReviewQueue, decisions_of, queue_with, review_table
 from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.review import Decision, resolve, spot_order, verdict
-from audit_plugin.review.spot_check import SIZE, Refit, SpotEstimate, SpotPlan, estimate, refit
+from audit_plugin.review.spot_check import SIZE, Refit, SpotCheckPlan, SpotEstimate, estimate, refit
 
 from .decisions import Row, decide_many, read_ledger
 
@@ -30,7 +30,7 @@ class SpotCheck:
     """A spot check: the rows drawn in the order of the review, with what was decided, and how they were drawn."""
 
     queue: ReviewQueue
-    plan: SpotPlan
+    plan: SpotCheckPlan
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def spot_check(dataset: SampleCollection, run: str) -> SpotCheck:
     rows = tuple((str(name), int(caption)) for name, caption in found["rows"])
     ledger = read_ledger(root, {"source": SPOT, "run": run, "time": {"$gte": found["time"]}})
     given = decisions_of(root, run, rows, resolve(ledger).current)
-    plan = SpotPlan(np.arange(len(rows)), np.array(found["stratum"], dtype=np.int64), tuple(found["sizes"]))
+    plan = SpotCheckPlan(np.arange(len(rows)), np.array(found["stratum"], dtype=np.int64), tuple(found["sizes"]))
     return SpotCheck(queue_with(rows, given), plan)
 
 
@@ -107,7 +107,7 @@ def spot_refit(dataset: SampleCollection, run: str, false_flags: float = 0.2) ->
     at = {row: number for number, row in enumerate(rows)}
     known = [n for n, row in enumerate(check.queue.rows) if row in at]
     places = np.array([at[check.queue.rows[n]] for n in known], dtype=np.int64)
-    plan = SpotPlan(places, check.plan.stratum[known], check.plan.sizes)
+    plan = SpotCheckPlan(places, check.plan.stratum[known], check.plan.sizes)
     return rows, refit(plan, [check.verdicts[n] for n in known], columns["probability"], false_flags)
 
 

@@ -19,7 +19,7 @@ from audit_plugin.fiftyone_io.ledger.decisions import Row, decide_many, read_led
 from audit_plugin.fiftyone_io.read.contents import Subject, dig, subjects_of_rows
 from audit_plugin.fiftyone_io.read.items import root_of
 from audit_plugin.fiftyone_io.runs import audit_info, database
-from audit_plugin.review import Content, Decision, Progress, content_digest, progress, queue, resolve, stale
+from audit_plugin.review import Content, Decision, ReviewProgress, content_digest, progress, queue, resolve, stale
 
 from .findings import SCORE_OF
 from .tables import FLAGGED_COLUMNS, OF_TEXT, QUEUED, WORDS, flagged_query, flagged_rows
@@ -39,7 +39,7 @@ class ReviewQueue:
 
     rows: tuple[Row, ...]
     decided: Mapping[Row, Decision]
-    progress: Progress
+    progress: ReviewProgress
 
     @property
     def left(self) -> tuple[Row, ...]:
