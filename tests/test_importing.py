@@ -203,4 +203,4 @@ def test_the_command_finds_the_manifest_that_was_scored(scored, tmp_path: Path) 
     bare.with_suffix(".json").write_text(json.dumps(summary))
     done = CliRunner().invoke(cli.app, ["import", str(bare), "--dataset", name])
     assert done.exit_code == 2
-    assert "scores.json does not say what scores.parquet was made from; name it: --manifest" in done.stderr
+    assert "scores.json does not name the manifest of scores.parquet; name it: --manifest" in done.stderr
