@@ -17,12 +17,12 @@ def parts_of(rng: np.random.Generator, n: int, shift: dict[str, float]) -> dict[
 
 
 def test_separation_is_the_share_of_ordered_pairs() -> None:
-    samples, plants = np.array([0.0, 1.0, np.nan, 2.0]), np.array([1.5, np.nan, 9.0, -1.0])
-    assert separation(samples, plants) == pytest.approx(np.mean([p > s for p in (1.5, 9.0, -1.0) for s in (0, 1, 2)]))
+    samples, probes = np.array([0.0, 1.0, np.nan, 2.0]), np.array([1.5, np.nan, 9.0, -1.0])
+    assert separation(samples, probes) == pytest.approx(np.mean([p > s for p in (1.5, 9.0, -1.0) for s in (0, 1, 2)]))
     assert separation(samples, np.array([np.nan])) == -1
 
 
-def test_votes_that_tell_plants_apart_get_weight_and_others_none() -> None:
+def test_votes_that_separate_probes_get_weight_and_others_none() -> None:
     evidence, rng = planted().evidence, np.random.default_rng(0)
     n = len(evidence)
     useful = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, dict.fromkeys(WEIGHTS, 1.2)), None)
@@ -34,13 +34,13 @@ def test_votes_that_tell_plants_apart_get_weight_and_others_none() -> None:
 
 def test_detectability_is_the_distance_of_two_normals() -> None:
     rng = np.random.default_rng(1)
-    found = detectability(rng.standard_normal(20_000), rng.standard_normal(20_000) + 1.3)
-    assert found == pytest.approx(1.3, abs=0.05)
+    distance = detectability(rng.standard_normal(20_000), rng.standard_normal(20_000) + 1.3)
+    assert distance == pytest.approx(1.3, abs=0.05)
     assert detectability(np.ones(5), np.zeros(5)) == 0
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.0), (0.8, 0.5), (1.6, 1.0), (2.5, 1.0)])
-def test_frozen_encoders_weigh_as_much_as_they_tell(shift: float, expected: float) -> None:
+def test_frozen_encoders_weigh_as_much_as_they_separate(shift: float, expected: float) -> None:
     evidence, rng = planted().evidence, np.random.default_rng(2)
     names = ("contrast", "zero_shot", "neighbors_a", "neighbors_b")
     own = {name: rng.standard_normal(len(evidence)).astype(np.float32) for name in names}
@@ -59,7 +59,7 @@ def test_chosen_weights_are_within_a_hair_of_the_best() -> None:
     assert chosen["neighbors_a"] in VOTE_WEIGHTS
 
 
-def test_every_pair_and_plant_has_all_evidence() -> None:
+def test_every_pair_and_probe_has_all_evidence() -> None:
     evidence = planted(3).evidence
     held_out = evidence.held_out
     pairs, n = len(evidence.pairs), len(evidence)

@@ -204,8 +204,8 @@ def read_pairs(
     weights = {}
     for position, (a, b) in enumerate(pairs):
         own = pair_evidence(held_out, position)
-        near_misses = {kind: values[position] for kind, values in probe_evidence[NEAR_MISS].items()}
-        weights[names[a], names[b]] = choose_weights(own, near_misses, facts.known)
+        on_near_misses = {kind: values[position] for kind, values in probe_evidence[NEAR_MISS].items()}
+        weights[names[a], names[b]] = choose_weights(own, on_near_misses, facts.known)
     return PairReadings(held_out, weights, probe_pairs, probe_evidence)
 
 

@@ -1,4 +1,4 @@
-"""Weights of the evidence on a pair of modalities, by how well each kind tells probe pairs from the set."""
+"""Weights of the evidence on a pair of modalities, by how well each kind separates probe pairs from the set."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from audit_plugin.arrays import Bools, Floats
 
 from .scores import of_known, robust_z
 
-VOTE_WEIGHTS = (0.0, 0.03, 0.06, 0.125, 0.2, 0.33, 0.5, 0.75)
+# Chosen on the development sets, see docs/detection.md.
+VOTE_WEIGHTS = (0.0, 0.03, 0.06, 0.125, 0.2, 0.33, 0.5, 0.75)  # that are tried
 TOLERANCE = 0.005  # separation that a smaller weight of the votes may cost
-RANKED = 20_000  # samples that weights are chosen on
+MAX_SAMPLES = 20_000  # that weights are chosen on
 
 
 def choose_weights(
-    evidence: Mapping[str, Floats], near_misses: Mapping[str, Floats], known: Bools | None
+    evidence: Mapping[str, Floats], probe_evidence: Mapping[str, Floats], known: Bools | None
 ) -> dict[str, float]:
-    """Weights of the evidence on one pair of modalities, by how well each kind tells near misses from the set.
+    """Weights of the evidence on one pair of modalities, by how well each kind separates near misses from the set.
 
     Near misses, because they are what sets differ in: random mismatches are found by any weights. No sample's truth is
     looked at. The contrast under the trained heads has weight 1. The frozen encoders have the ratio of their d' to the
@@ -27,17 +28,17 @@ def choose_weights(
 
     Args:
         evidence: kind -> its values on the samples `[n]`.
-        near_misses: kind -> its values on probe pairs within a neighborhood `[q]`.
+        probe_evidence: kind -> its values on probe pairs within a neighborhood `[q]`: near misses.
         known: bool `[n]`, the samples that set the scale, or None: all.
     """
     n = len(evidence["contrast"])
     samples = np.arange(n) if known is None else np.flatnonzero(known)
-    samples = samples[np.linspace(0, len(samples) - 1, min(len(samples), RANKED)).astype(np.int64)]
+    samples = samples[np.linspace(0, len(samples) - 1, min(len(samples), MAX_SAMPLES)).astype(np.int64)]
     on_samples, on_probes = {}, {}
     for kind, values in evidence.items():
         reference = of_known(values, known)
         on_samples[kind] = robust_z(values, reference)[samples]
-        on_probes[kind] = robust_z(near_misses[kind], reference)
+        on_probes[kind] = robust_z(probe_evidence[kind], reference)
 
     frozen = 0.0
     if "zero_shot" in evidence:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, modality_pairs
+from audit_plugin.arrays import Bools, Floats, modality_pairs
 from audit_plugin.trials import multimem as multimem_terms
 
 from . import outliers
@@ -80,7 +80,8 @@ def compute_scores(evidence: Evidence) -> dict[str, Floats]:
             computed = entry.compute(evidence)
             values = computed if isinstance(computed, dict) else {"": computed}
         for suffix, column in values.items():
-            columns["_".join(filter(None, (entry.name, suffix)))] = np.asarray(column, dtype=np.float32)
+            name = f"{entry.name}_{suffix}" if suffix else entry.name
+            columns[name] = np.asarray(column, dtype=np.float32)
     return columns
 
 
@@ -92,15 +93,23 @@ def _parts_of(entry: Score, evidence: Evidence) -> list[str]:
     return pairs if entry.per == "pair" else []
 
 
-def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
-    """Distance from the median of `reference` (default: the values) in robust deviations; NaN stays NaN."""
-    known = values if reference is None else reference
-    known = known[np.isfinite(known)]
+def robust_scale(values: Floats) -> tuple[float, float]:
+    """(median, robust deviation) of the finite values; NaN without any.
+
+    The robust deviation is 1.4826 * median |v - median|, a normal distribution's standard deviation; at least 1e-6.
+    """
+    known = values[np.isfinite(values)]
     if not len(known):
-        return np.full_like(values, np.nan)
+        return float("nan"), float("nan")
     median = np.median(known)
-    spread = 1.4826 * np.median(np.abs(known - median))
-    return ((values - median) / max(spread, 1e-6)).astype(np.float32)
+    deviation = 1.4826 * np.median(np.abs(known - median))
+    return float(median), max(float(deviation), 1e-6)
+
+
+def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
+    """Distance from the median of `reference` (default: the values) in robust deviations, float32; NaN stays NaN."""
+    median, deviation = robust_scale(values if reference is None else reference)
+    return ((values - median) / deviation).astype(np.float32)
 
 
 @score(
@@ -135,15 +144,20 @@ def combine(
     reference: Mapping[str, Floats] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Weighted mean of the evidence, each part standardized against `reference` (default: itself).
+    """`[n]`: weighted mean of the evidence, sum_k w_k z_k / sum_k w_k; NaN without a contrast.
 
-    Evidence that a sample lacks (a side without a neighbor) counts as the median.
+    Args:
+        parts: kind of evidence k -> its values `[n]`. What a sample lacks (a side without a neighbor) counts as the
+            median, z = 0.
+        reference: k -> the values that z_k is standardized against (default: `parts`).
+        weights: k -> w_k (default: `WEIGHTS`).
     """
+    weights = weights or WEIGHTS
     total, weight = np.zeros_like(parts["contrast"]), 0.0
-    for name, values in parts.items():
-        standard = robust_z(values, None if reference is None else reference[name])
-        total += (weights or WEIGHTS)[name] * np.where(np.isfinite(standard), standard, 0)
-        weight += (weights or WEIGHTS)[name]
+    for kind, values in parts.items():
+        z = robust_z(values, None if reference is None else reference[kind])
+        total += weights[kind] * np.where(np.isfinite(z), z, 0)
+        weight += weights[kind]
     return np.where(np.isfinite(parts["contrast"]), total / weight, np.nan).astype(np.float32)
 
 
@@ -217,48 +231,51 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
     per="modality",
 )
 def outlier(evidence: Evidence) -> dict[str, Floats]:
-    """Distances per modality and in all together, each in units of its own tail, then the largest (`outliers`).
+    """Neighbor distance per modality and in all together, each in units of its own tail, then the largest (`outliers`).
 
-    Texts that a class of samples shares are not scored alone: NaN. Spelling has half a vote, beside the distance.
+    Texts that a class of samples shares are not scored: NaN. The spelling of a text counts through the mean of its
+    surprise and the distance, where that is larger than the distance.
     """
+    known = evidence.known
+    pool = np.arange(len(evidence)) if known is None else np.flatnonzero(known)
+
+    def in_tail_units(values: Floats) -> Floats:
+        return outliers.in_tail_units(values, of_known(values, known))
+
     parts: dict[str, Floats] = {}
-    votes: list[Floats] = []
     for name, vectors in evidence.vectors.items():
-        group = evidence.near_duplicates.get(name, evidence.contents[name])
-        own = outliers.is_individual(evidence.contents[name]) if name in evidence.texts else np.ones(len(group), bool)
-        far = _in_tail_units(np.where(own, _mean_distance(evidence, {name: vectors}, group), np.nan), evidence)
+        content = evidence.contents[name]
+        group = evidence.near_duplicates.get(name, content)
+        distance = outliers.mean_neighbor_distance({name: vectors}, group, pool)
+        if name in evidence.texts:
+            distance = np.where(outliers.is_individual(content), distance, np.nan)
+        parts[name] = in_tail_units(distance)
         if name in evidence.text_surprise:
-            strange = _in_tail_units(evidence.text_surprise[name], evidence)
-            far = np.fmax(far, _in_tail_units((far + strange) / 2, evidence))
-        parts[name] = far
-        votes.append(far)
-    if all(np.isfinite(values).all() for values in votes):
-        votes.append(_in_tail_units(_mean_distance(evidence, evidence.vectors, evidence.leave_together), evidence))
-    return {"": np.fmax.reduce(votes), **parts}
+            surprise = in_tail_units(evidence.text_surprise[name])
+            parts[name] = np.fmax(parts[name], in_tail_units((parts[name] + surprise) / 2))
 
-
-def _mean_distance(evidence: Evidence, vectors: Mapping[str, Floats], group: Ints) -> Floats:
-    rows = np.arange(len(evidence)) if evidence.known is None else np.flatnonzero(evidence.known)
-    return outliers.mean_neighbor_distance(vectors, group, rows)
-
-
-def _in_tail_units(values: Floats, evidence: Evidence) -> Floats:
-    return outliers.in_tail_units(values, of_known(values, evidence.known))
+    largest = np.fmax.reduce(list(parts.values()))
+    if all(np.isfinite(values).all() for values in parts.values()):
+        joint = outliers.mean_neighbor_distance(evidence.vectors, evidence.leave_together, pool)
+        largest = np.fmax(largest, in_tail_units(joint))
+    return {"": largest, **parts}
 
 
 @score("Duplicate", "Highest similarity to the image, audio or video of another sample; 1 is the same content")
 def duplicate(evidence: Evidence) -> Floats:
-    """Cosine of the frozen features to the nearest other content; 1 for an exact repeat.
+    """Cosine of the frozen features to the nearest other content; 1 where another sample has the same content.
 
     Rows of one sample (its captions, or a group of the user's) do not repeat each other.
     """
-    best = np.full(len(evidence), np.nan, dtype=np.float32)
+    highest = np.full(len(evidence), np.nan, dtype=np.float32)
     groups = evidence.user_groups
     for name, content in evidence.contents.items():
         if name in evidence.texts:
             continue
-        near = evidence.neighbors[name].indices
-        other = (near >= 0) & (groups[np.maximum(near, 0)] != groups[:, None])
-        cosine = np.fmax.reduce(np.where(other, evidence.cosines[name], np.nan), axis=1, initial=np.nan)
-        best = np.fmax(best, np.where(outliers.count_user_groups(content, groups) > 1, 1.0, np.minimum(cosine, 1.0)))
-    return best
+        neighbors = evidence.neighbors[name].indices  # [n, k]
+        other_group = (neighbors >= 0) & (groups[np.maximum(neighbors, 0)] != groups[:, None])
+        cosines = np.where(other_group, evidence.cosines[name], np.nan)
+        nearest = np.minimum(np.fmax.reduce(cosines, axis=1, initial=np.nan), 1.0)
+        repeated = outliers.count_user_groups(content, groups) > 1
+        highest = np.fmax(highest, np.where(repeated, 1.0, nearest))
+    return highest

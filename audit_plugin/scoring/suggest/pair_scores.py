@@ -23,7 +23,7 @@ from audit_plugin.scoring import neighbor_votes as votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import HeldOut
-from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_z
+from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale, robust_z
 
 TRIALS = 32  # more change little, and each is read anew
 HUBS = 1024
@@ -72,7 +72,8 @@ def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     bare = Weighing(evidence, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
     hubs = _hubs(bare)
     own = {name: hubs[name].sum(0) - similarity for name, similarity in _own_similarities(bare).items()}
-    return replace(bare, hubs=hubs, own=own, scale={name: _scale(values, evidence) for name, values in own.items()})
+    scale = {name: robust_scale(of_known(values, evidence.known)) for name, values in own.items()}
+    return replace(bare, hubs=hubs, own=own, scale=scale)
 
 
 def _position(evidence: Evidence, pair: Pair) -> int:
@@ -93,12 +94,6 @@ def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.NeighborVotes]:
         name: votes.collect_votes(near[a], content[a], content[b], views[b], distrust)
         for name, (a, b) in (("neighbors_a", pair), ("neighbors_b", pair[::-1]))
     }
-
-
-def _scale(values: Floats, evidence: Evidence) -> tuple[float, float]:
-    known = of_known(values, evidence.known)
-    median = float(np.nanmedian(known))
-    return median, max(1.4826 * float(np.nanmedian(np.abs(known - median))), 1e-6)
 
 
 def _hubs(bare: Weighing) -> dict[str, Floats]:
