@@ -116,7 +116,7 @@ def cells_table(report: dict[str, Any]) -> str:
     """Cell by cell: ours, the pre-named rival, the best label-free rival, and the flags."""
     lines = [
         f"| cell | wrong | AUROC / AP | {report['rival']} | difference (95 %) | best label-free rival |"
-        " flagged | false alarms | recall (best at that rate) |",
+        " flagged | false-positive rate | recall (best at that rate) |",
         "|---" * 9 + "|",
     ]
     for row in report["cells"]:
@@ -138,7 +138,7 @@ def cells_table(report: dict[str, Any]) -> str:
 
 
 def ablation_table(report: dict[str, Any]) -> str:
-    """What each part of the score is worth alone, and what the score is without it."""
+    """The score from each part alone, and without each part."""
     lines = ["| | cells | AUROC | AP | `misalignment` on the same cells |", "|---|---|---|---|---|"]
     for name, m in sorted(report["ablation"].items()):
         if name != OURS:
@@ -150,13 +150,13 @@ def ablation_table(report: dict[str, Any]) -> str:
 
 
 def reliability_table(report: dict[str, Any]) -> str:
-    """Of all rows of the noisy cells: what the probability said, and how many were wrong."""
+    """Calibration over all rows of the noisy cells: mean probability and share of wrong rows, by tenth."""
     rows: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
     for cell in report["cells"]:
         for run in cell["reliability"] if cell["methods"] else []:
             for at, count, predicted, true in run:
                 rows[at].append((count, predicted, true))
-    lines = ["| probability | rows | mean said | really wrong |", "|---|---|---|---|"]
+    lines = ["| probability | rows | mean probability | share wrong |", "|---|---|---|---|"]
     for at in sorted(rows):
         count = sum(n for n, _, _ in rows[at])
         predicted, true = (sum(n * row[side] for n, *row in rows[at]) / count for side in (0, 1))

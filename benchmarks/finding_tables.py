@@ -10,10 +10,10 @@ import numpy as np
 
 
 def rates_table(report: dict[str, Any]) -> str:
-    """How the flags kept their promise at each rate, and on clean sets."""
+    """Realized false-positive rate and recall of the flags at each rate, and flags on clean sets."""
     lines = [
-        "| set rate | realized at most 5 points above it | highest realized | recall at least 80 % of the best | "
-        "of kinds like a probe |",
+        "| rate set | realized at most 5 points above it | highest realized | recall at least 80 % of the best | "
+        "of noise like the probe pairs |",
         "|---|---|---|---|---|",
     ]
     for rate, outcome in report["rates"].items():
@@ -31,7 +31,7 @@ def rates_table(report: dict[str, Any]) -> str:
 
 
 def missed_lines(report: dict[str, Any]) -> str:
-    """Cells where the flags find less than 80 % of what the best threshold would: (what they find, that)."""
+    """Cells where the recall of the flags is below 80 % of the best threshold's: (recall, the best one)."""
     flags = {cell["name"]: cell["flags"] for cell in report["cells"]}
     return "\n".join(
         f"- {float(rate):.0%}: "
@@ -47,8 +47,8 @@ def missed_lines(report: dict[str, Any]) -> str:
 
 
 def shifts_table(report: dict[str, Any]) -> str:
-    """Planted shifts of 200 rows: whether they were found, how exactly, how many rows got their own captions back."""
-    lines = ["| set | shift | found | bounds off by at most | rows repaired |", "|---|---|---|---|---|"]
+    """Planted shifts of 200 rows: detected or not, error of the bounds, rows that got their own captions back."""
+    lines = ["| set | shift | detected | bounds off by at most | rows repaired |", "|---|---|---|---|---|"]
     for (name, role, plant), cells in _grouped(report["cells"]).items():
         if not plant.startswith("shift"):
             continue
@@ -58,7 +58,7 @@ def shifts_table(report: dict[str, Any]) -> str:
         repaired = np.mean([outcome[1] if outcome else 0.0 for outcome in outcomes])
         lines.append(
             f"| {name} ({role}) | {plant.removeprefix('shift ')} | {len(detected)} of {len(cells)} "
-            f"| {'' if off is None else f'{off} rows'} | {repaired:.0%} |"
+            f"| {'' if off is None else f'{off} row' + 's' * (off != 1)} | {repaired:.0%} |"
         )
     return "\n".join(lines)
 
@@ -73,9 +73,9 @@ def _shift(cell: dict[str, Any]) -> tuple[int, float] | None:
 
 
 def recall_table(report: dict[str, Any]) -> str:
-    """Own caption first, and among the first three, of wrong rows: ours, the nearest pictures' captions, chance."""
+    """Share of wrong rows whose own caption comes first, and among the first three: suggestions, baselines, chance."""
     lines = [
-        "| set | planted | ours @1 / @3 | like the nearest picture's | the nearest pictures' | chance |",
+        "| set | planted | suggestions @1 / @3 | like the nearest image's | nearest images' captions | chance |",
         "|---" * 6 + "|",
     ]
     for (name, role, plant), cells in _grouped(report["cells"]).items():
@@ -99,7 +99,7 @@ def _grouped(cells: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list
 def oddities_table(report: dict[str, Any]) -> str:
     """Per set: planted outliers, copies, conflicts and placeholders, and what is flagged without any."""
     lines = [
-        "| set | outliers: AUROC (flagged) | copies: recall / precision | conflicts | placeholders "
+        "| set | outliers: AUROC (flagged) | duplicates: recall / precision | conflicts | placeholders "
         "| clean: outlier, conflict flagged |",
         "|---" * 6 + "|",
     ]
@@ -141,7 +141,7 @@ def cost_table(report: dict[str, Any]) -> str:
     agree = report["agreement"]
     lines.append(
         f"\n{report['trials']} trials. With the pool of {agree['pool']:,} and with all {agree['pairs']:,} pairs as "
-        f"negatives the scores' rank correlation is {agree['spearman']:.4f}; of the most suspicious 5 % they share "
-        f"{agree['top_5_percent']:.0%}."
+        f"negatives the scores' rank correlation is {agree['spearman']:.4f}; they share "
+        f"{agree['top_5_percent']:.0%} of the most suspicious 5 %."
     )
     return "\n".join(lines)

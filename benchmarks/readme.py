@@ -60,7 +60,7 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 def columns_table() -> str:
     """One row per column of a result."""
     rows = [f"| `{c.name}` | {c.help} |" for c in COLUMNS.values()]
-    return "\n".join(["| column | what it says |", "|---|---|", *rows])
+    return "\n".join(["| column | meaning |", "|---|---|", *rows])
 
 
 def measured_table() -> str:
@@ -68,7 +68,7 @@ def measured_table() -> str:
     report, machine = _read("detection"), _read("detection")["machine"]
     runs = sum(cell["runs"] for cell in report["cells"])
     sets = len({cell["set"] for cell in report["cells"]})
-    return f"""Wrong pairs planted in {sets} sets that no setting was chosen on
+    return f"""Wrong pairs planted in {sets} sets on which no setting was chosen
 (two emoji sets, emoji with sound and video, handwritten digits, drawn persons with one and with five captions), in
 {report["means"]["misalignment"]["cells"]} combinations of noise, rate and
 encoder, {runs} runs. Every method reads the same {report["trials"]} trials and
@@ -77,7 +77,7 @@ by cell:
 
 {methods_table(report)}
 
-Flags, by the rate of false alarms that was set, in the cells with 5 to 20 % wrong rows:
+Flags, by the false-positive rate that was set, in the cells with 5 to 20 % wrong rows:
 
 {rates_table(_read("flag-rates"))}
 
@@ -121,8 +121,8 @@ def app_table() -> str:
             "",
             f"The similarity index against FiftyOne's default backend, {index['vectors']:,} vectors of",
             f"{index['dimensions']} numbers, seconds (load {index['load']['before']:.1f}). Both are exact at first;",
-            f"asked the same again after a query by sample, {ours['same_again']:.0%} of our answers and {same} of",
-            "the default's are the same, since its embeddings change in place:",
+            f"after a query by sample, {ours['same_again']:.0%} of our answers to the same query and {same} of",
+            "the default's are unchanged, since the default changes its embeddings in place:",
             "",
             "| | ours | default | times faster |",
             "|---|---|---|---|",
@@ -154,7 +154,7 @@ def detection_parts() -> dict[str, str]:
 
 def _settings_text(settings: dict[str, Any]) -> str:
     values = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
-    return ", ".join(values) or "as published, or none to choose"
+    return ", ".join(values) or "as published (or none to choose)"
 
 
 def _read(name: str) -> dict[str, Any]:

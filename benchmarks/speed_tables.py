@@ -12,12 +12,12 @@ from benchmarks.record import RESULTS
 
 STAGES = {
     "read": "read and digest media",
-    "encode": "find features in the cache",
+    "encode": "read features from the cache",
     "neighbors": "neighbors, three spaces",
     "trials": "train the trials",
-    "held out": "read what they held out",
-    "score": "score, flag, propose",
-    "explain": "explain what is flagged",
+    "held out": "held-out similarities",
+    "score": "score, flag, suggest",
+    "explain": "explain flagged samples",
 }
 PER_TRIAL = ("trials", "held out")
 LARGE, LARGE_TRIALS = 12_000_000, 16
@@ -35,8 +35,8 @@ def speed_table() -> str:
     rows = [(*row, _chip(reports[name])) for name, part in parts.items() for row in part(reports[name])]
     return "\n".join(
         [
-            "On two cores of an AMD EPYC with AVX512-BF16, or of an Intel Xeon with AMX: which of them a session was",
-            "given. The sides of a ratio took turns in one run. Nothing of this was measured on a GPU.",
+            "On two cores of an AMD EPYC with AVX512-BF16 or of an Intel Xeon with AMX (last column). Both sides of a",
+            "ratio took turns in one run. Nothing was measured on a GPU.",
             "",
             "| what | ours | against | times faster | on |",
             "|---|---|---|---|---|",

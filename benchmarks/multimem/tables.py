@@ -56,13 +56,15 @@ def groups() -> str:
 
 
 def misaligned() -> str:
-    """How planted misalignments are found, by the modality at fault."""
+    """AUROC of planted misalignments, by the modality at fault."""
     report = load("misaligned")
     faults = ("text", "video", "image", "audio", "all")
     lines = [(score, *(shown(by_fault[f], 2, top=1) for f in faults)) for score, by_fault in report["auroc"].items()]
-    lines.append(("MultiMem above clean, in deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), ""))
-    lines.append(("culprit named right", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
-    lines.append(("driver is the faulty one", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
+    lines.append(
+        ("MultiMem above clean, in standard deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), "")
+    )
+    lines.append(("culprit correct", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
+    lines.append(("driver is the faulty modality", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
     return rows(("AUROC against clean, fault in", *faults), lines)
 
 
@@ -86,7 +88,7 @@ def regroup() -> str:
 
 
 def removal() -> str:
-    """The recommended N per method and what it is worth."""
+    """The recommended N per method and its gain."""
     lines = []
     for name, study in load("removal")["sets"].items():
         for method, figures in study["methods"].items():
@@ -112,4 +114,4 @@ def robustness() -> str:
     lines = [(f"H: {n}", shown(e["mean"]), shown(e["rank"])) for n, e in report["choice_of_h"].items()]
     first = rows(("", "mean MultiMem", "rank correlation with the default"), lines)
     lines = [(n, *(shown(e[g]) for g in ("S_C", "S_I", "S_S"))) for n, e in report["sizes"].items()]
-    return first + "\n\n" + rows(("S_C : S_I, per cent of the set", "S_C", "S_I", "S_S"), lines)
+    return first + "\n\n" + rows(("S_C : S_I, percent of the set", "S_C", "S_I", "S_S"), lines)
