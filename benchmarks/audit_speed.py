@@ -1,4 +1,4 @@
-"""How long an audit takes from cached embeddings, stage by stage, and how much memory, by the number of pairs.
+"""Time and memory of an audit from cached embeddings, stage by stage, by the number of pairs.
 
 Run as `python -m benchmarks.audit_speed [--pairs 10000 100000] [--trials 16] [--rows clusters] [--data DIR]`; each
 size runs in a process of its own, so that its peak memory is its own. Pairs are synthetic: a hidden vector seen from
@@ -26,6 +26,7 @@ import numpy as np
 from audit_plugin.arrays import Floats, Samples
 from benchmarks.data import DATA
 from benchmarks.record import RESULTS, git_hash, machine, write_report
+from benchmarks.rivals.tuning import auroc
 
 DIM, HIDDEN, CLUSTER, CHUNK = 512, 64, 50, 10_000
 SWAPPED = 20
@@ -118,22 +119,15 @@ def measure(n: int, trials: int, rows: str, data: Path) -> dict[str, Any]:
         "before_mb": round(before),
         "features_mb": round(2 * n * DIM * 4 / 1e6),
         "run_folder_mb": round(run_bytes / 1e6),
-        "auroc": round(auroc(result.columns["misalignment"], wrong), 4),
+        "auroc": round(float(auroc(result.columns["misalignment"], wrong)), 4),
         "flagged": int(result.flagged("misaligned").sum()),
         "flagged_right": int((result.flagged("misaligned") & wrong).sum()),
         "encoded_now": result.summary["encoded_now"],
     }
 
 
-def auroc(scores: Floats, wrong: np.ndarray) -> float:
-    """Chance that a wrong pair scores above a right one."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(wrong, scores))
-
-
 class Timeline:
-    """When each stage began and ended, also told on the error stream."""
+    """When each stage began and ended, also printed on the error stream."""
 
     def __init__(self) -> None:
         self.start, self.marks = time.perf_counter(), dict[tuple[str, str], float]()

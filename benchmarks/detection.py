@@ -1,4 +1,4 @@
-"""How well wrong pairs are found: ours and its rivals on the same embeddings, over the cells of `design`.
+"""Detection of wrong pairs: ours and its rivals on the same embeddings, over the cells of `design`.
 
     python -m benchmarks.detection tune     # chooses the rivals' settings on development cells, once
     python -m benchmarks.detection run      # report cells; finished ones are kept, so that it can be interrupted
@@ -60,7 +60,9 @@ def main() -> None:
             run(REPORT)
         from benchmarks.detection_tables import summarize
 
-        write_report("detection", "Wrong pairs found: AUROC, AP, flags; design in benchmarks/design.py", summarize())
+        write_report(
+            "detection", "Detection of wrong pairs: AUROC, AP, flags; design in benchmarks/design.py", summarize()
+        )
 
 
 def run(cells: tuple[Cell, ...], folder: Path = CELLS) -> None:
@@ -196,7 +198,7 @@ def _worst(parts: list[Floats], prepared: Prepared) -> Floats:
 
 
 def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
-    """What the audit claimed of the whole, beside the truth."""
+    """Estimates of the audit for the whole set, beside the truth."""
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
     out: dict[str, Any] = {

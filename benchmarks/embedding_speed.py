@@ -1,4 +1,4 @@
-"""How fast images are embedded, against FiftyOne's compute_embeddings and a plain PyTorch loop.
+"""Speed of embedding images, against FiftyOne's compute_embeddings and a plain PyTorch loop.
 
 Run as `python -m benchmarks.embedding_speed [--images 512] [--repeats 3] [--device cpu]` (about ten minutes on two
 cores; needs FiftyOne's database). One open_clip model with random weights and the same JPEG files of drawn persons for
@@ -110,7 +110,7 @@ def draw(folder: Path, count: int) -> list[str]:
 
 
 def encoders(folder: Path, paths: Sequence[str], device: str) -> tuple[str, Encoder, dict[str, Any]]:
-    """(name of a model with random weights, its image encoder at full precision, what the trial of bf16 said)."""
+    """(name of a model with random weights, its image encoder at full precision, result of the bf16 check)."""
     torch.manual_seed(SEED)
     torch.save(open_clip.create_model(MODEL).state_dict(), folder / "weights.pt")
     name = f"open_clip:{MODEL}:{folder / 'weights.pt'}"

@@ -1,8 +1,8 @@
-"""How flags keep the rate of false alarms that a user sets, and what they find, over the report cells of `design`.
+"""Realized false-positive rate and recall of flags, by the rate that a user sets, over the report cells of `design`.
 
 Run as `python -m benchmarks.flag_rates`: about an hour; finished audits are kept, so that it can be interrupted. Cells
-with 5 to 20 % wrong rows, and clean ones. Expected: in nine of ten cells at most five points more false alarms than
-were set, and there at least 80 % of what the best threshold at that rate would find; a clean set has no more flags than
+with 5 to 20 % wrong rows, and clean ones. Expected: in nine of ten cells at most five points over the rate that
+was set, and there at least 80 % of what the best threshold at that rate would find; a clean set has no more flags than
 the default rate. Kinds of wrong pairs that no probe pair is like (`UNLIKE`) are counted separately.
 """
 
@@ -26,18 +26,22 @@ from benchmarks.detection import audit
 from benchmarks.metrics import flag_quality, mean_of
 from benchmarks.record import write_report
 
-RATES = (0.01, 0.05, 0.1)  # the default, and what a user may set who would rather look at more
+RATES = (0.01, 0.05, 0.1)  # the default, and what a user may set to review more
 DEFAULT = str(RATES[0])
 JUDGED = (0.05, 0.2)  # rates of wrong rows between which flags are judged
 KEPT, FOUND = 0.05, 0.8
-UNLIKE = ("vague", "outside")  # noise, or a way of planting, that the plants do not cover
+UNLIKE = ("vague", "outside")  # noise, or a way of planting it, that the probe pairs do not cover
 
 
 def main() -> None:
     """Runs what is missing and writes results/flag-rates.json."""
     cells = [cell for cell in REPORT if cell.noise == "none" or JUDGED[0] <= cell.rate <= JUDGED[1]]
     rows = [run_seeds(cell, DATA / "flag-rates") for cell in cells]
-    write_report("flag-rates", "Do flags keep the rate that was set?", {"trials": TRIALS} | summarize(rows))
+    write_report(
+        "flag-rates",
+        "Realized false-positive rate of flags against the rate that was set",
+        {"trials": TRIALS} | summarize(rows),
+    )
 
 
 def run_seeds(cell: Cell, folder: Path, trials: int = TRIALS) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
 
 
 def flags_at(values: Floats, probe_scores: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
-    """Rate of false alarms, as text -> what is flagged at that rate (see `flags.raise_flags`), and how well."""
+    """False-positive rate, as text -> quality of the flags at that rate."""
     calibration = calibrate(values, {kind: probe_scores[kind] for kind in CALIBRATED_ON if kind in probe_scores})
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
     return {
@@ -82,7 +86,7 @@ def flags_at(values: Floats, probe_scores: Mapping[str, Floats], wrong: Bools) -
 
 
 def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per rate: in how many of the cells with noise flags kept it, and found what the best threshold would."""
+    """Per rate: in how many noisy cells flags stay within it, and have the recall of the best threshold."""
     clean, noisy = ([cell for cell in cells if (cell["noise"] == "none") == none] for none in (True, False))
     worst = {kind: max(cell["others"][kind] for cell in clean) for kind in ("outlier", "conflict")}
     worst["misaligned"] = max(cell["flags"][DEFAULT]["false_positive_rate"] for cell in clean)

@@ -1,4 +1,4 @@
-"""What rivals are given, from the same run that is audited: its trials, features and masks."""
+"""Inputs of the rivals from the audited run: its trials, features and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a suspicion finds the wrong rows, and how sure a difference between two of them is."""
+"""Quality of a suspicion against known wrong rows, and intervals of the difference between two of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quality(values: Floats, wrong: Bools, flagged: int) -> dict[str, float]:
 
 
 def flag_quality(values: Floats, flagged: Bools, wrong: Bools, rate: float) -> dict[str, float]:
-    """Realised false-alarm rate and recall of flags, and the recall of the best threshold at the set rate."""
+    """Realized false-positive rate and recall of flags, and the recall of the best threshold at the set rate."""
     right = values[~wrong]
     best = np.sort(right)[::-1][int(rate * len(right))]  # exceeded by a share `rate` of right rows at most
     return {

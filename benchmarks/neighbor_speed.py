@@ -1,4 +1,4 @@
-"""How long the neighbors of all rows take: ours against FiftyOne's default, scikit-learn and faiss, and their recall.
+"""Time and recall of all rows' nearest neighbors: ours against FiftyOne's default, scikit-learn and faiss.
 
 Run as `python -m benchmarks.neighbor_speed [--vectors 100000] [--dimensions 512] [--runs 3] [--device cpu]`. Two sets
 of unit rows with a mean near zero: `clusters` around sqrt(n) centers with heavy-tailed widths, and `even` in all
@@ -86,7 +86,7 @@ MAKE = {"clusters": clusters, "even": even}
 def ours(vectors: Floats, device: str) -> Ints:
     """As an audit asks."""
     neighbors = nearest_neighbors(vectors, K, device)
-    print(f"{OURS}: {neighbors.method}, recall said {neighbors.recall:.4f}", flush=True)
+    print(f"{OURS}: {neighbors.method}, estimated recall {neighbors.recall:.4f}", flush=True)
     return neighbors.neighbors.indices
 
 

@@ -1,4 +1,4 @@
-"""Wrong pairs planted in a clean set: what a wrong text is (noise), and where it is taken from (how)."""
+"""Plants wrong pairs in a clean set: the kind of wrong text (noise), and where it is taken from (how)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Planted:
 
 
 def plant(clean: PairSet, noise: str, rate: float, how: str = "permuted", seed: int = 0, data: Path = DATA) -> Planted:
-    """Replaces media of a `rate` of the rows by such as do not belong to them.
+    """Replaces media of a share `rate` of the rows by media that do not belong to them.
 
     Args:
         clean: the set.
@@ -137,7 +137,7 @@ def _allowed(clean: PairSet, noise: str) -> Bools:
 def contradicts(clean: PairSet) -> Bools:
     """bool `[n, n]`: whether row j's text is wrong for row i's picture.
 
-    It is where picture and text differ and, if it is known what is shown and said, one attribute contradicts.
+    It is where both picture and text differ and, where the attributes shown and named are known, one contradicts.
     """
     text, picture = dense_ids(clean.media["text"]), dense_ids(clean.ids)
     wrong = (text[:, None] != text) & (picture[:, None] != picture)

@@ -1,12 +1,12 @@
-"""How well planted outliers, copies, conflicts and placeholders are found, and how much is flagged on clean sets.
+"""Detection of planted outliers, copies, conflicts and placeholders, and flags on clean sets.
 
-Thresholds were chosen on Twitter emoji and drawn persons; other sets are for a last look. Run as
+Thresholds were chosen on Twitter emoji and drawn persons; other sets had no part in that. Run as
 `python -m benchmarks.oddities [--sets twitter persons five] [--seed 0] [--trials 16]`.
 
 Expected: AUROC of outliers above 0.97 on each set; copies and conflicts found with precision and recall above 0.98; at
 most 1 % of a clean set flagged an outlier or a conflict. Emoji hold pictures that are the same byte for byte under
 several names (families, flags of islands): true copies and conflicts of the set as it comes. These rows are set aside:
-they count neither for nor against, and how many were flagged is told.
+they count neither way, and how many were flagged is reported.
 
 A conflict is two samples with one picture and captions that contradict each other: `conflict` counts such pairs, found
 if either side is flagged; `wrong_caption` asks in addition that it is the side whose caption was planted.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def run_cell(name: str, cell: str, seed: int, trials: int, folder: Path) -> dict[str, Any]:
-    """One set with one kind of plants: what was found of each, and what was flagged beside."""
+    """One set with one kind of planted fault: recall and precision, and what else was flagged."""
     rows = clean_rows(name, folder)
     own = planted.repeated(rows)
     if cell != "clean":

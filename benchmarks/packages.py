@@ -1,4 +1,4 @@
-"""Brings npm packages: packed by npm, unpacked without links or paths that lead out, seen only when whole."""
+"""Downloads npm packages: packed by npm, unpacked without links or paths that lead out, visible only when complete."""
 
 from __future__ import annotations
 

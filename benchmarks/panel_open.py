@@ -1,4 +1,4 @@
-"""How long the Audit panel takes to open on a large dataset, and each of its tabs, the first time and again.
+"""Time that the Audit panel takes to open on a large dataset, and each of its tabs, the first time and later.
 
 Run as `python -m benchmarks.panel_open [--samples 100000] [--repeats 3]`. A dataset without media files gets what an
 audit writes: fields, tags, the run, and explanations of the 2,000 rows that an audit explains at most. The events are

@@ -1,4 +1,4 @@
-"""What every measurement carries: machine, versions, commit; and where its JSON goes."""
+"""The record of a measurement: machine, versions, commit; and where its JSON is stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,9 @@ def write_report(name: str, question: str, report: dict[str, Any]) -> Path:
     whole = {"question": question, "machine": machine(), "versions": versions(), "git": git_hash(), **report}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    line, *lines = (f"| {' | '.join(cells)} |" for cells in (header, *rows))
+    return [line, "|---" * len(header) + "|", *lines]

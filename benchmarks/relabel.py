@@ -1,8 +1,8 @@
-"""Whether a wrong caption's right one is found again: swaps, permutations, wrong labels and shifts of rows, planted.
+"""Whether the right caption of a wrong pair is suggested, for planted swaps, permutations, wrong labels and shifts.
 
 Run as `python -m benchmarks.relabel [--sets twitter persons] [--seeds 3] [--trials 16] [--rows 800]`. Settings were
-tuned on the sets of the role "development". Expected: a shift of 200 rows is found with its bounds within 2 rows and at
-least 95 % of its rows get their own captions; swapped captions are found far above chance and above the caption most
+tuned on the sets of the role "development". Expected: a shift of 200 rows is detected, its bounds within 2 rows, and
+at least 95 % of its rows get their own captions; swapped captions rank far above chance and above the caption most
 like the nearest image's; of the few rows flagged in a clean set, at most a fifth gets a caption.
 """
 
@@ -32,7 +32,7 @@ from benchmarks.record import write_report
 from benchmarks.sets import SETS, PairSet, load_set
 
 PAIRS = ("none", "swaps", "permuted", "shift round", "shift dropped")
-CLASSES = ("none", "labels")  # equal labels in row after row: a shift is nothing that one could see
+CLASSES = ("none", "labels")  # equal labels in row after row: a shift cannot be seen
 RATE, SHIFTED = 0.1, 200
 REPORTED = ("twitter", "persons", "glyphs", "google", "openmoji", "digits")
 
@@ -58,7 +58,7 @@ def main() -> None:
                     cell["block"] = np.flatnonzero(takes != np.arange(len(takes)))[[0, -1]].tolist()
                 cells.append(cell | run_cell(clean, takes, options.trials))
                 print(json.dumps(cells[-1]), flush=True)
-    question = "Is the right caption of a wrong pair found again? Offline encoders"
+    question = "Is the right caption of a wrong pair suggested? Offline encoders"
     write_report(options.name, question, {"trials": options.trials, "rows": options.rows, "cells": cells})
 
 
@@ -83,7 +83,7 @@ def planted(plant: str, texts: Sequence[str], seed: int) -> Ints:
 
 
 def run_cell(clean: PairSet, takes: Ints, trials: int) -> dict[str, Any]:
-    """One audit of the set with these captions: what was proposed, and how much of it is right."""
+    """One audit of the set with these captions: the suggestions, and how many are right."""
     texts = clean.media["text"]
     media = {"image": clean.media["image"], "text": tuple(texts[row] for row in takes)}
     samples = Samples(tuple(f"row{row}" for row in range(len(clean))), media)
@@ -126,9 +126,9 @@ def proposals(suggestions: Suggestions, now: Any, true: Any) -> dict[str, int]:
 
 
 def repair_report(suggestions: Suggestions, kind: str, now: Any, true: Any) -> dict[str, Any]:
-    """The repairs of a kind: how many, how many wholly right; first and last row, rows and right ones of the largest.
+    """The repairs of a kind: count, how many entirely right; of the largest its first and last row, rows, right rows.
 
-    A shift's bounds take in the rows said to have lost their captions. `now` and `true` are in the row order.
+    A shift's bounds include the rows reported to have lost their captions. `now` and `true` are in the row order.
     """
     repairs = [repair for repair in suggestions.repairs if repair.kind == kind]
     right = [int((now[list(r.sources)] == true[list(r.rows)]).sum()) for r in repairs]

@@ -1,4 +1,4 @@
-"""Clean sets in which wrong pairs are planted: settings are chosen on the development sets, the report sets judge.
+"""Clean sets in which wrong pairs are planted: development sets to choose settings, report sets to evaluate.
 
 Each set is fetched or drawn once, into `benchmarks/data`.
 """
@@ -150,7 +150,7 @@ def _first_captions(data: Path) -> PairSet:
 
 
 def _other_emoji(name: str) -> Callable[[Path], list[str]]:
-    """Names of OpenMoji's emoji that the set has not: told by code point, since one emoji may have two names."""
+    """Names of OpenMoji's emoji that the set does not have, by code point, since one emoji may have two names."""
 
     def names(data: Path) -> list[str]:
         own = {code(key) for key in SETS[name].load(data).ids}

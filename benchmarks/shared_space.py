@@ -1,4 +1,4 @@
-"""A small open_clip model trained here, so that an encoder with one space for image and text is always at hand.
+"""A small open_clip model trained here, so that an encoder with one space for image and text is always available.
 
 Run as `python -m benchmarks.shared_space`: about five minutes on one core. ImageNet's EfficientNet-Lite0 stays as it
 is; a projection on top of it and a text transformer from scratch learn from the development sets `twitter` and

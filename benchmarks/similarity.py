@@ -1,4 +1,4 @@
-"""What the similarity backend costs against FiftyOne's default, and whether it answers twice alike.
+"""Time of the similarity backend against FiftyOne's default, and whether a repeated query gives the same answer.
 
 Run as `python -m benchmarks.similarity [--vectors 100000] [--dimensions 512] [--queries 10]`. Random unit vectors in a
 real dataset without media files, on the database of this machine. As with the embeddings of real encoders their mean is

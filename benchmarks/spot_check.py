@@ -1,4 +1,4 @@
-"""Simulated spot checks: how often the 90 % intervals hold the truth, how wide they are, and what the refit gains.
+"""Simulated spot checks: coverage and width of the 90 % intervals, and what the refit gains.
 
 Each set is a list of scores, flags and the truth, fixed; only the rows that are drawn for review change. Real ones are
 audits of the Twitter emoji with permuted captions, drawn ones follow two normal curves. Run as

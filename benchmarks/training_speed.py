@@ -1,4 +1,4 @@
-"""How fast trials of heads train in groups, as batched matrix products, against the same trials one by one in fp32.
+"""Speed of trials of heads trained in groups, as batched matrix products, against one by one in fp32.
 
 Run as `python -m benchmarks.training_speed [--trials 32] [--pairs 10000] [--epochs 3] [--group 8] [--runs 3]
 [--device cpu]`; the ways take turns, each run in a process of its own, so that its peak memory is its own. `groups` is

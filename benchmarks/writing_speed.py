@@ -1,4 +1,4 @@
-"""How fast an audit's fields are written into FiftyOne, against FiftyOne's own `set_values`, one field at a time.
+"""Speed of writing an audit's fields into FiftyOne, against FiftyOne's own `set_values`, one field at a time.
 
 Run as `python -m benchmarks.writing_speed [--samples 100000] [--repeats 3]`; the two ways take turns on one dataset
 without media files. Twelve fields: eight numbers, two booleans, two texts.

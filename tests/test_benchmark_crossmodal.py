@@ -19,10 +19,10 @@ QUICK = Schedule(align=3, learn=2, forget=1, batch=8, curve=(1, 2))
 def test_seeds_that_were_measured_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("python_avatars")
     given = argparse.Namespace(identities=5, background=12, seeds=1, data=tmp_path)
-    first = crossmodal.design_a(given, QUICK)
+    first = crossmodal.measure_controlled(given, QUICK)
     assert "seed 0: align" in capsys.readouterr().out
     given.seeds = 2
-    found = crossmodal.design_a(given, QUICK)
+    found = crossmodal.measure_controlled(given, QUICK)
     told = capsys.readouterr().out
     assert "seed 0" not in told
     assert "seed 1: align" in told

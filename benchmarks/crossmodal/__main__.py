@@ -1,9 +1,9 @@
-"""Cross-modality memorization on drawn persons: the whole protocol of design A, and design B on the same persons.
+"""Cross-modal recall of drawn people: the controlled protocol, and frozen features on the same people and on emoji.
 
 Run as `python -m benchmarks.crossmodal [--identities 100] [--background 1500] [--seeds 5]` (under 45 minutes on two
-cores; finished seeds are kept and not repeated). Seeds are 0 to 4, fixed beforehand. Findings are written down as they
-come; what has to hold are the controls: source recall and both-arm ceiling of .95 and more, the none arm and the
-unaligned arms at chance, and what was retrained without some identities not recalling them.
+cores; finished seeds are kept and not repeated). Seeds are 0 to 4, fixed beforehand. Findings are reported as they
+come; the controls must hold: source recall and both-arm ceiling of .95 and more, the none arm and the unaligned arms
+at chance, and a model retrained without some identities that does not recall them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .world import SIDE, make_world
 
 VENDORS = ("google", "twitter", "facebook", "openmoji")
 TRIALS = 32
-PROTOCOL = 3  # raised when the same seed would say something else
+PROTOCOL = 3  # raised when the same seed would give another result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     options = parser.parse_args(arguments)
-    report: dict[str, Any] = {"design_a": design_a(options, Schedule()), "drawing": drawing()}
+    report: dict[str, Any] = {"design_a": measure_controlled(options, Schedule()), "drawing": drawing()}
     for name, samples in (("persons", persons(options)), ("emoji", emoji(options.data))):
-        report[f"design_b_{name}"] = design_b(samples)
+        report[f"design_b_{name}"] = measure_frozen(samples)
     if not options.dry_run:
         print(write_report("crossmodal", "learned in one modality, recalled in the other: drawn persons", report))
     print(json.dumps(report["design_a"]["controls"], indent=1))
 
 
-def design_a(options: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
-    """All seeds; each is kept when it is finished."""
+def measure_controlled(options: argparse.Namespace, schedule: Schedule) -> dict[str, Any]:
+    """The controlled protocol for all seeds; each is stored when it is finished."""
     persona_set = PersonaSet(options.identities, options.background, side=SIDE)
     start = time.perf_counter()
     world = make_world(options.data / f"personas-{SIDE}-{options.identities}-{options.background}", persona_set)
@@ -99,8 +99,8 @@ def drawing() -> dict[str, Any]:
     }
 
 
-def design_b(samples: Samples) -> dict[str, Any]:
-    """Transfer on frozen offline features, and its link to MultiMem; seconds include the encoding."""
+def measure_frozen(samples: Samples) -> dict[str, Any]:
+    """Cross-modal recall on frozen offline features, and its link to MultiMem; seconds include the encoding."""
     config, start = AuditConfig(encoder="offline", device="cpu", trials=TRIALS), time.perf_counter()
     result = measure_cross_modal_recall(samples, config)
     seconds = time.perf_counter() - start
@@ -111,7 +111,7 @@ def design_b(samples: Samples) -> dict[str, Any]:
 
 
 def persons(options: argparse.Namespace) -> Samples:
-    """The persons of design A in larger pictures; those of one identity stay together in the audit's trials."""
+    """The people of the controlled protocol in larger pictures; those of one identity stay together in trials."""
     persona_set = PersonaSet(options.identities, options.background)
     manifest = draw_personas(
         options.data / f"personas-{persona_set.side}-{options.identities}-{options.background}", persona_set

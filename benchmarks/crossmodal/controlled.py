@@ -1,4 +1,4 @@
-"""The whole protocol of design A on drawn persons: arms, controls, two hops, unlearning and mitigation, per seed."""
+"""The controlled protocol, per seed: arms, controls, two hops, unlearning and mitigation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Table = dict[str, Floats]
 
 
 def run_seed(world: World, schedule: Schedule, seed: int, report: Callable[[str], None] = lambda _: None) -> Table:
-    """Everything that one seed says, as arrays by name.
+    """Runs the protocol with one seed; the results are arrays by name.
 
     Returns:
         `recall/ARM/MODALITY` `[e]` for the arms image, text, both, none, "replay S", "described image",

@@ -1,4 +1,4 @@
-"""The stages of design A: align on other people's pairs, learn names in one modality, forget them in one."""
+"""The stages of the controlled protocol: align on other people's pairs, learn names in one modality, forget them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def learn(
 def forget(
     start: Trunk, world: World, sources: Sequence[str], forgotten: Sequence[int], schedule: Schedule, seed: int
 ) -> Trunk:
-    """Unlearning by relabeling: in some modalities the forgotten get other names, the rest keep theirs."""
+    """Unlearning by relabeling: in some modalities the forgotten people get other names, the rest keep their own."""
     model = copy.deepcopy(start)
     remaining = [identity for identity in range(world.audited) if identity not in set(forgotten)]
     gone, rest = world.rows(TRAIN, forgotten), world.rows(TRAIN, remaining)
@@ -192,7 +192,7 @@ def pair_loss(model: Trunk, world: World, rows: Ints, batch: int, named: bool) -
 
 
 def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int, strangers: Sequence[int] = ()) -> Loss:
-    """Who is it? of random rows; with `strangers`, each is answered by the name of a random one of these."""
+    """Loss of naming random rows; with `strangers`, the target is the name of a random one of these."""
     question = world.question(WHO)
 
     def loss(rng: np.random.Generator) -> Tensor:
@@ -206,7 +206,7 @@ def name_loss(model: Trunk, world: World, rows: Ints, modality: str, batch: int,
 
 
 def _text_loss(model: Trunk, world: World, rows: Ints, texts: Ints, batch: int) -> Loss:
-    """Who is it? of texts `[r, LENGTH]` that stand for the rows."""
+    """Loss of naming texts `[r, LENGTH]` that stand for the rows."""
     names, contents = torch.from_numpy(world.truth[WHO][rows]), torch.from_numpy(texts)
     question = world.question(WHO)
 
@@ -231,7 +231,7 @@ def self_description(model: Trunk, world: World, rows: Ints, seed: int) -> Ints:
 
 
 def _with_traits(identity: PersonaIdentity, traits: Mapping[str, str]) -> PersonaIdentity:
-    """The identity with other values of all `TRAITS`, as somebody may have read them off a picture, rightly or not."""
+    """The identity with other values of all `TRAITS`, as they may be read off a picture, rightly or not."""
     heads, beards, glasses = ({look.name: look for look in looks} for looks in (HAIRS, BEARDS, GLASSES))
     beard = beards.get(traits["beard"])
     person = replace(

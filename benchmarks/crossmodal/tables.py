@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from audit_plugin.crossmodal.sentences import correlation, interval, recall_rows, sentences, signed
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, markdown_table
 
 SETS = {"persons": "drawn persons", "emoji": "emoji, four vendors' pictures of each"}
 ARMS = {
@@ -32,7 +32,7 @@ def crossmodal_parts() -> dict[str, str]:
 
 
 def controlled(report: Mapping[str, Any]) -> str:
-    """Design A: controls first, then recall, then what was found."""
+    """The controlled protocol: controls, recall, findings."""
     summary, machine = report["design_a"], report["machine"]
     settings, retrieval_after = summary["settings"], summary["kept_alignment"]
     minutes = sum(settings["seconds_per_seed"]) / 60
@@ -57,7 +57,9 @@ def controlled(report: Mapping[str, Any]) -> str:
             "|---|---|",
             *checks,
             "",
-            *table(("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then"), rows),
+            *markdown_table(
+                ("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then"), rows
+            ),
             "",
             f"Before names were learned {interval(summary['alignment']['retrieval'])} of held-out pairs were retrieved "
             f"(chance {summary['alignment']['chance']:.1%}); guessing a name gives {summary['chance']:.1%}.",
@@ -109,7 +111,7 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
 
 
 def frozen(report: Mapping[str, Any]) -> str:
-    """Design B on both sets."""
+    """Frozen features on both sets."""
     parts = []
     for name, title in SETS.items():
         summary = report[f"design_b_{name}"]
@@ -119,7 +121,7 @@ def frozen(report: Mapping[str, Any]) -> str:
             f"{summary['questions']:,} questions, guessing {summary['chance']:.1%}, "
             f"{summary['whole_seconds']:.0f} s with encoding.",
             "",
-            *table(header, recall_rows(summary)),
+            *markdown_table(header, recall_rows(summary)),
             "",
             *(f"* {sentence}" for sentence in sentences(summary)),
             "",
@@ -134,13 +136,8 @@ def memorized(report: Mapping[str, Any]) -> str:
         for column, cell in report[f"design_b_{name}"]["memorization"].items():
             source, target = column.removeprefix("recall_").split("_")
             rows.append((title, f"{source}, asked in {target}", correlation(cell)))
-    return "\n".join(table(("set", "recall of names learned from", "rank correlation with MultiMem"), rows))
+    return "\n".join(markdown_table(("set", "recall of names learned from", "rank correlation with MultiMem"), rows))
 
 
 def _share(cell: Mapping[str, float] | None) -> str:
     return "" if cell is None else f"{cell['value']:.0%}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]

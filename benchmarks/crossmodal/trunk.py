@@ -1,4 +1,4 @@
-"""Design A: a vision-language model small enough to train on a laptop, all of whose modalities share one trunk.
+"""A vision-language model small enough to train on a laptop, all of whose modalities share one trunk.
 
 The input is a question and what it is about: the parts of a picture, the words of a description, or a name. A small
 transformer reads both, and the place of the question answers from one vocabulary of names, trait values and facts.
@@ -55,7 +55,7 @@ def words_of(text: str) -> list[str]:
     return [word for raw in text.lower().split() if (word := raw.strip(".,;:!?'\""))]
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a layer of its own for every place, norms first."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Trunk(nn.Module):
             self.word = nn.Embedding(len(vocabulary.words) + 1, DIM, padding_idx=PAD)
             self.position = nn.Parameter(0.02 * torch.randn(length, DIM))
             self.question = nn.Embedding(len(vocabulary.questions), DIM)
-            self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+            self.blocks = nn.ModuleList(TransformerBlock() for _ in range(BLOCKS))
             self.norm = nn.LayerNorm(DIM)
             # names are read and said by the same rows: who is named is who is meant
             self.known = nn.Parameter(DIM**-0.5 * torch.randn(len(vocabulary.answers) - vocabulary.new, DIM))

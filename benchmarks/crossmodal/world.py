@@ -1,4 +1,4 @@
-"""What design A is trained on and asked about: a persona set as tensors, with questions and their answers."""
+"""What the model of the controlled protocol is trained on and asked about: a persona set as tensors, and questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the experiments share: sets as heads see them, trainings of their own, measures, intervals, pictures."""
+"""Shared by the experiments: sets, training of heads, measures, intervals, figures."""
 
 from __future__ import annotations
 

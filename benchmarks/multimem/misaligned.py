@@ -1,4 +1,4 @@
-"""(ii) Planted misalignments per modality of the four-modality emoji: are they found, and which are memorized most?
+"""(ii) Planted misalignments per modality of the four-modality emoji: which are detected, and which are memorized most?
 
 `python -m benchmarks.multimem.misaligned [--seeds 5] [--rate 0.04]`. One modality of some samples is another sample's
 (permuted among them); the other three stay. AUROC against the clean samples for MultiMem, held-out alignment and the

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, markdown_table
 
 
 def tables() -> dict[str, str]:
@@ -40,8 +40,7 @@ def shown(cell: Mapping[str, Any], digits: int = 3, signed: bool = False, top: f
 
 def rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    text = ["| " + " | ".join(line) + " |" for line in (header, *lines)]
-    return "\n".join([text[0], "|---" * len(header) + "|", *text[1:]])
+    return "\n".join(markdown_table(header, lines))
 
 
 def groups() -> str:

@@ -1,4 +1,4 @@
-"""What every rival is given, and what a rival is: plain values, so that each method is one function of arrays."""
+"""Inputs of the rivals, and the registry entry of a rival: plain values, so that a method is a function of arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rivals that ask the neighbors within a modality: Deep k-NN, Discrepancy and Diversity, neighbor captions."""
+"""Rivals that compare with the neighbors within a modality: Deep k-NN, Discrepancy and Diversity, neighbor captions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rivals that read what a model trained on the noisy set did to each pair: its loss, its margins, its confidences.
+"""Rivals from a model trained on the noisy set: the loss, margins and confidences of each pair.
 
-Wrong pairs are told apart best before a model has learned them by heart, and their papers stop early or train with a
+Wrong pairs stand out most before a model has memorized them, and their papers stop early or train with a
 large step (AUM: before the first drop of the learning rate). So each may look at the first `share` of the epochs alone.
 """
 
