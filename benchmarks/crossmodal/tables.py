@@ -45,6 +45,7 @@ def controlled(report: Mapping[str, Any]) -> str:
         for arm in ARMS
         if arm in summary["recall"]
     ]
+    header = ("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then")
     checks = [
         f"| {name} | {'holds' if holds else '**does not hold**'} |" for name, holds in summary["controls"].items()
     ]
