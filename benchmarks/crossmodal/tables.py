@@ -58,9 +58,7 @@ def controlled(report: Mapping[str, Any]) -> str:
             "|---|---|",
             *checks,
             "",
-            *markdown_table(
-                ("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then"), rows
-            ),
+            *markdown_table(header, rows),
             "",
             f"Before names were learned {interval(summary['alignment']['retrieval'])} of held-out pairs were retrieved "
             f"(chance {summary['alignment']['chance']:.1%}); guessing a name gives {summary['chance']:.1%}.",
