@@ -105,7 +105,7 @@ def test_retrieval_by_hand() -> None:
     rows = np.arange(8)
     data = Trainable([], np.arange(8, dtype=np.int32)[:, None], {"train": rows}, (1,))
 
-    def found(text: torch.Tensor, repeats: np.ndarray = data.repeats) -> float:
+    def found(text: torch.Tensor, repeats: np.ndarray = data.shared_ids) -> float:
         return measure([circle, text], Trainable([], repeats, data.rows, (1,)), rows)[0]
 
     assert found(circle) == 1
@@ -131,9 +131,9 @@ def test_zero_shot_by_hand() -> None:
     rows = {"train": np.array([0, 2]), "test": np.array([1, 3, 4])}
     data = Trainable([], np.arange(5, dtype=np.int32)[:, None], rows, (1,), np.array([0, 0, 1, 1, 1]))
     assert core._zero_shot([image, text], data, rows["test"]) == pytest.approx(1 / 3)
-    unknown = Trainable([], data.repeats, rows, (1,), np.array([0, 7, 1, -1, 1]))
+    unknown = Trainable([], data.shared_ids, rows, (1,), np.array([0, 7, 1, -1, 1]))
     assert core._zero_shot([image, text], unknown, rows["test"]) == 1
-    for nothing in (Trainable([], data.repeats, rows, (1,)), Trainable([], data.repeats, rows, (), data.classes)):
+    for nothing in (Trainable([], data.shared_ids, rows, (1,)), Trainable([], data.shared_ids, rows, (), data.classes)):
         assert np.isnan(core._zero_shot([image, text], nothing, rows["test"]))
 
 

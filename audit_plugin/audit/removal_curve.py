@@ -38,14 +38,14 @@ class Trainable:
 
     Attributes:
         inputs: per modality `[n, d]`, what heads are trained on.
-        repeats: int32 `[n, c]`: equal in any column (same medium, text, group) is no rival; the last holds groups.
+        shared_ids: int32 `[n, c]`: equal in any column (same medium, text, group) is no rival; the last holds groups.
         rows: "train", "validation" and "test" -> rows, apart from each other.
         texts: positions of the modalities that are text.
         classes: int `[n]`, -1 for none, or None: zero-shot accuracy is then NaN.
     """
 
     inputs: Sequence[torch.Tensor]
-    repeats: Ints
+    shared_ids: Ints
     rows: Mapping[str, Ints]
     texts: Sequence[int] = ()
     classes: Ints | None = None
@@ -111,13 +111,13 @@ def _one_seed(
     drawn = np.random.default_rng((seed, 19)).random(len(train))
     orders = [ranked(values) for values in (*scores.values(), drawn)]
     remaining = [train] + [np.delete(train, order[:amount]) for order in orders for amount in amounts[1:]]
-    base = train_heads(data.inputs, [train], [seed], data.repeats, TrainingSchedule(epochs[0]))
+    base = train_heads(data.inputs, [train], [seed], data.shared_ids, TrainingSchedule(epochs[0]))
     schedule = TrainingSchedule(epochs[1], len(train), FINE_RATE)
     measured, hits = [], []
     for first in range(0, len(remaining), GROUP):
         rows = remaining[first : first + GROUP]
         start = Heads(tuple(tuple(w.repeat(len(rows), 1, 1) for w in layers) for layers in base.layers))
-        heads = train_heads(data.inputs, rows, [seed] * len(rows), data.repeats, schedule, start)
+        heads = train_heads(data.inputs, rows, [seed] * len(rows), data.shared_ids, schedule, start)
         for at in range(len(rows)):
             embeddings = heads.embed(data.inputs, at)
             measured.append([measure(embeddings, data, data.rows[side]) for side in SIDES])
@@ -128,7 +128,7 @@ def _one_seed(
 def measure(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> list[float]:
     """The `METRICS` of unit embeddings `[n, o]` per modality, on the rows."""
     own = [e[torch.from_numpy(rows).to(e.device)].cpu().numpy() for e in embeddings]
-    values = consistency(own, np.ones(len(rows), dtype=bool), data.repeats[rows, -1])
+    values = consistency(own, np.ones(len(rows), dtype=bool), data.shared_ids[rows, -1])
     known = np.isfinite(values)
     return [
         float(_hits(embeddings, data, rows).mean()),
@@ -143,7 +143,7 @@ def _hits(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> Fl
     Rows that share a medium, text or group are no rivals; a tie counts against, lest a collapsed model win.
     """
     chosen = torch.from_numpy(rows).to(embeddings[0].device)
-    ids = torch.from_numpy(data.repeats[rows]).to(chosen.device)
+    ids = torch.from_numpy(data.shared_ids[rows]).to(chosen.device)
     repeated = (ids[:, None, :] == ids[None, :, :]).any(-1)  # [q, q], with each row itself
     hits = []
     for a, b in modality_pairs(tuple(map(str, range(len(embeddings))))):

@@ -36,7 +36,7 @@ def train_heads(
     inputs: Sequence[torch.Tensor],
     rows: Sequence[Ints],
     seeds: Sequence[int],
-    repeats: Ints,
+    shared_ids: Ints,
     schedule: TrainingSchedule,
     start: Heads | None = None,
 ) -> Heads:
@@ -47,15 +47,15 @@ def train_heads(
         rows: g lists of rows to train on; those shorter than the schedule's size go round more often.
         seeds: `[g]`: trainings of one seed share start and order, so that two of them differ only by what their rows
             differ in.
-        repeats: int `[n, c]`; equal in any column means never each other's negatives.
+        shared_ids: int `[n, c]`; equal in any column means never each other's negatives.
         schedule: epochs, rows per epoch, learning rate.
         start: weights of g sets to start from, or None: a random start per seed.
 
     Raises:
-        ValueError: `rows` and `seeds`, or `inputs` and `repeats`, differ in length.
+        ValueError: `rows` and `seeds`, or `inputs` and `shared_ids`, differ in length.
     """
-    if len(rows) != len(seeds) or any(len(x) != len(repeats) for x in inputs):
-        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds, {len(repeats)} rows of repeats")
+    if len(rows) != len(seeds) or any(len(x) != len(shared_ids) for x in inputs):
+        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds, {len(shared_ids)} rows of shared_ids")
     device = inputs[0].device
     continued = start is not None  # other shuffles than those that the start was made with
     generators = [np.random.default_rng((0, 2_000_003, seed, continued)) for seed in seeds]
@@ -63,10 +63,10 @@ def train_heads(
         layers = [new_head(x.shape[1], generators, device) for x in inputs]
     else:
         layers = [tuple(w.detach().clone() for w in head) for head in start.layers]
-    shuffles = SharedShuffles(len(repeats), rows, generators, schedule.size)
+    shuffles = SharedShuffles(len(shared_ids), rows, generators, schedule.size)
     batches = [batch for _ in range(schedule.epochs) for batch in shuffles.next_epoch()]
     on_device = (torch.from_numpy(batch).to(device) for batch in batches)
-    return optimize_heads(inputs, layers, on_device, len(batches), repeats, schedule.learning_rate)
+    return optimize_heads(inputs, layers, on_device, len(batches), shared_ids, schedule.learning_rate)
 
 
 class SharedShuffles:

@@ -59,7 +59,7 @@ def train_group(
     inputs: Sequence[torch.Tensor],
     member: Bools,
     trial_numbers: Sequence[int],
-    repeats: Ints,
+    shared_ids: Ints,
     epochs: int,
     seed: int,
     size: int,
@@ -70,7 +70,7 @@ def train_group(
         inputs: per modality `[n, d]`, on the device to train on.
         member: bool `[g, n]`, the rows of the group's trials.
         trial_numbers: `[g]`, their numbers in the whole run: seeds.
-        repeats: int `[n, c]`; two samples that are equal in any column are never each other's negatives
+        shared_ids: int `[n, c]`; two samples that are equal in any column are never each other's negatives
             (same media, same text, same group).
         epochs: passes over the members.
         seed: the run's seed.
@@ -79,8 +79,8 @@ def train_group(
     Raises:
         ValueError: the arguments differ in length.
     """
-    if member.shape != (len(trial_numbers), len(repeats)) or any(len(x) != len(repeats) for x in inputs):
-        raise ValueError(f"member {member.shape} does not fit {len(trial_numbers)} trials of {len(repeats)} samples")
+    if member.shape != (len(trial_numbers), len(shared_ids)) or any(len(x) != len(shared_ids) for x in inputs):
+        raise ValueError(f"member {member.shape} does not fit {len(trial_numbers)} trials of {len(shared_ids)} samples")
     device = inputs[0].device
     generators = [np.random.default_rng((seed, 1_000_003, number)) for number in trial_numbers]
     layers = [new_head(x.shape[1], generators, device) for x in inputs]
@@ -94,7 +94,7 @@ def train_group(
             orders = [np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)]
             yield from torch.from_numpy(np.stack(orders)).to(device).split(batch, dim=1)
 
-    return optimize_heads(inputs, layers, batches(), epochs * steps, repeats, LEARNING_RATE)
+    return optimize_heads(inputs, layers, batches(), epochs * steps, shared_ids, LEARNING_RATE)
 
 
 def optimize_heads(
@@ -102,7 +102,7 @@ def optimize_heads(
     layers: Sequence[Layers],
     batches: Iterable[torch.Tensor],
     steps: int,
-    repeats: Ints,
+    shared_ids: Ints,
     learning_rate: float,
 ) -> Heads:
     """Trains g sets of heads by AdamW with the symmetric InfoNCE loss.
@@ -112,13 +112,13 @@ def optimize_heads(
         layers: per modality, the weights to start from; they are changed in place.
         batches: rows int64 `[g, b]` of every step.
         steps: how many batches come.
-        repeats: int `[n, c]`; see `train_group`.
+        shared_ids: int `[n, c]`; see `train_group`.
         learning_rate: at the first step; falls to 0 along a half cosine.
     """
     weights = [w.requires_grad_() for head in layers for w in head]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    same = torch.from_numpy(informative_columns(repeats)).to(inputs[0].device)
+    same = torch.from_numpy(informative_columns(shared_ids)).to(inputs[0].device)
     for rows in batches:
         optimizer.zero_grad(set_to_none=True)
         embeddings = [normalize(head_outputs(x[rows], head), dim=-1) for x, head in zip(inputs, layers, strict=True)]
@@ -128,18 +128,18 @@ def optimize_heads(
     return Heads(tuple(tuple(w.detach() for w in head) for head in layers))
 
 
-def informative_columns(repeats: Ints) -> Ints:
-    """int32 `[n, 0 to c]`: marks the repeats that `[n, c]` marks, without columns that mark none or the same again.
+def informative_columns(shared_ids: Ints) -> Ints:
+    """int32 `[n, 0 to c]`: the columns of `[n, c]` without those that have no shared id or repeat another column.
 
     Each column costs a comparison of every two samples of every batch.
     """
     informative: list[Ints] = []
-    for column in repeats.T:
+    for column in shared_ids.T:
         ids = dense_ids(column, by_first_row=True).astype(np.int32)  # equal for columns that differ in names alone
         has_repeats = int(ids.max(initial=-1)) + 1 < len(ids)
         if has_repeats and not any(np.array_equal(ids, other) for other in informative):
             informative.append(ids)
-    return np.stack(informative, axis=1) if informative else np.zeros((len(repeats), 0), np.int32)
+    return np.stack(informative, axis=1) if informative else np.zeros((len(shared_ids), 0), np.int32)
 
 
 def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.device) -> Layers:

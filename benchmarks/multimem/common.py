@@ -42,12 +42,12 @@ class Loaded:
     Attributes:
         prepared: samples with features.
         inputs: per modality `[n, d]`, what heads are trained on.
-        repeats: `[n, c]`; the last column holds the leave-together groups.
+        shared_ids: int32 `[n, c]`, content ids; the last column holds the leave-together groups.
     """
 
     prepared: Prepared
     inputs: list[torch.Tensor]
-    repeats: Ints
+    shared_ids: Ints
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -55,10 +55,10 @@ class Loaded:
 
     @property
     def together(self) -> Ints:
-        return self.repeats[:, -1].astype(np.int64)
+        return self.shared_ids[:, -1].astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self.repeats)
+        return len(self.shared_ids)
 
     def column(self, values: Sequence[str]) -> Any:
         """Values given per row of the manifest, in canonical order."""
@@ -105,7 +105,7 @@ def train(data: Loaded, member: Bools, treatment: Treatment, group: int = 8) -> 
         numbers = list(range(start, min(start + group, len(member))))
         part = treatment if treatment.hot is None else replace(treatment, hot=treatment.hot[numbers])
         rows = [np.flatnonzero(member[number]) for number in numbers]
-        heads.append(train_treated(data.inputs, rows, [number // 2 for number in numbers], data.repeats, part))
+        heads.append(train_treated(data.inputs, rows, [number // 2 for number in numbers], data.shared_ids, part))
     return heads
 
 
@@ -128,12 +128,12 @@ def memory_terms(heads: Sequence[Heads], data: Loaded, member: Bools) -> Floats:
     return (total * 2 / len(member)).astype(np.float32)
 
 
-def top5(parts: Sequence[Floats], rows: Ints, repeats: Ints) -> dict[tuple[int, int], float]:
+def top5(parts: Sequence[Floats], rows: Ints, shared_ids: Ints) -> dict[tuple[int, int], float]:
     """Pair -> share of the rows whose partner is among the first 5 of the rows, mean of both directions.
 
     Rows that share a medium, text or group are no rivals.
     """
-    same = (repeats[rows][:, None, :] == repeats[rows][None, :, :]).any(-1)
+    same = (shared_ids[rows][:, None, :] == shared_ids[rows][None, :, :]).any(-1)
     out = {}
     for a, b in modality_pairs(tuple(map(str, range(len(parts))))):
         similar = parts[a][rows] @ parts[b][rows].T

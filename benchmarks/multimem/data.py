@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from audit_plugin.arrays import AuditError
-from benchmarks.data import DATA, SOURCES, copy_plan, fetch, manifest, permute_plan, write_csv
+from benchmarks.data import DATA, SOURCES, copy_plan, fetch, permute_plan, write_csv
 from benchmarks.packages import bring
 
 MODALITIES = ("image", "text", "audio", "video")
@@ -242,13 +242,6 @@ def _write(rows: list[dict[str, str]], truth: list[tuple[str, str, str]], out: P
     write_csv(out / "truth.csv", ("id", "fault", "source_id"), truth)
     write_csv(out / "manifest.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
     return out / "manifest.csv"
-
-
-def image_text(
-    vendor: str, out: str | Path, rate: float = 0.0, seed: int = 0, permuted: bool = True, data: Path = DATA
-) -> Path:
-    """Writes the image-text emoji of one vendor with a `rate` of wrong captions: see `benchmarks.data.manifest`."""
-    return manifest(vendor, "random" if rate else "none", rate, not permuted, seed, out, data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -60,7 +60,8 @@ def measure(data: common.Loaded, noisy: Sequence[int], seed: int) -> dict[str, f
     out["multimem mean over pairs"] = float(np.mean(list(out.values())))
     out |= {f"sslmem {NAMES[a]}": v for a, v in enumerate(sslmem(heads, data, member, seed))}
     hits = [
-        common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.repeats) for t, m in enumerate(member)
+        common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.shared_ids)
+        for t, m in enumerate(member)
     ]
     out |= {f"T@5 {_pair(p)}": float(np.mean([h[p] for h in hits])) for p in pairs}
     return out | {"T@5": float(np.mean([list(h.values()) for h in hits]))}

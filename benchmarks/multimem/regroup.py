@@ -102,7 +102,8 @@ def _measure(data: common.Loaded, member: Bools, top: Bools, treatment: Treatmen
     heads = common.train(data, member, treatment)
     multimem = memorization.over(common.memory_terms(heads, data, member))
     hits = [
-        common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.repeats) for t, m in enumerate(member)
+        common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.shared_ids)
+        for t, m in enumerate(member)
     ]
     return {
         "multimem": float(multimem.mean()),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +48,11 @@ def measure(values: Floats, member: Bools) -> dict[str, Any]:
     total = len(member)
     steps = [r for r in STEPS if r <= total]
     curve = {r: memorization.reliability(values[:r], member[:r]) for r in steps}
-    agreement = {
-        r: float(
-            np.corrcoef(
-                memorization.multimem(values[:r], member[:r])[0], memorization.multimem(values[-r:], member[-r:])[0]
-            )[0, 1]
-        )
-        for r in steps
-        if 2 * r <= total
-    }
+    agreement = {}
+    for r in [r for r in steps if 2 * r <= total]:
+        first, _ = memorization.multimem(values[:r], member[:r])
+        last, _ = memorization.multimem(values[-r:], member[-r:])
+        agreement[r] = float(np.corrcoef(first, last)[0, 1])
     predictions = [
         {"from": r, "target": target, "predicted": memorization.trials_needed(curve[r], r, target), "took": took}
         for target in TARGETS
@@ -82,12 +77,9 @@ def _draw(ax: Any, report: dict[str, Any]) -> None:
         curve, agreed = figures["reliability"], figures["agreement_of_disjoint_trials"]
         ax.plot([int(r) for r in curve], list(curve.values()), "-o", ms=3, color=color, label=name)
         ax.plot([int(r) for r in agreed], list(agreed.values()), "x", color=color)
-    _finish(ax)
-
-
-def _finish(ax: Any, shown: Sequence[int] = (4, 8, 16, 32, 64, 128)) -> None:
+    ticks = (4, 8, 16, 32, 64, 128)
     ax.set_xscale("log")
-    ax.set_xticks(shown, [str(r) for r in shown])
+    ax.set_xticks(ticks, [str(r) for r in ticks])
     ax.minorticks_off()
     ax.axhline(0.9, color="grey", lw=0.8, ls="--")
     ax.set(xlabel="trials", ylabel="reliability", title="Lines: split-half; crosses: agreement with other trials")

@@ -54,7 +54,8 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
             gains = {int(n): e["test"]["retrieval_at_5"]["gain"] for n, e in figures["amounts"].items()}
             means = np.array([g["mean"] for g in gains.values()])
             ax.plot(list(gains), means, "-o", ms=3, color=color, label=method)
-            low, high = ([g[side] for g in gains.values()] for side in ("low", "high"))
+            low = [gain["low"] for gain in gains.values()]
+            high = [gain["high"] for gain in gains.values()]
             ax.fill_between(list(gains), low, high, color=color, alpha=0.12, lw=0)
         ax.axhline(0, color="black", lw=0.8)
         ax.set(title=name, xlabel="removed", ylabel="test T@5 gain over the control")

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from audit_plugin.arrays import Bools, Floats
+from audit_plugin.arrays import Bools, Floats, spearman
 from audit_plugin.trials import multimem as memorization
 from benchmarks.data import DATA, SOURCES
 from benchmarks.multimem import common
@@ -60,7 +59,7 @@ def choice_of_h(data: common.Loaded, category: Any, repeats: int) -> dict[str, A
         for name, values in scored.items():
             entry = out.setdefault(name, {"mean": [], "rank": []})
             entry["mean"].append(float(values[~never].mean()))
-            entry["rank"].append(float(spearmanr(values[~never], scored["all non-members"][~never]).statistic))
+            entry["rank"].append(spearman(values[~never], scored["all non-members"][~never]))
     return {name: {k: common.interval(v) for k, v in entry.items()} for name, entry in out.items()}
 
 

@@ -50,7 +50,7 @@ class Treatment:
 
 
 def train_treated(
-    inputs: Sequence[torch.Tensor], rows: Sequence[Ints], streams: Sequence[int], repeats: Ints, treatment: Treatment
+    inputs: Sequence[torch.Tensor], rows: Sequence[Ints], streams: Sequence[int], shared_ids: Ints, treatment: Treatment
 ) -> Heads:
     """Trains g sets of heads together with the symmetric InfoNCE loss of the trials.
 
@@ -59,7 +59,7 @@ def train_treated(
         rows: g lists of rows to train on.
         streams: `[g]`, numbers of the random streams: trainings of one stream share start, order and noise, so that
             two of them differ only by what their rows differ in.
-        repeats: int `[n, c]`; equal in any column means never each other's negatives.
+        shared_ids: int `[n, c]`; equal in any column means never each other's negatives.
         treatment: epochs, and what is done to hot rows.
 
     Raises:
@@ -68,11 +68,11 @@ def train_treated(
     device = inputs[0].device
     generators = [np.random.default_rng((treatment.seed, 2_000_003, stream, False)) for stream in streams]
     layers = [new_head(x.shape[1], generators, device) for x in inputs]
-    batches = list(treated_batches(len(repeats), rows, treatment, generators))
+    batches = list(treated_batches(len(shared_ids), rows, treatment, generators))
     weights = [w.requires_grad_() for head in layers for w in head]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
-    same = torch.from_numpy(informative_columns(repeats)).to(device)
+    same = torch.from_numpy(informative_columns(shared_ids)).to(device)
     for batch, is_treated in batches:
         chosen = torch.from_numpy(batch).to(device)
         outputs = [head_outputs(x[chosen], head) for x, head in zip(inputs, layers, strict=True)]
