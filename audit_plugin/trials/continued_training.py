@@ -54,8 +54,10 @@ def train_heads(
     Raises:
         ValueError: `rows` and `seeds`, or `inputs` and `shared_ids`, differ in length.
     """
-    if len(rows) != len(seeds) or any(len(x) != len(shared_ids) for x in inputs):
-        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds, {len(shared_ids)} rows of shared_ids")
+    if len(rows) != len(seeds):
+        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds; give one seed per list")
+    if any(len(x) != len(shared_ids) for x in inputs):
+        raise ValueError(f"inputs have {[len(x) for x in inputs]} rows and shared_ids {len(shared_ids)}")
     device = inputs[0].device
     continued = start is not None  # other shuffles than those that the start was made with
     generators = [np.random.default_rng((0, 2_000_003, seed, continued)) for seed in seeds]
