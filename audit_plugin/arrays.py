@@ -163,7 +163,7 @@ class Trials:
     Attributes:
         member: bool `[r, n]`, in blocks of `folds` trials: within a block a sample is left out once.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
-        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`multimem.over` sums them), offsets
+        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`multimem.sum_terms` sums them), offsets
             removed; NaN for samples that were never on both sides.
         known: bool `[n]`, samples that may serve as reference and negatives: all, but those added to a run later.
         folds: trials per block.

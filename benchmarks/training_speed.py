@@ -25,7 +25,7 @@ import torch
 from audit_plugin.arrays import Floats
 from audit_plugin.encoders.devices import matmul_precision, use_matmul_precision
 from audit_plugin.trials import heads as training
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from benchmarks.record import write_report
 
 DIM, MODALITIES, FOLDS = 256, 2, 2
@@ -91,7 +91,7 @@ def measure(args: argparse.Namespace, group: int) -> dict[str, float]:
     """
     inputs = [torch.from_numpy(x).to(args.device) for x in features(args.pairs, args.seed)]
     alone = np.arange(args.pairs)
-    member = memorization.member_masks(alone, args.trials, args.seed, FOLDS)
+    member = multimem.member_masks(alone, args.trials, args.seed, FOLDS)
     size = int(member.sum(1).mean())
     repeats = alone[:, None].astype(np.int32)
     before = memory_mb(args.device)

@@ -11,7 +11,13 @@ from audit_plugin.arrays import Features
 from audit_plugin.config import AuditConfig
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.heads import TRIAL_GROUP
-from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections, heads_learner, kept_heads_learner
+from audit_plugin.trials.learners import (
+    fixed_learner,
+    head_inputs,
+    head_projections,
+    heads_learner,
+    trained_heads_learner,
+)
 from audit_plugin.trials.multimem import member_masks
 from audit_plugin.trials.run import Job, Learner, TrialPlan, part_name
 from tests.core_fixtures import unit
@@ -139,7 +145,7 @@ def test_kept_heads_read_samples_that_they_were_not_made_for(job: Job) -> None:
         {m: np.concatenate([v, unit(rng.standard_normal((5, v.shape[1])))]) for m, v in given.vectors.items()},
         np.ones((N + 5, 3), bool),
     )
-    later = kept_heads_learner(more, head_projections(given), job.run, job)
+    later = trained_heads_learner(more, head_projections(given), job.run, job)
     assert later.make([0], PLAN.member[:1]) == {}  # nothing is trained
     for number in (0, 9, 3):
         arrays = job.run.load(part_name(number // 8 * 8))
@@ -151,6 +157,6 @@ def test_kept_heads_read_samples_that_they_were_not_made_for(job: Job) -> None:
 
 def test_heads_that_are_gone_are_named(job: Job) -> None:
     given = features()
-    learner = kept_heads_learner(given, head_projections(given), job.run, job)
+    learner = trained_heads_learner(given, head_projections(given), job.run, job)
     with pytest.raises(RuntimeError, match="finished trials 8 are gone from"):
         learner.embed({}, 9, 0)

@@ -263,14 +263,6 @@ def test_values_that_cannot_work_are_named(values, said, made, tmp_path):
         bench.four_modalities(tmp_path, **values, data=made)
 
 
-def test_image_and_text_of_one_vendor(made, tmp_path):
-    path = bench.image_text("twitter", tmp_path, 0.2, data=made)
-    assert list(read(path)[0]) == ["id", "image", "caption"]
-    assert sum(row["is_swapped"] == "1" for row in read(path.with_name("truth.csv"))) == 9  # of 43 rows
-    path = bench.image_text("twitter", tmp_path, data=made)
-    assert sum(row["is_swapped"] == "1" for row in read(path.with_name("truth.csv"))) == 0
-
-
 @speaks
 def test_the_command_line_plants_in_each_modality(monkeypatch, made, tmp_path, capsys):
     monkeypatch.setattr(bench.four_modalities, "__defaults__", (*bench.four_modalities.__defaults__[:-1], made))

@@ -91,7 +91,7 @@ def grouped(vectors: np.ndarray, same: np.ndarray, largest: int = 1000) -> tuple
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
     among = nn.exact_search(vectors[first], 20)
     found = Neighbors(np.where(among.indices >= 0, first[among.indices], -1)[content], among.similarities[content])
-    return *nn.near_duplicate_groups(vectors, found, same, largest), usual_distance(found)
+    return *nn.group_near_duplicates(vectors, found, same, largest), usual_distance(found)
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,7 +17,7 @@ from audit_plugin.encoders.embed import Contents, Embedded
 from audit_plugin.scoring.calibration import Calibration
 from audit_plugin.scoring.flags import FLAGS, tail_cut
 from audit_plugin.scoring.scores import compute_scores
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from tests.core_fixtures import CONFIG, N, planted
 
 LOST = 3
@@ -162,7 +162,7 @@ def in_split() -> tuple[Scored, np.ndarray]:
 def test_a_split_tells_its_groups_and_who_is_not_scored() -> None:
     given_, roles = in_split()
     summary, notes = memory_summary(given_, CONFIG)
-    values = memorization.adjusted(given_.evidence.trials)
+    values = multimem.adjusted_consistency(given_.evidence.trials)
     change = values[0::2] - values[1::2]
     for name, role in (("candidate", "f"), ("independent", "g"), ("shared", "both"), ("external", "none")):
         told = summary["protocol"]["groups"][name]

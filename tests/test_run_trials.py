@@ -13,8 +13,7 @@ from audit_plugin.scoring.contrast import Negatives, make_negatives
 from audit_plugin.scoring.evidence import text_sides
 from audit_plugin.scoring.held_out import Question, read_trials
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import learners
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import learners, multimem
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections
 from audit_plugin.trials.run import Job, Learner, TrialPlan, plan_trials, run_plan
@@ -101,7 +100,7 @@ def test_held_out_values_are_means_over_the_trials_that_did_not_see_the_sample(d
             kept = Heads.from_arrays(dict(arrays), 2, "cpu")
         image, text = (e.numpy() for e in kept.embed(inputs, trial % 8))
         cosine.append((image * text).sum(1))
-        consistency = memorization.consistency([image, text], ~trials.member[trial], np.arange(N))
+        consistency = multimem.consistency([image, text], ~trials.member[trial], np.arange(N))
         np.testing.assert_allclose(trials.consistency[trial], consistency, atol=1e-6)
     outside = ~trials.member
     expected = np.where(outside, cosine, 0).sum(0) / outside.sum(0)
@@ -110,8 +109,8 @@ def test_held_out_values_are_means_over_the_trials_that_did_not_see_the_sample(d
 
 def test_members_are_remembered(done) -> None:
     trials = done[1]
-    values = memorization.remove_offsets(trials.consistency, trials.member)
-    assert memorization.multimem(values, trials.member)[0].mean() > 0.01
+    values = multimem.remove_offsets(trials.consistency, trials.member)
+    assert multimem.estimate_multimem(values, trials.member)[0].mean() > 0.01
 
 
 def test_a_trial_does_not_depend_on_how_many_there_are(done, tmp_path: Path) -> None:
@@ -176,9 +175,9 @@ def test_only_pairs_of_a_medium_and_a_text_have_a_generality(tmp_path: Path) -> 
 @pytest.mark.parametrize("names", [("image", "text"), ("image", "text", "audio")])
 def test_the_kept_terms_add_up_to_multimem(config: AuditConfig, names: tuple[str, ...], tmp_path: Path) -> None:
     trials, _ = trained(tmp_path / "run", replace(config, epochs=2), names)
-    whole, _ = memorization.multimem(memorization.adjusted(trials), trials.member, trials.folds)
+    whole, _ = multimem.estimate_multimem(multimem.adjusted_consistency(trials), trials.member, trials.folds)
     assert trials.memory.shape == (len(names), len(names), N)
-    np.testing.assert_allclose(memorization.over(trials.memory), whole, atol=1e-5)
+    np.testing.assert_allclose(multimem.sum_terms(trials.memory), whole, atol=1e-5)
     once = trials.member.any(0) & ~trials.member.all(0)
     assert (np.isfinite(whole) == once).all()
     np.testing.assert_allclose(np.diagonal(trials.memory).sum(1)[~once], np.nan)
@@ -199,15 +198,15 @@ def test_a_part_of_the_terms_is_the_run_read_without_a_modality(tmp_path: Path) 
         embeddings = [[e.numpy() for e in learner.embed(arrays, trial, 0)] for trial in range(4)]
     for chosen in [*modality_pairs(names), (0, 1, 2)]:
         values = np.stack([
-            memorization.consistency([e[a] for a in chosen], ~member, np.arange(N))
+            multimem.consistency([e[a] for a in chosen], ~member, np.arange(N))
             for e, member in zip(embeddings, plan.member, strict=True)
         ])  # fmt: skip
-        want, _ = memorization.multimem(memorization.remove_offsets(values, plan.member), plan.member)
-        np.testing.assert_allclose(memorization.over(trials.memory, chosen), want, atol=1e-5)
+        want, _ = multimem.estimate_multimem(multimem.remove_offsets(values, plan.member), plan.member)
+        np.testing.assert_allclose(multimem.sum_terms(trials.memory, chosen), want, atol=1e-5)
 
 
 def test_ranks_agree_with_clipmem_on_trained_pairs(tmp_path: Path) -> None:
-    """With two modalities MultiMem and CLIPMem differ by same-modality terms only; see test_memorization."""
+    """With two modalities MultiMem and CLIPMem differ by same-modality terms only; see test_multimem."""
     given = features()
     config = replace(CONFIG, trials=16, epochs=20)
     plan = plan_trials(np.arange(N), config)
@@ -221,8 +220,8 @@ def test_ranks_agree_with_clipmem_on_trained_pairs(tmp_path: Path) -> None:
             assert arrays is not None
             image, text = (e.numpy() for e in learner.embed(arrays, trial, 0))
             align.append((image * text).sum(1) - image @ text[~member].mean(0) - text @ image[~member].mean(0))
-    clipmem, _ = memorization.multimem(memorization.remove_offsets(np.stack(align), plan.member), plan.member)
-    ours = memorization.over(trials.memory)
+    clipmem, _ = multimem.estimate_multimem(multimem.remove_offsets(np.stack(align), plan.member), plan.member)
+    ours = multimem.sum_terms(trials.memory)
     ranks = [np.argsort(np.argsort(values)) for values in (ours, clipmem)]
     assert np.corrcoef(*ranks)[0, 1] > 0.8
     assert min(ours.mean(), clipmem.mean()) > 0
@@ -239,7 +238,7 @@ def looks(n: int = N, views: int = 3) -> list[list[dict[str, np.ndarray]]]:
 
 
 def read_both(folder: Path, models: list[list[dict[str, np.ndarray]]]) -> tuple[Trials, dict[str, np.ndarray]]:
-    plan = TrialPlan(memorization.member_masks(np.arange(N), 2, 0), np.ones(N, bool))
+    plan = TrialPlan(multimem.member_masks(np.arange(N), 2, 0), np.ones(N, bool))
     with RunFolder(folder, {}) as run:
         job = Job(replace(CONFIG, trials=2), "cpu", run, lambda *_: None)
         return read(features(), plan, fixed_learner("nothing", models, job), job)
@@ -266,7 +265,7 @@ def test_a_view_stands_on_both_sides_of_the_product(tmp_path: Path) -> None:
     trials = read_fixed(tmp_path / "run", models)
     for model, member, got in zip(models, trials.member, trials.consistency, strict=True):
         view = list(model[1].values())
-        np.testing.assert_allclose(got, memorization.consistency(view, ~member, np.arange(N)), atol=1e-6)
+        np.testing.assert_allclose(got, multimem.consistency(view, ~member, np.arange(N)), atol=1e-6)
 
 
 def test_equal_views_are_as_one(tmp_path: Path) -> None:
@@ -307,7 +306,7 @@ def split(read_split: tuple[Trials, dict[str, np.ndarray]]) -> Trials:
 
 
 def test_the_groups_of_a_split_score_as_the_paper_says(split: Trials) -> None:
-    values = memorization.adjusted(split)
+    values = multimem.adjusted_consistency(split)
     groups = group_report(values[0::2] - values[1::2], split.roles)["groups"]
     mean = {name: group["mean"] for name, group in groups.items()}
     assert mean["candidate"] > 0.05
@@ -319,7 +318,7 @@ def test_the_groups_of_a_split_score_as_the_paper_says(split: Trials) -> None:
 
 
 def test_a_split_scores_candidates_and_mirrors_independent_samples(split: Trials) -> None:
-    score, error = memorization.multimem(memorization.adjusted(split), split.member)
+    score, error = multimem.estimate_multimem(multimem.adjusted_consistency(split), split.member)
     roles = split.roles
     assert (np.isfinite(score) == np.isin(roles, ["f", "g"])).all()
     assert (np.isfinite(error) == np.isfinite(score)).all()
@@ -340,7 +339,7 @@ def test_masks_of_a_split_follow_the_roles_and_the_reference_is_nobodys(split: T
         "none": 30,
         "reference": 30,
     }
-    held = memorization.held_out_mean(split.consistency, member)
+    held = multimem.mean_as_non_member(split.consistency, member)
     assert (np.isfinite(held) == (roles != "both")).all()  # no model held these out
     assert (np.isfinite(read_split[1]["contrast"][0]) == (roles != "both")).all()
 
@@ -356,7 +355,7 @@ def test_consistency_of_a_split_is_read_against_its_fixed_reference(tmp_path: Pa
         trials, _ = read(features(), plan, fixed_learner("nothing", models, job), job)
     assert (plan.roles == roles).all()
     for model, got in zip(models, trials.consistency, strict=True):
-        want = memorization.consistency(list(model[0].values()), roles == "reference", np.arange(N))
+        want = multimem.consistency(list(model[0].values()), roles == "reference", np.arange(N))
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from audit_plugin.arrays import modality_pairs
 from audit_plugin.scoring import scores
 from audit_plugin.scoring.outliers import in_tail_units, mean_neighbor_distance
 from audit_plugin.scoring.scores import SCORES, combine, compute_scores, robust_z
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from tests.core_fixtures import permuted, planted, unit
 
 # Which planted fault a score must find, and on which side of the median; a score not named here must find any.
@@ -215,7 +215,7 @@ def test_what_is_due_to_a_modality_goes_away_without_it(m: int) -> None:
     for at, name in enumerate(evidence.modalities):
         kept = [a for a in range(m) if a != at]
         terms = evidence.trials.memory[np.ix_(kept, kept)]  # as if the modality had never been there
-        without = memorization.over(terms)
+        without = multimem.sum_terms(terms)
         np.testing.assert_allclose(columns[f"multimem_due_{name}"], columns["multimem"] - without, atol=1e-6)
     if m == 3:  # without one of three, a pair is left
         left = columns["multimem"] - columns["multimem_due_audio"]

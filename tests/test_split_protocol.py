@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from audit_plugin.arrays import ROLES, AuditError
-from audit_plugin.trials import split_protocol as protocol
+from audit_plugin.trials import split_protocol
 from audit_plugin.trials.split_protocol import group_report, split_roles, train_roles
 
 
@@ -90,10 +90,10 @@ def test_a_balanced_reference_keeps_groups_whole() -> None:
 
 def test_equal_shares_by_hand() -> None:
     rng = np.random.default_rng(0)
-    assert protocol._equal_shares(np.array([1, 5, 9]), 9, rng).tolist() == [1, 4, 4]
-    assert protocol._equal_shares(np.array([1, 2, 3]), 9, rng).tolist() == [1, 2, 3]
-    assert sorted(protocol._equal_shares(np.array([9, 9, 9]), 10, rng).tolist()) == [3, 3, 4]
-    assert protocol._equal_shares(np.array([0, 0]), 4, rng).tolist() == [0, 0]
+    assert split_protocol._equal_shares(np.array([1, 5, 9]), 9, rng).tolist() == [1, 4, 4]
+    assert split_protocol._equal_shares(np.array([1, 2, 3]), 9, rng).tolist() == [1, 2, 3]
+    assert sorted(split_protocol._equal_shares(np.array([9, 9, 9]), 10, rng).tolist()) == [3, 3, 4]
+    assert split_protocol._equal_shares(np.array([0, 0]), 4, rng).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("groups", [np.zeros(0, int), np.arange(12), np.zeros(500, int), np.arange(500) // 100])

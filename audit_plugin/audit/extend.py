@@ -21,7 +21,7 @@ from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
 from audit_plugin.neighbors.projection import Projection
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
-from audit_plugin.trials.learners import head_projections, kept_heads_learner
+from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
 from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, prepare
@@ -141,7 +141,7 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
         with RunFolder(folder, identity) as run:
             job = Job(stored.config, new.device, run, clock.progress)
             with clock.stage("train"):
-                learner = kept_heads_learner(joined.features, stored.projections, base, job)
+                learner = trained_heads_learner(joined.features, stored.projections, base, job)
                 evidence, notes = _read_with(learner, joined, stored.member, job)
             return _new_rows(finish(joined, evidence, job, clock, notes), old)
 
@@ -236,7 +236,7 @@ def _add_pattern(
     present = [m for m, has in zip(prepared.samples.modalities, pattern, strict=True) if has]
     missing = " and ".join(m for m in prepared.samples.modalities if m not in present)
     part = _restrict(prepared, present, rows)
-    learner = kept_heads_learner(part.features, head_projections(prepared.features), job.run, job)
+    learner = trained_heads_learner(part.features, head_projections(prepared.features), job.run, job)
     digests = [[prepared.contents.digests[m][row] for m in present] for row in rows]
     with RunFolder(job.run.path / f"lacking-{digest_of(present, digests)[:16]}", {"media": present}) as run:
         inner = replace(job, run=run, progress=lambda *_: job.progress("score", 1, 1))

@@ -22,7 +22,7 @@ from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.trials.engines import LOCAL, Engine, Recipe
+from audit_plugin.trials.engines import LOCAL, EncoderRecipe, Engine
 
 
 @dataclass
@@ -122,7 +122,7 @@ def prepare(
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
     templates = split_templates(config.template)
-    recipe = Recipe(name, templates)
+    recipe = EncoderRecipe(name, templates)
     load = functools.cache(lambda: recipe.load(samples.modalities, device))
     identities = prompted_identities(identify(name, samples.modalities), templates)
     if not identities:

@@ -119,13 +119,15 @@ def extra_epochs(epochs: int) -> int:
 
 def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
     """Name of the set ("train", "validation", "test": 70, 15, 15 %) -> ascending rows; groups `[n]` stay whole."""
-    names, first, inverse, sizes = np.unique(together, return_index=True, return_inverse=True, return_counts=True)
-    order = np.argsort(first, kind="stable")  # canonical, whatever the groups are called
-    drawn = order[np.random.default_rng((seed, 23)).permutation(len(names))]
+    group = dense_ids(together, by_first_row=True)  # canonical, whatever the groups are called
+    sizes = np.bincount(group)
+    drawn = np.random.default_rng((seed, 23)).permutation(len(sizes))
+    # a group's part: the one in whose range of rows, in the order drawn, its middle lies
     middle = np.cumsum(sizes[drawn]) - sizes[drawn] / 2
-    part = np.zeros(len(names), dtype=np.int64)
-    part[drawn] = np.searchsorted(np.cumsum(list(SHARES.values()))[:-1] * len(together), middle, side="right")
-    return {name: np.flatnonzero(part[inverse] == i) for i, name in enumerate(SHARES)}
+    ends = np.cumsum(list(SHARES.values()))[:-1] * len(together)
+    part = np.empty(len(sizes), dtype=np.int64)
+    part[drawn] = np.searchsorted(ends, middle, side="right")
+    return {name: np.flatnonzero(part[group] == i) for i, name in enumerate(SHARES)}
 
 
 def _score_training_rows(ready: Prepared, facts: SampleFacts, train: Ints, job: Job) -> tuple[Evidence, list[str]]:
@@ -178,7 +180,7 @@ def clip_memorization(evidence: Evidence) -> Floats:
         embeddings = [e.cpu().numpy() for e in trials.embed(number)]
         values.append(alignment_terms(embeddings, ~member, evidence.leave_together))
     centered = multimem.remove_offsets(np.stack(values), trials.member, trials.offset)
-    return multimem.multimem(centered, trials.member, trials.folds)[0].astype(np.float32)
+    return multimem.estimate_multimem(centered, trials.member, trials.folds)[0].astype(np.float32)
 
 
 def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:

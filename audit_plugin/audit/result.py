@@ -161,7 +161,7 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
     if trials is None:
         return {"reliability": None, "trials": 0}, []
     notes = []
-    values = multimem.adjusted(trials)
+    values = multimem.adjusted_consistency(trials)
     measured = multimem.reliability(values, trials.member, trials.folds)
     if np.isfinite(measured) and measured < LEAST_RELIABILITY:
         need = multimem.trials_needed(measured, len(trials.member), LEAST_RELIABILITY, trials.folds)

@@ -5,15 +5,15 @@ allows, with its recall measured.
 """
 
 from .exact import exact_search, nearest, similarities_to, within
-from .near_duplicates import join_groups, near_duplicate_groups, usual_distance
+from .near_duplicates import group_near_duplicates, join_groups, usual_distance
 from .scan import pair_similarities
 from .search import SearchResult, nearest_neighbors
 
 __all__ = [
     "SearchResult",
     "exact_search",
+    "group_near_duplicates",
     "join_groups",
-    "near_duplicate_groups",
     "nearest",
     "nearest_neighbors",
     "pair_similarities",

@@ -113,7 +113,7 @@ def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -
     Args:
         neighbors: over distinct contents, `similarities` their cosines in the plain features, `[n, k]`.
         content: `[n]`, equal numbers are the same image.
-        groups: `[n]`, near-duplicates by features (`near_duplicate_groups`).
+        groups: `[n]`, near-duplicates by features (`group_near_duplicates`).
         read: row -> the image as RGB, or None.
     """
     _, first, number = np.unique(content, return_index=True, return_inverse=True)

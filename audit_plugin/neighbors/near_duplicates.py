@@ -13,7 +13,7 @@ FAR = 0.4  # where neighbors are farther than this, there is no scale to be near
 ROUNDING = 1e-6
 
 
-def near_duplicate_groups(vectors: Floats, neighbors: Neighbors, same: Ints, largest: int) -> tuple[Ints, int]:
+def group_near_duplicates(vectors: Floats, neighbors: Neighbors, same: Ints, largest: int) -> tuple[Ints, int]:
     """Groups of near-duplicates by complete linkage: every two members are near-duplicates.
 
     Two contents are near-duplicates if their distance is at most `NEAR` of what is usual around them: the geometric

@@ -16,7 +16,7 @@ import numpy as np
 from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, dense_ids
 from audit_plugin.store import RunFolder
 
-from .near_duplicates import join_groups, near_duplicate_groups
+from .near_duplicates import group_near_duplicates, join_groups
 from .projection import fit_projection, project
 from .scan import pair_similarities
 from .search import SearchResult
@@ -82,8 +82,8 @@ def find_neighborhood(
         cosines[space] = _mean_cosine([vectors[name] for name in names], part["indices"])
         how[space] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
     progress("neighbors", len(spaces) * n, len(spaces) * n)
-    near_duplicates, leave_together, notes = _group(vectors, neighbors, cosines, facts)
-    return Neighborhood(views, neighbors, cosines, how, near_duplicates, leave_together, tuple(notes))
+    duplicate_groups, leave_together, notes = _group(vectors, neighbors, cosines, facts)
+    return Neighborhood(views, neighbors, cosines, how, duplicate_groups, leave_together, tuple(notes))
 
 
 def _search(
@@ -95,7 +95,7 @@ def _search(
 ) -> dict[str, np.ndarray]:
     """Neighbors in the views of some modalities side by side, and how they were found: what a resumed run repeats."""
     content = dense_ids(*(facts.contents[name] for name in names))
-    _, first, content = np.unique(content, return_index=True, return_inverse=True)
+    _, first = np.unique(content, return_index=True)  # a sample with each content
     scale = np.float32(np.sqrt(len(names)))  # rows of several views side by side have length 1 again
     distinct = np.concatenate([views[name][first] / scale for name in names], axis=1)
     result = search(distinct, report)
@@ -122,15 +122,15 @@ def _group(
     n = len(facts)
     largest = max(SMALLEST_LIMIT, int(LARGEST_GROUP * n))
     leave_together = np.arange(n) if facts.user_groups is None else facts.user_groups
-    near_duplicates, notes = {}, []
+    duplicate_groups, notes = {}, []
     for name in vectors:
         if name in facts.words:
             continue
         by_cosine = Neighbors(neighbors[name].indices, cosines[name])
-        groups, divided = near_duplicate_groups(vectors[name], by_cosine, facts.contents[name], largest)
+        groups, divided = group_near_duplicates(vectors[name], by_cosine, facts.contents[name], largest)
         if divided:
             notes.append(f"{divided} groups of near-duplicate {name}s were larger than {largest} and were divided")
-        near_duplicates[name] = groups
+        duplicate_groups[name] = groups
         leave_together = join_groups(leave_together, groups)
     sizes = np.bincount(leave_together)
     too_large = np.flatnonzero(sizes > largest)
@@ -144,4 +144,4 @@ def _group(
             members = np.flatnonzero(leave_together == group)
             part[members] = np.arange(len(members)) // largest
         leave_together = dense_ids(leave_together, part)
-    return near_duplicates, leave_together, notes
+    return duplicate_groups, leave_together, notes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, modality_pairs
-from audit_plugin.trials import multimem as multimem_terms
+from audit_plugin.trials.multimem import adjusted_consistency, estimate_multimem, mean_as_non_member, sum_terms
 
 from . import outliers
 
@@ -181,7 +181,7 @@ def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Fl
 def multimem(evidence: Evidence) -> dict[str, Floats]:
     """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
     trials = evidence.trained
-    raw, error = multimem_terms.multimem(multimem_terms.adjusted(trials), trials.member, trials.folds)
+    raw, error = estimate_multimem(adjusted_consistency(trials), trials.member, trials.folds)
     pairs, without = attribution(evidence)
     parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(list(pairs.values()), axis=0)}
     if len(evidence.modalities) > 2:
@@ -193,9 +193,9 @@ def multimem(evidence: Evidence) -> dict[str, Floats]:
 def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict[str, Floats]]:
     """(pair -> its two-modality MultiMem `[n]`; modality -> MultiMem of all the others `[n]`)."""
     memory, names = evidence.trained.memory, evidence.modalities
-    every = range(len(names))
-    pairs = {p: multimem_terms.over(memory, at) for p, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
-    return pairs, {name: multimem_terms.over(memory, [a for a in every if a != at]) for at, name in enumerate(names)}
+    positions = range(len(names))
+    pairs = {pair: sum_terms(memory, at) for pair, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
+    return pairs, {names[at]: sum_terms(memory, [other for other in positions if other != at]) for at in positions}
 
 
 @score(
@@ -208,7 +208,7 @@ def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict
 def alignment(evidence: Evidence) -> Floats:
     """Mean consistency over the trials in which the sample was not a member, offsets kept."""
     trials = evidence.trained
-    return multimem_terms.held_out_mean(trials.consistency, trials.member)
+    return mean_as_non_member(trials.consistency, trials.member)
 
 
 @score(

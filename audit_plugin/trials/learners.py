@@ -1,4 +1,4 @@
-"""What is trained: heads on frozen features, whole towers, or nothing, where people bring their own two models."""
+"""What is trained for each trial: heads on frozen features, whole towers, or nothing for two models of your own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from audit_plugin.neighbors.projection import Projection, fit_projection, projec
 from audit_plugin.store import RunFolder
 
 from .heads import TRIAL_GROUP, Heads, train_group
-from .run import Job, Learner, SampleRows, TrialArrays, TrialPlan, part_name
+from .run import Job, Learner, SampleRows, TrialArrays, TrialPlan, load_part
 
 FEATURE_NOISE = 0.1
 HEADS = "heads on frozen features; the frozen encoders may have seen the data"
@@ -35,6 +35,15 @@ def head_inputs(features: Features, projections: Mapping[str, Projection], devic
     return [torch.from_numpy(v * np.float32(np.sqrt(v.shape[1]))).to(device) for v in views]
 
 
+def _rows_of(tensors: Sequence[torch.Tensor], rows: SampleRows) -> list[torch.Tensor]:
+    """The rows of each tensor `[n, d]`, or the tensors."""
+    return list(tensors) if rows is None else [tensor[rows] for tensor in tensors]
+
+
+def _train_nothing(_numbers: list[int], _member: Bools) -> dict[str, np.ndarray]:
+    return {}
+
+
 def heads_learner(
     features: Features,
     views: Sequence[Features],
@@ -47,8 +56,8 @@ def heads_learner(
 
     Args:
         features: of n samples in canonical order.
-        views: the same samples' augmented views; each gets a little Gaussian noise besides, so that texts and
-            other media that no augmentation changes have views too.
+        views: the same samples' augmented views; each gets a little Gaussian noise as well, so that texts and other
+            media that no augmentation changes have different views too.
         projections: of `features`.
         shared_ids: `[n, c]`, see `train_group`.
         plan: the masks of all trials, whose mean size sets the number of steps.
@@ -57,12 +66,14 @@ def heads_learner(
     inputs = [head_inputs(features, projections, job.device)]
     for number, view in enumerate(views, 1):
         rng = np.random.default_rng((job.config.seed, 17, number))
-        noise = [rng.standard_normal(x.shape, dtype=np.float32) * np.float32(FEATURE_NOISE) for x in inputs[0]]
-        plain = head_inputs(view, projections, job.device)
-        inputs.append([x + torch.from_numpy(e).to(job.device) for x, e in zip(plain, noise, strict=True)])
-    size = int(plan.member.sum()) // len(plan.member)
+        noisy = []
+        for x in head_inputs(view, projections, job.device):
+            noise = rng.standard_normal(tuple(x.shape), dtype=np.float32) * np.float32(FEATURE_NOISE)
+            noisy.append(x + torch.from_numpy(noise).to(job.device))
+        inputs.append(noisy)
+    size = plan.usual_members
 
-    # no more of the job than this: the functions may travel to other processes
+    # only these values of the job: the functions below may be sent to other processes
     epochs, seed, device = job.config.epochs, job.config.seed, job.device
     precision = matmul_precision(job.config.precision, device)  # the driver's, whatever the chip of a worker
 
@@ -71,56 +82,55 @@ def heads_learner(
             return train_group(inputs[0], member, numbers, shared_ids, epochs, seed, size).arrays()
 
     def embed(arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        chosen = inputs[view] if rows is None else [x[rows] for x in inputs[view]]
-        return Heads.from_arrays(arrays, len(chosen), device).embed(chosen, number % TRIAL_GROUP)
+        heads = Heads.from_arrays(arrays, len(inputs[view]), device)
+        return heads.embed(_rows_of(inputs[view], rows), number % TRIAL_GROUP)
 
     return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
 
 
-def kept_heads_learner(features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job) -> Learner:
+def trained_heads_learner(
+    features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job
+) -> Learner:
     """The heads of a finished run, for samples that were not trained on: nothing is trained.
 
     Args:
         features: of the samples, in all modalities of the run or in some.
         projections: of the run, in all its modalities, in their order.
-        run: where its trials are kept.
-        job: of what is done now.
+        run: the folder of the finished run.
+        job: the job that embeds the samples.
     """
     inputs = head_inputs(features, projections, job.device)
     names = list(projections)
-    chosen = [names.index(name) for name in features.modalities]
+    positions = [names.index(name) for name in features.modalities]
 
     @functools.lru_cache(maxsize=1)
     def load(start: int) -> Heads:
-        arrays = run.load(part_name(start))
-        if arrays is None:
-            raise RuntimeError(f"finished trials {start} are gone from {run.path}")
+        arrays = load_part(run, start)
         layers = Heads.from_arrays(arrays, len(names), job.device).layers
-        return Heads(tuple(layers[at] for at in chosen))
+        return Heads(tuple(layers[at] for at in positions))
 
     def embed(_arrays: TrialArrays, number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        chosen = inputs if rows is None else [x[rows] for x in inputs]
-        return load(number - number % TRIAL_GROUP).embed(chosen, number % TRIAL_GROUP)
+        place = number % TRIAL_GROUP
+        return load(number - place).embed(_rows_of(inputs, rows), place)
 
-    return Learner(HEADS, TRIAL_GROUP, lambda _numbers, _member: {}, embed)
+    return Learner(HEADS, TRIAL_GROUP, _train_nothing, embed)
 
 
 def fixed_learner(trained: str, models: Sequence[Sequence[Mapping[str, Floats]]], job: Job) -> Learner:
-    """Models that are there already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
+    """Models that exist already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
 
     def embed(_arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        vectors = [torch.from_numpy(v).to(job.device) for v in models[number][view].values()]
-        return vectors if rows is None else [v[rows] for v in vectors]
+        return _rows_of([torch.from_numpy(v).to(job.device) for v in models[number][view].values()], rows)
 
-    return Learner(trained, len(models), lambda _numbers, _member: {}, embed, len(models[0]) - 1)
+    return Learner(trained, len(models), _train_nothing, embed, len(models[0]) - 1)
 
 
 def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> Learner:
-    """Whole open_clip towers, trained for every trial; the embeddings of a finished trial are kept."""
+    """Whole open_clip towers, trained for each trial, of which the embeddings of all samples are stored."""
     from . import towers
 
     spec = towers.parse_tower(job.config.tower, job.config.epochs)
-    size = int(plan.member.sum()) // len(plan.member)
+    size = plan.usual_members
 
     @functools.cache
     def data() -> towers.TowerData:
@@ -128,20 +138,19 @@ def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> L
         return towers.prepare_towers(media, spec, job.progress)
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        model = towers.train_tower(
-            data(), np.flatnonzero(member[0]), spec, size, job.config.seed, numbers[0], job.device
-        )
+        rows = np.flatnonzero(member[0])
+        model = towers.train_tower(data(), rows, spec, size, job.config.seed, numbers[0], job.device)
         return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
 
     def embed(arrays: TrialArrays, _number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        vectors = [torch.from_numpy(arrays[f"tower_{a}"]).to(job.device) for a in range(len(samples.modalities))]
-        return vectors if rows is None else [v[rows] for v in vectors]
+        names = [f"tower_{a}" for a in range(len(samples.modalities))]
+        return _rows_of([torch.from_numpy(arrays[name]).to(job.device) for name in names], rows)
 
     return Learner(towers.describe(spec), 1, make, embed)
 
 
 def checkpoint_vectors(samples: Samples, contents: Contents, config: AuditConfig, job: Job) -> list[Embedded]:
-    """What the user's f and g, open_clip checkpoints by name, make of all rows."""
+    """Features of all rows by the user's f and g, open_clip checkpoints by name."""
     from audit_plugin.encoders.own_models import checkpoint_features
 
     names, templates = (config.checkpoint_f, config.checkpoint_g), split_templates(config.template)
@@ -149,23 +158,23 @@ def checkpoint_vectors(samples: Samples, contents: Contents, config: AuditConfig
 
 
 def checkpoints_learner(models: Sequence[Embedded], rows: Ints, job: Job) -> Learner:
-    """The user's own f and g, which saw what `role` says: nothing is trained."""
+    """The user's own f and g, which saw the samples that `role` names: nothing is trained."""
     names = f"{job.config.checkpoint_f or 'f'} and {job.config.checkpoint_g or 'g'}"
     vectors = [[model.features.rows(rows).vectors] for model in models]
     return fixed_learner(f"nothing: your own {names}, which may share what they saw before", vectors, job)
 
 
 def learner_identity(config: AuditConfig) -> str:
-    """What is trained from, by its bytes: a checkpoint overwritten in place is another run.
+    """Digest of the weights that training starts from: a checkpoint that is overwritten in place makes another run.
 
     Raises:
-        AuditError: towers or checkpoints that do not exist; told before anything is encoded.
+        AuditError: the towers or checkpoints do not exist; raised before anything is encoded.
     """
     if config.train == "towers":
         from .towers import parse_tower
 
         weights, spec = config.tower.partition(":")[2], parse_tower(config.tower, config.epochs)
-        # a tag names its weights for good, and has no bytes here before it was downloaded
+        # the weights of a tag never change, and are not on this machine before they are downloaded
         return spec.digest if os.path.isfile(os.path.expanduser(weights)) else ""
     if config.train == "checkpoints" and config.checkpoint_f and config.checkpoint_g:
         from audit_plugin.encoders.open_clip import locate

@@ -91,7 +91,7 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
     return terms
 
 
-def over(terms: Floats, modalities: Sequence[int] | None = None) -> Floats:
+def sum_terms(terms: Floats, modalities: Sequence[int] | None = None) -> Floats:
     """`CMC_S` from the terms `[m, m, n]`, for the modalities S (default: all): `[n]`."""
     chosen = list(range(len(terms))) if modalities is None else list(modalities)
     return 0.5 * terms[np.ix_(chosen, chosen)].sum((0, 1))
@@ -99,7 +99,7 @@ def over(terms: Floats, modalities: Sequence[int] | None = None) -> Floats:
 
 def consistency(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
     """Cross-modal consistency `<v, v>/2 - <v, mean of v over H>/2` over all modalities: float32 `[n]`."""
-    return over(consistency_terms(embeddings, reference, groups)).astype(np.float32)
+    return sum_terms(consistency_terms(embeddings, reference, groups)).astype(np.float32)
 
 
 def trial_weights(member: Bools, folds: int) -> Floats:
@@ -141,7 +141,7 @@ def block_differences(values: Floats, member: Bools, folds: int = 2) -> Floats:
     return np.where(both_sides, differences, np.nan).astype(np.float32)
 
 
-def multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Floats, Floats]:
+def estimate_multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Floats, Floats]:
     """MultiMem and its standard error, both `[n]`.
 
     Args:
@@ -217,13 +217,13 @@ def _mean_of_top(scores: Floats, values: Floats, top: int) -> float:
     return float(values[np.argsort(-scores, kind="stable")[:top]].mean())
 
 
-def held_out_mean(values: Floats, member: Bools) -> Floats:
+def mean_as_non_member(values: Floats, member: Bools) -> Floats:
     """`[n]`: mean of `[r, n]` over the trials in which each sample was not a member; NaN where there was none."""
     count = (~member).sum(0)
     total = np.where(member, 0, values).sum(0)
     return (total / np.where(count > 0, count, np.nan)).astype(np.float32)
 
 
-def adjusted(trials: Trials) -> Floats:
+def adjusted_consistency(trials: Trials) -> Floats:
     """Consistency `[r, n]` with each trial's offset removed."""
     return remove_offsets(trials.consistency, trials.member, trials.offset)

@@ -59,6 +59,11 @@ class TrialPlan:
     offset: Bools | None = None
     roles: Any = None
 
+    @property
+    def usual_members(self) -> int:
+        """Mean number of members of a trial, which sets the steps of an epoch."""
+        return int(self.member.sum()) // len(self.member)
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -202,7 +207,7 @@ def _parts(learner: Learner, plan: TrialPlan, weights: Floats, groups: Ints, job
     total = len(plan.member)
     parts = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
     todo = [list(range(start, min(start + learner.group, total))) for start, part in parts.items() if part is None]
-    done = total - sum(map(len, todo))
+    done = total - sum(len(numbers) for numbers in todo)
     job.progress("train", done, total)
     engine = job.engine if learner.travels else LOCAL
     work = functools.partial(_make_part, learner, plan, weights, groups)
@@ -234,10 +239,7 @@ def embedder(learner: Learner, job: Job) -> EmbedTrial:
 
     @functools.lru_cache(maxsize=8)
     def load(start: int) -> TrialArrays:
-        arrays = job.run.load(part_name(start))
-        if arrays is None:
-            raise RuntimeError(f"finished trials {start} are gone from {job.run.path}")
-        return arrays
+        return load_part(job.run, start)
 
     def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return learner.embed(load(number - number % learner.group), number, 0, rows)
@@ -248,6 +250,18 @@ def embedder(learner: Learner, job: Job) -> EmbedTrial:
 def part_name(start: int) -> str:
     """Name of the part that begins with trial `start`."""
     return f"trials_{start:04d}"
+
+
+def load_part(run: RunFolder, start: int) -> TrialArrays:
+    """The finished part that begins with trial `start`.
+
+    Raises:
+        RuntimeError: it was deleted from the run's folder.
+    """
+    arrays = run.load(part_name(start))
+    if arrays is None:
+        raise RuntimeError(f"finished trials {start} are gone from {run.path}")
+    return arrays
 
 
 def _consistency(views: list[list[torch.Tensor]], number: int, plan: TrialPlan, groups: Ints) -> tuple[Floats, Floats]:
@@ -261,4 +275,4 @@ def _consistency(views: list[list[torch.Tensor]], number: int, plan: TrialPlan, 
     terms = np.mean(by_view, axis=0)
     offset = outside if plan.offset is None else plan.offset
     centered = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
-    return multimem.over(terms).astype(np.float32), centered.astype(np.float32)
+    return multimem.sum_terms(terms).astype(np.float32), centered.astype(np.float32)

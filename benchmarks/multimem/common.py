@@ -19,7 +19,7 @@ from audit_plugin.encoders.embed import silent
 from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.learners import head_inputs, head_projections
 from audit_plugin.trials.run import Job
@@ -120,10 +120,10 @@ def embeddings(
 
 def memory_terms(heads: Sequence[Heads], data: Loaded, member: Bools) -> Floats:
     """Mean MultiMem terms `[m, m, n]` over trials `[r, n]` of complementary halves, offsets removed."""
-    weights = memorization.trial_weights(member, 2)
+    weights = multimem.trial_weights(member, 2)
     total = np.zeros((len(data.inputs), len(data.inputs), len(data)))
     for trial, inside in enumerate(member):
-        terms = memorization.consistency_terms(embeddings(heads, data, trial), ~inside, data.together)
+        terms = multimem.consistency_terms(embeddings(heads, data, trial), ~inside, data.together)
         total += weights[trial] * (terms - terms[:, :, ~inside].mean(2, keepdims=True))
     return (total * 2 / len(member)).astype(np.float32)
 

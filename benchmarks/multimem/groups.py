@@ -20,7 +20,7 @@ from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from audit_plugin.trials.split_protocol import GROUPS, group_report
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
@@ -51,17 +51,17 @@ def measure(samples: Samples, train: str, repeats: int) -> dict[str, Any]:
     for seed in range(repeats):
         config = AuditConfig(encoder=common.ENCODER, protocol="split", train=train, trials=2, seed=seed)
         prepared = prepare(samples, config, Clock(silent))
-        terms, role, trained = common.evidence(prepared, config, _differences)
+        differences, role, trained = common.evidence(prepared, config, _differences)
         roles.append(role)
-        for name, difference in terms.items():
+        for name, difference in differences.items():
             values.setdefault(name, []).append(difference)
     return {
         "samples": len(roles[0]),
         "repeats": repeats,
         "trained": trained,
-        "scores": {name: _groups(terms, roles) for name, terms in values.items()},
+        "scores": {name: _groups(differences, roles) for name, differences in values.items()},
         "checks": [group_report(d[None], r)["tests"] for d, r in zip(values["all"], roles, strict=True)],
-        "histogram": {name: _gathered(terms, roles) for name, terms in values.items()},
+        "histogram": {name: _by_group(differences, roles) for name, differences in values.items()},
     }
 
 
@@ -72,29 +72,29 @@ def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     without_offset = []
     for number in range(2):
         parts = [e.cpu().numpy() for e in trials.embed(number)]
-        terms = memorization.consistency_terms(parts, trials.reference, evidence.leave_together)
+        terms = multimem.consistency_terms(parts, trials.reference, evidence.leave_together)
         without_offset.append(terms - terms[:, :, trials.offset].mean(2, keepdims=True))
     change = without_offset[0] - without_offset[1]
-    out = {"all": memorization.over(change)}
-    pairs = {(a, b): memorization.over(change, (a, b)) for a in range(len(names)) for b in range(a + 1, len(names))}
+    out = {"all": multimem.sum_terms(change)}
+    pairs = {(a, b): multimem.sum_terms(change, (a, b)) for a in range(len(names)) for b in range(a + 1, len(names))}
     if len(names) > 2:
         out["mean over pairs"] = np.mean(list(pairs.values()), axis=0)
         out |= {f"{names[a]}-{names[b]}": v for (a, b), v in pairs.items()}
     return out, trials.roles, trials.trained
 
 
-def _groups(terms: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Any]:
+def _groups(differences: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Any]:
     out: dict[str, Any] = {
-        group: common.interval([d[r == role].mean() for d, r in zip(terms, roles, strict=True)])
+        group: common.interval([d[r == role].mean() for d, r in zip(differences, roles, strict=True)])
         for group, role in GROUPS.items()
     }
-    both = [d[r == "f"].mean() + d[r == "g"].mean() for d, r in zip(terms, roles, strict=True)]
+    both = [d[r == "f"].mean() + d[r == "g"].mean() for d, r in zip(differences, roles, strict=True)]
     return out | {"mirror (S_C + S_I)": common.interval(both)}
 
 
-def _gathered(terms: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Floats]:
+def _by_group(differences: Sequence[Floats], roles: Sequence[Any]) -> dict[str, Floats]:
     return {
-        group: np.concatenate([d[r == role] for d, r in zip(terms, roles, strict=True)])
+        group: np.concatenate([d[r == role] for d, r in zip(differences, roles, strict=True)])
         for group, role in (("S_S", "both"), ("S_C", "f"), ("S_I", "g"))
     }
 

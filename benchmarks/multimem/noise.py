@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from benchmarks.multimem import common
 from benchmarks.multimem.treatments import Treatment
 from benchmarks.record import RESULTS, write_report
@@ -51,12 +51,12 @@ def main() -> None:
 
 def measure(data: common.Loaded, noisy: Sequence[int], seed: int) -> dict[str, float]:
     """One setting under one seed: means over samples and trials."""
-    member = memorization.member_masks(data.together, TRIALS, seed)
+    member = multimem.member_masks(data.together, TRIALS, seed)
     treatment = Treatment(20, seed, noise=dict.fromkeys(noisy, SIGMA), noise_on="all")
     heads = common.train(data, member, treatment)
     memory = common.memory_terms(heads, data, member)
     pairs = list(combinations(range(len(NAMES)), 2))
-    out = {f"multimem {_pair(p)}": float(memorization.over(memory, p).mean()) for p in pairs}
+    out = {f"multimem {_pair(p)}": float(multimem.sum_terms(memory, p).mean()) for p in pairs}
     out["multimem mean over pairs"] = float(np.mean(list(out.values())))
     out |= {f"sslmem {NAMES[a]}": v for a, v in enumerate(sslmem(heads, data, member, seed))}
     hits = [
@@ -79,7 +79,7 @@ def sslmem(heads: Any, data: common.Loaded, member: Bools, seed: int) -> list[fl
         one, two = (common.embeddings(heads, data, trial, look) for look in looks)
         for a, (left, right) in enumerate(zip(one, two, strict=True)):
             distance[a].append(np.linalg.norm(left - right, axis=1))
-    return [-float(memorization.multimem(np.stack(d).astype(np.float32), member)[0].mean()) for d in distance]
+    return [-float(multimem.estimate_multimem(np.stack(d).astype(np.float32), member)[0].mean()) for d in distance]
 
 
 def _pair(pair: Sequence[int]) -> str:

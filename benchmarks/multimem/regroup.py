@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from benchmarks.multimem import common
 from benchmarks.multimem.treatments import Treatment
 from benchmarks.record import RESULTS, write_report
@@ -63,7 +63,7 @@ def main() -> None:
 
 def measure(data: common.Loaded, seed: int) -> dict[str, list[dict[str, float]]]:
     """Treatment -> per regrouping epoch, its measures; "none" has one."""
-    member = memorization.member_masks(data.together, TRIALS, seed)
+    member = multimem.member_masks(data.together, TRIALS, seed)
     score = _scores(data, seed)
     rng = np.random.default_rng((seed, 83))
     hot = {"top": _hot(member, score), "random": _hot(member, rng.random(len(data)))}
@@ -82,8 +82,8 @@ def measure(data: common.Loaded, seed: int) -> dict[str, list[dict[str, float]]]
 
 def _scores(data: common.Loaded, seed: int) -> Floats:
     """MultiMem from trials that have no part in what is measured afterward."""
-    member = memorization.member_masks(data.together, 16, seed + 1000)
-    return memorization.over(
+    member = multimem.member_masks(data.together, 16, seed + 1000)
+    return multimem.sum_terms(
         common.memory_terms(common.train(data, member, Treatment(EPOCHS, seed + 1000)), data, member)
     )
 
@@ -100,14 +100,14 @@ def _hot(member: Bools, score: Floats) -> Bools:
 
 def _measure(data: common.Loaded, member: Bools, top: Bools, treatment: Treatment) -> dict[str, float]:
     heads = common.train(data, member, treatment)
-    multimem = memorization.over(common.memory_terms(heads, data, member))
+    scores = multimem.sum_terms(common.memory_terms(heads, data, member))
     hits = [
         common.top5(common.embeddings(heads, data, t), np.flatnonzero(~m), data.shared_ids)
         for t, m in enumerate(member)
     ]
     return {
-        "multimem": float(multimem.mean()),
-        "multimem of the top 5 %": float(multimem[top.any(0)].mean()),
+        "multimem": float(scores.mean()),
+        "multimem of the top 5 %": float(scores[top.any(0)].mean()),
         "T@5": float(np.mean([list(h.values()) for h in hits])),
     }
 

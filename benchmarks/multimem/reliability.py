@@ -18,7 +18,7 @@ from audit_plugin.arrays import Bools, Floats
 from audit_plugin.audit.prepare import Clock, prepare
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 
@@ -38,7 +38,7 @@ def main() -> None:
         for name, samples in sets.items():
             config = AuditConfig(encoder=common.ENCODER, trials=options.trials)
             trials = common.evidence(prepare(samples, config, Clock(silent)), config).evidence.trials
-            report[name] = measure(memorization.adjusted(trials), trials.member)
+            report[name] = measure(multimem.adjusted_consistency(trials), trials.member)
     write_report("multimem-reliability", "reliability of MultiMem against the number of trials", {"sets": report})
     common.picture(RESULTS / "multimem-reliability.png", lambda axes: _draw(axes[0], report))
 
@@ -47,14 +47,14 @@ def measure(values: Floats, member: Bools) -> dict[str, Any]:
     """The curve, and predictions from its beginning."""
     total = len(member)
     steps = [r for r in STEPS if r <= total]
-    curve = {r: memorization.reliability(values[:r], member[:r]) for r in steps}
+    curve = {r: multimem.reliability(values[:r], member[:r]) for r in steps}
     agreement = {}
     for r in [r for r in steps if 2 * r <= total]:
-        first, _ = memorization.multimem(values[:r], member[:r])
-        last, _ = memorization.multimem(values[-r:], member[-r:])
+        first, _ = multimem.estimate_multimem(values[:r], member[:r])
+        last, _ = multimem.estimate_multimem(values[-r:], member[-r:])
         agreement[r] = float(np.corrcoef(first, last)[0, 1])
     predictions = [
-        {"from": r, "target": target, "predicted": memorization.trials_needed(curve[r], r, target), "took": took}
+        {"from": r, "target": target, "predicted": multimem.trials_needed(curve[r], r, target), "took": took}
         for target in TARGETS
         if (took := next((r for r in range(4, total + 1, 2) if _reaches(values, member, r, target)), None))
         for r in (4, 8, 16)
@@ -69,7 +69,7 @@ def measure(values: Floats, member: Bools) -> dict[str, Any]:
 
 
 def _reaches(values: Floats, member: Bools, trials: int, target: float) -> bool:
-    return memorization.reliability(values[:trials], member[:trials]) >= target
+    return multimem.reliability(values[:trials], member[:trials]) >= target
 
 
 def _draw(ax: Any, report: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, spearman
-from audit_plugin.trials import multimem as memorization
+from audit_plugin.trials import multimem
 from benchmarks.data import DATA, SOURCES
 from benchmarks.multimem import common
 from benchmarks.multimem.treatments import Treatment
@@ -53,7 +53,7 @@ def choice_of_h(data: common.Loaded, category: Any, repeats: int) -> dict[str, A
         rng = np.random.default_rng((seed, 71))
         chosen = _references(category, rng)
         never = np.isin(data.together, data.together[np.logical_or.reduce(list(chosen.values()))])
-        member = memorization.member_masks(data.together, 16, seed) & ~never
+        member = multimem.member_masks(data.together, 16, seed) & ~never
         heads = common.train(data, member, Treatment(20, seed))
         scored = {name: _score(heads, data, member, h) for name, h in {"all non-members": None, **chosen}.items()}
         for name, values in scored.items():
@@ -76,11 +76,11 @@ def _references(category: Any, rng: np.random.Generator) -> dict[str, Bools]:
 def _score(heads: Any, data: common.Loaded, member: Bools, h: Bools | None) -> Floats:
     values = np.stack(
         [
-            memorization.consistency(common.embeddings(heads, data, t), ~inside if h is None else h, data.together)
+            multimem.consistency(common.embeddings(heads, data, t), ~inside if h is None else h, data.together)
             for t, inside in enumerate(member)
         ]
     )
-    return memorization.multimem(memorization.remove_offsets(values, member), member)[0]
+    return multimem.estimate_multimem(multimem.remove_offsets(values, member), member)[0]
 
 
 def sizes(data: common.Loaded, candidates: float, independent: float, repeats: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def sizes(data: common.Loaded, candidates: float, independent: float, repeats: i
         ends = np.cumsum([round(s * len(data)) for s in (0.1, 0.1, candidates, independent)])
         h, outside, c, i, s = (np.isin(np.arange(len(data)), rows) for rows in np.split(order, ends))
         heads = common.train(data, np.stack([s | c, s | i]), Treatment(20, seed))
-        values = [memorization.consistency(common.embeddings(heads, data, t), h, data.together) for t in range(2)]
+        values = [multimem.consistency(common.embeddings(heads, data, t), h, data.together) for t in range(2)]
         change = values[0] - values[1]
         change = change - change[outside].mean()
         for name, rows in (("S_C", c), ("S_I", i), ("S_S", s)):

@@ -23,7 +23,7 @@ from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.suggest.pair_scores import text_pairs
-from audit_plugin.trials.learners import head_projections, kept_heads_learner
+from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, part_name
 
 from .fits import lift, reference_rows
@@ -158,7 +158,7 @@ def _lifts(
     text_only = Features({pair[1]: plain.vectors[pair[1]]}, np.ones((len(plain.present), 1), dtype=bool))
     # the other modalities' projections take seconds to fit and are not looked at: they only keep their places
     places = dict.fromkeys(plain.modalities, head_projections(text_only)[pair[1]])
-    learner = kept_heads_learner(Features({pair[1]: table}, present), places, job.run, job)
+    learner = trained_heads_learner(Features({pair[1]: table}, present), places, job.run, job)
     rows = np.array([v.row for v in variants])
     references = reference_rows(evidence, job.config.seed)
     at = evidence.modalities.index(pair[0])

@@ -15,9 +15,7 @@ from audit_plugin.neighbors import SearchResult, nearest_neighbors
 
 from .workers import EncoderRecipe
 
-__all__ = ["LOCAL", "EncoderRecipe", "Engine", "Recipe", "opened"]
-
-Recipe = EncoderRecipe  # until the last caller has the new name
+__all__ = ["LOCAL", "EncoderRecipe", "Engine", "opened"]
 
 Work = Callable[[Any], Any]
 
