@@ -173,11 +173,21 @@ class AuditConfig:
 
 # Keys of stored settings and summaries that were renamed: former name -> the name of today.
 FORMER_NAMES = {"false_alarms": "false_positive_rate", "neighbours": "neighbors", "recall": "probe_recall"}
+FORMER_KINDS = {"neighbourhood": "neighborhood"}  # of probe pairs, in nested records too
 
 
 def current_names(record: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings or a stored summary under the names of today."""
-    return {FORMER_NAMES.get(name, name): value for name, value in record.items()}
+    current = {FORMER_NAMES.get(name, name): _current_kinds(value) for name, value in record.items()}
+    if isinstance(current.get("config"), Mapping):
+        current["config"] = current_names(current["config"])
+    return current
+
+
+def _current_kinds(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {FORMER_KINDS.get(name, name): _current_kinds(inner) for name, inner in value.items()}
 
 
 def digest_of(*parts: Any) -> str:

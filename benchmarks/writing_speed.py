@@ -17,8 +17,8 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 
-from audit_plugin.fiftyone_io.write.fields import Place, write_fields
-from audit_plugin.fiftyone_io.write.values import Columns
+from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.write.fields import FieldValues, write_fields
 from benchmarks.record import write_report
 
 SEED = 0
@@ -65,7 +65,7 @@ def measure(dataset: fo.Dataset, number: int) -> dict[str, float]:
     """Seconds of both ways, into fields of their own; what they wrote is compared."""
     ids, columns = dataset.values("id"), made(len(dataset), number)
     start = time.perf_counter()
-    write_fields(dataset, ids, Place([[name] for name in ids], []), f"ours{number}", columns, None)
+    write_fields(AuditedItems(dataset, f"ours{number}"), {name: [name] for name in ids}, columns, None)
     middle = time.perf_counter()
     for name, (kind, values) in columns.items():
         dataset.add_sample_field(f"theirs{number}_{name}", **kind)
@@ -76,10 +76,10 @@ def measure(dataset: fo.Dataset, number: int) -> dict[str, float]:
     return {"audit": round(middle - start, 2), "set_values": round(end - middle, 2)}
 
 
-def made(n: int, number: int) -> Columns:
-    """Columns as a result's are: name -> (what the field is, its values)."""
+def made(n: int, number: int) -> FieldValues:
+    """FieldValues as a result's are: name -> (what the field is, its values)."""
     rng = np.random.default_rng((SEED, number))
-    columns: Columns = {name: ({"ftype": fo.FloatField}, rng.random(n).tolist()) for name in NUMBERS}
+    columns: FieldValues = {name: ({"ftype": fo.FloatField}, rng.random(n).tolist()) for name in NUMBERS}
     columns |= {name: ({"ftype": fo.BooleanField}, (rng.random(n) < 0.05).tolist()) for name in FLAGS}
     columns |= {
         name: ({"ftype": fo.StringField}, [f"a reason, number {v}" for v in rng.integers(0, 99, n)]) for name in TEXTS

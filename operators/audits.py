@@ -141,11 +141,11 @@ class SetThreshold(AuditOperator):
     )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from audit_plugin.fiftyone_io.results import findings
+        from audit_plugin.review.thresholds import SCORE_OF
 
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
-        form.enum("kind", list(findings.SCORE_OF), label="Flag", required=True, default="misaligned")
+        form.enum("kind", list(SCORE_OF), label="Flag", required=True, default="misaligned")
         form.float("threshold", label="Threshold", description="Lowest flagged score; empty: the audit's threshold")
         return self.prompt(form, "Set threshold")
 

@@ -232,7 +232,7 @@ def audit_key(dataset: Any, params: Mapping[str, Any]) -> str:
     Raises:
         AuditError: the dataset has no audit.
     """
-    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
+    from audit_plugin.fiftyone_io import audits_newest_first
 
     runs = audits_newest_first(dataset)
     if not runs:
@@ -242,7 +242,7 @@ def audit_key(dataset: Any, params: Mapping[str, Any]) -> str:
 
 def choose_audit(form: types.Object, dataset: Any, params: Mapping[str, Any]) -> str:
     """Add a field for the audit, by default the newest; return its key, "" if the dataset has no audit."""
-    from audit_plugin.fiftyone_io.results.findings import audits_newest_first
+    from audit_plugin.fiftyone_io import audits_newest_first
 
     runs = audits_newest_first(dataset)
     if not runs:

@@ -41,9 +41,9 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @guarded
     def on_load(self, ctx: Any) -> None:
         """Show the chosen audit, by default the newest."""
-        from audit_plugin.fiftyone_io.results import findings
+        from audit_plugin import fiftyone_io
 
-        runs = findings.audits_newest_first(ctx.dataset)
+        runs = fiftyone_io.audits_newest_first(ctx.dataset)
         if ctx.panel.state.run not in runs:
             self._choose(ctx, runs[0] if runs else "")
         self.load_tab(ctx)
@@ -76,10 +76,10 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @guarded
     def on_audited(self, ctx: Any) -> None:
         """Show the new audit."""
-        from audit_plugin.fiftyone_io.results import findings
+        from audit_plugin import fiftyone_io
 
         ctx.dataset.reload()
-        runs = findings.audits_newest_first(ctx.dataset)
+        runs = fiftyone_io.audits_newest_first(ctx.dataset)
         if runs:
             self._choose(ctx, runs[0])
             self.load_tab(ctx)
@@ -113,9 +113,9 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @drawn
     def render(self, ctx: Any, panel: types.Object) -> None:
         """The whole panel."""
-        from audit_plugin.fiftyone_io.results import findings
+        from audit_plugin import fiftyone_io
 
-        runs = findings.audits_newest_first(ctx.dataset)
+        runs = fiftyone_io.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run
         if run not in runs:
             self._show_start(ctx, panel)

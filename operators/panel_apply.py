@@ -76,9 +76,10 @@ class Apply(Tab):
             self.form_button(buttons, "delete_removed", f"Delete {samples_text(hidden)} permanently")
 
     def _show_comparison(self, ctx: Any, place: types.Object, run: str) -> None:
-        from audit_plugin.fiftyone_io.results import findings, reports
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import reports
 
-        others = [name for name in findings.audits_newest_first(ctx.dataset) if name != run]
+        others = [name for name in fiftyone_io.audits_newest_first(ctx.dataset) if name != run]
         if not others:
             say(place, "about", "**Compare** with another audit of this dataset: there is none yet.")
             return

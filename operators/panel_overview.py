@@ -23,6 +23,7 @@ class Overview(Tab):
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
         """New samples, repairs, and the cards."""
+        from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import findings
         from audit_plugin.scoring.flags import FLAGS
 
@@ -32,7 +33,7 @@ class Overview(Tab):
             say(line, "text", f"**{new:,} new samples since the audit**")
             self.form_button(line, "scan_new", "Scan new samples", name="scan", variant="contained")
         self._show_repairs(ctx, panel, run)
-        summary, checked = findings.audit_summary(ctx.dataset, run), _spot_check_text(ctx, run)
+        summary, checked = fiftyone_io.audit_summary(ctx.dataset, run), _spot_check_text(ctx, run)
         for card in findings.cards(ctx.dataset, run):
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
@@ -60,7 +61,7 @@ class Overview(Tab):
             buttons.btn(
                 f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=params
             )
-        if card.kept:
+        if card.set_by_person:
             buttons.btn(
                 f"reset_{card.kind}", label="Reset threshold", variant="outlined", on_click=self.on_reset, params=params
             )
@@ -82,7 +83,7 @@ class Overview(Tab):
             on_change=self.on_slide,
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
-        false_positives = findings.false_positive_rate_above(ctx.dataset, run, card.kind, threshold)
+        false_positives = findings.expected_false_positives(ctx.dataset, run, card.kind, threshold)
         estimate = "" if false_positives is None else f", estimated false positives: {false_positives:,.0f}"
         say(place, "above", f"**{above:,}** at or above {threshold:.2f}{estimate}")
 
@@ -152,14 +153,14 @@ def estimate_text(card: Any, summary: dict[str, Any]) -> str:
     if not card.count:
         return ""
     model = summary.get("wrong_model") or {}
-    if card.kind == "misaligned" and not card.kept and model.get("precision") is not None:
+    if card.kind == "misaligned" and not card.set_by_person and model.get("precision") is not None:
         low, high = model["precision_interval"]
         share = 1 - model["precision"]
         interval = f"90 % interval {1 - high:.0%} to {1 - low:.0%}"
         return f"Estimated false positives: {share * card.count:,.0f} ({share:.0%}; {interval})."
-    if card.kind == "misaligned" and card.false_positive_rate is not None:
-        return f"Estimated false positives: {card.false_positive_rate:,.0f}."
-    if card.kind in ("memorized", "outlier") and not card.kept and summary.get("false_positive_rate"):
+    if card.kind == "misaligned" and card.expected_false_positives is not None:
+        return f"Estimated false positives: {card.expected_false_positives:,.0f}."
+    if card.kind in ("memorized", "outlier") and not card.set_by_person and summary.get("false_positive_rate"):
         rate, total = float(summary["false_positive_rate"]), int(summary.get("samples") or 0)
         return f"Expected false positives: at most {rate * total:,.0f} ({rate:.1%} of clean samples, as configured)."
     return ""

@@ -21,6 +21,7 @@ class Plots(Tab):
 
     def show_plots(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The plots; their data were sent by `load_plots`."""
+        from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import findings
 
         for name, label in HISTOGRAMS.items():
@@ -31,7 +32,7 @@ class Plots(Tab):
                 panel.plot(f"hist_{name}", layout=layout, config=NO_BAR, on_click=self.on_bar)
         if _has_quadrants(ctx, run):
             self._show_quadrants(ctx, panel, run)
-        if attribution(findings.audit_summary(ctx.dataset, run)):
+        if attribution(fiftyone_io.audit_summary(ctx.dataset, run)):
             about = "**Where memorization comes from**: share of MultiMem lost without each modality"
             say(panel, "about_due", about)
             layout = {
@@ -46,10 +47,10 @@ class Plots(Tab):
 
     def _show_removal(self, ctx: Any, panel: types.Object) -> None:
         """The removal curve of the newest removal study, or a button to start one."""
-        from audit_plugin.fiftyone_io.results import reports
+        from audit_plugin import fiftyone_io
         from audit_plugin.report.display import removal_advice
 
-        report = reports.removal_report(ctx.dataset)
+        report = fiftyone_io.removal_report(ctx.dataset)
         if report is None:
             about = "**Removal study**: does a model improve without the highest-scored samples? Not measured yet."
             say(panel, "about_removal", about)
@@ -95,7 +96,8 @@ class Plots(Tab):
 
     def load_plots(self, ctx: Any) -> None:
         """Send the data of the plots: they stay in the browser and are not sent back with each event."""
-        from audit_plugin.fiftyone_io.results import findings, reports
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import findings
 
         run, data = ctx.panel.state.run, ctx.panel.data
         for name in HISTOGRAMS:
@@ -106,9 +108,9 @@ class Plots(Tab):
             columns = (*QUADRANT_SCORES, "misalignment")
             points = findings.points(ctx.dataset, run, columns)
             data.set("plots.quadrants", [traces.scatter(points, columns)])
-        if shares := attribution(findings.audit_summary(ctx.dataset, run)):
+        if shares := attribution(fiftyone_io.audit_summary(ctx.dataset, run)):
             data.set("plots.due", [traces.horizontal_bars(shares)])
-        if report := reports.removal_report(ctx.dataset):
+        if report := fiftyone_io.removal_report(ctx.dataset):
             data.set("plots.removal", traces.removal_lines(report))
         if findings.has_column(ctx.dataset, run, findings.MAP[0]):
             columns = (*findings.MAP, "misalignment")

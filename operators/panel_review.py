@@ -17,8 +17,8 @@ from .panel_base import Tab, box, drawn, guarded, plain_text, say
 from .review import open_row, timed
 
 if TYPE_CHECKING:
-    from audit_plugin.fiftyone_io import ReviewQueue
-    from audit_plugin.fiftyone_io.results.cases import Case
+    from audit_plugin.fiftyone_io.results.cases import ReviewCase
+    from audit_plugin.review import ReviewQueue
 
 ALL, SPOT_CHECK = "all findings", "spot check"
 QUEUES = (ALL, *FLAG_KINDS, SPOT_CHECK)
@@ -55,7 +55,7 @@ class Queue(Tab):
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         show_case(panel, case, blind=is_spot_check)
-        show_decisions(panel, row, "" if is_spot_check else case.said.get("suggestion", ""), self.on_decide)
+        show_decisions(panel, row, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
         self._show_navigation(panel, row)
         if not is_spot_check:  # below the buttons, so that these need no scrolling
             show_neighbors(panel, case)
@@ -208,11 +208,11 @@ class AuditSamplePanel(foo.Panel):
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
-        show_decisions(panel, row, case.said.get("suggestion", ""), self.on_decide)
+        show_decisions(panel, row, case.texts.get("suggestion", ""), self.on_decide)
         show_neighbors(panel, case)
 
 
-def show_case(panel: types.Object, case: Case, blind: bool) -> None:
+def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
     """Add the media, texts and scores of a row; blind, without what the audit says of it."""
     place = box(panel, f"case_{_key(case.row)}")
     if case.decision is not None:
@@ -226,14 +226,14 @@ def show_case(panel: types.Object, case: Case, blind: bool) -> None:
         return
     if case.words:
         plain_text(texts, "words", "Words that fit least", ", ".join(case.words))
-    if case.said.get("suggestion"):
-        plain_text(texts, "suggestion", "Suggestion", case.said["suggestion"][:MOST_CHARACTERS])
-    plain_text(texts, "reason", "Reason", case.said.get("reason") or ", ".join(case.flags) or "no finding")
+    if case.texts.get("suggestion"):
+        plain_text(texts, "suggestion", "Suggestion", case.texts["suggestion"][:MOST_CHARACTERS])
+    plain_text(texts, "reason", "Reason", case.texts.get("reason") or ", ".join(case.flags) or "no finding")
     if case.scores:
         say(place, "scores", "\n".join(score_line(name, *score) for name, score in case.scores.items()))
 
 
-def show_neighbors(panel: types.Object, case: Case) -> None:
+def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
     """Add the neighbors that disagree with the sample, side by side with their captions."""
     sides = [side for side in case.neighbors if side["voters"]]
     if not sides:

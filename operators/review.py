@@ -14,7 +14,7 @@ from audit_plugin.review.spot_check import SIZE
 from .base import AuditOperator, audit_key, block, choose_audit, operator_config, samples_text
 
 if TYPE_CHECKING:
-    from audit_plugin.fiftyone_io import ReviewQueue
+    from audit_plugin.review import ReviewQueue
 
 DECISIONS = {
     "keep": "Keep: the sample is correct",
@@ -341,7 +341,7 @@ def open_row(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
 
 def repairs_of(dataset: Any, run: str) -> dict[str, dict[str, Any]]:
     """The audit's repairs by their sentences."""
-    from audit_plugin.fiftyone_io.results.findings import audit_summary
+    from audit_plugin.fiftyone_io import audit_summary
 
     return {str(repair["sentence"]): repair for repair in audit_summary(dataset, run).get("repairs") or ()}
 
@@ -369,6 +369,6 @@ def bulk_text(count: int, kind: str, decision: str) -> str:
 
 
 def _scores_of_flags() -> Mapping[str, str]:
-    from audit_plugin.fiftyone_io.results.findings import SCORE_OF
+    from audit_plugin.review.thresholds import SCORE_OF
 
     return SCORE_OF

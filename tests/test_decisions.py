@@ -85,8 +85,8 @@ def test_hostile_text_is_kept_as_it_is_but_for_what_no_database_takes(dataset: A
 @pytest.mark.parametrize(
     ("ids", "kind", "more", "words"),
     [
-        (["0" * 24], "keep", {}, "0{24} is no sample"),
-        (["nonsense"], "keep", {}, "nonsense is no sample"),
+        (["0" * 24], "keep", {}, "0{24} is not a sample"),
+        (["nonsense"], "keep", {}, "nonsense is not a sample"),
         (None, "delete", {}, "'delete'"),
         (None, "keep", {"caption": 3}, "has no caption 3, but 1"),
         (None, "keep", {"run": "other"}, "no audit 'other'"),
@@ -107,7 +107,7 @@ def test_a_decision_goes_stale_with_the_text_or_the_file(dataset: Any, tmp_path:
     (made,) = fio.decide(dataset, sample.id, "keep")
 
     def now() -> str:
-        return contents.subjects_of_rows(dataset, "audit", [sample.id])[sample.id].content.digest(0)
+        return contents.items_of_rows(dataset, "audit", [sample.id])[sample.id].content.digest(0)
 
     assert not stale(made, now())
     copy.unlink()

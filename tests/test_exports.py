@@ -85,7 +85,7 @@ def test_decisions_made_elsewhere(dataset: Any, tmp_path: Path) -> None:
 def test_a_table_with_a_bad_row_changes_nothing(dataset: Any, tmp_path: Path) -> None:
     ids, before = dataset.values("id"), documents(dataset, but=())
     for name, text, words in (
-        ("a.csv", f"sample,kind\n{ids[0]},keep\n{'0' * 24},keep\n", "0{24} is no sample"),
+        ("a.csv", f"sample,kind\n{ids[0]},keep\n{'0' * 24},keep\n", "0{24} is not a sample"),
         ("b.csv", f"sample,kind\n{ids[0]},vanish\n", "row 2 .*'vanish'"),
         ("c.txt", "", "not as 'c.txt'"),
         ("d.jsonl", json.dumps({"sample": ids[0]}), "row 1 .* no 'kind'"),

@@ -110,14 +110,14 @@ def test_views_that_are_no_objects_are_refused_with_a_sentence(
         fio.read_samples(view, AuditConfig(text="truth", audio="truth.note"))
     with pytest.raises(AuditError, match="text field 'kind' does not exist.*truth"):
         fio.read_samples(view, AuditConfig(text="kind"))
-    with pytest.raises(AuditError, match="no single detections"):
+    with pytest.raises(AuditError, match="are not single detections"):
         fio.read_samples(dataset.to_patches("truth", keep_label_lists=True), AuditConfig())
     with pytest.raises(AuditError, match="'truth' in dataset .* is empty|objects 'truth' of dataset .* is empty"):
         fio.read_samples(view.limit(2).match_tags("nobody"), AuditConfig())
     dataset.add_sample_field("lines", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
     line = fo.Polyline(label="a", points=[[(0, 0), (1, 1)]])
     dataset.set_values("lines", [fo.Polylines(polylines=[line.copy()]) for _ in range(2)])
-    with pytest.raises(AuditError, match="'lines' .* no single detections"):
+    with pytest.raises(AuditError, match="'lines' .* are not single detections"):
         fio.read_samples(dataset.to_patches("lines"), AuditConfig())
     videos = fo.Dataset()
     videos.add_sample(fo.Sample(filepath=clips[0], events=fo.TemporalDetection(label="a", support=[1, 2])))

@@ -30,7 +30,7 @@ def test_new_samples_join_the_audit_and_go_with_it(make_dataset: Callable[..., A
     first = fio.audit_view(dataset[:64], QUICK, None, tmp_path / "run")
     before = dataset[:64].values("audit_misalignment")
     assert findings.count_new(dataset, "audit") == 6
-    assert findings.audit_summary(dataset, "audit")["samples"] == 64
+    assert fio.audit_summary(dataset, "audit")["samples"] == 64
     stages: list[str] = []
     found = fio.scan_new(dataset, "audit", lambda stage, *_: stages.append(stage))
     assert found.ids == tuple(dataset.values("id")[64:])
@@ -40,7 +40,7 @@ def test_new_samples_join_the_audit_and_go_with_it(make_dataset: Callable[..., A
     assert np.allclose(scores, found.columns["misalignment"], equal_nan=True)
     assert dataset[64:].values("audit_multimem") == [None] * 6
     assert list(dict.fromkeys(stages))[-1] == "write"
-    summary = findings.audit_summary(dataset, "audit")
+    summary = fio.audit_summary(dataset, "audit")
     assert (summary["samples"], summary["scanned_later"]) == (70, 6)
     for kind, count in summary["flags"].items():
         assert count == first.summary["flags"][kind] + found.summary["flags"][kind]

@@ -44,8 +44,14 @@ def test_cards_count_flags_and_tell_the_threshold(audited: Any) -> None:
     assert list(cards) == list(FLAG_KINDS)
     assert {kind: card.count for kind, card in cards.items() if card.count} == {"misaligned": 3, "duplicate": 2}
     wrong = cards["misaligned"]
-    assert (wrong.score, wrong.low, wrong.high, wrong.threshold, wrong.kept) == ("misalignment", 2.0, 5.0, 3.0, False)
-    assert wrong.false_positive_rate == pytest.approx((1 - 3 / 5) + (1 - 4 / 5) + 0)
+    assert (wrong.score, wrong.low, wrong.high, wrong.threshold, wrong.set_by_person) == (
+        "misalignment",
+        2.0,
+        5.0,
+        3.0,
+        False,
+    )
+    assert wrong.expected_false_positives == pytest.approx((1 - 3 / 5) + (1 - 4 / 5) + 0)
     nothing = cards["memorized"]  # from -5 to 0, median -2: the threshold stands a hundredth of the slider above
     assert (nothing.count, nothing.threshold, nothing.high) == (0, pytest.approx(0.02), pytest.approx(0.02))
     assert findings.count_above(audited, "audit", "memorized", nothing.threshold) == 0
@@ -100,7 +106,7 @@ READ = ("id", "misalignment", "alignment", "is_misaligned", "action", "suggestio
 
 def all_read(dataset: Any) -> dict[str, list[Any]]:
     """Whole columns and the flagged rows, NaN as None."""
-    whole, flagged = findings.read_columns(dataset, "audit", READ), findings.read_flagged(dataset, "audit")
+    whole, flagged = tables.read_columns(dataset, "audit", READ), tables.read_flagged(dataset, "audit")
     found = {**whole, **{f"flagged {name}": values for name, values in flagged.items()}}
     plain = {name: list(values) for name, values in found.items()}
     return {name: [None if v != v else v for v in values] for name, values in plain.items()}  # noqa: PLR0124 (NaN)
@@ -154,7 +160,7 @@ def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatc
     ids = audited.values("id")
     monkeypatch.setattr(tables, "SLACK", timedelta(0))  # all samples are younger than it
     all_read(audited)
-    before = findings.read_columns(audited, "audit", ("misalignment",))["misalignment"]
+    before = tables.read_columns(audited, "audit", ("misalignment",))["misalignment"]
 
     def never(*_: Any) -> None:
         raise AssertionError("whole columns are read again")
@@ -182,20 +188,20 @@ def test_many_samples_are_read_in_parts(audited: Any, monkeypatch: pytest.Monkey
 
 def test_a_row_stands_where_its_scores_are_among_all(audited: Any) -> None:
     ids = audited.values("id")
-    assert findings.standing(audited, "audit", ids[6]) == {
+    assert findings.score_ranks(audited, "audit", ids[6]) == {
         "misalignment": (0.0, 0.0),
         "multimem": (0.0, pytest.approx(6 / 7)),
         "alignment": (1.0, pytest.approx(6 / 7)),
     }
-    assert findings.standing(audited, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+    assert findings.score_ranks(audited, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
     for name in (ids[2], ids[9], "0" * 24):  # not scored, not audited, not there
-        assert findings.standing(audited, "audit", name) == {}
+        assert findings.score_ranks(audited, "audit", name) == {}
 
 
 def test_audits_newest_first_and_what_is_missing_is_said(audited: Any) -> None:
     fio.write_result(audited[:8], made_up(audited[:8].values("id")), AuditConfig(run="a_later"))
-    assert findings.audits_newest_first(audited) == ["a_later", "audit"]
-    assert findings.audit_summary(audited, "audit")["samples"] == 8
+    assert fio.audits_newest_first(audited) == ["a_later", "audit"]
+    assert fio.audit_summary(audited, "audit")["samples"] == 8
     with pytest.raises(AuditError, match="no column 'outlier'"):
         findings.histogram(audited, "audit", "outlier")
     with pytest.raises(AuditError, match="no audit 'other'"):
@@ -214,12 +220,12 @@ def test_a_threshold_flags_tags_and_proposes_and_can_be_taken_back(audited: Any)
     assert thresholds.set_threshold(audited, "audit", "misaligned", 0.0) == 5
     assert audited[ids[0]].audit_action == "remove"
     assert audited[ids[2]].audit_action == "keep"  # never scored
-    assert thresholds.thresholds_of(audited, "audit") == {"misaligned": 0.0}
+    assert fio.audit_info(audited, "audit").thresholds == {"misaligned": 0.0}
     card = findings.cards(audited, "audit")[0]
-    assert (card.kept, card.threshold, card.count) == (True, 0.0, 7)
+    assert (card.set_by_person, card.threshold, card.count) == (True, 0.0, 7)
     thresholds.set_threshold(audited, "audit", "misaligned", None)
     assert snapshot(audited) == before
-    assert thresholds.thresholds_of(audited, "audit") == {}
+    assert fio.audit_info(audited, "audit").thresholds == {}
 
 
 def test_thresholds_of_two_kinds_are_taken_back_in_any_order(audited: Any) -> None:
@@ -251,7 +257,11 @@ def test_a_users_own_tag_stays_and_deleting_the_audit_takes_all_else(audited: An
 
 @pytest.mark.parametrize(
     ("kind", "cut", "words"),
-    [("duplicate", 1.0, "no score"), ("misaligned", float("nan"), "no number"), ("outlier", 1.0, "'outlier'")],
+    [
+        ("duplicate", 1.0, "no score"),
+        ("misaligned", float("nan"), "not a finite number"),
+        ("outlier", 1.0, "'outlier'"),
+    ],
 )
 def test_what_cannot_be_a_threshold_is_said(audited: Any, kind: str, cut: float, words: str) -> None:
     before = snapshot(audited)
@@ -262,11 +272,11 @@ def test_what_cannot_be_a_threshold_is_said(audited: Any, kind: str, cut: float,
 
 def check_flagged(dataset: Any, ids: Any) -> None:
     """The flagged rows of `made_up`, whatever they are rows of."""
-    flagged = findings.read_flagged(dataset, "audit")
+    flagged = tables.read_flagged(dataset, "audit")
     assert dict(zip(flagged["id"], flagged["is_misaligned"], strict=True)) == {ids[r]: r > 0 for r in (0, 1, 3, 7)}
     assert flagged["action"].tolist().count("remove") == 1
     assert np.isnan(flagged["outlier"]).all()
-    assert findings.standing(dataset, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+    assert findings.score_ranks(dataset, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
 
 
 def test_an_audit_without_what_it_read_cannot_be_mapped(make_dataset: Callable[..., Any]) -> None:
@@ -321,7 +331,7 @@ def test_the_map_is_a_part_of_the_audit(make_dataset: Callable[..., Any], object
     fio.audit_view(audited, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
     assert not findings.has_column(dataset, "audit", findings.MAP[0])
     assert maps.map_embeddings(dataset, "audit") == 40
-    found = findings.read_columns(dataset, "audit", findings.MAP)
+    found = tables.read_columns(dataset, "audit", findings.MAP)
     assert found["map_x"].std() == pytest.approx(1, abs=1e-3)  # the unit is the first direction's deviation
     assert 0 < found["map_y"].std() <= 1
     fio.delete_audit(dataset, "audit")

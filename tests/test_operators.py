@@ -226,7 +226,7 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
     report = json.loads(Path(page.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
-    stored = importlib.import_module("audit_plugin.fiftyone_io.results.reports").removal_report(dataset)
+    stored = fio.removal_report(dataset)
     assert stored == report
     lines = importlib.import_module("operators.traces").removal_lines(stored)
     assert {line["name"] for line in lines} == {name.replace("_", " ") for name in report["methods"]}

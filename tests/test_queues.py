@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.review import Decision
+from audit_plugin.review import Decision, ReviewQueue
 from tests.conftest import caption
 from tests.review_fixtures import written
 
@@ -95,21 +94,21 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
 
 def test_next_and_previous_by_hand() -> None:
     rows = tuple((name, 0) for name in "abcd")
-    queue = fio.queues.queue_with(rows, {})
+    queue = ReviewQueue(rows, {})
     assert queue.left == rows
     assert (queue.next(), queue.next(rows[1]), queue.next(rows[3])) == (rows[0], rows[2], rows[0])
     assert (queue.previous(rows[2]), queue.previous(rows[0]), queue.previous(None)) == (rows[1], rows[0], rows[0])
     decided = {rows[0]: Decision("a", "keep"), rows[2]: Decision("c", "skip")}
-    queue = fio.queues.queue_with(rows, decided)
+    queue = ReviewQueue(rows, decided)
     assert queue.left == (rows[1], rows[3], rows[2])
     assert [queue.next(rows[at]) for at in range(4)] == [rows[1], rows[3], rows[3], rows[1]]
     assert queue.progress.done == 1
     assert queue.row_of("a") == rows[0]
     decided |= {rows[1]: Decision("b", "keep"), rows[3]: Decision("d", "remove")}
-    assert fio.queues.queue_with(rows, decided).next(rows[3]) == rows[2]  # skipped: comes back last
+    assert ReviewQueue(rows, decided).next(rows[3]) == rows[2]  # skipped: comes back last
     decided[rows[2]] = Decision("c", "unsure")
-    assert fio.queues.queue_with(rows, decided).next() is None
-    assert fio.queues.queue_with((), {}).previous(None) is None
+    assert ReviewQueue(rows, decided).next() is None
+    assert ReviewQueue((), {}).previous(None) is None
 
 
 def test_a_batch_leaves_out_what_is_decided_and_what_should_stay(dataset: Any) -> None:
@@ -154,9 +153,6 @@ def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[...,
     assert found.reviewed == 20
     assert found.precision.low <= 15 / 20 <= found.precision.high
     assert found.wrong.low <= 15 <= found.wrong.high
-    rows, refitted = fio.spot_refit(dataset, "audit")
-    assert len(rows) == 60
-    assert np.isfinite(refitted.probability).all()
     fio.undo_last(dataset, "ann")
     assert fio.spot_check(dataset, "audit").verdicts[-1] == ""
     assert math.isnan(fio.start_spot_check(dataset, "audit", 20).estimate().precision.value)

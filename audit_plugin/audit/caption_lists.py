@@ -1,67 +1,69 @@
-"""Results of samples with a list of texts: the worst text's values on the sample, and parallel lists beside them."""
+"""Results of samples with a list of texts: the worst text's values for the sample, and parallel lists beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditResult, Ints
+from audit_plugin.arrays import AuditResult, Ints, Samples
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED
 
-INDEX, LIST = "caption_index", "_list"
-# What a review looks at text by text.
-LISTED = ("misalignment", "probability", "is_misaligned", "suggestion", "action")
 URGENCY = ("keep", "remove", "review", "relabel")
-
-
-def list_columns() -> list[str]:
-    """The columns that only samples with lists of texts get."""
-    return [INDEX, *(f"{name}{LIST}" for name in LISTED)]
-
-
-def list_help(column: str) -> str:
-    """One line on a column of `list_columns`; "" for any other."""
-    from audit_plugin.scoring.columns import column_help
-
-    if column == INDEX:
-        return "Position of the worst text in the sample's list, from 0: the sample's own values are those of this text"
-    if column not in list_columns():
-        return ""
-    return f"{column_help(column.removesuffix(LIST))}; one value per text, in the order of the sample's list"
 
 
 def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
     """One row per sample from one row per text.
 
     A sample bears the values of its worst text (highest misalignment), a flag if any of its texts does, and the most
-    urgent action; `remove`, where it is not said of all its texts, is `review`: the others are worth keeping.
+    urgent action; `remove`, where it is not proposed for all its texts, is `review`: the others are worth keeping.
 
     Args:
         result: rows `[q]`, ids repeated.
         captions: `[q]` position of each row's text in its sample's list, -1 for a sample without a text.
 
     Returns:
-        Rows in the order in which their ids appear first, with `list_columns`: lists parallel to the sample's own.
+        Rows in the order in which their ids appear first, with the columns of `scoring.columns.list_columns`: lists
+        parallel to the sample's own.
     """
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(result.ids):
         rows.setdefault(name, []).append(row)
-    number = np.asarray(captions, dtype=np.int64)
-    groups = [np.array(sorted(found, key=lambda row: number[row]), dtype=np.int64) for found in rows.values()]
+    positions = np.asarray(captions, dtype=np.int64)
+    groups = [
+        np.array(sorted(of_sample, key=lambda row: positions[row]), dtype=np.int64) for of_sample in rows.values()
+    ]
     worst = np.array([_worst(result, group) for group in groups], dtype=np.int64)
     columns = {name: np.asarray(values)[worst] for name, values in result.columns.items()}
     for name in [c for c in columns if c.startswith("is_")]:
         columns[name] = np.array([bool(result.columns[name][group].any()) for group in groups], dtype=bool)
     if "action" in columns:
         columns |= _actions(result, groups, worst)
-    columns[INDEX] = number[worst]
-    filled = [group[number[group] >= 0] for group in groups]
+    columns[CAPTION_INDEX] = positions[worst]
+    with_text = [group[positions[group] >= 0] for group in groups]
     for name in [c for c in LISTED if c in result.columns]:
-        columns[f"{name}{LIST}"] = _lists(np.asarray(result.columns[name]), filled)
+        columns[f"{name}{LIST}"] = _lists(np.asarray(result.columns[name]), with_text)
     return replace(result, ids=tuple(rows), columns=columns)
+
+
+def worst_texts(samples: Samples, audited: Mapping[str, int], listed: bool) -> Samples:
+    """The audited rows, of several texts of a sample the worst one.
+
+    Args:
+        samples: all rows of a dataset.
+        audited: id -> position of the sample's worst text.
+        listed: samples have lists of texts; otherwise the first row of each is its own.
+    """
+    positions = samples.caption or (0,) * len(samples)
+    rows: dict[str, int] = {}
+    for row, name in enumerate(samples.ids):
+        if name in audited and (name not in rows or (listed and positions[row] == audited[name])):
+            rows[name] = row
+    media = {modality: tuple(values[row] for row in rows.values()) for modality, values in samples.media.items()}
+    return Samples(tuple(rows), media, caption=tuple(positions[row] for row in rows.values()) if listed else ())
 
 
 def _worst(result: AuditResult, group: Ints) -> int:
@@ -70,20 +72,22 @@ def _worst(result: AuditResult, group: Ints) -> int:
 
 
 def _actions(result: AuditResult, groups: Sequence[Ints], worst: Ints) -> dict[str, NDArray[Any]]:
-    """Action and reason per sample: the worst text's, if it asks for anything, or else the most urgent one's."""
-    action, reason = (np.array(result.columns[name], dtype=object) for name in ("action", "reason"))
+    """Action and reason per sample: the worst text's, if a change is proposed for it, or else the most urgent one's."""
+    action = np.array(result.columns["action"], dtype=object)
+    reason = np.array(result.columns["reason"], dtype=object)
     chosen = []
     for group, first in zip(groups, worst, strict=True):
         urgent = max(group, key=lambda row: (URGENCY.index(action[row]), row == first))
         chosen.append(first if action[first] in ("review", "relabel") else urgent)
-    what, why = action[chosen], reason[chosen]
-    partly = [w == "remove" and bool((action[group] != "remove").any()) for w, group in zip(what, groups, strict=True)]
-    what[np.array(partly, dtype=bool)] = "review"
-    return {"action": what, "reason": why}
+    of_sample = action[chosen]
+    for position, group in enumerate(groups):
+        if of_sample[position] == "remove" and (action[group] != "remove").any():
+            of_sample[position] = "review"  # the other texts are worth keeping
+    return {"action": of_sample, "reason": reason[chosen]}
 
 
 def _lists(values: NDArray[Any], groups: Sequence[Ints]) -> NDArray[Any]:
-    out = np.empty(len(groups), dtype=object)
-    for at, group in enumerate(groups):
-        out[at] = values[group].tolist()
-    return out
+    lists = np.empty(len(groups), dtype=object)
+    for position, group in enumerate(groups):
+        lists[position] = values[group].tolist()
+    return lists

@@ -155,7 +155,7 @@ def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: 
         dataset = io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault})
         ids = dataset.values("id")
         explained = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
-        io.write_result(dataset, replace(result, ids=tuple(ids)), config, explained=explained)
+        io.write_result(dataset, replace(result, ids=tuple(ids)), config, explanations=explained)
     except AuditError as error:
         return None, f"the demo was scored but not imported into FiftyOne: {error}"
     how = f"the same command with --app, or: fiftyone app launch {DEMO_DATASET}"

@@ -1,13 +1,12 @@
-"""Recall across modalities of a dataset: measured, written into fields, and kept as a run that can be deleted.
+"""Cross-modal recall of a dataset: measured, written into fields, and stored as a run that can be deleted.
 
-FiftyOne stores the dotted paths of the run classes, so neither they nor this module may be moved.
+FiftyOne stores the dotted paths of the run classes in the database, so neither they nor this module may be moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -18,19 +17,18 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.read.items import objects_field
-from audit_plugin.fiftyone_io.read.samples import load_manifest_dataset, read_samples
-from audit_plugin.fiftyone_io.read.sources import resolve
-from audit_plugin.fiftyone_io.results.findings import audits_newest_first
-from audit_plugin.fiftyone_io.results.views import places_of
-from audit_plugin.fiftyone_io.write.fields import Place, Progress, arrange_sidebar, write_fields
-from audit_plugin.fiftyone_io.write.results import place_of
-from audit_plugin.fiftyone_io.write.values import Columns, field_values
 
-from .runs import clear, database
+from .database import database
+from .read.items import AuditedItems, objects_field
+from .read.samples import read_samples
+from .read.sources import key_field, resolve
+from .runs import audits_newest_first, clear, items_of, newest_first
+from .write.fields import arrange_sidebar, field_values, write_fields
+from .write.results import target_of
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
+    from audit_plugin.encoders.embed import Progress
 
 RUN = "transfer"
 HELP = {
@@ -47,7 +45,7 @@ class TransferRunConfig(fors.RunConfig):
 
 
 class TransferRun(fors.Run):
-    """Knows how to take away what it wrote; called by `dataset.delete_run` too."""
+    """Removes what a measurement wrote when the run is deleted, by `dataset.delete_run` too."""
 
     def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
         """The fields that the run wrote."""
@@ -67,14 +65,14 @@ def transfer_view(
 ) -> CrossModalResult:
     """Measure which identities of a view are recalled in one modality but not in the other, and write it down.
 
-    Where the dataset was audited, the rank correlation of MultiMem with recall is told too. Written are the fields
-    `{run}_recall_SOURCE_TARGET`, `{run}_stays_in`, `{run}_recall_gap`, the saved view `{run}_one_sided` and the run
-    itself. An earlier measurement of that key is taken away first.
+    Where the dataset was audited, the summary holds the rank correlation of MultiMem with recall too. Written are the
+    fields `{run}_recall_SOURCE_TARGET`, `{run}_stays_in`, `{run}_recall_gap`, the saved view `{run}_one_sided` and the
+    run itself. An earlier measurement of that key is deleted first.
 
     Args:
         view: of samples with two modalities; only these are changed.
         config: of which `label` names the field with the identity or class.
-        progress: told of the stages of `measure_cross_modal_recall`, then "write".
+        progress: called with the stages of `measure_cross_modal_recall`, then "write".
         run: key of the measurement.
 
     Raises:
@@ -83,40 +81,41 @@ def transfer_view(
     from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
 
     if objects_field(view):
-        raise AuditError("recall across modalities is measured on samples, not on the patches of their objects")
+        raise AuditError("cross-modal recall is measured on samples, not on the patches of their objects; pass samples")
     config = replace(resolve(view, config), run=run)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)
-    found = measure_cross_modal_recall(samples, config, progress)
+    measured = measure_cross_modal_recall(samples, config, progress)
     if memorized := _memorized(view._root_dataset):
-        found.summary["memorization"] = memorization_link(found, memorized, samples.labels)
-    write_transfer(view, samples, found, config, progress, run)
-    return found
+        measured.summary["memorization"] = memorization_link(measured, memorized, samples.labels)
+    write_transfer(view, samples, measured, config, progress, run)
+    return measured
 
 
 def write_transfer(
     view: SampleCollection,
     samples: Samples,
-    found: CrossModalResult,
+    measured: CrossModalResult,
     config: AuditConfig,
     progress: Progress | None = None,
     run: str = RUN,
 ) -> None:
-    """What `transfer_view` writes, of the samples `found` is about."""
+    """Write what `transfer_view` measured on the samples."""
     dataset = view._root_dataset
     with database(f"writing measurement {run!r} into dataset {dataset.name!r}", "start it again and repeat"):
         dataset.reload()
         if run in list_transfers(dataset):
             delete_transfer(dataset, run)
-        result = _per_sample(samples, found)
-        columns, place = field_values(result), place_of(view, result, config)
-        record = _register(dataset, found, config, columns, place, run)
-        write_fields(dataset, result.ids, place, run, columns, progress, _help)
+        result = _per_sample(samples, measured)
+        fields = field_values(result)
+        items, members = target_of(view, result, replace(config, run=run))
+        items = replace(items, fields=tuple(items.path(column) for column in fields))
+        record = _register(items, measured, config)
+        write_fields(items, members, fields, progress, _help)
         arrange_sidebar(dataset, run, record.fields)
-        stays = F.any([F(f"{at}{run}_stays_in").exists() for at in places_of(dataset, place.slices)])
-        one_sided = dataset.match(stays).sort_by(f"{run}_recall_gap", reverse=True)
-        about = "Samples of identities that are recalled in one modality and not in the other"
-        if f"{run}_stays_in" in record.fields:
+        if items.has("stays_in"):
+            one_sided = items.where(lambda column: column("stays_in").exists(), "recall_gap")
+            about = "Samples of identities that are recalled in one modality and not in the other"
             dataset.save_view(record.saved_view, one_sided, overwrite=True, description=about)
         record.status = "done"
         fors.Run.update_run_config(dataset, run, record)
@@ -125,8 +124,7 @@ def write_transfer(
 def list_transfers(dataset: SampleCollection) -> list[str]:
     """Keys of the measurements of a dataset, the newest first."""
     root = dataset._root_dataset
-    runs = root.list_runs(type=TransferRun)
-    return sorted(runs, key=lambda run: root.get_run_info(run).timestamp, reverse=True)
+    return newest_first(root, root.list_runs(type=TransferRun))
 
 
 def newest_transfer(dataset: SampleCollection) -> str:
@@ -146,7 +144,7 @@ def transfer_found(dataset: SampleCollection, run: str) -> tuple[dict[str, Any],
     results = root.load_run_results(run, load_view=False) if run in list_transfers(root) else None
     if results is None:
         have = ", ".join(list_transfers(root)) or "none"
-        raise AuditError(f"dataset {root.name!r} has no measurement of recall {run!r} (it has: {have})")
+        raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}; its measurements: {have}")
     return dict(results.summary), list(results.identities)
 
 
@@ -154,25 +152,23 @@ def people_view(dataset: SampleCollection, run: str, identities: Sequence[str]) 
     """The samples of some identities, the identity with the largest gap first."""
     root = dataset._root_dataset
     record = root.get_run_info(run).config
-    field = record.settings["label"]
-    kind = root.get_field(field)
-    path = f"{field}.label" if isinstance(kind, fo.EmbeddedDocumentField) else field
-    wanted: list[Any] = list(identities)
+    path = key_field(root, "label", record.settings["label"])
+    values: list[Any] = list(identities)
     if not isinstance(root.get_field(path), fo.StringField):  # identities were read as words
-        wanted = [value for value in root.distinct(path) if str(value) in set(identities)]
-    asked = root.match(F.any([F(f"{at}{run}_recall_gap").exists() for at in places_of(root, record.slices)]))
-    return asked.match(F(path).is_in(wanted)).sort_by(f"{run}_recall_gap", reverse=True)
+        values = [value for value in root.distinct(path) if str(value) in set(identities)]
+    measured = items_of(root, run, record).where(lambda column: column("recall_gap").exists())
+    return measured.match(F(path).is_in(values)).sort_by(f"{run}_recall_gap", reverse=True)
 
 
 def delete_transfer(dataset: SampleCollection, run: str) -> None:
-    """Take a measurement away: its fields, its saved view, its sidebar group and its record.
+    """Delete a measurement: its fields, its saved view, its sidebar group and its record.
 
     Raises:
         AuditError: no such measurement, or the database was lost (repeat it then).
     """
     root = dataset._root_dataset
     if run not in list_transfers(root):
-        raise AuditError(f"dataset {root.name!r} has no measurement of recall {run!r}")
+        raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}")
     with database(f"deleting measurement {run!r}"):
         clear(root, run, root.get_run_info(run).config)
         fors.Run.delete_run(root, run, cleanup=False)
@@ -184,65 +180,36 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
     Raises:
         AuditError: a run, field or saved view of that name is not a measurement's of that key.
     """
-    mine = run in list_transfers(dataset)
-    if not mine and run in dataset.list_runs():
-        raise AuditError(f"run {run!r} of dataset {dataset.name!r} measures no recall; choose another run key")
-    own = set(dataset.get_run_info(run).config.fields) if mine else set()
+    is_measurement = run in list_transfers(dataset)
+    if not is_measurement and run in dataset.list_runs():
+        raise AuditError(
+            f"run {run!r} of dataset {dataset.name!r} is not a cross-modal measurement; choose another run key"
+        )
+    own = set(dataset.get_run_info(run).config.fields) if is_measurement else set()
     fields = [name for name in dataset.get_field_schema() if name.startswith(f"{run}_recall_") and name not in own]
     fields += [name for name in (f"{run}_stays_in",) if dataset.has_sample_field(name) and name not in own]
     if fields:
         raise AuditError(f"field {fields[0]!r} of dataset {dataset.name!r} would be overwritten; choose another key")
-    if not mine and dataset.has_saved_view(_saved_view(run)):
+    if not is_measurement and dataset.has_saved_view(_saved_view(run)):
         raise AuditError(
             f"saved view {_saved_view(run)!r} of dataset {dataset.name!r} is in the way; choose another run key"
         )
 
 
-def load_personas(name: str, folder: str | Path) -> fo.Dataset:
-    """A persistent dataset of a drawn persona set: caption, identity, split, and each identity's traits and facts.
-
-    Args:
-        name: of the dataset; one of that name is replaced only if it was made of drawn rows too.
-        folder: of `draw_personas`.
-
-    Raises:
-        AuditError: no persona set, a dataset of somebody else's, or the database was lost.
-    """
-    import csv
-
-    from audit_plugin.inputs.manifest import read_manifest
-
-    folder = Path(folder)
-    rows = read_manifest(
-        folder / "manifest.csv", {"image": "image", "text": "description"}, label="identity", split="split"
-    )
-    with (folder / "facts.csv").open(encoding="utf-8", newline="") as file:
-        people = {record.pop("identity"): record for record in csv.DictReader(file)}
-    fields: dict[str, tuple[str, Sequence[str]]] = {
-        "identity": ("Name of the person drawn", rows.labels),
-        "split": ("train: to learn names from; test: to ask with; background: to align on", rows.splits),
-    }
-    for fact in next(iter(people.values())):
-        told = [people[who][fact] for who in rows.labels]
-        fields[fact.replace(" ", "_")] = (f"The person's {fact}", told)
-    return load_manifest_dataset(name, rows, fields)
-
-
-def _register(
-    dataset: fo.Dataset, found: CrossModalResult, config: AuditConfig, columns: Columns, place: Place, run: str
-) -> TransferRunConfig:
+def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConfig) -> TransferRunConfig:
     """Record the run with all that it is about to write, before any of it is written."""
+    dataset, run = items.dataset, items.run
     record = TransferRunConfig(
         settings=config.to_dict(),
         status="writing",
-        fields=[place.path(run, column) for column in columns],
+        fields=list(items.fields),
         saved_view=_saved_view(run),
         sidebar=all(group.name != run for group in dataset.app_config.sidebar_groups or []),
-        slices=place.slices,
+        slices=list(items.slices),
     )
     dataset.register_run(run, record)
     results = TransferRunResults(
-        dataset, record, run, tagged={}, summary=found.summary, identities=list(found.identities)
+        dataset, record, run, tagged={}, summary=measured.summary, identities=list(measured.identities)
     )
     fors.Run.save_run_results(dataset, run, results, cache=False)
     return record
@@ -257,23 +224,23 @@ def _memorized(dataset: fo.Dataset) -> dict[str, float]:
     return {}
 
 
-def _per_sample(samples: Samples, found: CrossModalResult) -> AuditResult:
-    """One row per sample: means over its texts, and what is said of its identity."""
-    first = {name: at for at, name in reversed(list(enumerate(found.ids)))}
-    ids = tuple(dict.fromkeys(found.ids))
-    number = {name: at for at, name in enumerate(ids)}
-    at = np.array([number[name] for name in found.ids])
+def _per_sample(samples: Samples, measured: CrossModalResult) -> AuditResult:
+    """One row per sample: means over its texts, and the modality and gap of its identity."""
+    ids = tuple(dict.fromkeys(measured.ids))
+    numbers = {name: number for number, name in enumerate(ids)}
+    sample_of_row = np.array([numbers[name] for name in measured.ids])
     columns: dict[str, Any] = {}
-    for name, values in found.columns.items():
-        known = np.isfinite(values)
-        total = np.bincount(at[known], values[known], len(ids))
+    for name, values in measured.columns.items():
+        finite = np.isfinite(values)
+        total = np.bincount(sample_of_row[finite], values[finite], len(ids))
         with np.errstate(invalid="ignore"):
-            columns[name] = total / np.bincount(at[known], minlength=len(ids))
-    people = {record["identity"]: record for record in found.identities}
-    who = [people.get(samples.labels[first[name]]) if samples.labels else None for name in ids]
-    columns["stays_in"] = np.array([one["stays_in"] if one else "" for one in who], dtype=object)
-    columns["recall_gap"] = np.array([one["gap"] if one else np.nan for one in who], dtype=np.float64)
-    return AuditResult(ids, columns, found.summary)
+            columns[name] = total / np.bincount(sample_of_row[finite], minlength=len(ids))
+    first_rows = np.unique(sample_of_row, return_index=True)[1]
+    by_identity = {record["identity"]: record for record in measured.identities}
+    records = [by_identity.get(samples.labels[row], {}) if samples.labels else {} for row in first_rows]
+    columns["stays_in"] = np.array([record.get("stays_in", "") for record in records], dtype=object)
+    columns["recall_gap"] = np.array([record.get("gap", np.nan) for record in records], dtype=np.float64)
+    return AuditResult(ids, columns, measured.summary)
 
 
 def _help(column: str) -> str:

@@ -1,26 +1,21 @@
 """An audit as a FiftyOne custom run: listed, loaded and deleted like any other, with all that it wrote.
 
-FiftyOne stores the dotted paths of these classes, so neither they nor this module may be moved.
+FiftyOne stores the dotted paths of these classes in the database, so neither they nor this module may be moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
 from fiftyone.core.collections import SampleCollection
-from mongoengine.errors import MongoEngineException
-from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.read.items import untag_objects
 
-TAG_BATCH = 10_000
+from .database import database
+from .read.items import AuditedItems
 
 
 class AuditRunConfig(fors.RunConfig):
@@ -36,7 +31,7 @@ class AuditRunConfig(fors.RunConfig):
 
 
 class AuditRun(fors.Run):
-    """Knows how to take away what an audit wrote; called by `dataset.delete_run` too."""
+    """Removes what an audit wrote when the run is deleted, by `dataset.delete_run` too."""
 
     def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
         """The fields that the run wrote; of objects the field that holds them, which every view of them has."""
@@ -50,8 +45,8 @@ class AuditRun(fors.Run):
 class AuditRunResults(fors.RunResults):
     """`tagged`: tag -> ids of the samples (of objects: the labels) tagged; `summary`: counts, versions; `run_dir`.
 
-    `explanations`: why each flagged sample was flagged (`audit_plugin.audit.explain`), kept here too, since the App may
-    run where the run folder is not.
+    `explanations`: why each flagged sample was flagged (`audit_plugin.audit.explain`), stored here too, since the App
+    may run where the run folder is not.
     """
 
     def get_meta(self) -> dict[str, Any]:
@@ -64,25 +59,14 @@ def list_audits(samples: SampleCollection) -> list[str]:
     return list(samples._root_dataset.list_runs(type=AuditRun))
 
 
-def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
-    """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none.
-
-    Args:
-        samples: the dataset or a view of it.
-        run: key of the audit.
-        name: id of the sample or label.
-
-    Raises:
-        AuditError: the dataset has no audit of that key.
-    """
-    audit_info(samples, run)
-    found = samples._root_dataset.load_run_results(run)
-    return list((getattr(found, "explanations", None) or {}).get(name, []))
+def newest_first(dataset: fo.Dataset, runs: list[str]) -> list[str]:
+    """The keys of runs by the time when they were registered, the newest first."""
+    return sorted(runs, key=lambda run: dataset.get_run_info(run).timestamp, reverse=True)
 
 
-def settings_of(record: AuditRunConfig) -> AuditConfig:
-    """The settings of a run, those that this version knows."""
-    return AuditConfig.from_dict(record.settings)
+def audits_newest_first(dataset: SampleCollection) -> list[str]:
+    """Keys of the audits of a dataset, the newest first."""
+    return newest_first(dataset._root_dataset, list_audits(dataset))
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
@@ -98,13 +82,32 @@ def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
     return samples._root_dataset.get_run_info(run).config
 
 
+def audited_items(samples: SampleCollection, run: str) -> AuditedItems:
+    """What an audit wrote on.
+
+    Raises:
+        AuditError: the dataset has no audit of that key.
+    """
+    return items_of(samples._root_dataset, run, audit_info(samples, run))
+
+
+def items_of(dataset: fo.Dataset, run: str, record: Any) -> AuditedItems:
+    """What the run of a record wrote on."""
+    return AuditedItems(dataset, run, record.label_field, tuple(record.slices), tuple(record.fields))
+
+
+def settings_of(record: AuditRunConfig) -> AuditConfig:
+    """The settings of a run of this version or a former one."""
+    return AuditConfig.from_dict(record.settings)
+
+
 def recorded_fields(samples: SampleCollection, run: str) -> set[str]:
     """Fields that the audit of that key owns; empty where there is no such audit."""
     return set(audit_info(samples, run).fields) if run in list_audits(samples) else set()
 
 
 def delete_audit(dataset: SampleCollection, run: str) -> None:
-    """Take an audit away: its fields, its own tags, its saved view, its sidebar group and its record.
+    """Delete an audit: its fields, its own tags, its saved view, its sidebar group and its record.
 
     Decisions, the user's own fields and tags, and other audits stay.
 
@@ -119,42 +122,17 @@ def delete_audit(dataset: SampleCollection, run: str) -> None:
         fors.Run.delete_run(root, run, cleanup=False)
 
 
-def clear(dataset: fo.Dataset, run: str, config: AuditRunConfig) -> None:
-    """Remove everything that the run wrote. Each step may be repeated, so a broken one is healed by the next."""
+def clear(dataset: fo.Dataset, run: str, record: Any) -> None:
+    """Remove everything that a run wrote. Each step may be repeated, so the next call completes a broken one."""
     results = dataset.load_run_results(run, cache=False, load_view=False)
+    items = items_of(dataset, run, record)
     for tag, ids in (results.tagged if results else {}).items():
-        for batch in batches(ids):
-            if config.label_field:
-                untag_objects(dataset, config.label_field, batch, tag)
-            else:
-                every_sample(dataset).select(batch).untag_samples(tag)
-    if dataset.has_saved_view(config.saved_view):
-        dataset.delete_saved_view(config.saved_view)
-    dataset.delete_sample_fields([f for f in config.fields if dataset.has_sample_field(f)])
-    if config.sidebar:
+        items.untag(ids, tag)
+    if dataset.has_saved_view(record.saved_view):
+        dataset.delete_saved_view(record.saved_view)
+    dataset.delete_sample_fields([f for f in record.fields if dataset.has_sample_field(f)])
+    if record.sidebar:
         _drop_sidebar_group(dataset, run)
-
-
-def every_sample(dataset: fo.Dataset) -> SampleCollection:
-    """All samples, of every slice: of a grouped dataset, queries see the active slice alone."""
-    return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
-
-
-@contextmanager
-def database(doing: str, remedy: str = "") -> Iterator[None]:
-    """Turn a lost or refusing database into one sentence about what was being done."""
-    try:
-        yield
-    except (PyMongoError, MongoEngineException) as error:
-        advice = remedy or "start the database again and repeat the command"
-        raise AuditError(f"FiftyOne's database failed while {doing} ({type(error).__name__}); {advice}") from error
-
-
-def batches(ids: list[str]) -> Iterator[list[str]]:
-    """The ids in parts that one query can hold."""
-    rest = iter(ids)
-    while batch := list(islice(rest, TAG_BATCH)):
-        yield batch
 
 
 def _drop_sidebar_group(dataset: fo.Dataset, run: str) -> None:

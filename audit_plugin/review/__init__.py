@@ -20,8 +20,8 @@ from .decisions import (
     to_undo,
     verdict,
 )
-from .plan import ChangePlan, PlannedChange, plan_changes
-from .queue import ReviewProgress, progress, queue, spot_order
+from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
+from .queue import ReviewProgress, ReviewQueue, Row, progress, queue, rows_per_text, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, harmless, original
 
 __all__ = [
@@ -35,16 +35,20 @@ __all__ = [
     "PlannedChange",
     "Resolution",
     "ReviewProgress",
+    "ReviewQueue",
+    "Row",
     "content_digest",
     "decisions_from",
     "decisions_to_csv",
     "decisions_to_jsonl",
     "harmless",
+    "join_plans",
     "original",
     "plan_changes",
     "progress",
     "queue",
     "resolve",
+    "rows_per_text",
     "spot_order",
     "stale",
     "strongest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .decisions import Content, Decision, stale
 
@@ -80,6 +81,20 @@ def plan_changes(
             (stale_decisions if is_stale else valid).append(decision)
         changes += _item_changes(item, valid, content, done)
     return ChangePlan(tuple(changes), tuple(stale_decisions), tuple(lost))
+
+
+def join_plans(plans: Iterable[ChangePlan]) -> ChangePlan:
+    """One plan of several that concern different texts; the mark of a removal, which they share, is set once."""
+    changes: dict[tuple[Any, ...], PlannedChange] = {}
+    stale_decisions: list[Decision] = []
+    lost: list[Decision] = []
+    for plan in plans:
+        stale_decisions += plan.stale
+        lost += plan.lost
+        for change in plan.changes:
+            where = () if change.kind == "removed" else (change.field, change.caption)
+            changes.setdefault((change.sample, change.label, change.kind, *where), change)
+    return ChangePlan(tuple(changes.values()), tuple(stale_decisions), tuple(lost))
 
 
 def _item_changes(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 from audit_plugin.scoring.flags import FLAGS
 
+from .decisions import Decision
 from .spot_check import SIZE, SpotCheckPlan, plan_spot_check
 
 DEFAULT_SCORE = "misalignment"  # ranks the rows of flags that have no score of their own
 TO_DO = ("relabel", "remove", "review")
+OF_TEXT = ("misalignment", "is_misaligned", "suggestion")  # of each text of a list, in a column of lists
+
+Row = tuple[str, int]  # id of a sample or object, position of the caption
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,83 @@ class ReviewProgress:
     total: int
     seconds: float
     minutes: float
+
+
+@dataclass(frozen=True)
+class ReviewQueue:
+    """The rows of a review, and what was decided of them.
+
+    Attributes:
+        rows: all of them, most suspicious first; in a spot check shuffled.
+        decided: row -> the decision that holds, unless its text changed since.
+    """
+
+    rows: tuple[Row, ...]
+    decided: Mapping[Row, Decision]
+
+    @property
+    def progress(self) -> ReviewProgress:
+        """How far the review is; a skipped row is not decided."""
+        seconds = [decision.seconds for decision in self.decided.values() if decision.kind != "skip"]
+        return progress(len(self.rows), len(seconds), seconds)
+
+    @property
+    def left(self) -> tuple[Row, ...]:
+        """The rows still to be decided; those that were skipped come last."""
+        return tuple(self._open(self.rows))
+
+    def next(self, after: Row | None = None) -> Row | None:
+        """The next row to decide, from the start again at the end; None where all are decided."""
+        start = self.rows.index(after) + 1 if after in self.rows else 0
+        return next(iter(self._open(self.rows[start:] + self.rows[:start])), None)
+
+    def previous(self, before: Row | None) -> Row | None:
+        """The row before, decided or not; the first one stays."""
+        position = self.rows.index(before) if before in self.rows else 0
+        return self.rows[max(position - 1, 0)] if self.rows else None
+
+    def row_of(self, name: str) -> Row | None:
+        """The row of a sample or object: of several captions the next to be decided; None if it has none."""
+        return next((row for row in (*self.left, *self.rows) if row[0] == name), None)
+
+    def _open(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """The undecided ones of some rows, then those that were skipped."""
+        yield from (row for row in rows if row not in self.decided)
+        yield from (row for row in rows if row in self.decided and self.decided[row].kind == "skip")
+
+
+def rows_per_text(table: Mapping[str, NDArray[Any]]) -> tuple[list[Row], dict[str, NDArray[Any]]]:
+    """A row for each sample's worst text, and one for each other text of its list that is misaligned.
+
+    Args:
+        table: of an audit, `[n]` each: id, caption_index, lists per text, and other columns.
+
+    Returns:
+        Rows, and the columns without lists, `[r]` each: a text has its own misalignment, flag and suggestion, the
+        action "review" where it is not the worst one, and of all else NaN, False or "".
+    """
+    worst = np.maximum(table[CAPTION_INDEX], 0)
+    rows: list[Row] = []
+    sources: list[int] = []  # position in the table
+    texts: dict[int, dict[str, Any]] = {}  # position in the rows -> values of a text that is not the worst one
+    for position, name in enumerate(table["id"].tolist()):
+        rows.append((name, int(worst[position])))
+        sources.append(position)
+        lists = [table[f"{column}{LIST}"][position] or () for column in OF_TEXT]
+        for caption, values in enumerate(zip_longest(*lists)):
+            of_text = dict(zip(OF_TEXT, values, strict=True))
+            if of_text["is_misaligned"] and caption != worst[position]:
+                texts[len(rows)] = {**of_text, "action": "review"}
+                rows.append((name, caption))
+                sources.append(position)
+    columns = {}
+    for column in (column for column in table if column not in ("id", CAPTION_INDEX) and not column.endswith(LIST)):
+        columns[column] = table[column][sources]
+        blank: Any = {"b": False, "f": np.nan, "O": ""}[columns[column].dtype.kind]
+        for row, of_text in texts.items():
+            value = of_text.get(column)
+            columns[column][row] = blank if value is None else value
+    return rows, columns
 
 
 def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Ints:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from .flags import FLAGS
 from .scores import SCORES
 
+# Samples with a list of texts have the worst text's values, its position in the list, and lists of what a review looks
+# at text by text.
+CAPTION_INDEX, LIST = "caption_index", "_list"
+LISTED = ("misalignment", "probability", "is_misaligned", "suggestion", "action")
+
 
 @dataclass(frozen=True)
 class Column:
@@ -70,6 +75,11 @@ COLUMNS: dict[str, Column] = {
 }
 
 
+def list_columns() -> list[str]:
+    """The columns that only samples with lists of texts get."""
+    return [CAPTION_INDEX, *(f"{name}{LIST}" for name in LISTED)]
+
+
 def column_help(name: str) -> str:
     """One line on a column, also on the part of a score for one pair or modality (`outlier_image`).
 
@@ -78,6 +88,10 @@ def column_help(name: str) -> str:
     """
     if name in COLUMNS:
         return COLUMNS[name].help
+    if name == CAPTION_INDEX:
+        return "Position of the worst text in the sample's list, from 0: the sample's own values are those of this text"
+    if name in list_columns():
+        return f"{column_help(name.removesuffix(LIST))}; one value per text, in the order of the sample's list"
     score = next((s for s in SCORES.values() if name.startswith(f"{s.name}_")), None)
     if score is None:
         raise KeyError(name)

@@ -1,4 +1,4 @@
-"""Apply what was decided, and undo it exactly; both survive a crash half way.
+"""Apply decisions, and undo them exactly; both survive a crash half way.
 
 Relabels change texts. Removals only mark samples (`audit:removed`) and save a view without them; deleting the marked
 samples is a step of its own, with a copy of each in the journal. Media files are never touched.
@@ -17,22 +17,35 @@ from bson.errors import InvalidId
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.database import batches, database
 from audit_plugin.fiftyone_io.read.contents import REMOVED
-from audit_plugin.fiftyone_io.runs import database
 from audit_plugin.review import ChangePlan, PlannedChange
 
 from .decisions import refresh
-from .deleted import copies, existing, put_back
 from .exports import check_clean_view, drop_clean_view, save_clean_view
-from .journal import advance, begin, change_sets, chunks, differing, discard, entries_of, journal, write
-from .planning import entries_for, planned
+from .journal import (
+    CHUNK,
+    advance,
+    begin,
+    change_sets,
+    copies,
+    differing,
+    discard,
+    entries_of,
+    existing,
+    journal,
+    put_back,
+    write,
+)
+from .planning import entries_for, plan_with_items
 
+FORMER_COUNTS = {"relabelled": "relabeled"}
 KINDS = {"text": "relabeled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
 
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """What was done at one stroke.
+    """What `apply` or `delete_removed` changed at once.
 
     Attributes:
         id: names it for `undo`; "" where there was nothing to do.
@@ -62,7 +75,7 @@ def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
         dataset: the dataset, or a view of it.
         run: only what was decided in the review of that audit.
     """
-    return planned(dataset._root_dataset, run)[0]
+    return plan_with_items(dataset._root_dataset, run)[0]
 
 
 def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
@@ -73,7 +86,7 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
         run: only what was decided in the review of that audit.
 
     Returns:
-        What was done; `undo` takes it back.
+        What was done; `undo` reverts it.
 
     Raises:
         AuditError: a view `audit_clean` of the user's own is in the way, or the database was lost (the next `apply`,
@@ -82,8 +95,8 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
     root = dataset._root_dataset
     with database(f"applying decisions to {root.name!r}"):
         recover(root)
-        plan, subjects = planned(root, run)
-        entries = list(entries_for(root, plan.changes, subjects))
+        plan, items = plan_with_items(root, run)
+        entries = list(entries_for(root, plan.changes, items))
         facts: dict[str, Any] = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
         if not entries:
             return ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
@@ -118,7 +131,7 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
         if not ids:
             return ChangeSet("", "delete", "applied", datetime.now(UTC), {"deleted": 0})
         number = begin(root, "delete", "", copies(root, ids), {"counts": {"deleted": len(ids)}})
-        for batch in chunks(ids):
+        for batch in batches(ids, CHUNK):
             root.delete_samples(batch)
         if not advance(number, "writing", "applied"):
             put_back(root, number, force=False)
@@ -127,11 +140,11 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
 
 
 def undo(dataset: SampleCollection, change_set: str | None = None, force: bool = False) -> ChangeSet:
-    """Take back what `apply` or `delete_removed` did, exactly.
+    """Undo what `apply` or `delete_removed` did, exactly.
 
     Args:
         dataset: the dataset, or a view of it.
-        change_set: id; None: the last one that was not taken back.
+        change_set: id; None: the last one that was not undone.
         force: overwrite what somebody else changed meanwhile.
 
     Raises:
@@ -144,45 +157,45 @@ def undo(dataset: SampleCollection, change_set: str | None = None, force: bool =
         if not force:
             _check_unchanged(root, number, kind)
         advance(number, "applied", "undoing", force=force)
-        _take_back(root, number, kind, force)
+        _undo(root, number, kind, force)
     return _change_set(number)
 
 
 def recover(dataset: SampleCollection) -> list[ChangeSet]:
-    """Finish or take back what a crash left half done: changes are finished, deletions taken back, undoing is finished.
+    """Finish or undo what a crash left half done: changes are finished, deletions undone, and an undo is finished.
 
-    Called by `apply` and `undo`; harmless where nothing is broken.
+    Called by `apply` and `undo`; does nothing where nothing is broken.
 
     Returns:
-        The change sets that were mended.
+        The change sets that were finished or undone.
     """
-    root, mended = dataset._root_dataset, []
+    root, recovered = dataset._root_dataset, []
     with database(f"recovering {root.name!r}"):
         query = {"dataset": root._doc.id, "state": {"$in": ["planned", "writing", "undoing"]}}
-        for found in list(change_sets().find(query).sort("_id", 1)):
-            number, kind = found["_id"], found["kind"]
-            if found["state"] == "planned":
+        for change_set in list(change_sets().find(query).sort("_id", 1)):
+            number, kind = change_set["_id"], change_set["kind"]
+            if change_set["state"] == "planned":
                 discard(number)
                 continue
-            if found["state"] == "writing" and kind == "apply":
+            if change_set["state"] == "writing" and kind == "apply":
                 _carry_out(root, number)
             else:
                 advance(number, "writing", "undoing", force=False)
-                _take_back(root, number, kind, bool(found.get("force")))
-            mended.append(_change_set(number))
-        if mended:
+                _undo(root, number, kind, bool(change_set.get("force")))
+            recovered.append(_change_set(number))
+        if recovered:
             refresh(root)
-    return mended
+    return recovered
 
 
 def list_changes(dataset: SampleCollection) -> list[ChangeSet]:
     """All change sets of a dataset, oldest first, those that were undone included."""
-    found = change_sets().find({"dataset": dataset._root_dataset._doc.id}, {"_id": 1}).sort("_id", 1)
-    return [_change_set(d["_id"]) for d in list(found)]
+    documents = change_sets().find({"dataset": dataset._root_dataset._doc.id}, {"_id": 1}).sort("_id", 1)
+    return [_change_set(document["_id"]) for document in list(documents)]
 
 
 def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
-    """Write all entries; those that somebody else was quicker with are marked, so that `undo` leaves them alone."""
+    """Write all entries; those that somebody else changed first are marked, so that `undo` leaves them alone."""
     for entries in entries_of(number):
         if missed := write(dataset, entries):
             journal().update_many({"_id": {"$in": [e["_id"] for e in missed]}}, {"$set": {"missed": True}})
@@ -191,7 +204,7 @@ def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
     advance(number, "writing", "applied")
 
 
-def _take_back(dataset: fo.Dataset, number: ObjectId, kind: str, force: bool) -> None:
+def _undo(dataset: fo.Dataset, number: ObjectId, kind: str, force: bool) -> None:
     if kind == "delete":
         put_back(dataset, number, force)
     else:
@@ -202,34 +215,36 @@ def _take_back(dataset: fo.Dataset, number: ObjectId, kind: str, force: bool) ->
         drop_clean_view(dataset)
 
 
-def _to_undo(dataset: fo.Dataset, wanted: str | None) -> tuple[ObjectId, str]:
+def _to_undo(dataset: fo.Dataset, name: str | None) -> tuple[ObjectId, str]:
+    """Id and kind of a change set that is applied; of the last one if none is named."""
     query: dict[str, Any] = {"dataset": dataset._doc.id, "state": "applied"}
-    if wanted is not None:
+    if name is not None:
         try:
-            query["_id"] = ObjectId(wanted)
+            query["_id"] = ObjectId(name)
         except InvalidId as error:
-            raise AuditError(f"{wanted!r} is no id of a change set; see the list of changes") from error
-    found = change_sets().find_one(query, sort=[("_id", -1)])
-    if found is None:
-        what = f"change set {wanted} is not applied" if wanted else "nothing is applied"
+            raise AuditError(f"{name!r} is not the id of a change set; see the list of changes") from error
+    change_set = change_sets().find_one(query, sort=[("_id", -1)])
+    if change_set is None:
+        what = f"change set {name} is not applied" if name else "nothing is applied"
         raise AuditError(f"{what} in dataset {dataset.name!r}: there is nothing to undo")
-    return found["_id"], found["kind"]
+    return change_set["_id"], change_set["kind"]
 
 
 def _check_unchanged(dataset: fo.Dataset, number: ObjectId, kind: str) -> None:
     for entries in entries_of(number, raw=kind == "delete"):
         if kind == "delete":
-            names = {entry["collection"] for entry in entries}
-            there = {(name, one) for name in names for one in existing(name, entries)}
-            if back := [entry["id"] for entry in entries if (entry["collection"], entry["id"]) in there]:
-                raise AuditError(
-                    f"sample or frame {back[0]} is in {dataset.name!r} again; delete it, or force the undo"
-                )
+            for name in {entry["collection"] for entry in entries}:
+                present = existing(name, entries)
+                restored = [e["id"] for e in entries if e["collection"] == name and e["id"] in present]
+                if restored:
+                    raise AuditError(
+                        f"sample or frame {restored[0]} is in {dataset.name!r} again; delete it, or force the undo"
+                    )
         elif changed := differing(dataset, entries, "after"):
-            one = changed[0]
+            first = changed[0]
             raise AuditError(
-                f"{one.get('path', 'the mark')} of sample {one['sample']} was changed, or the sample deleted, since "
-                f"the change set was applied ({len(changed)} such values); undo that first, or force the undo"
+                f"{first.get('path', 'the mark')} of sample {first['sample']} was changed, or the sample deleted, "
+                f"since the change set was applied ({len(changed)} such values); undo that first, or force the undo"
             )
 
 
@@ -239,7 +254,7 @@ def _object_fields(dataset: fo.Dataset) -> list[str]:
 
 
 def _marks(dataset: fo.Dataset) -> set[str]:
-    """Where change sets that hold have marked something: roots of objects, "" for samples."""
+    """What applied change sets have marked: paths of objects, "" for samples."""
     query = {"dataset": dataset._doc.id, "state": {"$in": ["writing", "applied"]}}
     sets = [d["_id"] for d in change_sets().find(query, {"_id": 1})]
     entries = {"set": {"$in": sets}, "op": "tag", "after": True, "missed": {"$ne": True}}
@@ -254,15 +269,15 @@ def _counts(changes: Iterable[PlannedChange]) -> dict[str, int]:
 
 
 def _change_set(number: ObjectId) -> ChangeSet:
-    found = change_sets().find_one({"_id": number})
+    document = change_sets().find_one({"_id": number})
     missed = journal().find({"set": number, "missed": True}, {"sample": 1})
     return ChangeSet(
         str(number),
-        found["kind"],
-        found["state"],
-        found["time"],
-        dict(found["counts"]),
+        document["kind"],
+        document["state"],
+        document["time"],
+        {FORMER_COUNTS.get(name, name): count for name, count in document["counts"].items()},
         tuple(sorted({str(entry["sample"]) for entry in missed})),
-        found.get("stale", 0),
-        found.get("lost", 0),
+        document.get("stale", 0),
+        document.get("lost", 0),
     )

@@ -1,34 +1,34 @@
 """The ledger of decisions in FiftyOne's database: append-only, independent of audits, safe for several reviewers.
 
 Every decision is a document of its own, so that two processes that write at once both keep theirs. The sample's field
-`audit_decision` is a copy of what the ledger comes to, for filters in the App; the ledger is what counts.
+`audit_decision` is a copy of the decision that holds, for filters in the App; the ledger is what counts.
 """
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.odm as foo
 from bson import ObjectId
-from bson.codec_options import CodecOptions
 from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateMany
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.read.contents import Subject, find_by_ids, object_ids, read_subjects, subjects_of_rows
-from audit_plugin.fiftyone_io.runs import audit_info, batches, database
-from audit_plugin.review import NO_TIME, UNDONE, Decision, Resolution, resolve, strongest, to_undo
+from audit_plugin.fiftyone_io.database import batches, collection, database, object_ids
+from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows, read_items
+from audit_plugin.fiftyone_io.results.tables import read_rows
+from audit_plugin.fiftyone_io.runs import audited_items
+from audit_plugin.review import NO_TIME, UNDONE, Decision, Resolution, Row, resolve, strongest, to_undo
+from audit_plugin.scoring.columns import LIST
 
 LEDGER = "audit_plugin.decisions"
 FIELD = "audit_decision"
 NAMES = tuple(f.name for f in fields(Decision))
-Row = tuple[str, int]  # id of a sample or object, position of the caption
 
 
 def decide(
@@ -62,8 +62,8 @@ def decide(
     Raises:
         AuditError: a row, a caption, a suggestion or the audit does not exist; nothing is decided then.
     """
-    given = [ids] if isinstance(ids, str) else ids
-    rows = list(dict.fromkeys((row, caption) if isinstance(row, str) else row for row in given))
+    named = [ids] if isinstance(ids, str) else ids
+    rows = list(dict.fromkeys((row, caption) if isinstance(row, str) else row for row in named))
     texts = dict.fromkeys(rows, text)
     if kind == "relabel" and not text:
         texts = suggestions(dataset, run, rows)
@@ -89,10 +89,10 @@ def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: st
     """
     root = dataset._root_dataset
     with database(f"deciding on samples of {root.name!r}"):
-        subjects = subjects_of_rows(root, run, [d.sample for d in proposed])
+        items = items_of_rows(root, run, [d.sample for d in proposed])
         batch = str(ObjectId()) if len(proposed) > 1 else ""
         now = {name: _now(root, name) for name in {d.reviewer or default_reviewer() for d in proposed}}
-        made = [_completed(d, subjects.get(d.sample), run, batch, now) for d in proposed]
+        made = [_completed(d, items.get(d.sample), run, batch, now) for d in proposed]
         append(root, made)
         refresh(root, (d.sample for d in made))
     return made
@@ -130,12 +130,12 @@ def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
     """
     root, name = dataset._root_dataset, reviewer or default_reviewer()
     with database(f"taking back a decision on {root.name!r}"):
-        gone = to_undo(read_ledger(root, {"reviewer": name}), name)
+        undone = to_undo(read_ledger(root, {"reviewer": name}), name)
         now, batch = _now(root, name), str(ObjectId())
         same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
-        append(root, [replace(d, **same, id=str(ObjectId()), undoes=d.id) for d in gone])
-        refresh(root, (d.sample for d in gone))
-    return gone
+        append(root, [replace(d, **same, id=str(ObjectId()), undoes=d.id) for d in undone])
+        refresh(root, (d.sample for d in undone))
+    return undone
 
 
 def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dict[Row, str]:
@@ -144,23 +144,19 @@ def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dic
     Raises:
         AuditError: there is none for a row.
     """
-    root, record, names = dataset._root_dataset, audit_info(dataset, run), [name for name, _ in rows]
-    column = f"{run}_suggestion"
-    if record.label_field:
-        view = root.select_labels(ids=names, fields=record.label_field)
-        path = f"{record.label_field}.detections"
-        # values() does not know attributes that no object has
-        there = root.has_sample_field(f"{path}.{column}")
-        ids, texts = view.values([f"{path}.id", f"{path}.{column}"], unwind=True) if there else ([], [])
-        of_label = dict(zip(ids, texts, strict=True))
-        found = {row: of_label.get(row[0]) for row in rows}
-    else:
-        listed = f"{column}_list"
-        there = {str(d["_id"]): d for d in find_by_ids(root._sample_collection, names, {column: 1, listed: 1})}
-        found = {row: _of_caption(there.get(row[0], {}), column, row[1]) for row in rows}
-    if lacking := [row for row in rows if not found[row]]:
-        raise AuditError(f"audit {run!r} has no suggestion for {lacking[0][0]}; give a text to relabel it to")
-    return {row: str(text) for row, text in found.items()}
+    items = audited_items(dataset, run)
+    values = read_rows(items, [name for name, _ in rows], ["suggestion", f"suggestion{LIST}"])
+    texts = {row: _suggestion(values.get(row[0], {}), row[1]) for row in rows}
+    if missing := [row for row in rows if not texts[row]]:
+        raise AuditError(f"audit {run!r} has no suggestion for {missing[0][0]}; give a text to relabel it to")
+    return {row: str(text) for row, text in texts.items()}
+
+
+def _suggestion(values: Mapping[str, Any], caption: int) -> str | None:
+    texts = values.get(f"suggestion{LIST}")
+    if not texts:
+        return values.get("suggestion")
+    return texts[caption] if caption < len(texts) else None
 
 
 def default_reviewer() -> str:
@@ -181,9 +177,9 @@ def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
         dataset: the dataset.
         samples: ids; None: all that were ever decided.
     """
-    names = (
-        list(dict.fromkeys(samples)) if samples is not None else ledger().distinct("sample", {"dataset": _id(dataset)})
-    )
+    if samples is None:
+        samples = ledger().distinct("sample", {"dataset": _id(dataset)})
+    names = list(dict.fromkeys(samples))
     if not names:
         return
     _declare(dataset)
@@ -192,17 +188,18 @@ def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
         kinds: dict[str, list[str]] = {name: [] for name in batch}
         for decision in current.values():
             kinds[decision.sample].append(decision.kind)
-        subjects = read_subjects(dataset, {(name, ""): "" for name in batch}, media=False)
+        items = read_items(dataset, {(name, ""): "" for name in batch}, media=False)
         by_kind: dict[str, list[str]] = {}
-        for (name, _), subject in subjects.items():
-            by_kind.setdefault(strongest(kinds[name]), []).extend(subject.members)
+        for (name, _), item in items.items():
+            by_kind.setdefault(strongest(kinds[name]), []).extend(item.members)
         dataset._bulk_write([_mark(kind, ids) for kind, ids in by_kind.items()], ids=list(chain(*by_kind.values())))
 
 
 def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
     """Entries that meet a query, in the order of writing."""
-    found = ledger().find({"dataset": _id(dataset), **query}).sort("_id", 1)
-    return sorted((_from_document(d) for d in found), key=lambda d: d.order)
+    documents = ledger().find({"dataset": _id(dataset), **query}).sort("_id", 1)
+    entries = [Decision(**{name: document[name] for name in NAMES if name in document}) for document in documents]
+    return sorted(entries, key=lambda entry: entry.order)
 
 
 def append(dataset: fo.Dataset, entries: Sequence[Decision]) -> None:
@@ -213,31 +210,34 @@ def append(dataset: fo.Dataset, entries: Sequence[Decision]) -> None:
 
 def ledger() -> Any:
     """The collection, indexed."""
-    found = foo.get_db_conn().get_collection(LEDGER, codec_options=CodecOptions(tz_aware=True, tzinfo=UTC))
-    found.create_index([("dataset", 1), ("sample", 1)])
-    found.create_index([("dataset", 1), ("id", 1)], unique=True)
-    return found
+    entries = collection(LEDGER, "dataset sample")
+    entries.create_index([("dataset", 1), ("id", 1)], unique=True)
+    return entries
 
 
-def _completed(decision: Decision, subject: Subject | None, run: str, batch: str, now: dict[str, datetime]) -> Decision:
+def _completed(
+    decision: Decision, item: AuditedItem | None, run: str, batch: str, now: dict[str, datetime]
+) -> Decision:
     """The decision with all that the ledger records of it."""
-    if subject is None:
-        raise AuditError(f"{decision.sample} is no sample or object of the dataset; take ids from the audit's results")
-    texts = len(subject.content.texts)
+    if item is None:
+        raise AuditError(
+            f"{decision.sample} is not a sample or object of the dataset; take ids from the audit's results"
+        )
+    texts = len(item.content.texts)
     if decision.caption and decision.caption >= texts:
         raise AuditError(f"sample {decision.sample} has no caption {decision.caption}, but {texts}; count from 0")
-    if decision.kind == "relabel" and not subject.field:
+    if decision.kind == "relabel" and not item.field:
         raise AuditError(f"sample {decision.sample} has no text that could be relabeled; name a run whose text it is")
     name = decision.reviewer or default_reviewer()
     return replace(
         decision,
-        sample=subject.sample,
-        label=subject.label,
+        sample=item.sample,
+        label=item.label,
         # the database takes no lone surrogates
         text=decision.text.encode("utf-8", "replace").decode(),
         note=decision.note.encode("utf-8", "replace").decode(),
-        field=subject.field,
-        digest=decision.digest or subject.content.digest(decision.caption),
+        field=item.field,
+        digest=decision.digest or item.content.digest(decision.caption),
         reviewer=name,
         time=now[name] if decision.time == NO_TIME else decision.time,
         run=run or decision.run,
@@ -254,21 +254,14 @@ def _now(dataset: fo.Dataset, reviewer: str) -> datetime:
     return max(now, last["time"] + timedelta(milliseconds=1)) if last else now
 
 
-def _of_caption(document: dict[str, Any], column: str, caption: int) -> str | None:
-    texts = document.get(f"{column}_list")
-    if not texts:
-        return document.get(column)
-    return texts[caption] if caption < len(texts) else None
-
-
 def _declare(dataset: fo.Dataset) -> None:
-    found = dataset.get_field(FIELD)
-    if found is not None and not isinstance(found, fo.StringField):
+    field = dataset.get_field(FIELD)
+    if field is not None and not isinstance(field, fo.StringField):
         raise AuditError(
-            f"field {FIELD!r} of dataset {dataset.name!r} is a {type(found).__name__}, but decisions are to be shown "
-            "there as strings; rename it"
+            f"field {FIELD!r} of dataset {dataset.name!r} is a {type(field).__name__}, but decisions are shown there "
+            "as strings; rename it"
         )
-    if found is None:
+    if field is None:
         dataset.add_sample_field(FIELD, fo.StringField, description="What reviewers decided (a copy of the ledger)")
 
 
@@ -277,10 +270,6 @@ def _mark(kind: str, ids: Sequence[str]) -> UpdateMany:
     other: dict[str, Any] = {"$ne": kind} if kind else {"$exists": True}
     change.setdefault("$set", {})["last_modified_at"] = datetime.now(UTC)  # type: ignore[assignment]
     return UpdateMany({"_id": {"$in": object_ids(ids)}, FIELD: other}, change)
-
-
-def _from_document(document: dict[str, Any]) -> Decision:
-    return Decision(**{name: document[name] for name in NAMES if name in document})
 
 
 def _id(dataset: fo.Dataset) -> ObjectId:

@@ -13,9 +13,9 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.contents import REMOVED
-from audit_plugin.fiftyone_io.read.items import tagged_objects
-from audit_plugin.fiftyone_io.runs import database, every_sample
+from audit_plugin.fiftyone_io.read.items import all_samples, detection_fields, tagged_objects
 from audit_plugin.review import UNDONE, Decision, decisions_from, decisions_to_csv, decisions_to_jsonl
 from audit_plugin.store import write_atomically
 
@@ -45,7 +45,7 @@ def check_clean_view(dataset: fo.Dataset) -> None:
     Raises:
         AuditError: a saved view of that name is the user's own.
     """
-    if dataset.has_saved_view(CLEAN) and not _is_ours(dataset):
+    if dataset.has_saved_view(CLEAN) and not _is_of_review(dataset):
         raise AuditError(
             f"saved view {CLEAN!r} of dataset {dataset.name!r} was not made by a review; rename it, the review saves "
             "the view without the removed samples there"
@@ -59,7 +59,7 @@ def save_clean_view(dataset: fo.Dataset, objects: Sequence[str] = ()) -> None:
 
 def drop_clean_view(dataset: fo.Dataset) -> None:
     """Delete the saved view, if it is a review's."""
-    if dataset.has_saved_view(CLEAN) and _is_ours(dataset):
+    if dataset.has_saved_view(CLEAN) and _is_of_review(dataset):
         dataset.delete_saved_view(CLEAN)
 
 
@@ -77,9 +77,7 @@ def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
         if fo.dataset_exists(name):
             raise AuditError(f"dataset {name!r} exists already; choose another name")
         root = dataset._root_dataset
-        fields = root.get_field_schema(ftype=fo.EmbeddedDocumentField)
-        lists = [path for path, field in fields.items() if field.document_type is fo.Detections]
-        marked = [path for path in lists if tagged_objects(root, path, REMOVED)]
+        marked = [path for path in detection_fields(root) if tagged_objects(root, path, REMOVED)]
         return clean_view(dataset, marked).clone(name, persistent=True)
 
 
@@ -89,10 +87,10 @@ def export_decisions(dataset: SampleCollection, path: str | Path, run: str | Non
     Raises:
         AuditError: another ending, or the file cannot be written.
     """
-    found, kind = decisions(dataset, run), _kind_of(Path(path))
-    text = decisions_to_csv(found) if kind == "csv" else decisions_to_jsonl(found)
+    entries, kind = decisions(dataset, run), _kind_of(Path(path))
+    text = decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries)
     write_atomically(Path(path), lambda file: file.write(text.encode()))
-    return len(found)
+    return len(entries)
 
 
 def import_decisions(
@@ -115,8 +113,8 @@ def import_decisions(
     root = dataset._root_dataset
     rows = decisions_from(_read(Path(path)), _kind_of(Path(path)))
     with database(f"importing decisions into {root.name!r}"):
-        known = {d.id for d in read_ledger(root, {"id": {"$in": [d.id for d in rows if d.id]}})}
-        new = [replace(d, source="import", reviewer=d.reviewer or reviewer) for d in rows if d.id not in known]
+        existing = {d.id for d in read_ledger(root, {"id": {"$in": [d.id for d in rows if d.id]}})}
+        new = [replace(d, source="import", reviewer=d.reviewer or reviewer) for d in rows if d.id not in existing]
         new = [replace(d, sample=sample) for d, sample in zip(new, _samples(root, new, key), strict=True)]
         undone = [d for d in new if d.kind == UNDONE]
         made = [d for d in new if d.kind != UNDONE]
@@ -141,7 +139,7 @@ def export_removed(dataset: SampleCollection, path: str | Path, field: str = "id
     root = dataset._root_dataset
     if not root.has_sample_field(field):
         raise AuditError(f"field {field!r} does not exist in dataset {root.name!r}; name one such as id or filepath")
-    values = [str(value) for value in every_sample(root).match_tags(REMOVED).values(field)]
+    values = [str(value) for value in all_samples(root).match_tags(REMOVED).values(field)]
     if broken := [value for value in values if value.splitlines() != [value]]:
         raise AuditError(f"value {broken[0]!r} of field {field!r} does not fit into one line; name another field")
     write_atomically(Path(path), lambda file: file.write("".join(f"{value}\n" for value in values).encode()))
@@ -160,15 +158,15 @@ def _samples(dataset: fo.Dataset, rows: Sequence[Decision], key: str) -> list[st
         return [d.sample for d in rows]
     if not dataset.has_sample_field(key):
         raise AuditError(f"key field {key!r} does not exist in dataset {dataset.name!r}; name one, such as filepath")
-    values, ids = every_sample(dataset).values([key, "id"])
-    found: dict[str, list[str]] = {}
+    values, ids = all_samples(dataset).values([key, "id"])
+    ids_of: dict[str, list[str]] = {}
     for value, name in zip(values, ids, strict=True):
-        found.setdefault(str(value), []).append(name)
+        ids_of.setdefault(str(value), []).append(name)
     for decision in rows:
-        if len(found.get(decision.sample, ())) != 1:
-            count = len(found.get(decision.sample, ()))
+        count = len(ids_of.get(decision.sample, ()))
+        if count != 1:
             raise AuditError(f"{count} samples have the {key} {decision.sample!r} of a decision; each must name one")
-    return [found[d.sample][0] for d in rows]
+    return [ids_of[d.sample][0] for d in rows]
 
 
 def _read(path: Path) -> str:
@@ -182,10 +180,12 @@ def _read(path: Path) -> str:
 
 def _kind_of(path: Path) -> str:
     if path.suffix not in TABLES:
-        raise AuditError(f"decisions are kept as .csv or .jsonl, not as {path.name!r}; name the file so")
+        raise AuditError(
+            f"decisions are stored as .csv or .jsonl, not as {path.name!r}; give the file one of these endings"
+        )
     return TABLES[path.suffix]
 
 
-def _is_ours(dataset: fo.Dataset) -> bool:
+def _is_of_review(dataset: fo.Dataset) -> bool:
     info: dict[str, Any] = dataset.get_saved_view_info(CLEAN)
     return info["description"] == CLEAN_NOTE

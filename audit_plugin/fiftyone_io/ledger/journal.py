@@ -7,21 +7,21 @@ document that is to be deleted (`copy`, kept byte for byte).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
+import fiftyone.core.tags as fot
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import DocumentTooLarge
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.read.contents import REMOVED, dig
+from audit_plugin.fiftyone_io.database import RAW, batches, collection, dig, object_ids, value_at
+from audit_plugin.fiftyone_io.read.contents import REMOVED
 
 SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
 CHUNK = 5_000
@@ -30,17 +30,13 @@ Entry = Mapping[str, Any]
 
 def change_sets() -> Any:
     """The collection of change sets, one document each."""
-    found = foo.get_db_conn().get_collection(SETS, codec_options=CodecOptions(tz_aware=True, tzinfo=UTC))
-    found.create_index([("dataset", 1)])
-    return found
+    return collection(SETS, "dataset")
 
 
 def journal(raw: bool = False) -> Any:
     """The collection of entries; `raw` gives documents whose bytes are kept."""
-    options = CodecOptions(document_class=RawBSONDocument) if raw else CodecOptions()
-    found = foo.get_db_conn().get_collection(ENTRIES, codec_options=options)
-    found.create_index([("set", 1), ("n", 1)])
-    return found
+    # values of samples are compared with these: as FiftyOne reads them, without time zones
+    return collection(ENTRIES, "set n", RAW if raw else CodecOptions())
 
 
 def begin(dataset: fo.Dataset, kind: str, run: str, entries: Iterable[Entry], facts: Mapping[str, Any]) -> ObjectId:
@@ -53,7 +49,7 @@ def begin(dataset: fo.Dataset, kind: str, run: str, entries: Iterable[Entry], fa
     number: ObjectId = change_sets().insert_one({**record, **facts}).inserted_id
     numbered = ({**entry, "set": number, "n": n} for n, entry in enumerate(entries))
     try:
-        for batch in chunks(numbered):
+        for batch in batches(numbered, CHUNK):
             journal().insert_many(batch, ordered=False)
     except DocumentTooLarge as error:
         discard(number)
@@ -78,15 +74,7 @@ def discard(number: ObjectId) -> None:
 
 def entries_of(number: ObjectId, raw: bool = False) -> Iterator[list[Any]]:
     """The entries of a change set that count, in parts."""
-    found = journal(raw).find({"set": number, "missed": {"$ne": True}}).sort("n", 1).batch_size(CHUNK)
-    return chunks(found)
-
-
-def chunks(things: Iterable[Any]) -> Iterator[list[Any]]:
-    """Parts that are written at once."""
-    rest = iter(things)
-    while batch := list(islice(rest, CHUNK)):
-        yield batch
+    return batches(journal(raw).find({"set": number, "missed": {"$ne": True}}).sort("n", 1).batch_size(CHUNK), CHUNK)
 
 
 def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: bool = False) -> list[Entry]:
@@ -113,8 +101,8 @@ def differing(dataset: fo.Dataset, entries: list[Entry], side: str) -> list[Entr
     roots = {_shown(entry) for entry in entries}
     projection = {root: 1 for root in roots if not any(root.startswith(f"{other}.") for other in roots)}
     ids = list({entry["sample"] for entry in entries})
-    there = {d["_id"]: d for d in dataset._sample_collection.find({"_id": {"$in": ids}}, projection)}
-    return [entry for entry in entries if not _holds(there.get(entry["sample"]), entry, side)]
+    documents = {d["_id"]: d for d in dataset._sample_collection.find({"_id": {"$in": ids}}, projection)}
+    return [entry for entry in entries if not _has_value(documents.get(entry["sample"]), entry, side)]
 
 
 def _shown(entry: Entry) -> str:
@@ -123,31 +111,18 @@ def _shown(entry: Entry) -> str:
     return str(path)
 
 
-def _holds(document: Any, entry: Entry, side: str) -> bool:
+def _has_value(document: Any, entry: Entry, side: str) -> bool:
     if document is None:
         return False
     value = document
     if entry.get("label"):
-        things = dig(document, entry["root"]) or ()
-        value = next((thing for thing in things if thing.get("_id") == entry["label"]), None)
+        labels = dig(document, entry["root"]) or ()
+        value = next((label for label in labels if label.get("_id") == entry["label"]), None)
         if value is None:
             return False
     if entry["op"] == "tag":
         return (REMOVED in (value.get("tags") or ())) == entry[side]
-    found = value_at(value, entry["path"])
-    return found == ([entry[side]] if side in entry else [])
-
-
-def value_at(document: Any, path: str) -> list[Any]:
-    """The value at a path of names and positions, in a list; [] where there is none."""
-    for part in path.split("."):
-        if isinstance(document, list) and part.isdigit() and int(part) < len(document):
-            document = document[int(part)]
-        elif isinstance(document, Mapping) and part in document:
-            document = document[part]
-        else:
-            return []
-    return [document]
+    return bool(value_at(value, entry["path"]) == ([entry[side]] if side in entry else []))
 
 
 def _update(entry: Entry, back: bool, force: bool) -> UpdateOne:
@@ -174,3 +149,39 @@ def _update(entry: Entry, back: bool, force: bool) -> UpdateOne:
         query[str(root)] = {"$elemMatch": {"_id": label, **({path: condition} if condition != {} else {})}}
         return UpdateOne(query, change, array_filters=[{"one._id": label}])
     return UpdateOne({**query, path: condition} if condition != {} else query, change)
+
+
+def copies(dataset: fo.Dataset, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """All documents that go away with samples: their own, their frames, their tags in time."""
+    names = {dataset._sample_collection_name: "_id"}
+    if dataset._contains_videos(any_slice=True):
+        names[dataset._frame_collection_name] = "_sample_id"
+    timed = fot._get_existing_collection()
+    if timed is not None:
+        names[timed.name] = "_sample_id"
+    for name, key in names.items():
+        documents = foo.get_db_conn().get_collection(name, codec_options=RAW)
+        for batch in batches(ids, CHUNK):
+            for document in documents.find({key: {"$in": object_ids(batch)}}):
+                yield {"op": "copy", "collection": name, "id": document["_id"], "document": document, "decisions": []}
+
+
+def put_back(dataset: fo.Dataset, number: ObjectId, force: bool) -> None:
+    """Write the copies of a deletion where they were; what exists stays, unless forced."""
+    for entries in entries_of(number, raw=True):
+        by_collection: dict[str, list[Any]] = {}
+        for entry in entries:
+            by_collection.setdefault(entry["collection"], []).append(entry)
+        for name, copied in by_collection.items():
+            present = existing(name, copied) if not force else set()
+            missing = [entry for entry in copied if entry["id"] not in present]
+            if missing:
+                writes = [ReplaceOne({"_id": entry["id"]}, entry["document"], upsert=True) for entry in missing]
+                foo.get_db_conn()[name].bulk_write(writes, ordered=False)
+    dataset.reload()
+
+
+def existing(collection: str, entries: Iterable[Any]) -> set[Any]:
+    """Ids of the copied documents that are in their collection."""
+    query = {"_id": {"$in": [entry["id"] for entry in entries]}}
+    return {d["_id"] for d in foo.get_db_conn()[collection].find(query, {"_id": 1})}

@@ -1,4 +1,4 @@
-"""What decisions are about, as it stands in the dataset: texts, media, marks, and the samples that share them.
+"""What decisions are about, as it is in the dataset now: texts, media, marks, and the samples that share them.
 
 Read as raw documents: ten thousand of them take a tenth of a second, and what is changed later must be known exactly.
 """
@@ -6,31 +6,34 @@ Read as raw documents: ten thousand of them take a tenth of a second, and what i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import fiftyone as fo
-from bson import ObjectId
-from bson.errors import InvalidId
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.runs import audit_info, batches
+from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.review import Content
 
-from .items import patches_of, root_of
+from .items import objects_path, patches_of
 from .sources import SLICE, caption_field, modality_sources, used_slices
 
 REMOVED = "audit:removed"
 READERS = 4  # threads; more only fight for the disk
 
+Document = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
-class Place:
-    """Where a text is: `root` up to the list or the string itself, `leaf` within a list's elements ("" for strings)."""
+class TextPath:
+    """Where texts are in a document: `root` up to the list or the string itself, `leaf` within a list's elements.
+
+    `leaf` is "" for strings.
+    """
 
     root: str
     leaf: str
@@ -38,12 +41,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A sample (or group, or object) of which something was decided.
+class AuditedItem:
+    """A sample, group or object, as it is now.
 
     Attributes:
         sample: id of the sample that stands for it; label: id of the object, "" for a sample.
-        content: what it holds now.
+        content: its texts, a digest of its media, and whether it is marked as removed.
         field: where its texts are; of a group, with the slice ("" where there is no text).
         holder: id of the sample that holds the text.
         members: ids of all samples of the group, or of the one sample.
@@ -74,18 +77,18 @@ def text_field(dataset: fo.Dataset, run: str) -> str:
             return ""
     record = audit_info(dataset, run)
     view = patches_of(dataset, record.label_field) if record.label_field else dataset
-    sources = modality_sources(view, AuditConfig.from_dict(record.settings))
+    sources = modality_sources(view, settings_of(record))
     if "text" not in sources:
         return ""
     source = sources["text"]
     if record.label_field:
-        return f"{root_of(record.label_field)}{source.field.removeprefix(record.label_field)}"
+        return f"{objects_path(record.label_field)}{source.field.removeprefix(record.label_field)}"
     slices = used_slices(dataset, sources) if dataset.media_type == "group" else []
     name = source.slice or (slices[0] if len(slices) == 1 else "")
     return f"{SLICE}{name}.{source.field}" if name else source.field
 
 
-def place_of(dataset: fo.Dataset, field: str) -> Place:
+def text_path(dataset: fo.Dataset, field: str) -> TextPath:
     """Where a recorded field is, without its slice.
 
     Raises:
@@ -94,12 +97,14 @@ def place_of(dataset: fo.Dataset, field: str) -> Place:
     path = slice_and_path(dataset, field)[1]
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
-        found = dataset.get_field(".".join(parts[:end]))
-        if isinstance(found, fo.ListField):
-            return Place(".".join(parts[:end]), ".".join(parts[end:]), listed=True)
+        root = ".".join(parts[:end])
+        if isinstance(dataset.get_field(root), fo.ListField):
+            return TextPath(root, ".".join(parts[end:]), listed=True)
     if dataset.get_field(path) is None:
-        raise AuditError(f"field {path!r} does not exist in dataset {dataset.name!r} any more; decisions name it")
-    return Place(path, "", listed=False)
+        raise AuditError(
+            f"field {path!r}, which decisions name, does not exist in dataset {dataset.name!r} any more; add it again"
+        )
+    return TextPath(path, "", listed=False)
 
 
 def slice_and_path(dataset: fo.Dataset, field: str) -> tuple[str, str]:
@@ -111,150 +116,126 @@ def slice_and_path(dataset: fo.Dataset, field: str) -> tuple[str, str]:
     return name, rest.removeprefix(f"{name}.")
 
 
-def subjects_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: bool = True) -> dict[str, Subject]:
-    """The subject of each row id of an audit: ids of samples, of objects where these were audited.
-
-    Any sample of a group may be named. Rows that are not there are left out.
+def items_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: bool = True) -> dict[str, AuditedItem]:
+    """Row id -> the sample, group or object of an audit; ids that do not exist are left out.
 
     Args:
         dataset: where they are.
         run: key of the audit, or "" for none.
-        rows: ids.
+        rows: ids of samples, any of a group, or of objects where these were audited.
         media: whether to digest the files; without it nothing is read from them.
     """
     field, names = text_field(dataset, run), list(dict.fromkeys(rows))
-    if run and audit_info(dataset, run).label_field:
-        root = place_of(dataset, field).root
-        pairs = {name: (sample, name) for name, sample in _samples_of_labels(dataset, root, names).items()}
+    audited = audited_items(dataset, run) if run else None
+    if audited is not None and audited.label_field:
+        keys = {name: (samples[0], name) for name, samples in audited.samples(names).items()}
     else:
-        pairs = {name: (name, "") for name in names}
-    order = _slice_order(dataset, run)
-    found = read_subjects(dataset, dict.fromkeys(pairs.values(), field), media, order)
-    return {name: found[pair] for name, pair in pairs.items() if pair in found}
+        keys = {name: (name, "") for name in names}
+    slices: Sequence[str] = ()
+    if dataset.media_type == "group":
+        slices = (audited.slices if audited else ()) or [dataset.default_group_slice]
+    items = read_items(dataset, dict.fromkeys(keys.values(), field), media, slices)
+    return {name: items[key] for name, key in keys.items() if key in items}
 
 
-def read_subjects(
-    dataset: fo.Dataset, wanted: Mapping[tuple[str, str], str], media: bool = True, slices: Sequence[str] = ()
-) -> dict[tuple[str, str], Subject]:
-    """The subjects of (sample, label) -> field; those that are not there are left out.
+def read_items(
+    dataset: fo.Dataset, fields: Mapping[tuple[str, str], str], media: bool = True, slices: Sequence[str] = ()
+) -> dict[tuple[str, str], AuditedItem]:
+    """(sample, label) -> what is there now; those that do not exist are left out.
 
     Args:
         dataset: where they are.
-        wanted: subject -> where its texts are.
+        fields: (id of a sample, id of an object or "") -> where its texts are.
         media: whether to digest the files.
-        slices: of a group, those whose sample stands for it, the first that is there; none: the one that was named.
+        slices: of a group, those whose sample stands for it, the first that exists; none: the one that was named.
     """
-    places = {field: place_of(dataset, field) for field in set(wanted.values()) if field}
-    groups = dataset.group_field
-    roots = {place.root for place in places.values()}
-    # a path below another one may not stand beside it
-    shown = {root for root in roots if not any(root.startswith(f"{other}.") for other in roots)}
-    projection = dict.fromkeys(["filepath", "tags", *shown, *([groups] if groups else [])], 1)
-    documents = _documents(dataset, {sample for sample, _ in wanted}, projection)
-    members = _members(dataset, documents, projection) if groups else {name: [d] for name, d in documents.items()}
-    found = {}
-    for (sample, label), field in wanted.items():
-        if sample in members:
-            found[sample, label] = _subject(dataset, (sample, label, field), members[sample], places.get(field), slices)
-    paths = {pair: file for pair, (_, file) in found.items()}
-    digests = _digests(paths.values()) if media else {}
-    return {
-        pair: _with_media(subject, [digests.get(path, "") for path in paths[pair]])
-        for pair, (subject, _) in found.items()
-        if subject is not None
-    }
+    paths = {field: text_path(dataset, field) for field in set(fields.values()) if field}
+    roots = {path.root for path in paths.values()}
+    # MongoDB refuses a path below another one
+    outermost = [root for root in roots if not any(root.startswith(f"{other}.") for other in roots)]
+    group_field = [dataset.group_field] if dataset.group_field else []
+    projection = dict.fromkeys(["filepath", "tags", *outermost, *group_field], 1)
+    members = _members(dataset, {sample for sample, _ in fields}, projection)
+    items: dict[tuple[str, str], AuditedItem] = {}
+    files: dict[tuple[str, str], list[str]] = {}
+    for key, field in fields.items():
+        item = _read_item(dataset, key, field, paths.get(field), members.get(key[0], []), slices)
+        if item is not None:
+            items[key] = item
+            files[key] = [str(document.get("filepath")) for document in members[key[0]]]
+    digests = _file_digests({path for of_item in files.values() for path in of_item}) if media else {}
+    return {key: _with_media(item, [digests.get(path, "") for path in files[key]]) for key, item in items.items()}
 
 
-def object_ids(names: Iterable[str]) -> list[ObjectId]:
-    """Ids as the database has them; what is no id is left out."""
-    out = []
-    for name in names:
-        try:
-            out.append(ObjectId(name))
-        except (InvalidId, TypeError):
-            continue
-    return out
+def _members(dataset: fo.Dataset, ids: Iterable[str], projection: Mapping[str, int]) -> dict[str, list[Document]]:
+    """Sample id -> documents of all samples of its group, in the order of the slices; of the one sample otherwise."""
+    documents = documents_by_id(dataset._sample_collection, ids, projection)
+    field = dataset.group_field
+    if not field:
+        return {name: [document] for name, document in documents.items()}
+    order = {name: position for position, name in enumerate(dataset.group_slices)}
+    groups: dict[Any, list[Document]] = {dig(document, f"{field}._id"): [] for document in documents.values()}
+    for batch in batches(groups):
+        for document in dataset._sample_collection.find({f"{field}._id": {"$in": batch}}, projection):
+            groups[dig(document, f"{field}._id")].append(document)
+    for members in groups.values():
+        members.sort(key=lambda document: order.get(dig(document, f"{field}.name"), len(order)))
+    return {name: groups[dig(document, f"{field}._id")] for name, document in documents.items()}
 
 
-def dig(document: Any, path: str) -> Any:
-    """The value at a dotted path of embedded documents, None where there is none."""
-    for part in path.split(".") if path else ():
-        document = document.get(part) if isinstance(document, Mapping) else None
-    return document
-
-
-def find_by_ids(collection: Any, ids: Iterable[str], projection: Mapping[str, int] | None = None) -> Iterator[Any]:
-    """Documents by id, in parts that one query can hold."""
-    for batch in batches(list(ids)):
-        yield from collection.find({"_id": {"$in": object_ids(batch)}}, projection)
-
-
-def _documents(dataset: fo.Dataset, ids: Iterable[str], projection: Mapping[str, int]) -> dict[str, Any]:
-    return {str(d["_id"]): d for d in find_by_ids(dataset._sample_collection, ids, projection)}
-
-
-def _members(dataset: fo.Dataset, documents: Mapping[str, Any], projection: Mapping[str, int]) -> dict[str, list[Any]]:
-    """Sample id -> documents of all samples of its group, in the order of the slices."""
-    field, order = dataset.group_field, {name: at for at, name in enumerate(dataset.group_slices)}
-    groups: dict[Any, list[Any]] = {}
-    ids = list({dig(d, f"{field}._id") for d in documents.values()})
-    for start in range(0, len(ids), 10_000):
-        query = {f"{field}._id": {"$in": ids[start : start + 10_000]}}
-        for document in dataset._sample_collection.find(query, projection):
-            groups.setdefault(dig(document, f"{field}._id"), []).append(document)
-    for found in groups.values():
-        found.sort(key=lambda d: order.get(dig(d, f"{field}.name"), len(order)))
-    return {name: groups[dig(d, f"{field}._id")] for name, d in documents.items()}
-
-
-def _subject(
-    dataset: fo.Dataset, key: tuple[str, str, str], members: list[Any], place: Place | None, slices: Sequence[str]
-) -> tuple[Subject | None, list[str]]:
-    """A subject without the digest of its media, None for an object that is gone; and the files to digest."""
-    sample, label, field = key
-    grouped = dataset.group_field
-    by_slice = {dig(d, f"{grouped}.name"): d for d in members} if grouped else {}
-    home = next((by_slice[name] for name in slices if name in by_slice), None)
-    holder = home or next(d for d in members if str(d["_id"]) == sample)
-    sample = str(holder["_id"])
-    if place is not None and grouped:
-        wanted = slice_and_path(dataset, field)[0]
-        having = [d for d in members if dig(d, place.root) not in (None, "", [])]
-        holder = by_slice.get(wanted) or next(iter(having), holder)
-        if not wanted:
-            field = f"{SLICE}{dig(holder, f'{grouped}.name')}.{field}"
-    marked = frozenset(str(d["_id"]) for d in members if REMOVED in (d.get("tags") or ()))
-    files = [str(d.get("filepath")) for d in members]
-    names = tuple(str(d["_id"]) for d in members)
+def _read_item(
+    dataset: fo.Dataset,
+    key: tuple[str, str],
+    field: str,
+    path: TextPath | None,
+    members: Sequence[Document],
+    slices: Sequence[str],
+) -> AuditedItem | None:
+    """An item without the digest of its media; None for a sample or an object that does not exist."""
+    if not members:
+        return None
+    name, label = key
+    group = dataset.group_field
+    by_slice = {dig(member, f"{group}.name"): member for member in members} if group else {}
+    own = next((member for member in members if str(member["_id"]) == name), members[0])
+    own = next((by_slice[slice_name] for slice_name in slices if slice_name in by_slice), own)
+    holder = own
+    if path is not None and group:
+        slice_name = slice_and_path(dataset, field)[0]
+        with_text = [member for member in members if dig(member, path.root) not in (None, "", [])]
+        holder = by_slice.get(slice_name) or next(iter(with_text), own)
+        if not slice_name:
+            field = f"{SLICE}{dig(holder, f'{group}.name')}.{field}"
+    marked = frozenset(str(member["_id"]) for member in members if REMOVED in (member.get("tags") or ()))
+    content = Content(_texts(holder, path), "", path is not None and path.listed, len(marked) == len(members))
     if label:
-        thing = next((e for e in dig(holder, place.root if place else "") or () if str(e.get("_id")) == label), None)
-        if thing is None or place is None:
-            return None, files
-        box = str(thing.get("bounding_box"))
-        content = Content((dig(thing, place.leaf),), box, removed=REMOVED in (thing.get("tags") or ()))
-    else:
-        content = Content(_texts(holder, place), "", place is not None and place.listed, len(marked) == len(members))
-    return Subject(sample, label, content, field, str(holder["_id"]), names, marked), files
+        labels = dig(holder, path.root) if path else None
+        element = next((element for element in labels or () if str(element.get("_id")) == label), None)
+        if path is None or element is None:
+            return None
+        box, removed = str(element.get("bounding_box")), REMOVED in (element.get("tags") or ())
+        content = Content((dig(element, path.leaf),), box, removed=removed)
+    names = tuple(str(member["_id"]) for member in members)
+    return AuditedItem(str(own["_id"]), label, content, field, str(holder["_id"]), names, marked)
 
 
-def _texts(document: Any, place: Place | None) -> tuple[str | None, ...]:
-    if place is None:
+def _texts(document: Document, path: TextPath | None) -> tuple[str | None, ...]:
+    if path is None:
         return ()
-    value = dig(document, place.root)
-    return tuple(dig(element, place.leaf) for element in value or ()) if place.listed else (value,)
+    value = dig(document, path.root)
+    return tuple(dig(element, path.leaf) for element in value or ()) if path.listed else (value,)
 
 
-def _with_media(subject: Subject, files: list[str]) -> Subject:
-    """The subject with one digest of its files and its box; none where one of the files could not be read."""
-    media = (
-        hashlib.sha256("".join([subject.content.media, *files]).encode()).hexdigest() if files and all(files) else ""
-    )
-    return replace(subject, content=replace(subject.content, media=media))
+def _with_media(item: AuditedItem, digests: list[str]) -> AuditedItem:
+    """The item with one digest of its box and its files; "" where one of the files could not be read."""
+    readable = bool(digests) and all(digests)
+    media = hashlib.sha256("".join([item.content.media, *digests]).encode()).hexdigest() if readable else ""
+    return replace(item, content=replace(item.content, media=media))
 
 
-def _digests(paths: Iterable[list[str]]) -> dict[str, str]:
+def _file_digests(paths: Iterable[str]) -> dict[str, str]:
     """Path -> sha256 (hex) of the file, "" where it cannot be read; each file once."""
-    files = sorted({path for found in paths for path in found})
+    files = sorted(paths)
     with ThreadPoolExecutor(READERS) as pool:
         return dict(zip(files, pool.map(_digest, files), strict=True))
 
@@ -264,23 +245,3 @@ def _digest(path: str) -> str:
         return file_digest(path)
     except MediaError:
         return ""
-
-
-def _samples_of_labels(dataset: fo.Dataset, root: str, labels: Sequence[str]) -> dict[str, str]:
-    """Label id -> sample id, in one pass over the dataset per batch."""
-    found: dict[str, str] = {}
-    for batch in batches(list(labels)):
-        wanted = set(batch)
-        query = {f"{root}._id": {"$in": object_ids(batch)}}
-        for document in dataset._sample_collection.find(query, {f"{root}._id": 1}):
-            names = [str(element["_id"]) for element in dig(document, root) or ()]
-            found |= {name: str(document["_id"]) for name in names if name in wanted}
-    return found
-
-
-def _slice_order(dataset: fo.Dataset, run: str) -> list[str]:
-    """The slices of which the first that a group has stands for it; empty where the dataset is not grouped."""
-    if dataset.media_type != "group":
-        return []
-    used = list(audit_info(dataset, run).slices) if run else []
-    return used or [dataset.default_group_slice]

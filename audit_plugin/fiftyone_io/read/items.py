@@ -1,32 +1,250 @@
-"""Objects: the labels of a field of detections, each with results of its own as attributes and label tags."""
+"""What the rows of an audit stand on: samples, groups of samples, or objects of a label field."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 from bson import ObjectId
+from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.patches import PatchesView
 from pymongo import UpdateMany, UpdateOne
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id, object_ids, update_of
+
+Condition = Callable[[Callable[[str], Any]], Any]
 
 
-def root_of(field: str) -> str:
+@dataclass(frozen=True)
+class AuditedItems:
+    """The items that a run wrote on, one row of its results each.
+
+    An object is named by the id of its label, a group by the id of its sample in the first of the slices.
+
+    Attributes:
+        dataset: where they are.
+        run: key of the run; a column is the field or attribute `{run}_{column}`.
+        label_field: the field of detections whose objects are the rows; "" where samples or groups are.
+        slices: the slices of a grouped dataset that bear the results; empty where it is not grouped.
+        fields: paths of the fields that the run wrote.
+    """
+
+    dataset: fo.Dataset
+    run: str
+    label_field: str = ""
+    slices: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+
+    @property
+    def are_samples(self) -> bool:
+        """Whether each row is one sample of a dataset that is not grouped."""
+        return not self.label_field and not self.slices
+
+    @property
+    def objects(self) -> str:
+        """Path of the list of objects in a sample."""
+        return objects_path(self.label_field)
+
+    def path(self, column: str) -> str:
+        """Where a column is in a sample."""
+        return f"{self.objects}.{self.run}_{column}" if self.label_field else f"{self.run}_{column}"
+
+    def has(self, column: str) -> bool:
+        """Whether the run wrote the column: those without any value are left out."""
+        return self.path(column) in self.fields
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the run wrote."""
+        return [path.removeprefix(self.path("")) for path in self.fields]
+
+    # --- views ---------------------------------------------------------------------------------------------------
+
+    def where(self, condition: Condition, order: str = "") -> fo.DatasetView:
+        """A view of the items that meet a condition, made of rules on fields and never of lists of ids.
+
+        Args:
+            condition: called with a function that gives the expression of a column.
+            order: column to sort by, the highest first, if the run wrote it.
+        """
+        if self.label_field:
+            met = condition(lambda column: F(f"{self.run}_{column}"))
+            view = image_samples(self.dataset).filter_labels(self.label_field, met).to_patches(self.label_field)
+            prefix = f"{self.label_field}."
+        else:
+            view = self.dataset.match(F.any([condition(self._field(prefix)) for prefix in self._prefixes]))
+            prefix = self._prefixes[0]
+        return view.sort_by(f"{prefix}{self.run}_{order}", reverse=True) if order and self.has(order) else view
+
+    def without_results(self) -> fo.DatasetView:
+        """The items that the run did not write on, such as samples that came later."""
+        if self.label_field:
+            return self.where(lambda column: ~column("action").exists())
+        bears = [self._field(prefix)("action").exists() for prefix in self._prefixes]
+        return self.dataset.match(~F.any(bears))
+
+    def select(self, ids: Sequence[str]) -> fo.DatasetView:
+        """A view of the rows with these ids."""
+        if self.label_field:
+            view = image_samples(self.dataset).select_labels(ids=ids, fields=self.label_field)
+            return view.to_patches(self.label_field)
+        if not self.slices:
+            return self.dataset.select(ids)
+        groups = all_samples(self.dataset).select(ids).values(f"{self.dataset.group_field}.id")
+        return self.dataset.select_groups(list(dict.fromkeys(groups)))
+
+    @property
+    def _prefixes(self) -> list[str]:
+        """What stands before a field's name in a query, so that it finds groups whatever slice was written on.
+
+        The default slice needs nothing, and is found without looking up the other samples of each group.
+        """
+        if not self.slices or self.dataset.default_group_slice in self.slices:
+            return [""]
+        return [f"groups.{name}." for name in self.slices]
+
+    def _field(self, prefix: str) -> Callable[[str], Any]:
+        return lambda column: F(f"{prefix}{self.run}_{column}")
+
+    # --- ids -----------------------------------------------------------------------------------------------------
+
+    def samples(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Row id -> ids of the samples that bear its results, of a group its own sample first.
+
+        Objects and groups that are not in the dataset are left out.
+        """
+        documents, group = self.dataset._sample_collection, self.dataset.group_field
+        if self.label_field:
+            holders: dict[str, list[str]] = {}
+            for batch in batches(ids):
+                labels_in, rows = {f"{self.objects}._id": {"$in": object_ids(batch)}}, set(batch)
+                for document in documents.find(labels_in, {f"{self.objects}._id": 1}):
+                    labels = {str(element["_id"]) for element in dig(document, self.objects) or ()}
+                    holders |= {label: [str(document["_id"])] for label in labels & rows}
+            return holders
+        if not self.slices:
+            return {name: [name] for name in ids}
+        by_id = documents_by_id(documents, ids, {group: 1})
+        groups = {name: dig(document, f"{group}._id") for name, document in by_id.items()}
+        members: dict[Any, list[str]] = {number: [] for number in groups.values()}
+        for batch in batches(members):
+            query: dict[str, Any] = {f"{group}._id": {"$in": batch}, f"{group}.name": {"$in": list(self.slices)}}
+            for document in documents.find(query, {group: 1}):
+                members[dig(document, f"{group}._id")].append(str(document["_id"]))
+        return {name: [name, *(other for other in members[number] if other != name)] for name, number in groups.items()}
+
+    def ids_in(self, view: SampleCollection) -> set[str] | None:
+        """Ids of the rows in a view, those of all objects of its samples; None for the whole dataset."""
+        if view is self.dataset:
+            return None
+        samples = all_samples(view).values("sample_id" if is_generated(view) else "id")
+        if not self.label_field:
+            return set(map(str, samples))
+        images = image_samples(self.dataset).select(list(map(str, samples)))
+        return set(images.values(f"{self.objects}.id", unwind=True))
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, rows: Iterable[tuple[str, Sequence[str], Mapping[str, Any]]]) -> None:
+        """Set columns of rows, all of a sample or object in one update, so that a crash leaves none half written.
+
+        `set_values` takes one field at a time, which is as many times slower as there are fields.
+
+        Args:
+            rows: (id of the row, ids of the samples to write on, column -> value; None removes it).
+        """
+        updates: list[UpdateOne] = []
+        written: list[str] = []
+        for name, samples, values in rows:
+            prefix = f"{self.objects}.$[one]." if self.label_field else ""
+            update = update_of({f"{prefix}{self.run}_{column}": value for column, value in values.items()})
+            chosen = [{"one._id": ObjectId(name)}] if self.label_field else None
+            updates += [UpdateOne({"_id": ObjectId(sample)}, update, array_filters=chosen) for sample in samples]
+            written += samples
+        if updates:
+            self.dataset._bulk_write(updates, ids=written)
+
+    def tag(self, ids: Iterable[str], tag: str) -> None:
+        """Tag samples, or objects, by id."""
+        for batch in batches(ids):
+            if self.label_field:
+                self._change_tags(batch, {"$addToSet": {f"{self.objects}.$[one].tags": tag}})
+            else:
+                all_samples(self.dataset).select(batch).tag_samples(tag)
+
+    def untag(self, ids: Iterable[str], tag: str) -> None:
+        """Take a tag from samples, or objects, by id."""
+        for batch in batches(ids):
+            if self.label_field:
+                self._change_tags(batch, {"$pull": {f"{self.objects}.$[one].tags": tag}})
+            else:
+                all_samples(self.dataset).select(batch).match_tags(tag).untag_samples(tag)
+
+    def tagged(self, tag: str) -> set[str]:
+        """Ids of the samples, or objects, that bear a tag."""
+        if self.label_field:
+            return tagged_objects(self.dataset, self.label_field, tag)
+        return set(all_samples(self.dataset).match_tags(tag).values("id"))
+
+    def _change_tags(self, ids: Iterable[str], change: dict[str, Any]) -> None:
+        labels = {"$in": object_ids(ids)}
+        update = {**change, "$set": {"last_modified_at": datetime.now(UTC)}}
+        write = UpdateMany({f"{self.objects}._id": labels}, update, array_filters=[{"one._id": labels}])
+        self.dataset._bulk_write([write])
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def values(self, columns: Sequence[str]) -> dict[str, list[Any]]:
+        """Column, or "id" -> value of each audited group or object, in the order of the dataset.
+
+        Where rows are samples, `results.tables` reads faster.
+        """
+        names = ["action", *columns]
+        if self.label_field:
+            paths = [f"{self.objects}.id" if name == "id" else self.path(name) for name in names]
+            values = image_samples(self.dataset).values(paths, unwind=True)
+        else:
+            group = self.dataset.group_field
+            paths = ["id" if name == "id" else self.path(name) for name in names]
+            members = self.dataset.select_group_slices(list(self.slices), _allow_mixed=True)
+            groups, slices, *values = members.values([f"{group}.id", f"{group}.name", *paths])
+            chosen = self._first_slices(groups, slices)
+            values = [[column[row] for row in chosen] for column in values]
+        audited = [row for row, action in enumerate(values[0]) if action is not None]
+        return {name: [column[row] for row in audited] for name, column in zip(columns, values[1:], strict=True)}
+
+    def _first_slices(self, groups: Sequence[str], slices: Sequence[str]) -> list[int]:
+        """Position of each group's sample in the first of the slices, groups in the order in which they appear."""
+        order = np.array([self.slices.index(name) for name in slices], dtype=np.int64)
+        first: dict[str, int] = {}
+        for row in np.argsort(order, kind="stable").tolist():
+            first.setdefault(groups[row], row)
+        return [first[name] for name in dict.fromkeys(groups)]
+
+
+def objects_path(label_field: str) -> str:
     """Path of the objects of a field of detections in a sample."""
-    return f"{field}.detections"
+    return f"{label_field}.detections"
+
+
+def is_generated(view: SampleCollection) -> bool:
+    """Whether the rows of a view are patches, frames or clips."""
+    return bool(getattr(view, "_is_generated", False))
 
 
 def objects_field(view: SampleCollection) -> str:
     """The field of a view of patches whose objects are its rows; "" for a view of samples.
 
     Raises:
-        AuditError: a view of frames, of clips, of an evaluation, or of patches that are no boxes.
+        AuditError: a view of frames, of clips, of an evaluation, or of patches that are not boxes.
     """
-    if not getattr(view, "_is_generated", False):
+    if not is_generated(view):
         return ""
     name, field = view._root_dataset.name, getattr(view, "patches_field", "")
     kind = getattr(view.get_field(field), "document_type", None) if field else None
@@ -37,7 +255,7 @@ def objects_field(view: SampleCollection) -> str:
         )
     if kind is not fo.Detection:
         raise AuditError(
-            f"the patches of {field!r} in {name!r} are no single detections; pass to_patches of a field of detections"
+            f"the patches of {field!r} in {name!r} are not single detections; pass to_patches of a field of detections"
         )
     return str(field)
 
@@ -48,68 +266,45 @@ def patches_of(view: SampleCollection, field: str) -> SampleCollection:
     Raises:
         AuditError: no such field of detections.
     """
-    detections = [
-        name
-        for name, kept in view.get_field_schema(ftype=fo.EmbeddedDocumentField).items()
-        if kept.document_type is fo.Detections
-    ]
-    if getattr(view, "_is_generated", False) or field not in detections:
-        have = f"fields of detections there: {', '.join(detections)}" if detections else "there are no detections"
-        raise AuditError(f"patches field {field!r} holds no objects of samples; {have}")
-    return images_of(view).to_patches(field)
+    detections = detection_fields(view)
+    if is_generated(view) or field not in detections:
+        choices = f"its fields of detections are {', '.join(detections)}" if detections else "it has no detections"
+        raise AuditError(f"patches field {field!r} is not a field of detections of the dataset; {choices}")
+    return image_samples(view).to_patches(field)
 
 
-def images_of(view: SampleCollection) -> SampleCollection:
+def detection_fields(view: SampleCollection) -> list[str]:
+    """Paths of the fields of detections."""
+    fields = view.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    return [path for path, field in fields.items() if field.document_type is fo.Detections]
+
+
+def image_samples(view: SampleCollection) -> SampleCollection:
     """The samples with images: of a grouped dataset, those of every slice of images."""
     return view.select_group_slices(media_type="image") if view.media_type == "group" else view
 
 
-def samples_of(view: SampleCollection) -> dict[str, str]:
-    """Of a view of patches: label id -> id of the sample that holds it."""
-    return dict(zip(*view.values(["id", "sample_id"]), strict=True))
-
-
-def taken_attributes(dataset: fo.Dataset, field: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that some object bears already, declared in the dataset or not."""
-    paths = {name: f"{root_of(field)}.{name}" for name in names}
-    there: list[Mapping[str, Any]] = [{path: {"$exists": True}} for path in paths.values()]
-    documents = dataset._sample_collection
-    bears = bool(there) and documents.find_one({"$or": there}, {"_id": 1}) is not None
-    return [
-        name
-        for name, path in paths.items()
-        if dataset.has_sample_field(path) or (bears and documents.find_one({path: {"$exists": True}}, {"_id": 1}))
-    ]
-
-
-def update_of(field: str, sample: str, label: str, values: Mapping[str, Any]) -> UpdateOne:
-    """The write of all attributes of one object."""
-    change = {f"{root_of(field)}.$[one].{name}": value for name, value in values.items()}
-    change["last_modified_at"] = datetime.now(UTC)
-    return UpdateOne({"_id": ObjectId(sample)}, {"$set": change}, array_filters=[{"one._id": ObjectId(label)}])
-
-
-def tag_objects(dataset: fo.Dataset, field: str, ids: Iterable[str], tag: str) -> None:
-    """Tag labels by id, one write for all of them."""
-    _change_tags(dataset, field, ids, "$addToSet", tag)
-
-
-def untag_objects(dataset: fo.Dataset, field: str, ids: Iterable[str], tag: str) -> None:
-    """Take a tag from labels by id, one write for all of them."""
-    _change_tags(dataset, field, ids, "$pull", tag)
+def all_samples(view: SampleCollection) -> SampleCollection:
+    """All samples, of every slice: of a grouped dataset, queries see the active slice alone."""
+    return view.select_group_slices(_allow_mixed=True) if view.media_type == "group" else view
 
 
 def tagged_objects(dataset: fo.Dataset, field: str, tag: str) -> set[str]:
-    """Ids of the labels that bear a tag."""
-    return set(images_of(dataset).select_labels(tags=tag, fields=field).values(f"{root_of(field)}.id", unwind=True))
+    """Ids of the objects of a field that bear a tag."""
+    view = image_samples(dataset).select_labels(tags=tag, fields=field)
+    return set(view.values(f"{objects_path(field)}.id", unwind=True))
 
 
-def objects_where(dataset: fo.Dataset, field: str, condition: Any) -> SampleCollection:
-    """A view of the objects whose attributes meet a condition."""
-    return images_of(dataset).filter_labels(field, condition).to_patches(field)
+def existing_attributes(dataset: fo.Dataset, field: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that some object bears already, declared in the dataset or not."""
+    paths = {name: f"{objects_path(field)}.{name}" for name in names}
+    documents = dataset._sample_collection
+    any_of: list[Mapping[str, Any]] = [{path: {"$exists": True}} for path in paths.values()]
+    undeclared = bool(any_of) and documents.find_one({"$or": any_of}, {"_id": 1}) is not None
 
+    def exists(path: str) -> bool:
+        if dataset.has_sample_field(path):
+            return True
+        return undeclared and documents.find_one({path: {"$exists": True}}, {"_id": 1}) is not None
 
-def _change_tags(dataset: fo.Dataset, field: str, ids: Iterable[str], change: str, tag: str) -> None:
-    labels = {"$in": [ObjectId(name) for name in ids]}
-    update = {change: {f"{root_of(field)}.$[one].tags": tag}, "$set": {"last_modified_at": datetime.now(UTC)}}
-    dataset._bulk_write([UpdateMany({f"{root_of(field)}._id": labels}, update, array_filters=[{"one._id": labels}])])
+    return [name for name, path in paths.items() if exists(path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -10,13 +9,12 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.runs import database
+from audit_plugin.fiftyone_io.database import database
 from audit_plugin.inputs.images import crop_of
 
 from .items import objects_field, patches_of
-from .sources import Source, key_field, modality_sources, name_of, near, used_slices
+from .sources import Source, key_field, modality_sources, name_of, similar_names, used_slices
 
-DEMO_MARK = "audit_plugin_demo"
 KEYS = ("group", "label", "role", "split")
 SPLITS = ("train", "test", "validation", "val")  # of a list of tags, the one that is meant
 
@@ -30,11 +28,12 @@ def load_view(name: str, view_name: str | None = None, patches: str | None = Non
     with database(f"reading dataset {name!r}"):
         names = fo.list_datasets()
         if name not in names:
-            raise AuditError(f"dataset {name!r} does not exist; {near(name, names, 'datasets')}")
+            raise AuditError(f"dataset {name!r} does not exist; {similar_names(name, names, 'datasets')}")
         dataset = fo.load_dataset(name)
         if view_name is not None and not dataset.has_saved_view(view_name):
             views = dataset.list_saved_views()
-            raise AuditError(f"dataset {name!r} has no saved view {view_name!r}; {near(view_name, views, 'views')}")
+            choices = similar_names(view_name, views, "views")
+            raise AuditError(f"dataset {name!r} has no saved view {view_name!r}; {choices}")
         view = dataset if view_name is None else dataset.load_saved_view(view_name)
         return view if patches is None else patches_of(view, patches)
 
@@ -54,8 +53,8 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
     with database(f"reading dataset {name_of(view)!r}"):
         _check_view(view)
         sources = modality_sources(view, config)
-        wanted = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
-        keys = {name: Source(key_field(view, name, path)) for name, path in wanted.items()}
+        named = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
+        keys = {name: Source(key_field(view, name, path)) for name, path in named.items()}
         ids, columns = _columns(view, sources, {**sources, **keys})
         if objects := objects_field(view):
             boxes, images = view.values([f"{objects}.bounding_box", "sample_id"])
@@ -88,37 +87,44 @@ def _word(value: Any) -> str:
 
 def _row_per_text(ids: list[str], columns: dict[str, list[Any]]) -> tuple[list[str], dict[str, list[Any]], list[int]]:
     """Ids, columns and number of the text, with a row for each text of a list; for an empty list one without text."""
-    texts = [["" if text is None else text for text in found or ()] or [None] for found in columns["text"]]
-    at = [row for row, found in enumerate(texts) for _ in found]
-    repeated = {name: [values[row] for row in at] for name, values in columns.items()}
-    repeated["text"] = [text for found in texts for text in found]
-    return [ids[row] for row in at], repeated, [number for found in texts for number in range(len(found))]
+    texts: list[str | None] = []
+    rows: list[int] = []
+    numbers: list[int] = []
+    for row, texts_of_row in enumerate(columns["text"]):
+        of_sample = ["" if text is None else text for text in texts_of_row or ()] or [None]
+        texts += of_sample
+        rows += [row] * len(of_sample)
+        numbers += range(len(of_sample))
+    repeated = {name: [values[row] for row in rows] for name, values in columns.items()}
+    return [ids[row] for row in rows], {**repeated, "text": texts}, numbers
 
 
-def slice_samples(view: SampleCollection, config: AuditConfig) -> dict[str, list[str]]:
-    """Row id -> ids of all samples on which its result belongs: those of its group in the slices used.
+def samples_of_rows(view: SampleCollection, config: AuditConfig) -> dict[str, list[str]]:
+    """Row id -> ids of all samples on which its result belongs: of an object the one that holds it.
 
-    Empty for a view that is not grouped: there each row is one sample.
+    Of a group they are its samples in the slices used. Empty where each row is one sample.
     """
+    if objects_field(view):
+        return {label: [sample] for label, sample in zip(*view.values(["id", "sample_id"]), strict=True)}
     if view.media_type != "group":
         return {}
     ids, _, groups = _groups(view, used_slices(view, modality_sources(view, config)), [])
-    members = [[ids[at] for at in group.values()] for group in groups]
-    return {names[0]: names for names in members}
+    members = [[ids[position] for position in group.values()] for group in groups]
+    return {samples[0]: samples for samples in members}
 
 
 def _columns(
-    view: SampleCollection, media: dict[str, Source], wanted: dict[str, Source]
+    view: SampleCollection, media: dict[str, Source], sources: dict[str, Source]
 ) -> tuple[list[str], dict[str, list[Any]]]:
-    """Ids of the rows, and a value per row for everything wanted."""
-    fields = [source.field for source in wanted.values()]
+    """Ids of the rows, and a value per row of each source; the slices read are those of `media`."""
+    fields = [source.field for source in sources.values()]
     if view.media_type != "group":
         ids, *values = view.values(["id", *fields])
-        return ids, dict(zip(wanted, values, strict=True))
+        return ids, dict(zip(sources, values, strict=True))
     ids, values, groups = _groups(view, used_slices(view, media), fields)
     columns = {
         name: [_pick(column, group, source.slice) for group in groups]
-        for (name, source), column in zip(wanted.items(), values, strict=True)
+        for (name, source), column in zip(sources.items(), values, strict=True)
     }
     return [ids[next(iter(group.values()))] for group in groups], columns
 
@@ -134,16 +140,16 @@ def _groups(
     flat = view.select_group_slices(slices, _allow_mixed=True)
     ids, numbers, names, *values = flat.values(["id", f"{group}.id", f"{group}.name", *fields])
     groups: dict[str, dict[str, int]] = {}
-    for at, (number, name) in enumerate(zip(numbers, names, strict=True)):
-        groups.setdefault(number, {})[name] = at
-    return ids, values, [{s: found[s] for s in slices if s in found} for found in groups.values()]
+    for position, (number, name) in enumerate(zip(numbers, names, strict=True)):
+        groups.setdefault(number, {})[name] = position
+    return ids, values, [{name: group[name] for name in slices if name in group} for group in groups.values()]
 
 
-def _pick(values: list[Any], group: dict[str, int], wanted: str) -> Any:
+def _pick(values: list[Any], group: dict[str, int], slice_name: str) -> Any:
     """The group's value in a slice; where none is named, the first slice that has one."""
-    if wanted:
-        return values[group[wanted]] if wanted in group else None
-    return next((values[at] for at in group.values() if values[at] not in (None, "", [])), None)
+    if slice_name:
+        return values[group[slice_name]] if slice_name in group else None
+    return next((values[position] for position in group.values() if values[position] not in (None, "", [])), None)
 
 
 def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
@@ -152,43 +158,6 @@ def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
             raise AuditError(
                 f"role field {field!r} of sample {name} is {role!r}; a role is one of {', '.join(ROLES)}, or nothing"
             )
-
-
-def load_manifest_dataset(
-    name: str, samples: Samples, fields: Mapping[str, tuple[str, Sequence[str]]] | None = None
-) -> fo.Dataset:
-    """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and fields of words.
-
-    A dataset of that name is replaced only if this function made it.
-
-    Args:
-        name: name of the dataset.
-        samples: rows with the modalities image and text.
-        fields: name -> (what it is, a word per row in their order, "" for none).
-
-    Raises:
-        AuditError: the name belongs to somebody else's dataset, or a row has no image.
-    """
-    lost = [i for i, path in zip(samples.ids, samples.media["image"], strict=True) if not path]
-    if lost:
-        raise AuditError(f"row {lost[0]!r} has no image, which a FiftyOne sample needs; remove the row")
-    with database(f"making dataset {name!r}"):
-        if fo.dataset_exists(name):
-            if not fo.load_dataset(name).info.get(DEMO_MARK):
-                raise AuditError(f"dataset {name!r} exists and is not a demo made by this tool; choose another name")
-            fo.delete_dataset(name)
-        dataset = fo.Dataset(name, persistent=True)
-        dataset.info[DEMO_MARK] = True
-        dataset.save()
-        dataset.add_sample_field("caption", fo.StringField, description="The text paired with the image")
-        rows = zip(samples.ids, samples.media["image"], samples.media["text"], strict=True)
-        dataset.add_samples(
-            [fo.Sample(filepath=path, caption=text, manifest_id=row) for row, path, text in rows], progress=False
-        )
-        for field, (about, values) in (fields or {}).items():
-            dataset.add_sample_field(field, fo.StringField, description=about)
-            dataset.set_values(field, [value or None for value in values])
-    return dataset
 
 
 def _check_view(view: SampleCollection) -> None:

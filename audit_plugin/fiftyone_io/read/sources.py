@@ -12,7 +12,8 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
-from audit_plugin.fiftyone_io.runs import database, list_audits, recorded_fields
+from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.runs import list_audits, recorded_fields
 
 from .items import objects_field
 
@@ -51,26 +52,26 @@ class Source:
 
 
 def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, Source]:
-    """Modality -> where its values are: two or more that the config names, or those and what can be found.
+    """Modality -> where its values are.
 
-    Where fewer than two are named, the sample's own file (the only image and the only video slice of a grouped
-    dataset) and the field that looks like a caption are taken too.
+    Where the config names fewer than two, the sample's own file (the only image and the only video slice of a grouped
+    dataset) and the field that looks like a caption are used too.
 
     Raises:
-        AuditError: a field or slice is missing or of a wrong kind, or nothing can be found.
+        AuditError: a field or slice is missing or of a wrong kind, or there is no clear choice.
     """
-    named = {m: getattr(config, m) for m in MODALITIES if getattr(config, m)}
-    found = {m: _source(view, m, wanted) for m, wanted in named.items()}
-    if len(found) < 2:
-        found = _own_media(view, found) | found
-        if "text" not in found:
-            found["text"] = _text_source(view, caption_field(view))
-    if objects_field(view) and (set(found) != {"image", "text"} or found["image"].field != FILE):
+    named = {modality: getattr(config, modality) for modality in MODALITIES if getattr(config, modality)}
+    sources = {modality: _source(view, modality, name) for modality, name in named.items()}
+    if len(sources) < 2:
+        sources = _own_media(view, sources) | sources
+        if "text" not in sources:
+            sources["text"] = _text_source(view, caption_field(view))
+    if objects_field(view) and (set(sources) != {"image", "text"} or sources["image"].field != FILE):
         raise AuditError(
             f"objects of {name_of(view)!r} are audited as image and text, cut out of the samples' own files; "
             "leave image, audio and video out"
         )
-    return {m: found[m] for m in MODALITIES if m in found}
+    return {modality: sources[modality] for modality in MODALITIES if modality in sources}
 
 
 def resolve(view: SampleCollection, config: AuditConfig) -> AuditConfig:
@@ -155,7 +156,7 @@ def default_media(view: SampleCollection) -> dict[str, str]:
 
 
 def caption_field(view: SampleCollection) -> str:
-    """The field with the captions: found by its name, or else the only one that could be. Of patches, their labels.
+    """The field with the captions, by its name, or else the only candidate; of patches, the labels of their objects.
 
     Raises:
         AuditError: none can be picked.
@@ -174,25 +175,25 @@ def caption_field(view: SampleCollection) -> str:
     raise AuditError(f"dataset {name_of(view)!r} has no field that is clearly the caption ({have}); name one as text")
 
 
-def key_field(view: SampleCollection, name: str, wanted: str) -> str:
+def key_field(view: SampleCollection, role: str, path: str) -> str:
     """The field with groups, labels or roles; of a label field, its label.
 
     Raises:
         AuditError: the field does not exist.
     """
-    field = view.get_field(wanted)
+    field = view.get_field(path)
     if field is None:
         raise AuditError(
-            f"{name} field {wanted!r} does not exist in dataset {name_of(view)!r}; "
-            f"{near(wanted, list(view.get_field_schema()), 'fields')}"
+            f"{role} field {path!r} does not exist in dataset {name_of(view)!r}; "
+            f"{similar_names(path, list(view.get_field_schema()), 'fields')}"
         )
-    return f"{wanted}.label" if _label_type(field) in (fo.Classification, fo.Detection) else wanted
+    return f"{path}.label" if _label_type(field) in (fo.Classification, fo.Detection) else path
 
 
-def near(name: str, names: Sequence[str], kind: str) -> str:
-    """What there is, what is called alike first: the end of a sentence about what is missing."""
-    alike = get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:8]
-    return f"{kind} there: {', '.join(alike)}" if alike else f"there are no {kind}"
+def similar_names(name: str, names: Sequence[str], kind: str) -> str:
+    """The names to choose from, similar ones first: the end of a message about a name that does not exist."""
+    similar = get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:8]
+    return f"{kind} there: {', '.join(similar)}" if similar else f"there are no {kind}"
 
 
 def name_of(view: SampleCollection) -> str:
@@ -200,41 +201,42 @@ def name_of(view: SampleCollection) -> str:
     return str(view._root_dataset.name)
 
 
-def _source(view: SampleCollection, modality: str, wanted: str) -> Source:
-    if not wanted.startswith(SLICE):
+def _source(view: SampleCollection, modality: str, path: str) -> Source:
+    """The source that a config names: a field, `slice:NAME` or `slice:NAME.FIELD`."""
+    if not path.startswith(SLICE):
         if modality == "text":
-            return _text_source(view, wanted)
-        _check_file(view, modality, wanted, view.media_type)
-        return Source(_checked_string(view, wanted, modality))
+            return _text_source(view, path)
+        _check_file(view, modality, path, view.media_type)
+        return Source(_checked_string(view, path, modality))
     slices = media_slices(view)
     if not slices:
-        raise AuditError(f"{modality} is {wanted!r}, but {name_of(view)!r} is not grouped; name a field instead")
-    rest = wanted.removeprefix(SLICE)
+        raise AuditError(f"{modality} is {path!r}, but {name_of(view)!r} is not grouped; name a field instead")
+    rest = path.removeprefix(SLICE)
     name = max((s for s in slices if rest == s or rest.startswith(f"{s}.")), key=len, default="")
     if not name:
         raise AuditError(
-            f"{modality} is {wanted!r}, but dataset {name_of(view)!r} has no such slice; "
-            f"{near(rest, list(slices), 'slices')}"
+            f"{modality} is {path!r}, but dataset {name_of(view)!r} has no such slice; "
+            f"{similar_names(rest, list(slices), 'slices')}"
         )
     field = rest.removeprefix(name).removeprefix(".")
     if not field and modality == "text":
-        fields = near("caption", text_fields(view), "texts")
-        raise AuditError(f"text is {wanted!r}, which names no field; write slice:{name}.FIELD ({fields})")
+        fields = similar_names("caption", text_fields(view), "texts")
+        raise AuditError(f"text is {path!r}, which names no field; write slice:{name}.FIELD ({fields})")
     if modality == "text":
         return _text_source(view, field, name)
     _check_file(view, modality, field or FILE, slices[name])
     return Source(_checked_string(view, field, modality) if field else FILE, name)
 
 
-def _own_media(view: SampleCollection, found: Mapping[str, Source]) -> dict[str, Source]:
-    """What the samples themselves are, as far as it is clear; only needed where no medium is named."""
+def _own_media(view: SampleCollection, named: Mapping[str, Source]) -> dict[str, Source]:
+    """The media that the samples' own files are, as far as that is clear; an error only where no medium is named."""
     slices = media_slices(view)
     if slices:
         kinds = {kind: [s for s, media in slices.items() if media == kind] for kind in ("image", "video")}
         own = {kind: Source(FILE, names[0]) for kind, names in kinds.items() if len(names) == 1}
     else:
         own = {view.media_type: Source(FILE)} if view.media_type in ("image", "video") else {}
-    if own or set(found) - {"text"}:
+    if own or set(named) - {"text"}:
         return own
     if slices:
         have = ", ".join(f"{name} ({media})" for name, media in slices.items())
@@ -257,8 +259,8 @@ def _check_file(view: SampleCollection, modality: str, field: str, media_type: s
     )
 
 
-def _text_source(view: SampleCollection, path: str, place: str = "") -> Source:
-    """Where texts are: strings, lists of strings, or labels.
+def _text_source(view: SampleCollection, path: str, slice_name: str = "") -> Source:
+    """The source of texts: strings, lists of strings, or labels.
 
     Raises:
         AuditError: there is no such field, or it holds something else.
@@ -267,7 +269,7 @@ def _text_source(view: SampleCollection, path: str, place: str = "") -> Source:
     kind = _label_type(field)
     if kind in LABELS and (kind is not fo.Detection or path == objects_field(view)):
         leaf = LABELS[kind]
-        return Source(f"{path}.{leaf}", place, many="." in leaf, classes=True)
+        return Source(f"{path}.{leaf}", slice_name, many="." in leaf, classes=True)
     parents = [view.get_field(path[:at]) for at, character in enumerate(path) if character == "."]
     kinds = {_label_type(parent) for parent in (*parents, field)}
     if not objects_field(view) and kinds & set(OBJECTS):
@@ -277,13 +279,14 @@ def _text_source(view: SampleCollection, path: str, place: str = "") -> Source:
         )
     lists = [parent for parent in (*parents, field) if isinstance(parent, fo.ListField)]
     if isinstance(field, fo.ListField) and isinstance(field.field, fo.StringField) and len(lists) == 1:
-        return Source(path, place, many=True)
-    return Source(_checked_string(view, path, "text"), place, many=bool(lists))
+        return Source(path, slice_name, many=True)
+    return Source(_checked_string(view, path, "text"), slice_name, many=bool(lists))
 
 
 def _checked_string(view: SampleCollection, path: str, role: str) -> str:
     field = view.get_field(path)
-    names = near(path, *((text_fields(view), "texts") if role == "text" else (string_fields(view), "string fields")))
+    choices, kind = (text_fields(view), "texts") if role == "text" else (string_fields(view), "string fields")
+    names = similar_names(path, choices, kind)
     if field is None:
         raise AuditError(f"{role} field {path!r} does not exist in dataset {name_of(view)!r}; {names}")
     if not isinstance(field, fo.StringField):

@@ -1,4 +1,4 @@
-"""What a panel reads of an audit: counts, scores of all rows, histograms, points, views by a rule.
+"""What a panel shows of an audit: counts, histograms, points, the rank of a row's scores, and views of rows.
 
 Views are made from rules on fields, never from lists of ids, so that they stay small whatever the dataset's size.
 """
@@ -16,35 +16,32 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.config import FLAG_KINDS
-from audit_plugin.fiftyone_io.read.contents import find_by_ids
-from audit_plugin.fiftyone_io.read.items import images_of, objects_where
-from audit_plugin.fiftyone_io.runs import audit_info, list_audits
-from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.review.queue import TO_DO
+from audit_plugin.review.thresholds import SCORE_OF
 
-from .tables import path_of, read_columns, read_fact, read_flagged
-from .views import places_of
+from .tables import FLAGS, read_columns, read_fact, read_flagged, read_row
 
-SCORE_OF = {kind: flag.score for kind, flag in FLAGS.items() if flag.tail and flag.score}
 MAP = ("map_x", "map_y")
 SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
 BINS = 40
 MOST_POINTS = 3_000
 
-_summaries: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (what tells it from an older one, it)
-
 
 @dataclass(frozen=True)
 class Card:
-    """What is told of one kind of finding.
+    """What a panel shows of one kind of finding.
 
     Attributes:
         kind: of `FLAG_KINDS`.
         count: rows with the flag.
         score: the column that a threshold can be set on; "" where there is none.
-        low, high: what thresholds make sense: from the score's median to its highest value.
+        low, high: the range of useful thresholds: from the score's median to its highest value.
         threshold: the lowest flagged score; `high` where nothing is flagged.
-        kept: whether a person set the threshold (`set_threshold`).
-        false_positive_rate: how many of the flagged are expected to be fine, by the audit's model; None: not told.
+        set_by_person: whether a person set the threshold (`set_threshold`).
+        expected_false_positives: how many of the flagged rows are expected to be fine, by the audit's model; None
+            where it cannot be estimated.
     """
 
     kind: str
@@ -53,30 +50,8 @@ class Card:
     low: float = 0.0
     high: float = 0.0
     threshold: float = 0.0
-    kept: bool = False
-    false_positive_rate: float | None = None
-
-
-def audits_newest_first(dataset: SampleCollection) -> list[str]:
-    """Keys of the audits of a dataset, the newest first."""
-    root = dataset._root_dataset
-    return sorted(list_audits(root), key=lambda run: root.get_run_info(run).timestamp, reverse=True)
-
-
-def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
-    """The summary of an audit: counts, reliability, attribution, what the model says of wrong pairs, versions.
-
-    Raises:
-        AuditError: no such audit.
-    """
-    root = dataset._root_dataset
-    audit_info(root, run)
-    # whoever adds to the results (`scan_new`) writes them anew, under another id; the run keeps its time
-    key, stamp = (root._doc.id, run), root._doc.runs[run].results.grid_id
-    if _summaries.get(key, (None, {}))[0] != stamp:
-        found = root.load_run_results(run, cache=False, load_view=False)
-        _summaries[key] = stamp, dict(getattr(found, "summary", None) or {})
-    return dict(_summaries[key][1])
+    set_by_person: bool = False
+    expected_false_positives: float | None = None
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:
@@ -85,37 +60,53 @@ def cards(dataset: SampleCollection, run: str) -> list[Card]:
     Raises:
         AuditError: no such audit, or the database was lost.
     """
-    scores = [name for name in (*SCORE_OF.values(), "probability") if has_column(dataset, run, name)]
-    read_columns(dataset, run, tuple(scores))  # all at once: one pass of the database
-    flagged, kept = read_flagged(dataset, run), getattr(audit_info(dataset, run), "thresholds", None) or {}
-    kinds = [kind for kind in FLAG_KINDS if has_column(dataset, run, f"is_{kind}")]
-    return [_card(dataset, run, kind, flagged, kept) for kind in kinds]
+    items = audited_items(dataset, run)
+    read_columns(dataset, run, [name for name in (*SCORE_OF.values(), "probability") if items.has(name)])  # in one pass
+    flagged = read_flagged(dataset, run)
+    thresholds = getattr(audit_info(dataset, run), "thresholds", None) or {}
+    return [_card(items, kind, flagged, thresholds) for kind in FLAG_KINDS if items.has(f"is_{kind}")]
+
+
+def _card(items: AuditedItems, kind: str, flagged: Mapping[str, Any], thresholds: Mapping[str, float]) -> Card:
+    rows = flagged[f"is_{kind}"]
+    count, score = int(rows.sum()), SCORE_OF.get(kind, "")
+    values = read_columns(items.dataset, items.run, [score])[score] if score and items.has(score) else np.zeros(0)
+    finite, of_flagged = values[np.isfinite(values)], flagged[score][rows] if score else np.zeros(0)
+    if not len(finite):
+        return Card(kind, count)
+    low, high = float(np.median(finite)), float(finite.max())
+    unreached = high + 0.01 * ((high - low) or 1)  # where nothing is flagged: a threshold that no score reaches
+    own = float(np.nanmin(of_flagged)) if np.isfinite(of_flagged).any() else unreached
+    cut = float(thresholds.get(kind, own))
+    expected = expected_false_positives(items.dataset, items.run, kind, cut)
+    return Card(kind, count, score, min(low, cut), max(high, own), cut, kind in thresholds, expected)
 
 
 def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> int:
     """How many rows a threshold would flag."""
-    return int((_score(dataset, run, kind) >= threshold).sum())  # NaN is never above
+    score = SCORE_OF[kind]
+    return int((read_columns(dataset, run, [score])[score] >= threshold).sum())  # NaN is never above
 
 
-def false_positive_rate_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> float | None:
+def expected_false_positives(dataset: SampleCollection, run: str, kind: str, threshold: float) -> float | None:
     """How many of the rows that a threshold would flag are expected to be fine.
 
-    Of wrong pairs, the sum of the model's probabilities that they are right; of other kinds nobody knows what is
-    right, and the rate at which the audit let clean rows be flagged is told elsewhere: None.
+    Of misaligned rows, the sum of the model's probabilities that they are right. None for other kinds, of which there
+    is no such model: the audit's false-positive rate limits them.
     """
     if kind != "misaligned" or not has_column(dataset, run, "probability"):
         return None
-    chosen = _score(dataset, run, kind) >= threshold
-    return float(np.nansum(1 - read_columns(dataset, run, ("probability",))["probability"][chosen]))
+    columns = read_columns(dataset, run, ["misalignment", "probability"])
+    return float(np.nansum(1 - columns["probability"][columns["misalignment"] >= threshold]))
 
 
 def histogram(dataset: SampleCollection, run: str, column: str, bins: int = BINS) -> tuple[Floats, Floats]:
     """Counts `[bins]` and edges `[bins + 1]` of a score; empty where nothing was scored."""
-    values = read_columns(dataset, run, (column,))[column]
-    known = values[np.isfinite(values)]
-    if not len(known):
+    values = read_columns(dataset, run, [column])[column]
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return np.zeros(0), np.zeros(0)
-    counts, edges = np.histogram(known, bins=bins)
+    counts, edges = np.histogram(finite, bins=bins)
     return counts.astype(float), edges
 
 
@@ -127,142 +118,99 @@ def points(
     Returns:
         {"ids": list of `[k]` ids of rows, "total": rows they were drawn from, column: values `[k]`, ...}.
     """
-    found = read_columns(dataset, run, ("id", *columns))
-    known = np.flatnonzero(np.isfinite(found[columns[0]]) & np.isfinite(found[columns[1]]))
-    drawn = known
-    if len(known) > most:
-        drawn = np.sort(np.random.default_rng(seed).choice(known, most, replace=False))
-    ids = [str(name) for name in found["id"][drawn]]
-    return {"ids": ids, "total": len(known), **{name: found[name][drawn] for name in columns}}
+    table = read_columns(dataset, run, ["id", *columns])
+    rows = np.flatnonzero(np.isfinite(table[columns[0]]) & np.isfinite(table[columns[1]]))
+    total = len(rows)
+    if total > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return {"ids": table["id"][rows].tolist(), "total": total, **{name: table[name][rows] for name in columns}}
+
+
+def has_column(dataset: SampleCollection, run: str, column: str) -> bool:
+    """Whether the audit wrote the column: those without any value are left out."""
+    return audited_items(dataset, run).has(column)
+
+
+def score_ranks(dataset: SampleCollection, run: str, row: str) -> dict[str, tuple[float, float]]:
+    """Score -> (value, share of the audit's rows with a lower one), of `SCORES` where the row has one.
+
+    Raises:
+        AuditError: no such audit, or the database was lost.
+    """
+    items = audited_items(dataset, run)
+    names = [name for name in SCORES if items.has(name)]
+    columns, own = read_columns(dataset, run, names), read_row(items, row)
+    ranks = {}
+    for name in names:
+        value = own.get(name)
+        if value is not None and np.isfinite(value):
+            scored = np.isfinite(columns[name]).sum()
+            ranks[name] = (float(value), float((columns[name] < value).sum() / max(scored, 1)))
+    return ranks
+
+
+# --- views --------------------------------------------------------------------------------------------------------
+
+
+def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
+    """The samples with any flag of the run, or with anything proposed but to keep them; most misaligned first.
+
+    Of a grouped dataset: the groups with such a sample. Of an audit of objects: the patches of such objects.
+    """
+    items = audited_items(dataset, run)
+    flags = [flag for flag in FLAGS if items.has(flag)]
+
+    def marked(column: Any) -> Any:
+        return F.any([*(column(flag) == True for flag in flags), column("action").is_in(list(TO_DO))])  # noqa: E712
+
+    return items.where(marked, "misalignment")
 
 
 def flagged_as(dataset: SampleCollection, run: str, kind: str) -> fo.DatasetView:
     """The rows with a flag, the highest score first where the kind has one."""
-    return _where(dataset, run, lambda place: F(f"{place}{run}_is_{kind}") == True, SCORE_OF.get(kind, ""))  # noqa: E712
+    items = audited_items(dataset, run)
+    return items.where(lambda column: column(f"is_{kind}") == True, SCORE_OF.get(kind, ""))  # noqa: E712 (a query)
 
 
 def scored_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> fo.DatasetView:
     """The rows that a threshold would flag, the highest score first."""
-    column = SCORE_OF[kind]
-    return _where(dataset, run, lambda place: F(f"{place}{run}_{column}") >= threshold, column)
+    return scored_between(dataset, run, SCORE_OF[kind], threshold)
 
 
-def scored_between(dataset: SampleCollection, run: str, column: str, low: float, high: float) -> fo.DatasetView:
+def scored_between(
+    dataset: SampleCollection, run: str, score: str, low: float, high: float | None = None
+) -> fo.DatasetView:
     """The rows whose score lies in [low, high], the highest first."""
 
-    def inside(place: str) -> Any:
-        return (F(f"{place}{run}_{column}") >= low) & (F(f"{place}{run}_{column}") <= high)
+    def inside(column: Any) -> Any:
+        return column(score) >= low if high is None else (column(score) >= low) & (column(score) <= high)
 
-    return _where(dataset, run, inside, column)
+    return audited_items(dataset, run).where(inside, score)
 
 
 def chosen_rows(dataset: SampleCollection, run: str, ids: list[str]) -> fo.DatasetView:
     """The rows with these ids, at most `MOST_POINTS`.
 
     Raises:
-        AuditError: more ids than a view can bear.
+        AuditError: more ids than a view should list.
     """
     if len(ids) > MOST_POINTS:
         raise AuditError(f"{len(ids):,} rows are too many to be listed one by one; choose at most {MOST_POINTS:,}")
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    if record.label_field:
-        return images_of(root).select_labels(ids=ids, fields=record.label_field).to_patches(record.label_field)
-    return root.select_groups(_groups_of(root, ids)) if record.slices else root.select(ids)
+    return audited_items(dataset, run).select(ids)
 
 
 def new_rows(dataset: SampleCollection, run: str) -> fo.DatasetView:
     """The samples (groups, objects) that came after the audit: those without its results."""
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    if record.label_field:
-        return objects_where(root, record.label_field, ~F(f"{run}_action").exists())
-    there = [F(f"{place}{run}_action").exists() for place in places_of(root, record.slices)]
-    return root.match(~F.any(there))
+    return audited_items(dataset, run).without_results()
 
 
 def count_new(dataset: SampleCollection, run: str) -> int:
     """How many rows `new_rows` has."""
-    root = dataset._root_dataset
-    record = audit_info(root, run)
+    items = audited_items(dataset, run)
 
     def count() -> int:
-        if record.label_field or record.slices:
-            return int(new_rows(root, run).count())
-        return int(root._sample_collection.count_documents({f"{run}_action": None}))
+        if not items.are_samples:
+            return int(items.without_results().count())
+        return int(items.dataset._sample_collection.count_documents({f"{run}_action": None}))
 
-    return int(read_fact(root, run, "new", count))
-
-
-def has_column(dataset: SampleCollection, run: str, column: str) -> bool:
-    """Whether the audit wrote the column: those without any value are left out."""
-    record = audit_info(dataset, run)
-    return path_of(record, run, column) in record.fields
-
-
-def standing(dataset: SampleCollection, run: str, row: str) -> dict[str, tuple[float, float]]:
-    """How the scores of a row stand among all rows.
-
-    Returns:
-        Score -> (value, share of the scored rows that have a lower one), of `SCORES` where the row has one.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
-    """
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    names = tuple(name for name in SCORES if has_column(root, run, name))
-    whole = read_columns(root, run, ("id", *names) if record.label_field or record.slices else names)
-    if "id" in whole:
-        at = np.flatnonzero(whole["id"] == row)
-        own = {name: float(whole[name][at[0]]) for name in names if len(at)}
-    else:  # of a sample its own fields are read, not the ids of all
-        shown = {f"{run}_{name}": 1 for name in names}
-        found: dict[str, Any] = next(find_by_ids(root._sample_collection, [row], shown), {})
-        own = {name: float(found[path]) for name, path in zip(names, shown, strict=True) if found.get(path) is not None}
-    shares = {name: (whole[name] < value).sum() / max(np.isfinite(whole[name]).sum(), 1) for name, value in own.items()}
-    return {name: (value, float(shares[name])) for name, value in own.items() if np.isfinite(value)}
-
-
-def _card(
-    dataset: SampleCollection, run: str, kind: str, flagged: Mapping[str, Any], kept: Mapping[str, float]
-) -> Card:
-    rows = flagged[f"is_{kind}"]
-    count, score = int(rows.sum()), SCORE_OF.get(kind, "")
-    if not score or not has_column(dataset, run, score):
-        return Card(kind, count)
-    values = _score(dataset, run, kind)
-    known, theirs = values[np.isfinite(values)], flagged[score][rows]
-    if not len(known):
-        return Card(kind, count)
-    low, high = float(np.median(known)), float(known.max())
-    beyond = high + 0.01 * ((high - low) or 1)  # nothing is flagged: a threshold that nothing reaches
-    own = float(np.nanmin(theirs)) if np.isfinite(theirs).any() else beyond
-    cut, high = float(kept.get(kind, own)), max(high, own)
-    return Card(
-        kind, count, score, min(low, cut), high, cut, kind in kept, false_positive_rate_above(dataset, run, kind, cut)
-    )
-
-
-def _score(dataset: SampleCollection, run: str, kind: str) -> Floats:
-    values: Floats = read_columns(dataset, run, (SCORE_OF[kind],))[SCORE_OF[kind]]
-    return values
-
-
-def _where(dataset: SampleCollection, run: str, rule: Any, order: str) -> fo.DatasetView:
-    """`rule(place)` is a condition on what stands before a field's name: see `places_of`."""
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    field = record.label_field
-    sort = order if order and has_column(root, run, order) else ""
-    if field:
-        view = objects_where(root, field, rule(""))
-        return view.sort_by(f"{field}.{run}_{sort}", reverse=True) if sort else view
-    places = places_of(root, record.slices)
-    view = root.match(F.any([rule(place) for place in places]))
-    return view.sort_by(f"{places[0]}{run}_{sort}", reverse=True) if sort else view
-
-
-def _groups_of(root: fo.Dataset, ids: list[str]) -> list[str]:
-    flat = root.select_group_slices(_allow_mixed=True).select(ids)
-    return list(dict.fromkeys(flat.values(f"{root.group_field}.id")))
+    return int(read_fact(dataset, run, "new", count))

@@ -1,11 +1,12 @@
-"""What an audit wrote on all its rows, kept in memory and brought up to date by what changed since it was read.
+"""The one reader of an audit's results: columns of all its rows, the flagged rows, single rows, and its summary.
 
-Whoever decides changes one sample at a time: of a hundred thousand samples, that one is read again.
+Whole columns stay in memory and are brought up to date by what changed since they were read: a decision changes one
+sample, and of a hundred thousand samples only that one is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import RLock
@@ -17,57 +18,52 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.caption_lists import INDEX, LIST
-from audit_plugin.config import FLAG_KINDS
-from audit_plugin.fiftyone_io.read.items import images_of, root_of
-from audit_plugin.fiftyone_io.runs import AuditRunConfig, audit_info, database
-
-from .views import TO_DO
+from audit_plugin.config import FLAG_KINDS, current_names
+from audit_plugin.fiftyone_io.database import database, dig, documents_by_id
+from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.review.queue import OF_TEXT, TO_DO
+from audit_plugin.scoring.columns import CAPTION_INDEX, COLUMNS, LIST
 
 Columns = dict[str, NDArray[Any]]
+FLAGS = tuple(f"is_{kind}" for kind in FLAG_KINDS)
 QUEUED = ("misalignment", "multimem", "outlier", "duplicate", "probability")
-WORDS = ("action", "reason", "suggestion")
-OF_TEXT = ("misalignment", "is_misaligned", "suggestion")  # told of each text of a list
-FLAGGED_COLUMNS = (
-    *QUEUED,
-    *WORDS,
-    *(f"is_{kind}" for kind in FLAG_KINDS),
-    INDEX,
-    *(f"{name}{LIST}" for name in OF_TEXT),
-)
-KEPT = 4  # audits
+LISTS = tuple(f"{name}{LIST}" for name in OF_TEXT)
+FLAGGED_COLUMNS = (*QUEUED, "action", "reason", "suggestion", *FLAGS, CAPTION_INDEX, *LISTS)
+CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than the time that it bears
 ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold 16 MB
 
 
 @dataclass
-class Table:
+class CachedTable:
     """What was read of an audit.
 
     Attributes:
         state: tells one state of the dataset from another.
         columns: whole columns, in the order of the dataset.
         flagged: id -> the values of a row with a flag or a proposal; None: not read yet.
-        places: id -> position in the columns; None: not needed yet.
-        facts: what else was found out in this state.
-        time: when it was so.
+        positions: id -> position in the columns; None: not needed yet.
+        facts: other results of this state, by name.
+        time: when it was read.
     """
 
     state: tuple[Any, ...]
     columns: Columns = field(default_factory=dict)
     flagged: dict[str, Mapping[str, Any]] | None = None
-    places: dict[str, int] | None = None
+    positions: dict[str, int] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-_tables: dict[tuple[Any, str], Table] = {}
+_tables: dict[tuple[Any, str], CachedTable] = {}
+_summaries: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (version of the results, summary)
 _lock = RLock()  # two panels that open at the same time read once
 
 
-def read_columns(dataset: SampleCollection, run: str, columns: tuple[str, ...]) -> Columns:
-    """Columns of an audit over all its rows, in the dataset's order; kept until the dataset changes.
+def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
+    """Columns of an audit over all its rows, in the dataset's order; cached until the dataset changes.
 
     Args:
         dataset: the dataset or a view of it.
@@ -75,104 +71,166 @@ def read_columns(dataset: SampleCollection, run: str, columns: tuple[str, ...]) 
         columns: columns that the audit wrote, or "id".
 
     Returns:
-        Column -> `[n]`, not to be written on: scores float64 with NaN where not scored, flags bool, anything else
-        object. A group is one row.
+        Column -> read-only `[n]`, as `as_array` makes it. A group is one row.
 
     Raises:
         AuditError: no such audit or column, or the database was lost.
     """
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    lacking = [name for name in columns if name != "id" and path_of(record, run, name) not in record.fields]
-    if lacking:
-        raise AuditError(f"audit {run!r} of dataset {root.name!r} has no column {lacking[0]!r}; run it again")
+    items = audited_items(dataset, run)
+    root = items.dataset
+    missing = [name for name in columns if name != "id" and not items.has(name)]
+    if missing:
+        raise AuditError(f"audit {run!r} of dataset {root.name!r} has no column {missing[0]!r}; run it again")
     with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
-        table = _table(root, run)
-        if missing := [name for name in columns if name not in table.columns]:
-            found = _read(root, run, record, missing)
-            if len({len(values) for values in (*table.columns.values(), *found.values())}) > 1:
-                table.columns, table.places = {}, None  # rows came or went between two readings
-                found = _read(root, run, record, list(columns))
-            table.columns |= found
+        table = _table(items)
+        if unread := [name for name in columns if name not in table.columns]:
+            read = _read(items, unread)
+            if len({len(values) for values in (*table.columns.values(), *read.values())}) > 1:
+                table.columns, table.positions = {}, None  # rows came or went between two readings
+                read = _read(items, list(columns))
+            table.columns |= read
         return {name: table.columns[name] for name in columns}
 
 
-def read_flagged(dataset: SampleCollection, run: str) -> Columns:
-    """The rows with a flag, or with a proposal other than to keep them: few, so only they are read.
+def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> Columns:
+    """The rows with a flag, or with a proposal other than to keep them: few, so of samples only they are read.
+
+    Args:
+        dataset: the dataset or a view of it.
+        run: key of the audit.
+        flagged: False gives all rows.
 
     Returns:
-        "id", "action", `is_{kind}` of every kind, and the scores of `QUEUED`, `[f]` each, in the order of the ids;
-        as in `read_columns`, False and NaN where the audit has no such column.
+        "id" and `FLAGGED_COLUMNS`, `[f]` each, flagged samples in the order of their ids; False, NaN or "" where the
+        audit has no such column.
 
     Raises:
         AuditError: no such audit, or the database was lost.
     """
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    names = ("action", *(f"is_{kind}" for kind in FLAG_KINDS), *QUEUED)
-    if record.label_field or record.slices:
-        there = [name for name in names if path_of(record, run, name) in record.fields]
-        found = read_columns(root, run, ("id", *there))
-        chosen = np.isin(found["action"].astype(str), TO_DO)
-        chosen |= np.logical_or.reduce([found[name] for name in there if name.startswith("is_")])
-        nothing = as_array("is_", [None] * int(chosen.sum()))
-        some = {name: values[chosen] for name, values in found.items()}
-        return {
-            name: some.get(name, nothing if name.startswith("is_") else nothing * np.nan) for name in ("id", *names)
-        }
-    rows = flagged_rows(root, run)
-    ids = sorted(rows)
-    found = {name: as_array(name, [rows[at].get(name) for at in ids]) for name in names}
-    return {"id": as_array("id", ids), **found}
+    items = audited_items(dataset, run)
+    if flagged and items.are_samples:
+        rows = _flagged_samples(items)
+        ids = sorted(rows)
+        table = {name: as_array(name, [rows[row].get(name) for row in ids]) for name in FLAGGED_COLUMNS}
+        return {"id": as_array("id", ids), **table}
+    table = read_columns(dataset, run, ["id", *filter(items.has, FLAGGED_COLUMNS)])
+    if flagged:
+        flags = [values for name, values in table.items() if name in FLAGS]
+        chosen = np.logical_or.reduce([np.isin(table["action"].astype(str), TO_DO), *flags])
+        table = {name: values[chosen] for name, values in table.items()}
+    n = len(table["id"])
+    return {name: table[name] if name in table else as_array(name, [None] * n) for name in ("id", *FLAGGED_COLUMNS)}
 
 
-def flagged_rows(root: fo.Dataset, run: str) -> dict[str, Mapping[str, Any]]:
-    """Id -> `FLAGGED_COLUMNS` of the samples with a flag or a proposal, of an audit of samples that are no groups.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
-    """
-    audit_info(root, run)
-    with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
-        table = _table(root, run)
-        if table.flagged is None:
-            documents = root._sample_collection.find(flagged_query(run), _projection(run, FLAGGED_COLUMNS))
-            table.flagged = {str(document["_id"]): _values(document, run, FLAGGED_COLUMNS) for document in documents}
-        return dict(table.flagged)
+def read_row(items: AuditedItems, name: str) -> dict[str, Any]:
+    """Column -> value of one row, None or lacking where there is none; {} for a row that does not exist."""
+    return read_rows(items, [name], items.columns).get(name, {})
 
 
-def flagged_query(run: str) -> dict[str, Any]:
-    """What finds samples, or objects, with a flag or a proposal."""
-    marks: list[dict[str, Any]] = [{f"{run}_is_{kind}": True} for kind in FLAG_KINDS]
-    return {"$or": [*marks, {f"{run}_action": {"$in": list(TO_DO)}}]}
+def read_rows(items: AuditedItems, ids: Sequence[str], columns: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Row id -> column -> value as it is in the database, of the rows with these ids; those that lack are left out."""
+    columns = list(columns)
+    holders = {name: samples[0] for name, samples in items.samples(ids).items()} if items.label_field else {}
+    projection = {items.path(column): 1 for column in columns} | {"_id": 1}
+    if items.label_field:
+        projection[f"{items.objects}._id"] = 1
+    documents = documents_by_id(items.dataset._sample_collection, set(holders.values()) or ids, projection)
+    rows: dict[str, dict[str, Any]] = {}
+    for name in ids:
+        document: Any = documents.get(holders.get(name, name))
+        if document is None:
+            continue
+        if items.label_field:
+            document = next(label for label in dig(document, items.objects) if str(label["_id"]) == name)
+        rows[name] = _values(document, items.run, columns)
+    return rows
 
 
-def read_fact(dataset: SampleCollection, run: str, name: str, find: Callable[[], Any]) -> Any:
-    """What `find` gives, asked once per state of the dataset."""
-    root = dataset._root_dataset
-    audit_info(root, run)
-    with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
-        facts = _table(root, run).facts
+def read_fact(dataset: SampleCollection, run: str, name: str, compute: Callable[[], Any]) -> Any:
+    """The result of `compute`, called once per state of the dataset."""
+    items = audited_items(dataset, run)
+    with database(f"reading audit {run!r} of dataset {items.dataset.name!r}"), _lock:
+        facts = _table(items).facts
         if name not in facts:
-            facts[name] = find()
+            facts[name] = compute()
         return facts[name]
 
 
-def path_of(record: AuditRunConfig, run: str, column: str) -> str:
-    """Where a column of an audit is in a sample."""
-    return f"{root_of(record.label_field)}.{run}_{column}" if record.label_field else f"{run}_{column}"
+def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
+    """The summary of an audit: counts, reliability, attribution, what the model estimates of wrong pairs, versions.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    root = dataset._root_dataset
+    audit_info(root, run)
+    # `scan_new` writes the results again, under another id; the run's time stays
+    key, version = (root._doc.id, run), root._doc.runs[run].results.grid_id
+    if _summaries.get(key, (None, {}))[0] != version:
+        results = root.load_run_results(run, cache=False, load_view=False)
+        _summaries[key] = version, current_names(getattr(results, "summary", None) or {})
+    return dict(_summaries[key][1])
 
 
-def _table(root: fo.Dataset, run: str) -> Table:
-    """What is known of an audit as the dataset is now; the audits asked for last are kept."""
-    key, state = (root._doc.id, run), _state(root, run)
-    held = _tables.pop(key, None)
-    if held is None or (held.state != state and not _caught_up(root, run, held, state)):
-        held = Table(state)
-    _tables[key] = held
-    while len(_tables) > KEPT:
+def explanations(samples: SampleCollection, run: str) -> dict[str, list[dict[str, Any]]]:
+    """Id of a sample (of objects: a label) -> why it was flagged: a record per flagged caption.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    audit_info(samples, run)
+    results = samples._root_dataset.load_run_results(run, load_view=False)
+    return dict(getattr(results, "explanations", None) or {})
+
+
+def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
+    """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none.
+
+    Args:
+        samples: the dataset or a view of it.
+        run: key of the audit.
+        name: id of the sample or label.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    return list(explanations(samples, run).get(name, []))
+
+
+def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
+    """A read-only column.
+
+    Flags are bool, False for None; numbers float64, NaN for None; texts objects, "" for None; the positions of texts
+    int64, -1 for None; "id" and lists objects as they are.
+    """
+    if column.startswith("is_") and not column.endswith(LIST):
+        array: NDArray[Any] = np.array([value is True for value in values], dtype=bool)
+    elif column == CAPTION_INDEX:
+        array = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+    elif column.endswith(LIST):
+        array = np.empty(len(values), dtype=object)  # lists of one length would become a matrix
+        array[:] = values
+    elif column == "id" or (column in COLUMNS and COLUMNS[column].kind == "text"):
+        array = np.array(["" if value is None else value for value in values], dtype=object)
+    else:
+        array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+# --- what is cached -----------------------------------------------------------------------------------------------
+
+
+def _table(items: AuditedItems) -> CachedTable:
+    """What was read of an audit, as the dataset is now; the audits read last stay in memory."""
+    key, state = (items.dataset._doc.id, items.run), _state(items.dataset, items.run)
+    table = _tables.pop(key, None)
+    if table is None or (table.state != state and not _update(items, table, state)):
+        table = CachedTable(state)
+    _tables[key] = table
+    while len(_tables) > CACHED_AUDITS:
         _tables.pop(next(iter(_tables)))
-    return held
+    return table
 
 
 def _state(root: fo.Dataset, run: str) -> tuple[Any, ...]:
@@ -182,96 +240,100 @@ def _state(root: fo.Dataset, run: str) -> tuple[Any, ...]:
     return root.get_run_info(run).timestamp, samples.estimated_document_count(), newest.get("last_modified_at")
 
 
-def _caught_up(root: fo.Dataset, run: str, table: Table, state: tuple[Any, ...]) -> bool:
-    """Whether the table could be brought up to a state by reading the samples that changed; rows stay the same."""
-    record = audit_info(root, run)
-    if record.label_field or record.slices or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
+def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> bool:
+    """Bring a table up to a state by reading the samples that changed; False where all must be read again."""
+    if not items.are_samples or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
         return False
-    names = tuple(dict.fromkeys([*FLAGGED_COLUMNS, *(name for name in table.columns if name != "id")]))
+    columns = list(dict.fromkeys([*FLAGGED_COLUMNS, *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
     # all that was written earlier had arrived; the database gives times without their zone
     unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
-    samples, since = root._sample_collection, {"$gt": unseen}
+    samples, since = items.dataset._sample_collection, {"$gt": unseen}
     if samples.find_one({"created_at": since}, {"_id": 1}):
         return False  # as many samples as before may be others: some came, some went
-    documents = list(samples.find({"last_modified_at": since}, _projection(run, names)).limit(MOST_CHANGED + 1))
+    documents = list(samples.find({"last_modified_at": since}, _projection(items.run, columns)).limit(MOST_CHANGED + 1))
     if len(documents) > MOST_CHANGED:
         return False
-    rows = {str(document["_id"]): _values(document, run, names) for document in documents}
-    if table.columns and not _placed(root, run, table, rows):
+    rows = {str(document["_id"]): _values(document, items.run, columns) for document in documents}
+    if table.columns and not _replace(items, table, rows):
         return False
     for name, row in rows.items():
         if table.flagged is not None:
             table.flagged.pop(name, None)
-            if row["action"] in TO_DO or any(row[f"is_{kind}"] is True for kind in FLAG_KINDS):
+            if row["action"] in TO_DO or any(row[flag] is True for flag in FLAGS):
                 table.flagged[name] = row
     table.state, table.facts, table.time = state, {}, now
     return True
 
 
-def _placed(root: fo.Dataset, run: str, table: Table, rows: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Puts the values of samples into whole columns; False if a sample became a row of the audit, or is none now."""
-    if table.places is None:
-        ids = table.columns["id"] if "id" in table.columns else _read_samples(root, run, ["id"])["id"]
+def _replace(items: AuditedItems, table: CachedTable, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Put the values of samples into whole columns; False if a sample became a row of the audit, or is none now."""
+    if table.positions is None:
+        ids = table.columns["id"] if "id" in table.columns else _read_samples(items, ["id"])["id"]
         if any(len(values) != len(ids) for values in table.columns.values()):
             return False
-        table.places = {name: at for at, name in enumerate(ids)}
-    if any((row["action"] is not None) != (name in table.places) for name, row in rows.items()):
+        table.positions = {name: position for position, name in enumerate(ids)}
+    if any((row["action"] is not None) != (name in table.positions) for name, row in rows.items()):
         return False
-    there = {table.places[name]: row for name, row in rows.items() if name in table.places}
+    changed = {table.positions[name]: row for name, row in rows.items() if name in table.positions}
     for name, values in table.columns.items():
-        if name != "id" and there:
-            new = values.copy()  # whoever was given the old ones goes on with them
-            new[list(there)] = as_array(name, [row[name] for row in there.values()])
-            new.setflags(write=False)
-            table.columns[name] = new
+        if name != "id" and changed:
+            updated = values.copy()  # callers go on with the arrays that they were given
+            updated[list(changed)] = as_array(name, [row[name] for row in changed.values()])
+            updated.setflags(write=False)
+            table.columns[name] = updated
     return True
 
 
-def _read(root: fo.Dataset, run: str, record: AuditRunConfig, columns: list[str]) -> Columns:
-    if record.label_field:
-        base = root_of(record.label_field)
-        paths = [f"{base}.id" if name == "id" else path_of(record, run, name) for name in ("action", *columns)]
-        found = images_of(root).values(paths, unwind=True)
-    elif record.slices:
-        paths = ["id" if name == "id" else f"{run}_{name}" for name in ("action", *columns)]
-        flat = root.select_group_slices(record.slices, _allow_mixed=True)
-        groups, *found = flat.values([f"{root.group_field}.id", *paths])
-        first = np.unique(np.array(groups, dtype=object).astype(str), return_index=True)[1]
-        found = [[values[at] for at in np.sort(first)] for values in found]
-    else:
-        return _read_samples(root, run, columns)
-    audited = [at for at, action in enumerate(found[0]) if action is not None]
-    return {
-        name: as_array(name, [values[at] for at in audited]) for name, values in zip(columns, found[1:], strict=True)
-    }
+# --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _read_samples(root: fo.Dataset, run: str, columns: list[str]) -> Columns:
+def _flagged_samples(items: AuditedItems) -> dict[str, Mapping[str, Any]]:
+    """Id -> `FLAGGED_COLUMNS` of the samples with a flag or a proposal."""
+    run, root = items.run, items.dataset
+    with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
+        table = _table(items)
+        if table.flagged is None:
+            marks: list[dict[str, Any]] = [{f"{run}_{flag}": True} for flag in FLAGS]
+            query = {"$or": [*marks, {f"{run}_action": {"$in": list(TO_DO)}}]}
+            documents = root._sample_collection.find(query, _projection(run, FLAGGED_COLUMNS))
+            table.flagged = {str(document["_id"]): _values(document, run, FLAGGED_COLUMNS) for document in documents}
+        return dict(table.flagged)
+
+
+def _read(items: AuditedItems, columns: list[str]) -> Columns:
+    if items.are_samples:
+        return _read_samples(items, columns)
+    return {name: as_array(name, values) for name, values in items.values(columns).items()}
+
+
+def _read_samples(items: AuditedItems, columns: list[str]) -> Columns:
     """Columns of numbers as lists that the database makes, a few at a time: twice as fast as reading documents."""
-    samples = root._sample_collection
+    run, samples = items.run, items.dataset._sample_collection
     rows = samples.estimated_document_count()
-    numbers = [name for name in columns if name == "id" or _is_number(root, f"{run}_{name}")]
-    texts = [name for name in columns if name not in numbers]
-    found: dict[str, list[Any]] = {name: [] for name in columns}
+    numbers = [name for name in columns if name == "id" or _is_number(items, name)]
+    others = [name for name in columns if name not in numbers]
+    values: dict[str, list[Any]] = {name: [] for name in columns}
     width = max(1, VALUES // max(1, min(rows, ROWS)))
     for start in range(0, len(numbers), width):
-        some = numbers[start : start + width]
-        lists = {f"v{at}": {"$push": {"$ifNull": [_field(run, name), None]}} for at, name in enumerate(some)}
+        names = numbers[start : start + width]
+        paths = ["$_id" if name == "id" else f"${run}_{name}" for name in names]
+        lists = {f"v{at}": {"$push": {"$ifNull": [path, None]}} for at, path in enumerate(paths)}
         for match in _parts(samples, run, rows):
             for part in samples.aggregate([*match, {"$group": {"_id": None, **lists}}]):
-                for at, name in enumerate(some):
-                    found[name] += part[f"v{at}"]
-    for match in _parts(samples, run, rows) if texts else ():
-        for document in samples.aggregate([*match, {"$project": _projection(run, texts)}]):
-            for name in texts:
-                found[name].append(document.get(f"{run}_{name}"))
-    found |= {"id": [str(name) for name in found["id"]]} if "id" in found else {}
-    return {name: as_array(name, values) for name, values in found.items()}
+                for at, name in enumerate(names):
+                    values[name] += part[f"v{at}"]
+    for match in _parts(samples, run, rows) if others else ():
+        for document in samples.aggregate([*match, {"$project": _projection(run, others)}]):
+            for name in others:
+                values[name].append(document.get(f"{run}_{name}"))
+    if "id" in values:
+        values["id"] = [str(name) for name in values["id"]]
+    return {name: as_array(name, column) for name, column in values.items()}
 
 
 def _parts(samples: Any, run: str, rows: int) -> Iterable[list[dict[str, Any]]]:
-    """What chooses the audited samples, in the order of the dataset: all at once, or where they are many in parts."""
+    """Stages that choose the audited samples, in the order of the dataset: all at once, or if many in parts."""
     audited: dict[str, Any] = {f"{run}_action": {"$ne": None}}
     if rows <= ROWS:
         yield [{"$match": audited}]
@@ -283,29 +345,13 @@ def _parts(samples: Any, run: str, rows: int) -> Iterable[list[dict[str, Any]]]:
     yield [{"$match": {**audited, **after}}, {"$sort": {"_id": 1}}]
 
 
-def _is_number(root: fo.Dataset, path: str) -> bool:
-    return isinstance(root.get_field(path), fo.FloatField | fo.IntField | fo.BooleanField)
+def _is_number(items: AuditedItems, column: str) -> bool:
+    return isinstance(items.dataset.get_field(items.path(column)), fo.FloatField | fo.IntField | fo.BooleanField)
 
 
-def _field(run: str, name: str) -> str:
-    return "$_id" if name == "id" else f"${run}_{name}"
+def _projection(run: str, columns: Iterable[str]) -> dict[str, int]:
+    return {f"{run}_{name}": 1 for name in columns}
 
 
-def _projection(run: str, names: Iterable[str]) -> dict[str, int]:
-    return {f"{run}_{name}": 1 for name in names}
-
-
-def _values(document: Mapping[str, Any], run: str, names: Iterable[str]) -> dict[str, Any]:
-    return {name: document.get(f"{run}_{name}") for name in names}
-
-
-def as_array(column: str, values: list[Any]) -> NDArray[Any]:
-    """A column, which nobody may write on: flags bool, numbers float64 with NaN for None, anything else object."""
-    if column.startswith("is_"):
-        out: NDArray[Any] = np.array([value is True for value in values], dtype=bool)
-    elif column != "id" and all(value is None or isinstance(value, float | int) for value in values):
-        out = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    else:
-        out = np.array(values, dtype=object)
-    out.setflags(write=False)
-    return out
+def _values(document: Mapping[str, Any], run: str, columns: Iterable[str]) -> dict[str, Any]:
+    return {name: document.get(f"{run}_{name}") for name in columns}

@@ -1,33 +1,32 @@
-"""A threshold that a person chose: flags, tags and proposals rewritten from the scores, and back, without computing.
+"""A threshold that a person sets: flags, tags and proposals rewritten from the scores, and back, without computing.
 
-What the audit itself said of a row is put down before the row changes for the first time, so that taking all
-thresholds back restores the very same values, in whatever order they were set.
+The audit's own flags and proposals are recorded before a row changes for the first time, so that taking all thresholds
+back restores the very same values, in whatever order they were set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import fiftyone as fo
 import fiftyone.core.runs as fors
 import numpy as np
-from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
-from pymongo import UpdateOne
+from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import FLAG_KINDS
-from audit_plugin.fiftyone_io.runs import audit_info, batches, database, every_sample
+from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.review.thresholds import OWN, SCORE_OF, apply_thresholds
 
-from .findings import SCORE_OF, has_column
+from .tables import Columns, as_array, read_columns
 
-Own = dict[str, dict[str, Any]]
+READ = (*(f"is_{kind}" for kind in FLAG_KINDS), *SCORE_OF.values(), "action", "reason", "suggestion", "failure")
 
 
 def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: float | None) -> int:
-    """Flag the samples whose score is at least `threshold`, for one kind; None takes the audit's own flags back.
+    """Flag the samples whose score is at least `threshold`, for one kind; None restores the audit's own flags.
 
     Flag, tag, action and reason of the samples that this changes are rewritten; removals proposed for copies and
     placeholders stay. Nothing else is touched, and a tag that the user had set stays.
@@ -44,119 +43,73 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
     Raises:
         AuditError: no such audit, a kind without a score, an audit of objects or of lists of texts, or a lost database.
     """
-    root = dataset._root_dataset
-    record = audit_info(root, run)
-    _check(root, run, kind, threshold)
+    items = audited_items(dataset, run)
+    root = items.dataset
+    _check(items, kind, threshold)
     with database(f"setting a threshold of audit {run!r} in dataset {root.name!r}", "set the threshold again"):
+        record = audit_info(root, run)
         thresholds = {**(getattr(record, "thresholds", None) or {}), kind: threshold}
         thresholds = {name: value for name, value in thresholds.items() if value is not None}
-        found = root.load_run_results(run, cache=False, load_view=False)
-        own: Own = dict(getattr(found, "own", None) or {})
-        rows = _rows(root, run)
-        wanted = {name: _wanted(row, own.get(name), thresholds) for name, row in rows.items()}
-        changed = {name: new for name, new in wanted.items() if any(rows[name][key] != new[key] for key in new)}
-        own = {name: _own_of(rows[name]) for name in changed if name not in own} | own
-        flagged = [name for name, row in rows.items() if {**row, **changed.get(name, {})}[f"is_{kind}"]]
-        bare = _without_tag(root, flagged, f"{run}:{kind}")
-        _record(root, run, found, own, {f"{run}:{kind}": bare}, thresholds)
-        _write(root, run, changed)
-        _retag(root, f"{run}:{kind}", bare, set(found.tagged[f"{run}:{kind}"]) - set(flagged))
-    return len(changed)
+        results = root.load_run_results(run, cache=False, load_view=False)
+        recorded = dict(getattr(results, "own", None) or {})
+
+        columns = read_columns(root, run, ["id", *(name for name in READ if items.has(name))])
+        own = _own_columns(columns, recorded)
+        changed = apply_thresholds(columns, own, thresholds)
+        differs = np.logical_or.reduce([changed[name] != columns[name] for name in changed])
+        rows = np.flatnonzero(differs)
+        samples = items.samples(columns["id"].tolist())
+
+        # recorded before anything changes: what can be restored, and which tags are the run's to remove
+        tag = f"{run}:{kind}"
+        flagged = [name for row in np.flatnonzero(changed[f"is_{kind}"]) for name in samples[columns["id"][row]]]
+        tagged = items.tagged(tag)
+        untagged = [name for name in flagged if name not in tagged]  # who bears the tag already is the user's, or done
+        for row in rows.tolist():
+            for name in samples[columns["id"][row]]:
+                recorded.setdefault(name, _row(own, row))
+        results.own = recorded
+        results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged]))
+        record.tags = list(dict.fromkeys([*record.tags, tag]))
+        record.thresholds = thresholds
+        fors.Run.save_run_results(root, run, results, cache=False)
+        fors.Run.update_run_config(root, run, record)
+
+        names = [(columns["id"][row], row) for row in rows.tolist()]
+        items.write((name, samples[name], _row(changed, row)) for name, row in names)
+        items.tag(untagged, tag)
+        items.untag(set(results.tagged[tag]) - set(flagged), tag)
+    return sum(len(samples[name]) for name, _ in names)
 
 
-def thresholds_of(dataset: SampleCollection, run: str) -> dict[str, float]:
-    """Kind -> threshold that a person set; empty where the audit's own flags stand."""
-    return dict(getattr(audit_info(dataset, run), "thresholds", None) or {})
-
-
-def _check(root: fo.Dataset, run: str, kind: str, threshold: float | None) -> None:
-    record = audit_info(root, run)
+def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
+    run = items.run
     if kind not in SCORE_OF:
         raise AuditError(f"kind {kind!r} has no score; choose one of {', '.join(SCORE_OF)}")
     if threshold is not None and not np.isfinite(threshold):
-        raise AuditError(f"threshold {threshold} is no number; give one, or none to take the audit's own flags back")
-    if record.label_field or has_column(root, run, "caption_index"):
-        what = "objects" if record.label_field else "lists of texts"
+        raise AuditError(f"threshold {threshold} is not a finite number; give one, or None for the audit's own flags")
+    if items.label_field or items.has("caption_index"):
+        what = "objects" if items.label_field else "lists of texts"
         raise AuditError(f"audit {run!r} is of {what}, whose thresholds cannot be set; audit again with another rate")
-    lacking = [name for name in (f"is_{kind}", SCORE_OF[kind]) if not has_column(root, run, name)]
-    if lacking:
-        raise AuditError(f"audit {run!r} has no column {lacking[0]!r}, so nothing can be flagged by it")
+    missing = [name for name in (f"is_{kind}", SCORE_OF[kind]) if not items.has(name)]
+    if missing:
+        raise AuditError(f"audit {run!r} has no column {missing[0]!r}, by which rows would be flagged; audit again")
 
 
-def _rows(root: fo.Dataset, run: str) -> dict[str, dict[str, Any]]:
-    """Sample id -> what its flags, proposal and scores are."""
-    names = [*(f"is_{kind}" for kind in FLAG_KINDS), *SCORE_OF.values(), "action", "reason", "suggestion", "failure"]
-    names = [name for name in names if has_column(root, run, name)]
-    ids, *columns = every_sample(root).values(["id", *(f"{run}_{name}" for name in names)])
-    rows = zip(ids, *columns, strict=True)
-    table = {name: dict(zip(names, values, strict=True)) for name, *values in rows}
-    return {name: row for name, row in table.items() if row["action"] is not None}
+def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:
+    """The columns that thresholds change, `[n]`, as the audit wrote them: as recorded, or else as they are now."""
+    own = {}
+    for name in (name for name in OWN if name in columns):
+        values = columns[name].tolist()
+        for row, item in enumerate(columns["id"]):
+            if item in recorded and name in recorded[item]:
+                values[row] = recorded[item][name]
+        own[name] = as_array(name, values)
+    return own
 
 
-def _own_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row.get(name) for name in (*(f"is_{kind}" for kind in SCORE_OF), "action", "reason") if name in row}
-
-
-def _wanted(row: Mapping[str, Any], own: Mapping[str, Any] | None, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Flags, action and reason of a row under the thresholds: a function of these and of what the audit said."""
-    said = dict(own) if own else _own_of(row)
-    flags = {name: value for name, value in said.items() if name.startswith("is_")}
-    for kind, cut in thresholds.items():
-        score = row.get(SCORE_OF[kind])
-        flags[f"is_{kind}"] = score is not None and score >= cut
-    if row.get("failure") or all(bool(said[name]) == bool(value) for name, value in flags.items()):
-        return said
-    return {**flags, **_proposal({**row, **flags}, said)}
-
-
-def _proposal(row: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Action and reason by the audit's own rules."""
-    from audit_plugin.scoring.flags import propose_actions
-
-    if said["action"] == "remove":
-        return {"action": "remove", "reason": said["reason"]}
-    flags = {kind: np.array([bool(row.get(f"is_{kind}"))]) for kind in FLAG_KINDS}
-    scores = {name: np.array([np.nan if row.get(name) is None else row[name]]) for name in SCORE_OF.values()}
-    no = np.zeros(1, dtype=bool)
-    action, reason = propose_actions(flags, [row.get("suggestion") or ""], ~no, no, scores)
-    return {"action": str(action[0]), "reason": str(reason[0]) or None}
-
-
-def _record(
-    root: fo.Dataset, run: str, found: Any, own: Own, tags: Mapping[str, Sequence[str]], thresholds: Mapping[str, float]
-) -> None:
-    """Put down what is about to change: what can be taken back, and which tags are the run's to take away."""
-    record = audit_info(root, run)
-    found.own = own
-    for tag, names in tags.items():
-        found.tagged[tag] = list(dict.fromkeys([*found.tagged.get(tag, ()), *names]))
-    record.tags = list(dict.fromkeys([*record.tags, *tags]))
-    record.thresholds = dict(thresholds)
-    fors.Run.save_run_results(root, run, found, cache=False)
-    fors.Run.update_run_config(root, run, record)
-
-
-def _without_tag(root: fo.Dataset, ids: Sequence[str], tag: str) -> list[str]:
-    """Those of the samples that do not bear the tag: what bears it already is the user's, or done."""
-    bears = set(every_sample(root).match_tags(tag).values("id"))
-    return [name for name in ids if name not in bears]
-
-
-def _write(root: fo.Dataset, run: str, changed: Mapping[str, Mapping[str, Any]]) -> None:
-    now = datetime.now(UTC)
-    updates = []
-    for name, new in changed.items():
-        there = {f"{run}_{key}": value for key, value in new.items() if value is not None}
-        gone = {f"{run}_{key}": "" for key, value in new.items() if value is None}
-        change = {"$set": there | {"last_modified_at": now}} | ({"$unset": gone} if gone else {})
-        updates.append(UpdateOne({"_id": ObjectId(name)}, change))
-    if updates:
-        root._bulk_write(updates, ids=list(changed))
-
-
-def _retag(root: fo.Dataset, tag: str, on: Sequence[str], off: Iterable[str]) -> None:
-    """Tags follow the flags; a tag that the run did not set is the user's and stays."""
-    for batch in batches(list(on)):
-        every_sample(root).select(batch).tag_samples(tag)
-    for batch in batches(list(off)):
-        every_sample(root).select(batch).match_tags(tag).untag_samples(tag)
+def _row(columns: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:
+    """Column -> value of one row as the database has it, None for no text."""
+    return {
+        name: bool(values[row]) if values.dtype == bool else values[row] or None for name, values in columns.items()
+    }

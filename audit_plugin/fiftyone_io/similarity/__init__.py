@@ -123,16 +123,16 @@ def build_index(
     """
     dataset, key = view._root_dataset, brain_key or f"{run}_{modality}"
     replaces = _replaced(dataset, key)
-    found = audit_vectors(view, run, modality, progress)
+    audited = audit_vectors(view, run, modality, progress)
     if replaces:
         dataset.delete_brain_run(key)
     config = FaissSimilarityConfig(
-        audit=dict(found.record), patches_field=found.objects or None, supports_prompts=found.answers
+        audit=dict(audited.record), patches_field=audited.objects or None, supports_prompts=audited.answers
     )
     method = config.build()
     method.register_run(dataset, key)
     index = method.initialize(dataset, key)
-    index.add_to_index(found.vectors.values, found.vectors.samples, found.vectors.labels)
+    index.add_to_index(audited.vectors.values, audited.vectors.samples, audited.vectors.labels)
     method.save_run_results(dataset, key, index)
     return index
 
@@ -145,7 +145,9 @@ def _replaced(dataset: fo.Dataset, key: str) -> bool:
         return False
     config = dataset.get_brain_info(key).config
     if not isinstance(config, FaissSimilarityConfig) or not config.audit:
-        raise AuditError(f"brain run {key!r} of dataset {dataset.name!r} is no index of an audit; choose another key")
+        raise AuditError(
+            f"brain run {key!r} of dataset {dataset.name!r} is not an index of an audit; choose another key"
+        )
     return True
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin import fiftyone_io
 from audit_plugin.arrays import AuditError, Floats, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.read.items import samples_of
-from audit_plugin.fiftyone_io.read.samples import slice_samples
+from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
+from audit_plugin.fiftyone_io.read.samples import read_samples, samples_of_rows
+from audit_plugin.fiftyone_io.read.sources import modality_sources
+from audit_plugin.fiftyone_io.results.tables import audit_summary
+from audit_plugin.fiftyone_io.runs import audit_info, settings_of
 
 from .vectors import Vectors, unit_rows
 
@@ -58,25 +60,25 @@ def audit_vectors(view: SampleCollection, run: str, modality: str, progress: Pro
 
     objects, rows = _audited(view, run)
     config = _settings(view, run)
-    samples = fiftyone_io.read_samples(rows, config)
+    samples = read_samples(rows, config)
     if modality not in (*samples.modalities, JOINT):
         choices = ", ".join((*samples.modalities, JOINT))
         raise AuditError(f"audit {run!r} has no modality {modality!r}; choose one of {choices}")
-    ready = prepare(samples, config, Clock(progress or silent))
-    names = tuple(ready.samples.modalities) if modality == JOINT else (modality,)
-    ids, parts = _one_per_id(ready, names)
+    prepared = prepare(samples, config, Clock(progress or silent))
+    names = tuple(prepared.samples.modalities) if modality == JOINT else (modality,)
+    ids, parts = _one_per_id(prepared, names)
     if not ids:
         raise AuditError(f"no sample of the view has {' and '.join(names)}; choose another modality or view")
     return AuditVectors(
-        _on_samples(rows, config, ids, np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))), objects),
+        _on_samples(rows, config, ids, _joined(parts), objects),
         objects,
         {
             "run": run,
             "modality": modality,
-            "encoder": ready.encoder_name,
-            "text_key": _text_key(ready.encoder_name) if TEXT in ready.encoder_identities else "",
+            "encoder": prepared.encoder_name,
+            "text_key": _text_key(prepared.encoder_name) if TEXT in prepared.encoder_identities else "",
             "blocks": [
-                [n, v.shape[1], _answers(n, ready.encoder_identities)] for n, v in zip(names, parts, strict=True)
+                [n, v.shape[1], _answers(n, prepared.encoder_identities)] for n, v in zip(names, parts, strict=True)
             ],
         },
     )
@@ -88,55 +90,57 @@ def audited_modalities(view: SampleCollection, run: str) -> tuple[str, ...]:
     Raises:
         AuditError: no such audit, or its fields are gone.
     """
-    return (*fiftyone_io.modality_sources(_audited(view, run)[1], _settings(view, run)), JOINT)
+    return (*modality_sources(_audited(view, run)[1], _settings(view, run)), JOINT)
 
 
 def _audited(view: SampleCollection, run: str) -> tuple[str, SampleCollection]:
     """(the label field of an audit of objects or "", the samples or objects of the view)."""
-    objects = fiftyone_io.audit_info(view, run).label_field
-    return objects, fiftyone_io.patches_of(view, objects) if objects and not fiftyone_io.objects_field(view) else view
+    objects = audit_info(view, run).label_field
+    return objects, patches_of(view, objects) if objects and not objects_field(view) else view
 
 
 def _settings(view: SampleCollection, run: str) -> AuditConfig:
     """Those of the audit, with the encoder that it really used: what `auto` means may have changed."""
-    config = AuditConfig.from_dict(fiftyone_io.audit_info(view, run).settings)
-    found = view._root_dataset.load_run_results(run)
-    encoder = (found.summary if found else {}).get("encoder_name") or config.encoder
+    config = settings_of(audit_info(view, run))
+    encoder = audit_summary(view, run).get("encoder_name") or config.encoder
     return replace(config, encoder=encoder, views=0, device="auto")
 
 
-def _one_per_id(ready: Prepared, names: Sequence[str]) -> tuple[list[str], list[Floats]]:
+def _one_per_id(prepared: Prepared, names: Sequence[str]) -> tuple[list[str], list[Floats]]:
     """(ids, unit rows `[u, d]` per modality) of rows that have all of these; several texts of a sample are averaged."""
-    features = ready.embedded.features
+    features = prepared.embedded.features
     complete = np.logical_and.reduce([features.present[:, features.modalities.index(name)] for name in names])
     rows = np.flatnonzero(complete)
-    numbers: dict[str, int] = {}
-    at = np.array([numbers.setdefault(ready.samples.ids[row], len(numbers)) for row in rows], dtype=np.int64)
+    ids: dict[str, int] = {}
+    sample_of_row = np.array([ids.setdefault(prepared.samples.ids[row], len(ids)) for row in rows], dtype=np.int64)
     vectors, parts = features.rows(rows).vectors, []
     for name in names:
-        sums = np.zeros((len(numbers), vectors[name].shape[1]), dtype=np.float32)
-        np.add.at(sums, at, vectors[name])
+        sums = np.zeros((len(ids), vectors[name].shape[1]), dtype=np.float32)
+        np.add.at(sums, sample_of_row, vectors[name])
         parts.append(unit_rows(sums))
-    return list(numbers), parts
+    return list(ids), parts
 
 
 def _on_samples(
     rows: SampleCollection, config: AuditConfig, ids: Sequence[str], values: Floats, objects: str
 ) -> Vectors:
     """Rows with the ids of the samples, or labels, that they are of: in a grouped dataset, of all slices audited."""
-    if objects:
-        images = samples_of(rows)
-        return Vectors(values, np.array([images[name] for name in ids], dtype="U24"), np.array(ids, dtype="U24"))
-    members = slice_samples(rows, config)
-    pairs = [(row, name) for row, first in enumerate(ids) for name in members.get(first, [first])]
-    return Vectors(values[[row for row, _ in pairs]], np.array([name for _, name in pairs], dtype="U24"))
+    members = samples_of_rows(rows, config)
+    pairs = [(row, sample) for row, name in enumerate(ids) for sample in members.get(name, [name])]
+    samples = np.array([sample for _, sample in pairs], dtype="U24")
+    return Vectors(values[[row for row, _ in pairs]], samples, np.array(ids, dtype="U24") if objects else None)
 
 
-def _answers(name: str, identities: Mapping[str, EncoderIdentity]) -> bool:
+def _joined(parts: Sequence[Floats]) -> Floats:
+    """Unit rows of several modalities side by side, of length 1 again."""
+    return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
+
+
+def _answers(name: str, encoders: Mapping[str, EncoderIdentity]) -> bool:
     """Whether a text's vector can be compared with this modality's."""
-    if TEXT not in identities:
+    if TEXT not in encoders:
         return False
-    return name == TEXT or (bool(identities[name].space) and identities[name].space == identities[TEXT].space)
+    return name == TEXT or (bool(encoders[name].space) and encoders[name].space == encoders[TEXT].space)
 
 
 class PromptModel:
@@ -160,7 +164,7 @@ class PromptModel:
         texts = _embed_texts(tuple(prompts), self.record["encoder"], self.record["text_key"])
         blocks = self.record["blocks"]
         parts = [texts if answers else np.zeros((len(texts), dim), np.float32) for _, dim, answers in blocks]
-        return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
+        return _joined(parts)
 
 
 def _embed_texts(texts: tuple[str, ...], encoder: str, expected: str) -> Floats:
@@ -170,10 +174,10 @@ def _embed_texts(texts: tuple[str, ...], encoder: str, expected: str) -> Floats:
     if expected and key != expected:
         raise AuditError(f"the weights of {encoder} are not those that made this index; index the dataset again")
     samples = Samples(tuple(map(str, range(len(texts)))), {TEXT: texts})
-    found = embed(samples, digest_contents(samples, silent), {TEXT: key}, lambda: _text_encoder(encoder), silent)
-    for row, reason in found.failures.items():
+    embedded = embed(samples, digest_contents(samples, silent), {TEXT: key}, lambda: _text_encoder(encoder), silent)
+    for row, reason in embedded.failures.items():
         raise AuditError(f"the prompt {texts[row]!r} cannot be read ({reason}); type a few words")
-    return found.features.vectors[TEXT]
+    return embedded.features.vectors[TEXT]
 
 
 def _text_key(encoder: str) -> str:
@@ -186,7 +190,7 @@ def _text_key(encoder: str) -> str:
 
 @functools.lru_cache(maxsize=2)
 def _text_encoder(encoder: str) -> dict[str, Encoder]:
-    """Kept: the next prompt is asked a few seconds later."""
+    """Cached: the next prompt often follows a few seconds later."""
     from audit_plugin.encoders.devices import pick_device
     from audit_plugin.encoders.registry import load_encoders
 

@@ -26,6 +26,8 @@ AGGREGATIONS: dict[str, Callable[[Floats], Floats]] = {
     "post-max": lambda distances: distances.max(0),
 }
 
+Neighbors = list[tuple[Ints, Floats]]  # per query: rows, and their distances, the nearest first
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,9 +44,9 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         brain_key: str | None,
         backend: FaissSimilarity | None = None,
     ) -> None:
-        self._held: Vectors | None = None
+        self._stored_vectors: Vectors | None = None
         self._unit: Floats | None = None
-        self._places: tuple[Vectors, dict[str, int]] | None = None
+        self._row_of_id: tuple[Vectors, dict[str, int]] | None = None
         SimilarityIndex.__init__(self, samples, config, brain_key, backend=backend)
         DuplicatesMixin.__init__(self)
 
@@ -91,8 +93,8 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         Raises:
             AuditError: an id has no vector, and `allow_missing` is False; or labels of an index of samples.
         """
-        some = self._vectors().rows(self._rows_for(sample_ids, label_ids, allow_missing, warn_missing))
-        return some.values, some.samples, some.labels
+        rows = self._vectors().rows(self._rows_for(sample_ids, label_ids, allow_missing, warn_missing))
+        return rows.values, rows.samples, rows.labels
 
     # changing it
 
@@ -152,7 +154,7 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
     def cleanup(self) -> None:
         """Deletes the file, unless a clone of the dataset reads it too."""
         self.backend.cleanup(self._samples, self.key)
-        self._held = self._unit = None
+        self._stored_vectors = self._unit = None
 
     @classmethod
     def _from_dict(
@@ -168,29 +170,29 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         config = self.config
         if self.key is not None and config.vectors_path and not Path(config.vectors_path).exists():
             self._follow()  # another process has changed the index, or the file is gone
-        if self._held is None and config.vectors_path:
-            self._held = load(config.vectors_path, config.vectors_digest, self.key)
-        elif self._held is None:
-            self._held = nothing(config.patches_field is not None)
-        return self._held
+        if self._stored_vectors is None and config.vectors_path:
+            self._stored_vectors = load(config.vectors_path, config.vectors_digest, self.key)
+        elif self._stored_vectors is None:
+            self._stored_vectors = nothing(config.patches_field is not None)
+        return self._stored_vectors
 
     def _follow(self) -> None:
-        """Forgets what is held: the file that the database names now is read next."""
+        """Forgets the vectors in memory: the file that the database names now is read next."""
         now = recorded(self._samples._root_dataset, self.key)
         for name in ("vectors_path", "vectors_digest", "dataset_id"):
             setattr(self.config, name, now.get(name, getattr(self.config, name)))
-        self._held = self._unit = None
+        self._stored_vectors = self._unit = None
         SimilarityIndex.reload(self)
 
     def _keep(self, vectors: Vectors, reload: bool) -> None:
         config, dataset = self.config, self._samples._root_dataset
         if self.key is not None:  # else it lives and dies with this object
-            was = (config.vectors_path, config.dataset_id)
+            former = (config.vectors_path, config.dataset_id)
             config.vectors_path, config.vectors_digest = save(vectors, dataset)
             config.dataset_id = str(dataset._doc.id)
             self.save_config()
-            release(dataset, self.key, *was)
-        self._held, self._unit = vectors, None
+            release(dataset, self.key, *former)
+        self._stored_vectors, self._unit = vectors, None
         if reload:
             SimilarityIndex.reload(self)
 
@@ -202,28 +204,28 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         warn_missing: bool,
     ) -> Ints:
         """Rows of labels, or else of samples, or else all; a sample may have several labels."""
-        held = self._vectors()
-        if label_ids is not None and held.labels is None:
+        vectors = self._vectors()
+        if label_ids is not None and vectors.labels is None:
             raise AuditError(f"index {self.key!r} holds samples, not labels; name sample_ids")
         if label_ids is not None:
             return self._rows_of(_listed(label_ids), allow_missing, warn_missing)
         if sample_ids is None:
-            return np.arange(len(held.ids))
-        if held.labels is None:
+            return np.arange(len(vectors.ids))
+        if vectors.labels is None:
             return self._rows_of(_listed(sample_ids), allow_missing, warn_missing)
-        return np.flatnonzero(np.isin(held.samples, _listed(sample_ids)))
+        return np.flatnonzero(np.isin(vectors.samples, _listed(sample_ids)))
 
     def _rows_of(self, ids: list[str], allow_missing: bool = False, warn_missing: bool = False) -> Ints:
-        held = self._vectors()
-        if self._places is None or self._places[0] is not held:  # a query by one id must not read all of them
-            self._places = (held, {name: row for row, name in enumerate(held.ids.tolist())})
-        at = self._places[1]
-        lost = [name for name in ids if name not in at]
-        if lost and not allow_missing:
-            raise AuditError(f"{lost[0]} is not in similarity index {self.key!r}; add it with add_to_index")
-        if lost and warn_missing:
-            logger.warning("%d ids are not in the index", len(lost))
-        return np.array([at[name] for name in ids if name in at], dtype=np.int64)
+        vectors = self._vectors()
+        if self._row_of_id is None or self._row_of_id[0] is not vectors:  # a query by one id must not read all of them
+            self._row_of_id = (vectors, {name: row for row, name in enumerate(vectors.ids.tolist())})
+        rows = self._row_of_id[1]
+        missing = [name for name in ids if name not in rows]
+        if missing and not allow_missing:
+            raise AuditError(f"{missing[0]} is not in similarity index {self.key!r}; add it with add_to_index")
+        if missing and warn_missing:
+            logger.warning("%d ids are not in the index", len(missing))
+        return np.array([rows[name] for name in ids if name in rows], dtype=np.int64)
 
     # searching
 
@@ -247,70 +249,69 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
             choices = ", ".join(self.config.supported_aggregations)
             raise AuditError(f"aggregation {aggregation!r} is not known; choose one of {choices}")
         sign = np.float32(-1 if reverse else 1)
-        found: list[tuple[Ints, Floats]]
+        neighbors: Neighbors
         if aggregation in AGGREGATIONS and len(queries) > 1:
-            each = np.stack([1 - similarities_to(vector, active) for vector in unit_rows(queries)])
-            distances = np.round(AGGREGATIONS[aggregation](each), 6)  # finer than that is rounding, not an order
+            per_query = np.stack([1 - similarities_to(vector, active) for vector in unit_rows(queries)])
+            distances = np.round(AGGREGATIONS[aggregation](per_query), 6)  # finer than that is rounding, not an order
             order = np.argsort(sign * distances, kind="stable")[:k]
-            found = [(order, distances[order])]
+            neighbors = [(order, distances[order])]
         else:
-            asked = queries.mean(0, keepdims=True) if aggregation == "mean" else queries
-            rows, near = nearest(sign * unit_rows(asked), active, len(active) if k is None else k)
-            found = list(zip(rows, 1 - sign * near, strict=True))
-        return self._named(found, single or aggregation is not None, return_dists)
+            if aggregation == "mean":
+                queries = queries.mean(0, keepdims=True)
+            rows, similarity = nearest(sign * unit_rows(queries), active, len(active) if k is None else k)
+            neighbors = list(zip(rows, 1 - sign * similarity, strict=True))
+        return self._named(neighbors, single or aggregation is not None, return_dists)
 
     def _radius_neighbors(self, query: Any = None, thresh: float | None = None, return_dists: bool = False) -> Any:
         """As `_kneighbors`: all rows of the view at a distance of at most `thresh`; 0 finds exact copies."""
         active = self._active()
         radius = 0.0 if thresh is None else float(thresh)
         if query is None:
-            found = [
-                (rows[rows != row], 1 - near[rows != row])
-                for row, (rows, near) in enumerate(within(active, active, radius))
+            neighbors = [
+                (rows[rows != row], 1 - similarity[rows != row])
+                for row, (rows, similarity) in enumerate(within(active, active, radius))
             ]
-            return _split(found, return_dists)
+            return _split(neighbors, return_dists)
         queries, single = self._queries(query)
-        found = [(rows, 1 - near) for rows, near in within(unit_rows(queries), active, radius)]
-        return self._named(found, single, return_dists)
+        neighbors = [(rows, 1 - similarity) for rows, similarity in within(unit_rows(queries), active, radius)]
+        return self._named(neighbors, single, return_dists)
 
     def _active(self) -> Floats:
         """Unit rows of the view, in its order."""
-        held = self._vectors()
+        vectors = self._vectors()  # first: it may follow another process's change
         if self._unit is None:
-            self._unit = unit_rows(held.values)
+            self._unit = unit_rows(vectors.values)
         chosen = self._current_inds
         return self._unit if chosen is None else self._unit[chosen]
 
     def _queries(self, query: Any) -> tuple[Floats, bool]:
-        """(vectors `[q, d]` of ids or as given, whether one was asked for)."""
-        held = self._vectors()
-        array = np.asarray(query)
+        """(vectors `[q, d]` of the ids, or those of the query itself; whether the query is a single one)."""
+        indexed, array = self._vectors().values, np.asarray(query)
         if not np.issubdtype(array.dtype, np.number):
-            return held.values[self._rows_of(_listed(query))], isinstance(query, str)
+            return indexed[self._rows_of(_listed(query))], isinstance(query, str)
         vectors = np.atleast_2d(array).astype(np.float32)
-        if vectors.shape[1] != held.values.shape[1] or not np.isfinite(vectors).all():
+        if vectors.shape[1] != indexed.shape[1] or not np.isfinite(vectors).all():
             raise AuditError(
                 f"the query has shape {array.shape}; index {self.key!r} takes finite vectors of "
-                f"{held.values.shape[1]} dimensions"
+                f"{indexed.shape[1]} dimensions"
             )
         return vectors, array.ndim == 1
 
     def _among_themselves(self, active: Floats, k: int, reverse: bool, return_dists: bool) -> Any:
         sign = np.float32(-1 if reverse else 1)
-        rows, near = nearest(sign * active, active, k + 1)
-        found = []
-        for row, (index, similarity) in enumerate(zip(rows, near, strict=True)):
-            others = index != row
-            found.append((index[others][:k], 1 - sign * similarity[others][:k]))
-        return _split(found, return_dists)
+        neighbors = []
+        for row, (rows, similarity) in enumerate(zip(*nearest(sign * active, active, k + 1), strict=True)):
+            others = rows != row
+            neighbors.append((rows[others][:k], 1 - sign * similarity[others][:k]))
+        return _split(neighbors, return_dists)
 
-    def _named(self, found: list[tuple[Ints, Floats]], flat: bool, return_dists: bool) -> Any:
+    def _named(self, neighbors: Neighbors, flat: bool, return_dists: bool) -> Any:
         """Ids in the place of rows: one list, or one per query."""
         samples, labels = self.current_sample_ids, self.current_label_ids
-        columns: list[Any] = [[samples[rows].tolist() for rows, _ in found]]
-        columns.append(None if labels is None else [labels[rows].tolist() for rows, _ in found])
+        columns: list[Any] = [[samples[rows].tolist() for rows, _ in neighbors]]
+        columns.append(None if labels is None else [labels[rows].tolist() for rows, _ in neighbors])
         if return_dists:
-            columns.append([np.maximum(distances, 0).tolist() for _, distances in found])
+            columns.append([np.maximum(distances, 0).tolist() for _, distances in neighbors])
         return tuple(column[0] if flat and column is not None else column for column in columns)
 
 
@@ -318,6 +319,6 @@ def _listed(ids: str | Iterable[str]) -> list[str]:
     return [ids] if isinstance(ids, str) else [str(name) for name in ids]
 
 
-def _split(found: list[tuple[Ints, Floats]], return_dists: bool) -> Any:
-    indices = [rows for rows, _ in found]
-    return (indices, [np.maximum(distances, 0) for _, distances in found]) if return_dists else indices
+def _split(neighbors: Neighbors, return_dists: bool) -> Any:
+    indices = [rows for rows, _ in neighbors]
+    return (indices, [np.maximum(distances, 0) for _, distances in neighbors]) if return_dists else indices

@@ -35,7 +35,7 @@ class Vectors:
 
     @property
     def ids(self) -> np.ndarray:
-        """What the rows are told apart by."""
+        """What names each row."""
         return self.samples if self.labels is None else self.labels
 
     def rows(self, keep: Any) -> Vectors:
@@ -55,16 +55,16 @@ def checked(values: Any, samples: Iterable[str], labels: Iterable[str] | None) -
     Raises:
         AuditError: lengths differ, or a value is not finite.
     """
-    given = np.asarray(values, dtype=np.float32)
+    vectors = np.asarray(values, dtype=np.float32)
     names = np.array(list(samples), dtype="U24")
     objects = None if labels is None else np.array(list(labels), dtype="U24")
     ids = names if objects is None else objects
-    if given.ndim != 2 or not len(given) == len(names) == len(ids):
-        raise AuditError(f"embeddings of shape {given.shape} for {len(ids)} ids; give one row for each id")
-    if len(bad := np.flatnonzero(~np.isfinite(given).all(1))):
-        raise AuditError(f"the embedding of {ids[bad[0]]} is not finite; leave it out or compute it anew")
+    if vectors.ndim != 2 or not len(vectors) == len(names) == len(ids):
+        raise AuditError(f"embeddings of shape {vectors.shape} for {len(ids)} ids; give one row for each id")
+    if len(bad := np.flatnonzero(~np.isfinite(vectors).all(1))):
+        raise AuditError(f"the embedding of {ids[bad[0]]} is not finite; leave it out or compute it again")
     last = {name: row for row, name in enumerate(ids.tolist())}
-    return Vectors(given, names, objects).rows(np.array(list(last.values()), dtype=np.int64))
+    return Vectors(vectors, names, objects).rows(np.array(list(last.values()), dtype=np.int64))
 
 
 def joined(old: Vectors, new: Vectors, overwrite: bool) -> Vectors:
@@ -121,14 +121,14 @@ def load(path: str, digest: str, key: str | None) -> Vectors:
     remedy = "delete the brain run and index the dataset again"
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = Vectors(arrays["values"], arrays["samples"], arrays.get("labels"))
+            vectors = Vectors(arrays["values"], arrays["samples"], arrays.get("labels"))
     except FileNotFoundError as error:
         raise AuditError(f"the vectors of similarity index {key!r} are gone from {path}; {remedy}") from error
     except Exception as error:  # a torn archive fails in many ways
         raise AuditError(f"the vectors of similarity index {key!r} in {path} are damaged; {remedy}") from error
-    if _digest(found) != digest:
+    if _digest(vectors) != digest:
         raise AuditError(f"{path} does not hold the vectors of similarity index {key!r}; {remedy}")
-    return found
+    return vectors
 
 
 def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None:
@@ -141,21 +141,21 @@ def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None
     if not path or owner != str(dataset._doc.id) or file.parent.parent.name != FOLDER or file.suffix != ".npz":
         return
     runs = get_db_conn()["runs"]
-    mine = {"_dataset_id": dataset._doc.id, "key": key}
-    heir = runs.find_one({"config.vectors_path": path, "$nor": [mine]}, {"_dataset_id": 1})
+    own = {"_dataset_id": dataset._doc.id, "key": key}
+    heir = runs.find_one({"config.vectors_path": path, "$nor": [own]}, {"_dataset_id": 1})
     if heir is None:
         file.unlink(missing_ok=True)
         return
     change = {"$set": {"config.dataset_id": str(heir["_dataset_id"])}}
-    runs.update_many({"config.vectors_path": path, "$nor": [mine]}, change)
+    runs.update_many({"config.vectors_path": path, "$nor": [own]}, change)
 
 
 def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:
     """The settings of a brain run as the database has them now, which another process may have changed; {} if none."""
     # other kinds of runs have keys too
-    mine = {"_dataset_id": dataset._doc.id, "key": key, "config.type": "similarity"}
-    found = get_db_conn()["runs"].find_one(mine, {"config": 1})
-    return dict(found["config"]) if found else {}
+    query = {"_dataset_id": dataset._doc.id, "key": key, "config.type": "similarity"}
+    document = get_db_conn()["runs"].find_one(query, {"config": 1})
+    return dict(document["config"]) if document else {}
 
 
 def _digest(vectors: Vectors) -> str:

@@ -1,8 +1,9 @@
-"""The part of a large audit that is worth a look, as a new dataset: as if it had been audited inside FiftyOne."""
+"""New datasets: from a manifest, from a set of drawn personas, and from the scores of a large audit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,85 @@ import fiftyone as fo
 import numpy as np
 
 from audit_plugin.arrays import AuditError, AuditResult, Ints, Samples
-from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import KEYS
 from audit_plugin.fiftyone_io.read.sources import FILE
-from audit_plugin.fiftyone_io.runs import database
-from audit_plugin.review import queue
 
 from .results import write_result
 
 if TYPE_CHECKING:
     from audit_plugin.report import ReportContent
 
-MEDIA = ("image", "video", "audio")  # the first that there is becomes the samples' own file
+DEMO_MARK = "audit_plugin_demo"  # in the info of datasets that may be replaced
+MEDIA = ("image", "video", "audio")  # the first of these that an audit has becomes the samples' own file
 CAPTION = "caption"
 OTHERS = 200
+
+
+def load_manifest_dataset(
+    name: str, samples: Samples, fields: Mapping[str, tuple[str, Sequence[str]]] | None = None
+) -> fo.Dataset:
+    """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and fields of words.
+
+    A dataset of that name is replaced only if this function made it.
+
+    Args:
+        name: name of the dataset.
+        samples: rows with the modalities image and text.
+        fields: name -> (what it is, a word per row in their order, "" for none).
+
+    Raises:
+        AuditError: the name belongs to somebody else's dataset, or a row has no image.
+    """
+    without = [name for name, path in zip(samples.ids, samples.media["image"], strict=True) if not path]
+    if without:
+        raise AuditError(f"row {without[0]!r} has no image, which a FiftyOne sample needs; remove the row")
+    with database(f"making dataset {name!r}"):
+        if fo.dataset_exists(name):
+            if not fo.load_dataset(name).info.get(DEMO_MARK):
+                raise AuditError(f"dataset {name!r} exists and is not a demo made by this tool; choose another name")
+            fo.delete_dataset(name)
+        dataset = fo.Dataset(name, persistent=True)
+        dataset.info[DEMO_MARK] = True
+        dataset.save()
+        dataset.add_sample_field("caption", fo.StringField, description="The text paired with the image")
+        rows = zip(samples.ids, samples.media["image"], samples.media["text"], strict=True)
+        dataset.add_samples(
+            [fo.Sample(filepath=path, caption=text, manifest_id=row) for row, path, text in rows], progress=False
+        )
+        for field, (about, values) in (fields or {}).items():
+            dataset.add_sample_field(field, fo.StringField, description=about)
+            dataset.set_values(field, [value or None for value in values])
+    return dataset
+
+
+def load_personas(name: str, folder: str | Path) -> fo.Dataset:
+    """A persistent dataset of a drawn persona set: caption, identity, split, and each identity's traits and facts.
+
+    Args:
+        name: of the dataset; one of that name is replaced only if it was made of drawn rows too.
+        folder: of `draw_personas`.
+
+    Raises:
+        AuditError: not a persona set, a dataset of somebody else's, or the database was lost.
+    """
+    from audit_plugin.inputs.manifest import read_manifest
+
+    folder = Path(folder)
+    rows = read_manifest(
+        folder / "manifest.csv", {"image": "image", "text": "description"}, label="identity", split="split"
+    )
+    with (folder / "facts.csv").open(encoding="utf-8", newline="") as file:
+        people = {record.pop("identity"): record for record in csv.DictReader(file)}
+    fields: dict[str, tuple[str, Sequence[str]]] = {
+        "identity": ("Name of the person drawn", rows.labels),
+        "split": ("train: to learn names from; test: to ask with; background: to align on", rows.splits),
+    }
+    for fact in next(iter(people.values())):
+        values = [people[identity][fact] for identity in rows.labels]
+        fields[fact.replace(" ", "_")] = (f"The person's {fact}", values)
+    return load_manifest_dataset(name, rows, fields)
 
 
 def import_scores(
@@ -37,9 +103,6 @@ def import_scores(
 ) -> fo.Dataset:
     """A new dataset of the rows of a scored manifest that a reviewer needs, with fields, tags, view and run.
 
-    These are the flagged rows; those that the evidence on them names (neighbors, duplicates, rivals); and a random
-    part of the others, without which a spot check could not say what was missed.
-
     Args:
         content: scores, rows and explanations (`report_of_table`).
         name: of the dataset, which must not exist.
@@ -47,28 +110,30 @@ def import_scores(
         media: folder for the media of these rows that lie in tar shards.
         kinds: flags of which a row must bear one; none: all that a review would show.
         rows: flagged rows at most, the most suspicious first; None for all.
-        others: random rows that are not flagged.
+        others: random rows that are not flagged; see `report.subset.choose_rows`.
 
     Raises:
-        AuditError: the dataset exists, nothing is left to import, or a shard is gone.
+        AuditError: the dataset exists, no row was chosen, or a shard is missing.
     """
+    from audit_plugin.report.subset import choose_rows
+
     samples = content.samples
-    own = next((m for m in MEDIA if m in samples.modalities), None)
-    if own is None:
+    medium = next((modality for modality in MEDIA if modality in samples.modalities), None)
+    if medium is None:
         raise AuditError(
             f"{content.title} has no {' or '.join(MEDIA)}, which a FiftyOne sample needs; review its table"
         )
-    config = _config(content, own, run)
-    chosen = choose_rows(content, own, kinds, rows, others)
+    config = _config(content, medium, run)
+    chosen = choose_rows(content, medium, kinds, rows, others)
     if not len(chosen):
-        raise AuditError(f"{content.title} has no row of that kind with its {own}; name another, or more others")
+        raise AuditError(f"{content.title} has no row of that kind with its {medium}; name another, or more others")
     with database(f"making dataset {name!r}"):
         if fo.dataset_exists(name):
             raise AuditError(f"dataset {name!r} exists; choose another name, or delete it first")
         files = {m: _files(samples.media[m], chosen, media) for m in MEDIA if m in samples.media}
         dataset = fo.Dataset(name, persistent=True)
         try:
-            ids = _add_samples(dataset, samples, chosen, files, own)
+            ids = _add_samples(dataset, samples, chosen, files, medium)
             _write(dataset, content, chosen, ids, config)
         except BaseException:
             dataset.delete()  # half of it would pass for the whole
@@ -76,45 +141,15 @@ def import_scores(
     return dataset
 
 
-def choose_rows(content: ReportContent, own: str, kinds: Sequence[str], rows: int | None, others: int) -> Ints:
-    """The rows to import, ascending; a sample with a list of texts comes with all of them. See `import_scores`."""
-    samples, every = content.samples, queue(content.columns)
-    flagged = every if not kinds else queue(content.columns, kinds)
-    names = {samples.ids[row] for row in flagged[:rows]}
-    for sample in list(names):
-        names.update(_named(content.explanations.get(sample, ())))
-    group = content.texts("duplicate_group")
-    names.update(str(group[row]) for row in flagged[:rows] if group[row])
-    plain = content.texts("failure") == ""
-    plain[every] = False
-    rest = np.flatnonzero(plain)
-    drawn = np.random.default_rng(0).choice(rest, min(others, len(rest)), replace=False)
-    names.update(samples.ids[row] for row in drawn)
-    files = samples.media[own]
-    return np.array([row for row, sample in enumerate(samples.ids) if sample in names and files[row]], dtype=np.int64)
-
-
-def _named(value: Any, key: str = "") -> Iterator[str]:
-    """The ids that explanations name."""
-    if isinstance(value, Mapping):
-        for inner, held in value.items():
-            yield from _named(held, inner)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _named(held, key)
-    elif key in ("id", "duplicates", "conflicts"):
-        yield str(value)
-
-
-def _config(content: ReportContent, own: str, run: str) -> AuditConfig:
-    """The settings of the audit, with the names that its columns have here."""
+def _config(content: ReportContent, medium: str, run: str) -> AuditConfig:
+    """The settings of the audit, with the names of the fields that its media have in the dataset."""
     settings = content.summary.get("config", {})
-    fields = {m: CAPTION if m == "text" else FILE if m == own else m for m in content.samples.modalities}
+    fields = {m: CAPTION if m == "text" else FILE if m == medium else m for m in content.samples.modalities}
     return AuditConfig.from_dict({**settings, **dict.fromkeys((*KEYS, *MEDIA, "text"), ""), **fields, "run": run})
 
 
 def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str | None]:
-    """The rows' paths; of media in tar shards, copies in the folder, since FiftyOne knows only files."""
+    """The rows' paths; of media in tar shards, copies in the folder, since FiftyOne only reads files."""
     from audit_plugin.inputs.files import name_of_member
 
     paths: dict[str | None, str | None] = {}
@@ -140,55 +175,46 @@ def _unpack(member: str, path: Path) -> str:
 
 
 def _add_samples(
-    dataset: fo.Dataset, samples: Samples, chosen: Ints, files: Mapping[str, Sequence[str | None]], own: str
+    dataset: fo.Dataset, samples: Samples, chosen: Ints, files: Mapping[str, Sequence[str | None]], medium: str
 ) -> list[str]:
     """Adds a sample for each id; ids `[len(chosen)]` of the samples of the rows."""
     texts: dict[str, list[str]] = {}
     first: dict[str, int] = {}
-    for at, row in enumerate(chosen):
+    for position, row in enumerate(chosen):
         texts.setdefault(samples.ids[row], [])
-        first.setdefault(samples.ids[row], at)
+        first.setdefault(samples.ids[row], position)
         if "text" in samples.media and (text := samples.media["text"][row]) is not None:
             texts[samples.ids[row]].append(text)
-    made = []
-    for sample, at in first.items():
-        fields: dict[str, Any] = {m: paths[at] for m, paths in files.items() if m != own and paths[at]}
+    new = []
+    for name, position in first.items():
+        fields: dict[str, Any] = {m: paths[position] for m, paths in files.items() if m != medium and paths[position]}
         if "text" in samples.media:
-            fields[CAPTION] = texts[sample] if samples.caption else next(iter(texts[sample]), None)
-        made.append(fo.Sample(filepath=files[own][at], manifest_id=sample, **fields))
-    names = dict(zip(first, dataset.add_samples(made, progress=False), strict=True))
-    return [names[samples.ids[row]] for row in chosen]
+            fields[CAPTION] = texts[name] if samples.caption else next(iter(texts[name]), None)
+        new.append(fo.Sample(filepath=files[medium][position], manifest_id=name, **fields))
+    ids = dict(zip(first, dataset.add_samples(new, progress=False), strict=True))
+    return [ids[samples.ids[row]] for row in chosen]
 
 
 def _write(dataset: fo.Dataset, content: ReportContent, chosen: Ints, ids: list[str], config: AuditConfig) -> None:
     from audit_plugin.audit.explain import renamed
+    from audit_plugin.report.subset import named_ids, subset_summary
 
     samples = content.samples
-    names = dict(zip((samples.ids[row] for row in chosen), ids, strict=True))
+    new_ids = dict(zip((samples.ids[row] for row in chosen), ids, strict=True))
     columns = {name: np.asarray(values)[chosen] for name, values in content.columns.items()}
     if "duplicate_group" in columns:
         groups = content.texts("duplicate_group")[chosen]
-        columns["duplicate_group"] = np.array([names.get(group, group) for group in groups], dtype=object)
-    told = {sample: [dict(found) for found in content.explanations.get(sample, ())] for sample in names}
-    told = {sample: found for sample, found in told.items() if found}
-    named = {other: other for other in _named(list(told.values()))}
+        columns["duplicate_group"] = np.array([new_ids.get(group, group) for group in groups], dtype=object)
+    explanations = {
+        name: [dict(record) for record in content.explanations[name]]
+        for name in new_ids
+        if content.explanations.get(name)
+    }
+    names = {name: name for name in named_ids(list(explanations.values()))} | new_ids
     captions: tuple[int, ...] = ()
     if samples.caption:
         captions = tuple(samples.caption[row] if samples.media["text"][row] is not None else -1 for row in chosen)
-    summary = _summary(content, columns)
-    result = AuditResult(tuple(ids), columns, summary, str(content.summary.get("run_dir") or ""))
-    write_result(dataset, result, config, captions=captions, explained=renamed(told, {**named, **names}))
-
-
-def _summary(content: ReportContent, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit's summary with the counts of the rows that are here; estimates stay those of the whole."""
-    rows, total = len(columns["action"]), len(content.samples)
-    note = f"{rows:,} of the {total:,} rows of {content.title} were imported; estimates are of all of them"
-    return {
-        **content.summary,
-        "samples": rows,
-        "failures": int((np.asarray(columns["failure"]) != "").sum()),
-        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in FLAG_KINDS if f"is_{kind}" in columns},
-        "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
-        "notes": [note, *content.summary.get("notes", ())],
-    }
+    result = AuditResult(
+        tuple(ids), columns, subset_summary(content, columns), str(content.summary.get("run_dir") or "")
+    )
+    write_result(dataset, result, config, captions=captions, explanations=renamed(explanations, names))

@@ -1,113 +1,97 @@
-"""The fields of a run: written in bulk, described, and put into a sidebar group of their own."""
+"""The fields of a run: typed, written in bulk, described, and put into a sidebar group of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
-from bson import ObjectId
-from pymongo import UpdateOne
+import numpy as np
+from numpy.typing import NDArray
 
-from audit_plugin.audit.caption_lists import list_help
-from audit_plugin.fiftyone_io.read.items import root_of, update_of
-from audit_plugin.fiftyone_io.results.views import flagged_view
+from audit_plugin.arrays import AuditResult
+from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.results.findings import flagged_view
 from audit_plugin.fiftyone_io.runs import AuditRunConfig
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, column_help, list_columns
 
-from .values import Columns
+if TYPE_CHECKING:
+    from audit_plugin.encoders.embed import Progress
 
-Progress = Callable[[str, int, int], None]
+# Column -> how its field is declared, and a value per row.
+FieldValues = dict[str, tuple[dict[str, type], list[Any]]]
 CHUNK = 5_000
 
 
-@dataclass(frozen=True)
-class Place:
-    """What the rows of a result are written on.
-
-    Attributes:
-        samples: ids of the samples of each row: several where slices of a group share a result.
-        slices: the slices of these; empty where the dataset is not grouped.
-        objects: the label field whose objects the rows are; "" where they are samples.
-    """
-
-    samples: list[list[str]]
-    slices: list[str]
-    objects: str = ""
-
-    def path(self, run: str, column: str) -> str:
-        """Where a column of a run is."""
-        return f"{root_of(self.objects)}.{run}_{column}" if self.objects else f"{run}_{column}"
+def field_values(result: AuditResult) -> FieldValues:
+    """Column -> kind of field and values, None for what was not scored; columns without any value are left out."""
+    listed = [name for name in list_columns() if name != CAPTION_INDEX and name in result.columns]
+    fields: FieldValues = {}
+    for name, column in result.columns.items():
+        if name not in listed:
+            kind, values = _as_field(np.asarray(column))
+            if name == "action" or any(value is not None for value in values):
+                fields[name] = {"ftype": kind}, values
+    for name in listed:
+        if (base := name.removesuffix(LIST)) in fields:
+            # None has no place in FiftyOne's lists: what was not scored stays NaN, "" or False
+            fields[name] = {"ftype": fo.ListField, "subfield": fields[base][0]["ftype"]}, list(result.columns[name])
+    return fields
 
 
-def audit_help(column: str) -> str:
-    """One line on a column of an audit."""
-    from audit_plugin.scoring.columns import column_help
-
-    return list_help(column) or column_help(column)
+def _as_field(values: NDArray[Any]) -> tuple[type, list[Any]]:
+    if values.dtype.kind == "b":
+        return fo.BooleanField, values.tolist()
+    if values.dtype.kind == "f":
+        return fo.FloatField, [None if np.isnan(value) else value for value in values.tolist()]
+    if values.dtype.kind in "iu":
+        return fo.IntField, [value if value >= 0 else None for value in values.tolist()]  # -1: in no group
+    return fo.StringField, [str(value) if value not in (None, "") else None for value in values.tolist()]
 
 
 def write_fields(
-    dataset: fo.Dataset,
-    ids: Sequence[str],
-    place: Place,
-    run: str,
-    columns: Columns,
+    items: AuditedItems,
+    samples: Mapping[str, Sequence[str]],
+    fields: FieldValues,
     progress: Progress | None,
-    help_on: Callable[[str], str] = audit_help,
+    help_on: Callable[[str], str] = column_help,
 ) -> None:
-    """Set the columns of some rows, `CHUNK` at a time; each field is described by `help_on` its column."""
-    for column, (kind, _) in columns.items():
-        dataset.add_sample_field(place.path(run, column), **kind, description=help_on(column))
-    names = [f"{run}_{column}" for column in columns]
-    rows = zip(*(values for _, values in columns.values()), strict=True)
+    """Set the columns of some rows, `CHUNK` at a time; each field is described by `help_on` its column.
+
+    Args:
+        items: what is written on.
+        samples: row id -> ids of the samples that bear its results, in the order of the values.
+        fields: columns.
+        progress: called with the stage "write".
+        help_on: gives the description of a column.
+    """
+    for column, (kind, _) in fields.items():
+        items.dataset.add_sample_field(items.path(column), **kind, description=help_on(column))
+    ids = list(samples)
     for start in range(0, len(ids), CHUNK):
         if progress:
             progress("write", start, len(ids))
-        some = slice(start, start + CHUNK)
-        _write_rows(dataset, list(zip(ids[some], place.samples[some], strict=True)), place.objects, names, rows)
+        rows = []
+        for row, name in enumerate(ids[start : start + CHUNK], start):
+            values = {column: values[row] for column, (_, values) in fields.items() if values[row] is not None}
+            rows.append((name, samples[name], values))
+        items.write(rows)
     if progress:
         progress("write", len(ids), len(ids))
 
 
-def _write_rows(
-    dataset: fo.Dataset,
-    targets: list[tuple[str, list[str]]],
-    objects: str,
-    names: list[str],
-    rows: Iterator[tuple[Any, ...]],
-) -> None:
-    """Set all fields of a sample or an object in one update.
-
-    `set_values` takes one field at a time, which is as many times slower as there are fields, and a crash would leave
-    samples half written.
-    """
-    now = datetime.now(UTC)
-    updates, ids = [], []
-    for (name, samples), row in zip(targets, rows, strict=False):  # rows goes on after the chunk
-        values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-        change = {"$set": values | {"last_modified_at": now}}
-        if objects:
-            updates.append(update_of(objects, samples[0], name, values))
-        else:
-            updates += [UpdateOne({"_id": ObjectId(sample)}, change) for sample in samples]
-        ids += samples
-    dataset._bulk_write(updates, ids=ids)
-
-
-def arrange(dataset: fo.Dataset, run: str, record: AuditRunConfig) -> None:
+def arrange(items: AuditedItems, record: AuditRunConfig) -> None:
     """Put the run's fields into one sidebar group and save the view of what is flagged.
 
     The App shows attributes of labels below their field: they need no group.
     """
-    if not record.label_field:
-        arrange_sidebar(dataset, run, record.fields)
-    dataset.save_view(
+    if not items.label_field:
+        arrange_sidebar(items.dataset, items.run, record.fields)
+    items.dataset.save_view(
         record.saved_view,
-        flagged_view(dataset, run),
+        flagged_view(items.dataset, items.run),
         overwrite=True,
-        description=f"What audit {run} flagged or proposes to change",
+        description=f"What audit {items.run} flagged or proposes to change",
     )
 
 
@@ -117,15 +101,15 @@ def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> Non
     groups = app.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:
         group.paths = [path for path in group.paths if path not in fields]
-    home = next((g for g in groups if g.name == run), None)
-    if home is None:
-        home = fo.SidebarGroupDocument(name=run)
-        groups.append(home)
-    home.paths = [*home.paths, *fields]
+    own = next((group for group in groups if group.name == run), None)
+    if own is None:
+        own = fo.SidebarGroupDocument(name=run)
+        groups.append(own)
+    own.paths = [*own.paths, *fields]
     app.sidebar_groups = groups
     dataset.save()
 
 
-def saved_view(run: str) -> str:
-    """Name of the view of what a run flagged."""
+def flagged_view_name(run: str) -> str:
+    """Name of the saved view of what a run flagged."""
     return f"{run}_flagged"

@@ -1,50 +1,45 @@
 """AuditResult -> fields, tags, a saved view and a run.
 
 The order makes a crash harmless: the run is recorded first, with everything that it is about to own, and marked
-done last; whatever lies between can be taken away by that record.
+done last; whatever was written between can be removed by that record.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
 import numpy as np
-from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, AuditResult
-from audit_plugin.audit.caption_lists import list_columns, per_sample
-from audit_plugin.config import FLAG_KINDS, AuditConfig
-from audit_plugin.fiftyone_io.read.items import (
-    objects_field,
-    objects_where,
-    root_of,
-    samples_of,
-    tag_objects,
-    tagged_objects,
-    taken_attributes,
-)
-from audit_plugin.fiftyone_io.read.samples import slice_samples
+from audit_plugin.audit.caption_lists import per_sample
+from audit_plugin.config import FLAG_KINDS, AuditConfig, current_names
+from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
+from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
-from audit_plugin.fiftyone_io.results.views import places_of
 from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
     audit_info,
-    batches,
-    database,
     delete_audit,
-    every_sample,
+    items_of,
     list_audits,
     recorded_fields,
 )
+from audit_plugin.scoring.columns import COLUMNS, list_columns
 
-from .fields import Place, Progress, arrange, saved_view, write_fields
-from .values import Columns, field_values
+from .fields import arrange, field_values, flagged_view_name, write_fields
+
+if TYPE_CHECKING:
+    from audit_plugin.encoders.embed import Progress
+
+Members = dict[str, list[str]]  # row id -> ids of the samples that bear its results
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
@@ -58,12 +53,31 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
     Raises:
         AuditError: a field, saved view or run of that name is not an audit's.
     """
-    from audit_plugin.scoring.columns import COLUMNS
-
     dataset = view._root_dataset
     with database(f"reading dataset {dataset.name!r}"):
-        field = objects_field(view)
-        _check_names(dataset, field, run, columns or [*COLUMNS, *list_columns()])
+        _check_names(dataset, objects_field(view), run, columns or [*COLUMNS, *list_columns()])
+
+
+def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[str]) -> None:
+    is_audit = run in list_audits(dataset)
+    if run in dataset.list_runs() and not is_audit:
+        raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
+    own, names = recorded_fields(dataset, run), [f"{run}_{column}" for column in columns]
+    if field:
+        new = [name for name in names if f"{objects_path(field)}.{name}" not in own]
+        taken = [f"{field}.{name}" for name in existing_attributes(dataset, field, new)]
+    else:
+        taken = [name for name in names if name not in own and dataset.has_sample_field(name)]
+    if taken:
+        raise AuditError(
+            f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
+            "would be overwritten; choose another run key or rename the field"
+        )
+    if not is_audit and dataset.has_saved_view(flagged_view_name(run)):
+        raise AuditError(
+            f"saved view {flagged_view_name(run)!r} of dataset {dataset.name!r} was not made by an audit "
+            f"{run!r}; choose another run key or rename the view"
+        )
 
 
 def write_result(
@@ -72,47 +86,49 @@ def write_result(
     config: AuditConfig,
     progress: Progress | None = None,
     captions: Sequence[int] = (),
-    explained: Mapping[str, Any] | None = None,
+    explanations: Mapping[str, Any] | None = None,
 ) -> None:
     """Write fields `{run}_{column}`, tags `{run}:{flag}`, the saved view `{run}_flagged` and the run itself.
 
     Only the samples of the result change; of a grouped view, those of its groups in the slices used; of a view of
-    patches, its labels, which get attributes and label tags. An earlier run of the same key is taken away first,
+    patches, its labels, which get attributes and label tags. An earlier run of the same key is deleted first,
     everywhere.
 
     Args:
         view: what was audited.
         result: one row per sample, group or object; or per text, where samples have lists of texts.
         config: of the audit.
-        progress: told of the stage "write".
+        progress: called with the stage "write".
         captions: position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists.
-        explained: id -> records of `audit_plugin.audit.explain`; None: those in the result's run folder.
+        explanations: id -> records of `audit_plugin.audit.explain`; None: those in the result's run folder.
 
     Raises:
         AuditError: a name is taken by something of the user's own (nothing is written then), or the database was
-            lost (what was begun is taken away by the next audit of that key, or by `delete_audit`).
+            lost (what was begun is removed by the next audit of that key, or by `delete_audit`).
     """
     result = per_sample(result, captions) if captions else result
     if len(set(result.ids)) != len(result):
         raise ValueError("rows of one sample need the positions of their texts")
-    kept = f"the scores are safe in {result.run_dir}; " if result.run_dir else ""
-    remedy = f"{kept}start the database again and repeat the same audit"
-    dataset = view._root_dataset
-    with database(f"writing run {config.run!r} into dataset {dataset.name!r}", remedy):
+    stored = f"the scores are safe in {result.run_dir}; " if result.run_dir else ""
+    remedy = f"{stored}start the database again and repeat the same audit"
+    dataset, run = view._root_dataset, config.run
+    with database(f"writing run {run!r} into dataset {dataset.name!r}", remedy):
         dataset.reload()  # another process may have written meanwhile
-        place = place_of(view, result, config)
-        check_writable(view, config.run, result.columns)
-        if config.run in list_audits(dataset):
-            delete_audit(dataset, config.run)
-        columns = field_values(result)
-        told = _explanations(result.run_dir) if explained is None else dict(explained)
-        record, audited = _register(dataset, result, config, columns, place, told)
-        write_fields(dataset, result.ids, place, config.run, columns, progress)
-        _tag(dataset, result, place, config.run)
-        arrange(dataset, config.run, record)
+        items, samples = target_of(view, result, config)
+        check_writable(view, run, result.columns)
+        if run in list_audits(dataset):
+            delete_audit(dataset, run)
+        fields = field_values(result)
+        items = replace(items, fields=tuple(items.path(column) for column in fields))
+        if explanations is None:
+            explanations = _explanations(result.run_dir)
+        record, audited = _register(items, result, config, samples, explanations)
+        write_fields(items, samples, fields, progress)
+        _tag(items, result, samples)
+        arrange(items, record)
         record.status = "done"
-        fors.Run.update_run_config(dataset, config.run, record)
-        if place.objects:  # views of patches hold copies of the labels
+        fors.Run.update_run_config(dataset, run, record)
+        if items.label_field:  # views of patches hold copies of the labels
             audited.reload()
             view.reload()
 
@@ -124,16 +140,16 @@ def add_result(
     progress: Progress | None = None,
     captions: Sequence[int] = (),
 ) -> None:
-    """Write the results of samples that came later into the run that is there, as if it had seen them at once.
+    """Write the results of samples that came later into the existing run, as if it had seen them at once.
 
-    What the run is about to own is recorded before it is written, so that `delete_audit` takes all of it away; rows
+    What the run is about to own is recorded before it is written, so that `delete_audit` removes all of it; rows
     that a crash left out count as new again.
 
     Args:
         view: the new samples.
         result: their rows, as in `write_result`.
         config: the run's.
-        progress: told of the stage "write".
+        progress: called with the stage "write".
         captions: as in `write_result`.
 
     Raises:
@@ -143,132 +159,110 @@ def add_result(
     dataset, run = view._root_dataset, config.run
     with database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"):
         dataset.reload()
-        record, place = audit_info(dataset, run), place_of(view, result, config)
+        record = audit_info(dataset, run)
+        items, samples = target_of(view, result, config)
         check_writable(view, run, result.columns)
-        columns = field_values(result)
-        found = dataset.load_run_results(run, cache=False, load_view=False)
-        for tag, names in _to_tag(dataset, result, place, run).items():
-            found.tagged[tag] = [*found.tagged.get(tag, ()), *names]
+        fields = field_values(result)
+        results = dataset.load_run_results(run, cache=False, load_view=False)
+        for tag, ids in _ids_to_tag(items, result, samples).items():
+            results.tagged[tag] = [*results.tagged.get(tag, ()), *ids]
         new = set(result.ids)
-        extra = {name: told for name, told in _explanations(result.run_dir).items() if name in new}
-        found.explanations = {**(getattr(found, "explanations", None) or {}), **extra}
-        found.summary = _sum_of(getattr(found, "summary", None) or {}, result.summary)
-        record.fields = list(dict.fromkeys([*record.fields, *(place.path(run, column) for column in columns)]))
-        record.tags = list(dict.fromkeys([*record.tags, *found.tagged]))
-        fors.Run.save_run_results(dataset, run, found, cache=False)
+        added = {name: records for name, records in _explanations(result.run_dir).items() if name in new}
+        results.explanations = {**(getattr(results, "explanations", None) or {}), **added}
+        results.summary = _extended_summary(getattr(results, "summary", None) or {}, result.summary)
+        record.fields = list(dict.fromkeys([*record.fields, *(items.path(column) for column in fields)]))
+        record.tags = list(dict.fromkeys([*record.tags, *results.tagged]))
+        fors.Run.save_run_results(dataset, run, results, cache=False)
         fors.Run.update_run_config(dataset, run, record)
-        write_fields(dataset, result.ids, place, run, columns, progress)
-        _tag(dataset, result, place, run)
-        arrange(dataset, run, record)
+        write_fields(items, samples, fields, progress)
+        _tag(items, result, samples)
+        arrange(items_of(dataset, run, record), record)
 
 
-def _sum_of(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+def _extended_summary(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """A run's summary with the counts of later rows; what was estimated stays as it was for the first ones."""
-    out = dict(summary)
+    extended = current_names(summary)
     for name in ("flags", "actions"):
         counts = added.get(name) or {}
-        out[name] = {key: count + int(counts.get(key, 0)) for key, count in (out.get(name) or counts).items()}
+        extended[name] = {key: count + int(counts.get(key, 0)) for key, count in (extended.get(name) or counts).items()}
     for name in ("samples", "failures"):
-        out[name] = int(out.get(name) or 0) + int(added.get(name) or 0)
-    out["scanned_later"] = int(out.get("scanned_later") or 0) + int(added.get("samples") or 0)
-    return out
+        extended[name] = int(extended.get(name) or 0) + int(added.get(name) or 0)
+    extended["scanned_later"] = int(extended.get("scanned_later") or 0) + int(added.get("samples") or 0)
+    return extended
 
 
-def place_of(view: SampleCollection, result: AuditResult, config: AuditConfig) -> Place:
-    """Where the rows of a result of the view go."""
-    if field := objects_field(view):
-        images = samples_of(view)
-        return Place([[images[name]] for name in result.ids], [], field)
-    members = slice_samples(view, config)
-    return Place([members.get(name, [name]) for name in result.ids], _slices(view, config))
-
-
-def _slices(view: SampleCollection, config: AuditConfig) -> list[str]:
-    """The slices on which the results of a view are written; empty where the dataset is not grouped."""
-    if view.media_type == "group":
-        return used_slices(view, modality_sources(view, config))
+def target_of(view: SampleCollection, result: AuditResult, config: AuditConfig) -> tuple[AuditedItems, Members]:
+    """What the rows of a result of the view are written on, and the samples of each row, in the rows' order."""
+    members = samples_of_rows(view, config)
     root = view._root_dataset
-    return list(view.distinct(f"{root.group_field}.name")) if root.media_type == "group" else []
-
-
-def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[str]) -> None:
-    known = run in list_audits(dataset)
-    if run in dataset.list_runs() and not known:
-        raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
-    own, names = recorded_fields(dataset, run), [f"{run}_{column}" for column in columns]
-    if field:
-        free = [name for name in names if f"{root_of(field)}.{name}" not in own]
-        taken = [f"{field}.{name}" for name in taken_attributes(dataset, field, free)]
-    else:
-        taken = [name for name in names if name not in own and dataset.has_sample_field(name)]
-    if taken:
-        raise AuditError(
-            f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
-            "would be overwritten; choose another run key or rename the field"
-        )
-    if not known and dataset.has_saved_view(saved_view(run)):
-        raise AuditError(
-            f"saved view {saved_view(run)!r} of dataset {dataset.name!r} was not made by an audit "
-            f"{run!r}; choose another run key or rename the view"
-        )
+    slices: tuple[str, ...] = ()
+    if view.media_type == "group":
+        slices = tuple(used_slices(view, modality_sources(view, config)))
+    elif root.media_type == "group" and not objects_field(view):
+        slices = tuple(view.distinct(f"{root.group_field}.name"))
+    items = AuditedItems(root, config.run, objects_field(view), slices)
+    return items, {name: members.get(name, [name]) for name in result.ids}
 
 
 def _register(
-    dataset: fo.Dataset,
-    result: AuditResult,
-    config: AuditConfig,
-    columns: Columns,
-    place: Place,
-    explained: dict[str, Any],
+    items: AuditedItems, result: AuditResult, config: AuditConfig, samples: Members, explanations: Mapping[str, Any]
 ) -> tuple[AuditRunConfig, SampleCollection]:
     """Record the run with all that it is about to write, before any of it is written.
 
     Returns:
         The record, and the view of what the run wrote on.
     """
-    run, objects = config.run, place.objects
-    groups = dataset.app_config.sidebar_groups or []
+    run, groups = items.run, items.dataset.app_config.sidebar_groups or []
     record = AuditRunConfig(
         settings=config.to_dict(),
         status="writing",
         run_dir=result.run_dir,
-        fields=[place.path(run, column) for column in columns],
+        fields=list(items.fields),
         tags=[f"{run}:{kind}" for kind in _flag_kinds(result)],
-        saved_view=saved_view(run),
-        sidebar=not objects and all(g.name != run for g in groups),
-        slices=place.slices,
-        label_field=objects,
+        saved_view=flagged_view_name(run),
+        sidebar=not items.label_field and all(group.name != run for group in groups),
+        slices=list(items.slices),
+        label_field=items.label_field,
     )
     # what was audited, by a field: a view that the user chose by fields of the earlier run would lose its meaning
-    if objects:
-        audited = objects_where(dataset, objects, F(f"{run}_action").exists())
-    else:
-        audited = dataset.match(F.any([F(f"{at}{run}_action").exists() for at in places_of(dataset, place.slices)]))
+    audited = items.where(lambda column: column("action").exists())
     audited.register_run(run, record)
-    found = AuditRunResults(
+    results = AuditRunResults(
         audited,
         record,
         run,
-        tagged=_to_tag(dataset, result, place, run),
-        summary=_plain(result.summary),
+        tagged=_ids_to_tag(items, result, samples),
+        summary=json.loads(json.dumps(result.summary, default=lambda v: v.item() if hasattr(v, "item") else str(v))),
         run_dir=result.run_dir,
-        explanations=explained,
+        explanations=dict(explanations),
     )
-    fors.Run.save_run_results(audited, run, found, cache=False)
+    fors.Run.save_run_results(audited, run, results, cache=False)
     return record, audited
 
 
-def _to_tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) -> dict[str, list[str]]:
+def _ids_to_tag(items: AuditedItems, result: AuditResult, samples: Members) -> dict[str, list[str]]:
     """Tag -> ids that the run will tag, without those that bear the tag already: these are the user's."""
-    tagged = {}
+    tags = {}
     for kind in _flag_kinds(result):
-        tag = f"{run}:{kind}"
-        if place.objects:
-            theirs = tagged_objects(dataset, place.objects, tag)
-        else:
-            theirs = set(every_sample(dataset).match_tags(tag).values("id"))
-        tagged[tag] = [name for name in _flagged_ids(result, place, kind) if name not in theirs]
-    return tagged
+        tag = f"{items.run}:{kind}"
+        tagged = items.tagged(tag)
+        tags[tag] = [name for name in _flagged_ids(items, result, samples, kind) if name not in tagged]
+    return tags
+
+
+def _tag(items: AuditedItems, result: AuditResult, samples: Members) -> None:
+    for kind in _flag_kinds(result):
+        items.tag(_flagged_ids(items, result, samples, kind), f"{items.run}:{kind}")
+
+
+def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members, kind: str) -> list[str]:
+    """Ids of the samples, or of the labels, that bear a flag."""
+    flagged = [result.ids[row] for row in np.flatnonzero(result.flagged(kind))]
+    return flagged if items.label_field else [sample for name in flagged for sample in samples[name]]
+
+
+def _flag_kinds(result: AuditResult) -> list[str]:
+    return [kind for kind in FLAG_KINDS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
 
 
 def _explanations(run_dir: str) -> dict[str, Any]:
@@ -279,28 +273,3 @@ def _explanations(run_dir: str) -> dict[str, Any]:
         return dict(load_explanations(run_dir)["samples"]) if run_dir else {}
     except AuditError:
         return {}
-
-
-def _flagged_ids(result: AuditResult, place: Place, kind: str) -> list[str]:
-    """Ids of the samples, or of the labels, that a flag is on."""
-    rows = np.flatnonzero(result.flagged(kind))
-    return [name for row in rows for name in ([result.ids[row]] if place.objects else place.samples[row])]
-
-
-def _tag(dataset: fo.Dataset, result: AuditResult, place: Place, run: str) -> None:
-    for kind in _flag_kinds(result):
-        tag = f"{run}:{kind}"
-        if place.objects:
-            for batch in batches(_flagged_ids(result, place, kind)):
-                tag_objects(dataset, place.objects, batch, tag)
-        else:
-            for batch in batches(_flagged_ids(result, place, kind)):
-                every_sample(dataset).select(batch).tag_samples(tag)
-
-
-def _flag_kinds(result: AuditResult) -> list[str]:
-    return [kind for kind in FLAG_KINDS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=lambda v: v.item() if hasattr(v, "item") else str(v)))

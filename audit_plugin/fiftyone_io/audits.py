@@ -1,0 +1,154 @@
+"""Audits of datasets and views: what the operators and the command line call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fiftyone.core.collections import SampleCollection
+
+from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.store import cache_root, write_atomically
+
+from .read.samples import read_samples
+from .read.sources import resolve
+from .runs import audit_info, settings_of
+from .write.results import add_result, check_writable, write_result
+
+if TYPE_CHECKING:
+    from audit_plugin.encoders.embed import Progress
+
+
+def audit_view(
+    view: SampleCollection,
+    config: AuditConfig | None = None,
+    progress: Progress | None = None,
+    run_dir: str | Path | None = None,
+) -> AuditResult:
+    """Audit a dataset or view and write the results into it.
+
+    Args:
+        view: the samples to audit, or a view of the patches of their detections; only these are changed.
+        config: settings, all defaults if None.
+        progress: called as `progress(stage, done, total)`; the stages are those of the pipeline, then "write".
+        run_dir: where arrays and heads are stored (default: the pipeline's choice).
+
+    Returns:
+        One value per sample and column, in the order of the view; `ids` are sample ids. A grouped view has one row
+        per group, written on the group's samples in all slices used. A list of texts has one row per text; the sample
+        bears the worst text's values, and parallel lists. A view of patches has one row per object; `ids` are label
+        ids, and the results are attributes and tags of the labels.
+
+    Raises:
+        AuditError: the view cannot be audited, a field of the user's own is in the way, or the database was lost.
+    """
+    from audit_plugin.audit.run import run_audit
+
+    config = resolve(view, config or AuditConfig())
+    samples = read_samples(view, config)
+    check_writable(view, config.run)  # before hours of work, not after
+    result = run_audit(samples, config, progress, run_dir)
+    write_result(view, result, config, progress, caption_numbers(samples))
+    return result
+
+
+def scan_new(dataset: SampleCollection, run: str, progress: Progress | None = None) -> AuditResult:
+    """Score the samples that came after an audit by its heads, and write them into it; nothing is trained.
+
+    Args:
+        dataset: the dataset, or a view of it; all samples (groups, objects) without the audit's results are scanned.
+        run: key of the audit.
+        progress: as in `audit_view`.
+
+    Returns:
+        One value per new sample and column; their MultiMem is NaN, since nothing was trained on them.
+
+    Raises:
+        AuditError: nothing is new, the audit cannot be extended (then audit again), or the database was lost.
+    """
+    from audit_plugin.audit.extend import extend_run
+    from audit_plugin.fiftyone_io.results.findings import new_rows
+
+    record, view = audit_info(dataset, run), new_rows(dataset, run)
+    if not len(view):
+        raise AuditError(f"no sample of dataset {view._root_dataset.name!r} came after audit {run!r}; nothing to scan")
+    config = settings_of(record)
+    samples = read_samples(view, config)
+    result = extend_run(samples, record.run_dir, progress)
+    add_result(view, result, config, progress, caption_numbers(samples))
+    return result
+
+
+def caption_numbers(samples: Samples) -> tuple[int, ...]:
+    """`[n]` position of each row's text in its sample's list, -1 where that is empty; () where texts are no lists."""
+    if not samples.caption:
+        return ()
+    positions = zip(samples.caption, samples.media["text"], strict=True)
+    return tuple(-1 if text is None else position for position, text in positions)
+
+
+def removal_view(
+    view: SampleCollection,
+    config: AuditConfig | None = None,
+    amounts: tuple[int, ...] | None = None,
+    seeds: int = 5,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure what the removal of a view's worst rows does to a model. Writes nothing into the dataset.
+
+    Returns:
+        The report of `removal_study`, with sample ids, `dataset`, and `saved`: where it lies as JSON.
+
+    Raises:
+        AuditError: the view cannot be read or is too small, or an amount is too large.
+    """
+    from audit_plugin.audit.removal_study import removal_study
+    from audit_plugin.encoders.embed import silent
+
+    config = resolve(view, config or AuditConfig())
+    report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
+    report = {**report, "dataset": view._root_dataset.name}
+    text = json.dumps(report, indent=2) + "\n"
+    path = _removal_folder() / f"{digest_of(text)[:16]}.json"
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return {**report, "saved": str(path)}
+
+
+def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
+    """The newest removal study of the dataset (`removal_view`), None where there is none."""
+    name = dataset._root_dataset.name
+    for path in sorted(_removal_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report.get("dataset") == name:
+            return dict(report)
+    return None
+
+
+def _removal_folder() -> Path:
+    return cache_root() / "removal"
+
+
+def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
+    """Estimate what an audit of the view costs: the pipeline's plan.
+
+    Args:
+        view: the samples.
+        config: settings.
+        limit: estimate the cost of a larger view from that many of its first rows: for a form, which cannot wait
+            until every file is read.
+
+    Raises:
+        AuditError: the view cannot be audited with this config.
+    """
+    from audit_plugin.audit.cost import plan_audit
+
+    rows = view.count()
+    head = view.limit(limit) if limit and rows > limit else view
+    plan = dict(plan_audit(read_samples(head, config), resolve(view, config)))
+    scale = rows / max(1, head.count())  # of texts there may be several per sample
+    if scale > 1:
+        plan["encodes"] = {name: round(count * scale) for name, count in plan["encodes"].items()}
+        plan["minutes"], plan["disk_mb"] = plan["minutes"] * scale, plan["disk_mb"] * scale
+    return plan | {"rows": round(plan["rows"] * scale)}

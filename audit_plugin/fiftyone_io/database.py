@@ -1,0 +1,99 @@
+"""FiftyOne's database: its failures in plain words, queries in batches, and the plugin's own collections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import fiftyone.core.odm as foo
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidId
+from bson.raw_bson import RawBSONDocument
+from mongoengine.errors import MongoEngineException
+from pymongo.errors import PyMongoError
+
+from audit_plugin.arrays import AuditError
+
+QUERY_IDS = 10_000  # ids in one query, which may hold 16 MB
+AWARE: Any = CodecOptions(tz_aware=True, tzinfo=UTC)  # times come with their time zone
+RAW: Any = CodecOptions(document_class=RawBSONDocument)  # documents keep their bytes
+
+T = TypeVar("T")
+
+
+@contextmanager
+def database(doing: str, remedy: str = "") -> Iterator[None]:
+    """Raise an `AuditError` that says what was being done when the database is lost or refuses."""
+    try:
+        yield
+    except (PyMongoError, MongoEngineException) as error:
+        advice = remedy or "start the database again and repeat the command"
+        raise AuditError(f"FiftyOne's database failed while {doing} ({type(error).__name__}); {advice}") from error
+
+
+def batches(values: Iterable[T], size: int = QUERY_IDS) -> Iterator[list[T]]:
+    """The values in lists of at most `size`."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def collection(name: str, index: str, options: Any = AWARE) -> Any:
+    """A collection of FiftyOne's database, with an index on the fields named."""
+    documents = foo.get_db_conn().get_collection(name, codec_options=options)
+    documents.create_index([(field, 1) for field in index.split()])
+    return documents
+
+
+def object_ids(names: Iterable[str]) -> list[ObjectId]:
+    """Ids as the database has them; what is not an id is left out."""
+    ids = []
+    for name in names:
+        try:
+            ids.append(ObjectId(name))
+        except (InvalidId, TypeError):
+            continue
+    return ids
+
+
+def documents_by_id(
+    documents: Any, ids: Iterable[str], projection: Mapping[str, int] | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """Id -> document, of those that exist."""
+    by_id: dict[str, Mapping[str, Any]] = {}
+    for batch in batches(ids):
+        query = {"_id": {"$in": object_ids(batch)}}
+        by_id |= {str(document["_id"]): document for document in documents.find(query, projection)}
+    return by_id
+
+
+def value_at(document: Any, path: str) -> list[Any]:
+    """The value at a path of names and positions, in a list; [] where there is none."""
+    for part in path.split("."):
+        if isinstance(document, list) and part.isdigit() and int(part) < len(document):
+            document = document[int(part)]
+        elif isinstance(document, Mapping) and part in document:
+            document = document[part]
+        else:
+            return []
+    return [document]
+
+
+def dig(document: Any, path: str) -> Any:
+    """The value at a path, None where there is none; the document itself at the path ""."""
+    return next(iter(value_at(document, path)), None) if path else document
+
+
+def update_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The update that sets the values at these paths, and removes those that are None."""
+    update: dict[str, dict[str, Any]] = {"$set": {"last_modified_at": datetime.now(UTC)}}
+    for path, value in values.items():
+        if value is None:
+            update.setdefault("$unset", {})[path] = ""
+        else:
+            update["$set"][path] = value
+    return update
