@@ -20,7 +20,7 @@ from audit_plugin.audit.score import Scored, score
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.held_out import hold
+from audit_plugin.scoring.held_out import embed_held_out
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from tests.core_fixtures import planted
@@ -158,7 +158,7 @@ def test_rivals_fit_better_by_the_models(made):
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
     evidence, left, right = made.evidence, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
-    held = hold(evidence.trained.embed, evidence.trained.member, (0, 1), np.concatenate([left, right]))
+    held = embed_held_out(evidence.trained.embed, evidence.trained.member, (0, 1), np.concatenate([left, right]))
     found = held.similarity(left, right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):

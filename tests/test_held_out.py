@@ -6,7 +6,7 @@ import torch
 
 from audit_plugin.scoring import contrast, held_out
 from audit_plugin.scoring.contrast import draw_pool, make_negatives
-from audit_plugin.scoring.held_out import TEMPERATURE, Question, hold, read_trials
+from audit_plugin.scoring.held_out import TEMPERATURE, Question, embed_held_out, read_trials
 from tests.core_fixtures import unit
 from tests.test_contrast import near_of, repeats_of, with_owner
 
@@ -133,7 +133,7 @@ def _one_sided(embeddings: list[list[torch.Tensor]], member: np.ndarray, known: 
 def test_rows_side_by_side_have_the_mean_held_out_similarity() -> None:
     embeddings, member = trials(), masks()
     rows, columns = np.array([7, 3, 7]), np.array([12, 30])
-    side_by_side = hold(embed_of(embeddings), member, (0, 1), np.concatenate([rows, columns, [49]]))
+    side_by_side = embed_held_out(embed_of(embeddings), member, (0, 1), np.concatenate([rows, columns, [49]]))
     s = similarity(embeddings, member, 0, 1)
     np.testing.assert_allclose(side_by_side.similarity(rows, columns), s[rows][:, columns], atol=1e-5)
-    assert np.isnan(hold(embed_of(embeddings), member | True, (0, 1), rows).similarity(rows, rows)).all()
+    assert np.isnan(embed_held_out(embed_of(embeddings), member | True, (0, 1), rows).similarity(rows, rows)).all()

@@ -10,7 +10,7 @@ from audit_plugin.scoring.held_out import TEMPERATURE
 from audit_plugin.scoring.scores import WEIGHTS, pair_misalignment
 from audit_plugin.scoring.suggest.pair_scores import (
     Weighing,
-    hold,
+    embed_rows,
     own_suspicion,
     similarities,
     suspicion,
@@ -34,7 +34,7 @@ def weighing(evidence: Evidence) -> Weighing:
 
 def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence, weighing: Weighing) -> None:
     rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
-    got = hold(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
+    got = embed_rows(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
     for a, i in enumerate(rows):
         for b, j in enumerate(pool):
             out = [t for t, member in enumerate(evidence.trained.member) if not member[i] and not member[j]]
@@ -43,7 +43,7 @@ def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence,
 
 
 def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
-    similarity = hold(weighing, LINE).similarity(LINE, LINE)
+    similarity = embed_rows(weighing, LINE).similarity(LINE, LINE)
     for side, table in enumerate((similarity, similarity.T)):
         for i in (0, 77):
             others = np.delete(table[i], i)
@@ -54,7 +54,7 @@ def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
 
 def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> None:
     rows, pool = np.array([0, 77]), LINE
-    held = hold(weighing, pool)
+    held = embed_rows(weighing, pool)
     found = similarities(weighing, rows, pool, held)["neighbors_a"]
     votes, views = weighing.votes["neighbors_a"], weighing.evidence.views["text"]
     for a, i in enumerate(rows):
@@ -96,7 +96,7 @@ def test_encoders_that_share_a_space_are_asked_too(evidence: Evidence) -> None:
     shared = weigh(evidence, PAIR)
     assert set(shared.own) == set(WEIGHTS)
     rows = np.array([0, 5, 9])
-    found = similarities(shared, rows, rows, hold(shared, rows))["zero_shot"]
+    found = similarities(shared, rows, rows, embed_rows(shared, rows))["zero_shot"]
     np.testing.assert_allclose(found, evidence.vectors["image"][rows] @ evidence.vectors["text"][rows].T)
     np.testing.assert_allclose(np.diagonal(suspicion(shared, rows, rows)), own_suspicion(shared)[rows], atol=1e-3)
 

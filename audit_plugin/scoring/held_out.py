@@ -174,7 +174,7 @@ def _generality(similarity: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutEmbeddings:
     """u rows under all r trials, side by side: one product of two rows sums over the trials that held out both.
 
     Attributes:
@@ -201,7 +201,7 @@ class HeldOut:
         return np.asarray(total.div_(count).cpu().numpy())  # over no trial 0 / 0 = NaN
 
 
-def hold(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOut:
+def embed_held_out(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOutEmbeddings:
     """Rows `[u]`, which may repeat, under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
 
     Args:
@@ -221,4 +221,4 @@ def hold(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> Held
         embeddings = embed(trial, index)
         for side, position in ((left, pair[0]), (right, pair[1])):
             torch.mul(embeddings[position].float(), trial_out.to(side.device)[:, None], out=side[:, trial])
-    return HeldOut(rows, left.flatten(1), right.flatten(1), out.T.contiguous().to(left.device))
+    return HeldOutEmbeddings(rows, left.flatten(1), right.flatten(1), out.T.contiguous().to(left.device))

@@ -14,7 +14,7 @@ from audit_plugin.arrays import Floats, Ints
 from audit_plugin.audit.prepare import Prepared
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.held_out import hold
+from audit_plugin.scoring.held_out import embed_held_out
 from audit_plugin.scoring.suggest.pair_scores import text_pairs
 
 from .parts import Found, named, number
@@ -50,8 +50,9 @@ def rival_captions(evidence: Evidence, rows: Ints, ready: Prepared, seed: int) -
         references = reference_rows(evidence, seed)
         at = (evidence.modalities.index(pair[0]), evidence.modalities.index(pair[1]))
         asked = np.concatenate([rows, references])
-        held = hold(evidence.trained.embed, evidence.trained.member, at, np.concatenate([asked, pool]))
-        similarity = held.similarity(asked, pool)
+        trials = evidence.trials
+        embeddings = embed_held_out(trials.embed, trials.member, at, np.concatenate([asked, pool]))
+        similarity = embeddings.similarity(asked, pool)
         lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
         for i, row in enumerate(rows.tolist()):
             own = int(np.searchsorted(pool, row))

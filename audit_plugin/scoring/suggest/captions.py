@@ -22,10 +22,10 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.held_out import HeldOut
+from audit_plugin.scoring.held_out import HeldOutEmbeddings
 
 from .join_bugs import Repair, cycles, one_to_one, ring_repair
-from .pair_scores import Weighing, hold, own_suspicion, suspicion, text_pairs, weigh
+from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh
 from .shifts import shift_repairs
 
 BAR = 0.9
@@ -136,14 +136,14 @@ def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = M
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
     shown = _shown(content, pool[several])
-    held = hold(weighing, np.concatenate([rows, pool, *shown]))
+    embeddings = embed_rows(weighing, np.concatenate([rows, pool, *shown]))
     step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))
     for start in range(0, len(rows), step):
         mine = rows[start : start + step]
-        fits = suspicion(weighing, mine, pool, held)
+        fits = suspicion(weighing, mine, pool, embeddings)
         if len(several):
-            fits[:, several] = _class_means(weighing, mine, shown, held)
-        back = suspicion(weighing, pool[single], mine, held).T
+            fits[:, several] = _class_means(weighing, mine, shown, embeddings)
+        back = suspicion(weighing, pool[single], mine, embeddings).T
         rank, theirs = -fits, own[pool[single]]
         rank[:, single] += HOLDER * np.clip(np.nan_to_num(theirs), -LIMIT, LIMIT)
         rank[:, single] += MUTUAL * np.clip(np.nan_to_num(theirs - back), 0, LIMIT)
@@ -159,9 +159,9 @@ def _shown(content: Ints, pool: Ints) -> list[Ints]:
     return [order[np.linspace(a, b - 1, min(b - a, COPIES)).astype(np.int64)] for a, b in zip(first, last, strict=True)]
 
 
-def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], held: HeldOut) -> Floats:
+def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], embeddings: HeldOutEmbeddings) -> Floats:
     """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption."""
-    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), held), nan=0.0)
+    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), embeddings), nan=0.0)
     starts = np.r_[0, np.cumsum([len(c) for c in shown])[:-1]]
     return np.add.reduceat(found, starts, axis=1) / np.array([len(c) for c in shown])
 

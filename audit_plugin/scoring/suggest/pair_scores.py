@@ -18,21 +18,21 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
-from audit_plugin.scoring import held_out
-from audit_plugin.scoring import neighbor_votes as votes
+from audit_plugin.scoring import held_out, neighbor_votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.held_out import HeldOut
+from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
+from audit_plugin.scoring.neighbor_votes import NeighborVotes, collect_votes
 from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale, robust_z
 
-TRIALS = 32  # more change little, and each is read anew
-HUBS = 1024
-BLOCK = 2048  # rows: some 16 tables of so many x HUBS stand in memory at once
+TRIALS = 32  # more change little, and each is read again
+HUBS = 1024  # samples that the log means are taken over
+BLOCK_ROWS = 2048  # some 16 tables of so many x HUBS are in memory at once; changes no result
 TEMPERATURES = {
     "contrast": held_out.TEMPERATURE,
     "zero_shot": FROZEN_TEMPERATURE,
-    "neighbors_a": votes.TEMPERATURE,
-    "neighbors_b": votes.TEMPERATURE,
+    "neighbors_a": neighbor_votes.TEMPERATURE,
+    "neighbors_b": neighbor_votes.TEMPERATURE,
 }
 Pair = tuple[str, str]
 
@@ -54,7 +54,7 @@ class Weighing:
     evidence: Evidence
     pair: Pair
     weights: Mapping[str, float]
-    votes: Mapping[str, votes.NeighborVotes]
+    votes: Mapping[str, NeighborVotes]
     hubs: Mapping[str, Floats] = field(default_factory=dict)
     own: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -62,129 +62,140 @@ class Weighing:
 
 def text_pairs(evidence: Evidence) -> list[Pair]:
     """The pairs of a medium and a text, the text last."""
-    one = [pair for pair in evidence.pairs if sum(m in evidence.texts for m in pair) == 1]
-    return [pair if pair[1] in evidence.texts else (pair[1], pair[0]) for pair in one]
+    pairs = []
+    for a, b in evidence.pairs:
+        if (a in evidence.texts) != (b in evidence.texts):
+            pairs.append((a, b) if b in evidence.texts else (b, a))
+    return pairs
 
 
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     """Reads the trials for the hubs; O(r n HUBS o)."""
     weights = _weights(evidence, pair)
-    bare = Weighing(evidence, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
-    hubs = _hubs(bare)
-    own = {name: hubs[name].sum(0) - similarity for name, similarity in _own_similarities(bare).items()}
-    scale = {name: robust_scale(of_known(values, evidence.known)) for name, values in own.items()}
-    return replace(bare, hubs=hubs, own=own, scale=scale)
+    without_hubs = Weighing(evidence, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
+    hubs = _hubs(without_hubs)
+    own = {kind: hubs[kind].sum(0) - similarity for kind, similarity in _own_similarities(without_hubs).items()}
+    scale = {kind: robust_scale(of_known(values, evidence.known)) for kind, values in own.items()}
+    return replace(without_hubs, hubs=hubs, own=own, scale=scale)
 
 
 def _position(evidence: Evidence, pair: Pair) -> int:
-    return next(i for i, p in enumerate(evidence.pairs) if set(p) == set(pair))
+    return next(position for position, names in enumerate(evidence.pairs) if set(names) == set(pair))
 
 
 def _weights(evidence: Evidence, pair: Pair) -> dict[str, float]:
-    given = evidence.weights.get(evidence.pairs[_position(evidence, pair)], WEIGHTS)
-    shared = evidence.space[pair[0]] and evidence.space[pair[0]] == evidence.space[pair[1]]
-    return {name: weight for name, weight in given.items() if weight > 0 and (shared or name != "zero_shot")}
+    """Kind of evidence -> its weight, without those that count nothing or are not defined for the pair."""
+    weights = evidence.weights.get(evidence.pairs[_position(evidence, pair)], WEIGHTS)
+    space_a, space_b = evidence.space[pair[0]], evidence.space[pair[1]]
+    one_space = bool(space_a) and space_a == space_b
+    return {kind: weight for kind, weight in weights.items() if weight > 0 and (one_space or kind != "zero_shot")}
 
 
-def _votes(evidence: Evidence, pair: Pair) -> dict[str, votes.NeighborVotes]:
+def _votes(evidence: Evidence, pair: Pair) -> dict[str, NeighborVotes]:
     contrast = evidence.held_out["contrast"][_position(evidence, pair)]
     distrust = robust_z(contrast, of_known(contrast, evidence.known))
-    near, content, views = evidence.neighbors, evidence.contents, evidence.views
+    neighbors, contents, views = evidence.neighbors, evidence.contents, evidence.views
     return {
-        name: votes.collect_votes(near[a], content[a], content[b], views[b], distrust)
-        for name, (a, b) in (("neighbors_a", pair), ("neighbors_b", pair[::-1]))
+        kind: collect_votes(neighbors[source], contents[source], contents[target], views[target], distrust)
+        for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1]))
     }
 
 
-def _hubs(bare: Weighing) -> dict[str, Floats]:
-    """Kind -> `[2, n]`. Who shares a medium, a text or a group with a row is not among those it is compared with."""
-    evidence = bare.evidence
+def _hubs(weighing: Weighing) -> dict[str, Floats]:
+    """Kind of evidence -> hubs `[2, n]`. Samples that share a content or a group with a row are no rivals of it."""
+    evidence = weighing.evidence
     n = len(evidence)
     pool = np.linspace(0, n - 1, min(HUBS, n)).astype(np.int64)  # the canonical order is that of digests: any rows
-    columns = [evidence.contents[name] for name in bare.pair] + [evidence.leave_together]
-    repeats = torch.from_numpy(np.stack(columns, axis=1))
-    found: list[dict[str, Floats]] = []
-    for rows in np.array_split(np.arange(n), range(BLOCK, n, BLOCK)):
-        related = same_in_any(repeats[rows], repeats[pool]).numpy()
-        held = hold(bare, np.concatenate([rows, pool]))
-        back = {k: v.T for k, v in similarities(bare, pool, rows, held).items()}
-        sides = similarities(bare, rows, pool, held), back
-        found.append({k: np.stack([_log_mean(side[k], related, TEMPERATURES[k]) for side in sides]) for k in sides[0]})
-    return {name: np.concatenate([part[name] for part in found], axis=1) for name in bare.weights}
+    columns = [evidence.contents[name] for name in weighing.pair] + [evidence.leave_together]
+    shared_ids = torch.from_numpy(np.stack(columns, axis=1))
+    blocks: dict[str, list[Floats]] = {kind: [] for kind in weighing.weights}
+    for rows in np.array_split(np.arange(n), range(BLOCK_ROWS, n, BLOCK_ROWS)):
+        related = same_in_any(shared_ids[rows], shared_ids[pool]).numpy()
+        embeddings = embed_rows(weighing, np.concatenate([rows, pool]))
+        forward = similarities(weighing, rows, pool, embeddings)
+        backward = similarities(weighing, pool, rows, embeddings)
+        for kind, kind_blocks in blocks.items():
+            of_media = _half_log_mean(forward[kind], related, TEMPERATURES[kind])
+            of_captions = _half_log_mean(backward[kind].T, related, TEMPERATURES[kind])
+            kind_blocks.append(np.stack([of_media, of_captions]))
+    return {kind: np.concatenate(kind_blocks, axis=1) for kind, kind_blocks in blocks.items()}
 
 
-def _log_mean(similarity: Floats, related: Bools, temperature: float) -> Floats:
-    """`[n]`: tau/2 * log mean exp(. / tau) over the known, unrelated ones of `[n, h]`; NaN without any."""
+def _half_log_mean(similarity: Floats, related: Bools, tau: float) -> Floats:
+    """float32 `[q]`: tau/2 * log mean exp(M / tau) over the known, unrelated ones of `[q, h]`; NaN without any."""
     known = np.isfinite(similarity) & ~related
-    logits = np.where(known, similarity / temperature, -np.inf)
-    top = logits.max(1, keepdims=True, initial=-1e30)
+    logits = np.where(known, similarity / tau, -np.inf)
+    largest = logits.max(1, keepdims=True, initial=-1e30)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (0.5 * temperature * (top[:, 0] + np.log(np.exp(logits - top).sum(1) / known.sum(1)))).astype(np.float32)
+        log_mean = largest[:, 0] + np.log(np.exp(logits - largest).sum(1) / known.sum(1))
+    return (0.5 * tau * log_mean).astype(np.float32)
 
 
-def _own_similarities(bare: Weighing) -> dict[str, Floats]:
-    """Kind -> `[n]`: M_ii. A row is no neighbor of its own."""
-    evidence, (a, b) = bare.evidence, bare.pair
-    found = {"contrast": evidence.held_out["cosine"][_position(evidence, bare.pair)]}
-    if "zero_shot" in bare.weights:
-        found["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
-    for name, voted in bare.votes.items():
-        found[name] = np.einsum("nd,nd->n", voted.predictions, evidence.views[b if name == "neighbors_a" else a])
-    return found
+def _own_similarities(weighing: Weighing) -> dict[str, Floats]:
+    """Kind of evidence -> M_ii `[n]`. A sample is no voter of its own."""
+    evidence, (a, b) = weighing.evidence, weighing.pair
+    own = {"contrast": evidence.held_out["cosine"][_position(evidence, weighing.pair)]}
+    if "zero_shot" in weighing.weights:
+        own["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
+    for kind, votes in weighing.votes.items():
+        target = b if kind == "neighbors_a" else a
+        own[kind] = np.einsum("nd,nd->n", votes.predictions, evidence.views[target])
+    return own
 
 
-def similarities(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut) -> dict[str, Floats]:
+def similarities(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOutEmbeddings) -> dict[str, Floats]:
     """Kind of evidence -> M `[q, p]`: each row's medium with the pool's captions; NaN where no trial held out both."""
     evidence, (a, b) = weighing.evidence, weighing.pair
-    found = {"contrast": held.similarity(rows, pool)}
+    by_kind = {"contrast": embeddings.similarity(rows, pool)}
     if "zero_shot" in weighing.weights:
-        found["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
+        by_kind["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
     if weighing.votes:
-        found["neighbors_a"] = _voted(weighing.votes["neighbors_a"], evidence.views[b], rows, pool)
-        found["neighbors_b"] = _voted(weighing.votes["neighbors_b"], evidence.views[a], pool, rows).T
-    return found
+        by_kind["neighbors_a"] = _vote_similarity(weighing.votes["neighbors_a"], evidence.views[b], rows, pool)
+        by_kind["neighbors_b"] = _vote_similarity(weighing.votes["neighbors_b"], evidence.views[a], pool, rows).T
+    return by_kind
 
 
-def _voted(given: votes.NeighborVotes, vectors: Floats, rows: Ints, pool: Ints) -> Floats:
-    """`[q, p]`: likeness of the pool's vectors to the rows' votes, without what the candidate itself had in them."""
-    out = given.predictions[rows] @ vectors[pool].T
-    at = np.full(len(vectors) + 1, -1)  # one more: -1 is no voter
-    at[pool] = np.arange(len(pool))
-    column = at[given.voters[rows]]
+def _vote_similarity(votes: NeighborVotes, target_vectors: Floats, rows: Ints, pool: Ints) -> Floats:
+    """`[q, p]`: M_ik = <prediction_i, y_k> - sole_ik of the rows i and the pool's samples k, see `neighbor_votes`."""
+    similarity = votes.predictions[rows] @ target_vectors[pool].T
+    position = np.full(len(target_vectors) + 1, -1)  # in the pool; the last is for -1, no voter
+    position[pool] = np.arange(len(pool))
+    column = position[votes.voters[rows]]  # [q, k]
     row, voter = np.nonzero(column >= 0)
-    np.subtract.at(out, (row, column[row, voter]), given.sole_weights[rows][row, voter])
-    return out
+    np.subtract.at(similarity, (row, column[row, voter]), votes.sole_weights[rows][row, voter])
+    return similarity
 
 
-def suspicion(weighing: Weighing, rows: Ints, pool: Ints, held: HeldOut | None = None) -> Floats:
+def suspicion(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOutEmbeddings | None = None) -> Floats:
     """float32 `[q, p]`: suspicion of each row's medium with each pool caption; NaN where no trial held out both.
 
     Args:
         weighing: of the set.
         rows: `[q]`.
         pool: `[p]`.
-        held: both of them, and others, if they are asked more than once.
+        embeddings: of both, and of others, where they are used more than once.
     """
-    parts, held = {}, held or hold(weighing, np.concatenate([rows, pool]))
-    for name, similarity in similarities(weighing, rows, pool, held).items():
-        media, captions = weighing.hubs[name]
-        parts[name] = media[rows][:, None] + captions[pool][None] - similarity
-    return _mean(parts, weighing)
+    embeddings = embeddings or embed_rows(weighing, np.concatenate([rows, pool]))
+    contrasts = {}
+    for kind, similarity in similarities(weighing, rows, pool, embeddings).items():
+        media_hubs, caption_hubs = weighing.hubs[kind]
+        contrasts[kind] = media_hubs[rows][:, None] + caption_hubs[pool][None] - similarity
+    return _weighted_mean(contrasts, weighing)
 
 
 def own_suspicion(weighing: Weighing) -> Floats:
     """float32 `[n]`: suspicion of the pairs as they are."""
-    return _mean(weighing.own, weighing)
+    return _weighted_mean(weighing.own, weighing)
 
 
-def _mean(parts: Mapping[str, Floats], weighing: Weighing) -> Floats:
-    """Weighted mean of the standardized parts; evidence that a pair lacks counts as the median."""
-    total = np.zeros(parts["contrast"].shape, np.float32)
-    for name, values in parts.items():
-        median, spread = weighing.scale[name]
-        total += weighing.weights[name] * np.nan_to_num((values - median) / spread)
-    mean = total / np.float32(sum(weighing.weights[name] for name in parts))
-    return np.where(np.isfinite(parts["contrast"]), mean, np.float32(np.nan))
+def _weighted_mean(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
+    """Weighted mean of the standardized contrasts; evidence that a pair lacks counts as the median."""
+    total = np.zeros(contrasts["contrast"].shape, np.float32)
+    for kind, values in contrasts.items():
+        median, deviation = weighing.scale[kind]
+        total += weighing.weights[kind] * np.nan_to_num((values - median) / deviation)
+    mean = total / np.float32(sum(weighing.weights[kind] for kind in contrasts))
+    return np.where(np.isfinite(contrasts["contrast"]), mean, np.float32(np.nan))
 
 
 def trials_of(evidence: Evidence, pair: Pair) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
@@ -195,8 +206,8 @@ def trials_of(evidence: Evidence, pair: Pair) -> Iterator[tuple[Bools, torch.Ten
         yield ~member, embeddings[a].float(), embeddings[b].float()
 
 
-def hold(weighing: Weighing, rows: Ints) -> HeldOut:
+def embed_rows(weighing: Weighing, rows: Ints) -> HeldOutEmbeddings:
     """The rows under at most `TRIALS` trials."""
-    evidence = weighing.evidence
-    a, b = (evidence.modalities.index(name) for name in weighing.pair)
-    return held_out.hold(evidence.trained.embed, evidence.trained.member[:TRIALS], (a, b), rows)
+    trials = weighing.evidence.trained
+    a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
+    return embed_held_out(trials.embed, trials.member[:TRIALS], (a, b), rows)
