@@ -35,7 +35,7 @@ EXPLAINED = 2_000
 SEED = 0
 SHARES = {"misaligned": 0.03, "memorized": 0.01, "outlier": 0.01, "duplicate": 0.02, "conflict": 0.002, "vague": 0.005}
 SCORE_OF = {"misaligned": "misalignment", "memorized": "multimem", "outlier": "outlier", "duplicate": "duplicate"}
-TABS = ("plots", "queue", "apply", "overview")
+TABS = ("plots", "queue", "apply", "cross_modal", "overview")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,10 +160,10 @@ def opened(name: str) -> dict[str, float]:
     for again in ("", " again"):
         for tab in TABS:
             timed(f"{tab}{again}", "on_tab", value=tab)
-    timed("slide", "on_slide", path="overview.misaligned.cut_misaligned", value=1.5)
+    timed("slide", "on_slide", path="overview.misaligned.threshold_misaligned", value=1.5)
     state["tab"] = "queue"
     for step in ("decide", "decide again"):
-        timed(step, "on_decide", what="keep", row=state["row"])
+        timed(step, "on_decide", choice="keep", row=state["row"])
     state["tab"] = "overview"
     timed("open after a decision", "on_load")
     return seconds
@@ -182,7 +182,7 @@ def send(dataset: fo.Dataset, state: dict[str, Any], event: str, **params: Any) 
         foo.get_operator(URI).execute(ctx)
     steps = [step.to_json() for step in executor._requests]
     drawn = [step["params"]["output"] for step in steps if step["operator_uri"].endswith("show_panel_output")]
-    if "failed" in drawn[-1]["type"]["properties"] or any(s["operator_uri"].endswith("/notify") for s in steps):
+    if "failed" in drawn[-1]["type"]["properties"] or any(s["operator_uri"].endswith("notify") for s in steps):
         raise SystemExit(f"{event} failed: {json.dumps(steps, default=str)[-2000:]}")
     return dict(ctx.panel.state._data)
 
