@@ -20,7 +20,7 @@ from .running import check_out, fiftyone_io, shown_progress
     "seed",
     "device",
     label="Column with the identity or class of each row",
-    split="Column with train, test or background (default: the rows of each identity alternate)",
+    split="Column with train, test or background (default: assigned automatically)",
     **COLUMNS,
 )
 def cross_modal(

@@ -18,6 +18,7 @@ from audit_plugin.scoring.scores import SCORES
 from .content import ReportContent
 from .markup import LARGE, LONG, SHORT, SMALL, Draw, cut, marked, percent
 
+GROUPED = ("conflict", "placeholder", "duplicate")  # flags that are listed by group of near-duplicates
 WORST, AT_LEAST = 50, 12
 VOTERS = 3  # neighbors shown per side
 WORDS = 3
@@ -35,7 +36,7 @@ def worst_rows(content: ReportContent) -> Ints:
     score = np.nan_to_num(content.numbers("misalignment"), nan=-np.inf)
     actions = content.texts("action")
     todo = np.isin(actions, ("relabel", "review"))
-    shown = todo | content.flags("memorized") | content.flags("vague") | content.flags("misaligned")
+    shown = np.logical_or.reduce([todo, *(content.flags(kind) for kind in FLAGS if kind != "duplicate")])
     elsewhere = content.flags("placeholder") | (actions == "remove")
     order = np.argsort(-score, kind="stable")
     ranked = [order[mask[order]] for mask in (todo & ~elsewhere, shown & ~todo & ~elsewhere)]
@@ -175,7 +176,7 @@ def groups(content: ReportContent, draw: Draw) -> dict[str, list[dict[str, Any]]
     members: dict[str, list[int]] = {}
     for row in np.flatnonzero(names != ""):
         members.setdefault(names[row], []).append(int(row))
-    listed: dict[str, list[dict[str, Any]]] = {"conflict": [], "placeholder": [], "duplicate": []}
+    listed: dict[str, list[dict[str, Any]]] = {kind: [] for kind in GROUPED}
     for rows in sorted(members.values(), key=len, reverse=True):
         kind = next((k for k in ("placeholder", "conflict") if content.flags(k)[rows].any()), "duplicate")
         if len(rows) > 1:

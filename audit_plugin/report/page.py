@@ -17,7 +17,7 @@ from audit_plugin.store import write_atomically
 from .charts import bars, curves, histogram, scatter
 from .content import ReportContent
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
-from .findings import GROUPS, decision_tables, failures, groups, worst
+from .findings import GROUPED, GROUPS, decision_tables, failures, groups, worst
 from .markup import cut, finalized, no_images, painter, percent
 
 TEMPLATE = "page.html.jinja"
@@ -117,7 +117,7 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
             lines = memorized_lines(content)
         if flag.tail and kind != "misaligned":
             lines += chance_lines(content)
-        if count and kind in ("duplicate", "placeholder", "conflict"):
+        if count and kind in GROUPED:
             lines += group_lines(content, kind)
         card = {"kind": kind, "label": flag.label, "help": flag.help, "count": count, "lines": lines}
         card["share"] = percent(count / len(content.samples)) if len(content.samples) else ""
