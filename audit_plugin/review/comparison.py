@@ -12,7 +12,7 @@ from audit_plugin.arrays import AuditError, Bools, Floats, spearman
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES
 
-Key = tuple[str, int]  # id of the sample, position of the caption
+RowKey = tuple[str, int]  # id of the sample, position of the caption
 ANY = "any"
 
 
@@ -29,12 +29,12 @@ class ScoreChange:
         unknown: flagged in one audit, and not scored in the other.
     """
 
-    fixed: tuple[Key, ...]
-    still: tuple[Key, ...]
-    newly: tuple[Key, ...]
-    gone: tuple[Key, ...]
-    added: tuple[Key, ...]
-    unknown: tuple[Key, ...]
+    fixed: tuple[RowKey, ...]
+    still: tuple[RowKey, ...]
+    newly: tuple[RowKey, ...]
+    gone: tuple[RowKey, ...]
+    added: tuple[RowKey, ...]
+    unknown: tuple[RowKey, ...]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Comparison:
 
     kinds: Mapping[str, ScoreChange]
     common: int
-    gone: tuple[Key, ...]
-    added: tuple[Key, ...]
+    gone: tuple[RowKey, ...]
+    added: tuple[RowKey, ...]
     correlation: Mapping[str, float]
 
 
@@ -82,7 +82,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
         flagged_before, flagged_after = _flags(before, kind, len(old)), _flags(after, kind, len(new))
         was, now = flagged_before[old_rows], flagged_after[new_rows]
 
-        def common_rows(chosen: Bools) -> tuple[Key, ...]:
+        def common_rows(chosen: Bools) -> tuple[RowKey, ...]:
             return tuple(common[at] for at in np.flatnonzero(chosen))
 
         kinds[kind] = ScoreChange(
@@ -102,11 +102,11 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     return Comparison(kinds, len(common), tuple(gone), tuple(added), correlation)
 
 
-def _row_of(columns: Mapping[str, Any], which: str) -> dict[Key, int]:
-    """Key -> row number, in the order of the rows."""
+def _row_of(columns: Mapping[str, Any], which: str) -> dict[RowKey, int]:
+    """RowKey -> row number, in the order of the rows."""
     ids = [str(name) for name in columns["id"]]
     captions = columns.get("caption_index", np.zeros(len(ids), dtype=np.int64))
-    rows: dict[Key, int] = {}
+    rows: dict[RowKey, int] = {}
     for row, key in enumerate(zip(ids, map(int, captions), strict=True)):
         if key in rows:
             raise AuditError(f"row {key[0]!r} occurs twice in the {which} audit; give every row a unique id")
