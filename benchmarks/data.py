@@ -6,7 +6,6 @@ Run as `python -m benchmarks.data google --noise random --rate 0.1 --seed 0 --ou
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.synthetic.folders import write_rows
 from benchmarks.packages import bring
 
 DATA = Path(__file__).parent / "data"
@@ -151,17 +151,9 @@ def _write(pairs: list[Pair], source: dict[int, int], folder: Path, out: Path) -
         j = source.get(i, i)
         rows.append((pair.id, (images / pair.image).as_posix(), pairs[j].caption))
         truth.append((pair.id, int(j != i), pairs[j].id if j != i else ""))
-    write_csv(out / "truth.csv", ("id", "is_swapped", "source_id"), truth)
-    write_csv(out / "manifest.csv", ("id", "image", "caption"), rows)
+    write_rows(out / "truth.csv", ("id", "is_swapped", "source_id"), truth)
+    write_rows(out / "manifest.csv", ("id", "image", "caption"), rows)
     return out / "manifest.csv"
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table with `head` above its rows, UTF-8."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)
 
 
 def copy_plan(texts: Sequence[str], groups: Sequence[str], count: int, rng: np.random.Generator) -> dict[int, int]:

@@ -140,7 +140,7 @@ def run_cell(
         "said": claims(result, planted),
         "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    probe_scores = {f"plant {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
+    probe_scores = {f"probe {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
     return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **probe_scores}
 
 

@@ -113,7 +113,7 @@ def copy_figures(
     return {"recall": recall, "precision": precision}
 
 
-def clean_rows(name: str, folder: Path) -> list[planted.Row]:
+def clean_rows(name: str, folder: Path) -> list[planted.PlantedRow]:
     """The set without a fault: an emoji vendor, drawn persons, or these with five captions each (`five`)."""
     if name in ("persons", "five"):
         return planted.persons(folder, planted.CAPTIONS if name == "five" else 1)

@@ -28,7 +28,7 @@ WAYS = ("exact", "re-encoded", "resized", "brightened", "cropped")
 
 
 @dataclass(frozen=True)
-class Row:
+class PlantedRow:
     """One sample: `image` is a file, or PNG bytes that were made; `fault` what was planted, of row `source`."""
 
     id: str
@@ -38,13 +38,13 @@ class Row:
     source: str = ""
 
 
-def emoji(vendor: str) -> list[Row]:
+def emoji(vendor: str) -> list[PlantedRow]:
     """The clean set of one vendor."""
     folder = fetch(vendor, DATA)
-    return [Row(p.id, folder / p.image, (p.caption,)) for p in SOURCES[vendor].read(folder)]
+    return [PlantedRow(p.id, folder / p.image, (p.caption,)) for p in SOURCES[vendor].read(folder)]
 
 
-def persons(out: Path, captions: int = 1, count: int = PERSONS) -> list[Row]:
+def persons(out: Path, captions: int = 1, count: int = PERSONS) -> list[PlantedRow]:
     """Drawn persons with so many descriptions each, none of them wrong."""
     from audit_plugin.synthetic.persons import SIDE, draw_persons, person_svg
     from audit_plugin.synthetic.render import draw_all
@@ -55,7 +55,7 @@ def persons(out: Path, captions: int = 1, count: int = PERSONS) -> list[Row]:
     rows, jobs = [], []
     for number, person in enumerate(draw_persons(count, rng)):
         path = folder / f"{number:04d}.png"
-        rows.append(Row(f"p{number:04d}", path, tuple(describe(person, rng)[0] for _ in range(captions))))
+        rows.append(PlantedRow(f"p{number:04d}", path, tuple(describe(person, rng)[0] for _ in range(captions))))
         if not path.is_file():
             jobs.append((str(path), person_svg(person)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def persons(out: Path, captions: int = 1, count: int = PERSONS) -> list[Row]:
     return rows
 
 
-def repeated(rows: list[Row]) -> set[str]:
+def repeated(rows: list[PlantedRow]) -> set[str]:
     """Ids of rows whose picture stands in another row too, byte for byte: true copies of the set as it comes."""
     digests = [hashlib.sha256(row.image if isinstance(row.image, bytes) else row.image.read_bytes()).digest()
                for row in rows]  # fmt: skip
@@ -71,15 +71,15 @@ def repeated(rows: list[Row]) -> set[str]:
     return {row.id for row, digest in zip(rows, digests, strict=True) if count[digest] > 1}
 
 
-def plant_outliers(rows: list[Row], seed: int) -> list[Row]:
+def plant_outliers(rows: list[PlantedRow], seed: int) -> list[PlantedRow]:
     """Photographs and noise in the place of pictures, gibberish in the place of captions; ids and order stay."""
     rng = np.random.default_rng(seed)
     side = read_image(str(rows[0].image)).width
-    makers: list[tuple[str, int, Callable[[int], Row]]] = [
-        ("photo", PHOTOS, lambda i: Row("", photo(i, side, rng), ())),
-        ("noise", NOISES, lambda i: Row("", noise(i, side, rng), ())),
-        ("letters", GIBBERISH, lambda _i: Row("", b"", (letters(rng),))),
-        ("words", GIBBERISH, lambda _i: Row("", b"", (words(rng),))),
+    makers: list[tuple[str, int, Callable[[int], PlantedRow]]] = [
+        ("photo", PHOTOS, lambda i: PlantedRow("", photo(i, side, rng), ())),
+        ("noise", NOISES, lambda i: PlantedRow("", noise(i, side, rng), ())),
+        ("letters", GIBBERISH, lambda _i: PlantedRow("", b"", (letters(rng),))),
+        ("words", GIBBERISH, lambda _i: PlantedRow("", b"", (words(rng),))),
     ]
     out = list(rows)
     free = iter(rng.permutation(len(rows)).tolist())
@@ -93,7 +93,7 @@ def plant_outliers(rows: list[Row], seed: int) -> list[Row]:
     return out
 
 
-def plant_copies(rows: list[Row], seed: int) -> list[Row]:
+def plant_copies(rows: list[PlantedRow], seed: int) -> list[PlantedRow]:
     """Copied pictures: with their own caption (`copy`), with another row's (`conflict`), and one card (`placeholder`).
 
     A copy takes the place of a row; each of `WAYS` has an equal share.
@@ -202,7 +202,7 @@ class Written:
     truth: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def write(rows: list[Row], out: Path) -> Written:
+def write(rows: list[PlantedRow], out: Path) -> Written:
     """`out/manifest.jsonl` (id, image, caption) with the made pictures beside it; one caption is a plain string."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "manifest.jsonl").open("w", encoding="utf-8") as file:

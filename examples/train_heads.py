@@ -84,10 +84,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("features", type=Path, help="npz file: ids [n] and one array [n, d] per modality")
     parser.add_argument("--scores", type=Path, required=True, help="scores.parquet of the audit")
-    parser.add_argument("--score", default="multimem", help="column of the scores that says who is hot")
+    parser.add_argument("--score", default="multimem", help="score column; samples with the highest values are treated")
     parser.add_argument("--share", type=float, default=0.05, help="share of the samples that is treated")
     parser.add_argument(
-        "--sigma", type=float, default=0.1, help="noise per coordinate of the unit embedding, 0 for none"
+        "--sigma",
+        type=float,
+        default=0.1,
+        help="standard deviation of the noise per coordinate of the unit embedding, 0 for none",
     )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)

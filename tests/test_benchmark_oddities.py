@@ -13,23 +13,23 @@ from benchmarks.oddities import copy_figures, outlier_figures, rate
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> list[planted.Row]:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> list[planted.PlantedRow]:
     """300 small pictures; the last two are one picture under two names."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     rows = []
     for i in range(300):
         path = folder / f"{i}.png"
         Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(path)
-        rows.append(planted.Row(f"r{i}", path, (f"caption {i}", f"other words for {i}")))
+        rows.append(planted.PlantedRow(f"r{i}", path, (f"caption {i}", f"other words for {i}")))
     Path(rows[299].image).write_bytes(Path(rows[298].image).read_bytes())
     return rows
 
 
-def test_only_what_is_the_same_byte_for_byte_is_set_aside(clean: list[planted.Row]) -> None:
+def test_only_what_is_the_same_byte_for_byte_is_set_aside(clean: list[planted.PlantedRow]) -> None:
     assert planted.repeated(clean) == {"r298", "r299"}
 
 
-def test_copies_take_the_place_of_rows_and_nothing_else_changes(clean: list[planted.Row]) -> None:
+def test_copies_take_the_place_of_rows_and_nothing_else_changes(clean: list[planted.PlantedRow]) -> None:
     rows = planted.plant_copies(clean, 0)
     faults = Counter(row.fault for row in rows)
     assert faults["copy"] == faults["conflict"] == planted.COPIES
@@ -43,7 +43,7 @@ def test_copies_take_the_place_of_rows_and_nothing_else_changes(clean: list[plan
             assert row.captions == (own[row.id].captions[0], own[row.source].captions[1])
 
 
-def test_outliers_take_one_side_of_a_pair(clean: list[planted.Row]) -> None:
+def test_outliers_take_one_side_of_a_pair(clean: list[planted.PlantedRow]) -> None:
     own = {row.id: row for row in clean}
     for row in planted.plant_outliers(clean, 0):
         changed = (row.image != own[row.id].image, row.captions[0] != own[row.id].captions[0])

@@ -37,7 +37,7 @@ def write_marker(out: Path, marker: str, content: dict[str, object]) -> None:
     draft.replace(out / marker)
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Writes a CSV table."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from audit_plugin.arrays import AuditError
-from benchmarks.data import DATA, SOURCES, copy_plan, fetch, permute_plan, write_csv
+from audit_plugin.synthetic.folders import write_rows
+from benchmarks.data import DATA, SOURCES, copy_plan, fetch, permute_plan
 from benchmarks.packages import bring
 
 MODALITIES = ("image", "text", "audio", "video")
@@ -239,8 +240,8 @@ def _write(rows: list[dict[str, str]], truth: list[tuple[str, str, str]], out: P
     for row in rows:
         row |= {name: Path(os.path.relpath(Path(row[name]).resolve(), start)).as_posix() for name in MODALITIES
                 if name != "text"}  # fmt: skip
-    write_csv(out / "truth.csv", ("id", "fault", "source_id"), truth)
-    write_csv(out / "manifest.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
+    write_rows(out / "truth.csv", ("id", "fault", "source_id"), truth)
+    write_rows(out / "manifest.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
     return out / "manifest.csv"
 
 
