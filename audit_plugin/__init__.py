@@ -29,16 +29,21 @@ _HOMES = {
 }
 
 # FiftyOne stores the dotted path of the class of every run in the user's database: paths of former versions keep
-# loading. Former module -> where it is now.
+# loading. Former module -> where it is now, and former class -> its name of today.
 _STORED_PATHS = {
     "audit_plugin.similarity": "audit_plugin.fiftyone_io.similarity",
     "audit_plugin.similarity.index": "audit_plugin.fiftyone_io.similarity.index",
     "audit_plugin.fiftyone_io.transfers": "audit_plugin.fiftyone_io.cross_modal",
 }
+_STORED_NAMES = {
+    "TransferRun": "CrossModalRun",
+    "TransferRunConfig": "CrossModalRunConfig",
+    "TransferRunResults": "CrossModalRunResults",
+}
 
 
 class _StoredPaths:
-    """Finds and loads the former modules of `_STORED_PATHS`: their names are those of the module of today."""
+    """Finds and loads the former modules of `_STORED_PATHS`: their attributes are those of the module of today."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG004
@@ -53,7 +58,7 @@ class _StoredPaths:
     @staticmethod
     def exec_module(module: ModuleType) -> None:
         today = importlib.import_module(_STORED_PATHS[module.__name__])
-        module.__getattr__ = lambda name: getattr(today, name)  # type: ignore[method-assign]
+        module.__getattr__ = lambda name: getattr(today, _STORED_NAMES.get(name, name))  # type: ignore[method-assign]
 
 
 sys.meta_path.append(_StoredPaths)

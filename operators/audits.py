@@ -255,8 +255,8 @@ class DeleteAudit(AuditOperator):
         from audit_plugin import fiftyone_io
 
         run = ctx.params["run"]
-        if run in fiftyone_io.list_transfers(ctx.dataset):
-            fiftyone_io.delete_transfer(ctx.dataset, run)
+        if run in fiftyone_io.list_cross_modal_runs(ctx.dataset):
+            fiftyone_io.delete_cross_modal_run(ctx.dataset, run)
         else:
             fiftyone_io.delete_audit(ctx.dataset, run)
         ctx.ops.reload_dataset()

@@ -182,7 +182,7 @@ def delete_form(dataset: Any) -> types.Object:
     from audit_plugin import fiftyone_io
 
     form = types.Object()
-    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_transfers(dataset)]
+    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_cross_modal_runs(dataset)]
     if not runs:
         block(form, "none", types.Warning(label="This dataset has no audit"))
         return form

@@ -20,7 +20,7 @@ class CrossModal(Tab):
         """The newest measurement, or what it measures and a button to start it."""
         from audit_plugin.fiftyone_io import cross_modal
 
-        run = cross_modal.newest_transfer(ctx.dataset)
+        run = cross_modal.newest_cross_modal_run(ctx.dataset)
         form_values = {"run": CROSS_MODAL_RUN}  # not the key of the audit
         if not run:
             say(
@@ -31,7 +31,7 @@ class CrossModal(Tab):
             )
             self.form_button(panel, "measure_cross_modal", "Measure cross-modal recall", values=form_values)
             return
-        summary, identities = cross_modal.transfer_found(ctx.dataset, run)
+        summary, identities = cross_modal.cross_modal_results(ctx.dataset, run)
         self._show_plots(panel, summary)
         self._show_sentences(panel, summary)
         if "refused" not in summary:
@@ -92,9 +92,9 @@ class CrossModal(Tab):
         """Send the data of the plots."""
         from audit_plugin.fiftyone_io import cross_modal
 
-        run = cross_modal.newest_transfer(ctx.dataset)
+        run = cross_modal.newest_cross_modal_run(ctx.dataset)
         if run:
-            summary, _ = cross_modal.transfer_found(ctx.dataset, run)
+            summary, _ = cross_modal.cross_modal_results(ctx.dataset, run)
             ctx.panel.data.set("cross_modal.matrix", [traces.recall_matrix(summary)])
             ctx.panel.data.set("cross_modal.curves", traces.recall_curves(summary))
 
@@ -103,7 +103,7 @@ class CrossModal(Tab):
         """Show the samples of an identity."""
         from audit_plugin.fiftyone_io import cross_modal
 
-        ctx.ops.set_view(cross_modal.people_view(ctx.dataset, ctx.params["run"], ctx.params["identities"]))
+        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, ctx.params["run"], ctx.params["identities"]))
 
     @guarded
     def on_saved(self, ctx: Any) -> None:

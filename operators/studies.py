@@ -87,7 +87,7 @@ class MeasureCrossModal(BackgroundOperator):
         from audit_plugin.fiftyone_io import cross_modal
 
         settings = config_from({name: value for name, value in params.items() if name != "run"})
-        return cross_modal.transfer_view(samples, settings, progress, self._run(params))
+        return cross_modal.measure_cross_modal(samples, settings, progress, self._run(params))
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:
         yield ctx.ops.reload_dataset()
@@ -98,11 +98,11 @@ class MeasureCrossModal(BackgroundOperator):
         return str(params.get("run") or CROSS_MODAL_RUN)
 
     def __call__(self, sample_collection: Any, run: str = CROSS_MODAL_RUN, **config: Any) -> Any:
-        """Measure a dataset or view from Python; see `audit_plugin.fiftyone_io.cross_modal.transfer_view`."""
+        """Measure a dataset or view from Python; see `audit_plugin.fiftyone_io.cross_modal.measure_cross_modal`."""
         from audit_plugin.config import AuditConfig
         from audit_plugin.fiftyone_io import cross_modal
 
-        return cross_modal.transfer_view(sample_collection, AuditConfig(**config), run=run)
+        return cross_modal.measure_cross_modal(sample_collection, AuditConfig(**config), run=run)
 
 
 def former_name(name: str, config: foo.OperatorConfig) -> foo.OperatorConfig:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from .audits import audit_view, caption_numbers, preview_view, removal_report, removal_view, scan_new
-from .cross_modal import delete_transfer, list_transfers, people_view, transfer_found, transfer_view
+from .cross_modal import (
+    cross_modal_results,
+    delete_cross_modal_run,
+    identities_view,
+    list_cross_modal_runs,
+    measure_cross_modal,
+)
 from .ledger.changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
 from .ledger.decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
 from .ledger.exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
@@ -54,32 +60,34 @@ __all__ = [
     "caption_numbers",
     "check_writable",
     "clean_view",
+    "cross_modal_results",
     "decide",
     "decide_many",
     "decisions",
     "default_media",
     "delete_audit",
+    "delete_cross_modal_run",
     "delete_removed",
-    "delete_transfer",
     "disagreements",
     "explained",
     "export_clean",
     "export_decisions",
     "export_removed",
     "flagged_view",
+    "identities_view",
     "import_decisions",
     "import_scores",
     "list_audits",
     "list_changes",
-    "list_transfers",
+    "list_cross_modal_runs",
     "load_manifest_dataset",
     "load_personas",
     "load_view",
+    "measure_cross_modal",
     "media_choices",
     "modality_sources",
     "objects_field",
     "patches_of",
-    "people_view",
     "plan_of",
     "preview_view",
     "queue_of",
@@ -100,8 +108,6 @@ __all__ = [
     "string_fields",
     "suggestions",
     "text_fields",
-    "transfer_found",
-    "transfer_view",
     "undo",
     "undo_last",
     "write_result",

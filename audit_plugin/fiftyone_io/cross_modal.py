@@ -37,14 +37,14 @@ HELP = {
 }
 
 
-class TransferRunConfig(fors.RunConfig):
+class CrossModalRunConfig(fors.RunConfig):
     """What was asked and what the run owns: settings, status, fields, saved_view, sidebar, slices."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"method": "transfer", "slices": [], "label_field": "", **kwargs})
+        super().__init__(**{"method": "cross_modal", "slices": [], "label_field": "", **kwargs})
 
 
-class TransferRun(fors.Run):
+class CrossModalRun(fors.Run):
     """Removes what a measurement wrote when the run is deleted, by `dataset.delete_run` too."""
 
     def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
@@ -56,11 +56,11 @@ class TransferRun(fors.Run):
         clear(samples._root_dataset, key, self.config)
 
 
-class TransferRunResults(fors.RunResults):
+class CrossModalRunResults(fors.RunResults):
     """`summary` and `identities` as of a `CrossModalResult`; `tagged` is empty: nothing is tagged."""
 
 
-def transfer_view(
+def measure_cross_modal(
     view: SampleCollection, config: AuditConfig, progress: Progress | None = None, run: str = RUN
 ) -> CrossModalResult:
     """Measure which identities of a view are recalled in one modality but not in the other, and write it down.
@@ -88,11 +88,11 @@ def transfer_view(
     measured = measure_cross_modal_recall(samples, config, progress)
     if memorized := _memorized(view._root_dataset):
         measured.summary["memorization"] = memorization_link(measured, memorized, samples.labels)
-    write_transfer(view, samples, measured, config, progress, run)
+    write_cross_modal(view, samples, measured, config, progress, run)
     return measured
 
 
-def write_transfer(
+def write_cross_modal(
     view: SampleCollection,
     samples: Samples,
     measured: CrossModalResult,
@@ -100,12 +100,12 @@ def write_transfer(
     progress: Progress | None = None,
     run: str = RUN,
 ) -> None:
-    """Write what `transfer_view` measured on the samples."""
+    """Write what `measure_cross_modal` measured on the samples."""
     dataset = view._root_dataset
     with database(f"writing measurement {run!r} into dataset {dataset.name!r}", "start it again and repeat"):
         dataset.reload()
-        if run in list_transfers(dataset):
-            delete_transfer(dataset, run)
+        if run in list_cross_modal_runs(dataset):
+            delete_cross_modal_run(dataset, run)
         result = _per_sample(samples, measured)
         fields = field_values(result)
         items, members = target_of(view, result, replace(config, run=run))
@@ -121,34 +121,34 @@ def write_transfer(
         fors.Run.update_run_config(dataset, run, record)
 
 
-def list_transfers(dataset: SampleCollection) -> list[str]:
+def list_cross_modal_runs(dataset: SampleCollection) -> list[str]:
     """Keys of the measurements of a dataset, the newest first."""
     root = dataset._root_dataset
-    return newest_first(root, root.list_runs(type=TransferRun))
+    return newest_first(root, root.list_runs(type=CrossModalRun))
 
 
-def newest_transfer(dataset: SampleCollection) -> str:
+def newest_cross_modal_run(dataset: SampleCollection) -> str:
     """Key of the newest measurement that was written to its end; "" where there is none."""
     root = dataset._root_dataset
-    done = (run for run in list_transfers(root) if root.get_run_info(run).config.status == "done")
+    done = (run for run in list_cross_modal_runs(root) if root.get_run_info(run).config.status == "done")
     return next(done, "")
 
 
-def transfer_found(dataset: SampleCollection, run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def cross_modal_results(dataset: SampleCollection, run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(summary, one record per identity, the largest gap first) of a measurement.
 
     Raises:
         AuditError: no such measurement.
     """
     root = dataset._root_dataset
-    results = root.load_run_results(run, load_view=False) if run in list_transfers(root) else None
+    results = root.load_run_results(run, load_view=False) if run in list_cross_modal_runs(root) else None
     if results is None:
-        have = ", ".join(list_transfers(root)) or "none"
+        have = ", ".join(list_cross_modal_runs(root)) or "none"
         raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}; its measurements: {have}")
     return dict(results.summary), list(results.identities)
 
 
-def people_view(dataset: SampleCollection, run: str, identities: Sequence[str]) -> fo.DatasetView:
+def identities_view(dataset: SampleCollection, run: str, identities: Sequence[str]) -> fo.DatasetView:
     """The samples of some identities, the identity with the largest gap first."""
     root = dataset._root_dataset
     record = root.get_run_info(run).config
@@ -160,14 +160,14 @@ def people_view(dataset: SampleCollection, run: str, identities: Sequence[str]) 
     return measured.match(F(path).is_in(values)).sort_by(f"{run}_recall_gap", reverse=True)
 
 
-def delete_transfer(dataset: SampleCollection, run: str) -> None:
+def delete_cross_modal_run(dataset: SampleCollection, run: str) -> None:
     """Delete a measurement: its fields, its saved view, its sidebar group and its record.
 
     Raises:
         AuditError: no such measurement, or the database was lost (repeat it then).
     """
     root = dataset._root_dataset
-    if run not in list_transfers(root):
+    if run not in list_cross_modal_runs(root):
         raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}")
     with database(f"deleting measurement {run!r}"):
         clear(root, run, root.get_run_info(run).config)
@@ -180,7 +180,7 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
     Raises:
         AuditError: a run, field or saved view of that name is not a measurement's of that key.
     """
-    is_measurement = run in list_transfers(dataset)
+    is_measurement = run in list_cross_modal_runs(dataset)
     if not is_measurement and run in dataset.list_runs():
         raise AuditError(
             f"run {run!r} of dataset {dataset.name!r} is not a cross-modal measurement; choose another run key"
@@ -196,10 +196,10 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
         )
 
 
-def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConfig) -> TransferRunConfig:
+def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConfig) -> CrossModalRunConfig:
     """Record the run with all that it is about to write, before any of it is written."""
     dataset, run = items.dataset, items.run
-    record = TransferRunConfig(
+    record = CrossModalRunConfig(
         settings=config.to_dict(),
         status="writing",
         fields=list(items.fields),
@@ -208,7 +208,7 @@ def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConf
         slices=list(items.slices),
     )
     dataset.register_run(run, record)
-    results = TransferRunResults(
+    results = CrossModalRunResults(
         dataset, record, run, tagged={}, summary=measured.summary, identities=list(measured.identities)
     )
     fors.Run.save_run_results(dataset, run, results, cache=False)

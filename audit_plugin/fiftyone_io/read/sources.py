@@ -13,7 +13,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from audit_plugin.fiftyone_io.database import database
-from audit_plugin.fiftyone_io.runs import list_audits, recorded_fields
+from audit_plugin.fiftyone_io.runs import list_audits
 
 from .items import objects_field
 
@@ -117,12 +117,10 @@ def text_fields(view: SampleCollection) -> list[str]:
 
 
 def _readable_fields(view: SampleCollection) -> dict[str, fo.Field]:
-    audits, root = list_audits(view), view._root_dataset
-    skip = NEVER_CAPTIONS.union(
-        *(recorded_fields(view, run) for run in audits),
-        *({f"{run}_decision", f"{run}_note"} for run in audits),
-        *(root.get_run_info(run).config.fields for run in root.list_runs(method="transfer")),
-    )
+    """Field -> its type, of the fields that no run wrote."""
+    root, skip = view._root_dataset, set(NEVER_CAPTIONS)
+    for run in root.list_runs():
+        skip |= {f"{run}_decision", f"{run}_note", *getattr(root.get_run_info(run).config, "fields", ())}
     return {name: field for name, field in view.get_field_schema().items() if name not in skip}
 
 

@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.caption_lists import worst_texts
-from audit_plugin.fiftyone_io.cross_modal import newest_transfer, transfer_found
+from audit_plugin.fiftyone_io.cross_modal import cross_modal_results, newest_cross_modal_run
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.changes import plan_of
 from audit_plugin.fiftyone_io.ledger.decisions import resolved
@@ -87,10 +87,10 @@ def report_of_dataset(
 
 def _cross_modal_recall(root: fo.Dataset) -> dict[str, Any]:
     """The newest measurement of cross-modal recall, {} where there is none."""
-    run = newest_transfer(root)
+    run = newest_cross_modal_run(root)
     if not run:
         return {}
-    summary, identities = transfer_found(root, run)
+    summary, identities = cross_modal_results(root, run)
     return summary | {"people": identities}
 
 

@@ -32,7 +32,7 @@ def write(dataset: Any, refused: bool = False, run: str = "transfer") -> None:
     config = AuditConfig(text="caption", label="who")
     samples = fio.read_samples(dataset, config)
     found = made_up(dataset.values("id"), list(samples.labels), refused)
-    transfers.write_transfer(dataset, samples, found, config, run=run)
+    transfers.write_cross_modal(dataset, samples, found, config, run=run)
 
 
 @pytest.fixture
@@ -46,20 +46,20 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
 def test_fields_view_and_run_come_and_go_without_a_trace(dataset: Any) -> None:
     before = state(dataset)
     write(dataset)
-    assert fio.list_transfers(dataset) == ["transfer"]
+    assert fio.list_cross_modal_runs(dataset) == ["transfer"]
     assert dataset.values("transfer_recall_image_text") == [0, 0, 1, 1, 1, 1, 1, 1]
     assert dataset.values("transfer_recall_text_image")[-1] is None
     assert dataset.values("transfer_stays_in")[:3] == ["image", "image", None]
     about = dataset.get_field("transfer_recall_image_text").description
     assert about == "Share of seeds that named the sample's identity from its text, having learned names from image"
     assert dataset.load_saved_view("transfer_one_sided").values("id") == dataset.values("id")[:2]
-    summary, identities = fio.transfer_found(dataset, "transfer")
+    summary, identities = fio.cross_modal_results(dataset, "transfer")
     assert summary["identities"] == 4
     assert identities[0]["identity"] == HOSTILE
     assert "transfer_stays_in" not in fio.string_fields(dataset)  # no caption to offer
     write(dataset)  # a second one takes the place of the first
-    assert fio.list_transfers(dataset) == ["transfer"]
-    fio.delete_transfer(dataset, "transfer")
+    assert fio.list_cross_modal_runs(dataset) == ["transfer"]
+    fio.delete_cross_modal_run(dataset, "transfer")
     assert state(dataset) == before
     write(dataset)
     dataset.delete_run("transfer")  # FiftyOne's own way
@@ -69,16 +69,16 @@ def test_fields_view_and_run_come_and_go_without_a_trace(dataset: Any) -> None:
 def test_nothing_of_the_users_is_overwritten(dataset: Any) -> None:
     dataset.add_sample_field("transfer_stays_in", fo.StringField)
     with pytest.raises(AuditError, match="'transfer_stays_in'.*would be overwritten"):
-        fio.transfer_view(dataset, AuditConfig(text="caption", label="who"))
+        fio.measure_cross_modal(dataset, AuditConfig(text="caption", label="who"))
     dataset.save_view("second_one_sided", dataset.limit(1))
     with pytest.raises(AuditError, match="'second_one_sided'"):
         transfers.check_free(dataset, "second")
     with pytest.raises(AuditError, match="not a valid name"):
-        fio.transfer_view(dataset, AuditConfig(text="caption", label="who"), run="a b")
+        fio.measure_cross_modal(dataset, AuditConfig(text="caption", label="who"), run="a b")
     with pytest.raises(AuditError, match="no measurement of recall 'x'"):
-        fio.transfer_found(dataset, "x")
+        fio.cross_modal_results(dataset, "x")
     with pytest.raises(AuditError, match="no measurement of recall 'x'"):
-        fio.delete_transfer(dataset, "x")
+        fio.delete_cross_modal_run(dataset, "x")
 
 
 def test_one_that_was_interrupted_is_not_shown(dataset: Any) -> None:
@@ -86,17 +86,17 @@ def test_one_that_was_interrupted_is_not_shown(dataset: Any) -> None:
 
     write(dataset)
     write(dataset, run="second")
-    assert transfers.newest_transfer(dataset) == "second"
+    assert transfers.newest_cross_modal_run(dataset) == "second"
     record = dataset.get_run_info("second").config
     record.status = "writing"
     Run.update_run_config(dataset, "second", record)
-    assert transfers.newest_transfer(dataset) == "transfer"
-    assert "second" in fio.list_transfers(dataset)  # to be deleted
+    assert transfers.newest_cross_modal_run(dataset) == "transfer"
+    assert "second" in fio.list_cross_modal_runs(dataset)  # to be deleted
 
 
 def test_a_measurement_without_identities_says_what_to_name(dataset: Any) -> None:
     with pytest.raises(AuditError, match="no row names an identity"):
-        fio.transfer_view(dataset, AuditConfig(text="caption", encoder="offline"))
+        fio.measure_cross_modal(dataset, AuditConfig(text="caption", encoder="offline"))
 
 
 @pytest.mark.parametrize("kind", ["word", "number", "label"])
@@ -104,7 +104,7 @@ def test_the_samples_of_an_identity(make_dataset: Callable[..., Any], kind: str)
     value = {"word": str, "number": int, "label": lambda row: fo.Classification(label=str(row))}[kind]
     dataset = make_dataset(8, caption=str, who=lambda row: value(row // 2))
     write(dataset)
-    view = fio.people_view(dataset, "transfer", ["0", "2"])
+    view = fio.identities_view(dataset, "transfer", ["0", "2"])
     assert view.values("id") == [dataset.values("id")[row] for row in (0, 1, 4, 5)]
 
 
@@ -114,7 +114,7 @@ def test_texts_of_a_list_are_taken_together(make_dataset: Callable[..., Any]) ->
     samples = fio.read_samples(dataset, config)
     found = made_up(list(samples.ids), list(samples.labels))
     found.columns["recall_image_text"][:] = [1, 0, 1, 1, 0, 0, np.nan, 1]
-    transfers.write_transfer(dataset, samples, found, config)
+    transfers.write_cross_modal(dataset, samples, found, config)
     assert dataset.values("transfer_recall_image_text") == [0.5, 1, 0, 1]
 
 
@@ -173,7 +173,7 @@ def test_it_is_deleted_like_an_audit(dataset: Any) -> None:
     foo = importlib.import_module("fiftyone.operators")
     foo.execute_operator("@multimem/audit/delete_audit", {"dataset": dataset, "params": {"run": "transfer"}})
     dataset.reload()
-    assert fio.list_transfers(dataset) == []
+    assert fio.list_cross_modal_runs(dataset) == []
 
 
 # --- the whole, on drawn persons -------------------------------------------------------------------------------------
