@@ -1,6 +1,6 @@
 """Audits multi-modal datasets: misaligned pairs, outliers, duplicates and memorized samples.
 
-The public names load on first use, so that importing the package stays instant and pulls in nothing heavy.
+The public names load on first use, so that importing the package stays fast and pulls in nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from .inputs import modalities as _modalities  # noqa: F401 (fills the table from which `AuditConfig` is made)
 
 if TYPE_CHECKING:
     from .arrays import AuditError, Samples

@@ -26,6 +26,44 @@ class AuditError(ValueError):
     """Something that the user can mend: the message names the thing, the value and the remedy."""
 
 
+@dataclass(frozen=True)
+class Modality:
+    """One kind of medium: how it is read, and how it appears in settings, forms and reports.
+
+    Attributes:
+        name: its word in settings, columns, options and fields.
+        content: what a field or column of it holds, such as "the path of an image".
+        digest: value -> sha256 (hex) of the content, the key of every cache.
+        read: value -> medium, as encoders take it.
+        augment: (medium, generator) -> a slightly different medium of the same kind.
+        default: what an audit of a FiftyOne dataset takes where no field is named; "" for nothing.
+        is_text: values are texts, not paths; near-duplicates are searched in the other modalities only.
+        suffixes: of the members of tar shards that hold it, without the dot.
+        fiftyone_types: FiftyOne's media types of samples whose own file can be it.
+        picture: medium -> `PIL.Image` that shows it in reports; None where nothing can be shown.
+        symbol: shown in reports in place of a picture.
+        per_second: contents encoded in a second, roughly: by two CPU cores, by a GPU.
+    """
+
+    name: str
+    content: str
+    digest: Callable[[str], str]
+    read: Callable[[str], Any]
+    augment: Callable[[Any, np.random.Generator], Any]
+    default: str = ""
+    is_text: bool = False
+    suffixes: tuple[str, ...] = ()
+    fiftyone_types: tuple[str, ...] = ()
+    picture: Callable[[Any], Any] | None = None
+    symbol: str = ""
+    per_second: tuple[float, float] = (2.0, 10.0)
+
+
+# By name, in the order of the pairs, and so of the columns of results. The entries are in `inputs.modalities`, which
+# `audit_plugin/__init__.py` imports first: `AuditConfig` has a setting for each.
+MODALITIES: dict[str, Modality] = {}
+
+
 def modality_pairs(modalities: tuple[str, ...]) -> list[tuple[int, int]]:
     """All unordered pairs of modality positions, in the order in which every `[p, ...]` array holds them."""
     return list(combinations(range(len(modalities)), 2))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any
 
-from .arrays import AuditError
+from .arrays import MODALITIES, AuditError, Modality
 
 FLAG_KINDS = ("misaligned", "memorized", "outlier", "duplicate", "conflict", "placeholder", "vague")
 
@@ -28,14 +28,37 @@ def option(
     return field(default=default, metadata=meta)
 
 
-@dataclass(frozen=True)
-class AuditConfig:
-    """Settings of one audit. Raises `AuditError` for an invalid value or combination."""
+def _modality_setting(modality: Modality) -> Any:
+    default = f" (default: {modality.default})" if modality.default else ""
+    return option("", f"Field or column with {modality.content}{default}", scores=False)
 
-    image: str = option("", "Field or column with the image (default: the sample's own file)", scores=False)
-    text: str = option("", "Field or column with the caption (default: detected by its name)", scores=False)
-    audio: str = option("", "Field or column with the path of an audio file", scores=False)
-    video: str = option("", "Field or column with the path of a video", scores=False)
+
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class _ModalitySettings:
+        """What type checkers know of the settings that are made from the table."""
+
+        image: str = ""
+        text: str = ""
+        audio: str = ""
+        video: str = ""
+else:
+    _ModalitySettings = make_dataclass(
+        "_ModalitySettings",
+        [(name, str, _modality_setting(modality)) for name, modality in MODALITIES.items()],
+        frozen=True,
+    )
+
+
+@dataclass(frozen=True)
+class AuditConfig(_ModalitySettings):
+    """Settings of one audit; the first ones name the field or column of each of `MODALITIES`.
+
+    Raises:
+        AuditError: an invalid value or combination.
+    """
+
     template: str = option(
         "",
         "Prompt templates for class names, {} for the name, separated by | (default for labels: photo prompts)",

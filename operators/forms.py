@@ -8,17 +8,14 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .base import block, choose_audit, config_from
 
-FIELD_LABELS = {
+FIELD_LABELS = {name: f"{name.capitalize()} field" for name in MODALITIES} | {
     "text": "Caption or label field",
     "template": "Prompt templates",
-    "image": "Image field",
-    "audio": "Audio field",
-    "video": "Video field",
     "group": "Group field",
     "label": "Label field",
     "split": "Split field",
@@ -33,7 +30,7 @@ ENCODERS = {
     "offline": "Encoders included in the installation; no download",
     "open_clip:ViT-B-32:laion2b_s34b_b79k": "CLIP ViT-B/32; downloaded on first use",
 }
-MEDIA = ("image", "audio", "video")
+MEDIA = tuple(name for name, modality in MODALITIES.items() if not modality.is_text)
 # Settings that apply only after another choice: setting -> {the other setting: its values for which it applies}.
 APPLIES_IF = {
     "tower": {"train": ("towers",)},

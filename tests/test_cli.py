@@ -153,7 +153,7 @@ def test_options_reach_the_config() -> None:
         (
             ["m.csv", "--image", "image"],
             "error: m.csv: 1 modality named, an audit compares at least two: "
-            "name the columns with --image COL and --text COL (or --audio COL, --video COL)",
+            "name two or more columns by --image COL, --text COL, --audio COL, --video COL",
         ),
         (
             ["m.csv", *NAMED, "--trials", "5"],

@@ -263,7 +263,7 @@ def test_what_is_no_json_and_no_parquet(tmp_path: Path) -> None:
 def test_one_modality_is_too_few(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "image,caption\na.png,x\n")
     assert refusal(path, {"image": "image"}).endswith(
-        "name the columns with --image COL and --text COL (or --audio COL, --video COL)"
+        "name two or more columns by --image COL, --text COL, --audio COL, --video COL"
     )
 
 

@@ -26,7 +26,7 @@ from audit_plugin import cli
 from audit_plugin.arrays import AuditError, AuditResult, Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import FLAG_KINDS, AuditConfig
-from audit_plugin.inputs.tables import write_csv, write_scores
+from audit_plugin.inputs.tables import write_scores, write_table
 from audit_plugin.report import (
     ReportContent,
     charts,
@@ -182,7 +182,7 @@ def test_recall_across_modalities_is_a_section_where_it_was_measured(tmp_path: P
     ratio = {"value": None, "low": None, "high": None, "identities": 0}  # as JSON holds what is not known
     made.write_text(json.dumps(found.summary | {"transfer_ratio": {"image": ratio, "text": ratio}}))
     people = found.identities
-    write_csv(tmp_path / "found-identities.csv", {name: np.array([p[name] for p in people]) for name in people[0]})
+    write_table(tmp_path / "found-identities.csv", {name: np.array([p[name] for p in people]) for name in people[0]})
     page = report_html(content(cross_modal=read_cross_modal(made)))
     assert "teach too little to say what is recalled across" in page
     assert "nan" not in page

@@ -115,7 +115,7 @@ def test_keys_that_repeat_get_the_name_of_their_shard(tmp_path: Path) -> None:
 
 
 def test_one_bad_sample_does_not_take_its_neighbors_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "TEXT_BYTES", 512)
+    monkeypatch.setattr(shards, "MAX_TEXT_BYTES", 512)
     good = [("g.png", png()), ("g.txt", "good")]
     bad: list[Member] = [
         ("a.png", png()),

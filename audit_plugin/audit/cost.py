@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit_plugin.arrays import Samples
+from audit_plugin.arrays import MODALITIES, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import digest_contents, silent
@@ -38,10 +38,11 @@ def _estimate(
     samples: Samples, config: AuditConfig, device: str, name: str, encodes: Mapping[str, int]
 ) -> dict[str, Any]:
     """By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise."""
-    cpu = {"image": 20.0, "text": 100.0, "audio": 20.0, "video": 2.0}
-    rates = cpu if device == "cpu" else {"image": 800.0, "text": 4000.0, "audio": 20.0, "video": 10.0}
     training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
-    seconds = sum(count / rates[m] for m, count in encodes.items()) * (config.views + 1)
+    seconds = 0.0
+    for modality, count in encodes.items():
+        by_cpu, by_gpu = MODALITIES[modality].per_second
+        seconds += count / (by_cpu if device == "cpu" else by_gpu) * (config.views + 1)
     trials = config.trials or AuditConfig().trials  # how many will do is known when they are trained
     seconds += 10 + training * len(samples) * trials * config.epochs
     disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000

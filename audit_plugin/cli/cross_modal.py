@@ -39,7 +39,7 @@ def cross_modal(
 
     from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
     from audit_plugin.crossmodal.sentences import recall_rows, sentences
-    from audit_plugin.inputs.tables import write_csv, write_json
+    from audit_plugin.inputs.tables import write_json, write_table
     from audit_plugin.report import read_scores
     from audit_plugin.report.display import console, show_table
     from audit_plugin.report.plots import cross_modal_plot
@@ -57,7 +57,7 @@ def cross_modal(
         summary["memorization"] = memorization_link(result, multimem, samples.labels)
     rows, picture = out.with_name(f"{out.stem}-rows.csv"), out.with_suffix(".png")
     write_json(out, summary)
-    write_csv(rows, {"id": np.array(result.ids, dtype=object), **result.columns})
+    write_table(rows, {"id": np.array(result.ids, dtype=object), **result.columns})
     identities = _write_identities(out, result.identities)
     cross_modal_plot(summary, picture)
     title = f"Names recalled, {summary['identities']} identities (chance {summary['chance']:.1%})"
@@ -141,8 +141,8 @@ def _write_identities(out: Path, records: list[dict[str, Any]]) -> Path:
     """Writes a table with one row per identity beside a report; its path."""
     import numpy as np
 
-    from audit_plugin.inputs.tables import write_csv
+    from audit_plugin.inputs.tables import write_table
 
     path = out.with_name(f"{out.stem}-identities.csv")
-    write_csv(path, {name: np.array([record[name] for record in records]) for name in records[0]})
+    write_table(path, {name: np.array([record[name] for record in records]) for name in records[0]})
     return path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .options import BAD_INPUT, DryRun, app, command
@@ -23,14 +23,13 @@ DEMO_DATASET = "audit-demo"
 SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
 
 
-@command(
-    image=f"Field with the image path, {SLICE}",
-    text=f"Field with the caption, a list of captions or class labels, {SLICE}. If fewer than two modalities are "
-    "named, the sample's own file and a field that looks like a caption are used",
-    audio=f"Field with the path of an audio file, {SLICE}",
-    video=f"Field with the path of a video, {SLICE}",
-    run="",
-)
+FIELDS = {name: f"Field with {modality.content}, {SLICE}" for name, modality in MODALITIES.items()} | {
+    "text": f"Field with the caption, a list of captions or class labels, {SLICE}. If fewer than two modalities are "
+    "named, the sample's own file and a field that looks like a caption are used"
+}
+
+
+@command(**FIELDS, run="")
 def audit(
     dataset: Annotated[str, typer.Argument(help="Name of a FiftyOne dataset")],
     *,
@@ -125,7 +124,7 @@ def scored_rows(scores: Path, manifest: Path, columns: dict[str, str]) -> Sample
     named = {name: column for name, column in columns.items() if column}
     if not named:
         config = _recorded(scores).get("config", {})
-        named = {name: str(config[name]) for name in ("image", "text", "audio", "video") if config.get(name)}
+        named = {name: str(config[name]) for name in MODALITIES if config.get(name)}
     return read_manifest(manifest, named)
 
 

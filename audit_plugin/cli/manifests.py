@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .options import DryRun, command
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from audit_plugin.arrays import AuditResult, Samples
 
 COLUMNS = {
-    "image": "Column with the image paths, relative to the manifest",
-    "text": "Column with the captions",
-    "audio": "Column with the paths of audio files",
-    "video": "Column with the paths of videos",
+    name: f"Column with {modality.content}" + ("" if modality.is_text else ", relative to the manifest")
+    for name, modality in MODALITIES.items()
 }
 Manifest = Annotated[
     Path,

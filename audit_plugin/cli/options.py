@@ -12,12 +12,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 NOTHING_SCORED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # Each command words these in its own way; every other setting is an option of every audit.
-NAMING = ("image", "text", "audio", "video", "run")
+NAMING = (*MODALITIES, "run")
 # Names of the former version, hidden from the help: command -> what it stands for, with the output file it had.
 FORMER_COMMANDS = {
     "transfer": ("cross-modal", "--out", "transfer.json"),

@@ -7,23 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
+from audit_plugin.config import AuditConfig
 
 from .datasets import scored_rows
-from .options import app
+from .options import app, command
 from .running import check_out, fiftyone_io
 
 TABLE = ".parquet"
 AUDIT_HELP = "a table of scores (.parquet), or DATASET:RUN"
-Column = Annotated[str, typer.Option(help="Column of the manifest (default: as it was scored)")]
+COLUMNS = dict.fromkeys(MODALITIES, "Column of the manifest (default: as it was scored)")
 
 
-@app.command()
-def report(  # noqa: PLR0913 (the options of a command)
+@command("run", run="Run key of the audit, for a dataset", **COLUMNS)
+def report(
     source: Annotated[str, typer.Argument(help="FiftyOne dataset, or a table written by score (.parquet)")],
     *,
+    config: AuditConfig,
     out: Annotated[Path, typer.Option(help="File to write, .html")] = Path("report.html"),
-    run: Annotated[str, typer.Option(help="Run key of the audit, for a dataset")] = "audit",
     no_media: Annotated[bool, typer.Option("--no-media", help="Leave out the images")] = False,
     manifest: Annotated[
         Path | None, typer.Option(help="Manifest that was scored: adds captions and images to the table")
@@ -31,17 +32,13 @@ def report(  # noqa: PLR0913 (the options of a command)
     cross_modal: Annotated[
         Path | None, typer.Option(help="Report written by cross-modal (.json): adds a section on cross-modal recall")
     ] = None,
-    image: Column = "",
-    text: Column = "",
-    audio: Column = "",
-    video: Column = "",
 ) -> None:
     """Write a self-contained HTML report of an audit: findings, plots, the worst rows with evidence, decisions."""
     from audit_plugin.report import read_cross_modal, report_of_table, write_report
 
     check_out(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
     if source.endswith(TABLE):
-        table, columns = Path(source), {"image": image, "text": text, "audio": audio, "video": video}
+        table, columns = Path(source), {modality: getattr(config, modality) for modality in MODALITIES}
         rows = scored_rows(table, manifest, columns) if manifest else None
         content = report_of_table(table, rows, read_cross_modal(cross_modal) if cross_modal else None)
     elif manifest or cross_modal:
@@ -51,7 +48,7 @@ def report(  # noqa: PLR0913 (the options of a command)
         dataset = fiftyone_io().load_view(source)
         from audit_plugin.fiftyone_io.results.reports import review_report
 
-        content = review_report(dataset, run)
+        content = review_report(dataset, config.run)
     write_report(content, out, media=not no_media)
     typer.echo(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 

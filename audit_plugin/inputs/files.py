@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 _MEMBER = re.compile(r"(?P<tar>.+\.tar)::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})", re.DOTALL)
 _NAME_CHARACTERS = 100  # of a member's name that its value repeats
 
-# FFmpeg also reads playlists and lists of files, which would fetch whatever hostile bytes name: only containers.
+# FFmpeg also reads playlists and lists of files, through which a hostile file could read others: only containers.
 _CONTAINERS = """
     aac ac3 aiff amr ape asf au av1 avi caf eac3 flac flv h264 hevc ivf m4v matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3
     mpeg mpegts mpegvideo mxf nut obu ogg tta w64 wav wv
@@ -88,7 +88,7 @@ def file_digest(path: str) -> str:
 
 
 def unreadable(error: OSError | ValueError) -> MediaError:
-    """Why a path cannot be opened."""
+    """The error of a path that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return MediaError("file not found")
     if isinstance(error, IsADirectoryError):
@@ -111,17 +111,18 @@ def read_text(text: str) -> str:
 
 
 def damaged(kind: str, error: BaseException | str) -> MediaError:
-    """One line on a file that a decoder refused."""
-    why = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-    return MediaError(f"{kind} is damaged ({why})")
+    """The error of a file that a decoder refused, in one line."""
+    if not isinstance(error, str):
+        error = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+    return MediaError(f"{kind} is damaged ({error})")
 
 
 @contextlib.contextmanager
 def container(path: str, kind: str) -> Iterator[InputContainer]:
-    """An opened media container; whatever a decoder raises inside becomes a `MediaError` about `kind`.
+    """An open media container; whatever a decoder raises inside becomes a `MediaError` about `kind`.
 
-    The file is opened here and handed over as bytes, so that FFmpeg sees no path: names such as `concat:a|b` or
-    `http://...` are only names, and nothing but the file itself is read.
+    FFmpeg reads the bytes of the open file and sees no path: names such as `concat:a|b` or `http://...` have no
+    meaning, and no other file is read.
     """
     import av
 
@@ -144,33 +145,33 @@ def container(path: str, kind: str) -> Iterator[InputContainer]:
 
 
 def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
-    """The frames of a stream; single bad packets are skipped, as players do.
+    """The frames of a stream; single damaged packets are skipped, as players do.
 
     Raises:
-        MediaError: not one packet was good.
+        MediaError: no packet could be decoded.
     """
     import av
 
-    good, bad = False, ""
+    has_frames, first_error = False, ""
     for packet in media.demux(stream):
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
-            bad = bad or f"{type(error).__name__}: {error.strerror}"
+            first_error = first_error or f"{type(error).__name__}: {error.strerror}"
             continue
-        good = good or bool(frames)
+        has_frames = has_frames or bool(frames)
         yield from frames
-    if bad and not good:
-        raise damaged(kind, bad)
+    if first_error and not has_frames:
+        raise damaged(kind, first_error)
 
 
 def is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of a sound file."""
+    """Whether a video stream is the cover picture of an audio file."""
     import av
 
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def seconds_of(stream: Any) -> float | None:
-    """The duration that a stream claims for itself, in seconds."""
+    """The duration that a stream declares, in seconds."""
     return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MEGAPIXELS = 100
-LEAST_SIDE = 512  # of what is decoded of a large JPEG for an encoder: these take 448 pixels at most
-READING = f"jpeg{LEAST_SIDE}"  # part of an image encoder's key: features of media read otherwise are others
-MARGIN = 0.1  # of a box's width and height, on each side: what an object is often shows at its rim
-_CUT = "\0"  # between a path, which cannot hold it, and a box
+LEAST_SIDE = 512  # to which large JPEGs are reduced for encoders, which take 448 pixels at most
+READING = f"jpeg{LEAST_SIDE}"  # part of an image encoder's key: images that are read differently have other features
+MARGIN = 0.1  # of a box's width and height, on each side: the surroundings help to recognize an object
+_SEPARATOR = "\0"  # between a path, which cannot contain it, and a box
 
 
 def crop_of(path: str, box: Sequence[float]) -> str:
-    """The value of an object in an image: read like any other, it gives the object's box with a small margin.
+    """The value that stands for an object in an image; it is read as the object's box with a small margin.
 
     Args:
         path: the image.
         box: left, top, width, height, as shares of the upright image's width and height.
     """
-    return f"{path}{_CUT}{','.join(f'{side:.6f}' for side in box)}"
+    return f"{path}{_SEPARATOR}{','.join(f'{side:.6f}' for side in box)}"
 
 
 def image_digest(value: str) -> str:
-    """sha256 (hex) of a file's bytes, or of these and the box of an object in it."""
-    path, box = _parted(value)
+    """sha256 (hex) of a file's bytes, or of these and the box of an object in the image."""
+    path, box = _path_and_box(value)
     digest = file_digest(path)
     return hashlib.sha256(f"{digest} {box} {MARGIN}".encode()).hexdigest() if box else digest
 
 
 def read_image(path: str, least: int | None = None) -> Image.Image:
-    """First frame as RGB, upright, transparency laid on white, 16 bits scaled (not clipped) to 8.
+    """The image, or its first frame, as upright RGB: transparency on white, 16 bits scaled (not clipped) to 8.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where both sides keep `least` pixels: many times faster.
     """
@@ -53,51 +53,58 @@ def read_image(path: str, least: int | None = None) -> Image.Image:
         return flatten(ImageOps.exif_transpose(image))
 
 
-def read_whole_or_crop(value: str) -> Image.Image:
-    """For encoders: the image of a path, a large one reduced, or the object that `crop_of` names."""
-    path, box = _parted(value)
+def read_image_or_crop(value: str) -> Image.Image:
+    """As encoders take it: the image of a path, reduced if it is large, or the object of a value from `crop_of`."""
+    path, box = _path_and_box(value)
     image = read_image(path, None if box else LEAST_SIDE)
-    return image.crop(_pixels(box, image.width, image.height)) if box else image
+    return image.crop(_box_pixels(box, image.width, image.height)) if box else image
 
 
-def _parted(value: str) -> tuple[str, tuple[float, ...]]:
-    """(path, box), the box empty for a whole image."""
-    path, cut, sides = value.partition(_CUT)
+def _path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
+    """(path, box); the box is empty where the value is the path of an image."""
+    path, separator, sides = value.partition(_SEPARATOR)
+    if not separator:
+        return path, ()
     try:
-        box = tuple(float(side) for side in sides.split(",")) if cut else ()
+        box = tuple(float(side) for side in sides.split(","))
     except ValueError:
-        box = (0.0,)
-    if len(box) not in (0, 4):
+        box = ()
+    if len(box) != 4:
         raise MediaError("path or bounding box is not valid")
     return path, box
 
 
-def _pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
+def _box_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the box with its margin, within the image, at least one pixel.
 
     Raises:
         MediaError: the box has no area, or lies outside the image.
     """
-    left, top, wide, high = box
-    if not all(map(math.isfinite, box)) or wide <= 0 or high <= 0:
+    x, y, box_width, box_height = box
+    if not all(map(math.isfinite, box)) or box_width <= 0 or box_height <= 0:
         raise MediaError("bounding box has no area")
-    if left >= 1 or top >= 1 or left + wide <= 0 or top + high <= 0:
+    if x >= 1 or y >= 1 or x + box_width <= 0 or y + box_height <= 0:
         raise MediaError("bounding box lies outside the image")
-    near = [max(0.0, start - MARGIN * side) for start, side in ((left, wide), (top, high))]
-    far = [min(1.0, start + (1 + MARGIN) * side) for start, side in ((left, wide), (top, high))]
-    x, y = (min(round(start * size), size - 1) for start, size in zip(near, (width, height), strict=True))
-    right, bottom = (round(end * size) for end, size in zip(far, (width, height), strict=True))
-    return x, y, max(right, x + 1), max(bottom, y + 1)
+    left, right = _side_pixels(x, box_width, width)
+    top, bottom = _side_pixels(y, box_height, height)
+    return left, top, right, bottom
+
+
+def _side_pixels(start: float, length: float, pixels: int) -> tuple[int, int]:
+    """First pixel and the one after the last of an interval (shares of a side of the image) with its margin."""
+    with_margin = max(0.0, start - MARGIN * length), min(1.0, start + (1 + MARGIN) * length)
+    first = min(round(with_margin[0] * pixels), pixels - 1)
+    return first, max(round(with_margin[1] * pixels), first + 1)
 
 
 @contextlib.contextmanager
 def opened(path: str, formats: tuple[str, ...] | None = None, kind: str = "image") -> Iterator[Image.Image]:
-    """An image whose size is within the limit, before any pixel is decoded; what decoders raise is a `MediaError`."""
+    """An open image whose size, checked before any pixel is decoded, is within the limit; errors are `MediaError`s."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here
+            warnings.simplefilter("ignore")  # Pillow warns of large images; the limit is checked here
             with open_medium(path) as file, Image.open(file, formats=formats) as image:
                 check_size(image.width, image.height, kind)
                 yield image
@@ -137,6 +144,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    top = 65535.0 if image.mode.startswith("I") else float(values.max()) or 1.0
-    grey = np.clip(values / max(top, float(values.max())) * 255, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    brightest = float(values.max())
+    white = 65535.0 if image.mode.startswith("I") else brightest or 1.0
+    gray = np.clip(values / max(white, brightest) * 255, 0, 255).astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")

@@ -1,7 +1,7 @@
 """Reads manifests: one row per sample, or several where a text is a list.
 
-A torn row never takes its neighbors along: it becomes a row with a problem. Whatever makes the whole file
-unusable is one sentence (`AuditError`).
+A row that cannot be read becomes a row with a problem, and the others are read. Whatever makes the file as a whole
+unusable is an `AuditError`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from audit_plugin.arrays import ROLES, AuditError, Samples
+from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 
-from .shards import Row, TornRow, names_shards, read_shards
+from .shards import ID_COLUMN, Row, TornRow, names_shards, read_shards
 
-ID_COLUMN = "id"
-FEWEST_MODALITIES = 2
-PATH_MODALITIES = ("image", "audio", "video")
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 
 
@@ -50,14 +47,15 @@ def read_manifest(
         AuditError: if the file as a whole cannot be used, or a role is not known.
     """
     path = Path(path)
-    if len(columns) < FEWEST_MODALITIES:
+    if len(columns) < 2:
+        options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
         raise AuditError(
             f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
-            "name the columns with --image COL and --text COL (or --audio COL, --video COL)"
+            f"name two or more columns by {options}"
         )
-    extras = {"group": group, "label": label, "role": role, "split": split}
-    keys = {name: column for name, column in extras.items() if column}
-    named = (*columns.values(), *keys.values())
+    named_keys = {"group": group, "label": label, "role": role, "split": split}
+    key_columns = {key: column for key, column in named_keys.items() if column}
+    named = (*columns.values(), *key_columns.values())
     header, rows = _read_table(path, {ID_COLUMN, *named})
     for column in named:
         _check_column(path, column, header)
@@ -65,79 +63,83 @@ def read_manifest(
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
     if role:
         _check_roles(path, role, rows)
-    return _samples(path, columns, keys, rows, _sample_ids(path, header, rows))
+    return _samples(path, columns, key_columns, rows, _sample_ids(path, header, rows))
 
 
 def _samples(
-    path: Path, columns: Mapping[str, str], keys: Mapping[str, str], rows: list[Row], names: list[str]
+    path: Path, columns: Mapping[str, str], key_columns: Mapping[str, str], rows: list[Row], row_ids: list[str]
 ) -> Samples:
+    """The samples of the rows, one per caption where a text is a list."""
     folder = Path(os.path.abspath(path)).parent
     ids: list[str] = []
     captions: list[int] = []
     media: dict[str, list[str | None]] = {modality: [] for modality in columns}
-    words: dict[str, list[str]] = {name: [] for name in keys}
+    keys: dict[str, list[str]] = {key: [] for key in key_columns}
     problems: dict[int, str] = {}
-    for name, row in zip(names, rows, strict=True):
-        for caption, cells in enumerate(_expand(row, columns)):
-            values, problem = _media(cells, columns, folder)
+    has_lists = False
+    for row_id, row in zip(row_ids, rows, strict=True):
+        row_per_caption, is_list = _split_captions(row, columns.get("text"))
+        has_lists = has_lists or is_list
+        for caption, cells in enumerate(row_per_caption):
+            values, problem = _media_values(cells, columns, folder)
             if problem:
                 problems[len(ids)] = problem
-            ids.append(name)
+            ids.append(row_id)
             captions.append(caption)
-            for key, column in keys.items():
-                words[key].append(_word(row, column))
+            for key, column in key_columns.items():
+                keys[key].append(_key_value(row, column))
             for modality, value in values.items():
                 media[modality].append(value)
-    text = columns.get("text", "")
-    listed = any(isinstance(row, Mapping) and isinstance(row.get(text), list) for row in rows)
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
-        groups=tuple(words.get("group", ())),
-        labels=tuple(words.get("label", ())),
-        roles=tuple(words.get("role", ())),
-        splits=tuple(words.get("split", ())),
-        caption=tuple(captions) if listed else (),
+        groups=tuple(keys.get("group", ())),
+        labels=tuple(keys.get("label", ())),
+        roles=tuple(keys.get("role", ())),
+        splits=tuple(keys.get("split", ())),
+        caption=tuple(captions) if has_lists else (),
         problems=problems,
     )
 
 
-def _word(row: Row, column: str) -> str:
-    """A cell of a group, label, role or split: "" where the row is torn or has none."""
+def _key_value(row: Row, column: str) -> str:
+    """The group, label, role or split of a row: "" where the row is torn or has none."""
     return "" if isinstance(row, TornRow) else (as_text(row.get(column)) or "").strip()
 
 
 def _check_roles(path: Path, column: str, rows: list[Row]) -> None:
     for number, row in enumerate(rows, 1):
-        if (word := _word(row, column)) and word not in ROLES:
+        role = _key_value(row, column)
+        if role and role not in ROLES:
             raise AuditError(
-                f"{path.name}: row {number} has {word!r} in column {column!r}; a role is one of {', '.join(ROLES)}, "
+                f"{path.name}: row {number} has {role!r} in column {column!r}; a role is one of {', '.join(ROLES)}, "
                 "or nothing"
             )
 
 
-def _expand(row: Row, columns: Mapping[str, str]) -> list[Row]:
-    """One row per caption; an empty list of captions is one row without text."""
-    column = columns.get("text")
+def _split_captions(row: Row, column: str | None) -> tuple[list[Row], bool]:
+    """One row per caption, and whether they were a list; an empty list is one row without text."""
     if isinstance(row, TornRow) or column is None or not isinstance(row.get(column), list):
-        return [row]
-    return [{**row, column: text} for text in row[column] or [None]]
+        return [row], False
+    return [{**row, column: text} for text in row[column] or [None]], True
 
 
-def _media(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
-    """The row's value per modality, and what is wrong with it ("" if nothing): then every value is None."""
+def _media_values(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
+    """The row's value per modality, and what is wrong with it ("" if nothing); if anything is, all values are None."""
     values: dict[str, str | None] = dict.fromkeys(columns)
     if isinstance(row, TornRow):
         return values, row.reason
     for modality, column in columns.items():
+        is_text = MODALITIES[modality].is_text
         cell = row.get(column)
         if isinstance(cell, list | tuple | dict | bytes):
-            wanted = "a path" if modality in PATH_MODALITIES else "text"
-            return dict.fromkeys(columns), f"column {column!r} holds {type(cell).__name__}, not {wanted}"
-        values[modality] = as_text(cell)
-        if modality in PATH_MODALITIES:
-            relative = (values[modality] or "").strip()
-            values[modality] = os.path.abspath(folder / relative) if relative else None
+            expected = "text" if is_text else "a path"
+            return dict.fromkeys(columns), f"column {column!r} holds {type(cell).__name__}, not {expected}"
+        value = as_text(cell)
+        if not is_text:
+            relative = (value or "").strip()
+            value = os.path.abspath(folder / relative) if relative else None
+        values[modality] = value
     return values, ""
 
 
@@ -153,29 +155,29 @@ def as_text(cell: object) -> str | None:
 
 
 def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
-    """One id per manifest row, unique. A torn row keeps its id only if no whole row claims it."""
+    """One id per row of the manifest, unique. A torn row keeps its id only if no other row has it."""
     if ID_COLUMN not in header:
         return [str(number) for number in range(len(rows))]
-    seen: dict[str, int] = {}
+    row_of_id: dict[str, int] = {}
     for number, row in enumerate(rows):
         if isinstance(row, TornRow):
             continue
         name = as_text(row.get(ID_COLUMN)) or ""
         if not name:
             raise AuditError(f"{path.name}: row {number + 1} has no {ID_COLUMN!r}; give every row one, or none")
-        if name in seen:
+        if name in row_of_id:
             raise AuditError(
-                f"{path.name}: id {name!r} stands in rows {seen[name] + 1} and {number + 1}; "
+                f"{path.name}: id {name!r} stands in rows {row_of_id[name] + 1} and {number + 1}; "
                 "give every row an id of its own"
             )
-        seen[name] = number
+        row_of_id[name] = number
     for number, row in enumerate(rows):
         if isinstance(row, TornRow):
-            name = row.id if row.id and row.id not in seen else f"row {number + 1}"
-            while name in seen:
+            name = row.id if row.id and row.id not in row_of_id else f"row {number + 1}"
+            while name in row_of_id:
                 name += "'"
-            seen[name] = number
-    return sorted(seen, key=seen.__getitem__)
+            row_of_id[name] = number
+    return sorted(row_of_id, key=row_of_id.__getitem__)
 
 
 def _check_column(path: Path, column: str, header: list[str]) -> None:
@@ -183,16 +185,17 @@ def _check_column(path: Path, column: str, header: list[str]) -> None:
         return
     if column in header:
         raise AuditError(f"{path.name} has several columns named {column!r}; rename all but one")
-    folded = {name.strip().casefold(): name for name in header}
-    near = difflib.get_close_matches(column.strip().casefold(), folded, n=1)
-    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
-    there = ", ".join(repr(name) for name in header)
-    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {there or 'none'}")
+    header_by_folded = {name.strip().casefold(): name for name in header}
+    similar = difflib.get_close_matches(column.strip().casefold(), header_by_folded, n=1)
+    hint = f"did you mean {header_by_folded[similar[0]]!r}? " if similar else ""
+    names = ", ".join(repr(name) for name in header)
+    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {names or 'none'}")
 
 
-def _read_table(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
+    """The header and the rows of any manifest; rows hold at least those of `columns` that exist."""
     if names_shards(path):
-        return read_shards(path, wanted)
+        return read_shards(path, columns)
     suffix = path.suffix.lower()
     if suffix not in MANIFEST_SUFFIXES:
         raise AuditError(
@@ -200,7 +203,7 @@ def _read_table(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
         )
     try:
         if suffix in (".parquet", ".pq"):
-            return _read_parquet(path, wanted)
+            return _read_parquet(path, columns)
         text = _decode(path, path.read_bytes())
     except FileNotFoundError:
         raise AuditError(f"manifest {str(path)!r} does not exist; check its path") from None
@@ -219,12 +222,12 @@ def _decode(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        found = f"byte {error.start}, line {line}: 0x{data[error.start]:02x}"
-        raise AuditError(f"{path.name} is not UTF-8 ({found}); save it as UTF-8") from None
+        byte = f"byte {error.start}, line {line}: 0x{data[error.start]:02x}"
+        raise AuditError(f"{path.name} is not UTF-8 ({byte}); save it as UTF-8") from None
 
 
 def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
-    # Only real line ends: str.splitlines would also cut at the separators that captions may contain.
+    # not str.splitlines, which also splits at separators that captions may contain
     lines = io.StringIO(text, newline="").readlines()
     with _any_field_size():
         records = _csv_records(lines, delimiter)
@@ -245,7 +248,7 @@ def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
 def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
     """(line number from 1, cells, problem) of each record.
 
-    A quote that is never closed tears its own line only: reading goes on with the next one.
+    A quote that is never closed makes only its own line unreadable: reading goes on with the next one.
     """
     start = 0
     while start < len(lines):
@@ -263,7 +266,7 @@ def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[s
 
 @contextmanager
 def _any_field_size() -> Iterator[None]:
-    """Lets cells exceed the csv module's 131,072 characters; its limit is global, so it is put back."""
+    """Lets cells exceed the csv module's 131,072 characters; its limit is global and is restored after."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -300,7 +303,7 @@ def _json_row(number: int, line: str) -> Row:
     return row if isinstance(row, dict) else TornRow(f"line {number} is not a JSON object")
 
 
-def _read_parquet(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+def _read_parquet(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
     import pyarrow.lib
     import pyarrow.parquet
 
@@ -309,8 +312,8 @@ def _read_parquet(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             header = file.schema_arrow.names
-            # The other columns may hold the images themselves.
-            return header, file.read([name for name in header if name in wanted]).to_pylist()
+            # other columns are not read: they may hold the images themselves
+            return header, file.read([name for name in header if name in columns]).to_pylist()
     except (pyarrow.lib.ArrowException, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise AuditError(f"{path.name} cannot be read as Parquet ({first}); write it again") from None

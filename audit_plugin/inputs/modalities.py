@@ -1,46 +1,76 @@
-"""The table of modalities: how each medium is named, checked, read and varied. A new modality is one entry here.
+"""The table of modalities. A new modality is one entry here, and an encoder that takes it (`encoders.registry`).
 
-Readers raise `MediaError` with a short reason; the pipeline records it for that row and goes on with the rest.
+Readers raise `MediaError` with a short reason, which is recorded as the failure of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from audit_plugin.arrays import MODALITIES, Modality
 
 from .audio import read_audio
 from .augment import augment_audio, augment_image, augment_text, augment_video
 from .files import file_digest, read_text, text_digest
-from .images import image_digest, read_whole_or_crop
+from .images import image_digest, read_image_or_crop
 from .video import read_video
 
-
-@dataclass(frozen=True)
-class Modality:
-    """One kind of medium.
-
-    Attributes:
-        name: its word in columns, options and fields.
-        is_text: values are texts, not paths; near-duplicates are sought in the other modalities only.
-        digest: value -> sha256 (hex) of the content, the key of every cache.
-        read: value -> what encoders take (`PIL.Image` in RGB, the text, a `Sound`, a list of frames).
-        augment: what `read` gives, a generator -> a slightly different one of the same kind.
-    """
-
-    name: str
-    is_text: bool
-    digest: Callable[[str], str]
-    read: Callable[[str], Any]
-    augment: Callable[[Any, np.random.Generator], Any]
+__all__ = ["MODALITIES", "register"]
 
 
-# The order decides the order of the pairs, and so the names of the columns of results.
-MODALITIES: dict[str, Modality] = {
-    "image": Modality("image", is_text=False, digest=image_digest, read=read_whole_or_crop, augment=augment_image),
-    "text": Modality("text", is_text=True, digest=text_digest, read=read_text, augment=augment_text),
-    "audio": Modality("audio", is_text=False, digest=file_digest, read=read_audio, augment=augment_audio),
-    "video": Modality("video", is_text=False, digest=file_digest, read=read_video, augment=augment_video),
-}
+def register(modality: Modality) -> None:
+    """Adds a modality. It is a setting, option and form entry if `audit_plugin.config` is imported after this."""
+    MODALITIES[modality.name] = modality
+
+
+register(
+    Modality(
+        "image",
+        content="the path of an image",
+        digest=image_digest,
+        read=read_image_or_crop,
+        augment=augment_image,
+        default="the sample's own file",
+        suffixes=("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
+        fiftyone_types=("image", "unknown", "mixed"),
+        picture=lambda image: image,
+        per_second=(20.0, 800.0),
+    )
+)
+register(
+    Modality(
+        "text",
+        content="the caption",
+        digest=text_digest,
+        read=read_text,
+        augment=augment_text,
+        default="detected by its name",
+        is_text=True,
+        suffixes=("txt",),
+        per_second=(100.0, 4000.0),
+    )
+)
+register(
+    Modality(
+        "audio",
+        content="the path of an audio file",
+        digest=file_digest,
+        read=read_audio,
+        augment=augment_audio,
+        suffixes=("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"),
+        fiftyone_types=("video", "unknown", "mixed"),
+        symbol="♪ sound",
+        per_second=(20.0, 20.0),
+    )
+)
+register(
+    Modality(
+        "video",
+        content="the path of a video",
+        digest=file_digest,
+        read=read_video,
+        augment=augment_video,
+        suffixes=("mp4", "m4v", "webm", "mkv", "mov", "avi"),
+        fiftyone_types=("video", "image", "unknown", "mixed"),  # animated images are images to FiftyOne
+        picture=lambda frames: frames[0],
+        per_second=(2.0, 10.0),
+    )
+)

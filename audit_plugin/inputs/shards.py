@@ -15,9 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 
 from .files import member_of
+
+SUFFIX = ".tar"
+ID_COLUMN = "id"
+MAX_TEXT_BYTES = 1 << 20  # of one text or one JSON member
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -35,160 +40,154 @@ class TornRow:
 
 Row = Mapping[str, Any] | TornRow  # cells by column
 
-SUFFIX = ".tar"
-ID_COLUMN = "id"
-TEXT_BYTES = 1 << 20  # of one text or one JSON member
-# What a member is, by the end of its name: the column that it fills.
-KINDS = {
-    "image": "jpg jpeg png webp gif bmp tif tiff",
-    "text": "txt",
-    "audio": "wav mp3 flac ogg opus m4a aac",
-    "video": "mp4 m4v webm mkv mov avi",
-}
-COLUMNS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
 
 def names_shards(path: Path) -> bool:
     """Whether a path names tar shards: a tar file, a folder, or a pattern such as `s/{00000..00010}.tar`."""
     return path.suffix.lower() == SUFFIX or path.is_dir()
 
 
-def read_shards(path: Path, wanted: Set[str]) -> tuple[list[str], list[Row]]:
-    """Columns and rows: one row per key, in the order of the shards and of the keys in them.
+def read_shards(path: Path, columns: Set[str]) -> tuple[list[str], list[Row]]:
+    """Header and rows: one row per key, in the order of the shards and of the keys in them.
 
-    Columns are `id` (the key, behind the shard's name where keys repeat), `image`, `text`, `audio` and `video` by the
+    The header holds `id` (the key, after the shard's name where keys repeat), a column for each modality by the
     members' suffixes, and the fields of the JSON members. A shard that breaks off loses what comes after the break.
 
     Args:
         path: see `names_shards`.
-        wanted: columns; other JSON fields are dropped, to save memory.
+        columns: that rows hold; other JSON fields are dropped, to save memory.
 
     Raises:
-        AuditError: no shard there, or one that is no tar file.
+        AuditError: there is no shard, or one that is not a tar file.
     """
     header: dict[str, None] = {ID_COLUMN: None}
     keys: list[tuple[str, str]] = []
     rows: list[Row] = []
-    for shard in _shards(path):
-        for key, row in _read_shard(shard).items():
+    for shard in _shard_paths(path):
+        for key, sample in _read_shard(shard).items():
             keys.append((shard.stem, key))
-            if isinstance(row, TornRow):
-                rows.append(row)
-            else:
-                header |= dict.fromkeys(row)
-                rows.append({name: row[name] for name in wanted & row.keys()})
-    repeated = len({key for _, key in keys}) < len(keys)
-    names = [f"{shard}/{key}" if repeated else key for shard, key in keys]
-    return list(header), [_named(row, name) for row, name in zip(rows, names, strict=True)]
+            if sample.problem:
+                rows.append(TornRow(sample.problem))
+                continue
+            row = {**sample.fields, **sample.members}
+            header |= dict.fromkeys(row)
+            rows.append({column: row[column] for column in columns & row.keys()})
+    keys_repeat = len({key for _, key in keys}) < len(keys)
+    for number, (shard_name, key) in enumerate(keys):
+        name = f"{shard_name}/{key}" if keys_repeat else key
+        row_or_torn = rows[number]
+        if isinstance(row_or_torn, TornRow):
+            rows[number] = TornRow(row_or_torn.reason, name)
+        else:
+            rows[number] = {**row_or_torn, ID_COLUMN: name}
+    return list(header), rows
 
 
-def _named(row: Row, name: str) -> Row:
-    return TornRow(row.reason, name) if isinstance(row, TornRow) else {**row, ID_COLUMN: name}
-
-
-def _shards(path: Path) -> list[Path]:
+def _shard_paths(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(path.glob(f"*{SUFFIX}"))
+        paths = sorted(path.glob(f"*{SUFFIX}"))
     elif path.exists():
-        found = [path]
+        paths = [path]
     else:
-        found = [Path(name) for pattern in _expand(str(path)) for name in sorted(glob.glob(pattern))]
-    if not found:
+        paths = [Path(name) for pattern in _expand_ranges(str(path)) for name in sorted(glob.glob(pattern))]
+    if not paths:
         raise AuditError(
             f"{str(path)!r} names no tar shard; give a .tar file, a folder of them, or a pattern in quotes"
         )
-    return [shard.absolute() for shard in found]
+    return [shard.absolute() for shard in paths]
 
 
-def _expand(pattern: str) -> Iterator[str]:
+def _expand_ranges(pattern: str) -> Iterator[str]:
     """`a{08..11}` as `a08`, `a09`, `a10`, `a11`."""
-    found = _RANGE.search(pattern)
-    if found is None:
+    numbers = _RANGE.search(pattern)
+    if numbers is None:
         yield pattern
         return
-    first, last = found.groups()
+    first, last = numbers.groups()
     for number in range(int(first), int(last) + 1):
-        yield from _expand(f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}")
+        yield from _expand_ranges(f"{pattern[: numbers.start()]}{number:0{len(first)}}{pattern[numbers.end() :]}")
 
 
-class _Careful(io.BufferedReader):
-    """A file that gives no more at once than a header or a text may hold, whatever the headers claim."""
+class _BoundedReader(io.BufferedReader):
+    """A file that refuses to read more at once than a header or a text may hold, whatever its headers declare."""
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= TEXT_BYTES:
-            raise tarfile.ReadError(f"a header or text of {size} bytes, the limit is {TEXT_BYTES}")
+        if size is None or not 0 <= size <= MAX_TEXT_BYTES:
+            raise tarfile.ReadError(f"a header or text of {size} bytes, the limit is {MAX_TEXT_BYTES}")
         return super().read(size)
 
 
 @dataclass
-class _Sample:
-    """What the members of one key hold, what its JSON says besides, and what is wrong with it."""
+class _ShardSample:
+    """The members of one key by column, the fields of its JSON member, and what is wrong with it ("" if nothing)."""
 
-    members: dict[str, Any] = field(default_factory=dict)
-    said: dict[str, Any] = field(default_factory=dict)
-    wrong: str = ""
-
-    def row(self) -> Row:
-        return TornRow(self.wrong) if self.wrong else {**self.said, **self.members}
+    members: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
 
-def _read_shard(path: Path) -> dict[str, Row]:
-    """Key -> its row."""
-    found: dict[str, _Sample] = {}
+def _read_shard(path: Path) -> dict[str, _ShardSample]:
+    """Samples by key, in their order; where the file breaks off, one more sample says so."""
+    columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
+    samples: dict[str, _ShardSample] = {}
     try:
-        # "r:" is not compressed: members are read where they lie
-        with _Careful(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as shard:
+        # "r:" is not compressed: members can be read in place
+        with _BoundedReader(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as shard:
             try:
                 for member in shard:
                     if member.isreg() and not member.issparse():
-                        _add(found, shard, member, str(path))
+                        _add_member(samples, columns, shard, member, str(path))
                 file.seek(shard.offset)
-                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes what is no header for the end
+                # tarfile takes a damaged header for the end, which holds only zeros
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("a header is damaged")
             except (tarfile.TarError, OSError) as error:
-                last = next(reversed(found), "")
-                found[f"after {last}"] = _Sample(wrong=f"{path.name} breaks off after {last!r} ({_line(error)})")
+                last = next(reversed(samples), "")
+                problem = f"{path.name} breaks off after {last!r} ({_first_line(error)})"
+                samples[f"after {last}"] = _ShardSample(problem=problem)
     except (tarfile.TarError, OSError) as error:
         raise AuditError(
-            f"{str(path)!r} cannot be read as a tar file ({_line(error)}); write it anew, uncompressed, or leave it out"
+            f"{str(path)!r} cannot be read as a tar file ({_first_line(error)}); write it again, uncompressed, or "
+            "leave it out"
         ) from error
-    return {key: sample.row() for key, sample in found.items()}
+    return samples
 
 
-def _add(found: dict[str, _Sample], shard: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
-    """Adds a member to the sample of its key: its name up to the first dot, folders included."""
+def _add_member(
+    samples: dict[str, _ShardSample],
+    columns: Mapping[str, str],
+    shard: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    path: str,
+) -> None:
+    """Adds a member to the sample of its key, which is its name up to the first dot, folders included."""
     name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").removeprefix("./")
     folder, slash, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     if not stem:
         return  # a hidden file
-    sample, column = found.setdefault(folder + slash + stem, _Sample()), COLUMNS.get(suffix.lower(), "")
+    sample = samples.setdefault(folder + slash + stem, _ShardSample())
+    column = columns.get(suffix.lower(), "")
     try:
         if suffix.lower() == "json":
-            sample.said = _object(_text(shard, member))
+            sample.fields = json.loads(_read_text(shard, member))
+            if not isinstance(sample.fields, dict):
+                raise ValueError("not a JSON object")
         elif column in sample.members:
             raise ValueError(f"two members are its {column}")
+        elif column and MODALITIES[column].is_text:
+            sample.members[column] = _read_text(shard, member)
         elif column:
-            place = (path, name, member.offset_data, member.size)
-            sample.members[column] = _text(shard, member) if column == "text" else member_of(*place)
+            sample.members[column] = member_of(path, name, member.offset_data, member.size)
     except (ValueError, RecursionError) as error:
-        sample.wrong = f"{file!r} cannot be used ({_line(error)})"
+        sample.problem = f"{file!r} cannot be used ({_first_line(error)})"
 
 
-def _object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("not a JSON object")
-    return found
-
-
-def _text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    if member.size > TEXT_BYTES:
-        raise ValueError(f"{member.size} bytes, the limit is {TEXT_BYTES}")
+def _read_text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    if member.size > MAX_TEXT_BYTES:
+        raise ValueError(f"{member.size} bytes, the limit is {MAX_TEXT_BYTES}")
     file = shard.extractfile(member)
     return file.read().decode("utf-8") if file else ""
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

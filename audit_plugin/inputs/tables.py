@@ -1,4 +1,4 @@
-"""Writes score tables, whole or not at all, the same bytes for the same result."""
+"""Writes tables and reports: each file completely or not at all, equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ FOOTER_KEY = "audit_plugin"
 
 
 def check_output(out: Path, manifest: Path) -> None:
-    """Refuses, before any work is done, an `--out` that cannot be written or would overwrite the manifest."""
+    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written or is the manifest."""
     if out.suffix.lower() not in SCORE_SUFFIXES:
         raise AuditError(
             f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose one of {', '.join(SCORE_SUFFIXES)}"
@@ -36,39 +36,47 @@ def check_output(out: Path, manifest: Path) -> None:
             raise AuditError(f"--out {str(out)!r} would overwrite the manifest {manifest.name!r}; rename it")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder that is yours")
+        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
 
 
 def write_scores(path: Path, result: AuditResult, samples: Samples) -> None:
     """Writes one row per row of `samples`, in its order, and the run's summary as `<stem>.json` beside it.
 
-    By suffix Parquet (not scored = NaN; config, versions and seed in the footer), CSV (not scored = empty) or
-    JSONL (not scored = null). Equal results give equal bytes. Each file is replaced whole or not at all.
+    See `write_table`; the footer of Parquet holds config, versions and seed.
 
     Raises:
-        AuditError: if the disk is full or the place cannot be written.
+        AuditError: the disk is full or the file cannot be written.
     """
     columns: dict[str, NDArray[Any]] = {"id": np.array(samples.ids, dtype=object)}
     if samples.caption:
         columns["caption_index"] = np.array(samples.caption, dtype=np.int64)
     columns.update(result.columns)
-    encode = {".csv": _csv_bytes, ".jsonl": _jsonl_bytes}.get(path.suffix.lower())
-    _replace(path, encode(columns) if encode else _parquet_bytes(columns, _footer(result)))
+    write_table(path, columns, _footer(result))
     write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
 
 
-def write_csv(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a table as `write_scores` does: not known = empty, and no text that a spreadsheet would run."""
-    _replace(path, _csv_bytes(columns))
+def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:
+    """Writes columns `[n]` as CSV or JSONL by suffix, else as Parquet with a footer.
+
+    Values that are not finite are empty in CSV, null in JSONL and NaN in Parquet.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        content = _csv_bytes(columns)
+    elif suffix == ".jsonl":
+        content = _jsonl_bytes(columns)
+    else:
+        content = _parquet_bytes(columns, footer)
+    _replace(path, content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a report; what is not finite becomes null."""
+    """Writes a report; values that are not finite become null."""
     _replace(path, (json.dumps(_jsonable(content), indent=2) + "\n").encode())
 
 
 def _footer(result: AuditResult) -> str:
-    """What decides the scores, and nothing that differs between equal runs (timings, folders)."""
+    """What determines the scores, and nothing that differs between equal runs (timings, folders)."""
     config = dict(result.summary.get("config", {}))
     scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
     footer = {
@@ -84,10 +92,9 @@ def _parquet_bytes(columns: Mapping[str, NDArray[Any]], footer: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet
 
-    arrays = {
-        name: pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
-        for name, values in columns.items()
-    }
+    arrays = {}
+    for name, values in columns.items():
+        arrays[name] = pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
     return bytes(sink.getvalue())
@@ -97,13 +104,13 @@ def _csv_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
-    writer.writerows([_defused(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    for row in _plain_rows(columns):
+        writer.writerow([_escape_formula(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue().encode()
 
 
-def _defused(text: str) -> str:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe; plain numbers stay."""
+def _escape_formula(text: str) -> str:
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe; numbers are not changed."""
     if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
         return text
     try:
@@ -114,9 +121,14 @@ def _defused(text: str) -> str:
 
 
 def _jsonl_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
-    lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode()
+    lines = []
+    for row in _plain_rows(columns):
+        lines.append(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+    return "".join(lines).encode()
+
+
+def _plain_rows(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(_plain(values) for values in columns.values()), strict=True)
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
@@ -130,7 +142,7 @@ def _plain(values: NDArray[Any]) -> list[Any]:
 
 
 def _jsonable(value: object) -> object:
-    """The same value without numpy types and NaN, which JSON does not know."""
+    """The value without numpy types and NaN, which JSON does not have."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -94,8 +94,8 @@ def painter(budget: int = BUDGET) -> Draw:
         nonlocal spent
         if not value:
             return _box("missing", side)
-        if modality == "audio":
-            return _box("♪ sound", side)
+        if MODALITIES[modality].picture is None:
+            return _box(MODALITIES[modality].symbol or modality, side)
         key = (modality, value, side)
         limit = budget if side == LARGE else SHARE * budget
         if key not in drawn and spent < limit:
@@ -109,12 +109,13 @@ def painter(budget: int = BUDGET) -> Draw:
 
 
 def _image(modality: str, value: str, side: int) -> Markup:
+    entry = MODALITIES[modality]
+    assert entry.picture is not None
     try:
-        read = MODALITIES[modality].read(value)
+        picture = entry.picture(entry.read(value))
     except MediaError as error:
         return _box(str(error), side)
-    still = read[0] if modality == "video" else read
-    return Markup('<img alt="" width="{}" height="{}" src="{}">').format(*_jpeg(still, side))
+    return Markup('<img alt="" width="{}" height="{}" src="{}">').format(*_jpeg(picture, side))
 
 
 def _jpeg(image: Any, side: int) -> tuple[int, int, str]:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from audit_plugin.fiftyone_io.database import database
@@ -23,15 +23,12 @@ NEVER_CAPTIONS = {"id", "filepath", "tags", "audit_decision", "audit_note"}
 # Label types whose `label` is a text: of a sample, several of a sample, or of an object where each has a row.
 LABELS = {fo.Classification: "label", fo.Classifications: "classifications.label", fo.Detection: "label"}
 OBJECTS = (fo.Detection, fo.Detections)
-MODALITIES = ("image", "text", "audio", "video")
 SLICE = "slice:"
 FILE = "filepath"
-# What a sample's own file may be taken for, by FiftyOne's media types; animated images are images to it.
-FILE_TYPES = {
-    "image": {"image", "unknown", "mixed"},
-    "video": {"video", "image", "unknown", "mixed"},
-    "audio": {"video", "unknown", "mixed"},
-}
+# Modality -> FiftyOne's media types of samples whose own file can be it.
+FILE_TYPES = {name: modality.fiftyone_types for name, modality in MODALITIES.items() if not modality.is_text}
+# The modalities that are media types of FiftyOne: an audit takes the samples' own files for them without being told.
+OWN_TYPES = tuple(name for name, file_types in FILE_TYPES.items() if name in file_types)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     if objects_field(view) and (set(sources) != {"image", "text"} or sources["image"].field != FILE):
         raise AuditError(
             f"objects of {name_of(view)!r} are audited as image and text, cut out of the samples' own files; "
-            "leave image, audio and video out"
+            f"leave {', '.join(FILE_TYPES)} out"
         )
     return {modality: sources[modality] for modality in MODALITIES if modality in sources}
 
@@ -230,10 +227,10 @@ def _own_media(view: SampleCollection, named: Mapping[str, Source]) -> dict[str,
     """The media that the samples' own files are, as far as that is clear; an error only where no medium is named."""
     slices = media_slices(view)
     if slices:
-        kinds = {kind: [s for s, media in slices.items() if media == kind] for kind in ("image", "video")}
+        kinds = {kind: [s for s, media in slices.items() if media == kind] for kind in OWN_TYPES}
         own = {kind: Source(FILE, names[0]) for kind, names in kinds.items() if len(names) == 1}
     else:
-        own = {view.media_type: Source(FILE)} if view.media_type in ("image", "video") else {}
+        own = {view.media_type: Source(FILE)} if view.media_type in OWN_TYPES else {}
     if own or set(named) - {"text"}:
         return own
     if slices:

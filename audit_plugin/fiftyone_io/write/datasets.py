@@ -14,7 +14,7 @@ from audit_plugin.arrays import AuditError, AuditResult, Ints, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import KEYS
-from audit_plugin.fiftyone_io.read.sources import FILE
+from audit_plugin.fiftyone_io.read.sources import FILE, FILE_TYPES, OWN_TYPES
 
 from .results import write_result
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from audit_plugin.report import ReportContent
 
 DEMO_MARK = "audit_plugin_demo"  # in the info of datasets that may be replaced
-MEDIA = ("image", "video", "audio")  # the first of these that an audit has becomes the samples' own file
+# The first of these that an audit has becomes the samples' own file.
+MEDIA = (*OWN_TYPES, *(modality for modality in FILE_TYPES if modality not in OWN_TYPES))
 CAPTION = "caption"
 OTHERS = 200
 
