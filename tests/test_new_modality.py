@@ -64,10 +64,10 @@ def test_it_is_an_option_of_the_commands(folder: Path) -> None:
 from typer.testing import CliRunner
 from audit_plugin.cli import app
 
-for name in ("score", "audit", "report"):
+for name in ("score", "removal-study", "cross-modal", "audit", "report"):
     print("--depth" in CliRunner().invoke(app, [name, "--help"]).output)
 """
-    assert run(code, folder).split() == ["True"] * 3
+    assert run(code, folder).split() == ["True"] * 5
 
 
 def test_its_pairs_are_scored(scored: Path) -> None:
@@ -82,7 +82,7 @@ def test_its_pairs_are_scored(scored: Path) -> None:
 def test_reports_show_it(scored: Path) -> None:
     command(scored, "report", "scores.parquet", "--manifest", "m.csv", "--out", "r.html")
     assert (scored / "r.html").read_text().count("data:image/jpeg") > 10
-    code = "from audit_plugin.report.pictures import painter\nprint(painter()('depth', '3.npy', 72))"
+    code = "from audit_plugin.report.markup import painter\nprint(painter()('depth', '3.npy', 72))"
     assert run(code, scored).startswith('<img alt="" width="4" height="4" src="data:image/jpeg')
 
 
