@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from audit_plugin.scoring.suggest.join_bugs import (
-    LEAST_ROWS,
+    MIN_ROWS,
     Shift,
     _best_segment,
     _joined,
@@ -79,15 +79,15 @@ def test_unknown_and_shared_rows_say_nothing() -> None:
     assert find_shifts(gains[:, :5], OFFSETS, len(OFFSETS)) == []
 
 
-@given(arrays(np.int8, st.integers(LEAST_ROWS, 40), elements=st.integers(-3, 3)))
+@given(arrays(np.int8, st.integers(MIN_ROWS, 40), elements=st.integers(-3, 3)))
 def test_the_best_segment_is_that_of_the_double_loop(values: np.ndarray) -> None:
     values = values.astype(float)
     n = len(values)
-    sums = [values[a:b].sum() for a in range(n) for b in range(a + LEAST_ROWS, n + 1)]
+    sums = [values[a:b].sum() for a in range(n) for b in range(a + MIN_ROWS, n + 1)]
     found = _best_segment(values, 4, 2.0)
     assert found.evidence == 2 * max(sums)
     assert values[found.start : found.stop].sum() * 2 == found.evidence
-    assert found.stop - found.start >= LEAST_ROWS
+    assert found.stop - found.start >= MIN_ROWS
 
 
 def test_neighboring_parts_of_one_shift_are_joined() -> None:

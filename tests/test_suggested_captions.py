@@ -98,9 +98,9 @@ def test_the_best_three_are_found_though_many_say_the_same() -> None:
 def test_where_very_many_are_wrong_the_most_suspicious_are_helped(
     swapped: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suggestions, "MOST_ROWS", 6)
+    monkeypatch.setattr(suggestions, "MAX_ROWS", 6)
     found = found_in(swapped, WRONG)
-    assert found.note == "16 samples are misaligned; captions were sought for the most suspicious 6"
+    assert found.note == "16 samples are misaligned; captions were searched for the 6 most suspicious ones"
     own = own_suspicion(weigh(swapped[0], PAIR))
     worst = sorted(WRONG, key=lambda row: -own[row])[:6]
     assert set(np.flatnonzero(found.texts != "")) <= set(worst)

@@ -1,6 +1,6 @@
 """Another caption for a misaligned sample: that of the row it was mixed up with, else the one that fits clearly better.
 
-Join bugs come first (`repairs`): many rows that agree prove more than one row alone. What no repair explains gets up
+Join bugs come first (`join_bugs`): many rows that agree prove more than one row alone. What no repair explains gets up
 to three captions of the set. A caption j is ranked for medium i by
 
     -S_ij + HOLDER * S_jj + MUTUAL * max(S_jj - S_ji, 0),    S: suspicion, in robust deviations
@@ -28,19 +28,20 @@ from .join_bugs import Repair, cycles, one_to_one, ring_repair
 from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh
 from .shifts import shift_repairs
 
-BAR = 0.9
-GOOD_ROWS = 512
+# Chosen on the development sets, see docs/detection.md.
+BAR = 0.9  # share of good rows that find no caption above it
+GOOD_ROWS = 512  # that the bar is read from
 MARGIN = 1.0  # robust deviations by which another caption must fit better than the present one
 RING_MARGIN = 0.5  # above the bar: a ring is a claim about several rows
-HOLDER = 0.5
-MUTUAL = 0.35
-LIMIT = 4.0
-MOST_ROWS = 20_000  # each is weighed against each other's caption
-CELLS = 2**21  # pairs weighed at once
-COPIES = 16
-TOP = 3
-LOOKED = 64
-SAME_TEXT = 0.98
+HOLDER = 0.5  # weight of how badly the caption fits where it is
+MUTUAL = 0.35  # weight of how much better the row's own caption would fit there
+LIMIT = 4.0  # robust deviations at which both are clipped
+MAX_ROWS = 20_000  # each is weighed against each other's caption
+CELLS = 2**21  # pairs weighed at once; changes no result
+COPIES = 16  # rows with one caption that its mean is taken over
+TOP = 3  # captions offered for a row
+FIRST_CANDIDATES = 64  # among which these are searched first
+SAME_TEXT = 0.98  # cosine from which two captions are the same
 Captioner = Callable[[list[str]], Sequence[str]]
 
 
@@ -71,46 +72,48 @@ class Suggestions:
 def suggest(
     evidence: Evidence, misaligned: Bools, captions: Sequence[str], seed: int, line: Ints, ids: Sequence[str]
 ) -> Suggestions:
-    """Repairs and captions for the misaligned rows; shifts are sought in all rows.
+    """Repairs and captions for the misaligned rows; shifts are searched in all rows.
 
     Args:
         evidence: of the set.
-        misaligned: bool `[n]`, the rows that want another caption.
+        misaligned: bool `[n]`, the rows that need another caption.
         captions: `[n]`, of the first modality that is text.
         seed: of the pool of candidates.
         line: `[total]`, the canonical row of each of the caller's rows, -1 where it is incomplete.
         ids: `[total]`, of the caller's rows.
     """
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
-    found = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
+    suggestions = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
     if evidence.trials is None or pair is None:
-        return found
+        return suggestions
     weighing = weigh(evidence, pair)
     shifts = shift_repairs(weighing, line, ids)
     shifted = line[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
-    found = _take_repairs(found, shifts, line, captions, ids)
+    suggestions = _add_repairs(suggestions, shifts, line, captions, ids)
     if not len(rows):
-        return found
+        return suggestions
+    own = own_suspicion(weighing)
     note = ""
-    if len(rows) > MOST_ROWS:
-        note = f"{len(rows)} samples are misaligned; captions were sought for the most suspicious {MOST_ROWS}"
-        rows = np.sort(rows[np.argsort(-np.nan_to_num(own_suspicion(weighing)[rows]), kind="stable")[:MOST_ROWS]])
+    if len(rows) > MAX_ROWS:
+        note = f"{len(rows)} samples are misaligned; captions were searched for the {MAX_ROWS} most suspicious ones"
+        most_suspicious = np.argsort(-np.nan_to_num(own[rows]), kind="stable")[:MAX_ROWS]
+        rows = np.sort(rows[most_suspicious])
     claimed = line[[source for repair in shifts for source in repair.sources]]
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
-    good = np.setdiff1d(np.flatnonzero(np.isfinite(own_suspicion(weighing))), np.union1d(shifted, rows))
+    good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
     top, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
     place = np.full(n, -1)
     place[line[line >= 0]] = np.flatnonzero(line >= 0)
-    found = replace(_take_top(found, top, pool, captions), note=note)
-    return _take_repairs(found, _rings(rows, steps, place, ids), line, captions, ids)
+    suggestions = replace(_add_top(suggestions, top, pool, captions), note=note)
+    return _add_repairs(suggestions, _rings(rows, steps, place, ids), line, captions, ids)
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
-    """What is ranked highest for the share `BAR` of good rows, whose own captions are not among those ranked."""
-    asked = good[np.linspace(0, len(good) - 1, min(GOOD_ROWS, len(good))).astype(np.int64)]
-    blocks = rank_in_blocks(weighing, asked, pool, -np.inf)
+    """The `BAR` quantile, over good rows, of the highest rank of a caption that is not the row's own."""
+    sampled = good[np.linspace(0, len(good) - 1, min(GOOD_ROWS, len(good))).astype(np.int64)]
+    blocks = rank_in_blocks(weighing, sampled, pool, -np.inf)
     best = np.concatenate([np.fmax.reduce(b.rank, axis=1, initial=-np.inf) for b in blocks] or [np.zeros(0)])
     best = best[np.isfinite(best)]
     return float(np.quantile(best, BAR)) if len(best) else np.inf
@@ -118,11 +121,11 @@ def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Captions ranked for some rows: positions `[b]` of these, ranks `[b, p]`, suspicions `[b, p]`."""
+    """Captions ranked for b rows: their `positions` `[b]`, `rank` `[b, p]` and `suspicion` `[b, p]` of p captions."""
 
-    at: Ints
+    positions: Ints
     rank: Floats
-    fits: Floats
+    suspicion: Floats
 
 
 def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Floats:
@@ -131,7 +134,7 @@ def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MA
 
 
 def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Iterator[Ranked]:
-    """The same for some rows at a time: a table of all would be quadratic in what is wrong with a set."""
+    """`rank_captions` block by block: a table of all would be quadratic in what is wrong with a set."""
     own, content = own_suspicion(weighing), weighing.evidence.contents[weighing.pair[1]]
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
@@ -139,16 +142,19 @@ def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = M
     embeddings = embed_rows(weighing, np.concatenate([rows, pool, *shown]))
     step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))
     for start in range(0, len(rows), step):
-        mine = rows[start : start + step]
-        fits = suspicion(weighing, mine, pool, embeddings)
+        block = rows[start : start + step]
+        offered = suspicion(weighing, block, pool, embeddings)  # S_ij, [b, p]
         if len(several):
-            fits[:, several] = _class_means(weighing, mine, shown, embeddings)
-        back = suspicion(weighing, pool[single], mine, embeddings).T
-        rank, theirs = -fits, own[pool[single]]
-        rank[:, single] += HOLDER * np.clip(np.nan_to_num(theirs), -LIMIT, LIMIT)
-        rank[:, single] += MUTUAL * np.clip(np.nan_to_num(theirs - back), 0, LIMIT)
-        rank[(content[mine][:, None] == content[pool]) | ~(own[mine][:, None] - fits > margin)] = np.nan
-        yield Ranked(np.arange(start, start + len(mine)), rank, fits)
+            offered[:, several] = _class_means(weighing, block, shown, embeddings)
+        returned = suspicion(weighing, pool[single], block, embeddings).T  # S_ji
+        holder = own[pool[single]]  # S_jj
+        rank = -offered
+        rank[:, single] += HOLDER * np.clip(np.nan_to_num(holder), -LIMIT, LIMIT)
+        rank[:, single] += MUTUAL * np.clip(np.nan_to_num(holder - returned), 0, LIMIT)
+        same_caption = content[block][:, None] == content[pool]
+        fits_better = own[block][:, None] - offered > margin
+        rank[same_caption | ~fits_better] = np.nan
+        yield Ranked(np.arange(start, start + len(block)), rank, offered)
 
 
 def _shown(content: Ints, pool: Ints) -> list[Ints]:
@@ -161,9 +167,10 @@ def _shown(content: Ints, pool: Ints) -> list[Ints]:
 
 def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], embeddings: HeldOutEmbeddings) -> Floats:
     """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption."""
-    found = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), embeddings), nan=0.0)
-    starts = np.r_[0, np.cumsum([len(c) for c in shown])[:-1]]
-    return np.add.reduceat(found, starts, axis=1) / np.array([len(c) for c in shown])
+    by_row = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), embeddings), nan=0.0)
+    counts = np.array([len(rows_of_caption) for rows_of_caption in shown])
+    starts = np.r_[0, np.cumsum(counts)[:-1]]
+    return np.add.reduceat(by_row, starts, axis=1) / counts
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,8 @@ class Steps:
     """Which rows could take the captions of which others: positions `[e]` among the rows, both ways.
 
     Attributes:
-        row: who takes.
-        source: whose caption.
+        row: the row that takes a caption.
+        source: the row whose caption it takes.
         worth: its rank above the bar and `RING_MARGIN`.
         fall: how far the suspicion of the row falls.
     """
@@ -199,12 +206,12 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
         rank = block.rank - np.float32(bar)
         for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
             chosen = _best_three(rank[at], vectors)
-            top[int(rows[block.at[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
-        worth = np.where(alone[block.at][:, None], rank[:, column] - RING_MARGIN, np.nan)
+            top[int(rows[block.positions[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
+        worth = np.where(alone[block.positions][:, None], rank[:, column] - RING_MARGIN, np.nan)
         row, to = np.nonzero(worth > 0)
-        mine = block.at[row]
-        fall = own[rows[mine]] - block.fits[row, column[to]]
-        steps.append(np.stack([mine, source[to], worth[row, to], fall]))
+        position = block.positions[row]
+        fall = own[rows[position]] - block.suspicion[row, column[to]]
+        steps.append(np.stack([position, source[to], worth[row, to], fall]))
     row, to, worth, fall = np.concatenate(steps, axis=1)
     return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
 
@@ -219,25 +226,25 @@ def _rings(rows: Ints, steps: Steps, place: Ints, ids: Sequence[str]) -> list[Re
     return repairs
 
 
-def _take_top(
-    found: Suggestions, top: Mapping[int, Sequence[tuple[int, float]]], pool: Ints, captions: Sequence[str]
+def _add_top(
+    suggestions: Suggestions, best: Mapping[int, Sequence[tuple[int, float]]], pool: Ints, captions: Sequence[str]
 ) -> Suggestions:
-    """Adds the rows' best captions of the pool."""
-    texts, score, every = found.texts.copy(), found.score.copy(), dict(found.top)
-    for row, best in top.items():
-        every[row] = [(captions[pool[at]], rank) for at, rank in best]
-        texts[row], score[row] = every[row][0]
-    return replace(found, texts=texts, score=score, top=every)
+    """The suggestions with the rows' best captions of the pool."""
+    texts, score, top = suggestions.texts.copy(), suggestions.score.copy(), dict(suggestions.top)
+    for row, ranked in best.items():
+        top[row] = [(captions[pool[at]], rank) for at, rank in ranked]
+        texts[row], score[row] = top[row][0]
+    return replace(suggestions, texts=texts, score=score, top=top)
 
 
 def _best_three(rank: Floats, vectors: Floats) -> list[int]:
     """The first in rank `[p]` of which none is nearly the same text as one before it; NaN is out."""
     known = np.flatnonzero(np.isfinite(rank))
-    for looked in (LOOKED, len(known)):
-        cut = np.partition(rank[known], len(known) - looked)[len(known) - looked] if looked < len(known) else -np.inf
-        some = known[rank[known] >= cut]
+    for count in (FIRST_CANDIDATES, len(known)):  # all are sorted only where the first do not suffice
+        cut = np.partition(rank[known], len(known) - count)[len(known) - count] if count < len(known) else -np.inf
+        candidates = known[rank[known] >= cut]
         chosen: list[int] = []
-        for candidate in some[np.argsort(-rank[some], kind="stable")].tolist():
+        for candidate in candidates[np.argsort(-rank[candidates], kind="stable")].tolist():
             if all(vectors[other] @ vectors[candidate] < SAME_TEXT for other in chosen):
                 chosen.append(candidate)
             if len(chosen) == TOP:
@@ -245,12 +252,12 @@ def _best_three(rank: Floats, vectors: Floats) -> list[int]:
     return chosen
 
 
-def _take_repairs(
-    found: Suggestions, repairs: Sequence[Repair], line: Ints, captions: Sequence[str], ids: Sequence[str]
+def _add_repairs(
+    suggestions: Suggestions, repairs: Sequence[Repair], line: Ints, captions: Sequence[str], ids: Sequence[str]
 ) -> Suggestions:
-    """Adds repairs: their captions go before what was proposed for the row alone."""
-    texts, score, words = found.texts.copy(), found.score.copy(), found.repair.copy()
-    why, top = dict(found.why), dict(found.top)
+    """The suggestions with repairs, whose captions go before what was proposed for the row alone."""
+    texts, score, words = suggestions.texts.copy(), suggestions.score.copy(), suggestions.repair.copy()
+    why, top = dict(suggestions.why), dict(suggestions.top)
     for repair in repairs:
         for row, source in zip(repair.rows, repair.sources, strict=True):
             at, text = int(line[row]), captions[line[source]]
@@ -264,8 +271,7 @@ def _take_repairs(
         for row in repair.lost:
             if line[row] >= 0:
                 why[int(line[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
-    every = (*found.repairs, *repairs)
-    return Suggestions(texts, score, words, why, top, every, found.note)
+    return Suggestions(texts, score, words, why, top, (*suggestions.repairs, *repairs), suggestions.note)
 
 
 def _words(repair: Repair, ids: Sequence[str]) -> str:
@@ -288,26 +294,29 @@ def apply_suggestions(action: Any, reason: Any, suggestions: Suggestions) -> tup
     return action, reason
 
 
-def ask_captioner(found: Suggestions, misaligned: Bools, media: Sequence[str], captioner: Captioner) -> Suggestions:
+def ask_captioner(
+    suggestions: Suggestions, misaligned: Bools, media: Sequence[str], captioner: Captioner
+) -> Suggestions:
     """Asks for a text for each misaligned row without a suggestion; such a text was not weighed: its score is NaN.
 
     Args:
-        found: from the set.
+        suggestions: from the set.
         misaligned: bool `[n]`.
         media: `[n]`, paths of the modality that is captioned.
         captioner: list of paths -> as many texts.
 
     Raises:
-        AuditError: it gave another number of texts, or something that is no text.
+        AuditError: it gave another number of texts, or something that is not a text.
     """
-    rows = [int(row) for row in np.flatnonzero(misaligned) if not found.texts[row] and row not in found.why]
+    unexplained = misaligned & np.array([not text for text in suggestions.texts], dtype=bool)
+    rows = [int(row) for row in np.flatnonzero(unexplained) if row not in suggestions.why]
     if not rows:
-        return found
+        return suggestions
     answers = list(captioner([media[row] for row in rows]))
     if len(answers) != len(rows) or not all(isinstance(text, str) for text in answers):
         raise AuditError(f"the captioner gave {len(answers)} answers to {len(rows)} media; return one text for each")
-    texts, why = found.texts.copy(), dict(found.why)
+    texts, why = suggestions.texts.copy(), dict(suggestions.why)
     for row, text in zip(rows, answers, strict=True):
         if text.strip():
             texts[row], why[row] = " ".join(text.split()), "media do not fit; the text is the captioner's, not weighed"
-    return replace(found, texts=texts, why=why)
+    return replace(suggestions, texts=texts, why=why)

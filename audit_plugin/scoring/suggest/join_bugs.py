@@ -15,13 +15,13 @@ import numpy as np
 from audit_plugin.arrays import Bools, Floats, Ints
 
 FALSE_SHIFTS = 0.001  # expected shifts in a set without any
-LEAST_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
+MIN_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
 STANDS_OUT = 6.0  # robust deviations among the sums of other offsets over the same rows
-MOST_SHIFTS = 20
-LIMIT = 3.0
-BINS = 96
-REACH = 20
-CANDIDATES = 32
+MAX_SHIFTS = 20
+LIMIT = 3.0  # at which gains are clipped, in their typical size
+BINS = 96  # of the histogram that lambda is read from
+REACH = 20  # rows by which a bound may move
+CANDIDATES = 32  # captions that one row may choose from
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
 
     Per offset: the segment with the largest sum of bounded gains. Were gains independent with a negative mean, the
     largest of n such sums would exceed t with probability about n exp(-lambda t), lambda > 0 the solution of
-    mean(exp(lambda gain)) = 1 (Karlin and Altschul, PNAS 1990). lambda is read from the set itself, planted shifts
+    mean(exp(lambda gain)) = 1 (Karlin and Altschul, PNAS 1990). lambda is read from the set itself, its own shifts
     included, which makes it smaller and the test stricter. Rows that were given a caption are weighed against that
     one in the next round.
 
@@ -81,8 +81,8 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
         bounded[related] = 0
     bounded /= _spread(bounded)[:, None].astype(np.float32)
     np.clip(bounded, -LIMIT, LIMIT, out=bounded)
-    found: list[Shift] = []
-    for _ in range(MOST_SHIFTS):
+    strongest: list[Shift] = []
+    for _ in range(MAX_SHIFTS):
         rates = _rates(bounded)
         shifts = [_best_segment(row, int(d), rate) for row, d, rate in zip(bounded, offsets, rates, strict=True)]
         best = max(range(len(shifts)), key=lambda k: shifts[k].evidence, default=-1)
@@ -90,11 +90,11 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
             break
         rows = slice(shifts[best].start, shifts[best].stop)
         if _stands_out(bounded[:, rows].sum(1, dtype=np.float64), best):
-            found.append(shifts[best])
+            strongest.append(shifts[best])
             bounded[:, rows] = np.clip(bounded[:, rows] - bounded[best, rows], -LIMIT, LIMIT)
         else:
             bounded[best, rows] = 0
-    return _joined(found)
+    return _joined(strongest)
 
 
 def _spread(gains: Floats) -> Floats:
@@ -139,15 +139,15 @@ def _rates(values: Floats) -> Floats:
 
 
 def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
-    """The stretch of at least `LEAST_ROWS` rows with the largest sum; O(n)."""
+    """The stretch of at least `MIN_ROWS` rows with the largest sum; O(n)."""
     total = np.r_[0.0, np.cumsum(values, dtype=np.float64)]
-    if len(values) < LEAST_ROWS:
+    if len(values) < MIN_ROWS:
         return Shift(offset, 0, 0, 0.0)
-    lowest = np.minimum.accumulate(total[: len(total) - LEAST_ROWS])
-    gain = total[LEAST_ROWS:] - lowest
+    lowest = np.minimum.accumulate(total[: len(total) - MIN_ROWS])
+    gain = total[MIN_ROWS:] - lowest
     end = int(gain.argmax())
     start = int(np.flatnonzero(total[: end + 1] == lowest[end])[-1])
-    return Shift(offset, start, end + LEAST_ROWS, float(rate * gain[end]))
+    return Shift(offset, start, end + MIN_ROWS, float(rate * gain[end]))
 
 
 def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Shift:
@@ -157,7 +157,7 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     elsewhere. Single gains are too weak to tell.
 
     Args:
-        shift: found.
+        shift: as `find_shifts` returns it.
         gains: `[n]` of its offset; NaN where unknown.
         misfit: `[n]` how badly rows fit as they are, in the same unit: above 0 if rather wrong.
         repeated: `[n]` evidence that the row is the first of a shift (the last, for a negative offset).
@@ -180,7 +180,7 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
 
 
 def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
-    """(rows beside the shift whose captions it takes, its rows whose captions nobody takes), of `rows` in all.
+    """(rows beside the shift whose captions it takes, its rows whose captions no row takes), of `rows` in all.
 
     Where the captions of a block went round, the second belong to the first; where a row was dropped or inserted,
     the first lost theirs.
@@ -188,10 +188,12 @@ def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
     d, start, stop = shift.offset, shift.start, shift.stop
     if abs(d) >= stop - start:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    taken, free = ((stop, stop + d), (start, start + d)) if d > 0 else ((start + d, start), (stop + d, stop))
-    near, far = np.arange(*taken), np.arange(*free)
-    there = (near >= 0) & (near < rows)
-    return near[there], far[there]
+    if d > 0:
+        beside, free = np.arange(stop, stop + d), np.arange(start, start + d)
+    else:
+        beside, free = np.arange(start + d, start), np.arange(stop + d, stop)
+    exists = (beside >= 0) & (beside < rows)
+    return beside[exists], free[exists]
 
 
 def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
@@ -210,10 +212,12 @@ def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
         return np.zeros(0, np.int64)
     order = np.lexsort((column, -worth, row))
     row, column, worth = row[order], column[order], worth[order]
-    kept = np.arange(len(row)) - np.searchsorted(row, row) < CANDIDATES
-    every = np.arange(q)  # column q + i: row i takes none
-    weight = np.r_[1 + worth[kept], np.ones(q)]
-    graph = csr_matrix((weight, (np.r_[row[kept], every], np.r_[column[kept], q + every])), shape=(q, 2 * q))
+    best = np.arange(len(row)) - np.searchsorted(row, row) < CANDIDATES  # position among the edges of its row
+    row, column, worth = row[best], column[best], worth[best]
+    # Column q + i stands for row i taking none, so that a full matching exists; 1 + worth keeps all weights above 0.
+    rows = np.arange(q)
+    weight = np.r_[1 + worth, np.ones(q)]
+    graph = csr_matrix((weight, (np.r_[row, rows], np.r_[column, q + rows])), shape=(q, 2 * q))
     chosen = min_weight_full_bipartite_matching(graph, maximize=True)[1]
     return np.where(chosen < q, chosen, -1)
 

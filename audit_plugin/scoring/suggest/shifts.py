@@ -14,11 +14,11 @@ from audit_plugin.scoring.evidence import Evidence
 from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
 from .pair_scores import Weighing, suspicion, trials_of
 
-NEAR = 50
-ASKED = 2048
-WIDE = 8
-BLOCK = 256
-ROUND = 0.5  # robust deviations
+NEAR = 50  # offsets up to which all are tried
+WORST_ROWS = 2048  # that vote for offsets further away
+FAR_OFFSETS = 8  # of these that are tried at most
+BLOCK_ROWS = 256  # changes no result
+ROUND = 0.5  # robust deviations; below it a block's captions went round
 Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # of one trial, see `trials_of`
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
@@ -35,14 +35,15 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
         Repairs by position in the caller's order. A row beside the shift joins it where it fits the caption left
         over (a block that went round), and is named as lost where it does not (a row dropped or inserted).
     """
-    near, votes = np.r_[-NEAR:0, 1 : NEAR + 1], FarVotes(weighing, line)
-    found = _find(weighing, line, near, len(near), votes.read)
-    wide = _elected(votes.count(), len(line))
-    if len(wide):
-        found += _find(weighing, line, wide, 2 * len(line))
+    close_offsets = np.r_[-NEAR:0, 1 : NEAR + 1]
+    votes = FarVotes(weighing, line)
+    shifts = _find(weighing, line, close_offsets, len(close_offsets), votes.read)
+    far_offsets = _elected(votes.count(), len(line))
+    if len(far_offsets):
+        shifts += _find(weighing, line, far_offsets, 2 * len(line))
     taken: set[int] = set()
     repairs = []
-    for shift, gains in found:
+    for shift, gains in shifts:
         repair = _repair(weighing, shift, gains, line, ids)
         if repair is not None and taken.isdisjoint(repair.rows):
             taken |= set(repair.rows)
@@ -56,8 +57,8 @@ def _find(
     """Shifts by one of the offsets, each with its gains `[n]`."""
     gains = line_gains(weighing, line, offsets, also)
     related = _related(weighing.evidence, line, offsets)
-    found = find_shifts(gains, offsets, tried, related)
-    return [(shift, gains[offsets == shift.offset][0]) for shift in found]
+    shifts = find_shifts(gains, offsets, tried, related)
+    return [(shift, gains[offsets == shift.offset][0]) for shift in shifts]
 
 
 def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None = None) -> Floats:
@@ -70,7 +71,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
         weighing: of the set.
         line: `[n]`, see `shift_repairs`.
         offsets: `[D]`.
-        also: shown each trial, whose embeddings are the dear part.
+        also: shown each trial, whose embeddings are the costly part.
     """
     total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
     at = np.maximum(line, 0)
@@ -101,32 +102,32 @@ def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Fl
     similarity *= np.float32(weight)
 
 
-def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, keep: Bools, offsets: Ints) -> Floats:
-    """`[D, n]`: similarity of left[at[i]] and right[at[i + offset]]; 0 beyond the ends and where not both are kept."""
-    n, near = len(at), np.abs(offsets) <= NEAR
+def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offsets: Ints) -> Floats:
+    """`[D, n]`: similarity of left[at[i]] and right[at[i + offset]]; 0 beyond the ends and unless both are usable."""
+    n, is_near = len(at), np.abs(offsets) <= NEAR
     out = np.zeros((len(offsets), n), np.float32)
-    for start in range(0, n, BLOCK):
-        stop, first = min(start + BLOCK, n), max(start - NEAR, 0)
-        block = _lines(left, at, keep, start, stop)
-        if near.any():
-            around = (block @ _lines(right, at, keep, first, min(stop + NEAR, n)).T).cpu().numpy()
+    for start in range(0, n, BLOCK_ROWS):
+        stop, first = min(start + BLOCK_ROWS, n), max(start - NEAR, 0)
+        block = _lines(left, at, usable, start, stop)
+        if is_near.any():
+            around = (block @ _lines(right, at, usable, first, min(stop + NEAR, n)).T).cpu().numpy()
             row = np.arange(stop - start)
-            column = row[None] + start + offsets[near][:, None] - first
-            there = (column >= 0) & (column < around.shape[1])
-            out[near, start:stop] = np.where(there, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
-        for k in np.flatnonzero(~near):
+            column = row[None] + start + offsets[is_near][:, None] - first
+            inside = (column >= 0) & (column < around.shape[1])
+            out[is_near, start:stop] = np.where(inside, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
+        for k in np.flatnonzero(~is_near):
             d = int(offsets[k])
             low, high = max(start, -d), min(stop, n - d)
             if low < high:
-                other = _lines(right, at, keep, low + d, high + d)
+                other = _lines(right, at, usable, low + d, high + d)
                 out[k, low:high] = (block[low - start : high - start] * other).sum(1).cpu().numpy()
     return out
 
 
-def _lines(side: torch.Tensor, at: Ints, keep: Bools, start: int, stop: int) -> torch.Tensor:
-    """`[stop - start, o]`: these rows in the caller's order, 0 where they are not kept; no copy of the set is made."""
-    rows, kept = (torch.from_numpy(values[start:stop]).to(side.device) for values in (at, keep))
-    return side[rows].float() * kept[:, None]
+def _lines(side: torch.Tensor, at: Ints, usable: Bools, start: int, stop: int) -> torch.Tensor:
+    """`[stop - start, o]`: these rows in the caller's order, 0 where not usable; no copy of the set is made."""
+    rows, factor = (torch.from_numpy(values[start:stop]).to(side.device) for values in (at, usable))
+    return side[rows].float() * factor[:, None]
 
 
 def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
@@ -155,7 +156,7 @@ class FarVotes:
         self.place = np.full(len(weighing.evidence), -1)
         self.place[line[line >= 0]] = np.flatnonzero(line >= 0)
         own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
-        self.worst = np.sort(np.argsort(-own, kind="stable")[:ASKED])
+        self.worst = np.sort(np.argsort(-own, kind="stable")[:WORST_ROWS])
         self.hubs = np.nan_to_num(weighing.hubs["contrast"][1])
         self.offsets = [np.zeros(0, np.int64)]
 
@@ -166,7 +167,7 @@ class FarVotes:
             return
         q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
         captions = right[p]
-        best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK)])
+        best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK_ROWS)])
         self.offsets.append(self.place[others[best.cpu().numpy()]] - self.place[rows])
 
     def count(self) -> dict[int, int]:
@@ -178,7 +179,7 @@ class FarVotes:
 def _elected(votes: dict[int, int], rows: int) -> Ints:
     """The offsets with clearly more votes than chance gives one of them."""
     usual = sum(votes.values()) / max(2 * rows, 1)
-    ranked = sorted(votes, key=lambda d: (-votes[d], abs(d), d))[:WIDE]
+    ranked = sorted(votes, key=lambda d: (-votes[d], abs(d), d))[:FAR_OFFSETS]
     return np.array([d for d in ranked if votes[d] > 3 * usual + 10], dtype=np.int64)
 
 
