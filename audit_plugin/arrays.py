@@ -284,6 +284,13 @@ def _sorted_ids(values: Sequence[str] | NDArray[Any]) -> Ints:
     return np.unique(column, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
+def check_lengths(**arrays: Any) -> None:
+    """Raises ValueError, naming the lengths, unless all arguments have the same length."""
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths differ: {', '.join(f'{name} {length}' for name, length in lengths.items())}")
+
+
 def spearman(left: Floats, right: Floats) -> float:
     """Spearman's rank correlation of `[n]` and `[n]`: Pearson's of the ranks, ties at their mean rank.
 

@@ -15,6 +15,7 @@ from audit_plugin.arrays import (
     Neighbors,
     Samples,
     Trials,
+    check_lengths,
     dense_ids,
     mean_interval,
     modality_pairs,
@@ -130,3 +131,9 @@ def test_the_interval_of_a_mean_is_students() -> None:
     single = mean_interval(np.array([2.0]))
     assert single[0] == 2
     assert np.isnan(single[1:]).all()
+
+
+def test_lengths_that_differ_are_named() -> None:
+    check_lengths(left=[1, 2], right=np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="lengths differ: left 2, right 3"):
+        check_lengths(left=[1, 2], right=np.zeros(3))

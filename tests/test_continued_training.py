@@ -60,7 +60,7 @@ def test_rows_that_two_lists_share_come_in_the_same_order() -> None:
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 lists of rows for 2 seeds"):
+    with pytest.raises(ValueError, match="rows 1, seeds 2"):
         train_heads(inputs(), [ALL], [0, 1], ALONE, TrainingSchedule(1))
-    with pytest.raises(ValueError, match="shared_ids 95"):
+    with pytest.raises(ValueError, match="shared_ids 95, modality 0 96"):
         train_heads(inputs(), [ALL], [0], ALONE[1:], TrainingSchedule(1))

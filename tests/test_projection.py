@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from audit_plugin.neighbors import projection
-from audit_plugin.neighbors.projection import MAX_DIM, fit_projection, principal, project, two_directions
+from audit_plugin.neighbors.projection import MAX_DIM, fit_projection, project, two_directions
 from tests.core_fixtures import unit
+
+
+def principal(vectors: np.ndarray, whitening: float) -> np.ndarray:
+    """The vectors in their own projection."""
+    return project(vectors, fit_projection(vectors, whitening))
 
 
 def cone(n: int = 200, d: int = 20) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin import neighbors as nn
-from audit_plugin.neighbors import lists, scan, search
+from audit_plugin.neighbors import scan, search
 from tests.core_fixtures import unit
 
 K = 10
@@ -116,9 +116,9 @@ def test_without_faiss_pairs_are_multiplied_alike(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_row_is_in_one_list_and_every_list_ranks_all() -> None:
-    found = lists.make_lists(space_of(clustered(3_000)), 0)
+    found = search.make_lists(space_of(clustered(3_000)), 0)
     count = len(found.ends)
-    assert count == 3_000 // lists.LIST_ROWS
+    assert count == 3_000 // search.LIST_ROWS
     np.testing.assert_array_equal(np.sort(np.concatenate([found.rows(i) for i in range(count)])), np.arange(3_000))
     for number in range(count):
         assert (found.number[found.rows(number)] == number).all()
@@ -127,7 +127,7 @@ def test_every_row_is_in_one_list_and_every_list_ranks_all() -> None:
 
 def test_depth_is_the_least_that_holds_the_share() -> None:
     vectors = clustered(3_000)
-    found, rows = lists.make_lists(space_of(vectors), 0), np.arange(0, 3_000, 30)
+    found, rows = search.make_lists(space_of(vectors), 0), np.arange(0, 3_000, 30)
     near = nn.exact_search(vectors, K).indices[rows]
 
     def held(depth: int) -> float:
@@ -136,13 +136,13 @@ def test_depth_is_the_least_that_holds_the_share() -> None:
         return float(np.mean([[found.number[j] in some for j in js] for some, js in zip(seen, near, strict=True)]))
 
     for share in (0.5, 0.9, 0.99, 1.0):
-        depth = lists.depth_for(found, rows, near, share)
+        depth = search.depth_for(found, rows, near, share)
         assert held(depth) >= share
         assert depth == 1 or held(depth - 1) < share
 
 
 def test_a_list_looks_at_enough_rows() -> None:
-    found = lists.make_lists(space_of(clustered(3_000)), 0)
+    found = search.make_lists(space_of(clustered(3_000)), 0)
     seen = found.looked_at(1, 400)
     sizes = np.diff(found.ends, prepend=0)
     for number, (count, rows) in enumerate(seen):
@@ -153,8 +153,8 @@ def test_a_list_looks_at_enough_rows() -> None:
 def test_looking_at_all_lists_is_exact() -> None:
     vectors = clustered(1_500)
     space = space_of(vectors)
-    found = lists.make_lists(space, 0)
-    rows, index, near = lists.scan_lists(space, found, len(found.ends), K, np.arange(len(found.ends)))
+    found = search.make_lists(space, 0)
+    rows, index, near = search.scan_lists(space, found, len(found.ends), K, np.arange(len(found.ends)))
     assert sorted(rows.tolist()) == list(range(len(vectors)))
     expected = nn.exact_search(vectors, K)
     np.testing.assert_allclose(near, expected.similarities[rows], atol=1e-6)

@@ -15,12 +15,7 @@ from PIL import Image
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders.embed import silent
 from audit_plugin.trials import towers
-from audit_plugin.trials.towers import data as tower_data
-from audit_plugin.trials.towers import embed_tower, parse_tower, prepare_towers, train_tower
-from audit_plugin.trials.towers import spec as tower_spec
-from audit_plugin.trials.towers import training as tower_training
-from audit_plugin.trials.towers.data import TowerData
-from audit_plugin.trials.towers.spec import TowerSpec
+from audit_plugin.trials.towers import TowerData, TowerSpec, embed_tower, parse_tower, prepare_towers, train_tower
 from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
@@ -40,7 +35,7 @@ def noise() -> TowerData:
     rng = np.random.default_rng(0)
     tokens = np.concatenate([rng.integers(1, 40, (48, 5)), np.full((48, 1), 40)], axis=1).astype(np.int32)
     images = rng.integers(0, 256, (48, 4, 4, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    return TowerData(images, tokens, 41, 0, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    return TowerData(images, tokens, 41, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +93,7 @@ def test_weights_out_of_reach_are_refused_before_anything_is_computed(
 def test_openai_weights_keep_their_activation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "cached.pt"
     path.write_bytes(b"weights")
-    monkeypatch.setattr(tower_spec.clip, "cached_weights", lambda *_: str(path))
+    monkeypatch.setattr(towers.clip, "cached_weights", lambda *_: str(path))
     assert (
         parse_tower("ViT-B-32:openai", 1).quick_gelu == open_clip.get_pretrained_cfg("ViT-B-32", "openai")["quick_gelu"]
     )
@@ -113,7 +108,6 @@ def test_preparing(pictures: list[str], captions: list[str]) -> None:
     data = prepare_towers({"text": captions, "image": pictures}, spec, silent)
     assert (data.images.shape, data.images.dtype) == ((60, 32, 32, 3), np.uint8)
     assert data.modalities == ("text", "image")
-    assert data.cut == 0
     full = open_clip.SimpleTokenizer(context_length=24)(captions).numpy()
     used = np.union1d(full, [0])
     length = data.tokens.shape[1]
@@ -131,13 +125,12 @@ def test_images_are_what_open_clip_makes_of_them(tmp_path: Path) -> None:
     smooth.save(tmp_path / "wide.png")
     data = prepare_towers({"image": [str(tmp_path / "wide.png")], "text": ["x"]}, parse_tower("small", 1), silent)
     theirs = open_clip.image_transform(32, is_train=False, mean=data.mean, std=data.std)(smooth)
-    ours = tower_training._normalized(torch.from_numpy(data.images), data)[0]
+    ours = towers._normalized(torch.from_numpy(data.images), data)[0]
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=0.02)
 
 
-def test_long_texts_are_cut_and_counted(pictures: list[str]) -> None:
+def test_long_texts_are_cut(pictures: list[str]) -> None:
     data = prepare_towers({"image": pictures[:2], "text": ["word " * 60, "short"]}, parse_tower("small", 1), silent)
-    assert data.cut == 1
     assert data.tokens.shape == (2, 24)
 
 
@@ -179,7 +172,7 @@ def test_a_pair_of_trials_shares_start_order_and_shifts(noise: TowerData, quick:
 
 def test_the_shared_samples_come_in_one_order(noise: TowerData) -> None:
     def order(rows: np.ndarray) -> list[tuple[int, ...]]:
-        steps = tower_training._batches(np.random.default_rng(7), rows, noise, 1, 4, 6)
+        steps = towers._batches(np.random.default_rng(7), rows, noise, 1, 4, 6)
         return [(int(r), *map(int, s)) for batch, shifts in steps for r, s in zip(batch, shifts, strict=True)]
 
     f, g = order(np.arange(24)), order(np.arange(12, 36))
@@ -188,10 +181,19 @@ def test_the_shared_samples_come_in_one_order(noise: TowerData) -> None:
 
 
 @pytest.mark.parametrize("members", [20, 24, 30])
-def test_steps_follow_the_given_size_not_the_members(noise: TowerData, quick: TowerSpec, members: int) -> None:
-    seen: list[tuple[int, int]] = []
-    train_tower(noise, np.arange(members), quick, 24, 0, 0, CPU, lambda _s, done, total: seen.append((done, total)))
-    assert seen == [(step, 4) for step in range(1, 5)]  # two epochs of 24 in batches of 12
+def test_steps_follow_the_given_size_not_the_members(
+    noise: TowerData, quick: TowerSpec, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    shift = towers._shift
+
+    def count(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return shift(images, shifts)
+
+    monkeypatch.setattr(towers, "_shift", count)
+    train_tower(noise, np.arange(members), quick, 24, 0, 0, CPU)
+    assert sizes == [12] * 4  # two epochs of 24 in batches of 12
 
 
 def test_members_are_memorized(noise: TowerData) -> None:
@@ -213,7 +215,7 @@ def test_checkpointed_activations_change_nothing(
     noise: TowerData, quick: TowerSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = train_tower(noise, np.arange(24), quick, 24, 0, 0, CPU)
-    monkeypatch.setattr(tower_training, "CHECKPOINTED", 0)
+    monkeypatch.setattr(towers, "CHECKPOINTED", 0)
     again = train_tower(noise, np.arange(24), quick, 24, 0, 0, CPU)
     assert again.visual.transformer.grad_checkpointing
     for a, b in zip(embed_tower(plain, noise, CPU), embed_tower(again, noise, CPU), strict=True):
@@ -221,7 +223,7 @@ def test_checkpointed_activations_change_nothing(
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
-    rates = [tower_training._rate(step, 20) for step in range(20)]
+    rates = [towers._rate(step, 20) for step in range(20)]
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert rates[11] == pytest.approx(0.5)  # half of the 18 steps that follow the warm-up
     assert rates[-1] < 0.01
@@ -232,7 +234,7 @@ def test_shifts_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
     shifts = np.array([[0, 0], [1, -2], [2, 2], [-2, 0], [0, 1]])
-    got = tower_training._shift(torch.from_numpy(images), torch.from_numpy(shifts)).numpy()
+    got = towers._shift(torch.from_numpy(images), torch.from_numpy(shifts)).numpy()
     for image, (down, right), moved in zip(images, shifts, got, strict=True):
         for y in range(8):
             for x in range(8):
@@ -360,6 +362,6 @@ def test_a_gpu_memorizes_too(noise: TowerData) -> None:
 
 def test_the_vocabulary_is_compacted_in_order() -> None:
     tokens = np.array([[900, 17, 49407, 0], [900, 49407, 0, 0]], dtype=np.int32)
-    compact, count = tower_data._compact(tokens)
+    compact, count = towers._compact(tokens)
     assert compact.tolist() == [[2, 1, 3], [2, 3, 0]]
     assert count == 4

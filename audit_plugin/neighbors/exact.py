@@ -21,9 +21,6 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
     Args:
         vectors: float32 `[n, d]`, unit rows.
         k: neighbors wanted; fewer exist when n <= k.
-
-    Raises:
-        ValueError: `vectors` is not a matrix.
     """
     check_rows(vectors)
     n = len(vectors)
@@ -41,10 +38,11 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
     return Neighbors(indices, similarities)
 
 
-def check_rows(vectors: Floats) -> None:
-    """Raises ValueError where `vectors` is not a matrix."""
-    if vectors.ndim != 2:
-        raise ValueError(f"vectors have shape {vectors.shape}; give one row per item, [n, d]")
+def check_rows(*matrices: Floats) -> None:
+    """Raises ValueError where one of them is not a matrix `[n, d]`."""
+    for matrix in matrices:
+        if matrix.ndim != 2:
+            raise ValueError(f"vectors have shape {matrix.shape}; give one row per item, [n, d]")
 
 
 def self_hits(hits: Ints, rows: Ints) -> np.ndarray:
@@ -91,12 +89,8 @@ def nearest(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:
 
     Returns:
         (indices `[q, k]`, similarities float32 `[q, k]`, descending).
-
-    Raises:
-        ValueError: `queries` or `vectors` is not a matrix.
     """
-    check_rows(queries)
-    check_rows(vectors)
+    check_rows(queries, vectors)
     k = min(k, len(vectors))
     indices = np.empty((len(queries), k), dtype=np.int64)
     similarities = np.empty((len(queries), k), dtype=np.float32)
@@ -158,12 +152,8 @@ def within(queries: Floats, vectors: Floats, distance: float) -> list[tuple[Ints
 
     Returns:
         (indices in order, similarities float32) of each query.
-
-    Raises:
-        ValueError: `queries` or `vectors` is not a matrix.
     """
-    check_rows(queries)
-    check_rows(vectors)
+    check_rows(queries, vectors)
     hits: list[tuple[Ints, Floats]] = []
     step = max(1, BLOCK_CELLS // max(1, len(vectors)))
     for start in range(0, len(queries), step):

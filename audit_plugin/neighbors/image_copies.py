@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, dense_ids
+from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths, dense_ids
 
 from .near_duplicates import ROUNDING, component_ids, usual_distance
 
@@ -53,12 +53,8 @@ def difference(left: Any, right: Any) -> Floats:
     Args:
         left: signatures `[q, SIDE, SIDE, 3]` uint8.
         right: the same of the other images.
-
-    Raises:
-        ValueError: the signatures differ in shape.
     """
-    if left.shape != right.shape:
-        raise ValueError(f"signatures {left.shape} and {right.shape} differ in shape")
+    check_lengths(left=left, right=right)
     x, y = left.astype(np.float32), right.astype(np.float32)
     gains = _gain(x, y), _gain(y, x)
     gray = _two_ways(x @ GREY, y @ GREY, gains, BUSY_GREY)

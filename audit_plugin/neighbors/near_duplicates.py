@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints, Neighbors, dense_ids
+from audit_plugin.arrays import Floats, Ints, Neighbors, check_lengths, dense_ids
 
 LINKAGE_ROWS = 4096  # contents whose distances are computed as one square
 LOCAL_NEIGHBORS = 10
@@ -27,14 +27,8 @@ def group_near_duplicates(vectors: Floats, neighbors: Neighbors, same: Ints, lar
 
     Returns:
         (group `[n]`, numbered by first row; number of groups that were split).
-
-    Raises:
-        ValueError: the arguments differ in length.
     """
-    if not len(vectors) == len(neighbors.indices) == len(same):
-        raise ValueError(
-            f"{len(vectors)} vectors, {len(neighbors.indices)} rows of neighbors and {len(same)} content ids differ"
-        )
+    check_lengths(vectors=vectors, neighbors=neighbors.indices, same=same)
     if not len(same):
         return same, 0
     _, first, content = np.unique(same, return_index=True, return_inverse=True)

@@ -8,8 +8,6 @@ import numpy as np
 
 from audit_plugin.arrays import Floats
 
-from .exact import check_rows
-
 MAX_DIM = 256
 FIT_ROWS = 20_000  # at most, drawn by position
 BLOCK = 16_384  # rows projected at once
@@ -24,7 +22,7 @@ class Projection:
     floor: float
 
 
-def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projection:
+def fit_projection(vectors: Floats, whitening: float) -> Projection:
     """The leading principal components of float32 `[n, d]`, each divided by its deviation^whitening.
 
     Frozen features of a narrow set lie in a thin cone; centering opens it, and partial whitening lifts the fine
@@ -34,16 +32,11 @@ def fit_projection(vectors: Floats, whitening: float, seed: int = 0) -> Projecti
     Args:
         vectors: in canonical order (the fit draws up to 20,000 rows by position).
         whitening: 0 keeps all proportions, 1 makes all components equally wide.
-        seed: of the draw.
-
-    Raises:
-        ValueError: `vectors` is not a matrix.
     """
-    check_rows(vectors)
     n, d = vectors.shape
     if n == 0:
         return Projection(np.zeros(d, np.float32), np.eye(d, dtype=np.float32), 0.0)
-    rows = np.random.default_rng(seed).choice(n, FIT_ROWS, replace=False) if n > FIT_ROWS else np.arange(n)
+    rows = np.random.default_rng(0).choice(n, FIT_ROWS, replace=False) if n > FIT_ROWS else np.arange(n)
     fit = vectors[np.sort(rows)]
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
     centered = fit - mean
@@ -66,11 +59,6 @@ def project(vectors: Floats, projection: Projection) -> Floats:
         norm = np.linalg.norm(part, axis=1, keepdims=True)
         rows[start : start + BLOCK] = np.where(norm > projection.floor, part / np.maximum(norm, 1e-30), 0)
     return rows
-
-
-def principal(vectors: Floats, whitening: float, seed: int = 0) -> Floats:
-    """The vectors in their own projection: `project(vectors, fit_projection(vectors, whitening, seed))`."""
-    return project(vectors, fit_projection(vectors, whitening, seed))
 
 
 def two_directions(vectors: Floats) -> Floats:

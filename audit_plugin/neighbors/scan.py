@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints
+from audit_plugin.arrays import Floats, Ints, check_lengths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,15 +199,10 @@ def _inner_products_by_faiss(exact: Tensor, rows: Tensor, others: Tensor) -> Ten
 
 
 def pair_similarities(vectors: Floats, others: Ints) -> Floats:
-    """float32 `[n, k]`: inner products of each row with those that `others` `[n, k]` names, NaN where it is -1.
-
-    Raises:
-        ValueError: `others` does not have one row per row of `vectors`.
-    """
+    """float32 `[n, k]`: inner products of each row with those that `others` `[n, k]` names, NaN where it is -1."""
     import torch
 
-    if len(vectors) != len(others):
-        raise ValueError(f"{len(vectors)} vectors and {len(others)} rows of neighbors differ in length")
+    check_lengths(vectors=vectors, others=others)
     exact = torch.from_numpy(np.ascontiguousarray(vectors))
     similarities = np.empty(others.shape, dtype=np.float32)
     for start in range(0, len(others), PAIR_ROWS):

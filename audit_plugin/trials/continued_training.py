@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Ints
+from audit_plugin.arrays import Ints, check_lengths
 
 from .heads import BATCH, LEARNING_RATE, Heads, new_head, optimize_heads
 
@@ -50,14 +50,8 @@ def train_heads(
         shared_ids: int `[n, c]`; equal in any column means never each other's negatives.
         schedule: epochs, rows per epoch, learning rate.
         start: weights of g sets to start from, or None: a random start per seed.
-
-    Raises:
-        ValueError: `rows` and `seeds`, or `inputs` and `shared_ids`, differ in length.
     """
-    if len(rows) != len(seeds):
-        raise ValueError(f"{len(rows)} lists of rows for {len(seeds)} seeds; give one seed per list")
-    if any(len(x) != len(shared_ids) for x in inputs):
-        raise ValueError(f"inputs have {[len(x) for x in inputs]} rows and shared_ids {len(shared_ids)}")
+    check_lengths(rows=rows, seeds=seeds)
     device = inputs[0].device
     continued = start is not None  # other shuffles than those that the start was made with
     generators = [np.random.default_rng((0, 2_000_003, seed, continued)) for seed in seeds]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import gelu, normalize
 
-from audit_plugin.arrays import Bools, Ints, dense_ids, modality_pairs
+from audit_plugin.arrays import Bools, Ints, check_lengths, dense_ids, modality_pairs
 
 TRIAL_GROUP = 8
 HIDDEN_DIM = 256
@@ -75,12 +75,8 @@ def train_group(
         epochs: passes over the members.
         seed: the run's seed.
         size: members of a usual trial of the run: sets the steps of an epoch, which are the same for every trial.
-
-    Raises:
-        ValueError: the arguments differ in length.
     """
-    if member.shape != (len(trial_numbers), len(shared_ids)) or any(len(x) != len(shared_ids) for x in inputs):
-        raise ValueError(f"member {member.shape} does not fit {len(trial_numbers)} trials of {len(shared_ids)} samples")
+    check_lengths(trial_numbers=trial_numbers, member=member)
     device = inputs[0].device
     generators = [np.random.default_rng((seed, 1_000_003, number)) for number in trial_numbers]
     layers = [new_head(x.shape[1], generators, device) for x in inputs]
@@ -115,6 +111,7 @@ def optimize_heads(
         shared_ids: int `[n, c]`; see `train_group`.
         learning_rate: at the first step; falls to 0 along a half cosine.
     """
+    check_lengths(shared_ids=shared_ids, **{f"modality {a}": x for a, x in enumerate(inputs)})
     weights = [w.requires_grad_() for head in layers for w in head]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Trials, dense_ids
+from audit_plugin.arrays import Bools, Floats, Ints, Trials, check_lengths, dense_ids
 
 BLOCK = 8192  # rows whose products are computed at once
 
@@ -63,14 +63,9 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
 
     Returns:
         float64 `[m, m, n]`; NaN where H is empty.
-
-    Raises:
-        ValueError: the arrays differ in length.
     """
+    check_lengths(groups=groups, reference=reference, **{f"modality {a}": v for a, v in enumerate(embeddings)})
     n, m = len(groups), len(embeddings)
-    if len(reference) != n or any(len(vectors) != n for vectors in embeddings):
-        lengths = [len(vectors) for vectors in embeddings]
-        raise ValueError(f"embeddings of {lengths} rows and a reference of {len(reference)} do not fit {n} groups")
     group = dense_ids(groups)
     reference_in_group = np.bincount(group[reference], minlength=group.max(initial=-1) + 1)
     size = reference.sum() - reference_in_group[group]  # [n], |H| without x's group
@@ -106,10 +101,6 @@ def trial_weights(member: Bools, folds: int) -> Floats:
     """float32 `[r, n]`: each block's sum of weighted values is mean(as a member) - mean(as a non-member).
 
     0 throughout a block in which a sample was on one side only.
-
-    Args:
-        member: bool `[r, n]`, in blocks.
-        folds: trials per block.
     """
     blocks = member.reshape(-1, folds, member.shape[1])  # [r / folds, folds, n]
     inside = blocks.sum(1, keepdims=True)
