@@ -15,16 +15,18 @@ from .inputs import modalities as _modalities  # noqa: F401 (fills the table fro
 
 if TYPE_CHECKING:
     from .arrays import AuditError, Samples
+    from .audit.result import AuditResult
     from .audit.run import run_audit
     from .config import AuditConfig
     from .fiftyone_io import audit_view
 
 __version__ = "0.1.0"
-__all__ = ["AuditConfig", "AuditError", "Samples", "audit_view", "run_audit"]
+__all__ = ["AuditConfig", "AuditError", "AuditResult", "Samples", "audit_view", "run_audit"]
 
 _HOMES = {
     "AuditConfig": "config",
     "AuditError": "arrays",
+    "AuditResult": "audit.result",
     "Samples": "arrays",
     "audit_view": "fiftyone_io",
     "run_audit": "audit.run",

@@ -230,35 +230,6 @@ class Trials:
             raise ValueError(f"{len(self.member)} trials are not whole blocks of {self.folds}")
 
 
-@dataclass(frozen=True)
-class AuditResult:
-    """One value per row and column, in the caller's row order, with where it came from.
-
-    Attributes:
-        ids: `[n]` as given.
-        columns: column -> array of length n, in the order of the written table.
-        summary: counts, reliability, recall on plants, versions, timings: everything that is not per row.
-        run_dir: where the arrays and the trained heads are.
-    """
-
-    ids: tuple[str, ...]
-    columns: Mapping[str, NDArray[Any]]
-    summary: Mapping[str, Any]
-    run_dir: str = ""
-
-    def __post_init__(self) -> None:
-        for name, values in self.columns.items():
-            if len(values) != len(self.ids):
-                raise ValueError(f"column {name!r} has {len(values)} values for {len(self.ids)} ids")
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def flagged(self, kind: str) -> Bools:
-        """bool `[n]`: the rows flagged as `kind` (`misaligned`, `outlier`, ...)."""
-        return np.asarray(self.columns[f"is_{kind}"], dtype=bool)
-
-
 def dense_ids(*columns: Sequence[str] | NDArray[Any], by_first_row: bool = False) -> Ints:
     """Numbers equal values alike, without gaps: int64 `[n]` of 0 to u - 1 for u distinct values.
 

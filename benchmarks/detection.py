@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditResult, Bools, Floats
+from audit_plugin.arrays import Bools, Floats
 from audit_plugin.audit.prepare import Clock, Prepared, prepare
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import evidence_of, finish, run_identity
 from audit_plugin.audit.score import score_probes
 from audit_plugin.config import AuditConfig

@@ -25,7 +25,7 @@ import fiftyone.operators as foo
 import numpy as np
 from fiftyone.operators.executor import ExecutionContext, Executor
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 from audit_plugin.fiftyone_io import write_result
 from benchmarks.record import write_report

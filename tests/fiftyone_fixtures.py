@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import FLAG_KINDS
 
 VOLATILE = {"last_modified_at", "_id", "_dataset_id", "created_at", "_media_type", "_rand"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import FLAG_KINDS
 
 SCORES = [0.5, 3.0, np.nan, 4.0, 1.0, 2.0, 0.0, 5.0]

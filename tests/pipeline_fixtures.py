@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.arrays import Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest

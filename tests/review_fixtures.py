@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig
 
 VOLATILE = ("last_modified_at", "audit_decision")

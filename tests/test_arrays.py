@@ -10,7 +10,6 @@ from scipy import stats
 
 from audit_plugin.arrays import (
     AuditError,
-    AuditResult,
     Features,
     Neighbors,
     Samples,
@@ -21,6 +20,7 @@ from audit_plugin.arrays import (
     modality_pairs,
     spearman,
 )
+from audit_plugin.audit.result import AuditResult
 
 
 def test_modality_pairs_come_in_the_order_of_the_modalities() -> None:

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from audit_plugin.arrays import AuditError, AuditResult
+from audit_plugin.arrays import AuditError
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.synthetic import demo as planning
 from audit_plugin.synthetic.demo import (
     FAULTS,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.arrays import Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.report import display
 
 SUMMARY = {

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.extend import NOT_TRAINED, extend_run
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.offline import IDENTITIES

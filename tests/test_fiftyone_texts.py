@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit_plugin.arrays import AuditError, AuditResult
+from audit_plugin.arrays import AuditError
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from tests.conftest import COLORS, caption

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from audit_plugin import cli
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.audit.run import run_audit
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.inputs.tables import write_scores
 from audit_plugin.report import report_html, report_of_table
 from audit_plugin.review import queue
 from tests.pipeline_fixtures import QUICK, encoded_rows
@@ -45,7 +45,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Samples, Aud
         patch.setenv("AUDIT_PLUGIN_CACHE", str(cache))
         result = run_audit(rows, config, run_dir=folder / "run")
     result = replace(result, summary={**result.summary, "manifest": str(folder / "*.tar")})
-    write_scores(folder / "scores.parquet", result, rows)
+    write_scores(folder / "scores.parquet", result)
     return folder / "scores.parquet", rows, result
 
 

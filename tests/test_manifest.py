@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError
+from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.inputs.manifest import _read_csv, read_manifest
-from audit_plugin.inputs.tables import check_output, write_scores
+from audit_plugin.inputs.tables import check_output
 
 COLUMNS = {"image": "image", "text": "caption"}
 
@@ -326,12 +328,9 @@ def make_result(seconds: float = 1.0, run_dir: str = "/runs/1") -> AuditResult:
     return AuditResult(("a", "b", "c"), columns, summary, run_dir)
 
 
-SAMPLES = Samples(("a", "b", "c"), {"image": ("1", "2", "3"), "text": ("x", "y", "z")})
-
-
 def test_parquet_holds_id_then_columns_in_order(tmp_path: Path) -> None:
     path = tmp_path / "new" / "scores.parquet"
-    write_scores(path, make_result(), SAMPLES)
+    write_scores(path, make_result())
     table = pq.read_table(path)
     assert table.column_names == ["id", "misalignment", "culprit", "duplicate_group", "is_misaligned", "suggestion"]
     assert [str(t) for t in table.schema.types] == ["string", "float", "string", "int64", "bool", "string"]
@@ -343,7 +342,7 @@ def test_parquet_holds_id_then_columns_in_order(tmp_path: Path) -> None:
 
 
 def test_footer_holds_scoring_settings_only_and_summary_the_rest(tmp_path: Path) -> None:
-    write_scores(tmp_path / "s.parquet", make_result(seconds=7.5), SAMPLES)
+    write_scores(tmp_path / "s.parquet", make_result(seconds=7.5))
     footer = json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"audit_plugin"])
     assert footer == {
         "config": {"seed": 3, "trials": 8},
@@ -360,14 +359,13 @@ def test_footer_holds_scoring_settings_only_and_summary_the_rest(tmp_path: Path)
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_equal_runs_give_equal_bytes_whatever_their_timing(tmp_path: Path, suffix: str) -> None:
-    write_scores(tmp_path / f"1{suffix}", make_result(1.0, "/runs/1"), SAMPLES)
-    write_scores(tmp_path / f"2{suffix}", make_result(2.0, "/runs/2"), SAMPLES)
+    write_scores(tmp_path / f"1{suffix}", make_result(1.0, "/runs/1"))
+    write_scores(tmp_path / f"2{suffix}", make_result(2.0, "/runs/2"))
     assert (tmp_path / f"1{suffix}").read_bytes() == (tmp_path / f"2{suffix}").read_bytes()
 
 
 def test_caption_index_stands_beside_the_id(tmp_path: Path) -> None:
-    samples = Samples(("a", "a", "c"), SAMPLES.media, caption=(0, 1, 0))
-    write_scores(tmp_path / "s.jsonl", make_result(), samples)
+    write_scores(tmp_path / "s.jsonl", replace(make_result(), ids=("a", "a", "c"), captions=(0, 1, 0)))
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert [list(row)[:2] for row in rows] == [["id", "caption_index"]] * 3
     assert [(row["id"], row["caption_index"]) for row in rows] == [("a", 0), ("a", 1), ("c", 0)]
@@ -375,8 +373,7 @@ def test_caption_index_stands_beside_the_id(tmp_path: Path) -> None:
 
 
 def test_csv_defuses_formulas_and_leaves_numbers(tmp_path: Path) -> None:
-    samples = Samples(("=HYPERLINK(1)", "-7", "+x"), SAMPLES.media)
-    write_scores(tmp_path / "s.csv", make_result(), samples)
+    write_scores(tmp_path / "s.csv", replace(make_result(), ids=("=HYPERLINK(1)", "-7", "+x")))
     with (tmp_path / "s.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["'=HYPERLINK(1)", "-7", "'+x"]
@@ -390,8 +387,7 @@ def test_csv_defuses_formulas_and_leaves_numbers(tmp_path: Path) -> None:
 def test_ids_survive_parquet(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "ids.parquet"
     columns = {"misalignment": np.zeros(len(ids), np.float32)}
-    media = {"image": (None,) * len(ids), "text": (None,) * len(ids)}
-    write_scores(path, AuditResult(tuple(ids), columns, {}), Samples(tuple(ids), media))
+    write_scores(path, AuditResult(tuple(ids), columns, {}))
     assert pq.read_table(path)["id"].to_pylist() == ids
 
 
@@ -423,12 +419,12 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_the_old_table_whole(full_disk: Path) -> None:
     path = full_disk / "scores.csv"
-    write_scores(path, make_result(), SAMPLES)
+    write_scores(path, make_result())
     before = path.read_bytes()
     n = 5000
     big = AuditResult(tuple(map(str, range(n))), {"misalignment": np.random.default_rng(0).random(n, np.float32)}, {})
     with pytest.raises(AuditError, match="no space left"):
-        write_scores(path, big, Samples(big.ids, {"image": (None,) * n, "text": (None,) * n}))
+        write_scores(path, big)
     assert path.read_bytes() == before
     assert sorted(os.listdir(full_disk)) == ["scores.csv", "scores.json"]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit import score as audit_score
 from audit_plugin.audit.cost import plan_audit
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.store import FeatureCache, RunFolder
@@ -60,6 +61,21 @@ def test_columns_come_in_their_order_and_types(reference: AuditResult) -> None:
         if name in texts:
             assert {type(v) for v in values} == {str}, name
     assert all(np.isfinite(reference.columns[name]).all() for name in TRAINED)
+
+
+def test_a_result_is_flagged_again_at_its_own_rate_and_comes_back_from_a_file(
+    reference: AuditResult, tmp_path: Path
+) -> None:
+    for kind in ("misaligned", "memorized", "outlier"):
+        again = reference.rethreshold(kind, QUICK.false_positive_rate)
+        for name, values in reference.columns.items():
+            np.testing.assert_array_equal(again.columns[name], values)
+        assert reference.rethreshold(kind, 0.2).flagged(kind).sum() >= reference.flagged(kind).sum()
+    reference.save(tmp_path / "result.parquet")
+    loaded = AuditResult.load(tmp_path / "result.parquet")
+    assert (loaded.ids, loaded.run_dir, repr(loaded)) == (reference.ids, reference.run_dir, repr(reference))
+    for name, values in reference.columns.items():
+        np.testing.assert_array_equal(loaded.columns[name], values)
 
 
 def test_the_summary_says_what_was_done(reference: AuditResult) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from tests.pipeline_fixtures import QUICK, TRAINED, cells, encoded_rows, rows_of
 

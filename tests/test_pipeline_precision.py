@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.extend import extend_run
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders import precision

@@ -23,10 +23,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from audit_plugin import cli
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import FLAG_KINDS, AuditConfig
-from audit_plugin.inputs.tables import write_scores, write_table
+from audit_plugin.inputs.tables import write_table
 from audit_plugin.report import (
     ReportContent,
     charts,
@@ -363,7 +364,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Samples, Aud
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIT_PLUGIN_CACHE", str(cache))
         result = run_audit(samples, QUICK, run_dir=folder / "run")
-    write_scores(folder / "scores.parquet", result, samples)
+    write_scores(folder / "scores.parquet", result)
     return folder / "scores.parquet", samples, result
 
 

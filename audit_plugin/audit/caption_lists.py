@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditResult, Ints, Samples
+from audit_plugin.arrays import Ints, Samples
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED
+
+from .result import AuditResult
 
 URGENCY = ("keep", "remove", "review", "relabel")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Bools, Ints, Samples
+from audit_plugin.arrays import AuditError, Bools, Ints, Samples
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.cached_features import stored_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
@@ -25,7 +25,7 @@ from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
 from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, prepare
-from .result import count_outcomes, result_columns
+from .result import AuditResult, count_outcomes, result_columns
 from .score import gather_evidence, score
 
 PART = "rows"
@@ -191,7 +191,7 @@ def _new_rows(result: AuditResult, old: int) -> AuditResult:
     reason[reason == ""] = NOT_TRAINED
     columns["reason"] = reason
     summary = {**result.summary, **count_outcomes(columns), "samples": len(reason), "extends": old}
-    return AuditResult(result.ids[old:], columns, summary, result.run_dir)
+    return AuditResult(result.ids[old:], columns, summary, result.run_dir, result.captions[old:])
 
 
 def _read_with(learner: Learner, prepared: Prepared, member: Bools, job: Job) -> tuple[Evidence, list[str]]:

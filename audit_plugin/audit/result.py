@@ -1,29 +1,198 @@
-"""From what was scored to what is handed back: the columns in the caller's order, and the summary of the whole."""
+"""The result of an audit: the columns in the caller's order, and the summary of the whole."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from audit_plugin.arrays import Samples
-from audit_plugin.config import AuditConfig
+from audit_plugin.arrays import AuditError, Bools, Samples
+from audit_plugin.config import AuditConfig, current_names
+from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_table
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
-from audit_plugin.scoring.outliers import count_user_groups
+from audit_plugin.scoring.outliers import count_user_groups, outlier_cut
 from audit_plugin.trials import multimem
 from audit_plugin.trials.split_protocol import group_report
 
 from .prepare import Order, Prepared
 from .score import Scored
 
+if TYPE_CHECKING:
+    import pandas
+
 LEAST_RELIABILITY = 0.8
 NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
+# The columns that a notebook shows of the most suspicious rows
+SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
 ACTIONS = ("keep", "relabel", "remove", "review")
 PACKAGES = ("audit-plugin", "torch", "numpy", "open-clip-torch", "faiss-cpu", "faiss-gpu")
+
+
+@dataclass(frozen=True, repr=False)
+class AuditResult:
+    """One value per row and column, in the caller's row order, with where it came from.
+
+    Attributes:
+        ids: `[n]` as given.
+        columns: column -> array of length n, in the order of the written table.
+        summary: counts, reliability, probe recall, versions, timings: everything that is not per row.
+        run_dir: where the arrays and the trained heads are.
+        captions: `[n]`, which of its sample's captions a row is; empty where every sample has one.
+        false_positive_rate: float32 `[n]`, the lowest expected false-positive rate at which a row is flagged as
+            misaligned; NaN where not scored. None where it was not recorded.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]]
+    summary: Mapping[str, Any]
+    run_dir: str = ""
+    captions: tuple[int, ...] = ()
+    false_positive_rate: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            if len(values) != len(self.ids):
+                raise ValueError(f"column {name!r} has {len(values)} values for {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        counts = [f"{int(self.flagged(kind).sum()):,} {kind}" for kind in self.flag_kinds]
+        failures = f", {self.summary['failures']:,} failures" if self.summary.get("failures") else ""
+        return f"AuditResult({len(self):,} rows: {', '.join(counts) or 'no flags'}{failures})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how many rows each flag has, and the ten most suspicious rows."""
+        counts = "".join(
+            f"<tr><td>{kind}</td><td>{int(self.flagged(kind).sum()):,}</td></tr>" for kind in self.flag_kinds
+        )
+        shown = [name for name in SHOWN if name in self.columns]
+        table = self.to_pandas()[shown]
+        if "misalignment" in table:
+            table = table.sort_values("misalignment", ascending=False)
+        worst = table.head(10).to_html(escape=True)
+        return f"<p>{len(self):,} rows</p><table><tr><th>flag</th><th>rows</th></tr>{counts}</table>{worst}"
+
+    @property
+    def flag_kinds(self) -> list[str]:
+        """The kinds of flags that the result has."""
+        return [name.removeprefix("is_") for name in self.columns if name.startswith("is_")]
+
+    def flagged(self, kind: str) -> Bools:
+        """bool `[n]`: the rows flagged as `kind` (`misaligned`, `outlier`, ...).
+
+        Raises:
+            KeyError: the result has no such flag.
+        """
+        return np.asarray(self.columns[f"is_{kind}"], dtype=bool)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A DataFrame of the columns, one row per row of the audit, with the ids as its index `id`.
+
+        Where samples have several captions, `caption_index` says which one a row is.
+        """
+        import pandas
+
+        captions = {"caption_index": np.array(self.captions)} if self.captions else {}
+        return pandas.DataFrame({**captions, **self.columns}, index=pandas.Index(self.ids, name="id"))
+
+    def rethreshold(self, kind: str, rate: float) -> AuditResult:
+        """The same scores flagged at another expected false-positive rate; nothing is computed again.
+
+        Args:
+            kind: misaligned, memorized or outlier.
+            rate: expected share of clean samples that are flagged by chance, between 0 and 1.
+
+        Returns:
+            A result with other flags of this kind, and the actions and reasons that follow from them.
+
+        Raises:
+            AuditError: another kind, a rate out of range, or a result that does not hold what this takes.
+        """
+        if not 0 < rate < 1:
+            raise AuditError(f"rate is {rate}; it must lie between 0 and 1")
+        if "extends" in self.summary:
+            raise AuditError("this result extends another run, whose samples set its thresholds: rethreshold that run")
+        if kind == "misaligned":
+            if self.false_positive_rate is None:
+                raise AuditError("this result holds no false-positive rates; load one that AuditResult.save wrote")
+            flagged = rules.flag_misaligned(self.false_positive_rate, rate)
+        elif kind == "memorized":
+            flagged = rules.exceeds(self.columns["multimem"], rules.tail_cut(self.columns["multimem"], rate))
+        elif kind == "outlier":
+            flagged = rules.exceeds(self.columns["outlier"], outlier_cut(self.columns["outlier"], rate))
+        else:
+            raise AuditError(f"kind {kind!r} has no rate; choose misaligned, memorized or outlier")
+        columns = {**self.columns, **rules.reflag(self.columns, {f"is_{kind}": flagged})}
+        summary = {**self.summary, **count_outcomes(columns)}
+        return replace(self, columns=columns, summary=summary)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the whole result to one Parquet file, which `load` reads back.
+
+        Raises:
+            AuditError: if the disk is full or the place cannot be written.
+        """
+        columns: dict[str, NDArray[Any]] = {"id": np.array(self.ids, dtype=object), **self.columns}
+        if self.captions:
+            columns["caption_index"] = np.array(self.captions, dtype=np.int64)
+        if self.false_positive_rate is not None:
+            columns["false_positive_rate"] = self.false_positive_rate
+        footer = json.dumps({"summary": jsonable(self.summary), "run_dir": self.run_dir})
+        write_table(Path(path).with_suffix(".parquet"), columns, footer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AuditResult:
+        """The result that `save` wrote.
+
+        Raises:
+            AuditError: the file cannot be read, or was not written by `save`.
+        """
+        columns, footer = read_table(Path(path).with_suffix(".parquet"))
+        content = json.loads(footer or "{}")
+        if "summary" not in content or "id" not in columns:
+            raise AuditError(f"{path} was not written by AuditResult.save; read tables of scores with pandas")
+        ids, captions = tuple(columns.pop("id")), tuple(columns.pop("caption_index", np.zeros(0, int)).tolist())
+        rate = columns.pop("false_positive_rate", None)
+        return cls(ids, columns, current_names(content["summary"]), content["run_dir"], captions, rate)
+
+
+def write_scores(path: Path, result: AuditResult) -> None:
+    """Writes one row per row of a result, in its order, and the run's summary as `<stem>.json` beside it.
+
+    The format follows from the suffix, see `write_table`; the footer of Parquet holds config, versions and seed. Equal
+    results give equal bytes.
+
+    Raises:
+        AuditError: if the disk is full or the place cannot be written.
+    """
+    columns: dict[str, NDArray[Any]] = {"id": np.array(result.ids, dtype=object)}
+    if result.captions:
+        columns["caption_index"] = np.array(result.captions, dtype=np.int64)
+    write_table(path, {**columns, **result.columns}, _footer(result))
+    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+
+
+def _footer(result: AuditResult) -> str:
+    """What decides the scores, and nothing that differs between equal runs (timings, folders)."""
+    config = dict(result.summary.get("config", {}))
+    scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
+    footer = {
+        "config": {name: config[name] for name in scoring},
+        "encoder": result.summary.get("encoder", {}),
+        "seed": config.get("seed"),
+        "versions": result.summary.get("versions", {}),
+    }
+    return json.dumps(jsonable(footer), sort_keys=True)
 
 
 # The first columns of a result, and of what follows the scores that have a place of their own

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.devices import matmul_precision
 from audit_plugin.encoders.embed import Embedded, Progress, silent
@@ -34,7 +34,7 @@ from audit_plugin.trials.run import Job, Learn
 from .explain import explain
 from .extend import add_incomplete, keep_rows
 from .prepare import Clock, Prepared, describe_samples, encoders_of, prepare, user_groups
-from .result import result_columns, summarize, versions
+from .result import AuditResult, result_columns, summarize, versions
 from .score import gather_evidence, save_evidence, score
 
 FORMAT = 5  # raised when the same run folder would be filled differently
@@ -152,7 +152,8 @@ def finish(
     summary["notes"] = [*summary["notes"], *further]
     summary |= {"encoder_name": prepared.encoder_name, "device": prepared.device, "seconds": clock.seconds}
     summary["products"] = matmul_precision(job.config.precision, prepared.device)
-    return AuditResult(samples.ids, columns, summary, str(job.run.path))
+    rate = prepared.order.back(scored.calibration.false_positive_rate, np.float32(np.nan))
+    return AuditResult(samples.ids, columns, summary, str(job.run.path), samples.caption, rate)
 
 
 def _check_training(samples: Samples, config: AuditConfig, models: bool) -> None:

@@ -17,7 +17,8 @@ from .options import BAD_INPUT, DryRun, app, command
 from .running import audited, fiftyone_io, finish, shown_progress
 
 if TYPE_CHECKING:
-    from audit_plugin.arrays import AuditResult, Samples
+    from audit_plugin.arrays import Samples
+    from audit_plugin.audit.result import AuditResult
 
 DEMO_DATASET = "audit-demo"
 SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
@@ -71,8 +72,8 @@ def demo(
     open_app: Annotated[bool, typer.Option("--app", help="Open the flagged samples in the FiftyOne App")] = False,
 ) -> None:
     """Draw a data set with known errors, audit it, and report which errors were detected."""
+    from audit_plugin.audit.result import write_scores
     from audit_plugin.inputs.manifest import read_manifest
-    from audit_plugin.inputs.tables import write_scores
     from audit_plugin.report.display import console, show_detected
     from audit_plugin.synthetic.demo import count_flagged_faults, draw_demo, swap_auroc
 
@@ -82,7 +83,7 @@ def demo(
         manifest = draw_demo(out, samples, seed, progress)
     rows = read_manifest(manifest, {"image": "image", "text": "caption"})
     result = audited(rows, config)
-    write_scores(out / "scores.parquet", result, rows)
+    write_scores(out / "scores.parquet", result)
     dataset, sentence = _demo_dataset(rows, result, config, out)
     finish(result, rows, [])
     truth = out / "truth.csv"

@@ -15,7 +15,8 @@ from .options import DryRun, command
 from .running import audited, check_out, finish, shown_progress
 
 if TYPE_CHECKING:
-    from audit_plugin.arrays import AuditResult, Samples
+    from audit_plugin.arrays import Samples
+    from audit_plugin.audit.result import AuditResult
 
 COLUMNS = {
     name: f"Column with {modality.content}" + ("" if modality.is_text else ", relative to the manifest")
@@ -43,7 +44,8 @@ def score(
     dry_run: DryRun = False,
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Needs no FiftyOne."""
-    from audit_plugin.inputs.tables import check_output, write_scores
+    from audit_plugin.audit.result import write_scores
+    from audit_plugin.inputs.tables import check_output
 
     if extend:
         _check_extension(config, run_dir, dry_run)
@@ -57,7 +59,7 @@ def score(
         return
     result = _extended(samples, extend) if extend else audited(samples, config, run_dir)
     result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
-    write_scores(out, result, samples)
+    write_scores(out, result)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"])
 

@@ -16,7 +16,8 @@ from .options import NOTHING_SCORED, stop
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from audit_plugin.arrays import AuditResult, Samples
+    from audit_plugin.arrays import Samples
+    from audit_plugin.audit.result import AuditResult
     from audit_plugin.config import AuditConfig
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.fiftyone_io.read.samples import read_samples
+from audit_plugin.fiftyone_io.read.sources import resolve
+from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
 from audit_plugin.store import cache_root, write_atomically
 
-from .read.samples import read_samples
-from .read.sources import resolve
 from .runs import audit_info, settings_of
-from .write.results import add_result, check_writable, write_result
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress

@@ -15,16 +15,17 @@ import numpy as np
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field
+from audit_plugin.fiftyone_io.read.samples import read_samples
+from audit_plugin.fiftyone_io.read.sources import key_field, resolve
+from audit_plugin.fiftyone_io.write.fields import arrange_sidebar, field_values, write_fields
+from audit_plugin.fiftyone_io.write.results import target_of
 
 from .database import database
-from .read.items import AuditedItems, objects_field
-from .read.samples import read_samples
-from .read.sources import key_field, resolve
 from .runs import audits_newest_first, clear, items_of, newest_first
-from .write.fields import arrange_sidebar, field_values, write_fields
-from .write.results import target_of
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult

@@ -1,4 +1,4 @@
-"""Writes tables and reports: each file completely or not at all, equal bytes for equal content."""
+"""Writes and reads tables, writes reports: each file completely or not at all, equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, AuditResult, Samples
-from audit_plugin.config import AuditConfig
+from audit_plugin.arrays import AuditError
 from audit_plugin.store import disk_error, write_atomically
 
 from .manifest import as_text
@@ -39,22 +37,6 @@ def check_output(out: Path, manifest: Path) -> None:
         raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
 
 
-def write_scores(path: Path, result: AuditResult, samples: Samples) -> None:
-    """Writes one row per row of `samples`, in its order, and the run's summary as `<stem>.json` beside it.
-
-    See `write_table`; the footer of Parquet holds config, versions and seed.
-
-    Raises:
-        AuditError: the disk is full or the file cannot be written.
-    """
-    columns: dict[str, NDArray[Any]] = {"id": np.array(samples.ids, dtype=object)}
-    if samples.caption:
-        columns["caption_index"] = np.array(samples.caption, dtype=np.int64)
-    columns.update(result.columns)
-    write_table(path, columns, _footer(result))
-    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
-
-
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:
     """Writes columns `[n]` as CSV or JSONL by suffix, else as Parquet with a footer.
 
@@ -70,22 +52,30 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
     _replace(path, content)
 
 
+def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """(columns, footer) of a Parquet file that `write_table` wrote; texts as object arrays, "" for none.
+
+    Raises:
+        AuditError: the file cannot be read as Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise AuditError(f"{path} cannot be read as a Parquet table ({error}); name a file that was saved") from error
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        is_text = pa.types.is_string(column.type)
+        columns[name] = np.array(column.to_pylist(), dtype=object) if is_text else column.to_numpy()
+    footer = (table.schema.metadata or {}).get(FOOTER_KEY.encode(), b"").decode()
+    return columns, footer
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a report; values that are not finite become null."""
-    _replace(path, (json.dumps(_jsonable(content), indent=2) + "\n").encode())
-
-
-def _footer(result: AuditResult) -> str:
-    """What determines the scores, and nothing that differs between equal runs (timings, folders)."""
-    config = dict(result.summary.get("config", {}))
-    scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
-    footer = {
-        "config": {name: config[name] for name in scoring},
-        "encoder": result.summary.get("encoder", {}),
-        "seed": config.get("seed"),
-        "versions": result.summary.get("versions", {}),
-    }
-    return json.dumps(_jsonable(footer), sort_keys=True)
+    _replace(path, (json.dumps(jsonable(content), indent=2) + "\n").encode())
 
 
 def _parquet_bytes(columns: Mapping[str, NDArray[Any]], footer: str) -> bytes:
@@ -141,14 +131,14 @@ def _plain(values: NDArray[Any]) -> list[Any]:
     return plain
 
 
-def _jsonable(value: object) -> object:
+def jsonable(value: object) -> object:
     """The value without numpy types and NaN, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)

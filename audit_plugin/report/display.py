@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from audit_plugin.arrays import AuditResult, Samples
+from audit_plugin.arrays import Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.review.tables import HIDDEN
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
@@ -288,3 +289,36 @@ def propose_actions(
 
 def _quote(sentence: str, values: Floats) -> Any:
     return np.array([sentence.format(value) for value in values], dtype=object)
+
+
+def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> dict[str, NDArray[Any]]:
+    """Flags, actions and reasons `[n]` when some flags of a result change, from its columns alone.
+
+    A failed row keeps its flags. A proposed removal of a duplicate or placeholder stays, as does what is proposed for
+    rows whose flags do not change.
+
+    Args:
+        columns: of a result, its own flags, `action` and `reason` among them.
+        flags: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes.
+
+    Returns:
+        The columns of `flags`, `action` and `reason`.
+    """
+    differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
+    if "failure" in columns:
+        differs &= columns["failure"] == ""
+    changed: dict[str, NDArray[Any]] = {n: np.where(differs, values, columns[n]) for n, values in flags.items()}
+    rows = np.flatnonzero(differs & (columns["action"] != "remove"))
+
+    def of_rows(name: str, missing: Any) -> NDArray[Any]:
+        column = changed.get(name, columns.get(name))
+        return np.full(len(rows), missing) if column is None else column[rows]
+
+    row_flags = {kind: of_rows(f"is_{kind}", False) for kind in FLAGS}
+    scores = {name: of_rows(name, np.nan) for name in ("misalignment", "outlier")}
+    not_exact = np.zeros(len(rows), dtype=bool)  # an exact duplicate that is to be removed keeps its action
+    action, reason = propose_actions(row_flags, of_rows("suggestion", ""), ~not_exact, not_exact, scores)
+    for name, values in (("action", action), ("reason", reason)):
+        changed[name] = columns[name].copy()
+        changed[name][rows] = values
+    return changed

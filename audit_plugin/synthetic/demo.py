@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Floats
+from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.audit.result import AuditResult
 
 from .folders import check_packages, read_marker, write_marker, write_rows
 from .oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from benchmarks.multimem import common

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 import numpy as np
 
-from audit_plugin.arrays import AuditError, AuditResult, Ints, Samples
+from audit_plugin.arrays import AuditError, Ints, Samples
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import KEYS

@@ -9,7 +9,7 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditResult
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.results.findings import flagged_view
 from audit_plugin.fiftyone_io.runs import AuditRunConfig

@@ -16,8 +16,9 @@ import fiftyone.core.runs as fors
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.arrays import AuditError, AuditResult
+from audit_plugin.arrays import AuditError
 from audit_plugin.audit.caption_lists import per_sample
+from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import FLAG_KINDS, AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
