@@ -107,7 +107,7 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
     )
 
 
-def plants_of(evidence: Evidence, kind: str, pair: tuple[str, str]) -> np.ndarray:
-    """Combined scores of the virtual plants of a kind, for one pair of modalities."""
+def probe_scores_of(evidence: Evidence, kind: str, pair: tuple[str, str]) -> np.ndarray:
+    """Combined scores of the probe pairs of a kind, for one pair of modalities."""
     at = evidence.pairs.index(pair)
     return probe_scores(evidence, pair, {name: values[at] for name, values in evidence.probe_evidence[kind].items()})

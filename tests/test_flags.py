@@ -14,7 +14,7 @@ from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import calibrate
 from audit_plugin.scoring.flags import FLAGS, exceeds, propose_actions, raise_flags, tail_cut
 from audit_plugin.scoring.scores import compute_scores
-from tests.core_fixtures import planted, plants_of, unit
+from tests.core_fixtures import planted, probe_scores_of, unit
 
 RATE = AuditConfig().false_positive_rate
 
@@ -23,7 +23,7 @@ RATE = AuditConfig().false_positive_rate
 def columns_of(m: int = 2) -> dict[str, np.ndarray]:
     evidence = planted(m).evidence
     scores = compute_scores(evidence)
-    probes = np.fmax.reduce([plants_of(evidence, "random", pair) for pair in evidence.pairs])
+    probes = np.fmax.reduce([probe_scores_of(evidence, "random", pair) for pair in evidence.pairs])
     calibration = calibrate(scores["misalignment"], {"random": probes})
     rates = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
     return {**scores, **rates}

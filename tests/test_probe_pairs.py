@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audit_plugin.scoring.probe_pairs import draw_probe_pairs, probe_scores
 from audit_plugin.scoring.scores import compute_scores
-from tests.core_fixtures import planted, plants_of
+from tests.core_fixtures import planted, probe_scores_of
 
 
 def drawn(seed: int = 0, n: int = 80) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def test_probes_are_on_the_scale_of_the_known_samples() -> None:
 @pytest.mark.parametrize("kind", ["random", "neighborhood"])
 def test_probes_score_like_wrong_pairs(kind: str) -> None:
     evidence, rows = planted().evidence, planted().rows
-    got = plants_of(evidence, kind, ("image", "text"))
+    got = probe_scores_of(evidence, kind, ("image", "text"))
     real = compute_scores(evidence)["misalignment"]
     known = got[np.isfinite(got)]
     assert len(known) > 100
