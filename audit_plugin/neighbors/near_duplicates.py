@@ -77,17 +77,26 @@ def component_ids(pairs: Ints, total: int) -> Ints:
 
 def _complete_linkage(vectors: Floats, usual: Floats, largest: int) -> tuple[Ints, int]:
     """(group of each row, 1 if a group had to be split because of its size, else 0)."""
-    groups, group_count, was_split = np.empty(len(vectors), dtype=np.int64), 0, 0
+    groups, group_count, was_split = np.empty(len(vectors), dtype=np.int64), 0, False
     for start in range(0, len(vectors), LINKAGE_ROWS):  # a larger component would need a larger square
         block = slice(start, start + LINKAGE_ROWS)
-        linked = _linked(vectors[block], usual[block])
-        for group in np.flatnonzero(np.bincount(linked) > largest):
-            members = np.flatnonzero(linked == group)
-            linked[members] = linked.max() + 1 + np.arange(len(members)) // largest
-            was_split = 1
+        linked, too_large = split_large_groups(_linked(vectors[block], usual[block]), largest)
         groups[block] = linked + group_count
         group_count += int(linked.max()) + 1
-    return groups, was_split
+        was_split |= too_large > 0
+    return groups, int(was_split)
+
+
+def split_large_groups(groups: Ints, largest: int) -> tuple[Ints, int]:
+    """(groups `[n]` of at most `largest` rows each, divided in the order of their rows; how many were too large)."""
+    too_large = np.flatnonzero(np.bincount(groups) > largest)
+    if not len(too_large):
+        return groups, 0
+    part = np.zeros(len(groups), dtype=np.int64)
+    for group in too_large:
+        members = np.flatnonzero(groups == group)
+        part[members] = np.arange(len(members)) // largest
+    return dense_ids(groups, part), len(too_large)
 
 
 def _linked(vectors: Floats, usual: Floats) -> Ints:

@@ -16,7 +16,7 @@ import numpy as np
 from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, dense_ids
 from audit_plugin.store import RunFolder
 
-from .near_duplicates import group_near_duplicates, join_groups
+from .near_duplicates import group_near_duplicates, join_groups, split_large_groups
 from .projection import fit_projection, project
 from .scan import pair_similarities
 from .search import SearchResult
@@ -132,16 +132,10 @@ def _group(
             notes.append(f"{divided} groups of near-duplicate {name}s were larger than {largest} and were divided")
         duplicate_groups[name] = groups
         leave_together = join_groups(leave_together, groups)
-    sizes = np.bincount(leave_together)
-    too_large = np.flatnonzero(sizes > largest)
-    if len(too_large):
+    leave_together, divided = split_large_groups(leave_together, largest)
+    if divided:
         notes.append(
-            f"{len(too_large)} groups of near-duplicates or of your own hold more than {largest} samples, too large to "
-            "keep on one side of a trial, and were divided"
+            f"{divided} groups of near-duplicates or of your own hold more than {largest} samples, too large to keep "
+            "on one side of a trial, and were divided"
         )
-        part = np.zeros(n, dtype=np.int64)
-        for group in too_large:
-            members = np.flatnonzero(leave_together == group)
-            part[members] = np.arange(len(members)) // largest
-        leave_together = dense_ids(leave_together, part)
     return duplicate_groups, leave_together, notes

@@ -56,16 +56,12 @@ class SearchResult:
     method: str
 
 
-def ignore_progress(_done: int, _total: int) -> None:
-    """Reports progress to nobody."""
-
-
 def nearest_neighbors(
     vectors: Floats,
     k: int,
     device: str = "cpu",
     seed: int = 0,
-    report: Report = ignore_progress,
+    report: Report = lambda _done, _total: None,
     each: Each | None = None,
 ) -> SearchResult:
     """The k most similar other rows of each row by inner product: exact, or with a recall of `TARGET` and more.

@@ -155,25 +155,18 @@ def reliability(values: Floats, member: Bools, folds: int = 2) -> float:
 
     NaN below two blocks or without spread.
     """
-    halves = _half_means(values, member, folds)
-    if halves is None or halves.shape[1] < 3:
+    differences = _complete_differences(values, member, folds)
+    if len(differences) < 2 or differences.shape[1] < 3:
         return float("nan")
-    left, right = halves
+    left, right = differences[0::2].mean(0), differences[1::2].mean(0)
     if min(left.std(), right.std()) < 1e-9:
         return float("nan")
     half = float(np.corrcoef(left, right)[0, 1])
     return 2 * half / (1 + half) if half > -1 else float("nan")
 
 
-def _half_means(values: Floats, member: Bools, folds: int) -> Floats | None:
-    """`[2, s]`: MultiMem from the even and from the odd blocks, of samples known in all; None below two blocks."""
-    differences = _known_differences(values, member, folds)
-    if len(differences) < 2:
-        return None
-    return np.stack([differences[0::2].mean(0), differences[1::2].mean(0)])
-
-
-def _known_differences(values: Floats, member: Bools, folds: int) -> Floats:
+def _complete_differences(values: Floats, member: Bools, folds: int) -> Floats:
+    """`block_differences` of the samples that were on both sides in every block."""
     differences = block_differences(values, member, folds)
     return differences[:, np.isfinite(differences).all(0)]
 
@@ -194,18 +187,16 @@ def top_mean(values: Floats, member: Bools, top: int, folds: int = 2) -> tuple[f
     The first is inflated by the winner's curse: samples are at the top partly by luck. The second chooses on one half
     of the blocks and measures on the other, both ways round. NaN below two blocks or `top` samples.
     """
-    halves = _half_means(values, member, folds)
-    if halves is None or halves.shape[1] < top:
+    differences = _complete_differences(values, member, folds)
+    if len(differences) < 2 or differences.shape[1] < top:
         return float("nan"), float("nan")
-    overall = _known_differences(values, member, folds).mean(0)
-    chosen = _mean_of_top(overall, overall, top)
-    fresh = [_mean_of_top(halves[0], halves[1], top), _mean_of_top(halves[1], halves[0], top)]
-    return chosen, float(np.mean(fresh))
 
+    def mean_of_top(scores: Floats, measured: Floats) -> float:
+        return float(measured[np.argsort(-scores, kind="stable")[:top]].mean())
 
-def _mean_of_top(scores: Floats, values: Floats, top: int) -> float:
-    """Mean of the values `[s]` of the `top` highest scores `[s]`."""
-    return float(values[np.argsort(-scores, kind="stable")[:top]].mean())
+    overall, left, right = differences.mean(0), differences[0::2].mean(0), differences[1::2].mean(0)
+    fresh = [mean_of_top(left, right), mean_of_top(right, left)]
+    return mean_of_top(overall, overall), float(np.mean(fresh))
 
 
 def mean_as_non_member(values: Floats, member: Bools) -> Floats:
