@@ -1,4 +1,4 @@
-"""Design A in small: what the model reads, what each stage changes, and what the protocol reports."""
+"""The controlled protocol on a small set: the model, its stages, and the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted people: what is mixed in and what is not, and models that know them or do not."""
+"""Canaries: the tables to mix in, and models that know them or do not."""
 
 from __future__ import annotations
 

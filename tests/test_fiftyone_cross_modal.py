@@ -14,10 +14,10 @@ import pytest
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.synthetic.personas import PersonaSet, draw_personas
+from tests.cross_modal_fixtures import made_up
 from tests.fiftyone_fixtures import state
 from tests.test_operators import form_of, steps_of
 from tests.test_panel import App, names_in
-from tests.transfer_fixtures import made_up
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")

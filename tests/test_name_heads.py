@@ -1,4 +1,4 @@
-"""Design B on features whose relation is known: what transfers, what does not, and what is refused."""
+"""Name heads on features whose relation is known: recall within and across modalities, and refusals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def answers() -> Answers:
     return ask_name_heads(made(), (0, 1))
 
 
-def test_what_is_learned_is_recalled_and_transfers_where_both_tell_the_same(answers: Answers) -> None:
+def test_names_are_recalled_within_and_across_modalities_with_the_same_information(answers: Answers) -> None:
     found = summarize(answers, NAMES)
     assert "refused" not in found
     assert found["chance"] == 1 / PEOPLE
@@ -63,7 +63,7 @@ def test_what_is_learned_is_recalled_and_transfers_where_both_tell_the_same(answ
     assert [row[0] for row in recall_rows(found)] == ["image", "text", "both", "nothing"]
 
 
-def test_what_one_side_cannot_tell_leaves_a_gap(answers: Answers) -> None:
+def test_information_missing_in_one_modality_leaves_a_gap(answers: Answers) -> None:
     seen = summarize(ask_name_heads(made(only_seen=13), (0, 1)), NAMES)
     assert seen["gap"]["image"]["low"] > 0.1
     assert seen["gap"]["image"]["value"] > summarize(answers, NAMES)["gap"]["image"]["value"] + 0.1

@@ -40,9 +40,9 @@ from audit_plugin.report import (
 from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
 from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check
+from tests.cross_modal_fixtures import made_up as transfer_made_up
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
-from tests.transfer_fixtures import made_up as transfer_made_up
 
 CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
 HOSTILE = (
