@@ -22,11 +22,11 @@ def tiny_weights(folder: Path, count: int = 1) -> list[dict[str, Any]]:
     open_clip = pytest.importorskip("open_clip")
     (folder / f"{MODEL}.json").write_text(json.dumps(CONFIG))
     open_clip.add_model_config(folder / f"{MODEL}.json")
-    found = []
+    models = []
     for seed in range(count):
         torch.manual_seed(seed)
-        found.append(open_clip.create_model(MODEL).state_dict())
-    return found
+        models.append(open_clip.create_model(MODEL).state_dict())
+    return models
 
 
 def tiny_checkpoints(folder: Path, *names: str) -> Path:

@@ -74,13 +74,13 @@ def test_all_frames_of_a_video_are_seen_alike() -> None:
 
 def test_about_one_word_in_seven_is_dropped_and_the_rest_keep_their_order() -> None:
     words = CAPTION.split()
-    kept = []
+    shares = []
     for seed in range(400):
         view = augment_text(CAPTION, np.random.default_rng(seed)).split()
         rest = iter(words)
         assert all(word in rest for word in view)  # a subsequence
-        kept.append(len(view) / len(words))
-    assert np.mean(kept) == pytest.approx(0.85, abs=0.02)
+        shares.append(len(view) / len(words))
+    assert np.mean(shares) == pytest.approx(0.85, abs=0.02)
 
 
 @settings(deadline=None, max_examples=60)

@@ -26,11 +26,11 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredFeatures:
 def test_rows_come_in_the_order_that_is_asked_for(stored: StoredFeatures) -> None:
     assert stored.modalities == ("image", "text")
     assert stored.present.tolist() == [[True, True], [True, True], [False, True], [True, False]]
-    some = stored.rows(np.array([3, 1, 2, 1]))
-    assert some.present.tolist() == [[True, False], [True, True], [False, True], [True, True]]
-    np.testing.assert_allclose(some.vectors["image"], [[0.6, 0.8], [0, -1], [0, 0], [0, -1]], atol=1e-3)
-    np.testing.assert_allclose(some.vectors["text"], [[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], atol=1e-3)
-    np.testing.assert_array_equal(stored.vectors["image"][[3, 1, 2, 1]], some.vectors["image"])
+    selected = stored.rows(np.array([3, 1, 2, 1]))
+    assert selected.present.tolist() == [[True, False], [True, True], [False, True], [True, True]]
+    np.testing.assert_allclose(selected.vectors["image"], [[0.6, 0.8], [0, -1], [0, 0], [0, -1]], atol=1e-3)
+    np.testing.assert_allclose(selected.vectors["text"], [[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], atol=1e-3)
+    np.testing.assert_array_equal(stored.vectors["image"][[3, 1, 2, 1]], selected.vectors["image"])
     assert stored.rows(np.zeros(0, np.int64)).present.shape == (0, 2)
 
 
@@ -45,8 +45,8 @@ def test_rows_have_unit_length_however_many_there_are(tmp_path: Path) -> None:
     rng, cache = np.random.default_rng(0), FeatureCache("many", tmp_path)
     values = {f"{row:04d}": v for row, v in enumerate(rng.standard_normal((2 * BLOCK + 3, 8)) * 100)}
     cache.append(values)
-    rows, found = unit_features(cache, list(values))
-    assert found.all()
+    rows, is_stored = unit_features(cache, list(values))
+    assert is_stored.all()
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     for row, value in zip(rows, values.values(), strict=True):
         np.testing.assert_allclose(row, value / np.linalg.norm(value), atol=1e-3)

@@ -30,8 +30,8 @@ print(before - resident())
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim")
 def test_freed_memory_goes_back_to_the_system() -> None:
-    found = subprocess.run([sys.executable, "-c", HELD_BACK], capture_output=True, text=True, check=True)
-    assert float(found.stdout) > 60  # of 131 MB
+    finished = subprocess.run([sys.executable, "-c", HELD_BACK], capture_output=True, text=True, check=True)
+    assert float(finished.stdout) > 60  # of 131 MB
 
 
 def test_the_choice_is_the_chip_s_unless_one_is_named() -> None:

@@ -58,12 +58,12 @@ ENCODERS = {"image": IMAGE, "text": TEXT}
 
 
 def run(media: Mapping[str, tuple], problems: Mapping[int, str] | None = None) -> tuple[Embedded, list[tuple]]:
-    told: list[tuple] = []
+    steps: list[tuple] = []
     n = len(next(iter(media.values())))
     samples = Samples(tuple(map(str, range(n))), media, problems=problems or {})
-    contents = digest_contents(samples, lambda *what: told.append(what))
+    contents = digest_contents(samples, lambda *what: steps.append(what))
     keys = {m: ENCODERS[m].identity.key for m in media}
-    return embed(samples, contents, keys, lambda: ENCODERS, lambda *what: told.append(what)), told
+    return embed(samples, contents, keys, lambda: ENCODERS, lambda *what: steps.append(what)), steps
 
 
 def feature_of(text: str) -> np.ndarray:
@@ -137,12 +137,12 @@ def test_a_half_warm_cache_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch,
 def test_the_pieces_of_a_text_are_added_up_in_their_own_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Pieces of different shapes wait in different batches: which is full first must not change a bit of the mean."""
     base = "ab. the second. cd. the fourth one. ef. the sixth. gh. the eighth"
-    mine = max((f"{base} {i}" for i in range(99)), key=text_digest)  # contents are taken by digest: this one is last
+    last = max((f"{base} {i}" for i in range(99)), key=text_digest)  # contents are taken by digest: this one is last
     seen = set()
     for company in range(8):
         monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / str(company)))
         others = tuple(f"{i}" if company % 2 else f"longer {i}" for i in range(company))
-        seen.add(run({"text": (mine, *others)})[0].features.vectors["text"][0].tobytes())
+        seen.add(run({"text": (last, *others)})[0].features.vectors["text"][0].tobytes())
     assert len(seen) == 1
 
 
@@ -162,15 +162,15 @@ def test_a_warm_cache_needs_no_encoder() -> None:
 def test_progress_names_its_stages_and_reaches_the_end(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
-    _, told = run({"image": (path,) * 6, "text": tuple("abcdef")})
-    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    _, reported = run({"image": (path,) * 6, "text": tuple("abcdef")})
+    stages = list(dict.fromkeys(stage for stage, _, _ in reported))
     assert stages == ["read", "encode image", "encode text"]
     for stage in stages:
-        steps = [(done, total) for name, done, total in told if name == stage]
+        steps = [(done, total) for name, done, total in reported if name == stage]
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]
-    assert told[0][2] == 12
-    assert next(t for s, _, t in told if s == "encode image") == 1  # six rows, one content
+    assert reported[0][2] == 12
+    assert next(t for s, _, t in reported if s == "encode image") == 1  # six rows, one content
 
 
 def test_a_canceled_run_loses_nothing() -> None:

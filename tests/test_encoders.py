@@ -83,11 +83,11 @@ def test_a_jpeg_that_is_read_reduced_has_nearly_the_same_feature(offline: dict[s
 
 def test_the_feature_of_a_text_does_not_depend_on_its_batch(offline: dict[str, Encoder]) -> None:
     encoder = offline["text"]
-    mine = encoder.prepare("a red square on a table")[0]
-    others = [p for s in range(20) for p in encoder.prepare(f"caption {s}") if p.shape == mine.shape]
+    piece = encoder.prepare("a red square on a table")[0]
+    others = [p for s in range(20) for p in encoder.prepare(f"caption {s}") if p.shape == piece.shape]
     assert len(others) == 20
-    alone = _encode_batch([mine], encoder)[0]
-    assert alone.tobytes() == _encode_batch([*others, mine], encoder)[20].tobytes()
+    alone = _encode_batch([piece], encoder)[0]
+    assert alone.tobytes() == _encode_batch([*others, piece], encoder)[20].tobytes()
     assert np.isfinite(alone).all()
 
 

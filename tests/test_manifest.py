@@ -431,6 +431,6 @@ def test_a_full_disk_leaves_the_old_table_whole(full_disk: Path) -> None:
 
 def test_a_split_is_read_beside_the_media(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,text,part\na.png,one,train\nb.png,two,\n")
-    found = read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}, split="part")
-    assert found.splits == ("train", "")
+    samples = read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}, split="part")
+    assert samples.splits == ("train", "")
     assert read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}).splits == ()

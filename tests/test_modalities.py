@@ -345,7 +345,7 @@ def test_a_crops_digest_holds_the_file_and_the_box(tmp_path: Path) -> None:
     box = (0.1, 0.2, 0.3, 0.4)
     assert digest(crop_of(path, box)) == digest(crop_of(same, list(box)))
     assert digest(same) == file_digest(path)
-    found = [digest(v) for v in (path, crop_of(path, box), crop_of(path, (0.1, 0.2, 0.3, 0.41)), crop_of(other, box))]
-    assert len(set(found)) == 4
+    digests = [digest(v) for v in (path, crop_of(path, box), crop_of(path, (0.1, 0.2, 0.3, 0.41)), crop_of(other, box))]
+    assert len(set(digests)) == 4
     with pytest.raises(MediaError, match="file not found"):
         digest(crop_of(f"{tmp_path}/none.png", box))

@@ -95,8 +95,8 @@ def test_texts_at_their_own_length_have_the_features_of_the_whole_context(
     assert [len(piece) for piece in pieces] == lengths
     with torch.inference_mode():
         expected = model.encode_text(tokenizer(list(TEXTS))).numpy()
-    found = np.concatenate([_encode_batch([piece], encoder) for piece in pieces])
-    np.testing.assert_allclose(unit(found), unit(expected), atol=1e-5)
+    features = np.concatenate([_encode_batch([piece], encoder) for piece in pieces])
+    np.testing.assert_allclose(unit(features), unit(expected), atol=1e-5)
 
 
 def test_a_tower_that_looks_both_ways_keeps_the_whole_context(checkpoints: dict) -> None:
@@ -214,8 +214,8 @@ def test_weights_in_full_precision_are_let_go_where_bf16_is_taken(checkpoints: d
     load = functools.cache(lambda: prompted_encoders(load_encoders(name, (modality,), "cpu"), ("a photo of {}",)))
     samples = Samples(("0", "1"), {modality: texts})
     contents = digest_contents(samples, silent)
-    who = {modality: load()[modality].identity}
-    settled = choose_precision(samples, contents, who, load, "bf16", "cpu")
+    identities = {modality: load()[modality].identity}
+    settled = choose_precision(samples, contents, identities, load, "bf16", "cpu")
     assert {encoder.identity for encoder in settled.load().values()} == set(settled.identities.values())
     gc.collect()
     kinds = {p.dtype for p in gc.get_objects() if type(p) is torch.nn.Parameter and p.shape == (64, 64)}

@@ -80,17 +80,17 @@ def test_functions_by_hand(pictures: list[str], captions: list[str], batch: int)
         sizes.append(len(values))
         return torch.tensor(letters(values), dtype=torch.bfloat16).requires_grad_()
 
-    found = embed_with({"image": pictures[:20], "text": captions[:20]}, {**FUNCTIONS, "text": text}, batch)
+    embedded = embed_with({"image": pictures[:20], "text": captions[:20]}, {**FUNCTIONS, "text": text}, batch)
     colors = mean_color([Image.open(p) for p in pictures[:20]])
     np.testing.assert_allclose(
-        found.features.vectors["image"], colors / np.linalg.norm(colors, axis=1, keepdims=True), rtol=1e-5
+        embedded.features.vectors["image"], colors / np.linalg.norm(colors, axis=1, keepdims=True), rtol=1e-5
     )
     words = letters(captions[:20])
     np.testing.assert_allclose(
-        found.features.vectors["text"], words / np.linalg.norm(words, axis=1, keepdims=True), rtol=1e-5
+        embedded.features.vectors["text"], words / np.linalg.norm(words, axis=1, keepdims=True), rtol=1e-5
     )
-    assert found.features.present.all()
-    assert not found.failures
+    assert embedded.features.present.all()
+    assert not embedded.failures
     assert max(sizes) <= batch
     assert sum(sizes) == 20
 
@@ -98,13 +98,13 @@ def test_functions_by_hand(pictures: list[str], captions: list[str], batch: int)
 def test_bad_media_are_failures_of_their_rows(pictures: list[str], tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(Path(pictures[0]).read_bytes()[:100])
     images = [pictures[0], str(tmp_path / "torn.png"), None, pictures[1]]
-    found = embed_with({"image": images, "text": ["a", "b", None, "e"]}, FUNCTIONS, 2)
-    assert found.features.present.tolist() == [[True, True], [False, True], [False, False], [True, True]]
-    assert found.failures[1].startswith("image: image is damaged")
-    assert found.failures[2] == "image: no value; text: no value"
-    assert set(found.failures) == {1, 2}
-    assert not found.features.vectors["image"][1:3].any()
-    assert found.encoded == {"image": 2, "text": 3}
+    embedded = embed_with({"image": images, "text": ["a", "b", None, "e"]}, FUNCTIONS, 2)
+    assert embedded.features.present.tolist() == [[True, True], [False, True], [False, False], [True, True]]
+    assert embedded.failures[1].startswith("image: image is damaged")
+    assert embedded.failures[2] == "image: no value; text: no value"
+    assert set(embedded.failures) == {1, 2}
+    assert not embedded.features.vectors["image"][1:3].any()
+    assert embedded.encoded == {"image": 2, "text": 3}
 
 
 def test_the_rest_of_the_rows_does_not_matter(pictures: list[str], captions: list[str]) -> None:
@@ -114,9 +114,9 @@ def test_the_rest_of_the_rows_does_not_matter(pictures: list[str], captions: lis
 
 
 def test_a_modality_of_which_nothing_can_be_used(captions: list[str]) -> None:
-    found = embed_with({"image": [None] * 3, "text": captions[:3]}, FUNCTIONS)
-    assert found.features.vectors["image"].shape == (3, 1)
-    assert not found.features.present[:, 0].any()
+    embedded = embed_with({"image": [None] * 3, "text": captions[:3]}, FUNCTIONS)
+    assert embedded.features.vectors["image"].shape == (3, 1)
+    assert not embedded.features.present[:, 0].any()
 
 
 @pytest.mark.parametrize(

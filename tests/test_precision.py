@@ -52,12 +52,12 @@ class Toy:
         return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
 
 
-def run(toy: Toy, choice: str = "auto", texts: tuple[str, ...] = TEXTS, kept: str = ""):
+def run(toy: Toy, choice: str = "auto", texts: tuple[str, ...] = TEXTS, former_key: str = ""):
     """(what was settled, the features)."""
     samples = Samples(texts, {"text": texts})
     contents = digest_contents(samples, silent)
     load = functools.cache(toy.load)
-    chosen = choose_precision(samples, contents, {"text": WHO}, load, choice, "cpu", {"text": kept})
+    chosen = choose_precision(samples, contents, {"text": WHO}, load, choice, "cpu", {"text": former_key})
     keys = {"text": chosen.identities["text"].key}
     return chosen, embed(samples, contents, keys, chosen.load, silent).features.vectors["text"]
 
@@ -113,7 +113,7 @@ def test_a_precision_that_was_asked_for_is_not_tried(choice: str, key: str) -> N
 
 @pytest.mark.parametrize("key", ["toy", "toy" + BF16_SUFFIX])
 def test_a_run_that_is_continued_keeps_its_precision(key: str) -> None:
-    assert run(Toy(gain=3.0 if key == "toy" else 1.0), kept=key)[0].identities["text"].key == key
+    assert run(Toy(gain=3.0 if key == "toy" else 1.0), former_key=key)[0].identities["text"].key == key
     assert known_precision(WHO, "auto", "cpu", "another encoder") is None
 
 

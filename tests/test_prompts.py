@@ -95,9 +95,9 @@ def test_other_templates_are_another_encoder_and_other_modalities_stay() -> None
     assert made["image"] is encoders["image"]
     keys = {prompted_identity(EncoderIdentity("text"), t).key for t in ((), TEMPLATES, TEMPLATES[:1], ("ab {}",))}
     assert len(keys) == 4
-    who = {name: encoder.identity for name, encoder in encoders.items()}
-    assert prompted_identities(who, TEMPLATES) == {name: encoder.identity for name, encoder in made.items()}
-    assert prompted_identities(who, ()) == who
+    identities = {name: encoder.identity for name, encoder in encoders.items()}
+    assert prompted_identities(identities, TEMPLATES) == {name: encoder.identity for name, encoder in made.items()}
+    assert prompted_identities(identities, ()) == identities
     assert prompted_encoders(encoders, ()) == encoders
 
 

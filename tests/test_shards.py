@@ -39,10 +39,10 @@ def pack(path: Path, content: Sequence[Member], form: int = tarfile.USTAR_FORMAT
     return path
 
 
-def two(key: str, color: str = "red", **said: object) -> list[Member]:
+def two(key: str, color: str = "red", **fields: object) -> list[Member]:
     """A sample as img2dataset writes it."""
-    said = {"caption": f"said of {key}", "url": f"http://x/{key}", "key": key, **said}
-    return [(f"{key}.jpg", png(color)), (f"{key}.txt", f"the text of {key}"), (f"{key}.json", json.dumps(said))]
+    fields = {"caption": f"said of {key}", "url": f"http://x/{key}", "key": key, **fields}
+    return [(f"{key}.jpg", png(color)), (f"{key}.txt", f"the text of {key}"), (f"{key}.json", json.dumps(fields))]
 
 
 def refusal(path: Path, columns: dict[str, str] = COLUMNS) -> str:
@@ -97,10 +97,10 @@ def test_folders_patterns_and_ranges_name_shards_in_order(tmp_path: Path) -> Non
         pack(tmp_path / "set" / f"{number:05d}.tar", two(f"{number:03d}"))
     (tmp_path / "set" / "00000.parquet").write_bytes(b"of img2dataset")
     (tmp_path / "set" / "00000_stats.json").write_text("{}")
-    every = ("000", "001", "002", "010")
-    assert read_manifest(tmp_path / "set", COLUMNS).ids == every
-    assert read_manifest(tmp_path / "set" / "*.tar", COLUMNS).ids == every
-    assert read_manifest(tmp_path / "set" / "{00001..00010}.tar", COLUMNS).ids == every[1:]
+    all_names = ("000", "001", "002", "010")
+    assert read_manifest(tmp_path / "set", COLUMNS).ids == all_names
+    assert read_manifest(tmp_path / "set" / "*.tar", COLUMNS).ids == all_names
+    assert read_manifest(tmp_path / "set" / "{00001..00010}.tar", COLUMNS).ids == all_names[1:]
     assert "names no tar shard" in refusal(tmp_path / "set" / "{7..8}.tar")
     assert "names no tar shard" in refusal(tmp_path / "none.tar")
 

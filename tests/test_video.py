@@ -34,8 +34,8 @@ def levels(path: str) -> list[int]:
     return [frame.getpixel((frame.width // 2, frame.height // 2))[0] for frame in read_video(path)]
 
 
-def near(found: list[int], expected: list[int], tolerance: int = 4) -> bool:
-    return len(found) == len(expected) and max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= tolerance
+def are_close(actual: list[int], expected: list[int], tolerance: int = 4) -> bool:
+    return len(actual) == len(expected) and max(abs(a - b) for a, b in zip(actual, expected, strict=True)) <= tolerance
 
 
 # --- which frames --------------------------------------------------------------------------------------------------
@@ -56,13 +56,13 @@ def test_the_middles_of_eight_parts_are_shown(tmp_path: Path, name: str, codec: 
     assert {(frame.mode, frame.size) for frame in frames} == {("RGB", SIZE)}
     # each part holds 3 frames: the middle ones are 1, 4, 7, ...; these three have a poor clock or none
     tolerance = 14 if name in ("a.h264", "a.ts", "a.mpg") else 5
-    assert near(levels(path), [8 * (3 * part + 1) for part in range(8)], tolerance)
+    assert are_close(levels(path), [8 * (3 * part + 1) for part in range(8)], tolerance)
 
 
 def test_short_videos_have_fewer_frames(tmp_path: Path) -> None:
     for count in (1, 2, 5):
         path = write_video(tmp_path / f"{count}.mp4", [grey(40 * (number + 1)) for number in range(count)])
-        assert near(levels(path), [40 * (number + 1) for number in range(count)])
+        assert are_close(levels(path), [40 * (number + 1) for number in range(count)])
 
 
 @pytest.mark.parametrize("distance", ["25", "500"])  # frames between key frames: a short reach, a long one
@@ -70,13 +70,13 @@ def test_a_long_video_is_sought_not_decoded(tmp_path: Path, distance: str) -> No
     path = write_video(tmp_path / "a.mp4", [grey(number // 10) for number in range(2400)], 20, g=distance, bf="0")
     tracemalloc.start()
     start = time.monotonic()
-    found = levels(path)  # 2 minutes; the moments are frames 150, 450, 750, ...
+    frames = levels(path)  # 2 minutes; the moments are frames 150, 450, 750, ...
     assert time.monotonic() - start < 10
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
     # with far key frames, decoding stops 150 frames after each: at most 250 frames (25 levels) too early
-    assert near(found, [(300 * part + 150) // 10 for part in range(8)], 4 if distance == "25" else 36)
-    assert found == sorted(found)
+    assert are_close(frames, [(300 * part + 150) // 10 for part in range(8)], 4 if distance == "25" else 36)
+    assert frames == sorted(frames)
 
 
 def test_frames_are_bounded_in_size(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_video_filmed_on_its_side_is_shown_upright(tmp_path: Path) -> None:
 def test_animated_images_are_videos(tmp_path: Path, name: str) -> None:
     frames = [Image.new("RGB", (20, 10), grey(10 * number)) for number in range(24)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=40, lossless=True)
-    assert near(levels(str(tmp_path / name)), [10 * (3 * part + 1) for part in range(8)], 2)
+    assert are_close(levels(str(tmp_path / name)), [10 * (3 * part + 1) for part in range(8)], 2)
 
 
 def test_transparency_of_an_animation_is_laid_on_white(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_transparency_of_an_animation_is_laid_on_white(tmp_path: Path) -> None:
 def test_a_still_image_is_one_frame(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a.webp", "a.bmp", "a.gif"):
         Image.new("RGB", (8, 6), grey(100)).save(tmp_path / name)
-        assert near(levels(str(tmp_path / name)), [100])
+        assert are_close(levels(str(tmp_path / name)), [100])
 
 
 # --- broken files --------------------------------------------------------------------------------------------------

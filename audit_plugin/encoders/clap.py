@@ -12,11 +12,11 @@ import torch
 
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.inputs.audio import RATE, Sound
-from audit_plugin.inputs.files import file_digest
+from audit_plugin.inputs.files import file_digest, first_line
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, pad_to_bucket, split_text
 from .devices import to_device
-from .open_clip import first_line, reachable
+from .open_clip import reachable
 
 ENCODES = ("text", "audio")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs.files import file_digest
+from audit_plugin.inputs.files import file_digest, first_line
 from audit_plugin.inputs.images import READING
 from audit_plugin.inputs.video import FRAMES
 
@@ -167,12 +167,6 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
     if "text" in modalities:
         encoders["text"] = text_encoder(checkpoint.identity("text"), model, tokenizer, device)
     return {modality: encoders[modality] for modality in modalities}
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of an error's message, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else ""
 
 
 def _load_model(checkpoint: OpenClipCheckpoint, device: torch.device, only_text: bool) -> tuple[Any, Any]:

@@ -110,6 +110,11 @@ def read_text(text: str) -> str:
     return text.strip().encode("utf-8", "replace").decode("utf-8")
 
 
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's message, or its type where it has none, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
 def damaged(kind: str, error: BaseException | str) -> MediaError:
     """The error of a file that a decoder refused, in one line."""
     if not isinstance(error, str):

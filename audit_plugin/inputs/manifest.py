@@ -18,6 +18,7 @@ from pathlib import Path
 
 from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 
+from .files import first_line
 from .shards import ID_COLUMN, Row, TornRow, names_shards, read_shards
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
@@ -315,5 +316,4 @@ def _read_parquet(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
             # other columns are not read: they may hold the images themselves
             return header, file.read([name for name in header if name in columns]).to_pylist()
     except (pyarrow.lib.ArrowException, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise AuditError(f"{path.name} cannot be read as Parquet ({first}); write it again") from None
+        raise AuditError(f"{path.name} cannot be read as Parquet ({first_line(error)}); write it again") from None

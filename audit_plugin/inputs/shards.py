@@ -17,7 +17,7 @@ from typing import Any
 
 from audit_plugin.arrays import MODALITIES, AuditError
 
-from .files import member_of
+from .files import first_line, member_of
 
 SUFFIX = ".tar"
 ID_COLUMN = "id"
@@ -142,11 +142,11 @@ def _read_shard(path: Path) -> dict[str, _ShardSample]:
                     raise tarfile.ReadError("a header is damaged")
             except (tarfile.TarError, OSError) as error:
                 last = next(reversed(samples), "")
-                problem = f"{path.name} breaks off after {last!r} ({_first_line(error)})"
+                problem = f"{path.name} breaks off after {last!r} ({first_line(error)})"
                 samples[f"after {last}"] = _ShardSample(problem=problem)
     except (tarfile.TarError, OSError) as error:
         raise AuditError(
-            f"{str(path)!r} cannot be read as a tar file ({_first_line(error)}); write it again, uncompressed, or "
+            f"{str(path)!r} cannot be read as a tar file ({first_line(error)}); write it again, uncompressed, or "
             "leave it out"
         ) from error
     return samples
@@ -179,7 +179,7 @@ def _add_member(
         elif column:
             sample.members[column] = member_of(path, name, member.offset_data, member.size)
     except (ValueError, RecursionError) as error:
-        sample.problem = f"{file!r} cannot be used ({_first_line(error)})"
+        sample.problem = f"{file!r} cannot be used ({first_line(error)})"
 
 
 def _read_text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> str:
@@ -187,7 +187,3 @@ def _read_text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> str:
         raise ValueError(f"{member.size} bytes, the limit is {MAX_TEXT_BYTES}")
     file = shard.extractfile(member)
     return file.read().decode("utf-8") if file else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
