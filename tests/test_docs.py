@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from audit_plugin.scoring.columns import COLUMNS
 from benchmarks.readme import columns_table, fill, pages
+from tests.test_architecture import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +39,25 @@ def test_every_picture_of_the_docs_is_there() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
+def test_links_to_files_of_the_project_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_architecture_page_names_every_room_in_order_and_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = page.split("```")[1]
+    places = [picture.index(f"{room}/ ") if f"{room}/ " in picture else picture.index(f"{room}/") for room in ORDER]
+    line = [picture[:place].count("\n") for place in places]
+    assert line == sorted(line)
+    story = page.split("## From samples to columns")[1].split("## Where")[0]
+    for dotted in re.findall(r"`((?:encoders|neighbors|trials|scoring|audit)\.[a-z_.]+)`", story):
+        module, _, name = dotted.rpartition(".")
+        home = importlib.import_module(f"audit_plugin.{module}")
+        assert hasattr(home, name) or importlib.import_module(f"audit_plugin.{dotted}"), dotted
 
 
 def test_every_column_is_explained() -> None:
