@@ -75,9 +75,9 @@ def test_nothing_of_the_users_is_overwritten(dataset: Any) -> None:
         transfers.check_free(dataset, "second")
     with pytest.raises(AuditError, match="not a valid name"):
         fio.measure_cross_modal(dataset, AuditConfig(text="caption", label="who"), run="a b")
-    with pytest.raises(AuditError, match="no measurement of recall 'x'"):
+    with pytest.raises(AuditError, match="no cross-modal measurement 'x'"):
         fio.cross_modal_results(dataset, "x")
-    with pytest.raises(AuditError, match="no measurement of recall 'x'"):
+    with pytest.raises(AuditError, match="no cross-modal measurement 'x'"):
         fio.delete_cross_modal_run(dataset, "x")
 
 
@@ -215,9 +215,9 @@ def test_the_operator_measures_writes_and_reports(
     assert people.get_run_info("transfer").config.status == "done"
     fio.audit_view(people, AuditConfig(text="caption", encoder="offline", trials=2, epochs=2, device="cpu"))
     content = reports.report_of_dataset(people, "audit")
-    assert content.transfer["people"][0].keys() >= {"identity", "gap", "stays_in"}
+    assert content.cross_modal["people"][0].keys() >= {"identity", "gap", "stays_in"}
     from audit_plugin.report import report_html
 
     page = report_html(content, media=False)
-    assert "Learned in one modality, recalled in the other" in page
-    assert "While names are learned" in page
+    assert "Cross-modal recall</h2>" in page
+    assert "Learning curves" in page
