@@ -262,7 +262,7 @@ def test_several_captions_of_a_sample_are_one_vector(make_dataset: Callable[...,
         ({"run": "none"}, ["no audit 'none'"]),
         ({"modality": "audio"}, ["'audio'", "image, text, joint"]),
         ({"brain_key": "my key"}, ["'my key'", "letters"]),
-        ({"brain_key": "taken"}, ["'taken'", "no index of an audit"]),
+        ({"brain_key": "taken"}, ["'taken'", "not an index of an audit"]),
     ],
 )
 def test_an_index_that_cannot_be_made_says_why(audited: Any, settings: dict[str, str], words: list[str]) -> None:
