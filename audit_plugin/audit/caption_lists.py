@@ -20,8 +20,8 @@ URGENCY = ("keep", "remove", "review", "relabel")
 def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
     """One row per sample from one row per text.
 
-    A sample bears the values of its worst text (highest misalignment), a flag if any of its texts does, and the most
-    urgent action; `remove`, where it is not proposed for all its texts, is `review`: the others are worth keeping.
+    A sample gets the values of its worst text (highest misalignment), a flag if any of its texts has it, and the most
+    urgent action; `remove`, where it is not proposed for all its texts, is `review`, since the others may stay.
 
     Args:
         result: rows `[q]`, ids repeated.
@@ -84,7 +84,7 @@ def _actions(result: AuditResult, groups: Sequence[Ints], worst: Ints) -> dict[s
     of_sample = action[chosen]
     for position, group in enumerate(groups):
         if of_sample[position] == "remove" and (action[group] != "remove").any():
-            of_sample[position] = "review"  # the other texts are worth keeping
+            of_sample[position] = "review"  # the other texts may stay
     return {"action": of_sample, "reason": reason[chosen]}
 
 

@@ -39,7 +39,7 @@ def audit_view(
     Returns:
         One value per sample and column, in the order of the view; `ids` are sample ids. A grouped view has one row
         per group, written on the group's samples in all slices used. A list of texts has one row per text; the sample
-        bears the worst text's values, and parallel lists. A view of patches has one row per object; `ids` are label
+        gets the worst text's values, and parallel lists. A view of patches has one row per object; `ids` are label
         ids, and the results are attributes and tags of the labels.
 
     Raises:

@@ -39,7 +39,7 @@ HELP = {
 
 
 class CrossModalRunConfig(fors.RunConfig):
-    """What was asked and what the run owns: settings, status, fields, saved_view, sidebar, slices."""
+    """The settings of a measurement and what it owns: settings, status, fields, saved_view, sidebar, slices."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"method": "cross_modal", "slices": [], "label_field": "", **kwargs})
@@ -129,7 +129,7 @@ def list_cross_modal_runs(dataset: SampleCollection) -> list[str]:
 
 
 def newest_cross_modal_run(dataset: SampleCollection) -> str:
-    """Key of the newest measurement that was written to its end; "" where there is none."""
+    """Key of the newest complete measurement; "" where there is none."""
     root = dataset._root_dataset
     done = (run for run in list_cross_modal_runs(root) if root.get_run_info(run).config.status == "done")
     return next(done, "")
@@ -176,7 +176,7 @@ def delete_cross_modal_run(dataset: SampleCollection, run: str) -> None:
 
 
 def check_free(dataset: fo.Dataset, run: str) -> None:
-    """Make sure that nothing of somebody else bears a name that the measurement would write.
+    """Raise if a name that the measurement would write belongs to something else.
 
     Raises:
         AuditError: a run, field or saved view of that name is not a measurement's of that key.

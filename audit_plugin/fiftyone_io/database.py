@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @contextmanager
 def database(doing: str, remedy: str = "") -> Iterator[None]:
-    """Raise an `AuditError` that says what was being done when the database is lost or refuses."""
+    """Raise an `AuditError` with what was being done when the database is lost or refuses."""
     try:
         yield
     except (PyMongoError, MongoEngineException) as error:
@@ -72,7 +72,7 @@ def documents_by_id(
 
 
 def value_at(document: Any, path: str) -> list[Any]:
-    """The value at a path of names and positions, in a list; [] where there is none."""
+    """The value at a path of names and positions, in a list; [] if it does not exist."""
     for part in path.split("."):
         if isinstance(document, list) and part.isdigit() and int(part) < len(document):
             document = document[int(part)]
@@ -84,7 +84,7 @@ def value_at(document: Any, path: str) -> list[Any]:
 
 
 def dig(document: Any, path: str) -> Any:
-    """The value at a path, None where there is none; the document itself at the path ""."""
+    """The value at a path, None if it does not exist; the document itself at the path ""."""
     return next(iter(value_at(document, path)), None) if path else document
 
 

@@ -19,7 +19,7 @@ from .read.items import AuditedItems
 
 
 class AuditRunConfig(fors.RunConfig):
-    """What an audit was asked to do and what it owns in the dataset.
+    """The settings of an audit and what it owns in the dataset.
 
     Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
     saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a grouped dataset that it

@@ -1,4 +1,4 @@
-"""The part of a large audit that is worth a look: flagged rows, what their evidence names, and some others."""
+"""The rows of a large audit to review: flagged rows, those that their evidence names, and random others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def choose_rows(content: ReportContent, medium: str, kinds: Sequence[str], rows:
     Args:
         content: of the audit.
         medium: modality that a row must have.
-        kinds: flags of which a row must bear one; none: all that a review would show.
+        kinds: flags of which a row must have one; none: all that a review would show.
         rows: flagged rows at most, the most suspicious first; None for all.
         others: random rows that are not flagged.
     """

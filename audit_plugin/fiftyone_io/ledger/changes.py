@@ -54,7 +54,7 @@ class ChangeSet:
         time: when it was begun.
         counts: relabeled, captions_removed (lists that lost texts), removed, brought_back, deleted: samples or
             objects each.
-        missed: ids of samples that somebody else changed at the same moment and that were left alone.
+        missed: ids of samples that another process changed at the same moment; they were not changed.
         stale: decisions left out since the content changed; lost: those whose sample is gone.
     """
 
@@ -145,7 +145,7 @@ def undo(dataset: SampleCollection, change_set: str | None = None, force: bool =
     Args:
         dataset: the dataset, or a view of it.
         change_set: id; None: the last one that was not undone.
-        force: overwrite what somebody else changed meanwhile.
+        force: overwrite later changes.
 
     Raises:
         AuditError: there is no such change set, or a value changed meanwhile (the sample is named; nothing is undone).
@@ -195,7 +195,7 @@ def list_changes(dataset: SampleCollection) -> list[ChangeSet]:
 
 
 def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
-    """Write all entries; those that somebody else changed first are marked, so that `undo` leaves them alone."""
+    """Write all entries; those whose value was changed first are marked, so that `undo` leaves them alone."""
     for entries in entries_of(number):
         if missed := write(dataset, entries):
             journal().update_many({"_id": {"$in": [e["_id"] for e in missed]}}, {"$set": {"missed": True}})

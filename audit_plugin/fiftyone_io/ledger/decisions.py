@@ -42,14 +42,14 @@ def decide(
     caption: int = 0,
     seconds: float = 0.0,
 ) -> list[Decision]:
-    """Decide the same for one row or several; several are one batch, which `undo_last` takes back as one.
+    """Decide the same for one row or several; several are one batch, which `undo_last` undoes as one.
 
     Args:
         dataset: the dataset, or a view of it.
         ids: of samples, or of the objects of an audit of objects; of a group, any of its samples. Where several texts
             of a list are meant, (id, position of the text).
         kind: keep, remove, relabel, skip or unsure.
-        run: key of the audit that is reviewed, which says where the texts are; "" for none.
+        run: key of the audit that is reviewed, which names the field of the texts; "" for none.
         text: for relabel; "": the audit's suggestion for each row.
         note: in the reviewer's words.
         reviewer: name; "": the user of this machine.
@@ -76,7 +76,7 @@ def decide(
 
 
 def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: str = "audit") -> list[Decision]:
-    """Write decisions, made at one stroke, into the ledger; digests, time, ids and places are filled in.
+    """Write decisions, made as one batch, into the ledger; digests, time, ids and places are filled in.
 
     Args:
         dataset: the dataset, or a view of it.
@@ -99,7 +99,7 @@ def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: st
 
 
 def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decision]:
-    """All entries of the ledger, those that were taken back and those that say so included, oldest first.
+    """All entries of the ledger, oldest first, undone decisions and the entries that undo them included.
 
     Args:
         dataset: the dataset, or a view of it.
@@ -111,7 +111,7 @@ def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decisio
 
 
 def resolved(dataset: SampleCollection, run: str | None = None) -> Resolution:
-    """What the ledger comes to, and where the reviewers disagree."""
+    """The decisions that hold, and where the reviewers disagree."""
     return resolve(decisions(dataset, run))
 
 
@@ -121,15 +121,15 @@ def disagreements(dataset: SampleCollection) -> list[tuple[Decision, ...]]:
 
 
 def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
-    """Take back the last thing that a reviewer decided, a whole batch at once.
+    """Undo a reviewer's last decision, a whole batch at once.
 
-    Nothing is deleted: the ledger says that it was taken back. What `apply` changed is undone by `undo`.
+    Nothing is deleted: an entry is added for each. What `apply` changed is undone by `undo`.
 
     Returns:
-        The decisions that were taken back; none if there were none left.
+        The undone decisions; none if none were left.
     """
     root, name = dataset._root_dataset, reviewer or default_reviewer()
-    with database(f"taking back a decision on {root.name!r}"):
+    with database(f"undoing a decision on {root.name!r}"):
         undone = to_undo(read_ledger(root, {"reviewer": name}), name)
         now, batch = _now(root, name), str(ObjectId())
         same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
@@ -170,7 +170,7 @@ def default_reviewer() -> str:
 def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
     """Bring the samples' field `audit_decision` up to date with the ledger.
 
-    Of several captions or objects a sample bears the most urgent decision (`strongest`); all samples of a group bear
+    Of several captions or objects a sample shows the most urgent decision (`strongest`); all samples of a group show
     the same.
 
     Args:

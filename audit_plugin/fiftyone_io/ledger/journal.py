@@ -1,8 +1,8 @@
 """The journal: what a change set is about to change, exactly, written before anything of the dataset is touched.
 
 Every write is conditional on the value that it replaces, so that each may be repeated: a broken change set is finished,
-or taken back, by doing all of it again. An entry is a value at a path (`set`), the mark of a removal (`tag`) or a whole
-document that is to be deleted (`copy`, kept byte for byte).
+or undone, by doing all of it again. An entry is a value at a path (`set`), the mark of a removal (`tag`) or a whole
+document that is to be deleted (`copy`, byte for byte).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def change_sets() -> Any:
 
 
 def journal(raw: bool = False) -> Any:
-    """The collection of entries; `raw` gives documents whose bytes are kept."""
+    """The collection of entries; `raw` gives documents with their original bytes."""
     # values of samples are compared with these: as FiftyOne reads them, without time zones
     return collection(ENTRIES, "set n", RAW if raw else CodecOptions())
 
@@ -87,7 +87,7 @@ def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: 
         force: whatever the value is now.
 
     Returns:
-        Those that are not as they should be afterward: somebody else changed the value.
+        Those whose value is not the written one afterward, because another process changed it.
     """
     updates = [_update(entry, back, force) for entry in entries]
     done = dataset._sample_collection.bulk_write(updates, ordered=False)

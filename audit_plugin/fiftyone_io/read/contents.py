@@ -1,4 +1,4 @@
-"""What decisions are about, as it is in the dataset now: texts, media, marks, and the samples that share them.
+"""The present content of samples, groups and objects: texts, media, marks, and the samples that share them.
 
 Read as raw documents: ten thousand of them take a tenth of a second, and what is changed later must be known exactly.
 """
@@ -42,10 +42,10 @@ class TextPath:
 
 @dataclass(frozen=True)
 class AuditedItem:
-    """A sample, group or object, as it is now.
+    """A sample, group or object with its present content.
 
     Attributes:
-        sample: id of the sample that stands for it; label: id of the object, "" for a sample.
+        sample: id of the sample, of a group that of its row; label: id of the object, "" for a sample.
         content: its texts, a digest of its media, and whether it is marked as removed.
         field: where its texts are; of a group, with the slice ("" where there is no text).
         holder: id of the sample that holds the text.
@@ -147,7 +147,7 @@ def read_items(
         dataset: where they are.
         fields: (id of a sample, id of an object or "") -> where its texts are.
         media: whether to digest the files.
-        slices: of a group, those whose sample stands for it, the first that exists; none: the one that was named.
+        slices: of a group, those whose sample becomes the item's, the first that exists; none: the named one.
     """
     paths = {field: text_path(dataset, field) for field in set(fields.values()) if field}
     roots = {path.root for path in paths.values()}

@@ -1,4 +1,4 @@
-"""What the rows of an audit stand on: samples, groups of samples, or objects of a label field."""
+"""What the rows of an audit are: samples, groups of samples, or objects of a label field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AuditedItems:
         dataset: where they are.
         run: key of the run; a column is the field or attribute `{run}_{column}`.
         label_field: the field of detections whose objects are the rows; "" where samples or groups are.
-        slices: the slices of a grouped dataset that bear the results; empty where it is not grouped.
+        slices: the slices of a grouped dataset with the results; empty where it is not grouped.
         fields: paths of the fields that the run wrote.
     """
 
@@ -86,8 +86,8 @@ class AuditedItems:
         """The items that the run did not write on, such as samples that came later."""
         if self.label_field:
             return self.where(lambda column: ~column("action").exists())
-        bears = [self._field(prefix)("action").exists() for prefix in self._prefixes]
-        return self.dataset.match(~F.any(bears))
+        written = [self._field(prefix)("action").exists() for prefix in self._prefixes]
+        return self.dataset.match(~F.any(written))
 
     def select(self, ids: Sequence[str]) -> fo.DatasetView:
         """A view of the rows with these ids."""
@@ -115,7 +115,7 @@ class AuditedItems:
     # --- ids -----------------------------------------------------------------------------------------------------
 
     def samples(self, ids: Sequence[str]) -> dict[str, list[str]]:
-        """Row id -> ids of the samples that bear its results, of a group its own sample first.
+        """Row id -> ids of the samples with its results, of a group its own sample first.
 
         Objects and groups that are not in the dataset are left out.
         """
@@ -187,7 +187,7 @@ class AuditedItems:
                 all_samples(self.dataset).select(batch).match_tags(tag).untag_samples(tag)
 
     def tagged(self, tag: str) -> set[str]:
-        """Ids of the samples, or objects, that bear a tag."""
+        """Ids of the samples, or objects, with a tag."""
         if self.label_field:
             return tagged_objects(self.dataset, self.label_field, tag)
         return set(all_samples(self.dataset).match_tags(tag).values("id"))
@@ -290,13 +290,13 @@ def all_samples(view: SampleCollection) -> SampleCollection:
 
 
 def tagged_objects(dataset: fo.Dataset, field: str, tag: str) -> set[str]:
-    """Ids of the objects of a field that bear a tag."""
+    """Ids of the objects of a field with a tag."""
     view = image_samples(dataset).select_labels(tags=tag, fields=field)
     return set(view.values(f"{objects_path(field)}.id", unwind=True))
 
 
 def existing_attributes(dataset: fo.Dataset, field: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that some object bears already, declared in the dataset or not."""
+    """Those of the names that objects have as attributes already, declared in the dataset or not."""
     paths = {name: f"{objects_path(field)}.{name}" for name in names}
     documents = dataset._sample_collection
     any_of: list[Mapping[str, Any]] = [{path: {"$exists": True}} for path in paths.values()]

@@ -27,7 +27,7 @@ NEIGHBORS, WORDS = 3, 5  # shown: of each side; of a caption
 
 @dataclass(frozen=True)
 class ReviewCase:
-    """One row with its evidence. Texts are unchanged: whoever shows them must escape them.
+    """One row with its evidence. Texts are unchanged; escape them before they are shown.
 
     Attributes:
         row: id of the sample or object, and the position of the text that is in question.
@@ -97,7 +97,7 @@ def open_row(dataset: SampleCollection, run: str, queue: ReviewQueue, sample: st
             raise AuditError(f"no object of sample {sample} was flagged; open another sample")
         return rows[0]
     item = items_of_rows(items.dataset, run, [sample], media=False).get(sample)
-    name = item.sample if item else sample  # of a group, the sample that stands for it
+    name = item.sample if item else sample  # of a group, its row's sample
     return queue.row_of(name) or (name, max(0, read_row(items, name).get(CAPTION_INDEX) or 0))
 
 

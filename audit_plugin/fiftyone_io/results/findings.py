@@ -110,10 +110,8 @@ def histogram(dataset: SampleCollection, run: str, column: str, bins: int = BINS
     return counts.astype(float), edges
 
 
-def points(
-    dataset: SampleCollection, run: str, columns: tuple[str, ...], most: int = MOST_POINTS, seed: int = 0
-) -> dict[str, Any]:
-    """Ids and values of at most `most` rows, drawn by a seed from those that have the first two of the columns.
+def points(dataset: SampleCollection, run: str, columns: tuple[str, ...], most: int = MOST_POINTS) -> dict[str, Any]:
+    """Ids and values of at most `most` rows, drawn at random from those that have the first two of the columns.
 
     Returns:
         {"ids": list of `[k]` ids of rows, "total": rows they were drawn from, column: values `[k]`, ...}.
@@ -122,7 +120,7 @@ def points(
     rows = np.flatnonzero(np.isfinite(table[columns[0]]) & np.isfinite(table[columns[1]]))
     total = len(rows)
     if total > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
     return {"ids": table["id"][rows].tolist(), "total": total, **{name: table[name][rows] for name in columns}}
 
 

@@ -40,7 +40,7 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = (), rev
     Args:
         dataset: the dataset, or a view of it: only its samples.
         run: key of the audit.
-        kinds: flags of which a row must bear one; none: any flag, or an action other than keep.
+        kinds: flags of which a row must have one; none: any flag, or an action other than keep.
         reviewer: only this reviewer's own decisions count as made; "": anybody's.
 
     Raises:
@@ -110,7 +110,7 @@ def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> t
 
 
 def repair_decisions(
-    dataset: SampleCollection, run: str, repair: Mapping[str, Any], reviewer: str = "", note: str = ""
+    dataset: SampleCollection, run: str, repair: Mapping[str, Any], reviewer: str = ""
 ) -> list[Decision]:
     """Relabel all rows of a detected shift, swap or cycle to the captions that belong to them, as one batch.
 
@@ -119,7 +119,6 @@ def repair_decisions(
         run: key of the audit.
         repair: one of the run's `summary["repairs"]`.
         reviewer: name; "": the user of this machine.
-        note: "": the repair's own sentence.
 
     Raises:
         AuditError: no row of the audit belongs to the repair.
@@ -131,7 +130,7 @@ def repair_decisions(
         raise AuditError(f"no sample of audit {run!r} belongs to the repair {sentence!r}; take one from its summary")
     captions = np.maximum(table[CAPTION_INDEX], 0).tolist()
     proposed = [Decision(table["id"][row], "relabel", captions[row], text=table["suggestion"][row]) for row in rows]
-    made = [replace(d, source="repair", reviewer=reviewer, note=note or sentence) for d in proposed]
+    made = [replace(d, source="repair", reviewer=reviewer, note=sentence) for d in proposed]
     return decide_many(root, made, run)
 
 

@@ -32,7 +32,7 @@ LISTS = tuple(f"{name}{LIST}" for name in OF_TEXT)
 FLAGGED_COLUMNS = (*QUEUED, "action", "reason", "suggestion", *FLAGS, CAPTION_INDEX, *LISTS)
 CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
-SLACK = timedelta(seconds=10)  # a write may arrive this much later than the time that it bears
+SLACK = timedelta(seconds=10)  # a write may arrive this much later than its own time
 ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold 16 MB
 
 
@@ -41,7 +41,7 @@ class CachedTable:
     """What was read of an audit.
 
     Attributes:
-        state: tells one state of the dataset from another.
+        state: identifies the state of the dataset.
         columns: whole columns, in the order of the dataset.
         flagged: id -> the values of a row with a flag or a proposal; None: not read yet.
         positions: id -> position in the columns; None: not needed yet.
@@ -123,12 +123,12 @@ def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> C
 
 
 def read_row(items: AuditedItems, name: str) -> dict[str, Any]:
-    """Column -> value of one row, None or lacking where there is none; {} for a row that does not exist."""
+    """Column -> value of one row, None where it has none; {} for a row that does not exist."""
     return read_rows(items, [name], items.columns).get(name, {})
 
 
 def read_rows(items: AuditedItems, ids: Sequence[str], columns: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Row id -> column -> value as it is in the database, of the rows with these ids; those that lack are left out."""
+    """Row id -> column -> value as it is in the database, of the existing ones of these ids."""
     columns = list(columns)
     holders = {name: samples[0] for name, samples in items.samples(ids).items()} if items.label_field else {}
     projection = {items.path(column): 1 for column in columns} | {"_id": 1}

@@ -64,7 +64,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         tag = f"{run}:{kind}"
         flagged = [name for row in np.flatnonzero(changed[f"is_{kind}"]) for name in samples[columns["id"][row]]]
         tagged = items.tagged(tag)
-        untagged = [name for name in flagged if name not in tagged]  # who bears the tag already is the user's, or done
+        untagged = [name for name in flagged if name not in tagged]  # others have it already
         for row in rows.tolist():
             for name in samples[columns["id"][row]]:
                 recorded.setdefault(name, _row(own, row))

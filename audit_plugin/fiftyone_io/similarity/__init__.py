@@ -138,7 +138,7 @@ def build_index(
 
 
 def _replaced(dataset: fo.Dataset, key: str) -> bool:
-    """Whether an index of an audit bears the key; nothing else may."""
+    """Whether the key names an index of an audit; raises for anything else of that key."""
     if not key.isidentifier():
         raise AuditError(f"brain key {key!r} is not a valid name; use letters, digits and underscores")
     if key not in dataset.list_brain_runs():

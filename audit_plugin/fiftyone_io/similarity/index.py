@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
-    """Vectors of samples, or of the labels of a field, searched exactly; kept in a file, loaded when first needed.
+    """Vectors of samples, or of the labels of a field, searched exactly; stored in a file, loaded when first needed.
 
     `add_to_index` and `remove_from_index` write at once; other processes see it with their next query.
     """
@@ -88,7 +88,7 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         allow_missing: bool = True,
         warn_missing: bool = False,
     ) -> tuple[Floats, np.ndarray, np.ndarray | None]:
-        """Copies of the vectors as they were given, in the order of the ids asked for, with their ids.
+        """Copies of the original vectors, in the order of the requested ids, with their ids.
 
         Raises:
             AuditError: an id has no vector, and `allow_missing` is False; or labels of an index of samples.
@@ -145,7 +145,7 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
             self._keep(self._vectors().rows(stays), reload)
 
     def reload(self) -> None:
-        """Reads the index anew, as the database and the disk have it now."""
+        """Reads the index again, as the database and the disk have it now."""
         if self.key is None:
             super().reload()
         else:

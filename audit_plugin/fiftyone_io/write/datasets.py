@@ -42,7 +42,7 @@ def load_manifest_dataset(
         fields: name -> (what it is, a word per row in their order, "" for none).
 
     Raises:
-        AuditError: the name belongs to somebody else's dataset, or a row has no image.
+        AuditError: the name belongs to another dataset, or a row has no image.
     """
     without = [name for name, path in zip(samples.ids, samples.media["image"], strict=True) if not path]
     if without:
@@ -74,7 +74,7 @@ def load_personas(name: str, folder: str | Path) -> fo.Dataset:
         folder: of `draw_personas`.
 
     Raises:
-        AuditError: not a persona set, a dataset of somebody else's, or the database was lost.
+        AuditError: not a persona set, another dataset of that name, or the database was lost.
     """
     from audit_plugin.inputs.manifest import read_manifest
 
@@ -110,7 +110,7 @@ def import_scores(
         name: of the dataset, which must not exist.
         run: key of the audit in it.
         media: folder for the media of these rows that lie in tar shards.
-        kinds: flags of which a row must bear one; none: all that a review would show.
+        kinds: flags of which a row must have one; none: all that a review would show.
         rows: flagged rows at most, the most suspicious first; None for all.
         others: random rows that are not flagged; see `report.subset.choose_rows`.
 

@@ -60,7 +60,7 @@ def write_fields(
 
     Args:
         items: what is written on.
-        samples: row id -> ids of the samples that bear its results, in the order of the values.
+        samples: row id -> ids of the samples with its results, in the order of the values.
         fields: columns.
         progress: called with the stage "write".
         help_on: gives the description of a column.

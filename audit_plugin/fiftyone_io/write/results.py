@@ -40,11 +40,11 @@ from .fields import arrange, field_values, flagged_view_name, write_fields
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
 
-Members = dict[str, list[str]]  # row id -> ids of the samples that bear its results
+Members = dict[str, list[str]]  # row id -> ids of the samples with its results
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
-    """Make sure that nothing of the user's own bears a name that the run would write.
+    """Raise if a name that the run would write belongs to something of the user's own.
 
     Args:
         view: where the run would be written.
@@ -242,7 +242,7 @@ def _register(
 
 
 def _ids_to_tag(items: AuditedItems, result: AuditResult, samples: Members) -> dict[str, list[str]]:
-    """Tag -> ids that the run will tag, without those that bear the tag already: these are the user's."""
+    """Tag -> ids that the run will tag, without those that have the tag already, set by the user."""
     tags = {}
     for kind in _flag_kinds(result):
         tag = f"{items.run}:{kind}"
@@ -257,7 +257,7 @@ def _tag(items: AuditedItems, result: AuditResult, samples: Members) -> None:
 
 
 def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members, kind: str) -> list[str]:
-    """Ids of the samples, or of the labels, that bear a flag."""
+    """Ids of the samples, or of the labels, with a flag."""
     flagged = [result.ids[row] for row in np.flatnonzero(result.flagged(kind))]
     return flagged if items.label_field else [sample for name in flagged for sample in samples[name]]
 
