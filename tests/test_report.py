@@ -40,6 +40,8 @@ from audit_plugin.report import (
 from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
 from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check
+from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.scores import SCORES
 from tests.cross_modal_fixtures import made_up as transfer_made_up
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
@@ -383,6 +385,26 @@ def test_a_report_of_a_table(scored: tuple[Path, Samples, AuditResult], tmp_path
     bare = report_of_table(path)
     assert bare.samples.media == {}
     assert "name the manifest" in report_html(bare)
+
+
+def test_a_summary_of_a_former_version_is_read_under_the_names_of_today(
+    scored: tuple[Path, Samples, AuditResult], tmp_path: Path
+):
+    shutil.copy(scored[0], tmp_path / "s.parquet")
+    former = {"false_alarms": 0.05, "recall": {"random": 0.5}, "neighbours": {"image": {"method": "exact"}}}
+    (tmp_path / "s.json").write_text(json.dumps(former))
+    summary = report_of_table(tmp_path / "s.parquet").summary
+    assert summary["false_positive_rate"] == 0.05
+    assert summary["probe_recall"] == {"random": 0.5}
+    assert "50\xa0% of random mismatches would be flagged" in report_html(report_of_table(tmp_path / "s.parquet"))
+
+
+def test_every_score_and_flag_of_the_tables_is_shown():
+    columns = {name: np.arange(30.0) for name in SCORES}
+    audit = content(30, {kind: (29,) for kind in FLAGS if kind != "placeholder"})
+    page = report_html(replace(audit, columns={**audit.columns, **columns}), media=False)
+    for entry in (*SCORES.values(), *FLAGS.values()):
+        assert entry.label in page
 
 
 def test_what_is_no_table_of_this_audit(scored: tuple[Path, Samples, AuditResult], tmp_path: Path):
