@@ -139,7 +139,7 @@ class AuditConfig(_ModalitySettings):
         choices=("auto", "fp32", "bf16"),
         advanced=True,
     )
-    device: str = option("auto", "Device", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
+    device: str = option("auto", "Device to compute on", choices=("auto", "cpu", "cuda"), advanced=True, scores=False)
     engine: str = option(
         "local",
         "Execution backend: this process, or Ray workers, local or in the cluster that RAY_ADDRESS names",

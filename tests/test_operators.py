@@ -138,7 +138,7 @@ def test_the_form_offers_lists_labels_and_objects(make_dataset: Callable[..., An
     assert "8 samples" in patches["cost"]["view"]["label"]
     assert not {"image", "audio", "video"} & set(patches)
     lists = form_of("run_audit", dataset.to_patches("truth", keep_label_lists=True))
-    assert "no single detections" in lists["cost"]["error_message"]
+    assert "not single detections" in lists["cost"]["error_message"]
 
 
 def test_objects_of_the_current_view_are_audited_and_restored(make_dataset: Callable[..., Any]) -> None:
