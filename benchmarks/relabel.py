@@ -149,7 +149,8 @@ def recalls(evidence: Evidence, wrong: Ints, now: Any, true: Any) -> dict[str, l
     """
     content = evidence.contents["text"]
     pool = np.unique(content, return_index=True)[1]  # in the order of contents
-    ranked = rank_captions(weigh(evidence, ("image", "text")), wrong, pool, margin=-np.inf)
+    blocks = rank_captions(weigh(evidence, ("image", "text")), wrong, pool, margin=-np.inf)
+    ranked = np.concatenate([rank for _, rank, _ in blocks])
     similarity = evidence.vectors["image"][wrong] @ evidence.vectors["image"].T
     similarity[content[wrong][:, None] == content] = -np.inf
     nearest = similarity.argmax(1)

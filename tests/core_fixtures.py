@@ -14,7 +14,7 @@ from audit_plugin.arrays import Features, Neighbors, SampleFacts
 from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.probe_pairs import probe_scores
+from audit_plugin.scoring.scores import pair_misalignment
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections, heads_learner
 from audit_plugin.trials.run import Job, Learn
@@ -110,4 +110,5 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
 def probe_scores_of(evidence: Evidence, kind: str, pair: tuple[str, str]) -> np.ndarray:
     """Combined scores of the probe pairs of a kind, for one pair of modalities."""
     at = evidence.pairs.index(pair)
-    return probe_scores(evidence, pair, {name: values[at] for name, values in evidence.probe_evidence[kind].items()})
+    of_pair = {name: values[at] for name, values in evidence.probe_evidence[kind].items()}
+    return pair_misalignment(evidence, pair, of_pair)

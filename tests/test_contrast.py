@@ -83,7 +83,7 @@ def test_contrast_is_the_double_loop(block: int, monkeypatch: pytest.MonkeyPatch
 
 
 def test_arrays_of_different_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 rows of nearest samples and 60 of known for 60 samples"):
+    with pytest.raises(ValueError, match="nearest 5"):
         make_negatives(repeats_of(), near_of(5), np.ones(N, bool), 3, "cpu")
     with pytest.raises(ValueError, match="features of one space have one shape"):
         frozen_contrast(torch.eye(3), torch.eye(2), negatives_of(repeats_of(), near_of()), NONE, (0, 1))

@@ -138,6 +138,16 @@ def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None
     assert not rules.flag_placeholders(agreeing).any()
 
 
+def test_a_placeholder_stays_one_whatever_another_modality_of_its_rows_holds() -> None:
+    evidence, rows = planted(3).evidence, planted(3).rows["placeholder"]
+    content = {name: ids.copy() for name, ids in evidence.contents.items()}
+    same = np.append(planted(3).rows["clean"][:12], rows[0])  # one sound under one text, and under a placeholder's
+    content["audio"][same], content["text"][same] = content["audio"][same[0]], content["text"][same[0]]
+    flagged = rules.flag_placeholders(replace(evidence, contents=content))
+    assert flagged[rows].all()
+    assert flagged.sum() == len(rows)
+
+
 def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
     evidence, rows = planted().evidence, planted().rows["placeholder"]
     content = evidence.contents["image"].copy()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_plugin.scoring.probe_pairs import draw_probe_pairs, probe_scores
-from audit_plugin.scoring.scores import compute_scores
+from audit_plugin.scoring.probe_pairs import draw_probe_pairs
+from audit_plugin.scoring.scores import compute_scores, pair_misalignment
 from tests.core_fixtures import planted, probe_scores_of
 
 
@@ -45,7 +45,7 @@ def test_a_real_pair_as_probe_gets_its_own_score(m: int) -> None:
     evidence = planted(m).evidence
     columns = compute_scores(evidence)
     for a, b in evidence.pairs:
-        got = probe_scores(evidence, (a, b), evidence.parts[a, b])
+        got = pair_misalignment(evidence, (a, b), evidence.parts[a, b])
         np.testing.assert_allclose(got, columns[f"misalignment_{a}_{b}"], atol=1e-4)
 
 
@@ -53,7 +53,7 @@ def test_probes_are_on_the_scale_of_the_known_samples() -> None:
     whole = planted().evidence
     evidence = replace(whole, known=np.arange(len(whole)) < 200)
     added = {name: values[200:] for name, values in evidence.parts["image", "text"].items()}
-    got = probe_scores(evidence, ("image", "text"), added)
+    got = pair_misalignment(evidence, ("image", "text"), added)
     np.testing.assert_allclose(got, compute_scores(evidence)["misalignment"][200:], atol=1e-4)
 
 

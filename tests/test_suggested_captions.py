@@ -18,7 +18,7 @@ from audit_plugin.scoring.suggest.captions import (
     rank_captions,
     suggest,
 )
-from audit_plugin.scoring.suggest.pair_scores import own_suspicion, suspicion, weigh
+from audit_plugin.scoring.suggest.pair_scores import Weighing, own_suspicion, suspicion, weigh
 from tests.relabel_fixtures import CAPTIONS, IDS, LINE, PAIR, N, mixed_up
 
 SWAPS = ((0, 120), (31, 77), (50, 200))
@@ -65,23 +65,28 @@ def test_swapped_rows_get_their_own_caption_back(swapped: Case) -> None:
     assert np.isnan(found.score[RIGHT]).all()
 
 
+def ranks_of(weighing: Weighing, **margin: float) -> np.ndarray:
+    """`[n, n]`: the rank of every caption for every medium."""
+    return np.concatenate([rank for _, rank, _ in rank_captions(weighing, LINE, LINE, **margin)])
+
+
 def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swapped: Case) -> None:
     weighing = weigh(swapped[0], PAIR)
     own, table = own_suspicion(weighing), suspicion(weighing, LINE, LINE)
-    ranks = rank_captions(weighing, LINE, LINE, margin=-np.inf)
+    ranks = ranks_of(weighing, margin=-np.inf)
     for i, j in ((0, 120), (31, 5), (7, 50)):
         expected = -table[i, j] + HOLDER * np.clip(own[j], -4, 4) + MUTUAL * np.clip(own[j] - table[j, i], 0, 4)
         assert ranks[i, j] == pytest.approx(expected, abs=1e-4)
     assert np.isnan(ranks.diagonal()).all()
-    close = rank_captions(weighing, LINE, LINE)
+    close = ranks_of(weighing)
     np.testing.assert_array_equal(np.isfinite(close), np.isfinite(ranks) & (own[:, None] - table > 1))
 
 
 def test_how_many_are_ranked_at_once_changes_nothing(swapped: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     weighing = weigh(swapped[0], PAIR)
-    whole, found = rank_captions(weighing, LINE, LINE), found_in(swapped, WRONG)
+    whole, found = ranks_of(weighing), found_in(swapped, WRONG)
     monkeypatch.setattr(suggestions, "CELLS", 7 * N)
-    np.testing.assert_allclose(rank_captions(weighing, LINE, LINE), whole, atol=1e-4)
+    np.testing.assert_allclose(ranks_of(weighing), whole, atol=1e-4)
     again = found_in(swapped, WRONG)
     assert (again.texts == found.texts).all()
     assert [(r.kind, r.rows, r.sources) for r in again.repairs] == [(r.kind, r.rows, r.sources) for r in found.repairs]

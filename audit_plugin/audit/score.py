@@ -16,8 +16,7 @@ from audit_plugin.neighbors.neighborhood import Neighborhood, find_neighborhood
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration, calibrate
 from audit_plugin.scoring.evidence import Evidence, build_evidence
-from audit_plugin.scoring.probe_pairs import probe_scores
-from audit_plugin.scoring.scores import compute_scores, of_known, robust_z
+from audit_plugin.scoring.scores import compute_scores, of_known, pair_misalignment, robust_z
 from audit_plugin.scoring.suggest.captions import Captioner, apply_suggestions, ask_captioner, suggest
 from audit_plugin.scoring.suggest.join_bugs import Repair
 from audit_plugin.store import RunFolder
@@ -141,11 +140,11 @@ def score_probes(evidence: Evidence, scores: Mapping[str, Floats]) -> dict[str, 
     worst_of_samples = np.fmax.reduce([scores[f"misalignment_{a}_{b}"] for a, b in evidence.pairs])
     scale = of_known(worst_of_samples, evidence.known)
     probes = {}
-    for probe_kind, by_kind in evidence.probe_evidence.items():
-        by_pair = [
-            probe_scores(evidence, pair, {kind: values[position] for kind, values in by_kind.items()})
-            for position, pair in enumerate(evidence.pairs)
-        ]
+    for probe_kind, on_probes in evidence.probe_evidence.items():
+        by_pair = []
+        for position, pair in enumerate(evidence.pairs):
+            of_pair = {kind: values[position] for kind, values in on_probes.items()}
+            by_pair.append(pair_misalignment(evidence, pair, of_pair))
         worst = np.fmax.reduce(by_pair)
         probes[probe_kind] = worst if len(by_pair) == 1 else robust_z(worst, scale)
     return probes

@@ -152,11 +152,11 @@ def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration
 
     hypotheses = _weigh_hypotheses(values, list(probes.values()))
     shares = hypotheses.weights @ hypotheses.shares  # [K]
+    by_kind = dict(zip(probes, shares.tolist(), strict=True))
     interval = hypotheses.interval(hypotheses.shares.sum(1))
     certain_share = float(shares.sum()) if interval[0] >= MIN_CERTAIN_SHARE else 0.0
     probability[is_scored] = _wrong_probability(values, list(probes.values()), hypotheses)
     false_positive_rate[is_scored] = _false_positive_rate(values, certain_share, hypotheses)
-    by_kind = dict(zip(probes, shares.tolist(), strict=True))
     return Calibration(by_kind, interval, probability, false_positive_rate, hypotheses)
 
 
@@ -179,13 +179,13 @@ def _weigh_hypotheses(values: Floats, probes: list[Floats]) -> MixtureHypotheses
         tail = gennorm.sf((edges - location) / width, shape)  # [l, b + 1]
         tail /= np.maximum(tail[:, :1], 1e-12)  # of the good pairs above the start: share beyond each edge
         for kinds in choices:
-            fit = _fit_shares(observed, -np.diff(tail, axis=1), probe_mass[kinds])
+            log_likelihood, fitted, deviation = _fit_shares(observed, -np.diff(tail, axis=1), probe_mass[kinds])
             shares = np.zeros((len(location), len(probes)))
-            shares[:, kinds] = fit.shares
+            shares[:, kinds] = fitted
             price = 0.5 * np.log(n) * (len(kinds) - 1)
-            log_weights.append(n * fit.log_likelihood - price + np.log(prior))
+            log_weights.append(n * log_likelihood - price + np.log(prior))
             all_shares.append(shares)
-            all_deviations.append(fit.deviation / np.sqrt(n))
+            all_deviations.append(deviation / np.sqrt(n))
             all_tails.append(tail)
 
     log_weight, shares = np.concatenate(log_weights), np.concatenate(all_shares)
@@ -204,28 +204,17 @@ def _weigh_hypotheses(values: Floats, probes: list[Floats]) -> MixtureHypotheses
     return MixtureHypotheses(weights, spread.reshape(len(weights), -1), good_above.reshape(len(weights), -1), edges)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Shares of K kinds, fitted under each of l choices of the good pairs' distribution.
-
-    Attributes:
-        log_likelihood: `[l]`, mean over the set's scores.
-        shares: `[l, K]`, of the whole set.
-        deviation: `[l]`, standard deviation of the summed share if it were fitted to a single score.
-    """
-
-    log_likelihood: Floats
-    shares: Floats
-    deviation: Floats
-
-
-def _fit_shares(observed: Floats, good: Floats, probe_mass: Floats) -> _Fit:
-    """Maximum-likelihood shares by EM.
+def _fit_shares(observed: Floats, good: Floats, probe_mass: Floats) -> tuple[Floats, Floats, Floats]:
+    """Maximum-likelihood shares of K kinds by EM, under each of l distributions of the good pairs.
 
     Args:
         observed: `[b]`, share of the set in each bin.
         good: `[l, b]`, mass of the good pairs in each bin, of those above the start.
         probe_mass: `[K, b]`, mass of each kind in each bin; what is missing to 1 lies below the start.
+
+    Returns:
+        (mean log-likelihood of the scores `[l]`, shares of the whole set `[l, K]`, standard deviation of their sum
+        `[l]` if it were fitted to a single score).
     """
     above = max(observed.sum(), 1e-12)
     inside = np.maximum(probe_mass.sum(1), 1e-9)  # [K]
@@ -246,7 +235,7 @@ def _fit_shares(observed: Floats, good: Floats, probe_mass: Floats) -> _Fit:
     information = np.square((proportion @ probe - good) / fitted) @ observed
     to_share = above * (proportion @ (1 / inside))  # share = w above / inside
     deviation = to_share / np.sqrt(np.maximum(information, 1e-12))
-    return _Fit(np.log(fitted) @ observed, w * above / inside, deviation)
+    return np.log(fitted) @ observed, w * above / inside, deviation
 
 
 def _spread_shares(shares: Floats, deviation: Floats) -> Floats:

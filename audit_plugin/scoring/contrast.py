@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Floats, Ints
+from audit_plugin.arrays import Bools, Floats, Ints, check_lengths
 
 POOL_SIZE = 4096  # what a pool leaves out: benchmarks/scoring_cost.py
 BLOCK_ROWS = 512  # rows whose similarities to the pool stay in the processor's cache; changes no result
@@ -48,7 +48,7 @@ class Negatives:
 
 @dataclass(frozen=True)
 class SimilarityBlock:
-    """Similarities of q rows to the pool and to their hard negatives; -inf where unknown.
+    """Similarities of q rows to the pool and to their hard negatives; -inf where unknown, any beside a hard -1.
 
     Attributes:
         forward: `[q, P]`, M[rows, pool].
@@ -86,30 +86,28 @@ def draw_pool(rows: Ints, seed: int, size: int = POOL_SIZE) -> Ints:
 
 
 def make_negatives(repeats: Ints, nearest: Ints, known: Bools, seed: int, device: str) -> Negatives:
-    """Negatives of n samples.
+    """Negatives of n samples, see `Negatives`; those in `known` (bool `[n]`) may be negatives.
 
-    Args:
-        repeats: `[n, c]`, see `Negatives`.
-        nearest: `[n, h]` near samples, -1 where there are fewer.
-        known: bool `[n]`, the samples that may be negatives.
-        seed: of the pool.
-        device: where to compare.
-
-    Raises:
-        ValueError: when the arrays are not of one length.
+    `nearest`: `[n, h]` near samples, -1 where there are fewer. ValueError when the arrays are not of one length.
     """
-    n = len(repeats)
-    if len(nearest) != n or len(known) != n:
-        raise ValueError(f"{len(nearest)} rows of nearest samples and {len(known)} of known for {n} samples")
+    check_lengths(repeats=repeats, nearest=nearest, known=known)
     rows = np.flatnonzero(known)
     pool = draw_pool(rows, seed)
-    hard = np.empty((n, 0), np.int64) if len(pool) == len(rows) else _hard_negatives(nearest, repeats, known)
+    everything = len(pool) == len(rows)
+    hard = np.empty((len(repeats), 0), np.int64) if everything else _hard_negatives(nearest, repeats, known)
     repeat_counts = np.stack([np.bincount(column)[column] for column in repeats.T], axis=1).astype(np.float32)
+    return Negatives(
+        tensor(repeats.astype(np.int32), device),
+        tensor(pool, device),
+        len(rows),
+        tensor(hard, device),
+        tensor(repeat_counts, device),
+    )
 
-    def tensor(values: Floats | Ints) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-    return Negatives(tensor(repeats.astype(np.int32)), tensor(pool), len(rows), tensor(hard), tensor(repeat_counts))
+def tensor(values: Floats | Ints, device: torch.device | str) -> torch.Tensor:
+    """The values on a device."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
 def _hard_negatives(nearest: Ints, repeats: Ints, known: Bools) -> Ints:
@@ -140,15 +138,18 @@ def block_log_means(
     block: SimilarityBlock, rows: torch.Tensor, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(forward, backward) log means of q rows, `[q]`, see `LogMeans`."""
+    hard = negatives.hard[rows]
+    missing = hard < 0
     excluded = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])  # [q, P]
     # Hard negatives are taken exactly, so the pool must not count them again.
-    hard = negatives.hard[rows]
     position = torch.searchsorted(negatives.pool, hard).clamp_max(len(negatives.pool) - 1)
-    in_pool = (hard >= 0) & (negatives.pool[position] == hard)
+    in_pool = ~missing & (negatives.pool[position] == hard)
     row, column = torch.nonzero(in_pool, as_tuple=True)
     excluded[row, position[row, column]] = True
-    forward = _log_mean(block.forward, block.forward_hard, excluded, negatives.population, temperature)
-    backward = _log_mean(block.backward, block.backward_hard, excluded, negatives.population, temperature)
+    forward_hard = block.forward_hard.masked_fill(missing, -torch.inf)
+    backward_hard = block.backward_hard.masked_fill(missing, -torch.inf)
+    forward = _log_mean(block.forward, forward_hard, excluded, negatives.population, temperature)
+    backward = _log_mean(block.backward, backward_hard, excluded, negatives.population, temperature)
     return forward, backward
 
 
@@ -199,9 +200,9 @@ def contrast_with_probes(
 
     Args:
         log_means: of the samples.
-        own: `[n]` similarity of each sample's own pair, M_ii.
-        probe: `[q]` similarity of i's side a and j's side b, M_ij.
-        probes: rows (i, j) `[q, 2]`.
+        own: `[n]`, M_ii.
+        probe: `[q]`, M_ij.
+        probes: rows (i, j) `[q, 2]`: i's side a, j's side b.
         negatives: of the samples.
         content_columns: columns of `negatives.repeats` with the contents of sides a and b.
     """
@@ -228,29 +229,17 @@ def frozen_contrast(
 ) -> tuple[Floats, Floats]:
     """(contrast of the samples `[n]`, of the probe pairs `[q]`) under frozen encoders that share a space.
 
-    Nothing is held out: the encoders were not trained here.
-
-    Args:
-        a: unit rows `[n, d]` of side a.
-        b: unit rows `[n, d]` of side b.
-        negatives: of the samples.
-        probes: rows (i, j) `[q, 2]`.
-        content_columns: columns of `negatives.repeats` with the contents of a and b.
+    `a`, `b`: unit rows `[n, d]` of the two sides. Otherwise as `contrast_with_probes`; nothing is held out, since the
+    encoders were not trained here.
     """
     if a.shape != b.shape:
         raise ValueError(f"features of one space have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
     def block_of(rows: torch.Tensor) -> SimilarityBlock:
-        pool, hard = negatives.pool, negatives.hard[rows]
-        missing, candidates = hard < 0, hard.clamp_min(0)
-        forward_hard = torch.einsum("qd,qhd->qh", a[rows], b[candidates])
-        backward_hard = torch.einsum("qd,qhd->qh", b[rows], a[candidates])
-        return SimilarityBlock(
-            a[rows] @ b[pool].T,
-            b[rows] @ a[pool].T,
-            forward_hard.masked_fill(missing, -torch.inf),
-            backward_hard.masked_fill(missing, -torch.inf),
-        )
+        pool, hard = negatives.pool, negatives.hard[rows].clamp_min(0)
+        forward_hard = torch.einsum("qd,qhd->qh", a[rows], b[hard])
+        backward_hard = torch.einsum("qd,qhd->qh", b[rows], a[hard])
+        return SimilarityBlock(a[rows] @ b[pool].T, b[rows] @ a[pool].T, forward_hard, backward_hard)
 
     log_means = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
     left, right = (torch.from_numpy(probes[:, side]).to(a.device) for side in (0, 1))

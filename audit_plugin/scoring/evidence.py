@@ -17,9 +17,9 @@ from audit_plugin.trials.run import Job
 from .contrast import Negatives, frozen_contrast, make_negatives
 from .evidence_weights import choose_weights
 from .held_out import Question, read_trials
-from .neighbor_votes import collect_votes, vote_contrast
+from .neighbor_votes import vote_contrast, votes_of_pair
 from .probe_pairs import draw_probe_pairs
-from .scores import of_known, pair_evidence, robust_z
+from .scores import pair_evidence
 from .text_surprise import bits_per_letter
 
 HARD_NEGATIVES = 10  # neighbors per modality that a sample is always compared with, where not all samples are
@@ -100,11 +100,7 @@ class Evidence:
 
     @property
     def trained(self) -> Trials:
-        """The trials.
-
-        Raises:
-            RuntimeError: there are none; ask `trials` first.
-        """
+        """The trials; RuntimeError without any."""
         if self.trials is None:
             raise RuntimeError("no trials: there were too few samples to train on")
         return self.trials
@@ -115,16 +111,6 @@ class Evidence:
         return {**self.near_duplicates, **self.copies}
 
 
-@dataclass(frozen=True)
-class PairReadings:
-    """What is read of every pair of modalities once trials are there; see the attributes of `Evidence`."""
-
-    held_out: Mapping[str, Floats] = field(default_factory=dict)
-    weights: Mapping[Pair, Mapping[str, float]] = field(default_factory=dict)
-    probe_pairs: Mapping[str, Ints] = field(default_factory=dict)
-    probe_evidence: ProbeEvidence = field(default_factory=dict)
-
-
 def build_evidence(
     features: Features,
     facts: SampleFacts,
@@ -133,19 +119,11 @@ def build_evidence(
     job: Job,
     copies: Mapping[str, Ints] | None = None,
 ) -> Evidence:
-    """All evidence on n samples in canonical order.
+    """All evidence on n samples in canonical order; without `trials`, only what needs no training is scored.
 
-    Args:
-        features: of the samples.
-        facts: what else is known of them.
-        neighborhood: what lies near them.
-        trials: what models trained on parts of them say, or None: only what needs no training is scored.
-        job: settings, device, folder.
-        copies: modality -> altered copies of one medium `[n]`, where pixels were compared.
+    `copies`: modality -> altered copies of one medium `[n]`, where pixels were compared.
     """
-    readings = PairReadings()
-    if trials is not None:
-        readings = read_pairs(features, facts, neighborhood, trials, job)
+    on_pairs = {} if trials is None else _read_pairs(features, facts, neighborhood, trials, job)
     return Evidence(
         vectors=features.vectors,
         views=neighborhood.views,
@@ -162,17 +140,14 @@ def build_evidence(
         text_surprise={name: bits_per_letter(texts) for name, texts in facts.texts.items()},
         known=facts.known,
         trials=trials,
-        held_out=readings.held_out,
-        weights=readings.weights,
-        probe_pairs=readings.probe_pairs,
-        probe_evidence=readings.probe_evidence,
+        **on_pairs,
     )
 
 
-def read_pairs(
+def _read_pairs(
     features: Features, facts: SampleFacts, neighborhood: Neighborhood, trials: Trials, job: Job
-) -> PairReadings:
-    """Every kind of evidence on every pair of modalities, of the samples and of probe pairs, and its weights."""
+) -> dict[str, Any]:
+    """`held_out`, `weights`, `probe_pairs` and `probe_evidence` of `Evidence`."""
     names = features.modalities
     pairs = modality_pairs(names)
     shared_ids = facts.shared_ids(neighborhood.leave_together)
@@ -186,14 +161,13 @@ def read_pairs(
     held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
     on_probes = {"contrast": held_out.pop("planted")}
 
-    # the frozen encoders, and the neighbors of either side, asked for the samples and for the probe pairs alike
-    readings = [
-        _untrained_contrasts(pair, held_out["contrast"][at], all_probes, negatives, features, facts, neighborhood)
-        for at, pair in enumerate(pairs)
+    untrained = [
+        _untrained_contrasts(pair, pair_contrast, all_probes, negatives, features, facts, neighborhood)
+        for pair, pair_contrast in zip(pairs, held_out["contrast"], strict=True)
     ]
     for kind in ("zero_shot", "neighbors_a", "neighbors_b"):
-        held_out[kind] = np.stack([reading[kind][0] for reading in readings])
-        on_probes[kind] = np.stack([reading[kind][1] for reading in readings])
+        held_out[kind] = np.stack([of_pair[kind][0] for of_pair in untrained])
+        on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in untrained])
 
     ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
     probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
@@ -206,7 +180,7 @@ def read_pairs(
         own = pair_evidence(held_out, position)
         on_near_misses = {kind: values[position] for kind, values in probe_evidence[NEAR_MISS].items()}
         weights[names[a], names[b]] = choose_weights(own, on_near_misses, facts.known)
-    return PairReadings(held_out, weights, probe_pairs, probe_evidence)
+    return {"held_out": held_out, "weights": weights, "probe_pairs": probe_pairs, "probe_evidence": probe_evidence}
 
 
 def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, int]:
@@ -228,34 +202,23 @@ def _untrained_contrasts(
     facts: SampleFacts,
     neighborhood: Neighborhood,
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`), for one pair of modalities.
+    """Contrasts of one pair of modalities (positions a, b) under the frozen encoders and the neighbor votes.
 
-    Args:
-        pair: positions of its modalities a and b.
-        contrast: `[n]` under the trained heads: samples that are suspect themselves count less as voters.
-        probes: samples (i, j) `[q, 2]`.
-        negatives: of the samples.
-        features: of the samples.
-        facts: content ids and spaces.
-        neighborhood: neighbors and views.
+    Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`); `contrast` `[n]` is that under
+    the trained heads.
     """
     a, b = (features.modalities[side] for side in pair)
-    readings = {}
+    contrasts = {}
     if facts.space[a] and facts.space[a] == facts.space[b]:
         left, right = (torch.from_numpy(features.vectors[name]).to(negatives.pool.device) for name in (a, b))
-        readings["zero_shot"] = frozen_contrast(left, right, negatives, probes, pair)
+        contrasts["zero_shot"] = frozen_contrast(left, right, negatives, probes, pair)
     else:
-        undefined = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
-        readings["zero_shot"] = undefined
-    distrust = robust_z(contrast, of_known(contrast, facts.known))
-    sides = {"neighbors_a": (a, b, pair, probes), "neighbors_b": (b, a, pair[::-1], probes[:, ::-1])}
-    for kind, (asked, other, columns, oriented) in sides.items():
-        votes = collect_votes(
-            neighborhood.neighbors[asked],
-            facts.contents[asked],
-            facts.contents[other],
-            neighborhood.views[other],
-            distrust,
-        )
-        readings[kind] = vote_contrast(votes, neighborhood.views[other], negatives, oriented, columns)
-    return readings
+        contrasts["zero_shot"] = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
+    views = neighborhood.views
+    for kind, _, target, votes in votes_of_pair(
+        (a, b), neighborhood.neighbors, facts.contents, views, contrast, facts.known
+    ):
+        from_a = kind == "neighbors_a"
+        oriented, columns = (probes, pair) if from_a else (probes[:, ::-1], pair[::-1])
+        contrasts[kind] = vote_contrast(votes, views[target], negatives, oriented, columns)
+    return contrasts

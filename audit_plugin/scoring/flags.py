@@ -106,7 +106,7 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
     misalignment, multimem, outlier = columns["misalignment"], columns["multimem"], columns["outlier"]
     placeholders = flag_placeholders(evidence)
     worst_good = tail_cut(of_known(misalignment, evidence.known), rate)
-    flags = {
+    return {
         "misaligned": flag_misaligned(columns["false_positive_rate"], rate),
         "memorized": exceeds(multimem, tail_cut(multimem, rate)),
         "outlier": exceeds(outlier, outlier_cut(of_known(outlier, evidence.known), rate)),
@@ -115,7 +115,6 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
         "placeholder": placeholders,
         "vague": flag_vague(evidence, rate),
     }
-    return {kind: flags[kind] for kind in FLAGS}
 
 
 def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
@@ -159,7 +158,7 @@ def flag_placeholders(evidence: Evidence) -> Bools:
         frequent = count_user_groups(content, owners) > limit
         for number in np.unique(content[frequent]):
             rows = np.flatnonzero(content == number)
-            flagged[rows] = all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
+            flagged[rows] |= all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
     return flagged
 
 
@@ -183,13 +182,8 @@ def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools
     Of two samples with one picture and unrelated captions one is wrong, unless both fit: the worse one is flagged if it
     is not `PLAUSIBLE`. Captions of one sample differ by nature: of `MIN_CAPTIONS` or more, one must fit worse than the
     others usually do and say something else (`_is_odd_caption`); of fewer, it must fit worse than the best by
-    `CONFLICT_Z` and worse than `worst_good`. A text like one that is accepted is accepted.
-
-    Args:
-        evidence: of the set.
-        misalignment: `[n]`, NaN: not scored.
-        placeholders: bool `[n]`, rows that are not a conflict.
-        worst_good: misalignment beyond which few good pairs lie.
+    `CONFLICT_Z` and worse than `worst_good`, the misalignment beyond which few good pairs lie. A text like one that is
+    accepted is accepted. Placeholders (bool `[n]`) and groups without a misalignment (NaN in `[n]`) are no conflict.
     """
     flagged = np.zeros(len(evidence), dtype=bool)
     if not evidence.texts:

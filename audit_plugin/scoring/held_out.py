@@ -121,25 +121,19 @@ def _sum_over_trials(embed: Embed, question: Question, out: torch.Tensor) -> _Su
         for position, (a, b) in enumerate(question.pairs):
             own[position] += (embeddings[a] * embeddings[b]).sum(1)
             probe[position] += (embeddings[a][left] * embeddings[b][right]).sum(1)
-            if hard.shape[1]:
-                _add_hard(hard_sums[position, 0], embeddings[a], embeddings[b], hard, rows)
-                _add_hard(hard_sums[position, 1], embeddings[b], embeddings[a], hard, rows)
+            for block in rows.split(BLOCK_ROWS) if hard.shape[1] else ():
+                candidates = hard[block].clamp_min(0)
+                for direction, (left_side, right_side) in enumerate(((a, b), (b, a))):
+                    left_rows, right_rows = embeddings[left_side][block], embeddings[right_side][candidates]
+                    hard_sums[position, direction, block] += torch.einsum("qo,qho->qh", left_rows, right_rows)
     return _Sums(own, probe, hard_sums, pool_embeddings)
-
-
-def _add_hard(
-    total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, hard: torch.Tensor, rows: torch.Tensor
-) -> None:
-    """Adds, in place and for the `rows`, the products of `left` `[n, o]` with its hard negatives' `right` `[n, o]`."""
-    for block in rows.split(BLOCK_ROWS):
-        total[block] += torch.einsum("qo,qho->qh", left[block], right[hard[block].clamp_min(0)])
 
 
 def _similarity_blocks(
     embed: Embed, question: Question, out: torch.Tensor, sums: _Sums, rows: torch.Tensor
 ) -> list[SimilarityBlock]:
     """s of q rows with the pool and their hard negatives, one block per pair; -inf where no trial held out both."""
-    pool, hard = question.negatives.pool, question.negatives.hard[rows]
+    pool, hard = question.negatives.pool, question.negatives.hard[rows].clamp_min(0)
     pool_is_everything = len(pool) == out.shape[1]
     similarity = torch.zeros(len(question.pairs), 2, len(rows), len(pool), device=pool.device)
     for trial, pool_embeddings in enumerate(sums.pool):
@@ -154,13 +148,9 @@ def _similarity_blocks(
 
     count = out[:, rows].T @ out[:, pool]  # [q, P], trials that held out both
     similarity.div_(count).masked_fill_(count == 0, -torch.inf)
-    hard_count = (out[:, rows, None] * out[:, hard.clamp_min(0)]).sum(0)  # [q, h]
-    hard_similarity = sums.hard[:, :, rows] / hard_count
-    hard_similarity = hard_similarity.masked_fill((hard < 0) | (hard_count == 0), -torch.inf)
-    return [
-        SimilarityBlock(both[0], both[1], both_hard[0], both_hard[1])
-        for both, both_hard in zip(similarity, hard_similarity, strict=True)
-    ]
+    hard_count = (out[:, rows, None] * out[:, hard]).sum(0)  # [q, h]
+    hard_similarity = (sums.hard[:, :, rows] / hard_count).masked_fill_(hard_count == 0, -torch.inf)
+    return [SimilarityBlock(*both, *both_hard) for both, both_hard in zip(similarity, hard_similarity, strict=True)]
 
 
 def _generality(similarity: torch.Tensor) -> torch.Tensor:
@@ -204,11 +194,7 @@ class HeldOutEmbeddings:
 def embed_held_out(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOutEmbeddings:
     """Rows `[u]`, which may repeat, under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
 
-    Args:
-        embed: of the trials.
-        member: bool `[r, n]`.
-        pair: positions of the modalities a and b.
-        rows: which.
+    `pair`: positions of the modalities a and b.
     """
     rows = np.unique(rows)
     index = torch.from_numpy(rows)

@@ -20,14 +20,16 @@ M_ii alone says as much about how ordinary a target is as about whether it is ri
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Floats, Ints, Neighbors
+from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths
 
-from .contrast import Negatives, SimilarityBlock, all_log_means, contrast_with_probes
+from .contrast import Negatives, SimilarityBlock, all_log_means, contrast_with_probes, tensor
+from .scores import of_known, robust_z
 
 # All chosen on the development sets, see docs/detection.md.
 TEMPERATURE = 1 / 20  # of the contrast; votes are means, flatter than the similarities of single pairs
@@ -64,21 +66,17 @@ def collect_votes(
         target_content: `[n]` the same for the target.
         target_vectors: float32 `[n, d]`, unit rows; equal contents have equal vectors.
         distrust: `[n]`, how suspect a sample is itself, in robust deviations; NaN counts as 0.
-
-    Raises:
-        ValueError: when the arrays are not of one length.
     """
     from scipy.sparse import csr_array
 
     n = len(source_content)
-    for name, values in (
-        ("neighbors", neighbors.indices),
-        ("target_content", target_content),
-        ("target_vectors", target_vectors),
-        ("distrust", distrust),
-    ):
-        if len(values) != n:
-            raise ValueError(f"{name} has {len(values)} rows for {n} samples")
+    check_lengths(
+        neighbors=neighbors.indices,
+        source_content=source_content,
+        target_content=target_content,
+        target_vectors=target_vectors,
+        distrust=distrust,
+    )
 
     # Per source content c, [C]: its number of samples, mean target and mean distrust.
     content_size = np.bincount(source_content)
@@ -117,6 +115,25 @@ def collect_votes(
     return NeighborVotes(predictions, neighbors.indices, weights, sole_weights)
 
 
+def votes_of_pair(
+    pair: tuple[str, str],
+    neighbors: Mapping[str, Neighbors],
+    contents: Mapping[str, Ints],
+    target_vectors: Mapping[str, Floats],
+    contrast: Floats,
+    known: Bools | None,
+) -> Iterator[tuple[str, str, str, NeighborVotes]]:
+    """Yields (kind of evidence, source, target, votes): the neighbors of either modality of a pair on the other one.
+
+    The `contrast` `[n]` of the pair under the trained heads, on the scale of the `known` samples, is how much a sample
+    is distrusted as a voter; the mappings are by modality, see `collect_votes`.
+    """
+    distrust = robust_z(contrast, of_known(contrast, known))
+    for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1])):
+        votes = collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust)
+        yield kind, source, target, votes
+
+
 def _count_equal_pairs(source_content: Ints, target_content: Ints) -> Ints:
     """`[n]`: how many samples, itself included, have a sample's source and its target content."""
     pair = source_content * (int(target_content.max(initial=0)) + 1) + target_content
@@ -136,15 +153,9 @@ def vote_contrast(
 ) -> tuple[Floats, Floats]:
     """(contrast of each sample's own pair `[n]`, of the probe pairs `[q]`) under the votes; NaN without a voter.
 
-    Args:
-        votes: of the source side.
-        target_vectors: float32 `[n, d]`, unit rows, as the votes were collected on.
-        negatives: of the n samples.
-        probes: rows (i, j) `[q, 2]`: i's source with j's target.
-        content_columns: columns of `negatives.repeats` with the source and the target contents.
-
-    Raises:
-        ValueError: when votes, vectors and negatives are not of the same samples.
+    `target_vectors` are those that the votes of the source side were collected on; `probes` `[q, 2]` are rows (i, j),
+    i's source with j's target; the rest is as in `contrast_with_probes`. ValueError when votes, vectors and negatives
+    are not of the same samples.
     """
     n = len(votes.predictions)
     if votes.predictions.shape != target_vectors.shape or len(negatives.repeats) != n:
@@ -153,16 +164,12 @@ def vote_contrast(
             f"{len(negatives.repeats)} negatives are not of the same samples"
         )
     device = negatives.pool.device
-    similarity = _VoteSimilarity(
-        _tensor(votes.predictions, device),
-        _tensor(target_vectors, device),
-        _tensor(votes.voters, device),
-        _tensor(votes.sole_weights, device),
-    )
+    parts = (votes.predictions, target_vectors, votes.voters, votes.sole_weights)
+    similarity = _VoteSimilarity(*(tensor(values, device) for values in parts))
     log_means = all_log_means(lambda rows: similarity.block(rows, negatives), n, negatives, TEMPERATURE)
 
     own = (similarity.predictions * similarity.targets).sum(1)  # M_ii: a sample is no voter of its own
-    left, right = _tensor(probes[:, 0], device), _tensor(probes[:, 1], device)
+    left, right = tensor(probes[:, 0], device), tensor(probes[:, 1], device)
     probe = (similarity.predictions[left] * similarity.targets[right]).sum(1)
     probe -= similarity.sole(left, right[:, None])[:, 0]  # M_ij
 
@@ -170,10 +177,6 @@ def vote_contrast(
     own[silent] = torch.nan
     probe[silent[left]] = torch.nan
     return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns)
-
-
-def _tensor(values: Floats | Ints, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
 @dataclass(frozen=True)
@@ -193,20 +196,13 @@ class _VoteSimilarity:
         backward = self.targets[rows] @ self.predictions[pool].T  # [q, P]
         self._subtract_sole(backward.T, pool, rows)
 
-        candidates = hard.clamp_min(0)  # [q, h]; what stands for -1 is masked below
+        candidates = hard.clamp_min(0)  # [q, h]
         forward_hard = torch.einsum("qd,qhd->qh", self.predictions[rows], self.targets[candidates])
         forward_hard -= self.sole(rows, candidates)
         backward_hard = torch.einsum("qd,qhd->qh", self.targets[rows], self.predictions[candidates])
         is_voter = self.voters[candidates] == rows[:, None, None]  # [q, h, k]
         backward_hard -= (self.sole_weights[candidates] * is_voter).sum(2)
-
-        missing = hard < 0
-        return SimilarityBlock(
-            forward,
-            backward,
-            forward_hard.masked_fill(missing, -torch.inf),
-            backward_hard.masked_fill(missing, -torch.inf),
-        )
+        return SimilarityBlock(forward, backward, forward_hard, backward_hard)
 
     def sole(self, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """`[q, h]`: sole_ik of the rows `[q]` and their candidates `[q, h]`."""

@@ -6,17 +6,11 @@ data and the training stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints
-
-from .scores import combine, of_known
-
-if TYPE_CHECKING:
-    from .evidence import Evidence
+from audit_plugin.arrays import Ints
 
 PROBES_PER_KIND = 1024
 
@@ -45,16 +39,3 @@ def draw_probe_pairs(neighbors: Sequence[Ints], leave_together: Ints, contents: 
         unrelated &= (contents[left] != contents[right]).all(1)
         probes[kind] = np.stack([left[unrelated], right[unrelated]], axis=1)
     return probes
-
-
-def probe_scores(evidence: Evidence, pair: tuple[str, str], probe_evidence: Mapping[str, Floats]) -> Floats:
-    """`[q]`: the combined misalignment of probe pairs, on the scale of the real samples.
-
-    Args:
-        evidence: of the set.
-        pair: its modalities.
-        probe_evidence: name of the evidence -> its values on the probes `[q]`.
-    """
-    real = evidence.parts[pair]
-    reference = {name: of_known(values, evidence.known) for name, values in real.items()}
-    return combine({name: probe_evidence[name] for name in real}, reference, evidence.weights.get(pair))

@@ -127,11 +127,15 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
     return {"": overall} | {f"{a}_{b}": values for (a, b), values in parts.items()}
 
 
-def pair_misalignment(evidence: Evidence, pair: tuple[str, str]) -> Floats:
-    """`[n]`: the combined score of one pair of modalities."""
-    parts = evidence.parts[pair]
-    scale = {name: of_known(values, evidence.known) for name, values in parts.items()}
-    return combine(parts, scale, evidence.weights.get(pair))
+def pair_misalignment(evidence: Evidence, pair: tuple[str, str], values: Mapping[str, Floats] | None = None) -> Floats:
+    """`[n]`: the combined score of one pair of modalities, or `[q]` that of other values of its evidence.
+
+    Other values (kind of evidence -> `[q]`), such as those of probe pairs, are put on the scale of the samples.
+    """
+    own = evidence.parts[pair]
+    scale = {kind: of_known(of_samples, evidence.known) for kind, of_samples in own.items()}
+    combined = own if values is None else {kind: values[kind] for kind in own}
+    return combine(combined, scale, evidence.weights.get(pair))
 
 
 def of_known(values: Floats, known: Bools | None) -> Floats:

@@ -113,28 +113,20 @@ def suggest(
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
     """The `BAR` quantile, over good rows, of the highest rank of a caption that is not the row's own."""
     sampled = good[np.linspace(0, len(good) - 1, min(GOOD_ROWS, len(good))).astype(np.int64)]
-    blocks = rank_in_blocks(weighing, sampled, pool, -np.inf)
-    best = np.concatenate([np.fmax.reduce(b.rank, axis=1, initial=-np.inf) for b in blocks] or [np.zeros(0)])
+    blocks = rank_captions(weighing, sampled, pool, -np.inf)
+    best = np.concatenate([np.fmax.reduce(rank, axis=1, initial=-np.inf) for _, rank, _ in blocks] or [np.zeros(0)])
     best = best[np.isfinite(best)]
     return float(np.quantile(best, BAR)) if len(best) else np.inf
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Captions ranked for b rows: their `positions` `[b]`, `rank` `[b, p]` and `suspicion` `[b, p]` of p captions."""
+def rank_captions(
+    weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN
+) -> Iterator[tuple[Ints, Floats, Floats]]:
+    """Yields, for b of the rows `[q]` at a time, (positions of these `[b]`, rank, suspicion): `[b, p]` of the captions.
 
-    positions: Ints
-    rank: Floats
-    suspicion: Floats
-
-
-def rank_captions(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Floats:
-    """`[q, p]`: rank of the pool's captions for the rows' media; NaN where one does not fit better by the margin."""
-    return np.concatenate([block.rank for block in rank_in_blocks(weighing, rows, pool, margin)])
-
-
-def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = MARGIN) -> Iterator[Ranked]:
-    """`rank_captions` block by block: a table of all would be quadratic in what is wrong with a set."""
+    The rank is NaN where a caption of the pool `[p]` does not fit a row's medium better by the margin. Block by block,
+    since a table of all would be quadratic in what is wrong with a set.
+    """
     own, content = own_suspicion(weighing), weighing.evidence.contents[weighing.pair[1]]
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
@@ -154,7 +146,7 @@ def rank_in_blocks(weighing: Weighing, rows: Ints, pool: Ints, margin: float = M
         same_caption = content[block][:, None] == content[pool]
         fits_better = own[block][:, None] - offered > margin
         rank[same_caption | ~fits_better] = np.nan
-        yield Ranked(np.arange(start, start + len(block)), rank, offered)
+        yield np.arange(start, start + len(block)), rank, offered
 
 
 def _shown(content: Ints, pool: Ints) -> list[Ints]:
@@ -202,16 +194,15 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
     column = np.searchsorted(pool, rows[source])
     top: dict[int, list[tuple[int, float]]] = {}
     steps = [np.zeros((4, 0))]
-    for block in rank_in_blocks(weighing, rows, pool):
-        rank = block.rank - np.float32(bar)
+    for positions, absolute_rank, suspicions in rank_captions(weighing, rows, pool):
+        rank = absolute_rank - np.float32(bar)
         for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
             chosen = _best_three(rank[at], vectors)
-            top[int(rows[block.positions[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
-        worth = np.where(alone[block.positions][:, None], rank[:, column] - RING_MARGIN, np.nan)
+            top[int(rows[positions[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
+        worth = np.where(alone[positions][:, None], rank[:, column] - RING_MARGIN, np.nan)
         row, to = np.nonzero(worth > 0)
-        position = block.positions[row]
-        fall = own[rows[position]] - block.suspicion[row, column[to]]
-        steps.append(np.stack([position, source[to], worth[row, to], fall]))
+        fall = own[rows[positions[row]]] - suspicions[row, column[to]]
+        steps.append(np.stack([positions[row], source[to], worth[row, to], fall]))
     row, to, worth, fall = np.concatenate(steps, axis=1)
     return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
 
@@ -299,14 +290,8 @@ def ask_captioner(
 ) -> Suggestions:
     """Asks for a text for each misaligned row without a suggestion; such a text was not weighed: its score is NaN.
 
-    Args:
-        suggestions: from the set.
-        misaligned: bool `[n]`.
-        media: `[n]`, paths of the modality that is captioned.
-        captioner: list of paths -> as many texts.
-
-    Raises:
-        AuditError: it gave another number of texts, or something that is not a text.
+    `media`: `[n]`, paths of the modality that is captioned. AuditError if the captioner (list of paths -> as many
+    texts) gave another number of texts, or something that is not a text.
     """
     unexplained = misaligned & np.array([not text for text in suggestions.texts], dtype=bool)
     rows = [int(row) for row in np.flatnonzero(unexplained) if row not in suggestions.why]

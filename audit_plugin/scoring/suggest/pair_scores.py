@@ -22,8 +22,8 @@ from audit_plugin.scoring import held_out, neighbor_votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
-from audit_plugin.scoring.neighbor_votes import NeighborVotes, collect_votes
-from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale, robust_z
+from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
+from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
 
 TRIALS = 32  # more change little, and each is read again
 HUBS = 1024  # samples that the log means are taken over
@@ -72,7 +72,14 @@ def text_pairs(evidence: Evidence) -> list[Pair]:
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     """Reads the trials for the hubs; O(r n HUBS o)."""
     weights = _weights(evidence, pair)
-    without_hubs = Weighing(evidence, pair, weights, _votes(evidence, pair) if "neighbors_a" in weights else {})
+    votes = {}
+    if "neighbors_a" in weights:
+        contrast = evidence.held_out["contrast"][_position(evidence, pair)]
+        both_sides = votes_of_pair(
+            pair, evidence.neighbors, evidence.contents, evidence.views, contrast, evidence.known
+        )
+        votes = {kind: side_votes for kind, _, _, side_votes in both_sides}
+    without_hubs = Weighing(evidence, pair, weights, votes)
     hubs = _hubs(without_hubs)
     own = {kind: hubs[kind].sum(0) - similarity for kind, similarity in _own_similarities(without_hubs).items()}
     scale = {kind: robust_scale(of_known(values, evidence.known)) for kind, values in own.items()}
@@ -89,16 +96,6 @@ def _weights(evidence: Evidence, pair: Pair) -> dict[str, float]:
     space_a, space_b = evidence.space[pair[0]], evidence.space[pair[1]]
     one_space = bool(space_a) and space_a == space_b
     return {kind: weight for kind, weight in weights.items() if weight > 0 and (one_space or kind != "zero_shot")}
-
-
-def _votes(evidence: Evidence, pair: Pair) -> dict[str, NeighborVotes]:
-    contrast = evidence.held_out["contrast"][_position(evidence, pair)]
-    distrust = robust_z(contrast, of_known(contrast, evidence.known))
-    neighbors, contents, views = evidence.neighbors, evidence.contents, evidence.views
-    return {
-        kind: collect_votes(neighbors[source], contents[source], contents[target], views[target], distrust)
-        for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1]))
-    }
 
 
 def _hubs(weighing: Weighing) -> dict[str, Floats]:
