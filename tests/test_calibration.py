@@ -141,22 +141,22 @@ def test_equal_scores_do_not_break_the_fit() -> None:
 def test_shares_by_hand() -> None:
     # Good pairs fill the first bin, probes the second, and half of the probes lie below the start: of the 80 % of the
     # set above it a quarter is wrong, w = 0.2 / 0.8; share = w * above / inside = 0.25 * 0.8 / 0.5.
-    log_likelihood, shares, _ = _fit_shares(np.array([0.6, 0.2]), np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]]))
+    log_likelihood, shares, deviation = _fit_shares(np.array([0.6, 0.2]), np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]]))
     np.testing.assert_allclose(shares, [[0.4]], rtol=1e-6)
     np.testing.assert_allclose(log_likelihood, [0.6 * np.log(0.75) + 0.2 * np.log(0.25)], rtol=1e-6)
     information = 0.6 * (1 / 0.75) ** 2 + 0.2 * (1 / 0.25) ** 2
-    np.testing.assert_allclose(fit.deviation, [0.8 / 0.5 / np.sqrt(information)], rtol=1e-6)
+    np.testing.assert_allclose(deviation, [0.8 / 0.5 / np.sqrt(information)], rtol=1e-6)
 
 
 def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
     rng = np.random.default_rng(2)
     observed, good = 0.7 * rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(9), 1)
     probe = 0.8 * rng.dirichlet(np.ones(9), 1)
-    fit = _fit_shares(observed, good, probe)
+    log_likelihood, shares, _ = _fit_shares(observed, good, probe)
     w = np.linspace(0, 1, 2001)[:, None]
     likelihood = np.log((1 - w) * good + w * probe / 0.8 + 1e-9) @ observed
     assert log_likelihood[0] == pytest.approx(likelihood.max(), abs=1e-4)
-    assert fit.shares[0, 0] == pytest.approx(w[likelihood.argmax(), 0] * 0.7 / 0.8, abs=0.02)
+    assert shares[0, 0] == pytest.approx(w[likelihood.argmax(), 0] * 0.7 / 0.8, abs=0.02)
 
 
 def test_spread_shares_keep_their_mean_and_proportions() -> None:
