@@ -141,7 +141,8 @@ def test_equal_scores_do_not_break_the_fit() -> None:
 def test_shares_by_hand() -> None:
     # Good pairs fill the first bin, probes the second, and half of the probes lie below the start: of the 80 % of the
     # set above it a quarter is wrong, w = 0.2 / 0.8; share = w * above / inside = 0.25 * 0.8 / 0.5.
-    log_likelihood, shares, deviation = _fit_shares(np.array([0.6, 0.2]), np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]]))
+    observed, good, probe = np.array([0.6, 0.2]), np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]])
+    log_likelihood, shares, deviation = _fit_shares(observed, good, probe)
     np.testing.assert_allclose(shares, [[0.4]], rtol=1e-6)
     np.testing.assert_allclose(log_likelihood, [0.6 * np.log(0.75) + 0.2 * np.log(0.25)], rtol=1e-6)
     information = 0.6 * (1 / 0.75) ** 2 + 0.2 * (1 / 0.25) ** 2
