@@ -103,7 +103,7 @@ def methods_table(report: dict[str, Any]) -> str:
         "MultiMem": report["means"]["MultiMem"]
     }
     ranked = sorted(means, key=lambda name: -means[name]["auroc"] + (name != OURS) * 2)
-    lines = ["| method | cells | AUROC | AP | `misalignment` on the same cells |", "|---|---|---|---|---|"]
+    lines = ["| method | cells | AUROC | AP | `misalignment` on these cells (AUROC / AP) |", "|---|---|---|---|---|"]
     for name in ranked:
         m = means[name]
         label = f"**{name}**" if name == OURS else name + ("" if m["label_free"] else " (needs labels)")
@@ -115,8 +115,8 @@ def methods_table(report: dict[str, Any]) -> str:
 def cells_table(report: dict[str, Any]) -> str:
     """Cell by cell: ours, the pre-named rival, the best label-free rival, and the flags."""
     lines = [
-        f"| cell | wrong | AUROC / AP | {report['rival']} | difference (95 %) | best label-free rival |"
-        " flagged | false-positive rate | recall (best at that rate) |",
+        f"| cell | wrong | AUROC / AP | {report['rival']} | difference in AUROC (95 %) | best label-free baseline |"
+        " flagged | false-positive rate | recall (of the best threshold) |",
         "|---" * 9 + "|",
     ]
     for row in report["cells"]:
@@ -139,7 +139,7 @@ def cells_table(report: dict[str, Any]) -> str:
 
 def ablation_table(report: dict[str, Any]) -> str:
     """The score from each part alone, and without each part."""
-    lines = ["| | cells | AUROC | AP | `misalignment` on the same cells |", "|---|---|---|---|---|"]
+    lines = ["| evidence | cells | AUROC | AP | `misalignment` on these cells (AUROC / AP) |", "|---|---|---|---|---|"]
     for name, m in sorted(report["ablation"].items()):
         if name != OURS:
             lines.append(
@@ -156,7 +156,7 @@ def reliability_table(report: dict[str, Any]) -> str:
         for run in cell["reliability"] if cell["methods"] else []:
             for at, count, predicted, true in run:
                 rows[at].append((count, predicted, true))
-    lines = ["| probability | rows | mean probability | share wrong |", "|---|---|---|---|"]
+    lines = ["| probability | pairs | mean probability | share wrong |", "|---|---|---|---|"]
     for at in sorted(rows):
         count = sum(n for n, _, _ in rows[at])
         predicted, true = (sum(n * row[side] for n, *row in rows[at]) / count for side in (0, 1))

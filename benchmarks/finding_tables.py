@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+SHIFTS = {"shift round": "cyclic", "shift dropped": "last caption dropped"}
+
 
 def rates_table(report: dict[str, Any]) -> str:
     """Realized false-positive rate and recall of the flags at each rate, and flags on clean sets."""
     lines = [
-        "| rate set | realized at most 5 points above it | highest realized | recall at least 80 % of the best | "
-        "of noise like the probe pairs |",
+        "| rate (setting) | measured at most 5 points above it | highest measured | recall at least 80 % of the best | "
+        "the same, noise like the probe pairs |",
         "|---|---|---|---|---|",
     ]
     for rate, outcome in report["rates"].items():
@@ -24,8 +26,8 @@ def rates_table(report: dict[str, Any]) -> str:
         )
     clean = report["clean"]
     sentence = (
-        f"On clean sets at most {clean['misaligned']:.1%} were flagged misaligned at the default rate, "
-        f"{clean['outlier']:.1%} outlier and {clean['conflict']:.1%} conflict."
+        f"On clean sets at the default rate, at most {clean['misaligned']:.1%} of the pairs are flagged as misaligned, "
+        f"{clean['outlier']:.1%} as outliers and {clean['conflict']:.1%} as conflicts."
     )
     return "\n".join([*lines, "", sentence])
 
@@ -47,8 +49,8 @@ def missed_lines(report: dict[str, Any]) -> str:
 
 
 def shifts_table(report: dict[str, Any]) -> str:
-    """Planted shifts of 200 rows: detected or not, error of the bounds, rows that got their own captions back."""
-    lines = ["| set | shift | detected | bounds off by at most | rows repaired |", "|---|---|---|---|---|"]
+    """Shifts of 200 rows: detected or not, error of the bounds, rows that got their own captions back."""
+    lines = ["| set | shift | detected | largest error of the bounds | rows repaired |", "|---|---|---|---|---|"]
     for (name, role, plant), cells in _grouped(report["cells"]).items():
         if not plant.startswith("shift"):
             continue
@@ -57,7 +59,7 @@ def shifts_table(report: dict[str, Any]) -> str:
         off = max((outcome[0] for outcome in detected), default=None)
         repaired = np.mean([outcome[1] if outcome else 0.0 for outcome in outcomes])
         lines.append(
-            f"| {name} ({role}) | {plant.removeprefix('shift ')} | {len(detected)} of {len(cells)} "
+            f"| {name} ({role}) | {SHIFTS[plant]} | {len(detected)} of {len(cells)} "
             f"| {'' if off is None else f'{off} row' + 's' * (off != 1)} | {repaired:.0%} |"
         )
     return "\n".join(lines)
@@ -75,7 +77,8 @@ def _shift(cell: dict[str, Any]) -> tuple[int, float] | None:
 def recall_table(report: dict[str, Any]) -> str:
     """Share of wrong rows whose own caption comes first, and among the first three: suggestions, baselines, chance."""
     lines = [
-        "| set | planted | suggestions @1 / @3 | like the nearest image's | nearest images' captions | chance |",
+        "| set | wrong captions | suggestions @1 / @3 | captions like the nearest image's "
+        "| captions of the nearest images | chance |",
         "|---" * 6 + "|",
     ]
     for (name, role, plant), cells in _grouped(report["cells"]).items():
@@ -100,7 +103,7 @@ def oddities_table(report: dict[str, Any]) -> str:
     """Per set: planted outliers, copies, conflicts and placeholders, and what is flagged without any."""
     lines = [
         "| set | outliers: AUROC (flagged) | duplicates: recall / precision | conflicts | placeholders "
-        "| clean: outlier, conflict flagged |",
+        "| clean set: flagged as outlier, conflict |",
         "|---" * 6 + "|",
     ]
     cells = {(cell["set"], cell["cell"]): cell for cell in report["cells"]}
@@ -126,7 +129,7 @@ def spot_check_table(report: dict[str, Any]) -> str:
         figures = [f"{row['coverage'][name]:.2f}" if name in row["coverage"] else "" for name in names]
         lines.append(f"| {row['set']} | {row['rows']:,} | {row['flagged']} | {' | '.join(figures)} |")
     return "\n".join(
-        [*lines, f"\n{report['checks']} simulated checks per set; lowest coverage {report['lowest']:.2f}."]
+        [*lines, f"\n{report['checks']} simulated spot checks per set; lowest coverage {report['lowest']:.2f}."]
     )
 
 
@@ -140,8 +143,8 @@ def cost_table(report: dict[str, Any]) -> str:
     ]
     agree = report["agreement"]
     lines.append(
-        f"\n{report['trials']} trials. With the pool of {agree['pool']:,} and with all {agree['pairs']:,} pairs as "
-        f"negatives the scores' rank correlation is {agree['spearman']:.4f}; they share "
+        f"\n{report['trials']} trials. The scores with a pool of {agree['pool']:,} negatives and with "
+        f"all {agree['pairs']:,} pairs as negatives have a rank correlation of {agree['spearman']:.4f} and share "
         f"{agree['top_5_percent']:.0%} of the most suspicious 5 %."
     )
     return "\n".join(lines)

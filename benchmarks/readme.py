@@ -68,33 +68,32 @@ def measured_table() -> str:
     report, machine = _read("detection"), _read("detection")["machine"]
     runs = sum(cell["runs"] for cell in report["cells"])
     sets = len({cell["set"] for cell in report["cells"]})
-    return f"""Wrong pairs planted in {sets} sets on which no setting was chosen
-(two emoji sets, emoji with sound and video, handwritten digits, drawn persons with one and with five captions), in
-{report["means"]["misalignment"]["cells"]} combinations of noise, rate and
-encoder, {runs} runs. Every method reads the same {report["trials"]} trials and
-features; rivals had their settings chosen on development sets. Of two similarities each rival gets the better one, cell
-by cell:
+    return f"""Detection of wrong pairs that were added to {sets} sets on which no setting was chosen (two emoji sets,
+emoji with audio and video, handwritten digits, drawn people with one and with five captions), in
+{report["means"]["misalignment"]["cells"]} combinations (cells) of noise, rate and encoder, {runs} runs. All methods
+use the same {report["trials"]} trials and features. The settings of the other methods were chosen on development
+sets. Where two similarities are available, each of them uses the better one in each cell:
 
 {methods_table(report)}
 
-Flags, by the false-positive rate that was set, in the cells with 5 to 20 % wrong rows:
+Flags at several settings of the false-positive rate, in the cells with 5 to 20 % wrong pairs:
 
 {rates_table(_read("flag-rates"))}
 
-Cell by cell, with intervals, and where it is beaten: [docs/detection.md](docs/detection.md).
+[docs/detection.md](docs/detection.md) has each cell with intervals, and the cells where another method is better.
 
-Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}; `make bench` repeats it."""
+Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}. `make bench` measures again."""
 
 
 def app_table() -> str:
     """How long the App takes on a large dataset, and the similarity index against FiftyOne's own."""
     panel, index = _read("panel-open"), _read("similarity")
     steps = {
-        "the panel opens": "open",
-        "its plots": "plots",
-        "its queue": "queue",
-        "a threshold is moved": "slide",
-        "a decision, and the next sample": "decide again",
+        "open the panel": "open",
+        "show the plots": "plots",
+        "show the queue": "queue",
+        "move a threshold": "slide",
+        "decide, and show the next sample": "decide again",
     }
     rows = [f"| {what} | {panel['median'][step]:.1f} | {panel['longest'][step]:.1f} |" for what, step in steps.items()]
     ours, default = (index["backends"][name] for name in ("audit_faiss", "sklearn"))
@@ -102,7 +101,7 @@ def app_table() -> str:
         "build": "build",
         "by_vector": "query by vector",
         "by_sample": "query by sample",
-        "load_and_ask": "load, query",
+        "load_and_ask": "load and query",
     }
     times = [
         f"| {label} | {ours['seconds'][name]:.2f} | {default['seconds'][name]:.2f} "
@@ -112,19 +111,19 @@ def app_table() -> str:
     same = f"{default['same_again']:.0%}" if default["same_again"] else "none"
     return "\n".join(
         [
-            f"The panel on {panel['samples']:,} samples, seconds in a fresh process (median and longest of "
+            f"Seconds that the panel takes on {panel['samples']:,} samples in a new process (median and maximum of "
             f"{panel['repeats']}; the machine was busy, load {panel['load']:.1f}):",
             "",
-            "| | median | longest |",
+            "| step | median | maximum |",
             "|---|---|---|",
             *rows,
             "",
-            f"The similarity index against FiftyOne's default backend, {index['vectors']:,} vectors of",
-            f"{index['dimensions']} numbers, seconds (load {index['load']['before']:.1f}). Both are exact at first;",
-            f"after a query by sample, {ours['same_again']:.0%} of our answers to the same query and {same} of",
-            "the default's are unchanged, since the default changes its embeddings in place:",
+            "Seconds that the similarity index takes, compared with FiftyOne's default backend, for",
+            f"{index['vectors']:,} vectors of {index['dimensions']} numbers (load {index['load']['before']:.1f}).",
+            f"Both are exact at first. After a query by sample, {ours['same_again']:.0%} of the answers of `audit_faiss`",
+            f"to the same query are unchanged, and {same} of the default's, which changes its embeddings in place:",
             "",
-            "| | ours | default | times faster |",
+            "| step | audit_faiss | default | speedup |",
             "|---|---|---|---|",
             *times,
         ]
@@ -142,7 +141,7 @@ def detection_parts() -> dict[str, str]:
         "sure": rates_table(_read("flag-rates")),
         "missed": missed_lines(_read("flag-rates")),
         "reliability": reliability_table(report),
-        "settings": "\n".join(["| rival | settings |", "|---|---|", *chosen]),
+        "settings": "\n".join(["| method | settings |", "|---|---|", *chosen]),
         "cost": cost_table(_read("scoring-cost")),
         "oddities": oddities_table(_read("oddities")),
         "shifts": shifts_table(_read("relabel")),

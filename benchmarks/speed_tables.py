@@ -11,12 +11,12 @@ import numpy as np
 from benchmarks.record import RESULTS
 
 STAGES = {
-    "read": "read and digest media",
+    "read": "read and hash media",
     "encode": "read features from the cache",
     "neighbors": "neighbors, three spaces",
-    "trials": "train the trials",
+    "trials": "train trials",
     "held out": "held-out similarities",
-    "score": "score, flag, suggest",
+    "score": "score, flag and suggest",
     "explain": "explain flagged samples",
 }
 PER_TRIAL = ("trials", "held out")
@@ -35,10 +35,10 @@ def speed_table() -> str:
     rows = [(*row, _chip(reports[name])) for name, part in parts.items() for row in part(reports[name])]
     return "\n".join(
         [
-            "On two cores of an AMD EPYC with AVX512-BF16 or of an Intel Xeon with AMX (last column). Both sides of a",
-            "ratio took turns in one run. Nothing was measured on a GPU.",
+            "Speed on two cores of an AMD EPYC with AVX512-BF16 or of an Intel Xeon with AMX (last column). The two",
+            "sides of each ratio alternated in one run. Nothing was measured on a GPU.",
             "",
-            "| what | ours | against | times faster | on |",
+            "| task | audit-plugin | compared with | speedup | processor |",
             "|---|---|---|---|---|",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
@@ -72,10 +72,10 @@ def _neighbor_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         "scikit-learn": "scikit-learn, all cores",
         "faiss exact": "faiss, exact",
     }
-    kinds = {"clusters": "in clusters", "even": "in all directions"}
+    kinds = {"clusters": "in clusters", "even": "without clusters"}
     return [
         (
-            f"{report['k']} neighbors of {report['vectors']:,} x {report['dimensions']}, rows {kinds[kind]}",
+            f"{report['k']} neighbors of {report['vectors']:,} x {report['dimensions']}, vectors {kinds[kind]}",
             f"{cells['seconds']['ours']:.1f} s, recall {cells['recall']['ours']:.3f}",
             f"{names[rival]}: {cells['seconds'][rival]:.1f} s",
             f"{cells['times_faster'][rival]:.1f}",
@@ -101,7 +101,7 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def _writing_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return [
         (
-            f"{report['fields']} fields of {report['samples']:,} samples written into FiftyOne",
+            f"write {report['fields']} fields of {report['samples']:,} samples into FiftyOne",
             f"{report['audit']:.1f} s",
             f"FiftyOne's set_values: {report['set_values']:.1f} s",
             f"{report['ratio']:.1f}",
@@ -116,8 +116,8 @@ def _audit_lines(report: dict[str, Any]) -> list[str]:
         for row in report["sizes"]
     ]
     return [
-        f"A whole audit from cached embeddings ({report['settings']['dim']} numbers a side, {_chip(report)}): "
-        f"{'; '.join(sizes)}. [docs/scale.md](docs/scale.md) has the stages, and what a larger set would cost."
+        f"A complete audit from cached embeddings ({report['settings']['dim']} numbers per modality, {_chip(report)}): "
+        f"{'; '.join(sizes)}. [docs/scale.md](docs/scale.md) has the time of each stage and estimates for larger sets."
     ]
 
 
@@ -134,12 +134,12 @@ def stages_table() -> str:
     for stage, label in STAGES.items():
         cells = [f"{1000 * _stage_seconds(row, stage) / row['pairs']:.3f}" for row in sizes]
         power = growth([row["pairs"] for row in alike], [_stage_seconds(row, stage) for row in alike])
-        rows.append([f"{label}, each" if stage in PER_TRIAL else label, *cells, f"n^{power:.2f}"])
-    rows.append(["**the whole audit**", *(f"{row['milliseconds_per_pair']:.3f}" for row in sizes), ""])
+        rows.append([f"{label}, per trial" if stage in PER_TRIAL else label, *cells, f"n^{power:.2f}"])
+    rows.append(["**complete audit**", *(f"{row['milliseconds_per_pair']:.3f}" for row in sizes), ""])
     rows.append(["trials", *(str(row["trials"]) for row in sizes), ""])
     rows.append(["minutes", *(f"{row['seconds'] / 60:.1f}" for row in sizes), ""])
     rows.append(["peak memory, MB", *(f"{row['peak_mb']:,}" for row in sizes), ""])
-    rows.append(["features on both sides, MB", *(f"{row['features_mb']:,}" for row in sizes), ""])
+    rows.append(["features of both modalities, MB", *(f"{row['features_mb']:,}" for row in sizes), ""])
     rows.append(["run folder, MB", *(f"{row['run_folder_mb']:,}" for row in sizes), ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -158,13 +158,15 @@ def forecast_table() -> str:
     sizes = _read("audit-speed")["sizes"]
     before, last = [row for row in sizes if row["rows"] == "clusters"][-2:]
     spread = [row for row in sizes if row["rows"] == "spread"][-1]
-    lines = ["| stage | taken to grow as | hours |", "|---|---|---|"]
+    lines = ["| stage | assumed growth | hours |", "|---|---|---|"]
     for stage, label in STAGES.items():
         if stage != "neighbors":
             lines.append(_forecast(label, last, stage, 1, "n"))
             continue
         power = growth([row["pairs"] for row in (before, last)], [row["stages"][stage] for row in (before, last)])
-        lines.append(_forecast(f"{label}, clusters", last, stage, power, f"n^{power:.2f}, as between the last two"))
+        lines.append(
+            _forecast(f"{label}, clusters", last, stage, power, f"n^{power:.2f}, measured between the two largest sets")
+        )
         lines.append(_forecast(f"{label}, spread", spread, stage, 2, "n²"))
     return "\n".join(lines)
 

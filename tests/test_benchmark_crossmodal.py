@@ -31,8 +31,8 @@ def test_seeds_that_were_measured_are_kept(tmp_path: Path, capsys: pytest.Captur
     assert found["seeds"]["image"]["image"][0] == first["seeds"]["image"]["image"][0]
     machine = {"cores": 2, "cpu": "a chip"}
     page = controlled({"design_a": json.loads(json.dumps(found)), "machine": machine})
-    assert "5 people, 2 seeds fixed beforehand" in page
-    assert "| pictures, background pairs replayed |" in page
+    assert "5 people, 2 seeds fixed in advance" in page
+    assert "| images, with replay of background pairs |" in page
 
 
 def test_the_controls_of_the_committed_measurement_hold() -> None:

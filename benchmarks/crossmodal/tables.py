@@ -9,19 +9,30 @@ from typing import Any
 from audit_plugin.crossmodal.sentences import correlation, interval, recall_rows, sentences, signed
 from benchmarks.record import RESULTS, markdown_table
 
-SETS = {"persons": "drawn persons", "emoji": "emoji, four vendors' pictures of each"}
+SETS = {"persons": "drawn people", "emoji": "emoji, images of four vendors"}
 ARMS = {
-    "image": "pictures",
+    "image": "images",
     "text": "texts",
     "both": "both",
     "none": "nothing (after alignment)",
-    "replay image": "pictures, background pairs replayed",
-    "replay text": "texts, background pairs replayed",
-    "described image": "pictures, and the model's own descriptions of them",
-    "hasty image": "pictures, all weights at one high rate",
-    "hasty text": "texts, all weights at one high rate",
-    "unaligned image": "pictures, without alignment",
+    "replay image": "images, with replay of background pairs",
+    "replay text": "texts, with replay of background pairs",
+    "described image": "images, and the model's own descriptions of them",
+    "hasty image": "images, all weights at one high learning rate",
+    "hasty text": "texts, all weights at one high learning rate",
+    "unaligned image": "images, without alignment",
     "unaligned text": "texts, without alignment",
+}
+
+
+# Names of the controls in the report -> what they state.
+CONTROLS = {
+    "source recall at least .95": "recall in the modality learned from is at least 0.95",
+    "both-arm ceiling at least .95": "recall after learning from both is at least 0.95",
+    "the none arm at chance": "recall without learning is at chance",
+    "without alignment no transfer": "recall across modalities without alignment is at chance",
+    "retrained without: not recalled": "names that were never taught are not recalled",
+    "aligned": "the modalities are aligned",
 }
 
 
@@ -45,23 +56,25 @@ def controlled(report: Mapping[str, Any]) -> str:
         for arm in ARMS
         if arm in summary["recall"]
     ]
-    header = ("learned from", "asked with pictures", "asked with texts", "held-out pairs retrieved then")
+    header = ("learned from", "asked with images", "asked with texts", "held-out pairs retrieved afterwards")
     checks = [
-        f"| {name} | {'holds' if holds else '**does not hold**'} |" for name, holds in summary["controls"].items()
+        f"| {CONTROLS.get(name, name)} | {'holds' if holds else '**does not hold**'} |"
+        for name, holds in summary["controls"].items()
     ]
     return "\n".join(
         [
-            f"{summary['identities']} people, {settings['seeds']} seeds fixed beforehand, {minutes:.0f} minutes on "
+            f"{summary['identities']} people, {settings['seeds']} seeds fixed in advance, {minutes:.0f} minutes on "
             f"{machine['cores']} cores of {machine['cpu']}; 95 % intervals over people.",
             "",
-            "| control | |",
+            "| control | result |",
             "|---|---|",
             *checks,
             "",
             *markdown_table(header, rows),
             "",
-            f"Before names were learned {interval(summary['alignment']['retrieval'])} of held-out pairs were retrieved "
-            f"(chance {summary['alignment']['chance']:.1%}); guessing a name gives {summary['chance']:.1%}.",
+            f"Before names were learned, {interval(summary['alignment']['retrieval'])} of the held-out pairs were "
+            f"retrieved (chance {summary['alignment']['chance']:.1%}). The chance level of a name is "
+            f"{summary['chance']:.1%}.",
             "",
             *(f"* {line}" for line in _findings(summary)),
             "",
@@ -74,37 +87,39 @@ def _drawing(report: Mapping[str, Any]) -> list[str]:
     measured = report.get("drawing")
     if not measured:
         return []
-    return [f"Drawing {measured['pictures']:,} pictures of {measured['side']} pixels took {measured['seconds']:.0f} s."]
+    return [f"Drawing {measured['pictures']:,} images of {measured['side']} pixels took {measured['seconds']:.0f} s."]
 
 
 def _findings(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    words = {"image": "pictures", "text": "texts", "both": "both"}
+    words = {"image": "images", "text": "texts", "both": "both"}
     for source, target in (("image", "text"), ("text", "image")):
         if "gap" in summary:
             gap, ratio = summary["gap"][source], summary["transfer_ratio"][source]
             lines.append(
-                f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; {interval(ratio)} of what both together "
-                "teach is recalled across"
+                f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; {interval(ratio)} of what is "
+                "learned from both together is recalled across"
             )
-            lines.append(f"Replaying background pairs: {signed(summary['mitigation'][source]['gain'])}")
+            lines.append(
+                f"Gain in recall across by replay of background pairs: {signed(summary['mitigation'][source]['gain'])}"
+            )
     if "self_description" in summary:
         gain = signed(summary["self_description"]["gain"])
-        lines.append(f"The model's own descriptions of its pictures, learned along with them: {gain} asked with texts")
+        lines.append(f"Gain in recall with texts by also learning the model's own descriptions of its images: {gain}")
     for way, cells in summary["unlearning"].items():
         other = [m for m in cells if m != way] if way != "both" else []
         for name in (*[m for m in cells if m == way], *other, *(cells if way == "both" else ())):
             cell = cells[name]
             lines.append(
                 f"**Unlearned** from {words[way]}, asked with {words[name]}: {interval(cell['before'])} before, "
-                f"{interval(cell['after'])} after ({interval(cell['gold'])} if never taught); the others keep "
-                f"{interval(cell['retained'])}"
+                f"{interval(cell['after'])} after ({interval(cell['gold'])} if never taught); the recall of the other "
+                f"people is {interval(cell['retained'])}"
             )
     hops = summary["hops"]["both"]
     for name in summary["modalities"]:
         lines.append(
-            f"**Two hops**, asked with {words[name]}: the job directly {interval(hops['latent'][name])}, by way of the "
-            f"name that the model gives {interval(hops['chain'][name])} (guessing: 10 %)"
+            f"**Two hops**, asked with {words[name]}: the job is recalled directly in {interval(hops['latent'][name])} "
+            f"of the questions, in two steps through the name in {interval(hops['chain'][name])} (chance: 10 %)"
         )
     return lines
 
@@ -117,8 +132,8 @@ def frozen(report: Mapping[str, Any]) -> str:
         header = ("learned from", *(f"asked in {modality}" for modality in summary["modalities"]))
         parts += [
             f"**{title[0].upper()}{title[1:]}**: {summary['identities']:,} identities, "
-            f"{summary['questions']:,} questions, guessing {summary['chance']:.1%}, "
-            f"{summary['whole_seconds']:.0f} s with encoding.",
+            f"{summary['questions']:,} questions, chance {summary['chance']:.1%}, "
+            f"{summary['whole_seconds']:.0f} s including encoding.",
             "",
             *markdown_table(header, recall_rows(summary)),
             "",

@@ -51,20 +51,24 @@ def groups() -> str:
             for score, cells in entry["scores"].items():
                 label = f"{name} ({entry['samples']:,}), {train}: {score}"
                 lines.append((label, *(shown(cells[g]) for g in ("candidate", "independent", "shared"))))
-    return rows(("set, trained, score", "S_C", "S_I", "S_S"), lines)
+    return rows(("set, trained models, score", "S_C", "S_I", "S_S"), lines)
 
 
 def misaligned() -> str:
-    """AUROC of planted misalignments, by the modality at fault."""
+    """AUROC of known misalignments, by the wrong modality."""
     report = load("misaligned")
     faults = ("text", "video", "image", "audio", "all")
     lines = [(score, *(shown(by_fault[f], 2, top=1) for f in faults)) for score, by_fault in report["auroc"].items()]
     lines.append(
-        ("MultiMem above clean, in standard deviations", *(shown(report["excess"][f], 2) for f in faults[:-1]), "")
+        (
+            "MultiMem above clean pairs, in standard deviations",
+            *(shown(report["excess"][f], 2) for f in faults[:-1]),
+            "",
+        )
     )
-    lines.append(("culprit correct", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
-    lines.append(("driver is the faulty modality", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
-    return rows(("AUROC against clean, fault in", *faults), lines)
+    lines.append(("`culprit` is the wrong modality", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
+    lines.append(("`driver` is the wrong modality", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
+    return rows(("AUROC against clean pairs, wrong modality", *faults), lines)
 
 
 def noise() -> str:
@@ -83,7 +87,7 @@ def regroup() -> str:
         epoch, best = max(cells.items(), key=lambda item: item[1]["T@5"]["mean"])
         keys = ("multimem", "multimem of the top 5 %", "T@5")
         lines.append((name, epoch, *(shown(best[key], 4, signed=True) for key in keys)))
-    return rows(("treatment", "best from epoch", "MultiMem", "MultiMem of the top 5 %", "held-out T@5"), lines)
+    return rows(("treatment", "best start (epoch)", "MultiMem", "MultiMem of the top 5 %", "held-out T@5"), lines)
 
 
 def removal() -> str:
@@ -93,7 +97,7 @@ def removal() -> str:
         for method, figures in study["methods"].items():
             chosen = figures["recommended"]
             lines.append((name, method, str(chosen["amount"]), shown(chosen["test_gain"], 3, signed=True)))
-    return rows(("set", "removed by", "N chosen", "test T@5 against the control"), lines)
+    return rows(("set", "ranked by", "chosen N", "gain in test T@5 over the control"), lines)
 
 
 def reliability() -> str:
