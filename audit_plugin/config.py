@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import MODALITIES, AuditError, Modality
 
-FLAG_KINDS = ("misaligned", "memorized", "outlier", "duplicate", "conflict", "placeholder", "vague")
-
 
 def option(
     default: Any,

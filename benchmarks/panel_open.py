@@ -26,15 +26,15 @@ import numpy as np
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io import write_result
+from audit_plugin.scoring.flags import FLAGS
 from benchmarks.record import write_report
 
 URI = "@multimem/audit/audit_panel"
 EXPLAINED = 2_000
 SEED = 0
 SHARES = {"misaligned": 0.03, "memorized": 0.01, "outlier": 0.01, "duplicate": 0.02, "conflict": 0.002, "vague": 0.005}
-SCORE_OF = {"misaligned": "misalignment", "memorized": "multimem", "outlier": "outlier", "duplicate": "duplicate"}
 TABS = ("plots", "queue", "apply", "cross_modal", "overview")
 
 
@@ -93,8 +93,8 @@ def made_up(ids: Sequence[str], folder: Path) -> AuditResult:
     scores |= {"misalignment_image_text": scores["misalignment"], "multimem_stderr": rng.random(n)}
     scores |= {"probability": 1 / (1 + np.exp(3 - scores["misalignment"]))}
     flags = {}
-    for kind in FLAG_KINDS:
-        values = scores.get(SCORE_OF.get(kind, ""), rng.random(n))
+    for kind in FLAGS:
+        values = scores.get(FLAGS[kind].score, rng.random(n))
         flags[kind] = values > np.quantile(values, 1 - SHARES.get(kind, 0.0001))
     wrong = flags["misaligned"]
     texts = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.scoring.columns import COLUMNS
+from audit_plugin.scoring.columns import all_columns
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
 from benchmarks.finding_tables import (
@@ -59,7 +59,7 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 
 def columns_table() -> str:
     """One row per column of a result."""
-    rows = [f"| `{c.name}` | {c.help} |" for c in COLUMNS.values()]
+    rows = [f"| `{c.name}` | {c.help} |" for c in all_columns().values()]
     return "\n".join(["| column | meaning |", "|---|---|", *rows])
 
 

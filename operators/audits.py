@@ -8,6 +8,8 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from audit_plugin.scoring.flags import movable_flags
+
 from . import forms
 from .base import (
     BACKGROUND,
@@ -141,11 +143,9 @@ class SetThreshold(AuditOperator):
     )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        from audit_plugin.review.thresholds import SCORE_OF
-
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
-        form.enum("kind", list(SCORE_OF), label="Flag", required=True, default="misaligned")
+        form.enum("kind", list(movable_flags()), label="Flag", required=True, default="misaligned")
         form.float("threshold", label="Threshold", description="Lowest flagged score; empty: the audit's threshold")
         return self.prompt(form, "Set threshold")
 

@@ -7,7 +7,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.flags import FLAGS
 
 from .base import samples_text
 from .panel_base import Tab, box, guarded, plain_text, say
@@ -25,7 +25,6 @@ class Overview(Tab):
         """New samples, repairs, and the cards."""
         from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import findings
-        from audit_plugin.scoring.flags import FLAGS
 
         new = findings.count_new(ctx.dataset, run)
         if new:
@@ -99,7 +98,7 @@ class Overview(Tab):
 
         kind = str(ctx.params.get("path", "")).rpartition("threshold_")[2]
         value, run = ctx.params.get("value"), ctx.panel.state.run
-        if kind not in FLAG_KINDS or value is None or not run:
+        if kind not in FLAGS or value is None or not run:
             return
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
         if abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
@@ -160,7 +159,8 @@ def estimate_text(card: Any, summary: dict[str, Any]) -> str:
         return f"Estimated false positives: {share * card.count:,.0f} ({share:.0%}; {interval})."
     if card.kind == "misaligned" and card.expected_false_positives is not None:
         return f"Estimated false positives: {card.expected_false_positives:,.0f}."
-    if card.kind in ("memorized", "outlier") and not card.set_by_person and summary.get("false_positive_rate"):
+    movable = FLAGS[card.kind].movable and card.kind != "misaligned"
+    if movable and not card.set_by_person and summary.get("false_positive_rate"):
         rate, total = float(summary["false_positive_rate"]), int(summary.get("samples") or 0)
         return f"Expected false positives: at most {rate * total:,.0f} ({rate:.1%} of clean samples, as configured)."
     return ""

@@ -11,7 +11,6 @@ from .base import PLUGIN
 from .panel_base import Tab, guarded, say
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
-HISTOGRAMS = {"misalignment": "Misalignment", "multimem": "MultiMem", "outlier": "Outlier score"}
 QUADRANT_SCORES = ("alignment", "multimem")
 NO_BAR = {"displayModeBar": False}
 
@@ -22,14 +21,12 @@ class Plots(Tab):
     def show_plots(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The plots; their data were sent by `load_plots`."""
         from audit_plugin import fiftyone_io
-        from audit_plugin.fiftyone_io.results import findings
 
-        for name, label in HISTOGRAMS.items():
-            if findings.has_column(ctx.dataset, run, name):
-                say(panel, f"about_{name}", f"**{label}** of all samples. Click a bar to show its samples.")
-                axes = {"xaxis": traces.axis(label), "yaxis": traces.axis("samples")}
-                layout = {**traces.plain_layout(200), **axes, "bargap": 0.05}
-                panel.plot(f"hist_{name}", layout=layout, config=NO_BAR, on_click=self.on_bar)
+        for name, label in _histograms(ctx, run).items():
+            say(panel, f"about_{name}", f"**{label}** of all samples. Click a bar to show its samples.")
+            axes = {"xaxis": traces.axis(label), "yaxis": traces.axis("samples")}
+            layout = {**traces.plain_layout(200), **axes, "bargap": 0.05}
+            panel.plot(f"hist_{name}", layout=layout, config=NO_BAR, on_click=self.on_bar)
         if _has_quadrants(ctx, run):
             self._show_quadrants(ctx, panel, run)
         if attribution(fiftyone_io.audit_summary(ctx.dataset, run)):
@@ -100,10 +97,9 @@ class Plots(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         run, data = ctx.panel.state.run, ctx.panel.data
-        for name in HISTOGRAMS:
-            if findings.has_column(ctx.dataset, run, name):
-                counts, edges = findings.histogram(ctx.dataset, run, name)
-                data.set(f"plots.hist_{name}", [traces.bars(counts, edges)])
+        for name in _histograms(ctx, run):
+            counts, edges = findings.histogram(ctx.dataset, run, name)
+            data.set(f"plots.hist_{name}", [traces.bars(counts, edges)])
         if _has_quadrants(ctx, run):
             columns = (*QUADRANT_SCORES, "misalignment")
             points = findings.points(ctx.dataset, run, columns)
@@ -124,7 +120,7 @@ class Plots(Tab):
 
         run, bar = ctx.panel.state.run, ctx.params.get("idx")
         name = str(ctx.params.get("path", "")).rpartition("hist_")[2]
-        if bar is None or name not in HISTOGRAMS:
+        if bar is None or name not in _histograms(ctx, run):
             return
         _, edges = findings.histogram(ctx.dataset, run, name)
         ctx.ops.set_view(findings.scored_between(ctx.dataset, run, name, float(edges[bar]), float(edges[bar + 1])))
@@ -156,6 +152,15 @@ class Plots(Tab):
     def on_mapped(self, ctx: Any) -> None:
         ctx.dataset.reload()
         self.load_plots(ctx)
+
+
+def _histograms(ctx: Any, run: str) -> dict[str, str]:
+    """Name -> label of the scores that have a histogram: those of the table that the audit wrote."""
+    from audit_plugin.fiftyone_io.results import findings
+    from audit_plugin.scoring.scores import SCORES
+
+    plotted = [score for score in SCORES.values() if score.plotted]
+    return {score.name: score.label for score in plotted if findings.has_column(ctx.dataset, run, score.name)}
 
 
 def _has_quadrants(ctx: Any, run: str) -> bool:

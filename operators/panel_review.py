@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.flags import FLAGS
 
 from .base import audit_key
 from .panel_base import Tab, box, drawn, guarded, plain_text, say
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from audit_plugin.review import ReviewQueue
 
 ALL, SPOT_CHECK = "all findings", "spot check"
-QUEUES = (ALL, *FLAG_KINDS, SPOT_CHECK)
 BAR_BLOCKS = 10
 MOST_CHARACTERS = 600  # of a caption
 Row = tuple[str, int]  # id of a sample or object, position of the caption
@@ -36,11 +35,12 @@ class Queue(Tab):
 
         queue, is_spot_check = self._queue(ctx, run), ctx.panel.state.kind == SPOT_CHECK
         choices = types.DropdownView()
-        for name in QUEUES:
+        queues = [ALL, *FLAGS, SPOT_CHECK]
+        for name in queues:
             choices.add_choice(name, label=name.capitalize())
         top = panel.h_stack("top", gap=2, align_y="center")
         kind = ctx.panel.state.kind or ALL
-        top.enum("kind", list(QUEUES), default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        top.enum("kind", queues, default=kind, label="Findings", view=choices, on_change=self.on_kind)
         if is_spot_check:
             self._show_spot_check(panel, run, queue, ctx)
         if queue is None:
@@ -94,7 +94,7 @@ class Queue(Tab):
 
         kind = ctx.panel.state.kind
         if kind != SPOT_CHECK:
-            return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAG_KINDS else ())
+            return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAGS else ())
         try:
             return fiftyone_io.spot_check(ctx.dataset, run).queue
         except AuditError:
@@ -314,11 +314,11 @@ def show_file(parent: types.Object, name: str, path: str, media: str, height: st
 
 def score_line(name: str, value: float, share_below: float) -> str:
     """A score as a name, a bar and a number; the bar is the share of rows with a lower score."""
-    from audit_plugin.scoring.columns import COLUMNS
+    from audit_plugin.scoring.columns import all_columns
 
     full = round(share_below * BAR_BLOCKS)
     bar = f"`{'█' * full}{'░' * (BAR_BLOCKS - full)}`"
-    return f"- {COLUMNS[name].label}: {bar} {value:.2f}, higher than {share_below:.0%} of the set"
+    return f"- {all_columns()[name].label}: {bar} {value:.2f}, higher than {share_below:.0%} of the set"
 
 
 def progress_text(progress: Any) -> str:

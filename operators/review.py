@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.review.spot_check import SIZE
+from audit_plugin.scoring.flags import FLAGS, movable_flags
 
 from .base import AuditOperator, audit_key, block, choose_audit, operator_config, samples_text
 
@@ -150,8 +150,8 @@ class DecideFlagged(AuditOperator):
         form, params = types.Object(), ctx.params
         run = choose_audit(form, ctx.dataset, params)
         kind, decision = params.get("kind") or DEFAULT_KIND, params.get("decision")
-        form.enum("kind", list(FLAG_KINDS), label="Findings", default=DEFAULT_KIND, view=types.DropdownView())
-        if kind in _scores_of_flags():
+        form.enum("kind", list(FLAGS), label="Findings", default=DEFAULT_KIND, view=types.DropdownView())
+        if kind in movable_flags():
             about = "Lowest score of the samples to decide; empty: all flagged samples"
             form.float("threshold", label="Threshold", description=about)
         add_decision(form, params)
@@ -183,7 +183,7 @@ class DecideFlagged(AuditOperator):
         from audit_plugin import fiftyone_io
 
         kind = params.get("kind") or DEFAULT_KIND
-        threshold = params.get("threshold") if kind in _scores_of_flags() else None
+        threshold = params.get("threshold") if kind in movable_flags() else None
         return fiftyone_io.batch_rows(dataset, run, kind, params["decision"], threshold)
 
     def __call__(self, sample_collection: Any, kind: str, decision: str, run: str = "audit", **options: Any) -> Any:
@@ -366,9 +366,3 @@ def bulk_text(count: int, kind: str, decision: str) -> str:
     if decision == "relabel":
         text += " Samples without a suggestion are left out."
     return f"{text} Earlier decisions stay."
-
-
-def _scores_of_flags() -> Mapping[str, str]:
-    from audit_plugin.review.thresholds import SCORE_OF
-
-    return SCORE_OF

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.flags import FLAGS
 
 VOLATILE = {"last_modified_at", "_id", "_dataset_id", "created_at", "_media_type", "_rand"}
 
@@ -23,7 +23,7 @@ def result_for(
     """A hand-made result: two kinds of flags, one unscored row, one column without any value."""
     ids = ids or tuple(view.values("id"))
     n = len(ids)
-    flags = {f"is_{kind}": np.zeros(n, dtype=bool) for kind in FLAG_KINDS}
+    flags = {f"is_{kind}": np.zeros(n, dtype=bool) for kind in FLAGS}
     flags["is_misaligned"][list(misaligned)] = True
     flags["is_outlier"][list(outlier)] = True
     score = base + np.arange(n, dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import FLAG_KINDS
+from audit_plugin.scoring.flags import FLAGS
 
 SCORES = [0.5, 3.0, np.nan, 4.0, 1.0, 2.0, 0.0, 5.0]
 
@@ -13,7 +13,7 @@ SCORES = [0.5, 3.0, np.nan, 4.0, 1.0, 2.0, 0.0, 5.0]
 def made_up(ids: list[str], scores: list[float] = SCORES) -> AuditResult:
     """A result whose numbers can be checked by hand: misaligned from 3.0 on, the row without a score failed."""
     n, values = len(ids), np.array(scores, dtype=np.float64)
-    flags = {kind: np.zeros(n, dtype=bool) for kind in FLAG_KINDS}
+    flags = {kind: np.zeros(n, dtype=bool) for kind in FLAGS}
     flags["misaligned"] = values >= 3
     flags["duplicate"][[0, 1]] = True
     failed = np.isnan(values)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.config import AuditConfig
+from audit_plugin.scoring.flags import FLAGS
 
 VOLATILE = ("last_modified_at", "audit_decision")
 
@@ -20,7 +21,7 @@ def written(view: Any, flagged: tuple[int, ...], text: str = "caption", config: 
     config = config or AuditConfig(text=text)
     samples = fio.read_samples(view, config)
     n = len(samples.ids)
-    flags = {f"is_{kind}": np.zeros(n, dtype=bool) for kind in FLAG_KINDS}
+    flags = {f"is_{kind}": np.zeros(n, dtype=bool) for kind in FLAGS}
     flags["is_misaligned"][list(flagged)] = True
     score = np.zeros(n, dtype=np.float32)
     score[list(flagged)] = np.arange(len(flagged), 0, -1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.review.comparison import ANY, compare
+from audit_plugin.scoring.flags import FLAGS
 
 
 def audit(ids: str, misaligned: str = "", outlier: str = "", failed: str = "", **scores: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_what_became_of_each_row():
     both = found.kinds[ANY]  # a was misaligned and an outlier, and is still one of them
     assert [names(k) for k in (both.fixed, both.still, both.newly)] == ["c", "ab", "d"]
     assert (found.common, names(found.gone), names(found.added)) == (6, "e", "xy")
-    assert set(found.kinds) == {ANY, *FLAG_KINDS}
+    assert set(found.kinds) == {ANY, *FLAGS}
 
 
 def test_captions_of_one_sample_are_rows_of_their_own():

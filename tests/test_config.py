@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS, AuditConfig, digest_of
-from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.config import AuditConfig, digest_of
 
 FIELDS = dataclasses.fields(AuditConfig)
 
@@ -67,10 +66,6 @@ def test_the_scoring_settings_are_those_that_can_change_a_score() -> None:
     assert scoring == AuditConfig().scoring()
     assert {"encoder", "trials", "epochs", "seed"} <= set(scoring)
     assert AuditConfig(seed=1).scoring() != scoring
-
-
-def test_the_flag_kinds_of_the_config_are_those_of_the_rules() -> None:
-    assert tuple(FLAGS) == FLAG_KINDS
 
 
 json_values = st.recursive(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.config import AuditConfig
+from audit_plugin.scoring.flags import FLAGS
 from tests.findings_fixtures import SCORES, made_up
 
 pytestmark = pytest.mark.fiftyone
@@ -41,7 +42,7 @@ def snapshot(dataset: Any) -> list[dict[str, Any]]:
 
 def test_cards_count_flags_and_tell_the_threshold(audited: Any) -> None:
     cards = {card.kind: card for card in findings.cards(audited, "audit")}
-    assert list(cards) == list(FLAG_KINDS)
+    assert list(cards) == list(FLAGS)
     assert {kind: card.count for kind, card in cards.items() if card.count} == {"misaligned": 3, "duplicate": 2}
     wrong = cards["misaligned"]
     assert (wrong.score, wrong.low, wrong.high, wrong.threshold, wrong.set_by_person) == (

@@ -26,7 +26,7 @@ from audit_plugin import cli
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.audit.run import run_audit
-from audit_plugin.config import FLAG_KINDS, AuditConfig
+from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.tables import write_table
 from audit_plugin.report import (
     ReportContent,
@@ -80,7 +80,7 @@ def content(n: int = 30, flags: dict[str, tuple[int, ...]] | None = None, **chan
     """An audit of n rows, the later the worse; `flags`: kind -> rows."""
     score = np.linspace(-2, 4, n)
     columns: dict[str, Any] = {"misalignment": score, "multimem": score[::-1] / 4, "alignment": -score}
-    columns |= {f"is_{kind}": np.isin(np.arange(n), (flags or {}).get(kind, ())) for kind in FLAG_KINDS}
+    columns |= {f"is_{kind}": np.isin(np.arange(n), (flags or {}).get(kind, ())) for kind in FLAGS}
     bad = columns["is_misaligned"] | columns["is_outlier"] | columns["is_conflict"]
     columns["action"] = np.where(bad, "review", "keep").astype(object)
     columns["reason"] = np.where(bad, "media do not fit", "").astype(object)
@@ -376,7 +376,7 @@ def test_a_report_of_a_table(scored: tuple[Path, Samples, AuditResult], tmp_path
     assert found.samples == samples
     assert np.array_equal(found.numbers("misalignment"), result.columns["misalignment"].astype(float), equal_nan=True)
     assert set(found.explanations) == {
-        samples.ids[row] for row in np.flatnonzero([result.columns[f"is_{k}"] for k in FLAG_KINDS]) % len(samples)
+        samples.ids[row] for row in np.flatnonzero([result.columns[f"is_{k}"] for k in FLAGS]) % len(samples)
     } | {i for i, action in zip(samples.ids, result.columns["action"], strict=True) if action != "keep"}
     write_report(found, tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text(encoding="utf-8")

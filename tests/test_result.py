@@ -77,7 +77,7 @@ def test_a_score_that_was_added_to_the_table_gets_its_columns() -> None:
     prepared, given_ = case()
     more = replace(given_, scores={**given_.scores, "novelty": np.arange(N, dtype=np.float32)})
     columns = list(result_columns(prepared, more))
-    assert columns.index("duplicate_group") < columns.index("novelty") < columns.index("is_misaligned")
+    assert columns.index("duplicate") < columns.index("novelty") < columns.index("is_misaligned")
 
 
 def test_members_of_a_group_name_its_first_sample() -> None:

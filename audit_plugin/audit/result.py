@@ -195,31 +195,21 @@ def _footer(result: AuditResult) -> str:
     return json.dumps(jsonable(footer), sort_keys=True)
 
 
-# The first columns of a result, and of what follows the scores that have a place of their own
-LEADING = ("multimem", "alignment", "clip_score", "outlier", "duplicate")
-
-
 def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     """The written table, in its order: higher is more suspicious, NaN is not scored."""
     samples, order, evidence = prepared.samples, prepared.order, scored.evidence
     scores = dict(scored.scores)
     columns: dict[str, Any] = {}
 
-    def take(prefix: str) -> None:
-        for name in [c for c in scores if c == prefix or c.startswith(prefix + "_")]:
-            columns[name] = order.back(scores.pop(name), np.float32(np.nan))
-
-    take("misalignment")
+    for name in [c for c in scores if c == "misalignment" or c.startswith("misalignment_")]:
+        columns[name] = order.back(scores.pop(name), np.float32(np.nan))
     columns["culprit"] = order.back(_culprit(scored), "")
     columns["driver"] = order.back(_driver(scored), "")
     columns["probability"] = order.back(scored.calibration.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
         columns["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
-    for name in LEADING:
-        take(name)
+    columns |= {name: order.back(values, np.float32(np.nan)) for name, values in scores.items()}
     columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
-    for name in list(scores):  # scores added to the table by others
-        take(name)
     if samples.splits:
         splits = [samples.splits[row] for row in order.rows]
         columns["leak"] = order.back(find_leaks(splits, evidence.copy_groups).other_splits, "")

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from audit_plugin.arrays import Floats, Ints
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.scoring.columns import COLUMNS
+from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES
 
@@ -90,7 +90,7 @@ def caption_of(text: str | None, spans: Sequence[tuple[int, int]] = ()) -> dict[
 
 def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Floats]) -> list[dict[str, Any]]:
     """Per score of the row: value, level among all rows, length of its bar (0 to 100), and if it is suspicious."""
-    scores = []
+    scores, columns = [], all_columns()
     for name, rank_of in ranks.items():
         rank, value = float(rank_of[row]), float(content.numbers(name)[row])
         if not np.isfinite(value):
@@ -98,8 +98,8 @@ def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Floats]) ->
         low_is_bad = name in SCORES and SCORES[name].similarity
         scores.append(
             {
-                "label": COLUMNS[name].label,
-                "help": COLUMNS[name].help,
+                "label": columns[name].label,
+                "help": columns[name].help,
                 "value": percent(value) if name == "probability" else f"{value:.2f}",
                 "level": level(rank),
                 "bad": rank <= 0.05 if low_is_bad else rank >= 0.95,

@@ -10,7 +10,7 @@ import numpy as np
 
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.spot_check import Interval
-from audit_plugin.scoring.columns import COLUMNS
+from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.store import write_atomically
 
@@ -219,7 +219,7 @@ def plots(content: ReportContent) -> list[dict[str, Any]]:
     flagged_scores = score[flagged & np.isfinite(score)]
     cut_score = float(flagged_scores.min()) if len(flagged_scores) else None
     recall = ", ".join(f"{share} of {name}" for name, share in _probe_recall(content))
-    caption = f"{COLUMNS['misalignment'].help}. " + ("" if len(flagged_scores) else "No row is flagged. ")
+    caption = f"{all_columns()['misalignment'].help}. " + ("" if len(flagged_scores) else "No row is flagged. ")
     results = [
         {
             "title": "Misalignment of all rows",

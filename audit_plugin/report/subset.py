@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Ints
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.review import queue
+from audit_plugin.scoring.flags import FLAGS
 
 from .content import Columns, ReportContent
 
@@ -63,7 +63,7 @@ def subset_summary(content: ReportContent, columns: Columns) -> dict[str, Any]:
         **content.summary,
         "samples": rows,
         "failures": int((np.asarray(columns["failure"]) != "").sum()),
-        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in FLAG_KINDS if f"is_{kind}" in columns},
+        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in FLAGS if f"is_{kind}" in columns},
         "actions": {a: int((columns["action"] == a).sum()) for a in ("keep", "relabel", "remove", "review")},
         "notes": [note, *content.summary.get("notes", ())],
     }

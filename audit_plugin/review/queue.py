@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Floats, Ints
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 from audit_plugin.scoring.flags import FLAGS
 
@@ -128,8 +127,8 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
     Raises:
         AuditError: an unknown kind.
     """
-    if unknown := set(kinds) - set(FLAG_KINDS):
-        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join(FLAG_KINDS)}")
+    if unknown := set(kinds) - set(FLAGS):
+        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join(FLAGS)}")
     n = len(next(iter(columns.values()), ()))
     misalignment = _score(columns, DEFAULT_SCORE, n)
     best_rank = np.full(n, np.inf)
@@ -138,7 +137,7 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
         order = rows[np.lexsort((-misalignment[rows], -score[rows]))]
         best_rank[order] = np.minimum(best_rank[order], np.arange(len(order)))
 
-    for kind in kinds or FLAG_KINDS:
+    for kind in kinds or FLAGS:
         flagged = np.asarray(columns.get(f"is_{kind}", np.zeros(n)), dtype=bool)
         rank(np.flatnonzero(flagged), _score(columns, FLAGS[kind].score or DEFAULT_SCORE, n))
     if not kinds and "action" in columns:

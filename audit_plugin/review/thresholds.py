@@ -7,11 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from audit_plugin.scoring.flags import FLAGS, reflag
+from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
 
-# The kinds whose threshold can be set, and the score that it is compared with.
-SCORE_OF = {kind: flag.score for kind, flag in FLAGS.items() if flag.tail and flag.score}
-OWN = (*(f"is_{kind}" for kind in SCORE_OF), "action", "reason")  # columns that a threshold changes
+
+def changed_columns() -> list[str]:
+    """The columns that a threshold changes."""
+    return [*(f"is_{kind}" for kind in movable_flags()), "action", "reason"]
 
 
 def apply_thresholds(
@@ -24,7 +25,7 @@ def apply_thresholds(
 
     Args:
         columns: of the audit, `[n]` each.
-        own: the columns `OWN` as the audit wrote them, `[n]` each.
+        own: the `changed_columns` as the audit wrote them, `[n]` each.
         thresholds: kind -> lowest score that is flagged.
 
     Returns:
@@ -32,5 +33,5 @@ def apply_thresholds(
     """
     flags = {name: values for name, values in own.items() if name.startswith("is_")}
     for kind, threshold in thresholds.items():
-        flags[f"is_{kind}"] = columns[SCORE_OF[kind]] >= threshold  # False for NaN
+        flags[f"is_{kind}"] = columns[FLAGS[kind].score] >= threshold  # False for NaN
     return reflag({**columns, **own}, flags)

@@ -23,9 +23,9 @@ class Column:
     kind: str
 
 
-COLUMNS: dict[str, Column] = {
-    c.name: c
-    for c in (
+def all_columns() -> dict[str, Column]:
+    """Name -> column, in the order of a result, with the scores and flags that are in their tables now."""
+    columns = (
         *(Column(s.name, s.label, s.help, "score") for s in SCORES.values()),
         Column("multimem_stderr", "MultiMem error", "Standard error of MultiMem over blocks of trials", "score"),
         Column("multimem_mean", "MultiMem per pair", "Mean over pairs of modalities of the pair's MultiMem", "score"),
@@ -72,7 +72,7 @@ COLUMNS: dict[str, Column] = {
         ),
         Column("failure", "Failure", "Why the sample could not be scored", "text"),
     )
-}
+    return {column.name: column for column in columns}
 
 
 def list_columns() -> list[str]:
@@ -86,8 +86,9 @@ def column_help(name: str) -> str:
     Raises:
         KeyError: for a column that an audit does not write.
     """
-    if name in COLUMNS:
-        return COLUMNS[name].help
+    columns = all_columns()
+    if name in columns:
+        return columns[name].help
     if name == CAPTION_INDEX:
         return "Position of the worst text in the sample's list, from 0: the sample's own values are those of this text"
     if name in list_columns():

@@ -6,7 +6,7 @@ unrelated ones. Numbers below were chosen on the development sets (docs/detectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,48 +36,54 @@ ODD_SLOPE, ODD_EXCESS = 10.0, 1.5
 SHORT = 0.75  # of the median number of words
 
 
+# The rule of a flag: (score columns with `probability` and `false_positive_rate` of `calibration`, `[n]` each, NaN: not
+# scored; evidence of the set; share of clean samples that may be flagged) -> bool `[n]`.
+Rule = Callable[[Mapping[str, Floats], "Evidence", float], Bools]
+
+
 @dataclass(frozen=True)
 class Flag:
-    """One kind of flag.
+    """One entry of the table.
 
     Attributes:
         kind: the tag, and the column `is_{kind}`.
         label: for people.
         help: one line: what the flag means.
         score: the column that ranks the flagged rows; "": misalignment.
-        tail: raised where a score lies in the tail beyond the false-positive rate. With `score`, users can move its
-            threshold.
+        tail: raised where a score lies in the tail beyond the false-positive rate.
+        rule: the function.
     """
 
     kind: str
     label: str
     help: str
-    score: str = ""
-    tail: bool = False
+    score: str
+    tail: bool
+    rule: Rule
+
+    @property
+    def movable(self) -> bool:
+        """Whether users can set another threshold on `score`."""
+        return self.tail and bool(self.score)
 
 
-FLAGS = {
-    f.kind: f
-    for f in (
-        Flag("misaligned", "Misaligned", "The sample's modalities do not belong together", "misalignment", tail=True),
-        Flag(
-            "memorized",
-            "Memorized",
-            "Memorized far more than most samples by a model trained on the set",
-            "multimem",
-            tail=True,
-        ),
-        Flag("outlier", "Outlier", "Unlike everything else in the set", "outlier", tail=True),
-        Flag(
-            "duplicate", "Duplicate", "Exact or near-duplicate of another sample's image, audio or video", "duplicate"
-        ),
-        Flag(
-            "conflict", "Conflict", "Duplicate of another sample's image, audio or video, with a contradicting caption"
-        ),
-        Flag("placeholder", "Placeholder", "One image, audio or video that appears in many rows with unrelated texts"),
-        Flag("vague", "Vague", "A caption that fits almost everything in the set", tail=True),
-    )
-}
+FLAGS: dict[str, Flag] = {}
+
+
+def flag(label: str, help: str, *, score: str = "", tail: bool = False) -> Callable[[Rule], Rule]:
+    """Adds the decorated rule to `FLAGS` under its own name; see `Flag` for the arguments."""
+
+    def add(rule: Rule) -> Rule:
+        kind = rule.__name__
+        FLAGS[kind] = Flag(kind, label, help, score, tail, rule)
+        return rule
+
+    return add
+
+
+def movable_flags() -> dict[str, str]:
+    """Kind of flag whose threshold users can set -> the score that it is compared with."""
+    return {entry.kind: entry.score for entry in FLAGS.values() if entry.movable}
 
 
 def tail_cut(values: Floats, rate: float) -> float:
@@ -96,25 +102,51 @@ def tail_cut(values: Floats, rate: float) -> float:
 
 
 def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> dict[str, Bools]:
-    """Flag kind -> bool `[n]`, in the order of `FLAGS`.
+    """Flag kind -> bool `[n]`, in the order of `FLAGS`; see `Rule`."""
+    return {kind: entry.rule(columns, evidence, rate) for kind, entry in FLAGS.items()}
 
-    Args:
-        columns: score columns, `probability` and `false_positive_rate` (`calibration`), `[n]`, NaN: not scored.
-        evidence: of the set.
-        rate: share of clean samples that a flag may hit.
-    """
-    misalignment, multimem, outlier = columns["misalignment"], columns["multimem"], columns["outlier"]
-    placeholders = flag_placeholders(evidence)
-    worst_good = tail_cut(of_known(misalignment, evidence.known), rate)
-    return {
-        "misaligned": flag_misaligned(columns["false_positive_rate"], rate),
-        "memorized": exceeds(multimem, tail_cut(multimem, rate)),
-        "outlier": exceeds(outlier, outlier_cut(of_known(outlier, evidence.known), rate)),
-        "duplicate": flag_duplicates(evidence),
-        "conflict": flag_conflicts(evidence, misalignment, placeholders, worst_good),
-        "placeholder": placeholders,
-        "vague": flag_vague(evidence, rate),
-    }
+
+@flag("Misaligned", "The sample's modalities do not belong together", score="misalignment", tail=True)
+def misaligned(columns: Mapping[str, Floats], _evidence: Evidence, rate: float) -> Bools:
+    """Scores that at most a share `rate` of good pairs reaches."""
+    return flag_misaligned(columns["false_positive_rate"], rate)
+
+
+@flag("Memorized", "Memorized far more than most samples by a model trained on the set", score="multimem", tail=True)
+def memorized(columns: Mapping[str, Floats], _evidence: Evidence, rate: float) -> Bools:
+    """MultiMem beyond the tail of the set's bulk."""
+    return exceeds(columns["multimem"], tail_cut(columns["multimem"], rate))
+
+
+@flag("Outlier", "Unlike everything else in the set", score="outlier", tail=True)
+def outlier(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
+    """Outlier scores beyond the tail of the known samples."""
+    return exceeds(columns["outlier"], outlier_cut(of_known(columns["outlier"], evidence.known), rate))
+
+
+@flag("Duplicate", "Exact or near-duplicate of another sample's image, audio or video", score="duplicate")
+def duplicate(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """In a duplicate group with another sample."""
+    return flag_duplicates(evidence)
+
+
+@flag("Conflict", "Duplicate of another sample's image, audio or video, with a contradicting caption")
+def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
+    """Of rows with one content and contradicting captions, those that fit worse; placeholders are not a conflict."""
+    worst_good = tail_cut(of_known(columns["misalignment"], evidence.known), rate)
+    return flag_conflicts(evidence, columns["misalignment"], flag_placeholders(evidence), worst_good)
+
+
+@flag("Placeholder", "One image, audio or video that appears in many rows with unrelated texts")
+def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """One content in many samples with unrelated texts."""
+    return flag_placeholders(evidence)
+
+
+@flag("Vague", "A caption that fits almost everything in the set", tail=True)
+def vague(_columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
+    """Short captions that fit all media a little."""
+    return flag_vague(evidence, rate)
 
 
 def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
@@ -296,7 +328,7 @@ def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> d
         flags: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes.
 
     Returns:
-        The columns of `flags`, `action` and `reason`.
+        The columns of `flags`, `action`, and `reason` if it is in the columns.
     """
     differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
     if "failure" in columns:
@@ -313,6 +345,7 @@ def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> d
     not_exact = np.zeros(len(rows), dtype=bool)  # an exact duplicate that is to be removed keeps its action
     action, reason = propose_actions(row_flags, of_rows("suggestion", ""), ~not_exact, not_exact, scores)
     for name, values in (("action", action), ("reason", reason)):
-        changed[name] = columns[name].copy()
-        changed[name][rows] = values
+        if name in columns:  # a column without any value was not written
+            changed[name] = columns[name].copy()
+            changed[name][rows] = values
     return changed

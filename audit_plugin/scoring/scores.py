@@ -40,6 +40,7 @@ class Score:
         trained: needs trials.
         also: suffixes of further columns.
         similarity: low values are the suspicious ones.
+        plotted: the panel has a histogram of it.
         compute: the function.
     """
 
@@ -50,6 +51,7 @@ class Score:
     trained: bool
     also: tuple[str, ...]
     similarity: bool
+    plotted: bool
     compute: Compute
 
 
@@ -57,13 +59,20 @@ SCORES: dict[str, Score] = {}
 
 
 def score(
-    label: str, help: str, *, per: str = "", trained: bool = False, also: tuple[str, ...] = (), similarity: bool = False
+    label: str,
+    help: str,
+    *,
+    per: str = "",
+    trained: bool = False,
+    also: tuple[str, ...] = (),
+    similarity: bool = False,
+    plotted: bool = True,
 ) -> Callable[[Compute], Compute]:
-    """Adds the decorated function to `SCORES` under its own name."""
+    """Adds the decorated function to `SCORES` under its own name; see `Score` for the arguments."""
 
     def add(compute: Compute) -> Compute:
         name = compute.__name__
-        SCORES[name] = Score(name, label, help, per, trained, also, similarity, compute)
+        SCORES[name] = Score(name, label, help, per, trained, also, similarity, plotted, compute)
         return compute
 
     return add
@@ -208,6 +217,7 @@ def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict
     "modalities do not match",
     trained=True,
     similarity=True,
+    plotted=False,
 )
 def alignment(evidence: Evidence) -> Floats:
     """Mean consistency over the trials in which the sample was not a member, offsets kept."""
@@ -219,6 +229,7 @@ def alignment(evidence: Evidence) -> Floats:
     "CLIP score",
     "Cosine similarity of the frozen encoders, the usual baseline; only where they share a space",
     similarity=True,
+    plotted=False,
 )
 def clip_score(evidence: Evidence) -> dict[str, Floats]:
     """Mean cosine over the pairs whose encoders share a space; no column without such a pair."""
@@ -265,7 +276,11 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
     return {"": largest, **parts}
 
 
-@score("Duplicate", "Highest similarity to the image, audio or video of another sample; 1 is the same content")
+@score(
+    "Duplicate",
+    "Highest similarity to the image, audio or video of another sample; 1 is the same content",
+    plotted=False,
+)
 def duplicate(evidence: Evidence) -> Floats:
     """Cosine of the frozen features to the nearest other content; 1 where another sample has the same content.
 

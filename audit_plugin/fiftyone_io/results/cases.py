@@ -10,13 +10,13 @@ from typing import Any
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.fiftyone_io.ledger.decisions import resolved
 from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows
 from audit_plugin.fiftyone_io.read.items import AuditedItems, all_samples, image_samples
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import Decision, ReviewQueue, Row
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
+from audit_plugin.scoring.flags import FLAGS
 
 from .findings import score_ranks
 from .tables import explained, read_row
@@ -74,7 +74,7 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
         item.content.text(caption) or "",
         score_ranks(items.dataset, run, name),
         {column: str(text) for column, text in texts.items() if text},
-        tuple(kind for kind in FLAG_KINDS if values.get(f"is_{kind}")),
+        tuple(kind for kind in FLAGS if values.get(f"is_{kind}")),
         _misaligned_words(record),
         tuple(_neighbors(items, record)),
         decision,

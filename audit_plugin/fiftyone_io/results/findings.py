@@ -15,16 +15,15 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
 from audit_plugin.review.queue import TO_DO
-from audit_plugin.review.thresholds import SCORE_OF
+from audit_plugin.scoring.flags import FLAGS, movable_flags
+from audit_plugin.scoring.scores import SCORES
 
-from .tables import FLAGS, read_columns, read_fact, read_flagged, read_row
+from .tables import flag_columns, read_columns, read_fact, read_flagged, read_row
 
 MAP = ("map_x", "map_y")
-SCORES = ("misalignment", "multimem", "outlier", "duplicate", "alignment", "clip_score")
 BINS = 40
 MOST_POINTS = 3_000
 
@@ -34,7 +33,7 @@ class Card:
     """What a panel shows of one kind of finding.
 
     Attributes:
-        kind: of `FLAG_KINDS`.
+        kind: of `FLAGS`.
         count: rows with the flag.
         score: the column that a threshold can be set on; "" where there is none.
         low, high: the range of useful thresholds: from the score's median to its highest value.
@@ -55,21 +54,22 @@ class Card:
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:
-    """A card for each kind that the audit looked for, in the order of `FLAG_KINDS`.
+    """A card for each kind that the audit looked for, in the order of `FLAGS`.
 
     Raises:
         AuditError: no such audit, or the database was lost.
     """
     items = audited_items(dataset, run)
-    read_columns(dataset, run, [name for name in (*SCORE_OF.values(), "probability") if items.has(name)])  # in one pass
+    columns = [*movable_flags().values(), "probability"]
+    read_columns(dataset, run, [*filter(items.has, columns)])  # in one pass
     flagged = read_flagged(dataset, run)
     thresholds = getattr(audit_info(dataset, run), "thresholds", None) or {}
-    return [_card(items, kind, flagged, thresholds) for kind in FLAG_KINDS if items.has(f"is_{kind}")]
+    return [_card(items, kind, flagged, thresholds) for kind in FLAGS if items.has(f"is_{kind}")]
 
 
 def _card(items: AuditedItems, kind: str, flagged: Mapping[str, Any], thresholds: Mapping[str, float]) -> Card:
     rows = flagged[f"is_{kind}"]
-    count, score = int(rows.sum()), SCORE_OF.get(kind, "")
+    count, score = int(rows.sum()), movable_flags().get(kind, "")
     values = read_columns(items.dataset, items.run, [score])[score] if score and items.has(score) else np.zeros(0)
     finite, of_flagged = values[np.isfinite(values)], flagged[score][rows] if score else np.zeros(0)
     if not len(finite):
@@ -84,7 +84,7 @@ def _card(items: AuditedItems, kind: str, flagged: Mapping[str, Any], thresholds
 
 def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> int:
     """How many rows a threshold would flag."""
-    score = SCORE_OF[kind]
+    score = movable_flags()[kind]
     return int((read_columns(dataset, run, [score])[score] >= threshold).sum())  # NaN is never above
 
 
@@ -156,7 +156,7 @@ def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
     Of a grouped dataset: the groups with such a sample. Of an audit of objects: the patches of such objects.
     """
     items = audited_items(dataset, run)
-    flags = [flag for flag in FLAGS if items.has(flag)]
+    flags = [flag for flag in flag_columns() if items.has(flag)]
 
     def marked(column: Any) -> Any:
         return F.any([*(column(flag) == True for flag in flags), column("action").is_in(list(TO_DO))])  # noqa: E712
@@ -167,12 +167,12 @@ def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
 def flagged_as(dataset: SampleCollection, run: str, kind: str) -> fo.DatasetView:
     """The rows with a flag, the highest score first where the kind has one."""
     items = audited_items(dataset, run)
-    return items.where(lambda column: column(f"is_{kind}") == True, SCORE_OF.get(kind, ""))  # noqa: E712 (a query)
+    return items.where(lambda column: column(f"is_{kind}") == True, movable_flags().get(kind, ""))  # noqa: E712 (a query)
 
 
 def scored_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> fo.DatasetView:
     """The rows that a threshold would flag, the highest score first."""
-    return scored_between(dataset, run, SCORE_OF[kind], threshold)
+    return scored_between(dataset, run, movable_flags()[kind], threshold)
 
 
 def scored_between(

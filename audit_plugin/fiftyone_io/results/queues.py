@@ -26,8 +26,8 @@ from audit_plugin.review import (
     rows_per_text,
     stale,
 )
-from audit_plugin.review.thresholds import SCORE_OF
 from audit_plugin.scoring.columns import CAPTION_INDEX
+from audit_plugin.scoring.flags import movable_flags
 
 from .tables import Columns, read_flagged
 
@@ -77,9 +77,9 @@ def batch_rows(
         rows, columns = review_table(dataset, run, flagged=threshold is None)
         flag = f"is_{kind}"
         if threshold is not None:
-            if kind not in SCORE_OF:
-                raise AuditError(f"kind {kind!r} has no score; set a threshold for one of {', '.join(SCORE_OF)}")
-            columns[flag] = columns[SCORE_OF[kind]] >= threshold
+            if kind not in movable_flags():
+                raise AuditError(f"kind {kind!r} has no score; set a threshold for one of {', '.join(movable_flags())}")
+            columns[flag] = columns[movable_flags()[kind]] >= threshold
         if decision == "relabel" and flag in columns:
             columns[flag] = columns[flag] & (columns["suggestion"] != "")
         elif decision == "remove" and kind == "duplicate":

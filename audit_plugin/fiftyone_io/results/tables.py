@@ -18,18 +18,16 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS, current_names
+from audit_plugin.config import current_names
 from audit_plugin.fiftyone_io.database import database, dig, documents_by_id
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
 from audit_plugin.review.queue import OF_TEXT, TO_DO
-from audit_plugin.scoring.columns import CAPTION_INDEX, COLUMNS, LIST
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns
+from audit_plugin.scoring.flags import FLAGS
 
 Columns = dict[str, NDArray[Any]]
-FLAGS = tuple(f"is_{kind}" for kind in FLAG_KINDS)
-QUEUED = ("misalignment", "multimem", "outlier", "duplicate", "probability")
 LISTS = tuple(f"{name}{LIST}" for name in OF_TEXT)
-FLAGGED_COLUMNS = (*QUEUED, "action", "reason", "suggestion", *FLAGS, CAPTION_INDEX, *LISTS)
 CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than its own time
@@ -60,6 +58,17 @@ class CachedTable:
 _tables: dict[tuple[Any, str], CachedTable] = {}
 _summaries: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (version of the results, summary)
 _lock = RLock()  # two panels that open at the same time read once
+
+
+def flag_columns() -> list[str]:
+    """The columns of all flags."""
+    return [f"is_{kind}" for kind in FLAGS]
+
+
+def flagged_columns() -> list[str]:
+    """The columns that are read of flagged rows: scores that rank them, flags, proposals, and lists of these."""
+    scores = dict.fromkeys(["misalignment", *(flag.score for flag in FLAGS.values() if flag.score), "probability"])
+    return [*scores, "action", "reason", "suggestion", *flag_columns(), CAPTION_INDEX, *LISTS]
 
 
 def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
@@ -101,7 +110,7 @@ def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> C
         flagged: False gives all rows.
 
     Returns:
-        "id" and `FLAGGED_COLUMNS`, `[f]` each, flagged samples in the order of their ids; False, NaN or "" where the
+        "id" and `flagged_columns`, `[f]` each, flagged samples in the order of their ids; False, NaN or "" where the
         audit has no such column.
 
     Raises:
@@ -111,15 +120,15 @@ def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> C
     if flagged and items.are_samples:
         rows = _flagged_samples(items)
         ids = sorted(rows)
-        table = {name: as_array(name, [rows[row].get(name) for row in ids]) for name in FLAGGED_COLUMNS}
+        table = {name: as_array(name, [rows[row].get(name) for row in ids]) for name in flagged_columns()}
         return {"id": as_array("id", ids), **table}
-    table = read_columns(dataset, run, ["id", *filter(items.has, FLAGGED_COLUMNS)])
+    table = read_columns(dataset, run, ["id", *filter(items.has, flagged_columns())])
     if flagged:
-        flags = [values for name, values in table.items() if name in FLAGS]
+        flags = [values for name, values in table.items() if name in flag_columns()]
         chosen = np.logical_or.reduce([np.isin(table["action"].astype(str), TO_DO), *flags])
         table = {name: values[chosen] for name, values in table.items()}
     n = len(table["id"])
-    return {name: table[name] if name in table else as_array(name, [None] * n) for name in ("id", *FLAGGED_COLUMNS)}
+    return {name: table[name] if name in table else as_array(name, [None] * n) for name in ("id", *flagged_columns())}
 
 
 def read_row(items: AuditedItems, name: str) -> dict[str, Any]:
@@ -197,6 +206,11 @@ def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, 
     return list(explanations(samples, run).get(name, []))
 
 
+def _is_text(column: str) -> bool:
+    columns = all_columns()
+    return column in columns and columns[column].kind == "text"
+
+
 def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
     """A read-only column.
 
@@ -210,7 +224,7 @@ def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
     elif column.endswith(LIST):
         array = np.empty(len(values), dtype=object)  # lists of one length would become a matrix
         array[:] = values
-    elif column == "id" or (column in COLUMNS and COLUMNS[column].kind == "text"):
+    elif column == "id" or _is_text(column):
         array = np.array(["" if value is None else value for value in values], dtype=object)
     else:
         array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -244,7 +258,7 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
     """Bring a table up to a state by reading the samples that changed; False where all must be read again."""
     if not items.are_samples or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
         return False
-    columns = list(dict.fromkeys([*FLAGGED_COLUMNS, *(name for name in table.columns if name != "id")]))
+    columns = list(dict.fromkeys([*flagged_columns(), *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
     # all that was written earlier had arrived; the database gives times without their zone
     unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
@@ -260,7 +274,7 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
     for name, row in rows.items():
         if table.flagged is not None:
             table.flagged.pop(name, None)
-            if row["action"] in TO_DO or any(row[flag] is True for flag in FLAGS):
+            if row["action"] in TO_DO or any(row[flag] is True for flag in flag_columns()):
                 table.flagged[name] = row
     table.state, table.facts, table.time = state, {}, now
     return True
@@ -289,15 +303,16 @@ def _replace(items: AuditedItems, table: CachedTable, rows: Mapping[str, Mapping
 
 
 def _flagged_samples(items: AuditedItems) -> dict[str, Mapping[str, Any]]:
-    """Id -> `FLAGGED_COLUMNS` of the samples with a flag or a proposal."""
+    """Id -> `flagged_columns` of the samples with a flag or a proposal."""
     run, root = items.run, items.dataset
     with database(f"reading audit {run!r} of dataset {root.name!r}"), _lock:
         table = _table(items)
         if table.flagged is None:
-            marks: list[dict[str, Any]] = [{f"{run}_{flag}": True} for flag in FLAGS]
+            columns = flagged_columns()
+            marks: list[dict[str, Any]] = [{f"{run}_{flag}": True} for flag in flag_columns()]
             query = {"$or": [*marks, {f"{run}_action": {"$in": list(TO_DO)}}]}
-            documents = root._sample_collection.find(query, _projection(run, FLAGGED_COLUMNS))
-            table.flagged = {str(document["_id"]): _values(document, run, FLAGGED_COLUMNS) for document in documents}
+            documents = root._sample_collection.find(query, _projection(run, columns))
+            table.flagged = {str(document["_id"]): _values(document, run, columns) for document in documents}
         return dict(table.flagged)
 
 

@@ -14,15 +14,13 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import FLAG_KINDS
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
-from audit_plugin.review.thresholds import OWN, SCORE_OF, apply_thresholds
+from audit_plugin.review.thresholds import apply_thresholds, changed_columns
+from audit_plugin.scoring.flags import FLAGS, movable_flags
 
 from .tables import Columns, as_array, read_columns
-
-READ = (*(f"is_{kind}" for kind in FLAG_KINDS), *SCORE_OF.values(), "action", "reason", "suggestion", "failure")
 
 
 def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: float | None) -> int:
@@ -53,7 +51,9 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         results = root.load_run_results(run, cache=False, load_view=False)
         recorded = dict(getattr(results, "own", None) or {})
 
-        columns = read_columns(root, run, ["id", *(name for name in READ if items.has(name))])
+        flags, scores = [f"is_{kind}" for kind in FLAGS], movable_flags().values()
+        wanted = [*flags, *scores, "action", "reason", "suggestion", "failure"]
+        columns = read_columns(root, run, ["id", *filter(items.has, wanted)])
         own = _own_columns(columns, recorded)
         changed = apply_thresholds(columns, own, thresholds)
         differs = np.logical_or.reduce([changed[name] != columns[name] for name in changed])
@@ -84,14 +84,14 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
 
 def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
     run = items.run
-    if kind not in SCORE_OF:
-        raise AuditError(f"kind {kind!r} has no score; choose one of {', '.join(SCORE_OF)}")
+    if kind not in movable_flags():
+        raise AuditError(f"kind {kind!r} has no score; choose one of {', '.join(movable_flags())}")
     if threshold is not None and not np.isfinite(threshold):
         raise AuditError(f"threshold {threshold} is not a finite number; give one, or None for the audit's own flags")
     if items.label_field or items.has("caption_index"):
         what = "objects" if items.label_field else "lists of texts"
         raise AuditError(f"audit {run!r} is of {what}, whose thresholds cannot be set; audit again with another rate")
-    missing = [name for name in (f"is_{kind}", SCORE_OF[kind]) if not items.has(name)]
+    missing = [name for name in (f"is_{kind}", movable_flags()[kind]) if not items.has(name)]
     if missing:
         raise AuditError(f"audit {run!r} has no column {missing[0]!r}, by which rows would be flagged; audit again")
 
@@ -99,7 +99,7 @@ def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
 def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:
     """The columns that thresholds change, `[n]`, as the audit wrote them: as recorded, or else as they are now."""
     own = {}
-    for name in (name for name in OWN if name in columns):
+    for name in (name for name in changed_columns() if name in columns):
         values = columns[name].tolist()
         for row, item in enumerate(columns["id"]):
             if item in recorded and name in recorded[item]:

@@ -19,7 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.caption_lists import per_sample
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import FLAG_KINDS, AuditConfig, current_names
+from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
@@ -33,7 +33,8 @@ from audit_plugin.fiftyone_io.runs import (
     list_audits,
     recorded_fields,
 )
-from audit_plugin.scoring.columns import COLUMNS, list_columns
+from audit_plugin.scoring.columns import all_columns, list_columns
+from audit_plugin.scoring.flags import FLAGS
 
 from .fields import arrange, field_values, flagged_view_name, write_fields
 
@@ -56,7 +57,7 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
     """
     dataset = view._root_dataset
     with database(f"reading dataset {dataset.name!r}"):
-        _check_names(dataset, objects_field(view), run, columns or [*COLUMNS, *list_columns()])
+        _check_names(dataset, objects_field(view), run, columns or [*all_columns(), *list_columns()])
 
 
 def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[str]) -> None:
@@ -263,7 +264,7 @@ def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members, kin
 
 
 def _flag_kinds(result: AuditResult) -> list[str]:
-    return [kind for kind in FLAG_KINDS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
+    return [kind for kind in FLAGS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
 
 
 def _explanations(run_dir: str) -> dict[str, Any]:
