@@ -491,4 +491,4 @@ def test_audit_of_objects_writes_attributes_of_labels(make_dataset: Callable[...
     assert all(action for actions in dataset.values("truth.detections.audit_action") for action in actions)
     code, _, error = run("audit", dataset.name, "--patches", "caption", *QUICK)
     assert code == 2
-    assert "patches field 'caption' holds no objects" in error
+    assert "patches field 'caption' is not a field of detections" in error

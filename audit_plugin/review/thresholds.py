@@ -1,4 +1,4 @@
-"""What flags and proposals become when a person sets a threshold, from the scores alone."""
+"""Flags and suggested actions under thresholds set by a person, computed from the scores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def changed_columns() -> list[str]:
 def apply_thresholds(
     columns: Mapping[str, NDArray[Any]], own: Mapping[str, NDArray[Any]], thresholds: Mapping[str, float]
 ) -> dict[str, NDArray[Any]]:
-    """Flags, actions and reasons under thresholds: a function of these, the scores and what the audit itself found.
+    """Flags, actions and reasons under thresholds.
 
-    A failed row, a row whose flags are the audit's own, and a proposed removal of a copy or placeholder stay as the
-    audit had them.
+    Failed rows, rows whose flags do not change, and suggested removals of duplicates or placeholders keep the values
+    that the audit gave them.
 
     Args:
         columns: of the audit, `[n]` each.
