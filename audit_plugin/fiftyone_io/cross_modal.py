@@ -25,7 +25,8 @@ from audit_plugin.fiftyone_io.write.fields import arrange_sidebar, field_values,
 from audit_plugin.fiftyone_io.write.results import target_of
 
 from .database import database
-from .runs import audits_newest_first, clear, items_of, newest_first
+from .results.tables import read_columns
+from .runs import audited_items, audits_newest_first, clear, items_of, newest_first
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
@@ -219,9 +220,11 @@ def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConf
 def _memorized(dataset: fo.Dataset) -> dict[str, float]:
     """Sample id -> MultiMem of the newest audit that has it; empty where there is none."""
     for run in audits_newest_first(dataset):
-        if dataset.has_sample_field(f"{run}_multimem"):
-            ids, values = dataset.values(["id", f"{run}_multimem"])
-            return {name: value for name, value in zip(ids, values, strict=True) if value is not None}
+        items = audited_items(dataset, run)
+        if items.has("multimem") and not items.label_field:
+            columns = read_columns(dataset, run, ["id", "multimem"])
+            scored = np.isfinite(columns["multimem"])
+            return dict(zip(columns["id"][scored].tolist(), columns["multimem"][scored].tolist(), strict=True))
     return {}
 
 
