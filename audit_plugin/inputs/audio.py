@@ -43,9 +43,8 @@ class Sound:
 def read_audio(path: str) -> Sound:
     """The first audio track, channels averaged, resampled to 48 kHz.
 
-    Tracks up to 100 s are read completely, in equal pieces of at most 10 s. Of longer ones the middle 10 s of ten equal
-    parts are read (the first 100 s where the file has no seek positions). NaN and infinite samples become 0; a track
-    with peaks above 1 is scaled down to 1.
+    Tracks up to 100 s are read completely. Of longer ones the middle 10 s of ten equal parts are read (the first 100 s
+    where the file has no seek positions). NaN and infinite samples become 0; peaks above 1 are scaled down to 1.
 
     Raises:
         MediaError: there is no such file, no audio track, no samples, or the file is damaged.
@@ -61,7 +60,10 @@ def read_audio(path: str) -> Sound:
         if not len(wave):
             raise MediaError("audio is empty (0 samples)")
         seconds = len(wave) / RATE
-        _check_duration(media, stream, seconds)
+        declared = seconds_of(stream) or 0
+        is_exact = media.format.name not in _ESTIMATED_DURATION
+        if is_exact and seconds + 0.1 < _LEAST_SHARE * min(declared, MAX_SECONDS):
+            raise damaged("audio", f"ends after {seconds:.1f} of {declared:.1f} s")
     count = max(1, math.ceil(seconds / PIECE_SECONDS - 1e-9))
     return Sound(_limit_peak(np.array_split(wave, count)), seconds)
 
@@ -80,15 +82,6 @@ def _open_track(path: str) -> Iterator[tuple[InputContainer, Any]]:
         if not 1 <= codec.channels <= MAX_CHANNELS:
             raise MediaError(f"audio has {codec.channels} channels, the limit is {MAX_CHANNELS}")
         yield media, stream
-
-
-def _check_duration(media: InputContainer, stream: Any, seconds: float) -> None:
-    """Raises `MediaError` where the header declares much more than was decoded: the file was cut off."""
-    declared = seconds_of(stream)
-    if not declared or media.format.name in _ESTIMATED_DURATION:
-        return
-    if seconds + 0.1 < _LEAST_SHARE * min(declared, MAX_SECONDS):
-        raise damaged("audio", f"ends after {seconds:.1f} of {declared:.1f} s")
 
 
 def _decode_windows(media: InputContainer, stream: Any, seconds: float) -> list[NDArray[np.float32]]:
@@ -117,7 +110,9 @@ def _decode(media: InputContainer, stream: Any, start: float, seconds: float) ->
     parts: list[NDArray[np.float32]] = []
     count = 0
     has_frames = False
-    for frame in _frames_from(media, stream, start):
+    for frame in decoded(media, stream, "audio"):
+        if start and frame.time is not None and frame.time + frame.samples / frame.sample_rate <= start:
+            continue
         skip = 0  # samples of the first frame that lie before `start`
         if not has_frames and start and frame.time is not None:
             skip = max(0, round((start - frame.time) * RATE))
@@ -132,18 +127,9 @@ def _decode(media: InputContainer, stream: Any, start: float, seconds: float) ->
     else:
         if has_frames:
             parts += [_mono(resampled) for resampled in resampler.resample(None)]  # the end of its filter
-    if not has_frames:
-        return np.zeros(0, np.float32)
-    if not sum(map(len, parts)):
+    if has_frames and not sum(map(len, parts)):
         return np.zeros(1, np.float32)  # less than a millisecond, too short for the resampler's filter
-    return np.concatenate(parts)[:wanted]
-
-
-def _frames_from(media: InputContainer, stream: Any, start: float) -> Iterator[Any]:
-    """Decoded frames, from the one at the time `start`."""
-    for frame in decoded(media, stream, "audio"):
-        if not start or frame.time is None or frame.time + frame.samples / frame.sample_rate > start:
-            yield frame
+    return np.concatenate([np.zeros(0, np.float32), *parts])[:wanted]
 
 
 def _mono(frame: Any) -> NDArray[np.float32]:

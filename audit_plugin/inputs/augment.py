@@ -27,17 +27,22 @@ def augment_image(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def augment_video(frames: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
     """The same crop, mirroring and change of color for all frames, as in `augment_image`."""
-    from PIL import ImageOps
+    from PIL import ImageEnhance, ImageOps
 
     area = rng.uniform(SMALLEST_CROP, 1)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     left, top = rng.uniform(size=2)
     mirrored = rng.uniform() < 0.5
     factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     views = []
     for frame in frames:
         view = _crop(frame, area, aspect, (left, top))
-        views.append(_jitter(ImageOps.mirror(view) if mirrored else view, factors))
+        if mirrored:
+            view = ImageOps.mirror(view)
+        for enhancer, factor in zip(enhancers, factors, strict=True):
+            view = enhancer(view).enhance(float(factor))
+        views.append(view)
     return views
 
 
@@ -49,16 +54,6 @@ def _crop(image: Image.Image, area: float, aspect: float, corner: tuple[float, f
     left = round(corner[0] * (image.width - width))
     top = round(corner[1] * (image.height - height))
     return image.crop((left, top, left + width, top + height))
-
-
-def _jitter(image: Image.Image, factors: np.ndarray) -> Image.Image:
-    """The image with brightness, contrast and color multiplied by factors `[3]`."""
-    from PIL import ImageEnhance
-
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for enhancer, factor in zip(enhancers, factors, strict=True):
-        image = enhancer(image).enhance(float(factor))
-    return image
 
 
 def augment_text(text: str, rng: np.random.Generator) -> str:

@@ -1,7 +1,6 @@
 """What every modality shares: the error of one medium, its bytes, content digests, and safe opening with FFmpeg.
 
-A medium is named by a path, or by a value that says where its bytes lie inside a tar shard (`member_of`). This is the
-lowest module of the room: `shards` reads whole tables and needs the modalities, which need this one.
+A medium is named by a path, or by a value that says where its bytes lie inside a tar shard (`member_of`).
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 MAX_MEMBER_BYTES = 1 << 30  # a member of a tar file is read at once
-_CHUNK = 1 << 20
 _MEMBER = re.compile(r"(?P<tar>.+\.tar)::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})", re.DOTALL)
 _NAME_CHARACTERS = 100  # of a member's name that its value repeats
 
@@ -33,13 +31,9 @@ class MediaError(Exception):
 
 
 def member_of(tar: str, name: str, start: int, size: int) -> str:
-    """The value that stands for a member of an uncompressed tar file; it is read like any path.
+    """The value that stands for `size` bytes from `start` on in an uncompressed tar file; it is read like any path.
 
-    Args:
-        tar: path of the file, which ends in `.tar`.
-        name: the member's name; characters that are unsafe in a path are replaced.
-        start: offset of its bytes in the file.
-        size: number of its bytes.
+    The path `tar` ends in `.tar`; characters of the member's name that are unsafe in a path are replaced.
     """
     safe_name = re.sub(r"[^\w.-]+", "_", name.rpartition("/")[2])[-_NAME_CHARACTERS:] or "member"
     return f"{tar}::{safe_name}@{start}+{size}"
@@ -51,7 +45,7 @@ def name_of_member(value: str) -> str:
     return member["name"] if member else ""
 
 
-def open_medium(value: str) -> IO[bytes]:
+def open_medium(value: str) -> io.BufferedReader | io.BytesIO:
     """Opens a file, or a member of a tar file, for reading bytes.
 
     Raises:
@@ -74,17 +68,14 @@ def open_medium(value: str) -> IO[bytes]:
 
 def file_digest(path: str) -> str:
     """sha256 (hex) of the bytes of a file, or of a member of a tar file."""
-    sha, empty = hashlib.sha256(), True
     try:
         with open_medium(path) as file:
-            while chunk := file.read(_CHUNK):
-                sha.update(chunk)
-                empty = False
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
         raise unreadable(error) from error
-    if empty:
+    if digest == hashlib.sha256().hexdigest():
         raise MediaError("file is empty (0 bytes)")
-    return sha.hexdigest()
+    return digest
 
 
 def unreadable(error: OSError | ValueError) -> MediaError:
@@ -168,13 +159,6 @@ def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
         yield from frames
     if first_error and not has_frames:
         raise damaged(kind, first_error)
-
-
-def is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of an audio file."""
-    import av
-
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def seconds_of(stream: Any) -> float | None:

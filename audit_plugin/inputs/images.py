@@ -26,9 +26,7 @@ _SEPARATOR = "\0"  # between a path, which cannot contain it, and a box
 def crop_of(path: str, box: Sequence[float]) -> str:
     """The value that stands for an object in an image; it is read as the object's box with a small margin.
 
-    Args:
-        path: the image.
-        box: left, top, width, height, as shares of the upright image's width and height.
+    `box` is left, top, width, height, as shares of the upright image's width and height.
     """
     return f"{path}{_SEPARATOR}{','.join(f'{side:.6f}' for side in box)}"
 
@@ -66,12 +64,10 @@ def _path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
     if not separator:
         return path, ()
     try:
-        box = tuple(float(side) for side in sides.split(","))
-    except ValueError:
-        box = ()
-    if len(box) != 4:
-        raise MediaError("path or bounding box is not valid")
-    return path, box
+        left, top, width, height = map(float, sides.split(","))
+    except ValueError as error:
+        raise MediaError("path or bounding box is not valid") from error
+    return path, (left, top, width, height)
 
 
 def _box_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
@@ -132,19 +128,10 @@ def flatten(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
-        return _scale_to_8_bits(image)
-    if image.mode == "P" or "A" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        brightest = float(values.max())
+        white = 65535.0 if image.mode.startswith("I") else brightest or 1.0
+        image = Image.fromarray(np.clip(values / max(white, brightest) * 255, 0, 255).astype(np.uint8))
+    elif image.mode == "P" or "A" in image.getbands() or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    brightest = float(values.max())
-    white = 65535.0 if image.mode.startswith("I") else brightest or 1.0
-    gray = np.clip(values / max(white, brightest) * 255, 0, 255).astype(np.uint8)
-    return Image.fromarray(gray).convert("RGB")

@@ -13,13 +13,12 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 
 from .files import first_line
-from .shards import ID_COLUMN, Row, TornRow, names_shards, read_shards
+from .shards import ID_COLUMN, SUFFIX, Row, TornRow, read_shards
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 
@@ -35,10 +34,10 @@ def read_manifest(
     """Reads a manifest into samples, in its row order.
 
     Args:
-        path: a CSV, TSV, JSONL or Parquet file, or tar shards (see `read_shards`). Its column `id`, where there is
-            one, names the samples; otherwise their row number does, counted from 0.
-        columns: modality -> column, two or more. Paths are taken relative to the manifest's folder. In JSONL
-            and Parquet a text may be a list, which gives one row per caption with the same id.
+        path: a CSV, TSV, JSONL or Parquet file, or tar shards (see `read_shards`). Its column `id` names the samples;
+            without one their row number does, counted from 0.
+        columns: modality -> column, two or more. Paths are relative to the manifest's folder. In JSONL and Parquet a
+            text may be a list, which gives one row per caption with the same id.
         group: column whose equal values belong together.
         label: column with a class per row.
         role: column that says which models saw a row, one of `ROLES` or nothing.
@@ -54,7 +53,7 @@ def read_manifest(
             f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
             f"name two or more columns by {options}"
         )
-    named_keys = {"group": group, "label": label, "role": role, "split": split}
+    named_keys = {"groups": group, "labels": label, "roles": role, "splits": split}
     key_columns = {key: column for key, column in named_keys.items() if column}
     named = (*columns.values(), *key_columns.values())
     header, rows = _read_table(path, {ID_COLUMN, *named})
@@ -62,8 +61,13 @@ def read_manifest(
         _check_column(path, column, header)
     if not rows:
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
-    if role:
-        _check_roles(path, role, rows)
+    for number, row in enumerate(rows, 1):
+        value = _key_value(row, role) if role else ""
+        if value and value not in ROLES:
+            raise AuditError(
+                f"{path.name}: row {number} has {value!r} in column {role!r}; a role is one of {', '.join(ROLES)}, "
+                "or nothing"
+            )
     return _samples(path, columns, key_columns, rows, _sample_ids(path, header, rows))
 
 
@@ -79,8 +83,11 @@ def _samples(
     problems: dict[int, str] = {}
     has_lists = False
     for row_id, row in zip(row_ids, rows, strict=True):
-        row_per_caption, is_list = _split_captions(row, columns.get("text"))
-        has_lists = has_lists or is_list
+        row_per_caption: list[Row] = [row]
+        if "text" in columns and not isinstance(row, TornRow) and isinstance(row.get(columns["text"]), list):
+            has_lists = True
+            texts = row[columns["text"]] or [None]  # an empty list is one row without text
+            row_per_caption = [{**row, columns["text"]: text} for text in texts]
         for caption, cells in enumerate(row_per_caption):
             values, problem = _media_values(cells, columns, folder)
             if problem:
@@ -94,35 +101,15 @@ def _samples(
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
-        groups=tuple(keys.get("group", ())),
-        labels=tuple(keys.get("label", ())),
-        roles=tuple(keys.get("role", ())),
-        splits=tuple(keys.get("split", ())),
         caption=tuple(captions) if has_lists else (),
         problems=problems,
+        **{key: tuple(values) for key, values in keys.items()},
     )
 
 
 def _key_value(row: Row, column: str) -> str:
     """The group, label, role or split of a row: "" where the row is torn or has none."""
     return "" if isinstance(row, TornRow) else (as_text(row.get(column)) or "").strip()
-
-
-def _check_roles(path: Path, column: str, rows: list[Row]) -> None:
-    for number, row in enumerate(rows, 1):
-        role = _key_value(row, column)
-        if role and role not in ROLES:
-            raise AuditError(
-                f"{path.name}: row {number} has {role!r} in column {column!r}; a role is one of {', '.join(ROLES)}, "
-                "or nothing"
-            )
-
-
-def _split_captions(row: Row, column: str | None) -> tuple[list[Row], bool]:
-    """One row per caption, and whether they were a list; an empty list is one row without text."""
-    if isinstance(row, TornRow) or column is None or not isinstance(row.get(column), list):
-        return [row], False
-    return [{**row, column: text} for text in row[column] or [None]], True
 
 
 def _media_values(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
@@ -195,9 +182,9 @@ def _check_column(path: Path, column: str, header: list[str]) -> None:
 
 def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
     """The header and the rows of any manifest; rows hold at least those of `columns` that exist."""
-    if names_shards(path):
-        return read_shards(path, columns)
     suffix = path.suffix.lower()
+    if suffix == SUFFIX or path.is_dir():
+        return read_shards(path, columns)
     if suffix not in MANIFEST_SUFFIXES:
         raise AuditError(
             f"{path.name} ends in {suffix or 'nothing'!r}; a manifest is one of {', '.join(MANIFEST_SUFFIXES)}, .tar"
@@ -205,12 +192,15 @@ def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
     try:
         if suffix in (".parquet", ".pq"):
             return _read_parquet(path, columns)
-        text = _decode(path, path.read_bytes())
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise AuditError(f"manifest {str(path)!r} does not exist; check its path") from None
     except OSError as error:
-        reason = error.strerror or error
-        raise AuditError(f"manifest {str(path)!r} cannot be read ({reason}); check the file") from None
+        raise AuditError(f"manifest {str(path)!r} cannot be read ({error.strerror or error}); check the file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = f"byte {error.start}, line {line}: 0x{error.object[error.start]:02x}"
+        raise AuditError(f"{path.name} is not UTF-8 ({byte}); save it as UTF-8") from None
     if not text.strip():
         raise AuditError(f"{path.name} is empty; give one row per sample below a header")
     if suffix in (".csv", ".tsv"):
@@ -218,19 +208,11 @@ def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
     return _read_json(path, text)
 
 
-def _decode(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"byte {error.start}, line {line}: 0x{data[error.start]:02x}"
-        raise AuditError(f"{path.name} is not UTF-8 ({byte}); save it as UTF-8") from None
-
-
 def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
     # not str.splitlines, which also splits at separators that captions may contain
     lines = io.StringIO(text, newline="").readlines()
-    with _any_field_size():
+    limit = csv.field_size_limit(2**31 - 1)  # cells may be longer than the module's global limit
+    try:
         records = _csv_records(lines, delimiter)
         header = next((cells for _, cells, _ in records if cells), [])
         rows: list[Row] = []
@@ -243,6 +225,8 @@ def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
                 rows.append(TornRow(reason, name))
             elif cells:
                 rows.append(dict(zip(header, cells, strict=True)))
+    finally:
+        csv.field_size_limit(limit)
     return header, rows
 
 
@@ -263,16 +247,6 @@ def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[s
         except csv.Error as error:
             yield first + 1, [], str(error)
             start = first + 1
-
-
-@contextmanager
-def _any_field_size() -> Iterator[None]:
-    """Lets cells exceed the csv module's 131,072 characters; its limit is global and is restored after."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _read_json(path: Path, text: str) -> tuple[list[str], list[Row]]:

@@ -21,7 +21,7 @@ def register(modality: Modality) -> None:
     MODALITIES[modality.name] = modality
 
 
-register(
+for _modality in (
     Modality(
         "image",
         content="the path of an image",
@@ -33,9 +33,7 @@ register(
         fiftyone_types=("image", "unknown", "mixed"),
         picture=lambda image: image,
         per_second=(20.0, 800.0),
-    )
-)
-register(
+    ),
     Modality(
         "text",
         content="the caption",
@@ -46,9 +44,7 @@ register(
         is_text=True,
         suffixes=("txt",),
         per_second=(100.0, 4000.0),
-    )
-)
-register(
+    ),
     Modality(
         "audio",
         content="the path of an audio file",
@@ -59,9 +55,7 @@ register(
         fiftyone_types=("video", "unknown", "mixed"),
         symbol="♪ sound",
         per_second=(20.0, 20.0),
-    )
-)
-register(
+    ),
     Modality(
         "video",
         content="the path of a video",
@@ -72,5 +66,6 @@ register(
         fiftyone_types=("video", "image", "unknown", "mixed"),  # animated images are images to FiftyOne
         picture=lambda frames: frames[0],
         per_second=(2.0, 10.0),
-    )
-)
+    ),
+):
+    register(_modality)

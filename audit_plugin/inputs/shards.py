@@ -11,7 +11,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,13 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True)
 class TornRow:
-    """A row of a manifest that cannot be read.
-
-    Attributes:
-        reason: why.
-        id: the id it seems to have, "" if none.
-    """
+    """A row of a manifest that cannot be read, with the id that it seems to have, "" if none."""
 
     reason: str
     id: str = ""
 
 
 Row = Mapping[str, Any] | TornRow  # cells by column
-
-
-def names_shards(path: Path) -> bool:
-    """Whether a path names tar shards: a tar file, a folder, or a pattern such as `s/{00000..00010}.tar`."""
-    return path.suffix.lower() == SUFFIX or path.is_dir()
 
 
 def read_shards(path: Path, columns: Set[str]) -> tuple[list[str], list[Row]]:
@@ -53,7 +43,7 @@ def read_shards(path: Path, columns: Set[str]) -> tuple[list[str], list[Row]]:
     members' suffixes, and the fields of the JSON members. A shard that breaks off loses what comes after the break.
 
     Args:
-        path: see `names_shards`.
+        path: a tar file, a folder of them, or a pattern such as `s/{00000..00010}.tar`.
         columns: that rows hold; other JSON fields are dropped, to save memory.
 
     Raises:
@@ -68,17 +58,14 @@ def read_shards(path: Path, columns: Set[str]) -> tuple[list[str], list[Row]]:
             if sample.problem:
                 rows.append(TornRow(sample.problem))
                 continue
-            row = {**sample.fields, **sample.members}
-            header |= dict.fromkeys(row)
-            rows.append({column: row[column] for column in columns & row.keys()})
+            cells = {**sample.fields, **sample.members}
+            header |= dict.fromkeys(cells)
+            rows.append({column: cells[column] for column in columns & cells.keys()})
     keys_repeat = len({key for _, key in keys}) < len(keys)
     for number, (shard_name, key) in enumerate(keys):
         name = f"{shard_name}/{key}" if keys_repeat else key
-        row_or_torn = rows[number]
-        if isinstance(row_or_torn, TornRow):
-            rows[number] = TornRow(row_or_torn.reason, name)
-        else:
-            rows[number] = {**row_or_torn, ID_COLUMN: name}
+        row = rows[number]
+        rows[number] = replace(row, id=name) if isinstance(row, TornRow) else {**row, ID_COLUMN: name}
     return list(header), rows
 
 

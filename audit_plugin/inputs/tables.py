@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,20 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
     Values that are not finite are empty in CSV, null in JSONL and NaN in Parquet.
     """
     suffix = path.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
+        _replace(path, _parquet_bytes(columns, footer))
+        return
+    rows = zip(*map(_plain, columns.values()), strict=True)
+    text = io.StringIO(newline="")
     if suffix == ".csv":
-        content = _csv_bytes(columns)
-    elif suffix == ".jsonl":
-        content = _jsonl_bytes(columns)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_escape_formula(cell) if isinstance(cell, str) else cell for cell in row])
     else:
-        content = _parquet_bytes(columns, footer)
-    _replace(path, content)
+        for row in rows:
+            text.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+    _replace(path, text.getvalue().encode())
 
 
 def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
@@ -90,35 +97,14 @@ def _parquet_bytes(columns: Mapping[str, NDArray[Any]], footer: str) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _csv_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    for row in _plain_rows(columns):
-        writer.writerow([_escape_formula(cell) if isinstance(cell, str) else cell for cell in row])
-    return out.getvalue().encode()
-
-
 def _escape_formula(text: str) -> str:
     """Text that a spreadsheet would run as a formula gets a leading apostrophe; numbers are not changed."""
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return "'" + text
+    if text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        try:
+            float(text)
+        except ValueError:
+            return "'" + text
     return text
-
-
-def _jsonl_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    lines = []
-    for row in _plain_rows(columns):
-        lines.append(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
-    return "".join(lines).encode()
-
-
-def _plain_rows(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(_plain(values) for values in columns.values()), strict=True)
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
@@ -127,8 +113,7 @@ def _plain(values: NDArray[Any]) -> list[Any]:
         return [float(str(v)) if np.isfinite(v) else None for v in values]
     if values.dtype == object or values.dtype.kind == "U":
         return [as_text(v) for v in values.tolist()]
-    plain: list[Any] = values.tolist()
-    return plain
+    return list(values.tolist())
 
 
 def jsonable(value: object) -> object:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from .files import MediaError, container, decoded, is_cover, open_medium, seconds_of
+from .files import MediaError, container, decoded, open_medium, seconds_of
 from .images import check_size, flatten, opened
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def read_video(path: str) -> list[Image.Image]:
             pictures = _seek_pictures(media, stream, moments)
     if not pictures:
         with _open_track(path) as (media, stream):  # opened again, because not every file can be rewound
-            pictures = [_picture(frame) for frame in _frames_at(_timed_frames(media, stream), moments)]
+            pictures = [_picture(frame) for _, frame in _frames_at(_timed_frames(media, stream), moments)]
     if not pictures:
         raise MediaError("video has no frames")
     return pictures
@@ -57,8 +58,11 @@ def read_video(path: str) -> list[Image.Image]:
 
 @contextlib.contextmanager
 def _open_track(path: str) -> Iterator[tuple[InputContainer, Any]]:
+    import av
+
+    cover = av.stream.Disposition.attached_pic  # the picture in an audio file
     with container(path, "video") as media:
-        stream = next((s for s in media.streams.video if not is_cover(s)), None)
+        stream = next((s for s in media.streams.video if not s.disposition & cover), None)
         if stream is None:
             raise MediaError("no video track")
         check_size(stream.codec_context.width, stream.codec_context.height, "video")
@@ -82,9 +86,8 @@ def _animation_frames(image: Image.Image) -> list[Image.Image]:
     # frames are decoded one after the other up to the last that is used
     most = max(FRAMES, int(ANIMATION_MEGAPIXELS / megapixels))
     total = min(getattr(image, "n_frames", 1), most)
-    numbers = sorted({int((part + 0.5) * total / FRAMES) for part in range(FRAMES)})
     frames = []
-    for number in numbers:
+    for number in sorted({int((part + 0.5) * total / FRAMES) for part in range(FRAMES)}):
         image.seek(number)
         frame = flatten(ImageOps.exif_transpose(image))
         frame.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
@@ -120,21 +123,19 @@ def _timed_frames(media: InputContainer, stream: Any) -> Iterator[tuple[float, A
         yield time, frame
 
 
-def _frames_at(frames: Iterator[tuple[float, Any]], moments: list[float]) -> list[Any]:
-    """The frame that is shown at each of the ascending moments, without repetitions."""
+def _frames_at(frames: Iterator[tuple[float, Any]], moments: list[float]) -> list[tuple[float, Any]]:
+    """(time, frame) of the frame that is shown at each of the ascending moments, without repetitions."""
     waiting = deque(moments)
-    shown: list[Any] = []
+    shown: list[tuple[float, Any]] = []
     previous = None
-    for time, frame in frames:
-        while waiting and previous is not None and time > waiting[0]:
+    for current in chain(frames, [(math.inf, None)]):  # the last frame is shown until the end
+        while waiting and previous is not None and current[0] > waiting[0]:
             waiting.popleft()
             if not shown or shown[-1] is not previous:
                 shown.append(previous)
-        previous = frame
         if not waiting:
             break
-    if waiting and previous is not None and (not shown or shown[-1] is not previous):
-        shown.append(previous)  # until the end
+        previous = current
     return shown
 
 
@@ -149,13 +150,10 @@ def _seek_pictures(media: InputContainer, stream: Any, moments: list[float]) -> 
             media.seek(int((begin + moment) / stream.time_base), stream=stream)
         except av.FFmpegError:
             return []
-        last = None  # (time, frame) that is shown at the moment
-        for time, frame in islice(_timed_frames(media, stream), MAX_FROM_KEY_FRAME):
-            if last is not None and time > moment:
-                break
-            last = (time, frame)
-        if last and last[0] not in pictures:
-            pictures[last[0]] = _picture(last[1])
+        frames = islice(_timed_frames(media, stream), MAX_FROM_KEY_FRAME)
+        for time, frame in _frames_at(frames, [moment]):
+            if time not in pictures:
+                pictures[time] = _picture(frame)
     return [pictures[time] for time in sorted(pictures)]
 
 
