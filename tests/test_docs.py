@@ -16,6 +16,8 @@ from tests.test_architecture import ORDER
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+GUIDES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "skills").rglob("*.md")))
+each_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
@@ -35,10 +37,54 @@ def test_tables_are_up_to_date(path: Path) -> None:
     assert fill(text, pages()[path]) == text, "run: python -m benchmarks.readme"
 
 
-def test_every_picture_of_the_docs_is_there() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).is_file(), f"{page.name}: {link}"
+@each_guide
+def test_links_and_paths_lead_to_files(guide: Path) -> None:
+    text = guide.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [link for link in links if not (guide.parent / link).exists()] == []
+    paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*\.(?:py|js|md))`", text)
+    assert [path for path in paths if not any((home / path).exists() for home in (ROOT, ROOT / "audit_plugin"))] == []
+
+
+@each_guide
+def test_commands_and_options_are_those_of_today(guide: Path) -> None:
+    from typer.main import get_command
+
+    from audit_plugin.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for line in re.findall(r"audit-plugin ([^#\n`&]+)", guide.read_text(encoding="utf-8")):
+        name, *rest = line.split()
+        if not re.fullmatch("[a-z-]+", name) or name == "finds":  # the first sentence of the README
+            continue
+        command = commands[name]
+        if name == "review" and rest:
+            command = command.commands[rest[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert [word for word in rest if word.startswith("--") and word not in known] == [], line
+
+
+@each_guide
+def test_names_of_modules_are_those_of_today(guide: Path) -> None:
+    for name in set(re.findall(r"\baudit_plugin(?:\.[A-Za-z_]\w*)+", guide.read_text(encoding="utf-8"))):
+        place, parts = ROOT, name.split(".")
+        while parts and (place / parts[0]).is_dir():
+            place /= parts.pop(0)
+        module = place / "__init__.py"
+        if parts and (place / f"{parts[0]}.py").is_file():
+            module = place / f"{parts.pop(0)}.py"
+        assert all(re.search(rf"\b{part}\b", module.read_text(encoding="utf-8")) for part in parts), name
+    for name in set(re.findall(r"python -m (benchmarks[.\w]*)", guide.read_text(encoding="utf-8"))):
+        path = ROOT.joinpath(*name.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
+
+
+@each_guide
+def test_operators_are_those_of_today(guide: Path) -> None:
+    manifest = (ROOT / "fiftyone.yml").read_text(encoding="utf-8")
+    listed = manifest.split("# former names")[0]
+    for name in set(re.findall(r"@multimem/audit/(\w+)", guide.read_text(encoding="utf-8"))):
+        assert f"- {name}\n" in listed, name
 
 
 def test_links_to_files_of_the_project_lead_somewhere() -> None:
