@@ -13,7 +13,7 @@ READY  := .venv/.ready
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
 
-demo: $(READY) ## draw the demo set with planted faults, audit it, load it into FiftyOne
+demo: $(READY) ## draw the demo set with known errors, audit it, load it into FiftyOne
 	@$(BIN)/audit-plugin demo --out demo
 
 app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
@@ -41,7 +41,7 @@ experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an 
 	@$(BIN)/python -m benchmarks.multimem.groups --train towers
 	@$(BIN)/python -m benchmarks.readme
 
-clean: ## remove what the other targets made (.venv, a long download, stays: rm -rf .venv)
+clean: ## remove what the other targets made, except .venv
 	@rm -rf demo artifacts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml requirements.txt constraints.txt
@@ -49,17 +49,17 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	  "$(PYTHON) is older than Python 3.11, which the pinned set-up needs: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "[1/4] virtual environment in .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo \
-	  "no virtual environment could be made: install Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }
+	  "cannot create a virtual environment: install Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(PIP) --upgrade pip
 	@echo "[2/4] $(TORCH) (up to 3 GB, some minutes)"
 	@$(PIP) $(TORCH)
 	@echo "[3/4] audit-plugin and what it needs (about 1 GB)"
 	@$(PIP) -c constraints.txt -e '.[cpu,offline,demo,dev]'
-	@echo "[4/4] check, and a database for FiftyOne if none came along"
+	@echo "[4/4] check, and a database for FiftyOne if it came without one"
 	@$(BIN)/audit-plugin doctor --fix
 	@touch $@
 
-# The browser test needs a Chromium; it skips itself without one.
+# The browser test needs a Chromium; it is skipped without one.
 chromium:
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

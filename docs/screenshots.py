@@ -1,7 +1,6 @@
-"""Makes the pictures of the README's tour from the demo dataset, in a headless browser: `python docs/screenshots.py`.
+"""Takes the README's pictures from the demo dataset, in a headless browser: `python docs/screenshots.py`.
 
-Needs what `make demo` leaves in the database, and changes nothing of it. Reuses what the browser tests use, so that a
-new look of the panel needs no more than another run.
+Needs the dataset that `make demo` creates, and does not change it. Uses the helpers of the browser tests.
 """
 
 from __future__ import annotations

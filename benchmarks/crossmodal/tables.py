@@ -100,9 +100,8 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
                 f"**Gap**, {words[source]} to {words[target]}: {signed(gap)}; {interval(ratio)} of what is "
                 "learned from both together is recalled across"
             )
-            lines.append(
-                f"Gain in recall across by replay of background pairs: {signed(summary['mitigation'][source]['gain'])}"
-            )
+            gain = signed(summary["mitigation"][source]["gain"])
+            lines.append(f"Gain by replay of background pairs, {words[source]} to {words[target]}: {gain}")
     if "self_description" in summary:
         gain = signed(summary["self_description"]["gain"])
         lines.append(f"Gain in recall with texts by also learning the model's own descriptions of its images: {gain}")
