@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fractions
 import wave
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from audit_plugin.encoders.base import Encoder
+from audit_plugin.encoders.embed import BatchEncoder, Encoded, encode_pieces, prepare_contents
 
 SIZE = (64, 48)
 
@@ -71,3 +75,10 @@ def write_video(
                 media.mux(track.encode(part))
             media.mux(track.encode(None))
     return str(path)
+
+
+def encode_contents(
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
+) -> Iterator[Encoded]:
+    """Contents (digest -> path or text), each as soon as it is encoded."""
+    return encode_pieces(prepare_contents(modality, values, encoder, view), BatchEncoder(encoder))

@@ -11,10 +11,11 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.encoders.base import Encoder, EncoderIdentity
-from audit_plugin.encoders.embed import Embedded, digest_contents, embed, encode_contents, thread_count
+from audit_plugin.encoders.embed import Embedded, digest_contents, embed, thread_count
 from audit_plugin.inputs.files import MediaError, text_digest
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.store import FeatureCache
+from tests.media_fixtures import encode_contents
 
 DIM = 5
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.encoders.embed import encode_contents
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.trials.engines import EncoderRecipe
 from audit_plugin.trials.engines.workers import ITEM, Encoding, call, decode, packed, unpacked
+from tests.media_fixtures import encode_contents
 
 SOUND = EncoderRecipe("offline", ())
 

@@ -47,7 +47,7 @@ def started() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(ROOT))  # workers import what is tested here
-        patch.setattr(cluster, "_cpus", lambda: 2)
+        patch.setattr(cluster, "cpu_count", lambda: 2)
         patch.setattr(cluster, "STORE_BYTES", 200 << 20)
         cluster._connect(cluster._imported())
         yield ray.get_runtime_context().gcs_address

@@ -63,7 +63,7 @@ def test_all_rows_equal_gives_k_different_others() -> None:
 
 def test_the_search_without_faiss_finds_the_same() -> None:
     vectors = unit(np.random.default_rng(1).standard_normal((50, 8)))
-    values, indices = exact.top_products(vectors, 7)
+    values, indices = exact.top_products(vectors, 7, vectors)
     for block in (7, 1024):
         torch_values, torch_indices = exact._top_products_torch(vectors, 7, vectors, block)
         np.testing.assert_array_equal(torch_indices, indices)

@@ -13,11 +13,12 @@ from PIL import Image
 from audit_plugin.arrays import Samples
 from audit_plugin.encoders import open_clip_towers as clip_encoders
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.embed import _encode_batch, digest_contents, encode_contents, silent
+from audit_plugin.encoders.embed import _encode_batch, digest_contents, silent
 from audit_plugin.encoders.precision import bf16_encoder, choose_precision, try_bf16
 from audit_plugin.encoders.prompts import prompted_encoders
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.inputs.files import text_digest
+from tests.media_fixtures import encode_contents
 
 open_clip = pytest.importorskip("open_clip")
 CONTEXT = 32

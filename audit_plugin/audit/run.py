@@ -120,7 +120,7 @@ def learning(prepared: Prepared, job: Job, own: Sequence[Embedded] | None = None
         samples = with_first_prompt(prepared.samples, split_templates(job.config.template))
         return lambda plan, _shared_ids: towers_learner(samples, rows, plan, job)
     if job.config.train == "checkpoints":
-        models = own or checkpoint_vectors(prepared.samples, prepared.contents, job.config, job)
+        models = own or checkpoint_vectors(prepared.samples, prepared.contents, job)
         return lambda _plan, _shared_ids: checkpoints_learner(models, rows, job)
     projections = head_projections(prepared.features)
     views = [view.features.rows(rows) for view in prepared.views]

@@ -15,6 +15,8 @@ import numpy as np
 
 from audit_plugin.arrays import Floats
 
+Encode = Callable[[np.ndarray], Floats]  # stacked pieces `[batch, ...]` -> float32 `[batch, d]`
+
 MAX_PIECES = 64
 TEXT_BUCKETS = (8, 16, 32, 64, 128, 256)
 
@@ -41,10 +43,8 @@ class Encoder:
     """One modality's encoder.
 
     Attributes:
-        identity: its key and properties.
         batch: pieces per batch.
         prepare: medium as `Modality.read` returns it -> its pieces (arrays).
-        encode: stacked pieces `[batch, ...]` -> float32 `[batch, d]`.
         to_bf16: returns an `encode` with a copy of the weights in bf16, where `identity.bf16`.
         overlap: media are prepared while others are encoded, for encoders on another chip; on one chip the threads of
             both would slow each other down.
@@ -53,8 +53,8 @@ class Encoder:
     identity: EncoderIdentity
     batch: int
     prepare: Callable[[Any], list[np.ndarray]]
-    encode: Callable[[np.ndarray], Floats]
-    to_bf16: Callable[[], Callable[[np.ndarray], Floats]] | None = None
+    encode: Encode
+    to_bf16: Callable[[], Encode] | None = None
     overlap: bool = False
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.audio import RATE, Sound
 from audit_plugin.inputs.files import file_digest, first_line
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, pad_to_bucket, split_text
-from .devices import to_device
+from .devices import encode_on
 from .open_clip import reachable
 
 ENCODES = ("text", "audio")
@@ -25,15 +25,10 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class ClapCheckpoint:
-    """A CLAP model.
+    """A CLAP model."""
 
-    Attributes:
-        name: folder or repository.
-        path: its file of weights, in the folder of all its files; "" before the download.
-    """
-
-    name: str
-    path: str
+    name: str  # folder or repository
+    path: str  # its file of weights, in the folder of all its files; "" before the download
 
     def identity(self, modality: str) -> EncoderIdentity:
         """The key holds the digest of the weights."""
@@ -137,13 +132,11 @@ def _clap_audio(identity: EncoderIdentity, model: Any, extractor: Any, device: t
         parts = [piece[start : start + longest] for piece in sound.pieces for start in range(0, len(piece), longest)]
         return [extractor(part, sampling_rate=RATE, return_tensors="np")["input_features"][0] for part in parts]
 
-    def encode(batch: np.ndarray) -> Floats:
-        longer = torch.zeros(len(batch), 1, dtype=torch.bool, device=device)  # `prepare` made none too long
-        with torch.inference_mode():
-            features = model.get_audio_features(to_device(batch, device), is_longer=longer)
-            return _vectors(features)
+    def features(spectra: torch.Tensor) -> torch.Tensor:
+        longer = torch.zeros(len(spectra), 1, dtype=torch.bool, device=device)  # `prepare` made none too long
+        return _vectors(model.get_audio_features(spectra, is_longer=longer))
 
-    return Encoder(identity, 8, prepare, encode)
+    return Encoder(identity, 8, prepare, encode_on(device, features))
 
 
 def _clap_text(identity: EncoderIdentity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:
@@ -155,16 +148,13 @@ def _clap_text(identity: EncoderIdentity, model: Any, tokenizer: Any, device: to
         parts = split_text(caption, lambda part: len(tokenizer(part)["input_ids"]) <= limit)
         return [pad_to_bucket(tokenizer(part)["input_ids"], text.pad_token_id)[:limit] for part in parts]
 
-    def encode(batch: np.ndarray) -> Floats:
-        ids = to_device(batch, device)
+    def features(ids: torch.Tensor) -> torch.Tensor:
         mask = (ids != text.pad_token_id).long()
-        with torch.inference_mode():
-            return _vectors(model.get_text_features(ids, attention_mask=mask))
+        return _vectors(model.get_text_features(ids, attention_mask=mask))
 
-    return Encoder(identity, 32, prepare, encode)
+    return Encoder(identity, 32, prepare, encode_on(device, features))
 
 
-def _vectors(features: Any) -> Floats:
-    """float32 `[b, d]`: some versions of transformers return the vectors, newer ones a record that holds them."""
-    values = features if isinstance(features, torch.Tensor) else features.pooler_output
-    return values.float().cpu().numpy()
+def _vectors(features: Any) -> Any:
+    """`[b, d]`: some versions of transformers return the vectors, newer ones a record that holds them."""
+    return features if isinstance(features, torch.Tensor) else features.pooler_output

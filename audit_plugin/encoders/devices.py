@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, Floats
+
+from .base import Encode
 
 CUDA_BATCH = 256
 
@@ -25,15 +28,19 @@ def pick_device(choice: str) -> str:
     return choice
 
 
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def chip_name(device: str) -> str:
     """The chip's name: what is fast on one chip is fast on another with that name."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
@@ -67,16 +74,21 @@ def use_matmul_precision(precision: str, device: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def to_device(batch: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The batch on the device; to a GPU through pinned memory, while the caller goes on."""
-    values = torch.from_numpy(batch)
-    if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
+def encode_on(device: torch.device, forward: Callable[[torch.Tensor], torch.Tensor]) -> Encode:
+    """An encoder's `encode` by `forward` on the device; batches reach a GPU through pinned memory."""
+
+    def encode(batch: np.ndarray) -> Floats:
+        pieces = torch.from_numpy(batch)
+        if device.type == "cuda":
+            pieces = pieces.pin_memory()
+        with torch.inference_mode():
+            return forward(pieces.to(device, non_blocking=device.type == "cuda")).float().cpu().numpy()
+
+    return encode
 
 
 def batch_size(device: torch.device, on_cpu: int) -> int:
-    """Pieces per batch: many on a GPU; `embed.encode_contents` halves the number when memory runs out."""
+    """Pieces per batch: many on a GPU; `embed.BatchEncoder` halves the number when memory runs out."""
     return CUDA_BATCH if device.type == "cuda" else on_cpu
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from audit_plugin.store import FeatureCache
 
 from .base import Encoder
 from .cached_features import StoredFeatures, stored_features
+from .devices import cpu_count
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in total
 Pieces = list[np.ndarray] | str  # what an encoder's `prepare` makes of a medium, or why it cannot be used
@@ -34,17 +34,11 @@ SHARD_ROWS = 32_768
 
 
 class Encoded(NamedTuple):
-    """One content that was encoded.
-
-    Attributes:
-        digest: of the content.
-        feature: float32 `[d]`, or the reason why there is none.
-        pieces: number of its pieces.
-    """
+    """One content that was encoded."""
 
     digest: str
-    feature: Floats | str
-    pieces: int
+    feature: Floats | str  # float32 `[d]`, or the reason why there is none
+    pieces: int  # their number
 
 
 # (modality, digest -> value, view) -> each content as soon as it is encoded
@@ -57,8 +51,7 @@ def silent(_stage: str, _done: int, _total: int) -> None:
 
 def thread_count() -> int:
     """Threads for reading and decoding."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, cpu_count())
 
 
 # --- digests ----------------------------------------------------------------------------------------------------
@@ -110,11 +103,8 @@ def _digests(pool: ThreadPoolExecutor, modality: str, values: Sequence[str | Non
 def _digest_task(digest: Callable[[str], str], values: Sequence[str | None]) -> list[tuple[str, str]]:
     results = []
     for value in values:
-        if value is None:
-            results.append(("", "no value"))
-            continue
         try:
-            results.append((digest(value), ""))
+            results.append(("", "no value") if value is None else (digest(value), ""))
         except MediaError as error:
             results.append(("", str(error)))
     return results
@@ -130,7 +120,7 @@ class Embedded:
     Attributes:
         features: rows in the order of the samples.
         failures: row -> reasons, those of `Contents` included.
-        split_texts: texts that did not fit the encoder and were encoded in parts.
+        split_texts: number of texts that did not fit the encoder and were encoded in parts.
         encoded: modality -> number of contents encoded now (not in the cache before).
         notes: for people: what the machine or an encoder could not do.
     """
@@ -180,13 +170,14 @@ def embed(
             if digest:
                 values_by_digest.setdefault(digest, value)
         cache = FeatureCache(cache_keys[modality])
-        filled = _fill(cache, modality, values_by_digest, encode or encode_here, progress, view)
+        reasons, encoded[modality], split = _fill(
+            cache, modality, values_by_digest, encode or encode_here, progress, view
+        )
         for row, digest in enumerate(digests):
-            if digest in filled.reasons:
-                failures[row] = join_reasons(failures.get(row), f"{modality}: {filled.reasons[digest]}")
-        encoded[modality] = filled.encoded
+            if digest in reasons:
+                failures[row] = join_reasons(failures.get(row), f"{modality}: {reasons[digest]}")
         if MODALITIES[modality].is_text:
-            split_texts += filled.split
+            split_texts += split
     features = stored_features(cache_keys, {modality: contents.digests[modality] for modality in samples.media})
     notes = tuple(note for batch_encoder in batch_encoders for note in batch_encoder.notes)
     return Embedded(features, failures, split_texts, encoded, notes)
@@ -197,24 +188,19 @@ def join_reasons(former: str | None, reason: str) -> str:
     return f"{former}; {reason}" if former else reason
 
 
-class _Filled(NamedTuple):
-    """Reasons by digest, number of contents encoded now, and of those encoded in several pieces."""
-
-    reasons: dict[str, str]
-    encoded: int
-    split: int
-
-
 def _fill(
     cache: FeatureCache, modality: str, values: Mapping[str, str | None], encode: Encode, progress: Progress, view: int
-) -> _Filled:
-    """Encodes the contents that the cache lacks, and stores them every now and then."""
+) -> tuple[dict[str, str], int, int]:
+    """Encodes the contents that the cache lacks, and stores them every now and then.
+
+    Returns (digest -> why it has no feature, number of contents encoded, number of those encoded in several pieces).
+    """
     missing = sorted(cache.missing(list(values)))
     known = len(values) - len(missing)
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, known, len(values))
     if not missing:
-        return _Filled({}, 0, 0)
+        return {}, 0, 0
     reasons: dict[str, str] = {}
     split = 0
     unsaved: dict[str, Floats] = {}
@@ -233,7 +219,7 @@ def _fill(
             progress(stage, done, len(values))
     finally:
         cache.append(unsaved)  # of a canceled run too
-    return _Filled(reasons, len(missing), split)
+    return reasons, len(missing), split
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------
@@ -249,16 +235,11 @@ class Piece(NamedTuple):
 
 
 class BatchEncoder:
-    """Encodes batches of pieces, in smaller parts after the GPU's memory was too small for a full batch.
-
-    Attributes:
-        encoder: with the size of batches that fits.
-        notes: for people: that batches were cut.
-    """
+    """Encodes batches of pieces, in smaller parts after the GPU's memory was too small for a full batch."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.notes: list[str] = []
+        self.encoder = encoder  # with the size of batches that fits
+        self.notes: list[str] = []  # for people: that batches were cut
 
     def encode(self, pieces: list[Piece]) -> list[tuple[Piece, Floats]]:
         """Each piece, all of one shape, with its vector, float32 `[d]`.
@@ -272,18 +253,16 @@ class BatchEncoder:
             try:
                 vectors += list(_encode_batch([piece.values for piece in part], self.encoder))
             except torch.cuda.OutOfMemoryError as error:
-                self._halve(error)
+                if self.encoder.batch == 1:
+                    raise AuditError(
+                        f"the GPU's memory is too small for encoder {self.encoder.identity.key!r}; close other "
+                        "programs that use the GPU, or use --device cpu"
+                    ) from error
+                torch.cuda.empty_cache()
+                half = self.encoder.batch // 2
+                self.encoder = replace(self.encoder, batch=half)
+                self.notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {half}")
         return list(zip(pieces, vectors, strict=True))
-
-    def _halve(self, error: Exception) -> None:
-        if self.encoder.batch == 1:
-            raise AuditError(
-                f"the GPU's memory is too small for encoder {self.encoder.identity.key!r}; close other programs that "
-                "use the GPU, or use --device cpu"
-            ) from error
-        torch.cuda.empty_cache()
-        self.encoder = replace(self.encoder, batch=self.encoder.batch // 2)
-        self.notes.append(f"the GPU's memory is too small for the usual batches; they were cut to {self.encoder.batch}")
 
 
 def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
@@ -299,22 +278,8 @@ def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
     return vectors[: len(pieces)]
 
 
-def encode_contents(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
-) -> Iterator[Encoded]:
-    """Each content as soon as it is encoded. Media are read while others are encoded.
-
-    Args:
-        modality: of the contents.
-        values: digest -> path or text.
-        encoder: turns their pieces into vectors.
-        view: augmented view, see `embed`.
-    """
-    return encode_pieces(prepare_contents(modality, values, encoder, view), BatchEncoder(encoder))
-
-
 def encode_pieces(prepared: Iterable[tuple[str, Pieces]], batch_encoder: BatchEncoder) -> Iterator[Encoded]:
-    """As `encode_contents`, from (digest, pieces or the reason why there are none).
+    """Each content as soon as it is encoded, from (digest, pieces or the reason why there are none).
 
     A content's feature is the mean of its pieces' unit vectors.
     """
@@ -328,15 +293,13 @@ def encode_pieces(prepared: Iterable[tuple[str, Pieces]], batch_encoder: BatchEn
             vectors[piece.number] = vector / max(float(np.linalg.norm(vector)), 1e-12)
             if len(vectors) == piece.total:
                 # summed in the content's own order: the order of the batches must not change a bit of the mean
-                yield _mean_feature(piece.digest, [vectors[number] for number in range(piece.total)])
+                in_order = [vectors[number] for number in range(piece.total)]
+                mean = np.asarray(np.mean(in_order, axis=0, dtype=np.float32))
+                if np.isfinite(mean).all():
+                    yield Encoded(piece.digest, mean, piece.total)
+                else:
+                    yield Encoded(piece.digest, "encoder gave no finite numbers", 0)
                 del unit_vectors[piece.digest]
-
-
-def _mean_feature(digest: str, vectors: list[Floats]) -> Encoded:
-    mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float32))
-    if not np.isfinite(mean).all():
-        return Encoded(digest, "encoder gave no finite numbers", 0)
-    return Encoded(digest, mean, len(vectors))
 
 
 def _batches(prepared: Iterable[tuple[str, Pieces]], size: int) -> Iterator[list[Piece] | Encoded]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.audio import Sound
 from audit_plugin.inputs.images import READING
 from audit_plugin.inputs.video import FRAMES
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
-from .devices import batch_size, to_device
+from .devices import batch_size, encode_on
 from .logmel import KEY, describe
 
 IDENTITIES = {
@@ -40,22 +40,15 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
     makers: dict[str, Callable[[torch.device], Encoder]] = {
         "image": _image_encoder,
         "text": _text_encoder,
-        "audio": _audio_encoder,
-        "video": _video_encoder,
+        "audio": lambda _device: Encoder(IDENTITIES["audio"], 32, _describe_pieces, lambda batch: batch),
+        "video": lambda device: frames_encoder(_image_encoder(device), IDENTITIES["video"]),
     }
     return {modality: makers[modality](device) for modality in modalities}
 
 
-def _audio_encoder(_device: torch.device) -> Encoder:
-    # features are computed by `prepare`, which runs in several threads
-    def prepare(sound: Sound) -> list[np.ndarray]:
-        return [describe(piece) for piece in sound.pieces]
-
-    return Encoder(IDENTITIES["audio"], 32, prepare, lambda batch: batch)
-
-
-def _video_encoder(device: torch.device) -> Encoder:
-    return frames_encoder(_image_encoder(device), IDENTITIES["video"])
+def _describe_pieces(sound: Sound) -> list[np.ndarray]:
+    """The features themselves: `prepare` runs in several threads."""
+    return [describe(piece) for piece in sound.pieces]
 
 
 def _missing_package(error: ImportError) -> AuditError:
@@ -86,11 +79,8 @@ def _image_encoder(device: torch.device) -> Encoder:
         pixels = np.asarray(image.resize((224, 224), resample=3), dtype=np.float32)
         return [pixels / np.float32(127.5) - np.float32(1)]
 
-    def encode(batch: np.ndarray) -> Floats:
-        with torch.inference_mode():
-            # [b, h, w, c] in memory, seen as [b, c, h, w]: the layout in which the convolutions are fastest
-            return model(to_device(batch, device).permute(0, 3, 1, 2)).float().cpu().numpy()
-
+    # [b, h, w, c] in memory, seen as [b, c, h, w]: the layout in which the convolutions are fastest
+    encode = encode_on(device, lambda pixels: model(pixels.permute(0, 3, 1, 2)))
     return Encoder(IDENTITIES["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
 
@@ -105,11 +95,8 @@ def _text_encoder(device: torch.device) -> Encoder:
     logging.set_verbosity_error()  # it would report unused pooling weights, which do not matter
     logging.disable_progress_bar()
     folder = package.get_model_path()
-    model = (
-        BertModel.from_pretrained(str(folder), local_files_only=True, add_pooling_layer=False, use_safetensors=True)
-        .to(device)
-        .eval()
-    )
+    model = BertModel.from_pretrained(str(folder), local_files_only=True, add_pooling_layer=False, use_safetensors=True)
+    model = model.to(device).eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -119,13 +106,12 @@ def _text_encoder(device: torch.device) -> Encoder:
         pieces = split_text(text, lambda part: len(tokenizer.encode(part).ids) <= limit)
         return [pad_to_bucket(tokenizer.encode(piece).ids) for piece in pieces]
 
-    def encode(batch: np.ndarray) -> Floats:
-        ids = to_device(batch, device)
+    def mean_token(ids: torch.Tensor) -> torch.Tensor:
         mask = (ids != 0).long()
         mask[:, 0] = 1  # an all-padding filler row must not divide by zero
-        with torch.inference_mode():
-            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-            weight = mask[:, :, None].float()
-            return ((hidden * weight).sum(1) / weight.sum(1)).float().cpu().numpy()
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        weight = mask[:, :, None].float()
+        return (hidden * weight).sum(1) / weight.sum(1)
 
+    encode = encode_on(device, mean_token)
     return Encoder(IDENTITIES["text"], batch_size(device, 64), prepare, encode, overlap=device.type == "cuda")

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,11 @@ def reachable(config: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class OpenClipCheckpoint:
-    """A model and its weights.
+    """A model and its weights."""
 
-    Attributes:
-        model: open_clip's name of it.
-        tag: name of pretrained weights, or path of a checkpoint.
-        path: file of the weights; "" where `tag` has to be downloaded first.
-    """
-
-    model: str
-    tag: str
-    path: str
+    model: str  # open_clip's name of it
+    tag: str  # name of pretrained weights, or path of a checkpoint
+    path: str  # file of the weights; "" where `tag` has to be downloaded first
 
     def identity(self, modality: str) -> EncoderIdentity:
         """The key holds the digest of the weights: a checkpoint that is overwritten in place is another encoder."""
@@ -177,12 +171,15 @@ def _load_model(checkpoint: OpenClipCheckpoint, device: torch.device, only_text:
         # other kinds of models cannot be loaded in parts: they are loaded as below
         with contextlib.suppress(AttributeError, KeyError, RuntimeError):
             return _load_text_tower(checkpoint, device), None
+    # the preprocessing of a tag, which a file that is loaded by its path does not hold
+    config = open_clip.get_pretrained_cfg(checkpoint.model, checkpoint.tag) or {}
+    keys = [key for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)]
     model, _, transform = open_clip.create_model_and_transforms(
         checkpoint.model,
         pretrained=checkpoint.path or checkpoint.tag,
         device=device,
         weights_only=True,
-        **_preprocessing(checkpoint.model, checkpoint.tag),
+        **{f"image_{key}": config[key] for key in keys},
     )
     return model, transform
 
@@ -192,10 +189,14 @@ def _load_text_tower(checkpoint: OpenClipCheckpoint, device: torch.device) -> An
     import open_clip
     from torch.utils.serialization import config
 
-    with _warnings_off():
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are about to be replaced
+    try:
         model = open_clip.create_model(
             checkpoint.model, device=device, pretrained_image=False, pretrained_text=False, vision_cfg=SMALLEST_TOWER
         )
+    finally:
+        logging.disable(disabled)
     model.visual = torch.nn.Identity()
     with config.patch({"load.mmap": True}):
         keys = open_clip.load_checkpoint(model, checkpoint.path, strict=False, weights_only=True)
@@ -204,28 +205,3 @@ def _load_text_tower(checkpoint: OpenClipCheckpoint, device: torch.device) -> An
     if mismatched:
         raise RuntimeError(f"{mismatched[0]} is missing or unknown")
     return model
-
-
-@contextlib.contextmanager
-def _warnings_off() -> Iterator[None]:
-    """open_clip warns of random weights, which are about to be replaced."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _preprocessing(model: str, tag: str) -> dict[str, Any]:
-    """Arguments of open_clip with the preprocessing of a tag, which a file that is loaded by its path does not hold."""
-    import open_clip
-
-    config = open_clip.get_pretrained_cfg(model, tag) or {}
-    arguments = {
-        "mean": "image_mean",
-        "std": "image_std",
-        "interpolation": "image_interpolation",
-        "resize_mode": "image_resize_mode",
-    }
-    return {argument: config[key] for key, argument in arguments.items() if config.get(key)}

@@ -10,17 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Floats
-
-from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, split_text
-from .devices import batch_size, to_device
+from .base import TEXT_BUCKETS, Encode, Encoder, EncoderIdentity, split_text
+from .devices import batch_size, encode_on
 
 BATCH = 32
 TOLERANCE = 1e-5  # relative difference of features that count as equal
 TOLERANCE_BF16 = 2e-2  # in bf16, whose own error is one in a hundred
 _PROBE_TEXTS = ("a cat", "two dogs and a bird near the old harbour at noon")
-
-Encode = Callable[[np.ndarray], Floats]
 
 
 def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device: torch.device) -> Encoder:
@@ -46,13 +42,11 @@ def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device:
         return values.sub_(mean).div_(std).contiguous()
 
     def encode_with(tower: Any, dtype: torch.dtype) -> Encode:
-        def encode(batch: np.ndarray) -> Floats:
-            with torch.inference_mode():
-                values = to_device(batch, device)
-                pixels = normalize(values) if ends_as_usual else values
-                return tower.encode_image(pixels.to(dtype)).float().cpu().numpy()
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            pixels = normalize(batch) if ends_as_usual else batch
+            return tower.encode_image(pixels.to(dtype))
 
-        return encode
+        return encode_on(device, forward)
 
     return Encoder(
         identity,
@@ -73,14 +67,13 @@ def text_encoder(identity: EncoderIdentity, model: Any, tokenizer: Any, device: 
     def encode_with(tower: Any) -> Encode:
         by_length: dict[int, Any] = {context: tower}
 
-        def encode(batch: np.ndarray) -> Floats:
-            length = batch.shape[1]
+        def forward(tokens: torch.Tensor) -> torch.Tensor:
+            length = tokens.shape[1]
             if length not in by_length:
                 by_length[length] = _with_context(tower, length)
-            with torch.inference_mode():
-                return by_length[length].encode_text(to_device(batch, device)).float().cpu().numpy()
+            return by_length[length].encode_text(tokens)
 
-        return encode
+        return encode_on(device, forward)
 
     encode = encode_with(tower)
     buckets = [size for size in TEXT_BUCKETS if size < context] if _padding_is_free(encode, tokenizer) else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,9 +82,15 @@ def embed_with(
     for modality, values in media.items():
         features = np.zeros((len(values), 1), dtype=np.float32)
         has_feature = np.zeros(len(values), dtype=bool)
-        for rows, loaded, reasons in _read_batches(modality, values, batch):
-            for row, reason in reasons.items():
-                failures[row] = join_reasons(failures.get(row), f"{modality}: {reason}")
+        for start in range(0, len(values), batch):
+            with ThreadPoolExecutor(thread_count()) as pool:
+                read = list(pool.map(_read, itertools.repeat(modality), values[start : start + batch]))
+            loaded = {}
+            for row, medium in enumerate(read, start):
+                if isinstance(medium, MediaError):
+                    failures[row] = join_reasons(failures.get(row), f"{modality}: {medium}")
+                else:
+                    loaded[row] = medium
             if loaded:
                 unit = _unit_rows(functions[modality](list(loaded.values())), modality, len(loaded))
                 if not has_feature.any():
@@ -95,38 +102,19 @@ def embed_with(
                     )
                 features[list(loaded)] = unit
                 has_feature[list(loaded)] = True
-            progress(f"embed {modality}", rows.stop, len(values))
+            progress(f"embed {modality}", start + len(read), len(values))
         vectors[modality] = features
         present[modality] = has_feature
     counts = {modality: int(has_feature.sum()) for modality, has_feature in present.items()}
     return Embedded(Features(vectors, np.stack(list(present.values()), axis=1)), failures, 0, counts)
 
 
-def _read_batches(
-    modality: str, values: Sequence[str | None], batch: int
-) -> Iterator[tuple[range, dict[int, Any], dict[int, str]]]:
-    """(rows, row -> medium, row -> why it cannot be used), batch by batch, read by threads."""
-    read = MODALITIES[modality].read
-
-    def load(value: str | None) -> tuple[Any, str]:
-        if value is None:
-            return None, "no value"
-        try:
-            return read(value), ""
-        except MediaError as error:
-            return None, str(error)
-
-    with ThreadPoolExecutor(thread_count()) as pool:
-        for start in range(0, len(values), batch):
-            rows = range(start, min(start + batch, len(values)))
-            media: dict[int, Any] = {}
-            reasons: dict[int, str] = {}
-            for row, (medium, reason) in zip(rows, pool.map(load, values[start : rows.stop]), strict=True):
-                if reason:
-                    reasons[row] = reason
-                else:
-                    media[row] = medium
-            yield rows, media, reasons
+def _read(modality: str, value: str | None) -> Any:
+    """The medium, or the `MediaError` that says why it cannot be used."""
+    try:
+        return MediaError("no value") if value is None else MODALITIES[modality].read(value)
+    except MediaError as error:
+        return error
 
 
 def _unit_rows(result: Any, modality: str, count: int) -> np.ndarray:

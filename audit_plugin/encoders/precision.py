@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Floats, Samples
+from audit_plugin.arrays import Samples
 from audit_plugin.config import digest_of
 from audit_plugin.store import FeatureCache, cache_root, private_folder, write_atomically
 
@@ -40,28 +40,17 @@ MATRIX_SIDE = 512  # of the matrices by which a chip is measured, within millise
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """The precision of one encoder.
-
-    Attributes:
-        precision: fp32 or bf16.
-        reason: the end of a sentence that begins with the encoder; "" where nobody needs to know.
-    """
+    """The precision of one encoder, fp32 or bf16."""
 
     precision: str
-    reason: str = ""
+    reason: str = ""  # the end of a sentence that begins with the encoder; "" where nobody needs to know
 
 
 @dataclass(frozen=True)
 class ChosenEncoders:
-    """Encoders in the precision that was chosen.
+    """Encoders in the precision that was chosen, with notes for people about each trial."""
 
-    Attributes:
-        identities: modality -> identity; its key tells the precision.
-        load: returns the encoders.
-        notes: for people, about each trial.
-    """
-
-    identities: Mapping[str, EncoderIdentity]
+    identities: Mapping[str, EncoderIdentity]  # their keys tell the precision
     load: Load
     notes: tuple[str, ...] = ()
 
@@ -149,7 +138,7 @@ def bf16_encoder(encoder: Encoder) -> Encoder:
 
 
 def in_precision_of(encoder: Encoder, identity: EncoderIdentity) -> Encoder:
-    """The encoder in the precision that an identity's key tells."""
+    """The encoder in the precision that the identity's key tells."""
     return bf16_encoder(encoder) if identity.key.endswith(BF16_SUFFIX) else encoder
 
 
@@ -160,33 +149,26 @@ def _record_path(identity: EncoderIdentity, device: str) -> Path:
 def _run_trial(
     encoder: Encoder, values: Mapping[str, str | None], modality: str, device: str
 ) -> PrecisionChoice | None:
-    """The outcome of a trial, stored for other runs; None if no medium could be read."""
-    pieces = _trial_pieces(encoder, values, modality)
-    if pieces is None:
-        return None
-    choice = try_bf16(encoder, pieces, device)
-    path = _record_path(encoder.identity, device)
-    private_folder(path.parent)
-    record = {"precision": choice.precision, "why": choice.reason}
-    write_atomically(path, lambda file: file.write(json.dumps(record).encode()))
-    return choice
+    """The outcome of a trial, stored for other runs; None if no medium could be read.
 
-
-def _trial_pieces(encoder: Encoder, values: Mapping[str, str | None], modality: str) -> np.ndarray | None:
-    """`[TRIAL_PIECES, ...]` pieces of one shape, from the first media that have them; repeated where too few."""
+    It encodes pieces of one shape, from the first media that have enough of them; repeated where too few.
+    """
     pieces_by_shape: dict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
     first_values = dict(islice(values.items(), TRIAL_MEDIA))
     for _, pieces in prepare_contents(modality, first_values, encoder):
-        if isinstance(pieces, str):
-            continue
-        for piece in pieces:
+        for piece in pieces if not isinstance(pieces, str) else ():
             pieces_by_shape[piece.shape].append(piece)
         if any(len(same_shape) >= TRIAL_PIECES for same_shape in pieces_by_shape.values()):
             break
     if not pieces_by_shape:
         return None
     most = max(pieces_by_shape.values(), key=len)
-    return np.stack([most[number % len(most)] for number in range(TRIAL_PIECES)])
+    choice = try_bf16(encoder, np.stack([most[number % len(most)] for number in range(TRIAL_PIECES)]), device)
+    path = _record_path(encoder.identity, device)
+    private_folder(path.parent)
+    record = {"precision": choice.precision, "why": choice.reason}
+    write_atomically(path, lambda file: file.write(json.dumps(record).encode()))
+    return choice
 
 
 def try_bf16(encoder: Encoder, pieces: np.ndarray, device: str) -> PrecisionChoice:
@@ -201,7 +183,9 @@ def try_bf16(encoder: Encoder, pieces: np.ndarray, device: str) -> PrecisionChoi
     seconds_per_piece = _seconds(lambda: encoder.encode(few)) / FEWEST_PIECES
     pieces = pieces[: max(FEWEST_PIECES, int(PASS_SECONDS / seconds_per_piece))]
     in_bf16 = bf16_encoder(encoder)
-    worst_cosine = float(_cosines(encoder.encode(pieces), in_bf16.encode(pieces)).min())
+    a, b = encoder.encode(pieces), in_bf16.encode(pieces)  # [TRIAL_PIECES, d]
+    cosines = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
+    worst_cosine = float(cosines.min())
     if not worst_cosine >= LEAST_COSINE:  # NaN too
         return PrecisionChoice("fp32", f"stays fp32: features in bf16 have a cosine of only {worst_cosine:.4f} to it")
     speedup = _speedup(lambda: in_bf16.encode(pieces), lambda: encoder.encode(pieces))
@@ -228,11 +212,6 @@ def _seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _cosines(a: Floats, b: Floats) -> Floats:
-    """`[n]`: <a_i, b_i> / (|a_i| |b_i|) of rows `[n, d]`."""
-    return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
 
 
 @functools.cache

@@ -17,14 +17,8 @@ from audit_plugin.inputs.modalities import MODALITIES
 from .base import Encoder, EncoderIdentity
 
 PLACE, SEPARATOR = "{}", "|"
-LABEL_TEMPLATES = SEPARATOR.join(
-    (
-        "a photo of a {}",
-        "a photo of the {}",
-        "a close-up photo of a {}",
-        "a picture that shows a {}",
-        "an image of one {}",
-    )
+LABEL_TEMPLATES = (
+    "a photo of a {}|a photo of the {}|a close-up photo of a {}|a picture that shows a {}|an image of one {}"
 )
 # the place before a capital that follows a small letter or a digit, and before the last capital of "HTTPServer"
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -15,7 +15,6 @@ WIDENED_ROWS = 4096  # rows that are in memory as float64 at once
 def exact_search(vectors: Floats, k: int) -> Neighbors:
     """The k most similar other rows of each row by inner product, exactly.
 
-    Self is removed by index, never by position: with exact repeats the first hit need not be the row itself.
     Ties are ordered by index. Cost O(n^2 d).
 
     Args:
@@ -28,10 +27,7 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
     similarities = np.full((n, k), np.nan, dtype=np.float32)
     count = min(k, n - 1)
     if count > 0:
-        hit_similarities, hits = top_products(np.ascontiguousarray(vectors, dtype=np.float32), count + 1)
-        others = ~self_hits(hits, np.arange(n))
-        hits = hits[others].reshape(n, count)
-        hit_similarities = hit_similarities[others].reshape(n, count)
+        hit_similarities, hits = top_others(np.ascontiguousarray(vectors, dtype=np.float32), np.arange(n), count)
         order = np.lexsort((hits, -hit_similarities), axis=1)
         indices[:, :count] = np.take_along_axis(hits, order, 1)
         similarities[:, :count] = np.take_along_axis(hit_similarities, order, 1)
@@ -45,19 +41,20 @@ def check_rows(*matrices: Floats) -> None:
             raise ValueError(f"vectors have shape {matrix.shape}; give one row per item, [n, d]")
 
 
-def self_hits(hits: Ints, rows: Ints) -> np.ndarray:
-    """bool `[q, k + 1]`, one True per row: the hit `[q, k + 1]` to leave out for the row `[q]` itself.
+def top_others(vectors: Floats, rows: Ints, k: int) -> tuple[Floats, Ints]:
+    """As `top_products` for the rows `[q]`, without each row itself.
 
-    With more than k exact repeats of a row, the row itself may not be among its hits; then the last one is left out.
+    It is left out by its index: with exact repeats the first hit need not be the row itself. With more than k of them
+    it may not be among its hits; then the last one is left out.
     """
-    is_self = hits == rows[:, None]
+    similarities, indices = top_products(vectors, k + 1, vectors[rows])
+    is_self = indices == rows[:, None]  # [q, k + 1], one True per row
     is_self[~is_self.any(1), -1] = True
-    return is_self
+    return similarities[~is_self].reshape(-1, k), indices[~is_self].reshape(-1, k)
 
 
-def top_products(vectors: Floats, k: int, queries: Floats | None = None) -> tuple[Floats, Ints]:
-    """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, or to each row, in float32."""
-    queries = vectors if queries is None else queries
+def top_products(vectors: Floats, k: int, queries: Floats) -> tuple[Floats, Ints]:
+    """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, in float32."""
     try:
         import faiss
     except ImportError:
@@ -71,9 +68,7 @@ def _top_products_torch(vectors: Floats, k: int, queries: Floats, block: int = 1
 
     rows = torch.from_numpy(vectors)
     hits = [(part @ rows.T).topk(k, dim=1) for part in torch.from_numpy(queries).split(block)]
-    similarities = torch.cat([hit.values for hit in hits])
-    indices = torch.cat([hit.indices for hit in hits])
-    return similarities.numpy(), indices.numpy()
+    return torch.cat([hit.values for hit in hits]).numpy(), torch.cat([hit.indices for hit in hits]).numpy()
 
 
 def nearest(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:
@@ -115,10 +110,10 @@ def _candidates(queries: Floats, vectors: Floats, k: int) -> list[Ints]:
     similarities, indices = top_products(vectors, wanted, queries)
     # where the last candidate may tie with the k-th, so may rows that are not candidates
     unclear = similarities[:, -1] >= similarities[:, k - 1] - ROUNDING
-    return [
-        _above_edge(vectors @ queries[row], k) if unclear[row] else np.asarray(indices[row])
-        for row in range(len(queries))
-    ]
+    candidates = list(indices)
+    for row in np.flatnonzero(unclear):
+        candidates[row] = _above_edge(vectors @ queries[row], k)
+    return candidates
 
 
 def _above_edge(similarities: Floats, k: int) -> Ints:
@@ -143,15 +138,10 @@ def similarities_to(query: Floats, vectors: Floats, rows: Ints | None = None) ->
 
 
 def within(queries: Floats, vectors: Floats, distance: float) -> list[tuple[Ints, Floats]]:
-    """Per query, the rows whose cosine distance is at most `distance`, up to the rounding of float32.
+    """(indices in order, similarities float32) of the rows whose cosine distance to each query is at most `distance`.
 
-    Args:
-        queries: float32 `[q, d]`, unit rows.
-        vectors: float32 `[n, d]`, unit rows.
-        distance: from 0 (the same direction) to 2.
-
-    Returns:
-        (indices in order, similarities float32) of each query.
+    Distances go from 0 (the same direction) to 2 and are subject to the rounding of float32; `queries` `[q, d]` and
+    `vectors` `[n, d]` are float32 unit rows.
     """
     check_rows(queries, vectors)
     hits: list[tuple[Ints, Floats]] = []

@@ -15,7 +15,7 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths, dense_ids
 
-from .near_duplicates import ROUNDING, component_ids, usual_distance
+from .near_duplicates import close_pairs, component_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,20 +56,18 @@ def difference(left: Any, right: Any) -> Floats:
     """
     check_lengths(left=left, right=right)
     x, y = left.astype(np.float32), right.astype(np.float32)
-    gains = _gain(x, y), _gain(y, x)
-    gray = _two_ways(x @ GREY, y @ GREY, gains, BUSY_GREY)
-    color = _two_ways(_pooled(x), _pooled(y), gains, BUSY_COLOR)
-    return np.asarray(np.maximum(gray, color), dtype=np.float32)
+    gain_of_right, gain_of_left = _gain(x, y), _gain(y, x)
+    worst = np.zeros(len(x), dtype=np.float32)
+    for a, b, busy in ((x @ GREY, y @ GREY, BUSY_GREY), (_pooled(x), _pooled(y), BUSY_COLOR)):
+        smaller = np.minimum(_one_way(a, b, gain_of_right, busy), _one_way(b, a, gain_of_left, busy))
+        worst = np.maximum(worst, smaller)
+    return np.asarray(worst, dtype=np.float32)
 
 
 def _pooled(values: Floats) -> Floats:
     """Means over blocks of patches: `[q, SIDE / POOL, SIDE / POOL, 3]`."""
     side = SIDE // POOL
     return np.asarray(values.reshape(-1, side, POOL, side, POOL, 3).mean((2, 4)))
-
-
-def _two_ways(left: Floats, right: Floats, gains: tuple[Floats, Floats], busy: float) -> Floats:
-    return np.asarray(np.minimum(_one_way(left, right, gains[0], busy), _one_way(right, left, gains[1], busy)))
 
 
 def _one_way(left: Floats, right: Floats, gain: Floats, busy: float) -> Floats:
@@ -92,11 +90,11 @@ def _gain(left: Floats, right: Floats) -> Floats:
 
 def _around(values: Floats, extreme: np.ufunc) -> Floats:
     """The least or greatest value of each patch and its eight neighbors: along one axis, then along the other."""
-    rest = [(0, 0)] * (values.ndim - 2)
-    padded = np.pad(values, ((0, 0), (1, 1), *rest), mode="edge")
-    columns = extreme(extreme(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    padded = np.pad(columns, ((0, 0), (0, 0), (1, 1), *rest[1:]), mode="edge")
-    return np.asarray(extreme(extreme(padded[:, :, :-2], padded[:, :, 1:-1]), padded[:, :, 2:]))
+    for axis in (1, 2):
+        rows = np.moveaxis(values, axis, 0)
+        before, after = np.concatenate([rows[:1], rows[:-1]]), np.concatenate([rows[1:], rows[-1:]])
+        values = np.moveaxis(extreme(extreme(before, rows), after), 0, axis)
+    return values
 
 
 def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -> Ints:
@@ -121,21 +119,12 @@ def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -
         image = read(int(first[at]))
         return None if image is None else signature(image)
 
-    for proposed in _by_component(_proposed_pairs(neighbors, first, number), len(first)):
+    pairs = np.unique(np.sort(close_pairs(number, neighbors, LOOSE), axis=1), axis=0)
+    for proposed in _by_component(pairs, len(first)):
         copies = proposed[_are_copies(proposed, look, content_groups)]
         for linked in _by_component(copies, len(first)):
             _label_copies(linked, look, content_groups, label)
     return dense_ids(label[number], by_first_row=True)
-
-
-def _proposed_pairs(neighbors: Neighbors, first: Ints, number: Ints) -> Ints:
-    """`[q, 2]`: pairs of contents nearer to each other than `LOOSE` of what is usual around them."""
-    indices, cosine, usual = neighbors.indices[first], neighbors.similarities[first], usual_distance(neighbors)
-    scale = np.sqrt(usual[first][:, None] * usual[np.maximum(indices, 0)])
-    with np.errstate(invalid="ignore"):
-        at, column = np.nonzero((indices >= 0) & (1 - cosine <= LOOSE * scale + ROUNDING))
-    pairs = np.stack([at, number[indices[at, column]]], 1)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
 def _by_component(pairs: Ints, total: int) -> list[Ints]:

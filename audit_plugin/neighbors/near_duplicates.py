@@ -34,7 +34,7 @@ def group_near_duplicates(vectors: Floats, neighbors: Neighbors, same: Ints, lar
     _, first, content = np.unique(same, return_index=True, return_inverse=True)
     usual = usual_distance(neighbors)
     # complete linkage within each connected component of the graph of near-duplicates, u contents
-    component = component_ids(_pairs_of_near_duplicates(content, neighbors, usual), len(first))
+    component = component_ids(close_pairs(content, neighbors, NEAR), len(first))
     groups, sizes = component.copy(), np.bincount(component)
     order, ends = np.argsort(component, kind="stable"), np.cumsum(sizes)
     split_count, group_count = 0, len(sizes)
@@ -58,11 +58,12 @@ def usual_distance(neighbors: Neighbors) -> Floats:
     return np.where(count > 0, np.clip(usual, 0, FAR), 0).astype(np.float32)
 
 
-def _pairs_of_near_duplicates(content: Ints, neighbors: Neighbors, usual: Floats) -> Ints:
-    """`[q, 2]`: contents `[n]` of the rows and neighbors that are near-duplicates."""
+def close_pairs(content: Ints, neighbors: Neighbors, share: float) -> Ints:
+    """`[q, 2]`: contents `[n]` of rows and neighbors not farther apart than this share of what is usual around them."""
+    usual = usual_distance(neighbors)
     scale = np.sqrt(usual[:, None] * usual[np.maximum(neighbors.indices, 0)])
-    is_near = (1 - neighbors.similarities <= NEAR * scale + ROUNDING) & (neighbors.indices >= 0)
-    rows, columns = np.nonzero(is_near)
+    is_close = (1 - neighbors.similarities <= share * scale + ROUNDING) & (neighbors.indices >= 0)
+    rows, columns = np.nonzero(is_close)
     return np.stack([content[rows], content[neighbors.indices[rows, columns]]], axis=1)
 
 

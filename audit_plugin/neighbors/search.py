@@ -15,7 +15,7 @@ import numpy as np
 from audit_plugin.arrays import Floats, Ints, Neighbors
 from audit_plugin.encoders.devices import has_bf16_unit
 
-from .exact import check_rows, exact_search, self_hits, top_products
+from .exact import check_rows, exact_search, top_others
 from .scan import SPARE, Space, make_space, nearest_members
 
 if TYPE_CHECKING:
@@ -43,16 +43,10 @@ Part = tuple[Ints, Ints, Floats]  # rows `[q]`, their neighbors `[q, k]`, the si
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Neighbors and how they were found.
-
-    Attributes:
-        neighbors: of n rows.
-        recall: share of the true neighbors that were found, on a sample of rows; 1 for an exact search.
-        method: for people.
-    """
+    """Neighbors of n rows and, for people, how they were found."""
 
     neighbors: Neighbors
-    recall: float
+    recall: float  # share of the true neighbors that were found, on a sample of rows; 1 for an exact search
     method: str
 
 
@@ -90,22 +84,21 @@ def nearest_neighbors(
         return SearchResult(exact_search(vectors, k), 1.0, "exact")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     sampled = np.random.default_rng(seed).choice(n, min(n, 2 * SAMPLED_ROWS), replace=False)
-    tuning, measuring = (_exact_sample(vectors, np.sort(half), k) for half in np.array_split(sampled, 2))
+    tuning, measuring = (ExactSample.of(vectors, np.sort(half), k) for half in np.array_split(sampled, 2))
     space = _make_space(vectors, device, tuning)
     lists = make_lists(space, seed)
     depth = depth_for(lists, tuning.rows, tuning.indices, GOAL)
-    while (share := _share_of_products(lists, depth, k)) <= WORTH:
-        neighbors = _search(space, lists, depth, k, report, each)
+    while True:
+        share = _share_of_products(lists, depth, k)
+        by_lists = share <= WORTH
+        neighbors = _search(space, lists if by_lists else None, depth, k, report, each)
         recall = measuring.recall(neighbors.similarities[measuring.rows])
         if recall >= TARGET:
             method = f"{depth:,} of {len(lists.ends):,} lists, {share:.1%} of all products"
-            return SearchResult(neighbors, recall, method)
+            return SearchResult(neighbors, recall, method if by_lists else "all products")
+        if not by_lists:
+            return SearchResult(exact_search(vectors, k), 1.0, "exact")
         depth *= 2
-    neighbors = _search(space, None, 0, k, report, each)
-    recall = measuring.recall(neighbors.similarities[measuring.rows])
-    if recall >= TARGET:
-        return SearchResult(neighbors, recall, "all products")
-    return SearchResult(exact_search(vectors, k), 1.0, "exact")
 
 
 @dataclass(frozen=True)
@@ -116,15 +109,15 @@ class ExactSample:
     indices: Ints
     similarities: Floats
 
+    @staticmethod
+    def of(vectors: Floats, rows: Ints, k: int) -> ExactSample:
+        """The sample of these rows."""
+        similarities, indices = top_others(vectors, rows, k)
+        return ExactSample(rows, indices, similarities)
+
     def recall(self, similarities: Floats) -> float:
         """Share of `[s, k]` found similarities that are at least the true k-th: equally near rows are as good."""
         return float((similarities >= self.similarities[:, -1:] - ROUNDING).mean())
-
-
-def _exact_sample(vectors: Floats, rows: Ints, k: int) -> ExactSample:
-    similarities, indices = top_products(vectors, k + 1, vectors[rows])
-    others = ~self_hits(indices, rows)
-    return ExactSample(rows, indices[others].reshape(-1, k), similarities[others].reshape(-1, k))
 
 
 def _make_space(vectors: Floats, device: str, sample: ExactSample) -> Space:
@@ -156,7 +149,7 @@ def _search(space: Space, lists: Lists | None, depth: int, k: int, report: Repor
     pieces = np.array_split(np.arange(n if lists is None else len(lists.ends)), -(-n // PIECE))
     parts: Iterable[Part]
     if each is None:
-        parts = (_search_piece(space, lists, depth, k, piece) for piece in pieces if len(piece))
+        parts = (_search_piece(space, lists, depth, k, piece) for piece in pieces)
     else:
         vectors, coarse = space.exact.cpu().numpy(), space.coarse is not space.exact
         work = functools.partial(_search_piece_remotely, vectors, coarse, space.exact.device.type, lists, depth, k)
@@ -195,18 +188,12 @@ def _search_piece(space: Space, lists: Lists | None, depth: int, k: int, piece: 
 
 @dataclass(frozen=True)
 class Lists:
-    """Which rows are together in a list, and where each list looks.
+    """Which rows are together in a list, and where each list looks."""
 
-    Attributes:
-        number: int64 `[n]`, the list of each row.
-        order: int64 `[n]`, rows by list, ascending within; `ends` `[l]`: where each list ends in it.
-        ranking: int32 `[l, l]`, the lists in the order in which a list looks at them, itself among the first.
-    """
-
-    number: Ints
-    order: Ints
-    ends: Ints
-    ranking: Ints
+    number: Ints  # int64 [n], the list of each row
+    order: Ints  # int64 [n], rows by list, ascending within
+    ends: Ints  # [l], where each list ends in `order`
+    ranking: Ints  # int32 [l, l], the lists in the order in which a list looks at them, itself among the first
 
     def rows(self, number: int) -> Ints:
         """Rows of a list."""

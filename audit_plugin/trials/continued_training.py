@@ -19,17 +19,11 @@ from .heads import BATCH, LEARNING_RATE, Heads, new_head, optimize_heads
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long and how fast to train.
-
-    Attributes:
-        epochs: passes over `size` rows.
-        size: rows that an epoch's steps are counted for; 0: those of the longest list.
-        learning_rate: at the first step; falls to 0 along a half cosine.
-    """
+    """How long and how fast to train."""
 
     epochs: int
-    size: int = 0
-    learning_rate: float = LEARNING_RATE
+    size: int = 0  # rows that an epoch's steps are counted for; 0: those of the longest list
+    learning_rate: float = LEARNING_RATE  # at the first step; falls to 0 along a half cosine
 
 
 def train_heads(
@@ -48,7 +42,7 @@ def train_heads(
         seeds: `[g]`: trainings of one seed share start and order, so that two of them differ only by what their rows
             differ in.
         shared_ids: int `[n, c]`; equal in any column means never each other's negatives.
-        schedule: epochs, rows per epoch, learning rate.
+        schedule: of all of them.
         start: weights of g sets to start from, or None: a random start per seed.
     """
     check_lengths(rows=rows, seeds=seeds)
@@ -68,14 +62,8 @@ def train_heads(
 class SharedShuffles:
     """Cuts g endless shuffles of g lists of rows into batches `[g, b]`.
 
-    A shuffle orders all n rows by random keys and keeps the list's: rows that two lists of one seed share come in the
-    same order in both.
-
-    Args:
-        n: rows in all.
-        rows: the g lists.
-        generators: one per list, at the same state for lists of one seed.
-        size: rows per epoch, which set b and the steps; 0: those of the longest list.
+    A shuffle orders all n rows by random keys and keeps the list's: rows that two lists with equal generators share
+    come in the same order in both. `size` rows per epoch (0: those of the longest list) set b and the steps.
     """
 
     def __init__(self, n: int, rows: Sequence[Ints], generators: Sequence[np.random.Generator], size: int = 0) -> None:

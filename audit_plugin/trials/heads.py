@@ -48,11 +48,8 @@ class Heads:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray], modalities: int, device: str) -> Heads:
         """The heads that `arrays` named."""
-
-        def load(modality: int) -> Layers:
-            return tuple(torch.from_numpy(arrays[f"head_{modality}_{i}"]).to(device) for i in range(4))
-
-        return Heads(tuple(load(modality) for modality in range(modalities)))
+        names = [[f"head_{a}_{i}" for i in range(4)] for a in range(modalities)]
+        return Heads(tuple(tuple(torch.from_numpy(arrays[name]).to(device) for name in head) for head in names))
 
 
 def train_group(
@@ -73,7 +70,7 @@ def train_group(
         shared_ids: int `[n, c]`; two samples that are equal in any column are never each other's negatives
             (same media, same text, same group).
         epochs: passes over the members.
-        seed: the run's seed.
+        seed: of the run.
         size: members of a usual trial of the run: sets the steps of an epoch, which are the same for every trial.
     """
     check_lengths(trial_numbers=trial_numbers, member=member)
@@ -101,15 +98,10 @@ def optimize_heads(
     shared_ids: Ints,
     learning_rate: float,
 ) -> Heads:
-    """Trains g sets of heads by AdamW with the symmetric InfoNCE loss.
+    """Trains g sets of heads by AdamW: those whose `layers` are given per modality, which are changed in place.
 
-    Args:
-        inputs: per modality `[n, d]`, on the device to train on.
-        layers: per modality, the weights to start from; they are changed in place.
-        batches: rows int64 `[g, b]` of every step.
-        steps: how many batches come.
-        shared_ids: int `[n, c]`; see `train_group`.
-        learning_rate: at the first step; falls to 0 along a half cosine.
+    The batches are int64 rows `[g, b]`, `steps` of them; `inputs` and `shared_ids` are those of `train_group`. The
+    learning rate falls to 0 along a half cosine.
     """
     check_lengths(shared_ids=shared_ids, **{f"modality {a}": x for a, x in enumerate(inputs)})
     weights = [w.requires_grad_() for head in layers for w in head]
@@ -146,13 +138,8 @@ def new_head(dim: int, generators: Sequence[np.random.Generator], device: torch.
         values = [g.standard_normal((fan_in, fan_out), dtype=np.float32) / math.sqrt(fan_in) for g in generators]
         return torch.from_numpy(np.stack(values)).to(device)
 
-    count = len(generators)
-    return (
-        draw(dim, HIDDEN_DIM),
-        torch.zeros(count, 1, HIDDEN_DIM, device=device),
-        draw(HIDDEN_DIM, OUTPUT_DIM),
-        torch.zeros(count, 1, OUTPUT_DIM, device=device),
-    )
+    b1, b2 = (torch.zeros(len(generators), 1, size, device=device) for size in (HIDDEN_DIM, OUTPUT_DIM))
+    return draw(dim, HIDDEN_DIM), b1, draw(HIDDEN_DIM, OUTPUT_DIM), b2
 
 
 def head_outputs(x: torch.Tensor, layers: Layers) -> torch.Tensor:

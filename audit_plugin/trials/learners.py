@@ -60,8 +60,8 @@ def heads_learner(
             media that no augmentation changes have different views too.
         projections: of `features`.
         shared_ids: `[n, c]`, see `train_group`.
-        plan: the masks of all trials, whose mean size sets the number of steps.
-        job: settings and device.
+        plan: of all trials, whose mean size sets the number of steps.
+        job: of the run.
     """
     inputs = [head_inputs(features, projections, job.device)]
     for number, view in enumerate(views, 1):
@@ -71,10 +71,8 @@ def heads_learner(
             noise = rng.standard_normal(tuple(x.shape), dtype=np.float32) * np.float32(FEATURE_NOISE)
             noisy.append(x + torch.from_numpy(noise).to(job.device))
         inputs.append(noisy)
-    size = plan.usual_members
-
-    # only these values of the job: the functions below may be sent to other processes
-    epochs, seed, device = job.config.epochs, job.config.seed, job.device
+    # only these values: the functions below may be sent to other processes
+    size, epochs, seed, device = plan.usual_members, job.config.epochs, job.config.seed, job.device
     precision = matmul_precision(job.config.precision, device)  # the driver's, whatever the chip of a worker
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
@@ -91,13 +89,9 @@ def heads_learner(
 def trained_heads_learner(
     features: Features, projections: Mapping[str, Projection], run: RunFolder, job: Job
 ) -> Learner:
-    """The heads of a finished run, for samples that were not trained on: nothing is trained.
+    """The heads of the finished `run`, for samples that were not trained on: nothing is trained.
 
-    Args:
-        features: of the samples, in all modalities of the run or in some.
-        projections: of the run, in all its modalities, in their order.
-        run: the folder of the finished run.
-        job: the job that embeds the samples.
+    `features` are of all modalities of the run or of some, `projections` of all, in their order.
     """
     inputs = head_inputs(features, projections, job.device)
     names = list(projections)
@@ -130,7 +124,6 @@ def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> L
     from . import towers
 
     spec = towers.parse_tower(job.config.tower, job.config.epochs)
-    size = plan.usual_members
 
     @functools.cache
     def data() -> towers.TowerData:
@@ -138,8 +131,8 @@ def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> L
         return towers.prepare_towers(media, spec, job.progress)
 
     def make(numbers: list[int], member: Bools) -> dict[str, np.ndarray]:
-        rows = np.flatnonzero(member[0])
-        model = towers.train_tower(data(), rows, spec, size, job.config.seed, numbers[0], job.device)
+        members = np.flatnonzero(member[0])
+        model = towers.train_tower(data(), members, spec, plan.usual_members, job.config.seed, numbers[0], job.device)
         return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
 
     def embed(arrays: TrialArrays, _number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
@@ -149,11 +142,11 @@ def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> L
     return Learner(towers.describe(spec), 1, make, embed)
 
 
-def checkpoint_vectors(samples: Samples, contents: Contents, config: AuditConfig, job: Job) -> list[Embedded]:
+def checkpoint_vectors(samples: Samples, contents: Contents, job: Job) -> list[Embedded]:
     """Features of all rows by the user's f and g, open_clip checkpoints by name."""
     from audit_plugin.encoders.own_models import checkpoint_features
 
-    names, templates = (config.checkpoint_f, config.checkpoint_g), split_templates(config.template)
+    names, templates = (job.config.checkpoint_f, job.config.checkpoint_g), split_templates(job.config.template)
     return [checkpoint_features(samples, contents, name, job.device, job.progress, templates) for name in names]
 
 

@@ -43,7 +43,7 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
     epoch alone: call `set_epoch` before each epoch.
 
     Args:
-        size: number of samples of the data set.
+        size: samples of the data set.
         batch_size: samples per batch.
         hot: indices of the most memorized samples (see `most_memorized`), none by default.
         seed: of the order.
@@ -91,10 +91,8 @@ class RegroupedBatchSampler(torch.utils.data.Sampler[list[int]]):
         return [batch for batch in batches if len(batch) == self.batch_size or not self.drop_last]
 
     def __len__(self) -> int:
-        counts = (self.size - len(self.hot), len(self.hot))
-        if self.drop_last:
-            return sum(count // self.batch_size for count in counts)
-        return sum(-(-count // self.batch_size) for count in counts)
+        more = 0 if self.drop_last else self.batch_size - 1
+        return sum((count + more) // self.batch_size for count in (self.size - len(self.hot), len(self.hot)))
 
 
 class RepresentationNoise(torch.nn.Module):
@@ -104,9 +102,6 @@ class RepresentationNoise(torch.nn.Module):
     embedding's length: whatever the length, the cosine to the clean vector is about 1 / sqrt(1 + d sigma^2). That is
     strong: with the paper's sigma of 0.1, .66 at d = 128, .40 at d = 512, .30 at d = 1,024. The paper does not say
     where its noise goes; on the unit vector sigma means the same for every encoder.
-
-    Args:
-        sigma: deviation per coordinate of the unit vector.
     """
 
     def __init__(self, sigma: float = SIGMA) -> None:
@@ -128,13 +123,9 @@ class RepresentationNoise(torch.nn.Module):
 
 
 def add_noise(embedding: torch.Tensor, hot: torch.Tensor, sigma: float, draw: torch.Tensor) -> torch.Tensor:
-    """`e + |e| sigma draw` on the hot rows, the rest as it is: after normalization, the unit vector plus noise.
+    """`e + |e| sigma draw` on the hot rows (bool `[...]`) of embeddings e `[..., d]`, the rest as it is.
 
-    Args:
-        embedding: `[..., d]`, not normalized.
-        hot: bool `[...]`.
-        sigma: deviation per coordinate of the unit vector.
-        draw: standard normal `[..., d]`.
+    After normalization: the unit vector plus noise of deviation sigma, for a standard normal draw `[..., d]`.
     """
     length = embedding.norm(dim=-1, keepdim=True)
     return torch.where(hot[..., None], embedding + length * (sigma * draw), embedding)

@@ -23,8 +23,7 @@ def member_masks(groups: Ints, trials: int, seed: int, folds: int = 2) -> Bools:
     """Masks in blocks of `folds` trials, each of which leaves out another part, drawn over leave-together groups.
 
     Args:
-        groups: `[n]`, equal values stay on one side of every mask. Rows must be in canonical order, since the
-            draw follows it.
+        groups: `[n]`, equal values stay on one side of every mask; rows in canonical order, which the draw follows.
         trials: r, a multiple of `folds`.
         seed: block q draws from its own generator (seed, q), so that masks do not depend on r.
         folds: parts of a block; 2 gives complementary halves.
@@ -54,7 +53,7 @@ def member_masks(groups: Ints, trials: int, seed: int, folds: int = 2) -> Bools:
 def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
     """The terms `<phi_a(x), phi_b(x)> - <phi_a(x), mean_H phi_b>` of each sample under one trial.
 
-    H is `reference` without x's own group. O(n m^2 d), no loop over pairs of samples.
+    H is `reference` without x's own group. O(n m^2 d).
 
     Args:
         embeddings: one `[n, d]` array of unit rows per modality.
@@ -88,7 +87,7 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
 
 def sum_terms(terms: Floats, modalities: Sequence[int] | None = None) -> Floats:
     """`CMC_S` from the terms `[m, m, n]`, for the modalities S (default: all): `[n]`."""
-    chosen = list(range(len(terms))) if modalities is None else list(modalities)
+    chosen = range(len(terms)) if modalities is None else modalities
     return 0.5 * terms[np.ix_(chosen, chosen)].sum((0, 1))
 
 
@@ -135,14 +134,8 @@ def block_differences(values: Floats, member: Bools, folds: int = 2) -> Floats:
 def estimate_multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Floats, Floats]:
     """MultiMem and its standard error, both `[n]`.
 
-    Args:
-        values: consistency `[r, n]`, offsets removed.
-        member: bool `[r, n]`, in blocks.
-        folds: trials per block.
-
-    Returns:
-        Mean of the blocks' differences d (mean over member trials less mean over the others), and
-        s_d / sqrt(number of blocks); the error is NaN with a single block. NaN for samples never on both sides.
+    The mean of the blocks' differences d (`block_differences` of the consistency, offsets removed), and
+    s_d / sqrt(number of blocks); the error is NaN with a single block. NaN for samples never on both sides.
     """
     differences = block_differences(values, member, folds)
     count = len(differences)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Bools, EmbedTrial, Floats, Ints, SampleFacts, Trials
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Trials
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress
 from audit_plugin.store import RunFolder
@@ -43,15 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """Which trial is trained on which samples, and against which it is read.
-
-    Attributes:
-        member: bool `[r, n]`.
-        known: bool `[n]`, samples that may serve as reference and negatives: all, but for those added to a run later.
-        reference: bool `[n]`, a fixed H, or None: each trial's non-members.
-        offset: bool `[n]`, whose mean is a trial's offset, or None: its non-members.
-        roles: `[n]` of the split protocol, or None.
-    """
+    """Which trial is trained on which samples, and against which it is read: attributes as in `Trials`."""
 
     member: Bools
     known: Bools
@@ -100,7 +92,7 @@ def train_trials(
         learn: heads, towers or checkpoints.
         facts: of n samples in canonical order.
         leave_together: groups `[n]` that share a side of every trial.
-        job: settings and folder.
+        job: of the run.
         plan: masks of a finished run, to which samples were added, or None: drawn here.
 
     Returns:
@@ -128,9 +120,9 @@ def plan_trials(groups: Ints, config: AuditConfig, roles: Any = None, labels: An
     """The masks of a run, drawn over leave-together groups `[n]`.
 
     Args:
-        groups: leave-together groups, in canonical order.
+        groups: in canonical order.
         config: protocol, number of trials, folds, seed.
-        roles: `[n]` given by the user, or None. In a split they may name the reference H alone.
+        roles: `[n]` of the user, or None. In a split they may name the reference H alone.
         labels: `[n]` classes that balance the reference samples of a drawn split, or None.
     """
     known = np.ones(len(groups), dtype=bool)
@@ -161,18 +153,10 @@ def shorten_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> T
     """The first trials of a plan: as many, of `AUTO_TRIALS`, as a reliability of `RELIABLE` takes.
 
     Masks and heads do not depend on how many trials follow: what is trained here is a part of the run.
-
-    Args:
-        plan: of the most trials.
-        learner: heads or towers.
-        groups: leave-together groups `[n]`.
-        job: settings and folder.
     """
     for count in AUTO_TRIALS[:-1]:
         first = replace(plan, member=plan.member[:count])
-        weights = multimem.trial_weights(first.member, job.config.folds)
-        parts = _parts(learner, first, weights, groups, job)
-        consistency = np.concatenate([part["consistency"] for part in parts])
+        consistency, _ = _train(first, learner, groups, job)
         values = multimem.remove_offsets(consistency, first.member, plan.offset)
         if multimem.reliability(values, first.member, job.config.folds) >= RELIABLE:
             return first
@@ -181,42 +165,41 @@ def shorten_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> T
 
 def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trials:
     """All trials of a plan over samples of leave-together groups `[n]`."""
+    consistency, memory = _train(plan, learner, groups, job)
+
+    @functools.lru_cache(maxsize=8)
+    def load(start: int) -> TrialArrays:
+        return load_part(job.run, start)
+
+    def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
+        return learner.embed(load(number - number % learner.group), number, 0, rows)
+
+    how = {"folds": job.config.folds, "trained": learner.trained, "embed": embed}
+    return Trials(consistency=consistency, memory=memory, **how, **vars(plan))
+
+
+def _train(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> tuple[Floats, Floats]:
+    """(consistency `[r, n]`, memory `[m, m, n]`) from the part of each group of trials.
+
+    A part is loaded if it is finished, else made, in this process or another, and saved.
+    """
     total, folds = len(plan.member), job.config.folds
     weights = multimem.trial_weights(plan.member, folds)
-    parts = _parts(learner, plan, weights, groups, job)
-    # mean over blocks of trials; NaN where a sample was never on both sides
-    memory = sum(part["memory"] for part in parts) * np.float32(folds / total)
-    memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
-    consistency = np.concatenate([part["consistency"] for part in parts])
-    return Trials(
-        member=plan.member,
-        consistency=consistency,
-        memory=memory,
-        known=plan.known,
-        folds=folds,
-        reference=plan.reference,
-        offset=plan.offset,
-        roles=plan.roles,
-        embed=embedder(learner, job),
-        trained=learner.trained,
-    )
-
-
-def _parts(learner: Learner, plan: TrialPlan, weights: Floats, groups: Ints, job: Job) -> list[TrialArrays]:
-    """The part of each group of trials: loaded if it is finished, else made, in this process or another, and saved."""
-    total = len(plan.member)
     parts = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
     todo = [list(range(start, min(start + learner.group, total))) for start, part in parts.items() if part is None]
     done = total - sum(len(numbers) for numbers in todo)
     job.progress("train", done, total)
     engine = job.engine if learner.travels else LOCAL
-    work = functools.partial(_make_part, learner, plan, weights, groups)
-    for numbers, part in engine.each(work, todo):
+    for numbers, part in engine.each(functools.partial(_make_part, learner, plan, weights, groups), todo):
         job.run.save(part_name(numbers[0]), **part)
         parts[numbers[0]] = part
         done += len(numbers)
         job.progress("train", done, total)
-    return [part for part in parts.values() if part is not None]
+    finished = [part for part in parts.values() if part is not None]
+    # mean over blocks of trials; NaN where a sample was never on both sides
+    memory = sum(part["memory"] for part in finished) * np.float32(folds / total)
+    memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
+    return np.concatenate([part["consistency"] for part in finished]), memory
 
 
 def _make_part(
@@ -232,19 +215,6 @@ def _make_part(
         consistency.append(own)
         memory = memory + weights[number] * terms
     return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(memory, dtype=np.float32)}
-
-
-def embedder(learner: Learner, job: Job) -> EmbedTrial:
-    """(trial number, samples or None) -> unit embeddings per modality, from the finished parts of the run."""
-
-    @functools.lru_cache(maxsize=8)
-    def load(start: int) -> TrialArrays:
-        return load_part(job.run, start)
-
-    def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        return learner.embed(load(number - number % learner.group), number, 0, rows)
-
-    return embed
 
 
 def part_name(start: int) -> str:

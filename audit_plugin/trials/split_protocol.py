@@ -28,8 +28,7 @@ def split_roles(
     """Draws the split: a tenth each for S_C, S_I, S_E and H (H at most 1,000), the rest for S_S.
 
     Args:
-        groups: `[n]` leave-together groups, which keep one role. Rows must be in canonical order, since the draw
-            follows it.
+        groups: `[n]` leave-together groups, which keep one role; rows in canonical order, which the draw follows.
         seed: of the draw.
         labels: `[n]` classes; H then holds equally many of each (to within one), but at most half of a class,
             so that the models are trained on every class.
@@ -43,7 +42,8 @@ def split_roles(
     """
     rng = np.random.default_rng((seed, 31))
     n = len(groups)
-    members = _members(groups)
+    group = dense_ids(groups, by_first_row=True)  # canonical, whatever the groups are called
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])  # rows of each group
     drawn = [members[i] for i in rng.permutation(len(members))]
     size = round(SHARE * n)
     roles = np.full(n, "both", dtype=f"<U{max(map(len, ROLES))}")
@@ -69,14 +69,6 @@ def split_roles(
             "five sets of two or more; use --protocol ensemble"
         )
     return roles
-
-
-def _members(groups: Ints) -> list[Ints]:
-    """Rows of each group, groups by their first row, whatever they are called."""
-    if not len(groups):
-        return []
-    ids = dense_ids(groups, by_first_row=True)
-    return np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
 
 
 def _assign(roles: NDArray[np.str_], role: str, drawn: list[Ints], classes: Ints, quota: Ints) -> list[Ints]:
@@ -156,40 +148,30 @@ def group_report(differences: Floats, roles: Sequence[str] | NDArray[np.str_]) -
     values = np.where(values == "", "none", values)
     finite = np.isfinite(differences).all(axis=0)
     scores = {name: differences[:, finite & (values == role)].astype(np.float64) for name, role in GROUPS.items()}
-    means = {name: _means(group) for name, group in scores.items()}
+    means, groups = {}, {}
+    for name, group in scores.items():
+        n = group.shape[1]
+        means[name] = group.mean(axis=1) if n else np.full(len(group), np.nan)  # [q]
+        spread = np.sqrt(group.var(axis=1, ddof=1).mean()) if n > 1 else np.nan
+        groups[name] = {**_interval(means[name]), "sd": _number(spread), "n": n}
     return {
         "repeats": len(differences),
-        "groups": {
-            name: {**_interval(means[name]), "sd": _spread(group), "n": int(group.shape[1])}
-            for name, group in scores.items()
-        },
+        "groups": groups,
         "tests": {f"{a}_{b}": _welch(scores[a], scores[b]) for a, b in TESTS},
         "mirror": _interval(means["candidate"] + means["independent"]),
     }
 
 
-def _means(group: Floats) -> Floats:
-    """`[q]`: each repeat's mean, NaN for a group without samples."""
-    return np.asarray(group.mean(axis=1)) if group.shape[1] else np.full(len(group), np.nan)
-
-
-def _spread(group: Floats) -> float | None:
-    return _number(np.sqrt(group.var(axis=1, ddof=1).mean())) if group.shape[1] > 1 else None
-
-
 def _interval(repeats: Floats) -> dict[str, float | None]:
     """Mean of `[q]` values with its 95 % t-interval."""
-    mean, low, high = mean_interval(repeats)
-    return {"mean": _number(mean), "low": _number(low), "high": _number(high)}
+    return dict(zip(("mean", "low", "high"), map(_number, mean_interval(repeats)), strict=True))
 
 
 def _welch(a: Floats, b: Floats) -> dict[str, float | None]:
     from scipy.stats import ttest_ind
 
-    if min(a.shape[1], b.shape[1]) < 2:
-        return {"t": None, "p": None}
     left, right = a.mean(axis=0), b.mean(axis=0)
-    if left.var() == right.var() == 0:
+    if min(len(left), len(right)) < 2 or left.var() == right.var() == 0:
         return {"t": None, "p": None}
     test = ttest_ind(left, right, equal_var=False)
     return {"t": _number(test.statistic), "p": _number(test.pvalue)}

@@ -7,13 +7,12 @@ The result of a training depends on the arguments alone (to the bit on a CPU). T
 weights, and draw the order and the shifts of all samples from one generator: shared samples look the same to both, so
 that the trials differ by what they do not share.
 
-Under torch.distributed every rank calls the same functions with the same arguments. A batch is cut over the ranks,
-features are gathered in the loss, and all ranks end with the same weights.
+Under torch.distributed every rank makes the same calls. A batch is cut over the ranks, features are gathered in the
+loss, and all ranks end with the same weights.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +26,9 @@ from torch.nn.functional import normalize
 
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.encoders import open_clip as clip
+from audit_plugin.encoders.devices import has_bf16_unit
 from audit_plugin.encoders.embed import WINDOW, Progress, thread_count
-from audit_plugin.inputs.files import MediaError, file_digest
+from audit_plugin.inputs.files import MediaError, file_digest, first_line
 from audit_plugin.inputs.modalities import MODALITIES
 
 # Sized for CPUs: 850,000 weights with a thousand short captions, about 2 core-seconds per epoch of 1,340 pairs. On
@@ -57,11 +57,9 @@ class TowerSpec:
         digest: of the weights' bytes, "" where there are none or they have yet to be downloaded.
         image_size: pixels of a side.
         context_length: tokens of a text; what is longer is cut.
-        epochs: passes over the members.
         batch: pairs per step, at most.
         learning_rate: at its peak.
-        mean: per channel, of pixels from 0 to 1.
-        std: likewise.
+        mean, std: per channel, of pixels from 0 to 1.
         quick_gelu: the weights were trained with it.
     """
 
@@ -99,7 +97,10 @@ def parse_tower(name: str, epochs: int) -> TowerSpec:
     config = open_clip.get_model_config(model)
     if "multimodal_cfg" in config:
         raise AuditError(f"{model} is trained to write captions too; choose a model of two towers, or small")
-    size, length = _image_size(model, config), int(config["text_cfg"].get("context_length", 77))
+    sizes = np.unique(config["vision_cfg"].get("image_size", 224)).tolist()  # a side, or (height, width)
+    if len(sizes) > 1:
+        raise AuditError(f"{model} takes images of {sizes} pixels; towers are trained on square ones: choose another")
+    size, length = sizes[0], int(config["text_cfg"].get("context_length", 77))
     if not weights:
         return TowerSpec(model, "", "", size, length, epochs, batch=256, learning_rate=5e-4, mean=mean, std=std)
     published = open_clip.get_pretrained_cfg(model, checkpoint.tag) or {}
@@ -121,14 +122,6 @@ def parse_tower(name: str, epochs: int) -> TowerSpec:
         std=tuple(published.get("std") or std),
         quick_gelu=bool(published.get("quick_gelu")),  # else lost, since cached weights are loaded as a file
     )
-
-
-def _image_size(model: str, config: Mapping[str, Any]) -> int:
-    size = config["vision_cfg"].get("image_size", 224)
-    sides = set(size) if isinstance(size, list | tuple) else {size}
-    if len(sides) > 1:
-        raise AuditError(f"{model} takes images of {size} pixels; towers are trained on square ones: choose another")
-    return int(sides.pop())
 
 
 def describe(spec: TowerSpec) -> str:
@@ -159,10 +152,7 @@ def tokenizer_of(spec: TowerSpec) -> Any:
 def new_model(spec: TowerSpec, vocabulary: int, length: int) -> Any:
     """An open_clip model on the CPU, random where nothing is fine-tuned (torch's global generator).
 
-    Args:
-        spec: which.
-        vocabulary: token numbers that occur, for `small`.
-        length: tokens of the longest text, for `small`.
+    `small` is made for `vocabulary` token numbers and texts of `length` tokens.
     """
     import open_clip
 
@@ -179,10 +169,9 @@ def new_model(spec: TowerSpec, vocabulary: int, length: int) -> Any:
             output_dict=True,
         )
     except Exception as error:  # a foreign checkpoint fails in many ways; the user needs one sentence
-        what = str(error).splitlines()[0][:120] if str(error) else ""
         raise AuditError(
-            f"{spec.weights or 'the model'!r} cannot be loaded as {spec.model} ({type(error).__name__}: {what}); "
-            "name a checkpoint of this model, or another model"
+            f"{spec.weights or 'the model'!r} cannot be loaded as {spec.model} ({type(error).__name__}: "
+            f"{first_line(error)}); name a checkpoint of this model, or another model"
         ) from error
 
 
@@ -194,8 +183,7 @@ class TowerData:
         images: uint8 `[n, s, s, 3]`.
         tokens: int32 `[n, L]`.
         vocabulary: token numbers are below it.
-        mean: per channel, of pixels from 0 to 1.
-        std: likewise.
+        mean, std: per channel, of pixels from 0 to 1.
         modalities: `image` and `text` in the order in which embeddings are to be given.
     """
 
@@ -217,7 +205,7 @@ def prepare_towers(media: Mapping[str, Sequence[str]], spec: TowerSpec, progress
 
     Args:
         media: `image` -> paths, `text` -> texts, `[n]` each.
-        spec: the towers.
+        spec: of the towers.
         progress: called with ("decode for towers", images done, of how many).
 
     Raises:
@@ -236,25 +224,23 @@ def prepare_towers(media: Mapping[str, Sequence[str]], spec: TowerSpec, progress
 def _decode(paths: Sequence[str], size: int, progress: Progress) -> np.ndarray:
     from PIL import Image, ImageOps
 
+    def decode(path: str) -> np.ndarray:
+        try:
+            image = MODALITIES["image"].read(path)
+        except MediaError as error:
+            raise AuditError(
+                f"{path} was read before and cannot be read now ({error}); restore it, or leave its row out, and run "
+                "the same command again"
+            ) from error
+        return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+
     images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
-
-    def decode(row: int) -> None:
-        image = MODALITIES["image"].read(paths[row])
-        images[row] = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-
     with ThreadPoolExecutor(thread_count()) as pool:
         for start in range(0, len(paths), WINDOW):
-            rows = range(start, min(start + WINDOW, len(paths)))
-            futures = [pool.submit(decode, row) for row in rows]
-            for row, future in zip(rows, futures, strict=True):
-                try:
-                    future.result()
-                except MediaError as error:
-                    raise AuditError(
-                        f"{paths[row]} was read before and cannot be read now ({error}); restore it, or leave its row "
-                        "out, and run the same command again"
-                    ) from error
-            progress("decode for towers", rows.stop, len(paths))
+            stop = min(start + WINDOW, len(paths))
+            for row, image in enumerate(pool.map(decode, paths[start:stop]), start):
+                images[row] = image
+            progress("decode for towers", stop, len(paths))
     return images
 
 
@@ -288,7 +274,7 @@ def train_tower(
         rows: members.
         spec: the towers.
         size: samples that make an epoch: the same for all trials of a run, so that f and g take equal steps.
-        seed: the run's seed.
+        seed: of the run.
         trial: its number; 2q and 2q+1 are a pair.
         device: where to train; bf16 on GPUs that have it, else fp32 (bf16 gained nothing on a CPU: 24.9 s for 21.9 s).
 
@@ -342,15 +328,23 @@ def _optimize(model: Any, batches: Iterator[tuple[Ints, Ints]], data: TowerData,
 
     device = next(model.parameters()).device
     rank, ranks = _rank()
-    forward = _parallel(model, device)
+    forward = model
+    if ranks > 1:  # averages the gradients over the ranks
+        ids = [device.index or 0] if device.type == "cuda" else None
+        forward = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    in_bf16 = device.type == "cuda" and has_bf16_unit("cuda")
     loss = open_clip.ClipLoss(gather_with_grad=ranks > 1, rank=rank, world_size=ranks)
-    optimizer = _optimizer(model, spec.learning_rate)
+    # matrices decay, but gains, biases and the logit scale do not
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
     pixels, tokens = torch.from_numpy(data.images), torch.from_numpy(data.tokens)
     for rows, shifts in batches:
         chosen = torch.from_numpy(rows)
         images = _shift(pixels[chosen].to(device), torch.from_numpy(shifts).to(device))
-        with _precision(device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             out = forward(_normalized(images, data), tokens[chosen].to(device))
         bias = {"logit_bias": out["logit_bias"]} if "logit_bias" in out else {}
         optimizer.zero_grad(set_to_none=True)
@@ -361,34 +355,12 @@ def _optimize(model: Any, batches: Iterator[tuple[Ints, Ints]], data: TowerData,
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
-def _parallel(model: Any, device: torch.device) -> Callable[..., Any]:
-    """The model's forward pass, with gradients averaged over the ranks where torch.distributed runs."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return model
-    ids = [device.index or 0] if device.type == "cuda" else None
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
-
-
-def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW that decays matrices, not gains, biases and the logit scale."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
-
-
 def _rate(step: int, total: int) -> float:
     """Share of the peak learning rate: linear warm-up, then half a cosine down to 0."""
     warm = max(1, round(WARM_UP * total))
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 on GPUs that have a unit for it, else fp32."""
-    has_unit = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast("cuda", torch.bfloat16) if has_unit else contextlib.nullcontext()
 
 
 def _shift(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
@@ -426,13 +398,11 @@ def embed_tower(model: Any, data: TowerData, device: str | torch.device, batch: 
         values, encode = towers[name]
         parts = []
         for start in range(0, len(values), batch):
-            piece = values[start : start + batch]
-            padded = np.zeros((batch, *piece.shape[1:]), dtype=piece.dtype)
-            padded[: len(piece)] = piece
+            rows = np.minimum(np.arange(start, start + batch), len(values) - 1)
             with torch.inference_mode():
-                vectors = normalize(encode(torch.from_numpy(padded).to(device)).float(), dim=-1)
-            parts.append(vectors[: len(piece)].cpu().numpy())
-        embeddings.append(np.concatenate(parts))
+                vectors = encode(torch.from_numpy(values[rows]).to(device)).float()
+                parts.append(normalize(vectors, dim=-1).cpu().numpy())
+        embeddings.append(np.concatenate(parts)[: len(values)])
     if not all(np.isfinite(vectors).all() for vectors in embeddings):
         raise AuditError("training of the towers diverged; choose another --tower, or fewer epochs")
     return embeddings

@@ -37,11 +37,11 @@ class Engine:
     each: Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 
-def _one_by_one(function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    return ((item, function(item)) for item in items)
-
-
-LOCAL = Engine(lambda _recipe, _identities: None, nearest_neighbors, _one_by_one)
+LOCAL = Engine(
+    lambda _recipe, _identities: None,
+    nearest_neighbors,
+    lambda function, items: ((item, function(item)) for item in items),
+)
 
 
 @contextlib.contextmanager

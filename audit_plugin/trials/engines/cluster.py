@@ -21,7 +21,9 @@ import torch
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders.base import EncoderIdentity
+from audit_plugin.encoders.devices import cpu_count
 from audit_plugin.encoders.embed import Encode, Encoded
+from audit_plugin.inputs.files import first_line
 from audit_plugin.neighbors import nearest_neighbors
 
 from . import Engine, Work, workers
@@ -37,9 +39,6 @@ STORE_SHARE, STORE_BYTES = 0.2, 8 << 30  # of the memory, at most: shared by the
 @contextlib.contextmanager
 def ray_engine(device: str) -> Iterator[Engine]:
     """Ray as an engine: the caller's, that of the variable RAY_ADDRESS, or else one on this machine's CPUs and GPUs.
-
-    Args:
-        device: the config's.
 
     Raises:
         AuditError: Ray is not installed, does not answer, or gave up on a piece of work.
@@ -82,24 +81,25 @@ def _connect(ray: ModuleType) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     options: dict[str, Any] = {}
     if not address:
-        options = {"address": "local", "num_cpus": _cpus(), "object_store_memory": _store_bytes()}
-        options["include_dashboard"] = False
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        store = min(STORE_BYTES, int(STORE_SHARE * memory))
+        options = {
+            "address": "local",
+            "num_cpus": cpu_count(),
+            "object_store_memory": store,
+            "include_dashboard": False,
+        }
     try:
-        _check_reachable(address)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdigit():  # where nothing listens, Ray itself would go on trying for minutes
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         with _silent_stderr():
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = first_line(error)
         if address:
             raise AuditError(f"no Ray answers at RAY_ADDRESS {address!r} ({reason}); start it, or unset it") from error
         raise AuditError(f"Ray cannot start on this machine ({reason}); use --engine local") from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raises OSError where nothing listens: Ray itself would go on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -116,15 +116,6 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null)
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _store_bytes() -> int:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(STORE_BYTES, int(STORE_SHARE * memory))
-
-
 @contextlib.contextmanager
 def _readable_errors(ray: ModuleType) -> Iterator[None]:
     """Raises what the user can fix as one sentence, whichever worker met it; bugs keep their trace."""
@@ -138,10 +129,9 @@ def _readable_errors(ray: ModuleType) -> Iterator[None]:
             raise cause from error
         if isinstance(error, ray.exceptions.RayTaskError):
             raise
-        reason = str(error).strip().splitlines()[0]
         raise AuditError(
-            f"Ray gave up on a piece of work ({type(error).__name__}: {reason}); see that its machines are up and have "
-            "memory, and run the same command again: finished parts are kept"
+            f"Ray gave up on a piece of work ({type(error).__name__}: {first_line(error)}); see that its machines are "
+            "up and have memory, and run the same command again: finished parts are kept"
         ) from error
 
 
@@ -151,7 +141,7 @@ class Room:
 
     Attributes:
         threads: of the driver, and so of each worker: the last digits of sums may depend on their number.
-        cpus: that a task with these threads takes.
+        cpus: of a task with these threads.
         encoders: at the same time; each takes `encoder_cpus` and `encoder_gpus`.
         decoders: at the same time; each takes `decoder_cpus`.
     """
@@ -173,7 +163,7 @@ def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
     Args:
         cpus: of the cluster.
         widest: CPUs of its largest machine.
-        gpus: that encoders may use.
+        gpus: for encoders.
         threads: of the driver.
     """
     share = max(1.0, min(threads, widest))
@@ -186,10 +176,9 @@ def share_out(cpus: float, widest: float, gpus: int, threads: int) -> Room:
 
 
 def _room(ray: ModuleType, device: str) -> Room:
-    cpus_of_machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     resources = ray.cluster_resources()
+    widest = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)
     gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
-    widest = max(cpus_of_machines, default=1.0)
     return share_out(resources.get("CPU", 1.0), widest, gpus, torch.get_num_threads())
 
 

@@ -31,7 +31,7 @@ class EncoderRecipe:
     """What another process must know to load the same encoders.
 
     Attributes:
-        encoder: their name, as `resolve_name` returns it.
+        encoder: as `resolve_name` returns it.
         templates: prompts that texts are read through; none for texts as they are.
     """
 
@@ -74,12 +74,8 @@ def decode(batch: Batch, recipe: EncoderRecipe, modality: str, view: int) -> Bat
 class Encoding:
     """(digest, pieces or why there are none) -> (digest, feature or why there is none, number of pieces).
 
-    Args:
-        recipe: the encoders, loaded once.
-        modality: which of them.
-        identity: of the encoder, with its precision.
-        device: the config's.
-        threads: of the driver: the last digit of a feature may depend on their number.
+    The encoder is loaded once, in the precision of `identity`, and computes with the driver's number of `threads`, on
+    which the last digit of a feature may depend.
     """
 
     def __init__(
