@@ -23,38 +23,25 @@ TEXT_BUCKETS = (8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What is known of an encoder without loading it.
+    """What is known of an encoder without loading it."""
 
-    Attributes:
-        key: name, weights and preprocessing: features with equal keys are interchangeable.
-        space: encoders with one non-empty `space` embed into a common space.
-        english: captions in other scripts are outside what it was trained on.
-        bf16: it can also compute with weights in bf16 (`Encoder.to_bf16`).
-    """
-
-    key: str
-    space: str = ""
-    english: bool = False
-    bf16: bool = False
+    key: str  # name, weights and preprocessing: features with equal keys are interchangeable
+    space: str = ""  # encoders with one non-empty `space` embed into a common space
+    english: bool = False  # captions in other scripts are outside what it was trained on
+    bf16: bool = False  # it can also compute with weights in bf16 (`Encoder.to_bf16`)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One modality's encoder.
-
-    Attributes:
-        batch: pieces per batch.
-        prepare: medium as `Modality.read` returns it -> its pieces (arrays).
-        to_bf16: returns an `encode` with a copy of the weights in bf16, where `identity.bf16`.
-        overlap: media are prepared while others are encoded, for encoders on another chip; on one chip the threads of
-            both would slow each other down.
-    """
+    """One modality's encoder."""
 
     identity: EncoderIdentity
-    batch: int
-    prepare: Callable[[Any], list[np.ndarray]]
+    batch: int  # pieces per batch
+    prepare: Callable[[Any], list[np.ndarray]]  # medium as `Modality.read` returns it -> its pieces
     encode: Encode
-    to_bf16: Callable[[], Encode] | None = None
+    to_bf16: Callable[[], Encode] | None = None  # makes an `encode` with a bf16 copy of the weights (`identity.bf16`)
+    # media are prepared while others are encoded, for encoders on another chip; on one chip the threads of both would
+    # slow each other down
     overlap: bool = False
 
 

@@ -15,17 +15,11 @@ BLOCK = 256  # rows normalized at once
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """`Features` of n rows that stay on the disk until rows of them are read.
-
-    Attributes:
-        caches: modality -> where its features are.
-        digests: modality -> content digest per row, "" where there is none.
-        present: bool `[n, m]`, in the order of `digests`.
-    """
+    """`Features` of n rows that stay on the disk until rows of them are read."""
 
     caches: Mapping[str, FeatureCache]
-    digests: Mapping[str, Sequence[str]]
-    present: Bools
+    digests: Mapping[str, Sequence[str]]  # modality -> content digest per row, "" where there is none
+    present: Bools  # bool [n, m], in the order of `digests`
 
     @property
     def modalities(self) -> tuple[str, ...]:

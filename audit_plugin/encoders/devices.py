@@ -92,12 +92,6 @@ def batch_size(device: torch.device, on_cpu: int) -> int:
     return CUDA_BATCH if device.type == "cuda" else on_cpu
 
 
-def synchronize(device: str) -> None:
-    """Waits until the device has finished its work."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def release_memory() -> None:
     """Returns freed memory to the system: glibc keeps blocks below 32 MB, which the next stage does not reuse."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library has no such call

@@ -54,20 +54,12 @@ def thread_count() -> int:
     return min(8, cpu_count())
 
 
-# --- digests ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Contents:
-    """The contents of all rows.
+    """The contents of all rows."""
 
-    Attributes:
-        digests: modality -> content digest per row, "" where it cannot be used.
-        failures: row -> reasons, joined.
-    """
-
-    digests: Mapping[str, tuple[str, ...]]
-    failures: Mapping[int, str]
+    digests: Mapping[str, tuple[str, ...]]  # modality -> content digest per row, "" where it cannot be used
+    failures: Mapping[int, str]  # row -> reasons, joined
 
 
 def digest_contents(samples: Samples, progress: Progress) -> Contents:
@@ -110,26 +102,15 @@ def _digest_task(digest: Callable[[str], str], values: Sequence[str | None]) -> 
     return results
 
 
-# --- features ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Embedded:
-    """Features of all rows, and how they were made.
-
-    Attributes:
-        features: rows in the order of the samples.
-        failures: row -> reasons, those of `Contents` included.
-        split_texts: number of texts that did not fit the encoder and were encoded in parts.
-        encoded: modality -> number of contents encoded now (not in the cache before).
-        notes: for people: what the machine or an encoder could not do.
-    """
+    """Features of all rows, in the order of the samples, and how they were made."""
 
     features: Features | StoredFeatures
-    failures: Mapping[int, str]
-    split_texts: int
-    encoded: Mapping[str, int]
-    notes: tuple[str, ...] = ()
+    failures: Mapping[int, str]  # row -> reasons, those of `Contents` included
+    split_texts: int  # number of texts that did not fit the encoder and were encoded in parts
+    encoded: Mapping[str, int]  # modality -> number of contents encoded now (not in the cache before)
+    notes: tuple[str, ...] = ()  # for people: what the machine or an encoder could not do
 
 
 def embed(
@@ -165,10 +146,9 @@ def embed(
     split_texts = 0
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
-        values_by_digest: dict[str, str | None] = {}
-        for digest, value in zip(digests, values, strict=True):
-            if digest:
-                values_by_digest.setdefault(digest, value)
+        # of equal contents the first value; rows without a digest have none
+        values_by_digest = dict(zip(reversed(digests), reversed(values), strict=True))
+        values_by_digest.pop("", None)
         cache = FeatureCache(cache_keys[modality])
         reasons, encoded[modality], split = _fill(
             cache, modality, values_by_digest, encode or encode_here, progress, view
@@ -220,9 +200,6 @@ def _fill(
     finally:
         cache.append(unsaved)  # of a canceled run too
     return reasons, len(missing), split
-
-
-# --- encoding ---------------------------------------------------------------------------------------------------
 
 
 class Piece(NamedTuple):

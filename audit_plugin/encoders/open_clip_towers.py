@@ -53,7 +53,9 @@ def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device:
         batch_size(device, BATCH),
         prepare,
         encode_with(_with_packed_layers(tower, device), torch.float32),
-        to_bf16=lambda: encode_with(_with_packed_layers(_in_bf16(tower), device), torch.bfloat16),
+        to_bf16=lambda: encode_with(
+            _with_packed_layers(copy.deepcopy(tower).to(torch.bfloat16), device), torch.bfloat16
+        ),
         overlap=device.type == "cuda",
     )
 
@@ -87,7 +89,7 @@ def text_encoder(identity: EncoderIdentity, model: Any, tokenizer: Any, device: 
         batch_size(device, BATCH),
         prepare,
         encode,
-        to_bf16=lambda: encode_with(_in_bf16(tower)),
+        to_bf16=lambda: encode_with(copy.deepcopy(tower).to(torch.bfloat16)),
         overlap=device.type == "cuda",
     )
 
@@ -130,19 +132,34 @@ class FirstToken(torch.nn.Module):
 
 
 def _with_first_token_block(tower: Any, device: torch.device) -> Any:
-    """The image tower with `FirstToken` as its last block where that computes the same; else unchanged."""
+    """The image tower with `FirstToken` as its last block where that computes the same; else unchanged.
+
+    It differs in other architectures, and in those that read more than the first token.
+    """
+
+    def replace_last_block(visual: Any) -> Any:
+        resblocks = _with_children(visual.transformer.resblocks)
+        resblocks[-1] = FirstToken(resblocks[-1])
+        return _with_children(visual, transformer=_with_children(visual.transformer, resblocks=resblocks))
+
+    return _with_equal_visual(tower, replace_last_block, device)
+
+
+def _with_equal_visual(tower: Any, change: Callable[[Any], Any], device: torch.device) -> Any:
+    """The image tower with its changed `visual` where that computes the same for an image; else unchanged."""
     visual = tower.visual
     try:
-        blocks = visual.transformer.resblocks
-        resblocks = _with_children(blocks)
-        faster = _with_children(visual, transformer=_with_children(visual.transformer, resblocks=resblocks))
-        resblocks[-1] = FirstToken(blocks[-1])
-        probe = _probe_image(visual, device)
         with torch.inference_mode():
-            equal = _are_equal(visual(probe), faster(probe), TOLERANCE)
+            changed = change(visual)
+            dtype = next(visual.parameters()).dtype
+            size = visual.image_size
+            image = torch.linspace(-1, 1, 3 * math.prod(size), device=device).view(1, 3, *size).to(dtype)
+            expected, actual = visual(image).float(), changed(image).float()  # [1, d]
+            tolerance = TOLERANCE if dtype == torch.float32 else TOLERANCE_BF16
+            equal = expected.shape == actual.shape and (expected - actual).norm() <= tolerance * expected.norm()
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, AssertionError):
-        return tower  # another architecture, or one that reads more than the first token
-    return _with_children(tower, visual=faster) if equal else tower
+        return tower
+    return _with_children(tower, visual=changed) if equal else tower
 
 
 class Packed(torch.nn.Module):
@@ -161,20 +178,12 @@ class Packed(torch.nn.Module):
 def _with_packed_layers(tower: Any, device: torch.device) -> Any:
     """The image tower with `Packed` layers, on a CPU and where they compute the same; else unchanged.
 
-    This is never decided by timing: equal runs must give equal features.
+    Some builds of torch lack the call, and some towers read their layers' weights themselves. This is never decided by
+    timing: equal runs must give equal features.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return tower
-    visual = tower.visual
-    try:
-        with torch.inference_mode():
-            packed = _pack_layers(visual)
-            probe = _probe_image(visual, device).to(next(visual.parameters()).dtype)
-            tolerance = TOLERANCE if probe.dtype == torch.float32 else TOLERANCE_BF16
-            equal = _are_equal(visual(probe).float(), packed(probe).float(), tolerance)
-    except (AttributeError, TypeError, RuntimeError, ValueError, NotImplementedError):
-        return tower  # this build of torch lacks the call, or the tower reads its layers' weights itself
-    return _with_children(tower, visual=packed) if equal else tower
+    return _with_equal_visual(tower, _pack_layers, device)
 
 
 def _pack_layers(module: Any) -> Any:
@@ -184,25 +193,11 @@ def _pack_layers(module: Any) -> Any:
     return _with_children(module, **children) if children else module
 
 
-def _probe_image(visual: Any, device: torch.device) -> torch.Tensor:
-    """`[1, 3, h, w]`: an image of the size that the tower takes."""
-    return torch.linspace(-1, 1, 3 * math.prod(visual.image_size), device=device).view(1, 3, *visual.image_size)
-
-
-def _are_equal(expected: torch.Tensor, actual: torch.Tensor, tolerance: float) -> bool:
-    """Whether |actual - expected| <= tolerance |expected|, of features `[1, d]`."""
-    return expected.shape == actual.shape and bool((expected - actual).norm() <= tolerance * expected.norm())
-
-
 def _with_children(module: Any, **children: Any) -> Any:
     """The module with these children in place of its own; everything else is shared."""
     copied = copy.copy(module)
     copied._modules = {**module._modules, **children}
     return copied
-
-
-def _in_bf16(tower: Any) -> Any:
-    return copy.deepcopy(tower).to(torch.bfloat16)
 
 
 def _with_context(tower: Any, length: int) -> Any:

@@ -31,13 +31,8 @@ def checkpoint_features(
 ) -> Embedded:
     """Features of all rows under one open_clip checkpoint, cached by content and by the checkpoint's bytes.
 
-    Args:
-        samples: rows, image and text.
-        contents: their digests.
-        name: `open_clip:MODEL:PATH`, as in `checkpoint_f` and `checkpoint_g`.
-        device: where to encode.
-        progress: called with the stages "encode MODALITY".
-        templates: prompts of texts that are class names, averaged.
+    The checkpoint is named as in `checkpoint_f` and `checkpoint_g`, `open_clip:MODEL:PATH`. Texts that are class names
+    are read through the `templates`, whose features are averaged.
 
     Raises:
         AuditError: no name, an unknown model, a checkpoint that does not fit it, or other modalities.
@@ -77,7 +72,8 @@ def embed_with(
     if missing:
         raise AuditError(f"there is no function for {', '.join(missing)}; give one for each of {', '.join(media)}")
     vectors: dict[str, np.ndarray] = {}
-    present: dict[str, np.ndarray] = {}
+    present: list[np.ndarray] = []
+    encoded: dict[str, int] = {}
     failures: dict[int, str] = {}
     for modality, values in media.items():
         features = np.zeros((len(values), 1), dtype=np.float32)
@@ -104,9 +100,9 @@ def embed_with(
                 has_feature[list(loaded)] = True
             progress(f"embed {modality}", start + len(read), len(values))
         vectors[modality] = features
-        present[modality] = has_feature
-    counts = {modality: int(has_feature.sum()) for modality, has_feature in present.items()}
-    return Embedded(Features(vectors, np.stack(list(present.values()), axis=1)), failures, 0, counts)
+        present.append(has_feature)
+        encoded[modality] = int(has_feature.sum())
+    return Embedded(Features(vectors, np.stack(present, axis=1)), failures, 0, encoded)
 
 
 def _read(modality: str, value: str | None) -> Any:

@@ -24,7 +24,7 @@ from audit_plugin.config import digest_of
 from audit_plugin.store import FeatureCache, cache_root, private_folder, write_atomically
 
 from .base import Encoder, EncoderIdentity
-from .devices import chip_name, synchronize
+from .devices import chip_name
 from .embed import Contents, prepare_contents
 
 Load = Callable[[], dict[str, Encoder]]
@@ -66,14 +66,9 @@ def choose_precision(
 ) -> ChosenEncoders:
     """Chooses each encoder's precision, by a trial on the user's media where it is not known yet.
 
-    Args:
-        samples: rows.
-        contents: their digests.
-        identities: modality -> identity in fp32.
-        load: returns these encoders, always the same dict: where bf16 is chosen its entry is replaced.
-        choice: `AuditConfig.precision`.
-        device: cpu or cuda.
-        former_keys: modality -> key in a run that is continued: `auto` is its precision.
+    `choice` is `AuditConfig.precision`; in a run that is continued, `auto` is the precision that its `former_keys`
+    tell, by modality. `load` returns the encoders of `identities` in fp32, always the same dict: where bf16 is chosen
+    its entry is replaced.
     """
     chosen = dict(identities)
     notes: list[str] = []
@@ -222,7 +217,8 @@ def bf16_speedup(device: str) -> float:
 
     def square(matrix: torch.Tensor) -> None:
         matrix @ matrix
-        synchronize(device)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     square(full)  # warms up
     square(low)

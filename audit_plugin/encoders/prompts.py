@@ -72,15 +72,12 @@ def prompted_identities(
 
 def with_first_prompt(samples: Samples, templates: Sequence[str]) -> Samples:
     """The samples with each text in the first template: for models that read one text per sample."""
-    if not templates:
-        return samples
-    media = dict(samples.media)
-    for modality, values in samples.media.items():
-        if _takes_prompts(modality, templates):
-            media[modality] = tuple(
-                prompts_of(text, templates[:1])[0] if text and text.strip() else text for text in values
-            )
-    return replace(samples, media=media)
+
+    def prompt(text: str | None) -> str | None:
+        return prompts_of(text, templates[:1])[0] if text and text.strip() else text
+
+    prompted = {name: tuple(map(prompt, v)) for name, v in samples.media.items() if _takes_prompts(name, templates)}
+    return replace(samples, media={**samples.media, **prompted})
 
 
 def _takes_prompts(modality: str, templates: Sequence[str]) -> bool:

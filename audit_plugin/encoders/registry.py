@@ -18,20 +18,13 @@ DEFAULT = "offline"  # encodes what no named encoder takes
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """One kind of encoders.
+    """One kind of encoders."""
 
-    Attributes:
-        modalities: what it encodes.
-        identify: (name, modalities) -> identities by modality, without loading a model; empty where the weights are
-            not on this machine yet.
-        load: (name, modalities, device) -> encoders by modality.
-        named: a name must follow the family's, as in `open_clip:MODEL`.
-    """
-
-    modalities: tuple[str, ...]
+    modalities: tuple[str, ...]  # what it encodes
+    # (name, modalities) -> by modality, without loading a model; empty where the weights are not on this machine yet
     identify: Callable[[str, tuple[str, ...]], dict[str, EncoderIdentity]]
     load: Callable[[str, tuple[str, ...], torch.device], dict[str, Encoder]]
-    named: bool = True
+    named: bool = True  # a name must follow the family's, as in `open_clip:MODEL`
 
 
 # A new family of encoders is one entry.
@@ -60,12 +53,9 @@ def resolve_name(name: str, modalities: tuple[str, ...]) -> str:
 
 
 def assign(name: str, modalities: Sequence[str], default: str = "") -> dict[str, tuple[str, ...]]:
-    """Encoder -> the modalities that it encodes, for names joined by "+"; the first that can encodes each.
+    """Encoder -> the modalities that it encodes, for names joined by "+" such as `open_clip:ViT-B-32+clap:FOLDER`.
 
-    Args:
-        name: such as `open_clip:ViT-B-32+clap:FOLDER`.
-        modalities: what has to be encoded.
-        default: encodes what no encoder of the name can.
+    Each modality goes to the first encoder that takes it, else to the `default`, if any.
 
     Raises:
         AuditError: unknown family, or a modality that no named encoder takes.
@@ -73,7 +63,9 @@ def assign(name: str, modalities: Sequence[str], default: str = "") -> dict[str,
     # only a plus sign before the name of a family parts two encoders: a path may hold one too
     parts = re.split(rf"\+(?=(?:{'|'.join(FAMILIES)})(?::|\+|$))", name)
     for part in parts:
-        if not _is_valid(part):
+        family, colon, model = part.partition(":")
+        is_complete = family in FAMILIES and (bool(model) if FAMILIES[family].named else not colon)
+        if not is_complete:
             raise AuditError(
                 f"encoder {part!r} is not known; use auto, offline, open_clip:MODEL[:WEIGHTS], clap:FOLDER_OR_NAME, "
                 "or several joined by +, for example open_clip:ViT-B-32:laion2b_s34b_b79k"
@@ -87,13 +79,6 @@ def assign(name: str, modalities: Sequence[str], default: str = "") -> dict[str,
             raise AuditError(f"encoder {name!r} takes no {modality}; add one that does, such as {name}+offline")
         assigned[encoder] = (*assigned.get(encoder, ()), modality)
     return assigned
-
-
-def _is_valid(part: str) -> bool:
-    family, colon, model = part.partition(":")
-    if family not in FAMILIES:
-        return False
-    return bool(model) if FAMILIES[family].named else not colon
 
 
 def _family(part: str) -> EncoderFamily:

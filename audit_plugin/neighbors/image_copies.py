@@ -49,25 +49,18 @@ def difference(left: Any, right: Any) -> Floats:
     take any value between the darkest and the lightest of its neighbors in the other image, which is what a small
     crop does to it, and lie outside by `PLAIN` of the range of a channel, and by a share of the contrast within two
     patches. Brightness is fitted on what is not saturated. Of the two directions the smaller counts: symmetric.
-
-    Args:
-        left: signatures `[q, SIDE, SIDE, 3]` uint8.
-        right: the same of the other images.
+    `left` and `right` are signatures `[q, SIDE, SIDE, 3]` uint8.
     """
     check_lengths(left=left, right=right)
     x, y = left.astype(np.float32), right.astype(np.float32)
     gain_of_right, gain_of_left = _gain(x, y), _gain(y, x)
     worst = np.zeros(len(x), dtype=np.float32)
-    for a, b, busy in ((x @ GREY, y @ GREY, BUSY_GREY), (_pooled(x), _pooled(y), BUSY_COLOR)):
+    blocks = (len(x), SIDE // POOL, POOL, SIDE // POOL, POOL, 3)
+    pooled = [values.reshape(blocks).mean((2, 4)) for values in (x, y)]  # [q, SIDE / POOL, SIDE / POOL, 3]
+    for a, b, busy in ((x @ GREY, y @ GREY, BUSY_GREY), (*pooled, BUSY_COLOR)):
         smaller = np.minimum(_one_way(a, b, gain_of_right, busy), _one_way(b, a, gain_of_left, busy))
         worst = np.maximum(worst, smaller)
-    return np.asarray(worst, dtype=np.float32)
-
-
-def _pooled(values: Floats) -> Floats:
-    """Means over blocks of patches: `[q, SIDE / POOL, SIDE / POOL, 3]`."""
-    side = SIDE // POOL
-    return np.asarray(values.reshape(-1, side, POOL, side, POOL, 3).mean((2, 4)))
+    return worst
 
 
 def _one_way(left: Floats, right: Floats, gain: Floats, busy: float) -> Floats:
@@ -140,15 +133,11 @@ def _are_copies(pairs: Ints, look: Callable[[int], Any], groups: Ints) -> Bools:
     """bool `[q]`: the two contents of each pair are copies; by their groups where one of them cannot be read."""
     copies = groups[pairs[:, 0]] == groups[pairs[:, 1]]
     for start in range(0, len(pairs), BLOCK):
-        rows, left, right = [], [], []
-        for row, (one, other) in enumerate(pairs[start : start + BLOCK].tolist(), start):
-            images = look(one), look(other)
-            if images[0] is not None and images[1] is not None:
-                rows.append(row)
-                left.append(images[0])
-                right.append(images[1])
-        if rows:
-            copies[rows] = difference(np.stack(left), np.stack(right)) <= 1
+        looks = [(look(one), look(other)) for one, other in pairs[start : start + BLOCK].tolist()]
+        readable = [at for at, (left, right) in enumerate(looks) if left is not None and right is not None]
+        if readable:
+            left, right = (np.stack([looks[at][side] for at in readable]) for side in (0, 1))
+            copies[start + np.array(readable)] = difference(left, right) <= 1
     return copies
 
 

@@ -76,8 +76,8 @@ def component_ids(pairs: Ints, total: int) -> Ints:
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
-def _complete_linkage(vectors: Floats, usual: Floats, largest: int) -> tuple[Ints, int]:
-    """(group of each row, 1 if a group had to be split because of its size, else 0)."""
+def _complete_linkage(vectors: Floats, usual: Floats, largest: int) -> tuple[Ints, bool]:
+    """(group of each row, whether a group had to be split because of its size)."""
     groups, group_count, was_split = np.empty(len(vectors), dtype=np.int64), 0, False
     for start in range(0, len(vectors), LINKAGE_ROWS):  # a larger component would need a larger square
         block = slice(start, start + LINKAGE_ROWS)
@@ -85,7 +85,7 @@ def _complete_linkage(vectors: Floats, usual: Floats, largest: int) -> tuple[Int
         groups[block] = linked + group_count
         group_count += int(linked.max()) + 1
         was_split |= too_large > 0
-    return groups, int(was_split)
+    return groups, was_split
 
 
 def split_large_groups(groups: Ints, largest: int) -> tuple[Ints, int]:

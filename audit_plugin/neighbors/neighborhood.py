@@ -32,25 +32,15 @@ Search = Callable[[Floats, Callable[[int, int], None]], SearchResult]
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """What lies near each of n samples.
+    """What lies near each of n samples, in each modality and (but for the views and near-duplicates) in "joint"."""
 
-    Attributes:
-        views: modality -> unit rows `[n, q_a]`, the partly whitened principal view of its features.
-        neighbors: modality (and "joint") -> neighbors over distinct contents `[n, k]`, with cosines in the views.
-        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
-        search: modality (and "joint") -> how its neighbors were found: `{"method", "recall"}`.
-        near_duplicates: modality that is not text -> near-duplicate group `[n]`.
-        leave_together: `[n]`, groups of samples that share a side of every trial.
-        notes: for people.
-    """
-
-    views: Mapping[str, Floats]
-    neighbors: Mapping[str, Neighbors]
-    cosines: Mapping[str, Floats]
-    search: Mapping[str, Mapping[str, Any]]
-    near_duplicates: Mapping[str, Ints]
-    leave_together: Ints
-    notes: tuple[str, ...] = ()
+    views: Mapping[str, Floats]  # unit rows [n, q_a], the partly whitened principal view of a modality's features
+    neighbors: Mapping[str, Neighbors]  # over distinct contents [n, k], with cosines in the views
+    cosines: Mapping[str, Floats]  # [n, k], of the same in the plain features, their mean in "joint"; NaN beside -1
+    search: Mapping[str, Mapping[str, Any]]  # how the neighbors were found: {"method", "recall"}
+    near_duplicates: Mapping[str, Ints]  # groups [n], in modalities that are not text
+    leave_together: Ints  # [n], groups of samples that share a side of every trial
+    notes: tuple[str, ...] = ()  # for people
 
 
 def find_neighborhood(
@@ -58,12 +48,8 @@ def find_neighborhood(
 ) -> Neighborhood:
     """Finds neighbors, near-duplicates and leave-together groups of n samples in canonical order.
 
-    Args:
-        features: of the samples; projections are fitted to the known ones.
-        facts: content ids, which modalities are text, the user's groups, which samples are known.
-        search: nearest neighbors of unit rows.
-        run: where finished spaces are kept.
-        progress: called with ("neighbors", done, total).
+    Projections are fitted to the known samples. `search` finds nearest neighbors of unit rows, the run's folder keeps
+    finished spaces, `progress` is called with ("neighbors", done, total).
     """
     vectors = features.vectors
     fitted_to = {name: v if facts.known is None else v[facts.known] for name, v in vectors.items()}
@@ -79,7 +65,8 @@ def find_neighborhood(
         names = tuple(views) if space == JOINT else (space,)
         part = run.once(f"neighbors_{space}", functools.partial(_search, names, views, facts, search, report))
         neighbors[space] = Neighbors(part["indices"], part["similarities"])
-        cosines[space] = _mean_cosine([vectors[name] for name in names], part["indices"])
+        plain = [pair_similarities(vectors[name], part["indices"]) for name in names]
+        cosines[space] = np.asarray(np.mean(plain, axis=0), dtype=np.float32)
         how[space] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
     progress("neighbors", len(spaces) * n, len(spaces) * n)
     duplicate_groups, leave_together, notes = _group(vectors, neighbors, cosines, facts)
@@ -108,11 +95,6 @@ def _search(
         "method": np.array(result.method),
         "recall": np.array(result.recall),
     }
-
-
-def _mean_cosine(vectors: Sequence[Floats], indices: Ints) -> Floats:
-    """`[n, k]`: cosine of the plain features to the neighbors, mean over modalities; NaN where there is none."""
-    return np.asarray(np.mean([pair_similarities(v, indices) for v in vectors], axis=0), dtype=np.float32)
 
 
 def _group(

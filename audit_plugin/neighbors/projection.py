@@ -64,10 +64,8 @@ def project(vectors: Floats, projection: Projection) -> Floats:
 def two_directions(vectors: Floats) -> Floats:
     """float64 `[n, 2]`: positions of vectors `[n, d]` along their first two principal components, for maps.
 
-    The unit is the standard deviation along the first component.
-
-    The sign of a direction is arbitrary: the largest of its entries is made positive, so that equal input gives equal
-    maps.
+    The unit is the standard deviation along the first component. The sign of a direction is arbitrary: the largest of
+    its entries is made positive, so that equal input gives equal maps.
     """
     centered = np.asarray(vectors, dtype=np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
     values, basis = np.linalg.eigh(centered.T @ centered / max(len(centered), 1))

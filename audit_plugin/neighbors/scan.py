@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,23 +24,16 @@ GATHERED_NUMBERS = 2**22  # gathered at once for the exact products
 
 @dataclass(frozen=True)
 class Space:
-    """Unit rows on a device.
+    """Unit rows on a device, with memory for products: fresh memory would cost as much as the products."""
 
-    Attributes:
-        exact: float32 `[n, d]`.
-        coarse: the same in the precision of candidates.
-        product_buffer: memory for a block of products, and
-        member_buffer: for rows multiplied at once. Fresh memory for each block would cost as much as the products.
-    """
-
-    exact: Tensor
-    coarse: Tensor
-    product_buffer: Tensor
-    member_buffer: Tensor
+    exact: Tensor  # float32 [n, d]
+    coarse: Tensor  # the same in the precision of candidates
+    product_buffer: Tensor  # for a block of products
+    member_buffer: Tensor  # for rows multiplied at once
 
 
 def make_space(exact: Tensor, coarse: Tensor) -> Space:
-    """A space of these rows; see `Space`."""
+    """A space of these rows."""
     block = min(MEMBERS, _rounded_up(len(coarse)))
     cells = max(CELLS[coarse.device.type], block * LEAST_QUERIES)
     return Space(exact, coarse, coarse.new_zeros(cells), coarse.new_zeros(block, coarse.shape[1]))
@@ -65,11 +59,16 @@ def nearest_members(space: Space, rows: Tensor, members: Tensor | None, k: int) 
     queries_that_fit = len(space.product_buffer) // _rounded_up(member_count)
     unit = _unit(queries_that_fit)
     step = max(LEAST_QUERIES, queries_that_fit // unit * unit)
-    parts = [
-        _order_exactly(space.exact, queries, _candidates(space, queries, members, k + SPARE), k)
-        for queries in rows.split(step)
-    ]
-    return torch.cat([indices for indices, _ in parts]), torch.cat([similarities for _, similarities in parts])
+    indices, similarities = [], []
+    for queries in rows.split(step):
+        # sorted, so that a stable sort by similarity orders ties by index
+        candidates = _candidates(space, queries, members, k + SPARE).sort(dim=1).values
+        products = inner_products(space.exact, queries, candidates)
+        products[candidates == queries[:, None]] = -torch.inf
+        products, order = products.sort(dim=1, descending=True, stable=True)
+        indices.append(candidates.gather(1, order[:, :k]))
+        similarities.append(products[:, :k])
+    return torch.cat(indices), torch.cat(similarities)
 
 
 def _candidates(space: Space, rows: Tensor, members: Tensor | None, wanted: int) -> Tensor:
@@ -153,17 +152,6 @@ def _largest_of_few(bits: Tensor, wanted: int) -> Tensor:
     return torch.from_numpy(positions).T.long()
 
 
-def _order_exactly(exact: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of the candidates `[q, c]` by float32 products, without the row itself; see `nearest_members`."""
-    import torch
-
-    candidates = candidates.sort(dim=1).values  # so that a stable sort orders ties by index
-    similarities = inner_products(exact, rows, candidates)
-    similarities[candidates == rows[:, None]] = -torch.inf
-    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
-    return candidates.gather(1, order[:, :k]), similarities[:, :k]
-
-
 def inner_products(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """float32 `[q, c]`: inner products of rows `[q]` with others `[q, c]`, each summed by itself.
 
@@ -172,8 +160,13 @@ def inner_products(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     import torch
 
     if not exact.is_cuda:
-        products = _inner_products_by_faiss(exact, rows, others)
-        if products is not None:
+        with contextlib.suppress(ImportError):  # without a copy of each pair's rows
+            import faiss
+
+            products = torch.empty(others.shape, dtype=torch.float32)
+            arrays = [tensor.contiguous().numpy() for tensor in (products, exact[rows], exact, others)]
+            pointers = [faiss.swig_ptr(array) for array in arrays]
+            faiss.fvec_inner_products_by_idx(*pointers, exact.shape[1], *others.shape)  # type: ignore[attr-defined]
             return products
     step = max(1, GATHERED_NUMBERS // (others.shape[1] * exact.shape[1]))
     parts = [
@@ -181,21 +174,6 @@ def inner_products(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor:
         for part_rows, part_others in zip(rows.split(step), others.split(step), strict=True)
     ]
     return torch.cat(parts)
-
-
-def _inner_products_by_faiss(exact: Tensor, rows: Tensor, others: Tensor) -> Tensor | None:
-    """`inner_products` without a copy of each pair's rows; None without faiss."""
-    import torch
-
-    try:
-        import faiss
-    except ImportError:
-        return None
-    products = torch.empty(others.shape, dtype=torch.float32)
-    arrays = [tensor.contiguous().numpy() for tensor in (products, exact[rows], exact, others)]
-    pointers = [faiss.swig_ptr(array) for array in arrays]
-    faiss.fvec_inner_products_by_idx(*pointers, exact.shape[1], *others.shape)  # type: ignore[attr-defined]
-    return products
 
 
 def pair_similarities(vectors: Floats, others: Ints) -> Floats:

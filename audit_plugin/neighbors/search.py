@@ -63,11 +63,11 @@ def nearest_neighbors(
     Up to `EXACT_ROWS` rows: `exact_search`. Above, candidates come from coarse products with the lists nearest to a
     row's own, or with all rows where that takes as long. How many lists is read from the exact neighbors of
     `SAMPLED_ROWS` rows, the recall from those of as many others; below `TARGET` the effort is raised. Similarities are
-    always exact, ties are ordered by index, self is removed by index.
+    always exact, and ties are ordered by index.
 
-    Where the search is approximate, which neighbors are missed depends on the rows' order: pass them in canonical
-    order. Equal input gives equal results on one machine. Memory, besides the result: a bfloat16 copy of the vectors
-    where the machine multiplies those faster, a table of 8 bytes per pair of lists, and blocks of fixed size.
+    Which neighbors an approximate search misses depends on the rows' order: pass them in canonical order. Memory,
+    besides the result: a bfloat16 copy of the vectors where the machine multiplies those faster, a table of 8 bytes
+    per pair of lists, and blocks of fixed size.
 
     Args:
         vectors: float32 `[n, d]`, unit rows.
@@ -84,21 +84,23 @@ def nearest_neighbors(
         return SearchResult(exact_search(vectors, k), 1.0, "exact")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     sampled = np.random.default_rng(seed).choice(n, min(n, 2 * SAMPLED_ROWS), replace=False)
-    tuning, measuring = (ExactSample.of(vectors, np.sort(half), k) for half in np.array_split(sampled, 2))
+    halves = [np.sort(half) for half in np.array_split(sampled, 2)]
+    tuning, measuring = (ExactSample(rows, *top_others(vectors, rows, k)) for rows in halves)
     space = _make_space(vectors, device, tuning)
     lists = make_lists(space, seed)
     depth = depth_for(lists, tuning.rows, tuning.indices, GOAL)
-    while True:
-        share = _share_of_products(lists, depth, k)
-        by_lists = share <= WORTH
-        neighbors = _search(space, lists if by_lists else None, depth, k, report, each)
+    while (share := _share_of_products(lists, depth, k)) <= WORTH:
+        neighbors = _search(space, lists, depth, k, report, each)
         recall = measuring.recall(neighbors.similarities[measuring.rows])
         if recall >= TARGET:
             method = f"{depth:,} of {len(lists.ends):,} lists, {share:.1%} of all products"
-            return SearchResult(neighbors, recall, method if by_lists else "all products")
-        if not by_lists:
-            return SearchResult(exact_search(vectors, k), 1.0, "exact")
+            return SearchResult(neighbors, recall, method)
         depth *= 2
+    neighbors = _search(space, None, 0, k, report, each)
+    recall = measuring.recall(neighbors.similarities[measuring.rows])
+    if recall >= TARGET:
+        return SearchResult(neighbors, recall, "all products")
+    return SearchResult(exact_search(vectors, k), 1.0, "exact")
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,8 @@ class ExactSample:
     """A sample of rows `[s]` with their exact neighbors `[s, k]`."""
 
     rows: Ints
-    indices: Ints
     similarities: Floats
-
-    @staticmethod
-    def of(vectors: Floats, rows: Ints, k: int) -> ExactSample:
-        """The sample of these rows."""
-        similarities, indices = top_others(vectors, rows, k)
-        return ExactSample(rows, indices, similarities)
+    indices: Ints
 
     def recall(self, similarities: Floats) -> float:
         """Share of `[s, k]` found similarities that are at least the true k-th: equally near rows are as good."""
@@ -267,18 +263,12 @@ def scan_lists(space: Space, lists: Lists, depth: int, k: int, numbers: Ints) ->
     device = space.coarse.device
     list_counts = lists.looked_at(depth, k + SPARE)[:, 0]
     rows = [lists.rows(number) for number in numbers.tolist()]
-    total = sum(len(own) for own in rows)
-    indices = np.empty((total, k), np.int64)
-    similarities = np.empty((total, k), np.float32)
-    start = 0
+    indices, similarities = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)]
     for number, own in zip(numbers.tolist(), rows, strict=True):
-        if not len(own):
-            continue
-        looked_at = lists.ranking[number, : list_counts[number]].tolist()
-        members = np.concatenate([lists.rows(other) for other in looked_at])
-        best = nearest_members(space, torch.from_numpy(own).to(device), torch.from_numpy(members).to(device), k)
-        part = slice(start, start + len(own))
-        indices[part] = best[0].cpu().numpy()
-        similarities[part] = best[1].cpu().numpy()
-        start += len(own)
-    return np.concatenate(rows), indices, similarities
+        if len(own):
+            looked_at = lists.ranking[number, : list_counts[number]].tolist()
+            members = np.concatenate([lists.rows(other) for other in looked_at])
+            best = nearest_members(space, torch.from_numpy(own).to(device), torch.from_numpy(members).to(device), k)
+            indices.append(best[0].cpu().numpy())
+            similarities.append(best[1].cpu().numpy())
+    return np.concatenate(rows), np.concatenate(indices), np.concatenate(similarities)

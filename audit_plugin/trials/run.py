@@ -59,24 +59,17 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Learner:
-    """How trials come about.
+    """How trials come about."""
 
-    Attributes:
-        trained: the sentence on what was trained, for people.
-        group: trials that are made together: one resumable part.
-        make: (trial numbers, their member masks `[g, n]`) -> arrays to store.
-        embed: (those arrays, trial number, view, samples or None) -> unit embeddings `[n, o]` per modality. View 0 is
-            the sample as it is, 1 to `views` are augmented.
-        views: augmented views.
-        travels: `make` and `embed` may run in another process.
-    """
-
-    trained: str
-    group: int
+    trained: str  # the sentence on what was trained, for people
+    group: int  # trials that are made together: one resumable part
+    # (trial numbers, their member masks [g, n]) -> arrays to store
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
+    # (those arrays, trial number, view, samples or None) -> unit embeddings [n, o] per modality; view 0 is the sample
+    # as it is, 1 to `views` are augmented
     embed: Callable[[TrialArrays, int, int, SampleRows], list[torch.Tensor]]
     views: int = 0
-    travels: bool = False
+    travels: bool = False  # `make` and `embed` may run in another process
 
 
 # (masks, ids `[n, c]` that make two samples no negatives of each other) -> how the trials come about
@@ -174,8 +167,8 @@ def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trial
     def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return learner.embed(load(number - number % learner.group), number, 0, rows)
 
-    how = {"folds": job.config.folds, "trained": learner.trained, "embed": embed}
-    return Trials(consistency=consistency, memory=memory, **how, **vars(plan))
+    folds, trained = job.config.folds, learner.trained
+    return Trials(consistency=consistency, memory=memory, folds=folds, embed=embed, trained=trained, **vars(plan))
 
 
 def _train(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> tuple[Floats, Floats]:

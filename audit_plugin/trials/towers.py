@@ -49,31 +49,19 @@ CHECKPOINTED = 200_000_000  # weights from which activations are computed twice 
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """Towers to train.
+    """Towers to train."""
 
-    Attributes:
-        model: `small`, or a model name of open_clip.
-        weights: checkpoint file or open_clip tag to fine-tune; "" trains from scratch.
-        digest: of the weights' bytes, "" where there are none or they have yet to be downloaded.
-        image_size: pixels of a side.
-        context_length: tokens of a text; what is longer is cut.
-        batch: pairs per step, at most.
-        learning_rate: at its peak.
-        mean, std: per channel, of pixels from 0 to 1.
-        quick_gelu: the weights were trained with it.
-    """
-
-    model: str
-    weights: str
-    digest: str
-    image_size: int
-    context_length: int
+    model: str  # `small`, or a model name of open_clip
+    weights: str  # checkpoint file or open_clip tag to fine-tune; "" trains from scratch
+    digest: str  # of the weights' bytes, "" where there are none or they have yet to be downloaded
+    image_size: int  # pixels of a side
+    context_length: int  # tokens of a text; what is longer is cut
     epochs: int
-    batch: int
-    learning_rate: float
-    mean: tuple[float, ...]
+    batch: int  # pairs per step, at most
+    learning_rate: float  # at its peak
+    mean: tuple[float, ...]  # per channel, of pixels from 0 to 1
     std: tuple[float, ...]
-    quick_gelu: bool = False
+    quick_gelu: bool = False  # the weights were trained with it
 
 
 def parse_tower(name: str, epochs: int) -> TowerSpec:
@@ -177,22 +165,14 @@ def new_model(spec: TowerSpec, vocabulary: int, length: int) -> Any:
 
 @dataclass(frozen=True)
 class TowerData:
-    """What towers are trained on.
+    """What towers are trained on."""
 
-    Attributes:
-        images: uint8 `[n, s, s, 3]`.
-        tokens: int32 `[n, L]`.
-        vocabulary: token numbers are below it.
-        mean, std: per channel, of pixels from 0 to 1.
-        modalities: `image` and `text` in the order in which embeddings are to be given.
-    """
-
-    images: np.ndarray
-    tokens: Ints
-    vocabulary: int
-    mean: tuple[float, ...]
+    images: np.ndarray  # uint8 [n, s, s, 3]
+    tokens: Ints  # int32 [n, L]
+    vocabulary: int  # token numbers are below it
+    mean: tuple[float, ...]  # per channel, of pixels from 0 to 1
     std: tuple[float, ...]
-    modalities: tuple[str, ...] = ("image", "text")
+    modalities: tuple[str, ...] = ("image", "text")  # in the order in which embeddings are to be given
 
     def __len__(self) -> int:
         return len(self.images)

@@ -137,19 +137,12 @@ def _readable_errors(ray: ModuleType) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Room:
-    """How the CPUs and GPUs are shared out.
+    """How the CPUs and GPUs are shared out."""
 
-    Attributes:
-        threads: of the driver, and so of each worker: the last digits of sums may depend on their number.
-        cpus: of a task with these threads.
-        encoders: at the same time; each takes `encoder_cpus` and `encoder_gpus`.
-        decoders: at the same time; each takes `decoder_cpus`.
-    """
-
-    threads: int
-    cpus: float
-    encoders: int
-    encoder_cpus: float
+    threads: int  # of the driver, and so of each worker: the last digits of sums may depend on their number
+    cpus: float  # of a task with these threads
+    encoders: int  # at the same time
+    encoder_cpus: float  # of each
     encoder_gpus: int
     decoders: int
     decoder_cpus: float

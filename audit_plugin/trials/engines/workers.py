@@ -28,15 +28,10 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class EncoderRecipe:
-    """What another process must know to load the same encoders.
+    """What another process must know to load the same encoders."""
 
-    Attributes:
-        encoder: as `resolve_name` returns it.
-        templates: prompts that texts are read through; none for texts as they are.
-    """
-
-    encoder: str
-    templates: tuple[str, ...]
+    encoder: str  # as `resolve_name` returns it
+    templates: tuple[str, ...]  # prompts that texts are read through; none for texts as they are
 
     def load(self, modalities: tuple[str, ...], device: str) -> dict[str, Encoder]:
         """The encoders, by modality."""
