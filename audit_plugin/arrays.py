@@ -23,7 +23,7 @@ ROLES = ("both", "f", "g", "none", "reference")
 
 
 class AuditError(ValueError):
-    """Something that the user can mend: the message names the thing, the value and the remedy."""
+    """Something that the user can fix: the message names the thing, the value and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,10 @@ class RunFolder:
             write_atomically(record, lambda file: file.write(text))
             return
         try:
-            found = dict(json.loads(record.read_text()))
+            stored = dict(json.loads(record.read_text()))
         except (ValueError, TypeError) as error:
             raise AuditError(f"{record} is damaged; delete {self.path} and run again") from error
-        was, now = _flat(found), _flat(identity)
+        was, now = _flat(stored), _flat(identity)
         for key in sorted(set(was) | set(now)):
             if was.get(key) != now.get(key):
                 raise AuditError(
@@ -121,7 +121,7 @@ class RunFolder:
         write_atomically(self.path / f"{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """A finished part, or None where there is none (or a damaged one, which is then made anew)."""
+        """A finished part, or None where there is none (or a damaged one, which is then made again)."""
         path = self.path / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -194,12 +194,12 @@ class FeatureCache:
         return {key.decode() for keys, _ in self._shards() for key in keys.tolist()}
 
     def has(self, wanted: Sequence[str]) -> Bools:
-        """Which of `wanted` are stored, `[n]`."""
+        """Which of `wanted` are stored, bool `[n]`."""
         return self._find(wanted)[1] >= 0
 
     def missing(self, wanted: Sequence[str]) -> list[str]:
         """Those of `wanted` that are not stored."""
-        return [digest for digest, there in zip(wanted, self.has(wanted).tolist(), strict=True) if not there]
+        return [digest for digest, is_stored in zip(wanted, self.has(wanted), strict=True) if not is_stored]
 
     def load(self, wanted: Sequence[str]) -> tuple[Floats, Bools]:
         """The features of `wanted`, which may repeat, as float32 `[n, d]`, and which of them are stored `[n]`.
