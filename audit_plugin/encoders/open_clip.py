@@ -134,8 +134,7 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
     """
     import open_clip
 
-    unsupported = [modality for modality in modalities if modality not in ENCODES]
-    if unsupported:
+    if unsupported := [modality for modality in modalities if modality not in ENCODES]:
         raise AuditError(f"open_clip encodes image, text and video, not {', '.join(unsupported)}; use another encoder")
     checkpoint = locate(name)
     if not checkpoint.path and not reachable(open_clip.get_pretrained_cfg(checkpoint.model, checkpoint.tag)):

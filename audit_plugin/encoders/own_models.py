@@ -68,8 +68,7 @@ def embed_with(
     Raises:
         AuditError: a modality without a function, or a function that does not return finite `[b, d]`.
     """
-    missing = [modality for modality in media if modality not in functions]
-    if missing:
+    if missing := [modality for modality in media if modality not in functions]:
         raise AuditError(f"there is no function for {', '.join(missing)}; give one for each of {', '.join(media)}")
     vectors: dict[str, np.ndarray] = {}
     present: list[np.ndarray] = []

@@ -72,6 +72,8 @@ def prompted_identities(
 
 def with_first_prompt(samples: Samples, templates: Sequence[str]) -> Samples:
     """The samples with each text in the first template: for models that read one text per sample."""
+    if not templates:
+        return samples
 
     def prompt(text: str | None) -> str | None:
         return prompts_of(text, templates[:1])[0] if text and text.strip() else text
