@@ -148,7 +148,7 @@ def test_saved_and_loaded_it_is_the_same(captions: tuple[int, ...], tmp_path: Pa
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("no table")
-    with pytest.raises(AuditError, match=r"a\.parquet cannot be read as a Parquet table"):
+    with pytest.raises(AuditError, match=r"a\.parquet cannot be read as Parquet"):
         AuditResult.load(tmp_path / "a.parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -30,11 +30,11 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.tables import write_table
 from audit_plugin.report import (
     ReportContent,
-    charts,
-    findings,
+    listed_rows,
     read_cross_modal,
     report_html,
     report_of_table,
+    svg_plots,
     write_report,
 )
 from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
@@ -243,7 +243,7 @@ def test_the_budget_is_kept(tmp_path: Path):
     [(0, 10, [0, 2, 4, 6, 8, 10]), (-2.2, 3.4, [-2, -1, 0, 1, 2, 3]), (0.11, 0.31, [0.15, 0.2, 0.25, 0.3])],
 )
 def test_ticks_are_round_numbers_within(low: float, high: float, found: list[float]):
-    assert charts.ticks(low, high) == pytest.approx(found)
+    assert svg_plots.ticks(low, high) == pytest.approx(found)
 
 
 def heights(svg: str, kind: str) -> list[float]:
@@ -252,13 +252,13 @@ def heights(svg: str, kind: str) -> list[float]:
 
 def test_the_histogram_draws_every_scored_row():
     values = np.array([0.0] * 10 + [1.0] * 5 + [2.0] * 5 + [np.nan])
-    svg = charts.histogram(values, values == 2, 2.0)
+    svg = svg_plots.histogram(values, values == 2, 2.0)
     assert len(heights(svg, "bar")) == 2
     assert len(heights(svg, "bad")) == 1
     assert heights(svg, "bar")[0] == pytest.approx(2 * heights(svg, "bad")[0], abs=0.2)  # 10 rows and 5
     assert "flagged from here" in svg
-    assert charts.histogram(np.full(3, np.nan), np.zeros(3, bool), None) == ""
-    assert "<rect" in charts.histogram(np.ones(3), np.zeros(3, bool), None)  # no spread
+    assert svg_plots.histogram(np.full(3, np.nan), np.zeros(3, bool), None) == ""
+    assert "<rect" in svg_plots.histogram(np.ones(3), np.zeros(3, bool), None)  # no spread
 
 
 def test_the_scatter_plot_shows_the_flagged_ones_on_top_and_stays_small():
@@ -266,12 +266,12 @@ def test_the_scatter_plot_shows_the_flagged_ones_on_top_and_stays_small():
     x, y = rng.normal(size=(2, 20_000))
     flagged = np.zeros(20_000, bool)
     flagged[:40] = True
-    svg = charts.scatter(x, y, flagged, ("a", "b", "c", "d"))
-    assert svg.count("<circle") == charts.MOST_POINTS
+    svg = svg_plots.scatter(x, y, flagged, ("a", "b", "c", "d"))
+    assert svg.count("<circle") == svg_plots.MOST_POINTS
     assert len(svg) < 250_000
-    kinds = re.findall(r'<circle class="(\w+)"', charts.scatter(x[:90], y[:90], flagged[:90], ("a", "b", "c", "d")))
+    kinds = re.findall(r'<circle class="(\w+)"', svg_plots.scatter(x[:90], y[:90], flagged[:90], ("a", "b", "c", "d")))
     assert kinds == ["point"] * 50 + ["badpoint"] * 40
-    assert charts.scatter(np.full(3, np.nan), y[:3], flagged[:3], "abcd") == ""
+    assert svg_plots.scatter(np.full(3, np.nan), y[:3], flagged[:3], "abcd") == ""
 
 
 # what is said
@@ -279,17 +279,17 @@ def test_the_scatter_plot_shows_the_flagged_ones_on_top_and_stays_small():
 
 def test_worst_rows_first_what_asks_for_a_decision():
     found = content(30, {"misaligned": (5, 29), "outlier": (2,), "vague": (28,), "placeholder": (27,)})
-    rows = findings.worst_rows(found).tolist()
+    rows = listed_rows.worst_rows(found).tolist()
     assert rows[:4] == [29, 5, 2, 28]
     assert rows[4:] == [26, 25, 24, 23, 22, 21, 20, 19]  # filled up to 12 by score; the placeholder has its own section
-    assert len(findings.worst_rows(content(90, {"misaligned": tuple(range(80))}))) == 50
+    assert len(listed_rows.worst_rows(content(90, {"misaligned": tuple(range(80))}))) == 50
 
 
 def test_places_among_all_rows_become_words():
-    ranks = findings.percentiles(np.array([3.0, 1.0, np.nan, 2.0, 2.0]))
+    ranks = listed_rows.percentiles(np.array([3.0, 1.0, np.nan, 2.0, 2.0]))
     assert ranks[[0, 1, 3, 4]].tolist() == [1.0, 0.25, 0.75, 0.75]
     assert np.isnan(ranks[2])
-    assert [findings.level(r) for r in (1, 0.96, 0.8, 0.5, 0.1, 0.01)] == [
+    assert [listed_rows.level(r) for r in (1, 0.96, 0.8, 0.5, 0.1, 0.01)] == [
         "extreme", "very high", "high", "average", "low", "very low",
     ]  # fmt: skip
     assert [percent(share) for share in (0, 0.004, 0.25, 1)] == ["0\xa0%", "0.4\xa0%", "25\xa0%", "100\xa0%"]
@@ -326,7 +326,7 @@ def test_groups_of_copies_stand_under_one_heading():
     names = np.array(["a", "a", "a", "b", "b", "c", "c", "", "", "d"], dtype=object)
     audit = content(10, {"duplicate": tuple(range(7)), "conflict": (4,), "placeholder": (5, 6)})
     audit = replace(audit, columns={**audit.columns, "duplicate_group": names})
-    found = findings.groups(audit, no_images)
+    found = listed_rows.groups(audit, no_images)
     assert {kind: [g["size"] for g in g_all] for kind, g_all in found.items()} == {
         "conflict": [2], "placeholder": [2], "duplicate": [3],
     }  # fmt: skip
@@ -337,7 +337,7 @@ def test_groups_of_copies_stand_under_one_heading():
 def test_decisions_are_counted_by_reviewer_and_kind():
     given = [("ann", "keep", "2026-01-02"), ("bo", "remove", "2026-01-01"), ("ann", "keep", "2026-01-03")]
     decisions = [{"sample": "s1", "kind": kind, "reviewer": who, "time": time} for who, kind, time in given]
-    found = findings.decision_tables(decisions)
+    found = listed_rows.decision_tables(decisions)
     assert found["kinds"] == ["keep", "remove"]
     assert found["table"] == [{"reviewer": "ann", "counts": [2, 0]}, {"reviewer": "bo", "counts": [0, 1]}]
     assert found["total"] == [2, 1]
@@ -381,7 +381,7 @@ def test_a_report_of_a_table(scored: tuple[Path, Samples, AuditResult], tmp_path
     write_report(found, tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "offline:all-MiniLM-L6-v2" in html
-    assert html.count('<article class="item') == len(findings.worst_rows(found))
+    assert html.count('<article class="item') == len(listed_rows.worst_rows(found))
     bare = report_of_table(path)
     assert bare.samples.media == {}
     assert "name the manifest" in report_html(bare)

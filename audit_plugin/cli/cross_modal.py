@@ -42,7 +42,7 @@ def cross_modal(
     from audit_plugin.inputs.tables import write_json, write_table
     from audit_plugin.report import read_scores
     from audit_plugin.report.display import console, show_table
-    from audit_plugin.report.plots import cross_modal_plot
+    from audit_plugin.report.png_plots import cross_modal_plot
 
     if not config.label:
         raise AuditError("--label is missing; name the column with the identity or class of each row: --label COL")

@@ -80,7 +80,7 @@ def removal_study(
     from audit_plugin.audit import removal_study as study
     from audit_plugin.inputs.tables import write_json
     from audit_plugin.report.display import console, show_removal
-    from audit_plugin.report.plots import removal_plot
+    from audit_plugin.report.png_plots import removal_plot
 
     samples, numbers = read_samples(manifest, config), _numbers(amounts)
     check_out(out, (".json",), manifest)
@@ -123,7 +123,7 @@ def _plot(result: AuditResult, path: Path) -> list[str]:
     """Draws MultiMem, if any row has one; the line that says where."""
     import numpy as np
 
-    from audit_plugin.report.plots import memorization_plot
+    from audit_plugin.report.png_plots import memorization_plot
 
     multimem = result.columns.get("multimem")
     if multimem is None or not np.isfinite(multimem).any():

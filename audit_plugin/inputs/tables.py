@@ -60,7 +60,7 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
 
 
 def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
-    """(columns, footer) of a Parquet file that `write_table` wrote; texts as object arrays, "" for none.
+    """(columns, footer) of a Parquet file that `write_table` wrote; texts as object arrays, footer "" for none.
 
     Raises:
         AuditError: the file cannot be read as Parquet.
@@ -70,12 +70,12 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise AuditError(f"{path} cannot be read as a Parquet table ({error}); name a file that was saved") from error
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        is_text = pa.types.is_string(column.type)
-        columns[name] = np.array(column.to_pylist(), dtype=object) if is_text else column.to_numpy()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AuditError(
+            f"{path} cannot be read as Parquet ({reason}); name a table written by score --out NAME.parquet or by save"
+        ) from error
+    columns = {name: table[name].to_numpy() for name in table.column_names}
     footer = (table.schema.metadata or {}).get(FOOTER_KEY.encode(), b"").decode()
     return columns, footer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import current_names
+from audit_plugin.inputs.tables import read_table
 from audit_plugin.review.spot_check import SpotEstimate
 
 Columns = Mapping[str, NDArray[Any]]
@@ -100,8 +102,17 @@ def report_of_table(
             "was scored"
         )
     summary = _summary(path.with_suffix(".json"))
-    explained = _explanations(str(summary.get("run_dir") or ""))
-    summary["notes"] = [*summary.get("notes", ()), *explained.get("notes", ())]
+    notes = [*summary.get("notes", ())]
+    explained: Mapping[str, Any] = {}
+    if run_dir := summary.get("run_dir"):
+        from audit_plugin.audit.explain import load_explanations
+
+        try:
+            explained = load_explanations(run_dir)
+        except AuditError:
+            notes.append(f"the run folder {run_dir} has no explanations: neighbors and marked words are left out")
+        notes += explained.get("notes", ())
+    summary["notes"] = notes
     return ReportContent(
         path.name, samples, columns, summary, explained.get("samples", {}), made=now(), cross_modal=cross_modal or {}
     )
@@ -113,11 +124,9 @@ def read_cross_modal(path: str | Path) -> dict[str, Any]:
     Raises:
         AuditError: no such report.
     """
-    import csv
-
     path = Path(path)
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"), object_hook=_null_as_nan)
+        summary = json.loads(path.read_text(encoding="utf-8"), object_hook=_null_as_nan)  # JSON has no NaN
         if not isinstance(summary, dict) or "recall" not in summary or "modalities" not in summary:
             raise ValueError("it has no recall")
         with path.with_name(f"{path.stem}-identities.csv").open(encoding="utf-8", newline="") as file:
@@ -131,7 +140,6 @@ def read_cross_modal(path: str | Path) -> dict[str, Any]:
 
 
 def _null_as_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with NaN for null, because JSON has no NaN."""
     return {name: float("nan") if value is None else value for name, value in record.items()}
 
 
@@ -145,22 +153,13 @@ def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
     Raises:
         AuditError: no such file, or not such a table.
     """
-    import pyarrow.lib
-    import pyarrow.parquet
-
     path = Path(path)
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except FileNotFoundError:
-        raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score") from None
-    except (pyarrow.lib.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise AuditError(
-            f"{path.name} cannot be read as Parquet ({reason}); score again with --out NAME.parquet"
-        ) from None
-    if missing := [name for name in ("id", "misalignment", "action") if name not in table.column_names]:
+    if not path.exists():
+        raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score")
+    columns, _ = read_table(path)
+    if missing := [name for name in ("id", "misalignment", "action") if name not in columns]:
         raise AuditError(f"{path.name} has no column {missing[0]!r}; name a table written by audit-plugin score")
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return columns
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -174,13 +173,3 @@ def _summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise AuditError(f"{path.name} is not the summary of an audit; score again, or remove it")
     return current_names(summary)
-
-
-def _explanations(run_dir: str) -> dict[str, Any]:
-    """Explanations in the run folder; only a note if they are missing."""
-    from audit_plugin.audit.explain import load_explanations
-
-    try:
-        return dict(load_explanations(run_dir)) if run_dir else {}
-    except AuditError:
-        return {"notes": [f"the run folder {run_dir} has no explanations: neighbors and marked words are left out"]}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.result import AuditResult
@@ -66,10 +66,7 @@ class _Stage:
 
 
 class StageDisplay:
-    """Shows the stages of an audit: bars in a terminal, a line every few seconds elsewhere.
-
-    Call it as `display(stage, done, total)`; use it as a context manager.
-    """
+    """Shows the stages of an audit while it is open: bars in a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, out: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
@@ -88,50 +85,41 @@ class StageDisplay:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Reports `done` of `total` steps of a stage; another name starts another stage."""
         now = self._clock()
-        if self._stage is None or self._stage.name != stage:
+        current = self._stage
+        if current is None or current.name != stage:
             task = self._bars.add_task(stage, total=total, note="")
-            self._stage = _Stage(stage, done, now, task)
-        note = self._note(self._stage, done, total, now - self._stage.started)
-        self._bars.update(self._stage.task, completed=done, total=total, note=note)
-        if not self._out.is_terminal and (now - self._stage.shown >= PLAIN_EVERY or done >= total):
-            self._stage.shown = now
-            self._out.print(f"{stage}: {note}", soft_wrap=True)
-
-    @staticmethod
-    def _note(stage: _Stage, done: int, total: int, elapsed: float) -> str:
-        count = f"{done:,}/{total:,}"
+            current = self._stage = _Stage(stage, done, now, task)
+        elapsed = now - current.started
         # Steps that a resumed run found finished say nothing about the rate.
-        new_steps = done - stage.first
+        new_steps = done - current.first
+        note = f"{done:,}/{total:,}"
         if done >= total:
-            return f"{count}, {duration(elapsed)}"
+            note += f", {duration(elapsed)}"
         # The first steps include loading and warming up, so that their rate is far too low.
-        if elapsed <= 0 or new_steps < max(1, min(STEADY, 0.02 * total)):
-            return count
-        rate = new_steps / elapsed
-        return f"{count}, {rate:,.3g}/s, {duration((total - done) / rate)} left"
+        elif elapsed > 0 and new_steps >= max(1, min(STEADY, 0.02 * total)):
+            rate = new_steps / elapsed
+            note += f", {rate:,.3g}/s, {duration((total - done) / rate)} left"
+        self._bars.update(current.task, completed=done, total=total, note=note)
+        if not self._out.is_terminal and (now - current.shown >= PLAIN_EVERY or done >= total):
+            current.shown = now
+            self._out.print(f"{stage}: {note}", soft_wrap=True)
 
 
 def show_table(
     out: Console,
     title: str,
-    header: Sequence[str],
+    header: Sequence[str | Column],
     rows: Iterable[Sequence[str]],
     sentences: Iterable[str] = (),
     places: Iterable[str] = (),
 ) -> None:
     """Prints a table, sentences below it, and the lines that name the files written (as they are)."""
-    out.print(_table(title, rows, header))
-    for sentence in sentences:
-        out.print(clean(sentence), soft_wrap=True)
-    for place in places:
-        out.print(place, soft_wrap=True)
-
-
-def _table(title: str, rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> Table:
     table = Table(*header, title=title, title_justify="left", show_header=bool(header))
     for row in rows:
         table.add_row(*(clean(cell) for cell in row))
-    return table
+    out.print(table)
+    for line in (*map(clean, sentences), *places):
+        out.print(line, soft_wrap=True)
 
 
 def show_cost(out: Console, cost: Mapping[str, Any]) -> None:
@@ -148,21 +136,17 @@ def show_cost(out: Console, cost: Mapping[str, Any]) -> None:
 def show_result(out: Console, result: AuditResult, samples: Samples, places: Sequence[str]) -> None:
     """Prints the summary, the most suspicious rows, notes, and the files written."""
     summary = result.summary
-    out.print(_table("Audit", _summary_rows(result)))
+    show_table(out, "Audit", (), _summary_rows(result))
     shares = summary.get("attribution")
     if len(samples.modalities) > 2 and shares:
         rows = [(part_name(part), f"{share:.1%}") for part, share in shares.items()]
-        out.print(_table("Attribution of MultiMem", rows, ("part", "share")))
+        show_table(out, "Attribution of MultiMem", ("part", "share"), rows)
     if protocol := summary.get("protocol"):
         header = ("group", "mean MultiMem", "95 % interval", "samples")
-        out.print(_table("Groups of the split protocol", protocol_rows(protocol), header))
-    worst = worst_rows(result.columns["misalignment"])
-    if len(worst):
-        out.print(_worst_table(result, samples, worst))
-    for note in summary.get("notes", ()):
-        out.print(clean(f"note: {note}"), soft_wrap=True)
-    for place in places:
-        out.print(place, soft_wrap=True)
+        show_table(out, "Groups of the split protocol", header, protocol_rows(protocol))
+    _show_worst(out, result, samples)
+    for line in (*(clean(f"note: {note}") for note in summary.get("notes", ())), *places):
+        out.print(line, soft_wrap=True)
 
 
 def show_removal(out: Console, report: Mapping[str, Any], places: Sequence[str]) -> None:
@@ -231,14 +215,13 @@ def show_comparison(out: Console, comparison: Comparison) -> None:
 
 def any_score(result: AuditResult) -> bool:
     """Whether at least one row has a score of any kind."""
-    floats = (values for values in result.columns.values() if values.dtype.kind == "f")
-    return any(bool(np.isfinite(values).any()) for values in floats)
+    return any(np.isfinite(values).any() for values in result.columns.values() if values.dtype.kind == "f")
 
 
-def worst_rows(scores: np.ndarray, count: int = WORST) -> np.ndarray:
-    """The rows with the highest scores, int64 `[<= count]`, highest first; rows without a score are left out."""
+def worst_rows(scores: np.ndarray) -> np.ndarray:
+    """The rows with the highest scores, int64 `[<= WORST]`, highest first; rows without a score are left out."""
     order = np.argsort(-scores, kind="stable")
-    return order[np.isfinite(scores[order])][:count]
+    return order[np.isfinite(scores[order])][:WORST]
 
 
 def _summary_rows(result: AuditResult) -> list[tuple[str, str]]:
@@ -319,15 +302,17 @@ def interval(estimate: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
 
 
-def _worst_table(result: AuditResult, samples: Samples, rows: np.ndarray) -> Table:
+def _show_worst(out: Console, result: AuditResult, samples: Samples) -> None:
+    """Prints the most suspicious rows with their captions, or with their files if they have none."""
     modality = "text" if "text" in samples.media else next(iter(samples.media), "")
-    table = Table(title="Most suspicious", title_justify="left")
-    table.add_column("id", overflow="fold")
-    table.add_column("misalignment", justify="right")
-    table.add_column("caption" if modality == "text" else modality, overflow="fold")
     media = samples.media.get(modality, ("",) * len(samples))
-    for row in rows:
+    rows = []
+    for row in worst_rows(result.columns["misalignment"]):
         value = media[row] or ""
-        text = clean(value if modality == "text" else os.path.basename(value), CAPTION_WIDTH)
-        table.add_row(clean(samples.ids[row], 40), f"{result.columns['misalignment'][row]:.3f}", text)
-    return table
+        text = value if modality == "text" else os.path.basename(value)
+        score = f"{result.columns['misalignment'][row]:.3f}"
+        rows.append((clean(samples.ids[row], 40), score, clean(text, CAPTION_WIDTH)))
+    content = Column("caption" if modality == "text" else modality, overflow="fold")
+    if rows:
+        header = (Column("id", overflow="fold"), Column("misalignment", justify="right"), content)
+        show_table(out, "Most suspicious", header, rows)

@@ -6,7 +6,6 @@ import base64
 import io
 import unicodedata
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -15,6 +14,7 @@ from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.review.tables import HIDDEN
 
 REPLACED = Markup("\N{REPLACEMENT CHARACTER}")
+LINE_BOXES = {"\n": Markup('<b class="u">↵</b> '), "\t": Markup('<b class="u">⇥</b> ')}
 JOINERS = "\u200c\u200d"  # needed in Persian, Indic scripts and emoji, and harmless
 SHORT, LONG = 260, 1500
 MOST_BOXES = 100  # per text; further hidden characters become U+FFFD, or a text of them alone would fill megabytes
@@ -31,9 +31,14 @@ def visible(text: str) -> Markup:
         return escape(text)
     parts, boxes = [], 0
     for c in text:
-        hidden = _hidden(c)
-        parts.append(REPLACED if hidden and boxes >= MOST_BOXES else _character(c))
-        boxes += hidden
+        if c in JOINERS or unicodedata.category(c) not in HIDDEN:
+            parts.append(escape(c))
+            continue
+        boxes += 1
+        if boxes > MOST_BOXES:
+            parts.append(REPLACED)
+        else:
+            parts.append(LINE_BOXES.get(c) or Markup('<b class="u">U+{}</b>').format(f"{ord(c):04X}"))
     return Markup("").join(parts)
 
 
@@ -60,21 +65,9 @@ def percent(share: float) -> str:
 
 def finalized(value: object) -> object:
     """Applied to every value that the template prints, so that all text of the data passes through `visible`."""
-    if value is None:
-        return ""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _hidden(c: str) -> bool:
-    return c not in JOINERS and unicodedata.category(c) in HIDDEN
-
-
-def _character(c: str) -> Markup:
-    if c in "\n\t":
-        return Markup('<b class="u">{}</b> ').format("↵" if c == "\n" else "⇥")
-    if not _hidden(c):
-        return escape(c)
-    return Markup('<b class="u">U+{}</b>').format(f"{ord(c):04X}")
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value)
+    return "" if value is None else value
 
 
 def no_images(modality: str, value: str | None, side: int) -> Markup:  # noqa: ARG001
@@ -109,25 +102,22 @@ def painter(budget: int = BUDGET) -> Draw:
 
 
 def _image(modality: str, value: str, side: int) -> Markup:
+    """`<img>` with a JPEG of 1.5 times as many pixels per side as shown if it is small, for high-resolution screens."""
     entry = MODALITIES[modality]
     assert entry.picture is not None
     try:
         picture = entry.picture(entry.read(value))
     except MediaError as error:
         return _box(str(error), side)
-    return Markup('<img alt="" width="{}" height="{}" src="{}">').format(*_jpeg(picture, side))
-
-
-def _jpeg(image: Any, side: int) -> tuple[int, int, str]:
-    """(width, height, data URI); a small image holds 1.5 times the pixels per side, for high-resolution screens."""
-    small = image.convert("RGB")
+    small = picture.convert("RGB")
     most = min(LARGE, 3 * side // 2)
     small.thumbnail((most, most))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY, optimize=True)
     scale = min(1.0, side / max(small.size))
     width, height = (max(1, round(length * scale)) for length in small.size)
-    return width, height, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return Markup('<img alt="" width="{}" height="{}" src="{}">').format(width, height, source)
 
 
 def _box(reason: str, side: int) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,33 +10,33 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
-from audit_plugin.review.spot_check import Interval
+from audit_plugin.review.spot_check import Interval, SpotEstimate
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.store import write_atomically
 
-from .charts import bars, curves, histogram, scatter
 from .content import ReportContent
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
-from .findings import GROUPED, GROUPS, decision_tables, failures, groups, worst
+from .listed_rows import GROUPED, GROUPS, decision_tables, failures, groups, worst
 from .markup import cut, finalized, no_images, painter, percent
+from .svg_plots import bars, curves, histogram, scatter
 
 TEMPLATE = "page.html.jinja"
 IDENTITIES = 20
 ACTIONS = {"review": "should be reviewed", "relabel": "have a caption that fits better", "remove": "can be removed"}
+SCATTER_CAPTION = (
+    "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain in consistency from "
+    "training on it. Misaligned pairs that are memorized appear at the upper left. Lines are medians; flagged rows are "
+    "orange."
+)
 Line = tuple[str, str]  # (label, value)
 
 
 def write_report(content: ReportContent, path: str | Path, media: bool = True) -> None:
-    """Writes a report as one self-contained HTML file, completely or not at all.
+    """Writes a report as one self-contained HTML file into an existing folder, completely or not at all.
 
-    Args:
-        content: what to report.
-        path: of the file; its folder must exist.
-        media: include small images of images and of the first frames of videos.
-
-    Raises:
-        AuditError: the file cannot be written.
+    With `media`, it includes small images of images and of the first frames of videos. Raises `AuditError` if the file
+    cannot be written.
     """
     data = report_html(content, media).encode()
     write_atomically(Path(path), lambda file: file.write(data))
@@ -95,19 +96,20 @@ def facts(content: ReportContent) -> list[Line]:
     trained = str(summary.get("trained") or "")
     if trained and (trials := summary.get("trials") or config.get("trials")):
         trained += f" ({trials} trials)"
-    lines = (
-        ("Rows", f"{len(content.samples):,}"),
-        ("Run", str(config.get("run") or "")),
-        ("Encoders", ", ".join(encoders)),
-        ("Trained", trained),
-        ("Report written", content.made),
-    )
-    return [(label, value) for label, value in lines if value]
+    lines = {
+        "Rows": f"{len(content.samples):,}",
+        "Run": str(config.get("run") or ""),
+        "Encoders": ", ".join(encoders),
+        "Trained": trained,
+        "Report written": content.made,
+    }
+    return _cells(lines)
 
 
 def cards(content: ReportContent) -> list[dict[str, Any]]:
     """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` ("model-based", "spot check")."""
     result = []
+    expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
     for kind, flag in FLAGS.items():
         count = int(content.flags(kind).sum())
         lines: list[Line] = []
@@ -115,21 +117,20 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
             lines = misaligned_lines(content)
         elif kind == "memorized":
             lines = memorized_lines(content)
-        if flag.tail and kind != "misaligned":
-            lines += chance_lines(content)
+        if flag.tail and kind != "misaligned" and expected >= 0.5:
+            lines.append(("expected false positives", f"up to about {expected:,.0f}"))
         if count and kind in GROUPED:
             lines += group_lines(content, kind)
-        card = {"kind": kind, "label": flag.label, "help": flag.help, "count": count, "lines": lines}
-        card["share"] = percent(count / len(content.samples)) if len(content.samples) else ""
-        card["source"] = _source(content) if kind == "misaligned" else ""
-        result.append(card)
+        share = percent(count / len(content.samples)) if len(content.samples) else ""
+        card = {"kind": kind, "label": flag.label, "help": flag.help, "count": count, "share": share, "lines": lines}
+        result.append(card | {"source": _source(content) if kind == "misaligned" else ""})
     return result
 
 
 def misaligned_lines(content: ReportContent) -> list[Line]:
     """Estimated wrong pairs and precision, by the spot check or else by the model, and the probe recall."""
     summary = content.summary
-    lines = _spot_check_lines(content) if content.spot else _model_lines(summary.get("wrong_model") or {})
+    lines = _spot_check_lines(content.spot) if content.spot else _model_lines(summary.get("wrong_model") or {})
     if rate := summary.get("false_positive_rate"):
         lines.append(("false-positive rate (setting)", percent(rate)))
     lines += [(f"share of {name} that would be flagged", value) for name, value in _probe_recall(content)]
@@ -153,10 +154,7 @@ def _model_lines(estimate: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
-def _spot_check_lines(content: ReportContent) -> list[Line]:
-    """The estimates of the spot check."""
-    spot = content.spot
-    assert spot is not None
+def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
     wrong, total = spot.wrong, "unknown"
     if np.isfinite(wrong.low) and np.isfinite(wrong.high):
         value = f"about {wrong.value:,.0f}" if np.isfinite(wrong.value) else "not observed"
@@ -173,7 +171,7 @@ def _spot_check_lines(content: ReportContent) -> list[Line]:
 
 def memorized_lines(content: ReportContent) -> list[Line]:
     """Threshold and median of MultiMem, and its reliability."""
-    lines: list[Line] = []
+    lines = []
     memorized = content.summary.get("memorized") or {}
     if memorized.get("cut") is not None and memorized.get("median") is not None:
         lines.append(("threshold on MultiMem", f"{memorized['cut']:.2f}"))
@@ -185,20 +183,14 @@ def memorized_lines(content: ReportContent) -> list[Line]:
     return lines
 
 
-def chance_lines(content: ReportContent) -> list[Line]:
-    """The expected number of false positives on a clean set."""
-    expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
-    return [("expected false positives", f"up to about {expected:,.0f}")] if expected >= 0.5 else []
-
-
 def group_lines(content: ReportContent, kind: str) -> list[Line]:
     """Number of near-duplicate groups with flagged rows, and the size of the largest."""
     names = content.texts("duplicate_group")[content.flags(kind)]
-    sizes = np.unique(names[names != ""], return_counts=True)[1]
-    if not len(sizes):
-        return []
+    sizes = Counter(names[names != ""]).values()
     lines = [("different media" if kind == "placeholder" else "groups of near-duplicates", f"{len(sizes):,}")]
-    return lines + ([("largest", f"{int(sizes.max()):,} rows")] if sizes.max() > 1 else [])
+    if max(sizes, default=0) > 1:
+        lines.append(("largest", f"{max(sizes):,} rows"))
+    return lines if sizes else []
 
 
 def _source(content: ReportContent) -> str:
@@ -220,20 +212,11 @@ def plots(content: ReportContent) -> list[dict[str, Any]]:
     cut_score = float(flagged_scores.min()) if len(flagged_scores) else None
     recall = ", ".join(f"{share} of {name}" for name, share in _probe_recall(content))
     caption = f"{all_columns()['misalignment'].help}. " + ("" if len(flagged_scores) else "No row is flagged. ")
-    results = [
-        {
-            "title": "Misalignment of all rows",
-            "svg": histogram(score, flagged, cut_score),
-            "caption": caption + (f"Probe recall: {recall} would be flagged." if recall else ""),
-        },
-        {
-            "title": "Alignment and memorization",
-            "svg": scatter(content.numbers("alignment"), content.numbers("multimem"), flagged, QUADRANTS),
-            "caption": "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain "
-            "in consistency from training on it. Misaligned pairs that are memorized appear at the upper left. Lines "
-            "are medians; flagged rows are orange.",
-        },
-    ]
+    caption += f"Probe recall: {recall} would be flagged." if recall else ""
+    svg = histogram(score, flagged, cut_score)
+    results = [{"title": "Misalignment of all rows", "svg": svg, "caption": caption}]
+    svg = scatter(content.numbers("alignment"), content.numbers("multimem"), flagged, QUADRANTS)
+    results.append({"title": "Alignment and memorization", "svg": svg, "caption": SCATTER_CAPTION})
     if shares := content.summary.get("attribution"):
         svg = bars({part_name(name): float(share) for name, share in shares.items()})
         caption = "Share of MultiMem that is lost without each modality, and that is held by each pair."
@@ -253,7 +236,10 @@ def cross_modal_section(content: ReportContent) -> dict[str, Any]:
         for at, source in enumerate(names)
         for name in names
     }
-    shown = [] if "refused" in summary else people[:IDENTITIES]
+    rows = []
+    for record in [] if "refused" in summary else people[:IDENTITIES]:
+        cells = [f"{record[f'recall_{source}_{name}']:.0%}" for source in names for name in names]
+        rows.append({"identity": cut(str(record["identity"]), 80), "cells": cells, "stays_in": str(record["stays_in"])})
     return {
         "names": names,
         "identities": f"{int(summary['identities']):,}",
@@ -262,14 +248,9 @@ def cross_modal_section(content: ReportContent) -> dict[str, Any]:
         "svg": curves([float(step) for step in curve["steps"]], lines, "training steps", "recall"),
         "sentences": sentences(summary),
         "staying": sum(bool(record["stays_in"]) for record in people),
-        "people": [_identity_row(record, names) for record in shown],
+        "people": rows,
         "notes": [str(note) for note in summary.get("notes") or ()],
     }
-
-
-def _identity_row(record: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    cells = [f"{record[f'recall_{source}_{name}']:.0%}" for source in names for name in names]
-    return {"identity": cut(str(record["identity"]), 80), "cells": cells, "stays_in": str(record["stays_in"])}
 
 
 def _cells(values: Mapping[str, Any]) -> list[Line]:

@@ -17,8 +17,7 @@ from .content import Columns, ReportContent
 def choose_rows(content: ReportContent, medium: str, kinds: Sequence[str], rows: int | None, others: int) -> Ints:
     """Positions of the rows that a reviewer needs, ascending; a sample with a list of texts comes with all of them.
 
-    They are the flagged rows, those that the evidence on them names, and random ones without flags, from which a spot
-    check estimates what was missed.
+    The random rows without flags are for spot checks, which estimate from them what was missed.
 
     Args:
         content: of the audit.

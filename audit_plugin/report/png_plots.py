@@ -29,8 +29,7 @@ def memorization_plot(columns: Mapping[str, Any], path: str | Path, cut: float |
     """Histogram of MultiMem, by group in the split protocol, with its attribution to modalities and pairs.
 
     Args:
-        columns: of an `AuditResult` or a scores table: `multimem`, with its parts where there are three or more
-            modalities, and `role` in the split protocol.
+        columns: of an `AuditResult` or a scores table: `multimem` and, where present, its parts and `role`.
         path: of the PNG.
         cut: MultiMem from which a sample is called memorized (the summary's `memorized`), or None.
 
@@ -72,14 +71,20 @@ def _histogram(axis: Any, values: Floats, groups: Mapping[str, np.ndarray], cut:
 
 def _attribution(columns: Mapping[str, Any]) -> dict[str, Floats]:
     """Label -> values `[n]`: MultiMem lost without each modality, then held by each pair; {} with two modalities."""
-    parts = {name.removeprefix("multimem_"): values for name, values in columns.items() if name.startswith("multimem_")}
-    lost, pairs = {}, {}
-    for part, values in parts.items():
+    lost: dict[str, Floats] = {}
+    pairs: dict[str, Floats] = {}
+    for name in columns:
+        part = name.removeprefix("multimem_")
+        if part in (name, "stderr", "mean"):
+            continue
+        values = np.asarray(columns[name], dtype=np.float64)
+        if not np.isfinite(values).any():
+            continue
         if part.startswith("due_"):
-            lost[f"without {part.removeprefix('due_')}"] = np.asarray(values, dtype=np.float64)
-        elif part not in ("stderr", "mean"):
-            pairs[part.replace("_", " + ")] = np.asarray(values, dtype=np.float64)
-    return {label: values for label, values in (lost | pairs).items() if np.isfinite(values).any()}
+            lost[f"without {part.removeprefix('due_')}"] = values
+        else:
+            pairs[part.replace("_", " + ")] = values
+    return lost | pairs
 
 
 def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:

@@ -35,13 +35,13 @@ def worst_rows(content: ReportContent) -> Ints:
     """
     score = np.nan_to_num(content.numbers("misalignment"), nan=-np.inf)
     actions = content.texts("action")
-    todo = np.isin(actions, ("relabel", "review"))
-    shown = np.logical_or.reduce([todo, *(content.flags(kind) for kind in FLAGS if kind != "duplicate")])
-    elsewhere = content.flags("placeholder") | (actions == "remove")
-    order = np.argsort(-score, kind="stable")
-    ranked = [order[mask[order]] for mask in (todo & ~elsewhere, shown & ~todo & ~elsewhere)]
-    flagged = np.concatenate(ranked)[:WORST]
-    others = order[(~shown & ~elsewhere & np.isfinite(score))[order]]
+    has_action = np.isin(actions, ("relabel", "review"))
+    is_flagged = np.logical_or.reduce([content.flags(kind) for kind in FLAGS if kind != "duplicate"])
+    priority = np.where(has_action, 0, np.where(is_flagged, 1, 2))
+    order = np.lexsort((-score, priority))
+    order = order[~(content.flags("placeholder") | (actions == "remove"))[order]]
+    flagged = order[priority[order] < 2][:WORST]
+    others = order[(priority[order] == 2) & np.isfinite(score[order])]
     return np.concatenate([flagged, others[: max(0, AT_LEAST - len(flagged))]]).astype(np.int64)
 
 
@@ -68,14 +68,13 @@ def row_head(content: ReportContent, row: int, draw: Draw, side: int) -> dict[st
     """Id, images, captions, flags, action and suggestion of a row."""
     words = (explanation(content, row).get("words") or [])[:WORDS]
     spans = [(word["start"], word["end"]) for word in words if (word.get("gain") or 0) > 0]
-    texts = {name: content.text(name, row) for name in ("action", "reason", "suggestion", "repair", "failure")}
-    files = [paths[row] for paths in media_of(content, text=False).values() if paths[row]]
+    files = [paths[row] for paths in media_of(content, text=False).values()]
     return {
-        **texts,
+        **{name: content.text(name, row) for name in ("action", "reason", "suggestion", "repair", "failure")},
         "id": content.samples.ids[row],
         "flags": [flag.label for kind, flag in FLAGS.items() if content.flags(kind)[row]],
         "images": images_of(content, row, draw, side),
-        "files": [str(path).split("\0")[0].rsplit("/", 1)[-1] for path in files],
+        "files": [str(path).split("\0")[0].rsplit("/", 1)[-1] for path in files if path],
         "captions": [caption_of(captions[row], spans) for captions in media_of(content, text=True).values()],
     }
 
@@ -90,23 +89,18 @@ def caption_of(text: str | None, spans: Sequence[tuple[int, int]] = ()) -> dict[
 
 def score_bars(content: ReportContent, row: int, ranks: Mapping[str, Floats]) -> list[dict[str, Any]]:
     """Per score of the row: value, level among all rows, length of its bar (0 to 100), and if it is suspicious."""
-    scores, columns = [], all_columns()
+    bars, columns = [], all_columns()
     for name, rank_of in ranks.items():
         rank, value = float(rank_of[row]), float(content.numbers(name)[row])
         if not np.isfinite(value):
             continue
         low_is_bad = name in SCORES and SCORES[name].similarity
-        scores.append(
-            {
-                "label": columns[name].label,
-                "help": columns[name].help,
-                "value": percent(value) if name == "probability" else f"{value:.2f}",
-                "level": level(rank),
-                "bad": rank <= 0.05 if low_is_bad else rank >= 0.95,
-                "length": round(100 * rank),
-            }
-        )
-    return scores
+        bar: dict[str, Any] = {"label": columns[name].label, "help": columns[name].help, "level": level(rank)}
+        bar["value"] = percent(value) if name == "probability" else f"{value:.2f}"
+        bar["bad"] = rank <= 0.05 if low_is_bad else rank >= 0.95
+        bar["length"] = round(100 * rank)
+        bars.append(bar)
+    return bars
 
 
 def percentiles(values: Floats) -> Floats:
@@ -128,14 +122,13 @@ def neighbor_evidence(
     for side in explanation(content, row).get("neighbors") or []:
         voters = []
         for voter in side.get("voters", [])[:VOTERS]:
-            at = first_rows.get(voter["id"])
-            agreement, similarity = (float(voter.get(name) or 0) for name in ("agreement", "similarity"))
+            at, agreement = first_rows.get(voter["id"]), float(voter.get("agreement") or 0)
             voters.append(
                 {
                     "id": voter["id"],
                     "caption": caption_of(cut(voter.get("caption") or "", 200))["short"],
                     "images": images_of(content, at, draw, SMALL) if at is not None else [],
-                    "similarity": f"{similarity:.2f}",
+                    "similarity": f"{float(voter.get('similarity') or 0):.2f}",
                     "agreement": f"{agreement:.2f}",
                     "disagrees": agreement < 0.5,
                 }
@@ -185,7 +178,7 @@ def groups(content: ReportContent, draw: Draw) -> dict[str, list[dict[str, Any]]
         for group in kind_groups[:GROUPS]:
             shown = sorted(group["members"], key=lambda row: not content.flags("conflict")[row])[:MEMBERS]
             group["rows"] = [row_head(content, row, draw, SMALL) for row in shown]
-            group["flagged"] = [bool(content.flags(kind)[row]) for row in shown]
+            group["flagged"] = content.flags(kind)[shown].tolist()
     return listed
 
 
@@ -197,10 +190,9 @@ def decision(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def decision_tables(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts by reviewer and kind, and the latest `DECISIONS` one by one."""
-    pairs = [(str(record.get("reviewer") or ""), str(record.get("kind") or "")) for record in decisions]
-    counts = Counter(pairs)
-    reviewers = list(dict.fromkeys(reviewer for reviewer, _ in pairs))
-    kinds = list(dict.fromkeys(kind for _, kind in pairs))
+    counts = Counter((str(record.get("reviewer") or ""), str(record.get("kind") or "")) for record in decisions)
+    reviewers = dict.fromkeys(reviewer for reviewer, _ in counts)
+    kinds = list(dict.fromkeys(kind for _, kind in counts))
     table = [{"reviewer": name or "not named", "counts": [counts[name, kind] for kind in kinds]} for name in reviewers]
     total = [sum(counts[name, kind] for name in reviewers) for kind in kinds]
     latest = sorted(decisions, key=lambda record: str(record.get("time") or ""), reverse=True)[:DECISIONS]

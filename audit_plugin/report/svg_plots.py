@@ -13,21 +13,14 @@ WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 28, 46
 BINS = 40
 MOST_POINTS = 2500
-Scale = Callable[[float], float]
-Mark = tuple[float, float]  # (pixel, value)
+Scale = Callable[[float], float]  # value -> pixel
 REACH = 0.002  # quantile at which the axes of the scatter plot end, so that outliers do not compress the rest
 
 
 def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
-    """Histogram of a score, with flagged rows in another color and the threshold as a line.
+    """Histogram of a score `[n]` (NaN: not scored), with flagged rows in another color and the threshold as a line.
 
-    Args:
-        values: `[n]`, NaN: not scored.
-        flagged: bool `[n]`.
-        cut: the threshold, or None.
-
-    Returns:
-        The SVG; "" if no value is finite.
+    "" if no value is finite.
     """
     known = np.isfinite(values)
     if not known.any():
@@ -36,8 +29,7 @@ def histogram(values: Floats, flagged: Bools, cut: float | None) -> Markup:
     total, _ = np.histogram(values[known], edges)
     bad, _ = np.histogram(values[known & flagged], edges)
     x, y = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT), _scale(0, total.max() * 1.05, HEIGHT - BOTTOM, TOP)
-    across, up = ticks(edges[0], edges[-1]), ticks(0, total.max())
-    parts = _axes([(x(at), at) for at in across], [(y(at), at) for at in up], "misalignment", "rows")
+    parts = _axes(x, ticks(edges[0], edges[-1]), y, ticks(0, total.max()), "misalignment", "rows")
     for at, (count, bad_count) in enumerate(zip(total, bad, strict=True)):
         left, right = x(edges[at]), x(edges[at + 1])
         parts.append(_rect("bar", left + 0.5, y(count), right - left - 1, y(bad_count) - y(count)))
@@ -59,26 +51,23 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
         names: of the upper left, upper right, lower left and lower right quadrant.
 
     Returns:
-        The SVG, with at most `MOST_POINTS` points (a fixed random sample); "" if no point is finite.
+        The SVG, with a random sample of at most `MOST_POINTS` points; "" if no point is finite.
     """
     rows = np.flatnonzero(np.isfinite(across) & np.isfinite(up))
     if not len(rows):
         return Markup("")
     if len(rows) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST_POINTS, replace=False))
-    ends = [_ends(values[rows]) for values in (across, up)]
-    x, y = _scale(*ends[0], LEFT, WIDTH - RIGHT), _scale(*ends[1], HEIGHT - BOTTOM, TOP)
-    middle = x(float(np.median(across[rows]))), y(float(np.median(up[rows])))
-    across_marks = [(x(at), at) for at in ticks(*ends[0])]
-    up_marks = [(y(at), at) for at in ticks(*ends[1])]
-    parts = _axes(across_marks, up_marks, "held-out alignment", "MultiMem")
-    parts += [
-        _line("split", middle[0], TOP, middle[0], HEIGHT - BOTTOM),
-        _line("split", LEFT, middle[1], WIDTH - RIGHT, middle[1]),
-    ]
+    x_ends, y_ends = _ends(across[rows]), _ends(up[rows])
+    x, y = _scale(*x_ends, LEFT, WIDTH - RIGHT), _scale(*y_ends, HEIGHT - BOTTOM, TOP)
+    middle_x, middle_y = x(float(np.median(across[rows]))), y(float(np.median(up[rows])))
+    parts = _axes(x, ticks(*x_ends), y, ticks(*y_ends), "held-out alignment", "MultiMem")
+    parts.append(_line("split", middle_x, TOP, middle_x, HEIGHT - BOTTOM))
+    parts.append(_line("split", LEFT, middle_y, WIDTH - RIGHT, middle_y))
+    point = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>')
     for row in sorted(rows.tolist(), key=lambda r: bool(flagged[r])):  # the flagged ones on top
-        px, py = x(float(np.clip(across[row], *ends[0]))), y(float(np.clip(up[row], *ends[1])))
-        parts.append(_circle("badpoint" if flagged[row] else "point", px, py))
+        px, py = x(np.clip(across[row], *x_ends)), y(np.clip(up[row], *y_ends))
+        parts.append(point.format("badpoint" if flagged[row] else "point", px, py))
     corners = ((LEFT + 6, TOP + 12, "start"), (WIDTH - RIGHT - 4, TOP + 12, "end"))
     below = [(px, HEIGHT - BOTTOM - 7, side) for px, _, side in corners]
     parts += [_text(px, py, name, side, "name") for name, (px, py, side) in zip(names, [*corners, *below], strict=True)]
@@ -110,13 +99,16 @@ def curves(
         below: label of the x axis.
         beside: label of the y axis.
     """
-    ends = float(np.log(steps[0])), float(np.log(steps[-1])) + 1e-9
-    x, y = _scale(*ends, LEFT + 8, WIDTH - RIGHT - 8), _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
-    marks = [(x(np.log(step)), step) for step in steps]
-    parts = _axes(marks, [(y(value), value) for value in ticks(0, 1)], below, beside)
+    log_x = _scale(np.log(steps[0]), np.log(steps[-1]) + 1e-9, LEFT + 8, WIDTH - RIGHT - 8)
+    y = _scale(0, 1.02, HEIGHT - BOTTOM, TOP)
+
+    def x(step: float) -> float:
+        return log_x(np.log(step))
+
+    parts = _axes(x, steps, y, ticks(0, 1), below, beside)
     for at, (name, (values, color, dashed)) in enumerate(lines.items()):
         kind = f"curve c{color}" + (" dashed" if dashed else "")
-        points = " ".join(f"{x(np.log(s)):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
+        points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
         top = HEIGHT + 16 + 20 * at
         parts += [_line(kind, LEFT, top, LEFT + 28, top), _text(LEFT + 36, top + 4, name, "start")]
@@ -124,13 +116,12 @@ def curves(
 
 
 def _ends(values: Floats) -> tuple[float, float]:
-    low, high = (float(end) for end in np.quantile(values, [REACH, 1 - REACH]))
+    low, high = np.quantile(values, [REACH, 1 - REACH]).tolist()
     room = max(0.04 * (high - low), 1e-6)
     return low - room, high + room
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Scale:
-    """Maps values to pixels."""
     step = (stop - start) / max(float(high) - float(low), 1e-9)
     return lambda value: start + (float(value) - float(low)) * step
 
@@ -144,15 +135,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(step * number, 10) for number in range(first, int(np.floor(high / step + 1e-9)) + 1)]
 
 
-def _axes(across: Sequence[Mark], up: Sequence[Mark], below: str, beside: str) -> list[Markup]:
-    """Grid, ticks at (pixel, value) of both axes, and their labels."""
+def _axes(x: Scale, across: Sequence[float], y: Scale, up: Sequence[float], below: str, beside: str) -> list[Markup]:
+    """Grid, ticks at values of both axes, and their labels."""
     bottom = HEIGHT - BOTTOM
     parts = []
-    for pixel, value in up:
-        parts.append(_line("grid", LEFT, pixel, WIDTH - RIGHT, pixel))
-        parts.append(_text(LEFT - 7, pixel + 4, f"{value:,g}", "end"))
-    for pixel, value in across:
-        parts.append(_text(pixel, bottom + 17, f"{value:,g}", "middle"))
+    for value in up:
+        parts.append(_line("grid", LEFT, y(value), WIDTH - RIGHT, y(value)))
+        parts.append(_text(LEFT - 7, y(value) + 4, f"{value:,g}", "end"))
+    for value in across:
+        parts.append(_text(x(value), bottom + 17, f"{value:,g}", "middle"))
     parts.append(_line("axis", LEFT, bottom, WIDTH - RIGHT, bottom))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, below, "middle", "label"))
     parts.append(_text(4, 13, beside, "start", "label"))
@@ -172,14 +163,10 @@ def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _line(kind: str, x: float, y: float, to_x: float, to_y: float) -> Markup:
-    shape = '<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'
-    return Markup(shape).format(kind, x, y, to_x, to_y)
-
-
-def _circle(kind: str, x: float, y: float) -> Markup:
-    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(kind, x, y)
+    shape = Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+    return shape.format(kind, x, y, to_x, to_y)
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> Markup:
-    shape = '<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
-    return Markup(shape).format(kind, x, y, anchor, words)
+    shape = Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    return shape.format(kind, x, y, anchor, words)
