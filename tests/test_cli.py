@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from audit_plugin import __version__, cli
 from audit_plugin.arrays import AuditError
 from audit_plugin.cli import options
+from audit_plugin.cli.running import check_output
 from audit_plugin.config import AuditConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,10 +161,13 @@ def test_options_reach_the_config() -> None:
             "error: trials is 5; it must be a multiple of 2 (folds) to hold out every sample equally often: use 6",
         ),
         (["m.csv", *NAMED, "--device", "tpu"], "error: device is 'tpu'; choose one of auto, cpu, cuda"),
-        (["m.csv", *NAMED, "--out", "m.csv"], "error: --out 'm.csv' would overwrite the manifest 'm.csv'; rename it"),
+        (
+            ["m.csv", *NAMED, "--out", "m.csv"],
+            "error: --out 'm.csv' would overwrite the input 'm.csv'; name another file",
+        ),
         (
             ["m.csv", *NAMED, "--out", "s.xlsx"],
-            "error: --out 's.xlsx' ends in '.xlsx'; choose one of .parquet, .csv, .jsonl",
+            "error: --out 's.xlsx' ends in '.xlsx'; choose .parquet or .csv or .jsonl",
         ),
         (["latin.csv", *NAMED], "error: latin.csv is not UTF-8 (byte 28, line 2: 0xe9); save it as UTF-8"),
         (["twice.csv", *NAMED], "error: twice.csv: id '1' stands in rows 1 and 2; give every row an id of its own"),
@@ -264,8 +268,8 @@ def test_a_removal_study_writes_a_report_a_plot_and_a_table(tmp_path: Path) -> N
     ("arguments", "sentence"),
     [
         (["--amounts", "4;8"], "--amounts is '4;8'; give whole numbers separated by commas, such as 20,50,100"),
-        (["--out", "r.txt"], "--out 'r.txt' ends in '.txt'; the report is a .json file"),
-        (["--out", "m.json"], "--out 'm.json' would overwrite an input; name another file"),
+        (["--out", "r.txt"], "--out 'r.txt' ends in '.txt'; choose .json"),
+        (["--out", "m.json"], "--out 'm.json' would overwrite the input 'm.json'; name another file"),
         (["--train", "towers"], "train is towers and protocol ensemble; a removal curve needs"),
     ],
 )
@@ -277,6 +281,27 @@ def test_a_removal_study_that_cannot_be_made(
     code, out, error = run("removal-study", "m.json", *NAMED, *arguments)
     assert (code, out) == (2, "")
     assert error.startswith(f"error: {sentence}")
+
+
+def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("image,caption\n")
+    check_output(tmp_path / "new" / "scores.parquet", (".parquet", ".csv"), manifest)
+    assert not (tmp_path / "new").exists()
+    for out, reason in [
+        ("scores.xlsx", "choose .parquet or .csv"),
+        ("m.csv", "would overwrite the input"),
+        ("m.csv/scores.csv", "cannot be written"),
+    ]:
+        with pytest.raises(AuditError, match=reason):
+            check_output(tmp_path / out, (".parquet", ".csv"), manifest)
+
+
+def test_a_summary_does_not_overwrite_the_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.json"
+    manifest.write_text('{"image": "a.png", "caption": "x"}')
+    code, _, error = run("score", str(manifest), *NAMED, "--out", str(tmp_path / "m.parquet"))
+    assert (code, "would overwrite the input 'm.json'" in error) == (2, True)
 
 
 def test_wrong_use_is_code_2() -> None:

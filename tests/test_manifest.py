@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.inputs.manifest import _read_csv, read_manifest
-from audit_plugin.inputs.tables import check_output
 
 COLUMNS = {"image": "image", "text": "caption"}
 
@@ -389,20 +388,6 @@ def test_ids_survive_parquet(tmp_path_factory: pytest.TempPathFactory, ids: list
     columns = {"misalignment": np.zeros(len(ids), np.float32)}
     write_scores(path, AuditResult(tuple(ids), columns, {}))
     assert pq.read_table(path)["id"].to_pylist() == ids
-
-
-def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
-    manifest = write(tmp_path, "m.csv", "image,caption\n")
-    check_output(tmp_path / "new" / "scores.parquet", manifest)
-    for out, reason in [
-        ("scores.xlsx", "choose one of .parquet, .csv, .jsonl"),
-        ("m.csv", "would overwrite the manifest"),
-        ("m.csv/scores.csv", "cannot be written"),
-    ]:
-        with pytest.raises(AuditError, match=reason):
-            check_output(tmp_path / out, manifest)
-    with pytest.raises(AuditError, match="would overwrite the manifest"):
-        check_output(tmp_path / "m.parquet", write(tmp_path, "m.json", "{}"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from audit_plugin.config import AuditConfig
 
 from .manifests import COLUMNS, Manifest, read_samples
 from .options import app, command
-from .running import check_out, fiftyone_io, shown_progress
+from .running import check_output, fiftyone_io, shown_progress
 
 
 @command(
@@ -47,7 +47,7 @@ def cross_modal(
     if not config.label:
         raise AuditError("--label is missing; name the column with the identity or class of each row: --label COL")
     samples = read_samples(manifest, config)
-    check_out(out, (".json",), manifest)
+    check_output(out, (".json",), manifest)
     audit = read_scores(scores) if scores else {}
     with shown_progress() as progress:
         result = measure_cross_modal_recall(samples, config, progress)
@@ -124,7 +124,7 @@ def canary_recall(
     from audit_plugin.inputs.tables import write_json
     from audit_plugin.report.display import console, show_table
 
-    check_out(out, (".json",), folder / "manifest.csv")
+    check_output(out, (".json",), folder / "manifest.csv")
     with shown_progress() as progress:
         result = measure_canary_recall(folder, model, config.device, progress)
     summary = result.summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from dataclasses import replace
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 DEMO_DATASET = "audit-demo"
 SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
-
-
 FIELDS = {name: f"Field with {modality.content}, {SLICE}" for name, modality in MODALITIES.items()} | {
     "text": f"Field with the caption, a list of captions or class labels, {SLICE}. If fewer than two modalities are "
     "named, the sample's own file and a field that looks like a caption are used"
@@ -52,16 +51,9 @@ def audit(
     samples = io.read_samples(chosen, config)
     with shown_progress() as progress:
         result = io.audit_view(chosen, config, progress)
-    finish(
-        result,
-        samples,
-        [
-            f"results: {'attributes' if patches else 'fields'} {config.run}_*, tags {config.run}:* and the saved view "
-            f"{config.run}_flagged",
-            f"to open it: fiftyone app launch {dataset}",
-            f"run: {result.run_dir}",
-        ],
-    )
+    run, fields = config.run, "attributes" if patches else "fields"
+    written = f"results: {fields} {run}_*, tags {run}:* and the saved view {run}_flagged"
+    finish(result, samples, [written, f"to open it: fiftyone app launch {dataset}", f"run: {result.run_dir}"])
 
 
 @app.command()
@@ -89,8 +81,10 @@ def demo(
     truth = out / "truth.csv"
     places = [f"scores: {out / 'scores.parquet'}", f"run: {result.run_dir}", sentence]
     show_detected(console(), count_flagged_faults(truth, result), swap_auroc(truth, result), places)
+    if open_app and dataset is None:
+        raise typer.Exit(BAD_INPUT)
     if open_app:
-        _open_app(dataset, config.run)
+        _open_app(dataset.load_saved_view(f"{config.run}_flagged"))
 
 
 @app.command(name="import")
@@ -111,7 +105,9 @@ def import_(
     """Import the flagged part of a large audit into FiftyOne, with its evidence and a few other rows."""
     from audit_plugin.report import report_of_table
 
-    content = report_of_table(scores, scored_rows(scores, manifest or _recorded_manifest(scores), {}))
+    if not (manifest := manifest or _recorded(scores).get("manifest")):
+        raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
+    content = report_of_table(scores, scored_rows(scores, Path(manifest), {}))
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
     typer.echo(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
@@ -135,14 +131,6 @@ def _recorded(scores: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _recorded_manifest(scores: Path) -> Path:
-    manifest = _recorded(scores).get("manifest")
-    if not manifest:
-        summary = scores.with_suffix(".json").name
-        raise AuditError(f"{summary} does not name the manifest of {scores.name}; name it: --manifest")
-    return Path(manifest)
-
-
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:
     """The audited demo as a FiftyOne dataset, or None; and a sentence on how to open it, or why it is missing."""
     from audit_plugin.audit.explain import load_explanations, renamed
@@ -162,14 +150,10 @@ def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: 
     return dataset, f"FiftyOne: dataset {DEMO_DATASET!r}, saved view '{config.run}_flagged'; to open it: {how}"
 
 
-def _open_app(dataset: Any, run: str) -> None:
-    if dataset is None:
-        raise typer.Exit(BAD_INPUT)
-    import contextlib
-
+def _open_app(view: Any) -> None:
     import fiftyone as fo
 
-    session = fo.launch_app(dataset.load_saved_view(f"{run}_flagged"))
+    session = fo.launch_app(view)
     typer.echo("press Ctrl-C to close the App")
     with contextlib.suppress(KeyboardInterrupt):
         session.wait(-1)

@@ -12,7 +12,7 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .options import DryRun, command
-from .running import audited, check_out, finish, shown_progress
+from .running import audited, check_output, finish, shown_progress
 
 if TYPE_CHECKING:
     from audit_plugin.arrays import Samples
@@ -45,19 +45,25 @@ def score(
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Needs no FiftyOne."""
     from audit_plugin.audit.result import write_scores
-    from audit_plugin.inputs.tables import check_output
 
     if extend:
         _check_extension(config, run_dir, dry_run)
     samples = read_samples(manifest, config)
-    check_output(out, manifest)
+    check_output(out, (".parquet", ".csv", ".jsonl"), manifest)
+    check_output(out.with_suffix(".json"), (".json",), manifest)  # the summary
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
 
         show_cost(console(), plan_audit(samples, config))
         return
-    result = _extended(samples, extend) if extend else audited(samples, config, run_dir)
+    if extend:
+        from audit_plugin.audit.extend import extend_run
+
+        with shown_progress() as progress:
+            result = extend_run(samples, extend, progress)
+    else:
+        result = audited(samples, config, run_dir)
     result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
     write_scores(out, result)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
@@ -83,7 +89,7 @@ def removal_study(
     from audit_plugin.report.png_plots import removal_plot
 
     samples, numbers = read_samples(manifest, config), _numbers(amounts)
-    check_out(out, (".json",), manifest)
+    check_output(out, (".json",), manifest)
     with shown_progress() as progress:
         report = study.removal_study(samples, config, numbers, seeds, progress, run_dir)
     write_json(out, report)
@@ -103,20 +109,12 @@ def read_samples(manifest: Path, config: AuditConfig) -> Samples:
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:
     """Refuses settings that differ from the run's: an extension uses those of the run."""
     defaults = AuditConfig()
-    changed = [name for name, value in config.scoring().items() if value != getattr(defaults, name)]
-    changed += ["engine"] if config.engine != defaults.engine else []
-    changed += ["run_dir"] if run_dir else []
-    changed += ["dry_run"] if dry_run else []
+    values = {**config.scoring(), "engine": config.engine}
+    changed = [name for name, value in values.items() if value != getattr(defaults, name)]
+    changed += [name for name, value in (("run_dir", run_dir), ("dry_run", dry_run)) if value]
     if changed:
         option = f"--{changed[0].replace('_', '-')}"
         raise AuditError(f"{option} cannot be combined with --extend, which uses the settings of the run; leave it out")
-
-
-def _extended(samples: Samples, run_dir: Path) -> AuditResult:
-    from audit_plugin.audit.extend import extend_run
-
-    with shown_progress() as progress:
-        return extend_run(samples, run_dir, progress)
 
 
 def _plot(result: AuditResult, path: Path) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Annotated, Any, NoReturn
 
@@ -40,8 +39,19 @@ class _Application(TyperGroup):
         return super().resolve_command(ctx, [*FORMER_COMMANDS.get(name, (name,)), *current])
 
     def invoke(self, ctx: Any) -> Any:
-        with exit_on_errors():
+        try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            stop(INTERRUPTED, "interrupted; run the same command again to resume")
+        except AuditError as error:
+            stop(BAD_INPUT, f"error: {error}")
+        except BrokenPipeError:
+            raise
+        except ConnectionError as error:
+            stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
+        except OSError as error:
+            place = repr(error.filename) if error.filename else "the disk"
+            stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
 
 
 app = typer.Typer(
@@ -55,24 +65,6 @@ app = typer.Typer(
 )
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the cost without running the audit")]
-
-
-@contextmanager
-def exit_on_errors() -> Iterator[None]:
-    """Ends the command with one sentence and an exit code on errors that a user can fix."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        stop(INTERRUPTED, "interrupted; run the same command again to resume")
-    except AuditError as error:
-        stop(BAD_INPUT, f"error: {error}")
-    except BrokenPipeError:
-        raise
-    except ConnectionError as error:
-        stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
-    except OSError as error:
-        place = repr(error.filename) if error.filename else "the disk"
-        stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
 
 
 def stop(code: int, sentence: str) -> NoReturn:

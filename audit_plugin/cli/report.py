@@ -12,7 +12,7 @@ from audit_plugin.config import AuditConfig
 
 from .datasets import scored_rows
 from .options import app, command
-from .running import check_out, fiftyone_io
+from .running import check_output, fiftyone_io
 
 TABLE = ".parquet"
 AUDIT_HELP = "a table of scores (.parquet), or DATASET:RUN"
@@ -36,7 +36,7 @@ def report(
     """Write a self-contained HTML report of an audit: findings, plots, the worst rows with evidence, decisions."""
     from audit_plugin.report import read_cross_modal, report_of_table, write_report
 
-    check_out(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
+    check_output(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
     if source.endswith(TABLE):
         table, columns = Path(source), {modality: getattr(config, modality) for modality in MODALITIES}
         rows = scored_rows(table, manifest, columns) if manifest else None
@@ -49,6 +49,7 @@ def report(
         from audit_plugin.fiftyone_io.results.reports import review_report
 
         content = review_report(dataset, config.run)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_report(content, out, media=not no_media)
     typer.echo(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 

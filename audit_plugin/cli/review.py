@@ -158,10 +158,6 @@ def spot_check(
             raise AuditError(f"sample {sample!r} is not in the spot check; decide on one of those that it lists")
         io.record_spot_check(data, run, row, decide, text, reviewer=reviewer)
         check = io.spot_check(data, run)
-    _show_check(check)
-
-
-def _show_check(check: Any) -> None:
     rows = check.queue.rows
     undecided = [row for row, verdict in zip(rows, check.verdicts, strict=True) if not verdict]
     _echo_rows(undecided[:10])
@@ -169,13 +165,9 @@ def _show_check(check: Any) -> None:
     if len(undecided) == len(rows):
         return
     estimate = check.estimate()
-    shares = {
-        "precision of the flags": estimate.precision,
-        "share of unflagged rows that are wrong": estimate.missed,
-        "recall of the flags": estimate.recall,
-    }
-    for label, share in shares.items():
-        _echo(f"{label}: {_number(share.value)} ({_number(share.low)} to {_number(share.high)})")
+    _echo(f"precision of the flags: {_interval(estimate.precision)}")
+    _echo(f"share of unflagged rows that are wrong: {_interval(estimate.missed)}")
+    _echo(f"recall of the flags: {_interval(estimate.recall)}")
     wrong = estimate.wrong
     _echo(f"wrong rows in total: {wrong.value:.0f} ({wrong.low:.0f} to {wrong.high:.0f})")
 
@@ -186,8 +178,9 @@ def _echo_rows(rows: Sequence[tuple[str, int]]) -> None:
         _echo(f"{name}{f' caption {caption}' if caption else ''}")
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "unknown"
+def _interval(share: Any) -> str:
+    value, low, high = (f"{x:.2f}" if math.isfinite(x) else "unknown" for x in (share.value, share.low, share.high))
+    return f"{value} ({low} to {high})"
 
 
 def _summary(change_set: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -62,27 +63,19 @@ def finish(result: AuditResult, samples: Samples, places: list[str]) -> None:
         stop(NOTHING_SCORED, "nothing could be scored; the column 'failure' gives the reason for each row")
 
 
-def check_out(out: Path, suffixes: Sequence[str], *inputs: Path) -> None:
-    """Refuses, before any work is done, a report file of the wrong type or one that would overwrite an input.
-
-    Raises:
-        AuditError: the file cannot be used.
-    """
+def check_output(out: Path, suffixes: Sequence[str], *inputs: Path) -> None:
+    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written or is an input."""
     if out.suffix.lower() not in suffixes:
-        raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; the report is a {suffixes[0]} file")
-    if out.resolve() in [path.resolve() for path in inputs]:
-        raise AuditError(f"--out {str(out)!r} would overwrite an input; name another file")
-    if out.is_dir():
-        raise AuditError(f"--out {str(out)!r} is a folder; name a file in it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+        raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose {' or '.join(suffixes)}")
+    if overwritten := [path.name for path in inputs if path.resolve() == out.resolve()]:
+        raise AuditError(f"--out {str(out)!r} would overwrite the input {overwritten[0]!r}; name another file")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
 
 
 def fiftyone_io() -> ModuleType:
-    """The module `audit_plugin.fiftyone_io`, once FiftyOne's database answers.
-
-    Raises:
-        AuditError: FiftyOne is not installed, or its database does not start.
-    """
+    """The module `audit_plugin.fiftyone_io`; `AuditError` if FiftyOne is missing or its database does not start."""
     try:
         import fiftyone as fo
 

