@@ -106,7 +106,7 @@ def test_views_that_are_no_objects_are_refused_with_a_sentence(
 ) -> None:
     dataset = make_scenes(2)
     view = dataset.to_patches("truth")
-    with pytest.raises(AuditError, match="leave image, audio and video out"):
+    with pytest.raises(AuditError, match="leave image, audio, video out"):
         fio.read_samples(view, AuditConfig(text="truth", audio="truth.note"))
     with pytest.raises(AuditError, match="text field 'kind' does not exist.*truth"):
         fio.read_samples(view, AuditConfig(text="kind"))
@@ -131,7 +131,7 @@ def test_load_view_makes_the_patches(make_scenes: Callable[..., Any]) -> None:
     dataset.save_view("first", dataset.limit(1))
     assert len(fio.load_view(dataset.name, "first", "truth")) == 3
     for wrong in ("kind", "truht"):
-        with pytest.raises(AuditError, match=f"patches field '{wrong}'.*detections there: truth"):
+        with pytest.raises(AuditError, match=f"patches field '{wrong}'.*detections are truth"):
             fio.load_view(dataset.name, None, wrong)
 
 
