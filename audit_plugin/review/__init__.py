@@ -11,7 +11,6 @@ from .decisions import (
     UNDONE,
     Content,
     Decision,
-    Key,
     Resolution,
     content_digest,
     resolve,
@@ -21,8 +20,8 @@ from .decisions import (
     verdict,
 )
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
-from .queue import ReviewProgress, ReviewQueue, Row, progress, queue, rows_per_text, spot_order
-from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, harmless, original
+from .queue import ReviewQueue, Row, queue, rows_per_text, spot_order
+from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl
 
 __all__ = [
     "KINDS",
@@ -31,21 +30,16 @@ __all__ = [
     "ChangePlan",
     "Content",
     "Decision",
-    "Key",
     "PlannedChange",
     "Resolution",
-    "ReviewProgress",
     "ReviewQueue",
     "Row",
     "content_digest",
     "decisions_from",
     "decisions_to_csv",
     "decisions_to_jsonl",
-    "harmless",
     "join_plans",
-    "original",
     "plan_changes",
-    "progress",
     "queue",
     "resolve",
     "rows_per_text",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, spearman
+from audit_plugin.arrays import AuditError, Bools, spearman
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES
 
@@ -60,8 +60,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     """Compares two audits, with rows matched by id and caption.
 
     Args:
-        before: columns of the earlier audit, each `[n]`: `id` and, where present, `caption_index`, flags `is_{kind}`,
-            scores, `failure`.
+        before: columns of the earlier audit, each `[n]`: `id` and, where present, `caption_index`, `is_{kind}`, scores,
+            `failure`.
         after: columns of the later audit, each `[m]`.
 
     Raises:
@@ -96,7 +96,10 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     correlation = {}
     for name in SCORES:
         if name in before and name in after:
-            value = _correlation(_values(before, name)[old_rows], _values(after, name)[new_rows])
+            old_score = np.asarray(before[name], dtype=np.float64)[old_rows]
+            new_score = np.asarray(after[name], dtype=np.float64)[new_rows]
+            known = np.isfinite(old_score) & np.isfinite(new_score)
+            value = spearman(old_score[known], new_score[known])
             if np.isfinite(value):
                 correlation[name] = value
     return Comparison(kinds, len(common), tuple(gone), tuple(added), correlation)
@@ -124,13 +127,3 @@ def _flags(columns: Mapping[str, Any], kind: str, n: int) -> Bools:
 def _scored(columns: Mapping[str, Any], n: int) -> Bools:
     """bool `[n]`: the rows that did not fail."""
     return np.array([not failure for failure in columns.get("failure", [""] * n)], dtype=bool)
-
-
-def _values(columns: Mapping[str, Any], name: str) -> Floats:
-    return np.asarray(columns[name], dtype=np.float64)
-
-
-def _correlation(before: Floats, after: Floats) -> float:
-    """Spearman's correlation over the rows with both values; NaN where it is not defined."""
-    known = np.isfinite(before) & np.isfinite(after)
-    return spearman(before[known], after[known])

@@ -50,7 +50,10 @@ class ReviewQueue:
     def progress(self) -> ReviewProgress:
         """How far the review is; a skipped row is not decided."""
         seconds = [decision.seconds for decision in self.decided.values() if decision.kind != "skip"]
-        return progress(len(self.rows), len(seconds), seconds)
+        timed = [s for s in seconds if s > 0]
+        median = float(np.median(timed)) if timed else float("nan")
+        total, done = len(self.rows), len(seconds)
+        return ReviewProgress(done, total, median, median * (total - done) / 60)
 
     @property
     def left(self) -> tuple[Row, ...]:
@@ -162,16 +165,3 @@ def spot_order(
     scores = np.asarray(columns[DEFAULT_SCORE], dtype=np.float64)[order]
     plan = plan_spot_check(flagged, scores, size, seed)
     return SpotCheckPlan(order[plan.rows].astype(np.int64), plan.stratum, plan.sizes)
-
-
-def progress(total: int, done: int, seconds: Sequence[float]) -> ReviewProgress:
-    """Progress of a review.
-
-    Args:
-        total: rows of the queue before the first decision.
-        done: rows decided.
-        seconds: duration of each decision; 0 if not measured.
-    """
-    timed = [s for s in seconds if s > 0]
-    median = float(np.median(timed)) if timed else float("nan")
-    return ReviewProgress(done, total, median, median * (total - done) / 60)

@@ -134,8 +134,8 @@ def estimate(plan: SpotCheckPlan, verdicts: Sequence[str], confidence: float = 0
     unflagged_low, _ = _wrong_bounds(unflagged, joint)
     most_recall = flagged_high / (flagged_high + unflagged_low) if flagged_high else 1.0
     return SpotEstimate(
-        precision=_share(rates[0], _wrong_bounds(flagged, alpha), flagged),
-        missed=_share(unflagged_rate, _wrong_bounds(unflagged, alpha), unflagged),
+        precision=_share(rates[0], flagged, alpha),
+        missed=_share(unflagged_rate, unflagged, alpha),
         wrong=Interval(float(expected.sum()), flagged_low + unflagged_low, _upper_bound(sample, sample.high, alpha)),
         recall=Interval(recall, _least_recall(sample, alpha), most_recall),
         reviewed=int(sample.seen.sum()),
@@ -187,12 +187,13 @@ class _Sample:
         return list(np.ix_(*(np.arange(seen + 1) for seen in self.seen)))
 
 
-def _share(value: float, bounds: tuple[float, float], sample: _Sample) -> Interval:
-    """A share of the rows in the strata, from bounds on the number of rows."""
+def _share(value: float, sample: _Sample, alpha: float) -> Interval:
+    """A share of the rows in the strata, with bounds."""
     size = sample.sizes.sum()
     if not size:
         return Interval(float("nan"), float("nan"), float("nan"))
-    return Interval(float(value), bounds[0] / size, bounds[1] / size)
+    low, high = _wrong_bounds(sample, alpha)
+    return Interval(float(value), low / size, high / size)
 
 
 def _wrong_bounds(sample: _Sample, alpha: float) -> tuple[float, float]:

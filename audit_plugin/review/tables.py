@@ -33,7 +33,7 @@ SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words
 def harmless(text: str) -> str:
     """Text as a CSV cell; `original` reverts it."""
     escaped = ESCAPE.sub(lambda match: "\\u005c" + match[0][1:], text)
-    shown = "".join(_visible(c) for c in escaped)
+    shown = "".join(map(_visible, escaped))
     return f"'{shown}" if FORMULA.match(shown) else shown
 
 
@@ -59,11 +59,7 @@ def decisions_to_jsonl(decisions: Iterable[Decision]) -> str:
 
 
 def decisions_from(text: str, kind: str) -> list[Decision]:
-    """Decisions read from a table.
-
-    Args:
-        text: of the file.
-        kind: csv or jsonl. Columns `sample` and `kind` are required; others may be missing or empty.
+    """Decisions read from the text of a csv or jsonl table; columns other than `sample` and `kind` may be missing.
 
     Raises:
         AuditError: a column is missing or unknown, or a value is invalid; names the row.
@@ -80,8 +76,7 @@ def _visible(character: str) -> str:
 
 
 def _plain(decision: Decision) -> dict[str, Any]:
-    row = asdict(decision)
-    return row | {"time": decision.time.astimezone(UTC).isoformat(timespec="milliseconds")}
+    return asdict(decision) | {"time": decision.time.astimezone(UTC).isoformat(timespec="milliseconds")}
 
 
 def _csv_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -131,10 +126,9 @@ def _decision(row: Mapping[str, Any], number: int) -> Decision:
         for name, convert in CONVERSIONS.items():
             if name in values:
                 values[name] = convert(values[name])
-        texts = {name: value for name, value in values.items() if name not in CONVERSIONS}
-        if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
+        if wrong := [name for name in values if name not in CONVERSIONS and not isinstance(values[name], str)]:
             raise ValueError(f"{wrong[0]} is not a text")
-        if not all(name in values for name in REQUIRED):
+        if not values.keys() >= set(REQUIRED):
             raise ValueError("sample or kind is empty")
         return Decision(**values)
     except (TypeError, ValueError) as error:  # an AuditError of the decision itself is a ValueError

@@ -18,7 +18,7 @@ def changed_columns() -> list[str]:
 def apply_thresholds(
     columns: Mapping[str, NDArray[Any]], own: Mapping[str, NDArray[Any]], thresholds: Mapping[str, float]
 ) -> dict[str, NDArray[Any]]:
-    """Flags, actions and reasons under thresholds.
+    """The `changed_columns` `[n]` under thresholds.
 
     Failed rows, rows whose flags do not change, and suggested removals of duplicates or placeholders keep the values
     that the audit gave them.
@@ -27,9 +27,6 @@ def apply_thresholds(
         columns: of the audit, `[n]` each.
         own: the `changed_columns` as the audit wrote them, `[n]` each.
         thresholds: kind -> lowest score that is flagged.
-
-    Returns:
-        The columns of `own` under the thresholds.
     """
     flags = {name: values for name, values in own.items() if name.startswith("is_")}
     for kind, threshold in thresholds.items():
