@@ -19,6 +19,7 @@ from audit_plugin.review import (
     UNDONE,
     Content,
     Decision,
+    ReviewQueue,
     content_digest,
     decisions_from,
     decisions_to_csv,
@@ -32,6 +33,7 @@ from audit_plugin.review import (
     to_undo,
     verdict,
 )
+from audit_plugin.review.tables import harmless, original
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -221,9 +223,13 @@ def test_the_spot_check_is_drawn_whatever_the_order() -> None:
 
 
 def test_progress_counts_and_times() -> None:
-    found = progress(412, 37, [2.0, 4.0, 0.0, 100.0])
+    rows = tuple((str(row), 0) for row in range(412))
+    seconds = [2.0, 4.0, 0.0, 100.0, *[4.0] * 33]
+    decided = {row: decision(0, seconds=s) for row, s in zip(rows, seconds, strict=False)}
+    decided[rows[-1]] = decision(0, "skip", seconds=9.0)  # not decided
+    found = ReviewQueue(rows, decided).progress
     assert (found.done, found.total, found.seconds, found.minutes) == (37, 412, 4.0, 25.0)
-    assert math.isnan(progress(3, 0, []).seconds)
+    assert math.isnan(ReviewQueue(rows, {}).progress.seconds)
 
 
 # tables

@@ -17,8 +17,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
-from audit_plugin.review.thresholds import apply_thresholds, changed_columns
-from audit_plugin.scoring.flags import FLAGS, movable_flags
+from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
 
 from .tables import Columns, as_array, read_columns
 
@@ -55,7 +54,10 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         wanted = [*flags, *scores, "action", "reason", "suggestion", "failure"]
         columns = read_columns(root, run, ["id", *filter(items.has, wanted)])
         own = _own_columns(columns, recorded)
-        changed = apply_thresholds(columns, own, thresholds)
+        new_flags = {name: values for name, values in own.items() if name.startswith("is_")}
+        for name, value in thresholds.items():
+            new_flags[f"is_{name}"] = columns[movable_flags()[name]] >= value  # False for NaN
+        changed = reflag({**columns, **own}, new_flags)
         differs = np.logical_or.reduce([changed[name] != columns[name] for name in changed])
         rows = np.flatnonzero(differs)
         samples = items.samples(columns["id"].tolist())
@@ -99,7 +101,8 @@ def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
 def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:
     """The columns that thresholds change, `[n]`, as the audit wrote them: as recorded, or else as they are now."""
     own = {}
-    for name in (name for name in changed_columns() if name in columns):
+    changeable = [*(f"is_{kind}" for kind in movable_flags()), "action", "reason"]
+    for name in (name for name in changeable if name in columns):
         values = columns[name].tolist()
         for row, item in enumerate(columns["id"]):
             if item in recorded and name in recorded[item]:
