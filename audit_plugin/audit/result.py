@@ -289,7 +289,7 @@ def count_outcomes(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of failures, of each flag and of each action."""
     return {
         "failures": int((columns["failure"] != "").sum()),
-        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS},
+        "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS if f"is_{kind}" in columns},
         "actions": {a: int((columns["action"] == a).sum()) for a in ACTIONS},
     }
 

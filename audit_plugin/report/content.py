@@ -1,10 +1,10 @@
-"""The content of a report as plain values, and how it is read from a table of scores, without FiftyOne."""
+"""The content of a report as plain values, how it is read from a table of scores, and the part of it to review."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.arrays import AuditError, Ints, Samples
+from audit_plugin.audit.result import count_outcomes
 from audit_plugin.config import current_names
 from audit_plugin.inputs.tables import read_table
+from audit_plugin.review import queue
 from audit_plugin.review.spot_check import SpotEstimate
 
 Columns = Mapping[str, NDArray[Any]]
@@ -173,3 +175,51 @@ def _summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise AuditError(f"{path.name} is not the summary of an audit; score again, or remove it")
     return current_names(summary)
+
+
+def choose_rows(content: ReportContent, medium: str, kinds: Sequence[str], rows: int | None, others: int) -> Ints:
+    """Positions of the rows that a reviewer needs, ascending; a sample with a list of texts comes with all of them.
+
+    The random rows without flags are for spot checks, which estimate from them what was missed.
+
+    Args:
+        content: of the audit.
+        medium: modality that a row must have.
+        kinds: flags of which a row must have one; none: all that a review would show.
+        rows: flagged rows at most, the most suspicious first; None for all.
+        others: random rows that are not flagged.
+    """
+    samples, suspicious = content.samples, queue(content.columns)
+    flagged = (queue(content.columns, kinds) if kinds else suspicious)[:rows]
+    names = {samples.ids[row] for row in flagged}
+    for sample in list(names):
+        names.update(named_ids(content.explanations.get(sample, ())))
+    group = content.texts("duplicate_group")
+    names.update(str(group[row]) for row in flagged if group[row])
+    unflagged = content.texts("failure") == ""
+    unflagged[suspicious] = False
+    rest = np.flatnonzero(unflagged)
+    drawn = np.random.default_rng(0).choice(rest, min(others, len(rest)), replace=False)
+    names.update(samples.ids[row] for row in drawn)
+    files = samples.media[medium]
+    return np.array([row for row, sample in enumerate(samples.ids) if sample in names and files[row]], dtype=np.int64)
+
+
+def named_ids(explanation: Any, key: str = "") -> Iterator[str]:
+    """The ids of samples that explanations name."""
+    if isinstance(explanation, Mapping):
+        for name, inner in explanation.items():
+            yield from named_ids(inner, name)
+    elif isinstance(explanation, list | tuple):
+        for inner in explanation:
+            yield from named_ids(inner, key)
+    elif key in ("id", "duplicates", "conflicts"):
+        yield str(explanation)
+
+
+def subset_summary(content: ReportContent, columns: Columns) -> dict[str, Any]:
+    """The audit's summary with the counts of some of its rows; estimates stay those of the whole."""
+    rows, total = len(columns["action"]), len(content.samples)
+    note = f"{rows:,} of the {total:,} rows of {content.title} were imported; estimates are of all of them"
+    notes = [note, *content.summary.get("notes", ())]
+    return {**content.summary, "samples": rows, **count_outcomes(columns), "notes": notes}

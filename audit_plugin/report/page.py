@@ -108,6 +108,11 @@ def facts(content: ReportContent) -> list[Line]:
 
 def cards(content: ReportContent) -> list[dict[str, Any]]:
     """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` ("model-based", "spot check")."""
+    source = ""
+    if content.spot:
+        source = f"spot check, {percent(content.spot.confidence)} intervals"
+    elif content.summary.get("wrong_model"):
+        source = "model-based, 90\N{NO-BREAK SPACE}% intervals"
     result = []
     expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
     for kind, flag in FLAGS.items():
@@ -123,14 +128,20 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
             lines += group_lines(content, kind)
         share = percent(count / len(content.samples)) if len(content.samples) else ""
         card = {"kind": kind, "label": flag.label, "help": flag.help, "count": count, "share": share, "lines": lines}
-        result.append(card | {"source": _source(content) if kind == "misaligned" else ""})
+        result.append(card | {"source": source if kind == "misaligned" else ""})
     return result
 
 
 def misaligned_lines(content: ReportContent) -> list[Line]:
     """Estimated wrong pairs and precision, by the spot check or else by the model, and the probe recall."""
-    summary = content.summary
-    lines = _spot_check_lines(content.spot) if content.spot else _model_lines(summary.get("wrong_model") or {})
+    summary, lines = content.summary, []
+    if content.spot:
+        lines = _spot_check_lines(content.spot)
+    elif estimate := summary.get("wrong_model"):
+        low, high = estimate["pairs_interval"]
+        lines.append(("estimated wrong pairs", f"about {estimate['pairs']:,} ({low:,} to {high:,})"))
+        if (precision := estimate.get("precision")) is not None:
+            lines.append(("estimated precision", _share(Interval(precision, *estimate["precision_interval"]))))
     if rate := summary.get("false_positive_rate"):
         lines.append(("false-positive rate (setting)", percent(rate)))
     lines += [(f"share of {name} that would be flagged", value) for name, value in _probe_recall(content)]
@@ -141,17 +152,6 @@ def _probe_recall(content: ReportContent) -> list[Line]:
     """(kind of probe pair, share of them that would be flagged)."""
     shares = content.summary.get("probe_recall") or {}
     return [(PROBE_KINDS.get(kind, kind), percent(share)) for kind, share in shares.items() if share is not None]
-
-
-def _model_lines(estimate: Mapping[str, Any]) -> list[Line]:
-    """The model's estimates with their 90 % intervals."""
-    if not estimate:
-        return []
-    low, high = estimate["pairs_interval"]
-    lines = [("estimated wrong pairs", f"about {estimate['pairs']:,} ({low:,} to {high:,})")]
-    if estimate.get("precision") is not None:
-        lines.append(("estimated precision", _share(Interval(estimate["precision"], *estimate["precision_interval"]))))
-    return lines
 
 
 def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
@@ -191,12 +191,6 @@ def group_lines(content: ReportContent, kind: str) -> list[Line]:
     if max(sizes, default=0) > 1:
         lines.append(("largest", f"{max(sizes):,} rows"))
     return lines if sizes else []
-
-
-def _source(content: ReportContent) -> str:
-    if content.spot:
-        return f"spot check, {percent(content.spot.confidence)} intervals"
-    return "model-based, 90\N{NO-BREAK SPACE}% intervals" if content.summary.get("wrong_model") else ""
 
 
 def _share(share: Interval) -> str:

@@ -117,7 +117,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
     base = next(iter(methods.values()))["amounts"]["0"][side]["retrieval_at_5"]["mean"]
     with _figure(path, 1) as (axis,):
         axis.axhline(100 * base, color=INK, linestyle="--", label="nothing removed, same extra training")
-        starred = False
+        label: str | None = "N chosen on the validation rows"
         for at, (name, method) in enumerate(methods.items()):
             shift = 0.09 * (at - (len(methods) - 1) / 2)  # side by side, so that error bars do not cover each other
             cells = [method["amounts"][str(n)][side]["retrieval_at_5"] for n in amounts]
@@ -128,10 +128,9 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
             axis.errorbar(x, means, errors, elinewidth=1, label=name.replace("_", " "), **style)
             if (best := method["recommended"]["amount"]) in amounts:
                 chosen = amounts.index(best)
-                text = None if starred else "N chosen on the validation rows"
                 ring = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.8, "zorder": 5}
-                axis.scatter(x[chosen], means[chosen], s=170, label=text, **ring)
-                starred = True
+                axis.scatter(x[chosen], means[chosen], s=170, label=label, **ring)
+                label = None  # once in the legend
         axis.set_xticks(range(len(amounts)), [f"{n:,}" for n in amounts])
         axis.set(
             title=f"Retrieval after removing the N highest-scored samples ({side} rows)",

@@ -112,12 +112,12 @@ def import_scores(
         media: folder for the media of these rows that lie in tar shards.
         kinds: flags of which a row must have one; none: all that a review would show.
         rows: flagged rows at most, the most suspicious first; None for all.
-        others: random rows that are not flagged; see `report.subset.choose_rows`.
+        others: random rows that are not flagged; see `report.content.choose_rows`.
 
     Raises:
         AuditError: the dataset exists, no row was chosen, or a shard is missing.
     """
-    from audit_plugin.report.subset import choose_rows
+    from audit_plugin.report.content import choose_rows
 
     samples = content.samples
     medium = next((modality for modality in MEDIA if modality in samples.modalities), None)
@@ -199,7 +199,7 @@ def _add_samples(
 
 def _write(dataset: fo.Dataset, content: ReportContent, chosen: Ints, ids: list[str], config: AuditConfig) -> None:
     from audit_plugin.audit.explain import renamed
-    from audit_plugin.report.subset import named_ids, subset_summary
+    from audit_plugin.report.content import named_ids, subset_summary
 
     samples = content.samples
     new_ids = dict(zip((samples.ids[row] for row in chosen), ids, strict=True))
