@@ -457,7 +457,7 @@ def test_the_commands(scored: tuple[Path, Samples, AuditResult], tmp_path: Path)
     assert "the text of row 3" in (tmp_path / "new" / "r.html").read_text(encoding="utf-8")
     code, said = run("report", path, "--out", tmp_path / "r.txt")
     assert code == 2
-    assert "the report is a .html file" in said
+    assert "ends in '.txt'; choose .html or .htm" in said
     code, said = run("compare", path, path)
     assert code == 0
     assert "80 rows in both, 0 removed, 0 new" in said
