@@ -8,12 +8,12 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
 from audit_plugin.scoring.flags import movable_flags
 
 from . import forms
 from .base import (
     BACKGROUND,
-    STAGE_WEIGHTS,
     AuditOperator,
     BackgroundOperator,
     Progress,
@@ -23,6 +23,7 @@ from .base import (
     config_from,
     operator_config,
     samples_text,
+    stages_named,
 )
 from .outputs import audit_output
 
@@ -35,8 +36,8 @@ class RunAudit(BackgroundOperator):
         "Audit dataset",
         "fact_check",
         "medium",
-        "Find misaligned images, texts, sounds and videos, outliers, duplicates and memorized samples. Writes scores "
-        "as fields and tags flagged samples; only adds fields and tags",
+        "Find misaligned images, texts, sounds and videos, outliers, duplicates and memorized samples. Adds fields, "
+        "tags and a saved view. Replaces an earlier audit with the same run key; nothing else changes",
         view_target=True,
         **BACKGROUND,
     )
@@ -110,8 +111,14 @@ class ScanNew(BackgroundOperator):
     def target(self, ctx: Any) -> Any:
         return ctx.dataset
 
-    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:  # noqa: ARG002
-        return STAGE_WEIGHTS
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
+        from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
+
+        try:
+            modalities = audited_modalities(samples, audit_key(samples, params))
+        except AuditError:
+            return {}  # the scan raises it again, and then it is shown
+        return stages_named({"read", "score", "write", *(f"encode {name}" for name in modalities if name != JOINT)})
 
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin import fiftyone_io
@@ -146,15 +153,13 @@ class SetThreshold(AuditOperator):
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
         form.enum("kind", list(movable_flags()), label="Flag", required=True, default="misaligned")
-        form.float("threshold", label="Threshold", description="Lowest flagged score; empty: the audit's threshold")
+        about = "Lowest score to flag. Leave empty to restore the audit's own flags"
+        form.float("threshold", label="Threshold", description=about)
         return self.prompt(form, "Set threshold")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         params = ctx.params
-        changed = self(ctx.dataset, params["run"], params["kind"], params.get("threshold"))
-        ctx.ops.reload_samples()
-        ctx.ops.notify(f"Flag {params['kind']!r} changed for {samples_text(changed)}", variant="success")
-        return {"changed": changed}
+        return {"changed": set_threshold(ctx, params["run"], params["kind"], params.get("threshold"))}
 
     def __call__(self, sample_collection: Any, run: str, kind: str, threshold: float | None = None) -> int:
         """Set a threshold from Python; see `audit_plugin.fiftyone_io.results.thresholds.set_threshold`."""
@@ -210,8 +215,13 @@ class IndexAudit(BackgroundOperator):
     def resolve_input(self, ctx: Any) -> types.Property:
         return self.prompt(forms.index_form(ctx.target_view(), ctx.params), "Create index")
 
-    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:  # noqa: ARG002
-        return {"read": 0.1, "encode image": 0.4, "encode text": 0.1, "encode audio": 0.2, "encode video": 0.2}
+    def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
+        from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
+
+        modalities = [params["modality"]]
+        if JOINT in modalities:
+            modalities = list(audited_modalities(samples, params["run"]))
+        return stages_named({"read", *(f"encode {name}" for name in modalities)})
 
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin.fiftyone_io.similarity import build_index
@@ -268,3 +278,13 @@ class DeleteAudit(AuditOperator):
         from audit_plugin import fiftyone_io
 
         fiftyone_io.delete_audit(sample_collection, run)
+
+
+def set_threshold(ctx: Any, run: str, kind: str, threshold: float | None) -> int:
+    """Flag by a threshold and report the number of samples whose flag changed; None: the audit's own flags."""
+    from audit_plugin.fiftyone_io.results import thresholds
+
+    changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)
+    ctx.ops.reload_samples()
+    ctx.ops.notify(f"{samples_text(changed)} changed: flag {kind}", variant="success")
+    return changed

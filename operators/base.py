@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from dataclasses import fields
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -200,6 +200,11 @@ def audit_stages(view: Any, params: Mapping[str, Any], last: str = "write") -> d
         return {}  # the audit raises it again, and then it is shown
     training = "towers" if config.train == "towers" else "train"
     names = encodings | {"read", "neighbors", training, "score", "explain", last}
+    return stages_named(names)
+
+
+def stages_named(names: Container[str]) -> dict[str, float]:
+    """The stages with these names in their order; their shares of the time sum to 1."""
     return shares_of_time({name: weight for name, weight in STAGE_WEIGHTS.items() if name in names})
 
 
@@ -267,4 +272,9 @@ def changes_text(counts: Mapping[str, int]) -> str:
 
 def samples_text(count: int) -> str:
     """`1 sample`, `2 samples`."""
-    return f"{count:,} sample{'' if count == 1 else 's'}"
+    return count_text(count, "sample")
+
+
+def count_text(count: int, noun: str) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 
-from .base import AuditOperator, audit_key, changes_text, choose_audit, operator_config, samples_text
+from .base import AuditOperator, audit_key, changes_text, choose_audit, count_text, operator_config, samples_text
 
 # What can be exported -> its label, the end of its default name.
 EXPORTS = {
@@ -36,13 +36,13 @@ class ApplyDecisions(AuditOperator):
         from audit_plugin import fiftyone_io
 
         form, plan = types.Object(), fiftyone_io.plan_of(ctx.dataset)
-        count = samples_text(len(plan.changes))
-        label = f"{count} will change." if plan.changes else "There is nothing to apply."
+        count = count_text(len(plan.changes), "change")
+        label = f"{count} will be applied." if plan.changes else "There is nothing to apply."
         if plan.stale:
             label += f" {len(plan.stale):,} decisions are skipped: the sample changed since."
         notice = form.view("what", types.Notice(label=label))
         notice.invalid = not plan.changes
-        return self.prompt(form, f"Apply to {count}")
+        return self.prompt(form, f"Apply {count}")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
@@ -71,7 +71,7 @@ class UndoChanges(AuditOperator):
     )
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        form, last = types.Object(), last_applied(ctx.dataset)
+        form, last = types.Object(), applied_changes(ctx.dataset, ctx.params.get("change_set"))
         label = "There is nothing to undo."
         if last:
             label = f"Applied {last.time:%Y-%m-%d %H:%M} UTC: {changes_text(last.counts)}."
@@ -148,7 +148,7 @@ class ExportReview(AuditOperator):
         choices = types.RadioGroup()
         for name, (label, _) in EXPORTS.items():
             choices.add_choice(name, label=label)
-        form.enum("what", list(EXPORTS), label="What", default="report", required=True, view=choices)
+        form.enum("what", list(EXPORTS), label="Export", default="report", required=True, view=choices)
         name = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
         if what == "dataset":
             form.str(what, label="Name of the new dataset", default=name, required=True)
@@ -167,7 +167,7 @@ class ExportReview(AuditOperator):
     def resolve_output(self, ctx: Any) -> types.Property:
         """What was written, and a link to the report."""
         output = types.Object()
-        output.str("written", view=types.LabelValueView(read_only=True), label="Written")
+        output.str("written", view=types.LabelValueView(read_only=True), label="Result")
         if ctx.results.get("link"):
             output.str("link", view=types.MarkdownView())
         return types.Property(output, view=types.View(label=self.listing.label))
@@ -186,25 +186,30 @@ class ExportReview(AuditOperator):
         """
         from audit_plugin import fiftyone_io
 
+        if what not in EXPORTS:
+            raise AuditError(f"cannot export {what!r}; choose one of {', '.join(EXPORTS)}")
         if what == "dataset":
-            return f"Dataset {to!r} of {samples_text(fiftyone_io.export_clean(sample_collection, to).count())}"
+            return (
+                f"Created dataset {to!r} with {samples_text(fiftyone_io.export_clean(sample_collection, to).count())}"
+            )
         path = Path(to).expanduser()
         if what == "decisions":
-            return f"{path} ({fiftyone_io.export_decisions(sample_collection, path, run):,} decisions)"
+            count = fiftyone_io.export_decisions(sample_collection, path, run)
+            return f"Wrote {count_text(count, 'decision')} to {path}"
         if what == "removed":
-            return f"{path} ({fiftyone_io.export_removed(sample_collection, path):,} ids)"
+            return f"Wrote {count_text(fiftyone_io.export_removed(sample_collection, path), 'id')} to {path}"
         from audit_plugin.fiftyone_io.results.reports import review_report
         from audit_plugin.report import write_report
 
-        if what != "report" or path.suffix.lower() not in (".html", ".htm"):
-            raise AuditError(f"cannot write {what} to {to!r}; the file name of a report ends in .html")
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise AuditError(f"cannot write the report to {to!r}; the file name of a report ends in .html")
         write_report(review_report(sample_collection, run), path)
-        return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+        return f"Wrote the report ({path.stat().st_size / 1e6:.1f} MB) to {path}"
 
 
-def last_applied(dataset: Any) -> Any:
-    """The newest change set that is applied; None if there is none."""
+def applied_changes(dataset: Any, change_set: str | None = None) -> Any:
+    """The change set with this id, by default the newest one, if it is applied; else None."""
     from audit_plugin import fiftyone_io
 
-    changes = fiftyone_io.list_changes(dataset)
-    return next((change_set for change_set in reversed(changes) if change_set.state == "applied"), None)
+    changes = [changes for changes in fiftyone_io.list_changes(dataset) if changes.state == "applied"]
+    return next((changes for changes in reversed(changes) if change_set in (None, changes.id)), None)

@@ -280,6 +280,6 @@ def _applies(name: str, params: Mapping[str, Any]) -> bool:
 
 
 def _minutes_text(minutes: float) -> str:
-    if minutes < 1:
-        return "a minute"
+    if minutes < 1.5:
+        return "1 minute"
     return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

@@ -31,7 +31,7 @@ def removal_output(report: Mapping[str, Any]) -> Page:
     from audit_plugin.report.display import removal_advice, removal_rows
 
     sizes = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report["sets"].items())
-    header = ("Ranked by", "Samples to remove", "Gain in T@5 on test", "95 % interval")
+    header = ("Ranked by", "Samples to remove", "Gain in top-5 retrieval accuracy (test)", "95% interval")
     where = (
         f"The report with the curves is `{report['saved']}`; its `removed` lists the sample ids per score: "
         '`dataset.select(report["removed"]["multimem"])` shows them. No samples were removed and nothing was written '
@@ -91,7 +91,7 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
         sections.append(f"Trained: {summary['trained']}")
     sections.append(_attribution_table(summary))
     if means := summary.get("protocol"):
-        sections.append(_table(("Group", "Mean MultiMem", "95 % interval", "Samples"), protocol_rows(means)))
+        sections.append(_table(("Group", "Mean MultiMem", "95% interval", "Samples"), protocol_rows(means)))
     sections += [f"Note: {note}" for note in summary.get("notes") or ()]
     return sections
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import fiftyone.operators as foo
@@ -15,12 +16,13 @@ from .panel_overview import Overview
 from .panel_plots import Plots
 from .panel_review import Queue
 
-TABS = {
-    "overview": "Overview",
-    "plots": "Plots",
-    "queue": "Queue",
-    "apply": "Report and apply",
-    "cross_modal": "Cross-modal",
+# Tab -> its label, the method that fills it, and the one that sends its data or chooses its row, if any.
+TABS: dict[str, tuple[str, Callable[..., None], Callable[..., None] | None]] = {
+    "overview": ("Overview", Overview.show_overview, None),
+    "plots": ("Plots", Plots.show_plots, Plots.load_plots),
+    "queue": ("Queue", Queue.show_queue, Queue.load_queue),
+    "apply": ("Report and apply", Apply.show_apply, None),
+    "cross_modal": ("Cross-modal", CrossModal.show_cross_modal, CrossModal.load_cross_modal),
 }
 
 
@@ -99,10 +101,10 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
 
     def load_tab(self, ctx: Any) -> None:
         """Send the data of the chosen tab."""
-        loaders = {"plots": self.load_plots, "queue": self.load_queue, "cross_modal": self.load_cross_modal}
-        tab = ctx.panel.state.tab if ctx.panel.state.run else "cross_modal"
-        if tab in loaders:
-            loaders[tab](ctx)
+        tab = (ctx.panel.state.tab or "overview") if ctx.panel.state.run else "cross_modal"
+        _, _, load = TABS[tab]
+        if load:
+            load(self, ctx)
 
     def _choose(self, ctx: Any, run: str) -> None:
         ctx.panel.state.run = run
@@ -128,29 +130,23 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
         head.enum("chosen", runs, label="Audit", default=run, view=choices, on_change=self.on_run)
         head.btn("again", label="New audit", icon="add", variant="outlined", on_click=self.on_start)
         tabs = types.TabsView()
-        for name, label in TABS.items():
+        for name, (label, _, _) in TABS.items():
             tabs.add_choice(name, label=label)
         tab = ctx.panel.state.tab or "overview"
         panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
         panel.define_property(tab, body, view=column(gap=2))
-        content = {
-            "overview": self.show_overview,
-            "plots": self.show_plots,
-            "queue": self.show_queue,
-            "apply": self.show_apply,
-            "cross_modal": self.show_cross_modal,
-        }
-        content[tab](ctx, body, run)
+        _, show, _ = TABS[tab]
+        show(self, ctx, body, run)
 
     def _show_start(self, ctx: Any, panel: types.Object) -> None:
         say(
             panel,
             "start",
             "### Audit this dataset\n\nFinds misaligned samples, outliers, duplicates and samples that a model would "
-            "memorize. Only adds fields and tags, which can be deleted with the audit.",
+            "memorize. Adds fields, tags and a saved view, which can be deleted with the audit.",
         )
         panel.btn("begin", label="Start audit", icon="play_arrow", variant="contained", on_click=self.on_start)
         cross_modal = types.Object()
         panel.define_property("cross_modal", cross_modal, view=column(gap=2, variant="outline", pad=2))
-        self.show_cross_modal(ctx, cross_modal, "")
+        self.show_cross_modal(ctx, cross_modal)

@@ -6,8 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from .base import changes_text, samples_text
-from .changes import last_applied
+from .base import changes_text, count_text, samples_text
+from .changes import applied_changes
 from .panel_base import Tab, box, guarded, plain_text, say
 
 NO_RUN = "none"
@@ -55,25 +55,25 @@ class Apply(Tab):
         from audit_plugin.fiftyone_io.ledger.changes import plan_of
 
         plan = plan_of(ctx.dataset)
+        changes = count_text(len(plan.changes), "change")
         stale = f" {len(plan.stale):,} decisions are skipped: the sample changed since." if plan.stale else ""
         say(
             place,
             "plan",
-            f"**To apply**: {samples_text(len(plan.changes))}.{stale} Captions are replaced; removed samples are "
+            f"**To apply**: {changes}.{stale} Captions are replaced; removed samples are "
             "tagged and hidden in the saved view `audit_clean`. No file is deleted, and all changes can be undone.",
         )
-        applied = last_applied(ctx.dataset)
+        applied = applied_changes(ctx.dataset)
         if applied:
             say(place, "last", f"**Last applied** ({applied.time:%Y-%m-%d %H:%M} UTC): {changes_text(applied.counts)}.")
         hidden = ctx.dataset.match_tags(REMOVED).count()
         buttons = place.h_stack("buttons", gap=1)
         if plan.changes:
-            label = f"Apply to {samples_text(len(plan.changes))}"
-            self.form_button(buttons, "apply_decisions", label, variant="contained")
+            self.form_button(buttons, "apply_decisions", f"Apply {changes}", variant="contained")
         if applied:
             self.form_button(buttons, "undo_changes", "Undo")
         if hidden:
-            self.form_button(buttons, "delete_removed", f"Delete {samples_text(hidden)} permanently")
+            self.form_button(buttons, "delete_removed", f"Delete {samples_text(hidden)} from the dataset")
 
     def _show_comparison(self, ctx: Any, place: types.Object, run: str) -> None:
         from audit_plugin import fiftyone_io
@@ -121,7 +121,7 @@ class Apply(Tab):
         run = ctx.panel.state.run
         comparison = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier, run)
         ids = [name for name, _ in getattr(comparison.kinds["misaligned"], ctx.params["what"])]
-        ctx.ops.set_view(findings.chosen_rows(ctx.dataset, run, ids[: findings.MOST_POINTS]))
+        ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run, ids[: findings.MOST_POINTS]))
 
     @guarded
     def on_differing(self, ctx: Any) -> None:

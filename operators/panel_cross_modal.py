@@ -16,7 +16,7 @@ MOST_IDENTITIES = 8
 class CrossModal(Tab):
     """Elements and handlers of the tab."""
 
-    def show_cross_modal(self, ctx: Any, panel: types.Object, run: str) -> None:
+    def show_cross_modal(self, ctx: Any, panel: types.Object, _run: str = "") -> None:
         """The newest measurement, or what it measures and a button to start it."""
         from audit_plugin.fiftyone_io import cross_modal
 
@@ -41,7 +41,7 @@ class CrossModal(Tab):
     def _show_plots(self, panel: types.Object, summary: dict[str, Any]) -> None:
         about = (
             f"**Cross-modal recall** of the names of {summary['identities']:,} identities, by the modality they were "
-            f"learned from and the modality asked, with 95 % intervals. Chance level: {summary['chance']:.1%}."
+            f"learned from and the modality asked, with 95% intervals. Chance level: {summary['chance']:.1%}."
         )
         say(panel, "about_matrix", about)
         hidden = {"showgrid": False, "zeroline": False, "color": traces.INK}

@@ -9,6 +9,7 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.scoring.flags import FLAGS
 
+from .audits import set_threshold
 from .base import samples_text
 from .panel_base import Tab, box, guarded, plain_text, say
 from .panel_review import spot_check_text
@@ -83,8 +84,8 @@ class Overview(Tab):
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
         false_positives = findings.expected_false_positives(ctx.dataset, run, card.kind, threshold)
-        estimate = "" if false_positives is None else f", estimated false positives: {false_positives:,.0f}"
-        say(place, "above", f"**{above:,}** at or above {threshold:.2f}{estimate}")
+        estimate = "" if false_positives is None else f"; about {false_positives:,.0f} of them are probably correct"
+        say(place, "above", f"**{samples_text(above)}** with a score of {threshold:.2f} or higher{estimate}")
 
     def _threshold(self, ctx: Any, card: Any) -> float:
         """The threshold of the slider; the audit's until it is moved."""
@@ -125,16 +126,14 @@ class Overview(Tab):
         self._set_threshold(ctx, ctx.params["kind"], None)
 
     def _set_threshold(self, ctx: Any, kind: str, threshold: float | None) -> None:
-        from audit_plugin.fiftyone_io.results import findings, thresholds
+        from audit_plugin.fiftyone_io.results import findings
 
         run = ctx.panel.state.run
-        changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)
+        set_threshold(ctx, run, kind, threshold)
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
         moved = ctx.panel.state.thresholds or {}
         ctx.panel.state.thresholds = {name: value for name, value in moved.items() if name != kind}
         ctx.panel.state.set(f"{kind}.threshold_{kind}", card.threshold)
-        ctx.ops.reload_samples()
-        ctx.ops.notify(f"Flag {kind!r} changed for {samples_text(changed)}", variant="success")
 
 
 def _spot_check_text(ctx: Any, run: str) -> str:
@@ -155,7 +154,7 @@ def estimate_text(card: Any, summary: dict[str, Any]) -> str:
     if card.kind == "misaligned" and not card.set_by_person and model.get("precision") is not None:
         low, high = model["precision_interval"]
         share = 1 - model["precision"]
-        interval = f"90 % interval {1 - high:.0%} to {1 - low:.0%}"
+        interval = f"90% interval {1 - high:.0%} to {1 - low:.0%}"
         return f"Estimated false positives: {share * card.count:,.0f} ({share:.0%}; {interval})."
     if card.kind == "misaligned" and card.expected_false_positives is not None:
         return f"Estimated false positives: {card.expected_false_positives:,.0f}."

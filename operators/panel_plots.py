@@ -55,7 +55,7 @@ class Plots(Tab):
             return
         about = f"**Removal curve**: retrieval without the highest-scored samples. {removal_advice(report)}"
         say(panel, "about_removal", about)
-        axes = {"xaxis": traces.axis("samples removed"), "yaxis": traces.axis("change of T@5 on test samples")}
+        axes = {"xaxis": traces.axis("samples removed"), "yaxis": traces.axis("change of top-5 retrieval accuracy")}
         panel.plot("removal", layout={**traces.plain_layout(260), **axes, "showlegend": True})
 
     def _show_quadrants(self, ctx: Any, panel: types.Object, run: str) -> None:
@@ -132,7 +132,7 @@ class Plots(Tab):
 
         ids = [point["id"] for point in ctx.params.get("data") or () if point.get("id")]
         if ids:
-            ctx.ops.set_view(findings.chosen_rows(ctx.dataset, ctx.panel.state.run, ids))
+            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, ctx.panel.state.run, ids))
 
     @guarded
     def on_point(self, ctx: Any) -> None:
@@ -140,7 +140,7 @@ class Plots(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         if ctx.params.get("id"):
-            ctx.ops.set_view(findings.chosen_rows(ctx.dataset, ctx.panel.state.run, [ctx.params["id"]]))
+            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, ctx.panel.state.run, [ctx.params["id"]]))
 
     @guarded
     def on_map(self, ctx: Any) -> None:

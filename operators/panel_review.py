@@ -14,16 +14,15 @@ from audit_plugin.scoring.flags import FLAGS
 
 from .base import audit_key
 from .panel_base import Tab, box, drawn, guarded, plain_text, say
-from .review import open_row, timed
+from .review import open_sample_of, timed, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io.results.cases import ReviewCase
-    from audit_plugin.review import ReviewQueue
+    from audit_plugin.review import ReviewQueue, Row
 
 ALL, SPOT_CHECK = "all findings", "spot check"
 BAR_BLOCKS = 10
 MOST_CHARACTERS = 600  # of a caption
-Row = tuple[str, int]  # id of a sample or object, position of the caption
 
 
 class Queue(Tab):
@@ -50,6 +49,8 @@ class Queue(Tab):
         row = row if row in queue.rows else queue.next()
         if row is None or (is_spot_check and not queue.left):
             done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
+            if not queue.rows:
+                done = "Nothing to review: this audit flagged no samples of this kind."
             say(panel, "done", done)
             self._show_navigation(panel, row)
             return
@@ -144,13 +145,8 @@ class Queue(Tab):
     @guarded
     def on_undo_last(self, ctx: Any) -> None:
         """Undo the last decision and show its row."""
-        from audit_plugin import fiftyone_io
-
-        undone = fiftyone_io.undo_last(ctx.dataset)
-        if not undone:
-            ctx.ops.notify("There is no decision to undo", variant="info")
-            return
-        self._go_to(ctx, (undone[-1].label or undone[-1].sample, undone[-1].caption))
+        if undone := undo_last(ctx):
+            self._go_to(ctx, (undone[-1].label or undone[-1].sample, undone[-1].caption))
 
     @guarded
     def on_open(self, ctx: Any) -> None:
@@ -191,7 +187,7 @@ class AuditSamplePanel(foo.Panel):
 
         run, row = audit_key(ctx.dataset, {}), (str(ctx.params["row"][0]), int(ctx.params["row"][1]))
         if record_decision(ctx, run, row, ctx.panel.state._data):
-            open_row(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
+            open_sample_of(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
 
     @drawn
     def render(self, ctx: Any, panel: types.Object) -> None:
@@ -202,9 +198,13 @@ class AuditSamplePanel(foo.Panel):
         if not ctx.current_sample:
             say(panel, "none", "Open a sample to see its results.")
             return
-        run = audit_key(ctx.dataset, {})
-        queue = fiftyone_io.queue_of(ctx.dataset, run)
-        row = cases.open_row(ctx.dataset, run, queue, str(ctx.current_sample))
+        try:
+            run = audit_key(ctx.dataset, {})
+            queue = fiftyone_io.queue_of(ctx.dataset, run)
+            row = cases.row_to_show(ctx.dataset, run, queue, str(ctx.current_sample))
+        except AuditError as error:  # no audit, or no object of the sample was flagged
+            panel.view("none", types.Notice(label=str(error)))
+            return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
@@ -240,13 +240,16 @@ def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
         return
     place = box(panel, f"evidence_{_key(case.row)}")
     for number, side in enumerate(sides):
-        title = f"**Similar {side['near']}, different {side['other']}** (number: agreement of the {side['other']}):"
+        title = (
+            f"**Similar {side['near']}, different {side['other']}.** The number says how well the {side['other']} "
+            "agrees (1 = same)."
+        )
         say(place, f"side{number}_title", title)
         line = place.h_stack(f"side{number}", gap=2, align_y="top")
         for position, voter in enumerate(side["voters"]):
             neighbor = types.Object()
             line.define_property(f"voter{position}", neighbor, view=types.GridView(orientation="vertical", gap=0))
-            show_file(neighbor, "picture", voter["path"], "image", "90px")
+            show_file(neighbor, "picture", voter["path"], voter["media"], "90px")
             plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
 
 
@@ -308,7 +311,7 @@ def show_file(parent: types.Object, name: str, path: str, media: str, height: st
     if media == "video":
         player = types.MediaPlayerView(controls=True, width="100%", height=height)
         parent.obj(name, view=player, default={"url": url})
-    elif path:
+    elif media == "image":
         parent.str(name, default=url, view=types.ImageView(height=height, alt=""))
 
 
@@ -335,12 +338,15 @@ def spot_check_text(check: Any) -> str:
     if not estimate.reviewed:
         return ""
     precision, wrong = estimate.precision, estimate.wrong
-    text = f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): "
+    clauses = []
     if precision.value == precision.value:  # not NaN
-        text += f"{precision.value:.0%} of flagged samples are wrong ({precision.low:.0%} to {precision.high:.0%})"
+        interval = f"{precision.low:.0%} to {precision.high:.0%}"
+        clauses.append(f"{precision.value:.0%} of flagged samples are wrong ({interval})")
     if wrong.value == wrong.value:
-        text += f", and about {wrong.value:,.0f} of the whole set ({wrong.low:,.0f} to {wrong.high:,.0f})"
-    return f"{text}."
+        interval = f"{wrong.low:,.0f} to {wrong.high:,.0f}"
+        clauses.append(f"about {wrong.value:,.0f} samples of the whole set are wrong ({interval})")
+    estimates = ", and ".join(clauses) or "no estimate yet"
+    return f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): {estimates}."
 
 
 def _key(row: Row) -> str:

@@ -14,7 +14,7 @@ from audit_plugin.scoring.flags import FLAGS, movable_flags
 from .base import AuditOperator, audit_key, block, choose_audit, operator_config, samples_text
 
 if TYPE_CHECKING:
-    from audit_plugin.review import ReviewQueue
+    from audit_plugin.review import Decision, Row
 
 DECISIONS = {
     "keep": "Keep: the sample is correct",
@@ -25,6 +25,9 @@ DECISIONS = {
 }
 PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
 DEFAULT_KIND = "misaligned"
+# Parameters without a form field, sent by the keyboard shortcuts (`ui/index.umd.js`) or by scripts: `from_modal` (bool:
+# open the next sample), `seconds` (float: time of the decision, 0 if unknown), `reviewer` (str: name, default the user
+# of this machine) and, of `open_next`, `step` (1 or -1). They are an interface: keep the names.
 
 
 class Decide(AuditOperator):
@@ -32,7 +35,7 @@ class Decide(AuditOperator):
 
     listing = operator_config(
         "decide",
-        "Decide: keep, remove or relabel",
+        "Decide",
         "gavel",
         "low",
         "Record a decision for the open sample or the selected samples. Nothing changes until decisions are applied, "
@@ -54,9 +57,11 @@ class Decide(AuditOperator):
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Record the decisions; by keyboard, open the next finding."""
         from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import cases
 
         params, run, kind = ctx.params, audit_key(ctx.dataset, ctx.params), ctx.params["decision"]
-        rows = chosen_rows(ctx, run, fiftyone_io.queue_of(ctx.dataset, run))
+        queue = fiftyone_io.queue_of(ctx.dataset, run)
+        rows = [cases.row_to_show(ctx.dataset, run, queue, name) for name in chosen_ids(ctx)]
         if not rows:
             raise AuditError("no sample is open or selected; open a sample or select samples, then decide")
         text, note = params.get("text") or "", params.get("note") or ""
@@ -66,7 +71,7 @@ class Decide(AuditOperator):
         queue = fiftyone_io.queue_of(ctx.dataset, run)
         ctx.ops.notify(decided_text(kind, len(decisions), queue.progress), variant="success")
         if params.get("from_modal"):
-            open_row(ctx, run, queue.next(rows[0]))
+            open_sample_of(ctx, run, queue.next(rows[0]))
         else:
             ctx.ops.reload_samples()
         return {"decided": len(decisions), "done": queue.progress.done, "total": queue.progress.total}
@@ -91,17 +96,10 @@ class UndoDecision(AuditOperator):
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Undo it; by keyboard, open its sample."""
-        from audit_plugin import fiftyone_io
-
-        undone = fiftyone_io.undo_last(ctx.dataset, ctx.params.get("reviewer") or "")
-        if not undone:
-            ctx.ops.notify("You have no decision to undo", variant="info")
-            return {"undone": 0}
-        what = undone[0].kind if len(undone) == 1 else f"{len(undone):,} decisions"
-        ctx.ops.notify(f"Undone: {what}", variant="info")
-        if ctx.params.get("from_modal"):
+        undone = undo_last(ctx, ctx.params.get("reviewer") or "")
+        if undone and ctx.params.get("from_modal"):
             ctx.ops.open_sample(id=undone[0].sample)
-        else:
+        elif undone:
             ctx.ops.reload_samples()
         return {"undone": len(undone)}
 
@@ -125,12 +123,13 @@ class OpenNext(AuditOperator):
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import cases
 
-        run = audit_key(ctx.dataset, ctx.params)
+        run, sample = audit_key(ctx.dataset, ctx.params), ctx.current_sample
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        current = chosen_row(ctx, run, queue, str(ctx.current_sample)) if ctx.current_sample else None
+        current = cases.row_to_show(ctx.dataset, run, queue, str(sample)) if sample else None
         row = queue.previous(current) if int(ctx.params.get("step", 1)) < 0 else queue.next(current)
-        open_row(ctx, run, row)
+        open_sample_of(ctx, run, row)
         return {"sample": row[0] if row else ""}
 
 
@@ -231,7 +230,7 @@ class DecideRepair(AuditOperator):
         """Accept a repair from Python, named by its sentence in the audit's summary."""
         from audit_plugin import fiftyone_io
 
-        return fiftyone_io.repair_decisions(sample_collection, run, {"sentence": repair})
+        return fiftyone_io.repair_decisions(sample_collection, run, repair)
 
 
 class StartSpotCheck(AuditOperator):
@@ -316,19 +315,20 @@ def chosen_ids(ctx: Any) -> list[str]:
     return [label["label_id"] for label in ctx.selected_labels or ()] or [str(name) for name in ctx.selected or ()]
 
 
-def chosen_row(ctx: Any, run: str, queue: ReviewQueue, name: str) -> tuple[str, int]:
-    """The row of a sample or object: with several captions or objects, the one in question."""
-    from audit_plugin.fiftyone_io.results import cases
+def undo_last(ctx: Any, reviewer: str = "") -> list[Decision]:
+    """Undo a reviewer's last decision or bulk decision and report what was undone."""
+    from audit_plugin import fiftyone_io
 
-    return cases.open_row(ctx.dataset, run, queue, name)
+    undone = fiftyone_io.undo_last(ctx.dataset, reviewer)
+    if not undone:
+        text = "You have no decision to undo"
+    else:
+        text = f"Undone: {undone[0].kind if len(undone) == 1 else f'{len(undone):,} decisions'}"
+    ctx.ops.notify(text, variant="info")
+    return undone
 
 
-def chosen_rows(ctx: Any, run: str, queue: ReviewQueue) -> list[tuple[str, int]]:
-    """The rows of `chosen_ids`."""
-    return [chosen_row(ctx, run, queue, name) for name in chosen_ids(ctx)]
-
-
-def open_row(ctx: Any, run: str, row: tuple[str, int] | None) -> None:
+def open_sample_of(ctx: Any, run: str, row: Row | None) -> None:
     """Open a row's sample, in a view of objects its object; without a row, notify that the queue is done."""
     from audit_plugin.fiftyone_io.results.cases import sample_of
 
@@ -365,4 +365,4 @@ def bulk_text(count: int, kind: str, decision: str) -> str:
         text += " One sample of each group is kept."
     if decision == "relabel":
         text += " Samples without a suggestion are left out."
-    return f"{text} Earlier decisions stay."
+    return f"{text} Samples that already have a decision are left out."

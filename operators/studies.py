@@ -25,7 +25,8 @@ class RemovalStudy(BackgroundOperator):
         "trending_down",
         "low",
         "Measure whether removing the most memorized or misaligned samples helps a model, and how many to remove: "
-        "compared with random removal and no removal, with intervals. Writes nothing",
+        "compared with random removal and no removal, with intervals. Writes a report file, and nothing to the "
+        "dataset",
         view_target=True,
         **BACKGROUND,
     )
@@ -66,7 +67,7 @@ class MeasureCrossModal(BackgroundOperator):
         "compare_arrows",
         "medium",
         "Find identities or classes that a model would know in one modality only: their names are learned from images "
-        "and asked with texts, and vice versa. Only adds fields and tags",
+        "and asked with texts, and vice versa. Adds fields and a saved view",
         view_target=True,
         **BACKGROUND,
     )

@@ -113,7 +113,7 @@ def _upper_median(values: Any) -> float:
 
 
 def removal_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line per ranking of a removal study: gain over removing nothing on test samples, 95 % interval over seeds."""
+    """A line per ranking of a removal study: gain over removing nothing on test samples, 95% interval over seeds."""
     lines = []
     for name, method in report["methods"].items():
         amounts = sorted(int(amount) for amount in method["amounts"])

@@ -62,7 +62,8 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     bulk = panel.get_by_role("button", name="Decide in bulk")
     form = ask(page, bulk.first)
     form.get_by_text("Remove: hide it when decisions are applied").click()
-    count = int(re.search(r"Remove (\d+) samples?", form.get_by_text("Earlier decisions stay").inner_text()).group(1))
+    notice = form.get_by_text("Samples that already have a decision are left out").inner_text()
+    count = int(re.search(r"Remove (\d+) samples?", notice).group(1))
     assert count > 2
     shot(page, "batch-1-form")
     submit(form, f"Remove {count} samples")

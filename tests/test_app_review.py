@@ -78,9 +78,9 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     modal = page.locator('[data-cy="modal"]')  # while the next sample opens, the App does not hear Escape
     browsing.retry(lambda: page.keyboard.press("Escape"), lambda: modal.wait_for(state="detached", timeout=2000))
     form = browsing.open_operator(page, "Apply decisions")
-    expect(form.get_by_text("5 samples will change")).to_be_visible()
+    expect(form.get_by_text("5 changes will be applied")).to_be_visible()
     shot(page, "review-4-apply")
-    submit(form, "Apply to 5 samples")
+    submit(form, "Apply 5 changes")
     page.get_by_text("Applied: 5 hidden as removed").wait_for()
     app.eventually(HIDDEN, lambda count: count == 5)
     shot(page, "review-5-applied")

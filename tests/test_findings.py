@@ -83,9 +83,9 @@ def test_histogram_and_points_hold_every_scored_row(audited: Any) -> None:
     few = findings.points(audited, "audit", ("alignment", "multimem"), most=3)
     assert few["ids"] == findings.points(audited, "audit", ("alignment", "multimem"), most=3)["ids"]
     assert (len(few["ids"]), few["total"]) == (3, 7)
-    assert set(findings.chosen_rows(audited, "audit", few["ids"]).values("id")) == set(few["ids"])
+    assert set(findings.view_of_rows(audited, "audit", few["ids"]).values("id")) == set(few["ids"])
     with pytest.raises(AuditError, match="3,001"):
-        findings.chosen_rows(audited, "audit", ["x"] * 3001)
+        findings.view_of_rows(audited, "audit", ["x"] * 3001)
 
 
 def test_new_samples_and_changes_are_seen_at_once(audited: Any) -> None:
@@ -297,7 +297,7 @@ def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> Non
     assert len(findings.scored_above(dataset, "audit", "misaligned", 2.0)) == 4
     assert findings.count_new(dataset, "audit") == 0
     found = findings.points(dataset, "audit", ("alignment", "multimem"))
-    assert len(findings.chosen_rows(dataset, "audit", found["ids"][:3])) == 3
+    assert len(findings.view_of_rows(dataset, "audit", found["ids"][:3])) == 3
     check_flagged(dataset, ids)
     thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)
     for name in ("picture", "sound"):
@@ -316,7 +316,7 @@ def test_objects_are_counted_and_found(make_dataset: Callable[..., Any]) -> None
     assert (card.count, card.threshold) == (3, 3.0)
     assert len(findings.scored_above(dataset, "audit", "misaligned", 2.0)) == 4
     found = findings.points(dataset, "audit", ("alignment", "multimem"))
-    assert set(findings.chosen_rows(dataset, "audit", found["ids"][:3]).values("id")) == set(found["ids"][:3])
+    assert set(findings.view_of_rows(dataset, "audit", found["ids"][:3]).values("id")) == set(found["ids"][:3])
     check_flagged(dataset, patches.values("id"))
     with pytest.raises(AuditError, match="objects"):
         thresholds.set_threshold(dataset, "audit", "misaligned", 2.0)

@@ -221,7 +221,7 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
     assert not {"run", "image", "false_positive_rate"} & set(form)
     steps = steps_of("removal_study", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
     page = steps[-1]["params"]["results"]["found"]
-    assert "| Ranked by | Samples to remove | Gain in T@5 on test | 95 % interval |" in page
+    assert "| Ranked by | Samples to remove | Gain in top-5 retrieval accuracy (test) | 95% interval |" in page
     assert "| multimem | " in page
     report = json.loads(Path(page.partition("curves is `")[2].partition("`")[0]).read_text())
     assert report["amounts"] == [0, 4]

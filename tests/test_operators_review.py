@@ -79,13 +79,18 @@ def test_exports_come_back_in(dataset: Any, tmp_path: Path) -> None:
     ids = dataset.values("id")
     fio.decide(dataset, ids[4], "remove", note="=cmd|' /C calc'!A0")
     table, removed = tmp_path / "made.csv", tmp_path / "removed.txt"
-    assert notices("export_review", dataset, what="decisions", decisions=str(table))[0] == [f"{table} (1 decisions)"]
+    assert notices("export_review", dataset, what="decisions", decisions=str(table))[0] == [
+        f"Wrote 1 decision to {table}"
+    ]
     fio.apply(dataset)
     notices("export_review", dataset, what="removed", removed=str(removed))
     assert removed.read_text().split() == [ids[4]]
     name = f"{dataset.name}-clean"
-    assert notices("export_review", dataset, what="dataset", dataset=name)[0] == [f"Dataset {name!r} of 9 samples"]
+    assert notices("export_review", dataset, what="dataset", dataset=name)[0] == [
+        f"Created dataset {name!r} with 9 samples"
+    ]
     fo.delete_dataset(name)
+    assert notices("export_review", dataset, what="tables", tables="x")[0][0].startswith("cannot export 'tables'")
     refused = notices("export_review", dataset, what="report", report=str(tmp_path / "report.pdf"))[0][0]
     assert "the file name of a report ends in .html" in refused
     assert notices("import_decisions", dataset, path=str(table))[0] == ["0 new decisions"]  # the ledger has it already

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,7 +102,7 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     drawn = app.send("on_slide", **{**slide, "value": 2.0})
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
     assert "set_misaligned" in names_in(drawn)
-    assert "**4** at or above 2.00" in json.dumps(drawn)
+    assert "**4 samples** with a score of 2.00 or higher" in json.dumps(drawn)
     drawn = app.send("on_set", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 4
     assert "reset_misaligned" in names_in(drawn)
@@ -192,7 +195,7 @@ def test_the_last_tab_asks_the_operators_and_compares(dataset: Any) -> None:
     assert {"apply_decisions", "export", "import", "show_differing"} <= names_in(drawn)
     assert not {"undo_changes", "delete_removed", "earlier"} & names_in(drawn)
     assert "ann: remove, bob: keep" in json.dumps(drawn)
-    assert "Apply to 1 sample" in json.dumps(drawn)
+    assert "Apply 1 change" in json.dumps(drawn)
     app.send("on_open_form", operator="apply_decisions")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/apply_decisions"
     changes.apply(dataset)
@@ -238,3 +241,49 @@ def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
     assert app.of("notify")[0]["variant"] == "error"
     app.state["tab"] = "no such tab"
     assert "failed" in app.send("on_load")
+
+
+def helpers(module: str) -> Any:
+    """A module of the plugin, as FiftyOne loaded it."""
+    return sys.modules[type(foo.get_operator(URI)).__module__.rpartition(".")[0] + f".{module}"]
+
+
+def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
+    panel_review, unknown = helpers("panel_review"), SimpleNamespace(value=math.nan)
+    wrong = SimpleNamespace(value=12.0, low=4.0, high=20.0)
+    estimate = SimpleNamespace(reviewed=10, confidence=0.9, precision=unknown, wrong=wrong)
+    text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
+    assert text.endswith("(10 decided, 90% intervals): about 12 samples of the whole set are wrong (4 to 20).")
+    estimate.wrong = unknown
+    text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
+    assert text.endswith(": no estimate yet.")
+    assert helpers("forms")._minutes_text(1.3) == "1 minute"
+
+
+def test_only_pictures_are_drawn_as_images() -> None:
+    drawn = {}
+    for media in ("image", "video", "audio", "unknown"):
+        parent = foo.types.Object()
+        helpers("panel_review").show_file(parent, "file", f"/a.{media}", media, "90px")
+        drawn[media] = type(parent.properties["file"].view).__name__ if parent.properties else ""
+    assert drawn == {"image": "ImageView", "video": "MediaPlayerView", "audio": "", "unknown": ""}
+
+
+def test_stages_are_shares_of_the_work_that_is_done(dataset: Any) -> None:
+    scan = foo.get_operator("@multimem/audit/scan_new").stages(dataset, {})
+    assert list(scan) == ["read", "encode image", "encode text", "score", "write"]
+    index = foo.get_operator("@multimem/audit/index_audit").stages(dataset, {"run": "audit", "modality": "image"})
+    assert list(index) == ["read", "encode image"]
+    assert sum(scan.values()) == pytest.approx(1) == sum(index.values())
+
+
+def test_undo_shows_the_changes_that_it_undoes(dataset: Any) -> None:
+    ids = dataset.values("id")
+    decisions.decide(dataset, ids[3], "remove")
+    first = fio.apply(dataset).id
+    decisions.decide(dataset, [ids[1], ids[2]], "remove")
+    fio.apply(dataset)
+    applied = helpers("changes").applied_changes
+    assert applied(dataset).counts["removed"] == 2
+    assert applied(dataset, first).counts["removed"] == 1
+    assert applied(dataset, "another") is None

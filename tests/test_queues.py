@@ -38,7 +38,6 @@ def test_the_queue_shrinks_with_decisions_and_grows_with_changes(dataset: Any) -
     found = fio.queue_of(dataset, "audit")
     assert found.left == ((ids[6], 0), (ids[4], 0))
     assert (found.progress.done, found.progress.total, found.progress.seconds) == (1, 3, 3.0)
-    assert fio.queue_of(dataset, "audit", reviewer="bob").left[0] == (ids[4], 0)
     sample = dataset[ids[1]]
     sample["caption"] = "another"
     sample.save()
@@ -58,8 +57,8 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     queue = fio.queue_of(lists, "audit")
     assert queue.left == ((name, 1), (name, 0))
     assert [cases.case_of(lists, "audit", row).text for row in queue.rows] == ["b1", "a1"]
-    assert cases.open_row(lists, "audit", queue, name) == (name, 1)
-    assert cases.open_row(lists, "audit", queue, lists.values("id")[0])[0] == lists.values("id")[0]
+    assert cases.row_to_show(lists, "audit", queue, name) == (name, 1)
+    assert cases.row_to_show(lists, "audit", queue, lists.values("id")[0])[0] == lists.values("id")[0]
     fio.decide(lists, name, "keep", caption=1)
     assert fio.queue_of(lists, "audit").left == ((name, 0),)
 
@@ -74,8 +73,8 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     queue = fio.queue_of(objects, "audit")
     assert queue.left == ((labels[2], 0), (labels[1], 0))
     samples = objects.values("id")
-    assert cases.open_row(objects, "audit", queue, samples[1]) == (labels[2], 0)
-    assert cases.open_row(objects, "audit", queue, labels[1]) == (labels[1], 0)
+    assert cases.row_to_show(objects, "audit", queue, samples[1]) == (labels[2], 0)
+    assert cases.row_to_show(objects, "audit", queue, labels[1]) == (labels[1], 0)
     assert cases.sample_of(objects, "audit", (labels[1], 0)) == samples[0]
     assert cases.case_of(objects, "audit", (labels[2], 0)).text == "a1"
     fio.decide(objects, labels[2], "remove")
@@ -87,7 +86,7 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     (row,) = fio.queue_of(groups, "audit").left
     assert row == (groups.values("id")[1], 0)
     sounds = groups.select_group_slices("sound").values("id")
-    assert cases.open_row(groups, "audit", fio.queue_of(groups, "audit"), sounds[1]) == row
+    assert cases.row_to_show(groups, "audit", fio.queue_of(groups, "audit"), sounds[1]) == row
     fio.decide(groups, row[0], "keep")
     assert fio.queue_of(groups, "audit").left == ()
 
@@ -160,8 +159,7 @@ def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[...,
 
 def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:
     ids = dataset.values("id")
-    repair = {"kind": "shift", "rows": [1, 4, 6], "sources": [2, 5, 7], "sentence": "why"}
-    made = fio.repair_decisions(dataset, "audit", repair, reviewer="ann")
+    made = fio.repair_decisions(dataset, "audit", "why", reviewer="ann")
     assert {d.sample: d.text for d in made} == {ids[row]: f"better {row}" for row in (1, 4, 6)}
     assert {(d.source, d.note) for d in made} == {("repair", "why")}
     fio.apply(dataset)
@@ -169,7 +167,7 @@ def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:
     fio.undo(dataset)
     assert len(fio.undo_last(dataset, "ann")) == 3
     with pytest.raises(AuditError, match="belongs to the repair 'else'"):
-        fio.repair_decisions(dataset, "audit", {"sentence": "else"})
+        fio.repair_decisions(dataset, "audit", "else")
 
 
 # the command line

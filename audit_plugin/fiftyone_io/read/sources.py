@@ -19,7 +19,7 @@ from .items import objects_field
 
 # The first of these that a field is called, or else contains, is taken for the caption.
 CAPTION_NAMES = ("caption", "captions", "text", "title", "description", "prompt", "ground_truth", "label")
-NEVER_CAPTIONS = {"id", "filepath", "tags", "audit_decision", "audit_note"}
+NEVER_CAPTIONS = {"id", "filepath", "tags", "audit_decision"}
 # Label types whose `label` is a text: of a sample, several of a sample, or of an object where each has a row.
 LABELS = {fo.Classification: "label", fo.Classifications: "classifications.label", fo.Detection: "label"}
 OBJECTS = (fo.Detection, fo.Detections)
@@ -117,7 +117,7 @@ def _readable_fields(view: SampleCollection) -> dict[str, fo.Field]:
     """Field -> its type, of the fields that no run wrote."""
     root, skip = view._root_dataset, set(NEVER_CAPTIONS)
     for run in root.list_runs():
-        skip |= {f"{run}_decision", f"{run}_note", *getattr(root.get_run_info(run).config, "fields", ())}
+        skip |= {*getattr(root.get_run_info(run).config, "fields", ())}
     return {name: field for name, field in view.get_field_schema().items() if name not in skip}
 
 

@@ -8,6 +8,7 @@ from string import punctuation
 from typing import Any
 
 from fiftyone.core.collections import SampleCollection
+from fiftyone.core.media import get_media_type
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.ledger.decisions import resolved
@@ -38,7 +39,7 @@ class ReviewCase:
         texts: action, reason, suggestion, ... where there are any.
         flags: kinds.
         words: the caption's words that fit least, first.
-        neighbors: {"near", "other", "voters": [{"id", "caption", "agreement", "path"}]}: who disagrees.
+        neighbors: {"near", "other", "voters": [{"id", "caption", "agreement", "path", "media"}]}: who disagrees.
         decision: what was decided, or None.
     """
 
@@ -81,7 +82,7 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
     )
 
 
-def open_row(dataset: SampleCollection, run: str, queue: ReviewQueue, sample: str) -> Row:
+def row_to_show(dataset: SampleCollection, run: str, queue: ReviewQueue, sample: str) -> Row:
     """The row to show for a sample that is open in the App: the queue's, of an audit of objects its worst object's.
 
     A sample without findings is shown too, with its first or worst text.
@@ -145,14 +146,18 @@ def _misaligned_words(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _neighbors(items: AuditedItems, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The voters that disagree most, with the files to show."""
-    sides = [{**side, "voters": side["voters"][:NEIGHBORS]} for side in record.get("neighbors") or ()]
+    sides = [
+        {**side, "voters": [dict(voter) for voter in side["voters"][:NEIGHBORS]]}
+        for side in record.get("neighbors") or ()
+    ]
     voters = [voter["id"] for side in sides for voter in side["voters"]]
     if not voters:
         return sides
     holders = {name: samples[0] for name, samples in items.samples(voters).items()}
     shown = all_samples(items.dataset).select(list(set(holders.values())))
     paths = dict(zip(*shown.values(["id", "filepath"]), strict=True))
-    return [
-        {**side, "voters": [{**voter, "path": paths.get(holders.get(voter["id"]), "")} for voter in side["voters"]]}
-        for side in sides
-    ]
+    for side in sides:
+        for voter in side["voters"]:
+            path = paths.get(holders.get(voter["id"]), "")
+            voter |= {"path": path, "media": get_media_type(path)}
+    return sides

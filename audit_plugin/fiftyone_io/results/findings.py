@@ -186,7 +186,7 @@ def scored_between(
     return audited_items(dataset, run).where(inside, score)
 
 
-def chosen_rows(dataset: SampleCollection, run: str, ids: list[str]) -> fo.DatasetView:
+def view_of_rows(dataset: SampleCollection, run: str, ids: list[str]) -> fo.DatasetView:
     """The rows with these ids, at most `MOST_POINTS`.
 
     Raises:

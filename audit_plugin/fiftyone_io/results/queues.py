@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -32,7 +31,7 @@ from audit_plugin.scoring.flags import movable_flags
 from .tables import Columns, read_flagged
 
 
-def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = (), reviewer: str = "") -> ReviewQueue:
+def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> ReviewQueue:
     """An audit's findings, and what was decided of them.
 
     A row whose text changed since it was decided counts as undecided again. Files are not read.
@@ -41,7 +40,6 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = (), rev
         dataset: the dataset, or a view of it: only its samples.
         run: key of the audit.
         kinds: flags of which a row must have one; none: any flag, or an action other than keep.
-        reviewer: only this reviewer's own decisions count as made; "": anybody's.
 
     Raises:
         AuditError: no such audit or kind.
@@ -50,8 +48,7 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = (), rev
     with database(f"reading audit {run!r}"):
         rows, columns = review_table(dataset, run)
         order = tuple(rows[position] for position in queue(columns, kinds))
-        ledger = read_ledger(root, {"reviewer": reviewer} if reviewer else {})
-        return ReviewQueue(order, decisions_of(root, run, order, resolve(ledger)))
+        return ReviewQueue(order, decisions_of(root, run, order, resolve(read_ledger(root, {}))))
 
 
 def batch_rows(
@@ -109,21 +106,19 @@ def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> t
     return rows_per_text(table)
 
 
-def repair_decisions(
-    dataset: SampleCollection, run: str, repair: Mapping[str, Any], reviewer: str = ""
-) -> list[Decision]:
+def repair_decisions(dataset: SampleCollection, run: str, sentence: str, reviewer: str = "") -> list[Decision]:
     """Relabel all rows of a detected shift, swap or cycle to the captions that belong to them, as one batch.
 
     Args:
         dataset: the dataset, or a view of it.
         run: key of the audit.
-        repair: one of the run's `summary["repairs"]`.
+        sentence: of one of the run's `summary["repairs"]`.
         reviewer: name; "": the user of this machine.
 
     Raises:
         AuditError: no row of the audit belongs to the repair.
     """
-    root, sentence = dataset._root_dataset, str(repair["sentence"])
+    root = dataset._root_dataset
     table = read_flagged(root, run)
     rows = np.flatnonzero((table["reason"] == sentence) & (table["suggestion"] != ""))
     if not len(rows):
