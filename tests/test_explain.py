@@ -11,9 +11,8 @@ import pytest
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit import explain as explanations
 from audit_plugin.audit.explain import explain, find, load_explanations
-from audit_plugin.audit.explain.fits import lift
-from audit_plugin.audit.explain.parts import pair_shares
-from audit_plugin.audit.explain.words import PART, WORDS, common_words, variants_of
+from audit_plugin.audit.explain.captions import PART, WORDS, common_words, lift, variants_of
+from audit_plugin.audit.explain.records import pair_shares
 from audit_plugin.audit.prepare import Clock, Prepared, prepare
 from audit_plugin.audit.run import evidence_of, run_identity
 from audit_plugin.audit.score import Scored, score
@@ -193,7 +192,7 @@ def explain_again(made: Made, flagged: set[str], monkeypatch: pytest.MonkeyPatch
     def refuse(*_: Any) -> None:
         raise AssertionError("the encoder was loaded")
 
-    monkeypatch.setattr(explanations.words, "load_encoders", refuse)
+    monkeypatch.setattr(explanations.captions, "load_encoders", refuse)
     with RunFolder(made.folder / "run", None) as run:
         job = Job(CONFIG, "cpu", run, silent)
         return explain(made.ready, flag(made.scored, made.ready, flagged), job)
@@ -244,6 +243,12 @@ def test_limits_are_said(made, monkeypatch):
     assert [note.split()[0] for note in found["notes"]] == [str(len(made.words))] * 3
     worst = max(records(made), key=lambda s: records(made)[s]["misalignment"])
     assert "words" in found["samples"][worst][0]
+
+
+def test_fewer_explained_rows_than_misfits(made, monkeypatch):
+    monkeypatch.setattr(explanations, "MOST_ROWS", 2)
+    samples = explain_again(made, set(made.words), monkeypatch)["samples"]
+    assert [set(r[0]) >= {"rivals", "words"} for r in samples.values()] == [True, True]
 
 
 def test_a_missing_or_torn_file_is_one_sentence(tmp_path):

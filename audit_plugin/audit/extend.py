@@ -24,7 +24,7 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
-from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, prepare
+from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, encoders_of, prepare
 from .result import AuditResult, count_outcomes, result_columns
 from .score import gather_evidence, score
 
@@ -56,15 +56,14 @@ class StoredRun:
 
 def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
     """Stores what later samples are read with, of an ensemble of heads without augmented views."""
-    trials = evidence.trials
-    if trials is None or trials.roles is not None or job.config.train != "heads" or job.config.views:
+    if not _read_others(evidence, job):
         return
     samples, rows = prepared.samples, prepared.order.rows
     part: dict[str, Any] = {
         "ids": np.array([samples.ids[row] for row in rows]),
         "groups": np.array([samples.groups[row] for row in rows] if samples.groups else []),
         "caption": np.array([samples.caption[row] for row in rows] if samples.caption else [], dtype=np.int64),
-        "member": trials.member,
+        "member": evidence.trained.member,
         "config": np.array(json.dumps(job.config.to_dict())),
         "modalities": np.array(samples.modalities),
     }
@@ -76,17 +75,19 @@ def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
     job.run.save(PART, **part)
 
 
-def load_rows(run: RunFolder) -> StoredRun:
-    """The way back.
+def _read_others(evidence: Evidence, job: Job) -> bool:
+    """Whether the trials can read samples that they were not trained on: heads on all samples, no augmented views."""
+    trials = evidence.trials
+    return trials is not None and trials.roles is None and job.config.train == "heads" and not job.config.views
 
-    Raises:
-        AuditError: the run is not finished, or trained something else than heads on all samples.
-    """
+
+def load_rows(run: RunFolder) -> StoredRun:
+    """What `keep_rows` stored; AuditError if the run is not finished or trained something else than such heads."""
     part = run.load(PART)
     if part is None:
         raise AuditError(
             f"run {run.path} cannot be extended: it is not finished, or was not an ensemble of heads without augmented "
-            "views; finish it with the command that began it, or audit anew"
+            "views; finish it with the command that began it, or audit again"
         )
     names = part["modalities"].tolist()
     samples = Samples(
@@ -99,9 +100,8 @@ def load_rows(run: RunFolder) -> StoredRun:
     projections = {
         name: Projection(part[f"mean_{name}"], part[f"basis_{name}"], float(part[f"floor_{name}"])) for name in names
     }
-    return StoredRun(
-        samples, digests, part["member"], AuditConfig.from_dict(json.loads(str(part["config"]))), projections
-    )
+    config = AuditConfig.from_dict(json.loads(str(part["config"])))
+    return StoredRun(samples, digests, part["member"], config, projections)
 
 
 def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None = None) -> AuditResult:
@@ -114,9 +114,6 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
         samples: the new rows, of the run's modalities.
         run_dir: folder of a finished run (`AuditResult.run_dir`).
         progress: as in `run_audit`.
-
-    Returns:
-        One value per new row and column.
 
     Raises:
         AuditError: no such run, other modalities or encoder, or features of the run are gone from the cache.
@@ -131,9 +128,13 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
                 f"{', '.join(samples.modalities)}; name the same modalities"
             )
         clock = Clock(progress or silent)
-        encoders = json.loads((base.path / "run.json").read_text())["encoders"]
+        encoders = encoders_of(base.path)
         new = prepare(samples, stored.config, clock, encoders)
-        _check_encoders(encoders, new)
+        present_encoders = {name: encoder.key for name, encoder in new.encoder_identities.items()}
+        if encoders != present_encoders:
+            raise AuditError(
+                f"the run was encoded with {encoders}, which now would be {present_encoders}; audit all samples again"
+            )
         joined = _join(stored, new)
         old = len(stored.samples)
         identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
@@ -144,12 +145,6 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
                 learner = trained_heads_learner(joined.features, stored.projections, base, job)
                 evidence, notes = _read_with(learner, joined, stored.member, job)
             return _new_rows(finish(joined, evidence, job, clock, notes), old)
-
-
-def _check_encoders(was: Mapping[str, str], new: Prepared) -> None:
-    now = {name: encoder.key for name, encoder in new.encoder_identities.items()}
-    if was != now:
-        raise AuditError(f"the run was encoded with {was}, which now would be {now}; audit all samples again")
 
 
 def _join(stored: StoredRun, new: Prepared) -> Prepared:
@@ -184,13 +179,11 @@ def _concatenated(old: Samples, new: Samples) -> Samples:
 
 def _new_rows(result: AuditResult, old: int) -> AuditResult:
     """The part of a result that belongs to the new rows, with its own counts."""
-    columns = {name: values[old:] for name, values in result.columns.items()}
+    columns = {name: values[old:].copy() for name, values in result.columns.items()}
     for name in [c for c in columns if c.startswith("multimem")]:
-        columns[name] = np.full_like(columns[name], np.nan)  # a copy of a trained sample is not trained on either
-    reason = np.array(columns["reason"], dtype=object)
-    reason[reason == ""] = NOT_TRAINED
-    columns["reason"] = reason
-    summary = {**result.summary, **count_outcomes(columns), "samples": len(reason), "extends": old}
+        columns[name][:] = np.nan  # a copy of a trained sample is not trained on either
+    columns["reason"][columns["reason"] == ""] = NOT_TRAINED
+    summary = {**result.summary, **count_outcomes(columns), "samples": len(columns["reason"]), "extends": old}
     return AuditResult(result.ids[old:], columns, summary, result.run_dir, result.captions[old:])
 
 
@@ -199,9 +192,8 @@ def _read_with(learner: Learner, prepared: Prepared, member: Bools, job: Job) ->
     trained, total = member.shape[1], len(prepared.order.rows)
     known = np.arange(total) < trained
     plan = TrialPlan(np.pad(member, ((0, 0), (0, total - trained))), known)
-    images = prepared.media("image") if "image" in prepared.samples.modalities else ()
     facts = describe_samples(prepared, known)
-    return gather_evidence(prepared.features, facts, lambda *_: learner, job, plan, images)
+    return gather_evidence(prepared.features, facts, lambda *_: learner, job, plan, prepared.image_paths)
 
 
 def add_incomplete(
@@ -213,11 +205,8 @@ def add_incomplete(
     the whole set per pattern of missing media.
     """
     columns = {name: values.copy() for name, values in columns.items()}
-    trials, present = evidence.trials, prepared.embedded.features.present
-    readable = trials is not None and trials.roles is None and trials.known.all()
-    if trials is None or not readable or present.shape[1] <= MIN_MEDIA:
-        return columns, []
-    if job.config.train != "heads" or job.config.views:
+    present = prepared.embedded.features.present
+    if not _read_others(evidence, job) or not evidence.trained.known.all() or present.shape[1] <= MIN_MEDIA:
         return columns, []
     incomplete = ~present.all(axis=1) & (present.sum(axis=1) >= MIN_MEDIA)
     notes = []
@@ -225,7 +214,7 @@ def add_incomplete(
         alike = np.flatnonzero(incomplete & (present == pattern).all(axis=1))
         rows = canonical_rows(prepared.samples, prepared.contents, alike)
         if len(rows):
-            notes.append(_add_pattern(columns, prepared, trials.member, pattern, rows, job))
+            notes.append(_add_pattern(columns, prepared, evidence.trained.member, pattern, rows, job))
     return columns, notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,13 +92,18 @@ class Prepared:
         values = self.samples.media[modality]
         return [values[row] or "" for row in self.order.rows]
 
+    @property
+    def image_paths(self) -> Sequence[str]:
+        """Paths of the complete rows' images, in canonical order; empty where there are none."""
+        return self.media("image") if "image" in self.samples.modalities else ()
+
 
 def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
     """Modality -> encoder key of the run in a folder; empty where there is none."""
     try:
         return dict(json.loads((Path(run_dir) / "run.json").read_text())["encoders"]) if run_dir else {}
     except (OSError, ValueError, TypeError, KeyError):
-        return {}  # what is wrong with the folder is said when it is opened
+        return {}  # what is wrong with the folder is reported when it is opened
 
 
 def prepare(
@@ -110,12 +115,7 @@ def prepare(
 ) -> Prepared:
     """Reads and encodes the samples, or loads their features from the cache.
 
-    Args:
-        samples: rows.
-        config: settings.
-        clock: told of the time.
-        encoders: keys of a run that is continued: precision `auto` is what it settled on.
-        engine: where contents are encoded.
+    `encoders` are the keys of a run that is continued: precision `auto` is what it settled on.
     """
     check_samples(samples)
     # in the table's order: image before text, however the caller named them
@@ -141,7 +141,7 @@ def prepare(
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
     present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
-    order = canonical_order(samples, contents, present)
+    order = Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
     return Prepared(samples, contents, embedded, tuple(views), chosen.identities, name, order, device)
 
 
@@ -153,11 +153,6 @@ def check_samples(samples: Samples) -> None:
         raise AuditError(f"only {', '.join(samples.modalities) or 'nothing'} is named; name two or more modalities")
     if unknown := [m for m in samples.modalities if m not in MODALITIES]:
         raise AuditError(f"modality {unknown[0]!r} is not known; use {', '.join(MODALITIES)}")
-
-
-def canonical_order(samples: Samples, contents: Contents, present: Bools) -> Order:
-    """Rows whose media are all there, sorted by content, then id, then caption number."""
-    return Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
 
 
 def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
@@ -189,8 +184,6 @@ def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFa
 
 def user_groups(samples: Samples, order: Order) -> Ints | None:
     """The caller's groups and captions of one sample; None where every row stands alone."""
-    names = [
-        (f"g:{samples.groups[row]}" if samples.groups and samples.groups[row] else f"s:{samples.ids[row]}")
-        for row in order.rows
-    ]
+    groups = samples.groups or ("",) * len(samples)
+    names = [f"g:{groups[row]}" if groups[row] else f"s:{samples.ids[row]}" for row in order.rows]
     return dense_ids(names) if len(set(names)) < len(names) else None

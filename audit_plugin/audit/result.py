@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Bools, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Samples
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_table
 from audit_plugin.scoring import flags as rules
@@ -142,9 +143,7 @@ class AuditResult:
         Raises:
             AuditError: if the disk is full or the place cannot be written.
         """
-        columns: dict[str, NDArray[Any]] = {"id": np.array(self.ids, dtype=object), **self.columns}
-        if self.captions:
-            columns["caption_index"] = np.array(self.captions, dtype=np.int64)
+        columns = {**_row_names(self), **self.columns}
         if self.false_positive_rate is not None:
             columns["false_positive_rate"] = self.false_positive_rate
         footer = json.dumps({"summary": jsonable(self.summary), "run_dir": self.run_dir})
@@ -175,11 +174,16 @@ def write_scores(path: Path, result: AuditResult) -> None:
     Raises:
         AuditError: if the disk is full or the place cannot be written.
     """
+    write_table(path, {**_row_names(result), **result.columns}, _footer(result))
+    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+
+
+def _row_names(result: AuditResult) -> dict[str, NDArray[Any]]:
+    """`id`, and `caption_index` where samples have several captions."""
     columns: dict[str, NDArray[Any]] = {"id": np.array(result.ids, dtype=object)}
     if result.captions:
         columns["caption_index"] = np.array(result.captions, dtype=np.int64)
-    write_table(path, {**columns, **result.columns}, _footer(result))
-    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+    return columns
 
 
 def _footer(result: AuditResult) -> str:
@@ -226,26 +230,29 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
 def _culprit(scored: Scored) -> Any:
     """Modality whose removal lowers the misalignment most; "" with two modalities, where either may be wrong."""
     evidence = scored.evidence
-    n, names = len(evidence), evidence.modalities
-    out = np.full(n, "", dtype=object)
+    names = evidence.modalities
     if len(names) < 3 or evidence.trials is None:
-        return out
+        return np.full(len(evidence), "", dtype=object)
     parts = {pair: scored.scores[f"misalignment_{pair[0]}_{pair[1]}"] for pair in evidence.pairs}
-    without = np.stack([np.fmax.reduce([v for pair, v in parts.items() if name not in pair]) for name in names])
-    known = np.isfinite(without).all(0)
-    out[known] = np.array(names, dtype=object)[without[:, known].argmin(0)]
-    return out
+    without = [np.fmax.reduce([v for pair, v in parts.items() if name not in pair]) for name in names]
+    return _name_of_highest(names, [-values for values in without])
 
 
 def _driver(scored: Scored) -> Any:
-    """Modality without which most of the MultiMem goes away; "" with two modalities, which share all of it."""
+    """Modality that contributes most to MultiMem; "" with two modalities, which share all of it."""
     names = scored.evidence.modalities
-    out = np.full(len(scored.evidence), "", dtype=object)
-    due = [scored.scores.get(f"multimem_due_{name}") for name in names]
-    if all(values is not None for values in due):
-        table = np.stack(due)  # type: ignore[arg-type]
-        known = np.isfinite(table).all(0)
-        out[known] = np.array(names, dtype=object)[table[:, known].argmax(0)]
+    columns = [f"multimem_due_{name}" for name in names]
+    if not all(column in scored.scores for column in columns):
+        return np.full(len(scored.evidence), "", dtype=object)
+    return _name_of_highest(names, [scored.scores[column] for column in columns])
+
+
+def _name_of_highest(names: Sequence[str], values: Sequence[Floats]) -> Any:
+    """object `[n]`: the name whose values `[n]` are highest, "" where one of them is NaN."""
+    table = np.stack(values)
+    out = np.full(table.shape[1], "", dtype=object)
+    known = np.isfinite(table).all(0)
+    out[known] = np.array(names, dtype=object)[table[:, known].argmax(0)]
     return out
 
 
@@ -262,7 +269,7 @@ def _group_names(evidence: Evidence, samples: Samples, order: Order) -> Any:
 def summarize(
     columns: Mapping[str, Any], prepared: Prepared, scored: Scored, config: AuditConfig, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What is said of the whole: counts, reliability, probe recall, settings, versions, and the notes with its own."""
+    """The summary of a result: counts, reliability, probe recall, settings, versions and notes."""
     evidence, embedded = scored.evidence, prepared.embedded
     memory, memory_notes = memory_summary(scored, config)
     return {
@@ -311,7 +318,7 @@ def wrong_summary(scored: Scored) -> dict[str, Any]:
 
 
 def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any], list[str]]:
-    """(what is said of MultiMem as a whole, notes for people).
+    """(summary of MultiMem over the set, notes for people).
 
     Reliability; the bulk's median and the cut beyond which a sample is called memorized; the mean of the top
     per cent as chosen and on trials that had no part in the choice; who drives the scores; the groups of a split.
@@ -357,7 +364,7 @@ def _rounded(value: float) -> float | None:
 
 
 def _attribution(scored: Scored) -> dict[str, float]:
-    """Label -> share of the set's MultiMem: what goes away without each modality, and what each pair holds."""
+    """Label -> share of the set's MultiMem: of each pair, and what each modality contributes."""
     total = float(np.nansum(scored.scores["multimem"]))
     parts = {
         name.removeprefix("multimem_"): float(np.nansum(values)) / total
@@ -392,10 +399,8 @@ def _not_latin(text: str) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of what the scores depend on."""
-    found = {}
+    installed = {}
     for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[package] = metadata.version(package)
+    return installed

@@ -86,9 +86,9 @@ def evidence_of(
 ) -> tuple[Evidence, list[str]]:
     """The evidence on the complete samples and notes on it; `own` holds what the caller's f and g gave."""
     facts = describe_samples(prepared)
-    images = prepared.media("image") if "image" in prepared.samples.modalities else ()
     with clock.stage("train"):
-        return gather_evidence(prepared.features, facts, learning(prepared, job, own), job, image_paths=images)
+        learn = learning(prepared, job, own)
+        return gather_evidence(prepared.features, facts, learn, job, image_paths=prepared.image_paths)
 
 
 def run_identity(prepared: Prepared, config: AuditConfig) -> dict[str, Any]:

@@ -93,6 +93,11 @@ class Evidence:
     def pairs(self) -> list[Pair]:
         return [(self.modalities[a], self.modalities[b]) for a, b in modality_pairs(self.modalities)]
 
+    @property
+    def known_rows(self) -> Ints:
+        """The samples that set the scale, ascending."""
+        return np.arange(len(self)) if self.known is None else np.flatnonzero(self.known)
+
     @functools.cached_property  # scores, probe pairs and the run folder all ask for it, and it is the costly part
     def parts(self) -> dict[Pair, dict[str, Floats]]:
         """`pair_evidence` of every pair."""

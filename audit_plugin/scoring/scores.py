@@ -251,11 +251,10 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
     Texts that a class of samples shares are not scored: NaN. The spelling of a text counts through the mean of its
     surprise and the distance, where that is larger than the distance.
     """
-    known = evidence.known
-    pool = np.arange(len(evidence)) if known is None else np.flatnonzero(known)
+    pool = evidence.known_rows
 
     def in_tail_units(values: Floats) -> Floats:
-        return outliers.in_tail_units(values, of_known(values, known))
+        return outliers.in_tail_units(values, of_known(values, evidence.known))
 
     parts: dict[str, Floats] = {}
     for name, vectors in evidence.vectors.items():

@@ -19,21 +19,20 @@ from audit_plugin.audit.score import Scored
 from audit_plugin.store import write_atomically
 from audit_plugin.trials.run import Job
 
-from .fits import rival_captions
-from .parts import neighbor_records, partners, score_parts
-from .words import misfit_words
+from .captions import misfit_words, rival_captions
+from .records import duplicate_records, neighbor_records, rounded, row_identity, score_parts
 
 FILE = "explanations.json"
 FORMAT = 1
 MOST_ROWS = 2000
-MOST_RIVALS = 500  # rows whose rivals are sought
-MOST_CAPTIONS = 200  # captions that are taken apart word by word
+MOST_RIVALS = 500  # rows whose rivals are searched
+MOST_CAPTIONS = 200  # captions whose words are left out one by one
 MISFITS = ("misaligned", "conflict", "memorized")  # the flags that the words of a caption can explain
 
 Explanations = dict[str, Any]
 
 
-def explain(ready: Prepared, scored: Scored, job: Job) -> Explanations:
+def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
     """Explains every sample with a flag or a proposal, the most suspicious ones first in detail, and saves it.
 
     A record holds `id`, `caption_index`, `flags`, `action`, `misalignment`; `pairs`: pair -> score and its parts, whose
@@ -41,41 +40,48 @@ def explain(ready: Prepared, scored: Scored, job: Job) -> Explanations:
     `duplicates` and `conflicts`: ids; and, of the most suspicious ones, `rivals`: captions of the set that fit a medium
     better, and `words` of the caption, those that fit least first.
 
-    Args:
-        ready: the samples.
-        scored: their scores, flags and proposals.
-        job: settings and folder; told of the stage "explain".
-
     Returns:
         {"format", "notes": sentences on what was left out, "samples": id -> its records, one per flagged caption}.
     """
     job.progress("explain", 0, 1)
-    evidence, notes = scored.evidence, []
-    every = flagged_rows(scored)
-    rows, misfits = every[:MOST_ROWS], np.array([r for r in every if _misfit(scored, r)], dtype=np.int64)
-    records = {int(row): _head(row, ready, scored) for row in rows}
-    found = [score_parts(evidence, rows), neighbor_records(evidence, rows, ready), partners(scored, rows, ready)]
+    evidence, flagged = scored.evidence, flagged_rows(scored)
+    is_misfit = np.logical_or.reduce([scored.flags[kind] for kind in MISFITS])
+    rows = flagged[:MOST_ROWS]
+    misfits = rows[is_misfit[rows]]
+    parts = [
+        score_parts(evidence, rows),
+        neighbor_records(evidence, rows, prepared),
+        duplicate_records(scored, rows, prepared),
+    ]
     if evidence.trials is not None:
-        found.append(rival_captions(evidence, misfits[:MOST_RIVALS], ready, job.config.seed))
-        found.append(misfit_words(evidence, misfits[:MOST_CAPTIONS], ready, job))
-    for part in found:
-        for row, more in part.items():
-            records[row] |= more
-    for what, count, most in (
-        ("samples are flagged; the most suspicious {1} of them are explained", len(every), MOST_ROWS),
-        ("samples do not fit; better captions were sought for the most suspicious {1}", len(misfits), MOST_RIVALS),
-        ("captions do not fit; the most suspicious {1} were taken apart word by word", len(misfits), MOST_CAPTIONS),
-    ):
-        if count > most:
-            notes.append(f"{count} " + what.format(count, most))
+        parts.append(rival_captions(evidence, misfits[:MOST_RIVALS], prepared, job.config.seed))
+        parts.append(misfit_words(evidence, misfits[:MOST_CAPTIONS], prepared, job))
     samples: dict[str, list[dict[str, Any]]] = {}
-    for record in records.values():
+    for row in rows.tolist():
+        identity = row_identity(row, prepared)
+        record = {
+            "id": identity["id"],
+            "caption_index": identity["caption_index"],
+            "flags": [kind for kind, is_flagged in scored.flags.items() if is_flagged[row]],
+            "action": str(scored.texts["action"][row]),
+            "misalignment": rounded(scored.scores["misalignment"][row]),
+        }
+        for part in parts:
+            record |= part.get(row, {})
         samples.setdefault(record["id"], []).append(record)
-    out = {"format": FORMAT, "notes": notes, "samples": samples}
-    text = json.dumps(out, ensure_ascii=True, allow_nan=False).encode()
-    write_atomically(job.run.path / FILE, lambda file: file.write(text))
+
+    misfit_count = int(is_misfit.sum())
+    limits = (
+        (len(flagged), MOST_ROWS, "samples are flagged; the most suspicious {} of them are explained"),
+        (misfit_count, MOST_RIVALS, "samples do not fit; better captions were searched for the most suspicious {}"),
+        (misfit_count, MOST_CAPTIONS, "captions do not fit; single words were examined in the most suspicious {}"),
+    )
+    notes = [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
+    explanations = {"format": FORMAT, "notes": notes, "samples": samples}
+    content = json.dumps(explanations, ensure_ascii=True, allow_nan=False).encode()
+    write_atomically(job.run.path / FILE, lambda file: file.write(content))
     job.progress("explain", 1, 1)
-    return out
+    return explanations
 
 
 def load_explanations(run_dir: str | Path) -> Explanations:
@@ -86,56 +92,35 @@ def load_explanations(run_dir: str | Path) -> Explanations:
     """
     path = Path(run_dir) / FILE
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        explanations = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise AuditError(f"{run_dir} holds no explanations; run the audit again with the same settings") from None
     except (ValueError, TypeError) as error:
         raise AuditError(f"{path} is damaged; delete it and run the audit again") from error
-    if found.get("format") != FORMAT:
+    if explanations.get("format") != FORMAT:
         raise AuditError(f"{path} was written by another version; run the audit again")
-    return found
+    return explanations
 
 
 def renamed(samples: Mapping[str, list[dict[str, Any]]], names: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """The records of a manifest's rows by the ids that these have in a dataset.
+    """The records of a manifest's rows (id -> records) by the ids that these have in a dataset (id -> other id)."""
 
-    Args:
-        samples: id -> records, of `explain`.
-        names: id -> other id, of every row.
-    """
-
-    def other(value: Any, key: str = "") -> Any:
+    def with_other_ids(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: other(held, name) for name, held in value.items()}
+            return {name: with_other_ids(entry, name) for name, entry in value.items()}
         if isinstance(value, list):
-            return [other(held, key) for held in value]
+            return [with_other_ids(entry, key) for entry in value]
         return names[value] if key in ("id", "duplicates", "conflicts") else value
 
-    return {names[name]: other(records) for name, records in samples.items()}
+    return {names[name]: with_other_ids(records) for name, records in samples.items()}
 
 
 def flagged_rows(scored: Scored) -> Ints:
     """Rows with a flag or a proposal, the highest misalignment first, rows without one last."""
-    chosen = np.logical_or.reduce(list(scored.flags.values())) | (scored.texts["action"] != "keep")
-    rows = np.flatnonzero(chosen)
+    is_flagged = np.logical_or.reduce(list(scored.flags.values()))
+    rows = np.flatnonzero(is_flagged | (scored.texts["action"] != "keep"))
     values = np.nan_to_num(scored.scores["misalignment"][rows], nan=-np.inf)
     return rows[np.argsort(-values, kind="stable")]
-
-
-def _misfit(scored: Scored, row: int) -> bool:
-    return any(scored.flags[kind][row] for kind in MISFITS)
-
-
-def _head(row: int, ready: Prepared, scored: Scored) -> dict[str, Any]:
-    at, samples = ready.order.rows[row], ready.samples
-    value = float(scored.scores["misalignment"][row])
-    return {
-        "id": samples.ids[at],
-        "caption_index": int(samples.caption[at]) if samples.caption else 0,
-        "flags": [kind for kind, flagged in scored.flags.items() if flagged[row]],
-        "action": str(scored.texts["action"][row]),
-        "misalignment": round(value, 4) if np.isfinite(value) else None,
-    }
 
 
 def find(explanations: Mapping[str, Any], sample_id: str, caption_index: int = 0) -> dict[str, Any] | None:
