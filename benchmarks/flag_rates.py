@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
-from audit_plugin.audit.score import CALIBRATED_ON, score_probes
+from audit_plugin.audit.score import score_probes
 from audit_plugin.scoring.calibration import calibrate
 from audit_plugin.scoring.flags import flag_misaligned
 from benchmarks.data import DATA
@@ -77,7 +77,7 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
 
 def flags_at(values: Floats, probe_scores: Mapping[str, Floats], wrong: Bools) -> dict[str, dict[str, float]]:
     """False-positive rate, as text -> quality of the flags at that rate."""
-    calibration = calibrate(values, {kind: probe_scores[kind] for kind in CALIBRATED_ON if kind in probe_scores})
+    calibration = calibrate(values, probe_scores)
     known = np.nan_to_num(values, nan=float(np.nanmedian(values)))
     return {
         str(rate): flag_quality(known, flag_misaligned(calibration.false_positive_rate, rate), wrong, rate)

@@ -35,10 +35,9 @@ def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
     for row, name in enumerate(result.ids):
         rows.setdefault(name, []).append(row)
     positions = np.asarray(captions, dtype=np.int64)
-    groups = [
-        np.array(sorted(of_sample, key=lambda row: positions[row]), dtype=np.int64) for of_sample in rows.values()
-    ]
-    worst = np.array([_worst(result, group) for group in groups], dtype=np.int64)
+    groups = [np.array(of_sample)[np.argsort(positions[of_sample], kind="stable")] for of_sample in rows.values()]
+    misalignment = np.nan_to_num(result.columns["misalignment"], nan=-np.inf, posinf=-np.inf)
+    worst = np.array([group[misalignment[group].argmax()] for group in groups], dtype=np.int64)
     columns = {name: np.asarray(values)[worst] for name, values in result.columns.items()}
     for name in [c for c in columns if c.startswith("is_")]:
         columns[name] = np.array([bool(result.columns[name][group].any()) for group in groups], dtype=bool)
@@ -66,11 +65,6 @@ def worst_texts(samples: Samples, audited: Mapping[str, int], listed: bool) -> S
             rows[name] = row
     media = {modality: tuple(values[row] for row in rows.values()) for modality, values in samples.media.items()}
     return Samples(tuple(rows), media, caption=tuple(positions[row] for row in rows.values()) if listed else ())
-
-
-def _worst(result: AuditResult, group: Ints) -> int:
-    scores = np.asarray(result.columns["misalignment"])[group]
-    return int(group[np.argmax(np.where(np.isfinite(scores), scores, -np.inf))])
 
 
 def _actions(result: AuditResult, groups: Sequence[Ints], worst: Ints) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,7 @@
-"""What an audit would cost, before it is begun."""
+"""Estimates what an audit would cost, without running it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from audit_plugin.arrays import MODALITIES, Samples
@@ -18,26 +17,22 @@ from .prepare import check_samples
 
 
 def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:
-    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing."""
+    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing.
+
+    By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise.
+    """
     config = config or AuditConfig()
     check_samples(samples)
     device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
     encoder_identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
-    if not encoder_identities:
-        encodes = {m: len({v for v in samples.media[m] if v}) for m in samples.modalities}
-        return _estimate(samples, config, device, name, encodes)
-    contents = digest_contents(samples, silent)
-    keys = {m: known_key(w, config.precision, device) for m, w in encoder_identities.items()}
-    encodes = {
-        m: len({d for d in contents.digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities
-    }
-    return _estimate(samples, config, device, name, encodes) | {"downloads": []}
+    if encoder_identities:
+        digests, downloads = digest_contents(samples, silent).digests, []
+        keys = {m: known_key(identity, config.precision, device) for m, identity in encoder_identities.items()}
+        encodes = {m: len({d for d in digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities}
+    else:  # the encoder was never loaded here: what is cached cannot be known
+        encodes = {m: len({value for value in samples.media[m] if value}) for m in samples.modalities}
+        downloads = [f"weights of {name} from their model hub; its model card tells size and license"]
 
-
-def _estimate(
-    samples: Samples, config: AuditConfig, device: str, name: str, encodes: Mapping[str, int]
-) -> dict[str, Any]:
-    """By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise."""
     training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
     seconds = 0.0
     for modality, count in encodes.items():
@@ -48,10 +43,10 @@ def _estimate(
     disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000
     return {
         "rows": len(samples),
-        "encodes": dict(encodes),
+        "encodes": encodes,
         "minutes": round(seconds / 60 + 0.05, 1),
         "disk_mb": round(disk / 1e6, 1),
         "encoder": name,
         "device": device,
-        "downloads": [f"weights of {name} from their model hub; its model card tells size and license"],
+        "downloads": downloads,
     }

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, mean_interval, modality_pairs
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, mean_interval
 from audit_plugin.trials.continued_training import TrainingSchedule, train_heads
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.mitigation import ranked
@@ -84,27 +85,25 @@ def removal_curve(
         AuditError: an amount that leaves too little to train on, or less than two seeds.
     """
     train = len(data.rows["train"])
-    wanted = sorted({0, *amounts})
-    if wanted[0] < 0 or wanted[-1] > train // 2:
-        refused = wanted[0] if wanted[0] < 0 else wanted[-1]
-        raise AuditError(f"{refused} of {train} training rows cannot be removed; choose 0 to {train // 2}")
+    amounts = sorted({0, *amounts})
+    for amount in amounts:
+        if not 0 <= amount <= train // 2:
+            raise AuditError(f"{amount} of {train} training rows cannot be removed; choose 0 to {train // 2}")
     if len(seeds) < 2:
         raise AuditError(f"{len(seeds)} seed gives no interval; use 2 or more")
-    parts = [
-        once(f"seed_{seed:04d}", partial(_one_seed, data, scores, wanted, seed, (epochs, extra_epochs)))
-        for seed in seeds
-    ]
+    train_seed = partial(_one_seed, data, scores, amounts, (epochs, extra_epochs))
+    parts = [once(f"seed_{seed:04d}", partial(train_seed, seed)) for seed in seeds]
     measured = np.stack([part["measured"] for part in parts])
     hits = np.mean([part["hits"] for part in parts], axis=0)
     methods = {}
     for number, name in enumerate((*scores, RANDOM)):
-        first = 1 + number * (len(wanted) - 1)  # variant 0 is the control, which all methods share
-        methods[name] = _method(measured, hits, [0, *range(first, first + len(wanted) - 1)], wanted)
-    return {"amounts": wanted, "methods": methods}
+        first = 1 + number * (len(amounts) - 1)  # variant 0 is the control, which all methods share
+        methods[name] = _method(measured, hits, [0, *range(first, first + len(amounts) - 1)], amounts)
+    return {"amounts": amounts, "methods": methods}
 
 
 def _one_seed(
-    data: Trainable, scores: Mapping[str, Floats], amounts: Sequence[int], seed: int, epochs: tuple[int, int]
+    data: Trainable, scores: Mapping[str, Floats], amounts: Sequence[int], epochs: tuple[int, int], seed: int
 ) -> dict[str, np.ndarray]:
     """measured `[1 + methods * (amounts - 1), sides, metrics]`, and hits `[.., test rows]`: share of hits per row."""
     train = data.rows["train"]
@@ -146,7 +145,7 @@ def _hits(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) -> Fl
     ids = torch.from_numpy(data.shared_ids[rows]).to(chosen.device)
     repeated = (ids[:, None, :] == ids[None, :, :]).any(-1)  # [q, q], with each row itself
     hits = []
-    for a, b in modality_pairs(tuple(map(str, range(len(embeddings))))):
+    for a, b in combinations(range(len(embeddings)), 2):
         similarities = embeddings[a][chosen] @ embeddings[b][chosen].T
         own = similarities.diagonal().clone()
         rivals = similarities.masked_fill(repeated, -torch.inf)
@@ -180,13 +179,9 @@ def _zero_shot(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) 
 
 
 def _method(measured: Floats, hits: Floats, variants: Sequence[int], amounts: Sequence[int]) -> dict[str, Any]:
-    """One method's curve and recommendation.
+    """One method's curve and recommendation, from its `variants`, one per amount, the first of which is the control.
 
-    Args:
-        measured: `[seeds, variants, sides, metrics]`, of all methods; variant 0 is the control.
-        hits: `[variants, test rows]`, mean over seeds.
-        variants: of this method, one per amount.
-        amounts: removed rows, the first 0.
+    `measured` `[seeds, variants, sides, metrics]` and `hits` `[variants, test rows]` (mean over seeds) hold all methods.
     """
     known: Bools = np.asarray(np.isfinite(measured).any((0, 1)))  # [sides, metrics]
     curve: dict[str, Any] = {}
@@ -220,10 +215,8 @@ def _method(measured: Floats, hits: Floats, variants: Sequence[int], amounts: Se
 def recommend(validation: Floats) -> int:
     """Position of the amount to take, by the one-standard-error rule; 0, the control, where none is better.
 
-    The smallest amount whose gain over the control, paired by seed, lies within one standard error of the best's.
-
-    Args:
-        validation: `[seeds, amounts]`, the first amount being 0.
+    Of `validation` `[seeds, amounts]` (the first amount being 0) the smallest amount whose gain over the control,
+    paired by seed, lies within one standard error of the best's.
     """
     gain = validation - validation[:, :1]
     mean = gain.mean(0)

@@ -1,15 +1,16 @@
-"""Is it worth removing the most suspicious samples, by which score, and how many? A study on the user's own samples."""
+"""Measures on the user's own samples whether removing the most suspicious ones helps, by which score, and how many."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Samples, dense_ids, modality_pairs
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Samples, dense_ids
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.encoders.embed import Progress, silent
 from audit_plugin.neighbors.neighborhood import find_neighborhood
@@ -61,11 +62,11 @@ def removal_study(
         run_dir: folder of the run; default: one per data and settings in the user's cache.
 
     Returns:
-        JSON-ready: see `removal_curve`, besides sets, notes, versions and settings; `removed` holds each method's
+        JSON-prepared: see `removal_curve`, besides sets, notes, versions and settings; `removed` holds each method's
         recommended ids, worst first.
 
     Raises:
-        AuditError: what the user can mend, in one sentence.
+        AuditError: what the user can fix, in one sentence.
     """
     if (config.train, config.protocol) != ("heads", "ensemble"):
         raise AuditError(
@@ -73,26 +74,27 @@ def removal_study(
             "and many trainings: use train heads and protocol ensemble"
         )
     with opened(config) as engine:
-        ready = prepare(samples, config, Clock(progress), encoders_of(run_dir), engine)
-        if len(ready.order.rows) < MIN_ROWS:
-            raise AuditError(f"{len(ready.order.rows)} usable samples are too few for a removal curve; give {MIN_ROWS}")
-        wanted = None if amounts is None else sorted(set(amounts))
-        identity = run_identity(ready, config) | {"removal": {"amounts": wanted}}
+        prepared = prepare(samples, config, Clock(progress), encoders_of(run_dir), engine)
+        if len(prepared.order.rows) < MIN_ROWS:
+            usable = len(prepared.order.rows)
+            raise AuditError(f"{usable} usable samples are too few for a removal curve; give {MIN_ROWS}")
+        amounts = None if amounts is None else sorted(set(amounts))
+        identity = run_identity(prepared, config) | {"removal": {"amounts": amounts}}
         folder = Path(run_dir) if run_dir else cache_root() / "removal" / digest_of(identity)[:16]
         with RunFolder(folder, identity) as run:
-            return _study(ready, Job(config, ready.device, run, progress, engine), wanted, seeds)
+            return _study(prepared, Job(config, prepared.device, run, progress, engine), amounts, seeds)
 
 
-def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int) -> dict[str, Any]:
-    facts = describe_samples(ready)
-    # near-duplicates must not stand in training and test
-    together = find_neighborhood(ready.features, facts, search_of(job), job.run, job.progress).leave_together
+def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int) -> dict[str, Any]:
+    facts = describe_samples(prepared)
+    # near-duplicates must not be in both training and test
+    together = find_neighborhood(prepared.features, facts, search_of(job), job.run, job.progress).leave_together
     sets = split_rows(together, job.config.seed)
     train = sets["train"]
     with RunFolder(job.run.path / "train", {"rows": digest_of(train.tolist())}) as run:
-        evidence, evidence_notes = _score_training_rows(ready, facts, train, replace(job, run=run))
+        evidence, evidence_notes = _score_training_rows(prepared, facts, train, replace(job, run=run))
         scores = removal_scores(evidence)
-    data = _trainable(ready, facts, together, sets, job.device)
+    data = _trainable(prepared, facts, together, sets, job.device)
     amounts = default_amounts(len(train)) if amounts is None else amounts
     done = 0
 
@@ -105,7 +107,28 @@ def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int)
     epochs = job.config.epochs
     curve = removal_curve(data, scores, amounts, range(seeds), epochs, extra_epochs(epochs), once)
     job.progress("removal", seeds, seeds)
-    return _report(ready, evidence_notes, scores, sets, curve) | {
+
+    ids = np.array(prepared.samples.ids, dtype=object)[prepared.order.rows][train]
+    notes = [*NOTES, *prepared.embedded.notes, *evidence_notes]
+    removed = {}
+    for name, method in curve["methods"].items():
+        best = method["recommended"]
+        best["share"] = round(best["amount"] / len(ids), 4)
+        if name == RANDOM:
+            continue
+        removed[name] = ids[ranked(scores[name])[: best["amount"]]].tolist()
+        if not best["beats_control"]:
+            notes.append(f"{name}: on the validation rows no removal beat the control clearly; remove none")
+        elif not best["confirmed"]:
+            notes.append(f"{name}: the gain of removing {best['amount']} is within chance on the test rows")
+    left_out = len(prepared.samples) - len(prepared.order.rows)
+    return {
+        "sets": {name: len(rows) for name, rows in sets.items()} | {"left_out": left_out},
+        **curve,
+        "removed": removed,
+        "notes": notes,
+        "encoder": {m: encoder.key for m, encoder in prepared.encoder_identities.items()},
+        "versions": versions(),
         "trained": evidence.trained.trained,
         "seeds": seeds,
         "config": job.config.to_dict(),
@@ -113,7 +136,7 @@ def _study(ready: Prepared, job: Job, amounts: Sequence[int] | None, seeds: int)
 
 
 def extra_epochs(epochs: int) -> int:
-    """Passes after the removal, for a training of so many before it."""
+    """Epochs after the removal, for a training of so many before it."""
     return max(1, epochs // 2)
 
 
@@ -130,10 +153,10 @@ def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
     return {name: np.flatnonzero(part[group] == i) for i, name in enumerate(SHARES)}
 
 
-def _score_training_rows(ready: Prepared, facts: SampleFacts, train: Ints, job: Job) -> tuple[Evidence, list[str]]:
+def _score_training_rows(prepared: Prepared, facts: SampleFacts, train: Ints, job: Job) -> tuple[Evidence, list[str]]:
     """The audit's evidence on the training rows alone, and notes: what is removed never saw a held-out row."""
-    features = ready.features.rows(train)
-    views = [view.features.rows(ready.order.rows[train]) for view in ready.views]
+    features = prepared.features.rows(train)
+    views = [view.features.rows(prepared.order.rows[train]) for view in prepared.views]
     part = SampleFacts(
         contents={name: dense_ids(content[train]) for name, content in facts.contents.items()},
         space=facts.space,
@@ -186,56 +209,22 @@ def clip_memorization(evidence: Evidence) -> Floats:
 def alignment_terms(embeddings: Sequence[Floats], reference: Bools, groups: Ints) -> Floats:
     """`L(x)` of one trial, mean over pairs of modalities: float64 `[n]`; see `clip_memorization`."""
     terms = multimem.consistency_terms(embeddings, reference, groups)
-    pairs = modality_pairs(tuple(map(str, range(len(embeddings)))))
-    return np.mean(
-        [
-            terms[a, b] + terms[b, a] - np.einsum("nd,nd->n", embeddings[a], embeddings[b], dtype=np.float64)
-            for a, b in pairs
-        ],
-        axis=0,
-    )
+    of_pairs = []
+    for a, b in combinations(range(len(embeddings)), 2):
+        own = np.einsum("nd,nd->n", embeddings[a], embeddings[b], dtype=np.float64)
+        of_pairs.append(terms[a, b] + terms[b, a] - own)
+    return np.mean(of_pairs, axis=0)
 
 
-def _trainable(ready: Prepared, facts: SampleFacts, together: Ints, sets: Mapping[str, Ints], device: str) -> Trainable:
+def _trainable(
+    prepared: Prepared, facts: SampleFacts, together: Ints, sets: Mapping[str, Ints], device: str
+) -> Trainable:
     """What the curve trains on; the projection of the features is fitted to the training facts."""
-    features = ready.features
+    features = prepared.features
     projections = head_projections(features.rows(sets["train"]))
     repeats = np.stack([*facts.contents.values(), together], axis=1).astype(np.int32)
     texts = [at for at, name in enumerate(features.modalities) if name in facts.words]
     classes = None
     if facts.labels is not None:
-        names = sorted({label for label in facts.labels if label})
-        number = {label: at for at, label in enumerate(names)}
-        classes = np.array([number.get(label, -1) for label in facts.labels], dtype=np.int64)
+        classes = dense_ids(facts.labels) - int("" in facts.labels)  # "", which sorts first, is -1
     return Trainable(head_inputs(features, projections, device), repeats, sets, texts, classes)
-
-
-def _report(
-    ready: Prepared,
-    evidence_notes: Sequence[str],
-    scores: Mapping[str, Floats],
-    sets: Mapping[str, Ints],
-    curve: dict[str, Any],
-) -> dict[str, Any]:
-    ids = np.array(ready.samples.ids, dtype=object)[ready.order.rows][sets["train"]]
-    notes = [*NOTES, *ready.embedded.notes, *evidence_notes]
-    removed = {}
-    for name, method in curve["methods"].items():
-        best = method["recommended"]
-        best["share"] = round(best["amount"] / len(ids), 4)
-        if name == RANDOM:
-            continue
-        removed[name] = ids[ranked(scores[name])[: best["amount"]]].tolist()
-        if not best["beats_control"]:
-            notes.append(f"{name}: on the validation rows no removal beat the control clearly; remove none")
-        elif not best["confirmed"]:
-            notes.append(f"{name}: the gain of removing {best['amount']} is within chance on the test rows")
-    left = len(ready.samples) - len(ready.order.rows)
-    return {
-        "sets": {name: len(rows) for name, rows in sets.items()} | {"left_out": left},
-        **curve,
-        "removed": removed,
-        "notes": notes,
-        "encoder": {m: w.key for m, w in ready.encoder_identities.items()},
-        "versions": versions(),
-    }

@@ -61,7 +61,7 @@ def run_audit(
             has no better caption.
 
     Raises:
-        AuditError: what the user can mend, in one sentence. Unusable media are no error: they are recorded per row.
+        AuditError: what the user can fix, in one sentence. Unusable media are not errors: they are recorded per row.
     """
     config = config or AuditConfig()
     clock = Clock(progress or silent)

@@ -27,9 +27,6 @@ from .prepare import Prepared
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Kinds of probe pairs that wrong pairs are taken to be like.
-CALIBRATED_ON = ("random", "neighborhood")
-
 
 def gather_evidence(
     features: Features,
@@ -108,7 +105,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     job.progress("score", 0, 1)
     scores = compute_scores(evidence)
     probes = score_probes(evidence, scores)
-    calibration = calibrate(scores["misalignment"], {kind: probes[kind] for kind in CALIBRATED_ON if kind in probes})
+    calibration = calibrate(scores["misalignment"], probes)
     calibrated = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
     flags = rules.raise_flags({**scores, **calibrated}, evidence, job.config.false_positive_rate)
 
