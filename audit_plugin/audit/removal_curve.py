@@ -181,7 +181,7 @@ def _zero_shot(embeddings: Sequence[torch.Tensor], data: Trainable, rows: Ints) 
 def _method(measured: Floats, hits: Floats, variants: Sequence[int], amounts: Sequence[int]) -> dict[str, Any]:
     """One method's curve and recommendation, from its `variants`, one per amount, the first of which is the control.
 
-    `measured` `[seeds, variants, sides, metrics]` and `hits` `[variants, test rows]` (mean over seeds) hold all methods.
+    `measured` `[seeds, variants, sides, metrics]` and `hits` `[variants, test rows]` (seeds' mean) hold all methods.
     """
     known: Bools = np.asarray(np.isfinite(measured).any((0, 1)))  # [sides, metrics]
     curve: dict[str, Any] = {}

@@ -20,7 +20,7 @@ class Column:
     name: str
     label: str
     help: str
-    kind: str
+    kind: str = "text"
 
 
 def all_columns() -> dict[str, Column]:
@@ -36,41 +36,28 @@ def all_columns() -> dict[str, Column]:
             "score",
         ),
         Column(
-            "culprit",
-            "Culprit",
-            "With three or more modalities: the one whose removal lowers the misalignment most",
-            "text",
+            "culprit", "Culprit", "With three or more modalities: the one whose removal lowers the misalignment most"
         ),
-        Column("driver", "Driver", "With three or more modalities: the one that contributes most to MultiMem", "text"),
-        Column(
-            "role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)", "text"
-        ),
-        Column(
-            "duplicate_group",
-            "Duplicate group",
-            "Id of the sample that represents this group of near-duplicates",
-            "text",
-        ),
+        Column("driver", "Driver", "With three or more modalities: the one that contributes most to MultiMem"),
+        Column("role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)"),
+        Column("duplicate_group", "Duplicate group", "Id of the sample that represents this group of near-duplicates"),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),
         Column(
             "leak",
             "Leak",
             "Where splits are named: the other splits that hold a copy of the sample's image, audio or video",
-            "text",
         ),
-        Column("action", "Action", "Suggested action: keep, relabel, remove or review", "text"),
-        Column("reason", "Reason", "Why this action is suggested", "text"),
-        Column("suggestion", "Suggestion", "A caption of the set that fits the sample clearly better", "text"),
+        Column("action", "Action", "Suggested action: keep, relabel, remove or review"),
+        Column("reason", "Reason", "Why this action is suggested"),
+        Column("suggestion", "Suggestion", "A caption of the set that fits the sample clearly better"),
         Column(
             "suggestion_score",
             "Suggestion gain",
             "How much the suggestion lowers the misalignment, in robust deviations of the set's own pairs",
             "score",
         ),
-        Column(
-            "repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle", "text"
-        ),
-        Column("failure", "Failure", "Why the sample could not be scored", "text"),
+        Column("repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle"),
+        Column("failure", "Failure", "Why the sample could not be scored"),
     )
     return {column.name: column for column in columns}
 

@@ -11,7 +11,6 @@ taken together with PRIOR_LETTERS pairs of the set's mean surprise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +21,8 @@ PRIOR_LETTERS = 4  # a text of two letters says little about its spelling
 MAX_LETTERS = 400  # of a text that are read
 BLOCK_TEXTS = 20_000  # texts whose letters are in memory at once; changes no result
 CODE_POINTS = 1 << 21  # above every code point: a pair (a, b) is the number a * CODE_POINTS + b
+
+_Counts = tuple[Ints, Ints]  # distinct values `[u]`, ascending, and how often each occurs `[u]`
 
 
 def bits_per_letter(texts: Sequence[str], block: int = BLOCK_TEXTS) -> Floats:
@@ -35,40 +36,24 @@ def bits_per_letter(texts: Sequence[str], block: int = BLOCK_TEXTS) -> Floats:
     distinct = list(position)
     blocks = [distinct[start : start + block] for start in range(0, len(distinct), block)]
 
-    pairs = _merge([_count_pairs(block_texts) for block_texts in blocks])
-    letters = _merge([_Counts(pairs.values // CODE_POINTS, pairs.counts)])  # first letters of the pairs
-
-    block_bits, block_lengths = [], []
+    block_counts = []
     for block_texts in blocks:
-        bits, lengths = _sum_bits(block_texts, pairs, letters)
-        block_bits.append(bits)
-        block_lengths.append(lengths)
-    total, length = np.concatenate(block_bits), np.concatenate(block_lengths)
+        _, left, right = _letter_pairs(block_texts)
+        block_counts.append(np.unique(left * CODE_POINTS + right, return_counts=True))
+    pairs = _merge(block_counts)
+    letters = _merge([(pairs[0] // CODE_POINTS, pairs[1])])  # first letters of the pairs
+    total, length = np.concatenate([_sum_bits(block_texts, pairs, letters) for block_texts in blocks], axis=1)
     set_mean = total.sum() / max(length.sum(), 1)
     mean = (total + PRIOR_LETTERS * set_mean) / (length + PRIOR_LETTERS)
     surprise = np.where(length > 0, mean, set_mean).astype(np.float32)
     return surprise[[position[text] for text in texts]]
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """How often each value occurs: `values` `[u]`, ascending, and `counts` `[u]`."""
-
-    values: Ints
-    counts: Ints
-
-
-def _count_pairs(texts: list[str]) -> _Counts:
-    _, left, right = _letter_pairs(texts)
-    return _Counts(*np.unique(left * CODE_POINTS + right, return_counts=True))
-
-
 def _merge(parts: Sequence[_Counts]) -> _Counts:
     """The counts of all parts together; a part may name a value several times."""
-    values, inverse = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
-    counts = np.concatenate([part.counts for part in parts])
-    summed = np.bincount(inverse.reshape(-1), counts, minlength=len(values))
-    return _Counts(values, summed.astype(np.int64))
+    values, inverse = np.unique(np.concatenate([values for values, _ in parts]), return_inverse=True)
+    counts = np.bincount(inverse.reshape(-1), np.concatenate([counts for _, counts in parts]), minlength=len(values))
+    return values, counts.astype(np.int64)
 
 
 def _letter_pairs(texts: list[str]) -> tuple[Ints, Ints, Ints]:
@@ -80,18 +65,18 @@ def _letter_pairs(texts: list[str]) -> tuple[Ints, Ints, Ints]:
     return text[:-1][same_text], codes[:-1][same_text], codes[1:][same_text]
 
 
-def _sum_bits(texts: list[str], pairs: _Counts, letters: _Counts) -> tuple[Floats, Ints]:
-    """(sum of -log2 P(b | a) over each text's letter pairs, number of these pairs)."""
+def _sum_bits(texts: list[str], pairs: _Counts, letters: _Counts) -> Floats:
+    """`[2, q]`: sum of -log2 P(b | a) over each text's letter pairs, number of these pairs."""
     text, left, right = _letter_pairs(texts)
     count_ab = _count_in_others(text, left * CODE_POINTS + right, pairs)
     count_a = _count_in_others(text, left, letters)
-    bits = -np.log2((count_ab + SMOOTHING) / (count_a + SMOOTHING * len(letters.values)))
-    total = np.bincount(text, bits, minlength=len(texts)).astype(np.float64)
-    return total, np.bincount(text, minlength=len(texts))
+    bits = -np.log2((count_ab + SMOOTHING) / (count_a + SMOOTHING * len(letters[0])))
+    return np.stack([np.bincount(text, bits, minlength=len(texts)), np.bincount(text, minlength=len(texts))])
 
 
 def _count_in_others(text: Ints, values: Ints, counts: _Counts) -> Ints:
     """`[L]`: how often each of the `values` `[L]` occurs in other texts than its own."""
-    number = np.searchsorted(counts.values, values)
-    _, inverse, own_counts = np.unique(text * len(counts.values) + number, return_inverse=True, return_counts=True)
-    return np.asarray(counts.counts[number] - own_counts[inverse.reshape(-1)])
+    distinct, total = counts
+    number = np.searchsorted(distinct, values)
+    _, inverse, own_counts = np.unique(text * len(distinct) + number, return_inverse=True, return_counts=True)
+    return np.asarray(total[number] - own_counts[inverse.reshape(-1)])

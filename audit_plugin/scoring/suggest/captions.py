@@ -75,7 +75,7 @@ def suggest(
     """Repairs and captions for the misaligned rows; shifts are searched in all rows.
 
     Args:
-        evidence: of the set.
+        evidence: of n samples.
         misaligned: bool `[n]`, the rows that need another caption.
         captions: `[n]`, of the first modality that is text.
         seed: of the pool of candidates.
@@ -83,16 +83,14 @@ def suggest(
         ids: `[total]`, of the caller's rows.
     """
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
-    suggestions = Suggestions(np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object))
     if evidence.trials is None or pair is None:
-        return suggestions
+        return _suggestions({}, (), line, captions, ids)
     weighing = weigh(evidence, pair)
     shifts = shift_repairs(weighing, line, ids)
     shifted = line[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
-    suggestions = _add_repairs(suggestions, shifts, line, captions, ids)
     if not len(rows):
-        return suggestions
+        return _suggestions({}, shifts, line, captions, ids)
     own = own_suspicion(weighing)
     note = ""
     if len(rows) > MAX_ROWS:
@@ -103,11 +101,12 @@ def suggest(
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
-    top, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
-    place = np.full(n, -1)
-    place[line[line >= 0]] = np.flatnonzero(line >= 0)
-    suggestions = replace(_add_top(suggestions, top, pool, captions), note=note)
-    return _add_repairs(suggestions, _rings(rows, steps, place, ids), line, captions, ids)
+    best, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
+    top = {row: [(captions[pool[at]], rank) for at, rank in ranked] for row, ranked in best.items()}
+    caller_row = np.full(n, -1)
+    caller_row[line[line >= 0]] = np.flatnonzero(line >= 0)
+    repairs = [*shifts, *_rings(caller_row[rows], steps, ids)]
+    return replace(_suggestions(top, repairs, line, captions, ids), note=note)
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
@@ -207,25 +206,14 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
     return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
 
 
-def _rings(rows: Ints, steps: Steps, place: Ints, ids: Sequence[str]) -> list[Repair]:
-    """Swaps and cycles among the rows, whose captions go to one row each."""
+def _rings(rows: Ints, steps: Steps, ids: Sequence[str]) -> list[Repair]:
+    """Swaps and cycles among the caller's rows `[q]`, whose captions go to one row each."""
     fall = dict(zip(zip(steps.row.tolist(), steps.source.tolist(), strict=True), steps.fall.tolist(), strict=True))
     repairs = []
     for ring in cycles(one_to_one(steps.row, steps.source, steps.worth, len(rows))):
-        value = {int(place[rows[i]]): fall[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
-        repairs.append(ring_repair([int(place[rows[i]]) for i in ring], value, ids))
+        gains = {int(rows[i]): fall[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
+        repairs.append(ring_repair(list(gains), gains, ids))
     return repairs
-
-
-def _add_top(
-    suggestions: Suggestions, best: Mapping[int, Sequence[tuple[int, float]]], pool: Ints, captions: Sequence[str]
-) -> Suggestions:
-    """The suggestions with the rows' best captions of the pool."""
-    texts, score, top = suggestions.texts.copy(), suggestions.score.copy(), dict(suggestions.top)
-    for row, ranked in best.items():
-        top[row] = [(captions[pool[at]], rank) for at, rank in ranked]
-        texts[row], score[row] = top[row][0]
-    return replace(suggestions, texts=texts, score=score, top=top)
 
 
 def _best_three(rank: Floats, vectors: Floats) -> list[int]:
@@ -243,29 +231,38 @@ def _best_three(rank: Floats, vectors: Floats) -> list[int]:
     return chosen
 
 
-def _add_repairs(
-    suggestions: Suggestions, repairs: Sequence[Repair], line: Ints, captions: Sequence[str], ids: Sequence[str]
+def _suggestions(
+    best: Mapping[int, list[tuple[str, float]]],
+    repairs: Sequence[Repair],
+    line: Ints,
+    captions: Sequence[str],
+    ids: Sequence[str],
 ) -> Suggestions:
-    """The suggestions with repairs, whose captions go before what was proposed for the row alone."""
-    texts, score, words = suggestions.texts.copy(), suggestions.score.copy(), suggestions.repair.copy()
-    why, top = dict(suggestions.why), dict(suggestions.top)
+    """The best captions of single rows, and the repairs, whose captions go before them."""
+    n, top = len(captions), dict(best)
+    texts, score, words = np.full(n, "", object), np.full(n, np.nan, np.float32), np.full(n, "", object)
+    why: dict[int, str] = {}
+    for row, ranked in best.items():
+        texts[row], score[row] = ranked[0]
     for repair in repairs:
         for row, source in zip(repair.rows, repair.sources, strict=True):
             at, text = int(line[row]), captions[line[source]]
             if text == captions[at]:
                 continue  # a repeated caption: the row has the right one
             texts[at], score[at] = text, repair.gain
-            words[at] = f"swap with {ids[source]}" if repair.kind == "swap" else _words(repair, ids)
+            words[at] = _words(repair, source, ids)
             why[at] = repair.sentence
             rest = [entry for entry in top.get(at, []) if entry[0] != text]
             top[at] = [(text, round(repair.gain, 3)), *rest][:TOP]
         for row in repair.lost:
             if line[row] >= 0:
                 why[int(line[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
-    return Suggestions(texts, score, words, why, top, (*suggestions.repairs, *repairs), suggestions.note)
+    return Suggestions(texts, score, words, why, top, tuple(repairs))
 
 
-def _words(repair: Repair, ids: Sequence[str]) -> str:
+def _words(repair: Repair, source: int, ids: Sequence[str]) -> str:
+    if repair.kind == "swap":
+        return f"swap with {ids[source]}"
     if repair.kind == "cycle":
         return f"cycle of {len(repair.rows)} with {ids[repair.rows[0]]}"
     step = int(np.median(np.subtract(repair.sources, repair.rows)))  # but for a row that closes the block
