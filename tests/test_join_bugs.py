@@ -198,9 +198,9 @@ def test_a_permutation_is_made_of_its_cycles(order: list[int]) -> None:
 
 
 def test_a_ring_becomes_a_repair_that_json_holds() -> None:
-    swap = ring_repair([4, 2], {4: 3.0, 2: 5.0}, list("abcdef"))
+    swap = ring_repair({4: 3.0, 2: 5.0}, list("abcdef"))
     assert (swap.kind, swap.rows, swap.sources, swap.gain) == ("swap", (4, 2), (2, 4), 4.0)
     assert swap.sentence == "e and c hold each other's caption"
-    cycle = ring_repair([0, 3, 1], dict.fromkeys((0, 3, 1), 2.0), list("abcdef"))
+    cycle = ring_repair(dict.fromkeys((0, 3, 1), 2.0), list("abcdef"))
     assert (cycle.kind, cycle.sources) == ("cycle", (3, 1, 0))
     assert json.loads(json.dumps(cycle.to_dict())) == cycle.to_dict()

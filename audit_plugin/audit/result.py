@@ -107,14 +107,11 @@ class AuditResult:
         return pandas.DataFrame({**captions, **self.columns}, index=pandas.Index(self.ids, name="id"))
 
     def rethreshold(self, kind: str, rate: float) -> AuditResult:
-        """The same scores flagged at another expected false-positive rate; nothing is computed again.
+        """The same scores with other flags of one kind, and the actions and reasons that follow from them.
 
         Args:
             kind: misaligned, memorized or outlier.
             rate: expected share of clean samples that are flagged by chance, between 0 and 1.
-
-        Returns:
-            A result with other flags of this kind, and the actions and reasons that follow from them.
 
         Raises:
             AuditError: another kind, a rate out of range, or a result that does not hold what this takes.

@@ -318,7 +318,7 @@ def _quote(sentence: str, values: Floats) -> Any:
 
 
 def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> dict[str, NDArray[Any]]:
-    """Flags, actions and reasons `[n]` when some flags of a result change, from its columns alone.
+    """The columns `action`, `reason` and of the `flags` (`is_outlier`, ... -> new values, bool `[n]`) of a result.
 
     A failed row keeps its flags. A proposed removal of a duplicate or placeholder stays, as does what is proposed for
     rows whose flags do not change.

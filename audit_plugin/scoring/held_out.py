@@ -46,23 +46,6 @@ class Question:
     probes: Ints
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Sums of inner products over the trials that held both samples out.
-
-    Attributes:
-        own: `[p, n]`, of each sample's own pair.
-        probe: `[p, q]`, of the probe pairs.
-        hard: `[p, 2, n, h]`, of side a with the hard negatives' side b, and of side b with their side a.
-        pool: per trial and modality, the pool's embeddings `[P, o]`, members zeroed.
-    """
-
-    own: torch.Tensor
-    probe: torch.Tensor
-    hard: torch.Tensor
-    pool: list[list[torch.Tensor]]
-
-
 def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
     """Held-out measures over all trials; O(r n P o) for a pool of P and embeddings of dimension o.
 
@@ -74,15 +57,15 @@ def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
     negatives, probes = question.negatives, question.probes
     device = negatives.pool.device
     out = torch.from_numpy(~question.member).float().to(device)  # [r, n]
-    sums = _sum_over_trials(embed, question, out)
+    own, probe, hard_sums, pool_embeddings = _sum_over_trials(embed, question, out)
     left, right = (torch.from_numpy(probes[:, side]).to(device) for side in (0, 1))
-    own = sums.own / out.sum(0)
-    probe = sums.probe / (out[:, left] * out[:, right]).sum(0)
+    own /= out.sum(0)
+    probe /= (out[:, left] * out[:, right]).sum(0)
 
     forward, backward = torch.empty_like(own), torch.empty_like(own)  # log means, [p, n]
     generality = torch.full_like(own, torch.nan)
     for rows in torch.arange(out.shape[1], device=device).split(BLOCK_ROWS):
-        for position, block in enumerate(_similarity_blocks(embed, question, out, sums, rows)):
+        for position, block in enumerate(_similarity_blocks(embed, question, out, hard_sums, pool_embeddings, rows)):
             row_mean, column_mean = block_log_means(block, rows, negatives, TEMPERATURE)
             forward[position, rows], backward[position, rows] = row_mean, column_mean
             if position in question.text_sides:
@@ -104,8 +87,15 @@ def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
     }
 
 
-def _sum_over_trials(embed: Embed, question: Question, out: torch.Tensor) -> _Sums:
-    """One pass over the trials for everything that needs all rows."""
+def _sum_over_trials(
+    embed: Embed, question: Question, out: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[list[torch.Tensor]]]:
+    """Sums of inner products over the trials that held both samples out, in one pass.
+
+    Returns:
+        (of the own pairs `[p, n]`; of the probe pairs `[p, q]`; `[p, 2, n, h]` of side a with the hard negatives'
+        side b and of side b with their side a; per trial and modality the pool's embeddings `[P, o]`, members zeroed)
+    """
     p, n = len(question.pairs), out.shape[1]
     pool, hard = question.negatives.pool, question.negatives.hard
     device = pool.device
@@ -126,30 +116,35 @@ def _sum_over_trials(embed: Embed, question: Question, out: torch.Tensor) -> _Su
                 for direction, (left_side, right_side) in enumerate(((a, b), (b, a))):
                     left_rows, right_rows = embeddings[left_side][block], embeddings[right_side][candidates]
                     hard_sums[position, direction, block] += torch.einsum("qo,qho->qh", left_rows, right_rows)
-    return _Sums(own, probe, hard_sums, pool_embeddings)
+    return own, probe, hard_sums, pool_embeddings
 
 
 def _similarity_blocks(
-    embed: Embed, question: Question, out: torch.Tensor, sums: _Sums, rows: torch.Tensor
+    embed: Embed,
+    question: Question,
+    out: torch.Tensor,
+    hard_sums: torch.Tensor,
+    pool_embeddings: list[list[torch.Tensor]],
+    rows: torch.Tensor,
 ) -> list[SimilarityBlock]:
     """s of q rows with the pool and their hard negatives, one block per pair; -inf where no trial held out both."""
     pool, hard = question.negatives.pool, question.negatives.hard[rows].clamp_min(0)
     pool_is_everything = len(pool) == out.shape[1]
     similarity = torch.zeros(len(question.pairs), 2, len(rows), len(pool), device=pool.device)
-    for trial, pool_embeddings in enumerate(sums.pool):
+    for trial, of_pool in enumerate(pool_embeddings):
         row_out = torch.nonzero(out[trial, rows])[:, 0]  # only the rows that the trial held out: half of the product
         if pool_is_everything:
-            row_embeddings = [e[rows[row_out]] for e in pool_embeddings]
+            row_embeddings = [e[rows[row_out]] for e in of_pool]
         else:
             row_embeddings = [e.float() for e in embed(trial, rows[row_out])]
         for position, (a, b) in enumerate(question.pairs):
-            similarity[position, 0].index_add_(0, row_out, row_embeddings[a] @ pool_embeddings[b].T)
-            similarity[position, 1].index_add_(0, row_out, row_embeddings[b] @ pool_embeddings[a].T)
+            similarity[position, 0].index_add_(0, row_out, row_embeddings[a] @ of_pool[b].T)
+            similarity[position, 1].index_add_(0, row_out, row_embeddings[b] @ of_pool[a].T)
 
     count = out[:, rows].T @ out[:, pool]  # [q, P], trials that held out both
     similarity.div_(count).masked_fill_(count == 0, -torch.inf)
     hard_count = (out[:, rows, None] * out[:, hard]).sum(0)  # [q, h]
-    hard_similarity = (sums.hard[:, :, rows] / hard_count).masked_fill_(hard_count == 0, -torch.inf)
+    hard_similarity = (hard_sums[:, :, rows] / hard_count).masked_fill_(hard_count == 0, -torch.inf)
     return [SimilarityBlock(*both, *both_hard) for both, both_hard in zip(similarity, hard_similarity, strict=True)]
 
 

@@ -42,9 +42,6 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
     Args:
         splits: `[n]` train, test, val or whatever the user calls them; a row with "" is in none and leaks nowhere.
         groups: modality -> `[n]`, equal values are copies of one content; without texts, which are shared by nature.
-
-    Raises:
-        ValueError: when groups and splits are not of one length.
     """
     others: list[set[str]] = [set() for _ in splits]
     shared: Counter[tuple[str, str]] = Counter()

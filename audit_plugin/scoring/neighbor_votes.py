@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths
+from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths, dense_ids
 
 from .contrast import Negatives, SimilarityBlock, all_log_means, contrast_with_probes, tensor
 from .scores import of_known, robust_z
@@ -86,7 +86,8 @@ def collect_votes(
     clipped = np.clip(np.nan_to_num(distrust), MIN_DISTRUST, MAX_DISTRUST)
     content_distrust = np.bincount(source_content, clipped) / content_size
 
-    repeats = _count_equal_pairs(source_content, target_content)
+    pair_ids = dense_ids(source_content, target_content)
+    repeats = np.bincount(pair_ids)[pair_ids]  # [n] samples, itself included, with a sample's source and target
     weights = np.empty(neighbors.indices.shape, np.float32)
     predictions = np.empty_like(target_vectors)
     for start in range(0, n, BATCH_ROWS):
@@ -132,13 +133,6 @@ def votes_of_pair(
     for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1])):
         votes = collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust)
         yield kind, source, target, votes
-
-
-def _count_equal_pairs(source_content: Ints, target_content: Ints) -> Ints:
-    """`[n]`: how many samples, itself included, have a sample's source and its target content."""
-    pair = source_content * (int(target_content.max(initial=0)) + 1) + target_content
-    _, number, count = np.unique(pair, return_inverse=True, return_counts=True)
-    return np.asarray(count[number.reshape(-1)], dtype=np.int64)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -34,15 +34,12 @@ def mean_neighbor_distance(vectors: Mapping[str, Floats], group: Ints, rows: Int
 
     Groups, so that a content in many rows counts once; the distance to a group is the mean over its rows, and a
     sample's own group is left out. With several modalities the distance is their mean. The pool is a seeded draw of at
-    most `POOL_GROUPS` groups. O(n * pool * d), in memory for `BLOCK_ROWS` * pool.
+    most `POOL_GROUPS` groups. float32, NaN without another group. O(n * pool * d), in memory for `BLOCK_ROWS` * pool.
 
     Args:
         vectors: modality -> unit rows `[n, d_a]`.
         group: `[n]`, equal values repeat each other.
         rows: those that may be in the pool, in canonical order.
-
-    Returns:
-        float32 `[n]`; NaN without another group.
     """
     distances = np.full(len(group), np.nan, dtype=np.float32)
     pool = np.unique(group[rows])  # [P]

@@ -18,13 +18,9 @@ PROBES_PER_KIND = 1024
 def draw_probe_pairs(neighbors: Sequence[Ints], leave_together: Ints, contents: Ints, seed: int) -> dict[str, Ints]:
     """Kind -> rows (i, j) `[q, 2]`: "random" (j anywhere) and "neighborhood" (j among i's neighbors).
 
-    j is never of i's group and shares no content with it; what is drawn so is dropped, so q <= `PROBES_PER_KIND`.
-
-    Args:
-        neighbors: `[n, k]` neighbors of i per modality, -1 where there are fewer; the modalities take turns.
-        leave_together: `[n]` groups.
-        contents: `[n, m]` content numbers.
-        seed: of the draw; rows are in canonical order.
+    j is never of i's group (`leave_together` `[n]`) and shares no content with it (`contents` `[n, m]`); what is drawn
+    so is dropped, so q <= `PROBES_PER_KIND`. The `neighbors` `[n, k]` of each modality, -1 where there are fewer, take
+    turns.
     """
     rng = np.random.default_rng((seed, 11))
     n = len(leave_together)

@@ -101,12 +101,12 @@ def suggest(
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
-    best, steps = _best(weighing, rows, pool, _bar(weighing, good, pool))
+    best, rings = _best(weighing, rows, pool, _bar(weighing, good, pool))
     top = {row: [(captions[pool[at]], rank) for at, rank in ranked] for row, ranked in best.items()}
     caller_row = np.full(n, -1)
     caller_row[line[line >= 0]] = np.flatnonzero(line >= 0)
-    repairs = [*shifts, *_rings(caller_row[rows], steps, ids)]
-    return replace(_suggestions(top, repairs, line, captions, ids), note=note)
+    repairs = [ring_repair({int(caller_row[row]): fall for row, fall in ring.items()}, ids) for ring in rings]
+    return replace(_suggestions(top, [*shifts, *repairs], line, captions, ids), note=note)
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
@@ -164,27 +164,12 @@ def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], embeddin
     return np.add.reduceat(by_row, starts, axis=1) / counts
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Which rows could take the captions of which others: positions `[e]` among the rows, both ways.
+def _best(
+    weighing: Weighing, rows: Ints, pool: Ints, bar: float
+) -> tuple[dict[int, list[tuple[int, float]]], list[dict[int, float]]]:
+    """(row -> up to three of the pool, with their ranks above the bar; rings: row -> how far its suspicion falls).
 
-    Attributes:
-        row: the row that takes a caption.
-        source: the row whose caption it takes.
-        worth: its rank above the bar and `RING_MARGIN`.
-        fall: how far the suspicion of the row falls.
-    """
-
-    row: Ints
-    source: Ints
-    worth: Floats
-    fall: Floats
-
-
-def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[int, list[tuple[int, float]]], Steps]:
-    """(row -> up to three of the pool, with their ranks above the bar; what rows could take from each other).
-
-    A caption of many rows was not mixed up: it is in no step.
+    In a ring each row takes the caption of the next one. A caption of many rows was not mixed up: it is in none.
     """
     content, own = weighing.evidence.contents[weighing.pair[1]], own_suspicion(weighing)
     vectors = weighing.evidence.vectors[weighing.pair[1]][pool]
@@ -192,7 +177,7 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
     source = np.flatnonzero(alone & np.isin(rows, pool))
     column = np.searchsorted(pool, rows[source])
     top: dict[int, list[tuple[int, float]]] = {}
-    steps = [np.zeros((4, 0))]
+    steps = [np.zeros((4, 0))]  # position of a row, and of the row whose caption it takes; worth, fall of suspicion
     for positions, absolute_rank, suspicions in rank_captions(weighing, rows, pool):
         rank = absolute_rank - np.float32(bar)
         for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
@@ -203,17 +188,11 @@ def _best(weighing: Weighing, rows: Ints, pool: Ints, bar: float) -> tuple[dict[
         fall = own[rows[positions[row]]] - suspicions[row, column[to]]
         steps.append(np.stack([positions[row], source[to], worth[row, to], fall]))
     row, to, worth, fall = np.concatenate(steps, axis=1)
-    return top, Steps(row.astype(np.int64), to.astype(np.int64), worth, fall)
-
-
-def _rings(rows: Ints, steps: Steps, ids: Sequence[str]) -> list[Repair]:
-    """Swaps and cycles among the caller's rows `[q]`, whose captions go to one row each."""
-    fall = dict(zip(zip(steps.row.tolist(), steps.source.tolist(), strict=True), steps.fall.tolist(), strict=True))
-    repairs = []
-    for ring in cycles(one_to_one(steps.row, steps.source, steps.worth, len(rows))):
-        gains = {int(rows[i]): fall[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)}
-        repairs.append(ring_repair(list(gains), gains, ids))
-    return repairs
+    falls = {(int(i), int(j)): float(value) for i, j, value in zip(row, to, fall, strict=True)}
+    rings = []
+    for ring in cycles(one_to_one(row.astype(np.int64), to.astype(np.int64), worth, len(rows))):
+        rings.append({int(rows[i]): falls[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)})
+    return top, rings
 
 
 def _best_three(rank: Floats, vectors: Floats) -> list[int]:

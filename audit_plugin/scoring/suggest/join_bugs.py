@@ -79,7 +79,10 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
     bounded = np.where(np.isfinite(gains), gains, 0).astype(np.float32)
     if related is not None:
         bounded[related] = 0
-    bounded /= _spread(bounded)[:, None].astype(np.float32)
+    for gains_of_offset in bounded:  # in units of the typical size of those that are known
+        if gains_of_offset.any():
+            typical = np.median(np.abs(gains_of_offset[gains_of_offset != 0]))
+            np.divide(gains_of_offset, typical, out=gains_of_offset)
     np.clip(bounded, -LIMIT, LIMIT, out=bounded)
     strongest: list[Shift] = []
     for _ in range(MAX_SHIFTS):
@@ -97,11 +100,6 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
     return _joined(strongest)
 
 
-def _spread(gains: Floats) -> Floats:
-    """`[D]`: typical size of the gains that are known; 1 where none is."""
-    return np.array([np.median(np.abs(row[row != 0])) if (row != 0).any() else 1.0 for row in gains])
-
-
 def _stands_out(sums: Floats, chosen: int) -> bool:
     """Rows that are alike fit each other's captions now and then, at one offset as at another: that is no shift."""
     others = np.delete(sums, chosen)
@@ -113,16 +111,15 @@ def _stands_out(sums: Floats, chosen: int) -> bool:
 
 def _joined(shifts: list[Shift]) -> list[Shift]:
     """Shifts by one offset with less between them than the shorter one is long are one, strongest first."""
-    out: list[Shift] = []
+    joined: list[Shift] = []
     for shift in sorted(shifts, key=lambda s: (s.offset, s.start)):
-        last = out[-1] if out else None
-        if last and last.offset == shift.offset:
-            gap, length = shift.start - last.stop, min(last.stop - last.start, shift.stop - shift.start)
-            if gap < length:
-                out[-1] = Shift(shift.offset, last.start, shift.stop, last.evidence + shift.evidence)
-                continue
-        out.append(shift)
-    return sorted(out, key=lambda s: -s.evidence)
+        last = joined[-1] if joined else Shift(0, 0, 0, 0.0)
+        length = min(last.stop - last.start, shift.stop - shift.start)
+        if last.offset == shift.offset and shift.start - last.stop < length:
+            joined[-1] = Shift(shift.offset, last.start, shift.stop, last.evidence + shift.evidence)
+        else:
+            joined.append(shift)
+    return sorted(joined, key=lambda s: -s.evidence)
 
 
 def _rates(values: Floats) -> Floats:
@@ -157,7 +154,7 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     elsewhere. Single gains are too weak to tell.
 
     Args:
-        shift: as `find_shifts` returns it.
+        shift: of `find_shifts`.
         gains: `[n]` of its offset; NaN where unknown.
         misfit: `[n]` how badly rows fit as they are, in the same unit: above 0 if rather wrong.
         repeated: `[n]` evidence that the row is the first of a shift (the last, for a negative offset).
@@ -197,13 +194,9 @@ def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
 
 
 def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
-    """`[q]`: the column that each row takes, -1 where it takes none: the largest sum of worth.
+    """`[q]`: the column that each of q rows takes of as many, -1 where it takes none: the largest sum of worth.
 
-    Args:
-        row: int64 `[e]`, and
-        column: which a row may take, below q both; of a row's columns the `CANDIDATES` best are looked at.
-        worth: `[e]`, above 0.
-        q: rows, and as many columns.
+    Edge e lets `row[e]` take `column[e]` (int64 `[e]`) for `worth[e]` > 0; the `CANDIDATES` best of a row are looked at.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -247,18 +240,13 @@ def shift_sentence(shift: Shift, ids: Sequence[str], lost: Sequence[int]) -> str
     return text + (f"; the caption of {', '.join(ids[row] for row in lost[:3])} is gone" if len(lost) else "")
 
 
-def ring_repair(ring: Sequence[int], gains: Mapping[int, float], ids: Sequence[str]) -> Repair:
-    """A swap (two rows) or a cycle, in which each row takes the caption of the next one.
-
-    Args:
-        ring: positions in the caller's order.
-        gains: position -> its gain.
-        ids: of all rows.
-    """
+def ring_repair(gains: Mapping[int, float], ids: Sequence[str]) -> Repair:
+    """A swap (two rows) or a cycle, in which each of the caller's rows (-> its gain) takes the next one's caption."""
+    ring = tuple(gains)
     sources = (*ring[1:], ring[0])
-    gain = float(np.mean([gains[row] for row in ring]))
+    gain = float(np.mean(list(gains.values())))
     names = [ids[row] for row in ring[:6]]
     if len(ring) == 2:
-        return Repair("swap", tuple(ring), sources, gain, f"{names[0]} and {names[1]} hold each other's caption")
+        return Repair("swap", ring, sources, gain, f"{names[0]} and {names[1]} hold each other's caption")
     chain = ", ".join(names) + (", ..." if len(ring) > 6 else "")
-    return Repair("cycle", tuple(ring), sources, gain, f"{len(ring)} rows hold each other's captions: {chain}")
+    return Repair("cycle", ring, sources, gain, f"{len(ring)} rows hold each other's captions: {chain}")

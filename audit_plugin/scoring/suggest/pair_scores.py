@@ -166,11 +166,7 @@ def _vote_similarity(votes: NeighborVotes, target_vectors: Floats, rows: Ints, p
 def suspicion(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOutEmbeddings | None = None) -> Floats:
     """float32 `[q, p]`: suspicion of each row's medium with each pool caption; NaN where no trial held out both.
 
-    Args:
-        weighing: of the set.
-        rows: `[q]`.
-        pool: `[p]`.
-        embeddings: of both, and of others, where they are used more than once.
+    `embeddings` are those of both, and of others, where they are used more than once.
     """
     embeddings = embeddings or embed_rows(weighing, np.concatenate([rows, pool]))
     contrasts = {}
@@ -185,13 +181,17 @@ def own_suspicion(weighing: Weighing) -> Floats:
     return _weighted_mean(weighing.own, weighing)
 
 
-def _weighted_mean(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
-    """Weighted mean of the standardized contrasts; evidence that a pair lacks counts as the median."""
+def weighted_sum(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
+    """Weighted sum of the standardized contrasts, float32; evidence that a pair lacks counts as the median."""
     total = np.zeros(contrasts["contrast"].shape, np.float32)
     for kind, values in contrasts.items():
         median, deviation = weighing.scale[kind]
         total += weighing.weights[kind] * np.nan_to_num((values - median) / deviation)
-    mean = total / np.float32(sum(weighing.weights[kind] for kind in contrasts))
+    return total
+
+
+def _weighted_mean(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
+    mean = weighted_sum(contrasts, weighing) / np.float32(sum(weighing.weights[kind] for kind in contrasts))
     return np.where(np.isfinite(contrasts["contrast"]), mean, np.float32(np.nan))
 
 

@@ -12,7 +12,7 @@ from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
-from .pair_scores import Weighing, suspicion, trials_of
+from .pair_scores import Weighing, suspicion, trials_of, weighted_sum
 
 NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
@@ -26,19 +26,18 @@ OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors ofte
 def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Repair]:
     """Shifts of captions against media in the caller's row order, each with its rows' right captions.
 
+    A row beside the shift joins it where it fits the caption left over (a block that went round), and is named as lost
+    where it does not (a row dropped or inserted).
+
     Args:
         weighing: of the set.
         line: `[total]` the canonical row of each caller's row, -1 where it is incomplete.
-        ids: `[total]`.
-
-    Returns:
-        Repairs by position in the caller's order. A row beside the shift joins it where it fits the caption left
-        over (a block that went round), and is named as lost where it does not (a row dropped or inserted).
+        ids: `[total]`, of the caller's rows.
     """
     close_offsets = np.r_[-NEAR:0, 1 : NEAR + 1]
     votes = FarVotes(weighing, line)
     shifts = _find(weighing, line, close_offsets, len(close_offsets), votes.read)
-    far_offsets = _elected(votes.count(), len(line))
+    far_offsets = votes.elected(len(line))
     if len(far_offsets):
         shifts += _find(weighing, line, far_offsets, 2 * len(line))
     taken: set[int] = set()
@@ -67,11 +66,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
     similarity over all trials that held out its two rows. NaN where none did or where a row is incomplete.
 
-    Args:
-        weighing: of the set.
-        line: `[n]`, see `shift_repairs`.
-        offsets: `[D]`.
-        also: shown each trial, whose embeddings are the costly part.
+    `also` is shown each trial, whose embeddings are the costly part; the `offsets` are `[D]`.
     """
     total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
     at = np.maximum(line, 0)
@@ -170,22 +165,20 @@ class FarVotes:
         best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK_ROWS)])
         self.offsets.append(self.place[others[best.cpu().numpy()]] - self.place[rows])
 
-    def count(self) -> dict[int, int]:
-        """Offset -> votes."""
-        offsets, counts = np.unique(np.concatenate(self.offsets), return_counts=True)
-        return {int(d): int(c) for d, c in zip(offsets, counts, strict=True) if abs(d) > NEAR}
-
-
-def _elected(votes: dict[int, int], rows: int) -> Ints:
-    """The offsets with clearly more votes than chance gives one of them."""
-    usual = sum(votes.values()) / max(2 * rows, 1)
-    ranked = sorted(votes, key=lambda d: (-votes[d], abs(d), d))[:FAR_OFFSETS]
-    return np.array([d for d in ranked if votes[d] > 3 * usual + 10], dtype=np.int64)
+    def elected(self, rows: int) -> Ints:
+        """The offsets with clearly more votes than chance gives one of them, most votes first."""
+        voted = np.concatenate(self.offsets)
+        offsets, counts = np.unique(voted[np.abs(voted) > NEAR], return_counts=True)
+        ranked = np.lexsort((offsets, np.abs(offsets), -counts))[:FAR_OFFSETS]
+        usual = counts.sum() / max(2 * rows, 1)
+        return offsets[ranked][counts[ranked] > 3 * usual + 10]
 
 
 def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Sequence[str]) -> Repair | None:
     """The shift with its bounds made sharp and the rows beside it decided; `gains` `[n]` are those of its offset."""
-    misfit = _misfit(weighing)[np.maximum(line, 0)]
+    # how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median
+    of_pair = {kind: weighing.own[kind] for kind in OF_THE_PAIR if kind in weighing.own}
+    misfit = weighted_sum(of_pair, weighing)[np.maximum(line, 0)]
     misfit = np.where(line >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
     shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, line))
     rows = np.arange(shift.start, shift.stop)
@@ -202,16 +195,6 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Se
     left, right = (tuple(p[side] for p in pairs) for side in (0, 1))
     lost = tuple(beside.tolist())
     return Repair("shift", left, right, round(mean, 3), shift_sentence(shift, ids, lost), lost)
-
-
-def _misfit(weighing: Weighing) -> Floats:
-    """`[n]`: how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median."""
-    total = np.zeros(len(weighing.evidence), np.float32)
-    for name in OF_THE_PAIR:
-        if name in weighing.own:
-            median, spread = weighing.scale[name]
-            total += weighing.weights[name] * np.nan_to_num((weighing.own[name] - median) / spread)
-    return total
 
 
 def _repeats(weighing: Weighing, offset: int, line: Ints) -> Floats:
