@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import audit_plugin.audit.removal_curve as removal_curve_module
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit import removal_curve as core
-from audit_plugin.audit.removal_curve import Trainable, default_amounts, interval, measure, recommend, removal_curve
+from audit_plugin.audit import removal_study as core
+from audit_plugin.audit.removal_study import Trainable, default_amounts, interval, measure, recommend, removal_curve
 from tests.core_fixtures import unit
 
 TRAIN, BAD = 300, 60
@@ -36,7 +35,7 @@ def swapped() -> tuple[Trainable, np.ndarray]:
 @lru_cache
 def curve() -> dict[str, Any]:
     data, score = swapped()
-    return removal_curve(data, {"planted": score, "blind": np.full(TRAIN, np.nan)}, [30, BAD], range(4), 20, 10)
+    return removal_curve(data, {"planted": score, "blind": np.full(TRAIN, np.nan)}, [30, BAD], range(4), 20)
 
 
 def gain(method: str, amount: int, side: str = "test") -> dict[str, Any]:
@@ -77,10 +76,10 @@ def test_equal_calls_give_equal_reports_and_finished_seeds_are_kept() -> None:
             parts[name] = make()
         return parts[name]
 
-    few = removal_curve(data, {"planted": score}, [30], range(2), 2, 1, once)
-    more = removal_curve(data, {"planted": score}, [30], range(3), 2, 1, once)
+    few = removal_curve(data, {"planted": score}, [30], range(2), 2, once)
+    more = removal_curve(data, {"planted": score}, [30], range(3), 2, once)
     assert made == ["seed_0000", "seed_0001", "seed_0002"]
-    again = removal_curve(data, {"planted": score}, [30], range(3), 2, 1)
+    again = removal_curve(data, {"planted": score}, [30], range(3), 2)
     assert json.dumps(again, allow_nan=False) == json.dumps(more, allow_nan=False)
     values = [r["methods"]["random"]["amounts"]["30"]["test"]["retrieval_at_5"]["values"] for r in (few, more)]
     assert values[0] == values[1][:2]
@@ -89,11 +88,11 @@ def test_equal_calls_give_equal_reports_and_finished_seeds_are_kept() -> None:
 def test_what_cannot_work_is_said() -> None:
     data, score = swapped()
     with pytest.raises(AuditError, match="151 of 300 training rows"):
-        removal_curve(data, {"planted": score}, [151], range(2), 1, 1)
+        removal_curve(data, {"planted": score}, [151], range(2), 1)
     with pytest.raises(AuditError, match="-1 of 300"):
-        removal_curve(data, {"planted": score}, [-1], range(2), 1, 1)
+        removal_curve(data, {"planted": score}, [-1], range(2), 1)
     with pytest.raises(AuditError, match="1 seed"):
-        removal_curve(data, {"planted": score}, [1], [0], 1, 1)
+        removal_curve(data, {"planted": score}, [1], [0], 1)
     assert default_amounts(1338) == [0, 13, 27, 54, 107, 201]
     assert default_amounts(10) == [0, 1, 2]
 
@@ -159,8 +158,8 @@ def test_a_gain_is_confirmed_only_by_the_seeds_and_by_the_test_rows() -> None:
     measured[:, 1, :, 0] = 0.1 + np.array([0.0, 0.001, 0.002, 0.003])[:, None]  # every seed gains
     sure = np.stack([np.zeros(100), np.r_[np.ones(40), np.zeros(60)]])
     luck = np.stack([np.zeros(100), np.r_[np.ones(2), np.zeros(98)]])  # two rows of a hundred
-    found = [removal_curve_module._method(measured, hits, [0, 1], [0, 5])["recommended"] for hits in (sure, luck)]
+    found = [core._method(measured, hits, [0, 1], [0, 5])["recommended"] for hits in (sure, luck)]
     assert [best["amount"] for best in found] == [5, 5]
     assert [best["confirmed"] for best in found] == [True, False]
     measured[:, 1, 1, 0] = [0.3, -0.3, 0.3, -0.2]  # the seeds disagree on the test rows
-    assert not removal_curve_module._method(measured, sure, [0, 1], [0, 5])["recommended"]["confirmed"]
+    assert not core._method(measured, sure, [0, 1], [0, 5])["recommended"]["confirmed"]

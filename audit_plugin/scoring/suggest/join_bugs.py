@@ -196,7 +196,7 @@ def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
 def one_to_one(row: Ints, column: Ints, worth: Floats, q: int) -> Ints:
     """`[q]`: the column that each of q rows takes of as many, -1 where it takes none: the largest sum of worth.
 
-    Edge e lets `row[e]` take `column[e]` (int64 `[e]`) for `worth[e]` > 0; the `CANDIDATES` best of a row are looked at.
+    Edge e lets `row[e]` take `column[e]` (int64 `[e]`) for `worth[e]` > 0; the `CANDIDATES` best of a row count.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching

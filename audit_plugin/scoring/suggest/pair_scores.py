@@ -20,7 +20,7 @@ import torch
 from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring import held_out, neighbor_votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
-from audit_plugin.scoring.evidence import Evidence
+from audit_plugin.scoring.evidence import Evidence, text_sides
 from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
 from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
 from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
@@ -62,11 +62,8 @@ class Weighing:
 
 def text_pairs(evidence: Evidence) -> list[Pair]:
     """The pairs of a medium and a text, the text last."""
-    pairs = []
-    for a, b in evidence.pairs:
-        if (a in evidence.texts) != (b in evidence.texts):
-            pairs.append((a, b) if b in evidence.texts else (b, a))
-    return pairs
+    sides = text_sides(evidence.modalities, evidence.texts)
+    return [evidence.pairs[at] if side else evidence.pairs[at][::-1] for at, side in sides.items()]
 
 
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
