@@ -18,18 +18,13 @@ URGENCY = ("keep", "remove", "review", "relabel")
 
 
 def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
-    """One row per sample from one row per text.
+    """One row per sample from one row per text, in the order in which the ids `[q]` appear first.
 
     A sample gets the values of its worst text (highest misalignment), a flag if any of its texts has it, and the most
-    urgent action; `remove`, where it is not proposed for all its texts, is `review`, since the others may stay.
+    urgent action; `remove`, where it is not proposed for all its texts, is `review`, since the others may stay. The
+    columns of `scoring.columns.list_columns` are lists parallel to the sample's own.
 
-    Args:
-        result: rows `[q]`, ids repeated.
-        captions: `[q]` position of each row's text in its sample's list, -1 for a sample without a text.
-
-    Returns:
-        Rows in the order in which their ids appear first, with the columns of `scoring.columns.list_columns`: lists
-        parallel to the sample's own.
+    `captions`: `[q]` position of each row's text in its sample's list, -1 for a sample without a text.
     """
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(result.ids):
@@ -51,12 +46,9 @@ def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
 
 
 def worst_texts(samples: Samples, audited: Mapping[str, int], listed: bool) -> Samples:
-    """The audited rows, of several texts of a sample the worst one.
+    """The audited rows of a dataset, of several texts of a sample the worst one.
 
-    Args:
-        samples: all rows of a dataset.
-        audited: id -> position of the sample's worst text.
-        listed: samples have lists of texts; otherwise the first row of each is its own.
+    `audited`: id -> position of the sample's worst text; where samples are not `listed`, the first row of each counts.
     """
     positions = samples.caption or (0,) * len(samples)
     rows: dict[str, int] = {}

@@ -165,13 +165,22 @@ class AuditResult:
 def write_scores(path: Path, result: AuditResult) -> None:
     """Writes one row per row of a result, in its order, and the run's summary as `<stem>.json` beside it.
 
-    The format follows from the suffix, see `write_table`; the footer of Parquet holds config, versions and seed. Equal
-    results give equal bytes.
+    The format follows from the suffix, see `write_table`; the footer of Parquet holds config, versions and seed, which
+    decide the scores, and nothing that differs between equal runs: equal results give equal bytes.
 
     Raises:
         AuditError: if the disk is full or the place cannot be written.
     """
-    write_table(path, {**_row_names(result), **result.columns}, _footer(result))
+    config = dict(result.summary.get("config", {}))
+    scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
+    footer = {
+        "config": {name: config[name] for name in scoring},
+        "encoder": result.summary.get("encoder", {}),
+        "seed": config.get("seed"),
+        "versions": result.summary.get("versions", {}),
+    }
+    columns = {**_row_names(result), **result.columns}
+    write_table(path, columns, json.dumps(jsonable(footer), sort_keys=True))
     write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
 
 
@@ -181,19 +190,6 @@ def _row_names(result: AuditResult) -> dict[str, NDArray[Any]]:
     if result.captions:
         columns["caption_index"] = np.array(result.captions, dtype=np.int64)
     return columns
-
-
-def _footer(result: AuditResult) -> str:
-    """What decides the scores, and nothing that differs between equal runs (timings, folders)."""
-    config = dict(result.summary.get("config", {}))
-    scoring = [f.name for f in fields(AuditConfig) if f.metadata["scores"] and f.name in config]
-    footer = {
-        "config": {name: config[name] for name in scoring},
-        "encoder": result.summary.get("encoder", {}),
-        "seed": config.get("seed"),
-        "versions": result.summary.get("versions", {}),
-    }
-    return json.dumps(jsonable(footer), sort_keys=True)
 
 
 def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
@@ -344,8 +340,12 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
             "top_mean_as_chosen": _rounded(chosen),
             "top_mean_on_other_trials": _rounded(fresh),
         },
-        "attribution": _attribution(scored),
+        "attribution": {},
     }
+    total = float(np.nansum(scored.scores["multimem"]))
+    for name, column in scored.scores.items():  # of each pair, and what each modality contributes
+        if name.startswith("multimem_") and name not in ("multimem_stderr", "multimem_mean") and total:
+            out["attribution"][name.removeprefix("multimem_")] = round(float(np.nansum(column)) / total, 4)
     if trials.roles is not None:
         f_minus_g = values[0::2] - values[1::2]
         out["protocol"] = group_report(f_minus_g, trials.roles)
@@ -358,17 +358,6 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
 
 def _rounded(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
-
-
-def _attribution(scored: Scored) -> dict[str, float]:
-    """Label -> share of the set's MultiMem: of each pair, and what each modality contributes."""
-    total = float(np.nansum(scored.scores["multimem"]))
-    parts = {
-        name.removeprefix("multimem_"): float(np.nansum(values)) / total
-        for name, values in scored.scores.items()
-        if name.startswith("multimem_") and name not in ("multimem_stderr", "multimem_mean") and total
-    }
-    return {name: round(share, 4) for name, share in parts.items()}
 
 
 def _text_notes(prepared: Prepared) -> list[str]:

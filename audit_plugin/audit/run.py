@@ -71,7 +71,12 @@ def run_audit(
         prepared = prepare(samples, config, clock, encoders_of(run_dir), engine)
         media = with_first_prompt(prepared.samples, split_templates(config.template)).media
         own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
-        identity = run_identity(prepared, config) | ({} if own is None else {"models": _features_digest(own)})
+        identity = run_identity(prepared, config)
+        if own is not None:
+            sha = hashlib.sha256()
+            for vectors in (vectors for model in own for vectors in model.features.vectors.values()):
+                sha.update(np.ascontiguousarray(vectors).tobytes())
+            identity["models"] = sha.hexdigest()
         folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
         run = stack.enter_context(RunFolder(folder, identity))
         job = Job(config, prepared.device, run, clock.progress, engine)
@@ -84,7 +89,7 @@ def run_audit(
 def evidence_of(
     prepared: Prepared, job: Job, clock: Clock, own: Sequence[Embedded] | None = None
 ) -> tuple[Evidence, list[str]]:
-    """The evidence on the complete samples and notes on it; `own` holds what the caller's f and g gave."""
+    """The evidence on the complete samples and notes on it; `own` holds the features of the caller's f and g."""
     facts = describe_samples(prepared)
     with clock.stage("train"):
         learn = learning(prepared, job, own)
@@ -105,16 +110,8 @@ def run_identity(prepared: Prepared, config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def _features_digest(models: Sequence[Embedded]) -> str:
-    sha = hashlib.sha256()
-    for model in models:
-        for vectors in model.features.vectors.values():
-            sha.update(np.ascontiguousarray(vectors).tobytes())
-    return sha.hexdigest()
-
-
 def learning(prepared: Prepared, job: Job, own: Sequence[Embedded] | None = None) -> Learn:
-    """How the trials of this run come about, by `config.train`; `own` holds what the caller's f and g gave."""
+    """How the trials of this run come about, by `config.train`; `own` holds the features of the caller's f and g."""
     rows = prepared.order.rows
     if job.config.train == "towers":
         samples = with_first_prompt(prepared.samples, split_templates(job.config.template))
@@ -142,14 +139,14 @@ def finish(
         save_evidence(evidence, [samples.ids[row] for row in rows], job.run)
         columns = result_columns(prepared, scored)
         columns, incomplete_notes = add_incomplete(columns, prepared, evidence, job)
-    leak_note = ""
+    leak_notes = []
     if samples.splits:
-        leak_note = find_leaks([samples.splits[row] for row in rows], evidence.copy_groups).sentence()
+        leaks = find_leaks([samples.splits[row] for row in rows], evidence.copy_groups)
+        leak_notes = [leaks.sentence()] if leaks.pairs else []
     with clock.stage("explain"):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)
-    further = [*prepared.embedded.notes, *incomplete_notes, *filter(None, [leak_note]), *explain_notes]
-    summary["notes"] = [*summary["notes"], *further]
+    summary["notes"] += [*prepared.embedded.notes, *incomplete_notes, *leak_notes, *explain_notes]
     summary |= {"encoder_name": prepared.encoder_name, "device": prepared.device, "seconds": clock.seconds}
     summary["products"] = matmul_precision(job.config.precision, prepared.device)
     rate = prepared.order.back(scored.calibration.false_positive_rate, np.float32(np.nan))
@@ -157,7 +154,7 @@ def finish(
 
 
 def _check_training(samples: Samples, config: AuditConfig, models: bool) -> None:
-    """What cannot be trained or compared is said before hours of encoding, not after."""
+    """Raises AuditError for what cannot be trained or compared, before hours of encoding and not after."""
     learner_identity(config)
     if config.train == "checkpoints":
         if not samples.roles:

@@ -36,18 +36,15 @@ def gather_evidence(
     plan: TrialPlan | None = None,
     image_paths: Sequence[str] = (),
 ) -> tuple[Evidence, list[str]]:
-    """Finds what lies near each sample, trains the trials and reads all evidence.
+    """(evidence on n complete samples in canonical order, notes): finds neighbors, trains the trials and reads them.
 
     Args:
-        features: of n complete samples in canonical order.
+        features: of the samples.
         facts: what else is known of them.
         learn: (masks, ids that make two samples no negatives of each other) -> how trials come about.
-        job: settings and folder; told of stages "neighbors" and "train".
+        job: settings and folder.
         plan: masks of a finished run, or None: drawn here.
-        image_paths: `[n]`, to tell altered copies from look-alikes by their pixels; empty: by features alone.
-
-    Returns:
-        (the evidence, notes for people).
+        image_paths: `[n]`, by whose pixels altered copies are distinguished from look-alikes; empty: by features alone.
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
@@ -63,7 +60,7 @@ def search_of(job: Job) -> Callable[..., Any]:
 
 
 def image_copies(paths: Sequence[str], facts: SampleFacts, neighborhood: Neighborhood) -> Ints:
-    """`[n]`: groups of copies of one picture, told from look-alikes by their pixels."""
+    """`[n]`: groups of copies of one picture, distinguished from look-alikes by their pixels."""
 
     def read(row: int) -> Image | None:
         try:
@@ -77,7 +74,7 @@ def image_copies(paths: Sequence[str], facts: SampleFacts, neighborhood: Neighbo
 
 @dataclass(frozen=True)
 class Scored:
-    """Everything per complete row, canonical order, and what is said of the whole.
+    """Scores, flags and suggestions of the complete rows in canonical order, and what holds for the set.
 
     Attributes:
         evidence: what it was made from.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Ints
+from audit_plugin.arrays import AuditError
 from audit_plugin.audit.prepare import Prepared
 from audit_plugin.audit.score import Scored
 from audit_plugin.store import write_atomically
@@ -44,7 +44,11 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
         {"format", "notes": sentences on what was left out, "samples": id -> its records, one per flagged caption}.
     """
     job.progress("explain", 0, 1)
-    evidence, flagged = scored.evidence, flagged_rows(scored)
+    evidence = scored.evidence
+    is_flagged = np.logical_or.reduce(list(scored.flags.values())) | (scored.texts["action"] != "keep")
+    misalignment = np.nan_to_num(scored.scores["misalignment"], nan=-np.inf)
+    flagged = np.flatnonzero(is_flagged)
+    flagged = flagged[np.argsort(-misalignment[flagged], kind="stable")]
     is_misfit = np.logical_or.reduce([scored.flags[kind] for kind in MISFITS])
     rows = flagged[:MOST_ROWS]
     misfits = rows[is_misfit[rows]]
@@ -62,7 +66,7 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
         record = {
             "id": identity["id"],
             "caption_index": identity["caption_index"],
-            "flags": [kind for kind, is_flagged in scored.flags.items() if is_flagged[row]],
+            "flags": [kind for kind, flags in scored.flags.items() if flags[row]],
             "action": str(scored.texts["action"][row]),
             "misalignment": rounded(scored.scores["misalignment"][row]),
         }
@@ -113,14 +117,6 @@ def renamed(samples: Mapping[str, list[dict[str, Any]]], names: Mapping[str, str
         return names[value] if key in ("id", "duplicates", "conflicts") else value
 
     return {names[name]: with_other_ids(records) for name, records in samples.items()}
-
-
-def flagged_rows(scored: Scored) -> Ints:
-    """Rows with a flag or a proposal, the highest misalignment first, rows without one last."""
-    is_flagged = np.logical_or.reduce(list(scored.flags.values()))
-    rows = np.flatnonzero(is_flagged | (scored.texts["action"] != "keep"))
-    values = np.nan_to_num(scored.scores["misalignment"][rows], nan=-np.inf)
-    return rows[np.argsort(-values, kind="stable")]
 
 
 def find(explanations: Mapping[str, Any], sample_id: str, caption_index: int = 0) -> dict[str, Any] | None:

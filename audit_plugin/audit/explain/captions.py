@@ -33,17 +33,12 @@ from audit_plugin.trials.run import Job, part_name
 from .records import Records, rounded, row_identity
 
 TEMPERATURE = 1 / 20
-REFERENCES = 512
+REFERENCES = 512  # media that stand for media at large
 RIVALS = 5
 WORDS = 24
 COMMON = 0.5  # a word that stands in more than this share of the captions is grammar, not what is wrong with one
 CHARACTERS = 2000  # of a caption: what lies beyond is left out of all its variants
 PART = "words"
-
-
-def _reference_rows(evidence: Evidence, seed: int) -> Ints:
-    """A fixed draw of at most `REFERENCES` known rows, whose media stand for media at large."""
-    return draw_pool(evidence.known_rows, seed, REFERENCES)
 
 
 def lift(similarity: Floats, references: Floats) -> Floats:
@@ -60,7 +55,7 @@ def rival_captions(evidence: Evidence, rows: Ints, prepared: Prepared, seed: int
     records: Records = {int(row): {"rivals": {}} for row in rows}
     if not len(rows) or evidence.trials is None:
         return records
-    trials, references = evidence.trials, _reference_rows(evidence, seed)
+    trials, references = evidence.trials, draw_pool(evidence.known_rows, seed, REFERENCES)
     for pair in text_pairs(evidence):
         content = evidence.contents[pair[1]]
         pool = np.union1d(draw_pool(np.unique(content, return_index=True)[1], seed), rows)
@@ -212,7 +207,7 @@ def _lifts(
     projections = dict.fromkeys(features.modalities, head_projections(text_only)[pair[1]])
     variants = Features({pair[1]: texts}, np.ones((len(texts), 1), dtype=bool))
     learner = trained_heads_learner(variants, projections, job.run, job)
-    references = _reference_rows(evidence, job.config.seed)
+    references = draw_pool(evidence.known_rows, job.config.seed, REFERENCES)
     medium = evidence.modalities.index(pair[0])
     own, to_references = np.zeros(len(rows)), np.zeros((len(references), len(rows)), np.float32)
     out = ~evidence.trained.member  # [r, n]

@@ -11,7 +11,7 @@ where the two log means, the *hubs* of medium i and of caption j, are computed o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -190,14 +190,6 @@ def weighted_sum(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
 def _weighted_mean(contrasts: Mapping[str, Floats], weighing: Weighing) -> Floats:
     mean = weighted_sum(contrasts, weighing) / np.float32(sum(weighing.weights[kind] for kind in contrasts))
     return np.where(np.isfinite(contrasts["contrast"]), mean, np.float32(np.nan))
-
-
-def trials_of(evidence: Evidence, pair: Pair) -> Iterator[tuple[Bools, torch.Tensor, torch.Tensor]]:
-    """(held out `[n]`, the pair's unit embeddings `[n, o]`) of at most `TRIALS` trials."""
-    a, b = (evidence.modalities.index(name) for name in pair)
-    for number, member in enumerate(evidence.trained.member[:TRIALS]):
-        embeddings = evidence.trained.embed(number)
-        yield ~member, embeddings[a].float(), embeddings[b].float()
 
 
 def embed_rows(weighing: Weighing, rows: Ints) -> HeldOutEmbeddings:

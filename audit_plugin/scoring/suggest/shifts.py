@@ -12,14 +12,16 @@ from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
-from .pair_scores import Weighing, suspicion, trials_of, weighted_sum
+from .pair_scores import TRIALS, Weighing, suspicion, weighted_sum
 
 NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
 ROUND = 0.5  # robust deviations; below it a block's captions went round
-Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # of one trial, see `trials_of`
+Read = Callable[
+    [Bools, torch.Tensor, torch.Tensor], None
+]  # (non-members `[n]`, embeddings of either side `[n, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
@@ -70,7 +72,11 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     """
     total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
     at = np.maximum(line, 0)
-    for out, left, right in trials_of(weighing.evidence, weighing.pair):
+    trials = weighing.evidence.trained
+    a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
+    for number, member in enumerate(trials.member[:TRIALS]):
+        embeddings = trials.embed(number)
+        out, left, right = ~member, embeddings[a].float(), embeddings[b].float()
         if also is not None:
             also(out, left, right)
         usable = (line >= 0) & out[at]
@@ -156,7 +162,7 @@ class FarVotes:
         self.offsets = [np.zeros(0, np.int64)]
 
     def read(self, out: Bools, left: torch.Tensor, right: torch.Tensor) -> None:
-        """The votes of one trial, see `trials_of`."""
+        """Adds the votes of one trial, see `Read`."""
         rows, others = self.worst[out[self.worst]], np.flatnonzero(out)
         if not len(rows):
             return
