@@ -119,7 +119,7 @@ def test_the_parts_add_up_to_the_score(made):
     whole, parts = pair_shares(made.evidence, ("image", "text"), rows)
     known = np.isfinite(whole)
     assert known.all()
-    np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
+    np.testing.assert_allclose(sum(part["share"] for part in parts.values()), whole, atol=1e-5)
     np.testing.assert_array_equal(whole, made.scored.scores["misalignment_image_text"])
     for record in records(made).values():
         pair = record["pairs"]["image_text"]
@@ -131,7 +131,7 @@ def test_three_modalities_have_three_pairs():
     evidence = planted(3).evidence
     for pair in evidence.pairs:
         whole, parts = pair_shares(evidence, pair, np.arange(20))
-        np.testing.assert_allclose(sum(share for *_, share in parts.values()), whole, atol=1e-5)
+        np.testing.assert_allclose(sum(part["share"] for part in parts.values()), whole, atol=1e-5)
 
 
 def test_voters_are_neighbors_and_the_picture_s_own_disagree(made):

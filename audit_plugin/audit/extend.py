@@ -1,7 +1,7 @@
-"""Reads samples that a finished run was not trained on with its heads: new ones, and ones that lack some media.
+"""What a finished run stores of its samples, and reads later: maps of them, and scores of samples not trained on.
 
-A finished run of heads stores what that takes. Every trial holds such samples out, so alignment and misalignment are
-read from all heads at once; nothing is trained.
+Those are new samples, and ones that lack some media. Every trial holds such samples out, so alignment and misalignment
+are read from all heads at once; nothing is trained.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Ints, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
 from audit_plugin.config import AuditConfig, digest_of
-from audit_plugin.encoders.cached_features import stored_features
+from audit_plugin.encoders.cached_features import stored_features, unit_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
-from audit_plugin.neighbors.projection import Projection
+from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.store import RunFolder
+from audit_plugin.store import FeatureCache, RunFolder
 from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
@@ -255,3 +255,34 @@ def _restrict(prepared: Prepared, modalities: list[str], rows: Ints) -> Prepared
         encoder_identities={m: prepared.encoder_identities[m] for m in modalities},
         order=Order(np.concatenate([prepared.order.rows, rows]), len(prepared.samples)),
     )
+
+
+def embedding_map(run_dir: str) -> tuple[list[str], Floats]:
+    """Ids of an audit's samples `[n]`, and their positions `[n, 2]`, from unit features of all modalities side by side.
+
+    Of a sample with several texts the first row counts.
+
+    Raises:
+        AuditError: the run folder or its features are gone, or the run did not store which samples it read.
+    """
+    with RunFolder(Path(run_dir), None) as run:
+        try:
+            rows_read = load_rows(run)
+        except AuditError as error:
+            raise AuditError(
+                "the audit cannot be mapped: only one that trained heads on enough samples, without augmented views, "
+                "stores what it read; audit again so"
+            ) from error
+        encoders = encoders_of(run.path)
+    ids = rows_read.samples.ids
+    first = np.sort(np.unique(np.array(ids), return_index=True)[1])
+    parts = []
+    for name, digests in rows_read.digests.items():
+        features, present = unit_features(FeatureCache(encoders[name]), [digests[row] for row in first])
+        if missing := int((~present).sum()):
+            raise AuditError(
+                f"{missing} features of the audit are gone from the cache; run the same audit again, which computes "
+                "them again without training, then ask for the map"
+            )
+        parts.append(features)
+    return [ids[row] for row in first], two_directions(np.concatenate(parts, axis=1))

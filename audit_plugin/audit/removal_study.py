@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ METRICS = ("retrieval_at_5", "consistency", "zero_shot")
 
 Once = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
 NOTES = (
-    "Removing is no cure by itself: among the most memorized samples are rare but valid ones. Look before you delete.",
+    "Removal is not a cure by itself: among the most memorized samples are rare but valid ones. Look before you delete.",
     "Score again after a removal: when the most memorized samples are gone, others become the most memorized (the "
     "onion effect).",
     "The control removes nothing and gets the same extra training: the same number of steps of the same size.",
@@ -114,12 +114,10 @@ def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: i
         scores = removal_scores(evidence)
     data = _trainable(prepared, facts, together, sets, job.device)
     amounts = default_amounts(len(train)) if amounts is None else amounts
-    done = 0
+    done = count()
 
     def once(name: str, make: Any) -> dict[str, np.ndarray]:
-        nonlocal done
-        job.progress("removal", done, seeds)
-        done += 1
+        job.progress("removal", next(done), seeds)
         return job.run.once(name, make)
 
     curve = removal_curve(data, scores, amounts, range(seeds), job.config.epochs, once)

@@ -46,13 +46,13 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
     others: list[set[str]] = [set() for _ in splits]
     shared: Counter[tuple[str, str]] = Counter()
     for group in groups.values():
+        numbers = zip(splits, group.tolist(), strict=True)
+        rows = [(row, split, number) for row, (split, number) in enumerate(numbers) if split]
         group_splits: dict[int, set[str]] = defaultdict(set)
-        for split, number in zip(splits, group.tolist(), strict=True):
-            if split:
-                group_splits[number].add(split)
-        for row, (split, number) in enumerate(zip(splits, group.tolist(), strict=True)):
-            if split:
-                others[row] |= group_splits[number] - {split}
+        for _, split, number in rows:
+            group_splits[number].add(split)
+        for row, split, number in rows:
+            others[row] |= group_splits[number] - {split}
         for names in group_splits.values():
             shared.update(combinations(sorted(names), 2))
     other_splits = np.array([", ".join(sorted(names)) for names in others], dtype=object)

@@ -46,21 +46,13 @@ def score_parts(evidence: Evidence, rows: Ints) -> Records:
     for pair in evidence.pairs:
         score, parts = pair_shares(evidence, pair, rows)
         for i, row in enumerate(rows.tolist()):
-            of_row = {}
-            for name, (values, standard, share) in parts.items():
-                of_row[name] = {
-                    "value": rounded(values[i]),
-                    "standard": rounded(standard[i]),
-                    "share": rounded(share[i]),
-                }
+            of_row = {name: {key: rounded(v[i]) for key, v in part.items()} for name, part in parts.items()}
             records[row]["pairs"]["_".join(pair)] = {"score": rounded(score[i]), "parts": of_row}
     return records
 
 
-def pair_shares(
-    evidence: Evidence, pair: tuple[str, str], rows: Ints
-) -> tuple[Floats, dict[str, tuple[Floats, Floats, Floats]]]:
-    """(score `[q]`; part -> (value, standard, share), each `[q]`)."""
+def pair_shares(evidence: Evidence, pair: tuple[str, str], rows: Ints) -> tuple[Floats, dict[str, dict[str, Floats]]]:
+    """(score `[q]`; part -> its "value", "standard" and "share", `[q]`)."""
     of_rows = {name: values[rows] for name, values in evidence.parts[pair].items()}
     score = pair_misalignment(evidence, pair, of_rows)
     parts = {}
@@ -68,7 +60,7 @@ def pair_shares(
         scale = of_known(evidence.parts[pair][name], evidence.known)
         at_median = {**of_rows, name: np.full_like(values, np.nanmedian(scale))}
         share: Floats = score - pair_misalignment(evidence, pair, at_median)
-        parts[name] = values, robust_z(values, scale), share
+        parts[name] = {"value": values, "standard": robust_z(values, scale), "share": share}
     return score, parts
 
 

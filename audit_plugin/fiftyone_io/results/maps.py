@@ -6,7 +6,7 @@ import fiftyone as fo
 import fiftyone.core.runs as fors
 from fiftyone.core.collections import SampleCollection
 
-from audit_plugin.audit.embedding_map import embedding_map
+from audit_plugin.audit.extend import embedding_map
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
 

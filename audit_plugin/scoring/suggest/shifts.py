@@ -19,9 +19,7 @@ WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
 ROUND = 0.5  # robust deviations; below it a block's captions went round
-Read = Callable[
-    [Bools, torch.Tensor, torch.Tensor], None
-]  # (non-members `[n]`, embeddings of either side `[n, o]`)
+Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # (non-members `[n]`, embeddings of either side `[n, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
