@@ -37,14 +37,9 @@ COMPLETE_ONLY = ("multimem", "alignment", "driver", "culprit", "failure")
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished run's samples (complete ones, canonical order), masks and settings.
+    """A finished run's complete samples in canonical order, with what it takes to read others.
 
-    Attributes:
-        samples: ids, media and groups.
-        digests: modality -> content digests.
-        member: bool `[r, n]`.
-        config: its settings.
-        projections: modality -> what the heads see of the features.
+    By modality: content digests, and the projections through which the heads see the features; `member` is `[r, n]`.
     """
 
     samples: Samples

@@ -50,7 +50,7 @@ METRICS = ("retrieval_at_5", "consistency", "zero_shot")
 
 Once = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
 NOTES = (
-    "Removal is not a cure by itself: among the most memorized samples are rare but valid ones. Look before you delete.",
+    "Removal alone is not a cure: among the most memorized samples are rare but valid ones. Look before you delete.",
     "Score again after a removal: when the most memorized samples are gone, others become the most memorized (the "
     "onion effect).",
     "The control removes nothing and gets the same extra training: the same number of steps of the same size.",
@@ -280,7 +280,6 @@ def removal_curve(
     """Trains on all training rows; then, per method and amount, on without the rows of the highest scores.
 
     Args:
-        data: what to train and measure on.
         scores: method -> `[t]` over the training rows, higher is removed first, NaN never. "random" is added.
         amounts: how many rows to remove; 0, the control, is added.
         seeds: of start, order, and random removal.

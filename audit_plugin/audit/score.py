@@ -39,10 +39,7 @@ def gather_evidence(
     """(evidence on n complete samples in canonical order, notes): finds neighbors, trains the trials and reads them.
 
     Args:
-        features: of the samples.
-        facts: what else is known of them.
         learn: (masks, ids that make two samples no negatives of each other) -> how trials come about.
-        job: settings and folder.
         plan: masks of a finished run, or None: drawn here.
         image_paths: `[n]`, by whose pixels altered copies are distinguished from look-alikes; empty: by features alone.
     """

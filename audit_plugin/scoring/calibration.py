@@ -125,15 +125,11 @@ class Calibration:
 def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration:
     """Fits the mixture to the scores of a set; O(n log n).
 
+    NaN throughout, and no shares, with fewer than 20 scores or no kind with 20 probes.
+
     Args:
         scores: `[n]`, higher is more suspicious, NaN where not scored.
         probe_scores: kind -> scores `[q]` of pairs that are wrong by construction, the least like good ones first.
-
-    Returns:
-        NaN throughout, and no shares, with fewer than 20 scores or no kind with 20 probes.
-
-    Raises:
-        ValueError: for scores that are not one-dimensional.
     """
     if scores.ndim != 1:
         raise ValueError(f"scores must be one-dimensional, got {scores.shape}")

@@ -199,11 +199,9 @@ def contrast_with_probes(
     among its negatives: i's own content of side b, and j's own of side a, as often as the set holds it.
 
     Args:
-        log_means: of the samples.
         own: `[n]`, M_ii.
         probe: `[q]`, M_ij.
         probes: rows (i, j) `[q, 2]`: i's side a, j's side b.
-        negatives: of the samples.
         content_columns: columns of `negatives.repeats` with the contents of sides a and b.
     """
     samples = contrast(log_means, own)

@@ -55,7 +55,7 @@ def choose_weights(
 
     Args:
         evidence: kind -> its values on the samples `[n]`.
-        probe_evidence: kind -> its values on probe pairs within a neighborhood `[q]`: near misses.
+        probe_evidence: kind -> its values on near misses, probe pairs within a neighborhood `[q]`.
         known: bool `[n]`, the samples that set the scale, or None: all.
     """
     n = len(evidence["contrast"])

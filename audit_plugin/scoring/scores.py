@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # where no probe pairs were scored to choose them with: see `probe_pairs.choose_weights`.
 WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
 
-
 Compute = Callable[["Evidence"], Floats | dict[str, Floats]]
 
 
@@ -195,20 +194,15 @@ def multimem(evidence: Evidence) -> dict[str, Floats]:
     """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
     trials = evidence.trained
     raw, error = estimate_multimem(adjusted_consistency(trials), trials.member, trials.folds)
-    pairs, without = attribution(evidence)
-    parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(list(pairs.values()), axis=0)}
-    if len(evidence.modalities) > 2:
-        parts |= {f"{a}_{b}": values for (a, b), values in pairs.items()}
-        parts |= {f"due_{name}": raw - values for name, values in without.items()}
+    names = evidence.modalities
+    of_pairs = [sum_terms(trials.memory, positions) for positions in modality_pairs(names)]
+    parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(of_pairs, axis=0)}
+    if len(names) > 2:
+        parts |= {f"{a}_{b}": values for (a, b), values in zip(evidence.pairs, of_pairs, strict=True)}
+        for position, name in enumerate(names):
+            others = [other for other in range(len(names)) if other != position]
+            parts[f"due_{name}"] = raw - sum_terms(trials.memory, others)
     return parts
-
-
-def attribution(evidence: Evidence) -> tuple[dict[tuple[str, str], Floats], dict[str, Floats]]:
-    """(pair -> its two-modality MultiMem `[n]`; modality -> MultiMem of all the others `[n]`)."""
-    memory, names = evidence.trained.memory, evidence.modalities
-    positions = range(len(names))
-    pairs = {pair: sum_terms(memory, at) for pair, at in zip(evidence.pairs, modality_pairs(names), strict=True)}
-    return pairs, {names[at]: sum_terms(memory, [other for other in positions if other != at]) for at in positions}
 
 
 @score(

@@ -89,11 +89,7 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
 
 
 def load_explanations(run_dir: str | Path) -> Explanations:
-    """What `explain` made for a finished run.
-
-    Raises:
-        AuditError: the folder holds none.
-    """
+    """What `explain` made for a finished run; AuditError if the folder holds none."""
     path = Path(run_dir) / FILE
     try:
         explanations = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -75,10 +75,8 @@ def suggest(
     """Repairs and captions for the misaligned rows; shifts are searched in all rows.
 
     Args:
-        evidence: of n samples.
         misaligned: bool `[n]`, the rows that need another caption.
         captions: `[n]`, of the first modality that is text.
-        seed: of the pool of candidates.
         line: `[total]`, the canonical row of each of the caller's rows, -1 where it is incomplete.
         ids: `[total]`, of the caller's rows.
     """

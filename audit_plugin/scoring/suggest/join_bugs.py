@@ -154,7 +154,6 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     elsewhere. Single gains are too weak to tell.
 
     Args:
-        shift: of `find_shifts`.
         gains: `[n]` of its offset; NaN where unknown.
         misfit: `[n]` how badly rows fit as they are, in the same unit: above 0 if rather wrong.
         repeated: `[n]` evidence that the row is the first of a shift (the last, for a negative offset).

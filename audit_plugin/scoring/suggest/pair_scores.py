@@ -20,7 +20,7 @@ import torch
 from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring import held_out, neighbor_votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
-from audit_plugin.scoring.evidence import Evidence, text_sides
+from audit_plugin.scoring.evidence import Evidence, Pair, text_sides
 from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
 from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
 from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
@@ -34,7 +34,6 @@ TEMPERATURES = {
     "neighbors_a": neighbor_votes.TEMPERATURE,
     "neighbors_b": neighbor_votes.TEMPERATURE,
 }
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,13 @@ def text_pairs(evidence: Evidence) -> list[Pair]:
 
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     """Reads the trials for the hubs; O(r n HUBS o)."""
-    weights = _weights(evidence, pair)
+    position = _position(evidence, pair)
+    weights = {kind: w for kind, w in evidence.weights.get(evidence.pairs[position], WEIGHTS).items() if w > 0}
+    if not evidence.space[pair[0]] or evidence.space[pair[0]] != evidence.space[pair[1]]:
+        weights.pop("zero_shot", None)  # not defined for the pair
     votes = {}
     if "neighbors_a" in weights:
-        contrast = evidence.held_out["contrast"][_position(evidence, pair)]
+        contrast = evidence.held_out["contrast"][position]
         both_sides = votes_of_pair(
             pair, evidence.neighbors, evidence.contents, evidence.views, contrast, evidence.known
         )
@@ -85,14 +87,6 @@ def weigh(evidence: Evidence, pair: Pair) -> Weighing:
 
 def _position(evidence: Evidence, pair: Pair) -> int:
     return next(position for position, names in enumerate(evidence.pairs) if set(names) == set(pair))
-
-
-def _weights(evidence: Evidence, pair: Pair) -> dict[str, float]:
-    """Kind of evidence -> its weight, without those that count nothing or are not defined for the pair."""
-    weights = evidence.weights.get(evidence.pairs[_position(evidence, pair)], WEIGHTS)
-    space_a, space_b = evidence.space[pair[0]], evidence.space[pair[1]]
-    one_space = bool(space_a) and space_a == space_b
-    return {kind: weight for kind, weight in weights.items() if weight > 0 and (one_space or kind != "zero_shot")}
 
 
 def _hubs(weighing: Weighing) -> dict[str, Floats]:

@@ -30,7 +30,6 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
     where it does not (a row dropped or inserted).
 
     Args:
-        weighing: of the set.
         line: `[total]` the canonical row of each caller's row, -1 where it is incomplete.
         ids: `[total]`, of the caller's rows.
     """
