@@ -280,6 +280,7 @@ def removal_curve(
     """Trains on all training rows; then, per method and amount, on without the rows of the highest scores.
 
     Args:
+        data: what to train and measure on.
         scores: method -> `[t]` over the training rows, higher is removed first, NaN never. "random" is added.
         amounts: how many rows to remove; 0, the control, is added.
         seeds: of start, order, and random removal.

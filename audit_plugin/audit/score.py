@@ -38,10 +38,9 @@ def gather_evidence(
 ) -> tuple[Evidence, list[str]]:
     """(evidence on n complete samples in canonical order, notes): finds neighbors, trains the trials and reads them.
 
-    Args:
-        learn: (masks, ids that make two samples no negatives of each other) -> how trials come about.
-        plan: masks of a finished run, or None: drawn here.
-        image_paths: `[n]`, by whose pixels altered copies are distinguished from look-alikes; empty: by features alone.
+    `learn`: (masks, ids that make two samples no negatives of each other) -> how trials come about; `plan`: masks of a
+    finished run, or None: drawn here; `image_paths` `[n]`: by whose pixels altered copies are distinguished from
+    look-alikes, or empty: by features alone.
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)

@@ -198,11 +198,8 @@ def contrast_with_probes(
     A probe pair (i, j) stands for captions that were exchanged, so the true partners of i and j are in the set and
     among its negatives: i's own content of side b, and j's own of side a, as often as the set holds it.
 
-    Args:
-        own: `[n]`, M_ii.
-        probe: `[q]`, M_ij.
-        probes: rows (i, j) `[q, 2]`: i's side a, j's side b.
-        content_columns: columns of `negatives.repeats` with the contents of sides a and b.
+    `own` `[n]` holds M_ii and `probe` `[q]` M_ij for the `probes` (i, j) `[q, 2]`, i's side a with j's side b;
+    `content_columns` are the columns of `negatives.repeats` with the contents of sides a and b.
     """
     samples = contrast(log_means, own)
     left, right = (torch.from_numpy(probes[:, side]).to(own.device) for side in (0, 1))

@@ -74,11 +74,9 @@ def suggest(
 ) -> Suggestions:
     """Repairs and captions for the misaligned rows; shifts are searched in all rows.
 
-    Args:
-        misaligned: bool `[n]`, the rows that need another caption.
-        captions: `[n]`, of the first modality that is text.
-        line: `[total]`, the canonical row of each of the caller's rows, -1 where it is incomplete.
-        ids: `[total]`, of the caller's rows.
+    `misaligned`: bool `[n]`, the rows that need another caption; `captions` `[n]` are those of the first modality that
+    is text; `line` `[total]` is the canonical row of each of the caller's rows, -1 where it is incomplete, and `ids`
+    `[total]` are the caller's.
     """
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
     if evidence.trials is None or pair is None:

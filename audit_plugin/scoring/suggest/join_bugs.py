@@ -153,10 +153,9 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     |offset| rows beside the shift lose their captions (see `left_over`): where those fit after all, the shift ends
     elsewhere. Single gains are too weak to tell.
 
-    Args:
-        gains: `[n]` of its offset; NaN where unknown.
-        misfit: `[n]` how badly rows fit as they are, in the same unit: above 0 if rather wrong.
-        repeated: `[n]` evidence that the row is the first of a shift (the last, for a negative offset).
+    `gains` `[n]` are those of its offset, NaN where unknown; `misfit` `[n]` is how badly rows fit as they are, in the
+    same unit: above 0 if rather wrong; `repeated` `[n]` is evidence that the row is the first of a shift (the last, for
+    a negative offset).
     """
     n, d = len(gains), shift.offset
     total, lost = (np.r_[0.0, np.cumsum(np.clip(np.nan_to_num(v), -LIMIT, LIMIT))] for v in (gains, misfit))

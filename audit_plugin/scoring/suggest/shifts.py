@@ -29,9 +29,7 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
     A row beside the shift joins it where it fits the caption left over (a block that went round), and is named as lost
     where it does not (a row dropped or inserted).
 
-    Args:
-        line: `[total]` the canonical row of each caller's row, -1 where it is incomplete.
-        ids: `[total]`, of the caller's rows.
+    `line` `[total]` is the canonical row of each of the caller's rows, -1 where it is incomplete; `ids` `[total]`.
     """
     close_offsets = np.r_[-NEAR:0, 1 : NEAR + 1]
     votes = FarVotes(weighing, line)
