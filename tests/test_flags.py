@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from audit_plugin.config import AuditConfig
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import calibrate
+from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.flags import FLAGS, exceeds, propose_actions, raise_flags, tail_cut
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, probe_scores_of, unit
@@ -126,6 +127,11 @@ def test_equal_values_and_missing_ones_are_never_above() -> None:
     assert tail_cut(with_gaps, RATE) == pytest.approx(tail_cut(np.arange(100, dtype=np.float32), RATE))
 
 
+def flagged_as(kind: str, evidence: Evidence) -> np.ndarray:
+    """The rule of a flag that looks at no score."""
+    return rules.FLAGS[kind].rule({}, evidence, RATE)
+
+
 # --- single rules --------------------------------------------------------------------------------------------------
 
 
@@ -134,8 +140,8 @@ def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None
     text = evidence.views["text"].copy()
     text[rows] = unit(text[rows[0]] + 0.01 * np.random.default_rng(0).standard_normal((len(rows), text.shape[1])))
     agreeing = replace(evidence, views={**evidence.views, "text": text})
-    assert rules.flag_placeholders(evidence)[rows].all()
-    assert not rules.flag_placeholders(agreeing).any()
+    assert flagged_as("placeholder", evidence)[rows].all()
+    assert not flagged_as("placeholder", agreeing).any()
 
 
 def test_a_placeholder_stays_one_whatever_another_modality_of_its_rows_holds() -> None:
@@ -143,7 +149,7 @@ def test_a_placeholder_stays_one_whatever_another_modality_of_its_rows_holds() -
     content = {name: ids.copy() for name, ids in evidence.contents.items()}
     same = np.append(planted(3).rows["clean"][:12], rows[0])  # one sound under one text, and under a placeholder's
     content["audio"][same], content["text"][same] = content["audio"][same[0]], content["text"][same[0]]
-    flagged = rules.flag_placeholders(replace(evidence, contents=content))
+    flagged = flagged_as("placeholder", replace(evidence, contents=content))
     assert flagged[rows].all()
     assert flagged.sum() == len(rows)
 
@@ -153,7 +159,7 @@ def test_a_medium_in_ten_rows_is_no_placeholder_yet() -> None:
     content = evidence.contents["image"].copy()
     content[rows[10:]] = content.max() + 1 + np.arange(len(rows) - 10)
     fewer = replace(evidence, contents={**evidence.contents, "image": content})
-    assert not rules.flag_placeholders(fewer).any()
+    assert not flagged_as("placeholder", fewer).any()
 
 
 def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
@@ -164,7 +170,7 @@ def test_a_text_that_fits_everything_and_is_short_is_vague() -> None:
     generality[0, general] = np.nanmax(generality) + 20
     words[short] = 1
     changed = replace(evidence, words={"text": words}, held_out={**evidence.held_out, "generality": generality})
-    flagged = np.flatnonzero(rules.flag_vague(changed, RATE))
+    flagged = np.flatnonzero(flagged_as("vague", changed))
     assert set(range(5, 10)) <= set(flagged.tolist())
     assert not set(flagged.tolist()) & set(range(5))
 
@@ -180,7 +186,7 @@ def test_a_text_named_before_its_medium_is_vague_as_well() -> None:
     words[:5] = 1
     held_out = {**evidence.held_out, "generality": generality}
     changed = replace(evidence, words={"text": words}, held_out=held_out)
-    assert set(range(5)) <= set(np.flatnonzero(rules.flag_vague(changed, RATE)).tolist())
+    assert set(range(5)) <= set(np.flatnonzero(flagged_as("vague", changed)).tolist())
 
 
 def test_added_samples_do_not_move_the_cut_of_outliers() -> None:
@@ -199,8 +205,8 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     owners = np.arange(len(evidence))
     owners[rows[1::2]] = rows[0::2]
     one_sample = replace(twice, user_groups=owners)
-    assert rules.flag_duplicates(twice)[rows].all()
-    assert not rules.flag_duplicates(one_sample)[rows].any()
+    assert flagged_as("duplicate", twice)[rows].all()
+    assert not flagged_as("duplicate", one_sample)[rows].any()
     first, repeated = rules.exact_duplicates(twice)
     assert repeated[rows].all()
     assert (first[rows].reshape(-1, 2).sum(1) == 1).all()
@@ -212,15 +218,15 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
 def test_look_alikes_are_no_duplicates_where_pixels_differ() -> None:
     evidence = planted().evidence
     apart = replace(evidence, copies={"image": np.arange(len(evidence))})
-    assert rules.flag_duplicates(evidence).any()
-    assert not rules.flag_duplicates(apart).any()
+    assert flagged_as("duplicate", evidence).any()
+    assert not flagged_as("duplicate", apart).any()
 
 
 def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None:
     evidence, rows = planted().evidence, planted().rows["placeholder"]
     owners = np.arange(len(evidence))
     owners[rows] = rows[0]
-    assert not rules.flag_placeholders(replace(evidence, user_groups=owners)).any()
+    assert not flagged_as("placeholder", replace(evidence, user_groups=owners)).any()
 
 
 def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:
@@ -230,7 +236,7 @@ def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_ar
         text[rows] = evidence.views["text"][rows[np.arange(len(rows)) % labels]]
         content[rows] = evidence.contents["text"][rows[np.arange(len(rows)) % labels]]
         views, contents = {**evidence.views, "text": text}, {**evidence.contents, "text": content}
-        assert rules.flag_placeholders(replace(evidence, views=views, contents=contents))[rows].all() == want
+        assert flagged_as("placeholder", replace(evidence, views=views, contents=contents))[rows].all() == want
 
 
 def five_captions(likeness: float) -> tuple[np.ndarray, dict]:

@@ -126,27 +126,53 @@ def outlier(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> B
 
 @flag("Duplicate", "Exact or near-duplicate of another sample's image, audio or video", score="duplicate")
 def duplicate(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
-    """In a duplicate group with another sample."""
-    return flag_duplicates(evidence)
+    """In a duplicate group with another sample; captions of one sample do not repeat each other."""
+    flagged = np.zeros(len(evidence), dtype=bool)
+    for group in evidence.copy_groups.values():
+        flagged |= count_user_groups(group, evidence.user_groups) > 1
+    return flagged
 
 
 @flag("Conflict", "Duplicate of another sample's image, audio or video, with a contradicting caption")
 def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
     """Of rows with one content and contradicting captions, those that fit worse; placeholders are not a conflict."""
     worst_good = tail_cut(of_known(columns["misalignment"], evidence.known), rate)
-    return flag_conflicts(evidence, columns["misalignment"], flag_placeholders(evidence), worst_good)
+    return flag_conflicts(evidence, columns["misalignment"], placeholder(columns, evidence, rate), worst_good)
 
 
 @flag("Placeholder", "One image, audio or video that appears in many rows with unrelated texts")
 def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
-    """One content in many samples with unrelated texts."""
-    return flag_placeholders(evidence)
+    """One content in more than max(10, 0.1 %) samples, whose texts are as unrelated as texts drawn at random."""
+    flagged = np.zeros(len(evidence), dtype=bool)
+    owners, texts = evidence.user_groups, evidence.texts
+    limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
+    for name, content in evidence.contents.items():
+        if name in texts or not texts:
+            continue
+        frequent = count_user_groups(content, owners) > limit
+        for number in np.unique(content[frequent]):
+            rows = np.flatnonzero(content == number)
+            flagged[rows] |= all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
+    return flagged
 
 
 @flag("Vague", "A caption that fits almost everything in the set", tail=True)
 def vague(_columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
-    """Short captions that fit all media a little."""
-    return flag_vague(evidence, rate)
+    """Short texts that fit all media a little and none much: brevity and generality together beyond the set's bulk."""
+    flagged = np.zeros(len(evidence), dtype=bool)
+    if evidence.trials is None:
+        return flagged
+    for position, pair in enumerate(evidence.pairs):
+        generality = evidence.held_out["generality"][position]
+        if not np.isfinite(generality).any():
+            continue
+        for text in set(pair) & set(evidence.texts):
+            words = evidence.words[text]
+            brevity = -np.log1p(words.astype(np.float32))
+            vagueness = robust_z(generality) + robust_z(brevity)
+            is_short = words < SHORT * np.median(words)
+            flagged |= exceeds(vagueness, tail_cut(vagueness, rate)) & is_short
+    return flagged
 
 
 def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
@@ -161,14 +187,6 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
         return np.asarray(false_positive_rate <= rate)
 
 
-def flag_duplicates(evidence: Evidence) -> Bools:
-    """In a duplicate group with another sample; captions of one sample do not repeat each other."""
-    flagged = np.zeros(len(evidence), dtype=bool)
-    for group in evidence.copy_groups.values():
-        flagged |= count_user_groups(group, evidence.user_groups) > 1
-    return flagged
-
-
 def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
     """(of the first sample with its contents, another sample has the same contents), `[n]`, all modalities together."""
     if not len(evidence):
@@ -177,21 +195,6 @@ def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
     _, first = np.unique(contents, return_index=True)
     owners = evidence.user_groups
     return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
-
-
-def flag_placeholders(evidence: Evidence) -> Bools:
-    """One content in more than max(10, 0.1 %) samples, whose texts are as unrelated as texts drawn at random."""
-    flagged = np.zeros(len(evidence), dtype=bool)
-    owners, texts = evidence.user_groups, evidence.texts
-    limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
-    for name, content in evidence.contents.items():
-        if name in texts or not texts:
-            continue
-        frequent = count_user_groups(content, owners) > limit
-        for number in np.unique(content[frequent]):
-            rows = np.flatnonzero(content == number)
-            flagged[rows] |= all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
-    return flagged
 
 
 def _are_unrelated(views: Floats, content: Ints) -> bool:
@@ -262,24 +265,6 @@ def _is_odd_caption(misalignment: Floats, likeness: Floats) -> Bools:
     mean_likeness = (likeness.sum(1) - likeness.diagonal()) / (g - 1)
     excess = misalignment - others_median - ODD_SLOPE * mean_likeness
     return exceeds(excess, ODD_EXCESS) & exceeds(misalignment, PLAUSIBLE)
-
-
-def flag_vague(evidence: Evidence, rate: float) -> Bools:
-    """Short texts that fit all media a little and none much: brevity and generality together beyond the set's bulk."""
-    flagged = np.zeros(len(evidence), dtype=bool)
-    if evidence.trials is None:
-        return flagged
-    for position, pair in enumerate(evidence.pairs):
-        generality = evidence.held_out["generality"][position]
-        if not np.isfinite(generality).any():
-            continue
-        for text in set(pair) & set(evidence.texts):
-            words = evidence.words[text]
-            brevity = -np.log1p(words.astype(np.float32))
-            vagueness = robust_z(generality) + robust_z(brevity)
-            is_short = words < SHORT * np.median(words)
-            flagged |= exceeds(vagueness, tail_cut(vagueness, rate)) & is_short
-    return flagged
 
 
 def propose_actions(
