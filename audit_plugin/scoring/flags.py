@@ -303,17 +303,10 @@ def _quote(sentence: str, values: Floats) -> Any:
 
 
 def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> dict[str, NDArray[Any]]:
-    """The columns `action`, `reason` and of the `flags` (`is_outlier`, ... -> new values, bool `[n]`) of a result.
+    """The flag columns, `action`, and `reason` if a result has it, when some flags change; from its `columns` alone.
 
-    A failed row keeps its flags. A proposed removal of a duplicate or placeholder stays, as does what is proposed for
-    rows whose flags do not change.
-
-    Args:
-        columns: of a result, its own flags, `action` and `reason` among them.
-        flags: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes.
-
-    Returns:
-        The columns of `flags`, `action`, and `reason` if it is in the columns.
+    `flags`: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes. A failed row keeps its flags. A proposed
+    removal of a duplicate or placeholder stays, as does what is proposed for rows whose flags do not change.
     """
     differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
     if "failure" in columns:
