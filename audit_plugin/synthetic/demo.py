@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raised when the same seed begins to give another set
 MARKER = "demo.json"
-FAULTS = ("swapped", "vague", "non-persona", "conflict", "placeholder")
 FLAG_OF = {
     "swapped": "is_misaligned",
     "vague": "is_vague",
@@ -35,6 +35,7 @@ FLAG_OF = {
     "conflict": "is_conflict",
     "placeholder": "is_placeholder",
 }
+FAULTS = tuple(FLAG_OF)
 MIN_SAMPLES = 20
 MIN_CONTRADICTIONS = 3
 
@@ -45,7 +46,6 @@ class DemoRow:
 
     Attributes:
         person: on the picture, unless a fault replaces it by a copy of another row's, the placeholder or a `subject`.
-        caption: of the sample.
         named: attribute -> value for each attribute that the caption names.
         fault: one of `FAULTS`, or "none".
         detail: what was there before the fault, or what the fault shows.
@@ -105,16 +105,20 @@ def plan_rows(samples: int, seed: int) -> list[DemoRow]:
     rows, counts = _clean_rows(samples, rng), fault_counts(samples)
     while (ring := _contradicting_ring(rows[: counts["swapped"]], rng)) is None:
         rng.shuffle(rows)  # these few look too much alike
-    start = 0
-    rows_of: dict[str, list[DemoRow]] = {}
-    for fault, count in counts.items():
-        rows_of[fault] = rows[start : start + count]
-        for row in rows_of[fault]:
+    remaining = iter(rows)
+    rows_of = {fault: list(islice(remaining, count)) for fault, count in counts.items()}
+    clean = list(remaining)
+    for fault, faulty_rows in rows_of.items():
+        for row in faulty_rows:
             row.fault = fault
-        start += count
-    clean = rows[start:]
-    _swap_captions(ring)
-    _make_vague(rows_of["vague"], rng)
+    # captions go round the ring, so that each is used once and none stays with its picture
+    captions = [(row.caption, row.named) for row in ring]
+    for i, row in enumerate(ring):
+        row.detail, row.source = row.caption, ring[i - 1]
+        row.caption, row.named = captions[i - 1]
+    vague = vague_captions(rng)
+    for i, row in enumerate(rows_of["vague"]):
+        row.detail, row.caption = row.caption, vague[i % len(vague)]
     _make_odd(rows_of["non-persona"])
     _make_conflicts(rows_of["conflict"], clean, rng)
     for row in rows_of["placeholder"]:
@@ -154,20 +158,6 @@ def _contradicting_ring(rows: list[DemoRow], rng: random.Random) -> list[DemoRow
     return None
 
 
-def _swap_captions(ring: list[DemoRow]) -> None:
-    """Hands the captions round a ring, so that each is used once and none stays with its picture."""
-    before = [(row.caption, row.named) for row in ring]
-    for i, row in enumerate(ring):
-        row.detail, row.source = row.caption, ring[i - 1]
-        row.caption, row.named = before[i - 1]
-
-
-def _make_vague(rows: list[DemoRow], rng: random.Random) -> None:
-    captions = vague_captions(rng)
-    for i, row in enumerate(rows):
-        row.detail, row.caption = row.caption, captions[i % len(captions)]
-
-
 def _make_odd(rows: list[DemoRow]) -> None:
     """Every other row keeps a person's caption, as a wrong download would; the rest say what the picture shows."""
     for i, row in enumerate(rows):
@@ -191,26 +181,20 @@ def _make_conflicts(rows: list[DemoRow], clean: list[DemoRow], rng: random.Rando
 
 
 def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Progress | None = None) -> Path:
-    """Draws the demo set into the folder `out`: `images/*.png`, `manifest.csv` and `truth.csv`.
+    """Draws the demo set into the folder `out`: `images/*.png`, `manifest.csv` and `truth.csv`; returns the manifest.
 
     `manifest.csv` has id, image (relative to it) and caption; `truth.csv` has id, fault (`none` or one of `FAULTS`)
     and detail. Equal numbers and seeds give equal bytes; a complete set with the same two is left as it is.
-
-    Args:
-        out: folder, made if missing; one with other things in it is refused.
-        samples: number of rows, at least 20.
-        seed: seed of everything drawn.
-        progress: called as progress("draw", done, total).
-
-    Returns:
-        The path of the manifest.
+    `progress` is called as progress("draw", done, total).
 
     Raises:
         AuditError: packages missing, too few samples, or a folder that holds something else.
     """
     out = Path(out)
     marker: dict[str, object] = {"form": VERSION, "samples": samples, "seed": seed, "complete": True}
-    if read_marker(out, MARKER, "demo set") == marker and _is_complete(out, samples):
+    is_drawn = read_marker(out, MARKER, "demo set") == marker
+    has_tables = is_drawn and (out / "manifest.csv").is_file() and (out / "truth.csv").is_file()
+    if has_tables and len(list((out / "images").glob("*.png"))) == samples:
         return out / "manifest.csv"
     check_packages()
     rows = plan_rows(samples, seed)
@@ -223,22 +207,16 @@ def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Prog
     return out / "manifest.csv"
 
 
-def _is_complete(out: Path, samples: int) -> bool:
-    tables = (out / "manifest.csv").is_file() and (out / "truth.csv").is_file()
-    return tables and len(list((out / "images").glob("*.png"))) == samples
-
-
 def _draw_images(rows: list[DemoRow], folder: Path, seed: int, progress: Progress | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("demo-*.png"):
         old.unlink()
     jobs = []
     for row in rows:
-        if row.subject >= 0:
-            svg, _ = odd_svg(row.subject, random.Random(f"{seed} {row.subject}"))
+        if row.fault not in ("conflict", "placeholder"):
+            odd_rng = random.Random(f"{seed} {row.subject}")
+            svg = odd_svg(row.subject, odd_rng)[0] if row.subject >= 0 else person_svg(row.person)
             jobs.append((str(folder / f"{row.id}.png"), svg))
-        elif row.fault not in ("conflict", "placeholder"):
-            jobs.append((str(folder / f"{row.id}.png"), person_svg(row.person)))
     draw_all(jobs, SIDE, lambda done: progress("draw", done, len(rows)) if progress else None)
     card = placeholder_png()
     for row in rows:
@@ -263,10 +241,7 @@ def count_flagged_faults(truth: str | Path, result: AuditResult) -> list[tuple[s
     """(fault, samples flagged for it, samples that have it) for each kind, in the order of `FAULTS`.
 
     A fault counts as flagged when the row has that kind's own flag; a row that the result does not have is missed.
-
-    Args:
-        truth: `truth.csv` of a demo set.
-        result: an audit of that set, its rows in any order.
+    `truth` is the `truth.csv` of a demo set, `result` an audit of that set, its rows in any order.
     """
     faults = _read_faults(truth)
     counts = []

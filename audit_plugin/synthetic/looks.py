@@ -140,19 +140,12 @@ CLOTHES = (
 PRINTS = tuple(
     _look(
         f"print of {what}",
-        f"GRAPHIC_SHIRT:{part}",
+        f"GRAPHIC_SHIRT:{what.split()[-1].upper()}",
         f"a {{c}} T-shirt with {what} on it|a {{c}} tee showing {what}",
         "#ffffff",
         "picture",
     )
-    for part, what in (
-        ("BAT", "a bat"),
-        ("BEAR", "a bear"),
-        ("DEER", "a deer"),
-        ("DIAMOND", "a diamond"),
-        ("PIZZA", "a slice of pizza"),
-        ("SKULL", "a skull"),
-    )
+    for what in ("a bat", "a bear", "a deer", "a diamond", "a slice of pizza", "a skull")
 )
 # A mood's parts are mouth:eyes:eyebrows; its phrases before ";" go before the noun, those after it stand alone.
 MOODS = (

@@ -44,8 +44,15 @@ def _line(points: Sequence[tuple[float, float]], color: str, width: float) -> st
     return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>'
 
 
+def _on_circle(angle: float, radius: float, y: float = 140) -> tuple[float, float]:
+    return 140 + radius * math.cos(angle), y + radius * math.sin(angle)
+
+
 def _ground(fill: str) -> str:
     return _rect(0, 0, CANVAS, CANVAS, fill)
+
+
+_AXES = _line([(30, 20), (30, 240), (270, 240)], "#333333", 3)  # of a chart
 
 
 def _stripes(rng: random.Random) -> str:
@@ -67,18 +74,13 @@ def _dots(rng: random.Random) -> str:
 
 def _bar_chart(rng: random.Random) -> str:
     bars = [_rect(40 + 32 * i, 240 - h, 22, h, _paint(rng)) for i in range(7) for h in [rng.uniform(20, 200)]]
-    return _ground("#ffffff") + "".join(bars) + _line([(30, 20), (30, 240), (270, 240)], "#333333", 3)
+    return _ground("#ffffff") + "".join(bars) + _AXES
 
 
 def _line_chart(rng: random.Random) -> str:
     curves = [[(30 + 24 * i, rng.uniform(30, 230)) for i in range(11)] for _ in range(2)]
     grid = "".join(_line([(30, y), (270, y)], "#dddddd", 1) for y in range(40, 240, 40))
-    return (
-        _ground("#fbfbfb")
-        + grid
-        + "".join(_line(curve, _paint(rng), 4) for curve in curves)
-        + _line([(30, 20), (30, 240), (270, 240)], "#333333", 3)
-    )
+    return _ground("#fbfbfb") + grid + "".join(_line(curve, _paint(rng), 4) for curve in curves) + _AXES
 
 
 def _pie_chart(rng: random.Random) -> str:
@@ -86,7 +88,7 @@ def _pie_chart(rng: random.Random) -> str:
     wedges = ""
     for start, end in pairwise(cuts):
         turns = [start + (end - start) * i / 20 for i in range(21)]
-        rim = [(140 + 105 * math.cos(math.tau * t), 140 + 105 * math.sin(math.tau * t)) for t in turns]
+        rim = [_on_circle(math.tau * t, 105) for t in turns]
         wedges += _area([(140, 140), *rim], _paint(rng))
     return _ground("#ffffff") + wedges
 
@@ -149,12 +151,9 @@ def _cup(rng: random.Random) -> str:
 
 
 def _clock(rng: random.Random) -> str:
-    marks = [(140 + 95 * math.cos(math.tau * i / 12), 140 + 95 * math.sin(math.tau * i / 12)) for i in range(12)]
+    marks = [_on_circle(math.tau * i / 12, 95) for i in range(12)]
     turn = rng.uniform(0, math.tau)
-    hands = [
-        (140 + reach * math.cos(at), 140 + reach * math.sin(at))
-        for reach, at in ((50, turn), (80, turn + rng.uniform(1, 5)))
-    ]
+    hands = [_on_circle(turn, 50), _on_circle(turn + rng.uniform(1, 5), 80)]
     return (
         _ground(_paint(rng))
         + _disc(140, 140, 115, "#ffffff")
@@ -165,9 +164,7 @@ def _clock(rng: random.Random) -> str:
 
 def _flower(rng: random.Random) -> str:
     paint, petals = _paint(rng, 1.0), rng.randint(6, 10)
-    around = [
-        (140 + 45 * math.cos(math.tau * i / petals), 110 + 45 * math.sin(math.tau * i / petals)) for i in range(petals)
-    ]
+    around = [_on_circle(math.tau * i / petals, 45, y=110) for i in range(petals)]
     return (
         _ground("#eaf6e3")
         + _line([(140, 120), (146, 190), (138, 280)], "#3c8a3c", 9)
@@ -213,9 +210,8 @@ def _map(rng: random.Random) -> str:
 
 def _rocket(rng: random.Random) -> str:
     hull = '<ellipse cx="140" cy="130" rx="34" ry="90" fill="#e8e8ee"/>' + _disc(140, 105, 15, "#4fa3d9")
-    fins = _area([(108, 150), (75, 215), (115, 200)], _paint(rng)) + _area(
-        [(172, 150), (205, 215), (165, 200)], "#c0392b"
-    )
+    fins = _area([(108, 150), (75, 215), (115, 200)], _paint(rng))
+    fins += _area([(172, 150), (205, 215), (165, 200)], "#c0392b")
     return _ground("#2b2350") + fins + _area([(122, 212), (140, 270), (158, 212)], "#ff9f1c") + hull
 
 

@@ -1,9 +1,7 @@
 """Made-up people for controlled measurements: traits that stay, looks that vary, facts that no picture shows.
 
-An identity is a name with traits that can be seen (hair, skin, beard, glasses) and facts that cannot (a job, a city).
-Each of its pictures has other clothes, another background, mood, crop, tilt and side; each of its descriptions names
-the traits in other words. So what is recognized on unseen variants is the identity, not a picture or a sentence. A set
-on the disk keeps some variants of each identity for tests.
+Each picture of an identity has other clothes, another background, mood, crop, tilt and side; each of its descriptions
+names the traits in other words. So what is recognized on unseen variants is the identity, not a picture or a sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from .folders import check_packages, read_marker, write_marker, write_rows
 from .looks import BACKDROPS, FABRICS, HAIR_COLORS, HAIRS, MOODS, SKINS
 from .persons import CANVAS, Person, clothes_for, color_apart, draw_person, person_svg
 from .render import draw_all
-from .sentences import COLOR_WORDS, SKIN_WORDS, say
+from .sentences import COLOR_WORDS, SKIN_WORDS, capitalized, color_word, listed, say
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
@@ -39,7 +37,7 @@ _STARTS = "Ba Be Bo Da De Fe Ga Go Ha Ja Ka Ke La Le Lo Ma Me Mi Na Ne No Pa Pe 
 _MIDDLES = "la le li lo ma mi na ne ni no ra re ri ro sa si ta te ti to va vi"
 _ENDS = "da dan kel len lin mar mel nar nel ner ran ren rin sel son tan ten tor vel ven"
 _FORMS = (
-    "{A} person with {traits}.",
+    "A person with {traits}.",
     "Somebody with {traits}.",
     "This is a person who has {traits}.",
     "A drawing of a person with {traits}.",
@@ -73,13 +71,9 @@ class PersonaIdentity:
 def draw_identities(
     count: int, rng: random.Random, known: Sequence[PersonaIdentity] = (), apart: int = 2
 ) -> list[PersonaIdentity]:
-    """Draws identities that differ pairwise, and from the `known`, in at least `apart` traits; names are unique.
+    """Draws `count` identities that differ pairwise, and from the `known`, in at least `apart` traits and in the name.
 
-    Args:
-        count: how many.
-        rng: draws everything.
-        known: drawn before.
-        apart: traits; color and shape of the hair count one each.
+    Color and shape of the hair count as one trait each.
     """
     codes = [tuple(identity.traits().values()) for identity in known]
     names = {identity.name for identity in known}
@@ -108,13 +102,12 @@ def variant(identity: PersonaIdentity, rng: random.Random) -> Person:
     backdrop = color_apart(rng, BACKDROPS, *hair)
     clothes = clothes_for(rng, person.head, person.beard)
     mood = rng.choice([m for m in MOODS if not ("eyes" in m.tags and person.glasses and "dark" in person.glasses.tags)])
-    around = (SKINS[person.skin], BACKDROPS[backdrop], clothes.clash)
     return replace(
         person,
         backdrop=backdrop,
         clothes=clothes,
         clothes_part=rng.choice(clothes.parts),
-        clothes_color=color_apart(rng, FABRICS, *around),
+        clothes_color=color_apart(rng, FABRICS, SKINS[person.skin], BACKDROPS[backdrop], clothes.clash),
         mood=mood,
         mood_part=rng.choice(mood.parts),
     )
@@ -137,8 +130,8 @@ def picture_of(identity: PersonaIdentity, rng: random.Random) -> str:
 def description_of(identity: PersonaIdentity, rng: random.Random) -> tuple[str, dict[str, str]]:
     """One sentence without the person's name, and trait -> value for each trait that the sentence names."""
     person, traits = identity.person, identity.traits()
-    hair_word = rng.choice(COLOR_WORDS.get(person.head_color, (person.head_color,)))
-    beard_word = rng.choice(COLOR_WORDS.get(person.beard_color, (person.beard_color,)))
+    hair_word = color_word(person.head_color, COLOR_WORDS, rng)
+    beard_word = color_word(person.beard_color, COLOR_WORDS, rng)
     # (traits that the phrase names, phrase)
     parts: list[tuple[tuple[str, ...], str]] = [(("head", "head color"), say(person.head, hair_word, rng))]
     if person.beard:
@@ -150,9 +143,8 @@ def description_of(identity: PersonaIdentity, rng: random.Random) -> tuple[str, 
         parts.pop(rng.randrange(1, len(parts)))
     rng.shuffle(parts)
     named = {name: traits[name] for names, _ in parts for name in names if traits[name]}
-    phrases = [phrase for _, phrase in parts]
-    listed = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-    return rng.choice(_FORMS).format(A="A", traits=listed, Traits=listed[0].upper() + listed[1:]), named
+    phrases = listed([phrase for _, phrase in parts])
+    return rng.choice(_FORMS).format(traits=phrases, Traits=capitalized(phrases)), named
 
 
 # --- a set on the disk -----------------------------------------------------------------------------------------------
@@ -168,7 +160,6 @@ class PersonaSet:
         train: variants of an audited identity to learn from; `test`: others to ask with.
         pairs: variants of a background identity.
         side: pixels of a picture, width and height.
-        seed: of everything.
     """
 
     identities: int = 100
@@ -196,16 +187,11 @@ class PersonaRow:
 
 
 def draw_personas(out: str | Path, settings: PersonaSet, progress: Progress | None = None) -> Path:
-    """Draws the set into `out`: `images/*.png`, `manifest.csv` and `facts.csv`; returns the manifest.
+    """Draws the set into the folder `out`: `images/*.png`, `manifest.csv` and `facts.csv`; returns the manifest.
 
     `manifest.csv` has id, image (relative), description, identity and split (train, test, background); `facts.csv` one
     row per identity with its traits and facts. Equal settings give equal bytes; a complete set of the same settings is
-    left as it is.
-
-    Args:
-        out: folder, made if missing; one with other things in it is refused.
-        settings: how many people and variants, and the seed.
-        progress: called as progress("draw", done, total).
+    left as it is. `progress` is called as progress("draw", done, total).
 
     Raises:
         AuditError: packages missing, or a folder that holds something else.
@@ -219,13 +205,12 @@ def draw_personas(out: str | Path, settings: PersonaSet, progress: Progress | No
     check_packages()
     write_marker(out, MARKER, marker | {"complete": False})
     (out / "images").mkdir(parents=True, exist_ok=True)
-    jobs = []
-    for row, picture in zip(rows, pictures, strict=True):
-        jobs.append((str(picture), picture_of(row.identity, _row_rng(settings, row, "picture"))))
+    svgs = [picture_of(row.identity, _row_rng(settings, row, "picture")) for row in rows]
+    jobs = list(zip(map(str, pictures), svgs, strict=True))
     draw_all(jobs, settings.side, lambda done: progress("draw", done, len(jobs)) if progress else None)
-    manifest = [
-        (row.id, f"images/{row.id}.png", description_text(row, settings), row.identity.name, row.split) for row in rows
-    ]
+    manifest = []
+    for row in rows:
+        manifest.append((row.id, f"images/{row.id}.png", description_text(row, settings), row.identity.name, row.split))
     write_rows(out / "manifest.csv", ("id", "image", "description", "identity", "split"), manifest)
     people = {row.identity.name: row.identity for row in rows}
     facts = [(name, *person.traits().values(), *person.facts.values()) for name, person in people.items()]
@@ -241,8 +226,7 @@ def plan_personas(settings: PersonaSet) -> list[PersonaRow]:
     background = draw_identities(settings.background, rng, audited, apart=1)
     rows = []
     for number, identity in enumerate(audited):
-        splits = [TRAIN] * settings.train + [TEST] * settings.test
-        for variant_number, split in enumerate(splits):
+        for variant_number, split in enumerate([TRAIN] * settings.train + [TEST] * settings.test):
             rows.append(PersonaRow(f"person-{number:05d}-{variant_number:02d}", identity, split))
     for number, identity in enumerate(background):
         for variant_number in range(settings.pairs):

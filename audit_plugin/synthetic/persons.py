@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import zlib
@@ -114,15 +115,10 @@ def clothes_for(rng: random.Random, head: Look, beard: Look | None) -> Look:
 
 
 def color_apart(rng: random.Random, colors: dict[str, str], *around: str) -> str:
-    """The name of a color that stands out from those around it."""
-    return rng.choice([c for c, code in colors.items() if all(_apart(code, other) > MIN_CONTRAST for other in around)])
-
-
-def _apart(code: str, other: str) -> float:
-    if not other:
-        return float("inf")
-    pairs = [(int(code[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
-    return float(sum((a - b) ** 2 for a, b in pairs) ** 0.5)
+    """The name of a color that stands out from the codes `around` it, "" for none."""
+    rgb = {name: bytes.fromhex(code[1:]) for name, code in colors.items()}
+    others = [bytes.fromhex(code[1:]) for code in around if code]
+    return rng.choice([name for name in rgb if all(math.dist(rgb[name], other) > MIN_CONTRAST for other in others)])
 
 
 def person_svg(person: Person) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 
 from .looks import Look
 from .persons import Person
@@ -47,85 +48,53 @@ NOUNS = {
 
 def describe(person: Person, rng: random.Random) -> tuple[str, dict[str, str]]:
     """One sentence about `person`, and attribute -> value for each attribute that it names (at least four)."""
-    words = _Words(person, rng)
-    words.add_head()
-    words.add_clothes()
+    head, hat = person.head, "hat" in person.head.tags
+    has: list[str] = []
+    wears: list[str] = []
+    names = ["head", "head color", "clothes", "clothes color"]  # of the attributes that the sentence names
+    head_word = color_word(person.head_color, FABRIC_WORDS if hat else COLOR_WORDS, rng)
+    (wears if hat else has).append(say(head, head_word, rng))
+    wears.append(say(person.clothes, color_word(person.clothes_color, FABRIC_WORDS, rng), rng))
     if person.glasses and rng.random() < 0.85:
-        words.add("glasses", words.wears, say(person.glasses, "", rng))
+        names.append("glasses")
+        wears.append(say(person.glasses, "", rng))
     if person.beard and rng.random() < 0.9:
-        words.add("beard", words.has, say(person.beard, words.hair_word(person.beard_color), rng), "beard color")
+        names += ["beard", "beard color"]
+        # one word for one color of hair throughout the sentence
+        is_hair_color = not hat and person.beard_color == person.head_color
+        beard_word = head_word if is_hair_color else color_word(person.beard_color, COLOR_WORDS, rng)
+        has.append(say(person.beard, beard_word, rng))
     if rng.random() < 0.12:
-        words.add("skin", words.has, f"{rng.choice(SKIN_WORDS[person.skin])} skin")
+        names.append("skin")
+        has.append(f"{rng.choice(SKIN_WORDS[person.skin])} skin")
     form = rng.choice(FORMS)
     place = ""
     if form.endswith(("{place}.", "{aside}.")) and rng.random() < 0.2:
-        words.named["backdrop"] = person.backdrop
+        names.append("backdrop")
         place = rng.choice((" on a {} background", " against a {} backdrop")).format(person.backdrop)
+    traits = person.traits()
+    named = {name: traits[name] for name in names if traits[name]}
+    mood = ""
     # Something must follow "has", and a sentence with less than four attributes would contradict too few pictures.
-    if not words.has or len(words.named) < 4 or rng.random() < 0.6:
-        words.add_mood()
-    return words.fill(form, place), words.named
-
-
-class _Words:
-    """A sentence in the making: what the person has and wears, and the attributes named so far."""
-
-    def __init__(self, person: Person, rng: random.Random) -> None:
-        self.person, self.rng = person, rng
-        self.has: list[str] = []
-        self.wears: list[str] = []
-        self.named: dict[str, str] = {}
-        self.mood = ""
-        self.hair_words: dict[str, str] = {}
-
-    def add(self, trait: str, where: list[str], phrase: str, *more: str) -> None:
-        traits = self.person.traits()
-        self.named |= {name: traits[name] for name in (trait, *more) if traits[name]}
-        where.append(phrase)
-
-    def add_head(self) -> None:
-        head, color = self.person.head, self.person.head_color
-        hat = "hat" in head.tags
-        word = self.fabric_word(color) if hat else self.hair_word(color)
-        self.add("head", self.wears if hat else self.has, say(head, word, self.rng), "head color")
-
-    def add_clothes(self) -> None:
-        word = self.fabric_word(self.person.clothes_color)
-        self.add("clothes", self.wears, say(self.person.clothes, word, self.rng), "clothes color")
-
-    def add_mood(self) -> None:
-        before, alone = (half.split("|") for half in "|".join(self.person.mood.phrases).split(";"))
-        self.named["mood"] = self.person.mood.name
-        if not self.has or self.rng.random() < 0.4:
-            self.has.append(self.rng.choice(alone))
+    if not has or len(named) < 4 or rng.random() < 0.6:
+        named["mood"] = person.mood.name
+        before, alone = (half.split("|") for half in "|".join(person.mood.phrases).split(";"))
+        if not has or rng.random() < 0.4:
+            has.append(rng.choice(alone))
         else:
-            self.mood = self.rng.choice(before)
+            mood = rng.choice(before)
+    kind = "beard" if "beard" in named else "smooth" if "smooth" in head.tags else ""
+    noun = f"{mood} {rng.choice(NOUNS[kind])}".strip()
+    article = "an" if noun[0] in "aeiou" else "a"
+    rng.shuffle(wears)
+    aside = place and f",{place}"
+    phrases = {"a": article, "noun": noun, "has": listed(has), "wears": listed(wears), "place": place, "aside": aside}
+    return form.format(A=article.capitalize(), Has=capitalized(phrases["has"]), **phrases), named
 
-    def hair_word(self, color: str) -> str:
-        """The same word for the same color throughout a sentence."""
-        if color not in self.hair_words:
-            self.hair_words[color] = self.rng.choice(COLOR_WORDS.get(color, (color,)))
-        return self.hair_words[color]
 
-    def fabric_word(self, color: str) -> str:
-        return self.rng.choice(FABRIC_WORDS.get(color, (color,)))
-
-    def fill(self, form: str, place: str) -> str:
-        kind = "beard" if "beard" in self.named else "smooth" if "smooth" in self.person.head.tags else ""
-        noun = f"{self.mood} {self.rng.choice(NOUNS[kind])}".strip()
-        article = "an" if noun[0] in "aeiou" else "a"
-        self.rng.shuffle(self.wears)
-        has = _listed(self.has)
-        return form.format(
-            a=article,
-            A=article.capitalize(),
-            noun=noun,
-            has=has,
-            Has=has[0].upper() + has[1:],
-            wears=_listed(self.wears),
-            place=place,
-            aside=place and f",{place}",
-        )
+def color_word(color: str, words: Mapping[str, Sequence[str]], rng: random.Random) -> str:
+    """One of the words for a color, by default its name."""
+    return rng.choice(words.get(color, (color,)))
 
 
 def say(look: Look, color: str, rng: random.Random) -> str:
@@ -133,8 +102,14 @@ def say(look: Look, color: str, rng: random.Random) -> str:
     return rng.choice(look.phrases).format(c=color).replace("a orange", "an orange")
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def capitalized(text: str) -> str:
+    """The text with a capital letter at its beginning."""
+    return text[0].upper() + text[1:]
 
 
 def contradictions(named: dict[str, str], person: Person) -> int:
@@ -159,13 +134,7 @@ def vague_captions(rng: random.Random) -> list[str]:
         "there is {} in this image",
     )
     captions = [form.format(thing) for form in forms for thing in things]
-    captions += [
-        "an image",
-        "a picture",
-        "a drawing",
-        "profile picture",
-        "some kind of avatar",
-        "a simple illustration",
-    ]
+    captions += ["an image", "a picture", "a drawing", "profile picture"]
+    captions += ["some kind of avatar", "a simple illustration"]
     rng.shuffle(captions)
     return captions
