@@ -7,9 +7,8 @@ recalls of the canaries beyond the people left out, it memorized from these rows
 
 from __future__ import annotations
 
-import csv
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from audit_plugin.arrays import AuditError, Bools, Features, Floats, Ints, Sampl
 from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import Progress, digest_contents, silent
 from audit_plugin.encoders.own_models import Embedder, checkpoint_features, embed_with
-from audit_plugin.synthetic.folders import write_rows
+from audit_plugin.synthetic.folders import read_rows, write_rows
 from audit_plugin.synthetic.personas import TEST, TRAIN, PersonaSet, description_text, draw_personas, plan_personas
 
 from . import statistics
@@ -48,8 +47,7 @@ class CanaryResult:
         summary: JSON-ready: `recall` and `place` (arm -> asked with -> share of names ranked first, and mean relative
             rank of the right name, 1 for the first), `memorized` (arm -> asked with -> `place` beyond that of the
             people left out), `chance`, counts.
-        identities: one record per person: identity, learned (the arm), and the `place` of the name by what it is
-            asked with.
+        identities: one record per person: identity, learned (the arm), and `place` by what it is asked with.
     """
 
     summary: dict[str, Any]
@@ -63,17 +61,10 @@ def draw_canaries(
 
     `planted.csv` has the rows with pictures (id, image, text), `texts.csv` those without (id, text), for models that
     train on texts too. `manifest.csv`, `facts.csv` and `ways.csv` are for the audit alone: they hold the people left
-    out.
-
-    Args:
-        out: folder, made if missing.
-        identities: people; every arm gets a quarter.
-        variants: rows per canary.
-        seed: equal seeds draw equal bytes: choose one that nobody else uses.
-        progress: called as progress("draw", done, total).
+    out. Every canary has as many rows as `variants`. Equal seeds draw equal bytes: choose one that nobody else uses.
 
     Returns:
-        Arm -> people.
+        Arm -> people, a quarter of the `identities` each.
 
     Raises:
         AuditError: fewer than 16 people, packages missing, or a folder that holds something else.
@@ -109,13 +100,8 @@ def measure_canary_recall(
 ) -> CanaryResult:
     """Asks a model for the names of canaries and of people left out, by pictures and by descriptions.
 
-    Every question is ranked among all names by cosine, see `name_ranks`. O(questions x names).
-
-    Args:
-        folder: of `draw_canaries`.
-        model: `open_clip:MODEL:PATH` of the checkpoint, or functions "image" and "text" -> (list of media) -> `[b, d]`.
-        device: for a checkpoint.
-        progress: called with the stages of encoding.
+    Every question is ranked among all names by cosine, see `name_ranks`. O(questions x names). The `model` is
+    `open_clip:MODEL:PATH` of a checkpoint, or functions "image" and "text" -> (list of media) -> `[b, d]`.
 
     Raises:
         AuditError: no canaries in the folder, or a model that cannot be used.
@@ -125,37 +111,41 @@ def measure_canary_recall(
         raise AuditError(
             f"{str(folder)!r} holds no canaries; make some with: audit-plugin plant-canaries --out {folder}"
         )
-    arms = {row["identity"]: row["learned"] for row in _read_rows(folder / ARMS_FILE)}
-    rows, names = _read_rows(folder / "manifest.csv"), list(arms)
-    features = _embed(_questions(folder, rows, names), model, device, progress)
+    arms = {row["identity"]: row["learned"] for row in read_rows(folder / ARMS_FILE)}
+    rows, names = read_rows(folder / "manifest.csv"), list(arms)
+    prompts = [prompt.format(name=name) for name in names for prompt in NAME_PROMPTS]
+    ids = [row["id"] for row in rows] + [f"name {number}" for number in range(len(prompts))]
+    pictures = [str(folder / row["image"]) for row in rows] + [None] * len(prompts)
+    texts = [row["description"] for row in rows] + prompts
+    questions = Samples(tuple(ids), {"image": tuple(pictures), "text": tuple(texts)})
+    features = _embed(questions, model, device, progress)
     # [names, d]: unit means over the prompts of a name
     name_vectors = features.vectors["text"][len(rows) :].reshape(len(names), len(NAME_PROMPTS), -1).mean(1)
     name_vectors /= np.maximum(np.linalg.norm(name_vectors, axis=1, keepdims=True), 1e-12)
     number = {name: at for at, name in enumerate(names)}
     identity = np.array([number[row["identity"]] for row in rows])
     ranked_first, relative_rank = {}, {}
-    for kind, (modality, of_kind) in _kinds(rows, arms).items():
+    is_test = np.array([row["split"] == TEST for row in rows])
+    with_picture = np.array([arms[row["identity"]] in (IMAGE, BOTH) for row in rows])
+    kinds = {TRAINED: ("image", ~is_test & with_picture), UNSEEN: ("image", is_test), DESCRIBED: ("text", is_test)}
+    for kind, (modality, of_kind) in kinds.items():
         asked = np.flatnonzero(of_kind & features.present[: len(rows), features.modalities.index(modality)])
         ranks = name_ranks(features.vectors[modality][asked] @ name_vectors.T, identity[asked])
         ranked_first[kind] = per_identity((ranks == 0)[None], identity[asked], len(names))
         relative_rank[kind] = per_identity(1 - ranks[None] / (len(names) - 1), identity[asked], len(names))
-    records = [
-        {"identity": name, "learned": arms[name], **{kind: round(float(v[at]), 4) for kind, v in relative_rank.items()}}
-        for at, name in enumerate(names)
-    ]
+    records = []
+    for at, name in enumerate(names):
+        places = {kind: round(float(ranks[at]), 4) for kind, ranks in relative_rank.items()}
+        records.append({"identity": name, "learned": arms[name], **places})
     members = {arm: np.array([arms[name] == arm for name in names]) for arm in ARMS}
     return CanaryResult(_summarize(ranked_first, relative_rank, members), records)
 
 
 def name_ranks(similarity: Floats, correct: Ints) -> Ints:
-    """int64 `[q]`: how many other names rank before the correct one; ties count half, rounded down.
+    """int64 `[q]`: how many other names rank before the `correct` one `[q]`; ties count half, rounded down.
 
-    Each name's mean similarity over the questions is subtracted first: a name that the model never saw may be close to
+    Each name's mean `similarity` `[q, names]` is subtracted first: a name that the model never saw may be close to
     everything.
-
-    Args:
-        similarity: `[q, names]`.
-        correct: int `[q]`, the right name of each question.
     """
     centered = similarity - similarity.mean(0, dtype=np.float64)
     of_correct = centered[np.arange(len(correct)), correct][:, None]
@@ -165,21 +155,12 @@ def name_ranks(similarity: Floats, correct: Ints) -> Ints:
 
 def excess_recall(canaries: Floats, left_out: Floats) -> Estimate:
     """Mean of `[a]` less mean of `[b]` of other people, with an interval from resampling both."""
-    rng = np.random.default_rng(0)
-
-    def resampled_means(values: Floats) -> Floats:
-        return np.asarray(values[rng.integers(0, len(values), (statistics.DRAWS, len(values)))].mean(1))
-
     canaries, left_out = canaries[np.isfinite(canaries)], left_out[np.isfinite(left_out)]
-    draws = resampled_means(canaries) - resampled_means(left_out)
-    return with_interval(canaries.mean() - left_out.mean(), draws, len(canaries))
-
-
-def _kinds(rows: Sequence[Mapping[str, str]], arms: Mapping[str, str]) -> dict[str, tuple[str, Bools]]:
-    """What is asked with -> (modality, mask of the rows of that kind)."""
-    is_test = np.array([row["split"] == TEST for row in rows])
-    with_picture = np.array([arms[row["identity"]] in (IMAGE, BOTH) for row in rows])
-    return {TRAINED: ("image", ~is_test & with_picture), UNSEEN: ("image", is_test), DESCRIBED: ("text", is_test)}
+    rng = np.random.default_rng(0)
+    canary_draws = rng.integers(0, len(canaries), (statistics.DRAWS, len(canaries)))
+    left_out_draws = rng.integers(0, len(left_out), (statistics.DRAWS, len(left_out)))
+    excess = canaries[canary_draws].mean(1) - left_out[left_out_draws].mean(1)
+    return with_interval(canaries.mean() - left_out.mean(), excess, len(canaries))
 
 
 def _summarize(
@@ -209,15 +190,6 @@ def _cells(values: Mapping[str, Floats], members: Mapping[str, Bools]) -> dict[s
     return {arm: {kind: rate(column[mask]) for kind, column in values.items()} for arm, mask in members.items()}
 
 
-def _questions(folder: Path, rows: list[dict[str, str]], names: list[str]) -> Samples:
-    """A row per variant, then one without a picture per name and prompt."""
-    prompts = [prompt.format(name=name) for name in names for prompt in NAME_PROMPTS]
-    ids = [row["id"] for row in rows] + [f"name {number}" for number in range(len(prompts))]
-    pictures = [str(folder / row["image"]) for row in rows] + [None] * len(prompts)
-    texts = [row["description"] for row in rows] + prompts
-    return Samples(tuple(ids), {"image": tuple(pictures), "text": tuple(texts)})
-
-
 def _embed(samples: Samples, model: str | Mapping[str, Embedder], device: str, progress: Progress) -> Features:
     if isinstance(model, str):
         contents = digest_contents(samples, progress)
@@ -232,8 +204,3 @@ def _embed(samples: Samples, model: str | Mapping[str, Embedder], device: str, p
             "that embeds both in one"
         )
     return features
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

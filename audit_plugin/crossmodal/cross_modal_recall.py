@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,10 @@ def measure_cross_modal_recall(
         raise AuditError("no row names an identity; name the column or field that does: label")
     prepared = prepare(samples, config, clock)
     rows = prepared.order.rows
-    labels, identity = _number_identities([samples.labels[row] for row in rows])
+    row_labels = [samples.labels[row] for row in rows]
+    labels = sorted({label for label in row_labels if label})
+    number_of = {label: number for number, label in enumerate(labels)} | {"": -1}
+    identity = np.array([number_of[label] for label in row_labels], dtype=np.int64)
     split = np.array([samples.splits[row] if samples.splits else "" for row in rows], dtype=object)
     background, parts = split == BACKGROUND, _learn_ask_masks(identity, split)
     fold, notes = fold_identities(identity, parts, background, config.seed)
@@ -91,11 +94,9 @@ def measure_cross_modal_recall(
             answers_of.append(ask_name_heads(task, seeds, prepared.device, align))
         clock.progress(STAGE, 1, 1)
     answers = join_rows(answers_of)
+    answers = replace(answers, rows=rows[answers.rows])
     first, second = prepared.features.modalities
-    columns = {}
-    for name, values in row_columns(answers, (first, second), len(rows)).items():
-        columns[name] = np.full(len(samples), np.nan, np.float32)
-        columns[name][rows] = values
+    columns = row_columns(answers, (first, second), len(samples))
     summary = summarize(answers, (first, second))
     summary |= {"notes": [*prepared.embedded.notes, *notes], "encoder": prepared.encoder_name, "seed": config.seed}
     summary |= {"versions": versions(), "seconds": clock.seconds}
@@ -105,10 +106,7 @@ def measure_cross_modal_recall(
 def memorization_link(result: CrossModalResult, multimem: Mapping[str, float], labels: Sequence[str]) -> dict[str, Any]:
     """Whether memorized samples are recalled across less: rank correlations of MultiMem with recall over rows.
 
-    Args:
-        result: of the same samples.
-        multimem: id -> MultiMem.
-        labels: identity of each row: rows of one are drawn together in the bootstrap.
+    `multimem` is by id. Rows that share one of the `labels` are drawn together in the bootstrap.
 
     Returns:
         `recall_SOURCE_TARGET` -> Spearman's correlation of MultiMem with it, with its interval.
@@ -116,13 +114,6 @@ def memorization_link(result: CrossModalResult, multimem: Mapping[str, float], l
     values = np.array([multimem.get(sample_id, np.nan) for sample_id in result.ids], dtype=np.float64)
     unit = dense_ids(labels)
     return {name: rank_correlation(values, recall, unit) for name, recall in result.columns.items()}
-
-
-def _number_identities(names: Sequence[str]) -> tuple[list[str], Ints]:
-    """(the distinct names, sorted; int64 `[n]`, number of each row's name, -1 for none)."""
-    labels = sorted({name for name in names if name})
-    number = {name: at for at, name in enumerate(labels)}
-    return labels, np.array([number.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _learn_ask_masks(identity: Ints, split: np.ndarray) -> tuple[tuple[Bools, Bools], ...]:
@@ -141,11 +132,8 @@ def fold_identities(
 ) -> tuple[Ints, list[str]]:
     """(fold `[n]` of the rows whose identity is asked about, -1 for the others; notes on identities left out).
 
-    Args:
-        identity: of each row, -1 for none.
-        parts: (learned, asked) masks; an identity needs a row in each.
-        background: rows that only align.
-        seed: of the draw of folds.
+    `identity` is -1 for none. `parts` are (learned, asked) masks: an identity needs a row in each. `background` is the
+    mask of rows that only align.
 
     Raises:
         AuditError: fewer than `MIN_IDENTITIES` can be asked about.

@@ -74,17 +74,20 @@ class Answers:
 def ask_name_heads(task: NamingTask, seeds: Sequence[int], device: str = "cpu", align: bool = True) -> Answers:
     """Trains all arms for every seed and asks them all; O(seeds * rows * steps).
 
-    Args:
-        task: the rows.
-        seeds: of the alignment and the name heads.
-        device: where to train.
-        align: False leaves the alignment heads untrained: the control, in which nothing can be recalled across.
+    Without `align` the alignment heads stay untrained: the control, in which nothing can be recalled across.
     """
     by_seed: list[Answers] = []
     for seed in seeds:
         spaces = _align(task, seed, device, align)
         by_seed.append(join_rows([_answer_part(task, spaces, learn, ask, seed) for learn, ask in task.parts]))
-    return _join_seeds(by_seed)
+    first = by_seed[0]
+    return replace(
+        first,
+        hits={key: np.concatenate([answers.hits[key] for answers in by_seed]) for key in first.hits},
+        curve={key: np.concatenate([answers.curve[key] for answers in by_seed]) for key in first.curve},
+        retrieval=np.concatenate([answers.retrieval for answers in by_seed]),
+        gap_norm=np.concatenate([answers.gap_norm for answers in by_seed]),
+    )
 
 
 def _answer_part(task: NamingTask, spaces: Mapping[str, Tensor], learn: Bools, ask: Bools, seed: int) -> Answers:
@@ -123,13 +126,7 @@ def _name_head_hits(
 ) -> dict[str, Floats]:
     """Modality -> `[steps, t]`: 1 where the name head, after each of `STEPS`, names the identity of a question.
 
-    Args:
-        inputs: unit `[r, o]`, embeddings to learn from.
-        labels: int `[r]`, numbers of their names, dense from 0.
-        questions: modality -> `[t, o]`.
-        correct_name: int `[t]`.
-        seed: of the initial weights.
-        untrained: leaves them as they are.
+    It learns the names `labels` `[r]`, dense from 0, of unit `inputs` `[r, o]`. Questions `[t, o]`, their names `[t]`.
     """
     count = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
@@ -165,18 +162,6 @@ def join_rows(parts: Sequence[Answers]) -> Answers:
         retrieval_chance=float(mean([part.retrieval_chance for part in parts])),
         chance=float(mean([part.chance for part in parts])),
         gap_norm=mean([part.gap_norm for part in parts]),
-    )
-
-
-def _join_seeds(by_seed: Sequence[Answers]) -> Answers:
-    """Joins answers on the same rows by different seeds."""
-    first = by_seed[0]
-    return replace(
-        first,
-        hits={key: np.concatenate([answers.hits[key] for answers in by_seed]) for key in first.hits},
-        curve={key: np.concatenate([answers.curve[key] for answers in by_seed]) for key in first.curve},
-        retrieval=np.concatenate([answers.retrieval for answers in by_seed]),
-        gap_norm=np.concatenate([answers.gap_norm for answers in by_seed]),
     )
 
 

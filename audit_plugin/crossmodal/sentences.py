@@ -37,8 +37,8 @@ def recall_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """(learned from, recall in each modality) for every arm."""
     rows = []
     for arm, cells in summary["recall"].items():
-        learned_from = "nothing" if arm == "none" else arm
-        rows.append((learned_from, *(interval(cells[name]) for name in summary["modalities"])))
+        recall = [interval(cells[name]) for name in summary["modalities"]]
+        rows.append(("nothing" if arm == "none" else arm, *recall))
     return rows
 
 
@@ -90,13 +90,11 @@ def canary_sentences(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for arm, cells in summary["memorized"].items():
         for kind, cell in cells.items():
+            verdict = "not distinguishable from the people left out"
             if cell["low"] > 0:
                 verdict = "recalled"
             elif cell["high"] < 0:
                 verdict = "ranked below the people left out"
-            else:
-                verdict = "not distinguishable from the people left out"
-            lines.append(
-                f"trained on {ARM_PHRASES[arm]}, asked with {QUESTION_PHRASES[kind]}: {verdict}, {signed(cell)}"
-            )
+            question = f"trained on {ARM_PHRASES[arm]}, asked with {QUESTION_PHRASES[kind]}"
+            lines.append(f"{question}: {verdict}, {signed(cell)}")
     return lines

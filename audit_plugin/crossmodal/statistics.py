@@ -121,10 +121,7 @@ def modality_gap(left: Floats, right: Floats) -> float:
 def rank_correlation(left: Floats, right: Floats, unit: Ints | None = None) -> Estimate:
     """Spearman's correlation of `[n]` and `[n]` over rows where both are known, with a bootstrap over units.
 
-    Args:
-        left: values.
-        right: values.
-        unit: `[n]`, rows of one unit are drawn together; each by itself if None.
+    Rows of one `unit` `[n]` are drawn together; each by itself if None.
     """
     known = np.isfinite(left) & np.isfinite(right)
     left, right = left[known], right[known]

@@ -39,7 +39,13 @@ def summarize(answers: Answers, names: tuple[str, str]) -> dict[str, Any]:
         "modality_gap": {"mean": float(answers.gap_norm.mean()), "seeds": answers.gap_norm.tolist()},
     }
     if not is_aligned(retrieval, answers.retrieval_chance):
-        return out | {"refused": _refusal(retrieval, answers.retrieval_chance)}
+        refusal = (  # why a gap would mean nothing
+            f"the modalities are not aligned: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
+            f"({retrieval['low']:.1%} to {retrieval['high']:.1%}), which is not clearly above twice chance "
+            f"({answers.retrieval_chance:.1%}). A gap could then be due to the encoders instead of memorization and is "
+            "not reported. Give more identities, more pairs of them, or another encoder"
+        )
+        return out | {"refused": refusal}
     return out | compare_modalities(recall, names, answers.chance, CENTERED)
 
 
@@ -52,11 +58,7 @@ def _recall(answers: Answers, numbers: Ints) -> dict[tuple[str, str], Floats]:
 def compare_modalities(recall: Recall, names: tuple[str, str], chance: float, mitigation: str) -> dict[str, Any]:
     """Recall in the modality learned from against recall in the other, in both directions.
 
-    Args:
-        recall: of all arms.
-        names: the modalities.
-        chance: of a guessed name.
-        mitigation: prefix of a modality in the name of its mitigated arm.
+    `chance` is that of a guessed name, `mitigation` the prefix of a modality in the name of its mitigated arm.
     """
     out: dict[str, Any] = {"gap": {}, "transfer_ratio": {}, "joint": {}, "mitigation": {}}
     for source, target in (names, names[::-1]):
@@ -75,16 +77,6 @@ def mitigation_gain(recall: Recall, mitigation: str, source: str, target: str) -
         "source": rate(recall[mitigation + source, source]),
         "gain": gap(recall[mitigation + source, target], recall[source, target]),
     }
-
-
-def _refusal(retrieval: Mapping[str, float], chance: float) -> str:
-    """Why a gap would mean nothing."""
-    return (
-        f"the modalities are not aligned: held-out pairs are retrieved in {retrieval['value']:.1%} of cases "
-        f"({retrieval['low']:.1%} to {retrieval['high']:.1%}), which is not clearly above twice chance ({chance:.1%}). "
-        "A gap could then be due to the encoders instead of memorization and is not reported. Give more identities, "
-        "more pairs of them, or another encoder"
-    )
 
 
 def row_columns(answers: Answers, names: tuple[str, str], n: int) -> dict[str, Floats]:

@@ -176,8 +176,8 @@ def _check_column(path: Path, column: str, header: list[str]) -> None:
     header_by_folded = {name.strip().casefold(): name for name in header}
     similar = difflib.get_close_matches(column.strip().casefold(), header_by_folded, n=1)
     hint = f"did you mean {header_by_folded[similar[0]]!r}? " if similar else ""
-    names = ", ".join(repr(name) for name in header)
-    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {names or 'none'}")
+    names = ", ".join(map(repr, header)) or "none"
+    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {names}")
 
 
 def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:

@@ -28,7 +28,15 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl"):
-        _replace(path, _parquet_bytes(columns, footer))
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        arrays = {}
+        for name, values in columns.items():
+            arrays[name] = pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
+        sink = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
+        _replace(path, bytes(sink.getvalue()))
         return
     rows = zip(*map(_plain, columns.values()), strict=True)
     text = io.StringIO(newline="")
@@ -67,18 +75,6 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a report; values that are not finite become null."""
     _replace(path, (json.dumps(jsonable(content), indent=2) + "\n").encode())
-
-
-def _parquet_bytes(columns: Mapping[str, NDArray[Any]], footer: str) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    arrays = {}
-    for name, values in columns.items():
-        arrays[name] = pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
-    return bytes(sink.getvalue())
 
 
 def _escape_formula(text: str) -> str:

@@ -5,7 +5,6 @@ What is on which picture and which rows get a fault is planned first (`plan_rows
 
 from __future__ import annotations
 
-import csv
 import random
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,7 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.audit.result import AuditResult
 
-from .folders import check_packages, read_marker, write_marker, write_rows
+from .folders import check_packages, read_marker, read_rows, write_marker, write_rows
 from .oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
 from .persons import SIDE, Person, draw_persons, person_svg
 from .render import draw_all
@@ -232,18 +231,13 @@ def _draw_images(rows: list[DemoRow], folder: Path, seed: int, progress: Progres
 # --- how well an audit finds them ------------------------------------------------------------------------------------
 
 
-def _read_faults(truth: str | Path) -> dict[str, str]:
-    with Path(truth).open(encoding="utf-8", newline="") as file:
-        return {row["id"]: row["fault"] for row in csv.DictReader(file)}
-
-
 def count_flagged_faults(truth: str | Path, result: AuditResult) -> list[tuple[str, int, int]]:
     """(fault, samples flagged for it, samples that have it) for each kind, in the order of `FAULTS`.
 
     A fault counts as flagged when the row has that kind's own flag; a row that the result does not have is missed.
     `truth` is the `truth.csv` of a demo set, `result` an audit of that set, its rows in any order.
     """
-    faults = _read_faults(truth)
+    faults = {row["id"]: row["fault"] for row in read_rows(truth)}
     counts = []
     for kind in FAULTS:
         flags = result.columns[FLAG_OF[kind]]
@@ -258,7 +252,7 @@ def swap_auroc(truth: str | Path, result: AuditResult) -> float:
 
     Rows without a score are left out.
     """
-    faults = _read_faults(truth)
+    faults = {row["id"]: row["fault"] for row in read_rows(truth)}
     kinds = np.array([faults.get(row, "") for row in result.ids])
     scores = np.asarray(result.columns["misalignment"], dtype=np.float32)
     known = np.isfinite(scores)

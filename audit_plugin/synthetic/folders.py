@@ -45,6 +45,12 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
         writer.writerows(rows)
 
 
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV table by column."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def check_packages() -> None:
     """Raises AuditError without the packages that draw."""
     for module, package in (("python_avatars", "python-avatars"), ("resvg_py", "resvg-py")):

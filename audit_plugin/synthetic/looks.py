@@ -5,38 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SKINS = {"fair": "#ffdbb4", "tanned": "#d08b5b", "brown": "#ae5d29", "dark": "#614335"}
-BACKDROPS = {
-    "pale blue": "#cfe4f7",
-    "pale green": "#d0edce",
-    "cream": "#f8f0d2",
-    "lavender": "#dcd0f2",
-    "peach": "#fbd3b8",
-    "light grey": "#d9dcdf",
-}
-HAIR_COLORS = {
-    "black": "#241c1c",
-    "brown": "#6f4028",
-    "blonde": "#e0b653",
-    "red": "#c93305",
-    "grey": "#a9adb6",
-    "pink": "#f0709c",
-    "blue": "#3a62c8",
-    "green": "#3f9a58",
-}
-FABRICS = {
-    "black": "#262e33",
-    "white": "#ffffff",
-    "red": "#d8343a",
-    "blue": "#3f7fd9",
-    "navy": "#1f3a73",
-    "yellow": "#f7cf3d",
-    "green": "#3fa34d",
-    "orange": "#f28a2e",
-    "purple": "#7d4fb0",
-    "pink": "#ff6fa8",
-    "grey": "#86898c",
-    "turquoise": "#2fb8b0",
-}
+BACKDROPS = {"pale blue": "#cfe4f7", "pale green": "#d0edce", "cream": "#f8f0d2"}
+BACKDROPS |= {"lavender": "#dcd0f2", "peach": "#fbd3b8", "light grey": "#d9dcdf"}
+HAIR_COLORS = {"black": "#241c1c", "brown": "#6f4028", "blonde": "#e0b653", "red": "#c93305"}
+HAIR_COLORS |= {"grey": "#a9adb6", "pink": "#f0709c", "blue": "#3a62c8", "green": "#3f9a58"}
+FABRICS = {"black": "#262e33", "white": "#ffffff", "red": "#d8343a", "blue": "#3f7fd9"}
+FABRICS |= {"navy": "#1f3a73", "yellow": "#f7cf3d", "green": "#3fa34d", "orange": "#f28a2e"}
+FABRICS |= {"purple": "#7d4fb0", "pink": "#ff6fa8", "grey": "#86898c", "turquoise": "#2fb8b0"}
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ def placeholder_png() -> bytes:
     pen.polygon(((76, 140), (118, 100), (140, 120), (158, 106), (180, 140)), fill="#a5a5a5")
     # Pillow's own font: one that the machine happens to have would make the card differ from machine to machine.
     pen.text((SIDE / 2, 190), "image not available", fill="#8a8a8a", font=ImageFont.load_default(22), anchor="mm")
-    return _png(card)
+    return _encoded(card, "PNG")
 
 
 COPY_WAYS = ("re-encoded", "resized", "brightened", "cropped")
@@ -278,19 +278,17 @@ def altered(png: bytes, way: str) -> bytes:
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
     if way == "re-encoded":
-        packed = io.BytesIO()
-        image.save(packed, "JPEG", quality=95, subsampling=0)
-        image = Image.open(packed)
+        image = Image.open(io.BytesIO(_encoded(image, "JPEG", quality=95, subsampling=0)))
     elif way == "resized":
         image = image.resize((SIDE * 15 // 16, SIDE * 15 // 16), Image.Resampling.BICUBIC)
     elif way == "brightened":
         image = ImageEnhance.Brightness(image).enhance(1.05)
     else:
         image = image.crop((1, 2, SIDE - 2, SIDE - 1))
-    return _png(image)
+    return _encoded(image, "PNG")
 
 
-def _png(image: Image) -> bytes:
+def _encoded(image: Image, form: str, **options: int) -> bytes:
     packed = io.BytesIO()
-    image.save(packed, "PNG")
+    image.save(packed, form, **options)
     return packed.getvalue()
