@@ -68,8 +68,7 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
             f"{path} cannot be read as Parquet ({reason}); name a table written by score --out NAME.parquet or by save"
         ) from error
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    footer = (table.schema.metadata or {}).get(FOOTER_KEY.encode(), b"").decode()
-    return columns, footer
+    return columns, (table.schema.metadata or {}).get(FOOTER_KEY.encode(), b"").decode()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
