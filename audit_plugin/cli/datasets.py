@@ -107,22 +107,21 @@ def import_(
 
     if not (manifest := manifest or _recorded(scores).get("manifest")):
         raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
-    content = report_of_table(scores, scored_rows(scores, Path(manifest), {}))
+    content = report_of_table(scores, scored_rows(scores, Path(manifest)))
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
     typer.echo(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
     typer.echo(f"to open it: fiftyone app launch {dataset}")
 
 
-def scored_rows(scores: Path, manifest: Path, columns: dict[str, str]) -> Samples:
-    """The rows of the manifest that was scored, from the named columns, or if there are none, the recorded ones."""
+def scored_rows(scores: Path, manifest: Path, config: AuditConfig | None = None) -> Samples:
+    """The rows of the manifest that was scored, from the columns named in settings, or else from the recorded ones."""
     from audit_plugin.inputs.manifest import read_manifest
 
-    named = {name: column for name, column in columns.items() if column}
-    if not named:
-        config = _recorded(scores).get("config", {})
-        named = {name: str(config[name]) for name in MODALITIES if config.get(name)}
-    return read_manifest(manifest, named)
+    columns = {name: getattr(config, name, "") for name in MODALITIES}
+    if not any(columns.values()):
+        columns = _recorded(scores).get("config", {})
+    return read_manifest(manifest, {name: str(columns[name]) for name in MODALITIES if columns.get(name)})
 
 
 def _recorded(scores: Path) -> dict[str, Any]:

@@ -38,9 +38,8 @@ def report(
 
     check_output(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
     if source.endswith(TABLE):
-        table, columns = Path(source), {modality: getattr(config, modality) for modality in MODALITIES}
-        rows = scored_rows(table, manifest, columns) if manifest else None
-        content = report_of_table(table, rows, read_cross_modal(cross_modal) if cross_modal else None)
+        rows = scored_rows(Path(source), manifest, config) if manifest else None
+        content = report_of_table(source, rows, read_cross_modal(cross_modal) if cross_modal else None)
     elif manifest or cross_modal:
         option = "--manifest" if manifest else "--cross-modal"
         raise AuditError(f"{option} needs a table of scores, but {source!r} is a dataset; leave it out")

@@ -82,15 +82,10 @@ def now() -> str:
 def report_of_table(
     path: str | Path, samples: Samples | None = None, cross_modal: Mapping[str, Any] | None = None
 ) -> ReportContent:
-    """The report of a table that `audit-plugin score` wrote, with its summary and explanations.
+    """The report of a Parquet table that `audit-plugin score` wrote, with its summary and explanations.
 
-    Args:
-        path: the Parquet file; its summary is `<stem>.json` beside it, which names the folder with explanations.
-        samples: rows of the manifest that was scored, with captions and paths, which the table lacks; None: neither.
-        cross_modal: as in `ReportContent`.
-
-    Raises:
-        AuditError: no such table, not a table of scores, or the manifest has other rows.
+    `samples` are the rows of the manifest that was scored, with captions and paths, which the table lacks. Raises
+    `AuditError` if the table is missing or not one of scores, or the manifest has other rows.
     """
     path = Path(path)
     columns = read_scores(path)
@@ -121,11 +116,7 @@ def report_of_table(
 
 
 def read_cross_modal(path: str | Path) -> dict[str, Any]:
-    """The report that `audit-plugin cross-modal` wrote, with the table of identities beside it as `people`.
-
-    Raises:
-        AuditError: no such report.
-    """
+    """The report that `audit-plugin cross-modal` wrote, with the table of identities beside it as `people`."""
     path = Path(path)
     try:
         summary = json.loads(path.read_text(encoding="utf-8"), object_hook=_null_as_nan)  # JSON has no NaN
@@ -150,11 +141,7 @@ def _identity(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Column -> values `[n]` of a Parquet table that `audit-plugin score` wrote, `id` first.
-
-    Raises:
-        AuditError: no such file, or not such a table.
-    """
+    """Column -> values `[n]` of a Parquet table that `audit-plugin score` wrote; `AuditError` if it is not one."""
     path = Path(path)
     if not path.exists():
         raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score")

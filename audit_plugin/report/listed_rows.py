@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,15 +50,15 @@ def worst(content: ReportContent, draw: Draw) -> list[dict[str, Any]]:
     names = [name for name in (*SCORES, "probability") if name in content.columns]
     ranks = {name: percentiles(content.numbers(name)) for name in names}
     first_rows = {name: row for row, name in reversed(list(enumerate(content.samples.ids)))}
-    decided: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    decided = defaultdict(list)
     for record in content.decisions:
-        decided.setdefault((str(record.get("sample")), int(record.get("caption") or 0)), []).append(decision(record))
+        decided[str(record.get("sample")), int(record.get("caption") or 0)].append(decision(record))
     return [
         {
             **row_head(content, row, draw, LARGE),
             "scores": score_bars(content, row, ranks),
             "evidence": neighbor_evidence(content, row, first_rows, draw),
-            "decisions": decided.get((content.samples.ids[row], caption_number(content, row)), []),
+            "decisions": decided[content.samples.ids[row], caption_number(content, row)],
         }
         for row in worst_rows(content).tolist()
     ]
@@ -70,7 +70,7 @@ def row_head(content: ReportContent, row: int, draw: Draw, side: int) -> dict[st
     spans = [(word["start"], word["end"]) for word in words if (word.get("gain") or 0) > 0]
     files = [paths[row] for paths in media_of(content, text=False).values()]
     return {
-        **{name: content.text(name, row) for name in ("action", "reason", "suggestion", "repair", "failure")},
+        **{name: content.text(name, row) for name in ("action", "reason", "suggestion", "repair")},
         "id": content.samples.ids[row],
         "flags": [flag.label for kind, flag in FLAGS.items() if content.flags(kind)[row]],
         "images": images_of(content, row, draw, side),
@@ -166,9 +166,9 @@ def groups(content: ReportContent, draw: Draw) -> dict[str, list[dict[str, Any]]
     A group that contains a placeholder or a conflict is listed there only.
     """
     names = content.texts("duplicate_group")
-    members: dict[str, list[int]] = {}
-    for row in np.flatnonzero(names != ""):
-        members.setdefault(names[row], []).append(int(row))
+    members = defaultdict(list)
+    for row in np.flatnonzero(names != "").tolist():
+        members[names[row]].append(row)
     listed: dict[str, list[dict[str, Any]]] = {kind: [] for kind in GROUPED}
     for rows in sorted(members.values(), key=len, reverse=True):
         kind = next((k for k in ("placeholder", "conflict") if content.flags(k)[rows].any()), "duplicate")
@@ -202,9 +202,9 @@ def decision_tables(decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def failures(content: ReportContent) -> list[tuple[str, int, str]]:
     """(reason, count, the first ids) of rows that could not be scored, most frequent first, at most `REASONS`."""
-    ids_of: dict[str, list[str]] = {}
+    ids_of = defaultdict(list)
     for name, reason in zip(content.samples.ids, content.texts("failure"), strict=True):
         if reason:
-            ids_of.setdefault(reason, []).append(name)
+            ids_of[reason].append(name)
     ranked = sorted(ids_of.items(), key=lambda item: -len(item[1]))[:REASONS]
     return [(cut(reason), len(ids), cut(", ".join(ids[:5]), 120)) for reason, ids in ranked]

@@ -28,13 +28,8 @@ BELOW: dict[str, Any] = {"fontsize": 9, "loc": "upper left", "bbox_to_anchor": (
 def memorization_plot(columns: Mapping[str, Any], path: str | Path, cut: float | None = None) -> None:
     """Histogram of MultiMem, by group in the split protocol, with its attribution to modalities and pairs.
 
-    Args:
-        columns: of an `AuditResult` or a scores table: `multimem` and, where present, its parts and `role`.
-        path: of the PNG.
-        cut: MultiMem from which a sample is called memorized (the summary's `memorized`), or None.
-
-    Raises:
-        AuditError: no sample has a MultiMem.
+    The columns are those of an `AuditResult` or a scores table: `multimem` and, where present, its parts and `role`.
+    `cut` is the MultiMem from which a sample is called memorized. Raises `AuditError` if no sample has a MultiMem.
     """
     values = np.asarray(columns["multimem"], dtype=np.float64)
     if not np.isfinite(values).any():
@@ -106,10 +101,7 @@ def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:
 def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test") -> None:
     """Retrieval (T@5) against the number of samples removed, one line per method, with the control.
 
-    Args:
-        report: of `removal_study` or `removal_curve`.
-        path: of the PNG.
-        side: "test", or "validation", on which N was chosen.
+    The report is of `removal_study` or `removal_curve`; the side is "test", or "validation", on which N was chosen.
     """
     amounts = [n for n in report["amounts"] if n > 0]
     methods = report["methods"]
@@ -141,12 +133,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
 
 
 def cross_modal_plot(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Matrix of cross-modal recall, by modality learned from and recalled in, beside the learning curves.
-
-    Args:
-        summary: of the result of a cross-modal recall measurement.
-        path: of the PNG.
-    """
+    """Matrix of cross-modal recall, by modality learned from and recalled in, beside the learning curves."""
     with _figure(path, 2) as (left, right):
         _recall_matrix(left, summary)
         _learning_curves(right, summary)

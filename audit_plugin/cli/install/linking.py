@@ -46,8 +46,7 @@ def plugin_root() -> Path:
 def link() -> str:
     """Links (copies, where links are not allowed) the plugin into FiftyOne's plugin folder, and says what was done.
 
-    Raises:
-        AuditError: another plugin or folder is in the way, or the folder cannot be written.
+    Raises `AuditError` if another plugin or folder is in the way, or the folder cannot be written.
     """
     root, place = plugin_root(), plugins_dir() / PLUGIN_NAME
     if place.resolve() == root or plugins_dir().resolve() == root:
