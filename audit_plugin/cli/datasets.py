@@ -84,7 +84,12 @@ def demo(
     if open_app and dataset is None:
         raise typer.Exit(BAD_INPUT)
     if open_app:
-        _open_app(dataset.load_saved_view(f"{config.run}_flagged"))
+        import fiftyone as fo
+
+        session = fo.launch_app(dataset.load_saved_view(f"{config.run}_flagged"))
+        typer.echo("press Ctrl-C to close the App")
+        with contextlib.suppress(KeyboardInterrupt):
+            session.wait(-1)
 
 
 @app.command(name="import")
@@ -147,12 +152,3 @@ def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: 
         return None, f"the demo was scored but not imported into FiftyOne: {error}"
     how = f"the same command with --app, or: fiftyone app launch {DEMO_DATASET}"
     return dataset, f"FiftyOne: dataset {DEMO_DATASET!r}, saved view '{config.run}_flagged'; to open it: {how}"
-
-
-def _open_app(view: Any) -> None:
-    import fiftyone as fo
-
-    session = fo.launch_app(view)
-    typer.echo("press Ctrl-C to close the App")
-    with contextlib.suppress(KeyboardInterrupt):
-        session.wait(-1)
