@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audit_plugin.scoring.evidence import NEAR_MISS
-from audit_plugin.scoring.probe_pairs import VOTE_WEIGHTS, choose_weights, detectability, separation
+from audit_plugin.scoring.evidence_weights import VOTE_WEIGHTS, choose_weights, detectability, separation
 from audit_plugin.scoring.scores import WEIGHTS
 from tests.core_fixtures import planted
 

@@ -10,7 +10,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit import score as audit_score
-from audit_plugin.audit.prepare import plan_audit
+from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.encoders.offline import IDENTITIES

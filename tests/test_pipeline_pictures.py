@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import Samples
-from audit_plugin.audit.prepare import plan_audit
+from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import digest_contents, embed, silent

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.extend import extend_run
-from audit_plugin.audit.prepare import plan_audit
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig

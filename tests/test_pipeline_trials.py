@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.audit.prepare import plan_audit
+from audit_plugin.audit.cost import plan_audit
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.trials import run as trials

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.removal_study import METRICS, interval
+from audit_plugin.audit.removal_curve import METRICS, interval
 from audit_plugin.report.png_plots import COLORS, _attribution, _groups, memorization_plot, removal_plot
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit import removal_study as core
-from audit_plugin.audit.removal_study import Trainable, default_amounts, interval, measure, recommend, removal_curve
+from audit_plugin.audit import removal_curve as core
+from audit_plugin.audit.removal_curve import Trainable, default_amounts, interval, measure, recommend, removal_curve
 from tests.core_fixtures import unit
 
 TRAIN, BAD = 300, 60

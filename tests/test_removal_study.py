@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, Features, SampleFacts, Samples
-from audit_plugin.audit.removal_study import alignment_terms, extra_epochs, removal_scores, removal_study, split_rows
+from audit_plugin.audit.removal_curve import extra_epochs
+from audit_plugin.audit.removal_study import alignment_terms, removal_scores, removal_study, split_rows
 from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent

@@ -52,7 +52,7 @@ def score(
     check_output(out, (".parquet", ".csv", ".jsonl"), manifest)
     check_output(out.with_suffix(".json"), (".json",), manifest)  # the summary
     if dry_run:
-        from audit_plugin.audit.prepare import plan_audit
+        from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
 
         show_cost(console(), plan_audit(samples, config))

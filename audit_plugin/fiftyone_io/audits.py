@@ -143,7 +143,7 @@ def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None 
     Raises:
         AuditError: the view cannot be audited with this config.
     """
-    from audit_plugin.audit.prepare import plan_audit
+    from audit_plugin.audit.cost import plan_audit
 
     rows = view.count()
     head = view.limit(limit) if limit and rows > limit else view

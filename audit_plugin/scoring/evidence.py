@@ -15,9 +15,10 @@ from audit_plugin.neighbors.neighborhood import Neighborhood
 from audit_plugin.trials.run import Job
 
 from .contrast import Negatives, frozen_contrast, make_negatives
+from .evidence_weights import choose_weights
 from .held_out import Question, read_trials
 from .neighbor_votes import vote_contrast, votes_of_pair
-from .probe_pairs import choose_weights, draw_probe_pairs
+from .probe_pairs import draw_probe_pairs
 from .scores import pair_evidence
 from .text_surprise import bits_per_letter
 

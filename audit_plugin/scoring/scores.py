@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .evidence import Evidence
 
 # Contrast under the trained heads and the frozen encoders, and under what the neighbors of each side say. Weights
-# where no probe pairs were scored to choose them with: see `probe_pairs.choose_weights`.
+# where no probe pairs were scored to choose them with: see `evidence_weights.choose_weights`.
 WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5}
 
 Compute = Callable[["Evidence"], Floats | dict[str, Floats]]

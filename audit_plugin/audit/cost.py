@@ -1,0 +1,52 @@
+"""Estimates what an audit would cost, without running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit_plugin.arrays import MODALITIES, Samples
+from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.devices import pick_device
+from audit_plugin.encoders.embed import digest_contents, silent
+from audit_plugin.encoders.precision import known_key
+from audit_plugin.encoders.prompts import prompted_identities, split_templates
+from audit_plugin.encoders.registry import identify, resolve_name
+from audit_plugin.store import FeatureCache
+
+from .prepare import check_samples
+
+
+def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str, Any]:
+    """What `run_audit` would cost: rows, contents to encode, minutes, disk, downloads. Encodes and trains nothing.
+
+    By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise.
+    """
+    config = config or AuditConfig()
+    check_samples(samples)
+    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
+    encoder_identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
+    if encoder_identities:
+        digests, downloads = digest_contents(samples, silent).digests, []
+        keys = {m: known_key(identity, config.precision, device) for m, identity in encoder_identities.items()}
+        encodes = {m: len({d for d in digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities}
+    else:  # the encoder was never loaded here: what is cached cannot be known
+        encodes = {m: len({value for value in samples.media[m] if value}) for m in samples.modalities}
+        downloads = [f"weights of {name} from their model hub; its model card tells size and license"]
+
+    training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
+    seconds = 0.0
+    for modality, count in encodes.items():
+        by_cpu, by_gpu = MODALITIES[modality].per_second
+        seconds += count / (by_cpu if device == "cpu" else by_gpu) * (config.views + 1)
+    trials = config.trials or AuditConfig().trials  # how many will do is known when they are trained
+    seconds += 10 + training * len(samples) * trials * config.epochs
+    disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000
+    return {
+        "rows": len(samples),
+        "encodes": encodes,
+        "minutes": round(seconds / 60 + 0.05, 1),
+        "disk_mb": round(disk / 1e6, 1),
+        "encoder": name,
+        "device": device,
+        "downloads": downloads,
+    }
