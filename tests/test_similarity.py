@@ -234,7 +234,7 @@ def test_words_find_captions_but_only_where_there_is_a_place_for_them(audited: A
 
 def test_what_shares_a_space_is_searched_by_words() -> None:
     from audit_plugin.encoders.base import EncoderIdentity
-    from audit_plugin.fiftyone_io.similarity.audits import PromptModel, _answers
+    from audit_plugin.fiftyone_io.similarity import PromptModel, _answers
 
     clip = {"image": EncoderIdentity("i", "s"), "text": EncoderIdentity("t", "s"), "audio": EncoderIdentity("a")}
     assert [_answers(name, clip) for name in clip] == [True, True, False]

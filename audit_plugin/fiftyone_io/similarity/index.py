@@ -14,7 +14,6 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.neighbors import nearest, similarities_to, within
 
-from .audits import PromptModel
 from .vectors import Vectors, checked, joined, load, nothing, recorded, release, save, unit_rows
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
 
     def get_model(self) -> Any:
         """What embeds text prompts: the encoder of the audit, or the model that the caller named."""
+        from . import PromptModel
+
         return PromptModel(self.config.audit) if self.config.audit else super().get_model()
 
     def get_embeddings(
@@ -207,13 +208,12 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         vectors = self._vectors()
         if label_ids is not None and vectors.labels is None:
             raise AuditError(f"index {self.key!r} holds samples, not labels; name sample_ids")
-        if label_ids is not None:
-            return self._rows_of(_listed(label_ids), allow_missing, warn_missing)
-        if sample_ids is None:
+        ids = sample_ids if label_ids is None else label_ids
+        if ids is None:
             return np.arange(len(vectors.ids))
-        if vectors.labels is None:
-            return self._rows_of(_listed(sample_ids), allow_missing, warn_missing)
-        return np.flatnonzero(np.isin(vectors.samples, _listed(sample_ids)))
+        if label_ids is None and vectors.labels is not None:
+            return np.flatnonzero(np.isin(vectors.samples, _listed(ids)))
+        return self._rows_of(_listed(ids), allow_missing, warn_missing)
 
     def _rows_of(self, ids: list[str], allow_missing: bool = False, warn_missing: bool = False) -> Ints:
         vectors = self._vectors()
@@ -242,13 +242,15 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         With no query: indices into the view, per row of it, the row itself left out.
         """
         active = self._active()
+        most = len(active) if k is None else k
+        sign = np.float32(-1 if reverse else 1)
         if query is None:
-            return self._among_themselves(active, len(active) if k is None else k, reverse, return_dists)
+            rows, similarity = nearest(sign * active, active, most + 1)
+            return _among_themselves(zip(rows, 1 - sign * similarity, strict=True), most, return_dists)
         queries, single = self._queries(query)
         if aggregation not in (None, *self.config.supported_aggregations):
             choices = ", ".join(self.config.supported_aggregations)
             raise AuditError(f"aggregation {aggregation!r} is not known; choose one of {choices}")
-        sign = np.float32(-1 if reverse else 1)
         neighbors: Neighbors
         if aggregation in AGGREGATIONS and len(queries) > 1:
             per_query = np.stack([1 - similarities_to(vector, active) for vector in unit_rows(queries)])
@@ -258,7 +260,7 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         else:
             if aggregation == "mean":
                 queries = queries.mean(0, keepdims=True)
-            rows, similarity = nearest(sign * unit_rows(queries), active, len(active) if k is None else k)
+            rows, similarity = nearest(sign * unit_rows(queries), active, most)
             neighbors = list(zip(rows, 1 - sign * similarity, strict=True))
         return self._named(neighbors, single or aggregation is not None, return_dists)
 
@@ -267,11 +269,8 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
         active = self._active()
         radius = 0.0 if thresh is None else float(thresh)
         if query is None:
-            neighbors = [
-                (rows[rows != row], 1 - similarity[rows != row])
-                for row, (rows, similarity) in enumerate(within(active, active, radius))
-            ]
-            return _split(neighbors, return_dists)
+            neighbors = [(rows, 1 - similarity) for rows, similarity in within(active, active, radius)]
+            return _among_themselves(neighbors, None, return_dists)
         queries, single = self._queries(query)
         neighbors = [(rows, 1 - similarity) for rows, similarity in within(unit_rows(queries), active, radius)]
         return self._named(neighbors, single, return_dists)
@@ -297,14 +296,6 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
             )
         return vectors, array.ndim == 1
 
-    def _among_themselves(self, active: Floats, k: int, reverse: bool, return_dists: bool) -> Any:
-        sign = np.float32(-1 if reverse else 1)
-        neighbors = []
-        for row, (rows, similarity) in enumerate(zip(*nearest(sign * active, active, k + 1), strict=True)):
-            others = rows != row
-            neighbors.append((rows[others][:k], 1 - sign * similarity[others][:k]))
-        return _split(neighbors, return_dists)
-
     def _named(self, neighbors: Neighbors, flat: bool, return_dists: bool) -> Any:
         """Ids in the place of rows: one list, or one per query."""
         samples, labels = self.current_sample_ids, self.current_label_ids
@@ -319,6 +310,8 @@ def _listed(ids: str | Iterable[str]) -> list[str]:
     return [ids] if isinstance(ids, str) else [str(name) for name in ids]
 
 
-def _split(neighbors: Neighbors, return_dists: bool) -> Any:
-    indices = [rows for rows, _ in neighbors]
-    return (indices, [np.maximum(distances, 0) for _, distances in neighbors]) if return_dists else indices
+def _among_themselves(neighbors: Iterable[tuple[Ints, Floats]], k: int | None, return_dists: bool) -> Any:
+    """Per row the indices (and distances) of at most k other rows."""
+    others = [(rows[rows != row][:k], distances[rows != row][:k]) for row, (rows, distances) in enumerate(neighbors)]
+    indices = [rows for rows, _ in others]
+    return (indices, [np.maximum(distances, 0) for _, distances in others]) if return_dists else indices

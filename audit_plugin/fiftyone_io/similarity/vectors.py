@@ -141,13 +141,12 @@ def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None
     if not path or owner != str(dataset._doc.id) or file.parent.parent.name != FOLDER or file.suffix != ".npz":
         return
     runs = get_db_conn()["runs"]
-    own = {"_dataset_id": dataset._doc.id, "key": key}
-    heir = runs.find_one({"config.vectors_path": path, "$nor": [own]}, {"_dataset_id": 1})
+    readers = {"config.vectors_path": path, "$nor": [{"_dataset_id": dataset._doc.id, "key": key}]}
+    heir = runs.find_one(readers, {"_dataset_id": 1})
     if heir is None:
         file.unlink(missing_ok=True)
-        return
-    change = {"$set": {"config.dataset_id": str(heir["_dataset_id"])}}
-    runs.update_many({"config.vectors_path": path, "$nor": [own]}, change)
+    else:
+        runs.update_many(readers, {"$set": {"config.dataset_id": str(heir["_dataset_id"])}})
 
 
 def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:
