@@ -88,6 +88,12 @@ def dig(document: Any, path: str) -> Any:
     return next(iter(value_at(document, path)), None) if path else document
 
 
+def outermost(paths: Iterable[str]) -> list[str]:
+    """The paths without those below another of them, which MongoDB refuses in one projection."""
+    unique = set(paths)
+    return [path for path in unique if not any(path.startswith(f"{other}.") for other in unique)]
+
+
 def update_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The update that sets the values at these paths, and removes those that are None."""
     update: dict[str, dict[str, Any]] = {"$set": {"last_modified_at": datetime.now(UTC)}}

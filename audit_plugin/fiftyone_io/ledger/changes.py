@@ -6,7 +6,7 @@ samples is a step of its own, with a copy of each in the journal. Media files ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,11 @@ from bson.errors import InvalidId
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, database
-from audit_plugin.fiftyone_io.read.contents import REMOVED
-from audit_plugin.review import ChangePlan, PlannedChange
+from audit_plugin.fiftyone_io.database import batches, database, documents_by_id, value_at
+from audit_plugin.fiftyone_io.read.contents import REMOVED, AuditedItem, TextPath, read_items, text_path
+from audit_plugin.review import ChangePlan, Decision, PlannedChange, join_plans, plan_changes
 
-from .decisions import refresh
+from .decisions import refresh, resolved
 from .exports import check_clean_view, drop_clean_view, save_clean_view
 from .journal import (
     CHUNK,
@@ -29,16 +29,17 @@ from .journal import (
     begin,
     change_sets,
     copies,
+    copies_by_collection,
     differing,
     discard,
     entries_of,
-    existing,
     journal,
     put_back,
     write,
 )
-from .planning import entries_for, plan_with_items
 
+# (sample, label, field) -> the item: one item may have texts in several fields, of audits of different texts
+Items = dict[tuple[str, str, str], AuditedItem]
 FORMER_COUNTS = {"relabelled": "relabeled"}
 KINDS = {"text": "relabeled", "texts": "captions_removed", "removed": "removed", "back": "brought_back"}
 
@@ -69,20 +70,15 @@ class ChangeSet:
 
 
 def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
-    """What `apply` would do now, and which decisions it would leave out. Changes nothing.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        run: only what was decided in the review of that audit.
-    """
-    return plan_with_items(dataset._root_dataset, run)[0]
+    """What `apply` would do now, of the review of one audit or of all, and which decisions it would leave out."""
+    return _plan_with_items(dataset._root_dataset, run)[0]
 
 
 def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
-    """Carry out the decisions that hold and were not carried out yet.
+    """Carry out the decisions that hold and were not carried out yet, on all samples of the dataset.
 
     Args:
-        dataset: the dataset, or a view of it; the decisions on all of the dataset's samples are meant.
+        dataset: the dataset, or a view of it.
         run: only what was decided in the review of that audit.
 
     Returns:
@@ -95,8 +91,8 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
     root = dataset._root_dataset
     with database(f"applying decisions to {root.name!r}"):
         recover(root)
-        plan, items = plan_with_items(root, run)
-        entries = list(entries_for(root, plan.changes, items))
+        plan, items = _plan_with_items(root, run)
+        entries = list(_entries_for(root, plan.changes, items))
         facts: dict[str, Any] = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
         if not entries:
             return ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
@@ -200,7 +196,7 @@ def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
         if missed := write(dataset, entries):
             journal().update_many({"_id": {"$in": [e["_id"] for e in missed]}}, {"$set": {"missed": True}})
     if journal().find_one({"set": number, "op": "tag", "after": True, "missed": {"$ne": True}}):
-        save_clean_view(dataset, _object_fields(dataset))
+        save_clean_view(dataset, sorted({root.rsplit(".", 1)[0] for root in _marks(dataset) if root}))
     advance(number, "writing", "applied")
 
 
@@ -231,16 +227,16 @@ def _to_undo(dataset: fo.Dataset, name: str | None) -> tuple[ObjectId, str]:
 
 
 def _check_unchanged(dataset: fo.Dataset, number: ObjectId, kind: str) -> None:
-    for entries in entries_of(number, raw=kind == "delete"):
-        if kind == "delete":
-            for name in {entry["collection"] for entry in entries}:
-                present = existing(name, entries)
-                restored = [e["id"] for e in entries if e["collection"] == name and e["id"] in present]
-                if restored:
-                    raise AuditError(
-                        f"sample or frame {restored[0]} is in {dataset.name!r} again; delete it, or force the undo"
-                    )
-        elif changed := differing(dataset, entries, "after"):
+    if kind == "delete":
+        for _, entries, present in copies_by_collection(number):
+            if present:
+                restored = next(entry["id"] for entry in entries if entry["id"] in present)
+                raise AuditError(
+                    f"sample or frame {restored} is in {dataset.name!r} again; delete it, or force the undo"
+                )
+        return
+    for entries in entries_of(number):
+        if changed := differing(dataset, entries, "after"):
             first = changed[0]
             raise AuditError(
                 f"{first.get('path', 'the mark')} of sample {first['sample']} was changed, or the sample deleted, "
@@ -248,16 +244,16 @@ def _check_unchanged(dataset: fo.Dataset, number: ObjectId, kind: str) -> None:
             )
 
 
-def _object_fields(dataset: fo.Dataset) -> list[str]:
-    """Label fields of which objects were marked as removed."""
-    return sorted({root.rsplit(".", 1)[0] for root in _marks(dataset) if root})
+def _in_force(dataset: fo.Dataset) -> dict[str, Any]:
+    """The query for the entries of the decisions that were carried out and not undone."""
+    query = {"dataset": dataset._doc.id, "kind": "apply", "state": {"$in": ["writing", "applied"]}}
+    sets = [document["_id"] for document in change_sets().find(query, {"_id": 1})]
+    return {"set": {"$in": sets}, "missed": {"$ne": True}}
 
 
 def _marks(dataset: fo.Dataset) -> set[str]:
-    """What applied change sets have marked: paths of objects, "" for samples."""
-    query = {"dataset": dataset._doc.id, "state": {"$in": ["writing", "applied"]}}
-    sets = [d["_id"] for d in change_sets().find(query, {"_id": 1})]
-    entries = {"set": {"$in": sets}, "op": "tag", "after": True, "missed": {"$ne": True}}
+    """What is marked as removed: paths of objects, "" for samples."""
+    entries = {**_in_force(dataset), "op": "tag", "after": True}
     return {group["_id"] or "" for group in journal().aggregate([{"$match": entries}, {"$group": {"_id": "$root"}}])}
 
 
@@ -281,3 +277,90 @@ def _change_set(number: ObjectId) -> ChangeSet:
         document.get("stale", 0),
         document.get("lost", 0),
     )
+
+
+# --- from decisions to entries of the journal ----------------------------------------------------------------------
+
+
+def _plan_with_items(dataset: fo.Dataset, run: str | None) -> tuple[ChangePlan, Items]:
+    """The plan, and what it concerns: audits of different texts are planned one by one."""
+    by_field: dict[str, list[Decision]] = {}
+    for decision in resolved(dataset, run).current.values():
+        by_field.setdefault(decision.field, []).append(decision)
+    entries = journal().find(_in_force(dataset), {"decisions": 1})
+    done = frozenset(name for entry in entries for name in entry["decisions"])
+    plans: list[ChangePlan] = []
+    items: Items = {}
+    for field, decisions in by_field.items():
+        current = read_items(dataset, {(d.sample, d.label): field for d in decisions})
+        plans.append(plan_changes(decisions, {key: item.content for key, item in current.items()}, done))
+        items |= {(*key, field): item for key, item in current.items()}
+    return join_plans(plans), items
+
+
+def _entries_for(dataset: fo.Dataset, changes: Sequence[PlannedChange], items: Items) -> Iterator[dict[str, Any]]:
+    """The journal of changes, with values exactly as the database has them."""
+    by_pair = {(sample, label): item for (sample, label, _), item in items.items()}
+    pairs = [(c, items.get((c.sample, c.label, c.field)) or by_pair[c.sample, c.label]) for c in changes]
+    paths = {item.field: text_path(dataset, item.field) for _, item in pairs if item.field}
+    roots = dict.fromkeys([path.root for path in paths.values()], 1)
+    holders = {item.holder for change, item in pairs if change.kind != "removed"}
+    documents = documents_by_id(dataset._sample_collection, holders, roots)
+    for change, item in pairs:
+        if change.kind == "removed":
+            entries = list(_mark_entries(change, item, paths))
+        else:
+            entry = _text_entry(change, item, paths[item.field], documents[item.holder])
+            entries = [_with_label(dataset, entry, documents[item.holder])]
+        yield from ({**entry, "decisions": list(change.decisions)} for entry in entries)
+
+
+def _mark_entries(change: PlannedChange, item: AuditedItem, paths: Mapping[str, TextPath]) -> Iterator[dict[str, Any]]:
+    mark = {"op": "tag", "before": change.before, "after": change.after}
+    if change.label:
+        root = paths[item.field].root
+        yield {**mark, "sample": ObjectId(change.sample), "label": ObjectId(change.label), "root": root}
+        return
+    for name in item.members:
+        if (name in item.marked) != change.after:
+            yield {**mark, "sample": ObjectId(name)}
+
+
+def _text_entry(change: PlannedChange, item: AuditedItem, text: TextPath, document: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = {"op": "set", "sample": ObjectId(item.holder), "root": text.root}
+    if change.kind == "texts":
+        before = value_at(document, text.root)[0]
+        return entry | {"path": text.root, "before": before, "after": _shortened(before, change, text.leaf)}
+    leaf, holder = f".{text.leaf}" if text.leaf else "", document
+    path = f"{text.root}.{change.caption}{leaf}" if text.listed else text.root
+    if change.label:
+        labels = value_at(document, text.root)[0]
+        holder = next(label for label in labels if str(label["_id"]) == change.label)
+        entry["label"], path = ObjectId(change.label), text.leaf
+    before = value_at(holder, path)
+    return {**entry, "path": path, "after": change.after, **({"before": before[0]} if before else {})}
+
+
+def _with_label(dataset: fo.Dataset, entry: dict[str, Any], document: Any) -> dict[str, Any]:
+    """The entry; where a sample has no label whose text could be set, one that sets a new label."""
+    parent, _, leaf = entry["path"].rpartition(".")
+    present = value_at(document, parent) if parent else [{}]
+    if entry.get("label") or present[:1] not in ([], [None]):
+        return entry
+    label = dataset.get_field(parent).document_type(**{leaf: entry["after"]})
+    new = {**entry, "path": parent, "root": parent, "after": label.to_mongo().to_dict()}
+    new.pop("before", None)
+    return new | ({"before": None} if present else {})
+
+
+def _shortened(elements: Sequence[Any], change: PlannedChange, leaf: str) -> list[Any]:
+    """The elements that stay, with their new texts."""
+    shortened = []
+    for position, text in zip(change.positions, change.after or (), strict=True):  # type: ignore[arg-type]
+        element = elements[position]
+        if not leaf:
+            element = text
+        elif value_at(element, leaf) != [text] and text is not None:
+            element = {**element, leaf: text}
+        shortened.append(element)
+    return shortened

@@ -19,7 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateMany
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, collection, database, object_ids
+from audit_plugin.fiftyone_io.database import batches, collection, database, object_ids, update_of
 from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows, read_items
 from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import audited_items
@@ -76,13 +76,10 @@ def decide(
 
 
 def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: str = "audit") -> list[Decision]:
-    """Write decisions, made as one batch, into the ledger; digests, time, ids and places are filled in.
+    """Write decisions, made as one batch in the review of an audit, into the ledger; `run` may be "".
 
-    Args:
-        dataset: the dataset, or a view of it.
-        proposed: `sample` is an id as `decide` takes it; `label` is left empty. A digest, time or id that is there
-            stays.
-        run: key of the audit that is reviewed, or "".
+    The `sample` of each is an id as `decide` takes it, its `label` empty. Digests, times and ids that are missing, and
+    the fields of the texts, are filled in.
 
     Raises:
         AuditError: as `decide`.
@@ -99,15 +96,9 @@ def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: st
 
 
 def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decision]:
-    """All entries of the ledger, oldest first, undone decisions and the entries that undo them included.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        run: only what was decided in the review of that audit.
-    """
-    query = {} if run is None else {"run": run}
+    """All entries of the ledger, or of the review of one audit, oldest first, undone ones and undoing ones included."""
     with database("reading decisions"):
-        return read_ledger(dataset._root_dataset, query)
+        return read_ledger(dataset._root_dataset, {} if run is None else {"run": run})
 
 
 def resolved(dataset: SampleCollection, run: str | None = None) -> Resolution:
@@ -168,17 +159,13 @@ def default_reviewer() -> str:
 
 
 def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
-    """Bring the samples' field `audit_decision` up to date with the ledger.
+    """Bring the field `audit_decision` of samples (None: all ever decided) up to date with the ledger.
 
     Of several captions or objects a sample shows the most urgent decision (`strongest`); all samples of a group show
     the same.
-
-    Args:
-        dataset: the dataset.
-        samples: ids; None: all that were ever decided.
     """
     if samples is None:
-        samples = ledger().distinct("sample", {"dataset": _id(dataset)})
+        samples = ledger().distinct("sample", {"dataset": dataset._doc.id})
     names = list(dict.fromkeys(samples))
     if not names:
         return
@@ -197,7 +184,7 @@ def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
 
 def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
     """Entries that meet a query, in the order of writing."""
-    documents = ledger().find({"dataset": _id(dataset), **query}).sort("_id", 1)
+    documents = ledger().find({"dataset": dataset._doc.id, **query}).sort("_id", 1)
     entries = [Decision(**{name: document[name] for name in NAMES if name in document}) for document in documents]
     return sorted(entries, key=lambda entry: entry.order)
 
@@ -205,7 +192,7 @@ def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
 def append(dataset: fo.Dataset, entries: Sequence[Decision]) -> None:
     """Write entries at the end of the ledger."""
     if entries:
-        ledger().insert_many([{"dataset": _id(dataset), **asdict(entry)} for entry in entries], ordered=False)
+        ledger().insert_many([{"dataset": dataset._doc.id, **asdict(entry)} for entry in entries], ordered=False)
 
 
 def ledger() -> Any:
@@ -248,7 +235,7 @@ def _completed(
 
 def _now(dataset: fo.Dataset, reviewer: str) -> datetime:
     """The time, in whole milliseconds, after all that the reviewer decided: clocks may be set back."""
-    last = ledger().find_one({"dataset": _id(dataset), "reviewer": reviewer}, {"time": 1}, sort=[("time", -1)])
+    last = ledger().find_one({"dataset": dataset._doc.id, "reviewer": reviewer}, {"time": 1}, sort=[("time", -1)])
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)
     return max(now, last["time"] + timedelta(milliseconds=1)) if last else now
@@ -266,11 +253,5 @@ def _declare(dataset: fo.Dataset) -> None:
 
 
 def _mark(kind: str, ids: Sequence[str]) -> UpdateMany:
-    change = {"$set": {FIELD: kind}} if kind else {"$unset": {FIELD: ""}}
     other: dict[str, Any] = {"$ne": kind} if kind else {"$exists": True}
-    change.setdefault("$set", {})["last_modified_at"] = datetime.now(UTC)  # type: ignore[assignment]
-    return UpdateMany({"_id": {"$in": object_ids(ids)}, FIELD: other}, change)
-
-
-def _id(dataset: fo.Dataset) -> ObjectId:
-    return dataset._doc.id
+    return UpdateMany({"_id": {"$in": object_ids(ids)}, FIELD: other}, update_of({FIELD: kind or None}))

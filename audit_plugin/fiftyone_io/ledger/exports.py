@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fiftyone as fo
 from bson import ObjectId
@@ -23,16 +22,10 @@ from .decisions import append, decide_many, decisions, read_ledger, refresh
 
 CLEAN = "audit_clean"
 CLEAN_NOTE = "Without what the review removed"
-TABLES = {".csv": "csv", ".jsonl": "jsonl"}
 
 
 def clean_view(dataset: SampleCollection, objects: Sequence[str] = ()) -> fo.DatasetView:
-    """The samples, or groups, that are not marked as removed.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        objects: fields of detections of which marked objects are hidden too.
-    """
+    """The samples, or groups, that are not marked as removed; in these fields of detections objects neither."""
     view = dataset.match(~F("tags").contains(REMOVED))
     for field in objects:
         view = view.filter_labels(field, ~F("tags").contains(REMOVED), only_matches=False)
@@ -65,10 +58,6 @@ def drop_clean_view(dataset: fo.Dataset) -> None:
 
 def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
     """A persistent copy of the dataset without what is marked as removed; media files are shared, not copied.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        name: of the new dataset.
 
     Raises:
         AuditError: there is a dataset of that name.
@@ -119,19 +108,16 @@ def import_decisions(
         undone = [d for d in new if d.kind == UNDONE]
         made = [d for d in new if d.kind != UNDONE]
         for name in dict.fromkeys(d.run or run for d in made):
-            _import_of_run(root, [d for d in made if (d.run or run) == name], name)
+            # through the ledger's own checks, with objects named by their own ids
+            named = [replace(d, sample=d.label or d.sample) for d in made if (d.run or run) == name]
+            decide_many(root, named, name if name in root.list_runs() else "")
         append(root, [replace(d, id=d.id or str(ObjectId())) for d in undone])
         refresh(root, [d.sample for d in undone])
     return len(new)
 
 
 def export_removed(dataset: SampleCollection, path: str | Path, field: str = "id") -> int:
-    """Write a value of each removed sample, one per line, for training scripts; their number.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        path: text file.
-        field: id, filepath, or whatever names samples outside.
+    """Write each removed sample's id, filepath, or whatever names it for training scripts, one per line; their number.
 
     Raises:
         AuditError: no such field, or a value that does not fit into one line.
@@ -144,12 +130,6 @@ def export_removed(dataset: SampleCollection, path: str | Path, field: str = "id
         raise AuditError(f"value {broken[0]!r} of field {field!r} does not fit into one line; name another field")
     write_atomically(Path(path), lambda file: file.write("".join(f"{value}\n" for value in values).encode()))
     return len(values)
-
-
-def _import_of_run(dataset: fo.Dataset, rows: Sequence[Decision], run: str) -> None:
-    """Through the ledger's own checks, with objects named by their own ids."""
-    named = [replace(d, sample=d.label or d.sample) for d in rows]
-    decide_many(dataset, named, run if run in dataset.list_runs() else "")
 
 
 def _samples(dataset: fo.Dataset, rows: Sequence[Decision], key: str) -> list[str]:
@@ -179,13 +159,13 @@ def _read(path: Path) -> str:
 
 
 def _kind_of(path: Path) -> str:
-    if path.suffix not in TABLES:
+    kind = path.suffix.removeprefix(".")
+    if kind not in ("csv", "jsonl"):
         raise AuditError(
             f"decisions are stored as .csv or .jsonl, not as {path.name!r}; give the file one of these endings"
         )
-    return TABLES[path.suffix]
+    return kind
 
 
 def _is_of_review(dataset: fo.Dataset) -> bool:
-    info: dict[str, Any] = dataset.get_saved_view_info(CLEAN)
-    return info["description"] == CLEAN_NOTE
+    return bool(dataset.get_saved_view_info(CLEAN)["description"] == CLEAN_NOTE)

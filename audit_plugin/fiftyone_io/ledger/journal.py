@@ -20,7 +20,7 @@ from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import DocumentTooLarge
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import RAW, batches, collection, dig, object_ids, value_at
+from audit_plugin.fiftyone_io.database import RAW, batches, collection, dig, object_ids, outermost, value_at
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 
 SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
@@ -78,13 +78,7 @@ def entries_of(number: ObjectId, raw: bool = False) -> Iterator[list[Any]]:
 
 
 def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: bool = False) -> list[Entry]:
-    """Carry entries out, or take them back; samples that are in memory follow.
-
-    Args:
-        dataset: the dataset.
-        entries: of kind set or tag.
-        back: from after to before.
-        force: whatever the value is now.
+    """Carry out `set` and `tag` entries, or take them `back`; with `force` whatever the values are now.
 
     Returns:
         Those whose value is not the written one afterward, because another process changed it.
@@ -98,17 +92,12 @@ def write(dataset: fo.Dataset, entries: list[Entry], back: bool = False, force: 
 
 def differing(dataset: fo.Dataset, entries: list[Entry], side: str) -> list[Entry]:
     """The entries whose value in the dataset is not that of `side` (before or after)."""
-    roots = {_shown(entry) for entry in entries}
-    projection = {root: 1 for root in roots if not any(root.startswith(f"{other}.") for other in roots)}
+    # MongoDB shows no single element of a list: the whole field is read
+    roots = {entry["root"] if entry["op"] == "set" or entry.get("label") else "tags" for entry in entries}
     ids = list({entry["sample"] for entry in entries})
-    documents = {d["_id"]: d for d in dataset._sample_collection.find({"_id": {"$in": ids}}, projection)}
+    matches = dataset._sample_collection.find({"_id": {"$in": ids}}, dict.fromkeys(outermost(roots), 1))
+    documents = {document["_id"]: document for document in matches}
     return [entry for entry in entries if not _has_value(documents.get(entry["sample"]), entry, side)]
-
-
-def _shown(entry: Entry) -> str:
-    """The field to read for an entry: MongoDB shows no single element of a list."""
-    path = entry["root"] if entry["op"] == "set" or entry.get("label") else "tags"
-    return str(path)
 
 
 def _has_value(document: Any, entry: Entry, side: str) -> bool:
@@ -168,20 +157,18 @@ def copies(dataset: fo.Dataset, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def put_back(dataset: fo.Dataset, number: ObjectId, force: bool) -> None:
     """Write the copies of a deletion where they were; what exists stays, unless forced."""
-    for entries in entries_of(number, raw=True):
-        by_collection: dict[str, list[Any]] = {}
-        for entry in entries:
-            by_collection.setdefault(entry["collection"], []).append(entry)
-        for name, copied in by_collection.items():
-            present = existing(name, copied) if not force else set()
-            missing = [entry for entry in copied if entry["id"] not in present]
-            if missing:
-                writes = [ReplaceOne({"_id": entry["id"]}, entry["document"], upsert=True) for entry in missing]
-                foo.get_db_conn()[name].bulk_write(writes, ordered=False)
+    for name, entries, present in copies_by_collection(number):
+        missing = [entry for entry in entries if force or entry["id"] not in present]
+        if missing:
+            writes = [ReplaceOne({"_id": entry["id"]}, entry["document"], upsert=True) for entry in missing]
+            foo.get_db_conn()[name].bulk_write(writes, ordered=False)
     dataset.reload()
 
 
-def existing(collection: str, entries: Iterable[Any]) -> set[Any]:
-    """Ids of the copied documents that are in their collection."""
-    query = {"_id": {"$in": [entry["id"] for entry in entries]}}
-    return {d["_id"] for d in foo.get_db_conn()[collection].find(query, {"_id": 1})}
+def copies_by_collection(number: ObjectId) -> Iterator[tuple[str, list[Any], set[Any]]]:
+    """The copies of a deletion in parts: (collection, entries of it, ids of those documents that exist in it)."""
+    for batch in entries_of(number, raw=True):
+        for name in dict.fromkeys(entry["collection"] for entry in batch):
+            entries = [entry for entry in batch if entry["collection"] == name]
+            query = {"_id": {"$in": [entry["id"] for entry in entries]}}
+            yield name, entries, {document["_id"] for document in foo.get_db_conn()[name].find(query, {"_id": 1})}

@@ -14,7 +14,7 @@ from typing import Any
 import fiftyone as fo
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id
+from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id, outermost
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.review import Content
@@ -150,11 +150,9 @@ def read_items(
         slices: of a group, those whose sample becomes the item's, the first that exists; none: the named one.
     """
     paths = {field: text_path(dataset, field) for field in set(fields.values()) if field}
-    roots = {path.root for path in paths.values()}
-    # MongoDB refuses a path below another one
-    outermost = [root for root in roots if not any(root.startswith(f"{other}.") for other in roots)]
+    roots = outermost(path.root for path in paths.values())
     group_field = [dataset.group_field] if dataset.group_field else []
-    projection = dict.fromkeys(["filepath", "tags", *outermost, *group_field], 1)
+    projection = dict.fromkeys(["filepath", "tags", *roots, *group_field], 1)
     members = _members(dataset, {sample for sample, _ in fields}, projection)
     items: dict[tuple[str, str], AuditedItem] = {}
     files: dict[tuple[str, str], list[str]] = {}
