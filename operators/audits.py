@@ -192,10 +192,10 @@ class MapEmbeddings(AuditOperator):
         return {"mapped": mapped}
 
     def __call__(self, sample_collection: Any, run: str = "audit") -> int:
-        """Map an audit from Python; see `audit_plugin.fiftyone_io.results.maps.map_embeddings`."""
-        from audit_plugin.fiftyone_io.results import maps
+        """Map an audit from Python; see `audit_plugin.fiftyone_io.map_embeddings`."""
+        from audit_plugin import fiftyone_io as fio
 
-        return maps.map_embeddings(sample_collection, run)
+        return fio.map_embeddings(sample_collection, run)
 
 
 class IndexAudit(BackgroundOperator):

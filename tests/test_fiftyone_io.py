@@ -117,7 +117,7 @@ def test_fields_tags_view_and_run_hold_the_result(
     assert fio.list_audits(dataset) == ["audit"]
     assert fio.audit_info(dataset, "audit").status == "done"
     found = dataset.load_run_results("audit", cache=False)
-    assert type(found) is fio.AuditRunResults
+    assert type(found) is importlib.import_module("audit_plugin.fiftyone_io.runs").AuditRunResults
     assert (found.summary, found.run_dir) == (dict(result.summary), "/runs/x")
     assert found.tagged["audit:outlier"] == [result.ids[2]]
     assert dataset.load_saved_view("audit_flagged").values("id") == [result.ids[i] for i in (3, 2, 1)]

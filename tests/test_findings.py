@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 findings = importlib.import_module("audit_plugin.fiftyone_io.results.findings")
-maps = importlib.import_module("audit_plugin.fiftyone_io.results.maps")
+runs = importlib.import_module("audit_plugin.fiftyone_io.runs")
 tables = importlib.import_module("audit_plugin.fiftyone_io.results.tables")
 thresholds = importlib.import_module("audit_plugin.fiftyone_io.results.thresholds")
 decisions = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
@@ -90,7 +90,8 @@ def test_histogram_and_points_hold_every_scored_row(audited: Any) -> None:
 
 def test_new_samples_and_changes_are_seen_at_once(audited: Any) -> None:
     assert findings.count_new(audited, "audit") == 2
-    assert findings.new_rows(audited, "audit").values("id") == audited.values("id")[8:]
+    without_results = runs.audited_items(audited, "audit").without_results()
+    assert without_results.values("id") == audited.values("id")[8:]
     audited.add_sample(fo.Sample(filepath=audited.first().filepath))
     assert findings.count_new(audited, "audit") == 3
     assert findings.count_above(audited, "audit", "misaligned", 4.5) == 1
@@ -284,7 +285,7 @@ def test_an_audit_without_what_it_read_cannot_be_mapped(make_dataset: Callable[.
     dataset = make_dataset(20)  # too few to train on
     fio.audit_view(dataset, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
     with pytest.raises(AuditError, match="cannot be mapped"):
-        maps.map_embeddings(dataset, "audit")
+        fio.map_embeddings(dataset, "audit")
 
 
 def test_groups_count_once_and_are_found(make_groups: Callable[..., Any]) -> None:
@@ -331,7 +332,7 @@ def test_the_map_is_a_part_of_the_audit(make_dataset: Callable[..., Any], object
     audited = dataset.to_patches("truth") if objects else dataset
     fio.audit_view(audited, AuditConfig(encoder="offline", trials=4, epochs=2, device="cpu"))
     assert not findings.has_column(dataset, "audit", findings.MAP[0])
-    assert maps.map_embeddings(dataset, "audit") == 40
+    assert fio.map_embeddings(dataset, "audit") == 40
     found = tables.read_columns(dataset, "audit", findings.MAP)
     assert found["map_x"].std() == pytest.approx(1, abs=1e-3)  # the unit is the first direction's deviation
     assert 0 < found["map_y"].std() <= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .audits import audit_view, caption_numbers, preview_view, removal_report, removal_view, scan_new
+from .audits import audit_view, caption_numbers, map_embeddings, preview_view, removal_report, removal_view, scan_new
 from .cross_modal import (
     cross_modal_results,
     delete_cross_modal_run,
@@ -10,12 +10,11 @@ from .cross_modal import (
     list_cross_modal_runs,
     measure_cross_modal,
 )
-from .ledger.changes import ChangeSet, apply, delete_removed, list_changes, plan_of, recover, undo
-from .ledger.decisions import decide, decide_many, decisions, disagreements, refresh, resolved, suggestions, undo_last
+from .ledger.changes import apply, delete_removed, list_changes, plan_of, recover, undo
+from .ledger.decisions import decide, decide_many, decisions, disagreements, refresh, resolved, undo_last
 from .ledger.exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
-from .ledger.spot_checks import SpotCheck, record_spot_check, spot_check, start_spot_check
+from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
 from .read.contents import REMOVED
-from .read.items import objects_field, patches_of
 from .read.samples import load_view, read_samples
 from .read.sources import (
     caption_field,
@@ -27,29 +26,15 @@ from .read.sources import (
     text_fields,
 )
 from .results.findings import flagged_view
-from .results.queues import batch_rows, queue_of, repair_decisions, review_table
+from .results.queues import batch_rows, queue_of, repair_decisions
 from .results.tables import audit_summary, explained
-from .runs import (
-    AuditRun,
-    AuditRunConfig,
-    AuditRunResults,
-    audit_info,
-    audits_newest_first,
-    delete_audit,
-    list_audits,
-    settings_of,
-)
+from .runs import audit_info, audits_newest_first, delete_audit, list_audits, settings_of
 from .write.datasets import import_scores, load_manifest_dataset, load_personas
 from .write.results import check_writable, write_result
 
 __all__ = [
     "CLEAN",
     "REMOVED",
-    "AuditRun",
-    "AuditRunConfig",
-    "AuditRunResults",
-    "ChangeSet",
-    "SpotCheck",
     "apply",
     "audit_info",
     "audit_summary",
@@ -83,11 +68,10 @@ __all__ = [
     "load_manifest_dataset",
     "load_personas",
     "load_view",
+    "map_embeddings",
     "measure_cross_modal",
     "media_choices",
     "modality_sources",
-    "objects_field",
-    "patches_of",
     "plan_of",
     "preview_view",
     "queue_of",
@@ -100,13 +84,11 @@ __all__ = [
     "repair_decisions",
     "resolve",
     "resolved",
-    "review_table",
     "scan_new",
     "settings_of",
     "spot_check",
     "start_spot_check",
     "string_fields",
-    "suggestions",
     "text_fields",
     "undo",
     "undo_last",

@@ -6,20 +6,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
+import fiftyone.core.runs as fors
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve
+from audit_plugin.fiftyone_io.results.findings import MAP
 from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
 from audit_plugin.store import cache_root, write_atomically
 
-from .runs import audit_info, settings_of
+from .runs import audit_info, audited_items, settings_of
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
+
+REMOVAL = "removal"  # folder of the reports of removal studies
 
 
 def audit_view(
@@ -58,10 +64,7 @@ def audit_view(
 def scan_new(dataset: SampleCollection, run: str, progress: Progress | None = None) -> AuditResult:
     """Score the samples that came after an audit by its heads, and write them into it; nothing is trained.
 
-    Args:
-        dataset: the dataset, or a view of it; all samples (groups, objects) without the audit's results are scanned.
-        run: key of the audit.
-        progress: as in `audit_view`.
+    All samples (groups, objects) of the dataset without the audit's results are scanned.
 
     Returns:
         One value per new sample and column; their MultiMem is NaN, since nothing was trained on them.
@@ -70,9 +73,8 @@ def scan_new(dataset: SampleCollection, run: str, progress: Progress | None = No
         AuditError: nothing is new, the audit cannot be extended (then audit again), or the database was lost.
     """
     from audit_plugin.audit.extend import extend_run
-    from audit_plugin.fiftyone_io.results.findings import new_rows
 
-    record, view = audit_info(dataset, run), new_rows(dataset, run)
+    record, view = audit_info(dataset, run), audited_items(dataset, run).without_results()
     if not len(view):
         raise AuditError(f"no sample of dataset {view._root_dataset.name!r} came after audit {run!r}; nothing to scan")
     config = settings_of(record)
@@ -112,7 +114,7 @@ def removal_view(
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
     report = {**report, "dataset": view._root_dataset.name}
     text = json.dumps(report, indent=2) + "\n"
-    path = _removal_folder() / f"{digest_of(text)[:16]}.json"
+    path = cache_root() / REMOVAL / f"{digest_of(text)[:16]}.json"
     write_atomically(path, lambda file: file.write(text.encode()))
     return {**report, "saved": str(path)}
 
@@ -120,25 +122,18 @@ def removal_view(
 def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
     """The newest removal study of the dataset (`removal_view`), None where there is none."""
     name = dataset._root_dataset.name
-    for path in sorted(_removal_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted((cache_root() / REMOVAL).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         report = json.loads(path.read_text(encoding="utf-8"))
         if report.get("dataset") == name:
             return dict(report)
     return None
 
 
-def _removal_folder() -> Path:
-    return cache_root() / "removal"
-
-
 def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
     """Estimate what an audit of the view costs: the pipeline's plan.
 
-    Args:
-        view: the samples.
-        config: settings.
-        limit: estimate the cost of a larger view from that many of its first rows: for a form, which cannot wait
-            until every file is read.
+    With a `limit` a larger view's cost is estimated from that many of its first rows: for a form, which cannot wait
+    until every file is read.
 
     Raises:
         AuditError: the view cannot be audited with this config.
@@ -153,3 +148,32 @@ def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None 
         plan["encodes"] = {name: round(count * scale) for name, count in plan["encodes"].items()}
         plan["minutes"], plan["disk_mb"] = plan["minutes"] * scale, plan["disk_mb"] * scale
     return plan | {"rows": round(plan["rows"] * scale)}
+
+
+def map_embeddings(dataset: SampleCollection, run: str) -> int:
+    """Write `{run}_map_x` and `{run}_map_y`: where each sample's embeddings, of all modalities together, lie.
+
+    The embeddings come from the feature cache, so nothing is encoded; deleting the audit deletes the fields.
+
+    Returns:
+        How many rows got a position.
+
+    Raises:
+        AuditError: no such audit, or its run folder or features are gone.
+    """
+    from audit_plugin.audit.extend import embedding_map
+
+    record, items = audit_info(dataset, run), audited_items(dataset, run)
+    root = items.dataset
+    ids, positions = embedding_map(record.run_dir)
+    with database(f"writing the map of audit {run!r} into dataset {root.name!r}"):
+        paths = [items.path(name) for name in MAP]
+        record.fields = list(dict.fromkeys([*record.fields, *paths]))
+        fors.Run.update_run_config(root, run, record)  # before they are written, so that they can be removed
+        for number, path in enumerate(paths, 1):
+            about = f"Position of the sample's embeddings along direction {number} of the two with the largest variance"
+            root.add_sample_field(path, fo.FloatField, description=about)
+        samples = items.samples(ids)
+        by_id = dict(zip(ids, positions.tolist(), strict=True))
+        items.write((name, samples[name], dict(zip(MAP, by_id[name], strict=True))) for name in samples)
+    return len(samples)

@@ -26,7 +26,7 @@ from audit_plugin.fiftyone_io.write.results import target_of
 
 from .database import database
 from .results.tables import read_columns
-from .runs import audited_items, audits_newest_first, clear, items_of, newest_first
+from .runs import OwningRun, audited_items, audits_newest_first, clear, items_of, newest_first
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
@@ -46,16 +46,8 @@ class CrossModalRunConfig(fors.RunConfig):
         super().__init__(**{"method": "cross_modal", "slices": [], "label_field": "", **kwargs})
 
 
-class CrossModalRun(fors.Run):
-    """Removes what a measurement wrote when the run is deleted, by `dataset.delete_run` too."""
-
-    def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
-        """The fields that the run wrote."""
-        return list(self.config.fields)
-
-    def cleanup(self, samples: SampleCollection, key: str) -> None:
-        """Remove all that the run wrote; FiftyOne forgets the run itself."""
-        clear(samples._root_dataset, key, self.config)
+class CrossModalRun(OwningRun):
+    """A measurement."""
 
 
 class CrossModalRunResults(fors.RunResults):
@@ -188,10 +180,10 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
             f"run {run!r} of dataset {dataset.name!r} is not a cross-modal measurement; choose another run key"
         )
     own = set(dataset.get_run_info(run).config.fields) if is_measurement else set()
-    fields = [name for name in dataset.get_field_schema() if name.startswith(f"{run}_recall_") and name not in own]
-    fields += [name for name in (f"{run}_stays_in",) if dataset.has_sample_field(name) and name not in own]
-    if fields:
-        raise AuditError(f"field {fields[0]!r} of dataset {dataset.name!r} would be overwritten; choose another key")
+    names = [n for n in dataset.get_field_schema() if n.startswith(f"{run}_recall_") or n == f"{run}_stays_in"]
+    taken = [name for name in names if name not in own]
+    if taken:
+        raise AuditError(f"field {taken[0]!r} of dataset {dataset.name!r} would be overwritten; choose another key")
     if not is_measurement and dataset.has_saved_view(_saved_view(run)):
         raise AuditError(
             f"saved view {_saved_view(run)!r} of dataset {dataset.name!r} is in the way; choose another run key"

@@ -30,8 +30,8 @@ class AuditRunConfig(fors.RunConfig):
         super().__init__(**{"method": "audit", "slices": [], "label_field": "", **kwargs})
 
 
-class AuditRun(fors.Run):
-    """Removes what an audit wrote when the run is deleted, by `dataset.delete_run` too."""
+class OwningRun(fors.Run):
+    """Removes what the run wrote when it is deleted, by `dataset.delete_run` too."""
 
     def get_fields(self, samples: SampleCollection, key: str) -> list[str]:  # noqa: ARG002 (FiftyOne's signature)
         """The fields that the run wrote; of objects the field that holds them, which every view of them has."""
@@ -40,6 +40,10 @@ class AuditRun(fors.Run):
     def cleanup(self, samples: SampleCollection, key: str) -> None:
         """Remove all that the run wrote; FiftyOne forgets the run itself."""
         clear(samples._root_dataset, key, self.config)
+
+
+class AuditRun(OwningRun):
+    """An audit."""
 
 
 class AuditRunResults(fors.RunResults):
@@ -99,11 +103,6 @@ def items_of(dataset: fo.Dataset, run: str, record: Any) -> AuditedItems:
 def settings_of(record: AuditRunConfig) -> AuditConfig:
     """The settings of a run of this version or a former one."""
     return AuditConfig.from_dict(record.settings)
-
-
-def recorded_fields(samples: SampleCollection, run: str) -> set[str]:
-    """Fields that the audit of that key owns; empty where there is no such audit."""
-    return set(audit_info(samples, run).fields) if run in list_audits(samples) else set()
 
 
 def delete_audit(dataset: SampleCollection, run: str) -> None:

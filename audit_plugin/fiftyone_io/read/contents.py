@@ -9,23 +9,21 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
 
 import fiftyone as fo
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id, outermost
+from audit_plugin.fiftyone_io.database import dig, outermost
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.review import Content
 
-from .items import objects_path, patches_of
+from .items import Document, group_members, objects_path, patches_of
 from .sources import SLICE, caption_field, modality_sources, used_slices
 
 REMOVED = "audit:removed"
 READERS = 4  # threads; more only fight for the disk
-
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def read_items(
     roots = outermost(path.root for path in paths.values())
     group_field = [dataset.group_field] if dataset.group_field else []
     projection = dict.fromkeys(["filepath", "tags", *roots, *group_field], 1)
-    members = _members(dataset, {sample for sample, _ in fields}, projection)
+    members = group_members(dataset, {sample for sample, _ in fields}, projection)
     items: dict[tuple[str, str], AuditedItem] = {}
     files: dict[tuple[str, str], list[str]] = {}
     for key, field in fields.items():
@@ -161,24 +159,12 @@ def read_items(
         if item is not None:
             items[key] = item
             files[key] = [str(document.get("filepath")) for document in members[key[0]]]
-    digests = _file_digests({path for of_item in files.values() for path in of_item}) if media else {}
+    digests: dict[str, str] = {}
+    if media:
+        with ThreadPoolExecutor(READERS) as pool:
+            paths_once = sorted(set(chain(*files.values())))
+            digests = dict(zip(paths_once, pool.map(_digest, paths_once), strict=True))
     return {key: _with_media(item, [digests.get(path, "") for path in files[key]]) for key, item in items.items()}
-
-
-def _members(dataset: fo.Dataset, ids: Iterable[str], projection: Mapping[str, int]) -> dict[str, list[Document]]:
-    """Sample id -> documents of all samples of its group, in the order of the slices; of the one sample otherwise."""
-    documents = documents_by_id(dataset._sample_collection, ids, projection)
-    field = dataset.group_field
-    if not field:
-        return {name: [document] for name, document in documents.items()}
-    order = {name: position for position, name in enumerate(dataset.group_slices)}
-    groups: dict[Any, list[Document]] = {dig(document, f"{field}._id"): [] for document in documents.values()}
-    for batch in batches(groups):
-        for document in dataset._sample_collection.find({f"{field}._id": {"$in": batch}}, projection):
-            groups[dig(document, f"{field}._id")].append(document)
-    for members in groups.values():
-        members.sort(key=lambda document: order.get(dig(document, f"{field}.name"), len(order)))
-    return {name: groups[dig(document, f"{field}._id")] for name, document in documents.items()}
 
 
 def _read_item(
@@ -231,14 +217,8 @@ def _with_media(item: AuditedItem, digests: list[str]) -> AuditedItem:
     return replace(item, content=replace(item.content, media=media))
 
 
-def _file_digests(paths: Iterable[str]) -> dict[str, str]:
-    """Path -> sha256 (hex) of the file, "" where it cannot be read; each file once."""
-    files = sorted(paths)
-    with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(files, pool.map(_digest, files), strict=True))
-
-
 def _digest(path: str) -> str:
+    """sha256 (hex) of a file, "" where it cannot be read."""
     try:
         return file_digest(path)
     except MediaError:

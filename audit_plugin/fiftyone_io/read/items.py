@@ -19,6 +19,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id, object_ids, update_of
 
 Condition = Callable[[Callable[[str], Any]], Any]
+Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ class AuditedItems:
 
         Objects and groups that are not in the dataset are left out.
         """
-        documents, group = self.dataset._sample_collection, self.dataset.group_field
         if self.label_field:
+            documents = self.dataset._sample_collection
             holders: dict[str, list[str]] = {}
             for batch in batches(ids):
                 labels_in, rows = {f"{self.objects}._id": {"$in": object_ids(batch)}}, set(batch)
@@ -130,14 +131,12 @@ class AuditedItems:
             return holders
         if not self.slices:
             return {name: [name] for name in ids}
-        by_id = documents_by_id(documents, ids, {group: 1})
-        groups = {name: dig(document, f"{group}._id") for name, document in by_id.items()}
-        members: dict[Any, list[str]] = {number: [] for number in groups.values()}
-        for batch in batches(members):
-            query: dict[str, Any] = {f"{group}._id": {"$in": batch}, f"{group}.name": {"$in": list(self.slices)}}
-            for document in documents.find(query, {group: 1}):
-                members[dig(document, f"{group}._id")].append(str(document["_id"]))
-        return {name: [name, *(other for other in members[number] if other != name)] for name, number in groups.items()}
+        group = self.dataset.group_field
+        samples = {}
+        for name, members in group_members(self.dataset, ids, {group: 1}).items():
+            written = [str(member["_id"]) for member in members if dig(member, f"{group}.name") in self.slices]
+            samples[name] = [name, *(other for other in written if other != name)]
+        return samples
 
     def ids_in(self, view: SampleCollection) -> set[str] | None:
         """Ids of the rows in a view, those of all objects of its samples; None for the whole dataset."""
@@ -226,6 +225,22 @@ class AuditedItems:
         for row in np.argsort(order, kind="stable").tolist():
             first.setdefault(groups[row], row)
         return [first[name] for name in dict.fromkeys(groups)]
+
+
+def group_members(dataset: fo.Dataset, ids: Iterable[str], projection: Mapping[str, int]) -> dict[str, list[Document]]:
+    """Sample id -> documents of all samples of its group, in the order of the slices; of the one sample otherwise."""
+    documents = documents_by_id(dataset._sample_collection, ids, projection)
+    field = dataset.group_field
+    if not field:
+        return {name: [document] for name, document in documents.items()}
+    order = {name: position for position, name in enumerate(dataset.group_slices)}
+    groups: dict[Any, list[Document]] = {dig(document, f"{field}._id"): [] for document in documents.values()}
+    for batch in batches(groups):
+        for document in dataset._sample_collection.find({f"{field}._id": {"$in": batch}}, projection):
+            groups[dig(document, f"{field}._id")].append(document)
+    for members in groups.values():
+        members.sort(key=lambda document: order.get(dig(document, f"{field}.name"), len(order)))
+    return {name: groups[dig(document, f"{field}._id")] for name, document in documents.items()}
 
 
 def objects_path(label_field: str) -> str:

@@ -51,12 +51,15 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
             lost.
     """
     with database(f"reading dataset {name_of(view)!r}"):
-        _check_view(view)
+        objects = objects_field(view)
+        if not view.count():
+            what = f"the view of the objects {objects!r}" if objects else "the view"
+            raise AuditError(f"{what} of dataset {name_of(view)!r} is empty; choose a dataset or view with samples")
         sources = modality_sources(view, config)
         named = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
         keys = {name: Source(key_field(view, name, path)) for name, path in named.items()}
         ids, columns = _columns(view, sources, {**sources, **keys})
-        if objects := objects_field(view):
+        if objects:
             boxes, images = view.values([f"{objects}.bounding_box", "sample_id"])
             files = zip(columns["image"], boxes, strict=True)
             columns["image"] = [crop_of(path, box) if box else None for path, box in files]
@@ -158,10 +161,3 @@ def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
             raise AuditError(
                 f"role field {field!r} of sample {name} is {role!r}; a role is one of {', '.join(ROLES)}, or nothing"
             )
-
-
-def _check_view(view: SampleCollection) -> None:
-    objects = objects_field(view)
-    if not view.count():
-        what = f"the view of the objects {objects!r}" if objects else "the view"
-        raise AuditError(f"{what} of dataset {name_of(view)!r} is empty; choose a dataset or view with samples")

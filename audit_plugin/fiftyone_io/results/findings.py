@@ -197,13 +197,8 @@ def view_of_rows(dataset: SampleCollection, run: str, ids: list[str]) -> fo.Data
     return audited_items(dataset, run).select(ids)
 
 
-def new_rows(dataset: SampleCollection, run: str) -> fo.DatasetView:
-    """The samples (groups, objects) that came after the audit: those without its results."""
-    return audited_items(dataset, run).without_results()
-
-
 def count_new(dataset: SampleCollection, run: str) -> int:
-    """How many rows `new_rows` has."""
+    """How many samples (groups, objects) came after the audit."""
     items = audited_items(dataset, run)
 
     def count() -> int:

@@ -87,12 +87,7 @@ def batch_rows(
 
 
 def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> tuple[list[Row], Columns]:
-    """The rows of an audit with what a queue is made of.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        run: key of the audit.
-        flagged: only rows with a flag or something proposed; else all that the audit wrote on.
+    """The rows of an audit, all or only those with a flag or a proposal, with what a queue is made of.
 
     Returns:
         Rows, and columns `[n]`: scores, flags, action, suggestion. A sample with a list of texts has a row for each
@@ -109,11 +104,7 @@ def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> t
 def repair_decisions(dataset: SampleCollection, run: str, sentence: str, reviewer: str = "") -> list[Decision]:
     """Relabel all rows of a detected shift, swap or cycle to the captions that belong to them, as one batch.
 
-    Args:
-        dataset: the dataset, or a view of it.
-        run: key of the audit.
-        sentence: of one of the run's `summary["repairs"]`.
-        reviewer: name; "": the user of this machine.
+    The sentence is that of one of the run's `summary["repairs"]`; the reviewer "" is the user of this machine.
 
     Raises:
         AuditError: no row of the audit belongs to the repair.

@@ -72,12 +72,7 @@ def flagged_columns() -> list[str]:
 
 
 def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
-    """Columns of an audit over all its rows, in the dataset's order; cached until the dataset changes.
-
-    Args:
-        dataset: the dataset or a view of it.
-        run: key of the audit.
-        columns: columns that the audit wrote, or "id".
+    """Columns that an audit wrote, or "id", over all its rows in the dataset's order; cached until the dataset changes.
 
     Returns:
         Column -> read-only `[n]`, as `as_array` makes it. A group is one row.
@@ -102,12 +97,7 @@ def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) ->
 
 
 def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> Columns:
-    """The rows with a flag, or with a proposal other than to keep them: few, so of samples only they are read.
-
-    Args:
-        dataset: the dataset or a view of it.
-        run: key of the audit.
-        flagged: False gives all rows.
+    """The rows with a flag, or a proposal other than to keep them (`flagged`: few, so of samples only they are read).
 
     Returns:
         "id" and `flagged_columns`, `[f]` each, flagged samples in the order of their ids; False, NaN or "" where the
@@ -194,11 +184,6 @@ def explanations(samples: SampleCollection, run: str) -> dict[str, list[dict[str
 
 def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
     """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none.
-
-    Args:
-        samples: the dataset or a view of it.
-        run: key of the audit.
-        name: id of the sample or label.
 
     Raises:
         AuditError: no such audit.

@@ -55,7 +55,7 @@ def load_manifest_dataset(
         dataset = fo.Dataset(name, persistent=True)
         dataset.info[DEMO_MARK] = True
         dataset.save()
-        dataset.add_sample_field("caption", fo.StringField, description="The text paired with the image")
+        dataset.add_sample_field(CAPTION, fo.StringField, description="The text paired with the image")
         rows = zip(samples.ids, samples.media["image"], samples.media["text"], strict=True)
         dataset.add_samples(
             [fo.Sample(filepath=path, caption=text, manifest_id=row) for row, path, text in rows], progress=False
@@ -67,11 +67,9 @@ def load_manifest_dataset(
 
 
 def load_personas(name: str, folder: str | Path) -> fo.Dataset:
-    """A persistent dataset of a drawn persona set: caption, identity, split, and each identity's traits and facts.
+    """A persistent dataset of a folder of `draw_personas`: caption, identity, split, each identity's traits and facts.
 
-    Args:
-        name: of the dataset; one of that name is replaced only if it was made of drawn rows too.
-        folder: of `draw_personas`.
+    A dataset of that name is replaced only if it was made of drawn rows too.
 
     Raises:
         AuditError: not a persona set, another dataset of that name, or the database was lost.
@@ -207,11 +205,8 @@ def _write(dataset: fo.Dataset, content: ReportContent, chosen: Ints, ids: list[
     if "duplicate_group" in columns:
         groups = content.texts("duplicate_group")[chosen]
         columns["duplicate_group"] = np.array([new_ids.get(group, group) for group in groups], dtype=object)
-    explanations = {
-        name: [dict(record) for record in content.explanations[name]]
-        for name in new_ids
-        if content.explanations.get(name)
-    }
+    explained = [name for name in new_ids if content.explanations.get(name)]
+    explanations = {name: [dict(record) for record in content.explanations[name]] for name in explained}
     names = {name: name for name in named_ids(list(explanations.values()))} | new_ids
     captions: tuple[int, ...] = ()
     if samples.caption:

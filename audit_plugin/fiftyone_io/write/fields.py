@@ -56,14 +56,10 @@ def write_fields(
     progress: Progress | None,
     help_on: Callable[[str], str] = column_help,
 ) -> None:
-    """Set the columns of some rows, `CHUNK` at a time; each field is described by `help_on` its column.
+    """Set the columns of rows, `CHUNK` at a time, with progress of the stage "write".
 
-    Args:
-        items: what is written on.
-        samples: row id -> ids of the samples with its results, in the order of the values.
-        fields: columns.
-        progress: called with the stage "write".
-        help_on: gives the description of a column.
+    `samples` are row id -> ids of the samples with its results, in the order of the values; `help_on` describes a
+    column.
     """
     for column, (kind, _) in fields.items():
         items.dataset.add_sample_field(items.path(column), **kind, description=help_on(column))

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import fiftyone as fo
 import fiftyone.core.runs as fors
 import numpy as np
 from fiftyone.core.collections import SampleCollection
@@ -31,7 +30,6 @@ from audit_plugin.fiftyone_io.runs import (
     delete_audit,
     items_of,
     list_audits,
-    recorded_fields,
 )
 from audit_plugin.scoring.columns import all_columns, list_columns
 from audit_plugin.scoring.flags import FLAGS
@@ -41,45 +39,37 @@ from .fields import arrange, field_values, flagged_view_name, write_fields
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
 
-Members = dict[str, list[str]]  # row id -> ids of the samples with its results
+Members = dict[str, list[str]]  # row id -> ids of the samples with its results, or tag -> ids
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
-    """Raise if a name that the run would write belongs to something of the user's own.
-
-    Args:
-        view: where the run would be written.
-        run: its key.
-        columns: columns it would write (default: all that the table of scores knows).
+    """Check that no name that a run of the view would write, by default of any column, is something of the user's own.
 
     Raises:
         AuditError: a field, saved view or run of that name is not an audit's.
     """
-    dataset = view._root_dataset
+    dataset, field = view._root_dataset, objects_field(view)
     with database(f"reading dataset {dataset.name!r}"):
-        _check_names(dataset, objects_field(view), run, columns or [*all_columns(), *list_columns()])
-
-
-def _check_names(dataset: fo.Dataset, field: str, run: str, columns: Iterable[str]) -> None:
-    is_audit = run in list_audits(dataset)
-    if run in dataset.list_runs() and not is_audit:
-        raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
-    own, names = recorded_fields(dataset, run), [f"{run}_{column}" for column in columns]
-    if field:
-        new = [name for name in names if f"{objects_path(field)}.{name}" not in own]
-        taken = [f"{field}.{name}" for name in existing_attributes(dataset, field, new)]
-    else:
-        taken = [name for name in names if name not in own and dataset.has_sample_field(name)]
-    if taken:
-        raise AuditError(
-            f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
-            "would be overwritten; choose another run key or rename the field"
-        )
-    if not is_audit and dataset.has_saved_view(flagged_view_name(run)):
-        raise AuditError(
-            f"saved view {flagged_view_name(run)!r} of dataset {dataset.name!r} was not made by an audit "
-            f"{run!r}; choose another run key or rename the view"
-        )
+        is_audit = run in list_audits(dataset)
+        if run in dataset.list_runs() and not is_audit:
+            raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
+        own = set(audit_info(dataset, run).fields) if is_audit else set()
+        names = [f"{run}_{column}" for column in columns or [*all_columns(), *list_columns()]]
+        if field:
+            new = [name for name in names if f"{objects_path(field)}.{name}" not in own]
+            taken = [f"{field}.{name}" for name in existing_attributes(dataset, field, new)]
+        else:
+            taken = [name for name in names if name not in own and dataset.has_sample_field(name)]
+        if taken:
+            raise AuditError(
+                f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
+                "would be overwritten; choose another run key or rename the field"
+            )
+        if not is_audit and dataset.has_saved_view(flagged_view_name(run)):
+            raise AuditError(
+                f"saved view {flagged_view_name(run)!r} of dataset {dataset.name!r} was not made by an audit "
+                f"{run!r}; choose another run key or rename the view"
+            )
 
 
 def write_result(
@@ -124,9 +114,11 @@ def write_result(
         items = replace(items, fields=tuple(items.path(column) for column in fields))
         if explanations is None:
             explanations = _explanations(result.run_dir)
-        record, audited = _register(items, result, config, samples, explanations)
+        flagged = _flagged_ids(items, result, samples)
+        record, audited = _register(items, result, config, flagged, explanations)
         write_fields(items, samples, fields, progress)
-        _tag(items, result, samples)
+        for tag, ids in flagged.items():
+            items.tag(ids, tag)
         arrange(items, record)
         record.status = "done"
         fors.Run.update_run_config(dataset, run, record)
@@ -166,7 +158,8 @@ def add_result(
         check_writable(view, run, result.columns)
         fields = field_values(result)
         results = dataset.load_run_results(run, cache=False, load_view=False)
-        for tag, ids in _ids_to_tag(items, result, samples).items():
+        flagged = _flagged_ids(items, result, samples)
+        for tag, ids in _untagged(items, flagged).items():
             results.tagged[tag] = [*results.tagged.get(tag, ()), *ids]
         new = set(result.ids)
         added = {name: records for name, records in _explanations(result.run_dir).items() if name in new}
@@ -177,7 +170,8 @@ def add_result(
         fors.Run.save_run_results(dataset, run, results, cache=False)
         fors.Run.update_run_config(dataset, run, record)
         write_fields(items, samples, fields, progress)
-        _tag(items, result, samples)
+        for tag, ids in flagged.items():
+            items.tag(ids, tag)
         arrange(items_of(dataset, run, record), record)
 
 
@@ -207,20 +201,16 @@ def target_of(view: SampleCollection, result: AuditResult, config: AuditConfig) 
 
 
 def _register(
-    items: AuditedItems, result: AuditResult, config: AuditConfig, samples: Members, explanations: Mapping[str, Any]
+    items: AuditedItems, result: AuditResult, config: AuditConfig, flagged: Members, explanations: Mapping[str, Any]
 ) -> tuple[AuditRunConfig, SampleCollection]:
-    """Record the run with all that it is about to write, before any of it is written.
-
-    Returns:
-        The record, and the view of what the run wrote on.
-    """
+    """Record the run with all that it is about to write; the record, and the view of what is written on."""
     run, groups = items.run, items.dataset.app_config.sidebar_groups or []
     record = AuditRunConfig(
         settings=config.to_dict(),
         status="writing",
         run_dir=result.run_dir,
         fields=list(items.fields),
-        tags=[f"{run}:{kind}" for kind in _flag_kinds(result)],
+        tags=list(flagged),
         saved_view=flagged_view_name(run),
         sidebar=not items.label_field and all(group.name != run for group in groups),
         slices=list(items.slices),
@@ -233,7 +223,7 @@ def _register(
         audited,
         record,
         run,
-        tagged=_ids_to_tag(items, result, samples),
+        tagged=_untagged(items, flagged),
         summary=json.loads(json.dumps(result.summary, default=lambda v: v.item() if hasattr(v, "item") else str(v))),
         run_dir=result.run_dir,
         explanations=dict(explanations),
@@ -242,29 +232,23 @@ def _register(
     return record, audited
 
 
-def _ids_to_tag(items: AuditedItems, result: AuditResult, samples: Members) -> dict[str, list[str]]:
-    """Tag -> ids that the run will tag, without those that have the tag already, set by the user."""
+def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members) -> dict[str, list[str]]:
+    """Tag -> ids of the samples, or of the labels, with that flag."""
     tags = {}
-    for kind in _flag_kinds(result):
-        tag = f"{items.run}:{kind}"
-        tagged = items.tagged(tag)
-        tags[tag] = [name for name in _flagged_ids(items, result, samples, kind) if name not in tagged]
+    for kind in FLAGS:
+        if f"is_{kind}" in result.columns and result.flagged(kind).any():
+            rows = [result.ids[row] for row in np.flatnonzero(result.flagged(kind))]
+            tags[f"{items.run}:{kind}"] = rows if items.label_field else [name for row in rows for name in samples[row]]
     return tags
 
 
-def _tag(items: AuditedItems, result: AuditResult, samples: Members) -> None:
-    for kind in _flag_kinds(result):
-        items.tag(_flagged_ids(items, result, samples, kind), f"{items.run}:{kind}")
-
-
-def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members, kind: str) -> list[str]:
-    """Ids of the samples, or of the labels, with a flag."""
-    flagged = [result.ids[row] for row in np.flatnonzero(result.flagged(kind))]
-    return flagged if items.label_field else [sample for name in flagged for sample in samples[name]]
-
-
-def _flag_kinds(result: AuditResult) -> list[str]:
-    return [kind for kind in FLAGS if f"is_{kind}" in result.columns and result.flagged(kind).any()]
+def _untagged(items: AuditedItems, flagged: Members) -> dict[str, list[str]]:
+    """Tag -> ids that the run will tag, without those that have the tag already, set by the user."""
+    tags = {}
+    for tag, ids in flagged.items():
+        tagged = items.tagged(tag)
+        tags[tag] = [name for name in ids if name not in tagged]
+    return tags
 
 
 def _explanations(run_dir: str) -> dict[str, Any]:
