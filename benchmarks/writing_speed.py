@@ -18,7 +18,7 @@ import fiftyone as fo
 import numpy as np
 
 from audit_plugin.fiftyone_io.read.items import AuditedItems
-from audit_plugin.fiftyone_io.write.fields import FieldValues, write_fields
+from audit_plugin.fiftyone_io.write.results import FieldValues, write_fields
 from benchmarks.record import write_report
 
 SEED = 0

@@ -99,7 +99,7 @@ def test_load_view_names_what_is_near(make_dataset: Callable[..., Any]) -> None:
 def test_fields_tags_view_and_run_hold_the_result(
     make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audit_plugin.fiftyone_io.write.fields.CHUNK", 4)
+    monkeypatch.setattr("audit_plugin.fiftyone_io.write.results.CHUNK", 4)
     dataset = make_dataset(6)
     result = result_for(dataset)
     seen: list[tuple[str, int, int]] = []

@@ -141,7 +141,7 @@ def test_load_view_makes_the_patches(make_scenes: Callable[..., Any]) -> None:
 def test_attributes_tags_view_and_run_hold_the_result(
     make_scenes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audit_plugin.fiftyone_io.write.fields.CHUNK", 4)
+    monkeypatch.setattr("audit_plugin.fiftyone_io.write.results.CHUNK", 4)
     dataset = make_scenes(3)
     view = dataset.to_patches("truth")
     ids = view.values("id")

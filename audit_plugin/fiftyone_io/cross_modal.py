@@ -21,8 +21,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import key_field, resolve
-from audit_plugin.fiftyone_io.write.fields import arrange_sidebar, field_values, write_fields
-from audit_plugin.fiftyone_io.write.results import target_of
+from audit_plugin.fiftyone_io.write.results import arrange_sidebar, field_values, target_of, write_fields
 
 from .database import database
 from .results.tables import read_columns
@@ -61,13 +60,8 @@ def measure_cross_modal(
 
     Where the dataset was audited, the summary holds the rank correlation of MultiMem with recall too. Written are the
     fields `{run}_recall_SOURCE_TARGET`, `{run}_stays_in`, `{run}_recall_gap`, the saved view `{run}_one_sided` and the
-    run itself. An earlier measurement of that key is deleted first.
-
-    Args:
-        view: of samples with two modalities; only these are changed.
-        config: of which `label` names the field with the identity or class.
-        progress: called with the stages of `measure_cross_modal_recall`, then "write".
-        run: key of the measurement.
+    run itself. An earlier measurement of that key is deleted first. `config.label` names the field with the identity or
+    class; `progress` is called with the stages of `measure_cross_modal_recall`, then "write".
 
     Raises:
         AuditError: objects, no or too few identities, a name that is taken, or the database was lost.

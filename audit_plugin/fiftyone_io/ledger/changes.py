@@ -48,25 +48,17 @@ KINDS = {"text": "relabeled", "texts": "captions_removed", "removed": "removed",
 class ChangeSet:
     """What `apply` or `delete_removed` changed at once.
 
-    Attributes:
-        id: names it for `undo`; "" where there was nothing to do.
-        kind: apply or delete.
-        state: writing, applied, undoing or undone.
-        time: when it was begun.
-        counts: relabeled, captions_removed (lists that lost texts), removed, brought_back, deleted: samples or
-            objects each.
-        missed: ids of samples that another process changed at the same moment; they were not changed.
-        stale: decisions left out since the content changed; lost: those whose sample is gone.
+    It counts samples or objects: relabeled, captions_removed (lists that lost texts), removed, brought_back, deleted.
     """
 
-    id: str
-    kind: str
-    state: str
-    time: datetime
+    id: str  # names it for `undo`; "" where there was nothing to do
+    kind: str  # apply or delete
+    state: str  # writing, applied, undoing or undone
+    time: datetime  # when it was begun
     counts: dict[str, int]
-    missed: tuple[str, ...] = ()
-    stale: int = 0
-    lost: int = 0
+    missed: tuple[str, ...] = ()  # ids of samples that another process changed meanwhile; they were not changed
+    stale: int = 0  # decisions left out since the content changed
+    lost: int = 0  # decisions whose sample is gone
 
 
 def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
@@ -75,11 +67,7 @@ def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
 
 
 def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
-    """Carry out the decisions that hold and were not carried out yet, on all samples of the dataset.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        run: only what was decided in the review of that audit.
+    """Carry out the decisions on a dataset, of all reviews or of one audit's, that hold and were not carried out yet.
 
     Returns:
         What was done; `undo` reverts it.
@@ -107,11 +95,8 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
     """Delete the samples that are marked as removed from the dataset, with a full copy of each in the journal.
 
     `undo` puts them back with the same ids, labels and frames; where nothing sorts them they then come last. Media
-    files stay. Of a grouped dataset all marked samples of all slices are meant; marked objects stay.
-
-    Args:
-        dataset: the dataset, or a view of it.
-        confirm_count: number of samples that are to be deleted, as a confirmation.
+    files stay. Of a grouped dataset all marked samples of all slices are meant; marked objects stay. `confirm_count` is
+    the number of samples that are to be deleted.
 
     Raises:
         AuditError: another number of samples is marked; nothing is deleted then.
@@ -136,12 +121,9 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
 
 
 def undo(dataset: SampleCollection, change_set: str | None = None, force: bool = False) -> ChangeSet:
-    """Undo what `apply` or `delete_removed` did, exactly.
+    """Undo a change set of `apply` or `delete_removed` exactly, by default the last one that was not undone.
 
-    Args:
-        dataset: the dataset, or a view of it.
-        change_set: id; None: the last one that was not undone.
-        force: overwrite later changes.
+    With `force` later changes are overwritten.
 
     Raises:
         AuditError: there is no such change set, or a value changed meanwhile (the sample is named; nothing is undone).

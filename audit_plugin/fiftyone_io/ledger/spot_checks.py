@@ -56,7 +56,9 @@ def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed
         plan = spot_order([name for name, _ in rows], columns, size, seed)
         drawn = [list(rows[position]) for position in plan.rows]
         facts = {"dataset": root._doc.id, "run": run, "time": datetime.now(UTC), "rows": drawn}
-        _checks().insert_one({**facts, "stratum": plan.stratum.tolist(), "sizes": list(plan.sizes)})
+        collection(CHECKS, "dataset run").insert_one(
+            {**facts, "stratum": plan.stratum.tolist(), "sizes": list(plan.sizes)}
+        )
     return spot_check(dataset, run)
 
 
@@ -85,7 +87,7 @@ def spot_check(dataset: SampleCollection, run: str) -> SpotCheck:
         AuditError: none was started.
     """
     root = dataset._root_dataset
-    check = _checks().find_one({"dataset": root._doc.id, "run": run}, sort=[("_id", -1)])
+    check = collection(CHECKS, "dataset run").find_one({"dataset": root._doc.id, "run": run}, sort=[("_id", -1)])
     if check is None:
         raise AuditError(f"no spot check of audit {run!r} was started in dataset {root.name!r}; start one")
     rows = tuple((str(name), int(caption)) for name, caption in check["rows"])
@@ -103,7 +105,3 @@ def _worst_rows(rows: Sequence[Row], scores: NDArray[Any]) -> NDArray[Any]:
         if name not in best or misalignment[position] > misalignment[best[name]]:
             best[name] = position
     return np.array(sorted(best.values()), dtype=np.int64)
-
-
-def _checks() -> Any:
-    return collection(CHECKS, "dataset run")

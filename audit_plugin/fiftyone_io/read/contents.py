@@ -28,36 +28,25 @@ READERS = 4  # threads; more only fight for the disk
 
 @dataclass(frozen=True)
 class TextPath:
-    """Where texts are in a document: `root` up to the list or the string itself, `leaf` within a list's elements.
+    """Where texts are in a document."""
 
-    `leaf` is "" for strings.
-    """
-
-    root: str
-    leaf: str
+    slice: str  # of the sample that holds them, in a group; "" where none is named
+    root: str  # up to the list, or to the string itself
+    leaf: str  # within the elements of the list; "" for strings
     listed: bool
 
 
 @dataclass(frozen=True)
 class AuditedItem:
-    """A sample, group or object with its present content.
+    """A sample, group or object with its present content."""
 
-    Attributes:
-        sample: id of the sample, of a group that of its row; label: id of the object, "" for a sample.
-        content: its texts, a digest of its media, and whether it is marked as removed.
-        field: where its texts are; of a group, with the slice ("" where there is no text).
-        holder: id of the sample that holds the text.
-        members: ids of all samples of the group, or of the one sample.
-        marked: those of the members that are marked as removed.
-    """
-
-    sample: str
-    label: str
-    content: Content
-    field: str
-    holder: str
-    members: tuple[str, ...]
-    marked: frozenset[str]
+    sample: str  # id of the sample, of a group that of its row
+    label: str  # id of the object, "" for a sample
+    content: Content  # its texts, a digest of its media, and whether it is marked as removed
+    field: str  # where its texts are; of a group, with the slice ("" where there is no text)
+    holder: str  # id of the sample that holds the text
+    members: tuple[str, ...]  # ids of all samples of the group, or of the one sample
+    marked: frozenset[str]  # those of the members that are marked as removed
 
 
 def text_field(dataset: fo.Dataset, run: str) -> str:
@@ -87,41 +76,31 @@ def text_field(dataset: fo.Dataset, run: str) -> str:
 
 
 def text_path(dataset: fo.Dataset, field: str) -> TextPath:
-    """Where a recorded field is, without its slice.
+    """Where a recorded field is.
 
     Raises:
         AuditError: the dataset has no such field any more.
     """
-    path = slice_and_path(dataset, field)[1]
+    path = field.removeprefix(SLICE)
+    slices = dataset.group_slices or () if path != field else ()
+    slice_name = max((name for name in slices if path.startswith(f"{name}.")), key=len, default="")
+    path = path.removeprefix(f"{slice_name}.")
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
         root = ".".join(parts[:end])
         if isinstance(dataset.get_field(root), fo.ListField):
-            return TextPath(root, ".".join(parts[end:]), listed=True)
+            return TextPath(slice_name, root, ".".join(parts[end:]), listed=True)
     if dataset.get_field(path) is None:
         raise AuditError(
             f"field {path!r}, which decisions name, does not exist in dataset {dataset.name!r} any more; add it again"
         )
-    return TextPath(path, "", listed=False)
-
-
-def slice_and_path(dataset: fo.Dataset, field: str) -> tuple[str, str]:
-    """(slice, path) of a recorded field; the slice is "" where none is named."""
-    if not field.startswith(SLICE):
-        return "", field
-    rest = field.removeprefix(SLICE)
-    name = max((s for s in dataset.group_slices or () if rest.startswith(f"{s}.")), key=len, default="")
-    return name, rest.removeprefix(f"{name}.")
+    return TextPath(slice_name, path, "", listed=False)
 
 
 def items_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: bool = True) -> dict[str, AuditedItem]:
-    """Row id -> the sample, group or object of an audit; ids that do not exist are left out.
+    """Row id -> the sample, group or object of an audit (run "": of none); ids that do not exist are left out.
 
-    Args:
-        dataset: where they are.
-        run: key of the audit, or "" for none.
-        rows: ids of samples, any of a group, or of objects where these were audited.
-        media: whether to digest the files; without it nothing is read from them.
+    Rows are ids of samples, any of a group, or of objects where these were audited. Without `media` no files are read.
     """
     field, names = text_field(dataset, run), list(dict.fromkeys(rows))
     audited = audited_items(dataset, run) if run else None
@@ -185,10 +164,9 @@ def _read_item(
     own = next((by_slice[slice_name] for slice_name in slices if slice_name in by_slice), own)
     holder = own
     if path is not None and group:
-        slice_name = slice_and_path(dataset, field)[0]
         with_text = [member for member in members if dig(member, path.root) not in (None, "", [])]
-        holder = by_slice.get(slice_name) or next(iter(with_text), own)
-        if not slice_name:
+        holder = by_slice.get(path.slice) or next(iter(with_text), own)
+        if not path.slice:
             field = f"{SLICE}{dig(holder, f'{group}.name')}.{field}"
     marked = frozenset(str(member["_id"]) for member in members if REMOVED in (member.get("tags") or ()))
     content = Content(_texts(holder, path), "", path is not None and path.listed, len(marked) == len(members))

@@ -27,20 +27,13 @@ class AuditedItems:
     """The items that a run wrote on, one row of its results each.
 
     An object is named by the id of its label, a group by the id of its sample in the first of the slices.
-
-    Attributes:
-        dataset: where they are.
-        run: key of the run; a column is the field or attribute `{run}_{column}`.
-        label_field: the field of detections whose objects are the rows; "" where samples or groups are.
-        slices: the slices of a grouped dataset with the results; empty where it is not grouped.
-        fields: paths of the fields that the run wrote.
     """
 
     dataset: fo.Dataset
-    run: str
-    label_field: str = ""
-    slices: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
+    run: str  # its key; a column is the field or attribute `{run}_{column}`
+    label_field: str = ""  # the field of detections whose objects are the rows; "" where samples or groups are
+    slices: tuple[str, ...] = ()  # those of a grouped dataset with the results; empty where it is not grouped
+    fields: tuple[str, ...] = ()  # paths of the fields that the run wrote
 
     @property
     def are_samples(self) -> bool:

@@ -33,19 +33,12 @@ OWN_TYPES = tuple(name for name, file_types in FILE_TYPES.items() if name in fil
 
 @dataclass(frozen=True)
 class Source:
-    """Where the values of a modality are.
+    """Where the values of a modality are."""
 
-    Attributes:
-        field: path of the field.
-        slice: of the sample in that slice of its group ("": of any slice that is used).
-        many: each sample has a list of them.
-        classes: they are names of classes, to be read through prompts.
-    """
-
-    field: str
-    slice: str = ""
-    many: bool = False
-    classes: bool = False
+    field: str  # its path
+    slice: str = ""  # of the sample in that slice of its group; "": of any slice that is used
+    many: bool = False  # each sample has a list of them
+    classes: bool = False  # they are names of classes, to be read through prompts
 
 
 def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, Source]:

@@ -30,28 +30,18 @@ NEIGHBORS, WORDS = 3, 5  # shown: of each side; of a caption
 class ReviewCase:
     """One row with its evidence. Texts are unchanged; escape them before they are shown.
 
-    Attributes:
-        row: id of the sample or object, and the position of the text that is in question.
-        sample: the sample that is shown for it.
-        path, media: its file, and what it is (image, video, ...).
-        text: the caption that is in question.
-        scores: column -> (value, share of the audit's rows with a lower value).
-        texts: action, reason, suggestion, ... where there are any.
-        flags: kinds.
-        words: the caption's words that fit least, first.
-        neighbors: {"near", "other", "voters": [{"id", "caption", "agreement", "path", "media"}]}: who disagrees.
-        decision: what was decided, or None.
+    `neighbors` disagree: {"near", "other", "voters": [{"id", "caption", "agreement", "path", "media"}]}.
     """
 
-    row: Row
-    sample: str
+    row: Row  # id of the sample or object, and the position of the text that is in question
+    sample: str  # the sample that is shown for it
     path: str
-    media: str
-    text: str
-    scores: Mapping[str, tuple[float, float]]
-    texts: Mapping[str, str]
-    flags: tuple[str, ...]
-    words: tuple[str, ...] = ()
+    media: str  # image, video, ...
+    text: str  # the caption that is in question
+    scores: Mapping[str, tuple[float, float]]  # column -> (value, share of the audit's rows with a lower value)
+    texts: Mapping[str, str]  # action, reason, suggestion, ... where there are any
+    flags: tuple[str, ...]  # kinds
+    words: tuple[str, ...] = ()  # the caption's words that fit least, first
     neighbors: tuple[Mapping[str, Any], ...] = ()
     decision: Decision | None = None
 

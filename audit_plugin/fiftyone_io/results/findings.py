@@ -30,27 +30,16 @@ MOST_POINTS = 3_000
 
 @dataclass(frozen=True)
 class Card:
-    """What a panel shows of one kind of finding.
+    """What a panel shows of one kind of finding, and the range of useful thresholds: from its median score up."""
 
-    Attributes:
-        kind: of `FLAGS`.
-        count: rows with the flag.
-        score: the column that a threshold can be set on; "" where there is none.
-        low, high: the range of useful thresholds: from the score's median to its highest value.
-        threshold: the lowest flagged score; `high` where nothing is flagged.
-        set_by_person: whether a person set the threshold (`set_threshold`).
-        expected_false_positives: how many of the flagged rows are expected to be fine, by the audit's model; None
-            where it cannot be estimated.
-    """
-
-    kind: str
-    count: int
-    score: str = ""
+    kind: str  # of `FLAGS`
+    count: int  # rows with the flag
+    score: str = ""  # the column that a threshold can be set on; "" where there is none
     low: float = 0.0
     high: float = 0.0
-    threshold: float = 0.0
-    set_by_person: bool = False
-    expected_false_positives: float | None = None
+    threshold: float = 0.0  # the lowest flagged score; `high` where nothing is flagged
+    set_by_person: bool = False  # by `set_threshold`
+    expected_false_positives: float | None = None  # flagged rows expected to be fine; None where there is no estimate
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:

@@ -34,12 +34,8 @@ from .tables import Columns, read_flagged
 def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> ReviewQueue:
     """An audit's findings, and what was decided of them.
 
-    A row whose text changed since it was decided counts as undecided again. Files are not read.
-
-    Args:
-        dataset: the dataset, or a view of it: only its samples.
-        run: key of the audit.
-        kinds: flags of which a row must have one; none: any flag, or an action other than keep.
+    Of a view only its samples; of some `kinds` only rows with one of these flags, else with any flag or an action other
+    than keep. A row whose text changed since it was decided counts as undecided again. Files are not read.
 
     Raises:
         AuditError: no such audit or kind.
@@ -54,17 +50,11 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
 def batch_rows(
     dataset: SampleCollection, run: str, kind: str, decision: str, threshold: float | None = None
 ) -> tuple[Row, ...]:
-    """The rows of one kind that a batch decision can be made for, most suspicious first.
+    """The rows of a view with one kind of finding that a batch decision can be made for, most suspicious first.
 
-    Rows with a decision are left out. Of duplicates only those that the audit would remove are removed, so that one of
-    each group stays; only rows with a suggestion are relabeled.
-
-    Args:
-        dataset: the dataset, or a view of it: only its samples.
-        run: key of the audit.
-        kind: of finding.
-        decision: keep, remove, relabel, skip or unsure.
-        threshold: lowest score that counts; None: the rows that are flagged.
+    They are the flagged ones, or those with a score of at least a `threshold`. Rows with a decision are left out.
+    Of duplicates only those that the audit would remove are removed, so that one of each group stays; only rows with a
+    suggestion are relabeled.
 
     Raises:
         AuditError: no such audit or kind, or a threshold for a kind that has no score.

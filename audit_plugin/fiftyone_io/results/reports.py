@@ -47,13 +47,9 @@ def review_report(dataset: SampleCollection, run: str) -> ReportContent:
 def report_of_dataset(
     dataset: SampleCollection, run: str, decisions: Sequence[Mapping[str, Any]] = (), spot: SpotEstimate | None = None
 ) -> ReportContent:
-    """The report of an audit of a dataset: its fields, summary and explanations, with the captions as they are now.
+    """The report of all that a run audited: fields, summary and explanations, with the captions as they are now.
 
-    Args:
-        dataset: the dataset or a view of it; the report is of all that the run audited.
-        run: key of the audit.
-        decisions: what people decided, one mapping each; see `ReportContent`.
-        spot: the estimate of a spot check, or None.
+    The decisions, and the estimate of a spot check, are shown as they are; see `ReportContent`.
 
     Raises:
         AuditError: no such audit, nothing of it is left, or the database was lost.

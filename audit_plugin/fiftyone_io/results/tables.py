@@ -36,22 +36,13 @@ ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold
 
 @dataclass
 class CachedTable:
-    """What was read of an audit.
-
-    Attributes:
-        state: identifies the state of the dataset.
-        columns: whole columns, in the order of the dataset.
-        flagged: id -> the values of a row with a flag or a proposal; None: not read yet.
-        positions: id -> position in the columns; None: not needed yet.
-        facts: other results of this state, by name.
-        time: when it was read.
-    """
+    """What was read of an audit, at a time, in one state of the dataset."""
 
     state: tuple[Any, ...]
-    columns: Columns = field(default_factory=dict)
-    flagged: dict[str, Mapping[str, Any]] | None = None
-    positions: dict[str, int] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)  # whole columns, in the order of the dataset
+    flagged: dict[str, Mapping[str, Any]] | None = None  # id -> a row with a flag or a proposal; None: not read yet
+    positions: dict[str, int] | None = None  # id -> position in the columns; None: not needed yet
+    facts: dict[str, Any] = field(default_factory=dict)  # other results, by name
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

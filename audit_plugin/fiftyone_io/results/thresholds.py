@@ -26,13 +26,8 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
     """Flag the samples whose score is at least `threshold`, for one kind; None restores the audit's own flags.
 
     Flag, tag, action and reason of the samples that this changes are rewritten; removals proposed for copies and
-    placeholders stay. Nothing else is touched, and a tag that the user had set stays.
-
-    Args:
-        dataset: the dataset or a view of it; all samples of the audit are concerned.
-        run: key of the audit.
-        kind: misaligned, memorized or outlier.
-        threshold: lowest score that is flagged, or None.
+    placeholders stay. Nothing else is touched, and a tag that the user had set stays. The kind is misaligned, memorized
+    or outlier; all samples of the audit are concerned.
 
     Returns:
         How many samples changed.

@@ -21,17 +21,11 @@ FOLDER = "similarity"
 
 @dataclass(frozen=True)
 class Vectors:
-    """One row per sample, or per label of a field.
+    """One row per sample, or per label of a field."""
 
-    Attributes:
-        values: float32 `[n, d]`, as given.
-        samples: str `[n]` sample ids.
-        labels: str `[n]` label ids, or None where the rows are samples.
-    """
-
-    values: Floats
-    samples: np.ndarray
-    labels: np.ndarray | None = None
+    values: Floats  # float32 `[n, d]`, as the caller passed them
+    samples: np.ndarray  # str `[n]` sample ids
+    labels: np.ndarray | None = None  # str `[n]` label ids, or None where the rows are samples
 
     @property
     def ids(self) -> np.ndarray:

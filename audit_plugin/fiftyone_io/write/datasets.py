@@ -34,12 +34,8 @@ def load_manifest_dataset(
 ) -> fo.Dataset:
     """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and fields of words.
 
-    A dataset of that name is replaced only if this function made it.
-
-    Args:
-        name: name of the dataset.
-        samples: rows with the modalities image and text.
-        fields: name -> (what it is, a word per row in their order, "" for none).
+    A dataset of that name is replaced only if this function made it. The rows have the modalities image and text;
+    `fields` are name -> (what it is, a word per row, "" for none).
 
     Raises:
         AuditError: the name belongs to another dataset, or a row has no image.

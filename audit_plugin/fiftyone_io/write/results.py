@@ -7,13 +7,15 @@ done last; whatever was written between can be removed by that record.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
 import fiftyone.core.runs as fors
 import numpy as np
 from fiftyone.core.collections import SampleCollection
+from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.caption_lists import per_sample
@@ -23,6 +25,7 @@ from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
+from audit_plugin.fiftyone_io.results.findings import flagged_view
 from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
@@ -31,14 +34,15 @@ from audit_plugin.fiftyone_io.runs import (
     items_of,
     list_audits,
 )
-from audit_plugin.scoring.columns import all_columns, list_columns
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns, column_help, list_columns
 from audit_plugin.scoring.flags import FLAGS
-
-from .fields import arrange, field_values, flagged_view_name, write_fields
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
 
+CHUNK = 5_000
+# Column -> how its field is declared, and a value per row.
+FieldValues = dict[str, tuple[dict[str, type], list[Any]]]
 Members = dict[str, list[str]]  # row id -> ids of the samples with its results, or tag -> ids
 
 
@@ -137,14 +141,7 @@ def add_result(
     """Write the results of samples that came later into the existing run, as if it had seen them at once.
 
     What the run is about to own is recorded before it is written, so that `delete_audit` removes all of it; rows
-    that a crash left out count as new again.
-
-    Args:
-        view: the new samples.
-        result: their rows, as in `write_result`.
-        config: the run's.
-        progress: called with the stage "write".
-        captions: as in `write_result`.
+    that a crash left out count as new again. The parameters are as in `write_result`.
 
     Raises:
         AuditError: no such run, a name is taken by something of the user's own, or the database was lost.
@@ -259,3 +256,94 @@ def _explanations(run_dir: str) -> dict[str, Any]:
         return dict(load_explanations(run_dir)["samples"]) if run_dir else {}
     except AuditError:
         return {}
+
+
+# --- fields -------------------------------------------------------------------------------------------------------
+
+
+def field_values(result: AuditResult) -> FieldValues:
+    """Column -> kind of field and values, None for what was not scored; columns without any value are left out."""
+    listed = [name for name in list_columns() if name != CAPTION_INDEX and name in result.columns]
+    fields: FieldValues = {}
+    for name, column in result.columns.items():
+        if name not in listed:
+            kind, values = _as_field(np.asarray(column))
+            if name == "action" or any(value is not None for value in values):
+                fields[name] = {"ftype": kind}, values
+    for name in listed:
+        if (base := name.removesuffix(LIST)) in fields:
+            # None has no place in FiftyOne's lists: what was not scored stays NaN, "" or False
+            fields[name] = {"ftype": fo.ListField, "subfield": fields[base][0]["ftype"]}, list(result.columns[name])
+    return fields
+
+
+def _as_field(values: NDArray[Any]) -> tuple[type, list[Any]]:
+    if values.dtype.kind == "b":
+        return fo.BooleanField, values.tolist()
+    if values.dtype.kind == "f":
+        return fo.FloatField, [None if np.isnan(value) else value for value in values.tolist()]
+    if values.dtype.kind in "iu":
+        return fo.IntField, [value if value >= 0 else None for value in values.tolist()]  # -1: in no group
+    return fo.StringField, [str(value) if value not in (None, "") else None for value in values.tolist()]
+
+
+def write_fields(
+    items: AuditedItems,
+    samples: Mapping[str, Sequence[str]],
+    fields: FieldValues,
+    progress: Progress | None,
+    help_on: Callable[[str], str] = column_help,
+) -> None:
+    """Set the columns of rows, `CHUNK` at a time, with progress of the stage "write".
+
+    `samples` are row id -> ids of the samples with its results, in the order of the values; `help_on` describes a
+    column.
+    """
+    for column, (kind, _) in fields.items():
+        items.dataset.add_sample_field(items.path(column), **kind, description=help_on(column))
+    ids = list(samples)
+    for start in range(0, len(ids), CHUNK):
+        if progress:
+            progress("write", start, len(ids))
+        rows = []
+        for row, name in enumerate(ids[start : start + CHUNK], start):
+            values = {column: values[row] for column, (_, values) in fields.items() if values[row] is not None}
+            rows.append((name, samples[name], values))
+        items.write(rows)
+    if progress:
+        progress("write", len(ids), len(ids))
+
+
+def arrange(items: AuditedItems, record: AuditRunConfig) -> None:
+    """Put the run's fields into one sidebar group and save the view of what is flagged.
+
+    The App shows attributes of labels below their field: they need no group.
+    """
+    if not items.label_field:
+        arrange_sidebar(items.dataset, items.run, record.fields)
+    items.dataset.save_view(
+        record.saved_view,
+        flagged_view(items.dataset, items.run),
+        overwrite=True,
+        description=f"What audit {items.run} flagged or proposes to change",
+    )
+
+
+def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> None:
+    """Put fields into the sidebar group that is named after the run, made if there is none."""
+    app = dataset.app_config
+    groups = app.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    for group in groups:
+        group.paths = [path for path in group.paths if path not in fields]
+    own = next((group for group in groups if group.name == run), None)
+    if own is None:
+        own = fo.SidebarGroupDocument(name=run)
+        groups.append(own)
+    own.paths = [*own.paths, *fields]
+    app.sidebar_groups = groups
+    dataset.save()
+
+
+def flagged_view_name(run: str) -> str:
+    """Name of the saved view of what a run flagged."""
+    return f"{run}_flagged"
