@@ -163,11 +163,7 @@ def delete_cross_modal_run(dataset: SampleCollection, run: str) -> None:
 
 
 def check_free(dataset: fo.Dataset, run: str) -> None:
-    """Raise if a name that the measurement would write belongs to something else.
-
-    Raises:
-        AuditError: a run, field or saved view of that name is not a measurement's of that key.
-    """
+    """Raise an `AuditError` if a run, field or view that the measurement would write belongs to something else."""
     is_measurement = run in list_cross_modal_runs(dataset)
     if not is_measurement and run in dataset.list_runs():
         raise AuditError(

@@ -33,11 +33,7 @@ def clean_view(dataset: SampleCollection, objects: Sequence[str] = ()) -> fo.Dat
 
 
 def check_clean_view(dataset: fo.Dataset) -> None:
-    """Make sure that `audit_clean` may be saved.
-
-    Raises:
-        AuditError: a saved view of that name is the user's own.
-    """
+    """Raise an `AuditError` if a saved view `audit_clean` is the user's own."""
     if dataset.has_saved_view(CLEAN) and not _is_of_review(dataset):
         raise AuditError(
             f"saved view {CLEAN!r} of dataset {dataset.name!r} was not made by a review; rename it, the review saves "

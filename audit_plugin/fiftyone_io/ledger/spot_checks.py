@@ -99,9 +99,6 @@ def spot_check(dataset: SampleCollection, run: str) -> SpotCheck:
 
 def _worst_rows(rows: Sequence[Row], scores: NDArray[Any]) -> NDArray[Any]:
     """Positions of the worst row of each sample: a spot check draws samples."""
-    best: dict[str, int] = {}
-    misalignment = np.where(np.isfinite(scores), scores, -np.inf)
-    for position, (name, _) in enumerate(rows):
-        if name not in best or misalignment[position] > misalignment[best[name]]:
-            best[name] = position
-    return np.array(sorted(best.values()), dtype=np.int64)
+    order = np.argsort(-np.where(np.isfinite(scores), scores, -np.inf), kind="stable")
+    names = np.array([rows[position][0] for position in order])
+    return np.sort(order[np.unique(names, return_index=True)[1]])

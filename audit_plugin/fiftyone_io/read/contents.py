@@ -118,13 +118,10 @@ def items_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: boo
 def read_items(
     dataset: fo.Dataset, fields: Mapping[tuple[str, str], str], media: bool = True, slices: Sequence[str] = ()
 ) -> dict[tuple[str, str], AuditedItem]:
-    """(sample, label) -> what is there now; those that do not exist are left out.
+    """(id of a sample, id of an object or "") -> what is there now; those that do not exist are left out.
 
-    Args:
-        dataset: where they are.
-        fields: (id of a sample, id of an object or "") -> where its texts are.
-        media: whether to digest the files.
-        slices: of a group, those whose sample becomes the item's, the first that exists; none: the named one.
+    `fields` are where their texts are. Without `media` no files are read. Of a group, the sample in the first of the
+    `slices` that exists becomes the item's; without slices the named one.
     """
     paths = {field: text_path(dataset, field) for field in set(fields.values()) if field}
     roots = outermost(path.root for path in paths.values())

@@ -63,9 +63,8 @@ class AuditedItems:
     def where(self, condition: Condition, order: str = "") -> fo.DatasetView:
         """A view of the items that meet a condition, made of rules on fields and never of lists of ids.
 
-        Args:
-            condition: called with a function that gives the expression of a column.
-            order: column to sort by, the highest first, if the run wrote it.
+        The condition is called with a function that returns the expression of a column; the view is sorted by the
+        column `order`, the highest first, if the run wrote it.
         """
         if self.label_field:
             met = condition(lambda column: F(f"{self.run}_{column}"))
@@ -144,12 +143,10 @@ class AuditedItems:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def write(self, rows: Iterable[tuple[str, Sequence[str], Mapping[str, Any]]]) -> None:
-        """Set columns of rows, all of a sample or object in one update, so that a crash leaves none half written.
+        """Set columns of rows: (id of the row, ids of the samples to write on, column -> value; None removes it).
 
-        `set_values` takes one field at a time, which is as many times slower as there are fields.
-
-        Args:
-            rows: (id of the row, ids of the samples to write on, column -> value; None removes it).
+        All of a sample or object is one update, so that a crash leaves none half written; `set_values` takes one field
+        at a time, which is as many times slower as there are fields.
         """
         updates: list[UpdateOne] = []
         written: list[str] = []

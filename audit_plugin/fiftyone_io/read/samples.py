@@ -64,8 +64,12 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
             files = zip(columns["image"], boxes, strict=True)
             columns["image"] = [crop_of(path, box) if box else None for path, box in files]
             columns.setdefault("group", images)
-    if "role" in keys:
-        _check_roles(ids, columns["role"], config.role)
+    for name, role in zip(ids, columns.get("role", [""] * len(ids)), strict=True):
+        if role not in (*ROLES, None, ""):
+            choices = ", ".join(ROLES)
+            raise AuditError(
+                f"role field {config.role!r} of sample {name} is {role!r}; a role is one of {choices}, or nothing"
+            )
     captions: list[int] = []
     if "text" in sources and sources["text"].many:
         ids, columns, captions = _row_per_text(ids, columns)
@@ -153,11 +157,3 @@ def _pick(values: list[Any], group: dict[str, int], slice_name: str) -> Any:
     if slice_name:
         return values[group[slice_name]] if slice_name in group else None
     return next((values[position] for position in group.values() if values[position] not in (None, "", [])), None)
-
-
-def _check_roles(ids: list[str], roles: list[Any], field: str) -> None:
-    for name, role in zip(ids, roles, strict=True):
-        if role not in (*ROLES, None, ""):
-            raise AuditError(
-                f"role field {field!r} of sample {name} is {role!r}; a role is one of {', '.join(ROLES)}, or nothing"
-            )

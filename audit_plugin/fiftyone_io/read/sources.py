@@ -97,9 +97,12 @@ def text_fields(view: SampleCollection) -> list[str]:
 
     Of a view of patches: the field of its objects, then the strings that these hold besides.
     """
-    objects = objects_field(view)
-    if objects:
-        return [objects, *_attributes(view, objects)]
+    if objects := objects_field(view):
+        of_fiftyone = {"id", "label", "mask_path"}
+        of_runs = tuple(f"{run}_" for run in list_audits(view))
+        strings = view.get_field(objects).get_field_schema(ftype=fo.StringField)
+        own = [name for name in strings if name not in of_fiftyone and not name.startswith(of_runs)]
+        return [objects, *(f"{objects}.{name}" for name in own)]
     fields = _readable_fields(view)
     lists = [n for n, f in fields.items() if isinstance(f, fo.ListField) and isinstance(f.field, fo.StringField)]
     labels = [n for n, f in fields.items() if _label_type(f) in LABELS and _label_type(f) not in OBJECTS]
@@ -112,14 +115,6 @@ def _readable_fields(view: SampleCollection) -> dict[str, fo.Field]:
     for run in root.list_runs():
         skip |= {*getattr(root.get_run_info(run).config, "fields", ())}
     return {name: field for name, field in view.get_field_schema().items() if name not in skip}
-
-
-def _attributes(view: SampleCollection, objects: str) -> list[str]:
-    """The strings of a view's objects that are neither of FiftyOne's own nor an audit's."""
-    skip = {"id", "label", "mask_path"}
-    strings = view.get_field(objects).get_field_schema(ftype=fo.StringField)
-    runs = tuple(f"{run}_" for run in list_audits(view))
-    return [f"{objects}.{name}" for name in strings if name not in skip and not name.startswith(runs)]
 
 
 def media_slices(view: SampleCollection) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a panel shows of an audit: counts, histograms, points, the rank of a row's scores, and views of rows.
 
-Views are made from rules on fields, never from lists of ids, so that they stay small whatever the dataset's size.
+Views are made from rules on fields, never from lists of ids, so that they stay small whatever the dataset's size. All
+functions raise `AuditError` where the dataset has no such audit, or the database was lost.
 """
 
 from __future__ import annotations
@@ -43,11 +44,7 @@ class Card:
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:
-    """A card for each kind that the audit looked for, in the order of `FLAGS`.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
-    """
+    """A card for each kind that the audit looked for, in the order of `FLAGS`."""
     items = audited_items(dataset, run)
     columns = [*movable_flags().values(), "probability"]
     read_columns(dataset, run, [*filter(items.has, columns)])  # in one pass
@@ -119,11 +116,7 @@ def has_column(dataset: SampleCollection, run: str, column: str) -> bool:
 
 
 def score_ranks(dataset: SampleCollection, run: str, row: str) -> dict[str, tuple[float, float]]:
-    """Score -> (value, share of the audit's rows with a lower one), of `SCORES` where the row has one.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
-    """
+    """Score -> (value, share of the audit's rows with a lower one), of `SCORES` where the row has one."""
     items = audited_items(dataset, run)
     names = [name for name in SCORES if items.has(name)]
     columns, own = read_columns(dataset, run, names), read_row(items, row)

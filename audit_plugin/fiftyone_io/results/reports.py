@@ -1,4 +1,7 @@
-"""What an audit left in a dataset, as plain values: for the report, and to be compared with another audit."""
+"""What an audit left in a dataset, as plain values: for the report, and to be compared with another audit.
+
+All functions raise `AuditError` where the dataset has no such audit, or the database was lost.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,7 @@ from .tables import Columns, audit_summary, explanations, read_columns
 
 
 def review_report(dataset: SampleCollection, run: str) -> ReportContent:
-    """The report of an audit with the decisions that hold, and with its spot check where one was begun.
-
-    Raises:
-        AuditError: as `report_of_dataset`.
-    """
+    """The report of an audit with the decisions that hold, and with its spot check where one was begun."""
     outdated = {(d.sample, d.caption) for d in plan_of(dataset, run).stale}
     current = resolved(dataset, run).current.values()
     decisions = [{**asdict(d), "stale": (d.sample, d.caption) in outdated} for d in current]
@@ -52,7 +51,7 @@ def report_of_dataset(
     The decisions, and the estimate of a spot check, are shown as they are; see `ReportContent`.
 
     Raises:
-        AuditError: no such audit, nothing of it is left, or the database was lost.
+        AuditError: nothing of what was audited is left.
     """
     record, items = audit_info(dataset, run), audited_items(dataset, run)
     root = items.dataset
@@ -94,9 +93,6 @@ def audit_scores(dataset: SampleCollection, run: str) -> Columns:
     """The columns of an audit with `id`, one row per sample, group or object, as `comparison.compare` takes them.
 
     Rows of groups go by the group's id, which is the same whatever slices an audit used.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
     """
     items = audited_items(dataset, run)
     columns = _all_columns(items.dataset, run)
@@ -117,6 +113,6 @@ def compare_audits(dataset: SampleCollection, before: str, after: str) -> Compar
     """What changed between two audits of a dataset.
 
     Raises:
-        AuditError: no such audit, no row in common, or the database was lost.
+        AuditError: they have no row in common.
     """
     return compare(audit_scores(dataset, before), audit_scores(dataset, after))

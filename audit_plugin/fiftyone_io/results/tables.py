@@ -1,7 +1,8 @@
 """The one reader of an audit's results: columns of all its rows, the flagged rows, single rows, and its summary.
 
 Whole columns stay in memory and are brought up to date by what changed since they were read: a decision changes one
-sample, and of a hundred thousand samples only that one is read again.
+sample, and of a hundred thousand samples only that one is read again. All raise `AuditError` where the dataset has no
+such audit, or the database was lost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from audit_plugin.scoring.flags import FLAGS
 
 Columns = dict[str, NDArray[Any]]
 LISTS = tuple(f"{name}{LIST}" for name in OF_TEXT)
+NUMBERS = (fo.FloatField, fo.IntField, fo.BooleanField)
 CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than its own time
@@ -69,7 +71,7 @@ def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) ->
         Column -> read-only `[n]`, as `as_array` makes it. A group is one row.
 
     Raises:
-        AuditError: no such audit or column, or the database was lost.
+        AuditError: the audit has no such column.
     """
     items = audited_items(dataset, run)
     root = items.dataset
@@ -93,9 +95,6 @@ def read_flagged(dataset: SampleCollection, run: str, flagged: bool = True) -> C
     Returns:
         "id" and `flagged_columns`, `[f]` each, flagged samples in the order of their ids; False, NaN or "" where the
         audit has no such column.
-
-    Raises:
-        AuditError: no such audit, or the database was lost.
     """
     items = audited_items(dataset, run)
     if flagged and items.are_samples:
@@ -147,11 +146,7 @@ def read_fact(dataset: SampleCollection, run: str, name: str, compute: Callable[
 
 
 def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
-    """The summary of an audit: counts, reliability, attribution, what the model estimates of wrong pairs, versions.
-
-    Raises:
-        AuditError: no such audit.
-    """
+    """The summary of an audit: counts, reliability, attribution, what the model estimates of wrong pairs, versions."""
     root = dataset._root_dataset
     audit_info(root, run)
     # `scan_new` writes the results again, under another id; the run's time stays
@@ -163,28 +158,15 @@ def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
 
 
 def explanations(samples: SampleCollection, run: str) -> dict[str, list[dict[str, Any]]]:
-    """Id of a sample (of objects: a label) -> why it was flagged: a record per flagged caption.
-
-    Raises:
-        AuditError: no such audit.
-    """
+    """Id of a sample (of objects: a label) -> why it was flagged: a record per flagged caption."""
     audit_info(samples, run)
     results = samples._root_dataset.load_run_results(run, load_view=False)
     return dict(getattr(results, "explanations", None) or {})
 
 
 def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
-    """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none.
-
-    Raises:
-        AuditError: no such audit.
-    """
+    """Why a sample (of objects: a label) was flagged by an audit: a record per flagged caption, or none."""
     return list(explanations(samples, run).get(name, []))
-
-
-def _is_text(column: str) -> bool:
-    columns = all_columns()
-    return column in columns and columns[column].kind == "text"
 
 
 def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
@@ -200,7 +182,7 @@ def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
     elif column.endswith(LIST):
         array = np.empty(len(values), dtype=object)  # lists of one length would become a matrix
         array[:] = values
-    elif column == "id" or _is_text(column):
+    elif column == "id" or getattr(all_columns().get(column), "kind", "") == "text":
         array = np.array(["" if value is None else value for value in values], dtype=object)
     else:
         array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -302,7 +284,8 @@ def _read_samples(items: AuditedItems, columns: list[str]) -> Columns:
     """Columns of numbers as lists that the database makes, a few at a time: twice as fast as reading documents."""
     run, samples = items.run, items.dataset._sample_collection
     rows = samples.estimated_document_count()
-    numbers = [name for name in columns if name == "id" or _is_number(items, name)]
+    types = {name: items.dataset.get_field(items.path(name)) for name in columns}
+    numbers = [name for name in columns if name == "id" or isinstance(types[name], NUMBERS)]
     others = [name for name in columns if name not in numbers]
     values: dict[str, list[Any]] = {name: [] for name in columns}
     width = max(1, VALUES // max(1, min(rows, ROWS)))
@@ -334,10 +317,6 @@ def _parts(samples: Any, run: str, rows: int) -> Iterable[list[dict[str, Any]]]:
         yield [{"$match": {**audited, "_id": {**after.get("_id", {}), "$lte": edge[0]["_id"]}}}, {"$sort": {"_id": 1}}]
         after = {"_id": {"$gt": edge[0]["_id"]}}
     yield [{"$match": {**audited, **after}}, {"$sort": {"_id": 1}}]
-
-
-def _is_number(items: AuditedItems, column: str) -> bool:
-    return isinstance(items.dataset.get_field(items.path(column)), fo.FloatField | fo.IntField | fo.BooleanField)
 
 
 def _projection(run: str, columns: Iterable[str]) -> dict[str, int]:

@@ -96,13 +96,10 @@ def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
 def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:
     """The columns that thresholds change, `[n]`, as the audit wrote them: as recorded, or else as they are now."""
     own = {}
-    changeable = [*(f"is_{kind}" for kind in movable_flags()), "action", "reason"]
-    for name in (name for name in changeable if name in columns):
-        values = columns[name].tolist()
-        for row, item in enumerate(columns["id"]):
-            if item in recorded and name in recorded[item]:
-                values[row] = recorded[item][name]
-        own[name] = as_array(name, values)
+    for name in (*(f"is_{kind}" for kind in movable_flags()), "action", "reason"):
+        if name in columns:
+            values = zip(columns["id"], columns[name].tolist(), strict=True)
+            own[name] = as_array(name, [recorded.get(item, {}).get(name, value) for item, value in values])
     return own
 
 

@@ -47,11 +47,7 @@ Members = dict[str, list[str]]  # row id -> ids of the samples with its results,
 
 
 def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()) -> None:
-    """Check that no name that a run of the view would write, by default of any column, is something of the user's own.
-
-    Raises:
-        AuditError: a field, saved view or run of that name is not an audit's.
-    """
+    """Raise an `AuditError` if what the run would write, by default all columns, belongs to something else."""
     dataset, field = view._root_dataset, objects_field(view)
     with database(f"reading dataset {dataset.name!r}"):
         is_audit = run in list_audits(dataset)
