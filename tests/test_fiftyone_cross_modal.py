@@ -29,10 +29,10 @@ HOSTILE = "<b>Ann</b>\x07 [y](http://e.example)"
 
 
 def write(dataset: Any, refused: bool = False, run: str = "transfer") -> None:
-    config = AuditConfig(text="caption", label="who")
+    config = AuditConfig(text="caption", label="who", run=run)
     samples = fio.read_samples(dataset, config)
     found = made_up(dataset.values("id"), list(samples.labels), refused)
-    transfers.write_cross_modal(dataset, samples, found, config, run=run)
+    transfers.write_cross_modal(dataset, samples, found, config)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_samples_of_an_identity(make_dataset: Callable[..., Any], kind: str)
 
 def test_texts_of_a_list_are_taken_together(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(4, caption=lambda row: [f"a {row}", f"b {row}"], who=lambda row: f"p{row % 2}")
-    config = AuditConfig(text="caption", label="who")
+    config = AuditConfig(text="caption", label="who", run="transfer")
     samples = fio.read_samples(dataset, config)
     found = made_up(list(samples.ids), list(samples.labels))
     found.columns["recall_image_text"][:] = [1, 0, 1, 1, 0, 0, np.nan, 1]

@@ -76,7 +76,7 @@ def measure_cross_modal(
     measured = measure_cross_modal_recall(samples, config, progress)
     if memorized := _memorized(view._root_dataset):
         measured.summary["memorization"] = memorization_link(measured, memorized, samples.labels)
-    write_cross_modal(view, samples, measured, config, progress, run)
+    write_cross_modal(view, samples, measured, config, progress)
     return measured
 
 
@@ -86,17 +86,16 @@ def write_cross_modal(
     measured: CrossModalResult,
     config: AuditConfig,
     progress: Progress | None = None,
-    run: str = RUN,
 ) -> None:
-    """Write what `measure_cross_modal` measured on the samples."""
-    dataset = view._root_dataset
+    """Write what `measure_cross_modal` measured on the samples, as run `config.run`."""
+    dataset, run = view._root_dataset, config.run
     with database(f"writing measurement {run!r} into dataset {dataset.name!r}", "start it again and repeat"):
         dataset.reload()
         if run in list_cross_modal_runs(dataset):
             delete_cross_modal_run(dataset, run)
         result = _per_sample(samples, measured)
         fields = field_values(result)
-        items, members = target_of(view, result, replace(config, run=run))
+        items, members = target_of(view, result, config)
         items = replace(items, fields=tuple(items.path(column) for column in fields))
         record = _register(items, measured, config)
         write_fields(items, members, fields, progress, _help)

@@ -65,6 +65,8 @@ def report_of_dataset(
     samples = worst_texts(rows, dict(zip(ids, worst.tolist(), strict=True)), listed)
     if not len(samples):
         raise AuditError("nothing of what was audited is left in the dataset; audit it again")
+    recall_run = newest_cross_modal_run(root)
+    recall, identities = cross_modal_results(root, recall_run) if recall_run else ({}, [])
     positions = {name: position for position, name in enumerate(ids)}
     order = np.array([positions[name] for name in samples.ids], dtype=np.int64)
     return ReportContent(
@@ -76,17 +78,8 @@ def report_of_dataset(
         decisions,
         spot,
         now(),
-        _cross_modal_recall(root),
+        {**recall, "people": identities} if recall_run else {},
     )
-
-
-def _cross_modal_recall(root: fo.Dataset) -> dict[str, Any]:
-    """The newest measurement of cross-modal recall, {} where there is none."""
-    run = newest_cross_modal_run(root)
-    if not run:
-        return {}
-    summary, identities = cross_modal_results(root, run)
-    return summary | {"people": identities}
 
 
 def audit_scores(dataset: SampleCollection, run: str) -> Columns:
