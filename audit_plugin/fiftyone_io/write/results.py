@@ -196,7 +196,7 @@ def target_of(view: SampleCollection, result: AuditResult, config: AuditConfig) 
 def _register(
     items: AuditedItems, result: AuditResult, config: AuditConfig, flagged: Members, explanations: Mapping[str, Any]
 ) -> tuple[AuditRunConfig, SampleCollection]:
-    """Record the run with all that it is about to write; the record, and the view of what is written on."""
+    """Record the run with all that it is about to write, before it does; the record, and the view written on."""
     run, groups = items.run, items.dataset.app_config.sidebar_groups or []
     record = AuditRunConfig(
         settings=config.to_dict(),
