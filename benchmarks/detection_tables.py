@@ -115,7 +115,7 @@ def methods_table(report: dict[str, Any]) -> str:
 def cells_table(report: dict[str, Any]) -> str:
     """Cell by cell: ours, the pre-named rival, the best label-free rival, and the flags."""
     lines = [
-        f"| cell | wrong | AUROC / AP | {report['rival']} | difference in AUROC (95 %) | best label-free baseline |"
+        f"| cell | wrong | AUROC / AP | {report['rival']} | difference in AUROC (95%) | best label-free baseline |"
         " flagged | false-positive rate | recall (of the best threshold) |",
         "|---" * 9 + "|",
     ]

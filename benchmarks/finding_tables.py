@@ -14,7 +14,7 @@ SHIFTS = {"shift round": "cyclic", "shift dropped": "last caption dropped"}
 def rates_table(report: dict[str, Any]) -> str:
     """Realized false-positive rate and recall of the flags at each rate, and flags on clean sets."""
     lines = [
-        "| rate (setting) | measured at most 5 points above it | highest measured | recall at least 80 % of the best | "
+        "| rate (setting) | measured at most 5 points above it | highest measured | recall at least 80% of the best | "
         "the same, noise like the probe pairs |",
         "|---|---|---|---|---|",
     ]
@@ -33,7 +33,7 @@ def rates_table(report: dict[str, Any]) -> str:
 
 
 def missed_lines(report: dict[str, Any]) -> str:
-    """Cells where the recall of the flags is below 80 % of the best threshold's: (recall, the best one)."""
+    """Cells where the recall of the flags is below 80% of the best threshold's: (recall, the best one)."""
     flags = {cell["name"]: cell["flags"] for cell in report["cells"]}
     return "\n".join(
         f"- {float(rate):.0%}: "
@@ -122,7 +122,7 @@ def oddities_table(report: dict[str, Any]) -> str:
 
 
 def spot_check_table(report: dict[str, Any]) -> str:
-    """Coverage of the 90 % intervals of simulated spot checks."""
+    """Coverage of the 90% intervals of simulated spot checks."""
     names = ("precision", "missed", "wrong", "recall")
     lines = [f"| set | rows | flagged | {' | '.join(names)} |", "|---" * 7 + "|"]
     for row in report["sets"]:
@@ -145,6 +145,6 @@ def cost_table(report: dict[str, Any]) -> str:
     lines.append(
         f"\n{report['trials']} trials. The scores with a pool of {agree['pool']:,} negatives and with "
         f"all {agree['pairs']:,} pairs as negatives have a rank correlation of {agree['spearman']:.4f} and share "
-        f"{agree['top_5_percent']:.0%} of the most suspicious 5 %."
+        f"{agree['top_5_percent']:.0%} of the most suspicious 5%."
     )
     return "\n".join(lines)

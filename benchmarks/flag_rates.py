@@ -1,8 +1,8 @@
 """Realized false-positive rate and recall of flags, by the rate that a user sets, over the report cells of `design`.
 
 Run as `python -m benchmarks.flag_rates`: about an hour; finished audits are kept, so that it can be interrupted. Cells
-with 5 to 20 % wrong rows, and clean ones. Expected: in nine of ten cells at most five points over the rate that
-was set, and there at least 80 % of what the best threshold at that rate would find; a clean set has no more flags than
+with 5 to 20% wrong rows, and clean ones. Expected: in nine of ten cells at most five points over the rate that
+was set, and there at least 80% of what the best threshold at that rate would find; a clean set has no more flags than
 the default rate. Kinds of wrong pairs that no probe pair is like (`UNLIKE`) are counted separately.
 """
 

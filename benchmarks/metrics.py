@@ -62,7 +62,7 @@ def difference(pairs: Sequence[tuple[Floats, Floats, Bools]], seed: int = 0) -> 
         seed: of the draws.
 
     Returns:
-        mean; low and high, the central 95 %; p, one-sided, of "the first is no worse than the second".
+        mean; low and high, the central 95%; p, one-sided, of "the first is no worse than the second".
     """
     rng = np.random.default_rng(seed)
     draws, mean = np.zeros(DRAWS), 0.0

@@ -4,7 +4,7 @@ Thresholds were chosen on Twitter emoji and drawn persons; other sets had no par
 `python -m benchmarks.oddities [--sets twitter persons five] [--seed 0] [--trials 16]`.
 
 Expected: AUROC of outliers above 0.97 on each set; copies and conflicts found with precision and recall above 0.98; at
-most 1 % of a clean set flagged an outlier or a conflict. Emoji hold pictures that are the same byte for byte under
+most 1% of a clean set flagged an outlier or a conflict. Emoji hold pictures that are the same byte for byte under
 several names (families, flags of islands): true copies and conflicts of the set as it comes. These rows are set aside:
 they count neither way, and how many were flagged is reported.
 

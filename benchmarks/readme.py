@@ -76,7 +76,7 @@ sets. Where two similarities are available, each of them uses the better one in 
 
 {methods_table(report)}
 
-Flags at several settings of the false-positive rate, in the cells with 5 to 20 % wrong pairs:
+Flags at several settings of the false-positive rate, in the cells with 5 to 20% wrong pairs:
 
 {rates_table(_read("flag-rates"))}
 

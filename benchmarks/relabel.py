@@ -2,7 +2,7 @@
 
 Run as `python -m benchmarks.relabel [--sets twitter persons] [--seeds 3] [--trials 16] [--rows 800]`. Settings were
 tuned on the sets of the role "development". Expected: a shift of 200 rows is detected, its bounds within 2 rows, and
-at least 95 % of its rows get their own captions; swapped captions rank far above chance and above the caption most
+at least 95% of its rows get their own captions; swapped captions rank far above chance and above the caption most
 like the nearest image's; of the few rows flagged in a clean set, at most a fifth gets a caption.
 """
 

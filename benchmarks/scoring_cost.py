@@ -1,7 +1,7 @@
 """Time of the combined score beside the trials that it reads, and agreement of its pool of negatives with all.
 
 Run as `python -m benchmarks.scoring_cost [--pairs 5000 10000 20000] [--trials 32]`. Pairs are synthetic features of
-256 dimensions with a common truth. Expected: below 30 % of the trials' time at 10,000 pairs, and growth with n like
+256 dimensions with a common truth. Expected: below 30% of the trials' time at 10,000 pairs, and growth with n like
 that of the neighbor search or slower; scores with the pool agree with those over all pairs.
 """
 

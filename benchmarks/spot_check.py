@@ -1,4 +1,4 @@
-"""Simulated spot checks: coverage and width of the 90 % intervals, and what the refit gains.
+"""Simulated spot checks: coverage and width of the 90% intervals, and what the refit gains.
 
 Each set is a list of scores, flags and the truth, fixed; only the rows that are drawn for review change. Real ones are
 audits of the Twitter emoji with permuted captions, drawn ones follow two normal curves. Run as
@@ -61,7 +61,7 @@ def audits(vendor: str, trials: int) -> Iterator[Case]:
 
 
 def drawn() -> Iterator[Case]:
-    """Sets whose wrong rows score `shift` deviations higher; the model knows the shift and the share (at least 1 %)."""
+    """Sets whose wrong rows score `shift` deviations higher; the model knows the shift and the share (at least 1%)."""
     for name, n, rate, shift, flags in (
         ("clear", 2000, 0.1, 4.0, 0.1),
         ("blurred", 2000, 0.1, 2.0, 0.1),
@@ -148,7 +148,7 @@ def main() -> None:
         "lowest": min(v for row in rows for v in row["coverage"].values()),
         "sets": rows,
     }
-    write_report("spot-check", "Coverage and width of the 90 % intervals of simulated spot checks", report)
+    write_report("spot-check", "Coverage and width of the 90% intervals of simulated spot checks", report)
 
 
 if __name__ == "__main__":

@@ -205,12 +205,16 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     assert dataset.sort_by("id").values("caption") == [caption(row) for row in range(8)]
     drawn = review("spot-check", name, "--start", 4).splitlines()
     assert drawn[-1] == "0 of 4 decided"
-    assert "1 of 4 decided" in review("spot-check", name, "--decide", "keep", "--sample", drawn[0])
+    decided = review("spot-check", name, "--decide", "keep", "--sample", drawn[0])
+    assert "1 of 4 decided" in decided
+    assert "nan" not in decided
     assert dataset[drawn[0]]["audit_decision"] == "keep"
 
 
 def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:
     assert "nothing to export" in review("export", dataset.name, code=2)
     assert "does not exist" in review("list", "no-such-dataset", code=2)
-    assert "is not in the spot check" in review("spot-check", dataset.name, "--start", 4, "--decide", "keep", code=2)
+    decide = ("spot-check", dataset.name, "--start", 4, "--decide", "keep")
+    assert "--decide needs --sample" in review(*decide, code=2)
+    assert "is not in the spot check" in review(*decide, "--sample", "another", code=2)
     assert "nothing is applied" in review("undo", dataset.name, code=2)

@@ -58,7 +58,7 @@ def extra_epochs(epochs: int) -> int:
 
 
 def default_amounts(train: int) -> list[int]:
-    """0, 1, 2, 4, 8 and 15 % of the training rows: the paper's gain turns into a loss between 5 and 8 %."""
+    """0, 1, 2, 4, 8 and 15% of the training rows: the paper's gain turns into a loss between 5 and 8%."""
     return sorted({round(share * train) for share in REMOVED_SHARES})
 
 
@@ -81,7 +81,7 @@ def removal_curve(
         once: keeps one seed's finished part, see `RunFolder.once`.
 
     Returns:
-        "amounts", and "methods" -> method -> "amounts" (N as str -> side -> metric -> values per seed, mean, 95 %
+        "amounts", and "methods" -> method -> "amounts" (N as str -> side -> metric -> values per seed, mean, 95%
         interval over the seeds, and the same for the gain over the control, paired) and "recommended".
 
     Raises:
@@ -230,6 +230,6 @@ def recommend(validation: Floats) -> int:
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """JSON-ready mean of `[q]` with its 95 % t-interval, and the values."""
+    """JSON-ready mean of `[q]` with its 95% t-interval, and the values."""
     mean, low, high = mean_interval(values)
     return {"mean": mean, "low": low, "high": high, "values": np.asarray(values, dtype=np.float64).tolist()}

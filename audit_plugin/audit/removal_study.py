@@ -54,12 +54,12 @@ def removal_study(
     progress: Progress = silent,
     run_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Scores 70 % of the samples, removes the worst N of them, trains on, and measures on the rest.
+    """Scores 70% of the samples, removes the worst N of them, trains on, and measures on the rest.
 
     Args:
         samples: two or more modalities; `labels` add zero-shot accuracy.
         config: settings of the audit, with train = heads and protocol = ensemble.
-        amounts: how many rows of the training part to remove; default: 1, 2, 4, 8 and 15 % of it.
+        amounts: how many rows of the training part to remove; default: 1, 2, 4, 8 and 15% of it.
         seeds: trainings per amount and method, 2 or more.
         progress: called with (stage, done, total); may raise to cancel: finished seeds are kept.
         run_dir: folder of the run; default: one per data and settings in the user's cache.
@@ -136,7 +136,7 @@ def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: i
 
 
 def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
-    """Name of the set ("train", "validation", "test": 70, 15, 15 %) -> ascending rows; groups `[n]` stay whole."""
+    """Name of the set ("train", "validation", "test": 70, 15, 15%) -> ascending rows; groups `[n]` stay whole."""
     group = dense_ids(together, by_first_row=True)  # canonical, whatever the groups are called
     sizes = np.bincount(group)
     drawn = np.random.default_rng((seed, 23)).permutation(len(sizes))

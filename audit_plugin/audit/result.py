@@ -295,7 +295,7 @@ def count_outcomes(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrong_summary(scored: Scored) -> dict[str, Any]:
-    """Model-based: how many pairs are wrong, of which kind, and how many of the flagged; 90 % intervals."""
+    """Model-based: how many pairs are wrong, of which kind, and how many of the flagged; 90% intervals."""
     calibration, misalignment = scored.calibration, scored.scores["misalignment"]
     n = int(np.isfinite(misalignment).sum())
     if not calibration.shares:

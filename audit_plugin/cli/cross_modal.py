@@ -132,7 +132,7 @@ def canary_recall(
     identities = _write_identities(out, result.identities)
     kinds = next(iter(summary["place"].values()))
     header = ("planted as", "canaries", *(f"asked by {kind}" for kind in kinds))
-    title = "Rank of the right name among all names (100 %: first, 50 %: chance)"
+    title = "Rank of the right name among all names (100%: first, 50%: chance)"
     places = [f"report: {out}", f"identities: {identities}"]
     show_table(console(), title, header, canary_rows(summary), canary_sentences(summary), places)
 

@@ -150,6 +150,8 @@ def spot_check(
     reviewer: Reviewer = "",
 ) -> None:
     """Review a random sample, half of it flagged, to estimate how accurate the flags are."""
+    if decide and sample is None:
+        raise AuditError("--decide needs --sample; name one of the samples that the spot check lists")
     io, data = _opened(dataset)
     check = io.start_spot_check(data, run, start) if start else io.spot_check(data, run)
     if decide:
@@ -168,8 +170,7 @@ def spot_check(
     _echo(f"precision of the flags: {_interval(estimate.precision)}")
     _echo(f"share of unflagged rows that are wrong: {_interval(estimate.missed)}")
     _echo(f"recall of the flags: {_interval(estimate.recall)}")
-    wrong = estimate.wrong
-    _echo(f"wrong rows in total: {wrong.value:.0f} ({wrong.low:.0f} to {wrong.high:.0f})")
+    _echo(f"wrong rows in total: {_interval(estimate.wrong, digits=0)}")
 
 
 def _echo_rows(rows: Sequence[tuple[str, int]]) -> None:
@@ -178,8 +179,9 @@ def _echo_rows(rows: Sequence[tuple[str, int]]) -> None:
         _echo(f"{name}{f' caption {caption}' if caption else ''}")
 
 
-def _interval(share: Any) -> str:
-    value, low, high = (f"{x:.2f}" if math.isfinite(x) else "unknown" for x in (share.value, share.low, share.high))
+def _interval(estimate: Any, digits: int = 2) -> str:
+    numbers = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{x:.{digits}f}" if math.isfinite(x) else "unknown" for x in numbers)
     return f"{value} ({low} to {high})"
 
 

@@ -142,7 +142,7 @@ def show_result(out: Console, result: AuditResult, samples: Samples, places: Seq
         rows = [(part_name(part), f"{share:.1%}") for part, share in shares.items()]
         show_table(out, "Attribution of MultiMem", ("part", "share"), rows)
     if protocol := summary.get("protocol"):
-        header = ("group", "mean MultiMem", "95 % interval", "samples")
+        header = ("group", "mean MultiMem", "95% interval", "samples")
         show_table(out, "Groups of the split protocol", header, protocol_rows(protocol))
     _show_worst(out, result, samples)
     for line in (*(clean(f"note: {note}") for note in summary.get("notes", ())), *places):
@@ -151,13 +151,13 @@ def show_result(out: Console, result: AuditResult, samples: Samples, places: Seq
 
 def show_removal(out: Console, report: Mapping[str, Any], places: Sequence[str]) -> None:
     """Prints how removing each method's worst rows changes retrieval, and the recommendation."""
-    header = ("method", "rows to remove", "gain in T@5", "95 % interval")
+    header = ("method", "rows to remove", "gain in top-5 retrieval accuracy", "95% interval")
     sentences = [removal_advice(report), *(f"note: {note}" for note in report["notes"])]
     show_table(out, "Gain over no removal, on the test rows", header, removal_rows(report), sentences, places)
 
 
 def removal_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(method, recommended number of rows, gain over the control on test, its 95 % interval)."""
+    """(method, recommended number of rows, gain over the control on test, its 95% interval)."""
     rows = []
     for method, entry in report["methods"].items():
         best = entry["recommended"]
@@ -178,8 +178,8 @@ def removal_advice(report: Mapping[str, Any]) -> str:
     method = max(confirmed, key=lambda name: confirmed[name]["validation_gain"]["mean"])
     amount, gain = confirmed[method]["amount"], confirmed[method]["test_gain"]
     return (
-        f"Recommended: review the {amount:,} rows that {method} ranks highest; without them T@5 on the test rows "
-        f"changes by {signed(gain['mean'])} ({interval(gain)})."
+        f"Recommended: review the {amount:,} rows that {method} ranks highest; without them top-5 retrieval accuracy "
+        f"on the test rows changes by {signed(gain['mean'])} ({interval(gain)})."
     )
 
 
@@ -259,7 +259,7 @@ def neighbor_methods(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def wrong_pairs(summary: Mapping[str, Any]) -> str:
-    """The estimated number of wrong pairs and precision of the flags, with 90 % intervals."""
+    """The estimated number of wrong pairs and precision of the flags, with 90% intervals."""
     share, estimate = summary.get("wrong_share_model"), summary.get("wrong_model") or {}
     if share is None:
         return "not measured"
@@ -282,7 +282,7 @@ def part_name(part: str) -> str:
 
 
 def protocol_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(group, mean, 95 % interval, samples) of the split protocol, and whether S_C and S_I mirror each other."""
+    """(group, mean, 95% interval, samples) of the split protocol, and whether S_C and S_I mirror each other."""
     rows = []
     for name, group in report.get("groups", {}).items():
         rows.append((name, signed(group.get("mean")), interval(group), f"{group['n']:,}"))

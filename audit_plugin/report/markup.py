@@ -58,9 +58,9 @@ def marked(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
 
 
 def percent(share: float) -> str:
-    """`4 %`, with one decimal below 1 %, and with a no-break space."""
+    """`4%`, with one decimal below 1%."""
     number = f"{100 * share:.1f}" if 0 < share < 0.01 else f"{100 * share:.0f}"
-    return f"{number}\N{NO-BREAK SPACE}%"
+    return f"{number}%"
 
 
 def finalized(value: object) -> object:

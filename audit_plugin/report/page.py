@@ -112,7 +112,7 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
     if content.spot:
         source = f"spot check, {percent(content.spot.confidence)} intervals"
     elif content.summary.get("wrong_model"):
-        source = "model-based, 90\N{NO-BREAK SPACE}% intervals"
+        source = "model-based, 90% intervals"
     result = []
     expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
     for kind, flag in FLAGS.items():

@@ -86,7 +86,7 @@ def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:
     from matplotlib.patches import Patch
 
     means = [float(np.nanmean(values)) for values in bars.values()]
-    # 95 % intervals of the means by the normal approximation
+    # 95% intervals of the means by the normal approximation
     errors = [1.96 * float(np.nanstd(values)) / np.sqrt(np.isfinite(values).sum()) for values in bars.values()]
     colors = [COLORS[1] if label.startswith("without ") else COLORS[0] for label in bars]
     axis.barh(range(len(bars)), means, xerr=errors, color=colors, ecolor=INK, capsize=3)
@@ -99,7 +99,7 @@ def _bars(axis: Any, bars: Mapping[str, Floats]) -> None:
 
 
 def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test") -> None:
-    """Retrieval (T@5) against the number of samples removed, one line per method, with the control.
+    """Top-5 retrieval accuracy against the number of samples removed, one line per method, with the control.
 
     The report is of `removal_study` or `removal_curve`; the side is "test", or "validation", on which N was chosen.
     """
@@ -127,7 +127,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
         axis.set(
             title=f"Retrieval after removing the N highest-scored samples ({side} rows)",
             xlabel="N removed from the training rows",
-            ylabel="T@5, % (bars: 95 % interval of the\ndifference from nothing removed, over seeds)",
+            ylabel="Top-5 retrieval accuracy, %\n(bars: 95% interval of the difference\nfrom nothing removed, over seeds)",
         )
         axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 

@@ -89,7 +89,7 @@ class Calibration:
 
     Attributes:
         shares: kind of probe -> share of the set that is wrong in that way; empty without a fit.
-        interval: central 90 % of the summed share; NaN without a fit.
+        interval: central 90% of the summed share; NaN without a fit.
         probability: float32 `[n]` of being wrong, rising with the score; NaN where not scored.
         false_positive_rate: float32 `[n]`, share of good pairs that score at least as high; NaN where not scored.
         hypotheses: behind it, or None without a fit.
@@ -107,7 +107,7 @@ class Calibration:
         return float(sum(self.shares.values())) if self.shares else float("nan")
 
     def precision(self, scores: Floats, flagged: Bools) -> tuple[float, float, float]:
-        """(share of the flagged that is wrong, lower, upper end of its central 90 %); NaN without flags or a fit.
+        """(share of the flagged that is wrong, lower, upper end of its central 90%); NaN without flags or a fit.
 
         The share is the mean probability. Under one hypothesis it is 1 - good_above(cut) / (share flagged).
         """

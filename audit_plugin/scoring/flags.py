@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .evidence import Evidence
 
 UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated than to equal
-# A placeholder is in more than max(10, 0.1 %) samples, with at least five different texts.
+# A placeholder is in more than max(10, 0.1%) samples, with at least five different texts.
 PLACEHOLDER_SAMPLES = 10
 PLACEHOLDER_SHARE = 0.001
 PLACEHOLDER_TEXTS = 5
 PLAUSIBLE = 0.0  # misalignment up to which a caption may be right: the better half of a set
 CONFLICT_Z = 1.0  # misalignment by which a caption fits clearly worse than the best of its content
 RANDOM_LIKENESS = 0.15  # of two texts drawn at random, at most
-CONTRADICTION_LIKENESS = 0.25  # wrong texts reach 0.23; of captions of one picture 2 % lie below
+CONTRADICTION_LIKENESS = 0.25  # wrong texts reach 0.23; of captions of one picture 2% lie below
 MIN_CAPTIONS = 4  # of one content: from here on each caption is judged against the others
 # A caption is odd if its misalignment exceeds the others' median by ODD_EXCESS + ODD_SLOPE * its mean likeness to them.
 ODD_SLOPE, ODD_EXCESS = 10.0, 1.5
@@ -142,7 +142,7 @@ def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> 
 
 @flag("Placeholder", "One image, audio or video that appears in many rows with unrelated texts")
 def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
-    """One content in more than max(10, 0.1 %) samples, whose texts are as unrelated as texts drawn at random."""
+    """One content in more than max(10, 0.1%) samples, whose texts are as unrelated as texts drawn at random."""
     flagged = np.zeros(len(evidence), dtype=bool)
     owners, texts = evidence.user_groups, evidence.texts
     limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))

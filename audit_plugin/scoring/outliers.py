@@ -20,7 +20,7 @@ POOL_GROUPS = 4096
 NEIGHBOR_SHARE = 0.05
 MIN_NEIGHBORS = 10
 BLOCK_ROWS = 2048  # rows compared with the pool at once; changes no result
-# A content in more than max(10, 0.1 %) of the rows is a class label.
+# A content in more than max(10, 0.1%) of the rows is a class label.
 CLASS_ROWS = 10
 CLASS_SHARE = 0.001
 MAX_ROUNDS = 20  # of refitting the tail; it settles in fewer

@@ -235,7 +235,7 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
 
 @score(
     "Outlier",
-    "Mean distance to the nearest 5 % of the set, duplicates counted once, in units of the tail scale: the largest "
+    "Mean distance to the nearest 5% of the set, duplicates counted once, in units of the tail scale: the largest "
     "over the modalities and the joint space; texts with unusual spelling score higher",
     per="modality",
 )

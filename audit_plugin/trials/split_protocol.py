@@ -139,7 +139,7 @@ def group_report(differences: Floats, roles: Sequence[str] | NDArray[np.str_]) -
         roles: `[n]` of `ROLES`.
 
     Returns:
-        `repeats`; `groups`: name -> `mean` over samples and repeats, `low` and `high` (95 % t-interval over the
+        `repeats`; `groups`: name -> `mean` over samples and repeats, `low` and `high` (95% t-interval over the
         repeats' means), `sd` over the samples of one repeat (root mean square over repeats), `n`; `tests`:
         "a_b" -> Welch's `t` and two-sided `p` between the samples of two groups, each sample's value its mean over
         repeats; `mirror`: mean(S_C) + mean(S_I), 0 where swapping f and g only changes the sign, with its interval.
@@ -163,7 +163,7 @@ def group_report(differences: Floats, roles: Sequence[str] | NDArray[np.str_]) -
 
 
 def _interval(repeats: Floats) -> dict[str, float | None]:
-    """Mean of `[q]` values with its 95 % t-interval."""
+    """Mean of `[q]` values with its 95% t-interval."""
     return dict(zip(("mean", "low", "high"), map(_number, mean_interval(repeats)), strict=True))
 
 

@@ -64,7 +64,7 @@ def controlled(report: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{summary['identities']} people, {settings['seeds']} seeds fixed in advance, {minutes:.0f} minutes on "
-            f"{machine['cores']} cores of {machine['cpu']}; 95 % intervals over people.",
+            f"{machine['cores']} cores of {machine['cpu']}; 95% intervals over people.",
             "",
             "| control | result |",
             "|---|---|",
@@ -118,7 +118,7 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
     for name in summary["modalities"]:
         lines.append(
             f"**Two hops**, asked with {words[name]}: the job is recalled directly in {interval(hops['latent'][name])} "
-            f"of the questions, in two steps through the name in {interval(hops['chain'][name])} (chance: 10 %)"
+            f"of the questions, in two steps through the name in {interval(hops['chain'][name])} (chance: 10%)"
         )
     return lines
 

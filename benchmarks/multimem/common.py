@@ -145,7 +145,7 @@ def top5(parts: Sequence[Floats], rows: Ints, shared_ids: Ints) -> dict[tuple[in
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Mean of independent repeats with its 95 % t-interval."""
+    """Mean of independent repeats with its 95% t-interval."""
     bounds = dict(zip(("mean", "low", "high"), mean_interval(np.asarray(values)), strict=True))
     rounded = {name: round(value, 4) if np.isfinite(value) else None for name, value in bounds.items()}
     return rounded | {"values": [round(float(value), 4) for value in values]}

@@ -28,7 +28,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def shown(cell: Mapping[str, Any], digits: int = 3, signed: bool = False, top: float = float("inf")) -> str:
-    """`0.41 (0.39 to 0.43)`: mean and 95 % interval, cut at what the value can be at most."""
+    """`0.41 (0.39 to 0.43)`: mean and 95% interval, cut at what the value can be at most."""
     if cell["low"] is not None:
         cell = {**cell, "high": min(cell["high"], top)}
     sign = "+" if signed else ""
@@ -39,8 +39,8 @@ def shown(cell: Mapping[str, Any], digits: int = 3, signed: bool = False, top: f
 
 
 def rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(markdown_table(header, lines))
+    """A Markdown table; names in the stored reports have a space before the percent sign."""
+    return "\n".join(markdown_table(header, lines)).replace(" %", "%")
 
 
 def groups() -> str:
