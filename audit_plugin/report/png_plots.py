@@ -127,7 +127,7 @@ def removal_plot(report: Mapping[str, Any], path: str | Path, side: str = "test"
         axis.set(
             title=f"Retrieval after removing the N highest-scored samples ({side} rows)",
             xlabel="N removed from the training rows",
-            ylabel="Top-5 retrieval accuracy, %\n(bars: 95% interval of the difference\nfrom nothing removed, over seeds)",
+            ylabel="Top-5 retrieval accuracy, %\n(bars: 95% interval of the difference\nfrom nothing removed)",
         )
         axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
