@@ -169,7 +169,9 @@ class SampleFacts:
         user_groups: `[n]`, the user's leave-together groups and captions of one sample, or None: each stands alone.
         roles: `[n]`, which models saw a sample (`ROLES`), or None.
         labels: `[n]`, classes, or None.
-        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        known: bool `[n]`, or None: all. The samples that set the scale: projections, robust deviations, negatives, the
+            pool and the tail of outliers. The others, added to a finished run, still are neighbors that vote, members
+            of duplicate groups, probe pairs, and part of the calibration.
         texts: modality that is text -> the texts, or empty: their spelling is not looked at.
     """
 
@@ -202,7 +204,7 @@ class Trials:
         member: bool `[r, n]`, in blocks of `folds` trials: within a block a sample is left out once.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
         memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`multimem.sum_terms` sums them), offsets
-            removed; NaN for samples that were never on both sides.
+            removed; NaN for samples that were in no block on both sides. A block with one side alone counts as 0.
         known: bool `[n]`, samples that may serve as reference and negatives: all, but those added to a run later.
         folds: trials per block.
         reference: bool `[n]`, a fixed reference set H, or None: each trial's non-members.

@@ -138,12 +138,27 @@ def test_a_removal_stays_and_a_failed_row_keeps_its_flags() -> None:
     assert changed["is_outlier"][6] == columns["is_outlier"][6]
 
 
+def test_a_repair_stays_whatever_the_flags_of_its_rows_become() -> None:
+    columns = {name: values.copy() for name, values in made().columns.items()} | {"repair": np.full(N, "", object)}
+    columns["repair"][-1], columns["action"][-1], columns["reason"][-1] = "swap with a", "relabel", "a swap"
+    changed = reflag(columns, {"is_misaligned": np.zeros(N, bool)})
+    assert not changed["is_misaligned"].any()
+    assert (changed["action"][-1], changed["reason"][-1]) == ("relabel", "a swap")
+    assert (changed["action"][:-1] == "keep").all()
+
+
 @pytest.mark.parametrize("captions", [(), tuple(row % 3 for row in range(N))])
 def test_saved_and_loaded_it_is_the_same(captions: tuple[int, ...], tmp_path: Path) -> None:
     result = replace(made(), captions=captions)
     result.save(tmp_path / "result.parquet")
     same(AuditResult.load(tmp_path / "result.parquet"), result)
     assert [path.name for path in tmp_path.iterdir()] == ["result.parquet"]
+
+
+def test_a_name_with_a_dot_keeps_it(tmp_path: Path) -> None:
+    made().save(tmp_path / "audit.v2")
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.v2.parquet"]
+    same(AuditResult.load(tmp_path / "audit.v2"), made())
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit import explain as explanations
 from audit_plugin.audit.explain import explain, find, load_explanations
 from audit_plugin.audit.explain.captions import PART, WORDS, common_words, lift, variants_of
-from audit_plugin.audit.explain.records import pair_shares
+from audit_plugin.audit.explain.records import duplicate_records, pair_shares
 from audit_plugin.audit.prepare import Clock, Prepared, prepare
 from audit_plugin.audit.run import evidence_of, run_identity
 from audit_plugin.audit.score import Scored, score
@@ -176,6 +176,11 @@ def test_lift_of_a_text_that_fits_everything_is_nothing():
     assert lift(np.array([0.5, 0.5]), references)[1] > 0.4
 
 
+def test_lift_is_unknown_without_a_known_reference():
+    references = np.array([[0.5, np.nan], [0.5, np.nan]])
+    assert np.isfinite(lift(np.array([0.5, 0.5]), references)).tolist() == [True, False]
+
+
 def test_the_order_of_the_rows_changes_nothing(made, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(made.folder / "cache"))
     samples = made.ready.samples
@@ -249,6 +254,20 @@ def test_fewer_explained_rows_than_misfits(made, monkeypatch):
     monkeypatch.setattr(explanations, "MOST_ROWS", 2)
     samples = explain_again(made, set(made.words), monkeypatch)["samples"]
     assert [set(r[0]) >= {"rivals", "words"} for r in samples.values()] == [True, True]
+
+
+def test_duplicates_are_copies_by_pixels_of_other_samples(made):
+    """Rows 0 to 3 share a picture, row 4 only looks alike; rows 0 and 1 are captions of one sample."""
+    n = len(made.evidence)
+    groups, copies, owners = np.arange(n), np.arange(n), np.arange(n)
+    groups[:5], copies[:4], owners[:2] = 0, 0, 0
+    evidence = replace(made.evidence, near_duplicates={"image": groups}, copies={"image": copies}, user_groups=owners)
+    nothing = np.zeros(n, dtype=bool)
+    flags = {**made.scored.flags, "conflict": nothing | (np.arange(n) == 0)}
+    found = duplicate_records(replace(made.scored, evidence=evidence, flags=flags), np.arange(5), made.ready)
+    ids = [made.ready.samples.ids[row] for row in made.ready.order.rows]
+    assert [found[row]["duplicates"] for row in (0, 1, 2, 4)] == [ids[2:4], ids[2:4], [*ids[:2], ids[3]], []]
+    assert set(found[0]["conflicts"]) <= set(ids[1:4])
 
 
 def test_a_missing_or_torn_file_is_one_sentence(tmp_path):

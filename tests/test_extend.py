@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.audit.extend import NOT_TRAINED, extend_run
+from audit_plugin.audit.extend import NOT_TRAINED, _new_rows, extend_run
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.inputs.files import file_digest, text_digest
+from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.store import FeatureCache, RunFolder
 from tests.pipeline_fixtures import SWAPPED, auroc, cells, encoded_rows, rows_of
 
@@ -133,6 +134,23 @@ def test_a_copy_of_a_sample_of_the_run_is_read_by_heads_that_saw_neither(home) -
 
 
 # --- what cannot be extended ---------------------------------------------------------------------------------------
+
+
+def test_a_new_row_is_not_memorized_and_gives_no_such_reason() -> None:
+    n, name = 4, "memorized far more than the set's bulk"
+    text = {column: np.full(n, "", object) for column in ("driver", "suggestion", "repair", "failure")}
+    text |= {"action": np.full(n, "keep", object), "reason": np.array(["", "", name, name], object)}
+    text["driver"][2:] = "image"
+    flags = {f"is_{kind}": np.zeros(n, bool) for kind in FLAGS}
+    flags["is_memorized"][2:] = True
+    scores = {column: np.zeros(n, np.float32) for column in ("misalignment", "outlier", "multimem", "multimem_mean")}
+    result = _new_rows(AuditResult(tuple("abcd"), {**scores, **flags, **text}, {}), 2)
+    assert result.ids == ("c", "d")
+    assert np.isnan(result.columns["multimem"]).all()
+    assert not result.flagged("memorized").any()
+    assert result.summary["flags"]["memorized"] == 0
+    assert set(result.columns["reason"]) == {NOT_TRAINED}
+    assert set(result.columns["driver"]) == {""}
 
 
 def test_other_modalities_are_refused(home) -> None:

@@ -85,8 +85,8 @@ def test_the_best_segment_is_that_of_the_double_loop(values: np.ndarray) -> None
     n = len(values)
     sums = [values[a:b].sum() for a in range(n) for b in range(a + MIN_ROWS, n + 1)]
     found = _best_segment(values, 4, 2.0)
-    assert found.evidence == 2 * max(sums)
-    assert values[found.start : found.stop].sum() * 2 == found.evidence
+    assert found.strength == 2 * max(sums)
+    assert values[found.start : found.stop].sum() * 2 == found.strength
     assert found.stop - found.start >= MIN_ROWS
 
 

@@ -20,6 +20,7 @@ from audit_plugin.encoders.cached_features import stored_features, unit_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
 from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
+from audit_plugin.scoring.flags import reflag
 from audit_plugin.store import FeatureCache, RunFolder
 from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
@@ -177,6 +178,8 @@ def _new_rows(result: AuditResult, old: int) -> AuditResult:
     columns = {name: values[old:].copy() for name, values in result.columns.items()}
     for name in [c for c in columns if c.startswith("multimem")]:
         columns[name][:] = np.nan  # a copy of a trained sample is not trained on either
+    columns["driver"][:] = ""
+    columns |= reflag(columns, {"is_memorized": np.zeros(len(columns["reason"]), dtype=bool)})
     columns["reason"][columns["reason"] == ""] = NOT_TRAINED
     summary = {**result.summary, **count_outcomes(columns), "samples": len(columns["reason"]), "extends": old}
     return AuditResult(result.ids[old:], columns, summary, result.run_dir, result.captions[old:])

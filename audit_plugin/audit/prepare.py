@@ -34,6 +34,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to the stage `name`, and releases the device's unused memory after it."""
         start = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
@@ -42,7 +43,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Order:
-    """Complete rows in canonical order: content digest, then id. What is random never sees the caller's order."""
+    """The canonical order of the complete rows: by content digest, then id, then caption number.
+
+    All that is drawn at random follows it, so results do not depend on the caller's order.
+
+    Attributes:
+        rows: `[n]`, the caller's row of each complete row, in canonical order.
+        total: number of the caller's rows.
+    """
 
     rows: Ints
     total: int

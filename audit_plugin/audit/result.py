@@ -21,6 +21,7 @@ from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.outliers import count_user_groups, outlier_cut
 from audit_plugin.trials import multimem
+from audit_plugin.trials.run import RELIABLE
 from audit_plugin.trials.split_protocol import group_report
 
 from .prepare import Order, Prepared
@@ -29,7 +30,6 @@ from .score import Scored
 if TYPE_CHECKING:
     import pandas
 
-LEAST_RELIABILITY = 0.8
 NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
@@ -137,6 +137,8 @@ class AuditResult:
     def save(self, path: str | Path) -> None:
         """Writes the whole result to one Parquet file, which `load` reads back.
 
+        `.parquet` is appended to a path that does not end in it, here and in `load`.
+
         Raises:
             AuditError: if the disk is full or the place cannot be written.
         """
@@ -144,7 +146,7 @@ class AuditResult:
         if self.false_positive_rate is not None:
             columns["false_positive_rate"] = self.false_positive_rate
         footer = json.dumps({"summary": jsonable(self.summary), "run_dir": self.run_dir})
-        write_table(Path(path).with_suffix(".parquet"), columns, footer)
+        write_table(_parquet_path(path), columns, footer)
 
     @classmethod
     def load(cls, path: str | Path) -> AuditResult:
@@ -153,13 +155,17 @@ class AuditResult:
         Raises:
             AuditError: the file cannot be read, or was not written by `save`.
         """
-        columns, footer = read_table(Path(path).with_suffix(".parquet"))
+        columns, footer = read_table(_parquet_path(path))
         content = json.loads(footer or "{}")
         if "summary" not in content or "id" not in columns:
             raise AuditError(f"{path} was not written by AuditResult.save; read tables of scores with pandas")
         ids, captions = tuple(columns.pop("id")), tuple(columns.pop("caption_index", np.zeros(0, int)).tolist())
         rate = columns.pop("false_positive_rate", None)
         return cls(ids, columns, current_names(content["summary"]), content["run_dir"], captions, rate)
+
+
+def _parquet_path(path: str | Path) -> Path:
+    return Path(path) if str(path).endswith(".parquet") else Path(f"{path}.parquet")
 
 
 def write_scores(path: Path, result: AuditResult) -> None:
@@ -322,11 +328,9 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
     notes = []
     values = multimem.adjusted_consistency(trials)
     measured = multimem.reliability(values, trials.member, trials.folds)
-    if np.isfinite(measured) and measured < LEAST_RELIABILITY:
-        need = multimem.trials_needed(measured, len(trials.member), LEAST_RELIABILITY, trials.folds)
-        notes.append(
-            f"reliability of MultiMem is {measured:.2f}, below {LEAST_RELIABILITY}; about {need} trials would reach it"
-        )
+    if np.isfinite(measured) and measured < RELIABLE:
+        need = multimem.trials_needed(measured, len(trials.member), RELIABLE, trials.folds)
+        notes.append(f"reliability of MultiMem is {measured:.2f}, below {RELIABLE}; about {need} trials would reach it")
     known = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
     top = max(len(known) // 100, min(10, len(known)))
     chosen, fresh = multimem.top_mean(values, trials.member, top, trials.folds)

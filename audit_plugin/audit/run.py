@@ -55,8 +55,8 @@ def run_audit(
         config: settings; defaults if None.
         progress: called with (stage, done, total); may raise to cancel, and the next run resumes.
         run_dir: folder of the run; default: one per data and settings in the user's cache.
-        models: for train = checkpoints, your own f and g as functions: modality -> (list of media -> `[b, d]`), where
-            they are no open_clip checkpoints named in the config.
+        models: for train = checkpoints, your own f and g as functions: modality -> (list of media -> `[b, d]`); needed
+            unless the config names two open_clip checkpoints.
         captioner: any function (list of media paths) -> as many texts, asked for misaligned samples for which the set
             has no better caption.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, Sample
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.images import read_image
 from audit_plugin.neighbors.image_copies import copy_groups
-from audit_plugin.neighbors.neighborhood import Neighborhood, find_neighborhood
+from audit_plugin.neighbors.neighborhood import Neighborhood, Search, find_neighborhood
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration, calibrate
 from audit_plugin.scoring.evidence import Evidence, build_evidence
@@ -38,9 +38,8 @@ def gather_evidence(
 ) -> tuple[Evidence, list[str]]:
     """(evidence on n complete samples in canonical order, notes): finds neighbors, trains the trials and reads them.
 
-    `learn`: (masks, ids that make two samples no negatives of each other) -> how trials come about; `plan`: masks of a
-    finished run, or None: drawn here; `image_paths` `[n]`: by whose pixels altered copies are distinguished from
-    look-alikes, or empty: by features alone.
+    `learn`: (plan, shared_ids) -> how trials come about; `plan`: masks of a finished run, or None: drawn here;
+    `image_paths` `[n]`: by whose pixels altered copies are distinguished from look-alikes, or empty: by features alone.
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
@@ -49,7 +48,7 @@ def gather_evidence(
     return evidence, [*neighborhood.notes, *notes]
 
 
-def search_of(job: Job) -> Callable[..., Any]:
+def search_of(job: Job) -> Search:
     """The engine's search for neighbors under the settings of a job: (vectors, report) -> `SearchResult`."""
     config = job.config
     return lambda vectors, report: job.engine.search(vectors, config.neighbors, job.device, config.seed, report)
@@ -108,7 +107,8 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     media = [m for m in prepared.samples.modalities if m not in prepared.texts]
     if captioner is not None and prepared.texts and media:
         suggestions = ask_captioner(suggestions, flags["misaligned"], prepared.media(media[0]), captioner)
-    action, reason = rules.propose_actions(flags, suggestions.texts, *rules.exact_duplicates(evidence), scores)
+    representative, exact = rules.exact_duplicates(evidence)
+    action, reason = rules.propose_actions(flags, suggestions.texts, representative, exact, scores)
     action, reason = apply_suggestions(action, reason, suggestions)
     job.progress("score", 1, 1)
     return Scored(

@@ -21,7 +21,7 @@ from .projection import fit_projection, project
 from .scan import pair_similarities
 from .search import SearchResult
 
-WHITENING = 0.65
+WHITENING = 0.65  # components are divided by deviation^0.65: the fine differences of a narrow set count more
 LARGEST_GROUP = 0.01  # share of the samples above which a group is divided
 SMALLEST_LIMIT = 10  # groups of so many samples are never divided
 JOINT = "joint"
@@ -111,7 +111,7 @@ def _group(
         by_cosine = Neighbors(neighbors[name].indices, cosines[name])
         groups, divided = group_near_duplicates(vectors[name], by_cosine, facts.contents[name], largest)
         if divided:
-            notes.append(f"{divided} groups of near-duplicate {name}s were larger than {largest} and were divided")
+            notes.append(f"{divided} groups of near-duplicates ({name}) were larger than {largest} and were divided")
         duplicate_groups[name] = groups
         leave_together = join_groups(leave_together, groups)
     leave_together, divided = split_large_groups(leave_together, largest)

@@ -13,11 +13,12 @@ start on good(s) is a generalized normal distribution, which falls off like exp(
 
 A *hypothesis* is one location, width and shape, and one choice of kinds; its w_k are fitted by EM. Its weight is
 
-    weight ∝ prior(shape) * exp(n * mean log-likelihood) * n^(-(kinds - 1) / 2)
+    weight ∝ prior(shape) * exp(n sum_b observed_b log density_b) * n^(-(kinds - 1) / 2),    n = min(scores, 2000)
 
-where the last factor is the price of a further kind by the Bayesian information criterion: near misses score like the
-tail of good pairs, which would else be taken for them. What is reported is the mean over the hypotheses; intervals are
-their spread. All of it is model-based: wrong pairs unlike any probe count as good ones.
+with observed_b the share of the set in bin b and a flat prior on locations and widths. The last factor is the price of
+a further kind by the Bayesian information criterion: near misses score like the tail of good pairs, which would else be
+taken for them. What is reported is the mean over the hypotheses; intervals are their spread. All of it is model-based:
+wrong pairs unlike any probe count as good ones.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ MIN_SHARE_BELOW_LOCATION = 0.1  # of the scores; good pairs do not lie left of t
 EFFECTIVE_SCORES = 2000  # that the likelihood counts at most: no model is truer than that, so intervals stay honest
 MIN_RELATIVE_WEIGHT = 1e-4  # hypotheses of less weight than this times the largest are dropped
 MAX_WRONG_SHARE = 0.95
-MIN_CERTAIN_SHARE = 0.01  # where the interval of the wrong share begins below this, the set may be clean
+CLEAN_BELOW = 0.01  # where the interval of the wrong share begins below this, the set may be clean
 NODES = 7  # values of the wrong share that stand for its distribution under one hypothesis
 CONFIDENCE = 0.9
 
@@ -150,9 +151,9 @@ def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration
     shares = hypotheses.weights @ hypotheses.shares  # [K]
     by_kind = dict(zip(probes, shares.tolist(), strict=True))
     interval = hypotheses.interval(hypotheses.shares.sum(1))
-    certain_share = float(shares.sum()) if interval[0] >= MIN_CERTAIN_SHARE else 0.0
+    wrong_share_or_zero = float(shares.sum()) if interval[0] >= CLEAN_BELOW else 0.0
     probability[is_scored] = _wrong_probability(values, list(probes.values()), hypotheses)
-    false_positive_rate[is_scored] = _false_positive_rate(values, certain_share, hypotheses)
+    false_positive_rate[is_scored] = _false_positive_rate(values, wrong_share_or_zero, hypotheses)
     return Calibration(by_kind, interval, probability, false_positive_rate, hypotheses)
 
 
@@ -209,8 +210,8 @@ def _fit_shares(observed: Floats, good: Floats, probe_mass: Floats) -> tuple[Flo
         probe_mass: `[K, b]`, mass of each kind in each bin; what is missing to 1 lies below the start.
 
     Returns:
-        (mean log-likelihood of the scores `[l]`, shares of the whole set `[l, K]`, standard deviation of their sum
-        `[l]` if it were fitted to a single score).
+        (sum_b observed_b log density_b `[l]`, shares of the whole set `[l, K]`, the sum's standard error times sqrt(n)
+        `[l]`).
     """
     above = max(observed.sum(), 1e-12)
     inside = np.maximum(probe_mass.sum(1), 1e-9)  # [K]
@@ -286,15 +287,15 @@ def _wrong_probability(values: Floats, probes: list[Floats], hypotheses: Mixture
     return np.asarray(np.interp(values, centers, rising), dtype=np.float32)
 
 
-def _false_positive_rate(values: Floats, certain_share: float, hypotheses: MixtureHypotheses) -> Floats:
+def _false_positive_rate(values: Floats, wrong_share: float, hypotheses: MixtureHypotheses) -> Floats:
     """float32 `[n]`: share of good pairs that score at least as high.
 
-    No less than what is left when a `certain_share` of the set is taken for wrong pairs from the top: should the good
-    pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
+    No less than what is left when a share `wrong_share` of the set is taken for wrong pairs from the top: should the
+    good pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
     """
     ranked = np.sort(values)
     above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)  # share of the set that scores as high
-    remaining = (above - certain_share) / max(1 - certain_share, 1e-9)
+    remaining = (above - wrong_share) / max(1 - wrong_share, 1e-9)
     good_share = 1 - hypotheses.shares.sum(1, keepdims=True)
     good_tail = hypotheses.median(hypotheses.good_above / good_share)  # [b + 1]
     modeled = np.where(

@@ -53,7 +53,8 @@ def all_columns() -> dict[str, Column]:
         Column(
             "suggestion_score",
             "Suggestion gain",
-            "How much the suggestion lowers the misalignment, in robust deviations of the set's own pairs",
+            "How far the suggestion ranks above what good rows find (repairs: mean fall of the suspicion), in robust "
+            "deviations of the set's own pairs",
             "score",
         ),
         Column("repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle"),

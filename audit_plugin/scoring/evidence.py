@@ -48,7 +48,7 @@ class Evidence:
         space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
         text_surprise: modality that is text -> how unusual its spelling is `[n]`.
-        known: bool `[n]`, the samples that set the scale (all but those added to a finished run), or None: all.
+        known: bool `[n]`, the samples that set the scale, see `SampleFacts`, or None: all.
         trials: None where there were too few samples to train.
         held_out: kind of evidence -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`,
             `contrast`, `generality`), by the frozen encoders (`zero_shot`) and by the neighbors of either side

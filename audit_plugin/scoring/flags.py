@@ -188,7 +188,10 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
 
 
 def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
-    """(of the first sample with its contents, another sample has the same contents), `[n]`, all modalities together."""
+    """(is the representative, has an exact duplicate): bool `[n]` each, by the contents of all modalities together.
+
+    The representative is the first sample with its contents, with all of its rows.
+    """
     if not len(evidence):
         return np.zeros(0, bool), np.zeros(0, bool)
     contents = dense_ids(*evidence.contents.values())
@@ -214,11 +217,16 @@ def _are_unrelated(views: Floats, content: Ints) -> bool:
 def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools, worst_good: float) -> Bools:
     """Rows whose image, audio or video another row has with an unrelated text that fits it better.
 
-    Of two samples with one picture and unrelated captions one is wrong, unless both fit: the worse one is flagged if it
-    is not `PLAUSIBLE`. Captions of one sample differ by nature: of `MIN_CAPTIONS` or more, one must fit worse than the
-    others usually do and say something else (`_is_odd_caption`); of fewer, it must fit worse than the best by
-    `CONFLICT_Z` and worse than `worst_good`, the misalignment beyond which few good pairs lie. A text like one that is
-    accepted is accepted. Placeholders (bool `[n]`) and groups without a misalignment (NaN in `[n]`) are no conflict.
+    Of the rows of one group of copies, the best being the one with the lowest misalignment:
+
+    1. Another sample's caption is accepted if it fits as well as the best or is `PLAUSIBLE`.
+    2. A caption of the best row's own sample is accepted unless it fits worse than the best by `CONFLICT_Z` and worse
+       than `worst_good`, the misalignment beyond which few good pairs lie. Unscored captions are accepted.
+    3. A text like an accepted one is accepted. The others are flagged.
+    4. But of `MIN_CAPTIONS` or more rows, those of samples with several captions are flagged if they fit worse than the
+       others usually do and say something else (`_is_odd_caption`), and only then.
+
+    Groups that hold a placeholder (bool `[n]`) or have no misalignment at all (NaN in `[n]`) are not a conflict.
     """
     flagged = np.zeros(len(evidence), dtype=bool)
     if not evidence.texts:
@@ -242,7 +250,7 @@ def _conflicts_in_group(evidence: Evidence, misalignment: Floats, rows: Ints, wo
     # Accepted by fit: captions of the best row's own sample more easily than another sample's.
     same_sample = owners == owners[best]
     limit = np.where(same_sample, np.maximum(worst_good, lowest + CONFLICT_Z), np.maximum(PLAUSIBLE, lowest))
-    accepted = ~exceeds(misalignment, limit)
+    accepted = ~exceeds(misalignment, limit)  # an unscored caption too: nothing speaks against it
     # Accepted for their likeness to an accepted text, and so on: the worse the fit, the more likeness is asked for.
     clearly_worse = UNRELATED_LIKENESS if len(rows) == 2 else CONTRADICTION_LIKENESS
     required = np.where(exceeds(misalignment, lowest + CONFLICT_Z), clearly_worse, RANDOM_LIKENESS)
@@ -275,8 +283,8 @@ def propose_actions(
     Args:
         flags: kind -> bool `[n]`.
         suggestions: `[n]` texts, "" where there is none above the margin.
-        representative: bool `[n]`, first of its exact duplicates.
-        exact: bool `[n]`, equals another sample in all modalities.
+        representative: bool `[n]`, of the first of its exact duplicates.
+        exact: bool `[n]`, has an exact duplicate: another sample that is equal in all modalities.
         scores: score columns, quoted in the reasons.
     """
     n = len(representative)
@@ -306,13 +314,17 @@ def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> d
     """The flag columns, `action`, and `reason` if a result has it, when some flags change; from its `columns` alone.
 
     `flags`: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes. A failed row keeps its flags. A proposed
-    removal of a duplicate or placeholder stays, as does what is proposed for rows whose flags do not change.
+    removal of a duplicate or placeholder stays, as do repairs of the join and what is proposed for rows whose flags do
+    not change.
     """
     differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
     if "failure" in columns:
         differs &= columns["failure"] == ""
     changed: dict[str, NDArray[Any]] = {n: np.where(differs, values, columns[n]) for n, values in flags.items()}
-    rows = np.flatnonzero(differs & (columns["action"] != "remove"))
+    changes = differs & (columns["action"] != "remove")
+    if "repair" in columns:
+        changes &= columns["repair"] == ""  # rests on many rows together, not on the flags of this one
+    rows = np.flatnonzero(changes)
 
     def of_rows(name: str, missing: Any) -> NDArray[Any]:
         column = changed.get(name, columns.get(name))

@@ -51,8 +51,8 @@ def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
 
     Returns:
         `cosine` (s_ii), `contrast` and `generality` float32 `[p, n]`, and `planted` `[p, q]`, the contrast of the probe
-        pairs. NaN where no trial held the pair out. Generality: mean over standard deviation of a text's similarity to
-        the pool.
+        pairs. NaN where no trial held the pair out. Generality: mean divided by standard deviation of a text's
+        similarities to the pool.
     """
     negatives, probes = question.negatives, question.probes
     device = negatives.pool.device
@@ -149,7 +149,7 @@ def _similarity_blocks(
 
 
 def _generality(similarity: torch.Tensor) -> torch.Tensor:
-    """`[q]`: mean over standard deviation of each row's known similarities `[q, P]`."""
+    """`[q]`: mean divided by standard deviation of each row's known similarities `[q, P]`."""
     known = torch.isfinite(similarity)
     count = known.sum(1).clamp_min(1)
     mean = similarity.masked_fill(~known, 0).sum(1) / count

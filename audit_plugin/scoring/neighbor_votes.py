@@ -6,11 +6,13 @@ content c vote together, for the mean of their targets:
     mean_c       = mean over samples j with source content c of y_j
     distrust_c   = mean over these j of clip(distrust_j, MIN_DISTRUST, MAX_DISTRUST)
     w_ic         = exp(cos(x_i, x_c) / KERNEL_TEMPERATURE - distrust_c) / Z_i     over the k nearest contents c != c(i)
+    w_i0         = exp(1 / KERNEL_TEMPERATURE - distrust_c(i)) / Z_i              0 where nothing is in mean_i0
     prediction_i = sum_c w_ic mean_c + w_i0 mean_i0
 
 where mean_i0 is the mean over the samples that share i's source content but not its target content (captions of one
-picture); they vote like a content with cosine 1, and Z_i makes all weights of i sum to 1. Suspect voters count less, as
-in LEMoN (Zhang et al., arXiv 2407.18941). How well any target k fits the prediction is
+picture); they vote like a content with cosine 1, and Z_i makes all weights of i sum to 1. distrust_c(i) is that of the
+whole content, i's own included. Suspect voters count less, as in LEMoN (Zhang et al., arXiv 2407.18941). How well any
+target k fits the prediction is
 
     M_ik = <prediction_i, y_k> - sole_ik,      sole_ik = w_ic if k is the only sample with source content c, else 0
 

@@ -101,11 +101,12 @@ def tail_scale(values: Floats) -> tuple[float, float]:
 def outlier_cut(values: Floats, rate: float) -> float:
     """The value that a share `rate` of clean samples exceeds, for the largest of several distances.
 
-    The samples beyond the cut of a logistic tail, less those that a clean set would have there, are left out and the
-    tail is fitted again, since outliers widen the tail that should expose them. A heavier, exponential tail then
-    decides whether they are a group of their own: if fewer than `SEPARATION` times as many lie beyond the cut as that
-    tail puts there, the cut is raised to where a share `rate` of the set, or half that share of the exponential tail,
-    lies beyond it.
+    1. A logistic tail is fitted, and the largest samples are left out: as many as lie beyond its cut and would not in a
+       clean set. The tail is fitted again, since outliers widen the tail that should expose them, until it settles.
+    2. A heavier, exponential tail is fitted to the rest. If at least `SEPARATION` times as many samples lie beyond the
+       cut as that tail has there, they are a group of their own, and the cut stays.
+    3. Else the cut is raised to the lower of two values: the one that a share `rate` of the set exceeds, and the one
+       that half that share of the exponential tail exceeds.
     """
     known = np.sort(values[np.isfinite(values)])
     n = len(known)

@@ -122,13 +122,16 @@ def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
 
 @score(
     "Misalignment",
-    "How badly the sample's modalities fit each other, in robust deviations from the set's median; "
-    "the largest over pairs of modalities",
+    "How badly the sample's modalities fit each other: the weighted mean of several kinds of evidence, each in robust "
+    "deviations from the set's median; the largest over pairs of modalities",
     per="pair",
     trained=True,
 )
 def misalignment(evidence: Evidence) -> dict[str, Floats]:
-    """Held-out contrast and neighbor disagreement of each pair, robustly standardized and added up."""
+    """Of each pair the weighted mean of its kinds of evidence, each in robust deviations (`combine`); the largest.
+
+    With three or more modalities the largest is itself put in robust deviations of the known samples.
+    """
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
     worst = np.fmax.reduce(list(parts.values()))
     overall = worst if len(parts) == 1 else robust_z(worst, of_known(worst, evidence.known))
@@ -185,7 +188,7 @@ def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Fl
 @score(
     "MultiMem",
     "How much more consistent a model finds the sample when it was trained on it (arXiv 2606.22220), summed over all "
-    "modalities; above 0 for any trained sample, far above most others when memorized",
+    "modalities; above 0 on average, far above most others when memorized",
     per="attribution",
     trained=True,
     also=("stderr", "mean"),
@@ -242,8 +245,8 @@ def clip_score(evidence: Evidence) -> dict[str, Floats]:
 def outlier(evidence: Evidence) -> dict[str, Floats]:
     """Neighbor distance per modality and in all together, each in units of its own tail, then the largest (`outliers`).
 
-    Texts that a class of samples shares are not scored: NaN. The spelling of a text counts through the mean of its
-    surprise and the distance, where that is larger than the distance.
+    Texts that a class of samples shares have no distance. For texts: max(distance, (distance + surprise) / 2), both in
+    units of their tail; NaN where both are unknown.
     """
     pool = evidence.known_rows
 

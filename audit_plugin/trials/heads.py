@@ -1,7 +1,7 @@
 """Trains the trials: one small head per modality on frozen features, many trials at once.
 
-All trials of a group are trained together as batched matrix products; each draws its start and its batches from
-its own generator (seed, trial), so that a trial's result depends on nothing but the data, the settings and its number.
+All trials of a group are trained together as batched matrix products. Each draws its first weights and its batches from
+a generator of its own (seed, trial), so its result depends on the data, the settings and its number alone.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.nn.functional import gelu, normalize
 
 from audit_plugin.arrays import Bools, Ints, check_lengths, dense_ids, modality_pairs
 
-TRIAL_GROUP = 8
+TRIAL_GROUP = 8  # trials trained together as batched products; stored runs are cut into such parts
 HIDDEN_DIM = 256
-OUTPUT_DIM = 128
-TEMPERATURE = 1 / 25
-BATCH = 256
-READ_ROWS = 4096
-LEARNING_RATE = 5e-3
-WEIGHT_DECAY = 0.05
+OUTPUT_DIM = 128  # of the embeddings
+TEMPERATURE = 1 / 25  # of the loss
+BATCH = 256  # samples per step and trial, at most
+READ_ROWS = 4096  # rows embedded at once on a CPU; changes no result
+LEARNING_RATE = 5e-3  # of AdamW, at the start of the half cosine
+WEIGHT_DECAY = 0.05  # of AdamW
 
 Layers = tuple[torch.Tensor, ...]  # w1 `[g, d, h]`, b1 `[g, 1, h]`, w2 `[g, h, o]`, b2 `[g, 1, o]`
 
@@ -83,7 +83,7 @@ def train_group(
 
     def batches() -> Iterator[torch.Tensor]:
         for _ in range(epochs):
-            # a trial with fewer members than the usual goes round again, one with more leaves some out
+            # with fewer than steps * batch members, the first ones are drawn again; with more, the last are left out
             orders = [np.resize(g.permutation(r), steps * batch) for g, r in zip(generators, rows, strict=True)]
             yield from torch.from_numpy(np.stack(orders)).to(device).split(batch, dim=1)
 

@@ -135,7 +135,8 @@ def estimate_multimem(values: Floats, member: Bools, folds: int = 2) -> tuple[Fl
     """MultiMem and its standard error, both `[n]`.
 
     The mean of the blocks' differences d (`block_differences` of the consistency, offsets removed), and
-    s_d / sqrt(number of blocks); the error is NaN with a single block. NaN for samples never on both sides.
+    s_d / sqrt(number of blocks); the error is NaN with a single block. NaN for samples that were on one side throughout
+    any block; the terms of `trials.run` take such a block's difference as 0, and are NaN if that holds for all blocks.
     """
     differences = block_differences(values, member, folds)
     count = len(differences)

@@ -24,7 +24,7 @@ from .engines import LOCAL, Engine
 MIN_SAMPLES = 32  # complete samples below which nothing is trained
 MIN_GROUPS = 16  # leave-together groups below which halves of them say nothing
 AUTO_TRIALS = (16, 32, 64, 128)  # whole groups of trials, whose parts any larger number shares
-RELIABLE = 0.8
+RELIABLE = 0.8  # reliability of MultiMem from which trials are enough
 
 TrialArrays = Mapping[str, np.ndarray]  # what is stored of a group of trials: weights, or embeddings
 SampleRows: TypeAlias = torch.Tensor | None  # int64 `[q]`, or all samples
@@ -72,7 +72,7 @@ class Learner:
     travels: bool = False  # `make` and `embed` may run in another process
 
 
-# (masks, ids `[n, c]` that make two samples no negatives of each other) -> how the trials come about
+# (plan, shared_ids `[n, c]`: samples that are equal in any column are not negatives) -> how the trials come about
 Learn = Callable[[TrialPlan, Ints], Learner]
 
 

@@ -42,12 +42,16 @@ PART = "words"
 
 
 def lift(similarity: Floats, references: Floats) -> Floats:
-    """Lift `[..., p]` of texts from similarities `[..., p]` and those to the references `[f, p]`, NaN where unknown."""
+    """Lift `[..., p]` of texts from similarities `[..., p]` and those to the references `[f, p]`, NaN where unknown.
+
+    NaN where a text has no known similarity to a reference.
+    """
     with np.errstate(over="ignore"):
         weight = np.exp(references / TEMPERATURE)
-    known = np.isfinite(references)
-    mean = np.where(known, weight, 0).sum(0) / np.maximum(known.sum(0), 1)
-    return similarity - TEMPERATURE * np.log(np.maximum(mean, 1e-30))
+    is_known = np.isfinite(references)
+    count = is_known.sum(0)
+    mean = np.where(is_known, weight, 0).sum(0) / np.maximum(count, 1)
+    return np.where(count > 0, similarity - TEMPERATURE * np.log(np.maximum(mean, 1e-30)), np.nan)
 
 
 def rival_captions(evidence: Evidence, rows: Ints, prepared: Prepared, seed: int) -> Records:

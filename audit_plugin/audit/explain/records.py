@@ -108,11 +108,11 @@ def _voters(
 def duplicate_records(scored: Scored, rows: Ints, prepared: Prepared) -> Records:
     """Row -> `duplicates` and `conflicts`: ids, at most `PARTNERS` each, in canonical order.
 
-    Duplicates are the others of its near-duplicate group in any modality that is not text; conflicts are those of them
-    that have another text, where the row is flagged so.
+    Duplicates are the other samples of its group of copies in any modality that is not text (captions of one sample do
+    not repeat each other); conflicts are the other rows of the group with another text, where the row is flagged so.
     """
     evidence = scored.evidence
-    groups = [(group, np.argsort(group, kind="stable")) for group in evidence.near_duplicates.values()]
+    groups = [(group, np.argsort(group, kind="stable")) for group in evidence.copy_groups.values()]
     sorted_groups = [(group, group[order], order) for group, order in groups]
     texts = [evidence.contents[name] for name in evidence.texts]
 
@@ -126,8 +126,9 @@ def duplicate_records(scored: Scored, rows: Ints, prepared: Prepared) -> Records
             first, last = np.searchsorted(values, [group[row], group[row] + 1])
             same_group |= set(order[first:last].tolist())
         others = sorted(same_group - {row})
+        duplicates = [other for other in others if evidence.user_groups[other] != evidence.user_groups[row]]
         conflicts = []
         if scored.flags["conflict"][row]:
             conflicts = [other for other in others if any(text[other] != text[row] for text in texts)]
-        records[row] = {"duplicates": ids(others), "conflicts": ids(conflicts)}
+        records[row] = {"duplicates": ids(duplicates), "conflicts": ids(conflicts)}
     return records

@@ -153,7 +153,10 @@ def _shown(content: Ints, pool: Ints) -> list[Ints]:
 
 
 def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], embeddings: HeldOutEmbeddings) -> Floats:
-    """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption."""
+    """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption.
+
+    A pair that no trial held out counts as the set's median, 0.
+    """
     by_row = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), embeddings), nan=0.0)
     counts = np.array([len(rows_of_caption) for rows_of_caption in shown])
     starts = np.r_[0, np.cumsum(counts)[:-1]]

@@ -26,12 +26,16 @@ CANDIDATES = 32  # captions that one row may choose from
 
 @dataclass(frozen=True)
 class Shift:
-    """Rows `start` to `stop - 1` whose media fit the caption `offset` rows further on; `evidence` is -log p."""
+    """Rows `start` to `stop - 1` whose media fit the caption `offset` rows further on.
+
+    `strength` is lambda times the sum of their bounded gains; by chance, n rows reach it with p of about
+    n exp(-strength).
+    """
 
     offset: int
     start: int
     stop: int
-    evidence: float
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Repair:
         kind: swap, cycle or shift.
         rows: positions in the caller's order.
         sources: as many, in the same order.
-        gain: mean fall of the rows' misalignment, in robust deviations.
+        gain: mean fall over the rows, in robust deviations: of the suspicion (`pair_scores`, a weighted mean) for a
+            swap or cycle, of the weighted sum of its evidence (`shifts.line_gains`) for a shift.
         sentence: for people.
         lost: rows next to a shift whose own caption is in no row any more.
     """
@@ -88,8 +93,8 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
     for _ in range(MAX_SHIFTS):
         rates = _rates(bounded)
         shifts = [_best_segment(row, int(d), rate) for row, d, rate in zip(bounded, offsets, rates, strict=True)]
-        best = max(range(len(shifts)), key=lambda k: shifts[k].evidence, default=-1)
-        if best < 0 or shifts[best].evidence < least:
+        best = max(range(len(shifts)), key=lambda k: shifts[k].strength, default=-1)
+        if best < 0 or shifts[best].strength < least:
             break
         rows = slice(shifts[best].start, shifts[best].stop)
         if _stands_out(bounded[:, rows].sum(1, dtype=np.float64), best):
@@ -110,16 +115,16 @@ def _stands_out(sums: Floats, chosen: int) -> bool:
 
 
 def _joined(shifts: list[Shift]) -> list[Shift]:
-    """Shifts by one offset with less between them than the shorter one is long are one, strongest first."""
+    """Merges two shifts with the same offset if the gap is shorter than the shorter shift; strongest first."""
     joined: list[Shift] = []
     for shift in sorted(shifts, key=lambda s: (s.offset, s.start)):
         last = joined[-1] if joined else Shift(0, 0, 0, 0.0)
         length = min(last.stop - last.start, shift.stop - shift.start)
         if last.offset == shift.offset and shift.start - last.stop < length:
-            joined[-1] = Shift(shift.offset, last.start, shift.stop, last.evidence + shift.evidence)
+            joined[-1] = Shift(shift.offset, last.start, shift.stop, last.strength + shift.strength)
         else:
             joined.append(shift)
-    return sorted(joined, key=lambda s: -s.evidence)
+    return sorted(joined, key=lambda s: -s.strength)
 
 
 def _rates(values: Floats) -> Floats:
@@ -136,7 +141,7 @@ def _rates(values: Floats) -> Floats:
 
 
 def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
-    """The stretch of at least `MIN_ROWS` rows with the largest sum; O(n)."""
+    """The stretch of at least `MIN_ROWS` rows with the largest sum, at lambda `rate`; O(n)."""
     total = np.r_[0.0, np.cumsum(values, dtype=np.float64)]
     if len(values) < MIN_ROWS:
         return Shift(offset, 0, 0, 0.0)
@@ -148,7 +153,7 @@ def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
 
 
 def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Shift:
-    """The same shift with the bounds, within `REACH` rows, for which the evidence is best.
+    """The same shift with the bounds, within `REACH` rows, for which the gains sum up to most.
 
     |offset| rows beside the shift lose their captions (see `left_over`): where those fit after all, the shift ends
     elsewhere. Single gains are too weak to tell.
@@ -171,7 +176,7 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     start = low + int(starts[low : high + 1].argmax())
     low, high = max(shift.stop - REACH, middle), min(shift.stop + REACH, n)
     stop = high - int(stops[low : high + 1][::-1].argmax())
-    return Shift(d, start, stop, shift.evidence)
+    return Shift(d, start, stop, shift.strength)
 
 
 def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:

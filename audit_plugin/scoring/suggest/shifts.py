@@ -18,7 +18,7 @@ NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
-ROUND = 0.5  # robust deviations; below it a block's captions went round
+ROUND = 0.5  # mean suspicion, in robust deviations, below which the rows beside a shift take its left-over captions
 Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # (non-members `[n]`, embeddings of either side `[n, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
@@ -61,7 +61,8 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     """`[D, n]`: how much better row i's medium fits the caption of row i + offset than its own, in robust deviations.
 
     The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
-    similarity over all trials that held out its two rows. NaN where none did or where a row is incomplete.
+    similarity over those of the first `TRIALS` trials that held out its two rows. NaN where none did or where a row is
+    incomplete. Both are weighted sums over the kinds of evidence (`OF_THE_PAIR`), in robust deviations.
 
     `also` is shown each trial, whose embeddings are the costly part; the `offsets` are `[D]`.
     """
@@ -90,7 +91,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
 
 
 def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Floats) -> None:
-    """Similarities `[D, n]`, in place, to how far one kind of evidence falls with the caption at each offset."""
+    """Turns similarities `[D, n]`, in place, into gains: the fall of one kind of evidence with each caption offered."""
     media, captions = (hub[at] for hub in weighing.hubs[name])
     own, weight = weighing.own[name][at] - media, weighing.weights[name] / weighing.scale[name][1]
     for k in range(len(offsets)):
@@ -180,6 +181,7 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Se
     # how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median
     of_pair = {kind: weighing.own[kind] for kind in OF_THE_PAIR if kind in weighing.own}
     misfit = weighted_sum(of_pair, weighing)[np.maximum(line, 0)]
+    # above 0: nearer to the shift's typical row than to the set's
     misfit = np.where(line >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
     shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, line))
     rows = np.arange(shift.start, shift.stop)
