@@ -59,7 +59,8 @@ class AuditConfig(_ModalitySettings):
 
     template: str = option(
         "",
-        "Prompt templates for class names, {} for the name, separated by | (default for labels: photo prompts)",
+        "Prompt templates for class names, {} for the name, separated by | (default for class labels: 'a photo of a "
+        "{}' and similar)",
         advanced=True,
     )
     group: str = option(
@@ -69,11 +70,15 @@ class AuditConfig(_ModalitySettings):
         scores=False,
     )
     label: str = option(
-        "", "Field or column with the class label; balances the held-out reference samples", advanced=True, scores=False
+        "",
+        "Field or column with the class label, used to balance the held-out reference samples",
+        advanced=True,
+        scores=False,
     )
     role: str = option(
         "",
-        "Field or column naming the models that saw a sample: both, f, g, none or reference (for split, checkpoints)",
+        "Field or column naming the models that saw a sample: both, f, g, none or reference; needed with the protocol "
+        "split or with checkpoints",
         advanced=True,
         scores=False,
     )
@@ -111,7 +116,7 @@ class AuditConfig(_ModalitySettings):
     )
     trials: int = option(
         48,
-        "Number of models to train, each without part of the samples; 0: as many as MultiMem needs",
+        "Number of models to train, each without part of the samples; 0: as many as a reliable MultiMem needs",
         low=0,
         high=1024,
     )

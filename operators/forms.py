@@ -86,7 +86,7 @@ class SettingsForm:
             config = config_from({**defaults, **self.params})
             if writes:
                 fiftyone_io.check_writable(self.view, config.run)
-            plan = fiftyone_io.preview_view(self.view, config, PREVIEW_ROWS)
+            plan = fiftyone_io.estimate_cost(self.view, config, PREVIEW_ROWS)
         except AuditError as error:
             block(self.form, "cost", types.Error(label="Cannot run yet", description=str(error)))
             return

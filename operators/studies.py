@@ -42,7 +42,7 @@ class RemovalStudy(BackgroundOperator):
 
         amounts = tuple(params.get("amounts") or ()) or None
         seeds = params.get("seeds") or REPETITIONS
-        return fiftyone_io.removal_view(samples, config_from(params), amounts, seeds, progress)
+        return fiftyone_io.run_removal_study(samples, config_from(params), amounts, seeds, progress)
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
         yield ctx.ops.notify("Removal study complete", variant="success")
@@ -51,11 +51,11 @@ class RemovalStudy(BackgroundOperator):
     def __call__(
         self, sample_collection: Any, amounts: tuple[int, ...] | None = None, seeds: int = REPETITIONS, **config: Any
     ) -> Any:
-        """Run the study on a dataset or view from Python; see `audit_plugin.fiftyone_io.removal_view`."""
+        """Run the study on a dataset or view from Python; see `audit_plugin.fiftyone_io.run_removal_study`."""
         from audit_plugin import fiftyone_io
         from audit_plugin.config import AuditConfig
 
-        return fiftyone_io.removal_view(sample_collection, AuditConfig(**config), amounts, seeds)
+        return fiftyone_io.run_removal_study(sample_collection, AuditConfig(**config), amounts, seeds)
 
 
 class MeasureCrossModal(BackgroundOperator):

@@ -17,8 +17,8 @@ playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
 HOSTILE = "<script>document.title='hacked'</script> =cmd|' /C calc'!A0 \u202etxet"
-KINDS = "from audit_plugin.fiftyone_io import resolved; " + (
-    "result = sorted(d.kind for d in resolved(fo.load_dataset('batches')).current.values())"
+KINDS = "from audit_plugin.fiftyone_io import current_decisions; " + (
+    "result = sorted(d.kind for d in current_decisions(fo.load_dataset('batches')).current.values())"
 )
 CHECKED = "from audit_plugin.fiftyone_io import spot_check; " + (
     "result = sum(map(bool, spot_check(fo.load_dataset('batches'), 'audit').verdicts))"

@@ -152,7 +152,7 @@ def test_a_sample_bears_the_most_urgent_of_its_captions(make_dataset: Callable[.
     fio.decide(dataset, ids[0], "keep")
     fio.decide(dataset, ids[0], "relabel", text="new", caption=1)
     assert kinds(dataset)[0] == "relabel"
-    found = fio.resolved(dataset).current
+    found = fio.current_decisions(dataset).current
     assert {key[2]: d.kind for key, d in found.items()} == {0: "keep", 1: "relabel"}
     assert {d.field for d in found.values()} == {"captions"}
 
@@ -197,7 +197,7 @@ def test_a_clock_that_is_set_back_does_not_turn_decisions_round(dataset: Any, mo
 
     monkeypatch.setattr(module, "datetime", Earlier)
     fio.decide(dataset, name, "remove", reviewer="ann")
-    assert fio.resolved(dataset).current[name, "", 0].kind == "remove"
+    assert fio.current_decisions(dataset).current[name, "", 0].kind == "remove"
 
 
 def test_two_processes_both_keep_their_decisions(dataset: Any) -> None:
@@ -221,7 +221,7 @@ def test_two_processes_both_keep_their_decisions(dataset: Any) -> None:
     assert [sum(d.reviewer == name for d in found) for name in ("ann", "bob")] == [30, 30]
     assert len(fio.disagreements(dataset)) == 6
     fio.refresh(dataset)
-    current = fio.resolved(dataset).current
+    current = fio.current_decisions(dataset).current
     assert kinds(dataset) == [current[name, "", 0].kind for name in ids]
 
 

@@ -59,11 +59,11 @@ def test_a_ledger_goes_out_and_comes_back(dataset: Any, tmp_path: Path, ending: 
     assert not {0, 27} & set(raw)
     assert "\u202e".encode() not in raw
     assert b",=cmd" not in raw
-    before, shown = fio.resolved(dataset).current, kinds(dataset)
+    before, shown = fio.current_decisions(dataset).current, kinds(dataset)
     ledger = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions").ledger()
     ledger.delete_many({"dataset": dataset._doc.id})
     assert fio.import_decisions(dataset, path) == 5
-    found = fio.resolved(dataset).current
+    found = fio.current_decisions(dataset).current
     assert {k: (d.kind, d.text, d.note, d.time, d.id, d.digest) for k, d in found.items()} == {
         k: (d.kind, d.text, d.note, d.time, d.id, d.digest) for k, d in before.items()
     }

@@ -248,7 +248,7 @@ def test_audit_view_scores_and_writes_only_the_view(make_dataset: Callable[..., 
     assert dataset.values("audit_action") == [*result.columns["action"], *[None] * 6]
     assert np.allclose(np.array(dataset.values("audit_outlier")[:30], float), result.columns["outlier"], equal_nan=True)
     assert list(dict.fromkeys(stages))[-1] == "write"
-    assert fio.preview_view(dataset, config)["rows"] == 36
+    assert fio.estimate_cost(dataset, config)["rows"] == 36
     fio.delete_audit(dataset, "audit")
     assert state(dataset) == before
 
@@ -256,7 +256,7 @@ def test_audit_view_scores_and_writes_only_the_view(make_dataset: Callable[..., 
 def test_the_cost_of_a_large_view_is_judged_by_its_head(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(40)
     config = AuditConfig(encoder="offline", seed=5)
-    whole, head = fio.preview_view(dataset, config), fio.preview_view(dataset, config, limit=20)
+    whole, head = fio.estimate_cost(dataset, config), fio.estimate_cost(dataset, config, limit=20)
     assert (whole["rows"], head["rows"]) == (40, 40)
     assert head["encodes"] == {"image": 40, "text": 40} or whole["encodes"]["image"] < 40  # cached by another test
     assert head["minutes"] >= whole["minutes"]

@@ -94,8 +94,8 @@ def test_an_object_is_a_row_with_its_crop_and_label(make_scenes: Callable[..., A
         assert crop.shape == ((44, 44, 3), (44, 48, 3))[at % 3]
         color = dict(COLORS)[samples.media["text"][at].removesuffix("Thing")]
         assert np.abs(np.median(crop, axis=(0, 1)) - color).max() < 15
-    assert fio.resolve(view, AuditConfig()).template == LABEL_TEMPLATES
-    assert fio.resolve(view, AuditConfig()).text == "truth"
+    assert fio.resolve_settings(view, AuditConfig()).template == LABEL_TEMPLATES
+    assert fio.resolve_settings(view, AuditConfig()).text == "truth"
     assert fio.text_fields(view) == ["truth", "truth.note"]
     assert fio.read_samples(view, AuditConfig(text="truth.note")).media["text"] == ("x",) * 12
     assert fio.read_samples(view[2:4], AuditConfig()).ids == samples.ids[2:4]
@@ -278,6 +278,6 @@ def test_objects_are_audited_and_the_dataset_restored(make_scenes: Callable[...,
     assert (settings["text"], settings["template"]) == ("truth", LABEL_TEMPLATES)
     again = fio.audit_view(view, dataclasses.replace(QUICK, false_positive_rate=0.1), None, tmp_path / "run")
     assert np.array_equal(again.columns["misalignment"], result.columns["misalignment"])
-    assert fio.preview_view(view, QUICK)["encodes"] == {"image": 0, "text": 0}
+    assert fio.estimate_cost(view, QUICK)["encodes"] == {"image": 0, "text": 0}
     fio.delete_audit(dataset, "audit")
     assert state(dataset) == before

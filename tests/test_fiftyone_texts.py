@@ -71,10 +71,10 @@ def test_labels_are_read_by_their_field(make_dataset: Callable[..., Any]) -> Non
 def test_what_is_chosen_for_a_view_is_said(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(2, words=str, kind=lambda row: fo.Classification(label=f"k{row}"))
     for named, template in (("kind", LABEL_TEMPLATES), ("kind.label", ""), ("words", "")):
-        assert fio.resolve(dataset, AuditConfig(text=named)).template == template
-    assert fio.resolve(dataset, AuditConfig(text="kind", template="{}")).template == "{}"
+        assert fio.resolve_settings(dataset, AuditConfig(text=named)).template == template
+    assert fio.resolve_settings(dataset, AuditConfig(text="kind", template="{}")).template == "{}"
     labeled = make_dataset(2, ground_truth=lambda row: fo.Classification(label=f"k{row}"))
-    assert fio.resolve(labeled, AuditConfig()).text == "ground_truth"
+    assert fio.resolve_settings(labeled, AuditConfig()).text == "ground_truth"
     assert fio.text_fields(dataset) == ["words", "kind"]  # never `tags`, which are a list of strings too
 
 

@@ -107,7 +107,7 @@ def test_datasets_are_audited_by_it(folder: Path) -> None:
     code = """
 import fiftyone as fo
 from audit_plugin import AuditConfig
-from audit_plugin.fiftyone_io import preview_view, read_samples
+from audit_plugin.fiftyone_io import estimate_cost, read_samples
 from operators.forms import audit_form
 
 dataset = fo.Dataset("depth")

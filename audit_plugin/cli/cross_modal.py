@@ -93,7 +93,10 @@ def personas(
 @app.command()
 def plant_canaries(
     out: Annotated[Path, typer.Option(help="Folder to create")] = Path("canaries"),
-    identities: Annotated[int, typer.Option(min=16, help="Number of canaries; a quarter of them is left out")] = 80,
+    identities: Annotated[
+        int,
+        typer.Option(min=16, help="Number of canaries; a quarter are held out of the training files for comparison"),
+    ] = 80,
     variants: Annotated[int, typer.Option(min=1, help="Rows per canary")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; choose one that nobody else uses")] = 0,
 ) -> None:

@@ -40,13 +40,13 @@ def audit(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Audit a FiftyOne dataset: adds fields, tags and a run to it."""
+    """Audit a FiftyOne dataset and write the results to it as fields, tags, a saved view and a run."""
     io = fiftyone_io()
     chosen = io.load_view(dataset, view, patches)
     if dry_run:
         from audit_plugin.report.display import console, show_cost
 
-        show_cost(console(), io.preview_view(chosen, config))
+        show_cost(console(), io.estimate_cost(chosen, config))
         return
     samples = io.read_samples(chosen, config)
     with shown_progress() as progress:
@@ -100,14 +100,14 @@ def import_(
     rows: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of flagged rows, most suspicious first")
     ] = None,
-    others: Annotated[int, typer.Option(min=0, help="Number of random rows to add that are not flagged")] = 200,
+    others: Annotated[int, typer.Option(min=0, help="Number of random unflagged rows to add")] = 200,
     run: Annotated[str, typer.Option(help="Run key of the audit in the dataset")] = "audit",
     media: Annotated[
         Path | None, typer.Option(help="Folder for media extracted from tar shards (default: beside the scores)")
     ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest that was scored (default: as recorded)")] = None,
 ) -> None:
-    """Import the flagged part of a large audit into FiftyOne, with its evidence and a few other rows."""
+    """Import the flagged part of a large audit into FiftyOne, with evidence and random unflagged rows (--others)."""
     from audit_plugin.report import report_of_table
 
     if not (manifest := manifest or _recorded(scores).get("manifest")):

@@ -28,7 +28,12 @@ Manifest = Annotated[
         help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern"
     ),
 ]
-RunDir = Annotated[Path | None, typer.Option(help="Folder for unfinished work (default: in the cache)")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Run folder: stored features and trained models, for resuming and for --extend (default: in the cache)"
+    ),
+]
 
 
 @command(**COLUMNS)
@@ -43,7 +48,7 @@ def score(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Score the rows of a manifest, by any two or more modalities. Needs no FiftyOne."""
+    """Score the rows of a manifest, by any two or more modalities. Does not need FiftyOne."""
     from audit_plugin.audit.result import write_scores
 
     if extend:

@@ -87,7 +87,12 @@ def command(*only: str, **overrides: str) -> Callable[[Callable[..., None]], Cal
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.name != "config"]
-        settings = [_option(f.name, f.default, overrides.get(f.name), f.metadata) for f in offered.values()]
+        place = "Field" if "run" in overrides else "Column"  # only audits of datasets have a run key
+        texts = {
+            name: overrides.get(name) or f.metadata["help"].replace("Field or column", place)
+            for name, f in offered.items()
+        }
+        settings = [_option(f.name, f.default, texts[f.name], f.metadata) for f in offered.values()]
 
         @functools.wraps(body)
         def run(**values: Any) -> None:
@@ -107,8 +112,7 @@ def command(*only: str, **overrides: str) -> Callable[[Callable[..., None]], Cal
     return register
 
 
-def _option(name: str, default: Any, text: str | None, meta: Any) -> inspect.Parameter:
-    text = text or meta["help"]
+def _option(name: str, default: Any, text: str, meta: Any) -> inspect.Parameter:
     if meta["choices"]:
         text += f" ({', '.join(meta['choices'])})"
     elif meta["low"] is not None:

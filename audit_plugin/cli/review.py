@@ -74,7 +74,7 @@ def apply(
         int | None, typer.Option(help="Delete all removed samples from the dataset; give their number to confirm")
     ] = None,
 ) -> None:
-    """Apply the decisions: relabel and hide samples. Media files are kept, and `undo` reverts it."""
+    """Apply the decisions: relabel and hide samples. Media files are kept. `review undo` reverts the changes."""
     io, data = _opened(dataset)
     if dry_run:
         plan = io.plan_of(data, run)
@@ -94,7 +94,7 @@ def undo(
     dataset: Dataset,
     last_decision: Annotated[bool, typer.Option("--decision", help="Undo the last decision instead")] = False,
     change_set: Annotated[str | None, typer.Option(help="Id of the change set (default: the last one applied)")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also where values have changed since")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Undo even if values changed since, overwriting them")] = False,
     reviewer: Reviewer = "",
 ) -> None:
     """Undo the changes that were applied, or the last decision."""

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .audits import audit_view, caption_numbers, map_embeddings, preview_view, removal_report, removal_view, scan_new
+from .audits import (
+    audit_view,
+    caption_numbers,
+    estimate_cost,
+    map_embeddings,
+    removal_report,
+    run_removal_study,
+    scan_new,
+)
 from .cross_modal import (
     cross_modal_results,
     delete_cross_modal_run,
@@ -11,7 +19,7 @@ from .cross_modal import (
     measure_cross_modal,
 )
 from .ledger.changes import apply, delete_removed, list_changes, plan_of, recover, undo
-from .ledger.decisions import decide, decide_many, decisions, disagreements, refresh, resolved, undo_last
+from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
 from .ledger.exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
 from .read.contents import REMOVED
@@ -21,7 +29,7 @@ from .read.sources import (
     default_media,
     media_choices,
     modality_sources,
-    resolve,
+    resolve_settings,
     string_fields,
     text_fields,
 )
@@ -46,6 +54,7 @@ __all__ = [
     "check_writable",
     "clean_view",
     "cross_modal_results",
+    "current_decisions",
     "decide",
     "decide_many",
     "decisions",
@@ -54,6 +63,7 @@ __all__ = [
     "delete_cross_modal_run",
     "delete_removed",
     "disagreements",
+    "estimate_cost",
     "explained",
     "export_clean",
     "export_decisions",
@@ -73,17 +83,15 @@ __all__ = [
     "media_choices",
     "modality_sources",
     "plan_of",
-    "preview_view",
     "queue_of",
     "read_samples",
     "record_spot_check",
     "recover",
     "refresh",
     "removal_report",
-    "removal_view",
     "repair_decisions",
-    "resolve",
-    "resolved",
+    "resolve_settings",
+    "run_removal_study",
     "scan_new",
     "settings_of",
     "spot_check",

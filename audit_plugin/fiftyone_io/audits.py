@@ -15,7 +15,7 @@ from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, digest_of
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import read_samples
-from audit_plugin.fiftyone_io.read.sources import resolve
+from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
 from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
 from audit_plugin.store import cache_root, write_atomically
@@ -53,7 +53,7 @@ def audit_view(
     """
     from audit_plugin.audit.run import run_audit
 
-    config = resolve(view, config or AuditConfig())
+    config = resolve_settings(view, config or AuditConfig())
     samples = read_samples(view, config)
     check_writable(view, config.run)  # before hours of work, not after
     result = run_audit(samples, config, progress, run_dir)
@@ -92,7 +92,7 @@ def caption_numbers(samples: Samples) -> tuple[int, ...]:
     return tuple(-1 if text is None else position for position, text in positions)
 
 
-def removal_view(
+def run_removal_study(
     view: SampleCollection,
     config: AuditConfig | None = None,
     amounts: tuple[int, ...] | None = None,
@@ -110,7 +110,7 @@ def removal_view(
     from audit_plugin.audit.removal_study import removal_study
     from audit_plugin.encoders.embed import silent
 
-    config = resolve(view, config or AuditConfig())
+    config = resolve_settings(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
     report = {**report, "dataset": view._root_dataset.name}
     text = json.dumps(report, indent=2) + "\n"
@@ -120,7 +120,7 @@ def removal_view(
 
 
 def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
-    """The newest removal study of the dataset (`removal_view`), None where there is none."""
+    """The newest removal study of the dataset (`run_removal_study`), None where there is none."""
     name = dataset._root_dataset.name
     for path in sorted((cache_root() / REMOVAL).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
     return None
 
 
-def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
+def estimate_cost(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
     """Estimate what an audit of the view costs: the pipeline's plan.
 
     With a `limit` a larger view's cost is estimated from that many of its first rows: for a form, which cannot wait
@@ -142,7 +142,7 @@ def preview_view(view: SampleCollection, config: AuditConfig, limit: int | None 
 
     rows = view.count()
     head = view.limit(limit) if limit and rows > limit else view
-    plan = dict(plan_audit(read_samples(head, config), resolve(view, config)))
+    plan = dict(plan_audit(read_samples(head, config), resolve_settings(view, config)))
     scale = rows / max(1, head.count())  # of texts there may be several per sample
     if scale > 1:
         plan["encodes"] = {name: round(count * scale) for name, count in plan["encodes"].items()}

@@ -20,7 +20,7 @@ from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field
 from audit_plugin.fiftyone_io.read.samples import read_samples
-from audit_plugin.fiftyone_io.read.sources import key_field, resolve
+from audit_plugin.fiftyone_io.read.sources import key_field, resolve_settings
 from audit_plugin.fiftyone_io.write.results import arrange_sidebar, field_values, target_of, write_fields
 
 from .database import database
@@ -70,7 +70,7 @@ def measure_cross_modal(
 
     if objects_field(view):
         raise AuditError("cross-modal recall is measured on samples, not on the patches of their objects; pass samples")
-    config = replace(resolve(view, config), run=run)
+    config = replace(resolve_settings(view, config), run=run)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)
     measured = measure_cross_modal_recall(samples, config, progress)

@@ -21,7 +21,7 @@ from audit_plugin.fiftyone_io.database import batches, database, documents_by_id
 from audit_plugin.fiftyone_io.read.contents import REMOVED, AuditedItem, TextPath, read_items, text_path
 from audit_plugin.review import ChangePlan, Decision, PlannedChange, join_plans, plan_changes
 
-from .decisions import refresh, resolved
+from .decisions import current_decisions, refresh
 from .exports import check_clean_view, drop_clean_view, save_clean_view
 from .journal import (
     CHUNK,
@@ -267,7 +267,7 @@ def _change_set(number: ObjectId) -> ChangeSet:
 def _plan_with_items(dataset: fo.Dataset, run: str | None) -> tuple[ChangePlan, Items]:
     """The plan, and what it concerns: audits of different texts are planned one by one."""
     by_field: dict[str, list[Decision]] = {}
-    for decision in resolved(dataset, run).current.values():
+    for decision in current_decisions(dataset, run).current.values():
         by_field.setdefault(decision.field, []).append(decision)
     entries = journal().find(_in_force(dataset), {"decisions": 1})
     done = frozenset(name for entry in entries for name in entry["decisions"])

@@ -101,14 +101,14 @@ def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decisio
         return read_ledger(dataset._root_dataset, {} if run is None else {"run": run})
 
 
-def resolved(dataset: SampleCollection, run: str | None = None) -> Resolution:
+def current_decisions(dataset: SampleCollection, run: str | None = None) -> Resolution:
     """The decisions that hold, and where the reviewers disagree."""
     return resolve(decisions(dataset, run))
 
 
 def disagreements(dataset: SampleCollection) -> list[tuple[Decision, ...]]:
     """The latest decisions of reviewers who did not decide the same of one caption, by reviewer."""
-    return list(resolved(dataset).disagreements.values())
+    return list(current_decisions(dataset).disagreements.values())
 
 
 def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:

@@ -64,7 +64,7 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     return {modality: sources[modality] for modality in MODALITIES if modality in sources}
 
 
-def resolve(view: SampleCollection, config: AuditConfig) -> AuditConfig:
+def resolve_settings(view: SampleCollection, config: AuditConfig) -> AuditConfig:
     """The config with what is chosen for the view: the caption field, and prompts where it holds classes.
 
     Raises:

@@ -11,7 +11,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import get_media_type
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.ledger.decisions import resolved
+from audit_plugin.fiftyone_io.ledger.decisions import current_decisions
 from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows
 from audit_plugin.fiftyone_io.read.items import AuditedItems, all_samples, image_samples
 from audit_plugin.fiftyone_io.runs import audited_items
@@ -103,7 +103,7 @@ def sample_of(dataset: SampleCollection, run: str, row: Row) -> str:
 
 def decision_counts(dataset: SampleCollection) -> dict[str, int]:
     """Kind of decision -> how many captions or objects it holds for."""
-    kinds = [decision.kind for decision in resolved(dataset).current.values()]
+    kinds = [decision.kind for decision in current_decisions(dataset).current.values()]
     return {kind: kinds.count(kind) for kind in ("keep", "remove", "relabel", "unsure", "skip") if kind in kinds}
 
 

@@ -18,7 +18,7 @@ from audit_plugin.audit.caption_lists import worst_texts
 from audit_plugin.fiftyone_io.cross_modal import cross_modal_results, newest_cross_modal_run
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.changes import plan_of
-from audit_plugin.fiftyone_io.ledger.decisions import resolved
+from audit_plugin.fiftyone_io.ledger.decisions import current_decisions
 from audit_plugin.fiftyone_io.ledger.spot_checks import spot_check
 from audit_plugin.fiftyone_io.read.items import all_samples
 from audit_plugin.fiftyone_io.read.samples import read_samples
@@ -34,7 +34,7 @@ from .tables import Columns, audit_summary, explanations, read_columns
 def review_report(dataset: SampleCollection, run: str) -> ReportContent:
     """The report of an audit with the decisions that hold, and with its spot check where one was begun."""
     outdated = {(d.sample, d.caption) for d in plan_of(dataset, run).stale}
-    current = resolved(dataset, run).current.values()
+    current = current_decisions(dataset, run).current.values()
     decisions = [{**asdict(d), "stale": (d.sample, d.caption) in outdated} for d in current]
     try:
         check = spot_check(dataset, run)
