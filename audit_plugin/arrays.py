@@ -203,12 +203,12 @@ class Trials:
     Attributes:
         member: bool `[r, n]`, in blocks of `folds` trials: within a block a sample is left out once.
         consistency: float32 `[r, n]`, cross-modal consistency over all modalities.
-        memory: float32 `[m, m, n]`, MultiMem's terms per pair of modalities (`multimem.sum_terms` sums them), offsets
+        multimem_terms: float32 `[m, m, n]`, MultiMem per pair of modalities (`multimem.sum_terms` sums them), offsets
             removed; NaN for samples that were in no block on both sides. A block with one side alone counts as 0.
         known: bool `[n]`, samples that may serve as reference and negatives: all, but those added to a run later.
         folds: trials per block.
         reference: bool `[n]`, a fixed reference set H, or None: each trial's non-members.
-        offset: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.
+        offset_rows: bool `[n]`, samples whose mean is each trial's offset, or None: the trial's non-members.
         roles: `[n]` which models saw a sample, in the split protocol (`ROLES`), or None.
         embed: the embeddings of one trial.
         trained: the sentence on what was trained.
@@ -216,11 +216,11 @@ class Trials:
 
     member: Bools
     consistency: Floats
-    memory: Floats
+    multimem_terms: Floats
     known: Bools
     folds: int = 2
     reference: Bools | None = None
-    offset: Bools | None = None
+    offset_rows: Bools | None = None
     roles: NDArray[Any] | None = None
     embed: EmbedTrial = field(default=lambda *_: [], repr=False)
     trained: str = ""

@@ -41,7 +41,7 @@ def _of_pair(prepared: Prepared, evidence: Evidence, pair: tuple[str, str]) -> l
     shared: dict[str, Any] = {
         "repeats": np.logical_or.reduce([column[:, None] == column[None] for column in repeats.T]),
         "labels": labels,
-        "probabilities": None if labels is None else class_probabilities(evidence.views[pair[0]], labels),
+        "probabilities": None if labels is None else class_probabilities(evidence.projections[pair[0]], labels),
         "margins": dynamics.margins,
         "confidences": dynamics.confidences,
         "losses": dynamics.losses,

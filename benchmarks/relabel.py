@@ -117,10 +117,10 @@ def run_cell(clean: PairSet, takes: Ints, trials: int) -> dict[str, Any]:
 
 def proposals(suggestions: Suggestions, now: Any, true: Any) -> dict[str, int]:
     """Rows that were given a caption: wrong ones, how many of them the right one, and good ones."""
-    proposed, wrong = np.array([bool(text) for text in suggestions.texts]), now != true
+    proposed, wrong = np.array([bool(text) for text in suggestions.captions]), now != true
     return {
         "given_wrong": int((proposed & wrong).sum()),
-        "right": int((wrong & (suggestions.texts == true)).sum()),
+        "right": int((wrong & (suggestions.captions == true)).sum()),
         "given_good": int((proposed & ~wrong).sum()),
     }
 

@@ -84,7 +84,7 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
     return replace(
         evidence,
         vectors={k: v[order] for k, v in evidence.vectors.items()},
-        views={k: v[order] for k, v in evidence.views.items()},
+        projections={k: v[order] for k, v in evidence.projections.items()},
         neighbors={
             k: Neighbors(np.where(v.indices >= 0, back[v.indices], -1)[order], v.similarities[order])
             for k, v in evidence.neighbors.items()
@@ -101,7 +101,7 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
             trials,
             member=trials.member[:, order],
             consistency=trials.consistency[:, order],
-            memory=trials.memory[..., order],
+            multimem_terms=trials.multimem_terms[..., order],
             known=trials.known[order],
         ),
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.scoring.flags import FLAGS, reflag, tail_cut
+from audit_plugin.scoring.flags import FLAGS, flag_by_rate, reflag, tail_cut
 
 N = 60
 
@@ -108,6 +108,18 @@ def test_flags_are_nested_in_the_rate(one: float, two: float) -> None:
         assert (fewer <= more).all()
 
 
+def test_a_flag_that_was_added_follows_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit_plugin.scoring.flags.FLAGS", dict(FLAGS))
+
+    @flag_by_rate("Odd", "unlike most", score="outlier")
+    def odd(columns, known, rate):
+        return columns["outlier"] > tail_cut(columns["outlier"], rate)
+
+    result = made()
+    columns = {**result.columns, "is_odd": np.zeros(N, bool)}
+    assert replace(result, columns=columns).rethreshold("odd", 0.2).flagged("odd").any()
+
+
 def test_there_and_back_is_the_same_result() -> None:
     result = made().rethreshold("misaligned", 0.01)
     same(result.rethreshold("misaligned", 0.3).rethreshold("misaligned", 0.01), result)
@@ -115,7 +127,7 @@ def test_there_and_back_is_the_same_result() -> None:
 
 @pytest.mark.parametrize(("kind", "rate", "reason"), [
     ("misaligned", 0.0, "must lie between 0 and 1"), ("outlier", 1.0, "rate is 1.0"),
-    ("duplicate", 0.1, "choose misaligned, memorized or outlier"),
+    ("duplicate", 0.1, "choose one of misaligned, memorized, outlier"),
 ])  # fmt: skip
 def test_what_cannot_be_flagged_by_a_rate_is_said(kind: str, rate: float, reason: str) -> None:
     with pytest.raises(AuditError, match=reason):

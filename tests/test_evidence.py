@@ -56,7 +56,7 @@ def test_few_groups_are_too_few_as_well(tmp_path: Path) -> None:
 def test_neighbors_are_the_nearest_other_contents(tmp_path: Path) -> None:
     content = np.r_[np.arange(50), np.arange(10)]
     evidence, _ = gathered(tmp_path, image=content)
-    view, found = evidence.views["image"], evidence.neighbors["image"]
+    view, found = evidence.projections["image"], evidence.neighbors["image"]
     assert (content[found.indices] != content[:, None]).all()
     assert (found.indices < 50).all()  # each content by its first row
     for row in (0, 7, 55):

@@ -56,8 +56,8 @@ def flag(scored: Scored, ready: Prepared, flagged: set[str]) -> Scored:
     nothing = np.zeros(len(ready.order.rows), dtype=bool)
     chosen = np.array([ready.samples.ids[row] in flagged for row in ready.order.rows], dtype=bool)
     flags = {kind: chosen if kind == "misaligned" else nothing for kind in scored.flags}
-    texts = {**scored.texts, "action": np.where(chosen, "review", "keep").astype(object)}
-    return replace(scored, flags=flags, texts=texts)
+    texts = {**scored.verdicts, "action": np.where(chosen, "review", "keep").astype(object)}
+    return replace(scored, flags=flags, verdicts=texts)
 
 
 @pytest.fixture(scope="module")

@@ -137,9 +137,9 @@ def flagged_as(kind: str, evidence: Evidence) -> np.ndarray:
 
 def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None:
     evidence, rows = planted().evidence, planted().rows["placeholder"]
-    text = evidence.views["text"].copy()
+    text = evidence.projections["text"].copy()
     text[rows] = unit(text[rows[0]] + 0.01 * np.random.default_rng(0).standard_normal((len(rows), text.shape[1])))
-    agreeing = replace(evidence, views={**evidence.views, "text": text})
+    agreeing = replace(evidence, projections={**evidence.projections, "text": text})
     assert flagged_as("placeholder", evidence)[rows].all()
     assert not flagged_as("placeholder", agreeing).any()
 
@@ -231,24 +231,24 @@ def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None
 
 def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:
     evidence, rows = planted().evidence, planted().rows["placeholder"]
-    text, content = evidence.views["text"].copy(), evidence.contents["text"].copy()
+    text, content = evidence.projections["text"].copy(), evidence.contents["text"].copy()
     for labels, want in ((7, True), (3, False)):
-        text[rows] = evidence.views["text"][rows[np.arange(len(rows)) % labels]]
+        text[rows] = evidence.projections["text"][rows[np.arange(len(rows)) % labels]]
         content[rows] = evidence.contents["text"][rows[np.arange(len(rows)) % labels]]
-        views, contents = {**evidence.views, "text": text}, {**evidence.contents, "text": content}
-        assert flagged_as("placeholder", replace(evidence, views=views, contents=contents))[rows].all() == want
+        views, contents = {**evidence.projections, "text": text}, {**evidence.contents, "text": content}
+        assert flagged_as("placeholder", replace(evidence, projections=views, contents=contents))[rows].all() == want
 
 
 def five_captions(likeness: float) -> tuple[np.ndarray, dict]:
     """(fit, fields of evidence): rows 0 to 4 share a picture, four texts alike and the last like them to a degree."""
     evidence = planted().evidence
-    group, text = np.arange(len(evidence)), evidence.views["text"].copy()
+    group, text = np.arange(len(evidence)), evidence.projections["text"].copy()
     group[:5] = 0
     text[:4] = text[0]
     away = text[10] - (text[10] @ text[0]) * text[0]
     text[4] = likeness * text[0] + np.sqrt(1 - likeness**2) * unit(away)
     groups = {"image": group}
-    fields = {"copies": groups, "near_duplicates": groups, "views": {**evidence.views, "text": text}}
+    fields = {"copies": groups, "near_duplicates": groups, "projections": {**evidence.projections, "text": text}}
     fit = np.zeros(len(evidence), np.float32)
     fit[:5] = [-0.3, 0.1, 0.6, 1.2, 4]
     return fit, fields
@@ -281,11 +281,13 @@ def test_a_conflict_is_unlike_the_better_texts_and_fits_worse(
 def test_one_wrong_caption_among_those_of_two_copies_is_the_conflict() -> None:
     """Ten rows, two samples of five captions: the first caption of the second says something else and fits worse."""
     evidence, rng = planted().evidence, np.random.default_rng(0)
-    group, owners, text = np.arange(len(evidence)), np.arange(len(evidence)), evidence.views["text"].copy()
+    group, owners, text = np.arange(len(evidence)), np.arange(len(evidence)), evidence.projections["text"].copy()
     group[:10], owners[:5], owners[5:10] = 0, 0, 5
     text[:10] = unit(text[0] + 0.5 * text[0].std() * rng.standard_normal((10, text.shape[1])))
     text[5] = -text[0]
-    changed = replace(evidence, copies={"image": group}, user_groups=owners, views={**evidence.views, "text": text})
+    changed = replace(
+        evidence, copies={"image": group}, user_groups=owners, projections={**evidence.projections, "text": text}
+    )
     fit = rng.normal(-0.5, 0.2, len(evidence)).astype(np.float32)
     for worst, flagged in ((2.5, [5]), (-0.1, []), (np.nan, [])):
         fit[5] = worst
@@ -306,14 +308,14 @@ def test_media_without_a_text_cannot_contradict_each_other() -> None:
 def test_a_text_like_one_of_the_captions_that_stand_is_no_conflict() -> None:
     """Three samples with one picture: the third's text is unlike the best fitting one, but like the second's."""
     evidence = planted().evidence
-    group, text = np.arange(len(evidence)), evidence.views["text"].copy()
+    group, text = np.arange(len(evidence)), evidence.projections["text"].copy()
     group[:3] = 0
     text[:3] = unit(np.eye(3, text.shape[1]))
     fit = np.zeros(len(evidence), np.float32)
     fit[:3] = [-1, -0.2, 0.5]
     for likeness, flagged in ((0.0, [2]), (0.6, [])):
         text[2] = unit(likeness * text[1] + np.sqrt(1 - likeness**2) * np.eye(3, text.shape[1])[2])
-        changed = replace(evidence, copies={"image": group}, views={**evidence.views, "text": text})
+        changed = replace(evidence, copies={"image": group}, projections={**evidence.projections, "text": text})
         assert (
             np.flatnonzero(rules.flag_conflicts(changed, fit, np.zeros(len(fit), bool), worst_good=2)).tolist()
             == flagged

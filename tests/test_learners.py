@@ -56,8 +56,8 @@ def fixed(job: Job, views: int = 0) -> Learner:
 
 
 def groups_of(learner: Learner) -> list[list[int]]:
-    starts = range(0, len(PLAN.member), learner.group)
-    return [list(range(start, min(start + learner.group, len(PLAN.member)))) for start in starts]
+    starts = range(0, len(PLAN.member), learner.trials_per_part)
+    return [list(range(start, min(start + learner.trials_per_part, len(PLAN.member)))) for start in starts]
 
 
 # --- what every learner keeps --------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def groups_of(learner: Learner) -> list[list[int]]:
 @pytest.mark.parametrize("views", [0, 2])
 def test_embeddings_are_unit_rows_for_every_trial_and_view(make: Callable[..., Learner], views: int, job: Job) -> None:
     learner = make(job, views)
-    assert learner.views == views
+    assert learner.augmented == views
     assert len(learner.trained) > 10
     seen = []
     for numbers in groups_of(learner):

@@ -307,7 +307,7 @@ def test_offsets_can_be_taken_from_samples_that_no_model_saw() -> None:
     # means of columns 1 and 2: 2.5, 4, 3.5, 3
     want = VALUES - np.array([[2.5], [4], [3.5], [3]])
     np.testing.assert_allclose(multimem.remove_offsets(VALUES, MEMBER, unseen), want)
-    trials = Trials(MEMBER, VALUES, np.zeros((2, 2, 4), np.float32), np.ones(4, bool), offset=unseen)
+    trials = Trials(MEMBER, VALUES, np.zeros((2, 2, 4), np.float32), np.ones(4, bool), offset_rows=unseen)
     np.testing.assert_allclose(multimem.adjusted_consistency(trials), want)
 
 

@@ -56,7 +56,7 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
     rows, pool = np.array([0, 77]), LINE
     held = embed_rows(weighing, pool)
     found = similarities(weighing, rows, pool, held)["neighbors_a"]
-    votes, views = weighing.votes["neighbors_a"], weighing.evidence.views["text"]
+    votes, views = weighing.votes["neighbors_a"], weighing.evidence.projections["text"]
     for a, i in enumerate(rows):
         voters = votes.voters[i].tolist()
         for j in (voters[0], voters[4], 200):

@@ -154,7 +154,7 @@ def in_split() -> tuple[Scored, np.ndarray]:
     roles = np.array([["both", "f", "g", "none", "reference"][row % 5] for row in range(N)], dtype=object)
     trials = given_.evidence.trials
     inside = np.stack([np.isin(roles, ["both", "f"]), np.isin(roles, ["both", "g"])])
-    trials = replace(trials, member=np.tile(inside, (4, 1)), offset=roles == "none", roles=roles)
+    trials = replace(trials, member=np.tile(inside, (4, 1)), offset_rows=roles == "none", roles=roles)
     evidence = replace(given_.evidence, trials=trials)
     return replace(given_, evidence=evidence, scores=compute_scores(evidence)), roles
 

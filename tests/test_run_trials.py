@@ -120,7 +120,7 @@ def test_a_trial_does_not_depend_on_how_many_there_are(done, tmp_path: Path) -> 
 
 
 def same(one: tuple[Trials, dict[str, np.ndarray]], two: tuple[Trials, dict[str, np.ndarray]]) -> None:
-    for name in ("member", "consistency", "memory"):
+    for name in ("member", "consistency", "multimem_terms"):
         np.testing.assert_array_equal(getattr(one[0], name), getattr(two[0], name))
     np.testing.assert_equal(one[1], two[1])
 
@@ -176,11 +176,11 @@ def test_only_pairs_of_a_medium_and_a_text_have_a_generality(tmp_path: Path) -> 
 def test_the_kept_terms_add_up_to_multimem(config: AuditConfig, names: tuple[str, ...], tmp_path: Path) -> None:
     trials, _ = trained(tmp_path / "run", replace(config, epochs=2), names)
     whole, _ = multimem.estimate_multimem(multimem.adjusted_consistency(trials), trials.member, trials.folds)
-    assert trials.memory.shape == (len(names), len(names), N)
-    np.testing.assert_allclose(multimem.sum_terms(trials.memory), whole, atol=1e-5)
+    assert trials.multimem_terms.shape == (len(names), len(names), N)
+    np.testing.assert_allclose(multimem.sum_terms(trials.multimem_terms), whole, atol=1e-5)
     once = trials.member.any(0) & ~trials.member.all(0)
     assert (np.isfinite(whole) == once).all()
-    np.testing.assert_allclose(np.diagonal(trials.memory).sum(1)[~once], np.nan)
+    np.testing.assert_allclose(np.diagonal(trials.multimem_terms).sum(1)[~once], np.nan)
     assert once.sum() == (N if config.protocol == "ensemble" else 12)
 
 
@@ -202,7 +202,7 @@ def test_a_part_of_the_terms_is_the_run_read_without_a_modality(tmp_path: Path) 
             for e, member in zip(embeddings, plan.member, strict=True)
         ])  # fmt: skip
         want, _ = multimem.estimate_multimem(multimem.remove_offsets(values, plan.member), plan.member)
-        np.testing.assert_allclose(multimem.sum_terms(trials.memory, chosen), want, atol=1e-5)
+        np.testing.assert_allclose(multimem.sum_terms(trials.multimem_terms, chosen), want, atol=1e-5)
 
 
 def test_ranks_agree_with_clipmem_on_trained_pairs(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_ranks_agree_with_clipmem_on_trained_pairs(tmp_path: Path) -> None:
             image, text = (e.numpy() for e in learner.embed(arrays, trial, 0))
             align.append((image * text).sum(1) - image @ text[~member].mean(0) - text @ image[~member].mean(0))
     clipmem, _ = multimem.estimate_multimem(multimem.remove_offsets(np.stack(align), plan.member), plan.member)
-    ours = multimem.sum_terms(trials.memory)
+    ours = multimem.sum_terms(trials.multimem_terms)
     ranks = [np.argsort(np.argsort(values)) for values in (ours, clipmem)]
     assert np.corrcoef(*ranks)[0, 1] > 0.8
     assert min(ours.mean(), clipmem.mean()) > 0
@@ -253,7 +253,7 @@ def test_consistency_over_views_is_the_mean_of_each_views_scalar(tmp_path: Path)
     trials = read_fixed(tmp_path / "all", models)
     single = [read_fixed(tmp_path / str(view), [[m[view]] for m in models]) for view in range(1, 4)]
     np.testing.assert_allclose(trials.consistency, np.mean([s.consistency for s in single], axis=0), atol=1e-6)
-    np.testing.assert_allclose(trials.memory, np.mean([s.memory for s in single], axis=0), atol=1e-6)
+    np.testing.assert_allclose(trials.multimem_terms, np.mean([s.multimem_terms for s in single], axis=0), atol=1e-6)
     # the embeddings' mean would be something else, and so would be the plain sample
     blurred = [[{m: np.mean([v[m] for v in model[1:]], axis=0) for m in model[0]}] for model in models]
     assert np.abs(read_fixed(tmp_path / "blurred", blurred).consistency - trials.consistency).max() > 0.1
@@ -273,7 +273,7 @@ def test_equal_views_are_as_one(tmp_path: Path) -> None:
     one = read_fixed(tmp_path / "one", models)
     two = read_fixed(tmp_path / "two", [[*m, m[1]] for m in models])
     np.testing.assert_array_equal(one.consistency, two.consistency)
-    np.testing.assert_array_equal(one.memory, two.memory)
+    np.testing.assert_array_equal(one.multimem_terms, two.multimem_terms)
 
 
 def test_views_do_not_touch_what_is_held_out(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_masks_of_a_split_follow_the_roles_and_the_reference_is_nobodys(split: T
     assert len(member) == 10
     assert (member[0::2] == np.isin(roles, ["both", "f"])).all()
     assert (member[1::2] == np.isin(roles, ["both", "g"])).all()
-    assert (split.offset == (roles == "none")).all()
+    assert (split.offset_rows == (roles == "none")).all()
     assert {r: int((roles == r).sum()) for r in set(roles)} == {
         "both": 180,
         "f": 30,
@@ -365,8 +365,8 @@ def test_given_roles_without_a_reference_halve_the_unseen() -> None:
     assert (plan.roles[:40] == roles[:40]).all()
     assert set(plan.roles[40:]) == {"none", "reference"}
     assert plan.reference is not None
-    assert plan.offset is not None
-    assert plan.reference[40:].sum() == plan.offset[40:].sum() == 12
+    assert plan.offset_rows is not None
+    assert plan.reference[40:].sum() == plan.offset_rows[40:].sum() == 12
     assert plan.member.shape == (6, N)
     with pytest.raises(AuditError, match="no row has the role g"):
         plan_trials(np.arange(N), SPLIT, np.where(roles == "g", "f", roles))

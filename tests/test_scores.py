@@ -51,14 +51,14 @@ def test_a_score_leaves_its_inputs_alone_and_repeats_itself(name: str) -> None:
     evidence = planted().evidence
     arrays = [
         *evidence.vectors.values(),
-        *evidence.views.values(),
+        *evidence.projections.values(),
         *evidence.contents.values(),
         *evidence.near_duplicates.values(),
         *evidence.cosines.values(),
         *(n.similarities for n in evidence.neighbors.values()),
         *(n.indices for n in evidence.neighbors.values()),
         evidence.trials.consistency,
-        evidence.trials.memory,
+        evidence.trials.multimem_terms,
         *evidence.held_out.values(),
     ]
     copies = [a.copy() for a in arrays]
@@ -189,8 +189,10 @@ def test_multimem_of_the_whole_is_that_of_its_pairs_and_the_own_terms(m: int) ->
     """MM_all = sum over pairs MM_ab + (m-2)/2 sum over a of d<phi_a, mean_H phi_a>, from a really trained run."""
     evidence = planted(m).evidence
     raw = SCORES["multimem"].compute(evidence)[""]
-    pairs = [multimem.sum_terms(evidence.trained.memory, pair) for pair in modality_pairs(evidence.modalities)]
-    own = -np.einsum("aan->n", evidence.trials.memory)  # the terms hold -<phi_a, mean of phi_a>: <phi_a, phi_a> is 1
+    pairs = [multimem.sum_terms(evidence.trained.multimem_terms, pair) for pair in modality_pairs(evidence.modalities)]
+    own = -np.einsum(
+        "aan->n", evidence.trials.multimem_terms
+    )  # the terms hold -<phi_a, mean of phi_a>: <phi_a, phi_a> is 1
     np.testing.assert_allclose(raw, sum(pairs) + (m - 2) / 2 * own, atol=2e-5)
     assert np.abs(own).max() > 0.01
 
@@ -199,7 +201,7 @@ def test_multimem_of_the_whole_is_that_of_its_pairs_and_the_own_terms(m: int) ->
 def test_the_mean_over_pairs_is_that_and_not_the_sum_through_their_number(m: int) -> None:
     evidence = planted(m).evidence
     columns = compute_scores(evidence)
-    pairs = [multimem.sum_terms(evidence.trained.memory, pair) for pair in modality_pairs(evidence.modalities)]
+    pairs = [multimem.sum_terms(evidence.trained.multimem_terms, pair) for pair in modality_pairs(evidence.modalities)]
     np.testing.assert_allclose(columns["multimem_mean"], np.mean(pairs, axis=0), atol=1e-7)
     if m == 2:
         np.testing.assert_allclose(columns["multimem_mean"], columns["multimem"], atol=1e-5)
@@ -213,7 +215,7 @@ def test_what_is_due_to_a_modality_goes_away_without_it(m: int) -> None:
     columns = compute_scores(evidence)
     for at, name in enumerate(evidence.modalities):
         kept = [a for a in range(m) if a != at]
-        terms = evidence.trials.memory[np.ix_(kept, kept)]  # as if the modality had never been there
+        terms = evidence.trials.multimem_terms[np.ix_(kept, kept)]  # as if the modality had never been there
         without = multimem.sum_terms(terms)
         np.testing.assert_allclose(columns[f"multimem_due_{name}"], columns["multimem"] - without, atol=1e-6)
     if m == 3:  # without one of three, a pair is left
@@ -307,7 +309,7 @@ def test_clip_score_is_the_mean_cosine_of_the_pairs_that_share_a_space() -> None
 def test_a_score_of_unit_rows_alone_does_not_depend_on_their_sign() -> None:
     """Turning a whole modality around changes no distance within it."""
     evidence = planted().evidence
-    turned = replace(evidence, views={k: -v for k, v in evidence.views.items()})
+    turned = replace(evidence, projections={k: -v for k, v in evidence.projections.items()})
     for name in ("misalignment", "outlier", "duplicate"):
         np.testing.assert_allclose(compute_scores(turned)[name], compute_scores(evidence)[name], atol=1e-4)
     assert unit(np.ones((1, 4))).tolist() == [[0.5] * 4]

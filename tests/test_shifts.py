@@ -7,7 +7,7 @@ import pytest
 
 from audit_plugin.scoring.suggest.join_bugs import Repair
 from audit_plugin.scoring.suggest.pair_scores import Weighing, weigh
-from audit_plugin.scoring.suggest.shifts import NEAR, line_gains, shift_repairs
+from audit_plugin.scoring.suggest.shifts import NEAR, offset_gains, shift_repairs
 from tests.relabel_fixtures import IDS, LINE, PAIR, N, mixed_up
 
 SHIFT = slice(100, 180)
@@ -86,7 +86,7 @@ def test_batches_that_changed_places_are_found_far_apart() -> None:
 def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray]) -> None:
     weighing = rolled[0]
     offsets = np.array([-60, -1, 2])
-    gains = line_gains(weighing, LINE, offsets)
+    gains = offset_gains(weighing, LINE, offsets)
     evidence, hub = weighing.evidence, weighing.hubs["contrast"]
     member, spread = evidence.trained.member, weighing.scale["contrast"][1]
     for k, d in enumerate(offsets):
@@ -106,7 +106,7 @@ def test_encoders_that_share_a_space_are_asked_too(rolled: tuple[Weighing, np.nd
     evidence = replace(evidence, space=dict.fromkeys(PAIR, "one"), weights={})
     shared = weigh(evidence, PAIR)
     plain = weigh(replace(evidence, space=dict.fromkeys(PAIR, "")), PAIR)
-    both, one = (line_gains(w, LINE, np.array([1]))[0, :-1] for w in (shared, plain))
+    both, one = (offset_gains(w, LINE, np.array([1]))[0, :-1] for w in (shared, plain))
     frozen = _from_frozen(shared)
     np.testing.assert_allclose(both - one, frozen, atol=1e-3, equal_nan=True)
 
@@ -116,7 +116,7 @@ def _from_frozen(weighing: Weighing) -> np.ndarray:
     x, y = (weighing.evidence.vectors[name] for name in PAIR)
     hub = weighing.hubs["zero_shot"][1]
     fall = (x[:-1] * (y[1:] - y[:-1])).sum(1) - hub[1:] + hub[:-1]
-    known = np.isfinite(line_gains(weighing, LINE, np.array([1]))[0, :-1])
+    known = np.isfinite(offset_gains(weighing, LINE, np.array([1]))[0, :-1])
     return np.where(known, weighing.weights["zero_shot"] / weighing.scale["zero_shot"][1] * fall, np.nan)
 
 

@@ -57,10 +57,10 @@ def found_in(case: Case, rows: range | list[int]) -> Suggestions:
 
 def test_swapped_rows_get_their_own_caption_back(swapped: Case) -> None:
     found = found_in(swapped, WRONG)
-    given = [row for row in WRONG if found.texts[row]]
+    given = [row for row in WRONG if found.captions[row]]
     assert len(given) > len(WRONG) / 2
-    assert np.mean([found.texts[row] == CAPTIONS[row] for row in given]) > 0.9
-    assert not any(found.texts[RIGHT])
+    assert np.mean([found.captions[row] == CAPTIONS[row] for row in given]) > 0.9
+    assert not any(found.captions[RIGHT])
     assert np.isfinite(found.score[given]).all()
     assert np.isnan(found.score[RIGHT]).all()
 
@@ -88,7 +88,7 @@ def test_how_many_are_ranked_at_once_changes_nothing(swapped: Case, monkeypatch:
     monkeypatch.setattr(suggestions, "CELLS", 7 * N)
     np.testing.assert_allclose(ranks_of(weighing), whole, atol=1e-4)
     again = found_in(swapped, WRONG)
-    assert (again.texts == found.texts).all()
+    assert (again.captions == found.captions).all()
     assert [(r.kind, r.rows, r.sources) for r in again.repairs] == [(r.kind, r.rows, r.sources) for r in found.repairs]
 
 
@@ -108,8 +108,8 @@ def test_where_very_many_are_wrong_the_most_suspicious_are_helped(
     assert found.note == "16 samples are misaligned; captions were searched for the 6 most suspicious ones"
     own = own_suspicion(weigh(swapped[0], PAIR))
     worst = sorted(WRONG, key=lambda row: -own[row])[:6]
-    assert set(np.flatnonzero(found.texts != "")) <= set(worst)
-    assert any(found.texts)
+    assert set(np.flatnonzero(found.captions != "")) <= set(worst)
+    assert any(found.captions)
 
 
 def test_swaps_are_named_with_their_partner(swapped: Case) -> None:
@@ -126,19 +126,19 @@ def test_swaps_are_named_with_their_partner(swapped: Case) -> None:
 
 def test_the_best_three_differ_and_are_ranked(swapped: Case) -> None:
     found = found_in(swapped, WRONG)
-    assert set(found.top) == {row for row in range(N) if found.texts[row]}
+    assert set(found.top) == {row for row in range(N) if found.captions[row]}
     for row, best in found.top.items():
         assert 1 <= len(best) <= TOP
-        assert best[0][0] == found.texts[row]
+        assert best[0][0] == found.captions[row]
         assert best[0][1] > 0
         assert len({text for text, _ in best}) == len(best)
         assert CAPTIONS[swapped[1][row]] not in [text for text, _ in best]
 
 
 def test_rows_that_fit_get_none_though_they_were_flagged(swapped: Case) -> None:
-    given = [sum(map(bool, found_in(swapped, RIGHT[start::4]).texts)) for start in range(4)]
+    given = [sum(map(bool, found_in(swapped, RIGHT[start::4]).captions)) for start in range(4)]
     assert sum(given) <= 0.02 * len(RIGHT)
-    assert not any(found_in(swapped, []).texts)
+    assert not any(found_in(swapped, []).captions)
 
 
 def test_a_clean_set_has_no_repair_and_hardly_a_suggestion() -> None:
@@ -146,7 +146,7 @@ def test_a_clean_set_has_no_repair_and_hardly_a_suggestion() -> None:
     rows = np.random.default_rng(1).choice(N, 40, replace=False).tolist()
     found = found_in(clean, rows)
     assert found.repairs == ()
-    assert sum(map(bool, found.texts)) <= 4
+    assert sum(map(bool, found.captions)) <= 4
 
 
 def test_a_wrong_label_gets_the_right_class_first() -> None:
@@ -160,9 +160,9 @@ def test_a_wrong_label_gets_the_right_class_first() -> None:
     first = np.unique(label, return_index=True)[1]  # one row of each class: equal labels are equal captions
     names = [f"class {number}" for number in given]
     found = suggest(mixed_up(first[given], hidden, noise=0.3), np.isin(LINE, wrong), names, 0, LINE, IDS)
-    proposed = [row for row in wrong if found.texts[row]]
+    proposed = [row for row in wrong if found.captions[row]]
     assert len(proposed) > 0.8 * len(wrong)
-    assert np.mean([found.texts[row] == f"class {label[row]}" for row in proposed]) > 0.95
+    assert np.mean([found.captions[row] == f"class {label[row]}" for row in proposed]) > 0.95
     assert found.repairs == ()
 
 
@@ -170,7 +170,7 @@ def test_untrained_sets_get_none(swapped: Case) -> None:
     evidence, takes = swapped
     for changed in (replace(evidence, trials=None), replace(evidence, words={})):
         found = found_in((changed, takes), range(N))
-        assert not any(found.texts)
+        assert not any(found.captions)
         assert np.isnan(found.score).all()
 
 
@@ -180,8 +180,8 @@ def test_untrained_sets_get_none(swapped: Case) -> None:
 def test_rows_of_a_shift_get_their_captions_though_none_is_flagged(shifted: Case) -> None:
     found = found_in(shifted, [])
     (repair,) = found.repairs
-    assert [row for row in range(N) if found.texts[row]] == list(SHIFT)[:-1]
-    assert all(found.texts[row] == CAPTIONS[row] for row in list(SHIFT)[:-1])
+    assert [row for row in range(N) if found.captions[row]] == list(SHIFT)[:-1]
+    assert all(found.captions[row] == CAPTIONS[row] for row in list(SHIFT)[:-1])
     assert found.repair[140] == "shift of +1, rows 100 to 178"
     action, reason = np.full(N, "keep", object), np.full(N, "", object)
     action[120] = "remove"
@@ -213,10 +213,10 @@ def test_a_captioner_is_asked_for_the_rest_only() -> None:
     wanted = np.array([True, True, False, True])
     got = ask_captioner(found, wanted, ["a.png", "b.png", "c.png", "d.png"], caption)
     assert asked == [["b.png", "d.png"]]
-    assert got.texts.tolist() == ["known", "a red car", "", ""]
+    assert got.captions.tolist() == ["known", "a red car", "", ""]
     assert "captioner" in got.why[1]
     assert set(got.why) == {1}
-    assert found.texts[1] == ""
+    assert found.captions[1] == ""
     ask_captioner(found, np.zeros(4, bool), ["a.png"] * 4, caption)
     assert len(asked) == 1
     for answer in (["one"], [1, 2]):

@@ -70,7 +70,7 @@ class Prepared:
     Attributes:
         samples: modalities in the table's order.
         contents: digests and failures.
-        embedded: features of all rows; `views`: the same under each augmentation.
+        embedded: features of all rows; `augmented`: the same under each augmentation.
         encoder_identities: modality -> identity of its encoder; `encoder_name`: their resolved name.
         order: the complete rows in canonical order.
         device: where to compute.
@@ -79,7 +79,7 @@ class Prepared:
     samples: Samples
     contents: Contents
     embedded: Embedded
-    views: tuple[Embedded, ...]
+    augmented: tuple[Embedded, ...]
     encoder_identities: Mapping[str, EncoderIdentity]
     encoder_name: str
     order: Order
@@ -91,7 +91,7 @@ class Prepared:
         return self.embedded.features.rows(self.order.rows)
 
     @property
-    def texts(self) -> list[str]:
+    def text_modalities(self) -> list[str]:
         """The modalities that are text."""
         return [m for m in self.samples.modalities if MODALITIES[m].is_text]
 
@@ -141,16 +141,16 @@ def prepare(
         chosen = choose_precision(samples, contents, identities, load, config.precision, device, encoders)
         keys = {modality: identity.key for modality, identity in chosen.identities.items()}
         encode = engine.encoding(recipe, chosen.identities)
-        embedded, *views = (
+        embedded, *augmented = (
             embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
             for view in range(config.views + 1)
         )
     embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
-    present = np.logical_and.reduce([e.features.present for e in (embedded, *views)])
+    present = np.logical_and.reduce([e.features.present for e in (embedded, *augmented)])
     order = Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
-    return Prepared(samples, contents, embedded, tuple(views), chosen.identities, name, order, device)
+    return Prepared(samples, contents, embedded, tuple(augmented), chosen.identities, name, order, device)
 
 
 def check_samples(samples: Samples) -> None:
@@ -177,7 +177,7 @@ def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
 def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFacts:
     """What is known of the complete rows besides their features; `known` as in `SampleFacts`."""
     samples, rows = prepared.samples, prepared.order.rows
-    texts = {name: prepared.media(name) for name in prepared.texts}
+    texts = {name: prepared.media(name) for name in prepared.text_modalities}
     return SampleFacts(
         contents={m: dense_ids([prepared.contents.digests[m][row] for row in rows]) for m in samples.modalities},
         space={m: encoder.space for m, encoder in prepared.encoder_identities.items()},

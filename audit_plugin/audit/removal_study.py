@@ -24,7 +24,7 @@ from audit_plugin.trials import multimem
 from audit_plugin.trials.engines import opened
 from audit_plugin.trials.learners import head_inputs, head_projections, heads_learner
 from audit_plugin.trials.mitigation import ranked
-from audit_plugin.trials.run import Job
+from audit_plugin.trials.run import Job, Learner, TrialPlan
 
 from .prepare import Clock, Prepared, describe_samples, encoders_of, prepare
 from .removal_curve import RANDOM, Trainable, default_amounts, removal_curve
@@ -151,7 +151,7 @@ def split_rows(together: Ints, seed: int) -> dict[str, Ints]:
 def _score_training_rows(prepared: Prepared, facts: SampleFacts, train: Ints, job: Job) -> tuple[Evidence, list[str]]:
     """The audit's evidence on the training rows alone, and notes: what is removed never saw a held-out row."""
     features = prepared.features.rows(train)
-    views = [view.features.rows(prepared.order.rows[train]) for view in prepared.views]
+    augmented = [view.features.rows(prepared.order.rows[train]) for view in prepared.augmented]
     part = SampleFacts(
         contents={name: dense_ids(content[train]) for name, content in facts.contents.items()},
         space=facts.space,
@@ -159,9 +159,11 @@ def _score_training_rows(prepared: Prepared, facts: SampleFacts, train: Ints, jo
         user_groups=None if facts.user_groups is None else dense_ids(facts.user_groups[train]),
     )
     projections = head_projections(features)
-    evidence, notes = gather_evidence(
-        features, part, lambda plan, shared_ids: heads_learner(features, views, projections, shared_ids, plan, job), job
-    )
+
+    def learn(plan: TrialPlan, shared_ids: Ints) -> Learner:
+        return heads_learner(features, augmented, projections, shared_ids, plan, job)
+
+    evidence, notes = gather_evidence(features, part, learn, job)
     if evidence.trials is None:
         raise AuditError(f"{'; '.join(notes)}: give more samples")
     return evidence, notes
@@ -197,7 +199,7 @@ def clip_memorization(evidence: Evidence) -> Floats:
     for number, member in enumerate(trials.member):
         embeddings = [e.cpu().numpy() for e in trials.embed(number)]
         values.append(alignment_terms(embeddings, ~member, evidence.leave_together))
-    centered = multimem.remove_offsets(np.stack(values), trials.member, trials.offset)
+    centered = multimem.remove_offsets(np.stack(values), trials.member, trials.offset_rows)
     return multimem.estimate_multimem(centered, trials.member, trials.folds)[0].astype(np.float32)
 
 

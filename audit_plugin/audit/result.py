@@ -19,7 +19,7 @@ from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_t
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
-from audit_plugin.scoring.outliers import count_user_groups, outlier_cut
+from audit_plugin.scoring.outliers import count_user_groups
 from audit_plugin.trials import multimem
 from audit_plugin.trials.run import RELIABLE
 from audit_plugin.trials.split_protocol import group_report
@@ -110,7 +110,7 @@ class AuditResult:
         """The same scores with other flags of one kind, and the actions and reasons that follow from them.
 
         Args:
-            kind: misaligned, memorized or outlier.
+            kind: misaligned, memorized, outlier, or another flag of `scoring.flags.FLAGS` that has a rule `by_rate`.
             rate: expected share of clean samples that are flagged by chance, between 0 and 1.
 
         Raises:
@@ -120,16 +120,13 @@ class AuditResult:
             raise AuditError(f"rate is {rate}; it must lie between 0 and 1")
         if "extends" in self.summary:
             raise AuditError("this result extends another run, whose samples set its thresholds: rethreshold that run")
-        if kind == "misaligned":
-            if self.false_positive_rate is None:
-                raise AuditError("this result holds no false-positive rates; load one that AuditResult.save wrote")
-            flagged = rules.flag_misaligned(self.false_positive_rate, rate)
-        elif kind == "memorized":
-            flagged = rules.exceeds(self.columns["multimem"], rules.tail_cut(self.columns["multimem"], rate))
-        elif kind == "outlier":
-            flagged = rules.exceeds(self.columns["outlier"], outlier_cut(self.columns["outlier"], rate))
-        else:
-            raise AuditError(f"kind {kind!r} has no rate; choose misaligned, memorized or outlier")
+        by_rate = {name: entry.by_rate for name, entry in rules.FLAGS.items() if entry.by_rate is not None}
+        if kind not in by_rate:
+            raise AuditError(f"kind {kind!r} has no rate; choose one of {', '.join(by_rate)}")
+        if kind == "misaligned" and self.false_positive_rate is None:
+            raise AuditError("this result holds no false-positive rates; load one that AuditResult.save wrote")
+        scores: dict[str, Any] = {**self.columns, "false_positive_rate": self.false_positive_rate}
+        flagged = by_rate[kind](scores, None, rate)
         columns = {**self.columns, **rules.reflag(self.columns, {f"is_{kind}": flagged})}
         summary = {**self.summary, **count_outcomes(columns)}
         return replace(self, columns=columns, summary=summary)
@@ -218,7 +215,7 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
         columns["leak"] = order.back(find_leaks(splits, evidence.copy_groups).other_splits, "")
     for kind, values in scored.flags.items():
         columns[f"is_{kind}"] = order.back(values, False)
-    for name, values in scored.texts.items():
+    for name, values in scored.verdicts.items():
         columns[name] = order.back(values, "keep" if name == "action" else "")
     failures = prepared.embedded.failures
     columns["failure"] = np.array([failures.get(row, "") for row in range(order.total)], dtype=object)
@@ -250,8 +247,8 @@ def _name_of_highest(names: Sequence[str], values: Sequence[Floats]) -> Any:
     """object `[n]`: the name whose values `[n]` are highest, "" where one of them is NaN."""
     table = np.stack(values)
     out = np.full(table.shape[1], "", dtype=object)
-    known = np.isfinite(table).all(0)
-    out[known] = np.array(names, dtype=object)[table[:, known].argmax(0)]
+    is_finite = np.isfinite(table).all(0)
+    out[is_finite] = np.array(names, dtype=object)[table[:, is_finite].argmax(0)]
     return out
 
 
@@ -331,15 +328,15 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
     if np.isfinite(measured) and measured < RELIABLE:
         need = multimem.trials_needed(measured, len(trials.member), RELIABLE, trials.folds)
         notes.append(f"reliability of MultiMem is {measured:.2f}, below {RELIABLE}; about {need} trials would reach it")
-    known = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
-    top = max(len(known) // 100, min(10, len(known)))
+    finite = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
+    top = max(len(finite) // 100, min(10, len(finite)))
     chosen, fresh = multimem.top_mean(values, trials.member, top, trials.folds)
     out: dict[str, Any] = {
         "reliability": _rounded(measured),
         "trials": len(trials.member),
         "memorized": {
-            "median": _rounded(float(np.median(known))) if len(known) else None,
-            "cut": _rounded(rules.tail_cut(known, config.false_positive_rate)),
+            "median": _rounded(float(np.median(finite))) if len(finite) else None,
+            "cut": _rounded(rules.tail_cut(finite, config.false_positive_rate)),
             "top": top,
             "top_mean_as_chosen": _rounded(chosen),
             "top_mean_on_other_trials": _rounded(fresh),
@@ -370,7 +367,7 @@ def _text_notes(prepared: Prepared) -> list[str]:
     samples, split_texts = prepared.samples, prepared.embedded.split_texts
     if split_texts > NOTED_SHARE * len(samples):
         notes.append(f"{split_texts} texts are longer than the encoder reads at once and were encoded in parts")
-    for name in prepared.texts:
+    for name in prepared.text_modalities:
         if prepared.encoder_identities[name].english:
             texts = [text for text in samples.media[name] if text]
             foreign = sum(_not_latin(text) for text in texts)

@@ -70,29 +70,29 @@ def run_audit(
         engine = stack.enter_context(opened(config))
         prepared = prepare(samples, config, clock, encoders_of(run_dir), engine)
         media = with_first_prompt(prepared.samples, split_templates(config.template)).media
-        own = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
+        caller_models = None if models is None else [embed_with(media, f, progress=clock.progress) for f in models]
         identity = run_identity(prepared, config)
-        if own is not None:
+        if caller_models is not None:
             sha = hashlib.sha256()
-            for vectors in (vectors for model in own for vectors in model.features.vectors.values()):
+            for vectors in (vectors for model in caller_models for vectors in model.features.vectors.values()):
                 sha.update(np.ascontiguousarray(vectors).tobytes())
             identity["models"] = sha.hexdigest()
         folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
         run = stack.enter_context(RunFolder(folder, identity))
         job = Job(config, prepared.device, run, clock.progress, engine)
-        evidence, notes = evidence_of(prepared, job, clock, own)
+        evidence, notes = evidence_of(prepared, job, clock, caller_models)
         result = finish(prepared, evidence, job, clock, notes, captioner)
         keep_rows(prepared, evidence, job)
         return result
 
 
 def evidence_of(
-    prepared: Prepared, job: Job, clock: Clock, own: Sequence[Embedded] | None = None
+    prepared: Prepared, job: Job, clock: Clock, caller_models: Sequence[Embedded] | None = None
 ) -> tuple[Evidence, list[str]]:
-    """The evidence on the complete samples and notes on it; `own` holds the features of the caller's f and g."""
+    """The evidence on the complete samples and notes on it; `caller_models`: features by the caller's f and g."""
     facts = describe_samples(prepared)
     with clock.stage("train"):
-        learn = learning(prepared, job, own)
+        learn = learning(prepared, job, caller_models)
         return gather_evidence(prepared.features, facts, learn, job, image_paths=prepared.image_paths)
 
 
@@ -110,18 +110,18 @@ def run_identity(prepared: Prepared, config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def learning(prepared: Prepared, job: Job, own: Sequence[Embedded] | None = None) -> Learn:
-    """How the trials of this run come about, by `config.train`; `own` holds the features of the caller's f and g."""
+def learning(prepared: Prepared, job: Job, caller_models: Sequence[Embedded] | None = None) -> Learn:
+    """How the trials of this run come about, by `config.train`; `caller_models`: features by the caller's f and g."""
     rows = prepared.order.rows
     if job.config.train == "towers":
         samples = with_first_prompt(prepared.samples, split_templates(job.config.template))
         return lambda plan, _shared_ids: towers_learner(samples, rows, plan, job)
     if job.config.train == "checkpoints":
-        models = own or checkpoint_vectors(prepared.samples, prepared.contents, job)
+        models = caller_models or checkpoint_vectors(prepared.samples, prepared.contents, job)
         return lambda _plan, _shared_ids: checkpoints_learner(models, rows, job)
     projections = head_projections(prepared.features)
-    views = [view.features.rows(rows) for view in prepared.views]
-    return lambda plan, shared_ids: heads_learner(prepared.features, views, projections, shared_ids, plan, job)
+    augmented = [view.features.rows(rows) for view in prepared.augmented]
+    return lambda plan, shared_ids: heads_learner(prepared.features, augmented, projections, shared_ids, plan, job)
 
 
 def finish(
@@ -153,15 +153,15 @@ def finish(
     return AuditResult(samples.ids, columns, summary, str(job.run.path), samples.caption, rate)
 
 
-def _check_training(samples: Samples, config: AuditConfig, models: bool) -> None:
+def _check_training(samples: Samples, config: AuditConfig, has_models: bool) -> None:
     """Raises AuditError for what cannot be trained or compared, before hours of encoding and not after."""
     learner_identity(config)
     if config.train == "checkpoints":
         if not samples.roles:
             raise AuditError("train is checkpoints; name the field or column that says what f and g saw: role")
-        if not models and not (config.checkpoint_f and config.checkpoint_g):
+        if not has_models and not (config.checkpoint_f and config.checkpoint_g):
             raise AuditError("train is checkpoints; name both models: checkpoint_f and checkpoint_g")
-    if config.train != "heads" and not models and set(samples.modalities) != {"image", "text"}:
+    if config.train != "heads" and not has_models and set(samples.modalities) != {"image", "text"}:
         raise AuditError(
             f"train is {config.train}, which takes image and text, not {', '.join(samples.modalities)}; use train heads"
         )

@@ -76,7 +76,7 @@ class Scored:
         scores: column -> `[n]`.
         calibration: how many pairs are wrong, and how likely each one is.
         flags: kind -> bool `[n]`.
-        texts: `action`, `reason`, `suggestion`, `repair` -> object `[n]`.
+        verdicts: `action`, `reason`, `suggestion`, `repair` -> object `[n]`.
         probe_recall: kind of probe pairs -> share of them that would be flagged.
         repairs: join bugs.
         notes: for people.
@@ -86,7 +86,7 @@ class Scored:
     scores: Mapping[str, Floats]
     calibration: Calibration
     flags: Mapping[str, Bools]
-    texts: Mapping[str, Any]
+    verdicts: Mapping[str, Any]
     probe_recall: Mapping[str, float]
     repairs: tuple[Repair, ...] = ()
     notes: tuple[str, ...] = ()
@@ -101,14 +101,14 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     calibrated = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
     flags = rules.raise_flags({**scores, **calibrated}, evidence, job.config.false_positive_rate)
 
-    captions = prepared.media(prepared.texts[0]) if prepared.texts else [""] * len(evidence)
-    canonical = prepared.order.back(np.arange(len(evidence)), -1)  # canonical number of each of the caller's rows
-    suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical, prepared.samples.ids)
-    media = [m for m in prepared.samples.modalities if m not in prepared.texts]
-    if captioner is not None and prepared.texts and media:
+    captions = prepared.media(prepared.text_modalities[0]) if prepared.text_modalities else [""] * len(evidence)
+    canonical_of = prepared.order.back(np.arange(len(evidence)), -1)  # canonical number of each of the caller's rows
+    suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, prepared.samples.ids)
+    media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
+    if captioner is not None and prepared.text_modalities and media:
         suggestions = ask_captioner(suggestions, flags["misaligned"], prepared.media(media[0]), captioner)
     representative, exact = rules.exact_duplicates(evidence)
-    action, reason = rules.propose_actions(flags, suggestions.texts, representative, exact, scores)
+    action, reason = rules.propose_actions(flags, suggestions.captions, representative, exact, scores)
     action, reason = apply_suggestions(action, reason, suggestions)
     job.progress("score", 1, 1)
     return Scored(
@@ -116,7 +116,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
         scores={**scores, "suggestion_score": suggestions.score},
         calibration=calibration,
         flags=flags,
-        texts={"action": action, "reason": reason, "suggestion": suggestions.texts, "repair": suggestions.repair},
+        verdicts={"action": action, "reason": reason, "suggestion": suggestions.captions, "repair": suggestions.repair},
         probe_recall=probe_recall(probes, scores["misalignment"], flags["misaligned"]),
         repairs=suggestions.repairs,
         notes=(suggestions.note,) if suggestions.note else (),

@@ -1,7 +1,7 @@
 """What lies near each sample of a set: neighbors per modality and jointly, near-duplicates, leave-together groups.
 
-Neighbors are found over distinct contents, in the partly whitened principal view of each modality and in the joint
-view, which is all of them side by side. Each space is a resumable part of the run.
+Neighbors are found over distinct contents, in the projection of each modality (its partly whitened principal
+components) and in the joint space, which is all of them side by side. Each space is a resumable part of the run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Search = Callable[[Floats, Callable[[int, int], None]], SearchResult]
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """What lies near each of n samples, in each modality and (but for the views and near-duplicates) in "joint"."""
+    """What lies near each of n samples, in each modality, and its neighbors in "joint" as well."""
 
-    views: Mapping[str, Floats]  # unit rows [n, q_a], the partly whitened principal view of a modality's features
-    neighbors: Mapping[str, Neighbors]  # over distinct contents [n, k], with cosines in the views
+    projections: Mapping[str, Floats]  # unit rows [n, q_a], partly whitened principal components of the features
+    neighbors: Mapping[str, Neighbors]  # over distinct contents [n, k], with cosines in the projections
     cosines: Mapping[str, Floats]  # [n, k], of the same in the plain features, their mean in "joint"; NaN beside -1
     search: Mapping[str, Mapping[str, Any]]  # how the neighbors were found: {"method", "recall"}
     near_duplicates: Mapping[str, Ints]  # groups [n], in modalities that are not text
@@ -53,38 +53,38 @@ def find_neighborhood(
     """
     vectors = features.vectors
     fitted_to = {name: v if facts.known is None else v[facts.known] for name, v in vectors.items()}
-    views = {name: project(v, fit_projection(fitted_to[name], WHITENING)) for name, v in vectors.items()}
+    projections = {name: project(v, fit_projection(fitted_to[name], WHITENING)) for name, v in vectors.items()}
     neighbors, cosines, how = {}, {}, {}
-    spaces, n = (*views, JOINT), max(1, len(facts))
+    spaces, n = (*projections, JOINT), max(1, len(facts))
     for number, space in enumerate(spaces):
 
         def report(done: int, total: int, number: int = number) -> None:
             progress("neighbors", number * n + done * n // total, len(spaces) * n)
 
         report(0, 1)
-        names = tuple(views) if space == JOINT else (space,)
-        part = run.once(f"neighbors_{space}", functools.partial(_search, names, views, facts, search, report))
+        names = tuple(projections) if space == JOINT else (space,)
+        part = run.once(f"neighbors_{space}", functools.partial(_search, names, projections, facts, search, report))
         neighbors[space] = Neighbors(part["indices"], part["similarities"])
         plain = [pair_similarities(vectors[name], part["indices"]) for name in names]
         cosines[space] = np.asarray(np.mean(plain, axis=0), dtype=np.float32)
         how[space] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
     progress("neighbors", len(spaces) * n, len(spaces) * n)
     duplicate_groups, leave_together, notes = _group(vectors, neighbors, cosines, facts)
-    return Neighborhood(views, neighbors, cosines, how, duplicate_groups, leave_together, tuple(notes))
+    return Neighborhood(projections, neighbors, cosines, how, duplicate_groups, leave_together, tuple(notes))
 
 
 def _search(
     names: Sequence[str],
-    views: Mapping[str, Floats],
+    projections: Mapping[str, Floats],
     facts: SampleFacts,
     search: Search,
     report: Callable[[int, int], None],
 ) -> dict[str, np.ndarray]:
-    """Neighbors in the views of some modalities side by side, and how they were found: what a resumed run repeats."""
+    """Neighbors in the projections of some modalities side by side, and how they were found: one part of the run."""
     content = dense_ids(*(facts.contents[name] for name in names))
     _, first = np.unique(content, return_index=True)  # a sample with each content
-    scale = np.float32(np.sqrt(len(names)))  # rows of several views side by side have length 1 again
-    distinct = np.concatenate([views[name][first] / scale for name in names], axis=1)
+    scale = np.float32(np.sqrt(len(names)))  # rows of several projections side by side have length 1 again
+    distinct = np.concatenate([projections[name][first] / scale for name in names], axis=1)
     result = search(distinct, report)
     # from numbers of contents to samples: the first sample with a content stands for it
     indices = result.neighbors.indices

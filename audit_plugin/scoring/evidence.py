@@ -35,8 +35,8 @@ class Evidence:
 
     Attributes:
         vectors: modality -> unit features `[n, d_a]`.
-        views: modality -> their partly whitened principal view `[n, q_a]`, in which neighbors were found.
-        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the views.
+        projections: modality -> their partly whitened principal components `[n, q_a]`, in which neighbors were found.
+        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the projections.
         cosines: the same neighbors' cosines in the plain features, `[n, k]`.
         search: modality (and "joint") -> how its neighbors were found: `{"method", "recall"}`.
         contents: modality -> content id `[n]`: equal ids are the same medium.
@@ -59,7 +59,7 @@ class Evidence:
     """
 
     vectors: Mapping[str, Floats]
-    views: Mapping[str, Floats]
+    projections: Mapping[str, Floats]
     neighbors: Mapping[str, Neighbors]
     cosines: Mapping[str, Floats]
     search: Mapping[str, Mapping[str, Any]]
@@ -86,7 +86,7 @@ class Evidence:
         return tuple(self.vectors)
 
     @property
-    def texts(self) -> tuple[str, ...]:
+    def text_modalities(self) -> tuple[str, ...]:
         return tuple(self.words)
 
     @property
@@ -131,7 +131,7 @@ def build_evidence(
     on_pairs = {} if trials is None else _read_pairs(features, facts, neighborhood, trials, job)
     return Evidence(
         vectors=features.vectors,
-        views=neighborhood.views,
+        projections=neighborhood.projections,
         neighbors=neighborhood.neighbors,
         cosines=neighborhood.cosines,
         search=neighborhood.search,
@@ -219,11 +219,11 @@ def _untrained_contrasts(
         contrasts["zero_shot"] = frozen_contrast(left, right, negatives, probes, pair)
     else:
         contrasts["zero_shot"] = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
-    views = neighborhood.views
+    projections = neighborhood.projections
     for kind, _, target, votes in votes_of_pair(
-        (a, b), neighborhood.neighbors, facts.contents, views, contrast, facts.known
+        (a, b), neighborhood.neighbors, facts.contents, projections, contrast, facts.known
     ):
         from_a = kind == "neighbors_a"
         oriented, columns = (probes, pair) if from_a else (probes[:, ::-1], pair[::-1])
-        contrasts[kind] = vote_contrast(votes, views[target], negatives, oriented, columns)
+        contrasts[kind] = vote_contrast(votes, projections[target], negatives, oriented, columns)
     return contrasts

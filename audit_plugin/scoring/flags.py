@@ -1,7 +1,7 @@
 """Rules that turn scores into flags, actions and reasons. Applied after scoring: a new threshold recomputes nothing.
 
-*Likeness* of two texts is the inner product of their centered views (`Evidence.views`): 1 for equal ones, about 0 for
-unrelated ones. Numbers below were chosen on the development sets (docs/detection.md).
+*Likeness* of two texts is the inner product of their rows of `Evidence.projections`: 1 for equal ones, about 0 for
+unrelated ones, since projections are centered. Numbers below were chosen on the development sets (docs/detection.md).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SHORT = 0.75  # of the median number of words
 # The rule of a flag: (score columns with `probability` and `false_positive_rate` of `calibration`, `[n]` each, NaN: not
 # scored; evidence of the set; share of clean samples that may be flagged) -> bool `[n]`.
 Rule = Callable[[Mapping[str, Floats], "Evidence", float], Bools]
+# A rule that takes the known samples (bool `[n]`, None: all) instead of evidence, so that it applies to stored results.
+RateRule = Callable[[Mapping[str, Floats], Bools | None, float], Bools]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Flag:
         score: the column that ranks the flagged rows; "": misalignment.
         tail: raised where a score lies in the tail beyond the false-positive rate.
         rule: the function.
+        by_rate: the same for results that are stored, or None: it takes more than their columns.
     """
 
     kind: str
@@ -60,6 +63,7 @@ class Flag:
     score: str
     tail: bool
     rule: Rule
+    by_rate: RateRule | None = None
 
     @property
     def movable(self) -> bool:
@@ -81,6 +85,20 @@ def flag(label: str, help: str, *, score: str = "", tail: bool = False) -> Calla
     return add
 
 
+def flag_by_rate(label: str, help: str, *, score: str) -> Callable[[RateRule], RateRule]:
+    """Adds the decorated rule to `FLAGS` as that of a movable flag, which `AuditResult.rethreshold` applies as well."""
+
+    def add(by_rate: RateRule) -> RateRule:
+        def rule(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
+            return by_rate(columns, evidence.known, rate)
+
+        kind = by_rate.__name__
+        FLAGS[kind] = Flag(kind, label, help, score, True, rule, by_rate)
+        return by_rate
+
+    return add
+
+
 def movable_flags() -> dict[str, str]:
     """Kind of flag whose threshold users can set -> the score that it is compared with."""
     return {entry.kind: entry.score for entry in FLAGS.values() if entry.movable}
@@ -93,10 +111,10 @@ def tail_cut(values: Floats, rate: float) -> float:
     samples cannot reach it, and at the lower one for sets with a long lower side; a tail heavier than logistic flags
     more than `rate`, a lighter one less.
     """
-    known = values[np.isfinite(values)]
-    if len(known) < 4:
+    finite = values[np.isfinite(values)]
+    if len(finite) < 4:
         return float("inf")
-    q25, median, q75 = np.quantile(known, [0.25, 0.5, 0.75])
+    q25, median, q75 = np.quantile(finite, [0.25, 0.5, 0.75])
     width = max(q75 - median, 0.5 * (q75 - q25)) / np.log(3)  # log(0.75 / 0.25) of a logistic distribution
     return float(median + max(width, 1e-6) * np.log((1 - rate) / rate))
 
@@ -106,22 +124,22 @@ def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) 
     return {kind: entry.rule(columns, evidence, rate) for kind, entry in FLAGS.items()}
 
 
-@flag("Misaligned", "The sample's modalities do not belong together", score="misalignment", tail=True)
-def misaligned(columns: Mapping[str, Floats], _evidence: Evidence, rate: float) -> Bools:
+@flag_by_rate("Misaligned", "The sample's modalities do not belong together", score="misalignment")
+def misaligned(columns: Mapping[str, Floats], _known: Bools | None, rate: float) -> Bools:
     """Scores that at most a share `rate` of good pairs reaches."""
     return flag_misaligned(columns["false_positive_rate"], rate)
 
 
-@flag("Memorized", "Memorized far more than most samples by a model trained on the set", score="multimem", tail=True)
-def memorized(columns: Mapping[str, Floats], _evidence: Evidence, rate: float) -> Bools:
+@flag_by_rate("Memorized", "Memorized far more than most samples by a model trained on the set", score="multimem")
+def memorized(columns: Mapping[str, Floats], _known: Bools | None, rate: float) -> Bools:
     """MultiMem beyond the tail of the set's bulk."""
     return exceeds(columns["multimem"], tail_cut(columns["multimem"], rate))
 
 
-@flag("Outlier", "Unlike everything else in the set", score="outlier", tail=True)
-def outlier(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
+@flag_by_rate("Outlier", "Unlike everything else in the set", score="outlier")
+def outlier(columns: Mapping[str, Floats], known: Bools | None, rate: float) -> Bools:
     """Outlier scores beyond the tail of the known samples."""
-    return exceeds(columns["outlier"], outlier_cut(of_known(columns["outlier"], evidence.known), rate))
+    return exceeds(columns["outlier"], outlier_cut(of_known(columns["outlier"], known), rate))
 
 
 @flag("Duplicate", "Exact or near-duplicate of another sample's image, audio or video", score="duplicate")
@@ -144,7 +162,7 @@ def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> 
 def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
     """One content in more than max(10, 0.1%) samples, whose texts are as unrelated as texts drawn at random."""
     flagged = np.zeros(len(evidence), dtype=bool)
-    owners, texts = evidence.user_groups, evidence.texts
+    owners, texts = evidence.user_groups, evidence.text_modalities
     limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
     for name, content in evidence.contents.items():
         if name in texts or not texts:
@@ -152,7 +170,9 @@ def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float
         frequent = count_user_groups(content, owners) > limit
         for number in np.unique(content[frequent]):
             rows = np.flatnonzero(content == number)
-            flagged[rows] |= all(_are_unrelated(evidence.views[t][rows], evidence.contents[t][rows]) for t in texts)
+            flagged[rows] |= all(
+                _are_unrelated(evidence.projections[t][rows], evidence.contents[t][rows]) for t in texts
+            )
     return flagged
 
 
@@ -166,7 +186,7 @@ def vague(_columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bo
         generality = evidence.held_out["generality"][position]
         if not np.isfinite(generality).any():
             continue
-        for text in set(pair) & set(evidence.texts):
+        for text in set(pair) & set(evidence.text_modalities):
             words = evidence.words[text]
             brevity = -np.log1p(words.astype(np.float32))
             vagueness = robust_z(generality) + robust_z(brevity)
@@ -200,7 +220,7 @@ def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
     return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
 
 
-def _are_unrelated(views: Floats, content: Ints) -> bool:
+def _are_unrelated(vectors: Floats, content: Ints) -> bool:
     """Whether g texts are several, and nearer to unrelated (mean likeness 0) than to equal (1).
 
     Equal texts count as often as they occur: ten labels with one image are unrelated, one product's text and a few
@@ -209,7 +229,7 @@ def _are_unrelated(views: Floats, content: Ints) -> bool:
     if len(np.unique(content)) < PLACEHOLDER_TEXTS:
         return False
     # Mean of <v_i, v_j> over i != j, from |sum_i v_i|^2 = g + sum_{i != j} <v_i, v_j>
-    total, g = views.sum(0, dtype=np.float64), len(views)
+    total, g = vectors.sum(0, dtype=np.float64), len(vectors)
     mean_likeness = (total @ total - g) / (g * (g - 1))
     return bool(mean_likeness < UNRELATED_LIKENESS)
 
@@ -229,7 +249,7 @@ def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools
     Groups that hold a placeholder (bool `[n]`) or have no misalignment at all (NaN in `[n]`) are not a conflict.
     """
     flagged = np.zeros(len(evidence), dtype=bool)
-    if not evidence.texts:
+    if not evidence.text_modalities:
         return flagged
     for group in evidence.copy_groups.values():
         order = np.argsort(group, kind="stable")
@@ -244,8 +264,8 @@ def _conflicts_in_group(evidence: Evidence, misalignment: Floats, rows: Ints, wo
     """bool `[g]` for the rows of one duplicate group and their misalignment `[g]`."""
     owners, best = evidence.user_groups[rows], int(np.nanargmin(misalignment))
     lowest = misalignment[best]
-    views = [evidence.views[text][rows] for text in evidence.texts]
-    likeness = np.max([view @ view.T for view in views], axis=0)  # [g, g], of the most similar text
+    texts = [evidence.projections[text][rows] for text in evidence.text_modalities]
+    likeness = np.max([vectors @ vectors.T for vectors in texts], axis=0)  # [g, g], of the most similar text
 
     # Accepted by fit: captions of the best row's own sample more easily than another sample's.
     same_sample = owners == owners[best]

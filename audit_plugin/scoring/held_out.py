@@ -78,11 +78,11 @@ def read_trials(embed: Embed, question: Question) -> dict[str, Floats]:
         of_samples, of_probes = contrast_with_probes(log_means, own[position], probe[position], probes, negatives, pair)
         contrasts.append(of_samples)
         probe_contrasts.append(of_probes)
-    seen = torch.isfinite(own)
+    is_held_out = torch.isfinite(own)
     return {
-        "cosine": torch.where(seen, own, torch.nan).cpu().numpy(),
+        "cosine": torch.where(is_held_out, own, torch.nan).cpu().numpy(),
         "contrast": np.stack(contrasts),
-        "generality": torch.where(seen, generality, torch.nan).cpu().numpy(),
+        "generality": torch.where(is_held_out, generality, torch.nan).cpu().numpy(),
         "planted": np.stack(probe_contrasts),  # the key of stored runs
     }
 

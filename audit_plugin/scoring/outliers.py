@@ -61,9 +61,9 @@ def mean_neighbor_distance(vectors: Mapping[str, Floats], group: Ints, rows: Int
         distance[group[block][:, None] == pool] = np.inf
         distance.partition(neighbors - 1, axis=1)
         nearest = distance[:, :neighbors]
-        known = np.isfinite(nearest)
+        finite = np.isfinite(nearest)
         with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: the pool is the row's own group alone
-            distances[block] = 1 + np.where(known, nearest, 0).sum(1, dtype=np.float64) / known.sum(1)
+            distances[block] = 1 + np.where(finite, nearest, 0).sum(1, dtype=np.float64) / finite.sum(1)
     return distances
 
 
@@ -90,10 +90,10 @@ def tail_scale(values: Floats) -> tuple[float, float]:
     The width is read at the upper quartile, where up to a quarter of bad samples cannot reach it, and at the 85th
     percentile and the lower quartile, for sets whose bulk is skewed; the largest counts.
     """
-    known = values[np.isfinite(values)]
-    if len(known) < MIN_VALUES:
+    finite = values[np.isfinite(values)]
+    if len(finite) < MIN_VALUES:
         return 0.0, float("inf")
-    q25, median, q75, q85 = np.quantile(known, [0.25, 0.5, 0.75, 0.85])
+    q25, median, q75, q85 = np.quantile(finite, [0.25, 0.5, 0.75, 0.85])
     width = max((q75 - median) / LOGIT_75, (q85 - median) / LOGIT_85, 0.5 * (q75 - q25) / LOGIT_75)
     return float(median), max(float(width), 1e-6)
 
@@ -108,17 +108,17 @@ def outlier_cut(values: Floats, rate: float) -> float:
     3. Else the cut is raised to the lower of two values: the one that a share `rate` of the set exceeds, and the one
        that half that share of the exponential tail exceeds.
     """
-    known = np.sort(values[np.isfinite(values)])
-    n = len(known)
+    finite = np.sort(values[np.isfinite(values)])
+    n = len(finite)
     if n < MIN_VALUES:
         return float("inf")
     excluded = 0  # of the largest values
     for _ in range(MAX_ROUNDS):
-        bulk = known[: n - excluded]
+        bulk = finite[: n - excluded]
         median, q75, q85 = np.quantile(bulk, [0.5, 0.75, 0.85])
         width = max((q75 - median) / LOGIT_75, (q85 - median) / LOGIT_85, 1e-6)
         cut = float(median + width * np.log((1 - rate) / rate))
-        beyond = int((known > cut).sum())
+        beyond = int((finite > cut).sum())
         excess = int(beyond - rate * len(bulk))
         if excess <= excluded:
             break
@@ -129,7 +129,7 @@ def outlier_cut(values: Floats, rate: float) -> float:
     if beyond >= SEPARATION * 0.15 * np.exp((q85 - cut) / slope) * n:
         return cut
     half_rate = float(q85 + slope * np.log(0.15 / (0.5 * rate)))
-    return max(cut, min(half_rate, float(np.quantile(known, 1 - rate))))
+    return max(cut, min(half_rate, float(np.quantile(finite, 1 - rate))))
 
 
 def in_tail_units(values: Floats, reference: Floats) -> Floats:

@@ -106,11 +106,11 @@ def robust_scale(values: Floats) -> tuple[float, float]:
 
     The robust deviation is 1.4826 * median |v - median|, a normal distribution's standard deviation; at least 1e-6.
     """
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return float("nan"), float("nan")
-    median = np.median(known)
-    deviation = 1.4826 * np.median(np.abs(known - median))
+    median = np.median(finite)
+    deviation = 1.4826 * np.median(np.abs(finite - median))
     return float(median), max(float(deviation), 1e-6)
 
 
@@ -198,13 +198,13 @@ def multimem(evidence: Evidence) -> dict[str, Floats]:
     trials = evidence.trained
     raw, error = estimate_multimem(adjusted_consistency(trials), trials.member, trials.folds)
     names = evidence.modalities
-    of_pairs = [sum_terms(trials.memory, positions) for positions in modality_pairs(names)]
+    of_pairs = [sum_terms(trials.multimem_terms, positions) for positions in modality_pairs(names)]
     parts: dict[str, Floats] = {"": raw, "stderr": error, "mean": np.mean(of_pairs, axis=0)}
     if len(names) > 2:
         parts |= {f"{a}_{b}": values for (a, b), values in zip(evidence.pairs, of_pairs, strict=True)}
         for position, name in enumerate(names):
             others = [other for other in range(len(names)) if other != position]
-            parts[f"due_{name}"] = raw - sum_terms(trials.memory, others)
+            parts[f"due_{name}"] = raw - sum_terms(trials.multimem_terms, others)
     return parts
 
 
@@ -258,7 +258,7 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
         content = evidence.contents[name]
         group = evidence.near_duplicates.get(name, content)
         distance = outliers.mean_neighbor_distance({name: vectors}, group, pool)
-        if name in evidence.texts:
+        if name in evidence.text_modalities:
             distance = np.where(outliers.is_individual(content), distance, np.nan)
         parts[name] = in_tail_units(distance)
         if name in evidence.text_surprise:
@@ -285,7 +285,7 @@ def duplicate(evidence: Evidence) -> Floats:
     highest = np.full(len(evidence), np.nan, dtype=np.float32)
     groups = evidence.user_groups
     for name, content in evidence.contents.items():
-        if name in evidence.texts:
+        if name in evidence.text_modalities:
             continue
         neighbors = evidence.neighbors[name].indices  # [n, k]
         other_group = (neighbors >= 0) & (groups[np.maximum(neighbors, 0)] != groups[:, None])

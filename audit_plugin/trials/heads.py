@@ -35,10 +35,10 @@ class Heads:
 
     layers: tuple[Layers, ...]
 
-    def embed(self, inputs: Sequence[torch.Tensor], trial: int) -> list[torch.Tensor]:
-        """Unit embeddings `[n, o]` per modality under one of the g trainings, from inputs `[n, d]` per modality."""
+    def embed(self, inputs: Sequence[torch.Tensor], place: int) -> list[torch.Tensor]:
+        """Unit embeddings `[n, o]` per modality by training `place` of the g, from inputs `[n, d]` per modality."""
         with torch.inference_mode():
-            heads = [tuple(w[trial : trial + 1] for w in layers) for layers in self.layers]
+            heads = [tuple(w[place : place + 1] for w in layers) for layers in self.layers]
             return [_embed_rows(x, layers) for x, layers in zip(inputs, heads, strict=True)]
 
     def arrays(self) -> dict[str, np.ndarray]:

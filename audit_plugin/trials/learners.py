@@ -46,7 +46,7 @@ def _train_nothing(_numbers: list[int], _member: Bools) -> dict[str, np.ndarray]
 
 def heads_learner(
     features: Features,
-    views: Sequence[Features],
+    augmented: Sequence[Features],
     projections: Mapping[str, Projection],
     shared_ids: Ints,
     plan: TrialPlan,
@@ -56,7 +56,7 @@ def heads_learner(
 
     Args:
         features: of n samples in canonical order.
-        views: the same samples' augmented views; each gets a little Gaussian noise as well, so that texts and other
+        augmented: the same samples' augmented views; each gets a little Gaussian noise as well, so that texts and other
             media that no augmentation changes have different views too.
         projections: of `features`.
         shared_ids: `[n, c]`, see `train_group`.
@@ -64,7 +64,7 @@ def heads_learner(
         job: of the run.
     """
     inputs = [head_inputs(features, projections, job.device)]
-    for number, view in enumerate(views, 1):
+    for number, view in enumerate(augmented, 1):
         rng = np.random.default_rng((job.config.seed, 17, number))
         noisy = []
         for x in head_inputs(view, projections, job.device):
@@ -83,7 +83,7 @@ def heads_learner(
         heads = Heads.from_arrays(arrays, len(inputs[view]), device)
         return heads.embed(_rows_of(inputs[view], rows), number % TRIAL_GROUP)
 
-    return Learner(HEADS, TRIAL_GROUP, make, embed, len(views), travels=device == "cpu")
+    return Learner(HEADS, TRIAL_GROUP, make, embed, len(augmented), travels=device == "cpu")
 
 
 def trained_heads_learner(

@@ -202,4 +202,4 @@ def mean_as_non_member(values: Floats, member: Bools) -> Floats:
 
 def adjusted_consistency(trials: Trials) -> Floats:
     """Consistency `[r, n]` with each trial's offset removed."""
-    return remove_offsets(trials.consistency, trials.member, trials.offset)
+    return remove_offsets(trials.consistency, trials.member, trials.offset_rows)

@@ -48,7 +48,7 @@ class TrialPlan:
     member: Bools
     known: Bools
     reference: Bools | None = None
-    offset: Bools | None = None
+    offset_rows: Bools | None = None
     roles: Any = None
 
     @property
@@ -62,13 +62,13 @@ class Learner:
     """How trials come about."""
 
     trained: str  # the sentence on what was trained, for people
-    group: int  # trials that are made together: one resumable part
+    trials_per_part: int  # trials that are made together: one resumable part
     # (trial numbers, their member masks [g, n]) -> arrays to store
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
     # (those arrays, trial number, view, samples or None) -> unit embeddings [n, o] per modality; view 0 is the sample
-    # as it is, 1 to `views` are augmented
+    # as it is, 1 to `augmented` are augmented
     embed: Callable[[TrialArrays, int, int, SampleRows], list[torch.Tensor]]
-    views: int = 0
+    augmented: int = 0  # views of each sample besides itself
     travels: bool = False  # `make` and `embed` may run in another process
 
 
@@ -134,11 +134,13 @@ def plan_trials(groups: Ints, config: AuditConfig, roles: Any = None, labels: An
 
 
 def hold_out_groups(plan: TrialPlan, groups: Ints) -> TrialPlan:
-    """A finished run's plan with the samples added to it: one that leaves with a trained sample is not held out."""
+    """A finished run's plan in which an added sample is a member where a trained sample of its group is."""
     member, added = plan.member.copy(), ~plan.known
-    for row in member:
-        trained = np.bincount(groups[row & plan.known], minlength=groups.max(initial=-1) + 1) > 0
-        row[added] = trained[groups[added]]
+    group_count = groups.max(initial=-1) + 1
+    for members in member:  # bool [n] of one trial, changed in place
+        trained_groups = groups[members & plan.known]
+        is_trained = np.bincount(trained_groups, minlength=group_count) > 0  # by group
+        members[added] = is_trained[groups[added]]
     return replace(plan, member=member)
 
 
@@ -150,7 +152,7 @@ def shorten_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> T
     for count in AUTO_TRIALS[:-1]:
         first = replace(plan, member=plan.member[:count])
         consistency, _ = _train(first, learner, groups, job)
-        values = multimem.remove_offsets(consistency, first.member, plan.offset)
+        values = multimem.remove_offsets(consistency, first.member, plan.offset_rows)
         if multimem.reliability(values, first.member, job.config.folds) >= RELIABLE:
             return first
     return plan
@@ -158,28 +160,32 @@ def shorten_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> T
 
 def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trials:
     """All trials of a plan over samples of leave-together groups `[n]`."""
-    consistency, memory = _train(plan, learner, groups, job)
+    consistency, multimem_terms = _train(plan, learner, groups, job)
 
     @functools.lru_cache(maxsize=8)
     def load(start: int) -> TrialArrays:
         return load_part(job.run, start)
 
     def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        return learner.embed(load(number - number % learner.group), number, 0, rows)
+        return learner.embed(load(number - number % learner.trials_per_part), number, 0, rows)
 
     folds, trained = job.config.folds, learner.trained
-    return Trials(consistency=consistency, memory=memory, folds=folds, embed=embed, trained=trained, **vars(plan))
+    return Trials(
+        consistency=consistency, multimem_terms=multimem_terms, folds=folds, embed=embed, trained=trained, **vars(plan)
+    )
 
 
 def _train(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> tuple[Floats, Floats]:
-    """(consistency `[r, n]`, memory `[m, m, n]`) from the part of each group of trials.
+    """(consistency `[r, n]`, MultiMem's terms `[m, m, n]`) from the part of each group of trials.
 
     A part is loaded if it is finished, else made, in this process or another, and saved.
     """
     total, folds = len(plan.member), job.config.folds
     weights = multimem.trial_weights(plan.member, folds)
-    parts = {start: job.run.load(part_name(start)) for start in range(0, total, learner.group)}
-    todo = [list(range(start, min(start + learner.group, total))) for start, part in parts.items() if part is None]
+    parts = {start: job.run.load(part_name(start)) for start in range(0, total, learner.trials_per_part)}
+    todo = [
+        list(range(start, min(start + learner.trials_per_part, total))) for start, part in parts.items() if part is None
+    ]
     done = total - sum(len(numbers) for numbers in todo)
     job.progress("train", done, total)
     engine = job.engine if learner.travels else LOCAL
@@ -189,25 +195,25 @@ def _train(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> tuple[F
         done += len(numbers)
         job.progress("train", done, total)
     finished = [part for part in parts.values() if part is not None]
-    # mean over blocks of trials; NaN where a sample was never on both sides
-    memory = sum(part["memory"] for part in finished) * np.float32(folds / total)
-    memory = np.where((weights != 0).any(0), memory, np.nan).astype(np.float32)
-    return np.concatenate([part["consistency"] for part in finished]), memory
+    # mean over blocks of trials; NaN where a sample was on one side alone in every block
+    terms = sum(part["memory"] for part in finished) * np.float32(folds / total)
+    multimem_terms = np.where((weights != 0).any(0), terms, np.nan).astype(np.float32)
+    return np.concatenate([part["consistency"] for part in finished]), multimem_terms
 
 
 def _make_part(
     learner: Learner, plan: TrialPlan, weights: Floats, groups: Ints, numbers: list[int]
 ) -> dict[str, np.ndarray]:
-    """One group's arrays, its consistency `[g, n]` and the weighted sum of its memory terms `[m, m, n]`."""
+    """One group's arrays, its consistency `[g, n]` and the weighted sum of its terms `[m, m, n]`."""
     arrays = learner.make(numbers, plan.member[numbers])
-    consistency, memory = [], np.float32(0)
+    consistency, multimem_terms = [], np.float32(0)
     for number in numbers:
-        augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.views + 1)]
+        augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.augmented + 1)]
         views = augmented or [learner.embed(arrays, number, 0, None)]
         own, terms = _consistency(views, number, plan, groups)
         consistency.append(own)
-        memory = memory + weights[number] * terms
-    return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(memory, dtype=np.float32)}
+        multimem_terms = multimem_terms + weights[number] * terms
+    return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(multimem_terms, dtype=np.float32)}
 
 
 def part_name(start: int) -> str:
@@ -236,6 +242,6 @@ def _consistency(views: list[list[torch.Tensor]], number: int, plan: TrialPlan, 
     reference = outside if plan.reference is None else plan.reference
     by_view = [multimem.consistency_terms([e.cpu().numpy() for e in view], reference, groups) for view in views]
     terms = np.mean(by_view, axis=0)
-    offset = outside if plan.offset is None else plan.offset
+    offset = outside if plan.offset_rows is None else plan.offset_rows
     centered = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)
     return multimem.sum_terms(terms).astype(np.float32), centered.astype(np.float32)

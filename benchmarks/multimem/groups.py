@@ -73,7 +73,7 @@ def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     for number in range(2):
         parts = [e.cpu().numpy() for e in trials.embed(number)]
         terms = multimem.consistency_terms(parts, trials.reference, evidence.leave_together)
-        without_offset.append(terms - terms[:, :, trials.offset].mean(2, keepdims=True))
+        without_offset.append(terms - terms[:, :, trials.offset_rows].mean(2, keepdims=True))
     change = without_offset[0] - without_offset[1]
     out = {"all": multimem.sum_terms(change)}
     pairs = {(a, b): multimem.sum_terms(change, (a, b)) for a in range(len(names)) for b in range(a + 1, len(names))}

@@ -45,7 +45,7 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
     """
     job.progress("explain", 0, 1)
     evidence = scored.evidence
-    is_flagged = np.logical_or.reduce(list(scored.flags.values())) | (scored.texts["action"] != "keep")
+    is_flagged = np.logical_or.reduce(list(scored.flags.values())) | (scored.verdicts["action"] != "keep")
     misalignment = np.nan_to_num(scored.scores["misalignment"], nan=-np.inf)
     flagged = np.flatnonzero(is_flagged)
     flagged = flagged[np.argsort(-misalignment[flagged], kind="stable")]
@@ -67,7 +67,7 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
             "id": identity["id"],
             "caption_index": identity["caption_index"],
             "flags": [kind for kind, flags in scored.flags.items() if flags[row]],
-            "action": str(scored.texts["action"][row]),
+            "action": str(scored.verdicts["action"][row]),
             "misalignment": rounded(scored.scores["misalignment"][row]),
         }
         for part in parts:

@@ -27,7 +27,7 @@ def rounded(value: float) -> float | None:
 def row_identity(row: int, prepared: Prepared) -> dict[str, Any]:
     """Id of a row's sample, which of its captions the row is, and the caption where there is one."""
     at, samples = prepared.order.rows[row], prepared.samples
-    caption = samples.media[prepared.texts[0]][at] if prepared.texts else ""
+    caption = samples.media[prepared.text_modalities[0]][at] if prepared.text_modalities else ""
     return {
         "id": samples.ids[at],
         "caption_index": int(samples.caption[at]) if samples.caption else 0,
@@ -90,7 +90,7 @@ def _voters(
 ) -> list[dict[str, Any]]:
     """The neighbors on the first side of a row that weigh most against its other side."""
     voter, weight = votes.voters[row], votes.weights[row]
-    view = evidence.views[sides[1]]
+    view = evidence.projections[sides[1]]
     agreement = view[np.maximum(voter, 0)] @ view[row]
     against = np.where(voter >= 0, weight * (1 - agreement), -1)
     voters = []
@@ -114,7 +114,7 @@ def duplicate_records(scored: Scored, rows: Ints, prepared: Prepared) -> Records
     evidence = scored.evidence
     groups = [(group, np.argsort(group, kind="stable")) for group in evidence.copy_groups.values()]
     sorted_groups = [(group, group[order], order) for group, order in groups]
-    texts = [evidence.contents[name] for name in evidence.texts]
+    texts = [evidence.contents[name] for name in evidence.text_modalities]
 
     def ids(partners: list[int]) -> list[str]:
         return [prepared.samples.ids[prepared.order.rows[row]] for row in partners[:PARTNERS]]

@@ -50,7 +50,7 @@ class Suggestions:
     """What is proposed for n rows in canonical order.
 
     Attributes:
-        texts: object `[n]`, the proposed caption, "" for none.
+        captions: object `[n]`, the proposed caption, "" for none.
         score: float32 `[n]`, how far it ranks above the bar, in robust deviations of the set's own pairs (for a
             repair: how far the suspicion falls with it, the mean over its rows); NaN for none.
         repair: object `[n]`, the repair that a row is part of, in words; "" for none.
@@ -60,7 +60,7 @@ class Suggestions:
         note: for people, if rows were left out.
     """
 
-    texts: Any
+    captions: Any
     score: Floats
     repair: Any
     why: dict[int, str] = field(default_factory=dict)
@@ -70,39 +70,39 @@ class Suggestions:
 
 
 def suggest(
-    evidence: Evidence, misaligned: Bools, captions: Sequence[str], seed: int, line: Ints, ids: Sequence[str]
+    evidence: Evidence, misaligned: Bools, captions: Sequence[str], seed: int, canonical_of: Ints, ids: Sequence[str]
 ) -> Suggestions:
     """Repairs and captions for the misaligned rows; shifts are searched in all rows.
 
     `misaligned`: bool `[n]`, the rows that need another caption; `captions` `[n]` are those of the first modality that
-    is text; `line` `[total]` is the canonical row of each of the caller's rows, -1 where it is incomplete, and `ids`
-    `[total]` are the caller's.
+    is text; `canonical_of` `[total]` is the canonical row of each of the caller's rows, -1 where it is incomplete, and
+    `ids` `[total]` are the caller's.
     """
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
     if evidence.trials is None or pair is None:
-        return _suggestions({}, (), line, captions, ids)
+        return _suggestions({}, (), canonical_of, captions, ids)
     weighing = weigh(evidence, pair)
-    shifts = shift_repairs(weighing, line, ids)
-    shifted = line[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
+    shifts = shift_repairs(weighing, canonical_of, ids)
+    shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
     if not len(rows):
-        return _suggestions({}, shifts, line, captions, ids)
+        return _suggestions({}, shifts, canonical_of, captions, ids)
     own = own_suspicion(weighing)
     note = ""
     if len(rows) > MAX_ROWS:
         note = f"{len(rows)} samples are misaligned; captions were searched for the {MAX_ROWS} most suspicious ones"
         most_suspicious = np.argsort(-np.nan_to_num(own[rows]), kind="stable")[:MAX_ROWS]
         rows = np.sort(rows[most_suspicious])
-    claimed = line[[source for repair in shifts for source in repair.sources]]
+    claimed = canonical_of[[source for repair in shifts for source in repair.sources]]
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
     best, rings = _best(weighing, rows, pool, _bar(weighing, good, pool))
     top = {row: [(captions[pool[at]], rank) for at, rank in ranked] for row, ranked in best.items()}
-    caller_row = np.full(n, -1)
-    caller_row[line[line >= 0]] = np.flatnonzero(line >= 0)
-    repairs = [ring_repair({int(caller_row[row]): fall for row, fall in ring.items()}, ids) for ring in rings]
-    return replace(_suggestions(top, [*shifts, *repairs], line, captions, ids), note=note)
+    caller_of = np.full(n, -1)
+    caller_of[canonical_of[canonical_of >= 0]] = np.flatnonzero(canonical_of >= 0)
+    repairs = [ring_repair({int(caller_of[row]): fall for row, fall in ring.items()}, ids) for ring in rings]
+    return replace(_suggestions(top, [*shifts, *repairs], canonical_of, captions, ids), note=note)
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:
@@ -176,7 +176,10 @@ def _best(
     source = np.flatnonzero(alone & np.isin(rows, pool))
     column = np.searchsorted(pool, rows[source])
     top: dict[int, list[tuple[int, float]]] = {}
-    steps = [np.zeros((4, 0))]  # position of a row, and of the row whose caption it takes; worth, fall of suspicion
+    takers: list[Ints] = []  # positions of rows
+    sources: list[Ints] = []  # positions of the rows whose captions they take
+    worths: list[Floats] = []  # rank above the bar and the margin
+    falls: list[Floats] = []  # of the taker's suspicion
     for positions, absolute_rank, suspicions in rank_captions(weighing, rows, pool):
         rank = absolute_rank - np.float32(bar)
         for at in np.flatnonzero(np.fmax.reduce(rank, axis=1, initial=-np.inf) > 0).tolist():
@@ -184,13 +187,15 @@ def _best(
             top[int(rows[positions[at]])] = [(c, round(float(rank[at, c]), 3)) for c in chosen]
         worth = np.where(alone[positions][:, None], rank[:, column] - RING_MARGIN, np.nan)
         row, to = np.nonzero(worth > 0)
-        fall = own[rows[positions[row]]] - suspicions[row, column[to]]
-        steps.append(np.stack([positions[row], source[to], worth[row, to], fall]))
-    row, to, worth, fall = np.concatenate(steps, axis=1)
-    falls = {(int(i), int(j)): float(value) for i, j, value in zip(row, to, fall, strict=True)}
+        takers.append(positions[row])
+        sources.append(source[to])
+        worths.append(worth[row, to].astype(np.float64))
+        falls.append(own[rows[positions[row]]] - suspicions[row, column[to]])
+    taker, taken, fall = np.concatenate(takers), np.concatenate(sources), np.concatenate(falls)
+    fall_of = dict(zip(zip(taker.tolist(), taken.tolist(), strict=True), fall.tolist(), strict=True))
     rings = []
-    for ring in cycles(one_to_one(row.astype(np.int64), to.astype(np.int64), worth, len(rows))):
-        rings.append({int(rows[i]): falls[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)})
+    for ring in cycles(one_to_one(taker, taken, np.concatenate(worths), len(rows))):
+        rings.append({int(rows[i]): fall_of[i, j] for i, j in zip(ring, (*ring[1:], ring[0]), strict=True)})
     return top, rings
 
 
@@ -212,7 +217,7 @@ def _best_three(rank: Floats, vectors: Floats) -> list[int]:
 def _suggestions(
     best: Mapping[int, list[tuple[str, float]]],
     repairs: Sequence[Repair],
-    line: Ints,
+    canonical_of: Ints,
     captions: Sequence[str],
     ids: Sequence[str],
 ) -> Suggestions:
@@ -224,7 +229,7 @@ def _suggestions(
         texts[row], score[row] = ranked[0]
     for repair in repairs:
         for row, source in zip(repair.rows, repair.sources, strict=True):
-            at, text = int(line[row]), captions[line[source]]
+            at, text = int(canonical_of[row]), captions[canonical_of[source]]
             if text == captions[at]:
                 continue  # a repeated caption: the row has the right one
             texts[at], score[at] = text, repair.gain
@@ -233,8 +238,8 @@ def _suggestions(
             rest = [entry for entry in top.get(at, []) if entry[0] != text]
             top[at] = [(text, round(repair.gain, 3)), *rest][:TOP]
         for row in repair.lost:
-            if line[row] >= 0:
-                why[int(line[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
+            if canonical_of[row] >= 0:
+                why[int(canonical_of[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
     return Suggestions(texts, score, words, why, top, tuple(repairs))
 
 
@@ -255,7 +260,7 @@ def apply_suggestions(action: Any, reason: Any, suggestions: Suggestions) -> tup
     action, reason = action.copy(), reason.copy()
     for row, why in suggestions.why.items():
         if action[row] != "remove":
-            action[row] = "relabel" if suggestions.texts[row] else "review"
+            action[row] = "relabel" if suggestions.captions[row] else "review"
             reason[row] = why
     return action, reason
 
@@ -268,15 +273,15 @@ def ask_captioner(
     `media`: `[n]`, paths of the modality that is captioned. AuditError if the captioner (list of paths -> as many
     texts) gave another number of texts, or something that is not a text.
     """
-    unexplained = misaligned & np.array([not text for text in suggestions.texts], dtype=bool)
+    unexplained = misaligned & np.array([not text for text in suggestions.captions], dtype=bool)
     rows = [int(row) for row in np.flatnonzero(unexplained) if row not in suggestions.why]
     if not rows:
         return suggestions
     answers = list(captioner([media[row] for row in rows]))
     if len(answers) != len(rows) or not all(isinstance(text, str) for text in answers):
         raise AuditError(f"the captioner gave {len(answers)} answers to {len(rows)} media; return one text for each")
-    texts, why = suggestions.texts.copy(), dict(suggestions.why)
+    texts, why = suggestions.captions.copy(), dict(suggestions.why)
     for row, text in zip(rows, answers, strict=True):
         if text.strip():
             texts[row], why[row] = " ".join(text.split()), "media do not fit; the text is the captioner's, not weighed"
-    return replace(suggestions, texts=texts, why=why)
+    return replace(suggestions, captions=texts, why=why)

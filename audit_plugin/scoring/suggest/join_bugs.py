@@ -47,7 +47,7 @@ class Repair:
         rows: positions in the caller's order.
         sources: as many, in the same order.
         gain: mean fall over the rows, in robust deviations: of the suspicion (`pair_scores`, a weighted mean) for a
-            swap or cycle, of the weighted sum of its evidence (`shifts.line_gains`) for a shift.
+            swap or cycle, of the weighted sum of its evidence (`shifts.offset_gains`) for a shift.
         sentence: for people.
         lost: rows next to a shift whose own caption is in no row any more.
     """

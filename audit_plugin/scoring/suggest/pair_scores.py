@@ -61,7 +61,7 @@ class Weighing:
 
 def text_pairs(evidence: Evidence) -> list[Pair]:
     """The pairs of a medium and a text, the text last."""
-    sides = text_sides(evidence.modalities, evidence.texts)
+    sides = text_sides(evidence.modalities, evidence.text_modalities)
     return [evidence.pairs[at] if side else evidence.pairs[at][::-1] for at, side in sides.items()]
 
 
@@ -75,7 +75,7 @@ def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     if "neighbors_a" in weights:
         contrast = evidence.held_out["contrast"][position]
         both_sides = votes_of_pair(
-            pair, evidence.neighbors, evidence.contents, evidence.views, contrast, evidence.known
+            pair, evidence.neighbors, evidence.contents, evidence.projections, contrast, evidence.known
         )
         votes = {kind: side_votes for kind, _, _, side_votes in both_sides}
     without_hubs = Weighing(evidence, pair, weights, votes)
@@ -127,7 +127,7 @@ def _own_similarities(weighing: Weighing) -> dict[str, Floats]:
         own["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
     for kind, votes in weighing.votes.items():
         target = b if kind == "neighbors_a" else a
-        own[kind] = np.einsum("nd,nd->n", votes.predictions, evidence.views[target])
+        own[kind] = np.einsum("nd,nd->n", votes.predictions, evidence.projections[target])
     return own
 
 
@@ -138,8 +138,8 @@ def similarities(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOut
     if "zero_shot" in weighing.weights:
         by_kind["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
     if weighing.votes:
-        by_kind["neighbors_a"] = _vote_similarity(weighing.votes["neighbors_a"], evidence.views[b], rows, pool)
-        by_kind["neighbors_b"] = _vote_similarity(weighing.votes["neighbors_b"], evidence.views[a], pool, rows).T
+        by_kind["neighbors_a"] = _vote_similarity(weighing.votes["neighbors_a"], evidence.projections[b], rows, pool)
+        by_kind["neighbors_b"] = _vote_similarity(weighing.votes["neighbors_b"], evidence.projections[a], pool, rows).T
     return by_kind
 
 

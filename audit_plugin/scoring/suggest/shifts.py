@@ -23,24 +23,24 @@ Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # (non-members `[n]`
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
-def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Repair]:
+def shift_repairs(weighing: Weighing, canonical_of: Ints, ids: Sequence[str]) -> list[Repair]:
     """Shifts of captions against media in the caller's row order, each with its rows' right captions.
 
     A row beside the shift joins it where it fits the caption left over (a block that went round), and is named as lost
     where it does not (a row dropped or inserted).
 
-    `line` `[total]` is the canonical row of each of the caller's rows, -1 where it is incomplete; `ids` `[total]`.
+    `canonical_of` `[total]` is the canonical row of each of the caller's rows `[total]`, -1 where it is incomplete.
     """
     close_offsets = np.r_[-NEAR:0, 1 : NEAR + 1]
-    votes = FarVotes(weighing, line)
-    shifts = _find(weighing, line, close_offsets, len(close_offsets), votes.read)
-    far_offsets = votes.elected(len(line))
+    votes = FarVotes(weighing, canonical_of)
+    shifts = _find(weighing, canonical_of, close_offsets, len(close_offsets), votes.read)
+    far_offsets = votes.elected(len(canonical_of))
     if len(far_offsets):
-        shifts += _find(weighing, line, far_offsets, 2 * len(line))
+        shifts += _find(weighing, canonical_of, far_offsets, 2 * len(canonical_of))
     taken: set[int] = set()
     repairs = []
     for shift, gains in shifts:
-        repair = _repair(weighing, shift, gains, line, ids)
+        repair = _repair(weighing, shift, gains, canonical_of, ids)
         if repair is not None and taken.isdisjoint(repair.rows):
             taken |= set(repair.rows)
             repairs.append(repair)
@@ -48,16 +48,16 @@ def shift_repairs(weighing: Weighing, line: Ints, ids: Sequence[str]) -> list[Re
 
 
 def _find(
-    weighing: Weighing, line: Ints, offsets: Ints, tried: int, also: Read | None = None
+    weighing: Weighing, canonical_of: Ints, offsets: Ints, tried: int, also: Read | None = None
 ) -> list[tuple[Shift, Floats]]:
     """Shifts by one of the offsets, each with its gains `[n]`."""
-    gains = line_gains(weighing, line, offsets, also)
-    related = _related(weighing.evidence, line, offsets)
+    gains = offset_gains(weighing, canonical_of, offsets, also)
+    related = _related(weighing.evidence, canonical_of, offsets)
     shifts = find_shifts(gains, offsets, tried, related)
     return [(shift, gains[offsets == shift.offset][0]) for shift in shifts]
 
 
-def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None = None) -> Floats:
+def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Read | None = None) -> Floats:
     """`[D, n]`: how much better row i's medium fits the caption of row i + offset than its own, in robust deviations.
 
     The difference of the two contrasts, in which the medium's own hub cancels: M_i,i+d - M_ii - (h_i+d - h_i), each
@@ -66,8 +66,9 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
 
     `also` is shown each trial, whose embeddings are the costly part; the `offsets` are `[D]`.
     """
-    total, count = np.zeros((len(offsets), len(line)), np.float32), np.zeros((len(offsets), len(line)), np.uint8)
-    at = np.maximum(line, 0)
+    total = np.zeros((len(offsets), len(canonical_of)), np.float32)
+    count = np.zeros(total.shape, np.uint8)
+    at = np.maximum(canonical_of, 0)
     trials = weighing.evidence.trained
     a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
     for number, member in enumerate(trials.member[:TRIALS]):
@@ -75,7 +76,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
         out, left, right = ~member, embeddings[a].float(), embeddings[b].float()
         if also is not None:
             also(out, left, right)
-        usable = (line >= 0) & out[at]
+        usable = (canonical_of >= 0) & out[at]
         total += _band(left, right, at, usable, offsets)
         count += usable & _beside(usable, offsets)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -84,7 +85,7 @@ def line_gains(weighing: Weighing, line: Ints, offsets: Ints, also: Read | None 
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
         x, y = (torch.from_numpy(weighing.evidence.vectors[name]) for name in weighing.pair)
-        frozen = _band(x, y, at, line >= 0, offsets)
+        frozen = _band(x, y, at, canonical_of >= 0, offsets)
         _fall(weighing, "zero_shot", at, offsets, frozen)
         total += frozen
     return total
@@ -105,9 +106,9 @@ def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offs
     out = np.zeros((len(offsets), n), np.float32)
     for start in range(0, n, BLOCK_ROWS):
         stop, first = min(start + BLOCK_ROWS, n), max(start - NEAR, 0)
-        block = _lines(left, at, usable, start, stop)
+        block = _caller_rows(left, at, usable, start, stop)
         if is_near.any():
-            around = (block @ _lines(right, at, usable, first, min(stop + NEAR, n)).T).cpu().numpy()
+            around = (block @ _caller_rows(right, at, usable, first, min(stop + NEAR, n)).T).cpu().numpy()
             row = np.arange(stop - start)
             column = row[None] + start + offsets[is_near][:, None] - first
             inside = (column >= 0) & (column < around.shape[1])
@@ -116,12 +117,12 @@ def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offs
             d = int(offsets[k])
             low, high = max(start, -d), min(stop, n - d)
             if low < high:
-                other = _lines(right, at, usable, low + d, high + d)
+                other = _caller_rows(right, at, usable, low + d, high + d)
                 out[k, low:high] = (block[low - start : high - start] * other).sum(1).cpu().numpy()
     return out
 
 
-def _lines(side: torch.Tensor, at: Ints, usable: Bools, start: int, stop: int) -> torch.Tensor:
+def _caller_rows(side: torch.Tensor, at: Ints, usable: Bools, start: int, stop: int) -> torch.Tensor:
     """`[stop - start, o]`: these rows in the caller's order, 0 where not usable; no copy of the set is made."""
     rows, factor = (torch.from_numpy(values[start:stop]).to(side.device) for values in (at, usable))
     return side[rows].float() * factor[:, None]
@@ -137,11 +138,11 @@ def _beside(values: np.ndarray, offsets: Ints) -> np.ndarray:
     return out
 
 
-def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
+def _related(evidence: Evidence, canonical_of: Ints, offsets: Ints) -> Bools:
     """bool `[D, n]`: the rows share a medium, a text or a group, so that one fits the other's caption by right."""
-    out = np.zeros((len(offsets), len(line)), dtype=bool)
+    out = np.zeros((len(offsets), len(canonical_of)), dtype=bool)
     for number in (*evidence.contents.values(), evidence.leave_together):
-        values = np.where(line >= 0, number[line] + 1, 0)
+        values = np.where(canonical_of >= 0, number[canonical_of] + 1, 0)
         out |= _beside(values, offsets) == values
     return out
 
@@ -149,9 +150,9 @@ def _related(evidence: Evidence, line: Ints, offsets: Ints) -> Bools:
 class FarVotes:
     """Offsets beyond `NEAR`: where the worst rows' media, over all trials, find their best caption."""
 
-    def __init__(self, weighing: Weighing, line: Ints) -> None:
-        self.place = np.full(len(weighing.evidence), -1)
-        self.place[line[line >= 0]] = np.flatnonzero(line >= 0)
+    def __init__(self, weighing: Weighing, canonical_of: Ints) -> None:
+        self.caller_of = np.full(len(weighing.evidence), -1)
+        self.caller_of[canonical_of[canonical_of >= 0]] = np.flatnonzero(canonical_of >= 0)
         own = np.nan_to_num(weighing.own["contrast"], nan=-np.inf)
         self.worst = np.sort(np.argsort(-own, kind="stable")[:WORST_ROWS])
         self.hubs = np.nan_to_num(weighing.hubs["contrast"][1])
@@ -165,7 +166,7 @@ class FarVotes:
         q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
         captions = right[p]
         best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK_ROWS)])
-        self.offsets.append(self.place[others[best.cpu().numpy()]] - self.place[rows])
+        self.offsets.append(self.caller_of[others[best.cpu().numpy()]] - self.caller_of[rows])
 
     def elected(self, rows: int) -> Ints:
         """The offsets with clearly more votes than chance gives one of them, most votes first."""
@@ -176,22 +177,24 @@ class FarVotes:
         return offsets[ranked][counts[ranked] > 3 * usual + 10]
 
 
-def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Sequence[str]) -> Repair | None:
+def _repair(weighing: Weighing, shift: Shift, gains: Floats, canonical_of: Ints, ids: Sequence[str]) -> Repair | None:
     """The shift with its bounds made sharp and the rows beside it decided; `gains` `[n]` are those of its offset."""
-    # how badly each pair fits as it is, in the unit of `line_gains`; 0: the set's median
+    # how badly each pair fits as it is, in the unit of `offset_gains`; 0: the set's median
     of_pair = {kind: weighing.own[kind] for kind in OF_THE_PAIR if kind in weighing.own}
-    misfit = weighted_sum(of_pair, weighing)[np.maximum(line, 0)]
+    misfit = weighted_sum(of_pair, weighing)[np.maximum(canonical_of, 0)]
     # above 0: nearer to the shift's typical row than to the set's
-    misfit = np.where(line >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
-    shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, line))
+    misfit = np.where(canonical_of >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
+    shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, canonical_of))
     rows = np.arange(shift.start, shift.stop)
     pairs = [*zip(rows.tolist(), (rows + shift.offset).tolist(), strict=True)]
-    beside, free = left_over(shift, len(line))
-    if _went_round(weighing, line, beside, free):
+    beside, free = left_over(shift, len(canonical_of))
+    if _went_round(weighing, canonical_of, beside, free):
         pairs += zip(beside.tolist(), free.tolist(), strict=True)
         shift = replace(shift, start=min(shift.start, beside[0]), stop=max(shift.stop, beside[-1] + 1))
         beside = beside[:0]
-    pairs = sorted(p for p in pairs if 0 <= p[1] < len(line) and min(line[p[0]], line[p[1]]) >= 0)
+    pairs = sorted(
+        p for p in pairs if 0 <= p[1] < len(canonical_of) and min(canonical_of[p[0]], canonical_of[p[1]]) >= 0
+    )
     mean = float(np.nan_to_num(gains[rows]).mean()) if len(rows) else 0.0
     if mean <= 0 or not pairs:
         return None
@@ -200,17 +203,17 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, line: Ints, ids: Se
     return Repair("shift", left, right, round(mean, 3), shift_sentence(shift, ids, lost), lost)
 
 
-def _repeats(weighing: Weighing, offset: int, line: Ints) -> Floats:
+def _repeats(weighing: Weighing, offset: int, canonical_of: Ints) -> Floats:
     """`[n]`: evidence that a shift begins (ends, for a negative offset) with a row, whose caption stands twice."""
     content = weighing.evidence.contents[weighing.pair[1]]
-    values = np.where(line >= 0, content[line], -1 - np.arange(len(line)))
-    twice = _beside(values + len(line) + 1, np.array([-offset]))[0] == values + len(line) + 1
-    return np.where(twice, np.log(len(line) / (1 + twice.sum())), 0.0)
+    values = np.where(canonical_of >= 0, content[canonical_of], -1 - np.arange(len(canonical_of)))
+    twice = _beside(values + len(canonical_of) + 1, np.array([-offset]))[0] == values + len(canonical_of) + 1
+    return np.where(twice, np.log(len(canonical_of) / (1 + twice.sum())), 0.0)
 
 
-def _went_round(weighing: Weighing, line: Ints, beside: Ints, free: Ints) -> bool:
+def _went_round(weighing: Weighing, canonical_of: Ints, beside: Ints, free: Ints) -> bool:
     """Whether the rows beside a shift fit the captions that nobody in it takes: better than halfway to the usual."""
-    if not len(beside) or len(beside) != len(free) or min(line[beside].min(), line[free].min()) < 0:
+    if not len(beside) or len(beside) != len(free) or min(canonical_of[beside].min(), canonical_of[free].min()) < 0:
         return False
-    fits = np.diagonal(suspicion(weighing, line[beside], line[free]))
+    fits = np.diagonal(suspicion(weighing, canonical_of[beside], canonical_of[free]))
     return bool(np.isfinite(fits).any() and np.nanmean(fits) < ROUND)
