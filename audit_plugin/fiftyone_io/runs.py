@@ -23,7 +23,8 @@ class AuditRunConfig(fors.RunConfig):
 
     Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
     saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a grouped dataset that it
-    wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it wrote on samples).
+    wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it wrote on samples),
+    thresholds (kind of flag -> the threshold that a person set; absent if none was).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -50,7 +51,8 @@ class AuditRunResults(fors.RunResults):
     """`tagged`: tag -> ids of the samples (of objects: the labels) tagged; `summary`: counts, versions; `run_dir`.
 
     `explanations`: why each flagged sample was flagged (`audit_plugin.audit.explain`), stored here too, since the App
-    may run where the run folder is not.
+    may run where the run folder is not. `own`: the audit's own flags and suggested actions of the rows that thresholds
+    changed; absent if no threshold was set.
     """
 
     def get_meta(self) -> dict[str, Any]:
