@@ -1,6 +1,15 @@
 """Values that the parts hand to each other: frozen, checked, plain arrays.
 
 Letters used everywhere: n samples (rows), m modalities, d dimension, k neighbors, r trials, p pairs of modalities.
+
+Groups used everywhere, `[n]` numbers that are equal within a group:
+- contents: rows with the same medium, byte for byte; of each modality.
+- near_duplicates: rows whose features are nearly equal; of each modality that is not text.
+- copies: altered copies of one medium, by their pixels, so look-alikes are apart; of modalities that were compared so.
+- copy_groups: `copies`, or `near_duplicates` where there are none: what the flag and column of duplicates rest on.
+- duplicate_group: that column: the id of the first sample of a copy group of several samples.
+- user_groups: rows of one sample (its captions) or of one group that the user named; they do not repeat each other.
+- leave_together: user groups and near-duplicates joined, very large ones divided: rows on one side of every trial.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def _loaded(evidence: Evidence) -> Evidence:
     """The same, with the embeddings of its trials in memory, since the folder will be gone."""
     from dataclasses import replace
 
-    trials = evidence.trained
+    trials = evidence.required_trials
     embeddings = [trials.embed(number) for number in range(len(trials.member))]
     return replace(evidence, trials=replace(trials, embed=lambda number: embeddings[number]))
 

@@ -29,7 +29,7 @@ def materials(prepared: Prepared, evidence: Evidence) -> dict[tuple[str, str], l
 
 def _of_pair(prepared: Prepared, evidence: Evidence, pair: tuple[str, str]) -> list[Material]:
     a, b = (evidence.modalities.index(name) for name in pair)
-    trials = evidence.trained
+    trials = evidence.required_trials
     similarity = held_out_similarity(lambda number: [trials.embed(number)[at] for at in (a, b)], trials.member)
     contents = [evidence.contents[name] for name in pair]
     repeats = np.stack([*contents, evidence.leave_together], axis=1)

@@ -46,4 +46,4 @@ def mixed_up(takes: np.ndarray, hidden: np.ndarray | None = None, noise: float =
         every = [torch.from_numpy(v) for v in models[number][0].values()]
         return every if rows is None else [v[rows] for v in every]
 
-    return replace(evidence, trials=replace(evidence.trained, embed=embed))
+    return replace(evidence, trials=replace(evidence.required_trials, embed=embed))

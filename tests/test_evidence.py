@@ -45,7 +45,7 @@ def test_too_few_samples_are_not_trained_on_and_it_is_said(n: int, tmp_path: Pat
     assert notes[0].startswith(f"{n} usable samples in {n} groups are too few to train on")
     assert len(evidence) == n
     with pytest.raises(RuntimeError, match="no trials"):
-        _ = evidence.trained
+        _ = evidence.required_trials
 
 
 def test_few_groups_are_too_few_as_well(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_finished_parts_are_taken_up_again(tmp_path: Path) -> None:
     again, _ = gathered(tmp_path)
     assert len(times) == 5
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.npz")}
-    np.testing.assert_array_equal(first.trained.consistency, again.trained.consistency)
+    np.testing.assert_array_equal(first.required_trials.consistency, again.required_trials.consistency)
     np.testing.assert_equal(dict(first.held_out), dict(again.held_out))
     assert first.search == again.search
     assert dict(first.search) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text", JOINT)}

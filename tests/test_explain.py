@@ -157,13 +157,15 @@ def test_rivals_fit_better_by_the_models(made):
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
     evidence, left, right = made.evidence, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
-    held = embed_held_out(evidence.trained.embed, evidence.trained.member, (0, 1), np.concatenate([left, right]))
+    held = embed_held_out(
+        evidence.required_trials.embed, evidence.required_trials.member, (0, 1), np.concatenate([left, right])
+    )
     found = held.similarity(left, right)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             values = [
-                float(evidence.trained.embed(t)[0][a] @ evidence.trained.embed(t)[1][b])
-                for t, member in enumerate(evidence.trained.member)
+                float(evidence.required_trials.embed(t)[0][a] @ evidence.required_trials.embed(t)[1][b])
+                for t, member in enumerate(evidence.required_trials.member)
                 if not member[a] and not member[b]
             ]
             expected = np.mean(values) if values else np.nan

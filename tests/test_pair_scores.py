@@ -37,8 +37,10 @@ def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence,
     got = embed_rows(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
     for a, i in enumerate(rows):
         for b, j in enumerate(pool):
-            out = [t for t, member in enumerate(evidence.trained.member) if not member[i] and not member[j]]
-            values = [float(evidence.trained.embed(t)[0][i] @ evidence.trained.embed(t)[1][j]) for t in out]
+            out = [t for t, member in enumerate(evidence.required_trials.member) if not member[i] and not member[j]]
+            values = [
+                float(evidence.required_trials.embed(t)[0][i] @ evidence.required_trials.embed(t)[1][j]) for t in out
+            ]
             assert got[a, b] == pytest.approx(np.mean(values), abs=1e-5) if out else np.isnan(got[a, b])
 
 

@@ -211,7 +211,7 @@ def test_rows_of_one_sample_or_group_stay_on_one_side_of_every_mask(
     with np.load(Path(result.run_dir) / "evidence.npz") as kept:
         ids = kept["ids"].tolist()  # canonical order, in which the masks are
     name = ids if by == "id" else [owner[known.ids.index(i)] for i in ids]
-    member = seen[0].trained.member
+    member = seen[0].required_trials.member
     sides = {who: {member[:, i].tobytes() for i, n in enumerate(name) if n == who} for who in set(name)}
     assert all(len(s) == 1 for s in sides.values())
     assert len(set.union(*sides.values())) == 4  # and the groups are on all sides of two pairs of masks

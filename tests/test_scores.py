@@ -96,7 +96,7 @@ def test_without_trials_the_columns_are_the_same_and_trained_ones_empty() -> Non
     full, bare = compute_scores(evidence), compute_scores(replace(evidence, trials=None))
     assert list(bare) == list(full)
     for name, values in bare.items():
-        trained = any(s.trained for s in SCORES.values() if name == s.name or name.startswith(f"{s.name}_"))
+        trained = any(s.needs_trials for s in SCORES.values() if name == s.name or name.startswith(f"{s.name}_"))
         assert np.isnan(values).all() if trained else np.isfinite(values).all()
 
 
@@ -189,10 +189,12 @@ def test_multimem_of_the_whole_is_that_of_its_pairs_and_the_own_terms(m: int) ->
     """MM_all = sum over pairs MM_ab + (m-2)/2 sum over a of d<phi_a, mean_H phi_a>, from a really trained run."""
     evidence = planted(m).evidence
     raw = SCORES["multimem"].compute(evidence)[""]
-    pairs = [multimem.sum_terms(evidence.trained.multimem_terms, pair) for pair in modality_pairs(evidence.modalities)]
-    own = -np.einsum(
-        "aan->n", evidence.trials.multimem_terms
-    )  # the terms hold -<phi_a, mean of phi_a>: <phi_a, phi_a> is 1
+    pairs = [
+        multimem.sum_terms(evidence.required_trials.multimem_terms, pair)
+        for pair in modality_pairs(evidence.modalities)
+    ]
+    # the terms hold -<phi_a, mean of phi_a>: <phi_a, phi_a> is 1
+    own = -np.einsum("aan->n", evidence.trials.multimem_terms)
     np.testing.assert_allclose(raw, sum(pairs) + (m - 2) / 2 * own, atol=2e-5)
     assert np.abs(own).max() > 0.01
 
@@ -201,7 +203,10 @@ def test_multimem_of_the_whole_is_that_of_its_pairs_and_the_own_terms(m: int) ->
 def test_the_mean_over_pairs_is_that_and_not_the_sum_through_their_number(m: int) -> None:
     evidence = planted(m).evidence
     columns = compute_scores(evidence)
-    pairs = [multimem.sum_terms(evidence.trained.multimem_terms, pair) for pair in modality_pairs(evidence.modalities)]
+    pairs = [
+        multimem.sum_terms(evidence.required_trials.multimem_terms, pair)
+        for pair in modality_pairs(evidence.modalities)
+    ]
     np.testing.assert_allclose(columns["multimem_mean"], np.mean(pairs, axis=0), atol=1e-7)
     if m == 2:
         np.testing.assert_allclose(columns["multimem_mean"], columns["multimem"], atol=1e-5)

@@ -88,7 +88,7 @@ def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray])
     offsets = np.array([-60, -1, 2])
     gains = offset_gains(weighing, LINE, offsets)
     evidence, hub = weighing.evidence, weighing.hubs["contrast"]
-    member, spread = evidence.trained.member, weighing.scale["contrast"][1]
+    member, spread = evidence.required_trials.member, weighing.scale["contrast"][1]
     for k, d in enumerate(offsets):
         for i in (0, 99, 140, N - 1):
             j = i + d
@@ -96,7 +96,7 @@ def test_gains_are_differences_of_contrasts(rolled: tuple[Weighing, np.ndarray])
             if not trials:
                 assert np.isnan(gains[k, i])
                 continue
-            fit = np.mean([float((e := evidence.trained.embed(t))[0][i] @ e[1][j]) for t in trials])
+            fit = np.mean([float((e := evidence.required_trials.embed(t))[0][i] @ e[1][j]) for t in trials])
             fall = weighing.own["contrast"][i] - (hub[0, i] + hub[1, j] - fit)
             assert gains[k, i] == pytest.approx(weighing.weights["contrast"] * fall / spread, abs=1e-3)
 

@@ -58,7 +58,7 @@ def keep(run: RunFolder, samples: Samples = SAMPLES, config: AuditConfig = CONFI
     job = Job(config, "cpu", run, lambda *_: None)
     found = gathered(job)
     if trials:
-        found = replace(found, trials=replace(found.trained, **trials))
+        found = replace(found, trials=replace(found.required_trials, **trials))
     keep_rows(prepared(samples), found, job)
     return found
 
@@ -74,7 +74,7 @@ def test_what_is_kept_comes_back_in_canonical_order(tmp_path: Path) -> None:
         assert kept.samples.media[name] == tuple(SAMPLES.media[name][row] for row in ROWS)
         assert kept.digests[name] == tuple(DIGESTS[name][row] for row in ROWS)
     assert kept.config == CONFIG
-    assert (kept.member == found.trained.member).all()
+    assert (kept.member == found.required_trials.member).all()
     for name, projection in head_projections(features()).items():
         np.testing.assert_array_equal(
             project(features().vectors[name], kept.projections[name]), project(features().vectors[name], projection)

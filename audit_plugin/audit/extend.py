@@ -59,7 +59,7 @@ def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
         "ids": np.array([samples.ids[row] for row in rows]),
         "groups": np.array([samples.groups[row] for row in rows] if samples.groups else []),
         "caption": np.array([samples.caption[row] for row in rows] if samples.caption else [], dtype=np.int64),
-        "member": evidence.trained.member,
+        "member": evidence.required_trials.member,
         "config": np.array(json.dumps(job.config.to_dict())),
         "modalities": np.array(samples.modalities),
     }
@@ -204,7 +204,7 @@ def add_incomplete(
     """
     columns = {name: values.copy() for name, values in columns.items()}
     present = prepared.embedded.features.present
-    if not _read_others(evidence, job) or not evidence.trained.known.all() or present.shape[1] <= MIN_MEDIA:
+    if not _read_others(evidence, job) or not evidence.required_trials.known.all() or present.shape[1] <= MIN_MEDIA:
         return columns, []
     incomplete = ~present.all(axis=1) & (present.sum(axis=1) >= MIN_MEDIA)
     notes = []
@@ -212,7 +212,7 @@ def add_incomplete(
         alike = np.flatnonzero(incomplete & (present == pattern).all(axis=1))
         rows = canonical_rows(prepared.samples, prepared.contents, alike)
         if len(rows):
-            notes.append(_add_pattern(columns, prepared, evidence.trained.member, pattern, rows, job))
+            notes.append(_add_pattern(columns, prepared, evidence.required_trials.member, pattern, rows, job))
     return columns, notes
 
 

@@ -129,7 +129,7 @@ def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: i
         "notes": notes,
         "encoder": {m: encoder.key for m, encoder in prepared.encoder_identities.items()},
         "versions": versions(),
-        "trained": evidence.trained.trained,
+        "trained": evidence.required_trials.trained,
         "seeds": seeds,
         "config": job.config.to_dict(),
     }
@@ -195,7 +195,7 @@ def clip_memorization(evidence: Evidence) -> Floats:
     group; the trial's offset removed; mean over trials with x less mean over trials without; mean over the pairs.
     MultiMem of two modalities halves the two means and adds those within each modality.
     """
-    trials, values = evidence.trained, []
+    trials, values = evidence.required_trials, []
     for number, member in enumerate(trials.member):
         embeddings = [e.cpu().numpy() for e in trials.embed(number)]
         values.append(alignment_terms(embeddings, ~member, evidence.leave_together))

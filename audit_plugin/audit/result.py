@@ -344,9 +344,10 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
         "attribution": {},
     }
     total = float(np.nansum(scored.scores["multimem"]))
-    for name, column in scored.scores.items():  # of each pair, and what each modality contributes
-        if name.startswith("multimem_") and name not in ("multimem_stderr", "multimem_mean") and total:
-            out["attribution"][name.removeprefix("multimem_")] = round(float(np.nansum(column)) / total, 4)
+    for name in [name for name in scored.scores if name.startswith("multimem_")]:  # of pairs, and due to modalities
+        if name not in ("multimem_stderr", "multimem_mean") and total:
+            share = float(np.nansum(scored.scores[name])) / total
+            out["attribution"][name.removeprefix("multimem_")] = round(share, 4)
     if trials.roles is not None:
         f_minus_g = values[0::2] - values[1::2]
         out["protocol"] = group_report(f_minus_g, trials.roles)

@@ -104,7 +104,7 @@ class Evidence:
         return {pair: pair_evidence(self.held_out, position) for position, pair in enumerate(self.pairs)}
 
     @property
-    def trained(self) -> Trials:
+    def required_trials(self) -> Trials:
         """The trials; RuntimeError without any."""
         if self.trials is None:
             raise RuntimeError("no trials: there were too few samples to train on")
@@ -166,13 +166,13 @@ def _read_pairs(
     held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
     on_probes = {"contrast": held_out.pop("planted")}
 
-    untrained = [
-        _untrained_contrasts(pair, pair_contrast, all_probes, negatives, features, facts, neighborhood)
+    other_contrasts = [
+        _other_contrasts(pair, pair_contrast, all_probes, negatives, features, facts, neighborhood)
         for pair, pair_contrast in zip(pairs, held_out["contrast"], strict=True)
     ]
     for kind in ("zero_shot", "neighbors_a", "neighbors_b"):
-        held_out[kind] = np.stack([of_pair[kind][0] for of_pair in untrained])
-        on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in untrained])
+        held_out[kind] = np.stack([of_pair[kind][0] for of_pair in other_contrasts])
+        on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in other_contrasts])
 
     ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
     probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
@@ -198,9 +198,9 @@ def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, 
     return sides
 
 
-def _untrained_contrasts(
+def _other_contrasts(
     pair: tuple[int, int],
-    contrast: Floats,
+    trained_contrast: Floats,
     probes: Ints,
     negatives: Negatives,
     features: Features,
@@ -209,8 +209,8 @@ def _untrained_contrasts(
 ) -> dict[str, tuple[Floats, Floats]]:
     """Contrasts of one pair of modalities (positions a, b) under the frozen encoders and the neighbor votes.
 
-    Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`); `contrast` `[n]` is that under
-    the trained heads.
+    Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`); `trained_contrast` `[n]` is that
+    under the trained heads.
     """
     a, b = (features.modalities[side] for side in pair)
     contrasts = {}
@@ -221,7 +221,7 @@ def _untrained_contrasts(
         contrasts["zero_shot"] = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
     projections = neighborhood.projections
     for kind, _, target, votes in votes_of_pair(
-        (a, b), neighborhood.neighbors, facts.contents, projections, contrast, facts.known
+        (a, b), neighborhood.neighbors, facts.contents, projections, trained_contrast, facts.known
     ):
         from_a = kind == "neighbors_a"
         oriented, columns = (probes, pair) if from_a else (probes[:, ::-1], pair[::-1])

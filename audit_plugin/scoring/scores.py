@@ -36,7 +36,7 @@ class Score:
         label: for people.
         help: one line: what it says and how to read it.
         per: its parts: "" (none), "pair", "modality", or "attribution" (both, with three or more modalities).
-        trained: needs trials.
+        needs_trials: NaN without trained trials.
         also: suffixes of further columns.
         similarity: low values are the suspicious ones.
         plotted: the panel has a histogram of it.
@@ -47,7 +47,7 @@ class Score:
     label: str
     help: str
     per: str
-    trained: bool
+    needs_trials: bool
     also: tuple[str, ...]
     similarity: bool
     plotted: bool
@@ -62,7 +62,7 @@ def score(
     help: str,
     *,
     per: str = "",
-    trained: bool = False,
+    needs_trials: bool = False,
     also: tuple[str, ...] = (),
     similarity: bool = False,
     plotted: bool = True,
@@ -71,7 +71,7 @@ def score(
 
     def add(compute: Compute) -> Compute:
         name = compute.__name__
-        SCORES[name] = Score(name, label, help, per, trained, also, similarity, plotted, compute)
+        SCORES[name] = Score(name, label, help, per, needs_trials, also, similarity, plotted, compute)
         return compute
 
     return add
@@ -81,7 +81,7 @@ def compute_scores(evidence: Evidence) -> dict[str, Floats]:
     """All score columns `[n]` in the order of the table; NaN throughout where a score needs trials and has none."""
     columns: dict[str, Floats] = {}
     for entry in SCORES.values():
-        if entry.trained and evidence.trials is None:
+        if entry.needs_trials and evidence.trials is None:
             values: dict[str, Floats] = {"": np.full(len(evidence), np.nan, dtype=np.float32)}
             values |= dict.fromkeys((*entry.also, *_parts_of(entry, evidence)), values[""])
         else:
@@ -125,7 +125,7 @@ def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
     "How badly the sample's modalities fit each other: the weighted mean of several kinds of evidence, each in robust "
     "deviations from the set's median; the largest over pairs of modalities",
     per="pair",
-    trained=True,
+    needs_trials=True,
 )
 def misalignment(evidence: Evidence) -> dict[str, Floats]:
     """Of each pair the weighted mean of its kinds of evidence, each in robust deviations (`combine`); the largest.
@@ -190,12 +190,12 @@ def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Fl
     "How much more consistent a model finds the sample when it was trained on it (arXiv 2606.22220), summed over all "
     "modalities; above 0 on average, far above most others when memorized",
     per="attribution",
-    trained=True,
+    needs_trials=True,
     also=("stderr", "mean"),
 )
 def multimem(evidence: Evidence) -> dict[str, Floats]:
     """The raw sum with its standard error, the mean over pairs, and with three or more modalities who drives it."""
-    trials = evidence.trained
+    trials = evidence.required_trials
     raw, error = estimate_multimem(adjusted_consistency(trials), trials.member, trials.folds)
     names = evidence.modalities
     of_pairs = [sum_terms(trials.multimem_terms, positions) for positions in modality_pairs(names)]
@@ -212,13 +212,13 @@ def multimem(evidence: Evidence) -> dict[str, Floats]:
     "Alignment",
     "Held-out cross-modal consistency, a similarity: low where models that never saw the sample find that its "
     "modalities do not match",
-    trained=True,
+    needs_trials=True,
     similarity=True,
     plotted=False,
 )
 def alignment(evidence: Evidence) -> Floats:
     """Mean consistency over the trials in which the sample was not a member, offsets kept."""
-    trials = evidence.trained
+    trials = evidence.required_trials
     return mean_as_non_member(trials.consistency, trials.member)
 
 

@@ -67,7 +67,7 @@ def measure(samples: Samples, train: str, repeats: int) -> dict[str, Any]:
 
 def _differences(evidence: Evidence) -> tuple[dict[str, Floats], Any, str]:
     """CMC_f - CMC_g `[n]` of all modalities, of each pair, and the mean over pairs; offsets removed on S_E."""
-    trials, names = evidence.trained, evidence.modalities
+    trials, names = evidence.required_trials, evidence.modalities
     assert trials.reference is not None
     without_offset = []
     for number in range(2):

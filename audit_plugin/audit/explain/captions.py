@@ -214,12 +214,12 @@ def _lifts(
     references = draw_pool(evidence.known_rows, job.config.seed, REFERENCES)
     medium = evidence.modalities.index(pair[0])
     own, to_references = np.zeros(len(rows)), np.zeros((len(references), len(rows)), np.float32)
-    out = ~evidence.trained.member  # [r, n]
+    out = ~evidence.required_trials.member  # [r, n]
     media_rows = torch.from_numpy(np.concatenate([rows, references])).to(job.device)
     for trial, trial_out in enumerate(out):
         if not trial_out[rows].any():
             continue
-        media = evidence.trained.embed(trial, media_rows)[medium].float().cpu()
+        media = evidence.required_trials.embed(trial, media_rows)[medium].float().cpu()
         text = learner.embed({}, trial, 0, None)[0].float().cpu() * torch.from_numpy(trial_out[rows])[:, None]
         reference_media = media[len(rows) :] * torch.from_numpy(trial_out[references])[:, None]
         own += (media[: len(rows)] * text).sum(1).numpy()

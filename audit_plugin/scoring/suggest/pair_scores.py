@@ -188,6 +188,6 @@ def _weighted_mean(contrasts: Mapping[str, Floats], weighing: Weighing) -> Float
 
 def embed_rows(weighing: Weighing, rows: Ints) -> HeldOutEmbeddings:
     """The rows under at most `TRIALS` trials."""
-    trials = weighing.evidence.trained
+    trials = weighing.evidence.required_trials
     a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
     return embed_held_out(trials.embed, trials.member[:TRIALS], (a, b), rows)

@@ -69,7 +69,7 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
     total = np.zeros((len(offsets), len(canonical_of)), np.float32)
     count = np.zeros(total.shape, np.uint8)
     at = np.maximum(canonical_of, 0)
-    trials = weighing.evidence.trained
+    trials = weighing.evidence.required_trials
     a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
     for number, member in enumerate(trials.member[:TRIALS]):
         embeddings = trials.embed(number)
