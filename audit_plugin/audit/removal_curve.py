@@ -22,10 +22,10 @@ from audit_plugin.trials.continued_training import TrainingSchedule, train_heads
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.mitigation import ranked
 
-TOP = 5
+TOP = 5  # partners among which a row's own is a hit
 FINE_RATE = 2e-3  # below the training's rate: from the same rate again, seeds differ more than amounts do
 GROUP = 8  # trainings batched together; more gains nothing on a CPU
-REMOVED_SHARES = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15)
+REMOVED_SHARES = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15)  # of the training rows
 RANDOM = "random"
 SIDES = ("validation", "test")
 METRICS = ("retrieval_at_5", "consistency", "zero_shot")

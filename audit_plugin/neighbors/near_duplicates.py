@@ -7,10 +7,10 @@ import numpy as np
 from audit_plugin.arrays import Floats, Ints, Neighbors, check_lengths, dense_ids
 
 LINKAGE_ROWS = 4096  # contents whose distances are computed as one square
-LOCAL_NEIGHBORS = 10
+LOCAL_NEIGHBORS = 10  # the usual distance of a content is that to the last of these
 NEAR = 0.2  # of the usual distance: the largest distance of near-duplicates
 FAR = 0.4  # where neighbors are farther than this, there is no scale to be near on
-ROUNDING = 1e-6
+ROUNDING = 1e-6  # of float32 cosines
 
 
 def group_near_duplicates(vectors: Floats, neighbors: Neighbors, same: Ints, largest: int) -> tuple[Ints, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from audit_plugin.arrays import Floats
 
-MAX_DIM = 256
+MAX_DIM = 256  # of the components
 FIT_ROWS = 20_000  # at most, drawn by position
 BLOCK = 16_384  # rows projected at once
 

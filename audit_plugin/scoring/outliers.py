@@ -16,9 +16,9 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
-POOL_GROUPS = 4096
-NEIGHBOR_SHARE = 0.05
-MIN_NEIGHBORS = 10
+POOL_GROUPS = 4096  # that stand for all of the set
+NEIGHBOR_SHARE = 0.05  # of the pool, to which the distance is read
+MIN_NEIGHBORS = 10  # however small the pool
 BLOCK_ROWS = 2048  # rows compared with the pool at once; changes no result
 # A content in more than max(10, 0.1%) of the rows is a class label.
 CLASS_ROWS = 10

@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, normalize
 from audit_plugin.arrays import Bools, Ints, check_lengths, dense_ids, modality_pairs
 
 TRIAL_GROUP = 8  # trials trained together as batched products; stored runs are cut into such parts
-HIDDEN_DIM = 256
+HIDDEN_DIM = 256  # of the one hidden layer
 OUTPUT_DIM = 128  # of the embeddings
 TEMPERATURE = 1 / 25  # of the loss
 BATCH = 256  # samples per step and trial, at most

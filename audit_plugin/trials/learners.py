@@ -20,7 +20,7 @@ from audit_plugin.store import RunFolder
 from .heads import TRIAL_GROUP, Heads, train_group
 from .run import Job, Learner, SampleRows, TrialArrays, TrialPlan, load_part
 
-FEATURE_NOISE = 0.1
+FEATURE_NOISE = 0.1  # standard deviation, of inputs of mean square 1
 HEADS = "heads on frozen features; the frozen encoders may have seen the data"
 
 

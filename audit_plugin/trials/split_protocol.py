@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints, dense_ids, mean_interval
 
 SHARE = 0.1  # of the samples, for each of S_C, S_I, S_E and H
-MAX_REFERENCE = 1000
+MAX_REFERENCE = 1000  # samples of H, however large the set
 GROUPS = {"shared": "both", "candidate": "f", "independent": "g", "external": "none"}
 TESTS = (("candidate", "shared"), ("shared", "independent"), ("shared", "external"))
 

@@ -38,11 +38,11 @@ SMALL_EMBED_DIM = 128
 SMALL_VISION = {"image_size": 32, "patch_size": 8, "width": 128, "layers": 2, "head_width": 32, "mlp_ratio": 2.0}
 SMALL_TEXT = {"context_length": 24, "width": 128, "layers": 2, "heads": 4, "mlp_ratio": 2.0}
 
-TOKEN_CHUNK = 4096
+TOKEN_CHUNK = 4096  # texts tokenized at once
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.98)
 WARM_UP = 0.1  # of the steps
-MAX_LOGIT_SCALE = math.log(100)
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's own
 SHIFT = 1 / 16  # of the side. No flips: captions tell left from right
 CHECKPOINTED = 200_000_000  # weights from which activations are computed twice instead of kept
 

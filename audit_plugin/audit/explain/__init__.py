@@ -24,7 +24,7 @@ from .records import duplicate_records, neighbor_records, rounded, row_identity,
 
 FILE = "explanations.json"
 FORMAT = 1
-MOST_ROWS = 2000
+MOST_ROWS = 2000  # that are explained
 MOST_RIVALS = 500  # rows whose rivals are searched
 MOST_CAPTIONS = 200  # captions whose words are left out one by one
 MISFITS = ("misaligned", "conflict", "memorized")  # the flags that the words of a caption can explain

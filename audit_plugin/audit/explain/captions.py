@@ -32,10 +32,10 @@ from audit_plugin.trials.run import Job, part_name
 
 from .records import Records, rounded, row_identity
 
-TEMPERATURE = 1 / 20
+TEMPERATURE = 1 / 20  # of the lift
 REFERENCES = 512  # media that stand for media at large
-RIVALS = 5
-WORDS = 24
+RIVALS = 5  # captions named for a row and pair
+WORDS = 24  # left out one by one; longer captions are divided into as many phrases
 COMMON = 0.5  # a word that stands in more than this share of the captions is grammar, not what is wrong with one
 CHARACTERS = 2000  # of a caption: what lies beyond is left out of all its variants
 PART = "words"

@@ -14,8 +14,8 @@ from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
 from audit_plugin.scoring.scores import of_known, pair_misalignment, robust_z
 
-NEIGHBORS = 5
-PARTNERS = 20
+NEIGHBORS = 5  # voters named for each side of a pair
+PARTNERS = 20  # ids named of a row's duplicates or conflicts
 Records = dict[int, dict[str, Any]]  # row -> fields of its record, JSON-ready
 
 

@@ -17,7 +17,7 @@ from audit_plugin.arrays import Bools, Floats, Ints
 FALSE_SHIFTS = 0.001  # expected shifts in a set without any
 MIN_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
 STANDS_OUT = 6.0  # robust deviations among the sums of other offsets over the same rows
-MAX_SHIFTS = 20
+MAX_SHIFTS = 20  # searched one after another
 LIMIT = 3.0  # at which gains are clipped, in their typical size
 BINS = 96  # of the histogram that lambda is read from
 REACH = 20  # rows by which a bound may move
