@@ -208,8 +208,10 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     columns["probability"] = order.back(scored.calibration.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
         columns["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
-    columns |= {name: order.back(values, np.float32(np.nan)) for name, values in scores.items()}
-    columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
+    for name, values in scores.items():
+        columns[name] = order.back(values, np.float32(np.nan))
+        if name == "duplicate":
+            columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
     if samples.splits:
         splits = [samples.splits[row] for row in order.rows]
         columns["leak"] = order.back(find_leaks(splits, evidence.copy_groups).other_splits, "")
