@@ -208,8 +208,8 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     columns["probability"] = order.back(scored.calibration.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
         columns["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
-    for name, values in scores.items():
-        columns[name] = order.back(values, np.float32(np.nan))
+    for name, of_score in scores.items():
+        columns[name] = order.back(of_score, np.float32(np.nan))
         if name == "duplicate":
             columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
     if samples.splits:
