@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts
-from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.images import read_image
-from audit_plugin.neighbors.image_copies import copy_groups
-from audit_plugin.neighbors.neighborhood import Neighborhood, Search, find_neighborhood
+from audit_plugin.arrays import Bools, Features, Floats, SampleFacts
+from audit_plugin.neighbors.image_copies import group_image_copies
+from audit_plugin.neighbors.neighborhood import Search, find_neighborhood
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration, calibrate
 from audit_plugin.scoring.evidence import Evidence, build_evidence
@@ -23,9 +21,6 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job, Learn, TrialPlan, train_trials
 
 from .prepare import Prepared
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def gather_evidence(
@@ -42,8 +37,8 @@ def gather_evidence(
     `image_paths` `[n]`: by whose pixels altered copies are distinguished from look-alikes, or empty: by features alone.
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
+    copies = {"image": group_image_copies(image_paths, facts, neighborhood)} if image_paths else {}
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
-    copies = {"image": image_copies(image_paths, facts, neighborhood)} if image_paths else {}
     evidence = build_evidence(features, facts, neighborhood, trials, job, copies)
     return evidence, [*neighborhood.notes, *notes]
 
@@ -52,19 +47,6 @@ def search_of(job: Job) -> Search:
     """The engine's search for neighbors under the settings of a job: (vectors, report) -> `SearchResult`."""
     config = job.config
     return lambda vectors, report: job.engine.search(vectors, config.neighbors, job.device, config.seed, report)
-
-
-def image_copies(paths: Sequence[str], facts: SampleFacts, neighborhood: Neighborhood) -> Ints:
-    """`[n]`: groups of copies of one picture, distinguished from look-alikes by their pixels."""
-
-    def read(row: int) -> Image | None:
-        try:
-            return read_image(paths[row])
-        except MediaError:  # gone since it was encoded: features alone decide
-            return None
-
-    by_cosine = Neighbors(neighborhood.neighbors["image"].indices, neighborhood.cosines["image"])
-    return copy_groups(by_cosine, facts.contents["image"], neighborhood.near_duplicates["image"], read)
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,21 @@ edges. They are compared patch by patch, since two clocks may differ in one thin
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, check_lengths, dense_ids
+from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, SampleFacts, check_lengths, dense_ids
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.images import read_image
 
 from .near_duplicates import close_pairs, component_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from .neighborhood import Neighborhood
 
 SIDE = 64  # patches along each side of a thumbnail
 POOL = 2  # patches along each side of the blocks in which colors are compared
@@ -88,6 +92,19 @@ def _around(values: Floats, extreme: np.ufunc) -> Floats:
         before, after = np.concatenate([rows[:1], rows[:-1]]), np.concatenate([rows[1:], rows[-1:]])
         values = np.moveaxis(extreme(extreme(before, rows), after), 0, axis)
     return values
+
+
+def group_image_copies(paths: Sequence[str], facts: SampleFacts, neighborhood: Neighborhood) -> Ints:
+    """`[n]`: groups of copies of one picture, distinguished from look-alikes by their pixels (`copy_groups`)."""
+
+    def read(row: int) -> Image | None:
+        try:
+            return read_image(paths[row])
+        except MediaError:  # gone since it was encoded: features alone decide
+            return None
+
+    by_cosine = Neighbors(neighborhood.neighbors["image"].indices, neighborhood.cosines["image"])
+    return copy_groups(by_cosine, facts.contents["image"], neighborhood.near_duplicates["image"], read)
 
 
 def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -> Ints:
