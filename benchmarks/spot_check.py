@@ -22,9 +22,10 @@ from audit_plugin import run_audit
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.review.spot_check import estimate, plan_spot_check, refit
+from audit_plugin.review.spot_check import estimate, plan_spot_check
 from benchmarks.data import manifest
 from benchmarks.record import write_report
+from benchmarks.spot_refit import refit
 
 RATES = (0.02, 0.1, 0.2)
 QUANTITIES = ("precision", "missed", "wrong", "recall")

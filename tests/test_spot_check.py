@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, hypergeom
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.review.spot_check import SpotCheckPlan, estimate, plan_spot_check, refit
+from audit_plugin.review.spot_check import SpotCheckPlan, estimate, plan_spot_check
+from benchmarks.spot_refit import refit
 
 QUANTITIES = ("precision", "missed", "wrong", "recall")
 
