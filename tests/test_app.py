@@ -57,7 +57,7 @@ def test_audit_from_the_panel_and_filter_by_tag(page: Any) -> None:
     browsing.retry(lambda: start.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     expect(form.get_by_text("60 samples")).to_be_visible()
     form.get_by_text("Advanced options").click()
-    expect(form.get_by_text("Epochs")).to_be_visible()
+    expect(form.get_by_text("Epochs per trial")).to_be_visible()
     shot(page, "2-advanced")
     form.get_by_text("Advanced options").click()
     expect(form.get_by_text("Epochs")).to_be_hidden()

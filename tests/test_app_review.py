@@ -64,6 +64,7 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     for number in range(len(made) + 1, 11):
         word = "Remove" if number % 2 else "Keep"
         before = page.url
+        page.wait_for_timeout(300)  # a second key within 250 ms counts as a double press
         page.keyboard.press("2" if number % 2 else "1")
         page.get_by_text(re.compile(rf"{word} · {number} of \d+ decided")).last.wait_for()
         page.wait_for_url(lambda url, before=before: url != before)  # the next sample is open

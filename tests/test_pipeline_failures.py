@@ -143,7 +143,7 @@ def test_too_few_rows_to_train_are_compared_with_each_other_only(n: int, known: 
     for name in ("outlier", "outlier_image", "outlier_text", "duplicate"):
         assert np.isfinite(result.columns[name]).all() == (n > 1), name
     assert result.summary["reliability"] is None
-    assert result.summary["recall"] == {}
+    assert result.summary["probe_recall"] == {}
     assert result.summary["trained"] == "nothing"
     assert result.summary["flags"]["misaligned"] == result.summary["flags"]["memorized"] == 0
     assert (result.columns["failure"] == "").all()
