@@ -60,7 +60,7 @@ def test_audit_from_the_panel_and_filter_by_tag(page: Any) -> None:
     expect(form.get_by_text("Epochs per trial")).to_be_visible()
     shot(page, "2-advanced")
     form.get_by_text("Advanced options").click()
-    expect(form.get_by_text("Epochs")).to_be_hidden()
+    expect(form.get_by_text("Epochs per trial")).to_be_hidden()
     trials, rate = form.locator('input[type="number"]').all()
     trials.fill("8")
     rate.fill("0.1")  # so few samples make faint scores
