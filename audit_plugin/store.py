@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 
 from .arrays import AuditError, Bools, Floats, Ints
 from .config import digest_of
+
+MOST_LINKS = 40  # that are followed from one path, as the kernel does
 
 
 def cache_root() -> Path:
@@ -47,10 +50,19 @@ def disk_error(path: Path, error: OSError) -> AuditError:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`.
+
+    A file that is replaced passes its permissions on; a link of the user's own is followed to the file it names.
+
+    Raises:
+        AuditError: the disk is full, or the place cannot be written or holds something other than a file.
+    """
+    path, mode = writable_file(path)
+    part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.part")
     try:
         with open(part, "wb") as file:
+            if mode is not None:
+                os.chmod(part, mode)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -60,6 +72,40 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def writable_file(path: Path) -> tuple[Path, int | None]:
+    """(the file that `path` names, its permissions or None where it does not exist); links are followed.
+
+    Raises:
+        AuditError: a folder, device, pipe or socket; a write-protected file; a link to itself, or one that another
+            user made, who could have it name any file of this user.
+    """
+    try:
+        for _ in range(MOST_LINKS):
+            status = path.lstat()
+            if not stat.S_ISLNK(status.st_mode):
+                break
+            if hasattr(os, "getuid") and status.st_uid not in (0, os.getuid()):
+                raise AuditError(f"{path} is a link that another user made; name the file itself")
+            path = path.parent / os.readlink(path)
+        else:
+            raise AuditError(f"{path} is a link that leads to itself; name another file")
+    except FileNotFoundError:
+        return path, None
+    except (OSError, ValueError) as error:
+        raise AuditError(f"{str(path)!r} cannot be written ({error}); name another file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AuditError(f"{path} is {kind_of_file(status.st_mode)}, not a file; name another")
+    if not os.access(path, os.W_OK):
+        raise AuditError(f"{path} is write-protected; change its permissions, or name another file")
+    return path, stat.S_IMODE(status.st_mode) & 0o777
+
+
+def kind_of_file(mode: int) -> str:
+    """What a path names that is not a regular file, in words."""
+    names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return names.get(stat.S_IFMT(mode), "a device")
 
 
 class RunFolder:

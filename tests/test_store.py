@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -339,3 +341,75 @@ def test_values_without_keys_are_not_there(tmp_path: Path) -> None:
     cache.append({digest(1): np.ones(2, np.float32)})
     next(cache.path.glob("*.keys.npy")).unlink()  # the process died between the two files
     assert cache.missing([digest(1)]) == [digest(1)]
+
+
+# --- what an output may replace --------------------------------------------------------------------------------------
+
+
+def _write(path: Path, data: bytes = b"new") -> None:
+    write_atomically(path, lambda file: file.write(data))
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "null").symlink_to("/dev/null")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(str(tmp_path / "socket"))
+    reasons = {
+        "folder": "is a folder, not a file",
+        "pipe": "is a named pipe, not a file",
+        "socket": "is a socket, not a file",
+        "loop": "leads to itself",
+        "null": "/dev/null is a device, not a file",
+        "x" * 300: "cannot be written",
+        "a\0b": "cannot be written",
+    }
+    modes = {path: path.lstat().st_mode for path in (*tmp_path.iterdir(), Path("/dev/null"))}
+    for name, reason in reasons.items():
+        with pytest.raises(AuditError, match=reason):
+            _write(tmp_path / name)
+    assert {path: path.lstat().st_mode for path in (*tmp_path.iterdir(), Path("/dev/null"))} == modes
+
+
+def test_permissions_of_a_replaced_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for mode in (0o600, 0o640, 0o755):
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        _write(path)
+        assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (b"new", mode)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o400)
+    with pytest.raises(AuditError, match="write-protected"):
+        _write(path)
+    assert path.read_bytes() == b"old"
+
+
+def test_a_link_of_ones_own_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a").symlink_to("deep/b")
+    (tmp_path / "deep" / "b").symlink_to("../target")
+    (tmp_path / "dangling").symlink_to("new")
+    for name, target in (("a", "target"), ("dangling", "new")):
+        _write(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "dangling", "deep", "new", "target"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "own").write_bytes(b"old")
+    (tmp_path / "trap").symlink_to("own")
+    os.lchown(tmp_path / "trap", 12345, 12345)
+    with pytest.raises(AuditError, match="another user made"):
+        _write(tmp_path / "trap")
+    assert (tmp_path / "own").read_bytes() == b"old"
