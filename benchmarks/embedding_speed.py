@@ -1,7 +1,7 @@
 """Speed of embedding images, against FiftyOne's compute_embeddings and a plain PyTorch loop.
 
 Run as `python -m benchmarks.embedding_speed [--images 512] [--repeats 3] [--device cpu]` (about ten minutes on two
-cores; needs FiftyOne's database). One open_clip model with random weights and the same JPEG files of drawn persons for
+cores). One open_clip model with random weights and the same JPEG files of drawn persons for
 all. FiftyOne and the loop first try batch sizes and numbers of workers and keep their best; then all ways take turns,
 models loaded. Ours reads, digests, encodes and stores: what an audit with an empty cache does. FiftyOne's dataset is
 made before its time begins.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import tempfile
 import time
@@ -20,6 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
+
+from benchmarks import own_database
+
+os.environ.update(own_database.settings())  # before FiftyOne is imported
 
 import fiftyone as fo
 import numpy as np

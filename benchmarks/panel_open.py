@@ -20,6 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import own_database
+
+os.environ.update(own_database.settings())  # before FiftyOne is imported
+
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np

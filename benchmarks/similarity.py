@@ -1,7 +1,7 @@
 """Time of the similarity backend against FiftyOne's default, and whether a repeated query gives the same answer.
 
 Run as `python -m benchmarks.similarity [--vectors 100000] [--dimensions 512] [--queries 10]`. Random unit vectors in a
-real dataset without media files, on the database of this machine. As with the embeddings of real encoders their mean is
+real dataset without media files, in a database started for it. As with the embeddings of real encoders their mean is
 not zero: two of them have a cosine of 0.5 on average. After a small dataset that warms both up, each backend is built,
 asked by vector and by sample for its 25 nearest, and loaded anew, in one process; the JSON holds seconds and ratios
 (default / ours). The default backend moves its embeddings to their mean, in place, when first asked for the neighbors
@@ -18,6 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+
+from benchmarks import own_database
+
+os.environ.update(own_database.settings())  # before FiftyOne is imported
 
 import fiftyone as fo
 import fiftyone.brain as fob

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from benchmarks import own_database
+
+os.environ.update(own_database.settings())  # before FiftyOne is imported
 
 import fiftyone as fo
 import numpy as np

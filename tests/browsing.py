@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import own_database
+
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "artifacts"
 CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
@@ -110,7 +112,7 @@ def serve() -> App:
     """The one server of the tests, with a database of its own; it ends with this process."""
     home = Path(tempfile.mkdtemp(prefix="audit-app-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)  # registered first, hence done last
-    return launch(home, FIFTYONE_DATABASE_DIR=str(home / "db"))
+    return launch(home, **own_database.start())
 
 
 def launch(home: Path, **settings: str) -> App:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import own_database
+
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="audit-tests-"))
 
@@ -25,7 +27,8 @@ os.environ.update(
     FIFTYONE_SHOW_PROGRESS_BARS="false",
     XDG_CACHE_HOME=str(HOME / "cache"),
 )
-os.environ.pop("FIFTYONE_DATABASE_URI", None)
+for name in (own_database.VARIABLE, own_database.MARK, "FIFTYONE_PRIVATE_DATABASE_PORT"):  # a user's
+    os.environ.pop(name, None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 (HOME / "plugins").mkdir()
@@ -34,6 +37,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
 
 # registered before FiftyOne registers the stop of its database, hence called after it
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process that runs tests has a server of its own: FiftyOne joins any service of this machine otherwise."""
+    if not config.getoption("numprocesses", None):  # with several processes the first one runs no tests
+        os.environ.update(own_database.start())
+
+
+def pytest_report_header() -> str:
+    uri = os.environ.get(own_database.VARIABLE, "one for each process")
+    return f"database: {uri if uri != own_database.NOWHERE else 'none, since FiftyOne has no mongod'}"
 
 
 @pytest.hookimpl(optionalhook=True)
