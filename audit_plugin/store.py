@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
@@ -100,6 +101,24 @@ def writable_file(path: Path) -> tuple[Path, int | None]:
     if not os.access(path, os.W_OK):
         raise AuditError(f"{path} is write-protected; change its permissions, or name another file")
     return path, stat.S_IMODE(status.st_mode) & 0o777
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Opens a regular file, links followed, for reading bytes; never waits for a pipe and touches no device.
+
+    Raises:
+        OSError: there is no such file, or it is something else.
+        ValueError: the path holds a null character.
+    """
+    for_reading = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    mode = os.stat(path).st_mode  # before opening it, since that alone makes some devices act
+    if stat.S_ISREG(mode):
+        file = open(os.open(path, for_reading), "rb")  # noqa: SIM115
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return file
+        file.close()
+    raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, not a file", str(path))
 
 
 def kind_of_file(mode: int) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult, write_scores
-from audit_plugin.inputs.manifest import _read_csv, read_manifest
+from audit_plugin.inputs.manifest import read_manifest
 
 COLUMNS = {"image": "image", "text": "caption"}
 
@@ -180,12 +180,13 @@ def test_torn_json_lines_and_cells_of_a_wrong_kind(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=8))
-def test_any_text_survives_csv(rows: list[tuple[str, str]]) -> None:
+def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
     out = io.StringIO(newline="")
-    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("image", "caption"), *rows])
-    header, read = _read_csv(out.getvalue(), ",")
-    assert header == ["image", "caption"]
-    assert read == [{"image": a, "caption": b} for a, b in rows]
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("image", "caption", "shop"), *((".", *row) for row in rows)])
+    path = write(tmp_path_factory.mktemp("texts"), "m.csv", out.getvalue())
+    samples = read_manifest(path, COLUMNS, group="shop")
+    assert samples.media["text"] == tuple(text for text, _ in rows)
+    assert samples.groups == tuple(shop.strip() for _, shop in rows)
 
 
 def test_caption_of_a_million_characters(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from audit_plugin.inputs.files import MediaError, file_digest, member_of, name_o
 from audit_plugin.inputs.images import crop_of
 from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.inputs.rows import RowReader
 
 COLUMNS = {"image": "image", "text": "text"}
 Member = tuple[str, bytes | str]
@@ -229,7 +230,9 @@ def test_links_and_devices_are_no_members(tmp_path: Path) -> None:
         info = tarfile.TarInfo("3.txt")
         info.size = 4
         shard.addfile(info, io.BytesIO(b"fine"))
-    assert shards.read_shards(tmp_path / "a.tar", {"text"})[1] == [{"text": "fine", "id": "3"}]
+    reader = RowReader("a.tar", ["image"], ["text"])
+    shards.read_shards(tmp_path / "a.tar", reader)
+    assert reader.rows == [{"text": "fine", "id": "3"}]
 
 
 def test_a_file_whose_name_looks_a_little_like_a_member_is_a_file(tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def name_of_member(value: str) -> str:
     return member["name"] if member else ""
 
 
+def file_of(value: str) -> str:
+    """The file that is opened for a value: its path, or the tar file that holds the member."""
+    member = _MEMBER.fullmatch(value)
+    return member["tar"] if member else value
+
+
 def open_medium(value: str) -> io.BufferedReader | io.BytesIO:
     """Opens a file, or a member of a tar file, for reading bytes.
 

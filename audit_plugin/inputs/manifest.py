@@ -6,21 +6,25 @@ unusable is an `AuditError`.
 
 from __future__ import annotations
 
-import csv
-import difflib
 import io
-import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
+from audit_plugin.store import open_regular
 
-from .files import first_line
-from .shards import ID_COLUMN, SUFFIX, Row, TornRow, read_shards
+from .files import file_of
+from .parquet import ParquetTable, cells_of
+from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief
+from .shards import SUFFIX, read_shards
+from .text_rows import read_text_rows
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+MAX_PATH = 4096  # bytes
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
 
 
 def read_manifest(
@@ -30,6 +34,7 @@ def read_manifest(
     label: str | None = None,
     role: str | None = None,
     split: str | None = None,
+    media_root: str | Path | None = None,
 ) -> Samples:
     """Reads a manifest into samples, in its row order.
 
@@ -42,9 +47,11 @@ def read_manifest(
         label: column with a class per row.
         role: column that says which models saw a row, one of `ROLES` or nothing.
         split: column that says train, test or the like.
+        media_root: folder in which all media must lie, links followed; a row with a medium elsewhere cannot be used.
+            None: anywhere that the user may read.
 
     Raises:
-        AuditError: if the file as a whole cannot be used, or a role is not known.
+        AuditError: if the file as a whole cannot be used or is too large, or a role is not known.
     """
     path = Path(path)
     if len(columns) < 2:
@@ -55,27 +62,32 @@ def read_manifest(
         )
     named_keys = {"groups": group, "labels": label, "roles": role, "splits": split}
     key_columns = {key: column for key, column in named_keys.items() if column}
-    named = (*columns.values(), *key_columns.values())
-    header, rows = _read_table(path, {ID_COLUMN, *named})
-    for column in named:
-        _check_column(path, column, header)
+    texts = [column for modality, column in columns.items() if MODALITIES[modality].is_text]
+    media = [column for modality, column in columns.items() if not MODALITIES[modality].is_text]
+    reader = RowReader(path.name, media, texts, tuple(key_columns.values()))
+    root = _real_folder(media_root) if media_root is not None else ""
+    header = _read_table(path, reader)
+    rows = reader.rows
     if not rows:
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
     for number, row in enumerate(rows, 1):
         value = _key_value(row, role) if role else ""
         if value and value not in ROLES:
             raise AuditError(
-                f"{path.name}: row {number} has {value!r} in column {role!r}; a role is one of {', '.join(ROLES)}, "
-                "or nothing"
+                f"{path.name}: row {number} has {brief(value)} in column {role!r}; a role is one of "
+                f"{', '.join(ROLES)}, or nothing"
             )
-    return _samples(path, columns, key_columns, rows, _sample_ids(path, header, rows))
+    place = _paths(path, root)
+    return _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
+
+
+Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what is wrong with it)
 
 
 def _samples(
-    path: Path, columns: Mapping[str, str], key_columns: Mapping[str, str], rows: list[Row], row_ids: list[str]
+    place: Place, columns: Mapping[str, str], key_columns: Mapping[str, str], rows: list[Row], row_ids: list[str]
 ) -> Samples:
     """The samples of the rows, one per caption where a text is a list."""
-    folder = Path(os.path.abspath(path)).parent
     ids: list[str] = []
     captions: list[int] = []
     media: dict[str, list[str | None]] = {modality: [] for modality in columns}
@@ -89,7 +101,7 @@ def _samples(
             texts = row[columns["text"]] or [None]  # an empty list is one row without text
             row_per_caption = [{**row, columns["text"]: text} for text in texts]
         for caption, cells in enumerate(row_per_caption):
-            values, problem = _media_values(cells, columns, folder)
+            values, problem = _media_values(cells, columns, key_columns, place)
             if problem:
                 problems[len(ids)] = problem
             ids.append(row_id)
@@ -109,37 +121,69 @@ def _samples(
 
 def _key_value(row: Row, column: str) -> str:
     """The group, label, role or split of a row: "" where the row is torn or has none."""
-    return "" if isinstance(row, TornRow) else (as_text(row.get(column)) or "").strip()
+    value = "" if isinstance(row, TornRow) else row.get(column)
+    return value.strip() if isinstance(value, str) else ""
 
 
-def _media_values(row: Row, columns: Mapping[str, str], folder: Path) -> tuple[dict[str, str | None], str]:
+def _media_values(
+    row: Row, columns: Mapping[str, str], key_columns: Mapping[str, str], place: Place
+) -> tuple[dict[str, str | None], str]:
     """The row's value per modality, and what is wrong with it ("" if nothing); if anything is, all values are None."""
     values: dict[str, str | None] = dict.fromkeys(columns)
     if isinstance(row, TornRow):
         return values, row.reason
+    for column in key_columns.values():
+        if isinstance(cell := row.get(column), Unusable):
+            return values, f"column {column!r} holds {cell.what}, not text"
     for modality, column in columns.items():
         is_text = MODALITIES[modality].is_text
         cell = row.get(column)
-        if isinstance(cell, list | tuple | dict | bytes):
-            expected = "text" if is_text else "a path"
-            return dict.fromkeys(columns), f"column {column!r} holds {type(cell).__name__}, not {expected}"
-        value = as_text(cell)
-        if not is_text:
-            relative = (value or "").strip()
-            value = os.path.abspath(folder / relative) if relative else None
-        values[modality] = value
+        problem = ""
+        if isinstance(cell, Unusable | list):
+            what = cell.what if isinstance(cell, Unusable) else "list"
+            problem = f"holds {what}, not {'text' if is_text else 'a path'}"
+        elif is_text:
+            values[modality] = cell
+        elif path := (cell or "").strip():
+            values[modality], problem = place(path)
+        if problem:
+            return dict.fromkeys(columns), f"column {column!r} {problem}"
     return values, ""
 
 
-def as_text(cell: object) -> str | None:
-    """A cell as text that UTF-8 can hold; None where it is missing."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return None
-    text = str(cell)
-    if text.isascii():
-        return text
-    # JSON may carry lone surrogates (half an emoji), which no UTF-8 file can store.
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def _real_folder(media_root: str | Path) -> str:
+    root = os.path.realpath(media_root)
+    if not os.path.isdir(root):
+        raise AuditError(f"the media root {brief(str(media_root))} is not a folder; name one that is")
+    return root
+
+
+def _paths(manifest: Path, root: str) -> Place:
+    """A function from a cell of a manifest to a path, which must lie in the folder `root`; "": anywhere."""
+    folder = os.path.dirname(os.path.abspath(manifest))
+    real_folders: dict[str, str] = {}
+
+    def place(cell: str) -> tuple[str | None, str]:
+        if "\0" in cell:
+            return None, "holds a null character, not a path"
+        if len(cell.encode("utf-8", "replace")) > MAX_PATH:
+            return None, f"holds {len(cell):,} characters, which no path has"
+        if _URL.match(cell):
+            return None, f"holds a URL ({brief(cell, 40)}), not a path: download the file"
+        path = os.path.abspath(os.path.join(folder, cell))
+        if root:
+            file = file_of(path)
+            parent = os.path.dirname(file)
+            if parent not in real_folders:
+                real_folders[parent] = os.path.realpath(parent)
+            real = os.path.join(real_folders[parent], os.path.basename(file))
+            if os.path.islink(real):
+                real = os.path.realpath(real)
+            if not real.startswith(os.path.join(root, "")):
+                return None, f"names a file outside of the media root {root}"
+        return path, ""
+
+    return place
 
 
 def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
@@ -150,7 +194,7 @@ def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
     for number, row in enumerate(rows):
         if isinstance(row, TornRow):
             continue
-        name = as_text(row.get(ID_COLUMN)) or ""
+        name = row.get(ID_COLUMN) or ""
         if not name:
             raise AuditError(f"{path.name}: row {number + 1} has no {ID_COLUMN!r}; give every row one, or none")
         if name in row_of_id:
@@ -168,126 +212,62 @@ def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
     return sorted(row_of_id, key=row_of_id.__getitem__)
 
 
-def _check_column(path: Path, column: str, header: list[str]) -> None:
-    if header.count(column) == 1:
-        return
-    if column in header:
-        raise AuditError(f"{path.name} has several columns named {column!r}; rename all but one")
-    header_by_folded = {name.strip().casefold(): name for name in header}
-    similar = difflib.get_close_matches(column.strip().casefold(), header_by_folded, n=1)
-    hint = f"did you mean {header_by_folded[similar[0]]!r}? " if similar else ""
-    names = ", ".join(map(repr, header)) or "none"
-    raise AuditError(f"{path.name} has no column {column!r}; {hint}its columns are {names}")
-
-
-def _read_table(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
-    """The header and the rows of any manifest; rows hold at least those of `columns` that exist."""
+def _read_table(path: Path, reader: RowReader) -> list[str]:
+    """Reads the rows of any manifest; its header."""
     suffix = path.suffix.lower()
     if suffix == SUFFIX or path.is_dir():
-        return read_shards(path, columns)
+        header = read_shards(path, reader)
+        reader.check_header(header)
+        return header
     if suffix not in MANIFEST_SUFFIXES:
         raise AuditError(
             f"{path.name} ends in {suffix or 'nothing'!r}; a manifest is one of {', '.join(MANIFEST_SUFFIXES)}, .tar"
         )
     try:
-        if suffix in (".parquet", ".pq"):
-            return _read_parquet(path, columns)
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            if suffix in (".parquet", ".pq"):
+                return _read_parquet(file, path, reader)
+            return read_text_rows(file, path, reader)
     except FileNotFoundError:
         raise AuditError(f"manifest {str(path)!r} does not exist; check its path") from None
-    except OSError as error:
-        raise AuditError(f"manifest {str(path)!r} cannot be read ({error.strerror or error}); check the file") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = f"byte {error.start}, line {line}: 0x{error.object[error.start]:02x}"
-        raise AuditError(f"{path.name} is not UTF-8 ({byte}); save it as UTF-8") from None
-    if not text.strip():
-        raise AuditError(f"{path.name} is empty; give one row per sample below a header")
-    if suffix in (".csv", ".tsv"):
-        return _read_csv(text, "\t" if suffix == ".tsv" else ",")
-    return _read_json(path, text)
+    except (OSError, ValueError) as error:
+        if isinstance(error, AuditError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AuditError(f"manifest {brief(str(path))} cannot be read ({reason or error}); check the file") from None
 
 
-def _read_csv(text: str, delimiter: str) -> tuple[list[str], list[Row]]:
-    # not str.splitlines, which also splits at separators that captions may contain
-    lines = io.StringIO(text, newline="").readlines()
-    limit = csv.field_size_limit(2**31 - 1)  # cells may be longer than the module's global limit
-    try:
-        records = _csv_records(lines, delimiter)
-        header = next((cells for _, cells, _ in records if cells), [])
-        rows: list[Row] = []
-        for line, cells, problem in records:
-            if problem:
-                rows.append(TornRow(f"line {line} cannot be read ({problem})"))
-            elif cells and len(cells) != len(header):
-                name = cells[0] if header[0] == ID_COLUMN else ""
-                reason = f"line {line} has {len(cells)} columns where the header names {len(header)}"
-                rows.append(TornRow(reason, name))
-            elif cells:
-                rows.append(dict(zip(header, cells, strict=True)))
-    finally:
-        csv.field_size_limit(limit)
-    return header, rows
-
-
-def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
-    """(line number from 1, cells, problem) of each record.
-
-    A quote that is never closed makes only its own line unreadable: reading goes on with the next one.
-    """
-    start = 0
-    while start < len(lines):
-        reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
-        first = start
-        try:
-            for cells in reader:
-                yield first + 1, cells, ""
-                first = start + reader.line_num
-            return
-        except csv.Error as error:
-            yield first + 1, [], str(error)
-            start = first + 1
-
-
-def _read_json(path: Path, text: str) -> tuple[list[str], list[Row]]:
-    rows = [_json_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if text.lstrip().startswith("["):
-        try:
-            rows = [
-                row if isinstance(row, dict) else TornRow(f"entry {number} is not an object")
-                for number, row in enumerate(json.loads(text), 1)
-            ]
-        except (ValueError, RecursionError) as error:
-            raise AuditError(
-                f"{path.name} starts as a JSON list but cannot be parsed ({error}); write one JSON object per line"
-            ) from None
-    header = list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
-    if rows and not header:
-        raise AuditError(
-            f"{path.name}: no line is a JSON object with columns; write one object per line, "
-            'such as {"id": "1", "image": "a.png", "text": "a cat"}'
-        )
-    return header, rows
-
-
-def _json_row(number: int, line: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return TornRow(f"line {number} cannot be parsed as JSON ({getattr(error, 'msg', error)})")
-    return row if isinstance(row, dict) else TornRow(f"line {number} is not a JSON object")
-
-
-def _read_parquet(path: Path, columns: set[str]) -> tuple[list[str], list[Row]]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    if path.is_file() and not path.stat().st_size:
+def _read_parquet(file: io.BufferedReader, path: Path, reader: RowReader) -> list[str]:
+    if not os.fstat(file.fileno()).st_size:
         raise AuditError(f"{path.name} is empty; give one row per sample")
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            # other columns are not read: they may hold the images themselves
-            return header, file.read([name for name in header if name in columns]).to_pylist()
-    except (pyarrow.lib.ArrowException, UnicodeDecodeError) as error:
-        raise AuditError(f"{path.name} cannot be read as Parquet ({first_line(error)}); write it again") from None
+    table = ParquetTable(file, path.name)
+    reader.check_header(table.header)
+    # other columns are not read: they may hold the images themselves
+    present = [name for name in table.header if name in reader.columns]
+    types = {name: _unusable_type(table.type_of(name), name in reader.media) for name in present}
+    unusable = {name: Unusable(kind) for name, kind in types.items() if kind}
+    columns = [name for name in present if name not in unusable]
+    for name in unusable:
+        if not columns or name not in (*reader.media, *reader.texts):
+            raise AuditError(f"{path.name}: column {name!r} holds {types[name]}, not text; write it as text")
+    for batch in table.batches(columns):
+        cells = [cells_of(batch.column(name)) for name in columns]
+        for row in zip(*cells, strict=True):
+            reader.add({**unusable, **dict(zip(columns, row, strict=True))})
+    return table.header
+
+
+def _unusable_type(kind: Any, is_medium: bool) -> str:
+    """What a column of this Arrow type holds instead of texts or paths; "" if it can be used."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_list(kind) or types.is_large_list(kind):
+        if is_medium:
+            return "list"
+        kind = kind.value_type
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return "bytes"
+    return "dict" if types.is_nested(kind) else ""

@@ -1,6 +1,7 @@
 """WebDataset shards as a manifest: tar files whose members belong together by their names, as img2dataset writes them.
 
-Nothing is unpacked. Texts and JSON are read now; media become values that name their bytes in the tar file.
+Nothing is unpacked. Texts and JSON are read now; media become values that name their bytes in the tar file. A medium of
+a shard is always a member of it: what a JSON member says is never taken for the path of one.
 """
 
 from __future__ import annotations
@@ -9,64 +10,51 @@ import glob
 import io
 import json
 import re
-import tarfile
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audit_plugin.arrays import MODALITIES, AuditError
+from audit_plugin.store import open_regular
 
 from .files import first_line, member_of
+from .rows import ID_COLUMN, MAX_NAMES, RowReader, Unusable, brief
+from .tar import TarError, TarMember, tar_members
 
 SUFFIX = ".tar"
-ID_COLUMN = "id"
 MAX_TEXT_BYTES = 1 << 20  # of one text or one JSON member
+MAX_SHARDS = 100_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-@dataclass(frozen=True)
-class TornRow:
-    """A row of a manifest that cannot be read, with the id that it seems to have, "" if none."""
-
-    reason: str
-    id: str = ""
-
-
-Row = Mapping[str, Any] | TornRow  # cells by column
-
-
-def read_shards(path: Path, columns: Set[str]) -> tuple[list[str], list[Row]]:
-    """Header and rows: one row per key, in the order of the shards and of the keys in them.
+def read_shards(path: Path, reader: RowReader) -> list[str]:
+    """Reads one row per key, in the order of the shards and of the keys in them; the header.
 
     The header holds `id` (the key, after the shard's name where keys repeat), a column for each modality by the
     members' suffixes, and the fields of the JSON members. A shard that breaks off loses what comes after the break.
 
     Args:
         path: a tar file, a folder of them, or a pattern such as `s/{00000..00010}.tar`.
-        columns: that rows hold; other JSON fields are dropped, to save memory.
+        reader: collects the rows.
 
     Raises:
         AuditError: there is no shard, or one that is not a tar file.
     """
     header: dict[str, None] = {ID_COLUMN: None}
-    keys: list[tuple[str, str]] = []
-    rows: list[Row] = []
+    keys: list[tuple[str, str, _ShardSample]] = []
     for shard in _shard_paths(path):
-        for key, sample in _read_shard(shard).items():
-            keys.append((shard.stem, key))
-            if sample.problem:
-                rows.append(TornRow(sample.problem))
-                continue
-            cells = {**sample.fields, **sample.members}
-            header |= dict.fromkeys(cells)
-            rows.append({column: cells[column] for column in columns & cells.keys()})
-    keys_repeat = len({key for _, key in keys}) < len(keys)
-    for number, (shard_name, key) in enumerate(keys):
+        for key, sample in _read_shard(shard, reader, header).items():
+            keys.append((shard.stem, key, sample))
+        reader.check_count(len(keys))
+    keys_repeat = len({key for _, key, _ in keys}) < len(keys)
+    for shard_name, key, sample in keys:
         name = f"{shard_name}/{key}" if keys_repeat else key
-        row = rows[number]
-        rows[number] = replace(row, id=name) if isinstance(row, TornRow) else {**row, ID_COLUMN: name}
-    return list(header), rows
+        if sample.problem:
+            reader.tear(sample.problem, name)
+        else:
+            reader.add_usable({**sample.cells, ID_COLUMN: name})
+    return list(header)
 
 
 def _shard_paths(path: Path) -> list[Path]:
@@ -75,7 +63,9 @@ def _shard_paths(path: Path) -> list[Path]:
     elif path.exists():
         paths = [path]
     else:
-        paths = [Path(name) for pattern in _expand_ranges(str(path)) for name in sorted(glob.glob(pattern))]
+        paths = []
+        for pattern in _expand_ranges(str(path)):
+            paths += [Path(name) for name in sorted(glob.glob(pattern))]
     if not paths:
         raise AuditError(
             f"{str(path)!r} names no tar shard; give a .tar file, a folder of them, or a pattern in quotes"
@@ -85,6 +75,11 @@ def _shard_paths(path: Path) -> list[Path]:
 
 def _expand_ranges(pattern: str) -> Iterator[str]:
     """`a{08..11}` as `a08`, `a09`, `a10`, `a11`."""
+    count = 1
+    for first, last in _RANGE.findall(pattern):
+        count *= max(0, int(last) - int(first) + 1)
+    if count > MAX_SHARDS:
+        raise AuditError(f"{pattern!r} stands for {count:,} shards; the limit is {MAX_SHARDS:,}")
     numbers = _RANGE.search(pattern)
     if numbers is None:
         yield pattern
@@ -94,47 +89,38 @@ def _expand_ranges(pattern: str) -> Iterator[str]:
         yield from _expand_ranges(f"{pattern[: numbers.start()]}{number:0{len(first)}}{pattern[numbers.end() :]}")
 
 
-class _BoundedReader(io.BufferedReader):
-    """A file that refuses to read more at once than a header or a text may hold, whatever its headers declare."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_TEXT_BYTES:
-            raise tarfile.ReadError(f"a header or text of {size} bytes, the limit is {MAX_TEXT_BYTES}")
-        return super().read(size)
-
-
-@dataclass
+@dataclass(slots=True)
 class _ShardSample:
-    """The members of one key by column, the fields of its JSON member, and what is wrong with it ("" if nothing)."""
+    """The cells of one key, the kinds of members seen, and what is wrong with it ("" if nothing)."""
 
-    members: dict[str, str] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)
+    members: set[str] = field(default_factory=set)
     problem: str = ""
 
 
-def _read_shard(path: Path) -> dict[str, _ShardSample]:
+def _read_shard(path: Path, reader: RowReader, header: dict[str, None]) -> dict[str, _ShardSample]:
     """Samples by key, in their order; where the file breaks off, one more sample says so."""
     columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
+    columns["json"] = "JSON"
     samples: dict[str, _ShardSample] = {}
     try:
-        # "r:" is not compressed: members can be read in place
-        with _BoundedReader(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as shard:
+        with open_regular(path) as file:
             try:
-                for member in shard:
-                    if member.isreg() and not member.issparse():
-                        _add_member(samples, columns, shard, member, str(path))
-                file.seek(shard.offset)
-                # tarfile takes a damaged header for the end, which holds only zeros
-                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                    raise tarfile.ReadError("a header is damaged")
-            except (tarfile.TarError, OSError) as error:
+                for member in tar_members(file):
+                    _add_member(samples, columns, file, member, str(path), reader, header)
+            except TarError as error:
+                if not error.position:  # nothing was read
+                    raise
                 last = next(reversed(samples), "")
-                problem = f"{path.name} breaks off after {last!r} ({first_line(error)})"
-                samples[f"after {last}"] = _ShardSample(problem=problem)
-    except (tarfile.TarError, OSError) as error:
+                name = f"after {last}"
+                while name in samples:
+                    name += "'"
+                problem = f"{path.name} breaks off after {brief(last)} ({first_line(error)})"
+                samples[name] = _ShardSample(problem=problem)
+    except (TarError, OSError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else first_line(error)
         raise AuditError(
-            f"{str(path)!r} cannot be read as a tar file ({first_line(error)}); write it again, uncompressed, or "
-            "leave it out"
+            f"{str(path)!r} cannot be read as a tar file ({reason}); write it again, uncompressed, or leave it out"
         ) from error
     return samples
 
@@ -142,35 +128,59 @@ def _read_shard(path: Path) -> dict[str, _ShardSample]:
 def _add_member(
     samples: dict[str, _ShardSample],
     columns: Mapping[str, str],
-    shard: tarfile.TarFile,
-    member: tarfile.TarInfo,
+    file: io.BufferedReader,
+    member: TarMember,
     path: str,
+    reader: RowReader,
+    header: dict[str, None],
 ) -> None:
     """Adds a member to the sample of its key, which is its name up to the first dot, folders included."""
-    name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").removeprefix("./")
-    folder, slash, file = name.rpartition("/")
-    stem, _, suffix = file.partition(".")
+    name = member.name.removeprefix("./")
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
     if not stem:
         return  # a hidden file
     sample = samples.setdefault(folder + slash + stem, _ShardSample())
     column = columns.get(suffix.lower(), "")
+    if not column:
+        return
     try:
-        if suffix.lower() == "json":
-            sample.fields = json.loads(_read_text(shard, member))
-            if not isinstance(sample.fields, dict):
-                raise ValueError("not a JSON object")
-        elif column in sample.members:
+        if column in sample.members:
             raise ValueError(f"two members are its {column}")
-        elif column and MODALITIES[column].is_text:
-            sample.members[column] = _read_text(shard, member)
-        elif column:
-            sample.members[column] = member_of(path, name, member.offset_data, member.size)
+        sample.members.add(column)
+        if member.problem:
+            raise ValueError(member.problem)
+        if column == "JSON":
+            _add_fields(sample, _read_text(file, member), reader, header)
+            return
+        if len(header) < MAX_NAMES:
+            header[column] = None
+        if column not in reader.columns:
+            return
+        if MODALITIES[column].is_text:
+            sample.cells[column] = reader.usable(column, _read_text(file, member))
+        else:
+            sample.cells[column] = member_of(path, name, member.start, member.size)
     except (ValueError, RecursionError) as error:
-        sample.problem = f"{file!r} cannot be used ({first_line(error)})"
+        sample.problem = sample.problem or f"{brief(base)} cannot be used ({first_line(error)})"
 
 
-def _read_text(shard: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+def _add_fields(sample: _ShardSample, text: str, reader: RowReader, header: dict[str, None]) -> None:
+    """The fields of a JSON member, except where a member holds the column; of media, the reason why it is none."""
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    for name, value in fields.items():
+        if len(header) < MAX_NAMES or name in reader.columns:
+            header[name] = None
+        if name not in reader.columns or name in sample.members:
+            continue
+        is_medium = name in reader.media and value is not None
+        sample.cells[name] = Unusable("a value of JSON") if is_medium else reader.usable(name, value)
+
+
+def _read_text(file: io.BufferedReader, member: TarMember) -> str:
     if member.size > MAX_TEXT_BYTES:
         raise ValueError(f"{member.size} bytes, the limit is {MAX_TEXT_BYTES}")
-    file = shard.extractfile(member)
-    return file.read().decode("utf-8") if file else ""
+    file.seek(member.start)
+    return file.read(member.size).decode("utf-8")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError
 from audit_plugin.store import disk_error, write_atomically
 
-from .manifest import as_text
+from .rows import as_text
 
 FOOTER_KEY = "audit_plugin"
 

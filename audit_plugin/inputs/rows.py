@@ -1,0 +1,153 @@
+"""The rows of a manifest while they are read: only the cells that are wanted, each one usable or with a reason why not.
+
+Manifests come from anywhere. The limits are far beyond real sets; they keep a hostile file from filling the memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audit_plugin.arrays import AuditError
+
+ID_COLUMN = "id"
+MAX_ROWS = 5_000_000
+MAX_CHARACTERS = 1 << 31  # of all cells that are read
+MAX_TEXT = 1 << 20  # characters of one cell
+MAX_ID = 1000  # characters
+MAX_CAPTIONS = 1000  # of one sample
+MAX_NAMES = 10_000  # of fields, of all JSON objects together
+LISTED = 20  # columns that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class TornRow:
+    """A row of a manifest that cannot be read, with the id that it seems to have, "" if none."""
+
+    reason: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A cell that cannot be used: what it is, such as "list" or "1,500,000 characters"."""
+
+    what: str
+
+
+Row = Mapping[str, Any] | TornRow  # cells by column
+
+
+class RowReader:
+    """Collects the rows of one manifest, of which it keeps the cells of the named columns.
+
+    Args:
+        source: name of the manifest, for messages.
+        media: columns with paths.
+        texts: columns with texts, or lists of texts.
+        keys: other columns, whose values are compared as text.
+    """
+
+    def __init__(self, source: str, media: Sequence[str], texts: Sequence[str], keys: Sequence[str] = ()) -> None:
+        self.source = source
+        self.media, self.texts, self._named = frozenset(media), frozenset(texts), (*media, *texts, *keys)
+        self.columns = frozenset({*self._named, ID_COLUMN})
+        self.rows: list[Row] = []
+        self._characters = 0
+
+    def check_header(self, header: Sequence[str]) -> None:
+        """Raises `AuditError` for a column that the header does not have, or has twice."""
+        for column in self._named:
+            if (count := header.count(column)) > 1:
+                raise AuditError(f"{self.source} has several columns named {column!r}; rename all but one")
+            if count == 1:
+                continue
+            by_folded = {name.strip().casefold(): name for name in header[:MAX_NAMES] if len(name) <= MAX_ID}
+            similar = difflib.get_close_matches(column.strip().casefold(), by_folded, n=1)
+            hint = f"did you mean {by_folded[similar[0]]!r}? " if similar else ""
+            names = ", ".join(brief(name, 40) for name in header[:LISTED]) or "none"
+            more = f" and {len(header) - LISTED:,} more" if len(header) > LISTED else ""
+            raise AuditError(f"{self.source} has no column {column!r}; {hint}its columns are {names}{more}")
+
+    def add(self, cells: Mapping[str, object]) -> None:
+        """One more row, of which the cells of other columns are dropped.
+
+        Raises:
+            AuditError: the manifest is too large.
+        """
+        self.add_usable({name: self.usable(name, cells[name]) for name in self.columns if name in cells})
+
+    def add_usable(self, row: Mapping[str, Any]) -> None:
+        """One more row, of cells that `usable` returned."""
+        name = row.get(ID_COLUMN) or ""
+        if isinstance(name, Unusable) or len(name) > MAX_ID:
+            what = name.what if isinstance(name, Unusable) else f"{len(name):,} characters"
+            self.tear(f"its {ID_COLUMN!r} holds {what}; the limit is {MAX_ID:,} characters")
+        else:
+            self._append(row)
+
+    def tear(self, reason: str, name: str = "") -> None:
+        """One more row, which cannot be read."""
+        self._append(TornRow(reason, name if len(name) <= MAX_ID else ""))
+
+    def usable(self, column: str, cell: object) -> Any:
+        """The cell as text, None, a list of these for a column of texts, or `Unusable`.
+
+        Raises:
+            AuditError: the manifest is too large.
+        """
+        if isinstance(cell, list | tuple) and column in self.texts:
+            if len(cell) > MAX_CAPTIONS:
+                return Unusable(f"a list of {len(cell):,} texts, the limit is {MAX_CAPTIONS:,}")
+            return [self._text(text) for text in cell]
+        if column in self.texts or column in self.media:
+            return self._text(cell)
+        try:
+            return self._text(str(cell) if isinstance(cell, list | tuple | dict | bytes) else cell)
+        except RecursionError:
+            return Unusable("values nested too deeply")
+
+    def check_count(self, count: int) -> None:
+        """Raises `AuditError` for more rows than a manifest may have."""
+        if count > MAX_ROWS:
+            raise AuditError(f"{self.source} has more than {MAX_ROWS:,} rows, the limit; audit it in parts")
+
+    def _text(self, cell: object) -> str | Unusable | None:
+        if isinstance(cell, list | tuple | dict | bytes):
+            return Unusable(type(cell).__name__)
+        text = cell if isinstance(cell, Unusable) else as_text(cell)
+        if text is None or isinstance(text, Unusable):
+            return text
+        if len(text) > MAX_TEXT:
+            return Unusable(f"{len(text):,} characters, the limit is {MAX_TEXT:,}")
+        self._characters += len(text)
+        if self._characters > MAX_CHARACTERS:
+            raise AuditError(
+                f"{self.source} holds more than {MAX_CHARACTERS:,} characters in the columns that are read, the limit; "
+                "audit it in parts"
+            )
+        return text
+
+    def _append(self, row: Row) -> None:
+        self.check_count(len(self.rows) + 1)
+        self.rows.append(row)
+
+
+def as_text(cell: object) -> str | None:
+    """A cell as text that UTF-8 can hold; None where it is missing."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    text = str(cell)
+    if text.isascii():
+        return text
+    # JSON may carry lone surrogates (half an emoji), which no UTF-8 file can store.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def brief(value: object, most: int = 80) -> str:
+    """`repr` of a value, cut: for messages about values from a file."""
+    text = repr(value[:most] if isinstance(value, str) else value)
+    return text if len(text) <= most + 2 and (not isinstance(value, str) or len(value) <= most) else f"{text[:most]}…"
