@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -17,12 +15,13 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.store import disk_error, write_atomically
 
 from .rows import as_text
+from .spreadsheet import csv_text
 
 FOOTER_KEY = "audit_plugin"
 
 
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:
-    """Writes columns `[n]` as CSV or JSONL by suffix, else as Parquet with a footer.
+    """Writes columns `[n]` as CSV (see `spreadsheet`) or JSONL by suffix, else as Parquet with a footer.
 
     Values that are not finite are empty in CSV, null in JSONL and NaN in Parquet.
     """
@@ -39,16 +38,11 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
         _replace(path, bytes(sink.getvalue()))
         return
     rows = zip(*map(_plain, columns.values()), strict=True)
-    text = io.StringIO(newline="")
     if suffix == ".csv":
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_escape_formula(cell) if isinstance(cell, str) else cell for cell in row])
+        text = csv_text([columns.keys(), *rows])
     else:
-        for row in rows:
-            text.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
-    _replace(path, text.getvalue().encode())
+        text = "".join(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+    _replace(path, text.encode())
 
 
 def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
@@ -74,16 +68,6 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a report; values that are not finite become null."""
     _replace(path, (json.dumps(jsonable(content), indent=2) + "\n").encode())
-
-
-def _escape_formula(text: str) -> str:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe; numbers are not changed."""
-    if text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        try:
-            float(text)
-        except ValueError:
-            return "'" + text
-    return text
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

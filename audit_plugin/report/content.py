@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError, Ints, Samples
 from audit_plugin.audit.result import count_outcomes
 from audit_plugin.config import current_names
+from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.inputs.tables import read_table
 from audit_plugin.review import queue
 from audit_plugin.review.spot_check import SpotEstimate
@@ -137,7 +138,7 @@ def _null_as_nan(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(row: Mapping[str, str]) -> dict[str, Any]:
-    return {k: float(v or "nan") if k == "gap" or k.startswith("recall_") else v for k, v in row.items()}
+    return {k: float(v or "nan") if k == "gap" or k.startswith("recall_") else original(v) for k, v in row.items()}
 
 
 def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:

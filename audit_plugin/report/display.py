@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.review.tables import HIDDEN
+from audit_plugin.inputs.spreadsheet import HIDDEN
 
 if TYPE_CHECKING:
     from audit_plugin.review.comparison import Comparison

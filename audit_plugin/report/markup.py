@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.review.tables import HIDDEN
+from audit_plugin.inputs.spreadsheet import HIDDEN
 
 REPLACED = Markup("\N{REPLACEMENT CHARACTER}")
 LINE_BOXES = {"\n": Markup('<b class="u">↵</b> '), "\t": Markup('<b class="u">⇥</b> ')}

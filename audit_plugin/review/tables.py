@@ -1,56 +1,27 @@
-r"""Decisions as CSV and JSONL, safe to open in a spreadsheet or to print in a terminal.
-
-Captions are hostile text. In CSV, cells that a spreadsheet would take for a formula get an apostrophe in front, and
-invisible or reordering characters become `\uXXXX`; both are reverted exactly on reading.
-"""
+"""Decisions as CSV and JSONL; captions and ids are hostile text, which CSV escapes and reading reverts exactly."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.inputs.spreadsheet import csv_text, original
 
 from .decisions import Decision
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 REQUIRED = ("sample", "kind")
-# Full-width signs start formulas in some spreadsheets too, and leading blanks do not always prevent it.
-FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
-# Unicode categories: Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and emoji
-
-
-def harmless(text: str) -> str:
-    """Text as a CSV cell; `original` reverts it."""
-    escaped = ESCAPE.sub(lambda match: "\\u005c" + match[0][1:], text)
-    shown = "".join(map(_visible, escaped))
-    return f"'{shown}" if FORMULA.match(shown) else shown
-
-
-def original(cell: str) -> str:
-    """The text of a cell that `harmless` wrote; apostrophes that do not mark a formula are kept."""
-    text = cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
-    return ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16) & 0x1FFFFF), text)
 
 
 def decisions_to_csv(decisions: Iterable[Decision]) -> str:
     """CSV with all columns, one row per entry of the ledger."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    for row in map(_plain, decisions):
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in row.values()])
-    return out.getvalue()
+    return csv_text([COLUMNS, *(_plain(decision).values() for decision in decisions)], line_end="\r\n")
 
 
 def decisions_to_jsonl(decisions: Iterable[Decision]) -> str:
@@ -66,13 +37,6 @@ def decisions_from(text: str, kind: str) -> list[Decision]:
     """
     rows = _csv_rows(text) if kind == "csv" else _json_rows(text)
     return [_decision(row, number) for number, row in rows]
-
-
-def _visible(character: str) -> str:
-    if character in SHOWN or unicodedata.category(character) not in HIDDEN:
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _plain(decision: Decision) -> dict[str, Any]:
