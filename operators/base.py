@@ -14,6 +14,7 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.store import plain_error
 
 logger = logging.getLogger(__name__)
 
@@ -215,9 +216,11 @@ def shares_of_time(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def error_text(error: Exception) -> str:
-    """One sentence on an error; an unexpected one is named with its type."""
+    """One sentence on an error: of the user, of the machine (disk, memory), or an unexpected one with its type."""
     if isinstance(error, AuditError):
         return str(error)
+    if sentence := plain_error(error):
+        return sentence
     return f"Unexpected error: {error} ({type(error).__name__}); see the server log for details"
 
 

@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def read_manifest(
                 f"{', '.join(ROLES)}, or nothing"
             )
     place = _paths(path, root)
-    return _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
+    samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
+    return replace(samples, source=f"manifest {os.path.abspath(path)}")
 
 
 Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what is wrong with it)
