@@ -112,12 +112,13 @@ def _samples(
                 keys[key].append(_key_value(row, column))
             for modality, value in values.items():
                 media[modality].append(value)
+    by_key: dict[str, Any] = {key: tuple(values) for key, values in keys.items()}
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
         caption=tuple(captions) if has_lists else (),
         problems=problems,
-        **{key: tuple(values) for key, values in keys.items()},
+        **by_key,
     )
 
 
