@@ -14,7 +14,6 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.store import plain_error
 
 logger = logging.getLogger(__name__)
 
@@ -217,6 +216,8 @@ def shares_of_time(weights: Mapping[str, float]) -> dict[str, float]:
 
 def error_text(error: Exception) -> str:
     """One sentence on an error: of the user, of the machine (disk, memory), or an unexpected one with its type."""
+    from audit_plugin.store import plain_error
+
     if isinstance(error, AuditError):
         return str(error)
     if sentence := plain_error(error):
