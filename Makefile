@@ -2,7 +2,7 @@
 # Relative paths only: the folder of the clone may have any name.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app screenshots test check bench experiments clean chromium
+.PHONY: help demo app screenshots test chaos check bench experiments clean chromium
 
 PYTHON ?= python3
 TORCH  ?= torch==2.15.0 torchvision==0.29.2
@@ -24,6 +24,9 @@ screenshots: $(READY) chromium ## take the pictures of the README from the demo
 
 test: $(READY) chromium ## all tests, those with a database and a browser included
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+chaos: $(READY) chromium ## attack the code: crash points, races, corruption, hostile inputs (long)
+	@AUDIT_CHAOS=long $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/chaos
 
 check: $(READY) ## lint, format and types
 	@$(BIN)/ruff check .

@@ -1,0 +1,174 @@
+"""Two processes work on one dataset at once, one of them paused or killed before some write: what is left is what one
+after the other would have left, or one of them was refused in a sentence and did nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.attack import Attack, State, Tally
+from tests.chaos.conftest import Chaos
+from tests.chaos.harness import Outcome, Task, stage
+
+pytestmark = [pytest.mark.xfail(reason="not all commands are so yet"), pytest.mark.fiftyone, pytest.mark.timeout(3000)]
+pytest.importorskip("fiftyone")
+
+PAUSES = (0.0, 0.05, 0.2, 2.5)  # seconds; after the last one the other is refused
+CHANCES = (4, 4, 4, 1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two commands on a dataset; of those with `originals` all can be undone to the dataset `base` afterward."""
+
+    base: str
+    first: str
+    second: str
+    originals: bool = False
+    short: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.base}: {self.first} beside {self.second}"
+
+
+PAIRS = (
+    Pair("decided", "apply", "apply", originals=True, short=True),
+    Pair("applied_and_decided", "apply", "undo"),
+    Pair("decided", "apply", "recover", originals=True),
+    Pair("half_applied", "recover", "recover"),
+    Pair("half_applied", "apply", "recover", short=True),
+    Pair("half_applied", "recover", "undo"),
+    Pair("half_planned", "apply", "recover"),
+    Pair("half_undone", "recover", "undo"),
+    Pair("half_deleted", "recover", "delete_removed"),
+    Pair("applied", "undo", "undo"),
+    Pair("applied_twice", "undo", "undo"),
+    Pair("applied_and_decided", "delete_removed", "apply", short=True),
+    Pair("applied", "delete_removed", "undo"),
+    Pair("applied", "delete_removed", "delete_removed"),
+    Pair("deleted", "undo", "recover"),
+    Pair("plain", "audit", "audit", short=True),
+    Pair("audited", "audit_again", "audit", short=True),
+    Pair("audited", "audit_again", "delete_audit", short=True),
+    Pair("audited", "delete_audit", "delete_audit"),
+    Pair("decided", "audit_again", "apply"),
+    Pair("audited", "set_threshold", "audit_again", short=True),
+    Pair("audited", "set_threshold", "set_other_threshold", short=True),
+    Pair("with_threshold", "take_threshold_back", "set_other_threshold"),
+    Pair("with_threshold", "set_other_threshold", "delete_audit"),
+    Pair("with_later_sample", "add_result", "add_result"),
+    Pair("with_later_sample", "add_result", "set_threshold"),
+    Pair("audited", "map_embeddings", "delete_audit"),
+    Pair("decided", "decide", "decide_batch", short=True),
+    Pair("decided", "decide", "undo_last"),
+    Pair("decided", "undo_last", "undo_last"),
+    Pair("decided", "decide", "apply"),
+    Pair("audited", "import_decisions", "import_decisions", short=True),
+    Pair("audited", "import_with_ids", "import_with_ids"),
+    Pair("audited", "repair", "decide"),
+    Pair("audited", "start_spot_check", "delete_audit"),
+    Pair("measured", "measure", "measure"),
+    Pair("measured", "measure", "delete_measurement"),
+    Pair("indexed", "build_index", "build_index"),
+    Pair("applied", "export_clean", "export_clean"),
+    Pair("applied", "export_clean", "undo"),
+    Pair("nothing", "load_manifest_dataset", "load_manifest_dataset"),
+    Pair("with_demo", "load_manifest_dataset", "load_manifest_dataset"),
+    Pair("nothing", "import_scores", "import_scores"),
+)
+# A command killed before a write: (dataset, command, share of its writes that were made)
+CUT_OFF = {
+    "half_planned": ("decided", "apply", 0.35),
+    "half_applied": ("decided", "apply", 0.7),
+    "half_undone": ("applied_twice", "undo", 0.6),
+    "half_deleted": ("applied", "delete_removed", 0.6),
+}
+
+
+class Races(Attack):
+    """Knows the cut off datasets too."""
+
+    def make(self, name: str) -> None:
+        if name not in CUT_OFF:
+            super().make(name)
+            return
+        base, command, share = CUT_OFF[name]
+        point = round(share * count_writes(self, base, command))
+        self.base(base)
+        assert self.where.run(command, kill_at=point).state == "killed"
+
+
+def count_writes(attack: Races, base: str, command: str) -> int:
+    attack.base(base)
+    return max(1, len(attack.where.run(command).writes))
+
+
+def race(attack: Races, pair: Pair, chance: random.Random, writes: Sequence[int], tally: Tally) -> None:
+    """Both at once; where one was killed, it is given again."""
+    tasks = [
+        Task(name, pause_at=chance.randint(1, count), pause=chance.choices(PAUSES, CHANCES)[0])
+        for name, count in zip((pair.first, pair.second), writes, strict=True)
+    ]
+    tasks[1] = replace(tasks[1], pause=min(tasks[1].pause, 0.2))
+    if is_cut := chance.random() < 0.25:
+        tasks[0] = replace(tasks[0], kill_at=chance.randint(1, writes[0]))
+    attack.base(pair.base)
+    numbers = [attack.where.start(task) for task in tasks]
+    first, second = (attack.where.wait(number) for number in numbers)
+    name = f"{pair}, {tasks[0]}, {tasks[1]}"
+    tally.cases += 1
+    if first.state == "killed":
+        first = attack.where.run(pair.first)
+    fine = [tally.judge(f"{name}: {command}", outcome) for command, outcome in (("1", first), ("2", second))]
+    if not all(fine):
+        return
+    name += f" ({first.state} {first.text}; {second.state} {second.text})"
+    got = attack.state(pair.base)
+    states = allowed(attack, pair, first, second)
+    if is_cut and got not in states:  # the one that was killed had come to its end
+        states += repeated(attack, pair)
+    tally.compare(name, states, got)
+    if pair.originals and tally.judge(f"{name}: undo", attack.where.run("undo_all")):
+        tally.compare(f"{name}, undone", [attack.after(pair.base)], attack.state(pair.base), undoes=True)
+
+
+def allowed(attack: Races, pair: Pair, first: Outcome, second: Outcome) -> list[State]:
+    """The states that two reports allow: as after one and the other, and who refuses has changed nothing."""
+    states = [attack.after(pair.base, pair.first, pair.second), attack.after(pair.base, pair.second, pair.first)]
+    if first.state == "refused":
+        states.append(attack.after(pair.base, pair.second))
+    if second.state == "refused":
+        states.append(attack.after(pair.base, pair.first))
+    if first.state == second.state == "refused":
+        states.append(attack.after(pair.base))
+    return states
+
+
+def repeated(attack: Races, pair: Pair) -> list[State]:
+    """As after both with the first one carried out twice."""
+    orders = ("112", "121", "211")
+    return [attack.after(pair.base, *(pair.first if at == "1" else pair.second for at in order)) for order in orders]
+
+
+@pytest.fixture(scope="module")
+def attack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Races]:
+    folder: Path = tmp_path_factory.mktemp("races")
+    with stage(folder, "races") as where:
+        yield Races(where)
+
+
+def test_two_at_once_are_as_one_after_the_other(attack: Races, chaos: Chaos) -> None:
+    tally, chance = Tally(), random.Random(1)
+    for pair in PAIRS:
+        if not (pair.short or chaos.is_long):
+            continue
+        writes = [count_writes(attack, pair.base, command) for command in (pair.first, pair.second)]
+        for _ in range(chaos.count(2, 8)):
+            race(attack, pair, chance, writes, tally)
+    tally.show()
+    chaos.record("races", tally.cases, "races", **tally.faults)
