@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_clock_that_is_set_back_does_not_turn_decisions_round(dataset: Any, mo
     class Earlier(module.datetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
-            return module.datetime.__mro__[1].now(tz) - module.timedelta(days=1)
+            return module.datetime.__mro__[1].now(tz) - timedelta(days=1)
 
     monkeypatch.setattr(module, "datetime", Earlier)
     fio.decide(dataset, name, "remove", reviewer="ann")

@@ -71,7 +71,11 @@ def apply(
     run: OfRun = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change without changing it")] = False,
     delete: Annotated[
-        int | None, typer.Option(help="Delete all removed samples from the dataset; give their number to confirm")
+        int | None,
+        typer.Option(
+            help="After applying, delete all removed samples from the dataset, those of this command and those removed "
+            "before; give their number to confirm. A copy of each is kept, and `review undo` restores them"
+        ),
     ] = None,
 ) -> None:
     """Apply the decisions: relabel and hide samples. Media files are kept. `review undo` reverts the changes."""
@@ -79,14 +83,15 @@ def apply(
     if dry_run:
         plan = io.plan_of(data, run)
         _echo(f"{len(plan.changes)} changes, {len(plan.stale)} stale decisions, {len(plan.lost)} on missing samples")
-        return
-    if delete is not None:
-        _echo(_summary(io.delete_removed(data, delete)))
+        _echo(f"{io.count_removed(data)} samples are marked as removed already")
         return
     change_set = io.apply(data, run)
-    _echo(_summary(change_set))
+    if change_set.id or delete is None:
+        _echo(_summary(change_set))
     if change_set.counts["removed"]:
         _echo(f"without the removed samples: saved view {io.CLEAN!r}")
+    if delete is not None:
+        _echo(_summary(io.delete_removed(data, delete)))
 
 
 @group.command()
@@ -134,7 +139,7 @@ def import_(
     key: Annotated[str, typer.Option(help="Field that identifies the samples: id, filepath, ...")] = "id",
     reviewer: Reviewer = "",
 ) -> None:
-    """Import decisions made elsewhere."""
+    """Import decisions made elsewhere; those that were imported before are left out."""
     io, data = _opened(dataset)
     _echo(f"{io.import_decisions(data, table, run, key, reviewer)} new decisions")
 

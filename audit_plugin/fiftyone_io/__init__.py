@@ -18,9 +18,10 @@ from .cross_modal import (
     list_cross_modal_runs,
     measure_cross_modal,
 )
-from .ledger.changes import apply, delete_removed, list_changes, plan_of, recover, undo
+from .ledger.changes import apply, count_removed, delete_removed, list_changes, plan_of, recover, undo
+from .ledger.clean_view import CLEAN, clean_view
 from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
-from .ledger.exports import CLEAN, clean_view, export_clean, export_decisions, export_removed, import_decisions
+from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
 from .read.contents import REMOVED
 from .read.samples import load_view, read_samples
@@ -53,6 +54,7 @@ __all__ = [
     "caption_numbers",
     "check_writable",
     "clean_view",
+    "count_removed",
     "cross_modal_results",
     "current_decisions",
     "decide",

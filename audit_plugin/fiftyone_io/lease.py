@@ -3,6 +3,9 @@
 It is a document in the database with an owner and an expiry, which a thread of the owner renews. A lease whose owner
 died is taken over: at once where the process can be seen to be dead, else when it has expired. All times are the
 database server's, so that clocks of machines may differ.
+
+Operations that did not end, since their process was killed or an error came, are remembered by their owners: a command
+that failed is given again, though all that it asked for may be done. What an operation writes bears its owner.
 """
 
 from __future__ import annotations
@@ -35,8 +38,10 @@ EXPIRY = timedelta(seconds=30)  # after the last renewal
 RENEWAL_SECONDS = 5.0
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 2.0  # for a short operation of another process
+MOST_INTERRUPTED = 50  # operations that are remembered
 JOURNALED = WriteConcern(w=1, j=True)  # an acknowledged write, and all before it, survives a kill of the database
 
+_held: set[str] = set()  # owners of the leases that this process has
 _of_thread = threading.local()  # `leases`: (process, dataset) -> the lease that this thread has
 
 
@@ -46,15 +51,25 @@ class Lease:
     def __init__(self, dataset: ObjectId, name: str, doing: str) -> None:
         self.dataset, self.name, self.doing = dataset, name, doing
         self.owner = uuid.uuid4().hex
+        self.interrupted: tuple[str, ...] = ()  # owners whose operation did not end, oldest first
+        self._settled: list[str] = []
         self._released = threading.Event()
 
     def check(self) -> None:
         """Raise an `AuditError` if another process took the lease over, because this one did not answer for long."""
-        if _leases().find_one({"_id": self.dataset, "owner": self.owner}, {"_id": 1}) is None:
+        if self.is_lost():
             raise AuditError(
                 f"another process took over dataset {self.name!r} while {self.doing} stood still for more than "
                 f"{EXPIRY.seconds} s; repeat the command"
             )
+
+    def is_lost(self) -> bool:
+        """Whether another process took the lease over."""
+        return _leases().find_one({"_id": self.dataset, "owner": self.owner}, {"_id": 1}) is None
+
+    def settle(self, owner: str) -> None:
+        """An interrupted operation has been finished or repeated: forget it, once this one ends."""
+        self._settled.append(owner)
 
     def acquire(self, wait: float) -> None:
         """Take the lease, as soon as it is free within `wait` seconds.
@@ -63,37 +78,49 @@ class Lease:
             AuditError: another process, or another thread of this one, has it.
         """
         deadline = time.monotonic() + wait
+        _held.add(self.owner)  # before another thread can see the lease
         while not self._take() and not self._take_over():
             if time.monotonic() >= deadline:
+                _held.discard(self.owner)
                 raise AuditError(self._refusal())
             time.sleep(POLL_SECONDS)
         threading.Thread(target=self._renew, name="audit lease", daemon=True).start()
 
-    def release(self) -> None:
-        """Give the lease back; all that was written before is durable then."""
+    def release(self, failed: bool = False) -> None:
+        """Give the lease back; all that was written before is durable then. One that `failed` is remembered."""
         self._released.set()
-        nobody = {"owner": None, "doing": "", "expires": None}
+        remembered = {"$not": {"$in": ["$$this", self._settled]}}
+        left: Any = {"$filter": {"input": _remembered(), "cond": remembered}}
+        interrupted = _last(left, [self.owner]) if failed else left
+        nobody = {"owner": None, "doing": "", "expires": None, "interrupted": interrupted}
         leases = _leases().with_options(write_concern=JOURNALED)
-        leases.update_one({"_id": self.dataset, "owner": self.owner}, {"$set": nobody})
+        try:
+            leases.update_one({"_id": self.dataset, "owner": self.owner}, [{"$set": nobody}])
+        finally:
+            _held.discard(self.owner)  # where the database was lost, the next operation takes it over
 
     def _take(self) -> bool:
         """Take a lease that nobody has, or that has expired."""
         expired = {"$expr": {"$lt": ["$expires", "$$NOW"]}}
         free = {"_id": self.dataset, "$or": [{"owner": None}, expired]}
-        if _leases().update_one(free, self._claim()).matched_count:
+        if self._claim(free):
             return True
         # MongoDB inserts no document for such a query
         first = _leases().update_one({"_id": self.dataset}, {"$setOnInsert": {"owner": None}}, upsert=True)
         return first.upserted_id is not None and self._take()
 
     def _take_over(self) -> bool:
-        """Take the lease of a process of this machine that is dead."""
+        """Take the lease of a process of this machine that is dead, or one that this process could not give back."""
         other = _leases().find_one({"_id": self.dataset})
-        if other is None or other.get("machine") != _machine() or _is_alive(other.get("pid")):
+        if other is None or other.get("machine") != _machine():
             return False
-        return bool(_leases().update_one({"_id": self.dataset, "owner": other["owner"]}, self._claim()).matched_count)
+        is_own = other.get("pid") == os.getpid()
+        if other["owner"] in _held if is_own else _is_alive(other.get("pid")):
+            return False
+        return self._claim({"_id": self.dataset, "owner": other["owner"]})
 
-    def _claim(self) -> list[dict[str, Any]]:
+    def _claim(self, query: dict[str, Any]) -> bool:
+        """Become the owner of the lease, if it is as the query says; a former owner's operation was interrupted."""
         facts = {
             "owner": self.owner,
             "doing": self.doing,
@@ -102,7 +129,13 @@ class Lease:
             "pid": os.getpid(),
         }
         literal = {name: {"$literal": value} for name, value in facts.items()}  # a name may begin with a dollar
-        return [{"$set": {**literal, "since": "$$NOW", "expires": _expiry()}}]
+        former = {"$cond": [{"$ifNull": ["$owner", False]}, ["$owner"], []]}
+        own = {**literal, "since": "$$NOW", "expires": _expiry(), "interrupted": _last(_remembered(), former)}
+        lease = _leases().find_one_and_update(query, [{"$set": own}], return_document=ReturnDocument.AFTER)
+        if lease is None:
+            return False
+        self.interrupted = tuple(lease["interrupted"])
+        return True
 
     def _renew(self) -> None:
         while not self._released.wait(RENEWAL_SECONDS):
@@ -146,7 +179,7 @@ def leased(dataset: SampleCollection, doing: str, wait: float = WAIT_SECONDS) ->
         yield lease
     except BaseException:
         with contextlib.suppress(PyMongoError):  # the first error is the one to be read
-            lease.release()
+            lease.release(failed=True)
         raise
     else:
         lease.release()
@@ -165,6 +198,14 @@ def next_number(dataset: SampleCollection) -> int:
 
 def _leases() -> Any:
     return foo.get_db_conn().get_collection(LEASES, codec_options=AWARE)
+
+
+def _remembered() -> dict[str, Any]:
+    return {"$ifNull": ["$interrupted", []]}
+
+
+def _last(owners: Any, new: Any) -> dict[str, Any]:
+    return {"$slice": [{"$concatArrays": [owners, new]}, -MOST_INTERRUPTED]}
 
 
 def _expiry() -> dict[str, Any]:

@@ -10,7 +10,6 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,7 @@ def read_manifest(
                 f"{', '.join(ROLES)}, or nothing"
             )
     place = _paths(path, root)
-    samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
-    return replace(samples, source=f"manifest {os.path.abspath(path)}")
+    return _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
 
 
 Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what is wrong with it)
@@ -112,13 +110,12 @@ def _samples(
                 keys[key].append(_key_value(row, column))
             for modality, value in values.items():
                 media[modality].append(value)
-    by_key: dict[str, Any] = {key: tuple(values) for key, values in keys.items()}
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
         caption=tuple(captions) if has_lists else (),
         problems=problems,
-        **by_key,
+        **{key: tuple(values) for key, values in keys.items()},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.store import disk_error, remove_leftovers, write_bytes
+from audit_plugin.store import disk_error, write_atomically
 
 from .rows import as_text
 from .spreadsheet import csv_text
@@ -21,10 +20,8 @@ from .spreadsheet import csv_text
 FOOTER_KEY = "audit_plugin"
 
 
-def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> str:
+def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:
     """Writes columns `[n]` as CSV (see `spreadsheet`) or JSONL by suffix, else as Parquet with a footer.
-
-    The result is the sha256 (hex) of its bytes.
 
     Values that are not finite are empty in CSV, null in JSONL and NaN in Parquet.
     """
@@ -38,13 +35,14 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
             arrays[name] = pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
         sink = pa.BufferOutputStream()
         pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
-        return _replace(path, bytes(sink.getvalue()))
+        _replace(path, bytes(sink.getvalue()))
+        return
     rows = zip(*map(_plain, columns.values()), strict=True)
     if suffix == ".csv":
         text = csv_text([columns.keys(), *rows])
     else:
         text = "".join(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-    return _replace(path, text.encode())
+    _replace(path, text.encode())
 
 
 def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
@@ -94,11 +92,9 @@ def jsonable(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _replace(path: Path, data: bytes) -> str:
+def _replace(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-    remove_leftovers(path.parent, path.name)
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    write_atomically(path, lambda file: file.write(data))

@@ -5,6 +5,7 @@ Pure functions, without a database; `fiftyone_io` stores decisions and applies t
 
 from __future__ import annotations
 
+from .checks import check_name, check_path, check_seconds, check_text, check_whole, shortened
 from .decisions import (
     KINDS,
     NO_TIME,
@@ -12,6 +13,7 @@ from .decisions import (
     Content,
     Decision,
     Resolution,
+    check_decision,
     content_digest,
     resolve,
     stale,
@@ -34,6 +36,12 @@ __all__ = [
     "Resolution",
     "ReviewQueue",
     "Row",
+    "check_decision",
+    "check_name",
+    "check_path",
+    "check_seconds",
+    "check_text",
+    "check_whole",
     "content_digest",
     "decisions_from",
     "decisions_to_csv",
@@ -43,6 +51,7 @@ __all__ = [
     "queue",
     "resolve",
     "rows_per_text",
+    "shortened",
     "spot_order",
     "stale",
     "strongest",

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 
 from audit_plugin.arrays import AuditError
 
+from .checks import check_name, check_seconds, check_text, check_whole, shortened
+
 # By precedence: a sample with decisions on several captions is marked with the first of these among them.
 KINDS = ("remove", "relabel", "unsure", "keep", "skip")
 UNDONE = "undone"
 VERDICT_OF = {"remove": "wrong", "relabel": "wrong", "keep": "right", "unsure": "unsure"}
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+NAMED = ("sample", "label", "field", "digest", "reviewer", "run", "source", "id", "batch", "undoes")
 DIGITS = 32  # hex digits of each sha256 in a content digest
 
 Key = tuple[str, str, int]  # sample, label (object in it, "" for the sample as a whole), caption
@@ -31,10 +34,12 @@ class Decision:
         text: the new text, for relabel.
         field: name of the field with the text, "" if there is none.
         digest: of the content that was reviewed (`content_digest`).
-        time: with time zone, in whole milliseconds.
+        time: with time zone, in whole milliseconds; for show, since clocks may be set back.
         run: key of the audit that was reviewed; source: person, batch, spot-check, repair or import.
         seconds: time that the decision took; 0 if not measured.
         id: unique; batch: shared by decisions made together, which are undone together.
+        number: position in the ledger of its dataset, from 1; 0 before it is written, and in ledgers of former
+            versions, whose entries come first, by their times.
     """
 
     sample: str
@@ -53,14 +58,15 @@ class Decision:
     id: str = ""
     batch: str = ""
     undoes: str = ""
+    number: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in (*KINDS, UNDONE):
             kinds = ", ".join(sorted(KINDS))
-            raise AuditError(f"decision {self.kind!r} on sample {self.sample} is unknown; use one of {kinds}")
-        if self.kind == "relabel" and not self.text.strip():
+            raise AuditError(f"decision {shortened(self.kind)} on sample {self.sample} is unknown; use one of {kinds}")
+        if self.kind == "relabel" and not check_text("text", self.text).strip():
             raise AuditError(f"the relabel decision on sample {self.sample} has no text; give one, or use remove")
-        if self.caption < 0:
+        if check_whole("caption", self.caption, -(2**31)) < 0:
             raise AuditError(f"caption {self.caption} of sample {self.sample} is negative; positions start at 0")
 
     @property
@@ -69,9 +75,27 @@ class Decision:
         return self.sample, self.label, self.caption
 
     @property
-    def order(self) -> tuple[datetime, str]:
-        """Sort key: time, then id, which ascends within a process."""
-        return self.time, self.id
+    def order(self) -> tuple[int, datetime, str]:
+        """Sort key: the position in the ledger; of entries without one time, then id."""
+        return self.number, self.time, self.id
+
+
+def check_decision(decision: Decision) -> None:
+    """Raise an `AuditError` that names the first value that a ledger cannot hold."""
+    for name in NAMED:
+        check_name(name, getattr(decision, name))
+    check_text("text", decision.text)
+    check_text("note", decision.note)
+    check_numbers(decision)
+    if not isinstance(decision.time, datetime) or decision.time.tzinfo is None:
+        raise AuditError(f"time {shortened(decision.time)} is not a time with a time zone; give one, or leave it out")
+
+
+def check_numbers(decision: Decision) -> None:
+    """Raise an `AuditError` that names the first number that a ledger cannot hold."""
+    check_whole("caption", decision.caption)
+    check_whole("number", decision.number, high=2**62)
+    check_seconds("seconds", decision.seconds)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.spreadsheet import csv_text, original
 
-from .decisions import Decision
+from .decisions import Decision, check_numbers
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 REQUIRED = ("sample", "kind")
@@ -94,15 +94,28 @@ def _decision(row: Mapping[str, Any], number: int) -> Decision:
             raise ValueError(f"{wrong[0]} is not a text")
         if not values.keys() >= set(REQUIRED):
             raise ValueError("sample or kind is empty")
-        return Decision(**values)
-    except (TypeError, ValueError) as error:  # an AuditError of the decision itself is a ValueError
+        decision = Decision(**values)
+        check_numbers(decision)
+        return decision
+    except (TypeError, ValueError, OverflowError) as error:  # an AuditError of the decision itself is a ValueError
         raise AuditError(f"row {number} of the decisions is invalid ({error}); fix or remove it") from error
 
 
 def _aware(text: str) -> datetime:
     """A time in ISO format, in UTC if it has no time zone."""
     time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-CONVERSIONS: dict[str, Callable[[Any], Any]] = {"caption": int, "seconds": float, "time": _aware}
+def _whole(value: Any) -> Any:
+    """A whole number from the text of a cell; JSON has numbers of its own, which are checked as they are."""
+    return int(value) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "caption": _whole, "number": _whole, "seconds": _seconds, "time": _aware
+}  # fmt: skip

@@ -225,14 +225,11 @@ def load_part(run: RunFolder, start: int) -> TrialArrays:
     """The finished part that begins with trial `start`.
 
     Raises:
-        AuditError: it was deleted from the run's folder, or damaged, after it was finished.
+        RuntimeError: it was deleted from the run's folder.
     """
     arrays = run.load(part_name(start))
     if arrays is None:
-        raise AuditError(
-            f"trials {start} and following in {run.path} are gone or damaged; run the audit that made them again: it "
-            "trains these again and nothing else"
-        )
+        raise RuntimeError(f"finished trials {start} are gone from {run.path}")
     return arrays
 
 

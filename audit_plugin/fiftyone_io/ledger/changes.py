@@ -7,6 +7,7 @@ samples is a step of its own, with a copy of each in the journal. Media files ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,11 +19,21 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, database, documents_by_id, value_at
+from audit_plugin.fiftyone_io.lease import Lease, leased, next_number
 from audit_plugin.fiftyone_io.read.contents import REMOVED, AuditedItem, TextPath, read_items, text_path
-from audit_plugin.review import ChangePlan, Decision, PlannedChange, join_plans, plan_changes
+from audit_plugin.review import (
+    ChangePlan,
+    Decision,
+    PlannedChange,
+    check_name,
+    check_whole,
+    join_plans,
+    plan_changes,
+    shortened,
+)
 
-from .decisions import current_decisions, refresh
-from .exports import check_clean_view, drop_clean_view, save_clean_view
+from .clean_view import check_clean_view, drop_clean_view, mend_clean_view, save_clean_view
+from .decisions import WAIT_SECONDS, current_decisions, refresh, show
 from .journal import (
     CHUNK,
     advance,
@@ -34,7 +45,9 @@ from .journal import (
     discard,
     entries_of,
     journal,
+    newest_first,
     put_back,
+    state_of,
     write,
 )
 
@@ -73,22 +86,32 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
         What was done; `undo` reverts it.
 
     Raises:
-        AuditError: a view `audit_clean` of the user's own is in the way, or the database was lost (the next `apply`,
-            `undo` or `recover` finishes what was begun).
+        AuditError: another process is changing the dataset, a view `audit_clean` of the user's own is in the way, or
+            the database was lost (the next `apply`, `undo` or `recover` finishes what was begun).
     """
     root = dataset._root_dataset
-    with database(f"applying decisions to {root.name!r}"):
-        recover(root)
+    if run is not None:
+        check_name("run", run)
+    with changing(root, "applying decisions") as lease:
+        recovered = recover(root)
         plan, items = _plan_with_items(root, run)
         entries = list(_entries_for(root, plan.changes, items))
         facts: dict[str, Any] = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
-        if not entries:
-            return ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
+        if not entries:  # or an interrupted `apply` is given again, and was finished
+            nothing = ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
+            return next((c for c in reversed(recovered) if (c.kind, c.state) == ("apply", "applied")), nothing)
         if facts["counts"]["removed"]:
             check_clean_view(root)
-        number = begin(root, "apply", run or "", entries, facts)
-        _carry_out(root, number)
-    return _change_set(number)
+        number = begin(root, lease, "apply", run or "", entries, facts)
+        _carry_out(root, lease, number)
+        return change_set_of(number)
+
+
+def count_removed(dataset: SampleCollection) -> int:
+    """The number of samples that `delete_removed` would delete: all that are marked, of a group those of all slices."""
+    root = dataset._root_dataset
+    with database(f"counting removed samples of {root.name!r}"):
+        return int(root._sample_collection.count_documents({"tags": REMOVED}))
 
 
 def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
@@ -96,71 +119,88 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
 
     `undo` puts them back with the same ids, labels and frames; where nothing sorts them they then come last. Media
     files stay. Of a grouped dataset all marked samples of all slices are meant; marked objects stay. `confirm_count` is
-    the number of samples that are to be deleted.
+    the number of samples that are to be deleted (`count_removed`).
 
     Raises:
-        AuditError: another number of samples is marked; nothing is deleted then.
+        AuditError: another process is changing the dataset, or another number of samples is marked; nothing is deleted
+            then.
     """
     root = dataset._root_dataset
-    with database(f"deleting removed samples of {root.name!r}"):
+    confirmed = check_whole("confirm_count", confirm_count)
+    with changing(root, "deleting removed samples") as lease:
         recover(root)
         ids = [str(d["_id"]) for d in root._sample_collection.find({"tags": REMOVED}, {"_id": 1})]
-        if len(ids) != confirm_count:
+        again = None if ids else _given_again(root, lease, "applied", kind="delete")
+        if again and again.counts["deleted"] == confirmed:
+            return again
+        if len(ids) != confirmed:
             raise AuditError(
-                f"{len(ids)} samples of {root.name!r} are marked as removed, not {confirm_count}; confirm {len(ids)}"
+                f"{len(ids)} samples of {root.name!r} are marked as removed, not {confirmed}; confirm {len(ids)}"
             )
         if not ids:
             return ChangeSet("", "delete", "applied", datetime.now(UTC), {"deleted": 0})
-        number = begin(root, "delete", "", copies(root, ids), {"counts": {"deleted": len(ids)}})
+        number = begin(root, lease, "delete", "", copies(root, ids), {"counts": {"deleted": len(ids)}})
         for batch in batches(ids, CHUNK):
+            lease.check()
             root.delete_samples(batch)
-        if not advance(number, "writing", "applied"):
-            put_back(root, number, force=False)
-            raise AuditError("another process took the deletion for a broken one and undid it; try again")
-    return _change_set(number)
+        finish(number, "writing", "applied")
+        return change_set_of(number)
 
 
 def undo(dataset: SampleCollection, change_set: str | None = None, force: bool = False) -> ChangeSet:
     """Undo a change set of `apply` or `delete_removed` exactly, by default the last one that was not undone.
 
-    With `force` later changes are overwritten.
+    With `force` later changes are overwritten. What was interrupted is first finished or undone (`recover`): if that
+    undid what is to be undone, nothing else is.
 
     Raises:
-        AuditError: there is no such change set, or a value changed meanwhile (the sample is named; nothing is undone).
+        AuditError: another process is changing the dataset, there is no such change set, or a value changed meanwhile
+            (the sample is named; nothing is undone).
     """
     root = dataset._root_dataset
-    with database(f"undoing changes of {root.name!r}"):
-        recover(root)
+    if change_set is not None:
+        check_name("change_set", change_set)
+    with changing(root, "undoing changes") as lease:
+        reverted = [c for c in recover(root) if c.state == "undone" and change_set in (None, c.id)]
+        if reverted:
+            return reverted[-1]
+        again = _given_again(root, lease, "undone")
+        if again and change_set in (None, again.id):
+            return again
         number, kind = _to_undo(root, change_set)
         if not force:
             _check_unchanged(root, number, kind)
-        advance(number, "applied", "undoing", force=force)
-        _undo(root, number, kind, force)
-    return _change_set(number)
+        facts = {"force": force, "touched": next_number(root), "operation": lease.owner}
+        if not advance(number, "applied", "undoing", **facts):
+            raise AuditError(_moved(number))
+        _undo(root, lease, number, kind, force)
+        return change_set_of(number)
 
 
 def recover(dataset: SampleCollection) -> list[ChangeSet]:
     """Finish or undo what a crash left half done: changes are finished, deletions undone, and an undo is finished.
 
-    Called by `apply` and `undo`; does nothing where nothing is broken.
+    Called by `apply`, `delete_removed` and `undo`; does nothing where nothing is broken.
 
     Returns:
         The change sets that were finished or undone.
     """
     root, recovered = dataset._root_dataset, []
-    with database(f"recovering {root.name!r}"):
-        query = {"dataset": root._doc.id, "state": {"$in": ["planned", "writing", "undoing"]}}
-        for change_set in list(change_sets().find(query).sort("_id", 1)):
-            number, kind = change_set["_id"], change_set["kind"]
-            if change_set["state"] == "planned":
-                discard(number)
+    with changing(root, "recovering interrupted changes") as lease:
+        mend_clean_view(root)
+        broken = {"state": {"$in": ["planned", "discarding", "writing", "undoing"]}}
+        for document in reversed(list(newest_first(root, "number", broken))):
+            number, kind = document["_id"], document["kind"]
+            if document["state"] in ("planned", "discarding") and discard(number):
                 continue
-            if change_set["state"] == "writing" and kind == "apply":
-                _carry_out(root, number)
+            if state_of(number) == "writing" and kind == "apply":
+                _carry_out(root, lease, number)
             else:
                 advance(number, "writing", "undoing", force=False)
-                _undo(root, number, kind, bool(change_set.get("force")))
-            recovered.append(_change_set(number))
+                _undo(root, lease, number, kind, bool(document.get("force")))
+            lease.settle(document.get("operation", ""))
+            recovered.append(change_set_of(number))
+        show(root)
         if recovered:
             refresh(root)
     return recovered
@@ -168,40 +208,118 @@ def recover(dataset: SampleCollection) -> list[ChangeSet]:
 
 def list_changes(dataset: SampleCollection) -> list[ChangeSet]:
     """All change sets of a dataset, oldest first, those that were undone included."""
-    documents = change_sets().find({"dataset": dataset._root_dataset._doc.id}, {"_id": 1}).sort("_id", 1)
-    return [_change_set(document["_id"]) for document in list(documents)]
+    begun = {"state": {"$nin": ["planned", "discarding"]}}
+    with database("reading the list of changes"):
+        documents = list(newest_first(dataset._root_dataset, "number", begun))
+        return [_change_set(document) for document in reversed(documents)]
 
 
-def _carry_out(dataset: fo.Dataset, number: ObjectId) -> None:
+@contextmanager
+def changing(dataset: fo.Dataset, doing: str) -> Iterator[Lease]:
+    """The lease, and errors in plain words; if the lease was lost, what this process wrote too late is set right."""
+    lease: Lease | None = None
+    with database(f"{doing} in {dataset.name!r}"):
+        try:
+            with leased(dataset, doing) as lease:
+                yield lease
+        except AuditError:
+            if lease is not None and lease.doing == doing and lease.is_lost():
+                _set_right(dataset, lease.owner)
+            raise
+
+
+def _set_right(dataset: fo.Dataset, owner: str) -> None:
+    """After the lease was lost: bring the samples to what the change sets say that now count.
+
+    This process stood still while another one finished, or undid, its change set; then it went on for one more write.
+    """
+    own = change_sets().find_one({"dataset": dataset._doc.id, "operation": owner})
+    if own is None or "number" not in own:
+        return
+    with leased(dataset, "setting late writes right", WAIT_SECONDS):
+        state = state_of(own["_id"])
+        if state == "undone" and own["kind"] == "delete":
+            put_back(dataset, own["_id"], force=False)
+        elif state == "undone":
+            for entries in entries_of(own["_id"]):
+                write(dataset, entries, back=True)
+        later = {"state": "applied", "number": {"$gte": own["number"]}}
+        for document in reversed(list(newest_first(dataset, "number", later))):
+            for entries in entries_of(document["_id"]):
+                if document["kind"] == "apply":
+                    write(dataset, entries)
+                else:
+                    samples = [e["id"] for e in entries if e["collection"] == dataset._sample_collection_name]
+                    dataset.delete_samples([str(name) for name in samples])
+
+
+def finish(number: ObjectId, old: str, new: str) -> None:
+    """Move a change set on to its next state.
+
+    Raises:
+        AuditError: another process moved it to another state meanwhile.
+    """
+    if not advance(number, old, new) and state_of(number) != new:
+        raise AuditError(_moved(number))
+
+
+def _moved(number: ObjectId) -> str:
+    return (
+        f"another process changed change set {number} meanwhile, which is {state_of(number) or 'gone'} now; see the "
+        "list of changes, and repeat the command"
+    )
+
+
+def _given_again(dataset: fo.Dataset, lease: Lease, state: str, **facts: str) -> ChangeSet | None:
+    """The change set that was touched last, if it is in this state and the operation that brought it there did not end.
+
+    The command of such an operation may be given again, though all of it is done.
+    """
+    last = next(newest_first(dataset, "touched", {}).limit(1), None) if lease.interrupted else None
+    if last is None or last.get("operation") not in lease.interrupted:
+        return None
+    if any(last[name] != value for name, value in {"state": state, **facts}.items()):
+        return None
+    lease.settle(last["operation"])
+    return change_set_of(last["_id"])
+
+
+def _carry_out(dataset: fo.Dataset, lease: Lease, number: ObjectId) -> None:
     """Write all entries; those whose value was changed first are marked, so that `undo` leaves them alone."""
     for entries in entries_of(number):
+        lease.check()
         if missed := write(dataset, entries):
             journal().update_many({"_id": {"$in": [e["_id"] for e in missed]}}, {"$set": {"missed": True}})
+    lease.check()
     if journal().find_one({"set": number, "op": "tag", "after": True, "missed": {"$ne": True}}):
         save_clean_view(dataset, sorted({root.rsplit(".", 1)[0] for root in _marks(dataset) if root}))
-    advance(number, "writing", "applied")
+    finish(number, "writing", "applied")
 
 
-def _undo(dataset: fo.Dataset, number: ObjectId, kind: str, force: bool) -> None:
+def _undo(dataset: fo.Dataset, lease: Lease, number: ObjectId, kind: str, force: bool) -> None:
+    lease.check()
     if kind == "delete":
         put_back(dataset, number, force)
     else:
         for entries in entries_of(number):
+            lease.check()
             write(dataset, entries, back=True, force=force)
-    advance(number, "undoing", "undone")
-    if kind == "apply" and not _marks(dataset):
+    lease.check()
+    if kind == "apply" and not _marks(dataset):  # a change set that is being undone is not in force
         drop_clean_view(dataset)
+    finish(number, "undoing", "undone")
 
 
 def _to_undo(dataset: fo.Dataset, name: str | None) -> tuple[ObjectId, str]:
     """Id and kind of a change set that is applied; of the last one if none is named."""
-    query: dict[str, Any] = {"dataset": dataset._doc.id, "state": "applied"}
+    query: dict[str, Any] = {"state": "applied"}
     if name is not None:
         try:
             query["_id"] = ObjectId(name)
         except InvalidId as error:
-            raise AuditError(f"{name!r} is not the id of a change set; see the list of changes") from error
-    change_set = change_sets().find_one(query, sort=[("_id", -1)])
+            what = f"{shortened(name)} is not the id of a change set"
+            raise AuditError(f"{what}; see the list of changes") from error
+    change_set = next(newest_first(dataset, "number", query).limit(1), None)
     if change_set is None:
         what = f"change set {name} is not applied" if name else "nothing is applied"
         raise AuditError(f"{what} in dataset {dataset.name!r}: there is nothing to undo")
@@ -246,11 +364,15 @@ def _counts(changes: Iterable[PlannedChange]) -> dict[str, int]:
     return counts
 
 
-def _change_set(number: ObjectId) -> ChangeSet:
-    document = change_sets().find_one({"_id": number})
-    missed = journal().find({"set": number, "missed": True}, {"sample": 1})
+def change_set_of(number: ObjectId) -> ChangeSet:
+    """A change set by its id."""
+    return _change_set(change_sets().find_one({"_id": number}))
+
+
+def _change_set(document: Mapping[str, Any]) -> ChangeSet:
+    missed = journal().find({"set": document["_id"], "missed": True}, {"sample": 1})
     return ChangeSet(
-        str(number),
+        str(document["_id"]),
         document["kind"],
         document["state"],
         document["time"],

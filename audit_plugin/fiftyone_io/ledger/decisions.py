@@ -1,15 +1,16 @@
-"""The ledger of decisions in FiftyOne's database: append-only, independent of audits, safe for several reviewers.
+"""Decide, undo decisions, and show them on the samples.
 
-Every decision is a document of its own, so that two processes that write at once both keep theirs. The sample's field
-`audit_decision` is a copy of the decision that holds, for filters in the App; the ledger is what counts.
+The ledger is append-only, independent of audits, and safe for several reviewers. The sample's field `audit_decision` is
+a copy of the decision that holds, for filters in the App; the ledger is what counts.
 """
 
 from __future__ import annotations
 
 import getpass
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -19,16 +20,49 @@ from fiftyone.core.collections import SampleCollection
 from pymongo import UpdateMany
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, collection, database, object_ids, update_of
+from audit_plugin.fiftyone_io.database import batches, database, object_ids, update_of
+from audit_plugin.fiftyone_io.lease import Lease, leased
 from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows, read_items
 from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import audited_items
-from audit_plugin.review import NO_TIME, UNDONE, Decision, Resolution, Row, resolve, strongest, to_undo
+from audit_plugin.review import (
+    KINDS,
+    NO_TIME,
+    UNDONE,
+    Decision,
+    Resolution,
+    Row,
+    check_decision,
+    check_name,
+    check_seconds,
+    check_text,
+    check_whole,
+    resolve,
+    shortened,
+    strongest,
+    to_undo,
+)
 from audit_plugin.scoring.columns import LIST
 
-LEDGER = "audit_plugin.decisions"
+from .entries import append, last_interrupted, ledger, read_head, read_ledger, set_shown
+
 FIELD = "audit_decision"
-NAMES = tuple(f.name for f in fields(Decision))
+WAIT_SECONDS = 20.0  # for operations of others: a reviewer decides while they go on
+# what a command that is given again has in common with the first time
+ASKED = (
+    "sample",
+    "label",
+    "caption",
+    "kind",
+    "text",
+    "note",
+    "reviewer",
+    "run",
+    "source",
+    "seconds",
+    "field",
+    "digest",
+)
 
 
 def decide(
@@ -62,37 +96,91 @@ def decide(
     Raises:
         AuditError: a row, a caption, a suggestion or the audit does not exist; nothing is decided then.
     """
-    named = [ids] if isinstance(ids, str) else ids
-    rows = list(dict.fromkeys((row, caption) if isinstance(row, str) else row for row in named))
+    rows = _rows(ids, check_whole("caption", caption))
+    check_name("run", run)
+    check_name("reviewer", reviewer)
+    check_text("text", text)
+    check_text("note", note)
+    if kind not in KINDS:
+        raise AuditError(f"decision {shortened(kind)} is unknown; use one of {', '.join(sorted(KINDS))}")
     texts = dict.fromkeys(rows, text)
     if kind == "relabel" and not text:
         texts = suggestions(dataset, run, rows)
     source = "person" if len(rows) == 1 else "batch"
-    proposed = [
-        Decision(row[0], kind, row[1], text=texts[row], note=note, reviewer=reviewer, source=source, seconds=seconds)
-        for row in rows
-    ]
+    same: dict[str, Any] = {"note": note, "reviewer": reviewer, "source": source}
+    same["seconds"] = check_seconds("seconds", seconds)
+    proposed = [Decision(name, kind, position, text=texts[name, position], **same) for name, position in rows]
     return decide_many(dataset, proposed, run)
 
 
 def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: str = "audit") -> list[Decision]:
-    """Write decisions, made as one batch in the review of an audit, into the ledger; `run` may be "".
+    """Write decisions, made as one batch in the review of an audit, into the ledger, all or none; `run` may be "".
 
     The `sample` of each is an id as `decide` takes it, its `label` empty. Digests, times and ids that are missing, and
-    the fields of the texts, are filled in.
+    the fields of the texts, are filled in. A command that was interrupted, and is given again, decides once.
 
     Raises:
         AuditError: as `decide`.
     """
     root = dataset._root_dataset
-    with database(f"deciding on samples of {root.name!r}"):
-        items = items_of_rows(root, run, [d.sample for d in proposed])
-        batch = str(ObjectId()) if len(proposed) > 1 else ""
-        now = {name: _now(root, name) for name in {d.reviewer or default_reviewer() for d in proposed}}
-        made = [_completed(d, items.get(d.sample), run, batch, now) for d in proposed]
-        append(root, made)
-        refresh(root, (d.sample for d in made))
-    return made
+    check_name("run", run)
+    for decision in proposed:
+        check_decision(decision)
+    with database(f"deciding on samples of {root.name!r}"), leased(root, "deciding", WAIT_SECONDS) as lease:
+        made = completed(root, proposed, run)
+        _check_ids(root, [d.id for d in proposed if d.id])
+        return write(root, lease, made)
+
+
+def completed(dataset: fo.Dataset, proposed: Sequence[Decision], run: str) -> list[Decision]:
+    """Decisions with all that the ledger records of them, but for their numbers.
+
+    Raises:
+        AuditError: as `decide`.
+    """
+    items = items_of_rows(dataset, run, [d.sample for d in proposed])
+    batch = str(ObjectId()) if len(proposed) > 1 else ""
+    now = current_time()
+    return [_completed(d, items.get(d.sample), run, batch, now) for d in proposed]
+
+
+def current_time() -> datetime:
+    """The time in whole milliseconds, as the database has it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def storable(decision: Decision, now: datetime) -> Decision:
+    """The decision as the database can hold it, with a time."""
+    return replace(
+        decision,
+        caption=int(decision.caption),  # not numpy's
+        seconds=float(decision.seconds),
+        # no lone surrogates
+        text=decision.text.encode("utf-8", "replace").decode(),
+        note=decision.note.encode("utf-8", "replace").decode(),
+        time=now if decision.time == NO_TIME else decision.time,
+    )
+
+
+def write(dataset: fo.Dataset, lease: Lease, made: Sequence[Decision]) -> list[Decision]:
+    """Write complete entries into the ledger, all or none, and show them on the samples.
+
+    Returns:
+        The entries with their numbers. Those of the last operation of their reviewers, if that was interrupted and
+        wrote the same: its command was given again.
+    """
+    if not made:
+        return []
+    declare_field(dataset)
+    show(dataset)  # what an interrupted operation left to be shown
+    owner, former = last_interrupted(dataset, lease, {d.reviewer for d in made})
+    if former and [_asked(d) for d in former] == [_asked(d) for d in made]:
+        lease.settle(owner)
+        return former
+    written = append(dataset, lease, made)
+    show(dataset)
+    return written
 
 
 def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decision]:
@@ -119,13 +207,18 @@ def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
     Returns:
         The undone decisions; none if none were left.
     """
-    root, name = dataset._root_dataset, reviewer or default_reviewer()
-    with database(f"undoing a decision on {root.name!r}"):
+    root, name = dataset._root_dataset, check_name("reviewer", reviewer) or default_reviewer()
+    with database(f"undoing a decision on {root.name!r}"), leased(root, "undoing a decision", WAIT_SECONDS) as lease:
+        show(root)
+        owner, former = last_interrupted(root, lease, [name])
+        if former and all(d.kind == UNDONE for d in former):  # this command, given again
+            lease.settle(owner)
+            return read_ledger(root, {"id": {"$in": [d.undoes for d in former]}})
         undone = to_undo(read_ledger(root, {"reviewer": name}), name)
-        now, batch = _now(root, name), str(ObjectId())
-        same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": now, "batch": batch, "seconds": 0.0}
-        append(root, [replace(d, **same, id=str(ObjectId()), undoes=d.id) for d in undone])
-        refresh(root, (d.sample for d in undone))
+        same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": current_time(), "seconds": 0.0}
+        batch = str(ObjectId())
+        append(root, lease, [replace(d, **same, id=str(ObjectId()), batch=batch, undoes=d.id) for d in undone])
+        show(root)
     return undone
 
 
@@ -158,54 +251,67 @@ def default_reviewer() -> str:
         return "reviewer"
 
 
-def refresh(dataset: fo.Dataset, samples: Iterable[str] | None = None) -> None:
+def refresh(dataset: SampleCollection, samples: Iterable[str] | None = None) -> None:
     """Bring the field `audit_decision` of samples (None: all ever decided) up to date with the ledger.
 
     Of several captions or objects a sample shows the most urgent decision (`strongest`); all samples of a group show
     the same.
     """
-    if samples is None:
-        samples = ledger().distinct("sample", {"dataset": dataset._doc.id})
-    names = list(dict.fromkeys(samples))
-    if not names:
-        return
-    _declare(dataset)
-    for batch in batches(names):
-        current = resolve(read_ledger(dataset, {"sample": {"$in": batch}})).current
-        kinds: dict[str, list[str]] = {name: [] for name in batch}
-        for decision in current.values():
-            kinds[decision.sample].append(decision.kind)
-        items = read_items(dataset, {(name, ""): "" for name in batch}, media=False)
-        by_kind: dict[str, list[str]] = {}
-        for (name, _), item in items.items():
-            by_kind.setdefault(strongest(kinds[name]), []).extend(item.members)
-        dataset._bulk_write([_mark(kind, ids) for kind, ids in by_kind.items()], ids=list(chain(*by_kind.values())))
+    root = dataset._root_dataset
+    with database(f"showing decisions on {root.name!r}"), leased(root, "showing decisions", WAIT_SECONDS):
+        if samples is None:
+            samples = ledger().distinct("sample", {"dataset": root._doc.id})
+        names = list(dict.fromkeys(samples))
+        if names:
+            declare_field(root)
+        for batch in batches(names):
+            _show_on(root, batch)
 
 
-def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
-    """Entries that meet a query, in the order of writing."""
-    documents = ledger().find({"dataset": dataset._doc.id, **query}).sort("_id", 1)
-    entries = [Decision(**{name: document[name] for name in NAMES if name in document}) for document in documents]
-    return sorted(entries, key=lambda entry: entry.order)
+def show(dataset: fo.Dataset) -> None:
+    """Show the entries of the ledger that are not shown yet on their samples."""
+    head = read_head(dataset)
+    if head.shown < head.number:
+        refresh(dataset, [d.sample for d in read_ledger(dataset, {"number": {"$gt": head.shown}})])
+        set_shown(dataset, head.number)
 
 
-def append(dataset: fo.Dataset, entries: Sequence[Decision]) -> None:
-    """Write entries at the end of the ledger."""
-    if entries:
-        ledger().insert_many([{"dataset": dataset._doc.id, **asdict(entry)} for entry in entries], ordered=False)
+def _show_on(dataset: fo.Dataset, names: Sequence[str]) -> None:
+    current = resolve(read_ledger(dataset, {"sample": {"$in": names}})).current
+    kinds: dict[str, list[str]] = {name: [] for name in names}
+    for decision in current.values():
+        kinds[decision.sample].append(decision.kind)
+    items = read_items(dataset, {(name, ""): "" for name in names}, media=False)
+    by_kind: dict[str, list[str]] = {}
+    for (name, _), item in items.items():
+        by_kind.setdefault(strongest(kinds[name]), []).extend(item.members)
+    dataset._bulk_write([_mark(kind, ids) for kind, ids in by_kind.items()], ids=list(chain(*by_kind.values())))
 
 
-def ledger() -> Any:
-    """The collection, indexed."""
-    entries = collection(LEDGER, "dataset sample")
-    entries.create_index([("dataset", 1), ("id", 1)], unique=True)
-    return entries
+def _check_ids(dataset: fo.Dataset, ids: Sequence[str]) -> None:
+    if repeated := [name for name, count in Counter(ids).items() if count > 1]:
+        raise AuditError(f"decision {repeated[0]!r} is given twice; give each decision an id of its own, or none")
+    if ids and (existing := read_ledger(dataset, {"id": {"$in": list(ids)}})):
+        raise AuditError(f"decision {existing[0].id!r} is in the ledger already; give the new one another id, or none")
 
 
-def _completed(
-    decision: Decision, item: AuditedItem | None, run: str, batch: str, now: dict[str, datetime]
-) -> Decision:
-    """The decision with all that the ledger records of it."""
+def _rows(ids: Any, caption: int) -> list[Row]:
+    """The rows that are named, each once."""
+    named = [ids] if isinstance(ids, str) else ids
+    if not isinstance(named, Iterable) or isinstance(named, bytes | Mapping):
+        raise AuditError(f"ids {shortened(ids)} are not ids; give a list of ids of samples or objects")
+    rows: dict[Row, None] = {}
+    for row in named:
+        name, position = row if isinstance(row, tuple | list) and len(row) == 2 else (row, caption)
+        rows[check_name("id", name), check_whole("caption", position)] = None
+    return list(rows)
+
+
+def _asked(decision: Decision) -> tuple[Any, ...]:
+    return tuple(getattr(decision, name) for name in ASKED)
+
+
+def _completed(decision: Decision, item: AuditedItem | None, run: str, batch: str, now: datetime) -> Decision:
     if item is None:
         raise AuditError(
             f"{decision.sample} is not a sample or object of the dataset; take ids from the audit's results"
@@ -215,33 +321,25 @@ def _completed(
         raise AuditError(f"sample {decision.sample} has no caption {decision.caption}, but {texts}; count from 0")
     if decision.kind == "relabel" and not item.field:
         raise AuditError(f"sample {decision.sample} has no text that could be relabeled; name a run whose text it is")
-    name = decision.reviewer or default_reviewer()
     return replace(
-        decision,
+        storable(decision, now),
         sample=item.sample,
         label=item.label,
-        # the database takes no lone surrogates
-        text=decision.text.encode("utf-8", "replace").decode(),
-        note=decision.note.encode("utf-8", "replace").decode(),
         field=item.field,
         digest=decision.digest or item.content.digest(decision.caption),
-        reviewer=name,
-        time=now[name] if decision.time == NO_TIME else decision.time,
+        reviewer=decision.reviewer or default_reviewer(),
         run=run or decision.run,
         id=decision.id or str(ObjectId()),
         batch=decision.batch or batch,
     )
 
 
-def _now(dataset: fo.Dataset, reviewer: str) -> datetime:
-    """The time, in whole milliseconds, after all that the reviewer decided: clocks may be set back."""
-    last = ledger().find_one({"dataset": dataset._doc.id, "reviewer": reviewer}, {"time": 1}, sort=[("time", -1)])
-    now = datetime.now(UTC)
-    now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-    return max(now, last["time"] + timedelta(milliseconds=1)) if last else now
+def declare_field(dataset: fo.Dataset) -> None:
+    """Add the field `audit_decision`.
 
-
-def _declare(dataset: fo.Dataset) -> None:
+    Raises:
+        AuditError: the user has another field of that name.
+    """
     field = dataset.get_field(FIELD)
     if field is not None and not isinstance(field, fo.StringField):
         raise AuditError(

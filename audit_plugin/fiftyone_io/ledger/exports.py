@@ -1,69 +1,103 @@
-"""What leaves a review: a dataset or view without the removed, decisions as a table, a list of removed ids."""
+"""What leaves a review: a dataset without the removed, decisions as a table, a list of removed ids."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import stat
+import uuid
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 from bson import ObjectId
-from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.database import collection, database
+from audit_plugin.fiftyone_io.lease import JOURNALED, Lease, leased
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 from audit_plugin.fiftyone_io.read.items import all_samples, detection_fields, tagged_objects
-from audit_plugin.review import UNDONE, Decision, decisions_from, decisions_to_csv, decisions_to_jsonl
+from audit_plugin.review import (
+    UNDONE,
+    Decision,
+    check_decision,
+    check_name,
+    check_path,
+    decisions_from,
+    decisions_to_csv,
+    decisions_to_jsonl,
+    shortened,
+)
 from audit_plugin.store import write_atomically
 
-from .decisions import append, decide_many, decisions, read_ledger, refresh
+from .clean_view import clean_view
+from .decisions import WAIT_SECONDS, completed, current_time, decisions, default_reviewer, show, storable, write
+from .entries import read_ledger
 
-CLEAN = "audit_clean"
-CLEAN_NOTE = "Without what the review removed"
-
-
-def clean_view(dataset: SampleCollection, objects: Sequence[str] = ()) -> fo.DatasetView:
-    """The samples, or groups, that are not marked as removed; in these fields of detections objects neither."""
-    view = dataset.match(~F("tags").contains(REMOVED))
-    for field in objects:
-        view = view.filter_labels(field, ~F("tags").contains(REMOVED), only_matches=False)
-    return view
-
-
-def check_clean_view(dataset: fo.Dataset) -> None:
-    """Raise an `AuditError` if a saved view `audit_clean` is the user's own."""
-    if dataset.has_saved_view(CLEAN) and not _is_of_review(dataset):
-        raise AuditError(
-            f"saved view {CLEAN!r} of dataset {dataset.name!r} was not made by a review; rename it, the review saves "
-            "the view without the removed samples there"
-        )
-
-
-def save_clean_view(dataset: fo.Dataset, objects: Sequence[str] = ()) -> None:
-    """Save `clean_view` as `audit_clean`."""
-    dataset.save_view(CLEAN, clean_view(dataset, objects), description=CLEAN_NOTE, overwrite=True)
-
-
-def drop_clean_view(dataset: fo.Dataset) -> None:
-    """Delete the saved view, if it is a review's."""
-    if dataset.has_saved_view(CLEAN) and _is_of_review(dataset):
-        dataset.delete_saved_view(CLEAN)
+EXPORTS = "audit_plugin.exports"  # clean datasets that are being made
+MOST_BYTES = 1 << 30  # of a table of decisions
 
 
 def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
     """A persistent copy of the dataset without what is marked as removed; media files are shared, not copied.
 
+    It is made under a temporary name, and renamed when it is complete.
+
     Raises:
-        AuditError: there is a dataset of that name.
+        AuditError: another process is changing the dataset, or there is a dataset of that name.
     """
-    with database(f"cloning dataset {dataset._root_dataset.name!r}"):
-        if fo.dataset_exists(name):
-            raise AuditError(f"dataset {name!r} exists already; choose another name")
-        root = dataset._root_dataset
+    root = dataset._root_dataset
+    check_name("name", name)
+    with database(f"cloning dataset {root.name!r}"), leased(root, "copying it without the removed samples") as lease:
+        if (complete := _remove_unfinished(root, lease, name)) is not None:
+            return complete
+        _check_free(name)
+        temporary = f"unfinished-{uuid.uuid4().hex}"
+        record = {"dataset": root._doc.id, "name": name, "temporary": temporary, "operation": lease.owner}
+        number = _exports().insert_one(record).inserted_id
         marked = [path for path in detection_fields(root) if tagged_objects(root, path, REMOVED)]
-        return clean_view(dataset, marked).clone(name, persistent=True)
+        clone = clean_view(root, marked).clone(temporary, persistent=True)
+        lease.check()
+        _exports().update_one({"_id": number}, {"$set": {"clone": clone._doc.id}})
+        try:
+            clone.name = name
+        except ValueError as error:  # another process took the name meanwhile
+            clone.delete()
+            raise AuditError(f"{str(error).rstrip('.')}; choose another name") from error
+        _exports().delete_one({"_id": number})
+    return clone
+
+
+def _remove_unfinished(dataset: fo.Dataset, lease: Lease, name: str) -> fo.Dataset | None:
+    """Delete the copies that interrupted exports left half done; the complete one, where its export is given again."""
+    complete = None
+    for record in list(_exports().find({"dataset": dataset._doc.id})):
+        if fo.dataset_exists(record["temporary"]):
+            fo.delete_dataset(record["temporary"])
+        elif record["name"] == name and fo.dataset_exists(name):
+            clone = fo.load_dataset(name)
+            complete = clone if clone._doc.id == record.get("clone") else complete
+        _exports().delete_one({"_id": record["_id"]})
+        lease.settle(record["operation"])
+    return complete
+
+
+def _check_free(name: str) -> None:
+    if fo.dataset_exists(name):
+        raise AuditError(f"dataset {name!r} exists already; choose another name")
+    try:
+        fo.core.dataset._validate_dataset_name(name)
+    except ValueError as error:
+        raise AuditError(f"a dataset cannot be named {shortened(name)} ({error}); choose another name") from error
+
+
+def _exports() -> Any:
+    return collection(EXPORTS, "dataset").with_options(write_concern=JOURNALED)
 
 
 def export_decisions(dataset: SampleCollection, path: str | Path, run: str | None = None) -> int:
@@ -72,18 +106,21 @@ def export_decisions(dataset: SampleCollection, path: str | Path, run: str | Non
     Raises:
         AuditError: another ending, or the file cannot be written.
     """
-    entries, kind = decisions(dataset, run), _kind_of(Path(path))
+    target = check_path("path", path)
+    kind = _kind_of(target)
+    entries = decisions(dataset, run)
     text = decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries)
-    write_atomically(Path(path), lambda file: file.write(text.encode()))
+    write_atomically(target, lambda file: file.write(text.encode()))
     return len(entries)
 
 
 def import_decisions(
     dataset: SampleCollection, path: str | Path, run: str = "", key: str = "id", reviewer: str = ""
 ) -> int:
-    """Read decisions made elsewhere into the ledger; the number of new ones.
+    """Read decisions made elsewhere into the ledger, all or none; the number of new ones.
 
-    Entries that the ledger has already (by `id`) are left out, so that a table may be read twice.
+    Entries that the ledger has already are left out, so that a table may be read twice: those with the same `id`, or,
+    of rows without one, with the same content (the nth of several equal rows is that row read before).
 
     Args:
         dataset: the dataset, or a view of it.
@@ -95,21 +132,61 @@ def import_decisions(
     Raises:
         AuditError: the table cannot be read, or a row cannot be used; nothing is imported then.
     """
-    root = dataset._root_dataset
-    rows = decisions_from(_read(Path(path)), _kind_of(Path(path)))
-    with database(f"importing decisions into {root.name!r}"):
-        existing = {d.id for d in read_ledger(root, {"id": {"$in": [d.id for d in rows if d.id]}})}
-        new = [replace(d, source="import", reviewer=d.reviewer or reviewer) for d in rows if d.id not in existing]
-        new = [replace(d, sample=sample) for d, sample in zip(new, _samples(root, new, key), strict=True)]
-        undone = [d for d in new if d.kind == UNDONE]
-        made = [d for d in new if d.kind != UNDONE]
-        for name in dict.fromkeys(d.run or run for d in made):
-            # through the ledger's own checks, with objects named by their own ids
-            named = [replace(d, sample=d.label or d.sample) for d in made if (d.run or run) == name]
-            decide_many(root, named, name if name in root.list_runs() else "")
-        append(root, [replace(d, id=d.id or str(ObjectId())) for d in undone])
-        refresh(root, [d.sample for d in undone])
+    root, source = dataset._root_dataset, check_path("path", path)
+    check_name("run", run)
+    check_name("key", key)
+    name = check_name("reviewer", reviewer) or default_reviewer()
+    rows = decisions_from(_read(source), _kind_of(source))
+    for position, row in enumerate(rows, 1):
+        _check_row(position, row)
+    with database(f"importing decisions into {root.name!r}"), leased(root, "importing", WAIT_SECONDS) as lease:
+        show(root)
+        rows = [replace(d, run=d.run or run, reviewer=d.reviewer or name) for d in rows]
+        rows = [replace(d, sample=sample) for d, sample in zip(rows, _samples(root, rows, key), strict=True)]
+        rows = _with_ids(rows)
+        existing = {d.id for d in read_ledger(root, {"id": {"$in": [d.id for d in rows]}})}
+        new = [replace(d, source="import") for d in rows if d.id not in existing]
+        write(root, lease, _completed_rows(root, new))
     return len(new)
+
+
+def _check_row(position: int, row: Decision) -> None:
+    try:
+        check_decision(row)
+        if row.kind == UNDONE and not row.undoes:
+            raise AuditError("it names no decision that it undoes")
+    except AuditError as error:
+        raise AuditError(f"decision {position} of the table is invalid ({error}); fix or remove it") from error
+
+
+def _with_ids(rows: Sequence[Decision]) -> list[Decision]:
+    """Rows with an id each, made of its content and its number among equal ones, in the order of their ledger."""
+    named = []
+    seen: Counter[str] = Counter()
+    for row in rows:
+        name = row.id
+        if not name:
+            content = json.dumps(astuple(replace(row, number=0)), default=str)
+            digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+            seen[digest] += 1
+            name = f"row-{digest}-{seen[digest]}"
+        named.append(replace(row, id=name))
+    if repeated := [name for name, count in Counter(row.id for row in named).items() if count > 1]:
+        raise AuditError(f"decision {repeated[0]!r} stands twice in the table; remove one of them")
+    return sorted(named, key=lambda row: (row.number, row.time))  # stable: rows without either stay in their order
+
+
+def _completed_rows(dataset: fo.Dataset, rows: Sequence[Decision]) -> list[Decision]:
+    """The entries of the ledger that the rows become, in their order."""
+    runs, batch = dataset.list_runs(), str(ObjectId()) if len(rows) > 1 else ""
+    entries = {row.id: storable(row, current_time()) for row in rows if row.kind == UNDONE}
+    made = [row for row in rows if row.kind != UNDONE]
+    for run in dict.fromkeys(row.run for row in made):
+        # through the ledger's own checks, with objects named by their own ids
+        named = [replace(row, sample=row.label or row.sample) for row in made if row.run == run]
+        for entry in completed(dataset, named, run if run in runs else ""):
+            entries[entry.id] = entry
+    return [replace(entries[row.id], batch=row.batch or batch) for row in rows]
 
 
 def export_removed(dataset: SampleCollection, path: str | Path, field: str = "id") -> int:
@@ -118,13 +195,13 @@ def export_removed(dataset: SampleCollection, path: str | Path, field: str = "id
     Raises:
         AuditError: no such field, or a value that does not fit into one line.
     """
-    root = dataset._root_dataset
-    if not root.has_sample_field(field):
+    root, target = dataset._root_dataset, check_path("path", path)
+    if not root.has_sample_field(check_name("field", field)):
         raise AuditError(f"field {field!r} does not exist in dataset {root.name!r}; name one such as id or filepath")
     values = [str(value) for value in all_samples(root).match_tags(REMOVED).values(field)]
     if broken := [value for value in values if value.splitlines() != [value]]:
         raise AuditError(f"value {broken[0]!r} of field {field!r} does not fit into one line; name another field")
-    write_atomically(Path(path), lambda file: file.write("".join(f"{value}\n" for value in values).encode()))
+    write_atomically(target, lambda file: file.write("".join(f"{value}\n" for value in values).encode()))
     return len(values)
 
 
@@ -147,6 +224,11 @@ def _samples(dataset: fo.Dataset, rows: Sequence[Decision], key: str) -> list[st
 
 def _read(path: Path) -> str:
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise AuditError(f"{path} is not a regular file; name a table of decisions")
+        if status.st_size > MOST_BYTES:
+            raise AuditError(f"{path} has {status.st_size:,} bytes; name a table of at most {MOST_BYTES:,}")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise AuditError(f"{path} cannot be read ({error.strerror or error}); name a table of decisions") from error
@@ -161,7 +243,3 @@ def _kind_of(path: Path) -> str:
             f"decisions are stored as .csv or .jsonl, not as {path.name!r}; give the file one of these endings"
         )
     return kind
-
-
-def _is_of_review(dataset: fo.Dataset) -> bool:
-    return bool(dataset.get_saved_view_info(CLEAN)["description"] == CLEAN_NOTE)

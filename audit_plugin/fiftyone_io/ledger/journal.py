@@ -21,6 +21,7 @@ from pymongo.errors import DocumentTooLarge
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import RAW, batches, collection, dig, object_ids, outermost, value_at
+from audit_plugin.fiftyone_io.lease import JOURNALED, Lease, next_number
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 
 SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
@@ -30,22 +31,26 @@ Entry = Mapping[str, Any]
 
 def change_sets() -> Any:
     """The collection of change sets, one document each."""
-    return collection(SETS, "dataset")
+    return collection(SETS, "dataset").with_options(write_concern=JOURNALED)
 
 
 def journal(raw: bool = False) -> Any:
     """The collection of entries; `raw` gives documents with their original bytes."""
     # values of samples are compared with these: as FiftyOne reads them, without time zones
-    return collection(ENTRIES, "set n", RAW if raw else CodecOptions())
+    return collection(ENTRIES, "set n", RAW if raw else CodecOptions()).with_options(write_concern=JOURNALED)
 
 
-def begin(dataset: fo.Dataset, kind: str, run: str, entries: Iterable[Entry], facts: Mapping[str, Any]) -> ObjectId:
+def begin(
+    dataset: fo.Dataset, lease: Lease, kind: str, run: str, entries: Iterable[Entry], facts: Mapping[str, Any]
+) -> ObjectId:
     """Write a change set and its entries, then mark it as being carried out.
 
     Raises:
         AuditError: a document is too large to be copied, or another process took the unfinished set for a broken one.
     """
+    order = next_number(dataset)
     record = {"dataset": dataset._doc.id, "kind": kind, "run": run, "state": "planned", "time": datetime.now(UTC)}
+    record |= {"number": order, "touched": order, "operation": lease.owner}
     number: ObjectId = change_sets().insert_one({**record, **facts}).inserted_id
     numbered = ({**entry, "set": number, "n": n} for n, entry in enumerate(entries))
     try:
@@ -56,20 +61,37 @@ def begin(dataset: fo.Dataset, kind: str, run: str, entries: Iterable[Entry], fa
         raise AuditError("a sample is too large to be copied before it is deleted; nothing was changed") from error
     if not advance(number, "planned", "writing"):
         discard(number)
-        raise AuditError("another process is applying changes to the dataset; nothing was changed, try again")
+        raise AuditError("another process took the change set for a broken one; nothing was changed, try again")
     return number
 
 
 def advance(number: ObjectId, old: str, new: str, **facts: Any) -> bool:
-    """Move a change set on to its next state; False where it is not in the old one."""
+    """Move a change set on to its next state; False where it is not in the old one, since another process moved it."""
     change = {"$set": {"state": new, **facts}}
     return bool(change_sets().update_one({"_id": number, "state": old}, change).matched_count)
 
 
-def discard(number: ObjectId) -> None:
-    """Forget a change set that changed nothing."""
+def state_of(number: ObjectId) -> str:
+    """The state of a change set, "" of one that is gone."""
+    document = change_sets().find_one({"_id": number}, {"state": 1})
+    return document["state"] if document else ""
+
+
+def discard(number: ObjectId) -> bool:
+    """Forget a change set that changed nothing; False where it is being carried out, and stays."""
+    if not advance(number, "planned", "discarding") and state_of(number) not in ("discarding", ""):
+        return False
     journal().delete_many({"set": number})
-    change_sets().delete_one({"_id": number})
+    change_sets().delete_one({"_id": number, "state": "discarding"})
+    return True
+
+
+def newest_first(dataset: fo.Dataset, order: str, query: Mapping[str, Any]) -> Any:
+    """The change sets of a dataset that meet a query, by the counter when they were begun (`number`) or last `touched`.
+
+    Those of former versions, which had no counter, come last.
+    """
+    return change_sets().find({"dataset": dataset._doc.id, **query}).sort([(order, -1), ("_id", -1)])
 
 
 def entries_of(number: ObjectId, raw: bool = False) -> Iterator[list[Any]]:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import collection, database
+from audit_plugin.fiftyone_io.lease import JOURNALED, leased, next_number
 from audit_plugin.fiftyone_io.results.queues import decisions_of, review_table
-from audit_plugin.review import Decision, ReviewQueue, Row, resolve, spot_order, verdict
+from audit_plugin.review import (
+    KINDS,
+    Decision,
+    ReviewQueue,
+    Row,
+    check_name,
+    check_whole,
+    resolve,
+    shortened,
+    spot_order,
+    verdict,
+)
 from audit_plugin.review.spot_check import SIZE, SpotCheckPlan, SpotEstimate, estimate
 
-from .decisions import decide_many, read_ledger
+from .decisions import decide_many
+from .entries import read_head, read_ledger
 
 CHECKS = "audit_plugin.spot_checks"
 SPOT = "spot-check"
@@ -48,17 +62,23 @@ def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed
         AuditError: no such audit, or a size below 2.
     """
     root = dataset._root_dataset
-    with database(f"starting a spot check of audit {run!r}"):
+    check_name("run", run)
+    size, seed = check_whole("size", size), check_whole("seed", seed, high=2**62)
+    with database(f"starting a spot check of audit {run!r}"), leased(root, "starting a spot check") as lease:
         rows, columns = review_table(root, run, flagged=False)
         worst = _worst_rows(rows, columns["misalignment"])
         rows = [rows[position] for position in worst]
         columns = {name: values[worst] for name, values in columns.items()}
         plan = spot_order([name for name, _ in rows], columns, size, seed)
         drawn = [list(rows[position]) for position in plan.rows]
-        facts = {"dataset": root._doc.id, "run": run, "time": datetime.now(UTC), "rows": drawn}
-        collection(CHECKS, "dataset run").insert_one(
-            {**facts, "stratum": plan.stratum.tolist(), "sizes": list(plan.sizes)}
-        )
+        facts = {"rows": drawn, "stratum": plan.stratum.tolist(), "sizes": list(plan.sizes)}
+        last = _latest(root, run)
+        if last and last.get("operation") in lease.interrupted and all(last[name] == facts[name] for name in facts):
+            lease.settle(last["operation"])  # an interrupted start that is given again, and was complete
+        else:
+            facts |= {"dataset": root._doc.id, "run": run, "time": datetime.now(UTC), "operation": lease.owner}
+            order = {"number": next_number(root), "since": read_head(root).number}
+            _checks().insert_one(facts | order)
     return spot_check(dataset, run)
 
 
@@ -76,6 +96,10 @@ def record_spot_check(
 
     It is a decision like any other, but only such ones count as verdicts: a batch decision looked at nothing.
     """
+    if kind not in KINDS:
+        raise AuditError(f"decision {shortened(kind)} is unknown; use one of {', '.join(sorted(KINDS))}")
+    if not isinstance(row, Sequence) or len(row) != 2:
+        raise AuditError(f"row {shortened(row)} is not a row of the spot check; give the id and the caption of one")
     made = Decision(row[0], kind, row[1], text=text, note=note, reviewer=reviewer, source=SPOT, seconds=seconds)
     return decide_many(dataset, [made], run)
 
@@ -87,14 +111,33 @@ def spot_check(dataset: SampleCollection, run: str) -> SpotCheck:
         AuditError: none was started.
     """
     root = dataset._root_dataset
-    check = collection(CHECKS, "dataset run").find_one({"dataset": root._doc.id, "run": run}, sort=[("_id", -1)])
+    check_name("run", run)
+    with database(f"reading the spot check of audit {run!r}"):
+        check = _latest(root, run)
     if check is None:
         raise AuditError(f"no spot check of audit {run!r} was started in dataset {root.name!r}; start one")
     rows = tuple((str(name), int(caption)) for name, caption in check["rows"])
-    ledger = read_ledger(root, {"source": SPOT, "run": run, "time": {"$gte": check["time"]}})
+    ledger = [d for d in read_ledger(root, {"source": SPOT, "run": run}) if _is_since(d, check)]
     decided = decisions_of(root, run, rows, resolve(ledger))
     plan = SpotCheckPlan(np.arange(len(rows)), np.array(check["stratum"], dtype=np.int64), tuple(check["sizes"]))
     return SpotCheck(ReviewQueue(rows, decided), plan)
+
+
+def _latest(dataset: fo.Dataset, run: str) -> dict[str, Any] | None:
+    query = {"dataset": dataset._doc.id, "run": run}
+    latest: dict[str, Any] | None = _checks().find_one(query, sort=[("number", -1), ("_id", -1)])
+    return latest
+
+
+def _is_since(decision: Decision, check: Mapping[str, Any]) -> bool:
+    """Whether a decision was made after the start of a spot check; of former versions there are times only."""
+    if decision.number and "since" in check:
+        return bool(decision.number > check["since"])
+    return decision.number > 0 or ("since" not in check and decision.time >= check["time"])
+
+
+def _checks() -> Any:
+    return collection(CHECKS, "dataset run").with_options(write_concern=JOURNALED)
 
 
 def _worst_rows(rows: Sequence[Row], scores: NDArray[Any]) -> NDArray[Any]:

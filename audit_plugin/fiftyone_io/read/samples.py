@@ -82,7 +82,6 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
         labels=words["label"],
         roles=words["role"],
         splits=words["split"],
-        source=f"dataset {name_of(view)}",
     )
 
 

@@ -11,7 +11,8 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import database
-from audit_plugin.fiftyone_io.ledger.decisions import decide_many, read_ledger
+from audit_plugin.fiftyone_io.ledger.decisions import decide_many
+from audit_plugin.fiftyone_io.ledger.entries import read_ledger
 from audit_plugin.fiftyone_io.read.contents import items_of_rows
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import (

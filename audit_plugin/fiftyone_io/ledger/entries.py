@@ -1,0 +1,123 @@
+"""The entries of the ledger in the database: in the order of a counter, written all or none, never changed.
+
+Entries that are written together count from one write on, which moves the ledger's head past their numbers. What a
+process wrote that died before, or that another process took for dead, lies beyond the head or in a gap: it does not
+count. Former versions wrote entries without numbers, which come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import fiftyone as fo
+from pymongo import ReturnDocument
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.fiftyone_io.database import batches, collection
+from audit_plugin.fiftyone_io.lease import JOURNALED, Lease
+from audit_plugin.review import Decision
+
+LEDGER, HEADS = "audit_plugin.decisions", "audit_plugin.ledger_heads"
+NAMES = tuple(f.name for f in fields(Decision))
+CHUNK = 5_000
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a ledger goes.
+
+    Attributes:
+        number: of its last entry.
+        gaps: first and last number of each gap, whose entries do not count.
+        shown: number up to which the decisions are shown on the samples.
+    """
+
+    number: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+    shown: int = 0
+
+    def counts(self, number: int) -> bool:
+        """Whether an entry counts; those of former versions have the number 0."""
+        return number <= self.number and not any(first <= number <= last for first, last in self.gaps)
+
+
+def read_head(dataset: fo.Dataset) -> Head:
+    """How far the ledger of a dataset goes."""
+    return _head_of(_heads().find_one({"_id": dataset._doc.id}) or {})
+
+
+def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
+    """Entries that meet a query, in the order of the ledger."""
+    head = read_head(dataset)
+    documents = list(ledger().find({"dataset": dataset._doc.id, **query}))
+    entries = [Decision(**{name: document[name] for name in NAMES if name in document}) for document in documents]
+    return sorted((entry for entry in entries if head.counts(entry.number)), key=lambda entry: entry.order)
+
+
+def append(dataset: fo.Dataset, lease: Lease, entries: Sequence[Decision]) -> list[Decision]:
+    """Write entries at the end of the ledger, all or none, under the lease; with their numbers.
+
+    Raises:
+        AuditError: another process took the lease over meanwhile.
+    """
+    if not entries:
+        return []
+    this = {"_id": dataset._doc.id}
+    taken = {"$inc": {"taken": len(entries)}, "$setOnInsert": {"dataset": dataset._doc.id, "head": 0}}
+    # from here on nobody who took numbers before can move the head: what they wrote may go
+    state = _heads().find_one_and_update(this, taken, upsert=True, return_document=ReturnDocument.AFTER)
+    head, last = _head_of(state), state["taken"]
+    first = last - len(entries) + 1
+    beyond = [{"number": {"$gt": head.number}}, *({"number": {"$gte": a, "$lte": b}} for a, b in head.gaps)]
+    ledger().delete_many({"dataset": dataset._doc.id, "$or": beyond})
+    numbered = [replace(entry, number=number) for number, entry in enumerate(entries, first)]
+    facts = {"dataset": dataset._doc.id, "operation": lease.owner}
+    for batch in batches(numbered, CHUNK):
+        ledger().insert_many([{**facts, **asdict(entry)} for entry in batch], ordered=False)
+    gap = [[head.number + 1, first - 1]] if first > head.number + 1 else []
+    advanced = {"$set": {"head": last}, "$push": {"gaps": {"$each": gap}}}
+    if not _heads().update_one({**this, "taken": last}, advanced).matched_count:
+        ledger().delete_many({"dataset": dataset._doc.id, "number": {"$gte": first, "$lte": last}})
+        raise AuditError(
+            f"another process took over dataset {dataset.name!r} while decisions were written; none of them was "
+            "written, repeat the command"
+        )
+    return numbered
+
+
+def last_interrupted(dataset: fo.Dataset, lease: Lease, reviewers: Iterable[str]) -> tuple[str, list[Decision]]:
+    """The owner of the last operation of these reviewers and what it wrote, if it did not end; else "" and nothing.
+
+    Whoever gave its command may give it again.
+    """
+    if not lease.interrupted:
+        return "", []
+    head, names = read_head(dataset), sorted(set(reviewers))
+    query = {"dataset": dataset._doc.id, "reviewer": {"$in": names}, "number": {"$lte": head.number}}
+    newest = next((d for d in ledger().find(query).sort("number", -1) if head.counts(d["number"])), None)
+    owner = (newest or {}).get("operation", "")
+    return (owner, read_ledger(dataset, {"operation": owner})) if owner in lease.interrupted else ("", [])
+
+
+def set_shown(dataset: fo.Dataset, number: int) -> None:
+    """The decisions up to a number are shown on the samples."""
+    _heads().update_one({"_id": dataset._doc.id}, {"$max": {"shown": number}})
+
+
+def ledger() -> Any:
+    """The collection, indexed."""
+    entries = collection(LEDGER, "dataset sample")
+    entries.create_index([("dataset", 1), ("id", 1)], unique=True)
+    entries.create_index([("dataset", 1), ("number", 1)])
+    return entries.with_options(write_concern=JOURNALED)
+
+
+def _head_of(state: Mapping[str, Any]) -> Head:
+    gaps = tuple((first, last) for first, last in state.get("gaps", ()))
+    return Head(state.get("head", 0), gaps, state.get("shown", 0))
+
+
+def _heads() -> Any:
+    return collection(HEADS, "dataset").with_options(write_concern=JOURNALED)
