@@ -91,6 +91,7 @@ class Samples:
         roles: which models saw a row (`ROLES`; "" is none of them), or empty when not named.
         splits: train, test or whatever a row belongs to ("" for none), or empty when not named.
         problems: row -> why the row cannot be read at all (a torn line of the manifest).
+        source: the manifest or dataset that the rows come from, for people; "" where it has no name.
     """
 
     ids: tuple[str, ...]
@@ -101,6 +102,7 @@ class Samples:
     roles: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     problems: Mapping[int, str] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.ids)

@@ -215,9 +215,13 @@ def shares_of_time(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def error_text(error: Exception) -> str:
-    """One sentence on an error; an unexpected one is named with its type."""
+    """One sentence on an error: of the user, of the machine (disk, memory), or an unexpected one with its type."""
+    from audit_plugin.store import plain_error
+
     if isinstance(error, AuditError):
         return str(error)
+    if sentence := plain_error(error):
+        return sentence
     return f"Unexpected error: {error} ({type(error).__name__}); see the server log for details"
 
 

@@ -322,9 +322,9 @@ def test_wrong_use_is_code_2() -> None:
             "error: cannot use '/x' (Permission denied); check it and run again",
         ),
         (
-            OSError(28, "No space left on device"),
+            OSError(5, "Input/output error"),
             2,
-            "error: cannot use the disk (No space left on device); check it and run again",
+            "error: cannot use the disk (Input/output error); check it and run again",
         ),
     ],
 )

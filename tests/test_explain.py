@@ -275,10 +275,10 @@ def test_duplicates_are_copies_by_pixels_of_other_samples(made):
 def test_a_missing_or_torn_file_is_one_sentence(tmp_path):
     with pytest.raises(AuditError, match="holds no explanations"):
         load_explanations(tmp_path)
-    (tmp_path / explanations.FILE).write_text('{"format": 1, "sam')
+    (tmp_path / "explanations.json").write_text('{"format": 1, "sam')
     with pytest.raises(AuditError, match="is damaged"):
         load_explanations(tmp_path)
-    (tmp_path / explanations.FILE).write_text(json.dumps({"format": 99}))
+    (tmp_path / "explanations.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(AuditError, match="another version"):
         load_explanations(tmp_path)
 

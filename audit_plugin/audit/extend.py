@@ -212,14 +212,14 @@ def add_incomplete(
         alike = np.flatnonzero(incomplete & (present == pattern).all(axis=1))
         rows = canonical_rows(prepared.samples, prepared.contents, alike)
         if len(rows):
-            notes.append(_add_pattern(columns, prepared, evidence.required_trials.member, pattern, rows, job))
+            notes += _add_pattern(columns, prepared, evidence.required_trials.member, pattern, rows, job)
     return columns, notes
 
 
 def _add_pattern(
     columns: dict[str, Any], prepared: Prepared, member: Bools, pattern: Bools, rows: Ints, job: Job
-) -> str:
-    """Fills the rows `[q]` of the columns, which have only the media of a pattern, bool `[m]`; a note on them."""
+) -> list[str]:
+    """Fills the rows `[q]` of the columns, which have only the media of a pattern, bool `[m]`; notes on them."""
     present = [m for m, has in zip(prepared.samples.modalities, pattern, strict=True) if has]
     missing = " and ".join(m for m in prepared.samples.modalities if m not in present)
     part = _restrict(prepared, present, rows)
@@ -235,10 +235,11 @@ def _add_pattern(
             values[rows] = partial[name][rows]
     without_reason = rows[columns["reason"][rows] == ""]
     columns["reason"][without_reason] = f"scored without {missing}: see failure"
-    return (
+    note = (
         f"{len(rows)} samples without {missing} were scored on {', '.join(present)}, by heads that were not trained on "
         "them; MultiMem and alignment, which are sums over all media, are left out"
     )
+    return [note, *run.notes]
 
 
 def _restrict(prepared: Prepared, modalities: list[str], rows: Ints) -> Prepared:

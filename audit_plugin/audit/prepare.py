@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.store import stored_identity
 from audit_plugin.trials.engines import LOCAL, EncoderRecipe, Engine
 
 
@@ -109,8 +109,8 @@ class Prepared:
 def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
     """Modality -> encoder key of the run in a folder; empty where there is none."""
     try:
-        return dict(json.loads((Path(run_dir) / "run.json").read_text())["encoders"]) if run_dir else {}
-    except (OSError, ValueError, TypeError, KeyError):
+        return dict(stored_identity(Path(run_dir))["encoders"]) if run_dir else {}
+    except (AuditError, TypeError, KeyError):
         return {}  # what is wrong with the folder is reported when it is opened
 
 

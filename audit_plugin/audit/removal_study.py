@@ -97,6 +97,7 @@ def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: i
     with RunFolder(job.run.path / "train", {"rows": digest_of(train.tolist())}) as run:
         evidence, evidence_notes = _score_training_rows(prepared, facts, train, replace(job, run=run))
         scores = removal_scores(evidence)
+        part_notes = run.notes
     data = _trainable(prepared, facts, together, sets, job.device)
     amounts = default_amounts(len(train)) if amounts is None else amounts
     done = count()
@@ -109,7 +110,7 @@ def _study(prepared: Prepared, job: Job, amounts: Sequence[int] | None, seeds: i
     job.progress("removal", seeds, seeds)
 
     ids = np.array(prepared.samples.ids, dtype=object)[prepared.order.rows][train]
-    notes = [*NOTES, *prepared.embedded.notes, *evidence_notes]
+    notes = [*NOTES, *prepared.embedded.notes, *evidence_notes, *job.run.notes, *part_notes]
     removed = {}
     for name, method in curve["methods"].items():
         best = method["recommended"]

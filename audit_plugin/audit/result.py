@@ -183,8 +183,9 @@ def write_scores(path: Path, result: AuditResult) -> None:
         "versions": result.summary.get("versions", {}),
     }
     columns = {**_row_names(result), **result.columns}
-    write_table(path, columns, json.dumps(jsonable(footer), sort_keys=True))
-    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir})
+    digest = write_table(path, columns, json.dumps(jsonable(footer), sort_keys=True))
+    # a kill between the two files would leave this table with another run's summary: its readers compare the digest
+    write_json(path.with_suffix(".json"), {**result.summary, "run_dir": result.run_dir, "table_sha256": digest})
 
 
 def _row_names(result: AuditResult) -> dict[str, NDArray[Any]]:

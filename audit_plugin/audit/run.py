@@ -79,6 +79,7 @@ def run_audit(
             identity["models"] = sha.hexdigest()
         folder = Path(run_dir) if run_dir else cache_root() / "runs" / digest_of(identity)[:16]
         run = stack.enter_context(RunFolder(folder, identity))
+        run.describe(source=samples.source, rows=len(samples))
         job = Job(config, prepared.device, run, clock.progress, engine)
         evidence, notes = evidence_of(prepared, job, clock, caller_models)
         result = finish(prepared, evidence, job, clock, notes, captioner)
@@ -146,7 +147,7 @@ def finish(
     with clock.stage("explain"):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)
-    summary["notes"] += [*prepared.embedded.notes, *incomplete_notes, *leak_notes, *explain_notes]
+    summary["notes"] += [*prepared.embedded.notes, *incomplete_notes, *leak_notes, *explain_notes, *job.run.notes]
     summary |= {"encoder_name": prepared.encoder_name, "device": prepared.device, "seconds": clock.seconds}
     summary["products"] = matmul_precision(job.config.precision, prepared.device)
     rate = prepared.order.back(scored.calibration.false_positive_rate, np.float32(np.nan))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,9 +129,10 @@ def scored_rows(scores: Path, manifest: Path, config: AuditConfig | None = None)
 
 
 def _recorded(scores: Path) -> dict[str, Any]:
-    """The summary beside a table of scores; {} without one."""
-    path = scores.with_suffix(".json")
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """The summary beside a table of scores; only a note without one."""
+    from audit_plugin.report import read_summary
+
+    return read_summary(scores)
 
 
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:

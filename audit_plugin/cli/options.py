@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.store import plain_error
 
 NOTHING_SCORED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # Each command words these in its own way; every other setting is an option of every audit.
@@ -45,13 +46,22 @@ class _Application(TyperGroup):
             stop(INTERRUPTED, "interrupted; run the same command again to resume")
         except AuditError as error:
             stop(BAD_INPUT, f"error: {error}")
-        except BrokenPipeError:
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except ConnectionError as error:
-            stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
-        except OSError as error:
-            place = repr(error.filename) if error.filename else "the disk"
-            stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
+        except Exception as error:
+            _explain(error)
+            raise
+
+
+def _explain(error: Exception) -> None:
+    """Ends the command with one sentence on an error of the machine; does nothing on any other."""
+    if sentence := plain_error(error):
+        stop(BAD_INPUT, f"error: {sentence}")
+    if isinstance(error, ConnectionError):
+        stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
+    if isinstance(error, OSError):
+        place = repr(error.filename) if error.filename else "the disk"
+        stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
 
 
 app = typer.Typer(

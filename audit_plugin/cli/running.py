@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.store import plain_error
 
 from .options import NOTHING_SCORED, stop
 
@@ -84,6 +85,8 @@ def fiftyone_io() -> ModuleType:
         fo.list_datasets()
     # A missing package, a missing mongod, a port or folder in use: each has exceptions of its own.
     except Exception as error:
+        if sentence := plain_error(error):
+            raise AuditError(sentence) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AuditError(f"FiftyOne cannot start ({reason}); to fix it: audit-plugin doctor --fix") from error
     return fiftyone_io

@@ -143,7 +143,7 @@ def embed(
 
     failures = dict(contents.failures)
     encoded: dict[str, int] = {}
-    split_texts = 0
+    split_texts, damage = 0, []
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         # of equal contents the first value; rows without a digest have none
@@ -153,14 +153,15 @@ def embed(
         reasons, encoded[modality], split = _fill(
             cache, modality, values_by_digest, encode or encode_here, progress, view
         )
+        damage += cache.damage(modality)
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = join_reasons(failures.get(row), f"{modality}: {reasons[digest]}")
         if MODALITIES[modality].is_text:
             split_texts += split
     features = stored_features(cache_keys, {modality: contents.digests[modality] for modality in samples.media})
-    notes = tuple(note for batch_encoder in batch_encoders for note in batch_encoder.notes)
-    return Embedded(features, failures, split_texts, encoded, notes)
+    notes = [*damage, *(note for batch_encoder in batch_encoders for note in batch_encoder.notes)]
+    return Embedded(features, failures, split_texts, encoded, tuple(notes))
 
 
 def join_reasons(former: str | None, reason: str) -> str:

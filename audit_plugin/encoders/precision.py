@@ -7,7 +7,6 @@ features have a key, and so a cache, of their own.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ import torch
 
 from audit_plugin.arrays import Samples
 from audit_plugin.config import digest_of
-from audit_plugin.store import FeatureCache, cache_root, private_folder, write_atomically
+from audit_plugin.store import Damaged, FeatureCache, cache_root, private_folder, read_json, sealed_json, write_bytes
 
 from .base import Encoder, EncoderIdentity
 from .devices import chip_name
@@ -35,6 +34,7 @@ TRIAL_PIECES, FEWEST_PIECES = 32, 4  # that a trial encodes
 TRIAL_MEDIA = 400  # that are read for them at most
 PASS_SECONDS = 1.0  # of a pass in fp32, unless the fewest pieces take longer
 PASSES = 5
+RECORD = "precision"  # what a stored choice is sealed for
 MATRIX_SIDE = 512  # of the matrices by which a chip is measured, within milliseconds
 
 
@@ -109,9 +109,9 @@ def known_precision(
     if former_key in (identity.key, identity.key + BF16_SUFFIX):
         return PrecisionChoice("bf16" if former_key.endswith(BF16_SUFFIX) else "fp32")
     try:
-        record = json.loads(_record_path(identity, device).read_text())
-        return PrecisionChoice(record["precision"], record["why"])
-    except (OSError, ValueError, TypeError, KeyError):
+        record, is_sealed = read_json(_record_path(identity, device), RECORD)
+        return PrecisionChoice(record["precision"], record["why"]) if is_sealed else None
+    except (FileNotFoundError, Damaged, KeyError):
         return None
 
 
@@ -162,7 +162,7 @@ def _run_trial(
     path = _record_path(encoder.identity, device)
     private_folder(path.parent)
     record = {"precision": choice.precision, "why": choice.reason}
-    write_atomically(path, lambda file: file.write(json.dumps(record).encode()))
+    write_bytes(path, sealed_json(record, RECORD))
     return choice
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
 from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
-from audit_plugin.store import cache_root, write_atomically
+from audit_plugin.store import Damaged, cache_root, private_folder, read_json, sealed_json, write_bytes
 
 from .runs import audit_info, audited_items, settings_of
 
@@ -113,9 +112,8 @@ def run_removal_study(
     config = resolve_settings(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
     report = {**report, "dataset": view._root_dataset.name}
-    text = json.dumps(report, indent=2) + "\n"
-    path = cache_root() / REMOVAL / f"{digest_of(text)[:16]}.json"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    path = private_folder(cache_root() / REMOVAL) / f"{digest_of(report)[:16]}.json"
+    write_bytes(path, sealed_json(report, REMOVAL))
     return {**report, "saved": str(path)}
 
 
@@ -123,9 +121,12 @@ def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
     """The newest removal study of the dataset (`run_removal_study`), None where there is none."""
     name = dataset._root_dataset.name
     for path in sorted((cache_root() / REMOVAL).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        report = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            report, _ = read_json(path, REMOVAL)
+        except (FileNotFoundError, Damaged):
+            continue  # deleted or damaged in the meantime: the next newest
         if report.get("dataset") == name:
-            return dict(report)
+            return report
     return None
 
 

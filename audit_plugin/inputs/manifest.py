@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def read_manifest(
                 f"{', '.join(ROLES)}, or nothing"
             )
     place = _paths(path, root)
-    return _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
+    samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
+    return replace(samples, source=f"manifest {os.path.abspath(path)}")
 
 
 Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what is wrong with it)
@@ -110,12 +112,13 @@ def _samples(
                 keys[key].append(_key_value(row, column))
             for modality, value in values.items():
                 media[modality].append(value)
+    by_key: dict[str, Any] = {key: tuple(values) for key, values in keys.items()}
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},
         caption=tuple(captions) if has_lists else (),
         problems=problems,
-        **{key: tuple(values) for key, values in keys.items()},
+        **by_key,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.store import disk_error, write_atomically
+from audit_plugin.store import disk_error, remove_leftovers, write_bytes
 
 from .rows import as_text
 from .spreadsheet import csv_text
@@ -20,8 +21,10 @@ from .spreadsheet import csv_text
 FOOTER_KEY = "audit_plugin"
 
 
-def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> None:
+def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> str:
     """Writes columns `[n]` as CSV (see `spreadsheet`) or JSONL by suffix, else as Parquet with a footer.
+
+    The result is the sha256 (hex) of its bytes.
 
     Values that are not finite are empty in CSV, null in JSONL and NaN in Parquet.
     """
@@ -35,14 +38,13 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
             arrays[name] = pa.array(_plain(values), pa.string()) if values.dtype == object else pa.array(values)
         sink = pa.BufferOutputStream()
         pyarrow.parquet.write_table(pa.table(arrays).replace_schema_metadata({FOOTER_KEY: footer}), sink)
-        _replace(path, bytes(sink.getvalue()))
-        return
+        return _replace(path, bytes(sink.getvalue()))
     rows = zip(*map(_plain, columns.values()), strict=True)
     if suffix == ".csv":
         text = csv_text([columns.keys(), *rows])
     else:
         text = "".join(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-    _replace(path, text.encode())
+    return _replace(path, text.encode())
 
 
 def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
@@ -92,9 +94,11 @@ def jsonable(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-    write_atomically(path, lambda file: file.write(data))
+    remove_leftovers(path.parent, path.name)
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()

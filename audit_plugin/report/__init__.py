@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from .content import ReportContent, now, read_cross_modal, read_scores, report_of_table
+from .content import ReportContent, now, read_cross_modal, read_scores, read_summary, report_of_table
 from .page import report_html, write_report
 
-__all__ = ["ReportContent", "now", "read_cross_modal", "read_scores", "report_html", "report_of_table", "write_report"]
+__all__ = [
+    "ReportContent",
+    "now",
+    "read_cross_modal",
+    "read_scores",
+    "read_summary",
+    "report_html",
+    "report_of_table",
+    "write_report",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def report_of_table(
             f"the manifest has {len(samples)} rows that are not the {len(ids)} of {path.name}; name the manifest that "
             "was scored"
         )
-    summary = _summary(path.with_suffix(".json"))
+    summary = read_summary(path)
     notes = [*summary.get("notes", ())]
     explained: Mapping[str, Any] = {}
     if run_dir := summary.get("run_dir"):
@@ -152,8 +153,13 @@ def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """The summary beside a table, under the current names; only a note if it is missing."""
+def read_summary(table: Path) -> dict[str, Any]:
+    """The summary beside a table of scores, under the current names; only a note if it is missing.
+
+    Raises:
+        AuditError: it cannot be read, or is the summary of another table.
+    """
+    path = table.with_suffix(".json")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -162,7 +168,18 @@ def _summary(path: Path) -> dict[str, Any]:
         raise AuditError(f"{path.name} cannot be read ({error}); score again, or remove it") from None
     if not isinstance(summary, dict):
         raise AuditError(f"{path.name} is not the summary of an audit; score again, or remove it")
+    digest = summary.pop("table_sha256", None)
+    if digest and table.is_file() and digest != _digest(table):
+        raise AuditError(
+            f"{path.name} is not the summary of {table.name} as it is now: a run stopped between the two, or one of "
+            f"them was changed; score again, or remove {path.name}"
+        )
     return current_names(summary)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def choose_rows(content: ReportContent, medium: str, kinds: Sequence[str], rows: int | None, others: int) -> Ints:

@@ -225,11 +225,14 @@ def load_part(run: RunFolder, start: int) -> TrialArrays:
     """The finished part that begins with trial `start`.
 
     Raises:
-        RuntimeError: it was deleted from the run's folder.
+        AuditError: it was deleted from the run's folder, or damaged, after it was finished.
     """
     arrays = run.load(part_name(start))
     if arrays is None:
-        raise RuntimeError(f"finished trials {start} are gone from {run.path}")
+        raise AuditError(
+            f"trials {start} and following in {run.path} are gone or damaged; run the audit that made them again: it "
+            "trains these again and nothing else"
+        )
     return arrays
 
 

@@ -6,7 +6,6 @@ Texts stand in it as they are: whoever shows them escapes them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ import numpy as np
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.prepare import Prepared
 from audit_plugin.audit.score import Scored
-from audit_plugin.store import write_atomically
+from audit_plugin.store import Damaged, load_json
 from audit_plugin.trials.run import Job
 
 from .captions import misfit_words, rival_captions
 from .records import duplicate_records, neighbor_records, rounded, row_identity, score_parts
 
-FILE = "explanations.json"
+PART = "explanations"  # of the run
 FORMAT = 1
 MOST_ROWS = 2000  # that are explained
 MOST_RIVALS = 500  # rows whose rivals are searched
@@ -82,21 +81,20 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
     )
     notes = [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
     explanations = {"format": FORMAT, "notes": notes, "samples": samples}
-    content = json.dumps(explanations, ensure_ascii=True, allow_nan=False).encode()
-    write_atomically(job.run.path / FILE, lambda file: file.write(content))
+    job.run.save_json(PART, explanations)
     job.progress("explain", 1, 1)
     return explanations
 
 
 def load_explanations(run_dir: str | Path) -> Explanations:
     """What `explain` made for a finished run; AuditError if the folder holds none."""
-    path = Path(run_dir) / FILE
+    path = Path(run_dir) / f"{PART}.json"
     try:
-        explanations = dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        explanations = load_json(Path(run_dir), PART)
+    except (FileNotFoundError, NotADirectoryError):
         raise AuditError(f"{run_dir} holds no explanations; run the audit again with the same settings") from None
-    except (ValueError, TypeError) as error:
-        raise AuditError(f"{path} is damaged; delete it and run the audit again") from error
+    except Damaged as error:
+        raise AuditError(f"{error}; run the audit again with the same settings, which writes it again") from error
     if explanations.get("format") != FORMAT:
         raise AuditError(f"{path} was written by another version; run the audit again")
     return explanations

@@ -82,6 +82,7 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
         labels=words["label"],
         roles=words["role"],
         splits=words["split"],
+        source=f"dataset {name_of(view)}",
     )
 
 

@@ -1,0 +1,38 @@
+"""What is on disk: run folders and feature caches. Atomic, resumable, checked when read, locked, private."""
+
+from .features import FeatureCache
+from .files import (
+    Damaged,
+    cache_root,
+    kind_of_file,
+    open_regular,
+    private_folder,
+    read_json,
+    read_regular,
+    remove_leftovers,
+    sealed_json,
+    write_atomically,
+    write_bytes,
+)
+from .runs import RunFolder, load_json, stored_identity
+from .shortages import disk_error, plain_error
+
+__all__ = [
+    "Damaged",
+    "FeatureCache",
+    "RunFolder",
+    "cache_root",
+    "disk_error",
+    "kind_of_file",
+    "load_json",
+    "open_regular",
+    "plain_error",
+    "private_folder",
+    "read_json",
+    "read_regular",
+    "remove_leftovers",
+    "sealed_json",
+    "stored_identity",
+    "write_atomically",
+    "write_bytes",
+]

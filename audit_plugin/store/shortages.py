@@ -1,0 +1,101 @@
+"""What the machine lacks, in one sentence: disk, memory, processes, open files. Whatever package raised the error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from audit_plugin.arrays import AuditError
+
+AGAIN = "run the same command again: finished parts are kept"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# Packages that do not pass the system's number on: numpy, C++ and torch, threads of Python, pymongo.
+FULL_TEXT = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written|OutOfDiskSpace")
+MEMORY_TEXT = re.compile(
+    r"Unable to allocate|not enough memory|[Cc]an(?:'t|not) allocate memory|bad_alloc|DefaultCPUAllocator|"
+    r"failed to map segment from shared object|cannot create std::vector larger"
+)
+FILES_TEXT = re.compile(r"Too many open files")
+PROCESS_TEXT = re.compile(r"can't start new thread|can't start new process|Resource temporarily unavailable")
+AMOUNT = re.compile(r"(?:allocate|tried to allocate) ([\d.]+ ?[KMGT]?i?B|\d+ bytes)")
+MOST_CAUSES = 20  # of an error, which may form a loop
+
+
+def disk_error(path: Path, error: OSError, size: int | None = None) -> AuditError:
+    """One sentence for a file, of `size` bytes where that is known, that could not be written."""
+    if _is_full(error):
+        return AuditError(_full_sentence(path, size))
+    if sentence := plain_error(error):
+        return AuditError(sentence)
+    return AuditError(f"{path} cannot be written ({error.strerror or error}); choose another folder")
+
+
+def plain_error(error: BaseException) -> str | None:
+    """One sentence on an error that comes from a lack of disk, memory, processes or open files; None for any other."""
+    for cause in _causes(error):
+        text = str(cause)
+        number = cause.errno if isinstance(cause, OSError) else None
+        if _is_full(cause):
+            named = cause.filename if isinstance(cause, OSError) else None
+            return _full_sentence(Path(named), None) if isinstance(named, str) else _full_anywhere()
+        if number in (errno.EMFILE, errno.ENFILE) or FILES_TEXT.search(text):
+            return f"too many files are open at once; raise the limit (ulimit -n 4096), and {AGAIN}"
+        if "CUDA out of memory" in text:
+            return f"the GPU's memory is too small; close other programs that use it, or use --device cpu, and {AGAIN}"
+        if isinstance(cause, MemoryError) or number == errno.ENOMEM or MEMORY_TEXT.search(text):
+            amount = AMOUNT.search(text)
+            asked = f" ({amount[1]} could not be had)" if amount else ""
+            return f"the memory is too small{asked}; close other programs, or use fewer --trials or rows, and {AGAIN}"
+        if number == errno.EAGAIN or PROCESS_TEXT.search(text):
+            return f"no more threads or processes can be started; close other programs (ulimit -u), and {AGAIN}"
+    return None
+
+
+def size_text(size: float) -> str:
+    """`1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(MOST_CAUSES):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return bool(FULL_TEXT.search(str(error)))
+
+
+def _full_sentence(path: Path, size: int | None) -> str:
+    needed = f"{path.name} needs {size_text(size)}, " if size else f"{path.name} cannot be written, "
+    free = "and the rest is unknown"
+    with contextlib.suppress(OSError):
+        free = f"{size_text(shutil.disk_usage(path.parent).free)} are free"
+    return f"no space left in {path.parent}: {needed}{free}; free some space, or choose another folder, and {AGAIN}"
+
+
+def _full_anywhere() -> str:
+    """Where the error names no file: the places that are written to, with what is free."""
+    import tempfile
+
+    from .files import cache_root
+
+    places = []
+    for name, place in (("cache", cache_root()), ("temporary files", Path(tempfile.gettempdir())), ("here", Path())):
+        with contextlib.suppress(OSError):
+            existing = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+            places.append(f"{name} {existing}: {size_text(shutil.disk_usage(existing).free)} free")
+    return f"no space left on a disk ({', '.join(places)}); free some space, and {AGAIN}"
