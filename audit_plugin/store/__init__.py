@@ -15,7 +15,7 @@ from .files import (
     write_bytes,
 )
 from .runs import RunFolder, load_json, stored_identity
-from .shortages import disk_error, plain_error
+from .shortages import disk_error, plain_error, size_text
 
 __all__ = [
     "Damaged",
@@ -32,6 +32,7 @@ __all__ = [
     "read_regular",
     "remove_leftovers",
     "sealed_json",
+    "size_text",
     "stored_identity",
     "write_atomically",
     "write_bytes",

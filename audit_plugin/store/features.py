@@ -109,6 +109,8 @@ class FeatureCache:
         """
         out = np.zeros((len(wanted), 1), dtype=np.float32)
         stored = np.zeros(len(wanted), dtype=bool)
+        with contextlib.suppress(OSError):
+            os.utime(self.path / ABOUT)  # the last use, for people who delete what is not used
         for positions, block, rows in self._read(np.array(wanted, dtype="S64")):
             if out.shape[1] != block.shape[1]:
                 out = np.zeros((len(wanted), block.shape[1]), dtype=np.float32)

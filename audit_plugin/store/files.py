@@ -72,7 +72,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | 
     try:
         try:
             with open(part, "w+b") as file:
-                _lock_if_free(file.fileno())  # until it is closed, also by the death of this process
+                lock_if_free(file.fileno())  # until it is closed, also by the death of this process
                 if mode is not None:
                     os.chmod(part, mode)
                 write(file)
@@ -102,7 +102,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _lock_if_free(handle: int) -> bool:
+def lock_if_free(handle: int) -> bool:
     """Whether this process has the file's lock now; True on systems without such locks."""
     try:
         import fcntl
@@ -133,7 +133,7 @@ def _remove_leftover(path: Path, age: float) -> bool:
     with contextlib.suppress(OSError), open_regular(path) as file:
         if path.is_symlink():
             return False
-        if time.time() - os.fstat(file.fileno()).st_mtime >= age and _lock_if_free(file.fileno()):
+        if time.time() - os.fstat(file.fileno()).st_mtime >= age and lock_if_free(file.fileno()):
             path.unlink()
             return True
     return False

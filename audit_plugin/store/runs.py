@@ -17,6 +17,7 @@ from audit_plugin.config import digest_of
 from .files import (
     Damaged,
     is_sealed,
+    lock_if_free,
     private_folder,
     read_json,
     read_regular,
@@ -221,23 +222,22 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lock(folder: Path) -> int:
-    path = folder / LOCK
+    handle = try_lock(folder / LOCK)
+    if handle is None:
+        raise AuditError(f"run folder {folder} is in use by another audit; wait for it, or choose another --run-dir")
+    os.utime(handle)  # the folder's last use
+    return handle
+
+
+def try_lock(path: Path) -> int | None:
+    """The open lock file, which unlocks when it is closed; None where another process has the lock."""
     try:
         # a link there is not followed, a pipe not waited for
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         handle = os.open(path, flags, 0o600)
-        os.utime(handle)  # the folder's last use
     except OSError as error:
         raise disk_error(path, error) from error
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass  # no file locks on this system
-    except OSError as error:
+    if not lock_if_free(handle):
         os.close(handle)
-        raise AuditError(
-            f"run folder {folder} is in use by another audit; wait for it, or choose another --run-dir"
-        ) from error
+        return None
     return handle
