@@ -10,9 +10,9 @@ import typer
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
-from .manifests import COLUMNS, Manifest, read_samples
-from .options import app, command
-from .running import check_output, fiftyone_io, shown_progress
+from .manifests import COLUMNS, Manifest, MediaRoot, read_samples
+from .options import app, command, say
+from .running import check_beside, check_output, fiftyone_io, shown_progress
 
 
 @command(
@@ -33,6 +33,7 @@ def cross_modal(
     scores: Annotated[
         Path | None, typer.Option(help="Table written by score for the same rows: correlate memorization with recall")
     ] = None,
+    media_root: MediaRoot = None,
 ) -> None:
     """Measure cross-modal recall: are names learned in one modality recalled in the other?"""
     import numpy as np
@@ -46,8 +47,9 @@ def cross_modal(
 
     if not config.label:
         raise AuditError("--label is missing; name the column with the identity or class of each row: --label COL")
-    samples = read_samples(manifest, config)
-    check_output(out, (".json",), manifest)
+    samples = read_samples(manifest, config, media_root)
+    check_output(out, (".json",), manifest, samples=samples)
+    check_beside(out, (".png", "-rows.csv", "-identities.csv"), manifest, samples=samples)
     audit = read_scores(scores) if scores else {}
     with shown_progress() as progress:
         result = measure_cross_modal_recall(samples, config, progress)
@@ -85,9 +87,9 @@ def personas(
         manifest = draw_personas(out, people, progress)
     if dataset:
         fiftyone_io().load_personas(dataset, out)
-        typer.echo(f"FiftyOne: dataset {dataset!r}; to open it: fiftyone app launch {dataset}")
-    typer.echo(f"manifest: {manifest}; to measure cross-modal recall:")
-    typer.echo(f"audit-plugin cross-modal {manifest} --image image --text description --label identity --split split")
+        say(f"FiftyOne: dataset {dataset!r}; to open it: fiftyone app launch {dataset}")
+    say(f"manifest: {manifest}; to measure cross-modal recall:")
+    say(f"audit-plugin cross-modal {manifest} --image image --text description --label identity --split split")
 
 
 @app.command()
@@ -105,10 +107,10 @@ def plant_canaries(
 
     with shown_progress() as progress:
         counts = draw_canaries(out, identities, variants, seed, progress)
-    typer.echo("canaries: " + ", ".join(f"{count} {way}" for way, count in counts.items()))
-    typer.echo(f"add {out / PAIRS_FILE} (image, text) to your training set, and {out / TEXTS_FILE} if it takes texts")
-    typer.echo(f"keep everything else in {out} out of it; once the model is trained:")
-    typer.echo(f"audit-plugin canary-recall {out} --model open_clip:MODEL:CHECKPOINT")
+    say("canaries: " + ", ".join(f"{count} {way}" for way, count in counts.items()))
+    say(f"add {out / PAIRS_FILE} (image, text) to your training set, and {out / TEXTS_FILE} if it takes texts")
+    say(f"keep everything else in {out} out of it; once the model is trained:")
+    say(f"audit-plugin canary-recall {out} --model open_clip:MODEL:CHECKPOINT")
 
 
 @command("device")

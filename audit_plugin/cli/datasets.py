@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,8 @@ import typer
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
-from .options import BAD_INPUT, DryRun, app, command
+from .manifests import MediaRoot
+from .options import BAD_INPUT, DryRun, app, command, say
 from .running import audited, fiftyone_io, finish, shown_progress
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from audit_plugin.audit.result import AuditResult
 
 DEMO_DATASET = "audit-demo"
+RUN_DIR_HELP = "Run folder of the audit (default: as recorded, if it lies beside the table or in the cache)"
 SLICE = "or slice:NAME[.FIELD] of a grouped dataset"
 FIELDS = {name: f"Field with {modality.content}, {SLICE}" for name, modality in MODALITIES.items()} | {
     "text": f"Field with the caption, a list of captions or class labels, {SLICE}. If fewer than two modalities are "
@@ -92,7 +95,7 @@ def demo(
 
 
 @app.command(name="import")
-def import_(
+def import_(  # noqa: PLR0913, PLR0917
     scores: Annotated[Path, typer.Argument(help="Table written by score (.parquet)")],
     dataset: Annotated[str, typer.Option(help="Name of the FiftyOne dataset to create")],
     kind: Annotated[list[str] | None, typer.Option(help="Import only this flag; may be repeated")] = None,
@@ -104,35 +107,51 @@ def import_(
     media: Annotated[
         Path | None, typer.Option(help="Folder for media extracted from tar shards (default: beside the scores)")
     ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Manifest that was scored (default: as recorded)")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help=RUN_DIR_HELP)] = None,
+    media_root: MediaRoot = None,
 ) -> None:
     """Import the flagged part of a large audit into FiftyOne, with evidence and random unflagged rows (--others)."""
-    from audit_plugin.report import report_of_table
+    from audit_plugin.report import read_summary, report_of_table
 
-    if not (manifest := manifest or _recorded(scores).get("manifest")):
-        raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
-    content = report_of_table(scores, scored_rows(scores, Path(manifest)))
+    if manifest is None:
+        if not (recorded := read_summary(scores).get("manifest")):
+            raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
+        manifest = Path(recorded)
+        media_root = media_root or folder_of(manifest)
+        say(f"manifest, as recorded in {scores.stem}.json: {manifest}; media are read from {media_root} only")
+    rows_of_manifest, source = scored_rows(scores, manifest, media_root=media_root)
+    content = report_of_table(scores, rows_of_manifest, None, run_dir, source)
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
-    typer.echo(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
-    typer.echo(f"to open it: fiftyone app launch {dataset}")
+    say(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
+    say(f"to open it: fiftyone app launch {dataset}")
 
 
-def scored_rows(scores: Path, manifest: Path, config: AuditConfig | None = None) -> Samples:
-    """The rows of the manifest that was scored, from the columns named in settings, or else from the recorded ones."""
+def scored_rows(
+    scores: Path, manifest: Path, config: AuditConfig | None = None, media_root: Path | None = None
+) -> tuple[Samples, str]:
+    """(rows of the manifest that was scored, what names their media); columns as in settings, else as recorded."""
     from audit_plugin.inputs.manifest import read_manifest
+    from audit_plugin.report import read_summary
 
     columns = {name: getattr(config, name, "") for name in MODALITIES}
     if not any(columns.values()):
-        columns = _recorded(scores).get("config", {})
-    return read_manifest(manifest, {name: str(columns[name]) for name in MODALITIES if columns.get(name)})
+        columns = read_summary(scores).get("config") or {}
+    named = {name: str(columns[name]) for name in MODALITIES if columns.get(name)}
+    media = [column for name, column in named.items() if not MODALITIES[name].is_text]
+    source = f"column {' and '.join(map(repr, media))} of {manifest.name}" if media else ""
+    return read_manifest(manifest, named, media_root=media_root), source
 
 
-def _recorded(scores: Path) -> dict[str, Any]:
-    """The summary beside a table of scores; only a note without one."""
-    from audit_plugin.report import read_summary
-
-    return read_summary(scores)
+def folder_of(manifest: Path) -> Path:
+    """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
+    if manifest.is_dir():
+        return manifest
+    return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))
 
 
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .options import DryRun, command
-from .running import audited, check_output, finish, shown_progress
+from .running import audited, check_beside, check_output, finish, shown_progress
 
 if TYPE_CHECKING:
     from audit_plugin.arrays import Samples
@@ -26,6 +26,12 @@ Manifest = Annotated[
     Path,
     typer.Argument(
         help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern"
+    ),
+]
+MediaRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder in which all media must lie, links followed; rows with media elsewhere fail (default: anywhere)"
     ),
 ]
 RunDir = Annotated[
@@ -46,6 +52,7 @@ def score(
     extend: Annotated[
         Path | None, typer.Option(help="Folder of a finished run: score new rows with its models and settings")
     ] = None,
+    media_root: MediaRoot = None,
     dry_run: DryRun = False,
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Does not need FiftyOne."""
@@ -53,9 +60,9 @@ def score(
 
     if extend:
         _check_extension(config, run_dir, dry_run)
-    samples = read_samples(manifest, config)
-    check_output(out, (".parquet", ".csv", ".jsonl"), manifest)
-    check_output(out.with_suffix(".json"), (".json",), manifest)  # the summary
+    samples = read_samples(manifest, config, media_root)
+    check_output(out, (".parquet", ".csv", ".jsonl"), manifest, samples=samples)
+    check_beside(out, (".json", ".png"), manifest, samples=samples)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
@@ -86,6 +93,7 @@ def removal_study(
     amounts: Annotated[str, typer.Option(help="Numbers of rows to remove, such as 20,50,100 (default: shares)")] = "",
     seeds: Annotated[int, typer.Option(min=2, help="Number of repetitions, for the confidence intervals")] = 5,
     run_dir: RunDir = None,
+    media_root: MediaRoot = None,
 ) -> None:
     """Measure whether removing the worst rows helps a model, compared with random and no removal."""
     from audit_plugin.audit import removal_study as study
@@ -93,8 +101,9 @@ def removal_study(
     from audit_plugin.report.display import console, show_removal
     from audit_plugin.report.png_plots import removal_plot
 
-    samples, numbers = read_samples(manifest, config), _numbers(amounts)
-    check_output(out, (".json",), manifest)
+    samples, numbers = read_samples(manifest, config, media_root), _numbers(amounts)
+    check_output(out, (".json",), manifest, samples=samples)
+    check_beside(out, (".png",), manifest, samples=samples)
     with shown_progress() as progress:
         report = study.removal_study(samples, config, numbers, seeds, progress, run_dir)
     write_json(out, report)
@@ -102,13 +111,13 @@ def removal_study(
     show_removal(console(), report, [f"report: {out}", f"plot: {out.with_suffix('.png')}"])
 
 
-def read_samples(manifest: Path, config: AuditConfig) -> Samples:
+def read_samples(manifest: Path, config: AuditConfig, media_root: Path | None = None) -> Samples:
     """The rows of a manifest, from the columns that the settings name."""
     from audit_plugin.inputs.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
     keys = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
-    return read_manifest(manifest, columns, *keys)
+    return read_manifest(manifest, columns, *keys, media_root=media_root)
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:

@@ -15,7 +15,9 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.store import plain_error
 
+LONGEST = 2000  # characters of a message
 NOTHING_SCORED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # of click, or of the copy of it in newer versions of typer
 # Each command words these in its own way; every other setting is an option of every audit.
 NAMING = (*MODALITIES, "run")
 # Names of the former version, hidden from the help: command -> what it stands for, with the output file it had.
@@ -44,6 +46,9 @@ class _Application(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             stop(INTERRUPTED, "interrupted; run the same command again to resume")
+        except USAGE_ERROR as error:
+            error.message = one_line(error.message)  # it may repeat a hostile file name
+            raise
         except AuditError as error:
             stop(BAD_INPUT, f"error: {error}")
         except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -77,12 +82,24 @@ app = typer.Typer(
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the cost without running the audit")]
 
 
-def stop(code: int, sentence: str) -> NoReturn:
-    """Ends the command with a sentence on stderr."""
+def one_line(text: str) -> str:
+    """Text that cannot act on the terminal, in one line, cut."""
     from audit_plugin.report.display import clean
 
-    typer.echo(clean(sentence), err=True)
+    return clean(text, LONGEST)
+
+
+def stop(code: int, sentence: str) -> NoReturn:
+    """Ends the command with a sentence on stderr."""
+    typer.echo(one_line(sentence), err=True)
     raise typer.Exit(code)
+
+
+def say(line: str) -> None:
+    """Prints a line, in which file names and values from a dataset cannot act on the terminal."""
+    from audit_plugin.report.display import place_line
+
+    typer.echo(place_line(line))
 
 
 def command(*only: str, **overrides: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

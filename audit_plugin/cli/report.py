@@ -10,8 +10,9 @@ import typer
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
-from .datasets import scored_rows
-from .options import app, command
+from .datasets import RUN_DIR_HELP, scored_rows
+from .manifests import MediaRoot
+from .options import app, command, say
 from .running import check_output, fiftyone_io
 
 TABLE = ".parquet"
@@ -32,16 +33,19 @@ def report(
     cross_modal: Annotated[
         Path | None, typer.Option(help="Report written by cross-modal (.json): adds a section on cross-modal recall")
     ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help=RUN_DIR_HELP)] = None,
+    media_root: MediaRoot = None,
 ) -> None:
     """Write a self-contained HTML report of an audit: findings, plots, the worst rows with evidence, decisions."""
     from audit_plugin.report import read_cross_modal, report_of_table, write_report
 
+    of_tables = {"--manifest": manifest, "--cross-modal": cross_modal, "--run-dir": run_dir, "--media-root": media_root}
     check_output(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
     if source.endswith(TABLE):
-        rows = scored_rows(Path(source), manifest, config) if manifest else None
-        content = report_of_table(source, rows, read_cross_modal(cross_modal) if cross_modal else None)
-    elif manifest or cross_modal:
-        option = "--manifest" if manifest else "--cross-modal"
+        measured = read_cross_modal(cross_modal) if cross_modal else None
+        rows, media = scored_rows(Path(source), manifest, config, media_root) if manifest else (None, "")
+        content = report_of_table(source, rows, measured, run_dir, media)
+    elif option := next((name for name, value in of_tables.items() if value), ""):
         raise AuditError(f"{option} needs a table of scores, but {source!r} is a dataset; leave it out")
     else:
         dataset = fiftyone_io().load_view(source)
@@ -50,7 +54,7 @@ def report(
         content = review_report(dataset, config.run)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_report(content, out, media=not no_media)
-    typer.echo(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    say(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()

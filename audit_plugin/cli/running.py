@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.store import plain_error
@@ -64,15 +64,50 @@ def finish(result: AuditResult, samples: Samples, places: list[str]) -> None:
         stop(NOTHING_SCORED, "nothing could be scored; the column 'failure' gives the reason for each row")
 
 
-def check_output(out: Path, suffixes: Sequence[str], *inputs: Path) -> None:
-    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written or is an input."""
+def check_output(out: Path, suffixes: Sequence[str], *inputs: Path, samples: Samples | None = None) -> None:
+    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written.
+
+    That is a file of another kind, an input, a medium of the samples, or a part of a run folder.
+    """
+    from audit_plugin.store import writable_file
+
     if out.suffix.lower() not in suffixes:
         raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose {' or '.join(suffixes)}")
-    if overwritten := [path.name for path in inputs if path.resolve() == out.resolve()]:
+    if overwritten := [path.name for path in inputs if _is_same(path, out)]:
         raise AuditError(f"--out {str(out)!r} would overwrite the input {overwritten[0]!r}; name another file")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
+    writable_file(out)
+    if (out.parent / "run.json").is_file():
+        raise AuditError(f"--out {str(out)!r} lies in the folder of a run; name another folder")
+    if samples is not None and any(str(out.absolute()) in values for values in samples.media.values()):
+        raise AuditError(f"--out {str(out)!r} would overwrite a medium of the samples; name another file")
+
+
+def check_beside(out: Path, endings: Sequence[str], *inputs: Path, samples: Samples | None = None) -> None:
+    """Raises `AuditError` for an `--out` beside which other outputs would replace what this tool did not write."""
+    for ending in endings:
+        path = out.with_name(out.stem + ending)
+        check_output(path, (path.suffix,), *inputs, samples=samples)
+        if ending == ".json" and path.exists() and "versions" not in _json_of(path):
+            raise AuditError(f"{str(path)!r} is not a summary of this tool and would be replaced; name another --out")
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    from audit_plugin.inputs.tables import read_json
+
+    try:
+        return read_json(path)
+    except AuditError:
+        return {}
+
+
+def _is_same(path: Path, out: Path) -> bool:
+    try:
+        return path.samefile(out)
+    except (OSError, ValueError):  # one of them does not exist
+        return False
 
 
 def fiftyone_io() -> ModuleType:

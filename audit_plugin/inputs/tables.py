@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.store import disk_error, remove_leftovers, write_bytes
+from audit_plugin.store import disk_error, open_regular, remove_leftovers, write_bytes
 
-from .rows import as_text
+from .files import first_line
+from .parquet import ParquetTable, cells_of
+from .rows import RowReader, Unusable, as_text, brief
 from .spreadsheet import csv_text
 
 FOOTER_KEY = "audit_plugin"
+MAX_CELLS = 300_000_000  # of a table
+MAX_JSON = 1 << 26  # bytes of a report
 
 
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "") -> str:
@@ -51,20 +55,70 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
     """(columns, footer) of a Parquet file that `write_table` wrote; texts as object arrays, footer "" for none.
 
     Raises:
-        AuditError: the file cannot be read as Parquet.
+        AuditError: the file cannot be read as Parquet, is too large, or has columns that `write_table` does not write.
     """
-    import pyarrow as pa
-    import pyarrow.parquet
-
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        with open_regular(path) as file:
+            table = ParquetTable(file, str(path))
+            reader = RowReader(path.name, (), table.header)
+            reader.check_header(table.header)
+            if len(table.header) * table.rows > MAX_CELLS:
+                raise AuditError(f"{path} has {len(table.header):,} columns of {table.rows:,} rows; write it in parts")
+            nested = [name for name in table.header if _is_nested(table.type_of(name))]
+            if nested:
+                raise AuditError(f"{path}: column {brief(nested[0])} holds {table.type_of(nested[0])}; leave it out")
+            parts: dict[str, list[NDArray[Any]]] = {name: [] for name in table.header}
+            for batch in table.batches(table.header):
+                for name in table.header:
+                    parts[name].append(_values(batch.column(name), name, reader))
+    except AuditError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise AuditError(
             f"{path} cannot be read as Parquet ({reason}); name a table written by score --out NAME.parquet or by save"
         ) from error
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    return columns, (table.schema.metadata or {}).get(FOOTER_KEY.encode(), b"").decode()
+    columns = {name: np.concatenate(arrays) if arrays else np.zeros(0, object) for name, arrays in parts.items()}
+    return columns, table.footer.get(FOOTER_KEY.encode(), b"").decode("utf-8", "replace")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds, as `write_json` wrote it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        AuditError: it cannot be read, is too large, or holds something else.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON:
+            raise ValueError(f"more than {MAX_JSON:,} bytes")
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+        raise AuditError(f"{path} cannot be read ({reason}); write it again, or remove it") from error
+    return content
+
+
+def _is_nested(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(kind.value_type if pa.types.is_dictionary(kind) else kind))
+
+
+def _values(values: Any, name: str, reader: RowReader) -> NDArray[Any]:
+    """The values of a batch of a column; texts are counted, so that they cannot fill the memory."""
+    import pyarrow as pa
+
+    if not (pa.types.is_dictionary(values.type) or pa.types.is_null(values.type)):
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    texts = [cell if cell is None else reader.usable(name, cell) for cell in cells_of(values)]
+    return np.array([None if isinstance(text, Unusable) else text for text in texts], dtype=object)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
-import json
+import io
+import itertools
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,12 +21,29 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError, Ints, Samples
 from audit_plugin.audit.result import count_outcomes
 from audit_plugin.config import current_names
+from audit_plugin.inputs.files import first_line
+from audit_plugin.inputs.rows import brief
 from audit_plugin.inputs.spreadsheet import original
-from audit_plugin.inputs.tables import read_table
+from audit_plugin.inputs.tables import read_json, read_table
 from audit_plugin.review import queue
 from audit_plugin.review.spot_check import SpotEstimate
+from audit_plugin.scoring.columns import all_columns
+from audit_plugin.store import cache_root, open_regular
 
 Columns = Mapping[str, NDArray[Any]]
+COLUMN = re.compile(r"[a-z][a-z0-9_]{0,99}")  # names of columns that an audit writes
+IDENTITIES = 1_000_000
+NOTES = 100
+# What a summary holds, as far as the readers of it go by name
+SHAPES: Mapping[str, type] = {
+    "config": dict,
+    "notes": list,
+    "repairs": list,
+    "run_dir": str,
+    "manifest": str,
+    **dict.fromkeys(("versions", "seconds", "neighbors", "encoder", "flags", "probe_recall", "attribution"), dict),
+    **dict.fromkeys(("wrong_model", "memorized"), dict),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class ReportContent:
         spot: estimate of a spot check, which replaces the model's; or None.
         made: date and time of the report.
         cross_modal: summary of a cross-modal recall measurement, with one record per identity in `people`; {}: none.
+        media_source: what names the media of the samples, such as "column image of m.csv"; "" where there are none.
     """
 
     title: str
@@ -51,6 +73,7 @@ class ReportContent:
     spot: SpotEstimate | None = None
     made: str = ""
     cross_modal: Mapping[str, Any] = field(default_factory=dict)
+    media_source: str = ""
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
@@ -82,12 +105,26 @@ def now() -> str:
 
 
 def report_of_table(
-    path: str | Path, samples: Samples | None = None, cross_modal: Mapping[str, Any] | None = None
+    path: str | Path,
+    samples: Samples | None = None,
+    cross_modal: Mapping[str, Any] | None = None,
+    run_dir: str | Path | None = None,
+    media_source: str = "",
 ) -> ReportContent:
     """The report of a Parquet table that `audit-plugin score` wrote, with its summary and explanations.
 
-    `samples` are the rows of the manifest that was scored, with captions and paths, which the table lacks. Raises
-    `AuditError` if the table is missing or not one of scores, or the manifest has other rows.
+    A table may come from elsewhere. Of the files that its summary names, only the explanations in the run folder are
+    read, and only if that folder lies beside the table or is a default one, in the cache.
+
+    Args:
+        path: the table; its summary is `<stem>.json` beside it.
+        samples: the rows of the manifest that was scored, with captions and paths, which the table lacks.
+        cross_modal: see `read_cross_modal`.
+        run_dir: run folder with the explanations, instead of the recorded one.
+        media_source: see `ReportContent`.
+
+    Raises:
+        AuditError: the table is missing or not one of scores, or the manifest has other rows.
     """
     path = Path(path)
     columns = read_scores(path)
@@ -103,39 +140,63 @@ def report_of_table(
     summary = read_summary(path)
     notes = [*summary.get("notes", ())]
     explained: Mapping[str, Any] = {}
-    if run_dir := summary.get("run_dir"):
+    recorded = summary.get("run_dir")
+    if run_dir is None and recorded and not _belongs_to(path, recorded):
+        notes.append(
+            f"the run folder {recorded} lies elsewhere and was not read: neighbors and marked words are left out, "
+            "unless it is named by --run-dir"
+        )
+        recorded = summary["run_dir"] = ""
+    if folder := run_dir or recorded:
         from audit_plugin.audit.explain import load_explanations
 
         try:
-            explained = load_explanations(run_dir)
+            explained = load_explanations(folder)
         except AuditError:
-            notes.append(f"the run folder {run_dir} has no explanations: neighbors and marked words are left out")
+            notes.append(f"the run folder {folder} has no explanations: neighbors and marked words are left out")
         notes += explained.get("notes", ())
     summary["notes"] = notes
     return ReportContent(
-        path.name, samples, columns, summary, explained.get("samples", {}), made=now(), cross_modal=cross_modal or {}
+        path.name,
+        samples,
+        columns,
+        summary,
+        explained.get("samples", {}),
+        made=now(),
+        cross_modal=cross_modal or {},
+        media_source=media_source,
     )
+
+
+def _belongs_to(table: Path, run_dir: str) -> bool:
+    """Whether a run folder lies beside the table, or is a default one, whose name nobody knows without the data."""
+    place = Path(os.path.realpath(run_dir))
+    beside, runs = os.path.realpath(table.parent), os.path.realpath(cache_root() / "runs")
+    return place.is_relative_to(beside) or place.is_relative_to(runs)
 
 
 def read_cross_modal(path: str | Path) -> dict[str, Any]:
     """The report that `audit-plugin cross-modal` wrote, with the table of identities beside it as `people`."""
     path = Path(path)
+    table = path.with_name(f"{path.stem}-identities.csv")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"), object_hook=_null_as_nan)  # JSON has no NaN
-        if not isinstance(summary, dict) or "recall" not in summary or "modalities" not in summary:
+        summary = _null_as_nan(read_json(path))  # JSON has no NaN
+        if "recall" not in summary or "modalities" not in summary:
             raise ValueError("it has no recall")
-        with path.with_name(f"{path.stem}-identities.csv").open(encoding="utf-8", newline="") as file:
-            people = [_identity(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
+        with io.TextIOWrapper(open_regular(table), "utf-8", newline="") as file:
+            people = [_identity(row) for row in itertools.islice(csv.DictReader(file), IDENTITIES)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise AuditError(
-            f"{str(path)!r} and {path.stem}-identities.csv are not a report of audit-plugin cross-modal ({error}); "
-            "name its .json"
+            f"{str(path)!r} and {path.stem}-identities.csv are not a report of audit-plugin cross-modal "
+            f"({first_line(error)}); name its .json"
         ) from None
     return summary | {"people": people}
 
 
-def _null_as_nan(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: float("nan") if value is None else value for name, value in record.items()}
+def _null_as_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: float("nan") if inner is None else _null_as_nan(inner) for name, inner in value.items()}
+    return [_null_as_nan(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _identity(row: Mapping[str, str]) -> dict[str, Any]:
@@ -150,35 +211,62 @@ def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
     columns, _ = read_table(path)
     if missing := [name for name in ("id", "misalignment", "action") if name not in columns]:
         raise AuditError(f"{path.name} has no column {missing[0]!r}; name a table written by audit-plugin score")
-    return columns
+    kinds = {column.name: column.kind for column in all_columns().values()} | {"id": "text", "caption_index": "score"}
+    for name in kinds.keys() & columns.keys():
+        expected = {"score": "fiu", "flag": "b", "text": "O"}[kinds[name]]
+        if len(columns[name]) and columns[name].dtype.kind not in expected:
+            raise AuditError(
+                f"{path.name}: column {name!r} holds {columns[name].dtype}, not what audit-plugin score writes"
+            )
+    if "caption_index" in columns and not np.isfinite(columns["caption_index"]).all():
+        raise AuditError(f"{path.name}: column 'caption_index' has empty cells; name a table written by score")
+    return {name: values for name, values in columns.items() if COLUMN.fullmatch(name)}
 
 
-def read_summary(table: Path) -> dict[str, Any]:
+def read_summary(table: str | Path) -> dict[str, Any]:
     """The summary beside a table of scores, under the current names; only a note if it is missing.
 
     Raises:
-        AuditError: it cannot be read, or is the summary of another table.
+        AuditError: it cannot be read, or is not the summary of an audit, or not that of the table.
     """
+    table = Path(table)
     path = table.with_suffix(".json")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = current_names(read_json(path))
     except FileNotFoundError:
         return {"notes": [f"{path.name} is not beside the table: estimates, settings and versions are unknown"]}
-    except (OSError, ValueError) as error:
-        raise AuditError(f"{path.name} cannot be read ({error}); score again, or remove it") from None
-    if not isinstance(summary, dict):
-        raise AuditError(f"{path.name} is not the summary of an audit; score again, or remove it")
     digest = summary.pop("table_sha256", None)
     if digest and table.is_file() and digest != _digest(table):
         raise AuditError(
             f"{path.name} is not the summary of {table.name} as it is now: a run stopped between the two, or one of "
             f"them was changed; score again, or remove {path.name}"
         )
-    return current_names(summary)
+    for name, kind in SHAPES.items():
+        if not isinstance(summary.get(name), kind | None):
+            raise AuditError(
+                f"{path.name} is not the summary of an audit ({name!r} is {brief(summary[name])}); score again, or "
+                "remove it"
+            )
+    summary["notes"] = [str(note) for note in (summary.get("notes") or [])[:NOTES]]
+    return summary
+
+
+@contextlib.contextmanager
+def as_written(name: str) -> Iterator[None]:
+    """Reports values of a form that an audit does not write, in what was read beside a table, as an `AuditError`."""
+    try:
+        yield
+    except AuditError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise AuditError(
+            f"what was read with {name} does not have the form that audit-plugin score writes "
+            f"({type(error).__name__}: {first_line(error)}); score again"
+        ) from error
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

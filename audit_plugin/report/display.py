@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.inputs.spreadsheet import HIDDEN
+from audit_plugin.inputs.spreadsheet import HIDDEN, visible
 
 if TYPE_CHECKING:
     from audit_plugin.review.comparison import Comparison
@@ -45,6 +45,11 @@ def clean(text: str, width: int = 0) -> str:
     visible = (c if c == JOINER or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
     line = " ".join("".join(visible).split())
     return line if not width or len(line) <= width else line[: width - 1] + "…"
+
+
+def place_line(text: str) -> str:
+    r"""A line that names files, as it is, save that characters which `clean` would remove are written as `\uXXXX`."""
+    return visible(text).translate({ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
 
 
 def duration(seconds: float) -> str:
@@ -113,12 +118,12 @@ def show_table(
     sentences: Iterable[str] = (),
     places: Iterable[str] = (),
 ) -> None:
-    """Prints a table, sentences below it, and the lines that name the files written (as they are)."""
+    """Prints a table, sentences below it, and the lines that name the files written."""
     table = Table(*header, title=title, title_justify="left", show_header=bool(header))
     for row in rows:
         table.add_row(*(clean(cell) for cell in row))
     out.print(table)
-    for line in (*map(clean, sentences), *places):
+    for line in (*map(clean, sentences), *map(place_line, places)):
         out.print(line, soft_wrap=True)
 
 
@@ -145,7 +150,7 @@ def show_result(out: Console, result: AuditResult, samples: Samples, places: Seq
         header = ("group", "mean MultiMem", "95% interval", "samples")
         show_table(out, "Groups of the split protocol", header, protocol_rows(protocol))
     _show_worst(out, result, samples)
-    for line in (*(clean(f"note: {note}") for note in summary.get("notes", ())), *places):
+    for line in (*(clean(f"note: {note}") for note in summary.get("notes", ())), *map(place_line, places)):
         out.print(line, soft_wrap=True)
 
 

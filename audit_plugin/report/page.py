@@ -15,14 +15,15 @@ from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.store import write_atomically
 
-from .content import ReportContent
+from .content import ReportContent, as_written
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
 from .listed_rows import GROUPED, GROUPS, decision_tables, failures, groups, worst
-from .markup import cut, finalized, no_images, painter, percent
+from .markup import LONG, cut, finalized, no_images, painter, percent
 from .svg_plots import bars, curves, histogram, scatter
 
 TEMPLATE = "page.html.jinja"
 IDENTITIES = 20
+CELLS = 200  # settings, versions and the like that are listed
 ACTIONS = {"review": "should be reviewed", "relabel": "have a caption that fits better", "remove": "can be removed"}
 SCATTER_CAPTION = (
     "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain in consistency from "
@@ -54,7 +55,8 @@ def report_html(content: ReportContent, media: bool = True) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(context(content, media))
+    with as_written(content.title):
+        return environment.get_template(TEMPLATE).render(context(content, media))
 
 
 def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
@@ -63,14 +65,14 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
     summary, actions = content.summary, content.texts("action")
     counts = [(int((actions == action).sum()), text) for action, text in ACTIONS.items()]
     return {
-        "title": content.title,
+        "title": cut(content.title),
         "made": content.made,
         "rows": len(content.samples),
         "facts": facts(content),
         "todo": [(count, text) for count, text in counts if count],
         "cards": cards(content),
         "plots": plots(content),
-        "repairs": [str(bug.get("sentence", "")) for bug in summary.get("repairs") or ()][:GROUPS],
+        "repairs": [cut(str(bug.get("sentence", ""))) for bug in summary.get("repairs") or ()][:GROUPS],
         "worst": worst(content, draw),
         "captions": bool(content.samples.media),
         "groups": groups(content, draw),
@@ -78,7 +80,8 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "cross_modal": cross_modal_section(content),
         "decisions": decision_tables(content.decisions),
         "failures": failures(content),
-        "notes": [str(note) for note in summary.get("notes") or ()],
+        "notes": [cut(str(note), LONG) for note in summary.get("notes") or ()],
+        "foot": _foot(content, media),
         "settings": _cells(summary.get("config") or {}),
         "versions": _cells(summary.get("versions") or {}),
         "seconds": [(name, duration(s)) for name, s in (summary.get("seconds") or {}).items()],
@@ -243,9 +246,21 @@ def cross_modal_section(content: ReportContent) -> dict[str, Any]:
         "sentences": sentences(summary),
         "staying": sum(bool(record["stays_in"]) for record in people),
         "people": rows,
-        "notes": [str(note) for note in summary.get("notes") or ()],
+        "notes": [cut(str(note), LONG) for note in (summary.get("notes") or ())[:GROUPS]],
     }
 
 
+def _foot(content: ReportContent, media: bool) -> str:
+    """Where the images of the page come from."""
+    if not media or not content.media_source:
+        return "This report holds no images of the data."
+    return (
+        f"The images are small copies of the media that {cut(content.media_source, LONG)} names, decoded and encoded "
+        "again; no file is included as it is, and no other media were read."
+    )
+
+
 def _cells(values: Mapping[str, Any]) -> list[Line]:
-    return [(str(name), str(value)) for name, value in values.items() if value not in ("", None)]
+    """(label, value) of those that are known, cut."""
+    known = [(name, value) for name, value in values.items() if value not in ("", None)]
+    return [(cut(str(name), 80), cut(str(value))) for name, value in known[:CELLS]]

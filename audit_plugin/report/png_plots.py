@@ -178,6 +178,7 @@ def _figure(path: str | Path, panels: int) -> Iterator[Any]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a name is no formula
         matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
         page = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(page)
