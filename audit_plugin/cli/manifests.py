@@ -116,8 +116,8 @@ def read_samples(manifest: Path, config: AuditConfig, media_root: Path | None = 
     from audit_plugin.inputs.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
-    keys = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
-    return read_manifest(manifest, columns, *keys, media_root=media_root)
+    keys = {name: getattr(config, name) or None for name in ("group", "label", "role", "split")}
+    return read_manifest(manifest, columns, **keys, media_root=media_root)
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:

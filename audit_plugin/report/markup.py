@@ -103,8 +103,6 @@ def painter(budget: int = BUDGET) -> Draw:
 
 def _image(modality: str, value: str, side: int) -> Markup:
     """`<img>` with a JPEG of 1.5 times as many pixels per side as shown if it is small, for high-resolution screens."""
-    from PIL import Image
-
     entry = MODALITIES[modality]
     assert entry.picture is not None
     try:
@@ -114,10 +112,9 @@ def _image(modality: str, value: str, side: int) -> Markup:
     small = picture.convert("RGB")
     most = min(LARGE, 3 * side // 2)
     small.thumbnail((most, most))
-    bare = Image.new("RGB", small.size)  # pixels only: a comment of the file, for one, would be written again
-    bare.paste(small)
+    small.info.clear()  # pixels only: a comment of the file, for one, would be written again
     file = io.BytesIO()
-    bare.save(file, "JPEG", quality=QUALITY, optimize=True)
+    small.save(file, "JPEG", quality=QUALITY, optimize=True)
     scale = min(1.0, side / max(small.size))
     width, height = (max(1, round(length * scale)) for length in small.size)
     source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from audit_plugin.arrays import MODALITIES
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.spot_check import Interval, SpotEstimate
 from audit_plugin.scoring.columns import all_columns
@@ -252,11 +253,12 @@ def cross_modal_section(content: ReportContent) -> dict[str, Any]:
 
 def _foot(content: ReportContent, media: bool) -> str:
     """Where the images of the page come from."""
-    if not media or not content.media_source:
+    if not media or not any(not MODALITIES[name].is_text for name in content.samples.media):
         return "This report holds no images of the data."
+    source = cut(content.media_source or "the samples", LONG)
     return (
-        f"The images are small copies of the media that {cut(content.media_source, LONG)} names, decoded and encoded "
-        "again; no file is included as it is, and no other media were read."
+        f"The images are small copies, decoded and encoded again, of the media named by {source}; no file is included "
+        "as it is, and no other media were read."
     )
 
 

@@ -11,6 +11,7 @@ from .files import (
     read_regular,
     remove_leftovers,
     sealed_json,
+    writable_file,
     write_atomically,
     write_bytes,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "sealed_json",
     "size_text",
     "stored_identity",
+    "writable_file",
     "write_atomically",
     "write_bytes",
 ]

@@ -79,6 +79,7 @@ def report_of_dataset(
         spot,
         now(),
         {**recall, "people": identities} if recall_run else {},
+        media_source=f"the audited media fields of dataset {root.name!r}",
     )
 
 
