@@ -50,7 +50,9 @@ ROOMS = {
     "crossmodal": Room("numpy torch scipy", heavy="torch"),
     "review": Room("numpy scipy"),
     "report": Room("numpy rich jinja2 markupsafe pyarrow matplotlib"),
-    "fiftyone_io": Room("numpy fiftyone mongoengine pymongo bson psutil", heavy="fiftyone mongoengine pymongo psutil"),
+    "fiftyone_io": Room(
+        "numpy fiftyone mongoengine pymongo bson gridfs psutil", heavy="fiftyone mongoengine pymongo psutil"
+    ),
     "cli": Room("numpy typer rich fiftyone torch torchvision"),
 }
 ORDER = list(ROOMS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
-import fiftyone.core.runs as fors
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Samples
@@ -16,10 +17,12 @@ from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
-from audit_plugin.fiftyone_io.write.results import add_result, check_writable, write_result
+from audit_plugin.fiftyone_io.write.results import add_result, check_writable, take_back_added, write_result
 from audit_plugin.store import Damaged, cache_root, private_folder, read_json, sealed_json, write_bytes
 
-from .runs import audit_info, audited_items, settings_of
+from .lease import leased
+from .records import update_run
+from .runs import audited_items, finished_audit, settings_of
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
@@ -73,7 +76,8 @@ def scan_new(dataset: SampleCollection, run: str, progress: Progress | None = No
     """
     from audit_plugin.audit.extend import extend_run
 
-    record, view = audit_info(dataset, run), audited_items(dataset, run).without_results()
+    take_back_added(dataset._root_dataset, run)
+    record, view = finished_audit(dataset, run), audited_items(dataset, run).without_results()
     if not len(view):
         raise AuditError(f"no sample of dataset {view._root_dataset.name!r} came after audit {run!r}; nothing to scan")
     config = settings_of(record)
@@ -111,23 +115,42 @@ def run_removal_study(
 
     config = resolve_settings(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
-    report = {**report, "dataset": view._root_dataset.name}
-    path = private_folder(cache_root() / REMOVAL) / f"{digest_of(report)[:16]}.json"
+    root = view._root_dataset
+    report = {**report, "dataset": root.name, "dataset_id": str(root._doc.id)}
+    path = private_folder(_removal_folder(root)) / f"{digest_of(report)[:16]}.json"
     write_bytes(path, sealed_json(report, REMOVAL))
     return {**report, "saved": str(path)}
 
 
 def removal_report(dataset: SampleCollection) -> dict[str, Any] | None:
-    """The newest removal study of the dataset (`run_removal_study`), None where there is none."""
-    name = dataset._root_dataset.name
-    for path in sorted((cache_root() / REMOVAL).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            report, _ = read_json(path, REMOVAL)
-        except (FileNotFoundError, Damaged):
-            continue  # deleted or damaged in the meantime: the next newest
-        if report.get("dataset") == name:
+    """The newest removal study of the dataset (`run_removal_study`), None where there is none.
+
+    Files that cannot be read are passed over.
+    """
+    root = dataset._root_dataset
+    for _, report in _reports(_removal_folder(root)):
+        if report.get("dataset_id") == str(root._doc.id):
+            return report
+    # former versions: all datasets in one folder, without their ids
+    for seconds, report in _reports(cache_root() / REMOVAL):
+        if report.get("dataset") == root.name and seconds > root._doc.id.generation_time.timestamp():
             return report
     return None
+
+
+def _removal_folder(root: fo.Dataset) -> Path:
+    return cache_root() / REMOVAL / str(root._doc.id)
+
+
+def _reports(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
+    """(time in seconds, report) of each readable removal study of a folder, the newest first."""
+    times = {}
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            times[path] = path.stat().st_mtime
+    for path in sorted(times, key=lambda path: times[path], reverse=True):
+        with contextlib.suppress(OSError, Damaged):
+            yield times[path], read_json(path, REMOVAL)[0]
 
 
 def estimate_cost(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
@@ -164,13 +187,14 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
     """
     from audit_plugin.audit.extend import embedding_map
 
-    record, items = audit_info(dataset, run), audited_items(dataset, run)
-    root = items.dataset
-    ids, positions = embedding_map(record.run_dir)
-    with database(f"writing the map of audit {run!r} into dataset {root.name!r}"):
+    root = dataset._root_dataset
+    ids, positions = embedding_map(finished_audit(dataset, run).run_dir)
+    doing = f"writing the map of audit {run!r}"
+    with database(f"{doing} into dataset {root.name!r}"), leased(root, doing):
+        record, items = finished_audit(root, run), audited_items(root, run)
         paths = [items.path(name) for name in MAP]
         record.fields = list(dict.fromkeys([*record.fields, *paths]))
-        fors.Run.update_run_config(root, run, record)  # before they are written, so that they can be removed
+        update_run(root, run, record)  # before they are written, so that they can be removed
         for number, path in enumerate(paths, 1):
             about = f"Position of the sample's embeddings along direction {number} of the two with the largest variance"
             root.add_sample_field(path, fo.FloatField, description=about)

@@ -21,11 +21,32 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import key_field, resolve_settings
-from audit_plugin.fiftyone_io.write.results import arrange_sidebar, field_values, target_of, write_fields
+from audit_plugin.fiftyone_io.write.results import (
+    arrange_sidebar,
+    field_values,
+    own_sidebar_group,
+    target_of,
+    write_fields,
+)
 
 from .database import database
+from .lease import leased
+from .leftovers import sweep
+from .records import Document, collect_runs, config_of, put_run, run_document, save_view, update_run
 from .results.tables import read_columns
-from .runs import OwningRun, audited_items, audits_newest_first, clear, items_of, newest_first
+from .runs import (
+    OwningRun,
+    audited_items,
+    audits_newest_first,
+    check_finished,
+    clear,
+    delete_owning_run,
+    items_of,
+    list_runs,
+    newest_first,
+    owned_by,
+    run_results,
+)
 
 if TYPE_CHECKING:
     from audit_plugin.crossmodal.cross_modal_recall import CrossModalResult
@@ -89,56 +110,55 @@ def write_cross_modal(
 ) -> None:
     """Write what `measure_cross_modal` measured on the samples, as run `config.run`."""
     dataset, run = view._root_dataset, config.run
-    with database(f"writing measurement {run!r} into dataset {dataset.name!r}", "start it again and repeat"):
+    doing = f"writing measurement {run!r}"
+    with database(f"{doing} into dataset {dataset.name!r}", "start it again and repeat"), leased(dataset, doing):
+        collect_runs(dataset)
         dataset.reload()
-        if run in list_cross_modal_runs(dataset):
-            delete_cross_modal_run(dataset, run)
+        check_free(dataset, run)
         result = _per_sample(samples, measured)
         fields = field_values(result)
         items, members = target_of(view, result, config)
         items = replace(items, fields=tuple(items.path(column) for column in fields))
         record = _register(items, measured, config)
+        clear(dataset, run, former=True)
+        items.remove_fields()
         write_fields(items, members, fields, progress, _help)
         arrange_sidebar(dataset, run, record.fields)
         if items.has("stays_in"):
             one_sided = items.where(lambda column: column("stays_in").exists(), "recall_gap")
             about = "Samples of identities that are recalled in one modality and not in the other"
-            dataset.save_view(record.saved_view, one_sided, overwrite=True, description=about)
-        record.status = "done"
-        fors.Run.update_run_config(dataset, run, record)
+            save_view(dataset, record.saved_view, one_sided, about)
+        record.status, record.former = "done", []
+        update_run(dataset, run, record)
+        sweep()
 
 
 def list_cross_modal_runs(dataset: SampleCollection) -> list[str]:
-    """Keys of the measurements of a dataset, the newest first."""
-    root = dataset._root_dataset
-    return newest_first(root, root.list_runs(type=CrossModalRun))
+    """Keys of the measurements of a dataset, finished or not, the newest first."""
+    documents = list_runs(dataset, CrossModalRunConfig)
+    return sorted(documents, key=lambda run: documents[run]["timestamp"], reverse=True)
 
 
 def newest_cross_modal_run(dataset: SampleCollection) -> str:
     """Key of the newest complete measurement; "" where there is none."""
-    root = dataset._root_dataset
-    done = (run for run in list_cross_modal_runs(root) if root.get_run_info(run).config.status == "done")
-    return next(done, "")
+    return next(iter(newest_first(list_runs(dataset, CrossModalRunConfig))), "")
 
 
 def cross_modal_results(dataset: SampleCollection, run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(summary, one record per identity, the largest gap first) of a measurement.
 
     Raises:
-        AuditError: no such measurement.
+        AuditError: no such measurement, or it was interrupted while it was written or deleted.
     """
-    root = dataset._root_dataset
-    results = root.load_run_results(run, load_view=False) if run in list_cross_modal_runs(root) else None
-    if results is None:
-        have = ", ".join(list_cross_modal_runs(root)) or "none"
-        raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}; its measurements: {have}")
+    root, document = dataset._root_dataset, _measurement(dataset, run)
+    results = run_results(root, f"measurement {run!r}", document)
     return dict(results.summary), list(results.identities)
 
 
 def identities_view(dataset: SampleCollection, run: str, identities: Sequence[str]) -> fo.DatasetView:
     """The samples of some identities, the identity with the largest gap first."""
     root = dataset._root_dataset
-    record = root.get_run_info(run).config
+    record = config_of(_measurement(root, run))
     path = key_field(root, "label", record.settings["label"])
     values: list[Any] = list(identities)
     if not isinstance(root.get_field(path), fo.StringField):  # identities were read as words
@@ -148,17 +168,22 @@ def identities_view(dataset: SampleCollection, run: str, identities: Sequence[st
 
 
 def delete_cross_modal_run(dataset: SampleCollection, run: str) -> None:
-    """Delete a measurement: its fields, its saved view, its sidebar group and its record.
+    """Delete a measurement, finished or not: its fields, its saved view, its sidebar group and its record.
 
     Raises:
-        AuditError: no such measurement, or the database was lost (repeat it then).
+        AuditError: no such measurement, another process changes the dataset, or the database was lost (repeat it then).
     """
-    root = dataset._root_dataset
-    if run not in list_cross_modal_runs(root):
-        raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}")
-    with database(f"deleting measurement {run!r}"):
-        clear(root, run, root.get_run_info(run).config)
-        fors.Run.delete_run(root, run, cleanup=False)
+    delete_owning_run(dataset, run, f"measurement {run!r}", CrossModalRunConfig)
+
+
+def _measurement(dataset: SampleCollection, run: str) -> Document:
+    """The record of a measurement that is whole."""
+    root, documents = dataset._root_dataset, list_runs(dataset, CrossModalRunConfig)
+    if run not in documents:
+        have = ", ".join(documents) or "none"
+        raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}; its measurements: {have}")
+    check_finished(root, f"measurement {run!r}", documents[run])
+    return documents[run]
 
 
 def check_free(dataset: fo.Dataset, run: str) -> None:
@@ -168,7 +193,8 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
         raise AuditError(
             f"run {run!r} of dataset {dataset.name!r} is not a cross-modal measurement; choose another run key"
         )
-    own = set(dataset.get_run_info(run).config.fields) if is_measurement else set()
+    document = run_document(dataset, run)
+    own = {path for part in (owned_by(document) if is_measurement and document else ()) for path in part["fields"]}
     names = [n for n in dataset.get_field_schema() if n.startswith(f"{run}_recall_") or n == f"{run}_stays_in"]
     taken = [name for name in names if name not in own]
     if taken:
@@ -182,19 +208,21 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
 def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConfig) -> CrossModalRunConfig:
     """Record the run with all that it is about to write, before any of it is written."""
     dataset, run = items.dataset, items.run
+    replaced = run_document(dataset, run)
+    former = owned_by(replaced) if replaced else []
     record = CrossModalRunConfig(
         settings=config.to_dict(),
         status="writing",
         fields=list(items.fields),
         saved_view=_saved_view(run),
-        sidebar=all(group.name != run for group in dataset.app_config.sidebar_groups or []),
+        sidebar=own_sidebar_group(dataset, run, former),
         slices=list(items.slices),
+        former=former,
     )
-    dataset.register_run(run, record)
     results = CrossModalRunResults(
         dataset, record, run, tagged={}, summary=measured.summary, identities=list(measured.identities)
     )
-    fors.Run.save_run_results(dataset, run, results, cache=False)
+    put_run(dataset, run, record, results, replaced=replaced)
     return record
 
 

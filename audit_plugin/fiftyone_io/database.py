@@ -24,6 +24,8 @@ RAW: Any = CodecOptions(document_class=RawBSONDocument)  # documents keep their 
 
 T = TypeVar("T")
 
+_indexed: set[tuple[Any, ...]] = set()  # indexes that this process made: (server, collection, fields)
+
 
 @contextmanager
 def database(doing: str, remedy: str = "") -> Iterator[None]:
@@ -45,8 +47,16 @@ def batches(values: Iterable[T], size: int = QUERY_IDS) -> Iterator[list[T]]:
 def collection(name: str, index: str, options: Any = AWARE) -> Any:
     """A collection of FiftyOne's database, with an index on the fields named."""
     documents = foo.get_db_conn().get_collection(name, codec_options=options)
-    documents.create_index([(field, 1) for field in index.split()])
+    ensure_index(documents, index)
     return documents
+
+
+def ensure_index(documents: Any, index: str, unique: bool = False) -> None:
+    """Make an index on the fields named, the first time that this process asks for it."""
+    key = (documents.database.client, documents.full_name, index)
+    if key not in _indexed:
+        documents.create_index([(field, 1) for field in index.split()], unique=unique)
+        _indexed.add(key)
 
 
 def object_ids(names: Iterable[str]) -> list[ObjectId]:

@@ -1,10 +1,16 @@
 """An audit as a FiftyOne custom run: listed, loaded and deleted like any other, with all that it wrote.
 
 FiftyOne stores the dotted paths of these classes in the database, so neither they nor this module may be moved.
+
+What a run owns is recorded before it is written and stays recorded until it was removed; `former` names what the runs
+that it replaces owned. So an operation that was killed can be repeated, whatever it had reached.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
@@ -14,17 +20,39 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
-from .database import database
+from .database import collection, database
+from .lease import leased
+from .leftovers import SPOT_CHECKS, sweep
 from .read.items import AuditedItems
+from .records import (
+    Document,
+    collect_runs,
+    config_of,
+    drop_view,
+    forget_caches,
+    forget_run,
+    results_of,
+    run_document,
+    run_documents,
+    update_run,
+)
+
+# What an audit that is not finished was interrupted in, by its status.
+INTERRUPTED = {
+    "writing": "while it was written; run it again or delete it",
+    "deleting": "while it was deleted; delete it",
+}
+CLEANUP_WAIT = 20.0  # seconds
 
 
 class AuditRunConfig(fors.RunConfig):
     """The settings of an audit and what it owns in the dataset.
 
-    Attributes set from keywords: settings (the AuditConfig), status ("writing" or "done"), run_dir, fields, tags,
-    saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a grouped dataset that it
-    wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it wrote on samples),
-    thresholds (kind of flag -> the threshold that a person set; absent if none was).
+    Attributes set from keywords: settings (the AuditConfig), status ("writing", "adding" rows, "deleting" or "done"),
+    run_dir, fields, tags, saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a
+    grouped dataset that it wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it
+    wrote on samples), thresholds (kind of flag -> the threshold that a person set; absent if none was), former (what
+    the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is nothing).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -39,8 +67,13 @@ class OwningRun(fors.Run):
         return [self.config.label_field] if self.config.label_field else list(self.config.fields)
 
     def cleanup(self, samples: SampleCollection, key: str) -> None:
-        """Remove all that the run wrote; FiftyOne forgets the run itself."""
-        clear(samples._root_dataset, key, self.config)
+        """Remove all that the run wrote; FiftyOne forgets the run itself, whatever happens here."""
+        root = samples._root_dataset
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(AuditError):
+                stack.enter_context(leased(root, f"deleting run {key!r}", CLEANUP_WAIT))
+            root.reload()
+            clear(root, key)
 
 
 class AuditRun(OwningRun):
@@ -52,7 +85,7 @@ class AuditRunResults(fors.RunResults):
 
     `explanations`: why each flagged sample was flagged (`audit_plugin.audit.explain`), stored here too, since the App
     may run where the run folder is not. `own`: the audit's own flags and suggested actions of the rows that thresholds
-    changed; absent if no threshold was set.
+    changed; absent if no threshold was set. `added`: row -> ids of its samples, of rows that are just being added.
     """
 
     def get_meta(self) -> dict[str, Any]:
@@ -60,41 +93,98 @@ class AuditRunResults(fors.RunResults):
         return {"tagged": {tag: len(ids) for tag, ids in self.tagged.items()}}
 
 
+def list_runs(samples: SampleCollection, kind: type[fors.RunConfig]) -> dict[str, Document]:
+    """Key -> document of the runs whose settings are of a class, by key, as the database has them now."""
+    root = samples._root_dataset
+    documents = run_documents(root)
+    if {key: document["_id"] for key, document in documents.items()} != {
+        key: getattr(document, "id", None) for key, document in root._doc.runs.items()
+    }:
+        root.reload()  # FiftyOne's own functions must see them too
+    return {key: document for key, document in sorted(documents.items()) if isinstance(config_of(document), kind)}
+
+
 def list_audits(samples: SampleCollection) -> list[str]:
     """Keys of the audits of a dataset, finished or not, sorted."""
-    return list(samples._root_dataset.list_runs(type=AuditRun))
+    return list(list_runs(samples, AuditRunConfig))
 
 
-def newest_first(dataset: fo.Dataset, runs: list[str]) -> list[str]:
-    """The keys of runs by the time when they were registered, the newest first."""
-    return sorted(runs, key=lambda run: dataset.get_run_info(run).timestamp, reverse=True)
+def newest_first(documents: Mapping[str, Document]) -> list[str]:
+    """The keys of the finished runs by the time when they were registered, the newest first."""
+    finished = [key for key, document in documents.items() if document["config"].get("status") not in INTERRUPTED]
+    return sorted(finished, key=lambda key: documents[key]["timestamp"], reverse=True)
 
 
 def audits_newest_first(dataset: SampleCollection) -> list[str]:
-    """Keys of the audits of a dataset, the newest first."""
-    return newest_first(dataset._root_dataset, list_audits(dataset))
+    """Keys of the finished audits of a dataset, the newest first."""
+    return newest_first(list_runs(dataset, AuditRunConfig))
+
+
+def audit_time(dataset: SampleCollection, run: str) -> datetime:
+    """When an audit was registered, in UTC."""
+    document = _audit_document(dataset, run)
+    return document["timestamp"].replace(tzinfo=UTC)
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
-    """What is recorded of an audit: settings, status, fields, tags, run_dir.
+    """What is recorded of an audit, finished or not: settings, status, fields, tags, run_dir.
 
     Raises:
         AuditError: the dataset has no audit of that key.
     """
-    audits = list_audits(samples)
-    if run not in audits:
-        have = f"its audits are {', '.join(audits)}" if audits else "it has none"
-        raise AuditError(f"dataset {samples._root_dataset.name!r} has no audit {run!r}; {have}")
-    return samples._root_dataset.get_run_info(run).config
+    return config_of(_audit_document(samples, run))
+
+
+def finished_audit(samples: SampleCollection, run: str) -> AuditRunConfig:
+    """What is recorded of an audit that is whole.
+
+    Raises:
+        AuditError: the dataset has no audit of that key, or it was interrupted while it was written or deleted.
+    """
+    document = _audit_document(samples, run)
+    record = config_of(document)
+    check_finished(samples._root_dataset, f"audit {run!r}", document)
+    return record
+
+
+def check_finished(root: fo.Dataset, what: str, document: Document) -> None:
+    """Raise an `AuditError` if a run was interrupted while it was written or deleted."""
+    status = document["config"].get("status")
+    if status in INTERRUPTED:
+        raise AuditError(f"{what} of dataset {root.name!r} was interrupted {INTERRUPTED[status]}")
+    if not document.get("results"):
+        raise AuditError(f"the results of {what} of dataset {root.name!r} are missing; run it again or delete it")
+
+
+def audit_results(samples: SampleCollection, run: str) -> AuditRunResults:
+    """The results of an audit as the database has them now.
+
+    Raises:
+        AuditError: no such audit, or its results are missing.
+    """
+    root, document = samples._root_dataset, _audit_document(samples, run)
+    return run_results(root, f"audit {run!r}", document)
+
+
+def run_results(root: fo.Dataset, what: str, document: Document) -> Any:
+    """The results of a run.
+
+    Raises:
+        AuditError: they are missing.
+    """
+    values = results_of(document.get("results"))
+    if values is None:
+        raise AuditError(f"the results of {what} of dataset {root.name!r} are missing; run it again or delete it")
+    return fors.RunResults.from_dict(values, root, config_of(document), document["key"])
 
 
 def audited_items(samples: SampleCollection, run: str) -> AuditedItems:
     """What an audit wrote on.
 
     Raises:
-        AuditError: the dataset has no audit of that key.
+        AuditError: the dataset has no audit of that key, or it was interrupted.
     """
-    return items_of(samples._root_dataset, run, audit_info(samples, run))
+    return items_of(samples._root_dataset, run, finished_audit(samples, run))
 
 
 def items_of(dataset: fo.Dataset, run: str, record: Any) -> AuditedItems:
@@ -108,41 +198,102 @@ def settings_of(record: AuditRunConfig) -> AuditConfig:
 
 
 def delete_audit(dataset: SampleCollection, run: str) -> None:
-    """Delete an audit: its fields, its own tags, its saved view, its sidebar group and its record.
+    """Delete an audit, finished or not: fields, its own tags, saved view, sidebar group, spot checks and record.
 
     Decisions, the user's own fields and tags, and other audits stay.
 
     Raises:
-        AuditError: no such audit, or the database was lost (repeat it then).
+        AuditError: no such audit, another process is changing the dataset, or the database was lost (repeat it then).
+    """
+    delete_owning_run(dataset, run, f"audit {run!r}", AuditRunConfig)
+
+
+def delete_owning_run(dataset: SampleCollection, run: str, what: str, kind: type[fors.RunConfig]) -> None:
+    """Delete a run with all that it wrote.
+
+    Raises:
+        AuditError: as `delete_audit`.
     """
     root = dataset._root_dataset
-    with database(f"deleting audit {run!r}"):
+    with database(f"deleting {what}"), leased(root, f"deleting {what}"):
+        collect_runs(root)
         root.reload()
-        # FiftyOne only logs an error of the cleanup and forgets the run: clean up first, where an error stops all
-        clear(root, run, audit_info(root, run))
-        fors.Run.delete_run(root, run, cleanup=False)
+        documents = list_runs(root, kind)
+        if run not in documents:
+            raise AuditError(missing(root, what, list(documents)))
+        record = config_of(documents[run])
+        record.status = "deleting"
+        update_run(root, run, record)
+        clear(root, run)
+        forget_run(root, run)
+        sweep()
 
 
-def clear(dataset: fo.Dataset, run: str, record: Any) -> None:
-    """Remove everything that a run wrote. Each step may be repeated, so the next call completes a broken one."""
-    results = dataset.load_run_results(run, cache=False, load_view=False)
-    items = items_of(dataset, run, record)
-    for tag, ids in (results.tagged if results else {}).items():
-        items.untag(ids, tag)
-    if dataset.has_saved_view(record.saved_view):
-        dataset.delete_saved_view(record.saved_view)
-    dataset.delete_sample_fields([f for f in record.fields if dataset.has_sample_field(f)])
-    if record.sidebar:
-        _drop_sidebar_group(dataset, run)
+def missing(root: fo.Dataset, what: str, keys: Sequence[str]) -> str:
+    """The sentence on a run that does not exist, whose kind is the first word of `what`."""
+    kind = what.split(" ", 1)[0]
+    have = f"its {kind}s are {', '.join(keys)}" if keys else "it has none"
+    return f"dataset {root.name!r} has no {what}; {have}"
 
 
-def _drop_sidebar_group(dataset: fo.Dataset, run: str) -> None:
-    app = dataset.app_config
+def owned_by(document: Document) -> list[dict[str, Any]]:
+    """What a run owns, then what the runs that it replaces owned, as far as that was not removed.
+
+    Each: fields, tags, slices, label_field, saved_view, sidebar, and results, the file with the ids that it tagged.
+    """
+    config = document["config"]
+    names = {"fields": [], "tags": [], "slices": [], "label_field": "", "saved_view": "", "sidebar": False}
+    own = {name: config.get(name, default) for name, default in names.items()}
+    return [{**own, "results": str(document.get("results") or "")}, *(config.get("former") or ())]
+
+
+def clear(root: fo.Dataset, run: str, former: bool = False) -> None:
+    """Remove everything that a run wrote, or only what `former` ones did that it replaces.
+
+    Each step may be repeated, so the next call completes a broken one.
+    """
+    document = run_document(root, run)
+    owned = owned_by(document)[1 if former else 0 :] if document else []
+    for part in owned:
+        items = AuditedItems(root, run, part["label_field"], tuple(part["slices"]), tuple(part["fields"]))
+        results = results_of(part["results"])
+        for tag, ids in ((results or {}).get("tagged") or {}).items():
+            items.untag(ids, tag)
+        if results is None:
+            items.untag_flagged(part["tags"])
+        drop_view(root, part["saved_view"])
+        items.remove_fields()
+        _clean_sidebar(root, run, part["fields"], part["sidebar"])
+    collection(SPOT_CHECKS, "dataset run").delete_many({"dataset": root._doc.id, "run": run})
+
+
+def _audit_document(samples: SampleCollection, run: str) -> Document:
+    """The document of an audit as the database has it now, which FiftyOne's objects in memory follow."""
+    root = samples._root_dataset
+    with database(f"reading dataset {root.name!r}"):
+        document = run_document(root, run)
+        loaded = root._doc.runs.get(run)
+        if document is None or not isinstance(config_of(document), AuditRunConfig):
+            raise AuditError(missing(root, f"audit {run!r}", list_audits(root)))
+        same = loaded is not None and getattr(loaded, "id", None) == document["_id"]
+        if not same or loaded.results.grid_id != document.get("results") or loaded.config != document["config"]:
+            forget_caches(root, run)  # another process wrote, or this one did
+        return document
+
+
+def _clean_sidebar(dataset: fo.Dataset, run: str, fields: Iterable[str], own_group: bool) -> None:
+    """Take fields out of the sidebar, and the group that the run made."""
+    app, gone = dataset.app_config, set(fields)
     if not app.sidebar_groups:
         return  # interrupted before they were arranged
-    groups = [g for g in app.sidebar_groups if g.name != run or g.paths]
+    groups = [(g.name, [path for path in g.paths if path not in gone]) for g in app.sidebar_groups]
+    if groups == [(g.name, list(g.paths)) for g in app.sidebar_groups] and not own_group:
+        return
+    for group, (_, paths) in zip(app.sidebar_groups, groups, strict=True):
+        group.paths = paths
+    remaining = [g for g in app.sidebar_groups if not own_group or g.name != run or g.paths]
     default = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     # None means "the default groups": what it was before, unless the user has arranged groups of their own
-    same = [(g.name, list(g.paths)) for g in groups] == [(g.name, list(g.paths)) for g in default]
-    app.sidebar_groups = None if same else groups
+    same = [(g.name, list(g.paths)) for g in remaining] == [(g.name, list(g.paths)) for g in default]
+    app.sidebar_groups = None if same else remaining
     dataset.save()

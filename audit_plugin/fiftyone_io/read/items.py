@@ -175,6 +175,31 @@ class AuditedItems:
             else:
                 all_samples(self.dataset).select(batch).match_tags(tag).untag_samples(tag)
 
+    def untag_flagged(self, tags: Iterable[str]) -> None:
+        """Take the run's tags `{run}:{kind}` from what has that flag: where nobody knows any more what it tagged."""
+        documents = self.dataset._sample_collection
+        now = {"last_modified_at": datetime.now(UTC)}
+        for tag in tags:
+            flag = f"{self.run}_is_{tag.removeprefix(f'{self.run}:')}"
+            if self.label_field:
+                change = {"$pull": {f"{self.objects}.$[one].tags": tag}, "$set": now}
+                flagged = [{f"one.{flag}": True, "one.tags": tag}]
+                documents.update_many({f"{self.objects}.{flag}": True}, change, array_filters=flagged)
+            else:
+                documents.update_many({flag: True, "tags": tag}, {"$pull": {"tags": tag}, "$set": now})
+        fo.Sample._reload_docs(self.dataset._sample_collection_name)
+
+    def remove_fields(self) -> None:
+        """Remove the run's fields with their values, also where FiftyOne's schema does not know them (any more)."""
+        documents = self.dataset._sample_collection
+        exists: list[Mapping[str, Any]] = [{path: {"$exists": True}} for path in self.fields]
+        if exists:
+            below = f"{self.objects}." if self.label_field else ""
+            paths = [path.replace(below, f"{below}$[].", 1) if below else path for path in self.fields]
+            change = {"$unset": dict.fromkeys(paths, ""), "$set": {"last_modified_at": datetime.now(UTC)}}
+            documents.update_many({"$or": exists}, change)
+        self.dataset.delete_sample_fields([path for path in self.fields if self.dataset.has_sample_field(path)])
+
     def tagged(self, tag: str) -> set[str]:
         """Ids of the samples, or objects, with a tag."""
         if self.label_field:

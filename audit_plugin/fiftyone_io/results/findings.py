@@ -137,7 +137,11 @@ def flagged_view(dataset: SampleCollection, run: str) -> fo.DatasetView:
 
     Of a grouped dataset: the groups with such a sample. Of an audit of objects: the patches of such objects.
     """
-    items = audited_items(dataset, run)
+    return flagged_rows(audited_items(dataset, run))
+
+
+def flagged_rows(items: AuditedItems) -> fo.DatasetView:
+    """`flagged_view` of an audit that may still be written."""
     flags = [flag for flag in flag_columns() if items.has(flag)]
 
     def marked(column: Any) -> Any:

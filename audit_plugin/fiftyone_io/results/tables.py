@@ -22,7 +22,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import current_names
 from audit_plugin.fiftyone_io.database import database, dig, documents_by_id
 from audit_plugin.fiftyone_io.read.items import AuditedItems
-from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.fiftyone_io.runs import audit_results, audited_items, finished_audit
 from audit_plugin.review.queue import OF_TEXT, TO_DO
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns
 from audit_plugin.scoring.flags import FLAGS
@@ -49,7 +49,7 @@ class CachedTable:
 
 
 _tables: dict[tuple[Any, str], CachedTable] = {}
-_summaries: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (version of the results, summary)
+_stored: dict[Any, tuple[Any, dict[str, Any]]] = {}  # by dataset and run: (results file, what of it is asked for)
 _lock = RLock()  # two panels that open at the same time read once
 
 
@@ -148,20 +148,12 @@ def read_fact(dataset: SampleCollection, run: str, name: str, compute: Callable[
 def audit_summary(dataset: SampleCollection, run: str) -> dict[str, Any]:
     """The summary of an audit: counts, reliability, attribution, what the model estimates of wrong pairs, versions."""
     root = dataset._root_dataset
-    audit_info(root, run)
-    # `scan_new` writes the results again, under another id; the run's time stays
-    key, version = (root._doc.id, run), root._doc.runs[run].results.grid_id
-    if _summaries.get(key, (None, {}))[0] != version:
-        results = root.load_run_results(run, cache=False, load_view=False)
-        _summaries[key] = version, current_names(getattr(results, "summary", None) or {})
-    return dict(_summaries[key][1])
+    return dict(_results(root, run)["summary"])
 
 
 def explanations(samples: SampleCollection, run: str) -> dict[str, list[dict[str, Any]]]:
     """Id of a sample (of objects: a label) -> why it was flagged: a record per flagged caption."""
-    audit_info(samples, run)
-    results = samples._root_dataset.load_run_results(run, load_view=False)
-    return dict(getattr(results, "explanations", None) or {})
+    return dict(_results(samples._root_dataset, run)["explanations"])
 
 
 def explained(samples: SampleCollection, run: str, name: str) -> list[dict[str, Any]]:
@@ -190,6 +182,21 @@ def as_array(column: str, values: Sequence[Any]) -> NDArray[Any]:
     return array
 
 
+def _results(root: fo.Dataset, run: str) -> dict[str, Any]:
+    """Summary and explanations of an audit, read once for each results file: whoever changes them writes another."""
+    finished_audit(root, run)
+    key, version = (root._doc.id, run), root._doc.runs[run].results.grid_id
+    with _lock:
+        if _stored.get(key, (None, {}))[0] != version:
+            results = audit_results(root, run)
+            values = {name: getattr(results, name, None) or {} for name in ("summary", "explanations")}
+            _stored.pop(key, None)
+            _stored[key] = version, {**values, "summary": current_names(values["summary"])}
+            while len(_stored) > CACHED_AUDITS:
+                _stored.pop(next(iter(_stored)))
+        return _stored[key][1]
+
+
 # --- what is cached -----------------------------------------------------------------------------------------------
 
 
@@ -206,16 +213,21 @@ def _table(items: AuditedItems) -> CachedTable:
 
 
 def _state(root: fo.Dataset, run: str) -> tuple[Any, ...]:
-    """(time of the run, number of samples, time of the last change)."""
+    """(the run with its results, number of samples, time of the last change)."""
     samples = root._sample_collection
     newest = samples.find_one({}, {"last_modified_at": 1, "_id": 0}, sort=[("last_modified_at", -1)]) or {}
-    return root.get_run_info(run).timestamp, samples.estimated_document_count(), newest.get("last_modified_at")
+    # the clocks of those who write may differ: what this tool writes is told by the run's record
+    document = root._doc.runs[run]
+    version = document.id, document.results.grid_id, document.config.get("changes"), document.config.get("status")
+    return version, samples.estimated_document_count(), newest.get("last_modified_at")
 
 
 def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> bool:
     """Bring a table up to a state by reading the samples that changed; False where all must be read again."""
-    if not items.are_samples or table.state[:2] != state[:2] or not (table.state[2] and state[2]):
+    if not items.are_samples or table.state[1] != state[1] or not (table.state[2] and state[2]):
         return False
+    if table.state[0][0] != state[0][0] or (table.state[0] != state[0] and table.state[2] >= state[2]):
+        return False  # another audit, or changes by someone whose clock is behind
     columns = list(dict.fromkeys([*flagged_columns(), *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
     # all that was written earlier had arrived; the database gives times without their zone

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import fiftyone.core.runs as fors
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import AuditedItems
-from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.fiftyone_io.records import collect_files, update_run
+from audit_plugin.fiftyone_io.runs import audit_results, audited_items, finished_audit
 from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
 
 from .tables import Columns, as_array, read_columns
@@ -33,16 +34,18 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         How many samples changed.
 
     Raises:
-        AuditError: no such audit, a kind without a score, an audit of objects or of lists of texts, or a lost database.
+        AuditError: no such audit, a kind without a score, an audit of objects or of lists of texts, another process
+            changes the dataset, or a lost database (set it again then).
     """
-    items = audited_items(dataset, run)
-    root = items.dataset
-    _check(items, kind, threshold)
-    with database(f"setting a threshold of audit {run!r} in dataset {root.name!r}", "set the threshold again"):
-        record = audit_info(root, run)
+    root = dataset._root_dataset
+    doing = f"setting a threshold of audit {run!r}"
+    with database(f"{doing} in dataset {root.name!r}", "set the threshold again"), leased(root, doing):
+        collect_files(root._doc.id)
+        record, items = finished_audit(root, run), audited_items(root, run)
+        _check(items, kind, threshold)
         thresholds = {**(getattr(record, "thresholds", None) or {}), kind: threshold}
         thresholds = {name: value for name, value in thresholds.items() if value is not None}
-        results = root.load_run_results(run, cache=False, load_view=False)
+        results = audit_results(root, run)
         recorded = dict(getattr(results, "own", None) or {})
 
         flags, scores = [f"is_{kind}" for kind in FLAGS], movable_flags().values()
@@ -69,13 +72,14 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged]))
         record.tags = list(dict.fromkeys([*record.tags, tag]))
         record.thresholds = thresholds
-        fors.Run.save_run_results(root, run, results, cache=False)
-        fors.Run.update_run_config(root, run, record)
+        update_run(root, run, record, results)
 
         names = [(columns["id"][row], row) for row in rows.tolist()]
         items.write((name, samples[name], _row(changed, row)) for name, row in names)
         items.tag(untagged, tag)
         items.untag(set(results.tagged[tag]) - set(flagged), tag)
+        record.changes = int(getattr(record, "changes", 0)) + 1  # other processes read the rows again
+        update_run(root, run, record)
     return sum(len(samples[name]) for name, _ in names)
 
 

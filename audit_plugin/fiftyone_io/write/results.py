@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
-import fiftyone.core.runs as fors
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
@@ -22,17 +21,23 @@ from audit_plugin.audit.caption_lists import per_sample
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.lease import leased
+from audit_plugin.fiftyone_io.leftovers import sweep
 from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
-from audit_plugin.fiftyone_io.results.findings import flagged_view
+from audit_plugin.fiftyone_io.records import collect_runs, put_run, results_of, run_document, save_view, update_run
+from audit_plugin.fiftyone_io.results.findings import flagged_rows
 from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
     audit_info,
-    delete_audit,
+    audit_results,
+    clear,
+    finished_audit,
     items_of,
     list_audits,
+    owned_by,
 )
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns, column_help, list_columns
 from audit_plugin.scoring.flags import FLAGS
@@ -53,7 +58,7 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
         is_audit = run in list_audits(dataset)
         if run in dataset.list_runs() and not is_audit:
             raise AuditError(f"run {run!r} of dataset {dataset.name!r} is not an audit; choose another run key")
-        own = set(audit_info(dataset, run).fields) if is_audit else set()
+        own = {path for part in _owned(dataset, run) for path in part["fields"]} if is_audit else set()
         names = [f"{run}_{column}" for column in columns or [*all_columns(), *list_columns()]]
         if field:
             new = [name for name in names if f"{objects_path(field)}.{name}" not in own]
@@ -72,6 +77,11 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
             )
 
 
+def _owned(dataset: fo.Dataset, run: str) -> list[dict[str, Any]]:
+    document = run_document(dataset, run)
+    return owned_by(document) if document else []
+
+
 def write_result(
     view: SampleCollection,
     result: AuditResult,
@@ -83,8 +93,8 @@ def write_result(
     """Write fields `{run}_{column}`, tags `{run}:{flag}`, the saved view `{run}_flagged` and the run itself.
 
     Only the samples of the result change; of a grouped view, those of its groups in the slices used; of a view of
-    patches, its labels, which get attributes and label tags. An earlier run of the same key is deleted first,
-    everywhere.
+    patches, its labels, which get attributes and label tags. A run of the same key is replaced, everywhere: it stays
+    as it was until the new one is recorded with all that it will own.
 
     Args:
         view: what was audited.
@@ -104,24 +114,30 @@ def write_result(
     stored = f"the scores are safe in {result.run_dir}; " if result.run_dir else ""
     remedy = f"{stored}start the database again and repeat the same audit"
     dataset, run = view._root_dataset, config.run
-    with database(f"writing run {run!r} into dataset {dataset.name!r}", remedy):
+    with (
+        database(f"writing run {run!r} into dataset {dataset.name!r}", remedy),
+        leased(dataset, f"writing audit {run!r}") as lease,
+    ):
+        collect_runs(dataset)
         dataset.reload()  # another process may have written meanwhile
         items, samples = target_of(view, result, config)
         check_writable(view, run, result.columns)
-        if run in list_audits(dataset):
-            delete_audit(dataset, run)
         fields = field_values(result)
         items = replace(items, fields=tuple(items.path(column) for column in fields))
         if explanations is None:
             explanations = _explanations(result.run_dir)
         flagged = _flagged_ids(items, result, samples)
         record, audited = _register(items, result, config, flagged, explanations)
+        clear(dataset, run, former=True)
+        items.remove_fields()  # values that a killed deletion left, and that FiftyOne does not show
         write_fields(items, samples, fields, progress)
+        lease.check()
         for tag, ids in flagged.items():
             items.tag(ids, tag)
         arrange(items, record)
-        record.status = "done"
-        fors.Run.update_run_config(dataset, run, record)
+        record.status, record.former = "done", []
+        update_run(dataset, run, record)
+        sweep()
         if items.label_field:  # views of patches hold copies of the labels
             audited.reload()
             view.reload()
@@ -144,28 +160,52 @@ def add_result(
     """
     result = per_sample(result, captions) if captions else result
     dataset, run = view._root_dataset, config.run
-    with database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"):
+    with (
+        database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"),
+        leased(dataset, f"adding rows to audit {run!r}"),
+    ):
+        take_back_added(dataset, run)
         dataset.reload()
-        record = audit_info(dataset, run)
+        record, results = finished_audit(dataset, run), audit_results(dataset, run)
         items, samples = target_of(view, result, config)
         check_writable(view, run, result.columns)
         fields = field_values(result)
-        results = dataset.load_run_results(run, cache=False, load_view=False)
         flagged = _flagged_ids(items, result, samples)
         for tag, ids in _untagged(items, flagged).items():
             results.tagged[tag] = [*results.tagged.get(tag, ()), *ids]
-        new = set(result.ids)
-        added = {name: records for name, records in _explanations(result.run_dir).items() if name in new}
-        results.explanations = {**(getattr(results, "explanations", None) or {}), **added}
-        results.summary = _extended_summary(getattr(results, "summary", None) or {}, result.summary)
         record.fields = list(dict.fromkeys([*record.fields, *(items.path(column) for column in fields)]))
         record.tags = list(dict.fromkeys([*record.tags, *results.tagged]))
-        fors.Run.save_run_results(dataset, run, results, cache=False)
-        fors.Run.update_run_config(dataset, run, record)
+        record.status, results.added = "adding", dict(samples)
+        update_run(dataset, run, record, results)
         write_fields(items, samples, fields, progress)
         for tag, ids in flagged.items():
             items.tag(ids, tag)
         arrange(items_of(dataset, run, record), record)
+        new = set(result.ids)
+        added = {name: records for name, records in _explanations(result.run_dir).items() if name in new}
+        results.explanations = {**(getattr(results, "explanations", None) or {}), **added}
+        results.summary = _extended_summary(getattr(results, "summary", None) or {}, result.summary)
+        record.status, results.added = "done", {}
+        update_run(dataset, run, record, results)
+
+
+def take_back_added(dataset: fo.Dataset, run: str) -> None:
+    """Remove the rows whose addition was interrupted, so that they count as new again."""
+    with database(f"reading audit {run!r} of dataset {dataset.name!r}"):
+        if audit_info(dataset, run).status != "adding":
+            return
+        with leased(dataset, f"adding rows to audit {run!r}"):
+            record, results = audit_info(dataset, run), audit_results(dataset, run)
+            added: Mapping[str, Sequence[str]] = getattr(results, "added", None) or {}
+            items = items_of(dataset, run, record)
+            tagged = {*added, *(name for samples in added.values() for name in samples)}
+            for tag, ids in results.tagged.items():
+                items.untag([name for name in ids if name in tagged], tag)
+                results.tagged[tag] = [name for name in ids if name not in tagged]
+            nothing = dict.fromkeys(items.columns)
+            items.write((name, samples, nothing) for name, samples in added.items())
+            record.status, results.added = "done", {}
+            update_run(dataset, run, record, results)
 
 
 def _extended_summary(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +237,9 @@ def _register(
     items: AuditedItems, result: AuditResult, config: AuditConfig, flagged: Members, explanations: Mapping[str, Any]
 ) -> tuple[AuditRunConfig, SampleCollection]:
     """Record the run with all that it is about to write, before it does; the record, and the view written on."""
-    run, groups = items.run, items.dataset.app_config.sidebar_groups or []
+    dataset, run = items.dataset, items.run
+    replaced = run_document(dataset, run)
+    former = owned_by(replaced) if replaced else []
     record = AuditRunConfig(
         settings=config.to_dict(),
         status="writing",
@@ -205,23 +247,23 @@ def _register(
         fields=list(items.fields),
         tags=list(flagged),
         saved_view=flagged_view_name(run),
-        sidebar=not items.label_field and all(group.name != run for group in groups),
+        sidebar=not items.label_field and own_sidebar_group(dataset, run, former),
         slices=list(items.slices),
         label_field=items.label_field,
+        former=former,
     )
     # what was audited, by a field: a view that the user chose by fields of the earlier run would lose its meaning
     audited = items.where(lambda column: column("action").exists())
-    audited.register_run(run, record)
     results = AuditRunResults(
         audited,
         record,
         run,
-        tagged=_untagged(items, flagged),
+        tagged=_untagged(items, flagged, former),
         summary=json.loads(json.dumps(result.summary, default=lambda v: v.item() if hasattr(v, "item") else str(v))),
         run_dir=result.run_dir,
         explanations=dict(explanations),
     )
-    fors.Run.save_run_results(audited, run, results, cache=False)
+    put_run(dataset, run, record, results, audited, replaced)
     return record, audited
 
 
@@ -235,12 +277,19 @@ def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members) -> 
     return tags
 
 
-def _untagged(items: AuditedItems, flagged: Members) -> dict[str, list[str]]:
-    """Tag -> ids that the run will tag, without those that have the tag already, set by the user."""
+def _untagged(items: AuditedItems, flagged: Members, former: Sequence[Mapping[str, Any]] = ()) -> Members:
+    """Tag -> ids that the run will tag, without those that have the tag already, set by the user.
+
+    Tags of the runs that it replaces are removed before it writes its own.
+    """
+    of_former: dict[str, set[str]] = {}
+    for part in former:
+        for tag, ids in ((results_of(part["results"]) or {}).get("tagged") or {}).items():
+            of_former.setdefault(tag, set()).update(ids)
     tags = {}
     for tag, ids in flagged.items():
-        tagged = items.tagged(tag)
-        tags[tag] = [name for name in ids if name not in tagged]
+        by_user = items.tagged(tag) - of_former.get(tag, set())
+        tags[tag] = [name for name in ids if name not in by_user]
     return tags
 
 
@@ -317,12 +366,8 @@ def arrange(items: AuditedItems, record: AuditRunConfig) -> None:
     """
     if not items.label_field:
         arrange_sidebar(items.dataset, items.run, record.fields)
-    items.dataset.save_view(
-        record.saved_view,
-        flagged_view(items.dataset, items.run),
-        overwrite=True,
-        description=f"What audit {items.run} flagged or proposes to change",
-    )
+    about = f"What audit {items.run} flagged or proposes to change"
+    save_view(items.dataset, record.saved_view, flagged_rows(items), about)
 
 
 def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> None:
@@ -338,6 +383,12 @@ def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> Non
     own.paths = [*own.paths, *fields]
     app.sidebar_groups = groups
     dataset.save()
+
+
+def own_sidebar_group(dataset: fo.Dataset, run: str, former: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the sidebar group named after a run is, or will be, of the run's making."""
+    exists = any(group.name == run for group in dataset.app_config.sidebar_groups or [])
+    return not exists or any(part["sidebar"] for part in former)
 
 
 def flagged_view_name(run: str) -> str:

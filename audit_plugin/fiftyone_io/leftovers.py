@@ -1,0 +1,85 @@
+"""What this tool stored in the database for datasets that do not exist any more: listed, and swept away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone.core.odm as foo
+import gridfs
+
+PREFIX = "audit_plugin."
+SPOT_CHECKS = f"{PREFIX}spot_checks"
+CHANGE_SETS, JOURNAL = f"{PREFIX}change_sets", f"{PREFIX}journal"
+FILES = f"{PREFIX}files"  # results files that may not be named by any run, see `records`
+LEASES = f"{PREFIX}leases"
+OUR_RUNS = {"config.cls": {"$regex": r"^audit_plugin\."}}
+OUR_VIEWS = {"name": {"$regex": "(_flagged|_one_sided)$|^audit_clean$"}}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a collection holds of datasets that do not exist any more."""
+
+    collection: str
+    documents: int
+    bytes: int
+
+
+def leftovers() -> list[Leftover]:
+    """What `sweep` would delete, one entry for each collection that has any of it."""
+    database = foo.get_db_conn()
+    size = {"$group": {"_id": None, "documents": {"$sum": 1}, "bytes": {"$sum": {"$bsonSize": "$$ROOT"}}}}
+    remains = []
+    for name, query in _queries():
+        files = database["fs.files"].find({"_id": {"$in": _results_of(name, query)}}, {"length": 1})
+        stored = sum(file["length"] for file in files)
+        for total in database[name].aggregate([{"$match": query}, size]):
+            remains.append(Leftover(name, int(total["documents"]), int(total["bytes"] + stored)))
+    return remains
+
+
+def sweep() -> list[Leftover]:
+    """Delete what `leftovers` lists, and return it."""
+    remains = leftovers()
+    database = foo.get_db_conn()
+    if remains:
+        files = gridfs.GridFS(database)
+        for name, query in _queries():
+            for number in _results_of(name, query):
+                files.delete(number)
+            database[name].delete_many(query)
+    return remains
+
+
+def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(collection, query for what it holds of datasets that do not exist), of collections that have such documents.
+
+    What a collection names is read before the datasets that exist: none that comes meanwhile is taken for gone.
+    """
+    database = foo.get_db_conn()
+    for name in sorted(database.list_collection_names(filter={"name": {"$regex": rf"^{PREFIX}|^runs$|^views$"}})):
+        ours = {"runs": OUR_RUNS, "views": OUR_VIEWS}.get(name, {})
+        if name == JOURNAL:  # its entries belong to change sets, which belong to datasets
+            sets = set(database[name].distinct("set"))
+            dataset_of = {change["_id"]: change["dataset"] for change in database[CHANGE_SETS].find({}, {"dataset": 1})}
+            existing = _existing()
+            gone = {number for number in sets if dataset_of.get(number) not in existing}
+            query: dict[str, Any] = {"set": {"$in": list(gone)}}
+        else:
+            field = {"runs": "_dataset_id", "views": "_dataset_id", LEASES: "_id"}.get(name, "dataset")
+            gone = set(database[name].distinct(field, ours)) - _existing()
+            query = {**ours, field: {"$in": list(gone)}}
+        if gone:
+            yield name, query
+
+
+def _existing() -> set[Any]:
+    return set(foo.get_db_conn()["datasets"].distinct("_id"))
+
+
+def _results_of(name: str, query: dict[str, Any]) -> list[Any]:
+    """Ids of the results files that go away with the documents of a query."""
+    field = {"runs": "results", FILES: "_id"}.get(name)
+    return [] if field is None else list(filter(None, foo.get_db_conn()[name].distinct(field, query)))
