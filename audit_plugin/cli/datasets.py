@@ -163,10 +163,14 @@ def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: 
     try:
         io = fiftyone_io()
         fault = ("The error planted in this sample", [faults[name] for name in rows.ids])
-        dataset = io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault})
-        ids = dataset.values("id")
-        explained = renamed(load_explanations(result.run_dir)["samples"], dict(zip(rows.ids, ids, strict=True)))
-        io.write_result(dataset, replace(result, ids=tuple(ids)), config, explanations=explained)
+        explanations = load_explanations(result.run_dir)["samples"]
+
+        def write_audit(dataset: Any) -> None:
+            ids = dataset.values("id")
+            explained = renamed(explanations, dict(zip(rows.ids, ids, strict=True)))
+            io.write_result(dataset, replace(result, ids=tuple(ids)), config, explanations=explained)
+
+        dataset = io.load_manifest_dataset(DEMO_DATASET, rows, {"fault": fault}, write_audit)
     except AuditError as error:
         return None, f"the demo was scored but not imported into FiftyOne: {error}"
     how = f"the same command with --app, or: fiftyone app launch {DEMO_DATASET}"

@@ -151,7 +151,7 @@ def cross_modal_results(dataset: SampleCollection, run: str) -> tuple[dict[str, 
         AuditError: no such measurement, or it was interrupted while it was written or deleted.
     """
     root, document = dataset._root_dataset, _measurement(dataset, run)
-    results = run_results(root, f"measurement {run!r}", document)
+    results = run_results(root, f"cross-modal measurement {run!r}", document)
     return dict(results.summary), list(results.identities)
 
 
@@ -173,7 +173,7 @@ def delete_cross_modal_run(dataset: SampleCollection, run: str) -> None:
     Raises:
         AuditError: no such measurement, another process changes the dataset, or the database was lost (repeat it then).
     """
-    delete_owning_run(dataset, run, f"measurement {run!r}", CrossModalRunConfig)
+    delete_owning_run(dataset, run, f"cross-modal measurement {run!r}", CrossModalRunConfig)
 
 
 def _measurement(dataset: SampleCollection, run: str) -> Document:
@@ -182,7 +182,7 @@ def _measurement(dataset: SampleCollection, run: str) -> Document:
     if run not in documents:
         have = ", ".join(documents) or "none"
         raise AuditError(f"dataset {root.name!r} has no cross-modal measurement {run!r}; its measurements: {have}")
-    check_finished(root, f"measurement {run!r}", documents[run])
+    check_finished(root, f"cross-modal measurement {run!r}", documents[run])
     return documents[run]
 
 

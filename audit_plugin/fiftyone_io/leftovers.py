@@ -1,19 +1,34 @@
-"""What this tool stored in the database for datasets that do not exist any more: listed, and swept away."""
+"""What this tool stored in the database for datasets that do not exist any more: listed, and swept away.
+
+So are datasets that were being made by a process that died: until a new dataset is whole, its name is `UNFINISHED` with
+the machine and process that make it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.core.odm as foo
 import gridfs
+from mongoengine.errors import MongoEngineException
+
+from .lease import LEASES, is_alive, machine
 
 PREFIX = "audit_plugin."
 SPOT_CHECKS = f"{PREFIX}spot_checks"
 CHANGE_SETS, JOURNAL = f"{PREFIX}change_sets", f"{PREFIX}journal"
 FILES = f"{PREFIX}files"  # results files that may not be named by any run, see `records`
-LEASES = f"{PREFIX}leases"
+UNFINISHED = "audit-unfinished"  # begins the name of a dataset that is being made
+ABANDONED = timedelta(minutes=5)  # without a lease: made by a process that cannot be seen from here, and that died
+NOT_EXPIRED = {"$expr": {"$gt": ["$expires", "$$NOW"]}}
 OUR_RUNS = {"config.cls": {"$regex": r"^audit_plugin\."}}
 OUR_VIEWS = {"name": {"$regex": "(_flagged|_one_sided)$|^audit_clean$"}}
 
@@ -37,6 +52,10 @@ def leftovers() -> list[Leftover]:
         stored = sum(file["length"] for file in files)
         for total in database[name].aggregate([{"$match": query}, size]):
             remains.append(Leftover(name, int(total["documents"]), int(total["bytes"] + stored)))
+    samples = [document["sample_collection_name"] for document in _abandoned()]
+    if samples:
+        sizes = (total["bytes"] for name in samples for total in database[name].aggregate([size]))
+        remains.append(Leftover("datasets", len(samples), int(sum(sizes))))
     return remains
 
 
@@ -45,6 +64,9 @@ def sweep() -> list[Leftover]:
     remains = leftovers()
     database = foo.get_db_conn()
     if remains:
+        for document in _abandoned():
+            with contextlib.suppress(ValueError, MongoEngineException):  # another process was faster
+                fo.delete_dataset(document["name"])
         files = gridfs.GridFS(database)
         for name, query in _queries():
             for number in _results_of(name, query):
@@ -73,6 +95,29 @@ def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
             query = {**ours, field: {"$in": list(gone)}}
         if gone:
             yield name, query
+
+
+def unfinished_name() -> str:
+    """A name for a dataset that this process is making."""
+    return f"{UNFINISHED}-{_machine_name()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _abandoned() -> list[dict[str, Any]]:
+    """The documents of datasets whose maker is dead."""
+    database = foo.get_db_conn()
+    names = {"name": {"$regex": f"^{UNFINISHED}-[0-9a-f]+-[0-9]+-[0-9a-f]+$"}}
+    abandoned = []
+    for document in database["datasets"].find(names, {"name": 1, "sample_collection_name": 1}):
+        made_on, pid = document["name"].removeprefix(f"{UNFINISHED}-").split("-")[:2]
+        lease = database[LEASES].find_one({"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}, {"_id": 1})
+        is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
+        if (made_on == _machine_name() and not is_alive(int(pid))) or (lease is None and is_old):
+            abandoned.append(document)
+    return abandoned
+
+
+def _machine_name() -> str:
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
 
 
 def _existing() -> set[Any]:

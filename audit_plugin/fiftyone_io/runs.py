@@ -230,8 +230,8 @@ def delete_owning_run(dataset: SampleCollection, run: str, what: str, kind: type
 
 
 def missing(root: fo.Dataset, what: str, keys: Sequence[str]) -> str:
-    """The sentence on a run that does not exist, whose kind is the first word of `what`."""
-    kind = what.split(" ", 1)[0]
+    """The sentence on a run that does not exist, which `what` names after its kind."""
+    kind = what.rsplit(" ", 1)[0]
     have = f"its {kind}s are {', '.join(keys)}" if keys else "it has none"
     return f"dataset {root.name!r} has no {what}; {have}"
 

@@ -20,14 +20,17 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
 from audit_plugin.fiftyone_io.read.samples import read_samples, samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources
+from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, collect_runs, config_of, put_run, run_document
 from audit_plugin.fiftyone_io.results.tables import audit_summary
-from audit_plugin.fiftyone_io.runs import audit_info, settings_of
+from audit_plugin.fiftyone_io.runs import finished_audit, settings_of
 
 from .index import AGGREGATIONS, FaissSimilarityIndex
-from .vectors import Vectors, recorded, release, unit_rows
+from .vectors import Vectors, checked, drop_unnamed, recorded, release, save, unit_rows
 
 if TYPE_CHECKING:
     from audit_plugin.audit.prepare import Prepared
@@ -132,23 +135,32 @@ def build_index(
         The index, whose `sort_by_similarity` takes sample ids, vectors and, where `supports_prompts`, texts.
 
     Raises:
-        AuditError: no such audit or modality, nothing to index, or the key is taken by something else.
+        AuditError: no such audit or modality, nothing to index, the key is taken by something else, or another process
+            is changing the dataset.
     """
     dataset, key = view._root_dataset, brain_key or f"{run}_{modality}"
-    replaces = _replaced(dataset, key)
+    _replaced(dataset, key)  # before anything is encoded
     vectors, record = _audit_vectors(view, run, modality, progress)
-    if replaces:
-        dataset.delete_brain_run(key)
-    config = FaissSimilarityConfig(
-        audit=record,
-        patches_field=audit_info(view, run).label_field or None,
-        supports_prompts=any(answers for *_, answers in record["blocks"]),
-    )
-    method = config.build()
-    method.register_run(dataset, key)
-    index = method.initialize(dataset, key)
-    index.add_to_index(vectors.values, vectors.samples, vectors.labels)
-    method.save_run_results(dataset, key, index)
+    vectors = checked(vectors.values, vectors.samples, vectors.labels)
+    doing = f"writing similarity index {key!r}"
+    with database(f"{doing} of dataset {dataset.name!r}"), leased(dataset, doing):
+        replaced = _replaced(dataset, key)
+        path, digest = save(vectors, dataset)
+        config = FaissSimilarityConfig(
+            path,
+            digest,
+            str(dataset._doc.id),
+            audit=record,
+            patches_field=finished_audit(view, run).label_field or None,
+            supports_prompts=any(answers for *_, answers in record["blocks"]),
+        )
+        index = config.build().initialize(dataset, key)
+        put_run(dataset, key, config, index, replaced=replaced, kind=BRAIN_RUNS)
+        collect_runs(dataset)
+        if replaced:
+            former = replaced["config"]
+            release(dataset, key, former.get("vectors_path", ""), former.get("dataset_id", ""))
+        drop_unnamed(dataset)
     return index
 
 
@@ -161,18 +173,19 @@ def audited_modalities(view: SampleCollection, run: str) -> tuple[str, ...]:
     return (*modality_sources(_audited(view, run), _settings(view, run)), JOINT)
 
 
-def _replaced(dataset: fo.Dataset, key: str) -> bool:
-    """Whether the key names an index of an audit; raises for anything else of that key."""
+def _replaced(dataset: fo.Dataset, key: str) -> Document | None:
+    """The record of an index of an audit with that key, None where there is none; raises for anything else."""
     if not key.isidentifier():
         raise AuditError(f"brain key {key!r} is not a valid name; use letters, digits and underscores")
-    if key not in dataset.list_brain_runs():
-        return False
-    config = dataset.get_brain_info(key).config
+    document = run_document(dataset, key, BRAIN_RUNS)
+    if document is None:
+        return None
+    config = config_of(document)
     if not isinstance(config, FaissSimilarityConfig) or not config.audit:
         raise AuditError(
             f"brain run {key!r} of dataset {dataset.name!r} is not an index of an audit; choose another key"
         )
-    return True
+    return document
 
 
 def _audit_vectors(
@@ -205,13 +218,13 @@ def _audit_vectors(
 
 def _audited(view: SampleCollection, run: str) -> SampleCollection:
     """The samples of the view, or of an audit of objects their objects."""
-    objects = audit_info(view, run).label_field
+    objects = finished_audit(view, run).label_field
     return patches_of(view, objects) if objects and not objects_field(view) else view
 
 
 def _settings(view: SampleCollection, run: str) -> AuditConfig:
     """Those of the audit, with the encoder that it really used: what `auto` means may have changed."""
-    config = settings_of(audit_info(view, run))
+    config = settings_of(finished_audit(view, run))
     encoder = audit_summary(view, run).get("encoder_name") or config.encoder
     return replace(config, encoder=encoder, views=0, device="auto")
 

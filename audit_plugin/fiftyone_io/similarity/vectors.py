@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.store import cache_root, private_folder, write_atomically
 
 FOLDER = "similarity"
+UNNAMED_SECONDS = 3600.0  # for another process to record the file that it has just written
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,15 @@ def release(dataset: fo.Dataset, key: str | None, path: str, owner: str) -> None
         file.unlink(missing_ok=True)
     else:
         runs.update_many(readers, {"$set": {"config.dataset_id": str(heir["_dataset_id"])}})
+
+
+def drop_unnamed(dataset: fo.Dataset) -> None:
+    """Deletes files of vectors that a kill left before any record named them."""
+    named = set(get_db_conn()["runs"].distinct("config.vectors_path"))
+    for file in (cache_root() / FOLDER / str(dataset._doc.id)).glob("*.npz"):
+        with contextlib.suppress(OSError):
+            if str(file) not in named and time.time() - file.stat().st_mtime > UNNAMED_SECONDS:
+                file.unlink()
 
 
 def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:

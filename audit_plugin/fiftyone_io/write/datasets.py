@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 import numpy as np
+from fiftyone.core.odm import get_db_conn
+from mongoengine.errors import MongoEngineException, NotUniqueError
+from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError, Ints, Samples
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.lease import leased
+from audit_plugin.fiftyone_io.leftovers import sweep, unfinished_name
 from audit_plugin.fiftyone_io.read.samples import KEYS
 from audit_plugin.fiftyone_io.read.sources import FILE, FILE_TYPES, OWN_TYPES
 
@@ -29,13 +36,68 @@ CAPTION = "caption"
 OTHERS = 200
 
 
+@contextlib.contextmanager
+def new_dataset(name: str, replaceable: str = "", remedy: str = "choose another name") -> Iterator[fo.Dataset]:
+    """Make a persistent dataset, which gets its name when the block is done; a kill leaves nothing under that name.
+
+    `replaceable` is a mark in the info of a dataset that may be replaced; it is deleted when the new one is whole. What
+    a killed process left of another dataset is removed first.
+
+    Raises:
+        AuditError: the name is not valid or belongs to another dataset, or the database was lost.
+    """
+    with database(f"making dataset {name!r}"):
+        sweep()
+        _check_name(name, replaceable, remedy)
+        dataset = fo.Dataset(unfinished_name(), persistent=True)
+        try:
+            with leased(dataset, f"making dataset {name!r}"):
+                yield dataset
+                _check_name(name, replaceable, remedy)
+                _give_name(dataset, name, remedy)
+        except BaseException:
+            with contextlib.suppress(PyMongoError, MongoEngineException):
+                if dataset.name != name:
+                    dataset.delete()
+            raise
+
+
+def _check_name(name: str, replaceable: str, remedy: str) -> None:
+    try:
+        slug = fou.to_slug(name)
+    except ValueError as error:
+        raise AuditError(f"dataset name {name!r} is not valid ({error}); choose another name") from error
+    other = get_db_conn()["datasets"].find_one({"$or": [{"name": name}, {"slug": slug}]}, {"name": 1, "info": 1})
+    if other and not (replaceable and other["name"] == name and (other.get("info") or {}).get(replaceable)):
+        what = f"dataset {other['name']!r} exists"
+        raise AuditError(f"{what}{' and is not a demo made by this tool' if replaceable else ''}; {remedy}")
+
+
+def _give_name(dataset: fo.Dataset, name: str, remedy: str) -> None:
+    """Rename a whole dataset, in the place of another of that name."""
+    replaced = fo.load_dataset(name) if fo.dataset_exists(name) else None
+    with leased(replaced, "replacing the dataset") if replaced is not None else contextlib.nullcontext():
+        if replaced is not None:
+            replaced.name = unfinished_name()
+        try:
+            dataset.name = name
+        except (ValueError, NotUniqueError) as error:
+            raise AuditError(f"dataset {name!r} was made by another process meanwhile; {remedy}") from error
+    if replaced is not None:
+        replaced.delete()
+        sweep()
+
+
 def load_manifest_dataset(
-    name: str, samples: Samples, fields: Mapping[str, tuple[str, Sequence[str]]] | None = None
+    name: str,
+    samples: Samples,
+    fields: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    complete: Callable[[fo.Dataset], None] | None = None,
 ) -> fo.Dataset:
     """A persistent dataset from manifest rows: filepath, `caption`, `manifest_id` and fields of words.
 
     A dataset of that name is replaced only if this function made it. The rows have the modalities image and text;
-    `fields` are name -> (what it is, a word per row, "" for none).
+    `fields` are name -> (what it is, a word per row, "" for none); `complete` does what is missing until it is whole.
 
     Raises:
         AuditError: the name belongs to another dataset, or a row has no image.
@@ -43,12 +105,7 @@ def load_manifest_dataset(
     without = [name for name, path in zip(samples.ids, samples.media["image"], strict=True) if not path]
     if without:
         raise AuditError(f"row {without[0]!r} has no image, which a FiftyOne sample needs; remove the row")
-    with database(f"making dataset {name!r}"):
-        if fo.dataset_exists(name):
-            if not fo.load_dataset(name).info.get(DEMO_MARK):
-                raise AuditError(f"dataset {name!r} exists and is not a demo made by this tool; choose another name")
-            fo.delete_dataset(name)
-        dataset = fo.Dataset(name, persistent=True)
+    with new_dataset(name, DEMO_MARK) as dataset:
         dataset.info[DEMO_MARK] = True
         dataset.save()
         dataset.add_sample_field(CAPTION, fo.StringField, description="The text paired with the image")
@@ -59,6 +116,8 @@ def load_manifest_dataset(
         for field, (about, values) in (fields or {}).items():
             dataset.add_sample_field(field, fo.StringField, description=about)
             dataset.set_values(field, [value or None for value in values])
+        if complete:
+            complete(dataset)
     return dataset
 
 
@@ -123,17 +182,10 @@ def import_scores(
     chosen = choose_rows(content, medium, kinds, rows, others)
     if not len(chosen):
         raise AuditError(f"{content.title} has no row of that kind with its {medium}; name another, or more others")
-    with database(f"making dataset {name!r}"):
-        if fo.dataset_exists(name):
-            raise AuditError(f"dataset {name!r} exists; choose another name, or delete it first")
+    with new_dataset(name, remedy="choose another name, or delete it first") as dataset:
         files = {m: _files(samples.media[m], chosen, media) for m in MEDIA if m in samples.media}
-        dataset = fo.Dataset(name, persistent=True)
-        try:
-            ids = _add_samples(dataset, samples, chosen, files, medium)
-            _write(dataset, content, chosen, ids, config)
-        except BaseException:
-            dataset.delete()  # half of it would pass for the whole
-            raise
+        ids = _add_samples(dataset, samples, chosen, files, medium)
+        _write(dataset, content, chosen, ids, config)
     return dataset
 
 
