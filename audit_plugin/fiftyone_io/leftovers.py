@@ -20,7 +20,7 @@ import fiftyone.core.odm as foo
 import gridfs
 from mongoengine.errors import MongoEngineException
 
-from .lease import LEASES, is_alive, machine
+from .lease import LEASES, _is_alive, _machine
 
 PREFIX = "audit_plugin."
 SPOT_CHECKS = f"{PREFIX}spot_checks"
@@ -111,13 +111,13 @@ def _abandoned() -> list[dict[str, Any]]:
         made_on, pid = document["name"].removeprefix(f"{UNFINISHED}-").split("-")[:2]
         lease = database[LEASES].find_one({"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}, {"_id": 1})
         is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
-        if (made_on == _machine_name() and not is_alive(int(pid))) or (lease is None and is_old):
+        if (made_on == _machine_name() and not _is_alive(int(pid))) or (lease is None and is_old):
             abandoned.append(document)
     return abandoned
 
 
 def _machine_name() -> str:
-    return hashlib.sha256(machine().encode()).hexdigest()[:8]
+    return hashlib.sha256(_machine().encode()).hexdigest()[:8]
 
 
 def _existing() -> set[Any]:

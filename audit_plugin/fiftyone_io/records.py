@@ -94,7 +94,9 @@ def collect_files(dataset: ObjectId) -> None:
     runs = foo.get_db_conn()["runs"]
     for document in list(_listed().find({"dataset": dataset})):
         number = document["_id"]
-        if not runs.find_one({"$or": [{"results": number}, {"config.former.results": str(number)}]}, {"_id": 1}):
+        if runs.find_one({"config.former.results": str(number)}, {"_id": 1}):
+            continue  # still needed, and useless afterward
+        if not runs.find_one({"results": number}, {"_id": 1}):
             _files().delete(number)
         _listed().delete_one({"_id": number})
 
@@ -176,6 +178,17 @@ def forget_run(root: fo.Dataset, key: str, kind: str = RUNS) -> None:
     )
     collect_runs(root)
     forget_caches(root, key)
+
+
+def finish_cleanup(root: fo.Dataset, key: str, file: Any) -> None:
+    """Leave nothing but the run's document and the results file that FiftyOne itself is about to delete."""
+    document, runs = run_document(root, key), foo.get_db_conn()["runs"]
+    if document is not None:
+        list_files(root, [part.get("results") for part in document["config"].get("former") or ()])
+        runs.update_one({"_id": document["_id"]}, {"$set": {"config.former": []}})
+        collect_files(root._doc.id)
+        if document.get("results") != getattr(file, "grid_id", None):  # another process wrote: FiftyOne knows the old
+            list_files(root, [document.get("results")])
 
 
 def collect_runs(root: fo.Dataset) -> None:

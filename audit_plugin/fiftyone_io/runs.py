@@ -29,6 +29,7 @@ from .records import (
     collect_runs,
     config_of,
     drop_view,
+    finish_cleanup,
     forget_caches,
     forget_run,
     results_of,
@@ -48,11 +49,12 @@ CLEANUP_WAIT = 20.0  # seconds
 class AuditRunConfig(fors.RunConfig):
     """The settings of an audit and what it owns in the dataset.
 
-    Attributes set from keywords: settings (the AuditConfig), status ("writing", "adding" rows, "deleting" or "done"),
-    run_dir, fields, tags, saved_view, sidebar (whether the sidebar group was made by the run), slices (those of a
-    grouped dataset that it wrote on; empty for any other), label_field (the field on whose objects it wrote; "" if it
-    wrote on samples), thresholds (kind of flag -> the threshold that a person set; absent if none was), former (what
-    the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is nothing).
+    Attributes set from keywords: settings (the AuditConfig), status ("writing", "adding" rows, "setting" a threshold,
+    "deleting" or "done"), run_dir, fields, tags, saved_view, sidebar (whether the sidebar group was made by the run),
+    slices (those of a grouped dataset that it wrote on; empty for any other), label_field (the field on whose objects
+    it wrote; "" if it wrote on samples), thresholds (kind of flag -> the threshold that a person set; absent if none
+    was), former (what the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is
+    nothing).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -72,8 +74,10 @@ class OwningRun(fors.Run):
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(AuditError):
                 stack.enter_context(leased(root, f"deleting run {key!r}", CLEANUP_WAIT))
+            loaded = root._doc.runs.get(key)
             root.reload()
             clear(root, key)
+            finish_cleanup(root, key, getattr(loaded, "results", None))
 
 
 class AuditRun(OwningRun):

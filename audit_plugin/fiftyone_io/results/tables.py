@@ -218,7 +218,7 @@ def _state(root: fo.Dataset, run: str) -> tuple[Any, ...]:
     newest = samples.find_one({}, {"last_modified_at": 1, "_id": 0}, sort=[("last_modified_at", -1)]) or {}
     # the clocks of those who write may differ: what this tool writes is told by the run's record
     document = root._doc.runs[run]
-    version = document.id, document.results.grid_id, document.config.get("changes"), document.config.get("status")
+    version = document.id, document.results.grid_id, document.config.get("status")
     return version, samples.estimated_document_count(), newest.get("last_modified_at")
 
 

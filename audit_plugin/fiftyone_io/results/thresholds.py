@@ -71,14 +71,14 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         results.own = recorded
         results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged]))
         record.tags = list(dict.fromkeys([*record.tags, tag]))
-        record.thresholds = thresholds
+        record.thresholds, record.status = thresholds, "setting"
         update_run(root, run, record, results)
 
         names = [(columns["id"][row], row) for row in rows.tolist()]
         items.write((name, samples[name], _row(changed, row)) for name, row in names)
         items.tag(untagged, tag)
         items.untag(set(results.tagged[tag]) - set(flagged), tag)
-        record.changes = int(getattr(record, "changes", 0)) + 1  # other processes read the rows again
+        record.status = "done"  # what was read of the rows meanwhile is read again
         update_run(root, run, record)
     return sum(len(samples[name]) for name, _ in names)
 

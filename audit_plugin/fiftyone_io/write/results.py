@@ -28,6 +28,7 @@ from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
 from audit_plugin.fiftyone_io.records import collect_runs, put_run, results_of, run_document, save_view, update_run
 from audit_plugin.fiftyone_io.results.findings import flagged_rows
+from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
@@ -168,6 +169,9 @@ def add_result(
         dataset.reload()
         record, results = finished_audit(dataset, run), audit_results(dataset, run)
         items, samples = target_of(view, result, config)
+        written = read_rows(items, result.ids, ["action"]).values()
+        if len(written) == len(result) and all(row["action"] is not None for row in written):
+            return  # the same command, again after all that counts had been done
         check_writable(view, run, result.columns)
         fields = field_values(result)
         flagged = _flagged_ids(items, result, samples)
