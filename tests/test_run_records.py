@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError, Samples
@@ -335,3 +337,63 @@ def test_a_removal_study_is_that_of_the_dataset_and_damaged_files_are_passed_ove
     (folder / str(dataset._doc.id) / "own.json").write_text(json.dumps(own))
     (folder / str(dataset._doc.id) / "torn.json").write_text('{"dataset')
     assert fio.removal_report(dataset) == own
+
+
+def test_what_has_not_changed_is_not_loaded_again(
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(4)
+    write(dataset)
+    thresholds.set_threshold(dataset, "audit", "misaligned", 2.5)
+    fio.audit_summary(dataset, "audit")
+    loads: list[str] = []
+    reload = type(dataset).reload
+    monkeypatch.setattr(type(dataset), "reload", lambda self: (loads.append("reload"), reload(self)))
+    monkeypatch.setattr(tables, "audit_results", lambda *_: loads.append("results"))
+    for _ in range(2):
+        fio.audit_summary(dataset, "audit")
+        fio.explained(dataset, "audit", "none")
+        tables.read_columns(dataset, "audit", ["misalignment"])
+        fio.audits_newest_first(dataset)
+    assert loads == []
+
+
+def test_an_index_is_replaced_whole_and_nothing_of_the_former_one_stays(
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path))
+    similarity = importlib.import_module("audit_plugin.fiftyone_io.similarity")
+    dataset = make_dataset(4)
+    write(dataset)
+    names = np.array(dataset.values("id"))
+    record = {
+        "run": "audit",
+        "modality": "image",
+        "encoder": "offline",
+        "text_key": "",
+        "blocks": [["image", 4, False]],
+    }
+    vectors = similarity.Vectors(np.eye(4, dtype=np.float32), names)
+    monkeypatch.setattr(similarity, "_audit_vectors", lambda *_: (vectors, record))
+    similarity.build_index(dataset, "audit", "image")
+    put_run = similarity.put_run
+    monkeypatch.setattr(similarity, "put_run", stop_instead)
+    with pytest.raises(KeyboardInterrupt):
+        similarity.build_index(dataset, "audit", "image")
+    assert dataset.load_brain_results("audit_image").total_index_size == 4
+    monkeypatch.setattr(similarity, "put_run", put_run)
+    similarity.build_index(dataset, "audit", "image")
+    assert dataset.list_brain_runs() == ["audit_image"]
+    assert dataset.sort_by_similarity(names[0], k=1, brain_key="audit_image").values("id") == [names[0]]
+    (named,) = [Path(dataset.get_brain_info("audit_image").config.vectors_path)]
+    stray = [path for path in named.parent.glob("*.npz") if path != named]
+    assert len(stray) == 1, "the file of the interrupted one"
+    os.utime(stray[0], (1, 1))
+    similarity.build_index(dataset, "audit", "image")
+    assert not stray[0].exists()
+    assert len(list(named.parent.glob("*.npz"))) == 1
+    assert unnamed(dataset) == CLEAN
+
+
+def stop_instead(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
