@@ -25,6 +25,7 @@ from .lease import LEASES, _is_alive, _machine
 PREFIX = "audit_plugin."
 SPOT_CHECKS = f"{PREFIX}spot_checks"
 CHANGE_SETS, JOURNAL = f"{PREFIX}change_sets", f"{PREFIX}journal"
+EXPORTS = f"{PREFIX}exports"  # clean datasets that are being made, under a temporary name
 FILES = f"{PREFIX}files"  # results files that may not be named by any run, see `records`
 UNFINISHED = "audit-unfinished"  # begins the name of a dataset that is being made
 ABANDONED = timedelta(minutes=5)  # without a lease: made by a process that cannot be seen from here, and that died
@@ -71,6 +72,9 @@ def sweep() -> list[Leftover]:
         for name, query in _queries():
             for number in _results_of(name, query):
                 files.delete(number)
+            for temporary in database[name].distinct("temporary", query) if name == EXPORTS else ():
+                with contextlib.suppress(ValueError, MongoEngineException):  # it was not made yet
+                    fo.delete_dataset(temporary)
             database[name].delete_many(query)
     return remains
 

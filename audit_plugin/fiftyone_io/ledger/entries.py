@@ -15,7 +15,7 @@ import fiftyone as fo
 from pymongo import ReturnDocument
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import batches, collection
+from audit_plugin.fiftyone_io.database import batches, collection, ensure_index
 from audit_plugin.fiftyone_io.lease import JOURNALED, Lease
 from audit_plugin.review import Decision
 
@@ -109,8 +109,8 @@ def set_shown(dataset: fo.Dataset, number: int) -> None:
 def ledger() -> Any:
     """The collection, indexed."""
     entries = collection(LEDGER, "dataset sample")
-    entries.create_index([("dataset", 1), ("id", 1)], unique=True)
-    entries.create_index([("dataset", 1), ("number", 1)])
+    ensure_index(entries, "dataset id", unique=True)
+    ensure_index(entries, "dataset number")
     return entries.with_options(write_concern=JOURNALED)
 
 
