@@ -149,8 +149,11 @@ def _reports(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
         with contextlib.suppress(OSError):  # removed meanwhile
             times[path] = path.stat().st_mtime
     for path in sorted(times, key=lambda path: times[path], reverse=True):
-        with contextlib.suppress(OSError, Damaged):
-            yield times[path], read_json(path, REMOVAL)[0]
+        try:
+            report, _ = read_json(path, REMOVAL)
+        except (OSError, AuditError, Damaged):
+            continue
+        yield times[path], report
 
 
 def estimate_cost(view: SampleCollection, config: AuditConfig, limit: int | None = None) -> dict[str, Any]:
