@@ -183,7 +183,7 @@ def test_a_member_beyond_the_end_or_the_limit_is_that_rows_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pack(tmp_path / "a.tar", two("0"))
-    for start, size, why in ((10**9, 5, "ends too early"), (0, files.MAX_MEMBER_BYTES + 1, "over the limit")):
+    for start, size, why in ((10**9, 5, "ends too early"), (0, files.MAX_BYTES + 1, "over the limit")):
         value = member_of(str(path), "0.jpg", start, size)
         for use in (MODALITIES["image"].digest, MODALITIES["video"].digest, MODALITIES["audio"].read):
             with pytest.raises(MediaError, match=why):

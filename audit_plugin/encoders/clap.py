@@ -32,7 +32,7 @@ class ClapCheckpoint:
 
     def identity(self, modality: str) -> EncoderIdentity:
         """The key holds the digest of the weights."""
-        space = f"clap:{file_digest(self.path)[:16]}"
+        space = f"clap:{file_digest(self.path, None)[:16]}"
         return EncoderIdentity(f"{space}:{modality}", space, english=True)
 
 

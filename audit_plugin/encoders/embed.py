@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Features, Floats, Samples
-from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.inputs.files import MediaError, failure_of
+from audit_plugin.inputs.modalities import MODALITIES, read_media
+from audit_plugin.inputs.reading import ReadApart, start_workers
+from audit_plugin.inputs.threads import ReadingThreads, check_stopped
 from audit_plugin.store import FeatureCache
 
 from .base import Encoder
@@ -28,7 +31,8 @@ Pieces = list[np.ndarray] | str  # what an encoder's `prepare` makes of a medium
 WINDOW = 256  # rows between two reports of progress
 QUEUED = 4096  # values given to the pool at once: a million waiting tasks would take gigabytes
 TASK = 16  # values per task: handing over a task takes longer than hashing a small file
-AHEAD = 4  # media prepared per thread before they are encoded, at least
+CHUNK = 8  # media that a thread reads one after the other: the next is decoded while the last is prepared
+AHEAD = 4  # media prepared per thread before they are encoded, at least; one chunk
 SHARD_SECONDS = 30.0  # work that a killed run may lose
 SHARD_ROWS = 32_768
 
@@ -42,7 +46,7 @@ class Encoded(NamedTuple):
 
 
 # (modality, digest -> value, view) -> each content as soon as it is encoded
-Encode = Callable[[str, Mapping[str, str | None], int], Iterator[Encoded]]
+Encode = Callable[[str, Mapping[str, str | None], int], Generator[Encoded, None, None]]
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -69,7 +73,7 @@ def digest_contents(samples: Samples, progress: Progress) -> Contents:
     for row, problem in samples.problems.items():
         reasons[row].append(problem)
     done, total = 0, len(samples) * len(samples.media)
-    with ThreadPoolExecutor(thread_count()) as pool:
+    with ReadingThreads(thread_count()) as pool:
         for modality, values in samples.media.items():
             column: list[str] = []
             for row, (digest, reason) in enumerate(_digests(pool, modality, values)):
@@ -96,9 +100,10 @@ def _digest_task(digest: Callable[[str], str], values: Sequence[str | None]) -> 
     results = []
     for value in values:
         try:
+            check_stopped()
             results.append(("", "no value") if value is None else (digest(value), ""))
-        except MediaError as error:
-            results.append(("", str(error)))
+        except Exception as error:
+            results.append(("", failure_of(error)))
     return results
 
 
@@ -136,10 +141,13 @@ def embed(
     cache_keys = {modality: f"{key}:view{view}" if view else key for modality, key in keys.items()}
     batch_encoders: list[BatchEncoder] = []
 
-    def encode_here(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+    def encode_here(modality: str, values: Mapping[str, str | None], view: int) -> Generator[Encoded, None, None]:
+        if isinstance(MODALITIES[modality].read, ReadApart):
+            start_workers(min(thread_count(), len(values)))  # while the encoder is loaded
         encoder = load()[modality]
         batch_encoders.append(BatchEncoder(encoder))
-        return encode_pieces(prepare_contents(modality, values, encoder, view), batch_encoders[-1])
+        with contextlib.closing(prepare_contents(modality, values, encoder, view)) as prepared:
+            yield from encode_pieces(prepared, batch_encoders[-1])
 
     failures = dict(contents.failures)
     encoded: dict[str, int] = {}
@@ -199,7 +207,8 @@ def _fill(
                 unsaved, saved_at = {}, time.monotonic()
             progress(stage, done, len(values))
     finally:
-        cache.append(unsaved)  # of a canceled run too
+        items.close()  # of a canceled run: what is being read is given up
+        cache.append(unsaved)
     return reasons, len(missing), split
 
 
@@ -321,43 +330,55 @@ def _encode_batches(
 
 def prepare_contents(
     modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
-) -> Iterator[tuple[str, Pieces]]:
+) -> Generator[tuple[str, Pieces], None, None]:
     """(digest, pieces or the reason why there are none) per content, in order, read in threads.
 
     With `overlap` media are read ahead, about a batch: what is prepared waits in memory. Else a batch at a time.
     """
-    entry = MODALITIES[modality]
+    augment = MODALITIES[modality].augment
 
-    def prepare(digest: str) -> Pieces:
+    def prepare(digest: str, medium: Any) -> Pieces:
+        if isinstance(medium, MediaError):
+            return str(medium)
         try:
-            medium = entry.read(values[digest] or "")
             if view:
-                medium = entry.augment(medium, np.random.default_rng([int(digest, 16), view]))
+                medium = augment(medium, np.random.default_rng([int(digest, 16), view]))
             return encoder.prepare(medium)
-        except MediaError as error:
-            return str(error)
+        except Exception as error:
+            return failure_of(error)
 
-    if not encoder.overlap:
+    def prepare_chunk(digests: Sequence[str]) -> list[tuple[str, Pieces]]:
+        media = read_media(modality, [values[digest] or "" for digest in digests])
+        return [(digest, prepare(digest, medium)) for digest, medium in zip(digests, media, strict=True)]
+
+    if encoder.overlap:
+        yield from _read_ahead(list(values), prepare_chunk, encoder.batch)
+    else:
         digests = list(values)
-        with ThreadPoolExecutor(thread_count()) as pool:
+        with ReadingThreads(thread_count()) as pool:
             for start in range(0, len(digests), encoder.batch):
                 batch = digests[start : start + encoder.batch]
-                yield from zip(batch, pool.map(prepare, batch), strict=True)
-        return
+                chunks = _chunks(batch, min(CHUNK, -(-len(batch) // thread_count())))
+                yield from itertools.chain.from_iterable(pool.map(prepare_chunk, chunks))
+
+
+def _read_ahead(
+    digests: Sequence[str], prepare_chunk: Callable[[Sequence[str]], list[tuple[str, Pieces]]], batch: int
+) -> Generator[tuple[str, Pieces], None, None]:
+    """What `prepare_chunk` gives for all contents, in order; threads are ahead by about a batch of pieces."""
     least = AHEAD * thread_count()
     ahead = least
-    running: deque[tuple[str, Future[Pieces]]] = deque()
-    pool = ThreadPoolExecutor(thread_count())
-    try:
-        for digest in values:
-            running.append((digest, pool.submit(prepare, digest)))
-            if len(running) > ahead:
-                first, future = running.popleft()
-                pieces = future.result()
-                yield first, pieces
-                ahead = max(least, encoder.batch // max(1, len(pieces)))  # as many media as fill a batch
+    running: deque[Future[list[tuple[str, Pieces]]]] = deque()
+    with ReadingThreads(thread_count()) as pool:
+        for chunk in _chunks(digests, AHEAD):
+            running.append(pool.submit(prepare_chunk, chunk))
+            if AHEAD * len(running) > ahead:
+                prepared = running.popleft().result()
+                yield from prepared
+                ahead = max(least, batch // max(1, len(prepared[0][1])))  # as many media as fill a batch
         while running:
-            first, future = running.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+            yield from running.popleft().result()
+
+
+def _chunks(digests: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [digests[at : at + size] for at in range(0, len(digests), size)]

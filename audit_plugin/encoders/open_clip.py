@@ -87,7 +87,7 @@ class OpenClipCheckpoint:
 
     def identity(self, modality: str) -> EncoderIdentity:
         """The key holds the digest of the weights: a checkpoint that is overwritten in place is another encoder."""
-        space = f"open_clip:{self.model}:{file_digest(self.path)[:16]}"
+        space = f"open_clip:{self.model}:{file_digest(self.path, None)[:16]}"
         english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
         part = {"image": f"image:{READING}", "video": f"video:{FRAMES}"}.get(modality, modality)
         return EncoderIdentity(f"{space}:{part}", space, english, bf16=True)

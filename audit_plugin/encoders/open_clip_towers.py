@@ -14,6 +14,7 @@ from .base import TEXT_BUCKETS, Encode, Encoder, EncoderIdentity, split_text
 from .devices import batch_size, encode_on
 
 BATCH = 32
+MAX_ASPECT = 50  # longer images are cut to it
 TOLERANCE = 1e-5  # relative difference of features that count as equal
 TOLERANCE_BF16 = 2e-2  # in bf16, whose own error is one in a hundred
 _PROBE_TEXTS = ("a cat", "two dogs and a bird near the old harbour at noon")
@@ -21,13 +22,17 @@ _PROBE_TEXTS = ("a cat", "two dogs and a bird near the old harbour at noon")
 
 def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device: torch.device) -> Encoder:
     """The encoder of images. Where the transform ends as open_clip's do, pieces are bytes `[h, w, 3]`, scaled later."""
-    from torchvision.transforms import Normalize, ToTensor
+    from torchvision.transforms import Normalize, Resize, ToTensor
 
     tower = _with_first_token_block(_with_parts(model, lambda name: name == "visual"), device)
     steps = list(getattr(transform, "transforms", ()))
     ends_as_usual = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
 
+    squeezes = bool(steps) and isinstance(steps[0], Resize) and not isinstance(steps[0].size, int)
+
     def prepare(image: Any) -> list[np.ndarray]:
+        if not squeezes:
+            image = _without_far_ends(image)
         if not ends_as_usual:
             return [transform(image).numpy()]
         for step in steps[:-2]:
@@ -58,6 +63,19 @@ def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device:
         ),
         overlap=device.type == "cuda",
     )
+
+
+def _without_far_ends(image: Any) -> Any:
+    """The middle of an image that is very long and thin.
+
+    Resizing its short side to what the model takes would make gigabytes of it, of which the middle square is used.
+    """
+    width, height = image.size
+    most = MAX_ASPECT * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, min(width, left + most), min(height, top + most)))
 
 
 def text_encoder(identity: EncoderIdentity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:

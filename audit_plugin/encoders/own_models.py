@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 
 from audit_plugin.arrays import AuditError, Features, Samples
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.inputs.modalities import read_medium
+from audit_plugin.inputs.threads import ReadingThreads
 
 from . import open_clip
 from .embed import Contents, Embedded, Progress, embed, join_reasons, silent, thread_count
@@ -78,7 +78,7 @@ def embed_with(
         features = np.zeros((len(values), 1), dtype=np.float32)
         has_feature = np.zeros(len(values), dtype=bool)
         for start in range(0, len(values), batch):
-            with ThreadPoolExecutor(thread_count()) as pool:
+            with ReadingThreads(thread_count()) as pool:
                 read = list(pool.map(_read, itertools.repeat(modality), values[start : start + batch]))
             loaded = {}
             for row, medium in enumerate(read, start):
@@ -107,7 +107,7 @@ def embed_with(
 def _read(modality: str, value: str | None) -> Any:
     """The medium, or the `MediaError` that says why it cannot be used."""
     try:
-        return MediaError("no value") if value is None else MODALITIES[modality].read(value)
+        return MediaError("no value") if value is None else read_medium(modality, value)
     except MediaError as error:
         return error
 

@@ -105,7 +105,9 @@ def _decode(media: InputContainer, stream: Any, start: float, seconds: float) ->
     """Mono float32 `[samples]` at 48 kHz from `start` on, at most `seconds` long (less where the track ends)."""
     import av
 
-    resampler = av.AudioResampler(format="fltp", rate=RATE)
+    # with the channels side by side: the library reads beyond its memory where eight or more lie apart
+    is_wide = stream.codec_context.channels >= 8
+    resampler = av.AudioResampler(format="flt" if is_wide else "fltp", rate=RATE)
     wanted = math.ceil(seconds * RATE)
     parts: list[NDArray[np.float32]] = []
     count = 0
@@ -134,7 +136,10 @@ def _decode(media: InputContainer, stream: Any, start: float, seconds: float) ->
 
 def _mono(frame: Any) -> NDArray[np.float32]:
     # not by FFmpeg, whose mixing makes two equal channels louder than one
-    values: NDArray[np.float32] = frame.to_ndarray().mean(axis=0, dtype=np.float64)
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    values: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float64)
     with np.errstate(over="ignore"):
         return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 

@@ -6,17 +6,27 @@ A medium is named by a path, or by a value that says where its bytes lie inside 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
+import os
 import re
+import stat
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from audit_plugin.arrays import AuditError
+
+from .threads import StoppedError, check_stopped
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-MAX_MEMBER_BYTES = 1 << 30  # a member of a tar file is read at once
+MAX_BYTES = 4 << 30  # of one medium
+MAX_PACKETS = 1_000_000  # of one track
 _MEMBER = re.compile(r"(?P<tar>.+\.tar)::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})", re.DOTALL)
+CHUNK = 1 << 18  # bytes read at once
 _NAME_CHARACTERS = 100  # of a member's name that its value repeats
 
 # FFmpeg also reads playlists and lists of files, through which a hostile file could read others: only containers.
@@ -51,48 +61,139 @@ def file_of(value: str) -> str:
     return member["tar"] if member else value
 
 
-def open_medium(value: str) -> io.BufferedReader | io.BytesIO:
-    """Opens a file, or a member of a tar file, for reading bytes.
+def open_medium(value: str, most: int | None = MAX_BYTES) -> io.BufferedReader:
+    """Opens a file, or a member of a tar file, for reading bytes; it never waits for another process, as pipes do.
 
     Raises:
-        OSError: there is no such file, or it ends before the member does.
+        OSError: there is no such file, it is no regular file, it has more than `most` bytes (None: any number), or a
+            tar file ends before the member does.
         ValueError: the path holds a null character.
     """
     member = _MEMBER.fullmatch(value)
     if member is None:
-        return open(value, "rb")
-    size = int(member["size"])
-    if size > MAX_MEMBER_BYTES:
-        raise OSError(f"{size} bytes, over the limit of {MAX_MEMBER_BYTES}")
-    with open(member["tar"], "rb") as file:
-        file.seek(int(member["start"]))
-        data = file.read(size)
-    if len(data) < size:
+        file = _open_regular(value)
+        _check_bytes(file, os.fstat(file.fileno()).st_size, most)
+        return file
+    start, size = int(member["start"]), int(member["size"])
+    file = _open_regular(member["tar"])
+    _check_bytes(file, size, most)
+    if start + size > os.fstat(file.fileno()).st_size:
+        file.close()
         raise OSError("the tar file ends too early")
-    return io.BytesIO(data)
+    return io.BufferedReader(_Window(file, start, size))
 
 
-def file_digest(path: str) -> str:
-    """sha256 (hex) of the bytes of a file, or of a member of a tar file."""
+def _open_regular(path: str) -> io.BufferedReader:
+    """Opens a regular file; a pipe, a device, a socket and a folder are refused without opening them."""
+    _check_regular(os.stat(path).st_mode)  # only opening some devices has an effect
+    # if it was replaced since: an open that would wait returns at once, and never takes over a terminal
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
     try:
-        with open_medium(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _check_regular(os.fstat(file.fileno()).st_mode)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise OSError(f"it is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
+
+
+def _check_bytes(file: io.BufferedReader, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        file.close()
+        raise OSError(f"{size} bytes, over the limit of {most}")
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if self._at < 0:
+            raise OSError(errno.EINVAL, "the position is negative")
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        data = os.pread(self._file.fileno(), wanted, self._start + self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def file_digest(path: str, most: int | None = MAX_BYTES) -> str:
+    """sha256 (hex) of the bytes of a file, or of a member of a tar file.
+
+    Raises:
+        MediaError: it cannot be read, is empty, or has more than `most` bytes (None: any number).
+    """
+    digest, total = hashlib.sha256(), 0
+    chunk = memoryview(bytearray(CHUNK))
+    try:
+        with open_medium(path, most) as file:
+            # what claims to be empty is not read: files of the system without a size may never end
+            is_empty = file.seek(0, os.SEEK_END) == 0
+            file.seek(0)
+            while not is_empty and (count := file.readinto(chunk)):
+                check_stopped()
+                total += count
+                if most is not None and total > most:
+                    raise OSError(f"it grew while it was read, over the limit of {most} bytes")
+                digest.update(chunk[:count])
     except (OSError, ValueError) as error:
         raise unreadable(error) from error
-    if digest == hashlib.sha256().hexdigest():
+    if not total:
         raise MediaError("file is empty (0 bytes)")
-    return digest
+    return digest.hexdigest()
 
 
 def unreadable(error: OSError | ValueError) -> MediaError:
-    """The error of a path that cannot be opened."""
+    """The error of a path that cannot be opened.
+
+    Raises:
+        AuditError: it is not the path's fault, but this process can open no more files.
+    """
     if isinstance(error, FileNotFoundError):
         return MediaError("file not found")
     if isinstance(error, IsADirectoryError):
         return MediaError("is a folder, not a file")
     if isinstance(error, OSError):
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise AuditError("too many files are open; raise the limit (ulimit -n), or close other programs") from error
         return MediaError(f"file cannot be read ({error.strerror or error})")
     return MediaError("path is not valid")  # it holds a null character
+
+
+def failure_of(error: Exception) -> str:
+    """The reason why one medium cannot be used, after any exception of what read or prepared it.
+
+    Raises:
+        AuditError, StoppedError: the error itself, where it is not the medium's.
+    """
+    if isinstance(error, AuditError | StoppedError):
+        raise error
+    if isinstance(error, MediaError):
+        return str(error)
+    return f"cannot be used ({type(error).__name__}: {first_line(error)})"
 
 
 def text_digest(text: str) -> str:
@@ -136,11 +237,13 @@ def container(path: str, kind: str) -> Iterator[InputContainer]:
             raise unreadable(error) from error
         try:
             opened = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
+        except MemoryError:
+            raise
         except Exception as error:
             raise MediaError(f"not {kind} that can be read, or damaged") from error
         try:
             yield opened
-        except MediaError:
+        except (MediaError, MemoryError):
             raise
         except Exception as error:  # decoders raise anything on hostile bytes; one bad file must not end the run
             raise damaged(kind, error) from error
@@ -155,7 +258,7 @@ def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
     import av
 
     has_frames, first_error = False, ""
-    for packet in media.demux(stream):
+    for packet in islice(media.demux(stream), MAX_PACKETS):
         try:
             frames = packet.decode()
         except av.FFmpegError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import warnings
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .files import MediaError, damaged, file_digest, open_medium
+from .files import MediaError, damaged, file_digest, open_medium, unreadable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MEGAPIXELS = 100
+MAX_SIDE = 100_000  # pixels
+MAX_IMAGE_BYTES = 1 << 30
+STRIP_PIXELS = 1 << 22  # converted at once: what lies between the file and RGB is larger than both
+# Pillow knows forty more, and starts Ghostscript for one of them.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 LEAST_SIDE = 512  # to which large JPEGs are reduced for encoders, which take 448 pixels at most
 READING = f"jpeg{LEAST_SIDE}"  # part of an image encoder's key: images that are read differently have other features
 MARGIN = 0.1  # of a box's width and height, on each side: the surroundings help to recognize an object
@@ -34,7 +40,7 @@ def crop_of(path: str, box: Sequence[float]) -> str:
 def image_digest(value: str) -> str:
     """sha256 (hex) of a file's bytes, or of these and the box of an object in the image."""
     path, box = _path_and_box(value)
-    digest = file_digest(path)
+    digest = file_digest(path, MAX_IMAGE_BYTES)
     return hashlib.sha256(f"{digest} {box} {MARGIN}".encode()).hexdigest() if box else digest
 
 
@@ -48,7 +54,8 @@ def read_image(path: str, least: int | None = None) -> Image.Image:
     with opened(path) as image:
         if least:
             image.draft(None, (least, least))
-        return flatten(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return flatten(image)
 
 
 def read_image_or_crop(value: str) -> Image.Image:
@@ -94,44 +101,86 @@ def _side_pixels(start: float, length: float, pixels: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def opened(path: str, formats: tuple[str, ...] | None = None, kind: str = "image") -> Iterator[Image.Image]:
-    """An open image whose size, checked before any pixel is decoded, is within the limit; errors are `MediaError`s."""
+def opened(path: str, formats: tuple[str, ...] = FORMATS, kind: str = "image") -> Iterator[Image.Image]:
+    """An open image whose size, checked before any pixel is decoded, is within the limits; errors are `MediaError`s."""
     from PIL import Image, UnidentifiedImageError
 
     try:
+        file = open_medium(path, MAX_IMAGE_BYTES)
+    except (OSError, ValueError) as error:
+        raise unreadable(error) from error
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; the limit is checked here
-            with open_medium(path) as file, Image.open(file, formats=formats) as image:
+            with file, Image.open(file, formats=_known_formats(formats)) as image:
                 check_size(image.width, image.height, kind)
                 yield image
-    except MediaError:
+    except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise MediaError("not an image that can be read") from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{kind} is over the limit of {MAX_MEGAPIXELS} megapixels") from error
-    except FileNotFoundError as error:
-        raise MediaError("file not found") from error
     except Exception as error:  # decoders raise anything on hostile bytes; one bad file must not end the run
         raise damaged(kind, error) from error
 
 
+@functools.lru_cache(maxsize=2)
+def _known_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this build of Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
+
+
 def check_size(width: int, height: int, kind: str = "image") -> None:
-    """Raises `MediaError` above `MAX_MEGAPIXELS`."""
+    """Raises `MediaError` above `MAX_MEGAPIXELS` or `MAX_SIDE`."""
     megapixels = width * height / 1e6
     if megapixels > MAX_MEGAPIXELS:
         raise MediaError(f"{kind} has {megapixels:.0f} megapixels, the limit is {MAX_MEGAPIXELS}")
+    if max(width, height) > MAX_SIDE:
+        raise MediaError(f"{kind} has {width} x {height} pixels, the limit is {MAX_SIDE} a side")
+
+
+def strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    """(box, the image in it) from top to bottom, at most `STRIP_PIXELS` each (or one row); a small image is one."""
+    if image.width * image.height <= STRIP_PIXELS:
+        yield (0, 0, *image.size), image
+        return
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        yield box, image.crop(box)
 
 
 def flatten(image: Image.Image) -> Image.Image:
     """RGB of any mode: transparency laid on white, 16 bits and floats scaled."""
     from PIL import Image
 
+    brightest = 0.0
     if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        brightest = float(values.max())
+        brightest = max(float(_values(strip).max()) for _, strip in strips(image))
+    if image.width * image.height <= STRIP_PIXELS:
+        return _flatten_strip(image, brightest)
+    flat = Image.new("RGB", image.size)
+    for box, strip in strips(image):
+        flat.paste(_flatten_strip(strip, brightest), box)
+    return flat
+
+
+def _flatten_strip(image: Image.Image, brightest: float) -> Image.Image:
+    """RGB of a part of an image, whose brightest value (of modes I and F) is known."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
         white = 65535.0 if image.mode.startswith("I") else brightest or 1.0
-        image = Image.fromarray(np.clip(values / max(white, brightest) * 255, 0, 255).astype(np.uint8))
+        scaled = np.clip(_values(image) / max(white, brightest) * 255, 0, 255)
+        image = Image.fromarray(scaled.astype(np.uint8))
     elif image.mode == "P" or "A" in image.getbands() or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32))

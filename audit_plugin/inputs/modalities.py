@@ -5,15 +5,17 @@ Readers raise `MediaError` with a short reason, which is recorded as the failure
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from audit_plugin.arrays import MODALITIES, Modality
 
-from .audio import read_audio
 from .augment import augment_audio, augment_image, augment_text, augment_video
-from .files import file_digest, read_text, text_digest
-from .images import image_digest, read_image_or_crop
-from .video import read_video
+from .files import MediaError, failure_of, file_digest, read_text, text_digest
+from .images import image_digest
+from .reading import ReadApart, read_each
 
-__all__ = ["MODALITIES", "register"]
+__all__ = ["MODALITIES", "read_media", "read_medium", "register"]
 
 
 def register(modality: Modality) -> None:
@@ -21,12 +23,37 @@ def register(modality: Modality) -> None:
     MODALITIES[modality.name] = modality
 
 
+def read_media(modality: str, values: Sequence[str]) -> Iterator[Any]:
+    """The medium of each value as encoders take it, or a `MediaError`, whatever its reader raised."""
+    read = MODALITIES[modality].read
+    if isinstance(read, ReadApart):
+        yield from read_each(read.reader, values)
+        return
+    for value in values:
+        try:
+            yield read(value)
+        except Exception as error:
+            yield MediaError(failure_of(error))
+
+
+def read_medium(modality: str, value: str) -> Any:
+    """The medium as encoders take it.
+
+    Raises:
+        MediaError: whatever its reader raised.
+    """
+    (medium,) = read_media(modality, [value])
+    if isinstance(medium, MediaError):
+        raise medium
+    return medium
+
+
 for _modality in (
     Modality(
         "image",
         content="the path of an image",
         digest=image_digest,
-        read=read_image_or_crop,
+        read=ReadApart("image"),
         augment=augment_image,
         default="the sample's own file",
         suffixes=("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
@@ -49,7 +76,7 @@ for _modality in (
         "audio",
         content="the path of an audio file",
         digest=file_digest,
-        read=read_audio,
+        read=ReadApart("audio"),
         augment=augment_audio,
         suffixes=("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"),
         fiftyone_types=("video", "unknown", "mixed"),
@@ -60,7 +87,7 @@ for _modality in (
         "video",
         content="the path of a video",
         digest=file_digest,
-        read=read_video,
+        read=ReadApart("video"),
         augment=augment_video,
         suffixes=("mp4", "m4v", "webm", "mkv", "mov", "avi"),
         fiftyone_types=("video", "image", "unknown", "mixed"),  # animated images are images to FiftyOne

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
+import os
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from .files import MediaError, container, decoded, open_medium, seconds_of
+from .files import MAX_PACKETS, MediaError, container, decoded, open_medium, seconds_of
 from .images import check_size, flatten, opened
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ LONGEST_SIDE = 768  # to which frames are reduced; encoders take less
 SEEK_SECONDS = 20.0  # longer videos are not decoded from end to end
 MAX_FROM_KEY_FRAME = 150  # frames decoded after the key frame before a moment
 MAX_DECODED = 5_000
-MAX_PACKETS = 1_000_000
 ANIMATION_MEGAPIXELS = 2_000
 # Pillow also identifies some videos (MPEG) that it cannot decode: only these formats are given to it.
 _IMAGES = ("GIF", "PNG", "WEBP", "JPEG", "BMP", "TIFF")
@@ -38,7 +39,7 @@ def read_video(path: str) -> list[Image.Image]:
     """
     if _is_image(path):
         with opened(path, _IMAGES, "video") as image:
-            return _animation_frames(image)
+            return _animation_frames(image, path)
     with _open_track(path) as (media, stream):
         seconds = seconds_of(stream) or (media.duration or 0) / 1e6
         if seconds <= SEEK_SECONDS:  # some headers are wrong or silent; the packets of short files are quickly read
@@ -79,20 +80,64 @@ def _is_image(path: str) -> bool:
     return head.startswith(_SIGNATURES) or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
 
 
-def _animation_frames(image: Image.Image) -> list[Image.Image]:
+def _animation_frames(image: Image.Image, path: str) -> list[Image.Image]:
     from PIL import ImageOps
 
     megapixels = max(image.width * image.height / 1e6, 1e-6)
     # frames are decoded one after the other up to the last that is used
     most = max(FRAMES, int(ANIMATION_MEGAPIXELS / megapixels))
-    total = min(getattr(image, "n_frames", 1), most)
+    total = _count_frames(image, path, min(most, MAX_DECODED))
     frames = []
     for number in sorted({int((part + 0.5) * total / FRAMES) for part in range(FRAMES)}):
         image.seek(number)
+        check_size(image.width, image.height, "video")  # pages of a TIFF have sizes of their own
         frame = flatten(ImageOps.exif_transpose(image))
         frame.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         frames.append(frame)
     return frames
+
+
+def _count_frames(image: Image.Image, path: str, most: int) -> int:
+    """The number of frames, at most `most`; Pillow's own `n_frames` walks over all of a million of them."""
+    if image.format == "GIF":
+        with open_medium(path) as file:
+            return _count_gif_frames(file, most)
+    if image.format == "TIFF":
+        try:
+            image.seek(most - 1)  # reads the directories of so many pages, and no pixels
+        except EOFError:
+            return int(getattr(image, "n_frames", 1))
+        return most
+    return min(getattr(image, "n_frames", 1), most)  # which the others declare at their beginning
+
+
+def _count_gif_frames(file: io.BufferedReader, most: int) -> int:
+    """Walks over the blocks of a GIF until `most` of them are frames, or it ends; at least 1."""
+    file.seek(10)
+    file.seek(_palette_bytes(file.read(3)[0]), os.SEEK_CUR)
+    count = 0
+    while count < most:
+        kind = file.read(1)
+        if kind == b",":  # a frame
+            flags = file.read(9)[8:]
+            if not flags:
+                break
+            count += 1
+            file.seek(_palette_bytes(flags[0]) + 1, os.SEEK_CUR)
+        elif kind == b"!":  # an extension
+            file.seek(1, os.SEEK_CUR)
+        elif kind in (b"", b";"):
+            break
+        else:
+            continue  # Pillow skips what it does not know
+        while length := file.read(1)[:1].ljust(1, b"\0")[0]:
+            file.seek(length, os.SEEK_CUR)
+    return max(count, 1)
+
+
+def _palette_bytes(flags: int) -> int:
+    """The size of the palette that follows, by the flags of a GIF's screen or frame."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _measure_seconds(media: InputContainer, stream: Any) -> float:

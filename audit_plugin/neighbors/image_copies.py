@@ -15,7 +15,7 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints, Neighbors, SampleFacts, check_lengths, dense_ids
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.images import read_image
+from audit_plugin.inputs.reading import ReadApart
 
 from .near_duplicates import close_pairs, component_ids
 
@@ -96,6 +96,7 @@ def _around(values: Floats, extreme: np.ufunc) -> Floats:
 
 def group_image_copies(paths: Sequence[str], facts: SampleFacts, neighborhood: Neighborhood) -> Ints:
     """`[n]`: groups of copies of one picture, distinguished from look-alikes by their pixels (`copy_groups`)."""
+    read_image = ReadApart("whole image")
 
     def read(row: int) -> Image | None:
         try:

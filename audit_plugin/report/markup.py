@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from markupsafe import Markup, escape
 
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.inputs.modalities import MODALITIES, read_medium
 from audit_plugin.inputs.spreadsheet import HIDDEN
 
 REPLACED = Markup("\N{REPLACEMENT CHARACTER}")
@@ -106,7 +106,7 @@ def _image(modality: str, value: str, side: int) -> Markup:
     entry = MODALITIES[modality]
     assert entry.picture is not None
     try:
-        picture = entry.picture(entry.read(value))
+        picture = entry.picture(read_medium(modality, value))
     except MediaError as error:
         return _box(str(error), side)
     small = picture.convert("RGB")

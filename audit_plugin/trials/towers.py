@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,8 @@ from audit_plugin.encoders import open_clip as clip
 from audit_plugin.encoders.devices import has_bf16_unit
 from audit_plugin.encoders.embed import WINDOW, Progress, thread_count
 from audit_plugin.inputs.files import MediaError, file_digest, first_line
-from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.inputs.modalities import MODALITIES, read_medium
+from audit_plugin.inputs.threads import ReadingThreads
 
 # Sized for CPUs: 850,000 weights with a thousand short captions, about 2 core-seconds per epoch of 1,340 pairs. On
 # that many emoji, 20 epochs bring top-5 retrieval among 571 pairs to .98 trained and .18 held out.
@@ -100,7 +100,7 @@ def parse_tower(name: str, epochs: int) -> TowerSpec:
     return TowerSpec(
         model,
         weights=checkpoint.path or checkpoint.tag,
-        digest=file_digest(checkpoint.path)[:16] if checkpoint.path else "",
+        digest=file_digest(checkpoint.path, None)[:16] if checkpoint.path else "",
         image_size=size,
         context_length=length,
         epochs=epochs,
@@ -206,7 +206,7 @@ def _decode(paths: Sequence[str], size: int, progress: Progress) -> np.ndarray:
 
     def decode(path: str) -> np.ndarray:
         try:
-            image = MODALITIES["image"].read(path)
+            image = read_medium("image", path)
         except MediaError as error:
             raise AuditError(
                 f"{path} was read before and cannot be read now ({error}); restore it, or leave its row out, and run "
@@ -215,7 +215,7 @@ def _decode(paths: Sequence[str], size: int, progress: Progress) -> np.ndarray:
         return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
     images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
-    with ThreadPoolExecutor(thread_count()) as pool:
+    with ReadingThreads(thread_count()) as pool:
         for start in range(0, len(paths), WINDOW):
             stop = min(start + WINDOW, len(paths))
             for row, image in enumerate(pool.map(decode, paths[start:stop]), start):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -17,6 +16,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import dig, outermost
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.inputs.files import MediaError, file_digest
+from audit_plugin.inputs.threads import ReadingThreads
 from audit_plugin.review import Content
 
 from .items import Document, group_members, objects_path, patches_of
@@ -137,7 +137,7 @@ def read_items(
             files[key] = [str(document.get("filepath")) for document in members[key[0]]]
     digests: dict[str, str] = {}
     if media:
-        with ThreadPoolExecutor(READERS) as pool:
+        with ReadingThreads(READERS) as pool:
             paths_once = sorted(set(chain(*files.values())))
             digests = dict(zip(paths_once, pool.map(_digest, paths_once), strict=True))
     return {key: _with_media(item, [digests.get(path, "") for path in files[key]]) for key, item in items.items()}

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -183,7 +183,7 @@ def _encoding(
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
-    def encode(modality: str, values: Mapping[str, str | None], view: int) -> Iterator[Encoded]:
+    def encode(modality: str, values: Mapping[str, str | None], view: int) -> Generator[Encoded, None, None]:
         items = [{workers.ITEM: item} for item in workers.packed(values.items())[workers.ITEM]]
         contents = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK))
         pieces = contents.map_batches(

@@ -1,0 +1,98 @@
+"""The process that decodes media: hostile bytes can only crash, stall or fill it, which costs one medium.
+
+It is started by `reading`, reads one request per line from stdin, and writes the medium to what was its stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from audit_plugin.arrays import AuditError
+
+from .audio import read_audio
+from .files import failure_of
+from .images import read_image, read_image_or_crop
+from .packing import packed
+from .video import read_video
+
+SECONDS = 30  # for one medium
+IDLE_SECONDS = 300  # after which an unused process ends
+MEMORY_BYTES = 3_000_000_000
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "image": read_image_or_crop,
+    "whole image": read_image,
+    "audio": read_audio,
+    "video": read_video,
+}
+
+
+def serve(lifeline: int) -> None:
+    """Answers requests until stdin ends, or the process that holds the other end of the pipe `lifeline` does."""
+    _end_with_parent(lifeline)
+    _limit_resources()
+    replies = os.fdopen(os.dup(1), "wb")  # whatever a library prints must not come between the replies
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    _reply(replies, {"ready": True}, iter(()))
+    signal.alarm(IDLE_SECONDS)
+    for line in iter(sys.stdin.buffer.readline, b""):
+        signal.alarm(SECONDS)  # the kernel ends the process, also where a decoder lets no Python run
+        header, body = _answer(json.loads(line))
+        signal.alarm(0)  # the other side may be suspended
+        _reply(replies, header, body)
+        if "memory" in header:
+            return  # what is left of the memory is in pieces
+        signal.alarm(IDLE_SECONDS)
+
+
+def _end_with_parent(lifeline: int) -> None:
+    """Lets the kernel end this process as soon as the parent dies, whatever it is doing."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with contextlib.suppress(AttributeError, OSError):  # elsewhere the end of stdin and the alarm must do
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _limit_resources() -> None:
+    limits = ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0))
+    for kind, limit in limits:
+        hard = resource.getrlimit(kind)[1]
+        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        with contextlib.suppress(OSError, ValueError):  # not every system knows every limit
+            resource.setrlimit(kind, (most, most))
+
+
+def _answer(request: dict[str, str]) -> tuple[dict[str, Any], Iterator[bytes]]:
+    """(header, body) of the reply to a request."""
+    nothing: Iterator[bytes] = iter(())
+    try:
+        if request["folder"]:
+            os.chdir(request["folder"])  # relative paths mean what they mean to the parent
+        return packed(READERS[request["reader"]](request["value"]))
+    except AuditError as error:
+        return {"broken": str(error)}, nothing
+    except MemoryError:
+        limit = f"needs more than {MEMORY_BYTES / 1e9:.0f} GB of memory to be read"
+        return {"failure": limit, "memory": True}, nothing
+    except Exception as error:  # decoders raise anything on hostile bytes
+        return {"failure": failure_of(error)}, nothing
+
+
+def _reply(replies: BinaryIO, header: dict[str, Any], body: Iterator[bytes]) -> None:
+    text = json.dumps(header).encode()
+    replies.write(len(text).to_bytes(4, "big") + text)
+    for part in body:
+        replies.write(part)
+    replies.flush()
