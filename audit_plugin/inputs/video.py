@@ -106,7 +106,8 @@ def _count_frames(image: Image.Image, path: str, most: int) -> int:
         try:
             image.seek(most - 1)  # reads the directories of so many pages, and no pixels
         except EOFError:
-            return int(getattr(image, "n_frames", 1))
+            most = image.tell() + 1
+        image.seek(0)
         return most
     return min(getattr(image, "n_frames", 1), most)  # which the others declare at their beginning
 

@@ -218,9 +218,8 @@ def zip_bomb(folder: Path) -> str:
 
 @hostile(FAIL, "image")
 def photoshop(folder: Path) -> str:
-    return written(
-        folder / "a.jpg", b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 30_000, 30_000, 8, 3) + bytes(99)
-    )
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 30_000, 30_000, 8, 3)
+    return written(folder / "a.jpg", head + bytes(99))
 
 
 # --- PNG -----------------------------------------------------------------------------------------------------------
@@ -510,10 +509,12 @@ for _name, _change in MP4.items():
 
 
 @hostile(FAIL, "video")
-def avi_16k(folder: Path) -> str:
-    data = good_video(folder / "good.avi")
-    at = data.index(b"strf") + 12
-    return written(folder / "a.avi", patched(data, (at, struct.pack("<ii", 16_384, 16_384))))
+def frames_16k(folder: Path) -> str:
+    write_video(folder / "good.avi", [(9, 9, 9)] * 4, codec="mjpeg", strict="unofficial")
+    data = (folder / "good.avi").read_bytes()
+    parts = data.split(b"\xff\xc0\0\x11\x08")
+    size = struct.pack(">HH", 16_384, 16_384)
+    return written(folder / "a.avi", (b"\xff\xc0\0\x11\x08" + size).join([parts[0], *(part[4:] for part in parts[1:])]))
 
 
 # --- damaged at random ---------------------------------------------------------------------------------------------
@@ -535,7 +536,9 @@ def good_media(folder: Path) -> dict[str, tuple[str, bytes]]:
         file.writeframes((tone * 32_767).astype("<i2").tobytes())
     media["a.wav"] = ("audio", (folder / "a.wav").read_bytes())
     for name in ("a.mp4", "a.mkv", "a.avi", "a.webm"):
-        media[name] = ("video", good_video(folder / name))
+        codec = "libvpx" if name == "a.webm" else "libx264"
+        write_video(folder / name, [(20 * number, 0, 0) for number in range(12)], codec=codec)
+        media[name] = ("video", (folder / name).read_bytes())
     for name in ("a.gif", "a.webp"):
         media[f"video.{name}"] = ("video", media.get(name, media["a.gif"])[1])
     return media
