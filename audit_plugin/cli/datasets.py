@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,7 @@ def scored_rows(
 
 def folder_of(manifest: Path) -> Path:
     """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
-    if manifest.is_dir():
+    if os.path.isdir(manifest):
         return manifest
     return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))
 

@@ -218,7 +218,7 @@ def _sample_ids(path: Path, header: list[str], rows: list[Row]) -> list[str]:
 def _read_table(path: Path, reader: RowReader) -> list[str]:
     """Reads the rows of any manifest; its header."""
     suffix = path.suffix.lower()
-    if suffix == SUFFIX or path.is_dir():
+    if suffix == SUFFIX or os.path.isdir(path):
         header = read_shards(path, reader)
         reader.check_header(header)
         return header

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -58,9 +59,9 @@ def read_shards(path: Path, reader: RowReader) -> list[str]:
 
 
 def _shard_paths(path: Path) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         paths = sorted(path.glob(f"*{SUFFIX}"))
-    elif path.exists():
+    elif os.path.exists(path):
         paths = [path]
     else:
         paths = []

@@ -18,7 +18,7 @@ MAX_HEADER = 1 << 20  # bytes of one extended header
 HEADER_BYTES, HEADER_BYTES_PER_MEMBER = 64 << 20, 1024  # of all extended headers of a file
 MAX_NAME = 4096  # bytes, as of a path
 _REGULAR = (b"0", b"\0", b"7")
-_SHOWN = 100  # characters of a name that is too long
+_SHOWN = 50  # bytes at both ends of a name that is too long
 _EXTENDED = (b"L", b"K", b"x", b"X", b"g")
 # Links, devices, folders and pipes, which have no content.
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -86,7 +86,7 @@ def _member(block: bytes, fields: dict[bytes, bytes], start: int, size: int, is_
         problem = "it is stored with holes (sparse)"
     if len(name) > MAX_NAME:
         problem = f"its name has {len(name):,} bytes, the limit is {MAX_NAME:,}"
-        return TarMember(f"{name[:_SHOWN].decode('utf-8', 'replace')}…", start, size, problem)
+        name = name[:_SHOWN] + "…".encode() + name[-_SHOWN:]
     return TarMember(name.decode("utf-8", "replace"), start, size, problem)
 
 

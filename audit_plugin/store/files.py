@@ -28,6 +28,7 @@ from audit_plugin.config import digest_of
 
 from .shortages import disk_error
 
+MAX_JSON = 1 << 29  # bytes of a JSON file that is read
 MOST_LINKS = 40  # that are followed from one path, as the kernel does
 # A file that cannot be read for one of these reasons is as good as damaged; others, such as a lack of memory, pass.
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.ESTALE)
@@ -286,7 +287,9 @@ def read_json(path: Path, place: str) -> tuple[dict[str, Any], bool]:
         Damaged: the file is not as it was written, or is that of another place.
     """
     with readable(path), read_regular(path) as file:
-        data = file.read()
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise Damaged(f"{path} is damaged (it has more than {MAX_JSON:,} bytes)")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
