@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pytest
 
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.scoring.flags import FLAGS
 
+WRITES = (
+    "bulk_write", "insert_one", "insert_many", "update_one", "update_many", "delete_one", "delete_many",
+    "find_one_and_update",
+)  # fmt: skip
 VOLATILE = ("last_modified_at", "audit_decision")
 
 
@@ -38,6 +47,17 @@ def written(view: Any, flagged: tuple[int, ...], text: str = "caption", config: 
     fio.write_result(view, result, config, captions=fio.caption_numbers(samples))
 
 
+def some_decided(dataset: Any) -> list[str]:
+    """Two relabels, two removals, one keep; the ids of the dataset."""
+    fio = importlib.import_module("audit_plugin.fiftyone_io")
+    ids = dataset.values("id")
+    fio.decide(dataset, ids[1], "relabel", text="new 1")
+    fio.decide(dataset, ids[4], "relabel", text="new 4")
+    fio.decide(dataset, ids[2:4], "remove")
+    fio.decide(dataset, ids[5], "keep")
+    return list(ids)
+
+
 def documents(dataset: Any, but: tuple[str, ...] = VOLATILE) -> dict[Any, dict[str, Any]]:
     """Raw documents of all samples and frames, without what changes whenever anything is written."""
     found = list(dataset._sample_collection.find())
@@ -49,6 +69,24 @@ def documents(dataset: Any, but: tuple[str, ...] = VOLATILE) -> dict[Any, dict[s
 def kinds(dataset: Any) -> list[str | None]:
     """The field `audit_decision` in the order of the dataset."""
     return dataset.values("audit_decision") if dataset.has_sample_field("audit_decision") else [None] * len(dataset)
+
+
+@contextmanager
+def clock_moved(days: int) -> Iterator[None]:
+    """The clock of this process goes wrong by days, for its times and for new ids of the database."""
+    real, seconds = time.time, 86_400.0 * days
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromtimestamp(real() + seconds, tz)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "time", lambda: real() + seconds)
+        for name, module in list(sys.modules.items()):
+            if name.startswith("audit_plugin") and getattr(module, "datetime", None) is datetime:
+                patched.setattr(module, "datetime", Moved)
+        yield
 
 
 class CrashError(Exception):
@@ -80,6 +118,6 @@ def crash_after(monkeypatch: Any, steps: int) -> Callable[[], int]:
 
         monkeypatch.setattr(Collection, name, write)
 
-    for name in ("bulk_write", "insert_one", "insert_many", "update_one", "update_many", "delete_one", "delete_many"):
+    for name in WRITES:
         limited(name)
     return lambda: made[0]

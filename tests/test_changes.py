@@ -1,30 +1,23 @@
-"""Apply and undo in a real database: exactly what was decided changes, exactly that is taken back, crashes included."""
+"""Apply and undo in a real database: exactly what was decided changes, exactly that is taken back."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from bson import ObjectId
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from tests.conftest import caption
-from tests.review_fixtures import CrashError, crash_after, documents, written
+from tests.review_fixtures import documents, some_decided, written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
-journal = importlib.import_module("audit_plugin.fiftyone_io.ledger.journal")
 
 REMOVED = "audit:removed"
 
@@ -34,16 +27,6 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
     made = make_dataset(8)
     written(made, (4, 1))
     return made
-
-
-def some_decided(dataset: Any) -> list[str]:
-    """Two relabels, two removals, one keep; the ids of the dataset."""
-    ids = dataset.values("id")
-    fio.decide(dataset, ids[1], "relabel", text="new 1")
-    fio.decide(dataset, ids[4], "relabel", text="new 4")
-    fio.decide(dataset, ids[2:4], "remove")
-    fio.decide(dataset, ids[5], "keep")
-    return ids
 
 
 def test_apply_changes_what_was_decided_and_undo_takes_it_back(dataset: Any) -> None:
@@ -284,232 +267,3 @@ def test_frames_come_back_too(clips: list[str]) -> None:
         assert dataset[name].frames[2].seen.label == "y"
     finally:
         dataset.delete()
-
-
-# crashes
-
-
-def everything(dataset: Any) -> Any:
-    return documents(dataset), sorted(dataset.list_saved_views())
-
-
-DO = {"apply": fio.apply, "undo": fio.undo, "delete": lambda dataset: fio.delete_removed(dataset, 2)}
-
-
-@pytest.mark.parametrize(
-    ("prepared", "what", "reverse"),
-    [
-        ([], "apply", "undo"),
-        (["apply"], "undo", "apply"),
-        (["apply"], "delete", "undo"),
-        (["apply", "delete"], "undo", "delete"),
-    ],
-    ids=["apply", "undo", "delete", "undelete"],
-)
-def test_a_crash_at_any_write_is_mended(
-    dataset: Any, monkeypatch: pytest.MonkeyPatch, prepared: list[str], what: str, reverse: str
-) -> None:
-    monkeypatch.setattr(journal, "CHUNK", 2)
-    some_decided(dataset)
-    for step in prepared:
-        DO[step](dataset)
-    old, seen = everything(dataset), []
-    for steps in range(60):
-        with monkeypatch.context() as patched:
-            crash_after(patched, steps)
-            crashed = True
-            try:
-                DO[what](dataset)
-                crashed = False
-            except CrashError:
-                pass
-        if not crashed:
-            break
-        fio.recover(dataset)
-        assert {c.state for c in fio.list_changes(dataset)} <= {"applied", "undone"}
-        seen.append(everything(dataset))
-        if seen[-1] != old:  # the recovery finished it
-            DO[reverse](dataset)
-        assert everything(dataset) == old, steps
-    new = everything(dataset)
-    assert new != old
-    assert len(seen) >= 3
-    assert all(found in (old, new) for found in seen)
-
-
-def test_writers_that_are_quicker_win_and_are_named(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = some_decided(dataset)
-    real = journal.write
-
-    def late(root: Any, entries: list[Any], **how: Any) -> Any:
-        root._sample_collection.update_one({"_id": ObjectId(ids[1])}, {"$set": {"caption": "quicker"}})
-        return real(root, entries, **how)
-
-    monkeypatch.setattr(importlib.import_module("audit_plugin.fiftyone_io.ledger.changes"), "write", late)
-    done = fio.apply(dataset)
-    monkeypatch.undo()
-    assert done.missed == (ids[1],)
-    dataset.reload()
-    assert dataset.values("caption")[1] == "quicker"
-    fio.undo(dataset)
-    assert dataset.values("caption")[1] == "quicker"
-    assert dataset.values("caption")[4] == caption(4)
-
-
-class Reviewed(RuleBasedStateMachine):
-    """Any sequence of decide, take back, apply, undo, delete and crash, against a model in plain Python."""
-
-    make: Callable[..., Any]
-    patch: pytest.MonkeyPatch
-
-    @initialize()
-    def start(self) -> None:
-        self.dataset = self.make(3)
-        self.original = documents(self.dataset)
-        self.ids = self.dataset.values("id")
-        self.now = {name: (caption(row), False) for row, name in enumerate(self.ids)}  # text, removed
-        self.ledger: list[tuple[str, str, str]] = []  # sample, kind, text
-        self.done: list[tuple[dict[str, Any], set[int]]] = []  # states before each change set, decisions carried out
-        self.asked: dict[int, str] = {}  # decision -> text that it was decided on
-        self.gone: set[int] = set()
-        self.count = 0
-
-    @rule(at=st.integers(0, 2), kind=st.sampled_from(["keep", "remove", "relabel"]), text=st.sampled_from(["x", "y=1"]))
-    def decide(self, at: int, kind: str, text: str) -> None:
-        name = self.ids[at]
-        if name not in self.now:
-            return
-        fio.decide(self.dataset, name, kind, run="", text=text if kind == "relabel" else "", reviewer="ann")
-        self.asked[len(self.ledger)] = self.now[name][0]
-        self.ledger.append((name, kind, text))
-
-    @precondition(lambda self: len(self.gone) < len(self.ledger))
-    @rule()
-    def take_back(self) -> None:
-        fio.undo_last(self.dataset, "ann")
-        self.gone.add(max(set(range(len(self.ledger))) - self.gone))
-
-    def wanted(self) -> tuple[dict[str, Any], set[int]]:
-        """What applying gives, and the decisions that it carries out."""
-        latest = {self.ledger[n][0]: n for n in range(len(self.ledger)) if n not in self.gone}
-        carried = {n for _, numbers in self.done for n in numbers}
-        new, numbers = dict(self.now), set()
-        for name, n in latest.items():
-            _, kind, text = self.ledger[n]
-            if name not in self.now:
-                continue
-            old, removed = self.now[name]
-            fresh = n in carried or old == self.asked[n] or (kind == "relabel" and old == text)
-            if not fresh:
-                continue
-            after = (old, removed)
-            if kind == "remove" and n not in carried:
-                after = (old, True)
-            elif kind in ("keep", "relabel"):
-                after = (text if kind == "relabel" and n not in carried else old, False)
-            if after != (old, removed):
-                new[name] = after
-                numbers.add(n)
-        return new, numbers
-
-    @rule(crash=st.integers(0, 12))
-    def apply(self, crash: int) -> None:
-        new, numbers = self.wanted()
-        if self.broken(crash, lambda: fio.apply(self.dataset)) and self.state() == self.now:
-            return
-        if new != self.now:
-            self.done.append((self.now, numbers))
-        self.now = new
-
-    @precondition(lambda self: self.done)
-    @rule(crash=st.integers(0, 12))
-    def undo(self, crash: int) -> None:
-        old, _ = self.done[-1]
-        if self.broken(crash, lambda: fio.undo(self.dataset)) and self.state() == self.now:
-            return
-        self.now = old
-        self.done.pop()
-
-    @rule(crash=st.integers(0, 12))
-    def delete(self, crash: int) -> None:
-        marked = {name for name, (_, removed) in self.now.items() if removed}
-        if self.broken(crash, lambda: fio.delete_removed(self.dataset, len(marked))) and self.state() == self.now:
-            return
-        if marked:
-            self.done.append((self.now, set()))
-            self.now = {name: state for name, state in self.now.items() if name not in marked}
-
-    def broken(self, steps: int, do: Callable[[], Any]) -> bool:
-        with self.patch.context() as patched:
-            crash_after(patched, steps)
-            try:
-                do()
-            except CrashError:
-                crashed = True
-            else:
-                crashed = False
-        if crashed:
-            fio.recover(self.dataset)
-        return crashed
-
-    def state(self) -> dict[str, Any]:
-        found = self.dataset._sample_collection.find()
-        return {str(d["_id"]): (d["caption"], REMOVED in d["tags"]) for d in found}
-
-    @rule()
-    def look(self) -> None:
-        assert self.state() == self.now
-
-    def teardown(self) -> None:
-        assert self.state() == self.now
-        for _ in self.done:
-            fio.undo(self.dataset)
-        assert documents(self.dataset) == self.original
-        assert not self.dataset.has_saved_view("audit_clean")
-        self.dataset.delete()
-
-
-def test_any_sequence_leaves_the_dataset_equal_to_its_model(
-    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Reviewed.make, Reviewed.patch = staticmethod(make_dataset), monkeypatch
-    monkeypatch.setattr(journal, "CHUNK", 2)
-    few = settings(
-        max_examples=int(os.environ.get("REVIEW_EXAMPLES", "12")),
-        stateful_step_count=12,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(Reviewed, settings=few)
-
-
-def test_ten_thousand_decisions_are_quick(make_dataset: Callable[..., Any]) -> None:
-    dataset = make_dataset(10_000)
-    ids = dataset.values("id")
-    before = documents(dataset)
-    server = psutil.Process(mongod())
-    began = time.perf_counter(), spent(server)
-    fio.decide(dataset, ids[:5000], "remove", run="")
-    fio.decide(dataset, ids[5000:], "relabel", run="", text="new")
-    decided = spent(server)
-    assert fio.apply(dataset).counts["relabeled"] == 5000
-    applied = spent(server)
-    fio.undo(dataset)
-    undone = spent(server)
-    took = time.perf_counter() - began[0]
-    parts = [decided - began[1], applied - decided, undone - applied]
-    print("decide, apply, undo: CPU", *(f"{part:.1f}" for part in parts), f"s; {took:.1f} s in all")  # noqa: T201
-    assert documents(dataset) == before
-    assert sum(parts) < 20  # seconds of one core, the database's included: others may use this machine too
-
-
-def mongod() -> int:
-    """The process of the database."""
-    import fiftyone.core.odm as foo
-
-    return int(foo.get_db_client().admin.command("serverStatus")["pid"])
-
-
-def spent(server: psutil.Process) -> float:
-    """Seconds of CPU that this process and the database have used."""
-    return time.process_time() + sum(server.cpu_times()[:2])

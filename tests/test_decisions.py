@@ -6,18 +6,24 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.review import Decision, stale
 from tests.conftest import caption
-from tests.review_fixtures import documents, kinds, written
+from tests.review_fixtures import CrashError, clock_moved, crash_after, documents, kinds, written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -186,21 +192,6 @@ def test_objects_are_decided_by_their_own_ids(make_dataset: Callable[..., Any]) 
     assert kinds(dataset) == [None, "remove", None]
 
 
-def test_a_clock_that_is_set_back_does_not_turn_decisions_round(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
-    name = dataset.first().id
-    fio.decide(dataset, name, "keep", reviewer="ann")
-
-    class Earlier(module.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return module.datetime.__mro__[1].now(tz) - timedelta(days=1)
-
-    monkeypatch.setattr(module, "datetime", Earlier)
-    fio.decide(dataset, name, "remove", reviewer="ann")
-    assert fio.current_decisions(dataset).current[name, "", 0].kind == "remove"
-
-
 def test_two_processes_both_keep_their_decisions(dataset: Any) -> None:
     import fiftyone.core.odm as foo
 
@@ -233,3 +224,167 @@ def test_decide_many_takes_each_decision_as_it_is(dataset: Any) -> None:
     assert [(d.kind, d.reviewer, d.source) for d in made] == [("keep", "a", "person"), ("remove", "b", "spot-check")]
     assert len({d.batch for d in made}) == 1
     assert [len(fio.undo_last(dataset, name)) for name in "ab"] == [1, 1]
+
+
+# all or none, once, and in the order of the counter
+
+
+def test_half_a_batch_does_not_count_and_the_same_command_completes_it(
+    dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = dataset.values("id")
+    fio.decide(dataset, ids[0], "keep", reviewer="ann")
+    before, shown = fio.decisions(dataset), kinds(dataset)
+    for steps in range(40):
+        with monkeypatch.context() as patched:
+            crash_after(patched, steps)
+            try:
+                fio.decide(dataset, ids[:4], "remove", reviewer="ann")
+            except CrashError:
+                crashed = True
+            else:
+                crashed = False
+        found = fio.decisions(dataset)
+        assert len(found) in (len(before), len(before) + 4), steps
+        if crashed:
+            fio.decide(dataset, ids[:4], "remove", reviewer="ann")
+        assert [d.kind for d in fio.decisions(dataset)[len(before) :]] == ["remove"] * 4, steps
+        assert kinds(dataset) == ["remove"] * 4 + [None] * 2, steps
+        assert len(fio.undo_last(dataset, "ann")) == 4
+        assert kinds(dataset) == shown
+        before = fio.decisions(dataset)
+        if not crashed:
+            break
+    assert steps > 5
+
+
+def test_taking_back_again_after_a_crash_takes_back_once(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = dataset.first().id
+    for steps in range(40):
+        for kind in ("keep", "unsure", "remove"):
+            fio.decide(dataset, name, kind, reviewer="ann")
+        with monkeypatch.context() as patched:
+            crash_after(patched, steps)
+            try:
+                fio.undo_last(dataset, "ann")
+            except CrashError:
+                crashed = True
+            else:
+                crashed = False
+        if crashed:
+            assert [d.kind for d in fio.undo_last(dataset, "ann")] == ["remove"], steps
+        assert kinds(dataset)[0] == "unsure", steps
+        assert [d.kind for d in fio.undo_last(dataset, "ann")] == ["unsure"], steps  # this one is asked for anew
+        if not crashed:
+            break
+    assert steps > 5
+
+
+def test_a_batch_that_another_process_took_over_is_refused_and_counts_for_nothing(
+    dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = importlib.import_module("audit_plugin.fiftyone_io.ledger.entries")
+    lease = importlib.import_module("audit_plugin.fiftyone_io.lease")
+    ids, real, calls = dataset.values("id"), entries.batches, []
+
+    def late(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:  # numbers are taken, nothing is written: stands still, and another process decides
+            lease._leases().update_one({"_id": dataset._doc.id}, [{"$set": {"expires": "$since"}}])
+            time.sleep(0.01)
+            other = threading.Thread(target=lambda: fio.decide(dataset, ids[5], "keep", reviewer="bob"))
+            other.start()
+            other.join(60)
+        return real(*args)
+
+    monkeypatch.setattr(entries, "batches", late)
+    with pytest.raises(AuditError, match="took over dataset .* none of them was written"):
+        fio.decide(dataset, ids[:3], "remove", reviewer="ann")
+    assert [(d.reviewer, d.kind) for d in fio.decisions(dataset)] == [("bob", "keep")]
+    fio.decide(dataset, ids[:3], "remove", reviewer="ann")
+    assert [d.reviewer for d in fio.decisions(dataset)] == ["bob", "ann", "ann", "ann"]
+    assert entries.ledger().count_documents({"dataset": dataset._doc.id}) == 4
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(days=st.lists(st.integers(-400, 400), min_size=4, max_size=4))
+def test_the_last_is_the_last_whatever_the_clock_says(make_dataset: Callable[..., Any], days: list[int]) -> None:
+    made = make_dataset(1)
+    name, texts = made.first().id, [caption(0)]
+    for at, day in enumerate(days):
+        with clock_moved(day):
+            fio.decide(made, name, "relabel", run="", text=f"text {at}", reviewer="ann")
+            fio.apply(made)
+        texts.append(f"text {at}")
+        assert fio.current_decisions(made).current[name, "", 0].text == texts[-1]
+    assert [d.text for d in fio.decisions(made)] == texts[1:]
+    for at in reversed(range(len(days))):
+        with clock_moved(days[at] // 2):
+            assert [d.text for d in fio.undo_last(made, "ann")] == [texts[at + 1]]
+            fio.undo(made)
+        assert made.values("caption") == [texts[at]]
+
+
+def test_entries_of_former_versions_come_first_and_without_a_head_all_count(dataset: Any) -> None:
+    entries = importlib.import_module("audit_plugin.fiftyone_io.ledger.entries")
+    lease = importlib.import_module("audit_plugin.fiftyone_io.lease")
+    name = dataset.first().id
+    (made,) = fio.decide(dataset, name, "keep", reviewer="ann")
+    former = {**asdict(made), "dataset": dataset._doc.id, "kind": "remove", "id": "former"}
+    del former["number"]
+    entries.ledger().insert_one({**former, "time": made.time + timedelta(days=9)})
+    assert [d.kind for d in fio.decisions(dataset)] == ["remove", "keep"]
+    lease._leases().update_one({"_id": dataset._doc.id}, {"$unset": {"ledger": ""}})  # a database put back in parts
+    assert [d.kind for d in fio.decisions(dataset)] == ["remove", "keep"]
+    fio.decide(dataset, name, "unsure", reviewer="ann")
+    assert [d.kind for d in fio.decisions(dataset)] == ["remove", "keep", "unsure"]
+
+
+# what is passed is checked at the door
+
+
+class Odd:
+    """A value that nobody expects."""
+
+
+REFUSED: dict[str, list[Any]] = {
+    "reviewer": ["\ud800", {"$ne": 1}, 5, b"ann", "a\0b", "x" * 2000, ["ann"]],
+    "text": [{"a": 1}, 7, b"x", "x" * 1_000_001],
+    "note": [Odd(), 3.5, ["x"]],
+    "run": [{"$gt": ""}, 1, "a\0", "\udfff"],
+    "seconds": ["3", float("nan"), float("inf"), -1, 10**400, {}, True, [1.0]],
+    "caption": [-1, 2**40, 10**5000, "0", 1.5, True, [0]],
+    "kind": [{"a": 1}, 3, "undone", "\ud800", "k" * 500],
+    "ids": [5, {"a": 1}, b"abc", [7], [("x", "y")], [{"$ne": 1}], ["\ud800"], [["a", 1, 2]]],
+}
+NAMED = {"kind": "decision .* unknown", "ids": "id|caption"}
+
+
+@pytest.mark.parametrize("parameter", REFUSED)
+def test_hostile_parameters_are_refused_in_a_sentence(dataset: Any, parameter: str) -> None:
+    for value in REFUSED[parameter]:
+        values = {"ids": dataset.first().id, "kind": "relabel", "text": "new", parameter: value}
+        with pytest.raises(AuditError, match=NAMED.get(parameter, parameter)) as caught:
+            fio.decide(dataset, **values)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+    assert fio.decisions(dataset) == []
+
+
+def test_numbers_of_numpy_and_lists_of_rows_are_taken(dataset: Any) -> None:
+    rows = [[name, np.int64(0)] for name in dataset.values("id")[:2]]
+    made = fio.decide(dataset, rows, "keep", seconds=np.float32(1.5), caption=np.int32(0))
+    assert [(d.caption, d.seconds) for d in made] == [(0, 1.5)] * 2
+    assert fio.decisions(dataset) == made
+
+
+def test_an_id_of_a_decision_is_given_once(dataset: Any) -> None:
+    ids = dataset.values("id")
+    fio.decide_many(dataset, [Decision(ids[0], "keep", id="one")])
+    for proposed, words in (
+        ([Decision(ids[1], "keep", id="one")], "'one' is in the ledger"),
+        ([Decision(ids[1], "keep", id="two"), Decision(ids[2], "keep", id="two")], "'two' is given twice"),
+    ):
+        with pytest.raises(AuditError, match=words):
+            fio.decide_many(dataset, proposed)
+    assert len(fio.decisions(dataset)) == 1

@@ -87,7 +87,7 @@ def check_decision(decision: Decision) -> None:
     check_text("text", decision.text)
     check_text("note", decision.note)
     check_numbers(decision)
-    if not isinstance(decision.time, datetime) or decision.time.tzinfo is None:
+    if not hasattr(decision.time, "astimezone") or decision.time.tzinfo is None:
         raise AuditError(f"time {shortened(decision.time)} is not a time with a time zone; give one, or leave it out")
 
 

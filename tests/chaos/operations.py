@@ -505,7 +505,7 @@ def look_and_set() -> None:
 @operation
 def undo_all() -> None:
     """Every change set, the last first."""
-    while any(change.state == "applied" for change in fio.list_changes(dataset())):
+    while any(change.state != "undone" for change in fio.list_changes(dataset())):
         fio.undo(dataset())
 
 

@@ -170,7 +170,7 @@ def undo(dataset: SampleCollection, change_set: str | None = None, force: bool =
         number, kind = _to_undo(root, change_set)
         if not force:
             _check_unchanged(root, number, kind)
-        facts = {"force": force, "touched": next_number(root), "operation": lease.owner}
+        facts = {"force": force, "order": next_number(root), "operation": lease.owner}
         if not advance(number, "applied", "undoing", **facts):
             raise AuditError(_moved(number))
         _undo(root, lease, number, kind, force)
@@ -233,7 +233,8 @@ def _set_right(dataset: fo.Dataset, owner: str) -> None:
 
     This process stood still while another one finished, or undid, its change set; then it went on for one more write.
     """
-    own = change_sets().find_one({"dataset": dataset._doc.id, "operation": owner})
+    begun_or_undone = [{"begun_by": owner}, {"operation": owner}]
+    own = change_sets().find_one({"dataset": dataset._doc.id, "$or": begun_or_undone})
     if own is None or "number" not in own:
         return
     with leased(dataset, "setting late writes right", WAIT_SECONDS):
@@ -271,11 +272,11 @@ def _moved(number: ObjectId) -> str:
 
 
 def _given_again(dataset: fo.Dataset, lease: Lease, state: str, **facts: str) -> ChangeSet | None:
-    """The change set that was touched last, if it is in this state and the operation that brought it there did not end.
+    """The change set that was changed last, if it is in this state and the operation that brought it there did not end.
 
     The command of such an operation may be given again, though all of it is done.
     """
-    last = next(newest_first(dataset, "touched", {}).limit(1), None) if lease.interrupted else None
+    last = next(newest_first(dataset, "order", {}).limit(1), None) if lease.interrupted else None
     if last is None or last.get("operation") not in lease.interrupted:
         return None
     if any(last[name] != value for name, value in {"state": state, **facts}.items()):

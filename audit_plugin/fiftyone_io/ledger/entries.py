@@ -2,7 +2,7 @@
 
 Entries that are written together count from one write on, which moves the ledger's head past their numbers. What a
 process wrote that died before, or that another process took for dead, lies beyond the head or in a gap: it does not
-count. Former versions wrote entries without numbers, which come first.
+count. The head stands with the lease of the dataset. Former versions wrote entries without numbers, which come first.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.odm as foo
 from pymongo import ReturnDocument
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, collection, ensure_index
-from audit_plugin.fiftyone_io.lease import JOURNALED, Lease
+from audit_plugin.fiftyone_io.lease import JOURNALED, LEASES, Lease
 from audit_plugin.review import Decision
 
-LEDGER, HEADS = "audit_plugin.decisions", "audit_plugin.ledger_heads"
+LEDGER = "audit_plugin.decisions"
 NAMES = tuple(f.name for f in fields(Decision))
 CHUNK = 5_000
 
@@ -44,8 +45,12 @@ class Head:
 
 
 def read_head(dataset: fo.Dataset) -> Head:
-    """How far the ledger of a dataset goes."""
-    return _head_of(_heads().find_one({"_id": dataset._doc.id}) or {})
+    """How far the ledger of a dataset goes; without a head, to its last entry."""
+    state = _heads().find_one({"_id": dataset._doc.id}, {"ledger": 1})
+    if state and "ledger" in state:
+        return _head_of(state["ledger"])
+    last = _last_number(dataset)
+    return Head(last, (), last)
 
 
 def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
@@ -65,9 +70,10 @@ def append(dataset: fo.Dataset, lease: Lease, entries: Sequence[Decision]) -> li
     if not entries:
         return []
     this = {"_id": dataset._doc.id}
-    taken = {"$inc": {"taken": len(entries)}, "$setOnInsert": {"dataset": dataset._doc.id, "head": 0}}
+    _begin_head(dataset)
     # from here on nobody who took numbers before can move the head: what they wrote may go
-    state = _heads().find_one_and_update(this, taken, upsert=True, return_document=ReturnDocument.AFTER)
+    taken = {"$inc": {"ledger.taken": len(entries)}}
+    state = _heads().find_one_and_update(this, taken, return_document=ReturnDocument.AFTER)["ledger"]
     head, last = _head_of(state), state["taken"]
     first = last - len(entries) + 1
     beyond = [{"number": {"$gt": head.number}}, *({"number": {"$gte": a, "$lte": b}} for a, b in head.gaps)]
@@ -77,8 +83,8 @@ def append(dataset: fo.Dataset, lease: Lease, entries: Sequence[Decision]) -> li
     for batch in batches(numbered, CHUNK):
         ledger().insert_many([{**facts, **asdict(entry)} for entry in batch], ordered=False)
     gap = [[head.number + 1, first - 1]] if first > head.number + 1 else []
-    advanced = {"$set": {"head": last}, "$push": {"gaps": {"$each": gap}}}
-    if not _heads().update_one({**this, "taken": last}, advanced).matched_count:
+    advanced = {"$set": {"ledger.head": last}, "$push": {"ledger.gaps": {"$each": gap}}}
+    if not _heads().update_one({**this, "ledger.taken": last}, advanced).matched_count:
         ledger().delete_many({"dataset": dataset._doc.id, "number": {"$gte": first, "$lte": last}})
         raise AuditError(
             f"another process took over dataset {dataset.name!r} while decisions were written; none of them was "
@@ -103,7 +109,7 @@ def last_interrupted(dataset: fo.Dataset, lease: Lease, reviewers: Iterable[str]
 
 def set_shown(dataset: fo.Dataset, number: int) -> None:
     """The decisions up to a number are shown on the samples."""
-    _heads().update_one({"_id": dataset._doc.id}, {"$max": {"shown": number}})
+    _heads().update_one({"_id": dataset._doc.id, "ledger": {"$exists": True}}, {"$max": {"ledger.shown": number}})
 
 
 def ledger() -> Any:
@@ -114,10 +120,24 @@ def ledger() -> Any:
     return entries.with_options(write_concern=JOURNALED)
 
 
+def _begin_head(dataset: fo.Dataset) -> None:
+    """Make the head of a ledger that has none."""
+    if "ledger" in (_heads().find_one({"_id": dataset._doc.id}, {"ledger": 1}) or {}):
+        return
+    last = _last_number(dataset)
+    head = {"head": last, "taken": last, "gaps": [], "shown": last}
+    _heads().update_one({"_id": dataset._doc.id, "ledger": {"$exists": False}}, {"$set": {"ledger": head}})
+
+
+def _last_number(dataset: fo.Dataset) -> int:
+    last = ledger().find_one({"dataset": dataset._doc.id}, {"number": 1}, sort=[("number", -1)])
+    return int((last or {}).get("number", 0))
+
+
 def _head_of(state: Mapping[str, Any]) -> Head:
-    gaps = tuple((first, last) for first, last in state.get("gaps", ()))
-    return Head(state.get("head", 0), gaps, state.get("shown", 0))
+    gaps = tuple((first, last) for first, last in state["gaps"])
+    return Head(state["head"], gaps, state["shown"])
 
 
 def _heads() -> Any:
-    return collection(HEADS, "dataset").with_options(write_concern=JOURNALED)
+    return foo.get_db_conn().get_collection(LEASES, write_concern=JOURNALED)

@@ -50,7 +50,7 @@ def begin(
     """
     order = next_number(dataset)
     record = {"dataset": dataset._doc.id, "kind": kind, "run": run, "state": "planned", "time": datetime.now(UTC)}
-    record |= {"number": order, "touched": order, "operation": lease.owner}
+    record |= {"number": order, "order": order, "operation": lease.owner, "begun_by": lease.owner}
     number: ObjectId = change_sets().insert_one({**record, **facts}).inserted_id
     numbered = ({**entry, "set": number, "n": n} for n, entry in enumerate(entries))
     try:
@@ -87,8 +87,9 @@ def discard(number: ObjectId) -> bool:
 
 
 def newest_first(dataset: fo.Dataset, order: str, query: Mapping[str, Any]) -> Any:
-    """The change sets of a dataset that meet a query, by the counter when they were begun (`number`) or last `touched`.
+    """The change sets of a dataset that meet a query, by the counter when they were begun (`number`) or last changed.
 
+    `order` names the one or the other.
     Those of former versions, which had no counter, come last.
     """
     return change_sets().find({"dataset": dataset._doc.id, **query}).sort([(order, -1), ("_id", -1)])

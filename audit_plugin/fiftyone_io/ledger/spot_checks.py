@@ -77,8 +77,9 @@ def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed
             lease.settle(last["operation"])  # an interrupted start that is given again, and was complete
         else:
             facts |= {"dataset": root._doc.id, "run": run, "time": datetime.now(UTC), "operation": lease.owner}
-            order = {"number": next_number(root), "since": read_head(root).number}
-            _checks().insert_one(facts | order)
+            # its own number among the spot checks, and the place in the ledger after which its decisions stand
+            numbers = {"number": next_number(root), "order": read_head(root).number}
+            _checks().insert_one(facts | numbers)
     return spot_check(dataset, run)
 
 
@@ -131,9 +132,9 @@ def _latest(dataset: fo.Dataset, run: str) -> dict[str, Any] | None:
 
 def _is_since(decision: Decision, check: Mapping[str, Any]) -> bool:
     """Whether a decision was made after the start of a spot check; of former versions there are times only."""
-    if decision.number and "since" in check:
-        return bool(decision.number > check["since"])
-    return decision.number > 0 or ("since" not in check and decision.time >= check["time"])
+    if "order" in check:
+        return bool(decision.number > check["order"])
+    return bool(decision.number > 0 or decision.time >= check["time"])
 
 
 def _checks() -> Any:
