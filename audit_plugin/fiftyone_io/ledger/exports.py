@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -20,6 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import collection, database
 from audit_plugin.fiftyone_io.lease import JOURNALED, Lease, leased
+from audit_plugin.fiftyone_io.leftovers import unfinished_name
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 from audit_plugin.fiftyone_io.read.items import all_samples, detection_fields, tagged_objects
 from audit_plugin.review import (
@@ -57,7 +57,7 @@ def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
         if (complete := _remove_unfinished(root, lease, name)) is not None:
             return complete
         _check_free(name)
-        temporary = f"unfinished-{uuid.uuid4().hex}"
+        temporary = unfinished_name()
         record = {"dataset": root._doc.id, "name": name, "temporary": temporary, "operation": lease.owner}
         number = _exports().insert_one(record).inserted_id
         marked = [path for path in detection_fields(root) if tagged_objects(root, path, REMOVED)]
