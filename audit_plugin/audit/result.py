@@ -30,6 +30,8 @@ from .score import Scored
 if TYPE_CHECKING:
     import pandas
 
+    from .export import ExportReport
+
 NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
@@ -144,6 +146,41 @@ class AuditResult:
             columns["false_positive_rate"] = self.false_positive_rate
         footer = json.dumps({"summary": jsonable(self.summary), "run_dir": self.run_dir})
         write_table(_parquet_path(path), columns, footer)
+
+    def export(
+        self,
+        to: str | Path,
+        samples: Samples | None = None,
+        format: str = "",  # noqa: A002 (as the option is called)
+        drop: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        top_n: int | None = None,
+        verdicts: Mapping[tuple[str, int], Any] | None = None,
+        dry_run: bool = False,
+    ) -> ExportReport:
+        """Writes what stays of the audited rows to a new place, ready to train on.
+
+        Args:
+            to: the new file or folder; `removed.parquet` and the datasheet `audit.md` are written beside a file, and
+                into a folder.
+            samples: the audited rows; None: those of the manifest that the summary names.
+            format: one of `inputs.formats.FORMATS`; "": by the ending of `to`.
+            drop: flags whose rows are removed, in place of what the audit proposes; of duplicates one stays.
+            keep: flags whose rows stay, whatever is proposed for them.
+            top_n: only the n most misaligned rows are removed.
+            verdicts: decisions of people, by (id, caption), which overrule the audit: `review.verdicts`.
+            dry_run: nothing is written.
+
+        Raises:
+            AuditError: the place is taken, the rows are not those of the result, or a flag is not known.
+        """
+        from .export import Rules, SamplesSource, ScoreTable, export_rows, manifest_source
+
+        captions = np.array(self.captions, dtype=np.int64)
+        table = ScoreTable(np.array(self.ids, dtype=object), captions, self.columns, self.summary, "the result")
+        source = SamplesSource(samples) if samples is not None else manifest_source(self.summary, None, "the result")
+        rules = Rules(tuple(drop), tuple(keep), top_n)
+        return export_rows(table, source, Path(to), format, rules, verdicts, dry_run=dry_run)
 
     @classmethod
     def load(cls, path: str | Path) -> AuditResult:

@@ -18,6 +18,7 @@ from . import review as review
 from . import cross_modal as cross_modal
 from . import report as report
 from . import cache as cache
+from . import exports as exports
 from . import install as install
 from .options import app
 # isort: on

@@ -24,6 +24,7 @@ from .decisions import (
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
 from .queue import ReviewQueue, Row, queue, rows_per_text, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl
+from .verdicts import verdicts
 
 __all__ = [
     "KINDS",
@@ -57,4 +58,5 @@ __all__ = [
     "strongest",
     "to_undo",
     "verdict",
+    "verdicts",
 ]

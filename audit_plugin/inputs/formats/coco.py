@@ -27,7 +27,9 @@ class ImageFiles:
 
     def __init__(self, folder: Path, form: str, layout: Layout) -> None:
         if "image" not in layout.media:
-            raise AuditError(f"{form} holds images, but {', '.join(layout.columns)} were audited; choose another format")
+            raise AuditError(
+                f"{form} holds images, but {', '.join(layout.columns)} were audited; choose another format"
+            )
         self._folder = folder
         self._files = MediaFolder(folder, "images")
         self._numbers: dict[int, int] = {}
@@ -82,7 +84,8 @@ class CocoWriter:
             self._lists["images"].add({**named, **own})
         if not sample.box:
             for text in sample.texts:
-                self._annotate({"image_id": number, "caption": text or ""})
+                if text is not None:
+                    self._annotate({"image_id": number, "caption": text})
             return
         if path:
             self._sizes[number] = size
@@ -101,7 +104,9 @@ class CocoWriter:
                 out.write(f'"{name}": [\n'.encode())
                 entries.move_to(out)
                 out.write(b"],\n")
-            out.write(b'"categories": ' + json.dumps(categories, ensure_ascii=False).encode("utf-8", "replace") + b"}\n")
+            out.write(
+                b'"categories": ' + json.dumps(categories, ensure_ascii=False).encode("utf-8", "replace") + b"}\n"
+            )
 
     def _annotate(self, entry: dict[str, Any]) -> None:
         entries = self._lists["annotations"]

@@ -1,10 +1,11 @@
-"""CSV and TSV: one row per caption, with paths; captions are written as they are, whatever a spreadsheet makes of them."""
+"""CSV and TSV: one row per caption, with paths; captions stay as they are, whatever a spreadsheet makes of them."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
+from typing import IO
 
 from .values import ExportSample, Layout, as_json, path_from
 
@@ -15,7 +16,7 @@ class CsvWriter:
     def __init__(self, path: Path, layout: Layout) -> None:
         self._layout = layout
         self._file = open(path, "x", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115 (open until close)
-        self._writer = csv.writer(self._file, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
+        self._writer = csv.writer(_Lines(self._file), delimiter="\t" if path.suffix == ".tsv" else ",")
         index = ("caption_index",) if layout.listed else ()
         named = [name for name in (layout.text_column,) if name]
         self._writer.writerow(["id", *index, *layout.media.values(), *named, *layout.others])
@@ -36,6 +37,16 @@ class CsvWriter:
     def _path(self, sample: ExportSample, modality: str) -> str:
         medium = sample.media.get(modality)
         return "" if medium is None else path_from(medium, self._layout.folder)
+
+
+class _Lines:
+    """Ends lines with a line feed alone, where the writer itself ends them so that it quotes both line ends."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: object) -> object:

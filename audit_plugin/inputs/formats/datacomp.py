@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ class UidWriter:
         self._halves.extend(uid_halves(sample.fields.get(UID), sample.id))
 
     def close(self) -> None:
-        write_uids(self._path, np.array(self._halves, dtype=np.uint64).reshape(-1, 2))
+        with open(self._path, "xb") as file:
+            write_uids(file, np.array(self._halves, dtype=np.uint64).reshape(-1, 2))
 
 
 def uid_halves(uid: object, sample_id: str) -> tuple[int, int]:
@@ -47,10 +49,9 @@ def uid_halves(uid: object, sample_id: str) -> tuple[int, int]:
     )
 
 
-def write_uids(path: Path, halves: NDArray[np.uint64]) -> None:
+def write_uids(file: IO[bytes], halves: NDArray[np.uint64]) -> None:
     """Writes uids, `[n, 2]`, sorted; one that is given several times weighs so many times in the training."""
     uids = np.zeros(len(halves), dtype=UID_TYPE)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     uids["f0"], uids["f1"] = halves[order, 0], halves[order, 1]
-    with open(path, "xb") as file:
-        np.save(file, uids)
+    np.save(file, uids)

@@ -13,7 +13,9 @@ from .values import ExportSample, Layout, MediaFolder, json_line, text_cell
 
 SHARD_BYTES = 500_000_000  # of media in a Parquet file, as the hub has them
 FEATURES = {"image": "Image", "audio": "Audio", "video": "Video"}
-CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {path}\n---\n\nSee audit.md.\n"
+CARD = (
+    "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {path}\n---\n\nSee audit.md.\n"
+)
 
 
 class FolderWriter:

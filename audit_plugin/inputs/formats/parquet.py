@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line, name_of_member
 
 from .values import ExportSample, Layout, Medium, SafeNames, as_json, bytes_of, path_from, suffix_of, text_cell
 
+TABLE_ROWS = 10_000  # of a table of documents that are written at once
 GROUP_ROWS, GROUP_BYTES = 5_000, 32 << 20  # of a row group, at most
 
 
@@ -34,7 +37,9 @@ class ParquetWriter:
 
         self._layout, self._with_bytes = layout, with_bytes
         self.schema = arrow_schema(layout, with_bytes, simple).with_metadata(metadata)
-        self._as_text = {f.name for f in self.schema if f.name in layout.others and f.type in ("string", "large_string")}
+        self._as_text = {
+            f.name for f in self.schema if f.name in layout.others and f.type in ("string", "large_string")
+        }
         self._names = SafeNames()
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
@@ -113,3 +118,58 @@ def arrow_schema(layout: Layout, with_bytes: bool, simple: bool) -> Any:
                 kind = pa.string()
         fields.append(pa.field(name, kind))
     return pa.schema(fields)
+
+
+class RowTable:
+    """A Parquet table that is written row by row."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float32()}
+        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+        self._file = pyarrow.parquet.ParquetWriter(path, self._schema)
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, *values: Any) -> None:
+        """One more row, in the order of the columns."""
+        self._rows.append(tuple(_utf8(value) for value in values))
+        if len(self._rows) >= TABLE_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+
+def _utf8(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def read_columns(path: Path, is_wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+    """Column -> values `[n]`, texts as objects, of the columns whose names are wanted.
+
+    Raises:
+        AuditError: the file cannot be read as Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        names = [name for name in pyarrow.parquet.read_schema(path).names if is_wanted(name)]
+        table = pyarrow.parquet.read_table(path, columns=names, use_threads=False)
+        return {name: table[name].to_numpy() for name in names}
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise AuditError(
+            f"{path.name} cannot be read as Parquet ({first_line(error)}); name a table written by audit-plugin"
+        ) from error

@@ -6,21 +6,22 @@ The rows are those of `inputs.manifest.read_manifest`, in the same order; the ca
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line
-from audit_plugin.inputs.manifest import as_text
+from audit_plugin.inputs.rows import ID_COLUMN, as_text
+from audit_plugin.inputs.text_rows import _csv_records, _Lines, _named_once
+from audit_plugin.store import open_regular
 
 from .values import ShardMember
 from .webdataset import is_shards, shard_rows
 
-ID_COLUMN = "id"
 BATCH = 256  # rows of Parquet that are read at once; they may hold images
 
 
@@ -55,10 +56,8 @@ def source_rows(path: Path) -> Iterator[SourceRow]:
         elif suffix in (".parquet", ".pq"):
             yield from _numbered((cells, "") for cells in _parquet_cells(path))
         else:
-            # a lone carriage return ends a line of CSV, but not of JSON
-            is_csv = suffix in (".csv", ".tsv")
-            with open(path, encoding="utf-8-sig", newline="" if is_csv else "\n") as file:
-                yield from _numbered(_text_cells(file, suffix))
+            with open_regular(path) as file:
+                yield from _numbered(_text_cells(file, path))
     except FileNotFoundError:
         raise AuditError(f"manifest {str(path)!r} does not exist; name the one that was scored: --manifest") from None
     except OSError as error:
@@ -86,71 +85,40 @@ def _parquet_cells(path: Path) -> Iterator[dict[str, Any]]:
         raise AuditError(f"{path.name} cannot be read as Parquet ({first_line(error)}); write it again") from None
 
 
-def _text_cells(file: TextIO, suffix: str) -> Iterator[tuple[dict[str, Any], str]]:
-    if suffix in (".csv", ".tsv"):
-        return _csv_cells(file, "\t" if suffix == ".tsv" else ",")
-    start = file.read(1)
-    while start and start.isspace():
-        start = file.read(1)
-    file.seek(0)
-    return _list_cells(file) if start == "[" else _json_cells(file)
+def _text_cells(file: io.BufferedReader, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    start = file.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", newline=""), path.name)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _csv_cells(lines, "\t" if path.suffix.lower() == ".tsv" else ",")
+    return _list_cells(path) if start.startswith(b"[") else _json_cells(lines)
 
 
-def _json_cells(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
-    for number, line in enumerate(file, 1):
+def _json_cells(lines: _Lines) -> Iterator[tuple[dict[str, Any], str]]:
+    for line in lines:
+        lines.next_record()
         if line.strip():
             try:
-                cells = json.loads(line)
+                cells = json.loads(line, object_pairs_hook=_named_once)
             except (ValueError, RecursionError) as error:
-                yield {}, f"line {number} cannot be parsed as JSON ({first_line(error)})"
+                yield {}, f"line {lines.number} cannot be parsed as JSON ({first_line(error)})"
                 continue
-            yield (cells, "") if isinstance(cells, dict) else ({}, f"line {number} is not a JSON object")
+            yield (cells, "") if isinstance(cells, dict) else ({}, f"line {lines.number} is not a JSON object")
 
 
-def _list_cells(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
+def _list_cells(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     try:
-        entries = json.load(file)
+        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
-        raise AuditError(f"the manifest starts as a JSON list but cannot be parsed ({first_line(error)})") from None
+        raise AuditError(f"{path.name} starts as a JSON list but cannot be parsed ({first_line(error)})") from None
     for number, entry in enumerate(entries, 1):
         yield (entry, "") if isinstance(entry, dict) else ({}, f"entry {number} is not an object")
 
 
-class _Lines:
-    """The lines of a file, of which those of the current record can be read again."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._again: deque[str] = deque()
-        self._record: list[str] = []
-        self.number = 0  # of lines before the record
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else self._file.readline()
-        if not line:
-            raise StopIteration
-        self._record.append(line)
-        return line
-
-    def next_record(self) -> None:
-        self.number += len(self._record)
-        self._record = []
-
-    def only_first(self) -> None:
-        """The record was only its first line."""
-        self._again.extendleft(reversed(self._record[1:]))
-        del self._record[1:]
-        self.next_record()
-
-
-def _csv_cells(file: TextIO, delimiter: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _csv_cells(lines: _Lines, delimiter: str) -> Iterator[tuple[dict[str, Any], str]]:
     limit = csv.field_size_limit(2**31 - 1)
     header: list[str] = []
     try:
-        for line, cells, problem in _csv_records(_Lines(file), delimiter):
+        for line, cells, problem in _csv_records(lines, delimiter):
             if problem:
                 yield {}, f"line {line} cannot be read ({problem})"
             elif not header:
@@ -161,19 +129,6 @@ def _csv_cells(file: TextIO, delimiter: str) -> Iterator[tuple[dict[str, Any], s
                 yield dict(zip(header, cells, strict=True)), ""
     finally:
         csv.field_size_limit(limit)
-
-
-def _csv_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
-    """(line number, cells, problem); a quote that is never closed makes only its own line unreadable."""
-    while True:
-        try:
-            for cells in csv.reader(lines, delimiter=delimiter, strict=True):
-                yield lines.number + 1, cells, ""
-                lines.next_record()
-            return
-        except csv.Error as error:
-            yield lines.number + 1, [], str(error)
-            lines.only_first()
 
 
 def source_header(path: Path) -> tuple[tuple[str, ...], dict[str, str], Any]:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from audit_plugin.arrays import MODALITIES
-from audit_plugin.inputs.files import MediaError, name_of_member, open_medium, unreadable
+from audit_plugin.inputs.files import MediaError, file_of, name_of_member, open_medium, unreadable
+from audit_plugin.store import open_regular
 
 BLOCK = 1 << 20  # bytes that are copied at once
 FILES_PER_FOLDER = 10_000
@@ -50,13 +50,12 @@ Medium = str | bytes  # a path, a member of a tar file (`inputs.files.member_of`
 
 @dataclass(frozen=True, slots=True)
 class ShardMember:
-    """One member of a tar shard: its name, where its bytes lie in the file `tar`, and its time in s since 1970."""
+    """One member of a tar shard: its name, and where its bytes lie in the file `tar`."""
 
     name: str
     tar: str
     start: int
     size: int
-    time: int = 0
 
     @property
     def suffix(self) -> str:
@@ -97,7 +96,7 @@ class ExportSample:
         listed: the source holds a list of captions.
         fields: the other columns of the source, name -> value.
         members: of a sample from a tar shard, all of its members.
-        relabeled: a text differs from the source.
+        changed: the texts differ from those of the source.
         box: left, top, width, height of an object in its image, as shares of the image; () for a whole image.
     """
 
@@ -108,7 +107,7 @@ class ExportSample:
     listed: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[ShardMember, ...] = ()
-    relabeled: bool = False
+    changed: bool = False
     box: tuple[float, ...] = ()
 
     @property
@@ -241,9 +240,8 @@ def opened_medium(medium: Medium) -> IO[bytes]:
     if isinstance(medium, bytes):
         return io.BytesIO(medium)
     try:
-        if not name_of_member(medium) and not stat.S_ISREG(os.stat(medium).st_mode):
-            raise MediaError("is not a file")
-        return open_medium(medium)
+        # a pipe would never end, and a device may act when it is opened
+        return open_medium(medium) if name_of_member(medium) else open_regular(medium)
     except (OSError, ValueError) as error:
         raise unreadable(error) from error
 
@@ -305,17 +303,23 @@ def path_from(medium: Medium, folder: Path) -> str:
     """How a table in `folder` names a medium: relative to it if the medium lies below it, else as it is.
 
     Raises:
-        MediaError: the bytes are not in a file.
+        MediaError: the bytes are not in a file, or it cannot be read.
     """
     if isinstance(medium, bytes):
         raise MediaError("its bytes lie inside the table, and have no path")
+    try:
+        with open_regular(file_of(medium)) as file:
+            if not file.read(1):
+                raise MediaError("file is empty (0 bytes)")
+    except (OSError, ValueError) as error:
+        raise unreadable(error) from error
     below = os.path.join(str(folder), "")
     inside = medium.removeprefix(below)
     # The reader of tables cuts white space off.
     return inside if inside != medium and inside == inside.strip() else medium
 
 
-def text_cell(sample: ExportSample) -> str | None | list[str | None]:
+def text_cell(sample: ExportSample) -> str | list[str | None] | None:
     """The captions as one cell: a list where the source holds one."""
     return list(sample.texts) if sample.listed else sample.text
 

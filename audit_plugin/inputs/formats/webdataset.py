@@ -6,9 +6,9 @@ Samples that come from shards keep their shard, their keys and the bytes of all 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -16,9 +16,12 @@ from typing import IO, Any
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.inputs.files import MediaError, first_line, member_of
 from audit_plugin.inputs.shards import SUFFIX, _shard_paths
+from audit_plugin.inputs.tar import TarError, TarMember, tar_members
+from audit_plugin.store import open_regular
 
 from .values import (
     BLOCK,
+    MAX_NAME,
     ExportSample,
     Layout,
     Medium,
@@ -31,8 +34,9 @@ from .values import (
 )
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 1 << 30  # of a shard, at most
-MAX_TEXT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1 << 20  # as `inputs.shards` reads
 CAPTIONS = "captions"  # field of the JSON member with a sample's captions, where it has several
+_UNSAFE_SUFFIX = re.compile(r"[^\w.-]+|\.\.+")
 ORIGINAL = "original_id"  # field of the JSON member with the id, where the key is another
 
 
@@ -56,8 +60,8 @@ class ShardWriter:
         assert self._file is not None
         start = self._file.tell()
         try:
-            for name, medium, when in self._members(sample):
-                _append(self._file, name, medium, when)
+            for name, medium in self._members(sample):
+                _append(self._file, name, medium)
         except MediaError:
             self._file.seek(start)
             self._file.truncate()
@@ -75,39 +79,43 @@ class ShardWriter:
         self._file = open(self._folder / f"{name}{SUFFIX}", "xb")  # noqa: SIM115 (open across many samples)
         self._shards, self._samples = self._shards + 1, 0
 
-    def _members(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember, int]]:
+    def _members(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember]]:
         return self._copied(sample) if sample.members else self._made(sample)
 
-    def _copied(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember, int]]:
-        """The members of the source; only a caption that changed is another."""
-        safe_key = ""
+    def _copied(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember]]:
+        """The members of the source; only captions that changed, and names that lead out of a folder, are others."""
+        is_safe = all(is_safe_member(member.name) for member in sample.members)
+        key = "" if is_safe else self._names.of(sample.id)
+        has_json = False
         for member in sample.members:
-            name = member.name
-            if not is_safe_member(name):
-                safe_key = safe_key or self._names.of(sample.id)
-                name = f"{safe_key}.{SafeNames().of(member.suffix.replace('.', '_'))}"
-            changed = self._changed(sample, member) if sample.relabeled else None
-            yield name, member if changed is None else changed, member.time
+            content = self._changed(sample, member, renamed=not is_safe)
+            has_json |= member.suffix == "json"
+            name = member.name if is_safe else f"{key}.{_UNSAFE_SUFFIX.sub('_', member.suffix)[:MAX_NAME]}"
+            yield name, member if content is None else content
+        if not is_safe and not has_json:
+            yield f"{key}.json", _json({ORIGINAL: sample.id})
 
-    def _changed(self, sample: ExportSample, member: ShardMember) -> bytes | None:
-        """The new bytes of the member that holds the captions; None: it is another member."""
+    def _changed(self, sample: ExportSample, member: ShardMember, renamed: bool) -> bytes | None:
+        """The new bytes of a member with captions, or of the one that notes another name; None: they stay."""
         column = self._layout.text_column
-        suffixes = next((m.suffixes for m in MODALITIES.values() if m.is_text and m.name == column), ())
-        has_text = any(other.suffix in suffixes for other in sample.members)
-        if member.suffix in suffixes:
-            return (sample.text or "").encode()
-        if member.suffix != "json" or has_text:
+        suffixes = MODALITIES[column].suffixes if column in MODALITIES else ()
+        in_text = any(other.suffix in suffixes for other in sample.members)
+        if sample.changed and member.suffix in suffixes:
+            return (sample.text or "").encode("utf-8", "replace")
+        in_json = sample.changed and not in_text
+        if member.suffix != "json" or not (in_json or renamed):
             return None
         fields = json.loads(member.read())
-        fields[column] = list(sample.texts) if sample.listed else sample.text
-        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+        if in_json:
+            fields[column] = list(sample.texts) if sample.listed else sample.text
+        return _json({**fields, ORIGINAL: sample.id} if renamed else fields)
 
-    def _made(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember, int]]:
+    def _made(self, sample: ExportSample) -> Iterator[tuple[str, Medium | ShardMember]]:
         key = self._names.of(sample.id)
         for modality, medium in sample.media.items():
-            yield f"{key}.{suffix_of(medium, modality)}", medium, 0
+            yield f"{key}.{suffix_of(medium, modality)}", medium
         if sample.text is not None:
-            yield f"{key}.txt", sample.text.encode("utf-8", "replace"), 0
+            yield f"{key}.txt", sample.text.encode("utf-8", "replace")
         fields = {name: value for name, value in sample.fields.items() if value is not None}
         if sample.listed:
             fields[CAPTIONS] = list(sample.texts)
@@ -116,13 +124,16 @@ class ShardWriter:
         if key != sample.id:
             fields[ORIGINAL] = sample.id
         if fields:
-            yield f"{key}.json", json.dumps(as_json(fields), ensure_ascii=False).encode("utf-8", "replace"), 0
+            yield f"{key}.json", _json(fields)
 
 
-def _append(file: IO[bytes], name: str, medium: Medium | ShardMember, when: int) -> None:
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(as_json(fields), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _append(file: IO[bytes], name: str, medium: Medium | ShardMember) -> None:
     """One member at the end of a tar file: its header is written once its size is known."""
     info = tarfile.TarInfo(name)
-    info.mtime = when or int(time.time())
     if isinstance(medium, ShardMember):
         info.size = medium.size
         file.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
@@ -154,7 +165,6 @@ class _Key:
     """The members of one key, its cells, and what is wrong with it ("" if nothing)."""
 
     members: list[ShardMember] = field(default_factory=list)
-    fields: dict[str, Any] = field(default_factory=dict)
     cells: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -169,47 +179,54 @@ def is_shards(path: Path) -> bool:
 
 def shard_rows(path: Path) -> Iterator[ShardRow]:
     """(key, name of the shard, cells, members, problem) of each key, one shard in memory at a time."""
+    media = [name for name, modality in MODALITIES.items() if not modality.is_text]
     for shard in _shard_paths(path):
         for key, row in _read_shard(shard).items():
-            yield key, shard.stem, {**row.fields, **row.cells}, tuple(row.members), row.problem
+            fields = row.cells.pop("JSON", None) if not row.problem else None
+            # what JSON says is never taken for the path of a medium
+            fields = {name: value for name, value in (fields or {}).items() if name not in media}
+            yield key, shard.stem, {**fields, **row.cells}, tuple(row.members), row.problem
 
 
 def _read_shard(path: Path) -> dict[str, _Key]:
     columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
+    columns["json"] = "JSON"
     keys: dict[str, _Key] = {}
     try:
-        with tarfile.open(path, "r:") as shard:
+        with open_regular(path) as file:
             try:
-                while (member := shard.next()) is not None:
-                    shard.members = []  # type: ignore[misc]  # of no use here, and they fill the memory
-                    if member.isreg() and not member.issparse():
-                        _add_member(keys, columns, member, str(path))
-            except (tarfile.TarError, OSError) as error:
+                for member in tar_members(file):
+                    _add_member(keys, columns, member, str(path))
+            except TarError as error:
+                if not error.position:
+                    raise OSError(0, first_line(error)) from error
                 last = next(reversed(keys), "")
                 keys[f"after {last}"] = _Key(problem=f"{path.name} breaks off ({first_line(error)})")
-    except (tarfile.TarError, OSError) as error:
-        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({first_line(error)}); check it") from error
+    except OSError as error:
+        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({error.strerror or error}); check it") from error
     return keys
 
 
-def _add_member(keys: dict[str, _Key], columns: dict[str, str], info: tarfile.TarInfo, path: str) -> None:
-    name = info.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").removeprefix("./")
+def _add_member(keys: dict[str, _Key], columns: Mapping[str, str], found: TarMember, path: str) -> None:
+    """Adds a member to its key, as `inputs.shards` names it."""
+    name = found.name.removeprefix("./")
     folder, slash, file = name.rpartition("/")
-    stem, _, _ = file.partition(".")
+    stem = file.partition(".")[0]
     if not stem:
         return  # a hidden file
     row = keys.setdefault(folder + slash + stem, _Key())
-    member = ShardMember(name, path, info.offset_data, info.size, int(info.mtime))
+    member = ShardMember(name, path, found.start, found.size)
     row.members.append(member)
     column = columns.get(member.suffix, "")
     try:
-        if member.suffix == "json":
-            row.fields = json.loads(_text_of(member))
-            if not isinstance(row.fields, dict):
-                row.fields = {}
-                raise ValueError("not a JSON object")
-        elif column in row.cells:
+        if column in row.cells:
             raise ValueError(f"two members are its {column}")
+        if column and found.problem:
+            raise ValueError(found.problem)
+        if column == "JSON":
+            row.cells[column] = json.loads(_text_of(member))
+            if not isinstance(row.cells[column], dict):
+                raise ValueError("not a JSON object")
         elif column and MODALITIES[column].is_text:
             row.cells[column] = _text_of(member)
         elif column:

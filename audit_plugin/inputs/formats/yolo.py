@@ -1,4 +1,4 @@
-"""YOLO: images, a text file with the boxes of each one, and `data.yaml` with the classes."""
+"""YOLO: images, a text file with the boxes of each, the classes in `data.yaml`, and the ids in `samples.jsonl`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from audit_plugin.arrays import AuditError
 
 from .coco import ImageFiles
-from .values import ExportSample, Layout
+from .values import ExportSample, Layout, json_line
 
 
 class YoloWriter:
@@ -19,6 +19,7 @@ class YoloWriter:
         self._images = ImageFiles(folder, "YOLO", layout)
         self._labels: dict[int, str] = {}
         self._classes: dict[str, int] = {}
+        self._samples = open(folder / "samples.jsonl", "xb")  # noqa: SIM115 (open until close)
 
     def add(self, sample: ExportSample) -> None:
         if not sample.box:
@@ -33,10 +34,12 @@ class YoloWriter:
         label.parent.mkdir(parents=True, exist_ok=True)
         x, y, width, height = sample.box
         of_class = self._classes.setdefault(sample.text or "", len(self._classes))
+        self._samples.write(json_line({"id": sample.id, "label": self._labels[number]}))
         with label.open("a") as file:
             file.write(f"{of_class} {x + width / 2:.6f} {y + height / 2:.6f} {width:.6f} {height:.6f}\n")
 
     def close(self) -> None:
+        self._samples.close()
         lines = ["path: .", "train: images", "val: images", "names:"]
         # a JSON text is a YAML text too
         lines += [f"  {number}: {json.dumps(name)}" for name, number in self._classes.items()]

@@ -1,0 +1,182 @@
+"""The documents beside an export: which rows were removed and relabeled, and the datasheet."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .plan import Rules
+
+REMOVED, RELABELED, DATASHEET = "removed.parquet", "relabeled.parquet", "audit.md"
+REMOVED_COLUMNS = {"id": "string", "caption_index": "int64", "why": "string", "by": "string", "score": "float"}
+RELABELED_COLUMNS = {"id": "string", "caption_index": "int64", "before": "string", "after": "string", "by": "string"}
+
+
+@dataclass
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        to: place of the export.
+        format: name of its format.
+        rows: of the audit.
+        exported: rows that were exported.
+        samples: samples that were exported; a sample may have several captions, which are rows.
+        removed: (why, by whom) -> rows.
+        relabeled: by whom -> rows with a new caption.
+        unreadable: rows of which a medium could not be read now.
+        stale: decisions that were not followed, because the caption has changed since.
+        unknown: decisions on rows that the audit does not have.
+        documents: paths of the documents beside the export.
+    """
+
+    to: Path
+    format: str
+    rows: int = 0
+    exported: int = 0
+    samples: int = 0
+    removed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    relabeled: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    stale: int = 0
+    unknown: int = 0
+    documents: list[Path] = field(default_factory=list)
+
+    def count_removed(self, why: str, by: str) -> None:
+        """Counts a row; numbers and notes in the reason are left out."""
+        self.removed[_kind_of(why), by] += 1
+
+    def lines(self) -> list[str]:
+        """The counts in sentences."""
+        left_out = self.rows - self.exported
+        lines = [
+            f"{self.exported:,} of {self.rows:,} rows are exported ({self.samples:,} samples), {left_out:,} are removed"
+        ]
+        lines += [f"  {count:,} {why} (by {by})" for (why, by), count in self.removed.most_common()]
+        lines += [f"{count:,} get a new caption (by {by})" for by, count in self.relabeled.most_common()]
+        if self.stale:
+            lines.append(f"{self.stale:,} decisions are not followed: their captions have changed since")
+        if self.unknown:
+            lines.append(f"{self.unknown:,} decisions are on rows that the audit does not have")
+        return lines
+
+
+def _kind_of(why: str) -> str:
+    why = re.sub(r" \([^)]*\)", "", why)
+    if why.startswith("decision remove"):
+        return "decision remove"
+    return re.sub(r"^(not scored|cannot be read): .*", r"\1", why, flags=re.DOTALL)
+
+
+def datasheet(
+    report: ExportReport, summary: Mapping[str, Any], rules: Rules, source: str, scores: str, use: str
+) -> str:
+    """The datasheet in Markdown.
+
+    Args:
+        report: of the export.
+        summary: of the audit.
+        rules: that were followed.
+        source: name of the manifest.
+        scores: name of the table of scores.
+        use: how to read the export, "" for nothing.
+    """
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    rows = [
+        ("rows of the audit", f"{report.rows:,}"),
+        ("rows exported", f"{report.exported:,}"),
+        ("samples exported", f"{report.samples:,}"),
+        ("rows removed", f"{report.rows - report.exported:,}"),
+        ("rows with a new caption", f"{sum(report.relabeled.values()):,}"),
+        ("rows whose media could not be read", f"{report.unreadable:,}"),
+        ("decisions not followed (caption changed since)", f"{report.stale:,}"),
+    ]
+    lines = [f"# Datasheet of {_md(report.to.name)}", "", f"Exported by audit-plugin, {made}, as {report.format}.", ""]
+    lines += [f"- Source: {_code(source)}", f"- Scores: {_code(scores)}"]
+    lines += [f"- To read it: {_code(use)}"] if use else []
+    lines += ["", "## Counts", "", "| | rows |", "|---|---:|", *(f"| {name} | {count} |" for name, count in rows)]
+    lines += ["", "## Removed", "", *_removed(report)]
+    if report.relabeled:
+        lines += ["", "## New captions", "", f"`{RELABELED}` lists them, with the captions before.", ""]
+        lines += [
+            "| by | rows |",
+            "|---|---:|",
+            *(f"| {_md(by)} | {n:,} |" for by, n in report.relabeled.most_common()),
+        ]
+    lines += ["", "## Rules", "", *_rules(rules), "", "## Audit", "", *_audit(summary)]
+    return "\n".join(lines) + "\n"
+
+
+def _removed(report: ExportReport) -> list[str]:
+    if not report.removed:
+        return ["Nothing."]
+    rows = (f"| {_md(why)} | {_md(by)} | {count:,} |" for (why, by), count in report.removed.most_common())
+    return [f"`{REMOVED}` lists each row, with the reason, by whom, and its misalignment.", "", "| why | by | rows |",
+            "|---|---|---:|", *rows]  # fmt: skip
+
+
+def _rules(rules: Rules) -> list[str]:
+    lines = []
+    if rules.top_n is not None:
+        of = f" that are flagged {', '.join(rules.drop)}" if rules.drop else ""
+        lines.append(f"- Removed: of the rows{of}, the {rules.top_n:,} with the highest misalignment.")
+    elif rules.drop:
+        lines.append(f"- Removed: rows flagged {', '.join(rules.drop)}; of duplicates one stays.")
+    else:
+        stay = f" Rows flagged only {', '.join(rules.keep)} stay." if rules.keep else ""
+        lines.append(f"- The proposed actions of the audit: remove and relabel.{stay}")
+    if rules.selection is not None:
+        lines.append(f"- Only the {len(rules.selection):,} selected rows.")
+    return [*lines, "- Decisions of people overrule the audit. Rows that could not be scored are removed."]
+
+
+def _audit(summary: Mapping[str, Any]) -> list[str]:
+    """Settings and quality of the audit."""
+    if not summary:
+        return ["The summary of the audit was not beside the table of scores: its settings are not known."]
+    lines = []
+    wrong = summary.get("wrong_model") or {}
+    if (precision := wrong.get("precision")) is not None:
+        low, high = wrong["precision_interval"]
+        lines.append(
+            f"- Estimated precision of the flag misaligned: {precision:.2f} (90 % interval {_number(low)} to "
+            f"{_number(high)}, model-based)."
+        )
+        low, high = wrong["pairs_interval"]
+        lines.append(f"- Estimated number of wrong pairs: {wrong['pairs']:,} (90 % interval {low:,} to {high:,}).")
+    else:
+        lines.append("- The precision of the flags was not estimated.")
+    recall = ", ".join(f"{_md(kind)} {value:.2f}" for kind, value in (summary.get("probe_recall") or {}).items())
+    lines += [f"- Probe recall: {recall}."] if recall else []
+    flags = ", ".join(f"{_md(kind)} {count:,}" for kind, count in (summary.get("flags") or {}).items())
+    lines += [f"- Flags: {flags}."] if flags else []
+    for name in ("encoder", "config", "versions"):
+        values = {key: value for key, value in (summary.get(name) or {}).items() if value not in ("", None)}
+        if values:
+            lines += ["", f"### {name.capitalize()}", "", "| | |", "|---|---|"]
+            lines += [f"| {_md(str(key))} | {_md(str(value))} |" for key, value in values.items()]
+    return lines
+
+
+def _number(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else "unknown"
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:300])
+
+
+def _code(text: str) -> str:
+    """Text of users as code in a line of Markdown."""
+    return f"`{_plain(text).replace('`', chr(39))}`"
+
+
+def _md(text: str) -> str:
+    """Text of users in a line or cell of Markdown: nothing in it is markup."""
+    plain = _plain(text)
+    return re.sub(r"([|\\`*_\[\]<>#])", r"\\\1", plain)

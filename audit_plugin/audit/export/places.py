@@ -1,0 +1,172 @@
+"""The place of an export: written under another name beside it, flushed to the disk, and renamed at the end.
+
+An export that was killed leaves a hidden folder, which the next one to the same place removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.store import disk_error
+
+MANY_FILES = 1000  # beyond which the whole disk is flushed at once, which is faster
+LOCK, FINISHING = "lock", "finishing"
+
+
+class Place:
+    """Where the parts of an export are written, and where they belong.
+
+    Attributes:
+        to: of the export: a file, or a folder.
+        is_folder: it is a folder, in which the documents lie; those of a file lie beside it, under its name.
+        staged: where to write `to`.
+    """
+
+    def __init__(self, to: Path, is_folder: bool, hidden: Path) -> None:
+        self.to, self.is_folder, self._hidden = to, is_folder, hidden
+        self.staged = hidden / "export" if is_folder else hidden / f"export{to.suffix}"
+        self._documents = self.staged if is_folder else hidden / "documents"
+        for folder in {self._documents, *([self.staged] if is_folder else [])}:
+            folder.mkdir()
+
+    def document(self, name: str) -> Path:
+        """Where to write a document such as audit.md."""
+        return self._documents / name
+
+    def final(self, name: str) -> Path:
+        """Where a document will be."""
+        return self.to / name if self.is_folder else self.to.with_name(f"{self.to.name}.{name}")
+
+    def finish(self) -> None:
+        """Moves everything to its place, the export last."""
+        _flush(self._hidden)
+        try:
+            if not self.is_folder:
+                (self._hidden / FINISHING).touch()
+                for document in sorted(self._documents.iterdir()):
+                    os.replace(document, self.final(document.name))
+                check_free(self.to)
+            os.rename(self.staged, self.to)
+            _flush_folder(self.to.parent)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise AuditError(f"{self.to} was made by somebody else meanwhile; name another place: --to") from error
+            raise disk_error(self.to, error) from error
+
+
+def check_free(to: Path) -> None:
+    """Raises `AuditError` unless `to` is missing, an empty folder or an empty file."""
+    try:
+        if "\0" in str(to):
+            raise ValueError("it holds a null character")
+        if to.is_symlink():
+            raise AuditError(f"{to} is a link; name the place itself: --to")
+        if to.is_dir():
+            taken = f"holds {sorted(p.name for p in to.iterdir())[0]!r}" if any(to.iterdir()) else ""
+        else:
+            taken = f"exists ({to.stat().st_size:,} bytes)" if to.exists() and to.stat().st_size else ""
+    except (OSError, ValueError) as error:
+        raise AuditError(f"{str(to)!r} cannot be used ({error}); name another place: --to") from error
+    if taken:
+        raise AuditError(f"{to} {taken}; name a new place: --to, or delete it")
+
+
+@contextlib.contextmanager
+def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Iterator[Place]:
+    """A place to write to, which only `Place.finish` makes visible; where that is not reached, nothing stays.
+
+    Args:
+        to: of the export.
+        is_folder: it is a folder.
+        documents: names of the documents, which must not be there.
+
+    Raises:
+        AuditError: the place is taken, cannot be written, or another process exports to it.
+    """
+    to = Path(os.path.abspath(to))
+    check_free(to)
+    digest = hashlib.sha256(to.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    hidden = to.with_name(f".{to.name[:60]}.{digest}.export")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        lock, was_finishing = _claimed(hidden, to)
+    except OSError as error:
+        raise disk_error(to, error) from error
+    try:
+        place = Place(to, is_folder, hidden)
+        for name in () if is_folder else documents:
+            if was_finishing:
+                place.final(name).unlink(missing_ok=True)  # of the killed export itself
+            check_free(place.final(name))
+        if to.is_dir() is not is_folder and to.exists():
+            to.rmdir() if to.is_dir() else to.unlink()  # it is empty
+        yield place
+    except OSError as error:
+        raise disk_error(to, error) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(lock)
+
+
+def _claimed(hidden: Path, to: Path) -> tuple[int, bool]:
+    """(handle of the lock, a killed export was moving its documents) of the hidden folder, which is empty now."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            hidden.mkdir(mode=0o700)
+        if hidden.is_symlink() or not hidden.is_dir():
+            raise AuditError(f"{hidden}, where the export would be written first, is taken; delete it")
+        names = {path.name for path in hidden.iterdir()}
+        if names and LOCK not in names:
+            raise AuditError(f"{hidden}, where the export would be written first, holds other files; move them away")
+        handle = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(handle)
+        except OSError as error:
+            os.close(handle)
+            raise AuditError(f"another process exports to {to}; wait for it, or name another place: --to") from error
+        # the process that had the lock may have deleted the folder meanwhile
+        with contextlib.suppress(OSError):
+            if os.stat(hidden / LOCK).st_ino == os.fstat(handle).st_ino:
+                break
+        os.close(handle)
+    was_finishing = (hidden / FINISHING).exists()
+    for path in hidden.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return handle, was_finishing
+
+
+def _lock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return  # no file locks on this system
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flush(folder: Path) -> None:
+    """Everything below a folder is on the disk."""
+    paths: list[Path] = []
+    for base, _, names in os.walk(folder):
+        paths += [Path(base), *(Path(base) / name for name in names)]
+        if len(paths) > MANY_FILES:
+            os.sync()
+            return
+    for path in paths:
+        _flush_folder(path)
+
+
+def _flush_folder(path: Path) -> None:
+    """A file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,267 @@
+"""Which rows of an audit are exported, which are removed and why, and which captions are replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit_plugin.arrays import AuditError, Bools
+from audit_plugin.config import current_names
+from audit_plugin.inputs.formats.parquet import read_columns
+
+ACTIONS = ("remove", "relabel", "review")
+AUDIT, UNREADABLE, SELECTION = "audit", "export", "selection"  # by whom a row is removed, where no person did
+DIGITS = 32  # of the sha256 of a text in a decision
+NEEDED = (
+    "id caption_index misalignment probability action reason suggestion failure duplicate_group".split()  # noqa: SIM905
+)
+Key = tuple[str, int]  # id, position of the caption
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The columns of an audit that an export takes, `[n]` each.
+
+    Attributes:
+        ids: object.
+        captions: int, or empty where every sample has one caption.
+        columns: those of `NEEDED` and the flags `is_…`.
+        summary: of the audit.
+        name: of the table, for messages.
+    """
+
+    ids: NDArray[Any]
+    captions: NDArray[Any]
+    columns: Mapping[str, NDArray[Any]]
+    summary: Mapping[str, Any]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def caption(self, row: int) -> int:
+        """Which of its sample's captions a row is."""
+        return int(self.captions[row]) if len(self.captions) else 0
+
+    def texts(self, column: str) -> NDArray[Any]:
+        """object `[n]`: "" where there is none."""
+        values = self.columns.get(column)
+        return np.full(len(self), "", dtype=object) if values is None else np.where(values == None, "", values)  # noqa: E711
+
+    def numbers(self, column: str) -> NDArray[np.float32]:
+        """float32 `[n]`: NaN where there is none."""
+        return np.asarray(self.columns.get(column, np.full(len(self), np.nan)), dtype=np.float32)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of flags."""
+        return [name.removeprefix("is_") for name in self.columns if name.startswith("is_")]
+
+
+def read_score_table(path: Path) -> ScoreTable:
+    """The columns of a table that `audit-plugin score` wrote as Parquet, with the summary beside it.
+
+    Raises:
+        AuditError: there is no such table, or it is another one.
+    """
+    if not path.is_file():
+        raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score (.parquet)")
+    columns = read_columns(path, lambda name: name in NEEDED or name.startswith("is_"))
+    for name in ("id", "action"):
+        if name not in columns:
+            raise AuditError(f"{path.name} has no column {name!r}; name a table written by audit-plugin score")
+    summary = path.with_suffix(".json")
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    except ValueError as error:
+        raise AuditError(f"{summary.name} cannot be read ({error}); score again, or remove it") from None
+    ids, captions = columns.pop("id"), columns.pop("caption_index", np.zeros(0, dtype=np.int64))
+    return ScoreTable(ids, captions, columns, current_names(content) if isinstance(content, dict) else {}, path.name)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision of a person on a row: keep, remove, or relabel with a text.
+
+    `text_digest` is the beginning of the sha256 (hex) of the caption that the person saw, "" if it is not known.
+    """
+
+    kind: str
+    text: str = ""
+    reviewer: str = ""
+    note: str = ""
+    text_digest: str = ""
+
+    def is_stale(self, text: str | None) -> bool:
+        """Whether the caption is another one than the person saw."""
+        if not self.text_digest or text is None:
+            return False
+        # the text that a relabel asks for is not a change
+        return _digest(text) not in (self.text_digest, _digest(self.text) if self.kind == "relabel" else "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a person asks for; without anything, the proposed actions are followed.
+
+    Attributes:
+        drop: flags or actions whose rows are removed, in place of the proposed actions; of duplicates one stays.
+        keep: flags whose rows stay, whatever is proposed for them, unless another flag speaks against them.
+        top_n: of the rows that `drop` names, or else of all rows, only the n with the highest misalignment are removed.
+        selection: the rows to export, with the weight of each; None: all.
+    """
+
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    top_n: int | None = None
+    selection: Mapping[Key, float] | None = None
+
+    def check(self, kinds: Sequence[str]) -> None:
+        """Raises `AuditError` for unknown kinds and for rules that exclude each other."""
+        if self.keep and (self.drop or self.top_n is not None):
+            other = "drop" if self.drop else "top-n"
+            raise AuditError(f"--keep {','.join(self.keep)} and --{other} exclude each other; give one of them")
+        if self.top_n is not None and self.top_n < 0:
+            raise AuditError(f"--top-n is {self.top_n}; give the number of rows to remove, 0 or more")
+        for option, names, known in (("drop", self.drop, (*kinds, *ACTIONS)), ("keep", self.keep, kinds)):
+            for name in names:
+                if name not in known:
+                    raise AuditError(f"--{option} {name!r} is not a flag of this audit; it has {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happens to one row: why it is removed ("" if it is exported), its new caption or None, and by whom."""
+
+    why: str = ""
+    by: str = ""
+    text: str | None = None
+    stale: bool = False
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What the audit, the rules and people say of each row.
+
+    Attributes:
+        why: object `[n]`, why the audit or the rules remove a row; "" where it stays.
+        by: object `[n]`, `AUDIT` or `SELECTION`.
+        suggested: row -> the caption that the audit proposes.
+        verdicts: row -> the decision of a person, which overrules the audit unless the caption changed since.
+        unknown: decisions on rows that the table does not have.
+    """
+
+    why: NDArray[Any]
+    by: NDArray[Any]
+    suggested: Mapping[int, str] = field(default_factory=dict)
+    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    unknown: int = 0
+
+    def outcome(self, row: int, text: str | None) -> Outcome:
+        """The outcome of a row whose caption is `text` now."""
+        verdict = self.verdicts.get(row)
+        stale = verdict is not None and verdict.is_stale(text)
+        if verdict is not None and not stale:
+            note = f": {verdict.note}" if verdict.note else ""
+            if verdict.kind == "remove":
+                return Outcome(f"decision remove{note}", verdict.reviewer or "reviewer")
+            if self.by[row] != SELECTION:
+                new = verdict.text if verdict.kind == "relabel" else None
+                return Outcome("", verdict.reviewer or "reviewer", new)
+        if self.why[row]:
+            return Outcome(self.why[row], self.by[row], stale=stale)
+        return Outcome("", AUDIT, self.suggested.get(row), stale)
+
+
+def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]) -> ExportPlan:
+    """The plan of an export.
+
+    Raises:
+        AuditError: a rule names what the table does not have, or no decision is about a row of it.
+    """
+    rules.check(table.kinds)
+    row_of = {}
+    if verdicts:
+        row_of = {(name, table.caption(row)): row for row, name in enumerate(table.ids)}
+        if not row_of.keys() & verdicts.keys():
+            name = next(iter(verdicts))[0]
+            raise AuditError(
+                f"none of the {len(verdicts):,} decisions is about a row of {table.name} (the first is about "
+                f"{name!r}); name the samples by the ids of the table"
+            )
+    by_row = {row_of[key]: verdict for key, verdict in verdicts.items() if key in row_of}
+    why, suggested = _by_rules(table, rules)
+    by = np.where(why != "", AUDIT, "").astype(object)
+    removed_by_people = [row for row, verdict in by_row.items() if verdict.kind == "remove"]
+    stays = why == ""
+    stays[removed_by_people] = False
+    if "duplicate" in rules.drop and rules.top_n is None:
+        for row in _surplus_copies(table, stays):
+            why[row], by[row] = "flag duplicate: another copy stays", AUDIT
+    failure = table.texts("failure")
+    for row in np.flatnonzero(failure != "").tolist():
+        why[row], by[row] = f"not scored: {failure[row]}", UNREADABLE
+    if rules.selection is not None:
+        for row, name in enumerate(table.ids):
+            if (name, table.caption(row)) not in rules.selection:
+                why[row], by[row] = "not in the selection", SELECTION
+    return ExportPlan(why, by, suggested, by_row, len(verdicts) - len(by_row))
+
+
+def _by_rules(table: ScoreTable, rules: Rules) -> tuple[NDArray[Any], dict[int, str]]:
+    """(why a row is removed, "" if it stays, `[n]`; row -> proposed caption); copies are not looked at."""
+    why = np.full(len(table), "", dtype=object)
+    if rules.top_n is not None:
+        chosen = _flagged(table, rules.drop) if rules.drop else np.ones(len(table), dtype=bool)
+        scores = table.numbers("misalignment")
+        rows = np.flatnonzero(chosen & np.isfinite(scores))
+        worst = rows[np.argsort(-scores[rows], kind="stable")][: rules.top_n]
+        why[worst] = f"among the {len(worst):,} most misaligned"
+        return why, {}
+    if rules.drop:
+        for kind in [kind for kind in rules.drop if kind != "duplicate"]:
+            rows = _flagged(table, (kind,)) & (why == "")
+            why[rows] = f"action {kind}" if kind in ACTIONS else f"flag {kind}"
+        return why, {}
+    action, reason = table.texts("action"), table.texts("reason")
+    follows = np.ones(len(table), dtype=bool)
+    if rules.keep:
+        against = [kind for kind in table.kinds if kind not in rules.keep]
+        follows = ~_flagged(table, rules.keep) | _flagged(table, against)
+    for row in np.flatnonzero(follows & (action == "remove")):
+        why[row] = f"action remove: {reason[row]}" if reason[row] else "action remove"
+    suggestion = table.texts("suggestion")
+    relabeled = np.flatnonzero(follows & (action == "relabel") & (suggestion != ""))
+    return why, {int(row): str(suggestion[row]) for row in relabeled}
+
+
+def _flagged(table: ScoreTable, kinds: Sequence[str]) -> Bools:
+    """bool `[n]`: rows with one of these flags or actions."""
+    flagged = np.zeros(len(table), dtype=bool)
+    action = table.texts("action") if set(kinds) & set(ACTIONS) else None
+    for kind in kinds:
+        flagged |= action == kind if kind in ACTIONS else np.asarray(table.columns[f"is_{kind}"], dtype=bool)
+    return flagged
+
+
+def _surplus_copies(table: ScoreTable, stays: Bools) -> list[int]:
+    """The rows of duplicate groups beyond the one sample of each that stays: its representative, or else the first."""
+    flagged = _flagged(table, ("duplicate",)) & stays
+    groups = table.texts("duplicate_group")
+    staying: dict[str, str] = {}
+    for row in np.flatnonzero(flagged & (groups != "")):
+        group, name = groups[row], table.ids[row]
+        if group not in staying or name == group:
+            staying[group] = name
+    return [int(row) for row in np.flatnonzero(flagged & (groups != "")) if staying[groups[row]] != table.ids[row]]

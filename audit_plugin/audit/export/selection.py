@@ -1,0 +1,173 @@
+"""Selects the rows to train on within a budget: those that fit best, without many copies of one medium."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit_plugin.arrays import AuditError, Ints
+from audit_plugin.inputs.formats.datacomp import UID, uid_halves, write_uids
+from audit_plugin.inputs.formats.parquet import read_columns
+from audit_plugin.inputs.tables import write_table
+from audit_plugin.store import write_atomically
+
+from .plan import Key, Rules, ScoreTable, plan_export
+from .rows import RowSource
+
+ENDINGS = (".parquet", ".csv", ".jsonl", ".npy")
+MOST_COPIES = 8  # of one uid in DataComp's list, by which it weighs more
+_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The selected rows.
+
+    Attributes:
+        rows: `[k]` positions in the table of scores, ascending.
+        weights: `[k]`, 1 minus the probability that the pair is wrong; 1 where that was not estimated.
+        budget: rows that were asked for.
+        left_out: why other rows were not candidates -> their number.
+    """
+
+    rows: Ints
+    weights: NDArray[np.float64]
+    budget: int
+    left_out: Counter[str]
+
+
+def budget_rows(budget: str, total: int) -> int:
+    """`30%` of the rows, or their number.
+
+    Raises:
+        AuditError: it is neither, or out of range.
+    """
+    match = _BUDGET.fullmatch(budget)
+    value = float(match[1]) if match else -1
+    if match and match[2] and 0 < value <= 100:
+        return max(1, round(total * value / 100))
+    if match and not match[2] and value.is_integer() and 1 <= value <= total:
+        return int(value)
+    raise AuditError(f"--budget is {budget!r}; give a share such as 30%, or a number of rows from 1 to {total:,}")
+
+
+def select_rows(table: ScoreTable, budget: str, most_copies: int = 1) -> Selection:
+    """The rows with the lowest misalignment, of those that the audit does not propose to remove.
+
+    Args:
+        table: of scores.
+        budget: share or number of rows.
+        most_copies: samples of one group of near-duplicates, at most; of these the ones that fit best.
+
+    Raises:
+        AuditError: a budget out of range.
+    """
+    count = budget_rows(budget, len(table))
+    plan = plan_export(table, Rules(), {})
+    scores, left_out = table.numbers("misalignment"), Counter[str]()
+    candidates = (plan.why == "") & np.isfinite(scores)
+    left_out["proposed to be removed, or not scored"] = int((~candidates).sum())
+    groups = table.texts("duplicate_group")
+    ranked = np.flatnonzero(candidates)
+    ranked = ranked[np.argsort(scores[ranked], kind="stable")]
+    chosen: list[int] = []
+    members: dict[str, set[str]] = {}
+    for row in ranked:
+        if len(chosen) == count:
+            break
+        if group := groups[row]:
+            samples = members.setdefault(group, set())
+            samples.add(table.ids[row])
+            if len(samples) > most_copies:
+                samples.discard(table.ids[row])
+                left_out["copies beyond the cap"] += 1
+                continue
+        chosen.append(int(row))
+    rows = np.sort(np.array(chosen, dtype=np.int64))
+    wrong = table.numbers("probability")[rows].astype(np.float64)
+    return Selection(rows, np.where(np.isfinite(wrong), 1 - wrong, 1.0), count, left_out)
+
+
+def write_selection(path: Path, table: ScoreTable, selection: Selection, source: RowSource | None) -> None:
+    """Writes the keep-list: `id`, `caption_index`, `weight`; or, as `.npy`, DataComp's sorted list of uids.
+
+    In DataComp's list a uid stands as often as its weight says: up to `MOST_COPIES` times, in proportion to the
+    highest weight.
+
+    Args:
+        path: of the new file, by whose ending the format is chosen.
+        table: of scores.
+        selection: of its rows.
+        source: of the uids, for `.npy`; None: the ids are uids.
+
+    Raises:
+        AuditError: a row has no uid, or the place cannot be written.
+    """
+    rows, weights = selection.rows, selection.weights
+    if path.suffix.lower() != ".npy":
+        captions = {"caption_index": table.captions[rows]} if len(table.captions) else {}
+        write_table(path, {"id": table.ids[rows].astype(object), **captions, "weight": weights})
+        return
+    halves = np.array(list(_halves(table, rows, source)), dtype=np.uint64).reshape(-1, 2)
+    copies = np.maximum(1, np.rint(MOST_COPIES * weights / max(weights.max(initial=0), 1e-9))).astype(np.int64)
+    if len(np.unique(np.round(weights, 6))) <= 1:
+        copies[:] = 1
+    write_atomically(path, lambda file: write_uids(file, np.repeat(halves, copies, axis=0)))
+
+
+def _halves(table: ScoreTable, rows: Ints, source: RowSource | None) -> Iterator[tuple[int, int]]:
+    if source is None:
+        yield from (uid_halves(table.ids[row], str(table.ids[row])) for row in rows)
+        return
+    chosen, row = set(rows.tolist()), 0
+    for audited in source.rows():
+        for position in range(row, row + len(audited.texts)):
+            if position in chosen:
+                yield uid_halves(audited.fields.get(UID), str(table.ids[position]))
+        row += len(audited.texts)
+
+
+def read_selection(path: Path) -> dict[Key, float]:
+    """(id, caption) -> weight, of a keep-list that `write_selection` wrote as a table.
+
+    Raises:
+        AuditError: it is another file.
+    """
+    columns = _columns(path)
+    if "id" not in columns:
+        raise AuditError(f"{path.name} has no column 'id'; name a table written by audit-plugin select")
+    ids = columns["id"]
+    captions = columns.get("caption_index") or [0] * len(ids)
+    weights = columns.get("weight") or [1.0] * len(ids)
+    return {(str(i), int(c)): float(w) for i, c, w in zip(ids, captions, weights, strict=True)}
+
+
+def _columns(path: Path) -> dict[str, list[Any]]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return {name: values.tolist() for name, values in read_columns(path, lambda _: True).items()}
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                rows = [{k: _original(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            else:
+                rows = [json.loads(line) for line in file if line.strip()]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise AuditError(
+            f"{str(path)!r} cannot be read ({reason}); name a table written by audit-plugin select"
+        ) from error
+
+
+def _original(cell: str) -> str:
+    """A cell without the apostrophe by which tables keep spreadsheets from running it."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in tuple("=+-@\t\r") else cell

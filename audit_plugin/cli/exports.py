@@ -1,0 +1,166 @@
+"""Commands that write what an audit leaves: export the clean rows, and select rows within a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audit_plugin.arrays import AuditError
+
+from .options import app
+from .running import check_output, fiftyone_io, shown_progress
+
+if TYPE_CHECKING:
+    from audit_plugin.audit.export import ExportReport, ScoreTable
+    from audit_plugin.audit.export.plan import Key, Verdict
+    from audit_plugin.review import Decision
+
+TABLE = ".parquet"
+FORMATS = "webdataset, csv, jsonl, parquet, parquet-bytes, hf-folder, hf-parquet, coco, yolo, datacomp"
+Manifest = Annotated[
+    Path | None, typer.Option(help="Manifest that was scored, where it has moved (default: as recorded)")
+]
+
+
+@app.command()
+def export(  # noqa: PLR0913 (one per option)
+    source: Annotated[
+        str, typer.Argument(metavar="SCORES", help="Table written by score (.parquet), or a FiftyOne dataset")
+    ],
+    *,
+    to: Annotated[str, typer.Option(help="New file or folder; for a FiftyOne dataset, the name of the clean one")],
+    format: Annotated[  # noqa: A002 (the name of the option)
+        str, typer.Option(help=f"{FORMATS}; default: by the ending of --to, shards for shards")
+    ] = "",
+    drop: Annotated[
+        str,
+        typer.Option(help="Flags whose rows are removed, such as misaligned,duplicate, instead of what is proposed"),
+    ] = "",
+    keep: Annotated[str, typer.Option(help="Flags whose rows stay, whatever is proposed for them")] = "",
+    top_n: Annotated[
+        int | None,
+        typer.Option(min=0, help="Remove only the N most misaligned rows, of those with a flag of --drop if any"),
+    ] = None,
+    decisions: Annotated[
+        str, typer.Option(help="Decisions to follow: a table (.csv, .jsonl), or a FiftyOne dataset that import made")
+    ] = "",
+    select: Annotated[Path | None, typer.Option(help="Export only these rows: a table written by select")] = None,
+    manifest: Manifest = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many rows would be removed and why, without writing")
+    ] = False,
+) -> None:
+    """Write the rows that stay, ready to train on, with a list of the removed ones and a datasheet."""
+    if not source.endswith(TABLE):
+        _export_dataset(
+            source, to, any((format, drop, keep, decisions, select, manifest)) or top_n is not None, dry_run
+        )
+        return
+    from audit_plugin.audit.export import Rules, export_rows, manifest_source, read_score_table
+    from audit_plugin.audit.export.selection import read_selection
+
+    table = read_score_table(Path(source))
+    rows = manifest_source(table.summary, manifest, table.name)
+    rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None)
+    verdicts = _verdicts(decisions, table) if decisions else {}
+    with shown_progress() as progress:
+        report = export_rows(table, rows, Path(to), format, rules, verdicts, progress, dry_run)
+    _show(report, dry_run)
+
+
+@app.command()
+def select(
+    scores: Annotated[Path, typer.Argument(help="Table written by score (.parquet)")],
+    *,
+    budget: Annotated[str, typer.Option(help="Rows to select: a share such as 30%, or a number")],
+    out: Annotated[
+        Path, typer.Option(help="Keep-list with weights to write: .parquet, .csv or .jsonl; .npy: uids for DataComp")
+    ] = Path("selected.parquet"),
+    copies: Annotated[int, typer.Option(min=1, help="Samples of one group of near-duplicates, at most")] = 1,
+    manifest: Manifest = None,
+) -> None:
+    """Select the rows that fit best, within a budget and with few near-duplicates, and weigh them."""
+    from audit_plugin.audit.export import manifest_source, read_score_table
+    from audit_plugin.audit.export.selection import ENDINGS, select_rows, write_selection
+
+    check_output(out, ENDINGS, scores, *([manifest] if manifest else []))
+    table = read_score_table(scores)
+    selection = select_rows(table, budget, copies)
+    needs_uids = out.suffix.lower() == ".npy"
+    write_selection(out, table, selection, manifest_source(table.summary, manifest, table.name) if needs_uids else None)
+    _echo(f"{len(selection.rows):,} of {len(table):,} rows selected (budget {selection.budget:,}): {out}")
+    for why, count in selection.left_out.items():
+        _echo(f"  {count:,} {why}")
+    _echo("similarity to a reference set is not taken into account")
+    if not needs_uids:
+        _echo(f"to train on them: audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _verdicts(decisions: str, table: ScoreTable) -> dict[Key, Verdict]:
+    """The decisions of a table, or of a FiftyOne dataset whose samples have the ids of the scores in `manifest_id`."""
+    from audit_plugin.review import decisions_from, verdicts
+
+    path = Path(decisions)
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise AuditError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        entries, id_of = decisions_from(text, path.suffix.lower().removeprefix(".")), None
+        if entries and not {entry.sample for entry in entries} & set(table.ids):
+            raise AuditError(
+                f"none of the {len(entries):,} decisions in {path.name} is about a row of {table.name} (the first is "
+                f"about {entries[0].sample!r}); name the samples by the ids of the table, or name the FiftyOne dataset"
+            )
+    else:
+        entries, id_of = _dataset_decisions(decisions)
+    return verdicts(entries, id_of)
+
+
+def _dataset_decisions(name: str) -> tuple[list[Decision], dict[str, str]]:
+    """(the entries of a dataset's ledger, id of a sample -> id in the manifest)."""
+    io = fiftyone_io()
+    data = io.load_view(name)
+    if not data.has_sample_field("manifest_id"):
+        raise AuditError(f"dataset {name!r} was not made by audit-plugin import: its samples have no field manifest_id")
+    ids, manifest_ids = data.values(["id", "manifest_id"])
+    return list(io.decisions(data)), dict(zip(ids, map(str, manifest_ids), strict=True))
+
+
+def _export_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
+    """Makes a clean copy of a FiftyOne dataset."""
+    if has_options:
+        raise AuditError(
+            f"{name!r} is a FiftyOne dataset, of which --to makes a copy without what the review removed; leave the "
+            "other options out, or export the table of scores (.parquet)"
+        )
+    io = fiftyone_io()
+    data = io.load_view(name)
+    if dry_run:
+        left = len(io.clean_view(data))
+        _echo(f"{left:,} of {len(data):,} samples would be exported; {len(data) - left:,} are marked as removed")
+        return
+    _echo(f"{io.export_clean(data, to).count():,} of {len(data):,} samples: dataset {to!r}")
+
+
+def _show(report: ExportReport, dry_run: bool) -> None:
+    for line in report.lines():
+        _echo(line)
+    if dry_run:
+        _echo(f"nothing was written; without --dry-run: {report.to} ({report.format})")
+    else:
+        _echo(f"{report.format}: {report.to}")
+        for name in report.documents:
+            _echo(f"  {name}")
+
+
+def _echo(line: str) -> None:
+    from audit_plugin.report.display import clean
+
+    typer.echo(clean(line))

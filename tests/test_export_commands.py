@@ -1,0 +1,204 @@
+"""`audit-plugin export` and `select`, and `AuditResult.export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from audit_plugin import AuditResult, Samples
+from audit_plugin.arrays import AuditError
+from audit_plugin.cli import app
+from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.review import Decision, decisions_to_csv, decisions_to_jsonl, verdicts
+from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
+
+N = 10
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    entries = []
+    for row in range(N):
+        (folder / f"{row}.jpg").write_bytes(b"\xff\xd8\xff%d" % row)
+        entries.append({"id": f"s{row}", "image": f"{row}.jpg", "caption": f"caption {row}", "uid": f"{row:032x}"})
+    manifest = write_manifest(folder / "m.csv", entries)
+    columns = {
+        "action": marked(N, {1: "remove", 2: "relabel", 3: "review"}, "keep"),
+        "reason": marked(N, {1: "exact duplicate of another sample"}),
+        "suggestion": marked(N, {2: "a better caption"}),
+        "is_misaligned": [row in (2, 3) for row in range(N)],
+    }
+    return write_scores(tmp_path / "scores.parquet", manifest, [entry["id"] for entry in entries], columns=columns)
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def ids(path: Path) -> tuple[str, ...]:
+    return read_manifest(path, COLUMNS).ids
+
+
+def test_an_export_says_what_it_wrote(scores, tmp_path):
+    out = run("export", scores, "--to", tmp_path / "clean.csv")
+    assert "9 of 10 rows are exported (9 samples), 1 are removed" in out
+    assert "1 action remove: exact duplicate of another sample (by audit)" in out
+    assert "1 get a new caption (by audit)" in out
+    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
+    for name in ("removed.parquet", "relabeled.parquet", "audit.md"):
+        assert (tmp_path / f"clean.csv.{name}").exists()
+        assert f"clean.csv.{name}" in out.replace("\n", "")
+
+
+def test_the_datasheet_has_counts_settings_and_precision(scores, tmp_path):
+    run("export", scores, "--to", tmp_path / "clean", "--format", "webdataset")
+    text = (tmp_path / "clean" / "audit.md").read_text()
+    for part in (
+        "| rows of the audit | 10 |",
+        "| rows exported | 9 |",
+        "| action remove: exact duplicate of another sample | audit | 1 |",
+        "0.90 (90 % interval 0.80 to 0.95, model-based)",
+        "Probe recall: swap 0.97",
+        "| false\\_positive\\_rate | 0.02 |",
+        "--dataset-type webdataset",
+    ):
+        assert part in text
+
+
+def test_a_dry_run_writes_nothing(scores, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    out = run("export", scores, "--to", tmp_path / "x" / "clean.csv", "--drop", "misaligned", "--dry-run")
+    assert "8 of 10 rows are exported" in out
+    assert "2 flag misaligned (by audit)" in out
+    assert "nothing was written" in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (("--drop", "misaligned"), {2, 3}),
+        (("--drop", "misaligned, remove"), {1, 2, 3}),
+        (("--top-n", "3"), {7, 8, 9}),
+        (("--keep", "misaligned"), {1}),
+    ],
+)
+def test_rules(scores, tmp_path, options, left):
+    run("export", scores, "--to", tmp_path / "o.jsonl", *options)
+    assert ids(tmp_path / "o.jsonl") == tuple(f"s{row}" for row in range(N) if row not in left)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_decisions_of_a_table_are_followed(scores, tmp_path, kind):
+    entries = [
+        Decision("s1", "keep", reviewer="ann", id="1"),
+        Decision("s2", "relabel", text="written by\nann", reviewer="ann", id="2"),
+        Decision("s5", "remove", reviewer="bob", note="watermark", id="3"),
+        Decision("elsewhere", "remove", reviewer="bob", id="4"),
+    ]
+    table = tmp_path / f"d.{kind}"
+    table.write_text(decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries), newline="")
+    out = run("export", scores, "--to", tmp_path / "o.jsonl", "--decisions", table)
+    assert "1 decisions are on rows that the audit does not have" in out
+    samples = read_manifest(tmp_path / "o.jsonl", COLUMNS)
+    assert samples.ids == tuple(f"s{row}" for row in range(N) if row != 5)
+    assert samples.media["text"][2] == "written by\nann"
+    import pyarrow.parquet
+
+    (row,) = pyarrow.parquet.read_table(tmp_path / "o.jsonl.removed.parquet").to_pylist()
+    assert (row["id"], row["why"], row["by"]) == ("s5", "decision remove: watermark", "bob")
+    assert row["score"] == pytest.approx(np.linspace(-1, 1, N)[5])
+    (row,) = pyarrow.parquet.read_table(tmp_path / "o.jsonl.relabeled.parquet").to_pylist()
+    assert row == {"id": "s2", "caption_index": 0, "before": "caption 2", "after": "written by\nann", "by": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--to", "{}/o.xyz"), "name it by --format: webdataset"),
+        (("--to", "{}/o", "--format", "tfrecord"), "format 'tfrecord' is not known"),
+        (("--to", "{}/o.txt", "--format", "csv"), "does not end in .csv or .tsv"),
+        (("--to", "{}/o.csv", "--format", "coco"), "coco is a folder"),
+        (("--to", "{}/o.csv", "--drop", "blurry"), "--drop 'blurry' is not a flag"),
+        (("--to", "{}/o.csv", "--drop", "outlier", "--keep", "misaligned"), "exclude each other"),
+        (("--to", "{}/o.csv", "--manifest", "{}/none.csv"), "none.csv' does not exist"),
+        (("--to", "{}/o.csv", "--decisions", "{}/none.csv"), "none.csv"),
+        (("--to", "{}/o.csv", "--select", "{}/none.csv"), "none.csv"),
+        (("--to", "{}/in"), "name it by --format"),
+        (("--to", "{}/in", "--format", "coco"), "in holds"),
+        (("--to", "{}/o", "--format", "yolo"), "whole image"),
+    ],
+)
+def test_errors_are_one_sentence(scores, tmp_path, arguments, sentence):
+    before = sorted(tmp_path.rglob("*"))
+    out = run("export", scores, *(a.format(tmp_path) for a in arguments), code=2).replace("\n", " ")
+    assert sentence in out
+    assert "error: " in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_tables_that_are_no_scores_are_refused(scores, tmp_path):
+    assert "does not exist" in run("export", tmp_path / "none.parquet", "--to", tmp_path / "o.csv", code=2)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    assert "cannot be read as Parquet" in run("export", tmp_path / "bad.parquet", "--to", tmp_path / "o.csv", code=2)
+    scores.with_suffix(".json").unlink()
+    assert "summary (.json)" in run("export", scores, "--to", tmp_path / "o.csv", code=2)
+    scores.with_suffix(".json").write_text("[")
+    assert "cannot be read" in run("export", scores, "--to", tmp_path / "o.csv", code=2)
+
+
+def test_a_selection_is_exported(scores, tmp_path):
+    out = run("select", scores, "--budget", "30%", "--out", tmp_path / "keep.parquet")
+    assert "3 of 10 rows selected (budget 3)" in out
+    run("export", scores, "--to", tmp_path / "o.csv", "--select", tmp_path / "keep.parquet")
+    assert ids(tmp_path / "o.csv") == ("s0", "s2", "s3")  # s1 is proposed to be removed
+    run("select", scores, "--budget", "4", "--out", tmp_path / "keep.npy")
+    assert np.load(tmp_path / "keep.npy").tolist() == [(0, 0), (0, 2), (0, 3), (0, 4)]
+    assert "--budget is '0'" in run("select", scores, "--budget", "0", "--out", tmp_path / "x.csv", code=2)
+
+
+def test_export_from_python(scores, tmp_path):
+    rows = read_manifest(tmp_path / "in" / "m.csv", COLUMNS)
+    columns = {
+        "misalignment": np.arange(N, dtype=np.float32),
+        "action": np.array(marked(N, {1: "remove"}, "keep"), dtype=object),
+        "is_misaligned": np.arange(N) > 7,
+    }
+    summary = json.loads(scores.with_suffix(".json").read_text())
+    result = AuditResult(rows.ids, columns, summary)
+    assert result.export(tmp_path / "a.csv").exported == 9  # from the manifest that the summary names
+    report = result.export(tmp_path / "b", samples=rows, format="webdataset", drop=["misaligned"])
+    assert (report.exported, dict(report.removed)) == (8, {("flag misaligned", "audit"): 2})
+    decisions = verdicts([Decision("s1", "keep", reviewer="ann")])
+    assert result.export(tmp_path / "c.csv", verdicts=decisions, dry_run=True).exported == 10
+    other = Samples(tuple("abcdefghij"), rows.media)
+    with pytest.raises(AuditError, match="row 1 is 'a' there, and 's0' here"):
+        result.export(tmp_path / "d.csv", samples=other)
+
+
+def test_samples_with_lists_of_captions_from_python(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    image = str(tmp_path / "a.jpg")
+    samples = Samples(("x", "x", "y"), {"image": (image,) * 3, "text": ("1", "2", "3")}, caption=(0, 1, 0))
+    columns = {"action": np.array(["remove", "keep", "keep"], dtype=object)}
+    AuditResult(samples.ids, columns, {}, captions=samples.caption).export(tmp_path / "o.jsonl", samples)
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == [("x", ["2"]), ("y", ["3"])]
+
+
+def test_exports_load_no_models():
+    import subprocess
+    import sys
+
+    script = "import sys, audit_plugin.audit.export, audit_plugin.audit.export.selection, audit_plugin.review\n"
+    script += "assert not {'torch', 'fiftyone', 'faiss', 'PIL', 'pyarrow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
