@@ -397,3 +397,23 @@ def test_an_index_is_replaced_whole_and_nothing_of_the_former_one_stays(
 
 def stop_instead(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_threshold_that_was_interrupted_is_completed_by_the_next_one(
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(6)
+    before = state(dataset)
+    columns = {**result_for(dataset).columns, "outlier": np.arange(6.0)[::-1].copy()}
+    fio.write_result(dataset, type(result_for(dataset))(tuple(dataset.values("id")), columns, {"samples": 6}), CONFIG)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fio.runs.audited_items(dataset, "audit")), "tag", stop_instead)
+        with pytest.raises(KeyboardInterrupt):
+            thresholds.set_threshold(dataset, "audit", "misaligned", 3.5)
+    thresholds.set_threshold(dataset, "audit", "outlier", 3.5)  # the first row failed
+    ids = dataset.values("id")
+    assert dataset.match_tags("audit:misaligned").values("id") == ids[4:]
+    assert dataset.match_tags("audit:outlier").values("id") == ids[1:2]
+    assert dataset.values("audit_is_misaligned") == [False] * 4 + [True] * 2
+    fio.delete_audit(dataset, "audit")
+    assert state(dataset) == before

@@ -23,6 +23,7 @@ from .ledger.clean_view import CLEAN, clean_view
 from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
 from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
+from .leftovers import leftovers, sweep
 from .read.contents import REMOVED
 from .read.samples import load_view, read_samples
 from .read.sources import (
@@ -74,6 +75,7 @@ __all__ = [
     "identities_view",
     "import_decisions",
     "import_scores",
+    "leftovers",
     "list_audits",
     "list_changes",
     "list_cross_modal_runs",
@@ -99,6 +101,7 @@ __all__ = [
     "spot_check",
     "start_spot_check",
     "string_fields",
+    "sweep",
     "text_fields",
     "undo",
     "undo_last",

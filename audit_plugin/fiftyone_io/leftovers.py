@@ -20,6 +20,7 @@ import fiftyone.core.odm as foo
 import gridfs
 from mongoengine.errors import MongoEngineException
 
+from .database import database
 from .lease import LEASES, _is_alive, _machine
 
 PREFIX = "audit_plugin."
@@ -45,38 +46,46 @@ class Leftover:
 
 def leftovers() -> list[Leftover]:
     """What `sweep` would delete, one entry for each collection that has any of it."""
-    database = foo.get_db_conn()
+    with database("reading what deleted datasets left behind"):
+        return _leftovers(foo.get_db_conn())
+
+
+def _leftovers(connection: Any) -> list[Leftover]:
     size = {"$group": {"_id": None, "documents": {"$sum": 1}, "bytes": {"$sum": {"$bsonSize": "$$ROOT"}}}}
     remains = []
     for name, query in _queries():
-        files = database["fs.files"].find({"_id": {"$in": _results_of(name, query)}}, {"length": 1})
+        files = connection["fs.files"].find({"_id": {"$in": _results_of(name, query)}}, {"length": 1})
         stored = sum(file["length"] for file in files)
-        for total in database[name].aggregate([{"$match": query}, size]):
+        for total in connection[name].aggregate([{"$match": query}, size]):
             remains.append(Leftover(name, int(total["documents"]), int(total["bytes"] + stored)))
     samples = [document["sample_collection_name"] for document in _abandoned()]
     if samples:
-        sizes = (total["bytes"] for name in samples for total in database[name].aggregate([size]))
+        sizes = (total["bytes"] for name in samples for total in connection[name].aggregate([size]))
         remains.append(Leftover("datasets", len(samples), int(sum(sizes))))
     return remains
 
 
 def sweep() -> list[Leftover]:
     """Delete what `leftovers` lists, and return it."""
-    remains = leftovers()
-    database = foo.get_db_conn()
-    if remains:
-        for document in _abandoned():
-            with contextlib.suppress(ValueError, MongoEngineException):  # another process was faster
-                fo.delete_dataset(document["name"])
-        files = gridfs.GridFS(database)
-        for name, query in _queries():
-            for number in _results_of(name, query):
-                files.delete(number)
-            for temporary in database[name].distinct("temporary", query) if name == EXPORTS else ():
-                with contextlib.suppress(ValueError, MongoEngineException):  # it was not made yet
-                    fo.delete_dataset(temporary)
-            database[name].delete_many(query)
+    with database("removing what deleted datasets left behind"):
+        connection = foo.get_db_conn()
+        remains = _leftovers(connection)
+        if remains:
+            _delete(connection)
     return remains
+
+
+def _delete(connection: Any) -> None:
+    files = gridfs.GridFS(connection)
+    names = [document["name"] for document in _abandoned()]
+    for name, query in _queries():
+        for number in _results_of(name, query):
+            files.delete(number)
+        names += connection[name].distinct("temporary", query) if name == EXPORTS else ()
+        connection[name].delete_many(query)
+    for name in names:
+        with contextlib.suppress(ValueError, MongoEngineException):  # not made yet, or another process was faster
+            fo.delete_dataset(name)
 
 
 def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -84,18 +93,18 @@ def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
 
     What a collection names is read before the datasets that exist: none that comes meanwhile is taken for gone.
     """
-    database = foo.get_db_conn()
-    for name in sorted(database.list_collection_names(filter={"name": {"$regex": rf"^{PREFIX}|^runs$|^views$"}})):
+    connection = foo.get_db_conn()
+    for name in sorted(connection.list_collection_names(filter={"name": {"$regex": rf"^{PREFIX}|^runs$|^views$"}})):
         ours = {"runs": OUR_RUNS, "views": OUR_VIEWS}.get(name, {})
         if name == JOURNAL:  # its entries belong to change sets, which belong to datasets
-            sets = set(database[name].distinct("set"))
-            dataset_of = {change["_id"]: change["dataset"] for change in database[CHANGE_SETS].find({}, {"dataset": 1})}
+            sets = set(connection[name].distinct("set"))
+            changes = list(connection[CHANGE_SETS].find({}, {"dataset": 1}))
             existing = _existing()
-            gone = {number for number in sets if dataset_of.get(number) not in existing}
+            gone = sets - {change["_id"] for change in changes if change["dataset"] in existing}
             query: dict[str, Any] = {"set": {"$in": list(gone)}}
         else:
             field = {"runs": "_dataset_id", "views": "_dataset_id", LEASES: "_id"}.get(name, "dataset")
-            gone = set(database[name].distinct(field, ours)) - _existing()
+            gone = set(connection[name].distinct(field, ours)) - _existing()
             query = {**ours, field: {"$in": list(gone)}}
         if gone:
             yield name, query
@@ -108,12 +117,12 @@ def unfinished_name() -> str:
 
 def _abandoned() -> list[dict[str, Any]]:
     """The documents of datasets whose maker is dead."""
-    database = foo.get_db_conn()
+    connection = foo.get_db_conn()
     names = {"name": {"$regex": f"^{UNFINISHED}-[0-9a-f]+-[0-9]+-[0-9a-f]+$"}}
     abandoned = []
-    for document in database["datasets"].find(names, {"name": 1, "sample_collection_name": 1}):
+    for document in connection["datasets"].find(names, {"name": 1, "sample_collection_name": 1}):
         made_on, pid = document["name"].removeprefix(f"{UNFINISHED}-").split("-")[:2]
-        lease = database[LEASES].find_one({"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}, {"_id": 1})
+        lease = connection[LEASES].find_one({"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}, {"_id": 1})
         is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
         if (made_on == _machine_name() and not _is_alive(int(pid))) or (lease is None and is_old):
             abandoned.append(document)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
@@ -122,12 +121,6 @@ def newest_first(documents: Mapping[str, Document]) -> list[str]:
 def audits_newest_first(dataset: SampleCollection) -> list[str]:
     """Keys of the finished audits of a dataset, the newest first."""
     return newest_first(list_runs(dataset, AuditRunConfig))
-
-
-def audit_time(dataset: SampleCollection, run: str) -> datetime:
-    """When an audit was registered, in UTC."""
-    document = _audit_document(dataset, run)
-    return document["timestamp"].replace(tzinfo=UTC)
 
 
 def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:

@@ -6,6 +6,8 @@ back restores the very same values, in whatever order they were set.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.records import collect_files, update_run
 from audit_plugin.fiftyone_io.runs import audit_results, audited_items, finished_audit
+from audit_plugin.fiftyone_io.write.results import take_back_added
 from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
 
 from .tables import Columns, as_array, read_columns
@@ -41,6 +44,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
     doing = f"setting a threshold of audit {run!r}"
     with database(f"{doing} in dataset {root.name!r}", "set the threshold again"), leased(root, doing):
         collect_files(root._doc.id)
+        take_back_added(root, run)
         record, items = finished_audit(root, run), audited_items(root, run)
         _check(items, kind, threshold)
         thresholds = {**(getattr(record, "thresholds", None) or {}), kind: threshold}
@@ -61,23 +65,24 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         samples = items.samples(columns["id"].tolist())
 
         # recorded before anything changes: what can be restored, and which tags are the run's to remove
-        tag = f"{run}:{kind}"
-        flagged = [name for row in np.flatnonzero(changed[f"is_{kind}"]) for name in samples[columns["id"][row]]]
-        tagged = items.tagged(tag)
-        untagged = [name for name in flagged if name not in tagged]  # others have it already
-        for row in rows.tolist():
-            for name in samples[columns["id"][row]]:
-                recorded.setdefault(name, _row(own, row))
-        results.own = recorded
-        results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged]))
-        record.tags = list(dict.fromkeys([*record.tags, tag]))
+        changing = {name: _row(own, row) for row in rows.tolist() for name in samples[columns["id"][row]]}
+        results.own = {**changing, **recorded}
+        kinds = [kind] if record.status != "setting" else [name for name in movable_flags() if f"is_{name}" in changed]
+        flagged = {f"{run}:{name}": _samples_of(columns["id"][changed[f"is_{name}"]], samples) for name in kinds}
+        untagged = {}  # of the flagged ones; others have the tag already
+        for tag, ids in flagged.items():
+            tagged = items.tagged(tag)
+            untagged[tag] = [name for name in ids if name not in tagged]
+            results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged[tag]]))
+        record.tags = list(dict.fromkeys([*record.tags, *flagged]))
         record.thresholds, record.status = thresholds, "setting"
         update_run(root, run, record, results)
 
         names = [(columns["id"][row], row) for row in rows.tolist()]
         items.write((name, samples[name], _row(changed, row)) for name, row in names)
-        items.tag(untagged, tag)
-        items.untag(set(results.tagged[tag]) - set(flagged), tag)
+        for tag, ids in flagged.items():
+            items.tag(untagged[tag], tag)
+            items.untag(set(results.tagged[tag]) - set(ids), tag)
         record.status = "done"  # what was read of the rows meanwhile is read again
         update_run(root, run, record)
     return sum(len(samples[name]) for name, _ in names)
@@ -105,6 +110,10 @@ def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Colum
             values = zip(columns["id"], columns[name].tolist(), strict=True)
             own[name] = as_array(name, [recorded.get(item, {}).get(name, value) for item, value in values])
     return own
+
+
+def _samples_of(rows: Iterable[str], samples: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(chain.from_iterable(samples[row] for row in rows))
 
 
 def _row(columns: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:

@@ -165,6 +165,7 @@ def add_result(
         database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"),
         leased(dataset, f"adding rows to audit {run!r}"),
     ):
+        collect_runs(dataset)
         take_back_added(dataset, run)
         dataset.reload()
         record, results = finished_audit(dataset, run), audit_results(dataset, run)
