@@ -6,10 +6,15 @@ The public names load on first use, so that importing the package stays fast and
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+if sys.orig_argv[1:3] == ["-m", "audit_plugin"] or (sys.argv[:1] and sys.argv[0].endswith("/audit-plugin")):
+    # the command line is starting: until it handles interrupts itself, one ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from .inputs import modalities as _modalities  # noqa: F401 (fills the table from which `AuditConfig` is made)
 

@@ -1,6 +1,18 @@
 """`python -m audit_plugin` is `audit-plugin`."""
 
-from .cli import main
+import sys
+
+
+def main() -> None:
+    """Entry point of `audit-plugin`: an interrupt while the commands are imported is one sentence as well."""
+    try:
+        from .cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 import sys
+import threading
 import warnings
+from types import FrameType
+from typing import Any
 
 # Each module registers its commands, and the help lists them in this order.
 # isort: off
@@ -20,10 +25,13 @@ from . import report as report
 from . import cache as cache
 from . import exports as exports
 from . import install as install
-from .options import app
+from .options import INTERRUPTED, app
 # isort: on
 
 __all__ = ["app", "main"]
+
+SENTENCE = "interrupted; run the same command again to resume\n"
+GRACE_SECONDS = 3.0  # from an interrupt to the end of the process
 
 
 def main() -> None:
@@ -38,4 +46,47 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Captions may hold characters that the terminal cannot encode; these must not end a long run.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app()
+    interrupted = _end_on_interrupt()
+    try:
+        app()
+    except BaseException as end:
+        if not interrupted.is_set():
+            raise
+        if not isinstance(end, SystemExit):  # what an interrupted import led to later
+            sys.stderr.write(SENTENCE)
+        sys.exit(INTERRUPTED)
+
+
+def _end_on_interrupt() -> threading.Event:
+    """Ends the process soon after an interrupt, at once after a second one; the event is set by the first.
+
+    The main thread may be in a library that computes for long, or that swallows the exception; what was finished is
+    stored as whole files, so the process can end anywhere.
+    """
+    interrupted = threading.Event()
+    # Python runs handlers between steps of the main thread; the numbers of signals reach this pipe during a step too.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while os.read(reader, 1) != bytes([signal.SIGINT]):
+            pass
+        select.select([reader], [], [], GRACE_SECONDS)  # until another signal
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h")  # the cursor, which the display of progress hides
+        os.write(2, SENTENCE.encode())
+        os._exit(INTERRUPTED)
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def show_unraisable(problem: Any) -> None:
+        if not issubclass(problem.exc_type, KeyboardInterrupt):  # in a destructor or callback: the next step raises it
+            sys.__unraisablehook__(problem)
+
+    sys.unraisablehook = show_unraisable
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    return interrupted

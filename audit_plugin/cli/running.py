@@ -16,7 +16,7 @@ from audit_plugin.store import plain_error
 from .options import NOTHING_SCORED, stop
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     from audit_plugin.arrays import Samples
     from audit_plugin.audit.result import AuditResult
@@ -29,9 +29,12 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
     from audit_plugin.report.display import StageDisplay, console
 
     interrupted = threading.Event()
+    previous = signal.getsignal(signal.SIGINT)
 
-    def on_interrupt(*_: object) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         interrupted.set()
+        if callable(previous):
+            previous(number, frame)
         raise KeyboardInterrupt
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -39,7 +42,7 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
             raise KeyboardInterrupt
         display(stage, done, total)
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         with StageDisplay(console(stderr=True)) as display:
             yield progress
