@@ -52,7 +52,7 @@ def main() -> None:
     except BaseException as end:
         if not interrupted.is_set():
             raise
-        if not isinstance(end, SystemExit):  # what an interrupted import led to later
+        if not (isinstance(end, SystemExit) and end.code == INTERRUPTED):  # what an interrupted import led to later
             sys.stderr.write(SENTENCE)
         sys.exit(INTERRUPTED)
 
