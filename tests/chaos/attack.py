@@ -41,7 +41,7 @@ class Tally:
             return
         lines = difference(allowed[0], got)
         signs = {line[0] for line in lines.splitlines()}
-        fault = "wrong_undo" if undoes else "half" if len(signs) == 2 else "lost" if signs == {"-"} else "doubled"
+        fault = "wrong_undo" if undoes else {"-": "lost", "+": "doubled"}.get("".join(signs), "half")
         self.add(fault, f"{name}\n{lines[:3000]}")
 
     def show(self) -> None:

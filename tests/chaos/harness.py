@@ -55,6 +55,7 @@ class Task:
         name: of a function of the module `operations`.
         kill_at: killed right before its write of that number, counted from 1; 0: never.
         pause_at: sleeps `pause` seconds before that write.
+        interrupt: it gets SIGINT, as by Ctrl-C, in place of a kill.
         victim: the process to kill in its place.
         then_kill: a process to kill as soon as it is done; 0: none.
         clock_set_back: its clock is a day late.
@@ -64,6 +65,7 @@ class Task:
     kill_at: int = 0
     pause_at: int = 0
     pause: float = 0.0
+    interrupt: bool = False
     victim: int = 0
     then_kill: int = 0
     clock_set_back: bool = False
@@ -71,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it: done, refused (an AuditError), killed, failed (any other exception) or hangs."""
+    """What became of it: done, refused (an AuditError), killed (or interrupted), failed (other exceptions) or hangs."""
 
     state: str
     text: str = ""
@@ -95,7 +97,8 @@ class Trap(monitoring.CommandListener):
             self.writes.append(f"{event.command_name} {event.command.get(event.command_name)}")
             number = len(self.writes)
         if number == self.task.kill_at:
-            os.kill(self.task.victim or os.getpid(), signal.SIGKILL)
+            kind = signal.SIGINT if self.task.interrupt else signal.SIGKILL
+            os.kill(self.task.victim or os.getpid(), kind)
         if number == self.task.pause_at:
             time.sleep(self.task.pause)
 
@@ -126,6 +129,8 @@ def carry_out(task: Task, functions: Mapping[str, Callable[[], Any]], result: Pa
         outcome = ("done", "")
     except AuditError as error:
         outcome = ("refused", str(error))
+    except KeyboardInterrupt:
+        outcome = ("killed", "")
     except BaseException:
         outcome = ("failed", traceback.format_exc())
     result.write_bytes(pickle.dumps((*outcome, tuple(trap.writes))))
@@ -426,10 +431,22 @@ def short(text: str) -> str:
 
 
 def difference(expected: Mapping[str, Counter[str]], got: Mapping[str, Counter[str]]) -> str:
-    """What is missing (-) and what is too much (+), for the reader of a failure."""
+    """What is missing (-) and what is too much (+), for the reader of a failure; of one document, what differs (~)."""
     lines = []
     for name in sorted({*expected, *got}):
-        missing, extra = expected.get(name, Counter()), got.get(name, Counter())
-        lines += [f"- {name}: {text[:600]}" for text in (missing - extra).elements()]
-        lines += [f"+ {name}: {text[:600]}" for text in (extra - missing).elements()]
+        missing = [json.loads(text) for text in (expected.get(name, Counter()) - got.get(name, Counter())).elements()]
+        for extra in map(json.loads, (got.get(name, Counter()) - expected.get(name, Counter())).elements()):
+            former = next((document for document in missing if same(document, extra)), None)
+            if former is None:
+                lines.append(f"+ {name}: {json.dumps(extra)[:400]}")
+                continue
+            missing.remove(former)
+            keys = [key for key in {**former, **extra} if former.get(key) != extra.get(key)]
+            lines += [f"~ {name} {key}: {str(former.get(key))[:300]} -> {str(extra.get(key))[:300]}" for key in keys]
+        lines += [f"- {name}: {json.dumps(document)[:400]}" for document in missing]
     return "\n".join(lines)
+
+
+def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two documents are versions of one."""
+    return any(name in first and first[name] == second.get(name) for name in ("_id", "name", "key", "n"))

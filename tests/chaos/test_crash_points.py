@@ -114,14 +114,16 @@ def expected(attack: Attack, case: Case) -> Expected:
     return Expected(writes, complete, allowed, allowed, last)
 
 
-def kill(attack: Attack, case: Case, points: tuple[int, ...], wanted: Expected, tally: Tally) -> None:
+def kill(
+    attack: Attack, case: Case, points: tuple[int, ...], wanted: Expected, tally: Tally, interrupt: bool = False
+) -> None:
     """Kill the command before a write, then what follows before a write of it, and so on; then go to the end."""
-    name = f"{case}, killed before write {', '.join(map(str, points))}"
+    name = f"{case}, {'interrupted' if interrupt else 'killed'} before write {', '.join(map(str, points))}"
     then = case.then or case.command
     attack.base(case.base)
     commands = [case.command, *[then] * (len(points) - 1)]
     for command, point in zip(commands, points, strict=True):
-        outcome = attack.where.run(command, kill_at=point)
+        outcome = attack.where.run(command, kill_at=point, interrupt=interrupt)
         if outcome.state != "killed":
             break  # less is left to do than before
         tally.cases += 1
@@ -155,5 +157,7 @@ def test_a_kill_before_any_write_is_mended(attack: Attack, chaos: Chaos) -> None
             kill(attack, case, (point,), wanted, tally)
         for _ in range(chaos.count(1, 5)):
             kill(attack, case, (chance.choice(points), chance.choice(points)), wanted, tally)
+        for _ in range(chaos.count(0, 3)):
+            kill(attack, case, (chance.choice(points),), wanted, tally, interrupt=True)
     tally.show()
     chaos.record("crash-points", tally.cases, "crash points and kills", **tally.faults)
