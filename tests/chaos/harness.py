@@ -41,7 +41,7 @@ WRITES = frozenset(
         "renameCollection", "bulkWrite", "dropDatabase",
     )
 )  # fmt: skip
-LEASES = "audit_plugin.leases"
+LEASES = ("audit_plugin.leases", "audit_plugin.ledger_heads")  # counters: what they count is compared itself
 PATIENCE = 60.0  # seconds: longer is a hang
 
 # --- in the process of one operation --------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def raw(database: Any, name: str) -> Any:
 VOLATILE = frozenset(
     (
         "_rand", "last_modified_at", "last_loaded_at", "last_deletion_at", "created_at", "uploadDate", "timestamp",
-        "slug", "number", "order", "md5",
+        "slug", "number", "order", "md5", "touched",
     )
 )  # fmt: skip
 HEX = re.compile(r"[0-9a-f]{24}")
@@ -327,11 +327,11 @@ def normalized(former: Snapshot, now: Snapshot) -> dict[str, Counter[str]]:
     Ids that are not in `former` stand for what they name: the document that has such an id, or nothing.
     """
     old = frozenset(match.decode() for match in ids_in(former))
-    now = without_undone(now)
+    now = without_undone(without_temporary(now))
     documents = {
         name: [bson.decode(document) for document in documents]
         for name, documents in with_files(now).items()
-        if name != LEASES
+        if name not in LEASES
     }
     meanings: dict[str, str] = {}
     for _ in range(3):  # references are at most that deep
@@ -347,6 +347,14 @@ def normalized(former: Snapshot, now: Snapshot) -> dict[str, Counter[str]]:
         if texts:
             counted.setdefault(renamed(name, old, meanings), Counter()).update(texts)
     return counted
+
+
+def without_temporary(now: Snapshot) -> Snapshot:
+    """Datasets that are not persistent are deleted by FiftyOne: those of patches, made for a view of them."""
+    datasets = [(bson.decode(document), document) for document in now.get("datasets", ())]
+    gone = {facts["sample_collection_name"] for facts, _ in datasets if not facts["persistent"]}
+    left = {name: documents for name, documents in now.items() if name not in gone}
+    return {**left, "datasets": [document for facts, document in datasets if facts["persistent"]]}
 
 
 def without_undone(now: Snapshot) -> Snapshot:

@@ -402,13 +402,19 @@ def build_index() -> None:
 
 @operation
 def compute_similarity() -> None:
+    delete_own_index()  # FiftyOne refuses a key that exists
     vectors = np.eye(len(dataset()), 8, dtype=np.float32)
     fob.compute_similarity(dataset(), embeddings=vectors, backend=similarity.BACKEND, brain_key="own_index")
 
 
+def delete_own_index(key: str = "own_index") -> None:
+    if key in dataset().list_brain_runs():
+        dataset().delete_brain_run(key)
+
+
 @operation
 def delete_index() -> None:
-    dataset().delete_brain_run("audit_image")
+    delete_own_index("audit_image")
 
 
 def manifest(count: int = ROWS) -> Samples:
