@@ -141,7 +141,11 @@ def set_clock_back() -> None:
     real, day = time.time, 86_400.0
     time.time = lambda: real() - day
 
-    class Late(datetime):
+    class AnyTime(type):
+        def __instancecheck__(cls, value: Any) -> bool:
+            return isinstance(value, datetime)
+
+    class Late(datetime, metaclass=AnyTime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:
             return datetime.fromtimestamp(real() - day, tz)

@@ -10,7 +10,7 @@ from tests.chaos.attack import Attack, Tally
 from tests.chaos.conftest import Chaos
 from tests.chaos.harness import stage
 
-pytestmark = [pytest.mark.xfail(reason="not all commands are so yet"), pytest.mark.fiftyone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(600)]
 pytest.importorskip("fiftyone")
 
 # (dataset, what follows with the clock set back, what is undone after that)

@@ -15,7 +15,7 @@ from tests.chaos.attack import Attack, State, Tally
 from tests.chaos.conftest import Chaos
 from tests.chaos.harness import Outcome, Task, stage
 
-pytestmark = [pytest.mark.xfail(reason="not all commands are so yet"), pytest.mark.fiftyone, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(3000)]
 pytest.importorskip("fiftyone")
 
 PAUSES = (0.0, 0.05, 0.2, 2.5)  # seconds; after the last one the other is refused
