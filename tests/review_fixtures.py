@@ -93,8 +93,13 @@ class CrashError(Exception):
     """What a test throws in the middle of writing."""
 
 
-def crash_after(monkeypatch: Any, steps: int) -> Callable[[], int]:
-    """Lets the database take `steps` writes of the journal or of samples; of the next it takes half, then raises.
+OURS = ("audit_plugin.", "samples.", "frames.")
+
+
+def crash_after(monkeypatch: Any, steps: int, collections: tuple[str, ...] = OURS) -> Callable[[], int]:
+    """Lets the database take `steps` writes of the collections (by how their names begin); of the next it takes half.
+
+    Then it raises, at that write and all later ones.
 
     Returns:
         A function that gives the number of writes so far.
@@ -107,7 +112,7 @@ def crash_after(monkeypatch: Any, steps: int) -> Callable[[], int]:
         real = getattr(Collection, name)
 
         def write(self: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self.name.startswith(("audit_plugin.", "samples.", "frames.")):
+            if not self.name.startswith(collections):
                 return real(self, first, *args, **kwargs)
             made[0] += 1
             if made[0] > steps:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from audit_plugin.arrays import AuditError
 
@@ -112,3 +113,40 @@ def test_numbers_rise_and_belong_to_the_dataset(make_dataset: Callable[..., Any]
         assert [lease.next_number(one) for _ in range(3)] == [1, 2, 3]
     assert lease.next_number(other) == 1
     assert lease.next_number(one.limit(1)) == 4
+
+
+def test_operations_that_did_not_end_are_remembered_until_they_are_settled(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(2)
+    process = holder(dataset.name)
+    process.kill()
+    process.wait()
+    first = lease.Lease(dataset._doc.id, dataset.name, "failing")
+    first.acquire(wait=10)
+    first.release(failed=True)
+    owners = [*first.interrupted, first.owner]
+    assert len(owners) == 2  # the one that was killed, and the one that failed
+    with lease.leased(dataset, "next") as own:
+        assert list(own.interrupted) == owners
+        own.settle(owners[0])
+    with lease.leased(dataset, "next") as own:
+        assert list(own.interrupted) == owners[1:]
+    for _ in range(lease.MOST_INTERRUPTED + 5):
+        with pytest.raises(ValueError, match="own"), lease.leased(dataset, "failing"):
+            raise ValueError("own")
+    with lease.leased(dataset, "next") as own:
+        assert len(own.interrupted) == lease.MOST_INTERRUPTED
+
+
+def test_a_lease_that_could_not_be_given_back_is_taken_over_by_its_own_process(
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(2)
+    with monkeypatch.context() as patched:
+
+        def lost() -> Any:
+            raise AutoReconnect("the database is gone")
+
+        with pytest.raises(AutoReconnect), lease.leased(dataset, "first") as own:
+            patched.setattr(lease, "_leases", lost)
+    with lease.leased(dataset, "second", wait=0) as other:
+        assert other.interrupted == (own.owner,)

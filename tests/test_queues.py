@@ -198,8 +198,12 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     review("export", name, "--decisions", table, "--removed", removed)
     assert removed.read_text().split() == [ids[1], ids[6]]
     assert review("import", name, table).startswith("0 new")
-    assert "deleted" in review("apply", name, "--delete", 2)
-    assert "2 deleted" in review("undo", name)
+    review("decide", name, "remove", ids[0])
+    assert "3 samples of" in review("apply", name, "--delete", 2, code=2)  # those of this command count
+    assert review("apply", name, "--dry-run").splitlines()[-1] == "3 samples are marked as removed already"
+    assert review("apply", name, "--delete", 3).startswith("applied: 3 deleted")
+    assert "3 deleted" in review("undo", name)
+    assert "1 removed" in review("undo", name)
     assert "undone" in review("undo", name)
     dataset.reload()
     assert dataset.sort_by("id").values("caption") == [caption(row) for row in range(8)]

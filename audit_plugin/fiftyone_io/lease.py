@@ -93,8 +93,8 @@ class Lease:
         left: Any = {"$filter": {"input": _remembered(), "cond": remembered}}
         interrupted = _last(left, [self.owner]) if failed else left
         nobody = {"owner": None, "doing": "", "expires": None, "interrupted": interrupted}
-        leases = _leases().with_options(write_concern=JOURNALED)
         try:
+            leases = _leases().with_options(write_concern=JOURNALED)
             leases.update_one({"_id": self.dataset, "owner": self.owner}, [{"$set": nobody}])
         finally:
             _held.discard(self.owner)  # where the database was lost, the next operation takes it over

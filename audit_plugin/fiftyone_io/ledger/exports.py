@@ -53,38 +53,52 @@ def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
     """
     root = dataset._root_dataset
     check_name("name", name)
-    with database(f"cloning dataset {root.name!r}"), leased(root, "copying it without the removed samples") as lease:
-        if (complete := _remove_unfinished(root, lease, name)) is not None:
-            return complete
-        _check_free(name)
-        temporary = unfinished_name()
-        record = {"dataset": root._doc.id, "name": name, "temporary": temporary, "operation": lease.owner}
-        number = _exports().insert_one(record).inserted_id
-        marked = [path for path in detection_fields(root) if tagged_objects(root, path, REMOVED)]
-        clone = clean_view(root, marked).clone(temporary, persistent=True)
-        lease.check()
-        _exports().update_one({"_id": number}, {"$set": {"clone": clone._doc.id}})
-        try:
-            clone.name = name
-        except ValueError as error:  # another process took the name meanwhile
-            clone.delete()
-            raise AuditError(f"{str(error).rstrip('.')}; choose another name") from error
-        _exports().delete_one({"_id": number})
+    with database(f"cloning dataset {root.name!r}"):
+        with leased(root, "copying it without the removed samples") as lease:
+            if (complete := _remove_unfinished(root, name)) is not None:
+                return complete
+            _check_free(name)
+            clone = _clone(root, lease, name)
+        # not before: what stands under the name is ours, if this command is given again after a crash at the end
+        _exports().delete_many({"clone": clone._doc.id})
     return clone
 
 
-def _remove_unfinished(dataset: fo.Dataset, lease: Lease, name: str) -> fo.Dataset | None:
+def _clone(dataset: fo.Dataset, lease: Lease, name: str) -> fo.Dataset:
+    """The copy; a record that is written first says what is ours."""
+    temporary = unfinished_name()
+    record = {"dataset": dataset._doc.id, "name": name, "temporary": temporary, "source": _state(dataset)}
+    number = _exports().insert_one(record).inserted_id
+    marked = [path for path in detection_fields(dataset) if tagged_objects(dataset, path, REMOVED)]
+    clone = clean_view(dataset, marked).clone(temporary, persistent=True)
+    lease.check()
+    _exports().update_one({"_id": number}, {"$set": {"clone": clone._doc.id}})
+    try:
+        clone.name = name
+    except ValueError as error:  # another process took the name meanwhile
+        clone.delete()
+        raise AuditError(f"{str(error).rstrip('.')}; choose another name") from error
+    return clone
+
+
+def _remove_unfinished(dataset: fo.Dataset, name: str) -> fo.Dataset | None:
     """Delete the copies that interrupted exports left half done; the complete one, where its export is given again."""
     complete = None
     for record in list(_exports().find({"dataset": dataset._doc.id})):
         if fo.dataset_exists(record["temporary"]):
             fo.delete_dataset(record["temporary"])
-        elif record["name"] == name and fo.dataset_exists(name):
+        elif (record["name"], record["source"]) == (name, _state(dataset)) and fo.dataset_exists(name):
             clone = fo.load_dataset(name)
             complete = clone if clone._doc.id == record.get("clone") else complete
         _exports().delete_one({"_id": record["_id"]})
-        lease.settle(record["operation"])
     return complete
+
+
+def _state(dataset: fo.Dataset) -> list[str]:
+    """What differs after any change of the samples."""
+    samples = dataset._sample_collection
+    last = samples.find_one({}, {"last_modified_at": 1}, sort=[("last_modified_at", -1)]) or {}
+    return [str(samples.count_documents({})), str(last.get("last_modified_at"))]
 
 
 def _check_free(name: str) -> None:
