@@ -51,7 +51,7 @@ def removal_output(report: Mapping[str, Any]) -> Page:
 def cross_modal_output(summary: Mapping[str, Any], run: str) -> Page:
     """The output page of a measurement of cross-modal recall."""
     from audit_plugin.crossmodal.sentences import recall_rows, sentences
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     header = ("Learned from", *(f"Asked in {name}" for name in summary["modalities"]))
     return _markdown_page(
@@ -67,7 +67,8 @@ def cross_modal_output(summary: Mapping[str, Any], run: str) -> Page:
 
 
 def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[str]:
-    from audit_plugin.report.display import clean, protocol_rows, wrong_pairs
+    from audit_plugin.inputs.spreadsheet import clean
+    from audit_plugin.report.display import protocol_rows, wrong_pairs
 
     flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
     recalls = (summary.get("probe_recall") or {}).items()

@@ -101,6 +101,6 @@ def say(parent: types.Object, name: str, markdown: str) -> None:
 
 def plain_text(parent: types.Object, name: str, label: str, text: str) -> None:
     """Text from the data: never as Markdown or HTML, without characters that hide or reorder text."""
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True))

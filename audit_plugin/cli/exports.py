@@ -161,6 +161,6 @@ def _show(report: ExportReport, dry_run: bool) -> None:
 
 
 def _echo(line: str) -> None:
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     typer.echo(clean(line))

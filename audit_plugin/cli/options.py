@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.inputs.spreadsheet import clean, place_line
 from audit_plugin.store import plain_error
 
 LONGEST = 2000  # characters of a message
@@ -84,8 +85,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the cost witho
 
 def one_line(text: str) -> str:
     """Text that cannot act on the terminal, in one line, cut."""
-    from audit_plugin.report.display import clean
-
     return clean(text, LONGEST)
 
 
@@ -97,8 +96,6 @@ def stop(code: int, sentence: str) -> NoReturn:
 
 def say(line: str) -> None:
     """Prints a line, in which file names and values from a dataset cannot act on the terminal."""
-    from audit_plugin.report.display import place_line
-
     typer.echo(place_line(line))
 
 

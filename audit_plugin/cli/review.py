@@ -210,6 +210,6 @@ def _opened(name: str) -> tuple[ModuleType, Any]:
 
 
 def _echo(line: str) -> None:
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     typer.echo(clean(line))

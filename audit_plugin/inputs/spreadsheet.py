@@ -18,6 +18,7 @@ STARTS = frozenset(SIGNS + "\t\r\n")
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 # Unicode categories: Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
+JOINER = "\u200d"  # joins emoji, and is harmless
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and emoji
 # What may stand unseen before a formula: blanks, marks without a letter, joiners, and letters that show nothing
@@ -78,3 +79,15 @@ def _cell(cell: object) -> str:
         return "" if cell is None else str(cell)
     text = harmless(cell) if cell else cell
     return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
+
+
+def clean(text: str, width: int = 0) -> str:
+    """Text in one line without characters that move the cursor, hide or reorder text; at most `width` characters."""
+    shown = (c if c == JOINER or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
+    line = " ".join("".join(shown).split())
+    return line if not width or len(line) <= width else line[: width - 1] + "…"
+
+
+def place_line(text: str) -> str:
+    r"""A line that names files, as it is, save that characters which `clean` would remove are written as `\uXXXX`."""
+    return visible(text).translate({ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})

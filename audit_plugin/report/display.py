@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.inputs.spreadsheet import HIDDEN, visible
+from audit_plugin.inputs.spreadsheet import clean, place_line
 
 if TYPE_CHECKING:
     from audit_plugin.review.comparison import Comparison
@@ -29,7 +28,6 @@ PLAIN_EVERY = 5.0
 STEADY = 50
 WORST, LISTED = 5, 10
 CAPTION_WIDTH = 60
-JOINER = "\u200d"
 # Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
 QUADRANTS = ("misaligned, memorized", "aligned, memorized", "misaligned, not memorized", "aligned, not memorized")
 PROBE_KINDS = {"random": "random mismatches", "neighborhood": "mismatches with a similar row"}
@@ -38,18 +36,6 @@ PROBE_KINDS = {"random": "random mismatches", "neighborhood": "mismatches with a
 def console(stderr: bool = False) -> Console:
     """A console that prints text unchanged: no markup, no emoji names, no automatic colors."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def clean(text: str, width: int = 0) -> str:
-    """Text in one line without characters that move the cursor, hide or reorder text; at most `width` characters."""
-    visible = (c if c == JOINER or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
-    line = " ".join("".join(visible).split())
-    return line if not width or len(line) <= width else line[: width - 1] + "…"
-
-
-def place_line(text: str) -> str:
-    r"""A line that names files, as it is, save that characters which `clean` would remove are written as `\uXXXX`."""
-    return visible(text).translate({ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
 
 
 def duration(seconds: float) -> str:
