@@ -417,3 +417,38 @@ def test_a_threshold_that_was_interrupted_is_completed_by_the_next_one(
     assert dataset.values("audit_is_misaligned") == [False] * 4 + [True] * 2
     fio.delete_audit(dataset, "audit")
     assert state(dataset) == before
+
+
+def test_a_run_of_a_class_that_is_gone_is_in_nobodys_way(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(4)
+    write(dataset)
+    dataset.register_run("other", dataset.init_run(method="other"))
+    names = {"_dataset_id": dataset._doc.id, "key": "other"}
+    collections()["runs"].update_one(names, {"$set": {"config.cls": "gone.Gone", "config.type": "brain"}})
+    assert fio.list_audits(dataset) == ["audit"]
+    assert fio.audits_newest_first(dataset) == ["audit"]
+    with pytest.raises(AuditError, match="no audit 'other'; its audits are audit"):
+        fio.audit_summary(dataset, "other")
+    fio.delete_audit(dataset, "audit")
+
+
+def test_while_another_process_changes_a_dataset_everything_is_refused_and_nothing_changes(
+    make_dataset: Callable[..., Any],
+) -> None:
+    dataset = make_dataset(4)
+    write(dataset)
+    before = state(dataset)
+    lease = {"owner": "another", "doing": "applying decisions", "pid": 1, "host": "elsewhere", "machine": "elsewhere"}
+    times = {"since": datetime.now(UTC), "expires": datetime.now(UTC) + timedelta(minutes=5)}
+    collections()["audit_plugin.leases"].update_one({"_id": dataset._doc.id}, {"$set": {**lease, **times}})
+    for change in (
+        lambda: write(dataset, misaligned=(2,)),
+        lambda: thresholds.set_threshold(dataset, "audit", "misaligned", 2.5),
+        lambda: fio.delete_audit(dataset, "audit"),
+    ):
+        with pytest.raises(AuditError, match=r"is being changed \(applying decisions, by process 1 on elsewhere"):
+            change()
+    assert state(dataset) == before
+    assert fio.audit_summary(dataset, "audit")["samples"] == 4, "reading needs no lease"
+    collections()["audit_plugin.leases"].update_one({"_id": dataset._doc.id}, {"$set": {"expires": times["since"]}})
+    fio.delete_audit(dataset, "audit")

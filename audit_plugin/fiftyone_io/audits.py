@@ -59,7 +59,13 @@ def audit_view(
     samples = read_samples(view, config)
     check_writable(view, config.run)  # before hours of work, not after
     result = run_audit(samples, config, progress, run_dir)
-    write_result(view, result, config, progress, caption_numbers(samples))
+    try:
+        write_result(view, result, config, progress, caption_numbers(samples))
+    except AuditError as error:
+        if result.run_dir in str(error):
+            raise
+        safe = f"the scores are safe in {result.run_dir}, and the same audit again only writes them"
+        raise AuditError(f"{error}; {safe}") from error
     return result
 
 

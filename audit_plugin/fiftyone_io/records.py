@@ -63,6 +63,12 @@ def config_of(document: Document) -> Any:
     return fors.RunConfig.from_dict(deepcopy(dict(document["config"])))
 
 
+def is_of(document: Document, kind: type) -> bool:
+    """Whether the settings of a run are of a class of this tool; those of others may not even load."""
+    ours = str(document["config"].get("cls", "")).startswith("audit_plugin.")
+    return ours and isinstance(config_of(document), kind)
+
+
 def results_of(number: Any) -> dict[str, Any] | None:
     """What a results file holds; None where there is none."""
     if not number:

@@ -31,6 +31,7 @@ from .records import (
     finish_cleanup,
     forget_caches,
     forget_run,
+    is_of,
     results_of,
     run_document,
     run_documents,
@@ -104,7 +105,7 @@ def list_runs(samples: SampleCollection, kind: type[fors.RunConfig]) -> dict[str
         key: getattr(document, "id", None) for key, document in root._doc.runs.items()
     }:
         root.reload()  # FiftyOne's own functions must see them too
-    return {key: document for key, document in sorted(documents.items()) if isinstance(config_of(document), kind)}
+    return {key: document for key, document in sorted(documents.items()) if is_of(document, kind)}
 
 
 def list_audits(samples: SampleCollection) -> list[str]:
@@ -270,7 +271,7 @@ def _audit_document(samples: SampleCollection, run: str) -> Document:
     with database(f"reading dataset {root.name!r}"):
         document = run_document(root, run)
         loaded = root._doc.runs.get(run)
-        if document is None or not isinstance(config_of(document), AuditRunConfig):
+        if document is None or not is_of(document, AuditRunConfig):
             raise AuditError(missing(root, f"audit {run!r}", list_audits(root)))
         same = loaded is not None and getattr(loaded, "id", None) == document["_id"]
         if not same or loaded.results.grid_id != document.get("results") or loaded.config != document["config"]:

@@ -198,7 +198,8 @@ class AuditedItems:
             paths = [path.replace(below, f"{below}$[].", 1) if below else path for path in self.fields]
             change = {"$unset": dict.fromkeys(paths, ""), "$set": {"last_modified_at": datetime.now(UTC)}}
             documents.update_many({"$or": exists}, change)
-        self.dataset.delete_sample_fields([path for path in self.fields if self.dataset.has_sample_field(path)])
+        if declared := [path for path in self.fields if self.dataset.has_sample_field(path)]:
+            self.dataset.delete_sample_fields(declared)
 
     def tagged(self, tag: str) -> set[str]:
         """Ids of the samples, or objects, with a tag."""

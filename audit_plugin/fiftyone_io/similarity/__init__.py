@@ -25,7 +25,7 @@ from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
 from audit_plugin.fiftyone_io.read.samples import read_samples, samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources
-from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, collect_runs, config_of, put_run, run_document
+from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, collect_runs, is_of, put_run, run_document
 from audit_plugin.fiftyone_io.results.tables import audit_summary
 from audit_plugin.fiftyone_io.runs import finished_audit, settings_of
 
@@ -180,8 +180,7 @@ def _replaced(dataset: fo.Dataset, key: str) -> Document | None:
     document = run_document(dataset, key, BRAIN_RUNS)
     if document is None:
         return None
-    config = config_of(document)
-    if not isinstance(config, FaissSimilarityConfig) or not config.audit:
+    if not is_of(document, FaissSimilarityConfig) or not document["config"].get("audit"):
         raise AuditError(
             f"brain run {key!r} of dataset {dataset.name!r} is not an index of an audit; choose another key"
         )
