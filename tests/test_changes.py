@@ -131,6 +131,30 @@ def test_a_view_of_the_users_own_is_left_alone(dataset: Any) -> None:
     assert len(dataset.load_saved_view("audit_clean")) == 1
 
 
+def views(dataset: Any) -> tuple[list[str], list[str]]:
+    """Names of the saved views by the dataset's list, and by their documents."""
+    stored = importlib.import_module("fiftyone.core.odm").get_db_conn().views
+    dataset.reload()
+    return sorted(dataset.list_saved_views()), sorted(v["name"] for v in stored.find({"_dataset_id": dataset._doc.id}))
+
+
+def test_what_a_crash_leaves_of_the_saved_view_is_mended_and_nothing_else(dataset: Any) -> None:
+    stored = importlib.import_module("fiftyone.core.odm").get_db_conn()
+    dataset.save_view("own", dataset.limit(1), description="Without what the review removed")
+    some_decided(dataset)
+    fio.apply(dataset)
+    (clean,) = stored.views.find({"_dataset_id": dataset._doc.id, "name": "audit_clean"})
+    second, unlisted = ({**clean, "_id": ObjectId()} for _ in range(2))
+    stored.views.insert_many([second, unlisted])
+    stored.datasets.update_one({"_id": dataset._doc.id}, {"$push": {"saved_views": second["_id"]}})
+    fio.recover(dataset)
+    names = ["audit_clean", "audit_flagged", "own"]
+    assert views(dataset) == (names, names)
+    assert len(dataset.load_saved_view("audit_clean")) == 6
+    fio.undo(dataset)
+    assert views(dataset) == (names[1:], names[1:])
+
+
 # other places of texts
 
 
@@ -210,7 +234,9 @@ def test_groups(make_groups: Callable[..., Any]) -> None:
     assert dataset.values("caption") == [caption(0), "new", caption(2), caption(3)]
     assert dataset.select_group_slices(_allow_mixed=True).match_tags(REMOVED).count() == 5
     assert dataset.load_saved_view("audit_clean").values("id") == ids[:2]
+    assert fio.count_removed(dataset) == fio.count_removed(dataset.limit(1)) == 5  # of all slices
     fio.delete_removed(dataset, 5)
+    assert fio.count_removed(dataset) == 0
     assert dataset.values("id") == ids[:2]
     fio.undo(dataset)
     fio.undo(dataset)

@@ -15,7 +15,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.review import Decision, ReviewQueue
 from tests.conftest import caption
-from tests.review_fixtures import written
+from tests.review_fixtures import clock_moved, written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -155,6 +155,20 @@ def test_a_spot_check_is_drawn_decided_and_estimated(make_dataset: Callable[...,
     fio.undo_last(dataset, "ann")
     assert fio.spot_check(dataset, "audit").verdicts[-1] == ""
     assert math.isnan(fio.start_spot_check(dataset, "audit", 20).estimate().precision.value)
+
+
+def test_a_spot_check_takes_the_decisions_after_its_start_whatever_the_clock_says(dataset: Any) -> None:
+    with clock_moved(400):
+        old = fio.start_spot_check(dataset, "audit", 4)
+        fio.record_spot_check(dataset, "audit", old.queue.rows[0], "keep")
+        fio.start_spot_check(dataset, "audit", 5, seed=1)
+    new = fio.spot_check(dataset, "audit")
+    assert (len(new.queue.rows), set(new.verdicts)) == (5, {""})  # the latest, without what was decided before
+    fio.record_spot_check(dataset, "audit", new.queue.rows[1], "remove")
+    assert fio.spot_check(dataset, "audit").verdicts[:2] == ("", "wrong")
+    for row, kind in (((1, 2, 3), "keep"), (5, "keep"), (new.queue.rows[0], {"a": 1}), (new.queue.rows[0], "undone")):
+        with pytest.raises(AuditError, match="row|unknown"):
+            fio.record_spot_check(dataset, "audit", row, kind)
 
 
 def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:

@@ -186,7 +186,7 @@ def write(dataset: fo.Dataset, lease: Lease, made: Sequence[Decision]) -> list[D
 def decisions(dataset: SampleCollection, run: str | None = None) -> list[Decision]:
     """All entries of the ledger, or of the review of one audit, oldest first, undone ones and undoing ones included."""
     with database("reading decisions"):
-        return read_ledger(dataset._root_dataset, {} if run is None else {"run": run})
+        return read_ledger(dataset._root_dataset, {} if run is None else {"run": check_name("run", run)})
 
 
 def current_decisions(dataset: SampleCollection, run: str | None = None) -> Resolution:
