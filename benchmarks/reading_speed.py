@@ -1,10 +1,10 @@
 """What reading in worker processes costs: encoding images with them, and with readers in this process.
 
-Run as `python -m benchmarks.reading_speed --photos FOLDER [--images 1000] [--repeats 5]` (about ten minutes on two
-cores; FOLDER holds at least so many JPEG files). Both ways encode the same images with the encoder `offline` into an
-empty cache, in turn, first the one and then the other; each repeat gives one ratio of their times. The encoder is
-loaded before; the worker processes are started within the time of each repeat. A second set are drawn images of 64
-pixels a side, of which handing over takes the largest part.
+Run as `python -m benchmarks.reading_speed --photos FOLDER [--images 1000] [--repeats 3]` (a few minutes on two cores;
+FOLDER holds at least so many JPEG files). Both ways encode the same images with the encoder `offline` into an empty
+cache. They take turns every 128 images, in changing order, so that other work on the machine meets both alike. The
+encoder is loaded before; the processes are started anew within the time of each repeat. A second set are drawn images
+of 64 pixels a side, of which handing over takes the largest part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from audit_plugin.inputs import reading
 from audit_plugin.inputs.images import read_image_or_crop
 from benchmarks.record import write_report
 
-SEED, SIDE, DRAWS = 0, 64, 10_000
+SEED, SIDE, DRAWS, PART = 0, 64, 10_000, 128
 WAYS = ("this process", "worker processes")
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reading_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG files")
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dry-run", action="store_true", help="write no report")
     options = parser.parse_args(arguments)
     photos = [str(path) for path in sorted(options.photos.rglob("*.jpg"))[: options.images]]
@@ -70,31 +70,34 @@ def draw_images(folder: Path, count: int) -> list[str]:
 
 def compared(paths: Sequence[str], repeats: int) -> dict[str, Any]:
     """Seconds of both ways, and the ratio of worker processes to this process with its 90 % interval."""
-    load_encoders("offline", ("image",), "cpu")
-    encode(paths[:64], WAYS[0])  # the first batch is slow
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    encode(paths[:PART], WAYS[0])  # the first batches are slow
+    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
+    seconds = np.zeros((repeats, len(parts), 2))
     for repeat in range(repeats):
-        features = {}
-        for way in WAYS if repeat % 2 else WAYS[::-1]:
-            taken, features[way] = encode(paths, way)
-            seconds[way].append(round(taken, 3))
-        if not np.array_equal(features[WAYS[0]], features[WAYS[1]]):
-            raise RuntimeError("the features differ")
-    ratios = np.divide(seconds[WAYS[1]], seconds[WAYS[0]])
-    drawn = np.random.default_rng(SEED).choice(ratios, (DRAWS, len(ratios)))
-    interval = np.quantile(np.exp(np.log(drawn).mean(1)), (0.05, 0.95))
-    mean = float(np.exp(np.log(ratios).mean()))
-    return {"seconds": seconds, "ratio": round(mean, 4), "interval": [round(float(end), 4) for end in interval]}
+        reading.close_workers()
+        for number, part in enumerate(parts):
+            features = {}
+            for way in WAYS if (repeat + number) % 2 else WAYS[::-1]:
+                seconds[repeat, number, WAYS.index(way)], features[way] = encode(part, way)
+            if not np.array_equal(features[WAYS[0]], features[WAYS[1]]):
+                raise RuntimeError("the features differ")
+    turns = seconds.reshape(-1, 2)
+    drawn = np.random.default_rng(SEED).integers(0, len(turns), (DRAWS, len(turns)))
+    sums = turns[drawn].sum(axis=1)
+    interval = np.quantile(sums[:, 1] / sums[:, 0], (0.05, 0.95))
+    totals = {way: seconds[:, :, column].sum(axis=1).round(3).tolist() for column, way in enumerate(WAYS)}
+    ratio = float(turns[:, 1].sum() / turns[:, 0].sum())
+    return {"seconds": totals, "ratio": round(ratio, 4), "interval": [round(float(end), 4) for end in interval]}
 
 
 def encode(paths: Sequence[str], way: str) -> tuple[float, Floats]:
     """(seconds, features) with an empty cache."""
     samples = Samples(tuple(map(str, range(len(paths)))), {"image": tuple(paths)})
-    reading.close_workers()
     with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, AUDIT_PLUGIN_CACHE=cache), read_in(way):
         contents = digest_contents(samples, silent)
+        encoders = load_encoders("offline", ("image",), "cpu")
         start = time.perf_counter()
-        embedded = embed(samples, contents, {"image": way}, lambda: load_encoders("offline", ("image",), "cpu"), silent)
+        embedded = embed(samples, contents, {"image": way}, lambda: encoders, silent)
         seconds = time.perf_counter() - start
         if embedded.failures:
             raise RuntimeError(f"not all images were read: {next(iter(embedded.failures.values()))}")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,21 @@ def test_pieces_of_bytes_give_the_features_of_the_models_own_transform(checkpoin
     with torch.inference_mode():
         expected = model.encode_image(torch.stack([transform(image) for image in pictures()])).numpy()
     np.testing.assert_allclose(_encode_batch(pieces, encoder), expected, atol=1e-5)
+
+
+def test_of_a_very_long_image_the_middle_is_resized_and_no_gigabytes(checkpoints: dict) -> None:
+    encoder, (_, transform, _) = loaded(checkpoints["first"], "image"), reference(checkpoints["first"])
+    ramp = np.broadcast_to(np.linspace(0, 255, 2_000)[:, None, None], (2_000, 7, 3)).astype(np.uint8)
+    for values in (ramp, ramp.transpose(1, 0, 2)):
+        image = Image.fromarray(np.ascontiguousarray(values))
+        expected = image
+        for step in transform.transforms[:-2]:
+            expected = step(expected)
+        np.testing.assert_allclose(encoder.prepare(image)[0], np.asarray(expected), atol=2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for size in ((1, 100_000), (100_000, 1)):
+        assert encoder.prepare(Image.new("RGB", size))[0].shape == (48, 48, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes; else 900 MB
 
 
 @pytest.mark.parametrize(("kind", "lengths"), [("first", [8, 16, 32, 32]), ("newer", [8, 16, 32, 32])])

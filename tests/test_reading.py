@@ -148,7 +148,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken() -> None:
 
 
 def busy_worker() -> reading._Worker:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while time.monotonic() < limit:
         with contextlib.suppress(StopIteration, RuntimeError):
             return next(iter(reading._WORKERS.busy))
@@ -172,19 +172,21 @@ def test_a_process_that_crashes_twice_costs_one_medium(tmp_path: Path) -> None:
     )
     thread.start()
     killed = set()
-    while len(killed) < 2:
+    while len(killed) < 2 and thread.is_alive():
+        time.sleep(0.05)
         worker = busy_worker()
-        if worker.is_ready and worker not in killed and results_or_time(worker):
+        if worker not in killed and is_stalled(worker):
             os.kill(worker.process.pid, signal.SIGSEGV)
             killed.add(worker)
-    thread.join(60)
+    thread.join(100)
     assert [type(m) for m in results] == [list, MediaError, list]
     assert str(results[1]) == "crashed the process that read it (SIGSEGV); it is damaged, or hostile"
 
 
-def results_or_time(worker: reading._Worker) -> bool:
-    """Whether the worker has been busy with one medium for half a second."""
-    return worker.ticks_left != float("inf") and time.monotonic() - worker.waiting_since > 0.5
+def is_stalled(worker: reading._Worker) -> bool:
+    """Whether the worker has computed for longer than a good medium takes."""
+    fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12]) > 2 * os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.usefixtures("no_idle_workers")
@@ -201,7 +203,7 @@ def test_a_process_that_outlives_its_alarm_is_ended_from_here(tmp_path: Path, mo
     assert MODALITIES["image"].read(saved(tmp_path / "a.png", noise(9, 9))).size == (9, 9)
     monkeypatch.setattr(reading, "MEDIUM_TICKS", 1)
     began = time.monotonic()
-    with pytest.raises(MediaError, match="took more than 30 s"):
+    with pytest.raises(MediaError, match="took too long"):
         MODALITIES["video"].read(stalling(tmp_path / "a.gif"))
     assert time.monotonic() - began < 20
 

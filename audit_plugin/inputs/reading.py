@@ -27,12 +27,12 @@ from audit_plugin.arrays import AuditError
 from .files import MediaError
 from .packing import body_size, unpacked
 from .threads import check_stopped, current_threads
-from .worker import SECONDS
+from .worker import CPU_SECONDS, SECONDS
 
 TICK_SECONDS = 1.0
 START_TICKS = 120  # until a new process has imported what it needs, on a busy machine
 MEDIUM_TICKS = SECONDS + 5  # after which a process that outlived its own alarm is ended from here
-TOO_LONG = f"took more than {SECONDS} s to be read"
+TOO_LONG = f"took too long to be read (the limit is {CPU_SECONDS} s)"
 NONSENSE = "made the process that reads media answer nonsense; it is damaged, or hostile"
 PIPE_BYTES = 1 << 20
 MAX_HEADER = 1 << 16
@@ -336,7 +336,7 @@ def _reason(message: str, status: int, seconds: float) -> str:
     """Why there is no medium, by what a process did and its exit status."""
     if message:
         return message
-    if status == -signal.SIGALRM and seconds > SECONDS - 1:
+    if status == -signal.SIGXCPU or (status == -signal.SIGALRM and seconds > SECONDS - 1):
         return TOO_LONG
     cause = f"exit status {status}"
     with contextlib.suppress(ValueError):

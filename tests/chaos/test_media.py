@@ -272,7 +272,8 @@ def test_a_signal_ends_the_command_and_its_processes_while_a_medium_stalls(
     while any(map(is_running, workers)) and time.monotonic() - began < 60:
         time.sleep(0.05)
     seconds = time.monotonic() - began
-    late = seconds > STOP_SECONDS
+    # the interpreter's own end takes a second of a processor, which other work on the machine may share
+    late = seconds > STOP_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     note(f"{number.name}: ended after {seconds:.2f} s")
     name = f"media-{number.name.lower()}"
     chaos.record(name, 1, "crash points and kills", hangs=int(late), tracebacks=output.count("Traceback"))
