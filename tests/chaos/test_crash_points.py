@@ -153,11 +153,11 @@ def test_a_kill_before_any_write_is_mended(attack: Attack, chaos: Chaos) -> None
             continue
         wanted = expected(attack, case)
         points = range(1, wanted.writes + 1)
-        for point in sorted(chance.sample(points, min(len(points), chaos.count(5, len(points))))):
+        for point in sorted(chance.sample(points, min(len(points), chaos.count(5, 20)))):
             kill(attack, case, (point,), wanted, tally)
-        for _ in range(chaos.count(1, 5)):
+        for _ in range(chaos.count(1, 2)):
             kill(attack, case, (chance.choice(points), chance.choice(points)), wanted, tally)
-        for _ in range(chaos.count(0, 3)):
+        for _ in range(chaos.count(0, 1)):
             kill(attack, case, (chance.choice(points),), wanted, tally, interrupt=True)
     tally.show()
     chaos.record("crash-points", tally.cases, "crash points and kills", **tally.faults)

@@ -168,7 +168,7 @@ def test_two_at_once_are_as_one_after_the_other(attack: Races, chaos: Chaos) -> 
         if not (pair.short or chaos.is_long):
             continue
         writes = [count_writes(attack, pair.base, command) for command in (pair.first, pair.second)]
-        for _ in range(chaos.count(2, 8)):
+        for _ in range(chaos.count(2, 6)):
             race(attack, pair, chance, writes, tally)
     tally.show()
     chaos.record("races", tally.cases, "races", **tally.faults)
