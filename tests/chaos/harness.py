@@ -56,6 +56,7 @@ class Task:
         kill_at: killed right before its write of that number, counted from 1; 0: never.
         pause_at: sleeps `pause` seconds before that write.
         interrupt: it gets SIGINT, as by Ctrl-C, in place of a kill.
+        stop_at: stopped (SIGSTOP) before that write, until somebody lets it go on.
         victim: the process to kill in its place.
         then_kill: a process to kill as soon as it is done; 0: none.
         clock_set_back: its clock is a day late.
@@ -66,6 +67,7 @@ class Task:
     pause_at: int = 0
     pause: float = 0.0
     interrupt: bool = False
+    stop_at: int = 0
     victim: int = 0
     then_kill: int = 0
     clock_set_back: bool = False
@@ -99,6 +101,8 @@ class Trap(monitoring.CommandListener):
         if number == self.task.kill_at:
             kind = signal.SIGINT if self.task.interrupt else signal.SIGKILL
             os.kill(self.task.victim or os.getpid(), kind)
+        if number == self.task.stop_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if number == self.task.pause_at:
             time.sleep(self.task.pause)
 

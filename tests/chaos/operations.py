@@ -6,8 +6,10 @@ Each function runs in a process of its own, which has imported this module and n
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL import Image
 from audit_plugin import fiftyone_io as fio
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io import cross_modal, similarity
+from audit_plugin.fiftyone_io import cross_modal, lease, similarity
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger import journal
 from audit_plugin.fiftyone_io.results import findings, reports, thresholds
@@ -42,6 +44,8 @@ def operation(function: Callable[[], Any]) -> Callable[[], Any]:
 def prepare(folder: Path) -> None:
     """Files that the operations read; several chunks for a few entries."""
     journal.CHUNK = results.CHUNK = 4
+    if seconds := os.environ.get("AUDIT_CHAOS_EXPIRY"):
+        lease.EXPIRY, lease.RENEWAL_SECONDS = timedelta(seconds=int(seconds)), int(seconds) / 10
     PLACE["folder"] = folder
     for row in range(ROWS + 2):
         if not picture(row).exists():

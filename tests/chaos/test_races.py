@@ -4,11 +4,15 @@ after the other would have left, or one of them was refused in a sentence and di
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.chaos.attack import Attack, State, Tally
@@ -20,6 +24,7 @@ pytest.importorskip("fiftyone")
 
 PAUSES = (0.0, 0.05, 0.2, 2.5)  # seconds; after the last one the other is refused
 CHANCES = (4, 4, 4, 1)
+EXPIRY = 3  # seconds
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,62 @@ def test_two_at_once_are_as_one_after_the_other(attack: Races, chaos: Chaos) -> 
         if not (pair.short or chaos.is_long):
             continue
         writes = [count_writes(attack, pair.base, command) for command in (pair.first, pair.second)]
-        for _ in range(chaos.count(2, 6)):
+        for _ in range(chaos.count(1, 6)):
             race(attack, pair, chance, writes, tally)
     tally.show()
     chaos.record("races", tally.cases, "races", **tally.faults)
+
+
+STOPPED = (
+    Pair("applied_twice", "undo", "undo", short=True),
+    Pair("audited", "audit_again", "audit_again"),
+    Pair("decided", "apply", "apply"),
+    Pair("applied", "undo", "recover"),
+    Pair("applied", "delete_removed", "undo"),
+    Pair("decided", "decide", "decide_batch"),
+    Pair("audited", "import_decisions", "import_decisions"),
+    Pair("audited", "set_threshold", "set_other_threshold"),
+    Pair("with_threshold", "audit_again", "delete_audit"),
+)
+
+
+@pytest.fixture
+def slow(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Races]:
+    """Where a lease expires after seconds."""
+    monkeypatch.setenv("AUDIT_CHAOS_EXPIRY", str(EXPIRY))
+    with stage(tmp_path_factory.mktemp("stopped"), "stopped") as where:
+        yield Races(where)
+
+
+def test_a_process_that_stood_still_does_no_harm(slow: Races, chaos: Chaos) -> None:
+    """Its lease expires and another takes it; then it goes on."""
+    tally, chance = Tally(), random.Random(3)
+    for pair in STOPPED:
+        if not (pair.short or chaos.is_long):
+            continue
+        writes = count_writes(slow, pair.base, pair.first)
+        for _ in range(chaos.count(1, 4)):
+            stand_still(slow, pair, chance.randint(1, writes), tally)
+    tally.show()
+    chaos.record("stopped-processes", tally.cases, "races", **tally.faults)
+
+
+def stand_still(slow: Races, pair: Pair, point: int, tally: Tally) -> None:
+    name = f"{pair}, the first one stopped before write {point}"
+    slow.base(pair.base)
+    number = slow.where.start(Task(pair.first, stop_at=point))
+    while psutil.pid_exists(number) and psutil.Process(number).status() not in ("stopped", "zombie"):
+        time.sleep(0.01)
+    time.sleep(EXPIRY + 0.2)
+    second = slow.where.run(pair.second)
+    if psutil.pid_exists(number):
+        os.kill(number, signal.SIGCONT)
+    first = slow.where.wait(number)
+    tally.cases += 1
+    if first.state == "refused":  # it was told to repeat the command
+        first = slow.where.run(pair.first)
+    fine = [tally.judge(f"{name}: {at}", outcome) for at, outcome in enumerate((first, second), 1)]
+    if all(fine):
+        name += f" ({first.state} {first.text}; {second.state} {second.text})"
+        states = [*allowed(slow, pair, first, second), *repeated(slow, pair)]
+        tally.compare(name, states, slow.state(pair.base))
