@@ -67,7 +67,8 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         # recorded before anything changes: what can be restored, and which tags are the run's to remove
         changing = {name: _row(own, row) for row in rows.tolist() for name in samples[columns["id"][row]]}
         results.own = {**changing, **recorded}
-        kinds = [kind] if record.status != "setting" else [name for name in movable_flags() if f"is_{name}" in changed]
+        tagging = [name for name in movable_flags() if record.status == "setting" and f"{run}:{name}" in results.tagged]
+        kinds = dict.fromkeys([kind, *tagging])  # those of a change that was interrupted too
         flagged = {f"{run}:{name}": _samples_of(columns["id"][changed[f"is_{name}"]], samples) for name in kinds}
         untagged = {}  # of the flagged ones; others have the tag already
         for tag, ids in flagged.items():
