@@ -95,7 +95,7 @@ class _ShardSample:
     """The cells of one key, the kinds of members seen, and what is wrong with it ("" if nothing)."""
 
     cells: dict[str, Any] = field(default_factory=dict)
-    members: set[str] = field(default_factory=set)
+    members: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -110,7 +110,7 @@ def _read_shard(path: Path, reader: RowReader, header: dict[str, None]) -> dict[
                 for member in tar_members(file):
                     _add_member(samples, columns, file, member, str(path), reader, header)
             except TarError as error:
-                if not error.position:  # nothing was read
+                if not error.position or error.is_too_large:  # nothing was read, or nothing will be
                     raise
                 last = next(reversed(samples), "")
                 name = f"after {last}"
@@ -120,9 +120,9 @@ def _read_shard(path: Path, reader: RowReader, header: dict[str, None]) -> dict[
                 samples[name] = _ShardSample(problem=problem)
     except (TarError, OSError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else first_line(error)
-        raise AuditError(
-            f"{str(path)!r} cannot be read as a tar file ({reason}); write it again, uncompressed, or leave it out"
-        ) from error
+        is_too_large = isinstance(error, TarError) and error.is_too_large
+        remedy = "write it as several shards" if is_too_large else "write it again, uncompressed, or leave it out"
+        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({reason}); {remedy}") from error
     return samples
 
 
@@ -141,14 +141,15 @@ def _add_member(
     stem, _, suffix = base.partition(".")
     if not stem:
         return  # a hidden file
-    sample = samples.setdefault(folder + slash + stem, _ShardSample())
+    key = folder + slash + stem
+    sample = samples[key] = samples.get(key) or _ShardSample()
     column = columns.get(suffix.lower(), "")
     if not column:
         return
     try:
         if column in sample.members:
             raise ValueError(f"two members are its {column}")
-        sample.members.add(column)
+        sample.members = (*sample.members, column)
         if member.problem:
             raise ValueError(member.problem)
         if column == "JSON":

@@ -27,9 +27,10 @@ _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 class TarError(Exception):
     """The file cannot be read on as a tar file; `position` is where, in bytes (0: no tar file at all)."""
 
-    def __init__(self, reason: str, position: int) -> None:
+    def __init__(self, reason: str, position: int, is_too_large: bool = False) -> None:
         super().__init__(reason)
         self.position = position
+        self.is_too_large = is_too_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def tar_members(file: io.BufferedReader) -> Iterator[TarMember]:
         else:
             members += 1
             if members > MAX_MEMBERS:
-                raise TarError(f"more than {MAX_MEMBERS:,} members, the limit", position)
+                raise TarError(f"more than {MAX_MEMBERS:,} members, the limit", position, is_too_large=True)
             if kind in _WITHOUT_CONTENT:
                 size = 0
             elif b"size" in fields:

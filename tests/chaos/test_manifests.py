@@ -243,7 +243,7 @@ def test_hostile_manifests(chaos: Chaos, folder: Path) -> None:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "audit_plugin.cli", *map(str, arguments)]
+    command = [sys.executable, "-c", "from audit_plugin.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -274,11 +274,11 @@ def test_one_command_reads_all_of_them(chaos: Chaos, folder: Path, monkeypatch: 
     scored = run("score", manifest, "--out", table, "--encoder", "offline", "--trials", 4, *columns)
     reported = run("report", table, "--manifest", manifest, "--out", page, *columns)
     html = page.read_text(encoding="utf-8") if page.exists() else ""
+    print(scored.stdout[-600:], scored.stderr[-600:], reported.stderr[-600:])  # noqa: T201
+    assert (scored.returncode, reported.returncode) == (0, 0)
     failures = dict(zip(*(pq.read_table(table)[name].to_pylist() for name in ("id", "failure")), strict=True))
     lost = [row["id"] for row in good if failures.get(row["id"], "missing")]
-    silent = len(bad) - sum(bool(failures[name]) for name in failures if not name.startswith("good"))
-    print(scored.stdout[-600:], scored.stderr[-600:], reported.stderr[-600:], lost, silent)  # noqa: T201
-    assert (scored.returncode, reported.returncode) == (0, 0)
+    print(lost)  # noqa: T201
     chaos.record(
         "hostile_manifest_commands",
         len(taken),

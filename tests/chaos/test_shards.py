@@ -220,7 +220,7 @@ def test_hostile_shards(chaos: Chaos, tmp_path: Path, monkeypatch: pytest.Monkey
     members = chaos.count(60_000, 1_100_000)
     empty = member("b.txt")
     named = many(tmp_path / "many.tar", members, lambda at: patched(empty, 0, b"%09d" % at))
-    counts.run("very many members", reading(named), reasons=["more than 1,000,000"] if members > 1_000_000 else [])
+    counts.run("very many members", reading(named), "more than 1,000,000" if members > 1_000_000 else "")
     header = pax(b"g", **{f"k{at}": "x" * 50 for at in range(10_000)})
     headers = chaos.count(20, 2000)
     counts.run("very many global headers", reading(many(tmp_path / "g.tar", headers, lambda _: header)))
