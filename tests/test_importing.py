@@ -185,6 +185,42 @@ def test_lists_of_captions_come_whole(tmp_path: Path) -> None:
         dataset.delete()
 
 
+def test_media_of_a_recorded_manifest_come_from_its_folder_only(scored, tmp_path: Path) -> None:
+    original, name = scored[0], f"confined-{tmp_path.name}"
+    links, table = tmp_path / "links", tmp_path / "scores.parquet"
+    links.mkdir()
+    for shard in original.parent.glob("*.tar"):
+        (links / shard.name).symlink_to(shard)
+    table.write_bytes(original.read_bytes())
+    summary = json.loads(original.with_suffix(".json").read_text())
+    table.with_suffix(".json").write_text(json.dumps(summary | {"manifest": str(links)}))
+    arguments = [
+        "import",
+        str(table),
+        "--dataset",
+        name,
+        "--rows",
+        "2",
+        "--others",
+        "3",
+        "--media",
+        str(tmp_path / "m"),
+    ]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 2
+    assert f"manifest, as recorded in scores.json: {links}; media are read from {links} only" in done.stdout
+    assert f"names a file outside of the media root {links}" in done.stdout
+    assert not fo.dataset_exists(name)
+    for more in (["--media-root", str(original.parent)], ["--manifest", str(links)]):
+        done = CliRunner().invoke(cli.app, [*arguments, *more])
+        try:
+            assert done.exit_code == 0, done.output
+            assert len(fo.load_dataset(name)) > 0
+        finally:
+            if fo.dataset_exists(name):
+                fo.delete_dataset(name)
+
+
 def test_the_command_finds_the_manifest_that_was_scored(scored, tmp_path: Path) -> None:
     path, name = scored[0], f"command-{tmp_path.name}"
     arguments = ["import", str(path), "--dataset", name, "--rows", "2", "--others", "3", "--media", str(tmp_path / "m")]

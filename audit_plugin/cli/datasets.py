@@ -125,6 +125,9 @@ def import_(  # noqa: PLR0913, PLR0917
         media_root = media_root or folder_of(manifest)
         say(f"manifest, as recorded in {scores.stem}.json: {manifest}; media are read from {media_root} only")
     rows_of_manifest, source = scored_rows(scores, manifest, media_root=media_root)
+    if problems := rows_of_manifest.problems:
+        row, reason = next(iter(problems.items()))
+        say(f"{len(problems):,} rows cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
     content = report_of_table(scores, rows_of_manifest, None, run_dir, source)
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
