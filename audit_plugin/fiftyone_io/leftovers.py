@@ -29,7 +29,7 @@ CHANGE_SETS, JOURNAL = f"{PREFIX}change_sets", f"{PREFIX}journal"
 EXPORTS = f"{PREFIX}exports"  # clean datasets that are being made, under a temporary name
 FILES = f"{PREFIX}files"  # results files that may not be named by any run, see `records`
 UNFINISHED = "audit-unfinished"  # begins the name of a dataset that is being made
-ABANDONED = timedelta(minutes=5)  # without a lease: made by a process that cannot be seen from here, and that died
+ABANDONED = timedelta(days=1)  # without a lease: made on another machine, whose processes cannot be seen from here
 NOT_EXPIRED = {"$expr": {"$gt": ["$expires", "$$NOW"]}}
 OUR_RUNS = {"config.cls": {"$regex": r"^audit_plugin\."}}
 OUR_VIEWS = {"name": {"$regex": "(_flagged|_one_sided)$|^audit_clean$"}}
@@ -122,9 +122,13 @@ def _abandoned() -> list[dict[str, Any]]:
     abandoned = []
     for document in connection["datasets"].find(names, {"name": 1, "sample_collection_name": 1}):
         made_on, pid = document["name"].removeprefix(f"{UNFINISHED}-").split("-")[:2]
-        lease = connection[LEASES].find_one({"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}, {"_id": 1})
-        is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
-        if (made_on == _machine_name() and not _is_alive(int(pid))) or (lease is None and is_old):
+        if made_on == _machine_name():
+            is_abandoned = not _is_alive(int(pid))
+        else:
+            is_leased = {"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}
+            is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
+            is_abandoned = is_old and connection[LEASES].find_one(is_leased, {"_id": 1}) is None
+        if is_abandoned:
             abandoned.append(document)
     return abandoned
 
