@@ -6,7 +6,16 @@ from .audits import DeleteAudit, IndexAudit, MapEmbeddings, RunAudit, ScanNew, S
 from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
 from .panel import AuditPanel
 from .panel_review import AuditSamplePanel
-from .review import Decide, DecideFlagged, DecideRepair, ImportDecisions, OpenNext, StartSpotCheck, UndoDecision
+from .review import (
+    Decide,
+    DecideFlagged,
+    DecideRepair,
+    ImportDecisions,
+    OpenNext,
+    ReviewTokens,
+    StartSpotCheck,
+    UndoDecision,
+)
 from .studies import MeasureCrossModal, MeasureTransfer, RemovalCurve, RemovalStudy
 
 CLASSES = (
@@ -21,6 +30,7 @@ CLASSES = (
     Decide,
     UndoDecision,
     OpenNext,
+    ReviewTokens,
     DecideFlagged,
     DecideRepair,
     StartSpotCheck,

@@ -11,19 +11,21 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.scoring.flags import movable_flags
 
-from . import forms
+from . import checks, forms
 from .base import (
     BACKGROUND,
-    AuditOperator,
+    TOKEN,
     BackgroundOperator,
+    FormOperator,
     Progress,
     audit_key,
     audit_stages,
     choose_audit,
-    config_from,
+    notify,
     operator_config,
     samples_text,
     stages_named,
+    target_view,
 )
 from .outputs import audit_output
 
@@ -42,8 +44,12 @@ class RunAudit(BackgroundOperator):
         **BACKGROUND,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        return self.prompt(forms.audit_form(ctx.target_view(), ctx.params), "Audit")
+    def form(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.audit_form(target_view(ctx), ctx.params), "Audit")
+
+    def shown(self, ctx: Any) -> Any:
+        """The run key, and the audit that is replaced."""
+        return forms.run_shown(ctx.dataset, checks.settings(ctx.params).run)
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         return audit_stages(samples, params)
@@ -51,12 +57,12 @@ class RunAudit(BackgroundOperator):
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin import fiftyone_io
 
-        return fiftyone_io.audit_view(samples, config_from(params), progress)
+        return fiftyone_io.audit_view(samples, checks.settings(params), progress)
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:
-        run = config_from(params).run
+        run = checks.settings(params).run
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.notify(f"Audit {run!r} complete; flagged samples: saved view {run}_flagged", variant="success")
+        yield notify(ctx, f"Audit {run!r} complete; flagged samples: saved view {run}_flagged", "success")
         yield self.page(ctx, *audit_output(result.summary, run, result.run_dir))
 
     def __call__(self, sample_collection: Any, delegate: bool = False, **config: Any) -> Any:
@@ -75,12 +81,15 @@ class RunAudit(BackgroundOperator):
         """
         from audit_plugin import fiftyone_io
         from audit_plugin.config import AuditConfig
+        from audit_plugin.fiftyone_io import tokens
 
         settings = AuditConfig(**config)
         if not delegate:
             return fiftyone_io.audit_view(sample_collection, settings)
         fiftyone_io.modality_sources(sample_collection, settings)  # raises now, not when the queued audit starts
-        params = {**config, "view_target": "CURRENT_VIEW"}
+        dataset = sample_collection._root_dataset
+        token = tokens.new_token(dataset, self.listing.name, forms.run_shown(dataset, settings.run))
+        params = {**config, TOKEN: token, "view_target": "CURRENT_VIEW"}
         ctx = {"view": sample_collection.view(), "params": params}
         return foo.execute_operator(self.uri, ctx, request_delegation=True)
 
@@ -98,7 +107,7 @@ class ScanNew(BackgroundOperator):
         **BACKGROUND,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         from audit_plugin.fiftyone_io.results.findings import count_new
 
         form = types.Object()
@@ -128,7 +137,7 @@ class ScanNew(BackgroundOperator):
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
         flags = sum(result.summary["flags"].values())
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.notify(f"{samples_text(len(result))} scanned, {flags:,} flags", variant="success")
+        yield notify(ctx, f"{samples_text(len(result))} scanned, {flags:,} flags", "success")
 
     def __call__(self, sample_collection: Any, run: str = "audit") -> Any:
         """Scan from Python; see `audit_plugin.fiftyone_io.scan_new`."""
@@ -137,7 +146,7 @@ class ScanNew(BackgroundOperator):
         return fiftyone_io.scan_new(sample_collection, run)
 
 
-class SetThreshold(AuditOperator):
+class SetThreshold(FormOperator):
     """Flags by another threshold; the scores stay."""
 
     listing = operator_config(
@@ -149,7 +158,7 @@ class SetThreshold(AuditOperator):
         "without a threshold, restores those of the audit",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
         form.enum("kind", list(movable_flags()), label="Flag", required=True, default="misaligned")
@@ -158,8 +167,9 @@ class SetThreshold(AuditOperator):
         return self.prompt(form, "Set threshold")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        params = ctx.params
-        return {"changed": set_threshold(ctx, params["run"], params["kind"], params.get("threshold"))}
+        run, threshold = audit_key(ctx.dataset, ctx.params), checks.number(ctx.params, "threshold")
+        kind = checks.choice(ctx.params, "kind", movable_flags(), "misaligned")
+        return {"changed": set_threshold(ctx, run, kind, threshold)}
 
     def __call__(self, sample_collection: Any, run: str, kind: str, threshold: float | None = None) -> int:
         """Set a threshold from Python; see `audit_plugin.fiftyone_io.results.thresholds.set_threshold`."""
@@ -168,7 +178,7 @@ class SetThreshold(AuditOperator):
         return thresholds.set_threshold(sample_collection, run, kind, threshold)
 
 
-class MapEmbeddings(AuditOperator):
+class MapEmbeddings(FormOperator):
     """Writes a 2-D projection of an audit's embeddings into two fields."""
 
     listing = operator_config(
@@ -181,13 +191,13 @@ class MapEmbeddings(AuditOperator):
         allow_delegated_execution=True,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
         return self.prompt(form, "Compute map")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        mapped = self(ctx.dataset, ctx.params["run"])
+        mapped = self(ctx.dataset, audit_key(ctx.dataset, ctx.params))
         ctx.ops.reload_dataset()
         return {"mapped": mapped}
 
@@ -212,21 +222,28 @@ class IndexAudit(BackgroundOperator):
         **BACKGROUND,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        return self.prompt(forms.index_form(ctx.target_view(), ctx.params), "Create index")
+    def form(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.index_form(target_view(ctx), ctx.params), "Create index")
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
 
-        modalities = [params["modality"]]
+        modalities = [_modality(params)]
         if JOINT in modalities:
-            modalities = list(audited_modalities(samples, params["run"]))
+            modalities = list(audited_modalities(samples, audit_key(samples, params)))
         return stages_named({"read", *(f"encode {name}" for name in modalities)})
 
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin.fiftyone_io.similarity import build_index
 
-        return build_index(samples, params["run"], params["modality"], params.get("brain_key") or None, progress)
+        name = checks.text(params, "brain_key", most=200) or None
+        return build_index(samples, audit_key(samples, params), _modality(params), name, progress)
+
+    def shown(self, ctx: Any) -> Any:
+        """The name of the index, and whether it replaces one."""
+        run, name = audit_key(ctx.dataset, ctx.params), checks.text(ctx.params, "brain_key", most=200)
+        name = name or f"{run}_{_modality(ctx.params)}"
+        return [name, name in ctx.dataset.list_brain_runs()]
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
         queries = "sample or text" if result.supports_prompts else "sample"
@@ -234,7 +251,7 @@ class IndexAudit(BackgroundOperator):
         output = types.Object()
         output.view("done", types.Success(label=sentence))
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.notify(sentence, variant="success")
+        yield notify(ctx, sentence, "success")
         yield self.page(ctx, output, {})  # replaces the progress bar, which would stay where the last stage left it
 
     def __call__(
@@ -246,7 +263,7 @@ class IndexAudit(BackgroundOperator):
         return build_index(sample_collection, run, modality, brain_key)
 
 
-class DeleteAudit(AuditOperator):
+class DeleteAudit(FormOperator):
     """Deletes the fields, tags, saved view and record of an audit or of a measurement of cross-modal recall."""
 
     listing = operator_config(
@@ -258,26 +275,35 @@ class DeleteAudit(AuditOperator):
         "your own fields and tags, and other audits stay",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        return self.prompt(forms.delete_form(ctx.dataset), "Delete")
+    def form(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.delete_form(ctx.dataset, ctx.params), "Delete")
+
+    def shown(self, ctx: Any) -> Any:
+        """The run, when it was made, and its fields."""
+        return forms.run_shown(ctx.dataset, self._run(ctx))
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        from audit_plugin import fiftyone_io
-
-        run = ctx.params["run"]
-        if run in fiftyone_io.list_cross_modal_runs(ctx.dataset):
-            fiftyone_io.delete_cross_modal_run(ctx.dataset, run)
-        else:
-            fiftyone_io.delete_audit(ctx.dataset, run)
+        run = self._run(ctx)
+        self(ctx.dataset, run)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"{run!r} deleted", variant="success")
+        notify(ctx, f"{run!r} deleted", "success")
         return {}
 
+    def _run(self, ctx: Any) -> str:
+        runs = forms.deletable_runs(ctx.dataset)
+        if not runs:
+            raise AuditError(f"dataset {ctx.dataset.name!r} has no audit to delete")
+        only = runs[0] if len(runs) == 1 else ""
+        return str(checks.required(checks.choice(ctx.params, "run", runs, only), "run"))
+
     def __call__(self, sample_collection: Any, run: str = "audit") -> None:
-        """Delete an audit from Python; see `audit_plugin.fiftyone_io.delete_audit`."""
+        """Delete an audit or a measurement of cross-modal recall from Python; see `fiftyone_io.delete_audit`."""
         from audit_plugin import fiftyone_io
 
-        fiftyone_io.delete_audit(sample_collection, run)
+        if run in fiftyone_io.list_cross_modal_runs(sample_collection):
+            fiftyone_io.delete_cross_modal_run(sample_collection, run)
+        else:
+            fiftyone_io.delete_audit(sample_collection, run)
 
 
 def set_threshold(ctx: Any, run: str, kind: str, threshold: float | None) -> int:
@@ -286,5 +312,12 @@ def set_threshold(ctx: Any, run: str, kind: str, threshold: float | None) -> int
 
     changed = thresholds.set_threshold(ctx.dataset, run, kind, threshold)
     ctx.ops.reload_samples()
-    ctx.ops.notify(f"{samples_text(changed)} changed: flag {kind}", variant="success")
+    notify(ctx, f"{samples_text(changed)} changed: flag {kind}", "success")
     return changed
+
+
+def _modality(params: Mapping[str, Any]) -> str:
+    """The modality that is indexed; by default all at once."""
+    from audit_plugin.fiftyone_io.similarity import JOINT
+
+    return checks.text(params, "modality", JOINT, most=100)

@@ -1,10 +1,10 @@
-"""What the operators share: how the App lists them, errors as notices, long work with progress, common form fields."""
+"""What the operators share: forms with tokens, errors as notices, long work with progress, common form fields."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from dataclasses import fields
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -13,12 +13,17 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import AuditConfig
+
+from . import checks
+from .markdown import without_markdown
 
 logger = logging.getLogger(__name__)
 
 PLUGIN = "@multimem/audit"
 REFRESH_SECONDS = 0.3
+TOKEN = "token"  # name of the forms' hidden field
+STALE = "The form is out of date; open it again"
+MOST_NOTICE = 500  # characters of a notice
 CHANGE_LABELS = {
     "relabeled": "relabeled",
     "captions_removed": "with a caption removed",
@@ -56,7 +61,10 @@ def operator_config(
 
 
 class AuditOperator(foo.Operator):
-    """An operator that shows an `AuditError` as a notice; subclasses set `listing` and implement `perform`."""
+    """An operator whose errors become notices; subclasses set `listing` and implement `perform`.
+
+    Without a form and without a token: only for what changes nothing and starts no work.
+    """
 
     listing: foo.OperatorConfig
 
@@ -65,12 +73,19 @@ class AuditOperator(foo.Operator):
         return self.listing
 
     def execute(self, ctx: Any) -> Any:
-        """The results of `perform`; an `AuditError` becomes a notice, and the results are empty."""
+        """The results of `perform`; an error becomes a notice, and the results are empty."""
         try:
+            self.admit(ctx)
             return self.perform(ctx)
-        except AuditError as error:
-            ctx.ops.notify(str(error), variant="error")
+        except Exception as error:
+            if was_queued(ctx):
+                raise  # marks the queued run as failed
+            notify(ctx, logged_text(error), "error")
             return {}
+
+    def admit(self, ctx: Any) -> None:
+        """Raise an `AuditError` if the request is not to be carried out."""
+        checks.dataset_of(ctx)
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Do the work and return the operator's results.
@@ -80,27 +95,111 @@ class AuditOperator(foo.Operator):
         """
         raise NotImplementedError
 
+
+class FormOperator(AuditOperator):
+    """An operator with a form, whose hidden token has to come back: other web pages cannot know it.
+
+    Subclasses implement `form`, and `shown` where the form shows what will be changed.
+    """
+
+    def form(self, ctx: Any) -> types.Property:
+        """The form, without its token.
+
+        Raises:
+            AuditError: a problem, which is shown instead of the form.
+        """
+        raise NotImplementedError
+
+    def shown(self, ctx: Any) -> Any:  # noqa: ARG002
+        """What the form shows of what will be changed, JSON-ready: where that differs later, nothing is done.
+
+        Raises:
+            AuditError: nothing can be done.
+        """
+        return None
+
+    def resolve_input(self, ctx: Any) -> types.Property | None:
+        """The form with its token; None when FiftyOne executes, since `perform` checks everything itself."""
+        if ctx.executor is not None:
+            return None
+        try:
+            checks.dataset_of(ctx)
+            prompt = self.form(ctx)
+            with contextlib.suppress(AuditError):  # the form shows why; there is no token then
+                self._add_token(ctx, prompt.type)
+        except Exception as error:
+            form = types.Object()
+            block(form, "problem", types.Error(label="Cannot show this form", description=logged_text(error)))
+            prompt = self.prompt(form, self.listing.label)
+        return without_markdown(prompt)
+
+    def _add_token(self, ctx: Any, form: types.Object) -> None:
+        """The token that the form has, while it is valid: another one at each change would resolve the form forever."""
+        from audit_plugin.fiftyone_io import tokens
+
+        shown, token = self.shown(ctx), ctx.params.get(TOKEN)
+        if not tokens.is_valid(token, ctx.dataset, self.listing.name, shown):
+            token = tokens.new_token(ctx.dataset, self.listing.name, shown)
+        form.str(TOKEN, default=token, view=types.HiddenView())
+
+    def has_token(self, ctx: Any) -> bool:
+        """Whether the request has a token for what would be done now."""
+        from audit_plugin.fiftyone_io import tokens
+
+        try:
+            dataset = checks.dataset_of(ctx)
+            token, queued = ctx.params.get(TOKEN), was_queued(ctx)
+            return tokens.is_valid(token, dataset, self.listing.name, self.shown(ctx), queued)
+        except AuditError:
+            return False
+
+    def admit(self, ctx: Any) -> None:
+        from audit_plugin.fiftyone_io import tokens
+
+        super().admit(ctx)
+        # first by type: what the form would show is only looked up for a request that was made by a form
+        if not isinstance(ctx.params.get(TOKEN), str):
+            raise AuditError(STALE)
+        shown = self.shown(ctx)
+        if not tokens.is_valid(ctx.params[TOKEN], ctx.dataset, self.listing.name, shown, was_queued(ctx)):
+            raise AuditError(STALE)
+        if not tokens.use(ctx.params[TOKEN]):
+            raise AuditError(STALE)
+
+    def resolve_delegation(self, ctx: Any) -> None:
+        """A request without a valid token is not queued: it is carried out at once, which refuses it."""
+        if ctx.requesting_delegated_execution and not self.has_token(ctx):
+            ctx.request_params["request_delegation"] = False
+
     def prompt(self, form: types.Object, button: str) -> types.Property:
         """The form under the operator's label, with the text of its submit button."""
         return types.Property(form, view=types.PromptView(label=self.listing.label, submit_button_label=button))
 
 
-class BackgroundOperator(AuditOperator):
+class BackgroundOperator(FormOperator):
     """An operator that works in a thread and shows its progress, in the App or in the queue of delegated runs."""
 
     def execute(self, ctx: Any) -> Iterator[Any]:
-        samples, params = self.target(ctx), dict(ctx.params)
+        try:
+            self.admit(ctx)
+            samples, params = self.target(ctx), dict(ctx.params)
+            stages = self.stages(samples, params)
+        except Exception as error:
+            if was_queued(ctx):
+                raise
+            yield from failed(ctx, error)
+            return
 
         def work(progress: Progress) -> Any:
             return self.work(samples, params, progress)
 
-        result = yield from in_background(ctx, work, self.stages(samples, params))
+        result = yield from in_background(ctx, work, stages)
         if result is not None:
             yield from self.show(ctx, params, result)
 
     def target(self, ctx: Any) -> Any:
         """The samples to work on: a dataset or view."""
-        return ctx.target_view()
+        return target_view(ctx)
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         """Names of the stages in their order, each with its share of the time."""
@@ -120,12 +219,49 @@ class BackgroundOperator(AuditOperator):
 
     def page(self, ctx: Any, output: types.Object, values: Mapping[str, Any]) -> Any:
         """The message that opens an output page under the operator's label."""
-        page = types.Property(output, view=types.View(label=self.listing.label))
+        page = without_markdown(types.Property(output, view=types.View(label=self.listing.label)))
         return ctx.ops.show_output(page.to_json(), dict(values))
 
     def resolve_run_name(self, ctx: Any) -> str:
         """The name of a queued run."""
         return f"{self.listing.label}: {ctx.dataset_name}"
+
+
+def was_queued(ctx: Any) -> bool:
+    """Whether this is a queued run that is carried out now; what the request says of itself does not count."""
+    return ctx._delegated_operation_id is not None
+
+
+def target_view(ctx: Any) -> Any:
+    """The dataset or view that the form was filled in for.
+
+    Raises:
+        AuditError: the request's view cannot be made.
+    """
+    checks.dataset_of(ctx)
+    try:
+        return ctx.target_view()
+    except AuditError:
+        raise
+    except Exception as error:  # of FiftyOne, on a view of any kind
+        reason = str(error).partition("\n")[0]
+        raise AuditError(f"the view cannot be opened ({type(error).__name__}: {checks.short(reason)})") from error
+
+
+def notify(ctx: Any, sentence: str, variant: str = "info") -> Any:
+    """Show a notice of plain text, without characters that hide or reorder text."""
+    from audit_plugin.report.display import clean
+
+    return ctx.ops.notify(clean(sentence, MOST_NOTICE), variant=variant)
+
+
+def failed(ctx: Any, error: Exception) -> Iterator[Any]:
+    """A notice and an error page."""
+    sentence = logged_text(error)
+    output = types.Object()
+    output.view("error", types.Error(label="The operator failed", description=sentence))
+    yield notify(ctx, sentence, "error")
+    yield ctx.ops.show_output(without_markdown(types.Property(output)).to_json(), {})
 
 
 def in_background(ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str, float]) -> Generator[Any, None, Any]:
@@ -144,27 +280,22 @@ def in_background(ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str
         try:
             outcome["result"] = work(lambda *event: events.put(event))
         except Exception as error:  # whatever it is, the user has to see it
-            if not isinstance(error, AuditError):
-                logger.exception("The operator failed")
             outcome["error"] = error
 
     thread = Thread(target=run, daemon=True)
     thread.start()
+    queued = was_queued(ctx)
     for stage, done, total in _latest_events(events, thread.is_alive):
         share, label = overall_progress(stage, done, total, stages)
-        if ctx.delegated:
+        if queued:
             ctx.set_progress(progress=share, label=label)
         else:
             yield ctx.ops.set_progress(progress=share, label=label)
     error = outcome.get("error")
-    if error and ctx.delegated:
+    if error and queued:
         raise error
     if error:
-        sentence = error_text(error)
-        output = types.Object()
-        output.view("error", types.Error(label="The operator failed", description=sentence))
-        yield ctx.ops.notify(sentence, variant="error")
-        yield ctx.ops.show_output(types.Property(output).to_json(), {})
+        yield from failed(ctx, error)
     return outcome.get("result")
 
 
@@ -194,7 +325,7 @@ def audit_stages(view: Any, params: Mapping[str, Any], last: str = "write") -> d
     from audit_plugin import fiftyone_io
 
     try:
-        config = config_from(params)
+        config = checks.settings(params)
         encodings = {f"encode {modality}" for modality in fiftyone_io.modality_sources(view, config)}
     except AuditError:
         return {}  # the audit raises it again, and then it is shown
@@ -225,32 +356,32 @@ def error_text(error: Exception) -> str:
     return f"Unexpected error: {error} ({type(error).__name__}); see the server log for details"
 
 
-def config_from(params: Mapping[str, Any]) -> AuditConfig:
-    """The settings in an operator's parameters; absent and empty ones keep their defaults.
-
-    Raises:
-        AuditError: a setting is not valid.
-    """
-    names = {f.name for f in fields(AuditConfig)}
-    return AuditConfig(**{k: v for k, v in params.items() if k in names and v not in (None, "")})
+def logged_text(error: Exception) -> str:
+    """One sentence on an error; an unexpected error is logged with its traceback."""
+    if not isinstance(error, AuditError):
+        logger.error("An operator or panel failed", exc_info=error)
+    return error_text(error)
 
 
 def audit_key(dataset: Any, params: Mapping[str, Any]) -> str:
     """The key of the audit that the parameters name; by default the newest audit.
 
     Raises:
-        AuditError: the dataset has no audit.
+        AuditError: the dataset has no audit, or none of that key.
     """
     from audit_plugin.fiftyone_io import audits_newest_first
 
     runs = audits_newest_first(dataset)
     if not runs:
         raise AuditError(f"dataset {dataset.name!r} has no audit; run one first")
-    return str(params.get("run") or runs[0])
+    run = checks.text(params, "run", runs[0])
+    if run not in runs:
+        raise AuditError(f"dataset {dataset.name!r} has no audit {checks.short(run)}; it has {', '.join(runs)}")
+    return run
 
 
 def choose_audit(form: types.Object, dataset: Any, params: Mapping[str, Any]) -> str:
-    """Add a field for the audit, by default the newest; return its key, "" if the dataset has no audit."""
+    """Add a field for the audit, by default the newest; return its key, "" if the dataset has none or not this one."""
     from audit_plugin.fiftyone_io import audits_newest_first
 
     runs = audits_newest_first(dataset)
@@ -258,8 +389,11 @@ def choose_audit(form: types.Object, dataset: Any, params: Mapping[str, Any]) ->
         block(form, "none", types.Warning(label="This dataset has no audit", description="Run an audit first"))
         return ""
     form.enum("run", runs, label="Audit", required=True, default=runs[0], view=types.DropdownView())
-    run = params.get("run")
-    return str(run if run in runs else runs[0])
+    try:
+        return audit_key(dataset, params)
+    except AuditError as error:
+        block(form, "unknown", types.Error(label="Choose an audit", description=str(error)))
+        return ""
 
 
 def block(form: types.Object, name: str, notice: types.View) -> None:

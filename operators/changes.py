@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,18 +11,31 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 
-from .base import AuditOperator, audit_key, changes_text, choose_audit, count_text, operator_config, samples_text
+from . import checks, files
+from .base import (
+    FormOperator,
+    audit_key,
+    block,
+    changes_text,
+    choose_audit,
+    count_text,
+    notify,
+    operator_config,
+    samples_text,
+)
+from .markdown import without_markdown
 
-# What can be exported -> its label, the end of its default name.
+# What can be exported -> its label, the end of its default name, the endings of its file.
 EXPORTS = {
-    "report": ("HTML report, one self-contained file", "audit.html"),
-    "decisions": ("Table of decisions, .csv or .jsonl", "decisions.csv"),
-    "removed": ("Ids of removed samples, for a training script", "removed.txt"),
-    "dataset": ("Copy of the dataset without removed samples", "clean"),
+    "report": ("HTML report, one self-contained file", "audit.html", (".html", ".htm")),
+    "decisions": ("Table of decisions, .csv or .jsonl", "decisions.csv", (".csv", ".jsonl")),
+    "removed": ("Ids of removed samples, for a training script", "removed.txt", (".txt",)),
+    "dataset": ("Copy of the dataset without removed samples", "clean", ()),
 }
+MOST_NAME = 100  # characters of a dataset's name
 
 
-class ApplyDecisions(AuditOperator):
+class ApplyDecisions(FormOperator):
     """Applies the decisions and records each change in a journal."""
 
     listing = operator_config(
@@ -32,7 +46,7 @@ class ApplyDecisions(AuditOperator):
         "Relabel and hide samples as decided. Each change is recorded and can be undone; no file is deleted",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         from audit_plugin import fiftyone_io
 
         form, plan = types.Object(), fiftyone_io.plan_of(ctx.dataset)
@@ -44,12 +58,20 @@ class ApplyDecisions(AuditOperator):
         notice.invalid = not plan.changes
         return self.prompt(form, f"Apply {count}")
 
+    def shown(self, ctx: Any) -> Any:
+        """All changes, one by one."""
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io import tokens
+
+        plan = fiftyone_io.plan_of(ctx.dataset)
+        return tokens.digest([asdict(change) for change in plan.changes], len(plan.stale))
+
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
         change_set = fiftyone_io.apply(ctx.dataset)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Applied: {changes_text(change_set.counts)}", variant="success")
+        notify(ctx, f"Applied: {changes_text(change_set.counts)}", "success")
         return {"change_set": change_set.id, **change_set.counts}
 
     def __call__(self, sample_collection: Any, run: str | None = None) -> Any:
@@ -59,7 +81,7 @@ class ApplyDecisions(AuditOperator):
         return fiftyone_io.apply(sample_collection, run)
 
 
-class UndoChanges(AuditOperator):
+class UndoChanges(FormOperator):
     """Undoes the changes that were applied last, or the last deletion."""
 
     listing = operator_config(
@@ -70,8 +92,8 @@ class UndoChanges(AuditOperator):
         "Restore exactly what was changed or deleted last. Decisions stay",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        form, last = types.Object(), applied_changes(ctx.dataset, ctx.params.get("change_set"))
+    def form(self, ctx: Any) -> types.Property:
+        form, last = types.Object(), self._changes(ctx)
         label = "There is nothing to undo."
         if last:
             label = f"Applied {last.time:%Y-%m-%d %H:%M} UTC: {changes_text(last.counts)}."
@@ -82,10 +104,19 @@ class UndoChanges(AuditOperator):
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        change_set = fiftyone_io.undo(ctx.dataset, ctx.params.get("change_set"))
+        last = self._changes(ctx)
+        change_set = fiftyone_io.undo(ctx.dataset, last.id if last else None)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Undone: {changes_text(change_set.counts)}", variant="success")
+        notify(ctx, f"Undone: {changes_text(change_set.counts)}", "success")
         return {"change_set": change_set.id}
+
+    def shown(self, ctx: Any) -> Any:
+        """The change set."""
+        last = self._changes(ctx)
+        return None if last is None else [last.id, last.counts]
+
+    def _changes(self, ctx: Any) -> Any:
+        return applied_changes(ctx.dataset, checks.text(ctx.params, "change_set", most=100) or None)
 
     def __call__(self, sample_collection: Any, change_set: str | None = None) -> Any:
         """Undo from Python; see `audit_plugin.fiftyone_io.undo`."""
@@ -94,7 +125,7 @@ class UndoChanges(AuditOperator):
         return fiftyone_io.undo(sample_collection, change_set)
 
 
-class DeleteRemoved(AuditOperator):
+class DeleteRemoved(FormOperator):
     """Deletes the samples hidden as removed from the dataset, and keeps a copy of each in the journal."""
 
     listing = operator_config(
@@ -105,23 +136,28 @@ class DeleteRemoved(AuditOperator):
         "Delete the samples hidden as removed from the dataset. A full copy of each is stored and can be restored",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         """The form, in which the number of samples has to be typed."""
-        from audit_plugin.fiftyone_io import REMOVED
-
-        form, count = types.Object(), ctx.dataset.match_tags(REMOVED).count()
+        form, count = types.Object(), len(removed_ids(ctx.dataset))
         form.view("what", types.Warning(label=f"{samples_text(count)} will be deleted. Media files stay."))
         typed = form.int("count", label=f"Type {count} to confirm", required=True)
         if ctx.params.get("count") != count or not count:
             typed.invalid, typed.error_message = True, f"{samples_text(count)} hidden as removed"
         return self.prompt(form, "Delete")
 
+    def shown(self, ctx: Any) -> Any:
+        """The samples."""
+        from audit_plugin.fiftyone_io import tokens
+
+        return tokens.digest(removed_ids(ctx.dataset))
+
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
-        change_set = fiftyone_io.delete_removed(ctx.dataset, ctx.params["count"])
+        count = checks.required(checks.whole(ctx.params, "count"), "the number of samples")
+        change_set = fiftyone_io.delete_removed(ctx.dataset, count)
         ctx.ops.reload_dataset()
-        ctx.ops.notify(f"{changes_text(change_set.counts)}; 'Undo applied changes' restores them", variant="success")
+        notify(ctx, f"{changes_text(change_set.counts)}; 'Undo applied changes' restores them", "success")
         return {"change_set": change_set.id, **change_set.counts}
 
     def __call__(self, sample_collection: Any, confirm_count: int) -> Any:
@@ -131,7 +167,7 @@ class DeleteRemoved(AuditOperator):
         return fiftyone_io.delete_removed(sample_collection, confirm_count)
 
 
-class ExportReview(AuditOperator):
+class ExportReview(FormOperator):
     """Writes the report, the decisions or the ids of removed samples, or makes a clean copy of the dataset."""
 
     listing = operator_config(
@@ -142,27 +178,66 @@ class ExportReview(AuditOperator):
         "Write a self-contained HTML report, the decisions or the ids of removed samples, or make a clean dataset",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        form, what = types.Object(), ctx.params.get("what") or "report"
-        choose_audit(form, ctx.dataset, ctx.params)
+    def form(self, ctx: Any) -> types.Property:
+        form, params = types.Object(), ctx.params
+        choose_audit(form, ctx.dataset, params)
         choices = types.RadioGroup()
-        for name, (label, _) in EXPORTS.items():
+        for name, (label, _, _) in EXPORTS.items():
             choices.add_choice(name, label=label)
         form.enum("what", list(EXPORTS), label="Export", default="report", required=True, view=choices)
-        name = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
+        what = checks.choice(params, "what", EXPORTS, "report")
         if what == "dataset":
+            name = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
             form.str(what, label="Name of the new dataset", default=name, required=True)
-        else:
-            form.str(what, label="File, on the server", default=str(Path.home() / name), required=True)
+            return self.prompt(form, "Export")
+        about = f"Written into the folder {files.export_folder()} of the server ({files.FOLDER}), and downloaded"
+        form.str(what, label="File name", description=about, default=self._default(ctx, what), required=True)
+        try:
+            _, _, state = self._target(ctx)
+        except AuditError as error:
+            block(form, "refused", types.Error(label="Cannot write this file", description=str(error)))
+            return self.prompt(form, "Export")
+        if state is not None:
+            tick = form.bool("replace", label=f"Replace the file ({files.state_text(state)})", default=False)
+            if params.get("replace") is not True:
+                tick.invalid, tick.error_message = True, "The file exists; tick to replace it, or give another name"
         return self.prompt(form, "Export")
 
+    def shown(self, ctx: Any) -> Any:
+        """What is exported, and the file that would be replaced."""
+        what, name, state = self._target(ctx)
+        return [audit_key(ctx.dataset, ctx.params), what, name, state]
+
     def perform(self, ctx: Any) -> dict[str, Any]:
-        what = ctx.params.get("what") or "report"
-        target = ctx.params[what]
-        written = self(ctx.dataset, what, target, audit_key(ctx.dataset, ctx.params))
-        ctx.ops.notify(written, variant="success")
-        link = f"[Open report](/media?filepath={quote(str(Path(target).expanduser()))})" if what == "report" else ""
-        return {"written": written, "link": link}
+        what, name, state = self._target(ctx)
+        run = audit_key(ctx.dataset, ctx.params)
+        if what == "dataset":
+            sentence = self(ctx.dataset, what, name, run)
+            notify(ctx, sentence, "success")
+            return {"written": sentence, "link": ""}
+        if state is not None and ctx.params.get("replace") is not True:
+            raise AuditError(f"{name!r} exists ({files.state_text(state)}); tick to replace it, or give another name")
+        with files.exported(name, state) as path:
+            sentence = write_export(ctx.dataset, what, path, run)
+        url = f"/media?filepath={quote(str(files.export_folder() / name))}"
+        if hasattr(ctx.ops, "browser_download"):  # not in FiftyOne before 1.7
+            ctx.ops.browser_download(url, filename=name)
+        notify(ctx, f"Wrote {sentence} to {name}", "success")
+        link = f"[{'Open report' if what == 'report' else 'Open file'}]({url})"
+        return {"written": f"Wrote {sentence} to {files.export_folder() / name}", "link": link}
+
+    def _target(self, ctx: Any) -> tuple[str, str, files.State | None]:
+        """What is exported, its name, and the state of a file of that name."""
+        what = checks.choice(ctx.params, "what", EXPORTS, "report")
+        if what == "dataset":
+            default = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
+            return what, checks.text(ctx.params, what, default, most=MOST_NAME), None
+        given = checks.text(ctx.params, what, self._default(ctx, what), most=1000)
+        name = files.checked_name(given, EXPORTS[what][2])
+        return what, name, files.state_of(name)
+
+    def _default(self, ctx: Any, what: str) -> str:
+        return files.proposed_name(ctx.dataset.name, EXPORTS[what][1])
 
     def resolve_output(self, ctx: Any) -> types.Property:
         """What was written, and a link to the report."""
@@ -170,7 +245,7 @@ class ExportReview(AuditOperator):
         output.str("written", view=types.LabelValueView(read_only=True), label="Result")
         if ctx.results.get("link"):
             output.str("link", view=types.MarkdownView())
-        return types.Property(output, view=types.View(label=self.listing.label))
+        return without_markdown(types.Property(output, view=types.View(label=self.listing.label)))
 
     def __call__(self, sample_collection: Any, what: str, to: str, run: str = "audit") -> str:
         """Export from Python.
@@ -193,18 +268,35 @@ class ExportReview(AuditOperator):
                 f"Created dataset {to!r} with {samples_text(fiftyone_io.export_clean(sample_collection, to).count())}"
             )
         path = Path(to).expanduser()
-        if what == "decisions":
-            count = fiftyone_io.export_decisions(sample_collection, path, run)
-            return f"Wrote {count_text(count, 'decision')} to {path}"
-        if what == "removed":
-            return f"Wrote {count_text(fiftyone_io.export_removed(sample_collection, path), 'id')} to {path}"
-        from audit_plugin.fiftyone_io.results.reports import review_report
-        from audit_plugin.report import write_report
+        return f"Wrote {write_export(sample_collection, what, path, run)} to {path}"
 
-        if path.suffix.lower() not in (".html", ".htm"):
-            raise AuditError(f"cannot write the report to {to!r}; the file name of a report ends in .html")
-        write_report(review_report(sample_collection, run), path)
-        return f"Wrote the report ({path.stat().st_size / 1e6:.1f} MB) to {path}"
+
+def write_export(dataset: Any, what: str, path: Path, run: str) -> str:
+    """Write a file of `EXPORTS`; return what was written, such as `12 decisions`.
+
+    Raises:
+        AuditError: the file cannot be written, or its ending does not fit.
+    """
+    from audit_plugin import fiftyone_io
+    from audit_plugin.fiftyone_io.results.reports import review_report
+    from audit_plugin.report import write_report
+
+    if what == "decisions":
+        return count_text(fiftyone_io.export_decisions(dataset, path, run), "decision")
+    if what == "removed":
+        return count_text(fiftyone_io.export_removed(dataset, path), "id")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise AuditError(f"cannot write the report to {str(path)!r}; the file name of a report ends in .html")
+    write_report(review_report(dataset, run), path)
+    return f"the report ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def removed_ids(dataset: Any) -> list[str]:
+    """Ids of all samples that are hidden as removed, in every slice of a grouped dataset."""
+    from audit_plugin.fiftyone_io import REMOVED
+
+    whole = dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
+    return sorted(whole.match_tags(REMOVED).values("id"))
 
 
 def applied_changes(dataset: Any, change_set: str | None = None) -> Any:

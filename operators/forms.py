@@ -11,7 +11,8 @@ from fiftyone.operators import types
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
-from .base import block, choose_audit, config_from
+from . import checks
+from .base import block, choose_audit, count_text
 
 FIELD_LABELS = {name: f"{name.capitalize()} field" for name in MODALITIES} | {
     "text": "Caption or label field",
@@ -39,6 +40,7 @@ APPLIES_IF = {
     "role": {"train": ("checkpoints",), "protocol": ("split",)},
 }
 IDENTITY_FIELDS = ("identity", "person", "name", "class", "label", "ground_truth", "category")
+MOST_REPETITIONS = 100  # of a removal study
 PREVIEW_ROWS = 200  # the form is resolved again at each change of a field
 
 
@@ -83,7 +85,7 @@ class SettingsForm:
 
         defaults = {name: value for name, value in self.defaults.items() if name not in self.folded}
         try:
-            config = config_from({**defaults, **self.params})
+            config = checks.settings({**defaults, **self.params})
             if writes:
                 fiftyone_io.check_writable(self.view, config.run)
             plan = fiftyone_io.estimate_cost(self.view, config, PREVIEW_ROWS)
@@ -100,7 +102,7 @@ class SettingsForm:
         default = self.defaults.get(name, setting.default)
         options = {
             "label": FIELD_LABELS.get(name, name.capitalize()),
-            "description": meta["help"],
+            "description": setting_help(setting),
             "default": None if default == "" else default,  # "" is not one of the choices
         }
         choices = self.choices.get(name) or list(meta["choices"])
@@ -138,7 +140,7 @@ def removal_form(view: Any, params: Mapping[str, Any], repetitions: int) -> type
     about = "Numbers of samples to remove; empty: shares of the training samples"
     form.form.list("amounts", types.Number(int=True, min=1), label="Amounts", description=about)
     about = "Repetitions with other seeds, from which the intervals are computed"
-    form.form.int("seeds", label="Repetitions", min=2, max=100, default=repetitions, description=about)
+    form.form.int("seeds", label="Repetitions", min=2, max=MOST_REPETITIONS, default=repetitions, description=about)
     if form.add_switch():
         form.add(*form.folded, "group", "label", "views", "epochs", "neighbors", "seed", "device")
     form.add_cost(writes=False)
@@ -174,20 +176,44 @@ def cross_modal_form(view: Any, params: Mapping[str, Any], run: str) -> types.Ob
     return form.form
 
 
-def delete_form(dataset: Any) -> types.Object:
-    """The form of `delete_audit`: which run, and what is deleted."""
+def setting_help(setting: Field[Any]) -> str:
+    """The help of a setting; where it may name a file, which files that may be."""
+    about = str(setting.metadata["help"])
+    return f"{about}. In the App, {checks.model_help()}" if setting.name in checks.MODEL_SETTINGS else about
+
+
+def deletable_runs(dataset: Any) -> list[str]:
+    """Keys of the audits, then those of the measurements of cross-modal recall."""
     from audit_plugin import fiftyone_io
 
-    form = types.Object()
-    runs = [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_cross_modal_runs(dataset)]
+    return [*fiftyone_io.list_audits(dataset), *fiftyone_io.list_cross_modal_runs(dataset)]
+
+
+def run_fields(dataset: Any, run: str) -> list[str]:
+    """Names of the fields that a run wrote."""
+    return sorted(getattr(dataset.get_run_info(run).config, "fields", ())) if run in dataset.list_runs() else []
+
+
+def run_shown(dataset: Any, run: str) -> Any:
+    """What a form shows of a run that is replaced or deleted: its key, time and fields."""
+    if run not in dataset.list_runs():
+        return [run, None]
+    return [run, str(dataset.get_run_info(run).timestamp), run_fields(dataset, run)]
+
+
+def delete_form(dataset: Any, params: Mapping[str, Any]) -> types.Object:
+    """The form of `delete_audit`: which run, and what is deleted."""
+    form, runs = types.Object(), deletable_runs(dataset)
     if not runs:
         block(form, "none", types.Warning(label="This dataset has no audit"))
         return form
     default = runs[0] if len(runs) == 1 else None
     form.enum("run", runs, label="Audit", required=True, default=default, view=types.DropdownView())
+    run = checks.choice(params, "run", runs, default or "")
+    fields_text = f"{count_text(len(run_fields(dataset, run)), 'field')}, " if run else "fields, "
     about = (
-        "Its fields, tags, saved view and record are deleted. Decisions, your own fields and tags, and other audits "
-        "stay."
+        f"Its {fields_text}tags, saved view and record are deleted. Decisions, your own fields and tags, and other "
+        "audits stay."
     )
     form.view("what", types.Notice(label=about))
     return form

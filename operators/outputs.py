@@ -7,6 +7,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from .markdown import Markdown, code, escaped
+
 MOST_REPAIRS = 5
 
 Page = tuple[types.Object, dict[str, str]]  # fields of the page, their values
@@ -30,10 +32,10 @@ def removal_output(report: Mapping[str, Any]) -> Page:
     """The output page of a removal study: per score, how many samples to remove, and the gain."""
     from audit_plugin.report.display import removal_advice, removal_rows
 
-    sizes = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report["sets"].items())
+    sizes = ", ".join(f"{count:,} {escaped(name.replace('_', ' '))}" for name, count in report["sets"].items())
     header = ("Ranked by", "Samples to remove", "Gain in top-5 retrieval accuracy (test)", "95% interval")
     where = (
-        f"The report with the curves is `{report['saved']}`; its `removed` lists the sample ids per score: "
+        f"The report with the curves is {code(report['saved'])}; its `removed` lists the sample ids per score: "
         '`dataset.select(report["removed"]["multimem"])` shows them. No samples were removed and nothing was written '
         "to the dataset."
     )
@@ -41,8 +43,8 @@ def removal_output(report: Mapping[str, Any]) -> Page:
         [
             f"Samples: {sizes}.",
             _table(header, removal_rows(report)),
-            f"**{removal_advice(report)}**",
-            *(f"Note: {note}" for note in report["notes"]),
+            f"**{escaped(removal_advice(report))}**",
+            *(f"Note: {escaped(note)}" for note in report["notes"]),
             where,
         ]
     )
@@ -51,49 +53,47 @@ def removal_output(report: Mapping[str, Any]) -> Page:
 def cross_modal_output(summary: Mapping[str, Any], run: str) -> Page:
     """The output page of a measurement of cross-modal recall."""
     from audit_plugin.crossmodal.sentences import recall_rows, sentences
-    from audit_plugin.inputs.spreadsheet import clean
 
     header = ("Learned from", *(f"Asked in {name}" for name in summary["modalities"]))
     return _markdown_page(
         [
             f"Recall of the names of {summary['identities']:,} identities; chance level {summary['chance']:.1%}.",
             _table(header, recall_rows(summary)),
-            *(f"* {clean(sentence)}" for sentence in sentences(summary)),
-            *(f"Note: {clean(note)}" for note in summary["notes"]),
-            f"Fields: sidebar group **{run}**, after reloading the page. The *Cross-modal* tab of the *Audit* panel "
-            "has the curves and the identities with the largest gaps.",
+            *(f"* {escaped(sentence)}" for sentence in sentences(summary)),
+            *(f"Note: {escaped(note)}" for note in summary["notes"]),
+            f"Fields: sidebar group **{escaped(run)}**, after reloading the page. The *Cross-modal* tab of the *Audit* "
+            "panel has the curves and the identities with the largest gaps.",
         ]
     )
 
 
 def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[str]:
-    from audit_plugin.inputs.spreadsheet import clean
     from audit_plugin.report.display import protocol_rows, wrong_pairs
 
-    flags = [(kind, f"{count:,}", f"`{run}:{kind}`") for kind, count in summary["flags"].items()]
+    flags = [(kind, f"{count:,}", code(f"{run}:{kind}")) for kind, count in summary["flags"].items()]
     recalls = (summary.get("probe_recall") or {}).items()
-    probe_recall = ", ".join(f"{kind} {value:.0%}" for kind, value in recalls if value is not None)
+    probe_recall = ", ".join(f"{escaped(kind)} {value:.0%}" for kind, value in recalls if value is not None)
     reliability = summary.get("reliability")
     sections = [
         f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
         _table(("Flag", "Samples", "Tag"), flags),
-        f"Flagged samples: saved view **{run}_flagged**, or filter by the tags above. Fields: sidebar group **{run}**, "
-        f"after reloading the page. Arrays: `{run_dir}`.",
+        f"Flagged samples: saved view **{escaped(run + '_flagged')}**, or filter by the tags above. Fields: sidebar "
+        f"group **{escaped(run)}**, after reloading the page. Arrays: {code(run_dir)}.",
     ]
     if summary.get("wrong_share_model") is not None:
         sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_pairs(summary)}.")
     for repair in (summary.get("repairs") or ())[:MOST_REPAIRS]:
-        sections.append(f"Repair available: {clean(repair['sentence'], 160)}")
+        sections.append(f"Repair available: {escaped(repair['sentence'], 160)}")
     if probe_recall:
         sections.append(f"Probe recall (share of mismatched probe pairs that would be flagged): {probe_recall}.")
     if reliability is not None:
         sections.append(f"Reliability of the memorization scores: {reliability:.2f} of 1.")
     if summary.get("trained"):
-        sections.append(f"Trained: {summary['trained']}")
+        sections.append(f"Trained: {escaped(summary['trained'])}")
     sections.append(_attribution_table(summary))
     if means := summary.get("protocol"):
         sections.append(_table(("Group", "Mean MultiMem", "95% interval", "Samples"), protocol_rows(means)))
-    sections += [f"Note: {note}" for note in summary.get("notes") or ()]
+    sections += [f"Note: {escaped(note)}" for note in summary.get("notes") or ()]
     return sections
 
 
@@ -114,8 +114,8 @@ def _markdown_page(sections: Iterable[str]) -> Page:
     return page, {"found": "\n\n".join(section for section in sections if section)}
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Markdown:
+    """A Markdown table; cells that are not `Markdown` appear as they are."""
+    lines = [f"| {' | '.join(escaped(cell) for cell in cells)} |" for cells in (header, *rows)]
     lines.insert(1, "|---" * len(header) + "|")
-    return "\n".join(lines)
+    return Markdown("\n".join(lines))

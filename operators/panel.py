@@ -8,9 +8,10 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from . import checks
 from .base import PLUGIN
 from .panel_apply import Apply
-from .panel_base import column, drawn, guarded, say
+from .panel_base import AuditPanelBase, column, drawn, guarded, say
 from .panel_cross_modal import CrossModal
 from .panel_overview import Overview
 from .panel_plots import Plots
@@ -26,7 +27,7 @@ TABS: dict[str, tuple[str, Callable[..., None], Callable[..., None] | None]] = {
 }
 
 
-class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
+class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
     """Reads fields, the run and its results; computes nothing."""
 
     @property
@@ -57,7 +58,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @guarded
     def on_run(self, ctx: Any) -> None:
         """Another audit was chosen."""
-        value = ctx.params.get("value")
+        value = checks.text(ctx.params, "value")
         if value and value != ctx.panel.state.run:
             self._choose(ctx, value)
             self.load_tab(ctx)
@@ -65,8 +66,8 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @guarded
     def on_tab(self, ctx: Any) -> None:
         """Another tab was chosen."""
-        value = ctx.params.get("value")
-        if value in TABS and value != (ctx.panel.state.tab or "overview"):
+        value = checks.text(ctx.params, "value")
+        if value in TABS and value != self._tab(ctx):
             ctx.panel.state.tab = value
             self.load_tab(ctx)
 
@@ -89,8 +90,9 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
     @guarded
     def on_open_form(self, ctx: Any) -> None:
         """Open the form of one of the plugin's operators, with the audit and the values of `Tab.form_button`."""
-        params = {"run": ctx.panel.state.run, **(ctx.params.get("values") or {})}
-        ctx.prompt(f"{PLUGIN}/{ctx.params['operator']}", params=params, on_success=self.on_form_done)
+        values, operator = ctx.params.get("values") or {}, checks.text(ctx.params, "operator", most=100)
+        params = {"run": ctx.panel.state.run, **(values if isinstance(values, dict) else {})}
+        ctx.prompt(f"{PLUGIN}/{operator}", params=params, on_success=self.on_form_done)
 
     @guarded
     def on_form_done(self, ctx: Any) -> None:
@@ -101,10 +103,13 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
 
     def load_tab(self, ctx: Any) -> None:
         """Send the data of the chosen tab."""
-        tab = (ctx.panel.state.tab or "overview") if ctx.panel.state.run else "cross_modal"
+        tab = self._tab(ctx) if ctx.panel.state.run else "cross_modal"
         _, _, load = TABS[tab]
         if load:
             load(self, ctx)
+
+    def _tab(self, ctx: Any) -> str:
+        return ctx.panel.state.tab if ctx.panel.state.tab in TABS else "overview"
 
     def _choose(self, ctx: Any, run: str) -> None:
         ctx.panel.state.run = run
@@ -132,7 +137,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, foo.Panel):
         tabs = types.TabsView()
         for name, (label, _, _) in TABS.items():
             tabs.add_choice(name, label=label)
-        tab = ctx.panel.state.tab or "overview"
+        tab = self._tab(ctx)
         panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
         panel.define_property(tab, body, view=column(gap=2))

@@ -6,9 +6,10 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from . import checks
 from .base import changes_text, count_text, samples_text
-from .changes import applied_changes
-from .panel_base import Tab, box, guarded, plain_text, say
+from .changes import applied_changes, removed_ids
+from .panel_base import Tab, box, guarded, plain_text, run_of, say
 
 NO_RUN = "none"
 MOST_DISAGREEMENTS = 5  # that are listed
@@ -51,7 +52,6 @@ class Apply(Tab):
 
     def _show_changes(self, ctx: Any, place: types.Object) -> None:
         """What would change, what has changed, what is hidden; the forms of the operators ask for confirmation."""
-        from audit_plugin.fiftyone_io import REMOVED
         from audit_plugin.fiftyone_io.ledger.changes import plan_of
 
         plan = plan_of(ctx.dataset)
@@ -66,7 +66,7 @@ class Apply(Tab):
         applied = applied_changes(ctx.dataset)
         if applied:
             say(place, "last", f"**Last applied** ({applied.time:%Y-%m-%d %H:%M} UTC): {changes_text(applied.counts)}.")
-        hidden = ctx.dataset.match_tags(REMOVED).count()
+        hidden = len(removed_ids(ctx.dataset))
         buttons = place.h_stack("buttons", gap=1)
         if plan.changes:
             self.form_button(buttons, "apply_decisions", f"Apply {changes}", variant="contained")
@@ -109,7 +109,7 @@ class Apply(Tab):
     @guarded
     def on_earlier(self, ctx: Any) -> None:
         """Another audit to compare with was chosen."""
-        value = ctx.params.get("value")
+        value = checks.text(ctx.params, "value")
         if value and value != (ctx.panel.state.earlier or NO_RUN):
             ctx.panel.state.earlier = value
 
@@ -118,9 +118,9 @@ class Apply(Tab):
         """Show the samples of a cell of the comparison."""
         from audit_plugin.fiftyone_io.results import findings, reports
 
-        run = ctx.panel.state.run
-        comparison = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier, run)
-        ids = [name for name, _ in getattr(comparison.kinds["misaligned"], ctx.params["what"])]
+        run, what = run_of(ctx), checks.required(checks.choice(ctx.params, "what", ("still", "newly")), "what")
+        comparison = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier or "", run)
+        ids = [name for name, _ in getattr(comparison.kinds["misaligned"], what)]
         ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run, ids[: findings.MOST_POINTS]))
 
     @guarded

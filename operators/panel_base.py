@@ -1,32 +1,104 @@
-"""What the panels share: errors as messages, layout, and text from the data that is shown as plain text."""
+"""What the panels share: events with tokens, errors as messages, layout, text from the data as plain text."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
 
-from .base import error_text
+from . import checks
+from .base import STALE, TOKEN, audit_key, logged_text, notify
+from .markdown import without_markdown
 
-logger = logging.getLogger(__name__)
+MOST_NUMBER = 1e300
+
+Handler = Callable[[Any, Any], None]
+
+# What the panels keep in their state, which comes from the browser: name -> its type.
+STATE: dict[str, Any] = {
+    "run": str,
+    "tab": str,
+    "kind": str,
+    "earlier": str,
+    "row": list | tuple,
+    "since": int | float,
+    "thresholds": Mapping,
+    "queue": Mapping,
+}
 
 
-def guarded(handler: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """A handler whose errors become a message: an exception would replace the whole panel by a traceback."""
+class AuditPanelBase(foo.Panel):
+    """A panel of which a request can call nothing but its events, with a state of the types in `STATE`."""
+
+    def execute(self, ctx: Any) -> Any:
+        method = ctx.params.get("__method__")
+        if method in (None, "on_startup"):
+            return super().execute(ctx)
+        is_event = isinstance(method, str) and hasattr(getattr(type(self), method, None), "is_event")
+        if not is_event or not isinstance(ctx.panel_id, str) or not isinstance(ctx.panel_state, dict):
+            return None
+        for name, kind in STATE.items():
+            value = ctx.panel_state.get(name)
+            if value is not None and (not isinstance(value, kind) or not _is_finite(value)):
+                del ctx.panel_state[name]
+        return super().execute(ctx)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a value of the state are finite."""
+    if isinstance(value, Mapping):
+        return all(_is_finite(inner) for inner in value.values())
+    return not isinstance(value, int | float) or abs(value) < MOST_NUMBER
+
+
+def guarded(handler: Handler) -> Handler:
+    """The handler of an event; its errors become a message: an exception would replace the panel by a traceback."""
 
     @wraps(handler)
     def run(self: Any, ctx: Any) -> None:
         try:
+            checks.dataset_of(ctx)
             handler(self, ctx)
         except Exception as error:
-            ctx.ops.notify(logged_text(error), variant="error")
+            notify(ctx, logged_text(error), "error")
 
+    run.is_event = True  # type: ignore[attr-defined]
     return run
+
+
+def changing(handler: Handler) -> Handler:
+    """The handler of an event that changes something: it needs the token of an element that this panel has drawn.
+
+    A second event with the same token is ignored: the App may send two of one click.
+    """
+
+    @wraps(handler)
+    def run(self: Any, ctx: Any) -> None:
+        from audit_plugin.fiftyone_io import tokens
+
+        token = ctx.params.get(TOKEN)
+        if not tokens.is_valid(token, ctx.dataset, _purpose(self, handler.__name__)):
+            raise AuditError(STALE)
+        if tokens.use(token):
+            handler(self, ctx)
+
+    return guarded(run)
+
+
+def with_token(ctx: Any, on_click: Any, **params: Any) -> dict[str, Any]:
+    """Parameters of a button whose event is a `changing` handler."""
+    from audit_plugin.fiftyone_io import tokens
+
+    return {**params, TOKEN: tokens.new_token(ctx.dataset, _purpose(on_click.__self__, on_click.__name__))}
+
+
+def _purpose(panel: Any, handler: str) -> str:
+    return f"{panel.config.name}.{handler}"
 
 
 def drawn(render: Callable[[Any, Any, types.Object], None]) -> Callable[[Any, Any], types.Property]:
@@ -36,19 +108,22 @@ def drawn(render: Callable[[Any, Any, types.Object], None]) -> Callable[[Any, An
     def run(self: Any, ctx: Any) -> types.Property:
         panel = types.Object()
         try:
+            checks.dataset_of(ctx)
             render(self, ctx, panel)
         except Exception as error:
             panel.view("failed", types.Error(label="Cannot show this panel", description=logged_text(error)))
-        return types.Property(panel, view=column(gap=2, pad=2))
+        return without_markdown(types.Property(panel, view=column(gap=2, pad=2)))
 
     return run
 
 
-def logged_text(error: Exception) -> str:
-    """One sentence on an error; an unexpected error is logged with its traceback."""
-    if not isinstance(error, AuditError):
-        logger.error("The panel failed", exc_info=error)
-    return error_text(error)
+def run_of(ctx: Any) -> str:
+    """The audit that the panel shows.
+
+    Raises:
+        AuditError: there is none, or it was deleted.
+    """
+    return audit_key(ctx.dataset, {"run": ctx.panel.state.run})
 
 
 class Tab:
@@ -95,7 +170,7 @@ def box(parent: types.Object, name: str) -> types.Object:
 
 
 def say(parent: types.Object, name: str, markdown: str) -> None:
-    """The plugin's own text as Markdown: never a caption or anything else from the data."""
+    """The plugin's own text as Markdown; what comes from the data in it is `markdown.escaped`."""
     parent.md(markdown, name=name)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from . import traces
+from . import checks, traces
+from .markdown import escaped
 from .panel_base import Tab, box, guarded, plain_text, say
 from .studies import CROSS_MODAL_RUN
 
@@ -64,7 +65,7 @@ class CrossModal(Tab):
     def _show_sentences(self, panel: types.Object, summary: dict[str, Any]) -> None:
         from audit_plugin.crossmodal.sentences import sentences
 
-        say(panel, "findings", "\n".join(f"* {sentence}" for sentence in sentences(summary)))
+        say(panel, "findings", "\n".join(f"* {escaped(sentence)}" for sentence in sentences(summary)))
         if "refused" not in summary:
             limit = "Measured with small heads on frozen features; a large model trained on the set may differ."
             say(panel, "limit", limit)
@@ -103,12 +104,14 @@ class CrossModal(Tab):
         """Show the samples of an identity."""
         from audit_plugin.fiftyone_io import cross_modal
 
-        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, ctx.params["run"], ctx.params["identities"]))
+        run = checks.choice(ctx.params, "run", cross_modal.list_cross_modal_runs(ctx.dataset))
+        identities = checks.texts(ctx.params, "identities")
+        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, checks.required(run, "run"), identities))
 
     @guarded
     def on_saved(self, ctx: Any) -> None:
         """Show a saved view."""
-        ctx.ops.set_view(name=ctx.params["view"])
+        ctx.ops.set_view(name=checks.required(checks.text(ctx.params, "view"), "view"))
 
 
 def recall_text(record: dict[str, Any], modalities: list[str]) -> str:

@@ -9,9 +9,10 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.scoring.flags import FLAGS
 
+from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import Tab, box, guarded, plain_text, say
+from .panel_base import Tab, box, changing, guarded, plain_text, run_of, say, with_token
 from .panel_review import spot_check_text
 from .review import repairs_of
 
@@ -42,7 +43,7 @@ class Overview(Tab):
             say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}")
             if card.score and card.high > card.low:
                 self._show_slider(ctx, place, run, card, threshold)
-            self._show_buttons(place, card, threshold)
+            self._show_buttons(ctx, place, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The shifts, swaps and cycles that the audit found, each with a button that accepts it."""
@@ -52,18 +53,20 @@ class Overview(Tab):
             label, values = f"Relabel {samples_text(len(repair['rows']))}", {"repair": sentence}
             self.form_button(place, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
 
-    def _show_buttons(self, place: types.Object, card: Any, threshold: float) -> None:
+    def _show_buttons(self, ctx: Any, place: types.Object, card: Any, threshold: float) -> None:
         buttons, params = place.h_stack("buttons", gap=1), {"kind": card.kind}
         moved = bool(card.score) and threshold != card.threshold
         if card.count:
             buttons.btn(f"show_{card.kind}", label="Show", variant="outlined", on_click=self.on_show, params=params)
         if moved:
+            signed = with_token(ctx, self.on_set, **params)
             buttons.btn(
-                f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=params
+                f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=signed
             )
         if card.set_by_person:
+            signed = with_token(ctx, self.on_reset, **params)
             buttons.btn(
-                f"reset_{card.kind}", label="Reset threshold", variant="outlined", on_click=self.on_reset, params=params
+                f"reset_{card.kind}", label="Reset threshold", variant="outlined", on_click=self.on_reset, params=signed
             )
         if card.count or moved:
             values = {"kind": card.kind, **({"threshold": threshold} if moved else {})}
@@ -89,8 +92,7 @@ class Overview(Tab):
 
     def _threshold(self, ctx: Any, card: Any) -> float:
         """The threshold of the slider; the audit's until it is moved."""
-        threshold = (ctx.panel.state.thresholds or {}).get(card.kind)
-        return float(card.threshold if threshold is None else threshold)
+        return float(checks.number(ctx.panel.state.thresholds or {}, card.kind, card.threshold))
 
     @guarded
     def on_slide(self, ctx: Any) -> None:
@@ -98,11 +100,12 @@ class Overview(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         kind = str(ctx.params.get("path", "")).rpartition("threshold_")[2]
-        value, run = ctx.params.get("value"), ctx.panel.state.run
-        if kind not in FLAGS or value is None or not run:
+        value = checks.number(ctx.params, "value")
+        if kind not in FLAGS or value is None or not ctx.panel.state.run:
             return
-        card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
-        if abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
+        run = run_of(ctx)
+        card = next((card for card in findings.cards(ctx.dataset, run) if card.kind == kind), None)
+        if card is None or abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
             return
         ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
         ctx.ops.set_view(findings.scored_above(ctx.dataset, run, kind, float(value)))
@@ -112,23 +115,25 @@ class Overview(Tab):
         """Show the flagged samples."""
         from audit_plugin.fiftyone_io.results import findings
 
-        ctx.ops.set_view(findings.flagged_as(ctx.dataset, ctx.panel.state.run, ctx.params["kind"]))
+        kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
+        ctx.ops.set_view(findings.flagged_as(ctx.dataset, run_of(ctx), kind))
 
-    @guarded
+    @changing
     def on_set(self, ctx: Any) -> None:
         """Flag by the threshold of the slider."""
-        kind = ctx.params["kind"]
-        self._set_threshold(ctx, kind, (ctx.panel.state.thresholds or {}).get(kind))
+        kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
+        self._set_threshold(ctx, kind, checks.number(ctx.panel.state.thresholds or {}, kind))
 
-    @guarded
+    @changing
     def on_reset(self, ctx: Any) -> None:
         """Flag by the audit's threshold."""
-        self._set_threshold(ctx, ctx.params["kind"], None)
+        kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
+        self._set_threshold(ctx, kind, None)
 
     def _set_threshold(self, ctx: Any, kind: str, threshold: float | None) -> None:
         from audit_plugin.fiftyone_io.results import findings
 
-        run = ctx.panel.state.run
+        run = run_of(ctx)
         set_threshold(ctx, run, kind, threshold)
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
         moved = ctx.panel.state.thresholds or {}

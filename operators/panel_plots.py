@@ -6,9 +6,10 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from . import traces
-from .base import PLUGIN
-from .panel_base import Tab, guarded, say
+from . import checks, traces
+from .base import PLUGIN, TOKEN
+from .markdown import escaped
+from .panel_base import Tab, guarded, run_of, say
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
 QUADRANT_SCORES = ("alignment", "multimem")
@@ -53,7 +54,7 @@ class Plots(Tab):
             say(panel, "about_removal", about)
             self.form_button(panel, "removal_study", "Run removal study", name="measure")
             return
-        about = f"**Removal curve**: retrieval without the highest-scored samples. {removal_advice(report)}"
+        about = f"**Removal curve**: retrieval without the highest-scored samples. {escaped(removal_advice(report))}"
         say(panel, "about_removal", about)
         axes = {"xaxis": traces.axis("samples removed"), "yaxis": traces.axis("change of top-5 retrieval accuracy")}
         panel.plot("removal", layout={**traces.plain_layout(260), **axes, "showlegend": True})
@@ -118,11 +119,13 @@ class Plots(Tab):
         """Show the samples of a bar, by the range of their scores."""
         from audit_plugin.fiftyone_io.results import findings
 
-        run, bar = ctx.panel.state.run, ctx.params.get("idx")
+        run, bar = run_of(ctx), checks.whole(ctx.params, "idx")
         name = str(ctx.params.get("path", "")).rpartition("hist_")[2]
         if bar is None or name not in _histograms(ctx, run):
             return
         _, edges = findings.histogram(ctx.dataset, run, name)
+        if bar + 1 >= len(edges):
+            return
         ctx.ops.set_view(findings.scored_between(ctx.dataset, run, name, float(edges[bar]), float(edges[bar + 1])))
 
     @guarded
@@ -130,22 +133,26 @@ class Plots(Tab):
         """Show the samples inside; the App sends an empty selection after each, which is ignored."""
         from audit_plugin.fiftyone_io.results import findings
 
-        ids = [point["id"] for point in ctx.params.get("data") or () if point.get("id")]
+        points = checks.items(ctx.params, "data")
+        ids = checks.ids([point["id"] for point in points if isinstance(point, dict) and point.get("id")])
         if ids:
-            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, ctx.panel.state.run, ids))
+            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), ids))
 
     @guarded
     def on_point(self, ctx: Any) -> None:
         """Show the sample of a point."""
         from audit_plugin.fiftyone_io.results import findings
 
-        if ctx.params.get("id"):
-            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, ctx.panel.state.run, [ctx.params["id"]]))
+        if name := checks.text(ctx.params, "id", most=100):
+            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), [name]))
 
     @guarded
     def on_map(self, ctx: Any) -> None:
         """Compute the map."""
-        params = {"run": ctx.panel.state.run}
+        from audit_plugin.fiftyone_io import tokens
+
+        # without a form, hence with its token
+        params = {"run": run_of(ctx), TOKEN: tokens.new_token(ctx.dataset, "map_embeddings")}
         ctx.prompt(f"{PLUGIN}/map_embeddings", params=params, on_success=self.on_mapped, skip_prompt=True)
 
     @guarded

@@ -12,9 +12,10 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 from audit_plugin.scoring.flags import FLAGS
 
-from .base import audit_key
-from .panel_base import Tab, box, drawn, guarded, plain_text, say
-from .review import open_sample_of, timed, undo_last
+from . import checks
+from .base import audit_key, notify
+from .panel_base import AuditPanelBase, Tab, box, changing, drawn, guarded, plain_text, run_of, say, with_token
+from .review import note_of, open_sample_of, reviewer_of, timed, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io.results.cases import ReviewCase
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ALL, SPOT_CHECK = "all findings", "spot check"
 BAR_BLOCKS = 10
 MOST_CHARACTERS = 600  # of a caption
+CHOICES = ("keep", "remove", "suggested", "typed", "skip", "unsure")  # of the buttons
 
 
 class Queue(Tab):
@@ -38,7 +40,7 @@ class Queue(Tab):
         for name in queues:
             choices.add_choice(name, label=name.capitalize())
         top = panel.h_stack("top", gap=2, align_y="center")
-        kind = ctx.panel.state.kind or ALL
+        kind = ctx.panel.state.kind if ctx.panel.state.kind in queues else ALL
         top.enum("kind", queues, default=kind, label="Findings", view=choices, on_change=self.on_kind)
         if is_spot_check:
             self._show_spot_check(panel, run, queue, ctx)
@@ -52,12 +54,12 @@ class Queue(Tab):
             if not queue.rows:
                 done = "Nothing to review: this audit flagged no samples of this kind."
             say(panel, "done", done)
-            self._show_navigation(panel, row)
+            self._show_navigation(ctx, panel, row)
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         show_case(panel, case, blind=is_spot_check)
-        show_decisions(panel, row, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
-        self._show_navigation(panel, row)
+        show_decisions(ctx, panel, row, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
+        self._show_navigation(ctx, panel, row)
         if not is_spot_check:  # below the buttons, so that these need no scrolling
             show_neighbors(panel, case)
 
@@ -76,11 +78,12 @@ class Queue(Tab):
             label = "Start spot check" if queue is None else "Start new spot check"
             self.form_button(panel, "start_spot_check", label, name="draw", variant="contained", icon="casino")
 
-    def _show_navigation(self, panel: types.Object, row: Row | None) -> None:
+    def _show_navigation(self, ctx: Any, panel: types.Object, row: Row | None) -> None:
         buttons = panel.h_stack("moves", gap=1)
         buttons.btn("previous", label="Previous", icon="arrow_back", variant="outlined", on_click=self.on_previous)
         buttons.btn("next", label="Next", icon="arrow_forward", variant="outlined", on_click=self.on_next)
-        buttons.btn("undo", label="Undo last decision", icon="undo", variant="outlined", on_click=self.on_undo_last)
+        undo = {"on_click": self.on_undo_last, "params": with_token(ctx, self.on_undo_last)}
+        buttons.btn("undo", label="Undo last decision", icon="undo", variant="outlined", **undo)
         if row:
             buttons.btn("open", label="Open sample", icon="open_in_full", variant="outlined", on_click=self.on_open)
 
@@ -102,12 +105,11 @@ class Queue(Tab):
             return None
 
     def _row(self, ctx: Any) -> Row | None:
-        row = ctx.panel.state.row
-        return (str(row[0]), int(row[1])) if row else None
+        return checks.row({"row": ctx.panel.state.row})
 
     def _go_after(self, ctx: Any, row: Row | None) -> None:
         """Go to the next undecided row."""
-        queue = self._queue(ctx, ctx.panel.state.run)
+        queue = self._queue(ctx, run_of(ctx))
         self._go_to(ctx, queue.next(row) if queue else None)
 
     def _go_to(self, ctx: Any, row: Row | None) -> None:
@@ -117,19 +119,19 @@ class Queue(Tab):
     @guarded
     def on_kind(self, ctx: Any) -> None:
         """Other findings were chosen."""
-        value = ctx.params.get("value")
+        value = checks.text(ctx.params, "value")
         if value and value != (ctx.panel.state.kind or ALL):
             ctx.panel.state.kind = value
             self._go_after(ctx, None)
 
-    @guarded
+    @changing
     def on_decide(self, ctx: Any) -> None:
         """Record the decision and go on."""
         row = self._row(ctx)
-        if row is None or list(row) != list(ctx.params["row"]):
-            return  # a second event of the same click
+        if row is None or row != checks.row(ctx.params):
+            return  # another row is shown by now
         is_spot_check = ctx.panel.state.kind == SPOT_CHECK
-        if record_decision(ctx, ctx.panel.state.run, row, ctx.panel.state.get("queue"), is_spot_check):
+        if record_decision(ctx, run_of(ctx), row, ctx.panel.state.get("queue"), is_spot_check):
             self._go_after(ctx, row)
 
     @guarded
@@ -139,13 +141,13 @@ class Queue(Tab):
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
-        queue = self._queue(ctx, ctx.panel.state.run)
+        queue = self._queue(ctx, run_of(ctx))
         self._go_to(ctx, queue.previous(self._row(ctx)) if queue else None)
 
-    @guarded
+    @changing
     def on_undo_last(self, ctx: Any) -> None:
         """Undo the last decision and show its row."""
-        if undone := undo_last(ctx):
+        if undone := undo_last(ctx, reviewer_of(ctx)):
             self._go_to(ctx, (undone[-1].label or undone[-1].sample, undone[-1].caption))
 
     @guarded
@@ -155,10 +157,10 @@ class Queue(Tab):
 
         row = self._row(ctx)
         if row:
-            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, ctx.panel.state.run, row))
+            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run_of(ctx), row))
 
 
-class AuditSamplePanel(foo.Panel):
+class AuditSamplePanel(AuditPanelBase):
     """The newest audit's evidence on the open sample; after a decision, the next finding is opened."""
 
     @property
@@ -180,12 +182,12 @@ class AuditSamplePanel(foo.Panel):
     def on_change_current_sample(self, ctx: Any) -> None:
         ctx.panel.state.since = time.time()
 
-    @guarded
+    @changing
     def on_decide(self, ctx: Any) -> None:
         """Record the decision and open the next finding."""
         from audit_plugin import fiftyone_io
 
-        run, row = audit_key(ctx.dataset, {}), (str(ctx.params["row"][0]), int(ctx.params["row"][1]))
+        run, row = audit_key(ctx.dataset, {}), checks.required(checks.row(ctx.params), "row")
         if record_decision(ctx, run, row, ctx.panel.state._data):
             open_sample_of(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
 
@@ -195,20 +197,20 @@ class AuditSamplePanel(foo.Panel):
         from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import cases
 
-        if not ctx.current_sample:
+        if not isinstance(ctx.current_sample, str) or not ctx.current_sample:
             say(panel, "none", "Open a sample to see its results.")
             return
         try:
             run = audit_key(ctx.dataset, {})
             queue = fiftyone_io.queue_of(ctx.dataset, run)
-            row = cases.row_to_show(ctx.dataset, run, queue, str(ctx.current_sample))
+            row = cases.row_to_show(ctx.dataset, run, queue, ctx.current_sample)
         except AuditError as error:  # no audit, or no object of the sample was flagged
             panel.view("none", types.Notice(label=str(error)))
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
-        show_decisions(panel, row, case.texts.get("suggestion", ""), self.on_decide)
+        show_decisions(ctx, panel, row, case.texts.get("suggestion", ""), self.on_decide)
         show_neighbors(panel, case)
 
 
@@ -253,7 +255,7 @@ def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
             plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
 
 
-def show_decisions(panel: types.Object, row: Row, suggestion: str, on_decide: Any) -> None:
+def show_decisions(ctx: Any, panel: types.Object, row: Row, suggestion: str, on_decide: Any) -> None:
     """Add the fields for a new caption and a note, and a button for each decision."""
     key = _key(row)
     panel.str(f"typed_{key}", label="New caption", view=types.TextFieldView())
@@ -266,9 +268,9 @@ def show_decisions(panel: types.Object, row: Row, suggestion: str, on_decide: An
         ("skip", "Skip", "redo"),
         ("unsure", "Unsure", "help"),
     ]
-    buttons = panel.h_stack("buttons", gap=1)
+    buttons, signed = panel.h_stack("buttons", gap=1), with_token(ctx, on_decide)
     for name, label, icon in choices:
-        params = {"choice": name, "row": list(row)}
+        params = {"choice": name, "row": list(row), **signed}
         buttons.btn(name, label=label, icon=icon, variant="contained", on_click=on_decide, params=params)
 
 
@@ -290,18 +292,19 @@ def record_decision(ctx: Any, run: str, row: Row, text_fields: Any, is_spot_chec
     """
     from audit_plugin import fiftyone_io
 
-    choice, key, values = ctx.params["choice"], _key(row), text_fields or {}
-    typed, note = str(values.get(f"typed_{key}") or ""), str(values.get(f"note_{key}") or "")
+    choice = checks.required(checks.choice(ctx.params, "choice", CHOICES), "choice")
+    key, values = _key(row), text_fields or {}
+    typed, note = checks.text(values, f"typed_{key}"), note_of({"note": values.get(f"note_{key}")})
     if choice == "typed" and not typed.strip():
-        ctx.ops.notify("Type the new caption first", variant="warning")
+        notify(ctx, "Type the new caption first", "warning")
         return False
     kind = "relabel" if choice in ("suggested", "typed") else choice
     text = typed if choice == "typed" else ""
-    seconds = timed(time.time() - float(ctx.panel.state.since or 0))
+    seconds, reviewer = timed(time.time() - float(ctx.panel.state.since or 0)), reviewer_of(ctx)
     if is_spot_check:
-        fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, seconds=seconds)
+        fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, reviewer, seconds=seconds)
     else:
-        fiftyone_io.decide(ctx.dataset, [row], kind, run, text=text, note=note, seconds=seconds)
+        fiftyone_io.decide(ctx.dataset, [row], kind, run, text, note, reviewer, seconds=seconds)
     return True
 
 

@@ -11,7 +11,8 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.review.spot_check import SIZE
 from audit_plugin.scoring.flags import FLAGS, movable_flags
 
-from .base import AuditOperator, audit_key, block, choose_audit, operator_config, samples_text
+from . import checks, files
+from .base import AuditOperator, FormOperator, audit_key, block, choose_audit, notify, operator_config, samples_text
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, Row
@@ -25,12 +26,15 @@ DECISIONS = {
 }
 PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
 DEFAULT_KIND = "misaligned"
+MOST_NAME = 200  # characters of a reviewer's name
+TABLES = (".csv", ".jsonl")
 # Parameters without a form field, sent by the keyboard shortcuts (`ui/index.umd.js`) or by scripts: `from_modal` (bool:
 # open the next sample), `seconds` (float: time of the decision, 0 if unknown), `reviewer` (str: name, default the user
-# of this machine) and, of `open_next`, `step` (1 or -1). They are an interface: keep the names.
+# of the App or of this machine), `token` (from `review_tokens`, and then from the result of each decision) and, of
+# `open_next`, `step` (1 or -1). They are an interface: keep the names.
 
 
-class Decide(AuditOperator):
+class Decide(FormOperator):
     """Records a decision for the open sample, or for each of the selected ones."""
 
     listing = operator_config(
@@ -42,7 +46,7 @@ class Decide(AuditOperator):
         "and each decision can be undone",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form, ids = types.Object(), chosen_ids(ctx)
         if not ids:
             block(form, "none", types.Warning(label="Open a sample or select samples first"))
@@ -59,22 +63,23 @@ class Decide(AuditOperator):
         from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import cases
 
-        params, run, kind = ctx.params, audit_key(ctx.dataset, ctx.params), ctx.params["decision"]
+        params, run = ctx.params, audit_key(ctx.dataset, ctx.params)
+        kind = checks.required(checks.choice(params, "decision", DECISIONS), "decision")
         queue = fiftyone_io.queue_of(ctx.dataset, run)
         rows = [cases.row_to_show(ctx.dataset, run, queue, name) for name in chosen_ids(ctx)]
         if not rows:
             raise AuditError("no sample is open or selected; open a sample or select samples, then decide")
-        text, note = params.get("text") or "", params.get("note") or ""
-        seconds = timed(float(params.get("seconds") or 0))
-        reviewer = params.get("reviewer") or ""
-        decisions = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
+        seconds = timed(checks.number(params, "seconds", 0.0))
+        text, note, reviewer = checks.text(params, "text"), note_of(params), reviewer_of(ctx)
+        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        ctx.ops.notify(decided_text(kind, len(decisions), queue.progress), variant="success")
+        notify(ctx, decided_text(kind, len(made), queue.progress), "success")
         if params.get("from_modal"):
             open_sample_of(ctx, run, queue.next(rows[0]))
         else:
             ctx.ops.reload_samples()
-        return {"decided": len(decisions), "done": queue.progress.done, "total": queue.progress.total}
+        counts = {"decided": len(made), "done": queue.progress.done, "total": queue.progress.total}
+        return {**counts, "token": next_token(ctx, self.listing.name)}
 
     def __call__(self, sample_collection: Any, ids: Any, decision: str, **options: Any) -> Any:
         """Decide from Python; see `audit_plugin.fiftyone_io.decide`."""
@@ -83,7 +88,7 @@ class Decide(AuditOperator):
         return fiftyone_io.decide(sample_collection, ids, decision, **options)
 
 
-class UndoDecision(AuditOperator):
+class UndoDecision(FormOperator):
     """Undoes the last decision of this machine's reviewer."""
 
     listing = operator_config(
@@ -94,20 +99,42 @@ class UndoDecision(AuditOperator):
         "Undo your last decision, or all decisions of your last bulk decision. Applied changes stay",
     )
 
+    def form(self, ctx: Any) -> types.Property:  # noqa: ARG002
+        form = types.Object()
+        about = "Your last decision is undone; of a bulk decision, all its decisions"
+        form.view("what", types.Notice(label=about))
+        return self.prompt(form, "Undo")
+
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Undo it; by keyboard, open its sample."""
-        undone = undo_last(ctx, ctx.params.get("reviewer") or "")
+        undone = undo_last(ctx, reviewer_of(ctx))
         if undone and ctx.params.get("from_modal"):
             ctx.ops.open_sample(id=undone[0].sample)
         elif undone:
             ctx.ops.reload_samples()
-        return {"undone": len(undone)}
+        return {"undone": len(undone), "token": next_token(ctx, self.listing.name)}
 
     def __call__(self, sample_collection: Any, reviewer: str = "") -> Any:
         """Undo from Python; see `audit_plugin.fiftyone_io.undo_last`."""
         from audit_plugin import fiftyone_io
 
         return fiftyone_io.undo_last(sample_collection, reviewer)
+
+
+class ReviewTokens(AuditOperator):
+    """The first tokens of the keyboard shortcuts: only pages of the App itself can read an operator's results."""
+
+    listing = operator_config(
+        "review_tokens",
+        "Tokens of the keyboard shortcuts",
+        "key",
+        "low",
+        "Used by the keyboard shortcuts; changes nothing",
+        unlisted=True,
+    )
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        return {name: next_token(ctx, name) for name in (Decide.listing.name, UndoDecision.listing.name)}
 
 
 class OpenNext(AuditOperator):
@@ -125,15 +152,16 @@ class OpenNext(AuditOperator):
         from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import cases
 
-        run, sample = audit_key(ctx.dataset, ctx.params), ctx.current_sample
+        run, step = audit_key(ctx.dataset, ctx.params), checks.whole(ctx.params, "step", 1, low=-1, high=1)
+        (sample,) = checks.ids([ctx.current_sample]) if ctx.current_sample else ("",)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        current = cases.row_to_show(ctx.dataset, run, queue, str(sample)) if sample else None
-        row = queue.previous(current) if int(ctx.params.get("step", 1)) < 0 else queue.next(current)
+        current = cases.row_to_show(ctx.dataset, run, queue, sample) if sample else None
+        row = queue.previous(current) if step < 0 else queue.next(current)
         open_sample_of(ctx, run, row)
         return {"sample": row[0] if row else ""}
 
 
-class DecideFlagged(AuditOperator):
+class DecideFlagged(FormOperator):
     """Records the same decision for all undecided samples with a flag."""
 
     listing = operator_config(
@@ -144,17 +172,18 @@ class DecideFlagged(AuditOperator):
         "Record the same decision for all undecided samples with a flag, or with a score above a threshold",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         """The form, whose notice and button show the number of samples."""
         form, params = types.Object(), ctx.params
         run = choose_audit(form, ctx.dataset, params)
-        kind, decision = params.get("kind") or DEFAULT_KIND, params.get("decision")
+        kind = checks.choice(params, "kind", FLAGS, DEFAULT_KIND)
+        decision = checks.choice(params, "decision", DECISIONS)
         form.enum("kind", list(FLAGS), label="Findings", default=DEFAULT_KIND, view=types.DropdownView())
         if kind in movable_flags():
             about = "Lowest score of the samples to decide; empty: all flagged samples"
             form.float("threshold", label="Threshold", description=about)
         add_decision(form, params)
-        if not run or decision not in DECISIONS:
+        if not run or not decision:
             return self.prompt(form, "Save decisions")
         try:
             rows = self._rows(ctx.dataset, run, params)
@@ -172,18 +201,27 @@ class DecideFlagged(AuditOperator):
         rows = self._rows(ctx.dataset, run, params)
         if not rows:
             raise AuditError("no undecided samples match; choose another kind or threshold")
-        text, note = params.get("text") or "", params.get("note") or ""
-        decisions = fiftyone_io.decide(ctx.dataset, rows, params["decision"], run, text, note)
+        kind, text = checks.choice(params, "decision", DECISIONS), checks.text(params, "text")
+        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note_of(params), reviewer_of(ctx))
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{params['decision'].capitalize()}: {samples_text(len(decisions))} decided", variant="success")
-        return {"decided": len(decisions)}
+        notify(ctx, f"{kind.capitalize()}: {samples_text(len(made))} decided", "success")
+        return {"decided": len(made)}
+
+    def shown(self, ctx: Any) -> Any:
+        """The decision and its samples; nothing until a decision is chosen."""
+        from audit_plugin.fiftyone_io import tokens
+
+        run, decision = audit_key(ctx.dataset, ctx.params), checks.choice(ctx.params, "decision", DECISIONS)
+        rows = self._rows(ctx.dataset, run, ctx.params) if decision else ()
+        return [run, decision, tokens.digest(rows)]
 
     def _rows(self, dataset: Any, run: str, params: Mapping[str, Any]) -> Any:
         from audit_plugin import fiftyone_io
 
-        kind = params.get("kind") or DEFAULT_KIND
-        threshold = params.get("threshold") if kind in movable_flags() else None
-        return fiftyone_io.batch_rows(dataset, run, kind, params["decision"], threshold)
+        kind = checks.choice(params, "kind", FLAGS, DEFAULT_KIND)
+        threshold = checks.number(params, "threshold") if kind in movable_flags() else None
+        decision = checks.required(checks.choice(params, "decision", DECISIONS), "decision")
+        return fiftyone_io.batch_rows(dataset, run, kind, decision, threshold)
 
     def __call__(self, sample_collection: Any, kind: str, decision: str, run: str = "audit", **options: Any) -> Any:
         """Decide from Python; `threshold`, and the other options of `audit_plugin.fiftyone_io.decide`."""
@@ -194,7 +232,7 @@ class DecideFlagged(AuditOperator):
         return fiftyone_io.decide(sample_collection, rows, decision, run, **options) if rows else []
 
 
-class DecideRepair(AuditOperator):
+class DecideRepair(FormOperator):
     """Records the decision to relabel all samples of a detected shift, swap or cycle."""
 
     listing = operator_config(
@@ -205,7 +243,7 @@ class DecideRepair(AuditOperator):
         "Accept a detected shift, swap or cycle: relabel all its samples with the captions that belong to them",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form = types.Object()
         run = choose_audit(form, ctx.dataset, ctx.params)
         repairs = repairs_of(ctx.dataset, run) if run else {}
@@ -214,17 +252,32 @@ class DecideRepair(AuditOperator):
             return self.prompt(form, "Relabel")
         first = next(iter(repairs))
         form.enum("repair", list(repairs), label="Repair", required=True, default=first)
-        repair = repairs.get(ctx.params.get("repair") or first)
+        repair = repairs.get(checks.text(ctx.params, "repair", first))
         return self.prompt(form, f"Relabel {samples_text(len(repair['rows']))}" if repair else "Relabel")
 
+    def shown(self, ctx: Any) -> Any:
+        """The repair and its samples."""
+        run, sentence = self._chosen(ctx)
+        return [run, sentence, repairs_of(ctx.dataset, run)[sentence]["rows"]]
+
     def perform(self, ctx: Any) -> dict[str, Any]:
-        decisions = self(ctx.dataset, ctx.params["repair"], audit_key(ctx.dataset, ctx.params))
+        from audit_plugin import fiftyone_io
+
+        run, sentence = self._chosen(ctx)
+        decisions = fiftyone_io.repair_decisions(ctx.dataset, run, sentence, reviewer_of(ctx))
         ctx.ops.reload_samples()
-        ctx.ops.notify(
-            f"Relabel: {samples_text(len(decisions))} decided; apply the decisions to change the captions",
-            variant="success",
-        )
+        count = samples_text(len(decisions))
+        notify(ctx, f"Relabel: {count} decided; apply the decisions to change the captions", "success")
         return {"decided": len(decisions)}
+
+    def _chosen(self, ctx: Any) -> tuple[str, str]:
+        """The audit and the sentence of its repair, by default its first one."""
+        run = audit_key(ctx.dataset, ctx.params)
+        repairs = repairs_of(ctx.dataset, run)
+        sentence = checks.text(ctx.params, "repair", next(iter(repairs), ""))
+        if sentence not in repairs:
+            raise AuditError(f"audit {run!r} has no repair {checks.short(sentence)}; choose one of its repairs")
+        return run, sentence
 
     def __call__(self, sample_collection: Any, repair: str, run: str = "audit") -> Any:
         """Accept a repair from Python, named by its sentence in the audit's summary."""
@@ -233,7 +286,7 @@ class DecideRepair(AuditOperator):
         return fiftyone_io.repair_decisions(sample_collection, run, repair)
 
 
-class StartSpotCheck(AuditOperator):
+class StartSpotCheck(FormOperator):
     """Draws random samples, half of them flagged; their decisions measure the precision of the flags."""
 
     listing = operator_config(
@@ -244,7 +297,7 @@ class StartSpotCheck(AuditOperator):
         "Draw random samples, half of them flagged. Your decisions on them measure the precision of the flags",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
         about = "More samples give narrower intervals. Replaces an earlier spot check; its decisions stay"
@@ -252,7 +305,7 @@ class StartSpotCheck(AuditOperator):
         return self.prompt(form, "Draw samples")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        size = int(ctx.params.get("size") or SIZE)
+        size = checks.whole(ctx.params, "size", SIZE, low=2)
         check = self(ctx.dataset, audit_key(ctx.dataset, ctx.params), size)
         return {"drawn": len(check.queue.rows)}
 
@@ -263,7 +316,7 @@ class StartSpotCheck(AuditOperator):
         return fiftyone_io.start_spot_check(sample_collection, run, size, seed)
 
 
-class ImportDecisions(AuditOperator):
+class ImportDecisions(FormOperator):
     """Imports decisions from a file."""
 
     listing = operator_config(
@@ -274,19 +327,30 @@ class ImportDecisions(AuditOperator):
         "Import decisions from a .csv or .jsonl file with at least the columns sample and kind",
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
+    def form(self, ctx: Any) -> types.Property:
         form = types.Object()
         choose_audit(form, ctx.dataset, ctx.params)
-        form.str("path", label="File", description="On the server: .csv or .jsonl", required=True)
+        most = f"The file must be smaller than {files.MOST_UPLOAD / 1e6:.0f} MB"
+        view = types.FileView(
+            label="File",
+            description="A .csv or .jsonl file of this computer",
+            types=",".join(TABLES),
+            max_size=files.MOST_UPLOAD,
+            max_size_error_message=most,
+        )
+        form.define_property("file", types.UploadedFile(), view=view, required=True)
         about = "Field that identifies the samples in the file: id, filepath, ..."
         form.str("key", label="Key field", description=about, default="id")
         return self.prompt(form, "Import")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        path, key, run = ctx.params["path"], ctx.params.get("key") or "id", ctx.params.get("run") or ""
-        count = self(ctx.dataset, path, run, key)
+        from audit_plugin import fiftyone_io
+
+        key, run = checks.text(ctx.params, "key", "id", most=200), audit_key(ctx.dataset, ctx.params)
+        with files.uploaded(ctx.params, "file", TABLES) as path:
+            count = fiftyone_io.import_decisions(ctx.dataset, path, run, key, reviewer_of(ctx))
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{count:,} new decisions", variant="success")
+        notify(ctx, f"{count:,} new decisions", "success")
         return {"imported": count}
 
     def __call__(self, sample_collection: Any, path: str, run: str = "audit", key: str = "id") -> int:
@@ -302,7 +366,7 @@ def add_decision(form: types.Object, params: Mapping[str, Any]) -> None:
     for name, label in DECISIONS.items():
         choices.add_choice(name, label=label)
     form.enum("decision", list(DECISIONS), label="Decision", required=True, view=choices)
-    if params.get("decision") == "relabel":
+    if checks.choice(params, "decision", DECISIONS) == "relabel":
         about = "Empty: the audit's suggestion for each sample"
         form.str("text", label="Text", description=about, view=types.TextFieldView(multiline=True))
     form.str("note", label="Note", description="Optional; stored with the decision")
@@ -311,8 +375,30 @@ def add_decision(form: types.Object, params: Mapping[str, Any]) -> None:
 def chosen_ids(ctx: Any) -> list[str]:
     """Ids of what is decided: the open sample, or the selected objects, or the selected samples."""
     if ctx.current_sample:
-        return [str(ctx.current_sample)]
-    return [label["label_id"] for label in ctx.selected_labels or ()] or [str(name) for name in ctx.selected or ()]
+        return checks.ids([ctx.current_sample])
+    labels = checks.items({"selected_labels": ctx.selected_labels}, "selected_labels")
+    if labels:
+        return checks.ids([label.get("label_id") if isinstance(label, Mapping) else None for label in labels])
+    return checks.ids(checks.items({"selected": ctx.selected}, "selected"))
+
+
+def note_of(params: Mapping[str, Any]) -> str:
+    """The reviewer's note."""
+    return checks.text(params, "note")
+
+
+def reviewer_of(ctx: Any) -> str:
+    """The reviewer's name: as sent by a script, else the user of the App where it knows users, else ""."""
+    name = checks.text(ctx.params, "reviewer", most=MOST_NAME)
+    user = getattr(ctx, "user", None)
+    return name or str(getattr(user, "name", None) or getattr(user, "email", None) or ctx.user_id or "")
+
+
+def next_token(ctx: Any, operator: str) -> str:
+    """A token for the next decision by keyboard."""
+    from audit_plugin.fiftyone_io import tokens
+
+    return tokens.new_token(ctx.dataset, operator)
 
 
 def undo_last(ctx: Any, reviewer: str = "") -> list[Decision]:
@@ -324,7 +410,7 @@ def undo_last(ctx: Any, reviewer: str = "") -> list[Decision]:
         text = "You have no decision to undo"
     else:
         text = f"Undone: {undone[0].kind if len(undone) == 1 else f'{len(undone):,} decisions'}"
-    ctx.ops.notify(text, variant="info")
+    notify(ctx, text)
     return undone
 
 
@@ -333,7 +419,7 @@ def open_sample_of(ctx: Any, run: str, row: Row | None) -> None:
     from audit_plugin.fiftyone_io.results.cases import sample_of
 
     if row is None:
-        ctx.ops.notify("Review queue done: no undecided samples are left", variant="success")
+        notify(ctx, "Review queue done: no undecided samples are left", "success")
         return
     shows_objects = getattr(ctx.view, "_is_generated", False)
     ctx.ops.open_sample(id=row[0] if shows_objects else sample_of(ctx.dataset, run, row))

@@ -8,8 +8,19 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from . import forms
-from .base import BACKGROUND, BackgroundOperator, Progress, audit_stages, config_from, operator_config, shares_of_time
+from audit_plugin.arrays import AuditError
+
+from . import checks, forms
+from .base import (
+    BACKGROUND,
+    BackgroundOperator,
+    Progress,
+    audit_stages,
+    notify,
+    operator_config,
+    shares_of_time,
+    target_view,
+)
 from .outputs import cross_modal_output, removal_output
 
 CROSS_MODAL_RUN = "transfer"  # default key; also the prefix of the fields
@@ -31,8 +42,8 @@ class RemovalStudy(BackgroundOperator):
         **BACKGROUND,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        return self.prompt(forms.removal_form(ctx.target_view(), ctx.params, REPETITIONS), "Run study")
+    def form(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.removal_form(target_view(ctx), ctx.params, REPETITIONS), "Run study")
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         return audit_stages(samples, params, "removal")
@@ -40,12 +51,13 @@ class RemovalStudy(BackgroundOperator):
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin import fiftyone_io
 
-        amounts = tuple(params.get("amounts") or ()) or None
-        seeds = params.get("seeds") or REPETITIONS
-        return fiftyone_io.run_removal_study(samples, config_from(params), amounts, seeds, progress)
+        given = checks.items(params, "amounts", most=100)
+        amounts = tuple(checks.whole({"amounts": amount}, "amounts", low=1) for amount in given) or None
+        seeds = checks.whole(params, "seeds", REPETITIONS, low=2, high=forms.MOST_REPETITIONS)
+        return fiftyone_io.run_removal_study(samples, checks.settings(params), amounts, seeds, progress)
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
-        yield ctx.ops.notify("Removal study complete", variant="success")
+        yield notify(ctx, "Removal study complete", "success")
         yield self.page(ctx, *removal_output(result))
 
     def __call__(
@@ -72,8 +84,8 @@ class MeasureCrossModal(BackgroundOperator):
         **BACKGROUND,
     )
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        return self.prompt(forms.cross_modal_form(ctx.target_view(), ctx.params, CROSS_MODAL_RUN), "Measure")
+    def form(self, ctx: Any) -> types.Property:
+        return self.prompt(forms.cross_modal_form(target_view(ctx), ctx.params, CROSS_MODAL_RUN), "Measure")
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         """The encoding stages of an audit, then the measurement, which takes about half as long as they do."""
@@ -87,16 +99,23 @@ class MeasureCrossModal(BackgroundOperator):
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin.fiftyone_io import cross_modal
 
-        settings = config_from({name: value for name, value in params.items() if name != "run"})
+        settings = checks.settings({name: value for name, value in params.items() if name != "run"})
         return cross_modal.measure_cross_modal(samples, settings, progress, self._run(params))
 
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.notify("Cross-modal recall measured", variant="success")
+        yield notify(ctx, "Cross-modal recall measured", "success")
         yield self.page(ctx, *cross_modal_output(result.summary, self._run(params)))
 
+    def shown(self, ctx: Any) -> Any:
+        """The run key, and the measurement that is replaced."""
+        return forms.run_shown(ctx.dataset, self._run(ctx.params))
+
     def _run(self, params: Mapping[str, Any]) -> str:
-        return str(params.get("run") or CROSS_MODAL_RUN)
+        run = checks.text(params, "run", CROSS_MODAL_RUN, most=100)
+        if not run.isidentifier():
+            raise AuditError(f"run key {checks.short(run)} is not a valid name: use letters, digits and underscores")
+        return run
 
     def __call__(self, sample_collection: Any, run: str = CROSS_MODAL_RUN, **config: Any) -> Any:
         """Measure a dataset or view from Python; see `audit_plugin.fiftyone_io.cross_modal.measure_cross_modal`."""

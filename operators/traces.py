@@ -1,7 +1,8 @@
-"""Plotly traces and layouts of the panel, as plain values."""
+"""Plotly traces and layouts of the panel, as plain values; names are escaped, since Plotly renders some HTML."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def horizontal_bars(values: Mapping[str, float]) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "y": list(values),
+        "y": list(map(html.escape, values)),
         "x": list(values.values()),
         "marker": {"color": BAR_COLOR},
     }
@@ -123,7 +124,7 @@ def removal_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": name.replace("_", " "),
+                "name": html.escape(name.replace("_", " ")),
                 "x": amounts,
                 "y": rounded([gain["mean"] for gain in gains]),
                 "error_y": {"type": "data", "array": half_widths, "thickness": 1},
@@ -138,8 +139,8 @@ def recall_matrix(summary: Mapping[str, Any]) -> dict[str, Any]:
     cells = [[arms[arm][name] for name in names] for arm in arms]
     return {
         "type": "heatmap",
-        "x": list(names),
-        "y": ["nothing" if arm == "none" else arm for arm in arms],
+        "x": list(map(html.escape, names)),
+        "y": ["nothing" if arm == "none" else html.escape(arm) for arm in arms],
         "z": [rounded([cell["value"] for cell in row]) for row in cells],
         "text": [[f"{c['value']:.0%}<br>{c['low']:.0%} to {c['high']:.0%}" for c in row] for row in cells],
         "texttemplate": "%{text}",
@@ -161,7 +162,7 @@ def recall_curves(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": f"{source}, asked in {asked}",
+            "name": html.escape(f"{source}, asked in {asked}"),
             "x": list(curve["steps"]),
             "y": rounded(curve[source][asked]),
             "line": {"color": color, "dash": "solid" if asked == source else "dash"},

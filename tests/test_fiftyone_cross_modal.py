@@ -16,7 +16,8 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 from tests.cross_modal_fixtures import made_up
 from tests.fiftyone_fixtures import state
-from tests.test_operators import form_of, steps_of
+from tests.operator_requests import execute, filled_in, form_of
+from tests.test_operators import steps_of
 from tests.test_panel import App, names_in
 
 pytestmark = pytest.mark.fiftyone
@@ -170,8 +171,7 @@ def test_it_is_deleted_like_an_audit(dataset: Any) -> None:
     write(dataset)
     form = form_of("delete_audit", dataset)
     assert form["run"]["type"]["values"] == ["transfer"]
-    foo = importlib.import_module("fiftyone.operators")
-    foo.execute_operator("@multimem/audit/delete_audit", {"dataset": dataset, "params": {"run": "transfer"}})
+    execute("delete_audit", filled_in("delete_audit", dataset, {"run": "transfer"}))
     dataset.reload()
     assert fio.list_cross_modal_runs(dataset) == []
 

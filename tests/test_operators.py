@@ -13,6 +13,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from tests.operator_requests import PLUGIN, execute, filled_in, form_of, operator
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -20,32 +21,12 @@ foo = pytest.importorskip("fiftyone.operators")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = "@multimem/audit"
 QUICK = {"encoder": "offline", "trials": 4, "epochs": 2, "device": "cpu"}
 
 
-def operator(name: str) -> Any:
-    return foo.get_operator(f"{PLUGIN}/{name}")
-
-
-def form_of(name: str, view: Any, **params: Any) -> dict[str, Any]:
-    """The form as the App gets it: name -> property."""
-    from fiftyone.operators.executor import ExecutionContext
-
-    request = {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": params}
-    ctx = ExecutionContext(request, operator_uri=f"{PLUGIN}/{name}")
-    form = operator(name).resolve_type(ctx, "inputs")
-    return json.loads(json.dumps(form.to_json()))["type"]["properties"]
-
-
 def steps_of(name: str, view: Any, **params: Any) -> list[dict[str, Any]]:
-    """What the App is sent while it runs the operator."""
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
-    request = {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": params}
-    ctx = ExecutionContext(request, executor=Executor(), operator_uri=f"{PLUGIN}/{name}")
-    with ctx:
-        return [message.to_json()["body"] for message in operator(name).execute(ctx)]
+    """What the App is sent while it runs the operator, with the form filled in."""
+    return execute(name, filled_in(name, view, params))[1]
 
 
 def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
@@ -60,7 +41,7 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
     panels = named["panels"]  # FiftyOne gives a panel no level of its own
     assert "dangerous" not in {risk for name, risk in risks.items() if name not in panels}
     unlisted = {op.name for op in operators if op.config.unlisted and op.name not in panels}
-    assert unlisted == {"removal_curve", "measure_transfer"}, "former names, kept callable"
+    assert unlisted == {"removal_curve", "measure_transfer", "review_tokens"}, "former names and the keyboard's tokens"
     assert all(op.config.icon and (op.config.description or op.name in panels) for op in operators)
 
 
@@ -254,7 +235,7 @@ def test_delete_form_offers_the_audits_and_deletes(make_dataset: Callable[..., A
     assert form_of("delete_audit", dataset)["none"]["invalid"]
     operator("run_audit")(dataset, **QUICK)
     assert form_of("delete_audit", dataset)["run"]["type"]["values"] == ["audit"]
-    foo.execute_operator(f"{PLUGIN}/delete_audit", {"dataset": dataset, "params": {"run": "audit"}})
+    execute("delete_audit", filled_in("delete_audit", dataset, {"run": "audit"}))
     assert fio.list_audits(dataset) == []
     assert not [name for name in dataset.get_field_schema() if name.startswith("audit_")]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.review_fixtures import kinds, written
-from tests.test_operators import form_of, operator
+from tests.operator_requests import execute, filled_in, form_of, notices_of
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -30,15 +30,8 @@ def dataset(make_dataset: Callable[..., Any]) -> Any:
 
 def notices(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any) -> tuple[list[str], dict[str, Any]]:
     """Run an operator; (its notices, its results)."""
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
-    request = {"dataset_name": data.name, "view": [], "params": params, "selected": list(selected)}
-    executor = Executor()
-    ctx = ExecutionContext(request, executor=executor, operator_uri=f"@multimem/audit/{name}")
-    with ctx:
-        results = operator(name).execute(ctx)
-    steps = [step.to_json() for step in executor._requests]
-    return [s["params"]["message"] for s in steps if s["operator_uri"].rpartition("/")[2] == "notify"], results
+    results, steps = execute(name, filled_in(name, data, params, selected=list(selected)))
+    return notices_of(steps), results
 
 
 def test_a_selection_is_decided_and_undone(dataset: Any) -> None:

@@ -25,6 +25,7 @@
   const ANSWER_MS = 30000; // keys are ignored while the server works on the previous one, up to this long
   const OPENS_MS = 1000; // time for the next sample to open after the answer
   let lastKeyTime = 0; // of the previous shortcut: the sample has been open since then
+  let tokens = { dataset: null }; // operator -> token of its next request: the server does nothing without
   let pending = null; // the sample that the previous shortcut was for, and until when the next one may take to open
 
   function typing(target) {
@@ -46,8 +47,30 @@
     const seconds = lastKeyTime ? (event.timeStamp - lastKeyTime) / 1000 : 0; // 0: not known
     lastKeyTime = event.timeStamp;
     const request = (pending = { sample: openSample(), until: performance.now() + ANSWER_MS });
-    const callback = () => (request.until = performance.now() + OPENS_MS);
-    ops.executeOperator(OPERATOR + action.operator, Object.assign({ from_modal: true, seconds }, action.params), { callback });
+    const callback = (answer) => {
+      request.until = performance.now() + OPENS_MS;
+      keepToken(action.operator, answer);
+    };
+    withToken(action.operator, (token) => {
+      const params = Object.assign({ from_modal: true, seconds, token }, action.params);
+      ops.executeOperator(OPERATOR + action.operator, params, { callback });
+    });
+  }
+
+  // Each answer to a decision holds the token of the next one, so that only the first key asks for tokens.
+  function withToken(operator, act) {
+    const dataset = window.location.pathname;
+    if (operator === "open_next") return act();
+    if (tokens.dataset === dataset && tokens[operator]) return act(tokens[operator]);
+    const callback = (answer) => {
+      tokens = Object.assign({}, answer && answer.result, { dataset });
+      act(tokens[operator]);
+    };
+    ops.executeOperator(OPERATOR + "review_tokens", {}, { callback });
+  }
+
+  function keepToken(operator, answer) {
+    tokens[operator] = answer && answer.result && answer.result.token;
   }
 
   // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open.
