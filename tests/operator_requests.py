@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from typing import Any
 
 PLUGIN = "@multimem/audit"
@@ -13,14 +14,14 @@ def operator(name: str) -> Any:
     return importlib.import_module("fiftyone.operators").get_operator(f"{PLUGIN}/{name}")
 
 
+def module_of(name: str) -> Any:
+    """A module of the plugin, as FiftyOne loaded it."""
+    return sys.modules[f"{type(operator('run_audit')).__module__.rpartition('.')[0]}.{name}"]
+
+
 def request_of(view: Any, params: dict[str, Any], **more: Any) -> dict[str, Any]:
     """The body of a request on a dataset or view."""
-    return {
-        "dataset_name": view._root_dataset.name,
-        "view": view.view()._serialize(),
-        "params": dict(params),
-        **more,
-    }
+    return {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": dict(params), **more}
 
 
 def form_of(name: str, view: Any, **params: Any) -> dict[str, Any]:

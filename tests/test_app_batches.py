@@ -96,14 +96,16 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     export = panel.get_by_role("button", name="Export", exact=True)
     browsing.open_tab(panel, "Report and apply", export)
     form = ask(page, export)
-    path = tmp_path / "report.html"
-    form.locator("input").last.fill(str(path))
+    form.locator("input").last.fill("batches.html")
     shot(page, "report-1-form")
-    submit(form, "Export")
+    with page.expect_download() as download:
+        submit(form, "Export")
     link = page.get_by_role("link", name="Open report")
     link.wait_for()
     shot(page, "report-2-written")
-    assert path.is_file()
+    assert download.value.suggested_filename == "batches.html"
+    download.value.save_as(tmp_path / "downloaded.html")
+    assert b"<html" in (tmp_path / "downloaded.html").read_bytes()
     report = page.context.new_page()
     report.goto(app.address + link.get_attribute("href"))
     expect(report.get_by_text(re.compile(r"spot check, 90%")).first).to_be_visible()

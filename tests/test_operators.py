@@ -13,7 +13,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from tests.operator_requests import PLUGIN, execute, filled_in, form_of, operator
+from tests.operator_requests import PLUGIN, execute, filled_in, form_of, module_of, operator
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -209,7 +209,7 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
     assert set(report["removed"]["multimem"]) <= set(dataset.values("id"))
     stored = fio.removal_report(dataset)
     assert {**stored, "seal": report["seal"]} == report
-    lines = importlib.import_module("operators.traces").removal_lines(stored)
+    lines = module_of("traces").removal_lines(stored)
     assert {line["name"] for line in lines} == {name.replace("_", " ") for name in report["methods"]}
     assert [(line["x"], line["y"][0]) for line in lines] == [([0, 4], 0.0)] * len(lines)
     assert dataset.list_runs() == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.review_fixtures import kinds, written
-from tests.operator_requests import execute, filled_in, form_of, notices_of
+from tests.operator_requests import execute, filled_in, form_of, hidden_of, notices_of, request_of
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -38,6 +40,7 @@ def test_a_selection_is_decided_and_undone(dataset: Any) -> None:
     ids = dataset.values("id")
     messages, results = notices("decide", dataset, (ids[4], ids[6]), decision="keep", note="both fine")
     assert messages == ["Keep: 2 samples · 2 of 3 decided"]
+    assert len(results.pop("token")) > 64  # for the next key
     assert results == {"decided": 2, "done": 2, "total": 3}
     assert notices("decide", dataset, decision="keep")[0][0].startswith("no sample is open or selected")
     assert notices("undo_decision", dataset)[0] == ["Undone: 2 decisions"]
@@ -65,30 +68,107 @@ def test_a_repair_is_accepted(dataset: Any) -> None:
     assert form_of("decide_repair", dataset)["repair"]["type"]["values"] == ["why"]
     messages = notices("decide_repair", dataset, repair="why")[0]
     assert messages == ["Relabel: 3 samples decided; apply the decisions to change the captions"]
-    assert notices("decide_repair", dataset, repair="another")[0][0].startswith("no sample of audit 'audit' belongs")
+    assert notices("decide_repair", dataset, repair="another")[0] == ["The form is out of date; open it again"]
 
 
-def test_exports_come_back_in(dataset: Any, tmp_path: Path) -> None:
+def upload(path: Path) -> dict[str, Any]:
+    """A file as the App sends it."""
+    return {"name": path.name, "content": base64.b64encode(path.read_bytes()).decode()}
+
+
+def test_exports_come_back_in(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path))
     ids = dataset.values("id")
     fio.decide(dataset, ids[4], "remove", note="=cmd|' /C calc'!A0")
     table, removed = tmp_path / "made.csv", tmp_path / "removed.txt"
-    assert notices("export_review", dataset, what="decisions", decisions=str(table))[0] == [
-        f"Wrote 1 decision to {table}"
+    assert notices("export_review", dataset, what="decisions", decisions="made.csv")[0] == [
+        "Wrote 1 decision to made.csv"
     ]
     fio.apply(dataset)
-    notices("export_review", dataset, what="removed", removed=str(removed))
+    notices("export_review", dataset, what="removed", removed="removed.txt")
     assert removed.read_text().split() == [ids[4]]
     name = f"{dataset.name}-clean"
     assert notices("export_review", dataset, what="dataset", dataset=name)[0] == [
         f"Created dataset {name!r} with 9 samples"
     ]
     fo.delete_dataset(name)
-    assert notices("export_review", dataset, what="tables", tables="x")[0][0].startswith("cannot export 'tables'")
-    refused = notices("export_review", dataset, what="report", report=str(tmp_path / "report.pdf"))[0][0]
-    assert "the file name of a report ends in .html" in refused
-    assert notices("import_decisions", dataset, path=str(table))[0] == ["0 new decisions"]  # the ledger has it already
-    assert "no-such" in notices("import_decisions", dataset, path=str(tmp_path / "no-such.csv"))[0][0]
+    assert notices("import_decisions", dataset, file=upload(table))[0] == [
+        "0 new decisions"
+    ]  # the ledger has it already
     fio.undo(dataset)
+
+
+def test_a_file_is_replaced_only_as_it_was_shown(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path))
+    chosen = {"what": "removed", "removed": "ids.txt"}
+    notices("export_review", dataset, **chosen)
+    (tmp_path / "ids.txt").write_text("of the user")
+    form = form_of("export_review", dataset, **chosen)
+    assert "Replace the file (written " in form["replace"]["view"]["label"]
+    assert form["replace"]["invalid"]
+    assert "tick to replace it" in notices("export_review", dataset, **chosen)[0][0]
+    assert (tmp_path / "ids.txt").read_text() == "of the user"
+    request = filled_in("export_review", dataset, {**chosen, "replace": True})
+    (tmp_path / "ids.txt").write_text("changed since it was shown")
+    assert notices_of(execute("export_review", request)[1]) == ["The form is out of date; open it again"]
+    assert (tmp_path / "ids.txt").read_text() == "changed since it was shown"
+    assert notices("export_review", dataset, **chosen, replace=True)[0] == ["Wrote 0 ids to ids.txt"]
+    assert os.listdir(tmp_path) == ["ids.txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/cron.d/x.txt", "../x.txt", "a/b.txt", "a\\b.txt", ".ssh.txt", "-rf.txt", "~x.txt", "con.txt", "x.txt.",
+        " x.txt", "x\0.txt", "x\ud800.txt", "x\n.txt", "x\u202e.txt", "x" * 300 + ".txt", "x.exe", "authorized_keys", ".txt", "a:b.txt",
+    ],
+)  # fmt: skip
+def test_an_export_takes_no_paths_but_names(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path / "exports"))
+    form = form_of("export_review", dataset, what="removed", removed=name)
+    assert form["refused"]["invalid"]
+    assert "token" not in form
+    token = {"token": hidden_of(form_of("export_review", dataset, what="removed"))["token"]}
+    request = request_of(dataset, {"what": "removed", "removed": name, **token})
+    (message,) = notices_of(execute("export_review", request)[1])
+    assert "file name" in message or "U+" in message
+    assert [str(path) for path in tmp_path.rglob("*")] in ([], [str(tmp_path / "exports")])
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_an_export_replaces_no_links_folders_or_devices(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path))
+    target, place = tmp_path / "of-the-user", tmp_path / "ids.txt"
+    target.write_text("precious")
+    {"link": lambda: place.symlink_to(target), "folder": place.mkdir, "pipe": lambda: os.mkfifo(place)}[kind]()
+    before = os.lstat(place)
+    (message,) = notices("export_review", dataset, what="removed", removed="ids.txt", replace=True)[0]
+    assert "out of date" in message
+    assert (
+        "is not a regular file"
+        in form_of("export_review", dataset, what="removed", removed="ids.txt")["refused"]["error_message"]
+    )
+    assert os.lstat(place) == before
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ({"name": "x.csv", "content": "not base64!"}, "did not arrive"),
+        ({"name": "x.exe", "content": "eA=="}, "does not end in .csv or .jsonl"),
+        ({"name": "/etc/passwd"}, "does not end in"),
+        ({"name": "x.csv"}, "content of the file"),
+        ("/etc/passwd", "must be an uploaded file"),
+        (None, "no file was chosen"),
+    ],
+)
+def test_only_uploaded_tables_are_imported(dataset: Any, file: Any, message: str) -> None:
+    assert message in notices("import_decisions", dataset, file=file, path="/etc/passwd")[0][0]
 
 
 def test_without_an_audit_every_operator_says_so(make_dataset: Callable[..., Any]) -> None:
@@ -99,7 +179,9 @@ def test_without_an_audit_every_operator_says_so(make_dataset: Callable[..., Any
         ("decide_flagged", {"kind": "outlier", "decision": "keep"}),
         ("decide_repair", {"repair": "x"}),
         ("start_spot_check", {"size": 4}),
-        ("export_review", {"what": "report", "report": "/tmp/x.html"}),
+        ("export_review", {"what": "report", "report": "x.html"}),
     ):
-        messages = notices(name, bare, tuple(bare.values("id")[:1]), **params)[0]
-        assert messages == [f"dataset {bare.name!r} has no audit; run one first"], name
+        ids, sentence = bare.values("id")[:1], f"dataset {bare.name!r} has no audit; run one first"
+        token = importlib.import_module("audit_plugin.fiftyone_io.tokens").new_token(bare, name)
+        request = request_of(bare, {**params, "token": token}, selected=ids)
+        assert notices_of(execute(name, request)[1]) == [sentence], name
