@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 PLUGIN = "@multimem/audit"
 REFRESH_SECONDS = 0.3
 TOKEN = "token"  # name of the forms' hidden field
+HIDDEN = {"container": {"sx": {"display": "none"}}}  # the App sends no defaults of its HiddenView
 STALE = "The form is out of date; open it again"
 MOST_NOTICE = 500  # characters of a notice
 CHANGE_LABELS = {
@@ -140,7 +141,7 @@ class FormOperator(AuditOperator):
         shown, token = self.shown(ctx), ctx.params.get(TOKEN)
         if not tokens.is_valid(token, ctx.dataset, self.listing.name, shown):
             token = tokens.new_token(ctx.dataset, self.listing.name, shown)
-        form.str(TOKEN, default=token, view=types.HiddenView())
+        form.str(TOKEN, default=token, view=types.TextFieldView(componentsProps=HIDDEN))
 
     def has_token(self, ctx: Any) -> bool:
         """Whether the request has a token for what would be done now."""
