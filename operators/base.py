@@ -142,6 +142,10 @@ class FormOperator(AuditOperator):
         if not tokens.is_valid(token, ctx.dataset, self.listing.name, shown):
             token = tokens.new_token(ctx.dataset, self.listing.name, shown)
         form.str(TOKEN, default=token, view=types.TextFieldView(componentsProps=HIDDEN))
+        form.properties = {
+            TOKEN: form.properties.pop(TOKEN),
+            **form.properties,
+        }  # first: it takes no room between fields
 
     def has_token(self, ctx: Any) -> bool:
         """Whether the request has a token for what would be done now."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.review_fixtures import kinds, written
 from tests.operator_requests import execute, filled_in, form_of, hidden_of, notices_of, request_of
+from tests.review_fixtures import kinds, written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -119,8 +119,9 @@ def test_a_file_is_replaced_only_as_it_was_shown(dataset: Any, tmp_path: Path, m
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/cron.d/x.txt", "../x.txt", "a/b.txt", "a\\b.txt", ".ssh.txt", "-rf.txt", "~x.txt", "con.txt", "x.txt.",
-        " x.txt", "x\0.txt", "x\ud800.txt", "x\n.txt", "x\u202e.txt", "x" * 300 + ".txt", "x.exe", "authorized_keys", ".txt", "a:b.txt",
+        "/etc/cron.d/x.txt", "../x.txt", "a/b.txt", "a\\b.txt", "a:b.txt", ".ssh.txt", "-rf.txt", "~x.txt", "con.txt",
+        "x.txt.", " x.txt", "x\0.txt", "x\ud800.txt", "x\n.txt", "x\u202e.txt", "x" * 300 + ".txt", "x.exe",
+        "authorized_keys", ".txt",
     ],
 )  # fmt: skip
 def test_an_export_takes_no_paths_but_names(

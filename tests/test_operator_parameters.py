@@ -1,0 +1,229 @@
+"""Hostile parameters, through the path that the App's server takes: each ends in a sentence, none in a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.operator_requests import execute, form_for, module_of, notices_of, operator, request_of
+from tests.review_fixtures import written
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+tokens = importlib.import_module("audit_plugin.fiftyone_io.tokens")
+ledger = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions").ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+HOSTILE: list[Any] = [
+    "\ud800", "a\0b", {"$gt": ""}, {"$where": "sleep(9)"}, [["a"]], [], {}, True, -1, 0.5, float("nan"), float("inf"),
+    10**400, "x" * 1_000_000, "../../etc/passwd", "/dev/zero", "open_clip:ViT-B-32:/dev/zero", "clap:~/.ssh",
+    "![x](http://e.example/x)", "no such thing",
+]  # fmt: skip
+# Parameters that no form has, or only after a choice; and what is chosen, so that legal values start no work.
+MORE: dict[str, tuple[str, ...]] = {
+    "decide": ("text", "seconds", "reviewer", "from_modal", "caption"),
+    "decide_flagged": ("text", "threshold"),
+    "undo_decision": ("reviewer", "from_modal"),
+    "open_next": ("step",),
+    "undo_changes": ("change_set",),
+    "export_review": ("decisions", "removed", "dataset", "replace"),
+    "import_decisions": ("path",),
+    "run_audit": ("image", "template", "tower", "checkpoint_f", "engine", "epochs", "split", "advanced", "view_target"),
+}
+VALUES = 7  # of `HOSTILE` for each field
+IMPOSSIBLE = {"trials": 5}  # not a multiple of two
+CHOSEN: dict[str, dict[str, Any]] = {
+    "run_audit": IMPOSSIBLE,
+    "removal_study": IMPOSSIBLE,
+    "removal_curve": IMPOSSIBLE,
+    "measure_cross_modal": IMPOSSIBLE,
+    "measure_transfer": IMPOSSIBLE,
+    "decide": {"decision": "keep"},
+    "decide_flagged": {"kind": "misaligned", "decision": "keep"},
+    "delete_audit": {"run": "no such audit"},
+    "export_review": {"what": "removed"},
+    "start_spot_check": {"size": 4},
+}
+PANELS = ("audit_panel", "audit_sample")
+PANEL_PARAMETERS = (
+    "value", "path", "idx", "data", "id", "row", "choice", "kind", "what", "run", "identities", "view", "operator",
+    "values",
+)  # fmt: skip
+STATE = ("run", "tab", "kind", "earlier", "row", "since", "thresholds", "queue")
+
+
+def operators() -> list[str]:
+    """Names of all operators that are no panels, as the plugin's file lists them."""
+    listed = (ROOT / "fiftyone.yml").read_text(encoding="utf-8").partition("operators:")[2].partition("panels:")[0]
+    return re.findall(r"^  - (\w+)", listed, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def dataset(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Eight samples, two of them misaligned."""
+    made = fo.Dataset()
+    made.add_samples([fo.Sample(filepath=path, caption=f"number {row}") for row, path in enumerate(pictures[:8])])
+    written(made, (4, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIT_EXPORT_DIR", str(tmp_path_factory.mktemp("exports")))
+        yield made
+    ledger().delete_many({"dataset": made._doc.id})
+    made.delete()
+
+
+@pytest.fixture
+def attack(dataset: Any, caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
+    """Sends a request with a valid token; returns its notices, and fails on a traceback."""
+
+    def send(name: str, params: dict[str, Any], **more: Any) -> list[str]:
+        request = request_of(dataset, params, **more)
+        form = form_for(name, request)
+        token = form["token"]["default"] if "token" in form else tokens.new_token(dataset, name)
+        request["params"] = {"token": token, **request["params"]}
+        notices = notices_of(execute(name, request)[1])
+        assert not [record for record in caplog.records if record.exc_info], (name, params, caplog.text[-2000:])
+        assert all(len(sentence) <= 500 and "Unexpected" not in sentence for sentence in notices), (name, notices)
+        return notices
+
+    caplog.set_level(logging.ERROR)
+    return send
+
+
+@pytest.mark.parametrize("name", operators())
+def test_hostile_parameters_of_each_operator(dataset: Any, attack: Callable[..., list[str]], name: str) -> None:
+    chosen = CHOSEN.get(name, {})
+    fields = set(form_for(name, request_of(dataset, chosen))) | set(MORE.get(name, ()))
+    count = sum(map(ord, name))  # another part of the values for each field: all of them would take minutes
+    for field in sorted(fields - {"token"}):
+        for _ in range(VALUES):
+            count += 1
+            attack(name, {**chosen, field: HOSTILE[count % len(HOSTILE)]})
+
+
+@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize(
+    "part", ["selected", "selected_labels", "current_sample", "dataset_name", "dataset_id", "view"]
+)
+def test_hostile_selections_datasets_and_views(attack: Callable[..., list[str]], name: str, part: str) -> None:
+    for value in (["\ud800"], [{"label_id": {"$gt": ""}}], "x" * 1000, 7, {"$gt": ""}):
+        attack(name, dict(CHOSEN.get(name, {})), **{part: value})
+
+
+@pytest.mark.parametrize("name", [name for name in operators() if name not in ("open_next", "review_tokens")])
+@pytest.mark.parametrize(
+    "token", ["", None, 7, {"$gt": ""}, "x.y.z", "\ud800", "of another operator", "of another dataset"]
+)
+def test_without_a_valid_token_nothing_is_done(
+    dataset: Any, make_dataset: Callable[..., Any], name: str, token: Any
+) -> None:
+    if token == "of another operator":
+        token = tokens.new_token(dataset, "open_next")
+    elif token == "of another dataset":
+        token = tokens.new_token(make_dataset(2), name)
+    request = request_of(dataset, {**CHOSEN.get(name, {}), "token": token}, selected=dataset.values("id")[:1])
+    messages = [notices_of(execute(name, {**request, "request_delegation": queue})[1]) for queue in (False, True)]
+    assert messages == [["The form is out of date; open it again"]] * 2
+    assert not ledger().count_documents({"dataset": dataset._doc.id})
+
+
+def test_a_token_is_good_for_one_use_one_purpose_and_a_day(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tokens.new_token(dataset, "decide", ["shown"])
+    assert tokens.is_valid(token, dataset, "decide", ["shown"])
+    assert not tokens.is_valid(token, dataset, "decide", ["other"])
+    assert not tokens.is_valid(token, None, "decide", ["shown"])
+    made, nonce, signature = token.split(".")
+    assert not tokens.is_valid(f"{int(made, 16) + 1:x}.{nonce}.{signature}", dataset, "decide", ["shown"])
+    assert [tokens.use(token), tokens.use(token)] == [True, False]
+    later = tokens.time.time() + 25 * 3600
+    monkeypatch.setattr(tokens.time, "time", lambda: later)
+    assert not tokens.is_valid(token, dataset, "decide", ["shown"])
+    assert tokens.is_valid(token, dataset, "decide", ["shown"], queued=True)
+
+
+def test_a_request_is_carried_out_once(dataset: Any) -> None:
+    request = request_of(dataset, {"decision": "keep"}, selected=dataset.values("id")[:1])
+    request["params"]["token"] = form_for("decide", request)["token"]["default"]
+    again = {**request, "params": dict(request["params"])}
+    assert execute("decide", request)[0]["decided"] == 1
+    assert notices_of(execute("decide", again)[1]) == ["The form is out of date; open it again"]
+    ledger().delete_many({"dataset": dataset._doc.id})
+
+
+def test_models_are_loaded_from_the_folder_of_the_app_only(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, inside = module_of("checks"), tmp_path / "models" / "own.pt"
+    inside.parent.mkdir()
+    inside.touch()
+    outside = tmp_path / "other.pt"
+    outside.touch()
+    error = importlib.import_module("audit_plugin.arrays").AuditError
+    with pytest.raises(error, match="AUDIT_MODEL_DIR of the server, which is not set here"):
+        checks.settings({"encoder": f"open_clip:ViT-B-32:{inside}"})
+    monkeypatch.setenv("AUDIT_MODEL_DIR", str(inside.parent))
+    assert checks.settings({"encoder": f"open_clip:ViT-B-32:{inside}"}).encoder.endswith("own.pt")
+    for name in ("open_clip:ViT-B-32:{}", "clap:{}", "offline+clap:{}"):
+        for path in (outside, inside.parent / ".." / "other.pt", "~/x", "../x", f"{inside}+/../../other.pt"):
+            with pytest.raises(error, match="names a file of the server"):
+                checks.settings({"encoder": name.format(path)})
+    for public in ("auto", "offline", "open_clip:ViT-B-32:laion2b_s34b_b79k", "clap:laion/clap-htsat-unfused+offline"):
+        assert checks.settings({"encoder": public}).encoder == public
+
+
+# --- the panels' events ----------------------------------------------------------------------------------------------
+
+
+def send_event(dataset: Any, panel: str, event: Any, params: dict[str, Any], state: Any, **more: Any) -> list[Any]:
+    """What the App is told to do after an event of a panel."""
+    sent = {**params, "panel_id": "p", "panel_state": state, "__method__": event}
+    return execute(panel, request_of(dataset, sent, **more))[1]
+
+
+def events(panel: str) -> list[str]:
+    """Names of a panel's events."""
+    return [name for name in dir(type(operator(panel))) if hasattr(getattr(type(operator(panel)), name), "is_event")]
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_hostile_events(dataset: Any, caplog: pytest.LogCaptureFixture, panel: str) -> None:
+    row, count = [dataset.first().id, 0], 0
+    state, base = {"run": "audit", "tab": "overview", "row": row}, {"row": row, "choice": "keep", "kind": "misaligned"}
+    assert len(events(panel)) > 2
+    for event in events(panel):
+        cases = [({**base, name: HOSTILE[(count := count + 1) % len(HOSTILE)]}, state) for name in PANEL_PARAMETERS]
+        cases += [(base, {**state, name: HOSTILE[(count := count + 1) % len(HOSTILE)]}) for name in STATE]
+        for params, sent in cases:
+            token = tokens.new_token(dataset, f"{panel}.{event}")
+            steps = send_event(dataset, panel, event, {**params, "token": token}, dict(sent))
+            assert all("Unexpected" not in sentence for sentence in notices_of(steps)), (params, sent, steps)
+    assert not [record for record in caplog.records if record.exc_info], caplog.text[-3000:]
+    ledger().delete_many({"dataset": dataset._doc.id})
+
+
+@pytest.mark.parametrize(
+    ("panel", "event"),
+    [("audit_panel", name) for name in ("on_decide", "on_undo_last", "on_set", "on_reset")]
+    + [("audit_sample", "on_decide")],
+)
+def test_events_that_change_something_need_a_token(dataset: Any, panel: str, event: str) -> None:
+    row = [dataset.first().id, 0]
+    state = {"run": "audit", "row": row, "thresholds": {"misaligned": 0.5}}
+    before = len(dataset.match_tags("audit:misaligned"))
+    for token in (None, "x.y.z", tokens.new_token(dataset, "decide")):
+        params = {"row": row, "choice": "keep", "kind": "misaligned", "token": token}
+        messages = notices_of(send_event(dataset, panel, event, params, dict(state)))
+        assert messages == ["The form is out of date; open it again"]
+    assert not ledger().count_documents({"dataset": dataset._doc.id})
+    assert len(dataset.match_tags("audit:misaligned")) == before
+
+
+@pytest.mark.parametrize(
+    "method", ["_choose", "load_tab", "render", "show_apply", "__init__", "form_button", 7, {"a": 1}]
+)
+@pytest.mark.parametrize("panel", PANELS)
+def test_only_events_of_a_panel_can_be_called(dataset: Any, panel: str, method: Any) -> None:
+    assert send_event(dataset, panel, method, {}, {}) == []
