@@ -19,12 +19,12 @@ def module_of(name: str) -> Any:
     return sys.modules[f"{type(operator('run_audit')).__module__.rpartition('.')[0]}.{name}"]
 
 
-def request_of(view: Any, params: dict[str, Any], **more: Any) -> dict[str, Any]:
+def request_of(view: Any, params: dict[str, Any], /, **more: Any) -> dict[str, Any]:
     """The body of a request on a dataset or view."""
     return {"dataset_name": view._root_dataset.name, "view": view.view()._serialize(), "params": dict(params), **more}
 
 
-def form_of(name: str, view: Any, **params: Any) -> dict[str, Any]:
+def form_of(name: str, view: Any, /, **params: Any) -> dict[str, Any]:
     """The form as the App gets it: name -> property."""
     return form_for(name, request_of(view, params))
 
@@ -43,7 +43,7 @@ def hidden_of(form: dict[str, Any]) -> dict[str, Any]:
     return {"token": form["token"]["default"]} if "token" in form else {}
 
 
-def filled_in(name: str, view: Any, params: dict[str, Any], **more: Any) -> dict[str, Any]:
+def filled_in(name: str, view: Any, params: dict[str, Any], /, **more: Any) -> dict[str, Any]:
     """A request with what a person filled in, and the form's token for that."""
     request = request_of(view, params, **more)
     request["params"] |= hidden_of(form_for(name, request))

@@ -253,7 +253,8 @@ def requests_of(address: str, prepared: dict[str, Any], home: Path, is_long: boo
         sent = [(way, place) for way in ways for place in dict.fromkeys(places)] if is_long else []
         sent += [("fetch", "execute"), (ways[count % len(ways)], places[count % len(places)])]
         for at, token in enumerate(stale):
-            for way, place in sent if at in (0, 1 + count % (len(stale) - 1)) else sent[-2:]:
+            few = not is_long and at not in (0, 1 + count % (len(stale) - 1))
+            for way, place in () if few else sent:
                 signed = {**body, "params": {**params, "token": token}, "request_delegation": bool(at % 2)}
                 requests.append({"way": way, "url": f"{address}/operators/{place}", "body": signed})
     return requests
@@ -267,6 +268,11 @@ def files_of(home: Path) -> dict[str, bytes]:
         for part in parts
         if part.parts[0] not in (".cache", ".fiftyone", ".config")
     }
+
+
+def ours(traceback: str) -> bool:
+    """Whether a traceback of the server's log leads through the plugin; FiftyOne writes some of its own, of sockets."""
+    return any(part in traceback for part in ("/audit_plugin/", "/plugins/audit/", str(ROOT / "operators")))
 
 
 def purposes(ids: list[str], home: Path) -> list[str]:
@@ -302,8 +308,9 @@ def test_a_hostile_page_achieves_nothing(app: App, chromium: Any, elsewhere: str
     )
     assert app.do(SNAPSHOT)["audit_plugin.decisions"][0] == before["audit_plugin.decisions"][0] + 1
     page.context.close()
-    log = app.log.read_text()
+    failures = [block for block in app.log.read_text().split("Traceback (most recent")[1:] if ours(block)]
+    assert not failures, failures[0]
     chaos.record(
         "hostile_page", cases=len(requests), kind="hostile inputs", lost=len(changed), outside=len(touched),
-        tracebacks=log.count("Traceback"),
+        tracebacks=len(failures),
     )  # fmt: skip
