@@ -138,7 +138,9 @@ class DeleteRemoved(FormOperator):
 
     def form(self, ctx: Any) -> types.Property:
         """The form, in which the number of samples has to be typed."""
-        form, count = types.Object(), len(removed_ids(ctx.dataset))
+        from audit_plugin import fiftyone_io
+
+        form, count = types.Object(), fiftyone_io.count_removed(ctx.dataset)
         form.view("what", types.Warning(label=f"{samples_text(count)} will be deleted. Media files stay."))
         typed = form.int("count", label=f"Type {count} to confirm", required=True)
         if ctx.params.get("count") != count or not count:

@@ -8,7 +8,7 @@ from fiftyone.operators import types
 
 from . import checks
 from .base import changes_text, count_text, samples_text
-from .changes import applied_changes, removed_ids
+from .changes import applied_changes
 from .panel_base import Tab, box, guarded, plain_text, run_of, say
 
 NO_RUN = "none"
@@ -52,9 +52,9 @@ class Apply(Tab):
 
     def _show_changes(self, ctx: Any, place: types.Object) -> None:
         """What would change, what has changed, what is hidden; the forms of the operators ask for confirmation."""
-        from audit_plugin.fiftyone_io.ledger.changes import plan_of
+        from audit_plugin import fiftyone_io
 
-        plan = plan_of(ctx.dataset)
+        plan = fiftyone_io.plan_of(ctx.dataset)
         changes = count_text(len(plan.changes), "change")
         stale = f" {len(plan.stale):,} decisions are skipped: the sample changed since." if plan.stale else ""
         say(
@@ -66,7 +66,7 @@ class Apply(Tab):
         applied = applied_changes(ctx.dataset)
         if applied:
             say(place, "last", f"**Last applied** ({applied.time:%Y-%m-%d %H:%M} UTC): {changes_text(applied.counts)}.")
-        hidden = len(removed_ids(ctx.dataset))
+        hidden = fiftyone_io.count_removed(ctx.dataset)
         buttons = place.h_stack("buttons", gap=1)
         if plan.changes:
             self.form_button(buttons, "apply_decisions", f"Apply {changes}", variant="contained")
