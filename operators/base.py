@@ -132,6 +132,7 @@ class FormOperator(AuditOperator):
             form = types.Object()
             block(form, "problem", types.Error(label="Cannot show this form", description=logged_text(error)))
             prompt = self.prompt(form, self.listing.label)
+            ctx._view_target_resolved = False  # FiftyOne would open the view again
         return without_markdown(prompt)
 
     def _add_token(self, ctx: Any, form: types.Object) -> None:
@@ -241,13 +242,24 @@ def target_view(ctx: Any) -> Any:
     """The dataset or view that the form was filled in for.
 
     Raises:
-        AuditError: the request's view cannot be made.
+        AuditError: the request's view cannot be opened.
     """
+    return _opened(ctx, ctx.target_view)
+
+
+def open_view(ctx: Any) -> Any:
+    """The view that is open.
+
+    Raises:
+        AuditError: the request's view cannot be opened.
+    """
+    return _opened(ctx, lambda: ctx.view)
+
+
+def _opened(ctx: Any, view: Callable[[], Any]) -> Any:
     checks.dataset_of(ctx)
     try:
-        return ctx.target_view()
-    except AuditError:
-        raise
+        return view()
     except Exception as error:  # of FiftyOne, on a view of any kind
         reason = str(error).partition("\n")[0]
         raise AuditError(f"the view cannot be opened ({type(error).__name__}: {checks.short(reason)})") from error

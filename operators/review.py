@@ -12,7 +12,17 @@ from audit_plugin.review.spot_check import SIZE
 from audit_plugin.scoring.flags import FLAGS, movable_flags
 
 from . import checks, files
-from .base import AuditOperator, FormOperator, audit_key, block, choose_audit, notify, operator_config, samples_text
+from .base import (
+    AuditOperator,
+    FormOperator,
+    audit_key,
+    block,
+    choose_audit,
+    notify,
+    open_view,
+    operator_config,
+    samples_text,
+)
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, Row
@@ -421,7 +431,7 @@ def open_sample_of(ctx: Any, run: str, row: Row | None) -> None:
     if row is None:
         notify(ctx, "Review queue done: no undecided samples are left", "success")
         return
-    shows_objects = getattr(ctx.view, "_is_generated", False)
+    shows_objects = getattr(open_view(ctx), "_is_generated", False)
     ctx.ops.open_sample(id=row[0] if shows_objects else sample_of(ctx.dataset, run, row))
 
 

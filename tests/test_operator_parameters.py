@@ -116,6 +116,7 @@ def test_hostile_selections_datasets_and_views(attack: Callable[..., list[str]],
 
 @pytest.mark.parametrize("name", [name for name in operators() if name not in ("open_next", "review_tokens")])
 def test_without_a_valid_token_nothing_is_done(dataset: Any, make_dataset: Callable[..., Any], name: str) -> None:
+    before = ledger().count_documents({"dataset": dataset._doc.id})
     others = tokens.new_token(dataset, "open_next"), tokens.new_token(make_dataset(2), name)
     for count, token in enumerate(("", None, 7, {"$gt": ""}, "x.y.z", "\ud800", *others)):
         more = {"selected": dataset.values("id")[:1], "request_delegation": bool(count % 2)}
@@ -204,12 +205,15 @@ def test_hostile_events(dataset: Any, caplog: pytest.LogCaptureFixture, panel: s
 def test_events_that_change_something_need_a_token(dataset: Any, panel: str, event: str) -> None:
     row = [dataset.first().id, 0]
     state = {"run": "audit", "row": row, "thresholds": {"misaligned": 0.5}}
-    before = len(dataset.match_tags("audit:misaligned"))
+    before, decided = (
+        len(dataset.match_tags("audit:misaligned")),
+        ledger().count_documents({"dataset": dataset._doc.id}),
+    )
     for token in (None, "x.y.z", tokens.new_token(dataset, "decide")):
         params = {"row": row, "choice": "keep", "kind": "misaligned", "token": token}
         messages = notices_of(send_event(dataset, panel, event, params, dict(state)))
         assert messages == ["The form is out of date; open it again"]
-    assert not ledger().count_documents({"dataset": dataset._doc.id})
+    assert ledger().count_documents({"dataset": dataset._doc.id}) == decided
     assert len(dataset.match_tags("audit:misaligned")) == before
 
 
