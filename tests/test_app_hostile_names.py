@@ -19,7 +19,8 @@ chromium = pytest.fixture(scope="module")(browsing.chromium)
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (
     "![i](http://e.example/i.png) <img src=http://e.example/j.png onerror=document.title='hacked'> "
-    "[l](javascript:alert(1)) <script>alert(2)</script> <http://e.example/k> http://e.example/l www.e.example a@e.example `c` | **b** \u202etxet"
+    "[l](javascript:alert(1)) <script>alert(2)</script> <http://e.example/k> http://e.example/l www.e.example "
+    "a@e.example `c` | **b** \u202etxet"
 )
 # Captions, labels, notes, reviewers, the dataset, and what an audit says: its repairs, notes and what it trained.
 PREPARED = """
