@@ -267,7 +267,7 @@ def _opened(ctx: Any, view: Callable[[], Any]) -> Any:
 
 def notify(ctx: Any, sentence: str, variant: str = "info") -> Any:
     """Show a notice of plain text, without characters that hide or reorder text."""
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     return ctx.ops.notify(clean(sentence, MOST_NOTICE), variant=variant)
 

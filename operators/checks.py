@@ -177,7 +177,7 @@ def _is_local(part: str) -> bool:
 
 def short(value: Any, most: int = 80) -> str:
     """A value as part of a message."""
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     return repr(clean(str(value)[: 4 * most], most))
 

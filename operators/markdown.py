@@ -24,7 +24,7 @@ class Markdown(str):
 
 def escaped(text: Any, width: int = 0) -> Markdown:
     """Any text as Markdown that shows it in one line, without hidden characters; `Markdown` stays as it is."""
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     if isinstance(text, Markdown):
         return text
@@ -33,7 +33,7 @@ def escaped(text: Any, width: int = 0) -> Markdown:
 
 def code(text: Any) -> Markdown:
     """Any text as Markdown for a piece of code."""
-    from audit_plugin.report.display import clean
+    from audit_plugin.inputs.spreadsheet import clean
 
     return Markdown(f"`{clean(str(text)).replace('`', chr(39)).replace('|', '/')}`")
 

@@ -47,7 +47,7 @@ decide(dataset, ids[4], "remove", "audit", reviewer="b" + hostile)
 result = dataset.name
 """
 PAGE = """
-import sys
+import json, sys
 import fiftyone.operators as foo
 from fiftyone.operators import types
 plugin = type(foo.get_operator("@multimem/audit/run_audit")).__module__.rpartition(".")[0]
@@ -59,7 +59,7 @@ base.block(form, "error", types.Error(label=hostile, description=hostile))
 for field, element in form.properties.items():
     output.add_property(field, element)
 page = sys.modules[plugin + ".markdown"].without_markdown(types.Property(output))
-result = [page.to_json(), values]
+result = json.loads(json.dumps([page.to_json(), values]))
 """
 ACTING = """() => [...document.querySelectorAll(
   'img[src*="e.example"], a[href*="e.example"], a[href^="javascript"], a[href^="mailto"], script:not([src]):not([type])'
