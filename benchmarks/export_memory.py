@@ -27,7 +27,7 @@ SHARDS = {"image": "image", "text": "text"}
 FORMATS = {"webdataset": "", "jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "parquet-bytes": ".parquet"}
 FORMATS |= {"hf-parquet": "", "datacomp": ".npy"}
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from audit_plugin.cli import app
 start = time.perf_counter()
 sys.argv = ["audit-plugin", *sys.argv[1:]]
@@ -36,7 +36,9 @@ try:
 except SystemExit as end:
     code = end.code
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not ru_maxrss, which a process inherits from its parent
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024
 print(json.dumps({"code": code, "seconds": round(seconds, 1), "peak_bytes": peak}))
 """
 

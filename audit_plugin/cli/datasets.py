@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,6 +114,7 @@ def import_(  # noqa: PLR0913, PLR0917
     media_root: MediaRoot = None,
 ) -> None:
     """Import the flagged part of a large audit into FiftyOne, with evidence and random unflagged rows (--others)."""
+    from audit_plugin.audit.export import folder_of
     from audit_plugin.report import read_summary, report_of_table
 
     if manifest is None:
@@ -149,13 +148,6 @@ def scored_rows(
     media = [column for name, column in named.items() if not MODALITIES[name].is_text]
     source = f"column {' and '.join(map(repr, media))} of {manifest.name}" if media else ""
     return read_manifest(manifest, named, media_root=media_root), source
-
-
-def folder_of(manifest: Path) -> Path:
-    """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
-    if os.path.isdir(manifest):
-        return manifest
-    return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))
 
 
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:

@@ -9,18 +9,19 @@ import typer
 
 from audit_plugin.arrays import AuditError
 
-from .options import app
+from .options import app, say
 from .running import check_output, fiftyone_io, shown_progress
 
 if TYPE_CHECKING:
-    from audit_plugin.audit.export import ExportReport, ScoreTable
+    from audit_plugin.audit.export import ExportReport, RowSource, ScoreTable
     from audit_plugin.audit.export.plan import Key, Verdict
     from audit_plugin.review import Decision
 
 TABLE = ".parquet"
-FORMATS = "webdataset, csv, jsonl, parquet, parquet-bytes, hf-folder, hf-parquet, coco, yolo, datacomp"
+FORMATS = "webdataset, csv, jsonl, parquet, parquet-bytes, hf-folder, hf-parquet, coco, yolo, datacomp, fiftyone"
 Manifest = Annotated[
-    Path | None, typer.Option(help="Manifest that was scored, where it has moved (default: as recorded)")
+    Path | None,
+    typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
 ]
 
 
@@ -30,9 +31,14 @@ def export(  # noqa: PLR0913 (one per option)
         str, typer.Argument(metavar="SCORES", help="Table written by score (.parquet), or a FiftyOne dataset")
     ],
     *,
-    to: Annotated[str, typer.Option(help="New file or folder; for a FiftyOne dataset, the name of the clean one")],
+    to: Annotated[
+        str, typer.Option(help="New file or folder; with --format fiftyone, the name of a clean copy of the dataset")
+    ],
     format: Annotated[  # noqa: A002 (the name of the option)
-        str, typer.Option(help=f"{FORMATS}; default: by the ending of --to, shards for shards")
+        str,
+        typer.Option(
+            help=f"{FORMATS}; default: by the ending of --to; shards for shards, a copy for a FiftyOne dataset"
+        ),
     ] = "",
     drop: Annotated[
         str,
@@ -48,23 +54,22 @@ def export(  # noqa: PLR0913 (one per option)
     ] = "",
     select: Annotated[Path | None, typer.Option(help="Export only these rows: a table written by select")] = None,
     manifest: Manifest = None,
+    run: Annotated[str, typer.Option(help="Run key of the audit, for a FiftyOne dataset")] = "audit",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many rows would be removed and why, without writing")
     ] = False,
 ) -> None:
     """Write the rows that stay, ready to train on, with a list of the removed ones and a datasheet."""
-    if not source.endswith(TABLE):
-        _export_dataset(
-            source, to, any((format, drop, keep, decisions, select, manifest)) or top_n is not None, dry_run
-        )
+    if not source.endswith(TABLE) and _is_copy(to, format):
+        options = (drop, keep, decisions, select, manifest)
+        _copy_dataset(source, to, any(options) or top_n is not None, dry_run)
         return
-    from audit_plugin.audit.export import Rules, export_rows, manifest_source, read_score_table
+    from audit_plugin.audit.export import Rules, export_rows
     from audit_plugin.audit.export.selection import read_selection
 
-    table = read_score_table(Path(source))
-    rows = manifest_source(table.summary, manifest, table.name)
+    table, rows, verdicts = _table_rows(source, manifest) if source.endswith(TABLE) else _dataset_rows(source, run)
     rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None)
-    verdicts = _verdicts(decisions, table) if decisions else {}
+    verdicts |= _verdicts(decisions, table) if decisions else {}
     with shown_progress() as progress:
         report = export_rows(table, rows, Path(to), format, rules, verdicts, progress, dry_run)
     _show(report, dry_run)
@@ -90,12 +95,12 @@ def select(
     selection = select_rows(table, budget, copies)
     needs_uids = out.suffix.lower() == ".npy"
     write_selection(out, table, selection, manifest_source(table.summary, manifest, table.name) if needs_uids else None)
-    _echo(f"{len(selection.rows):,} of {len(table):,} rows selected (budget {selection.budget:,}): {out}")
+    say(f"{len(selection.rows):,} of {len(table):,} rows selected (budget {selection.budget:,}): {out}")
     for why, count in selection.left_out.items():
-        _echo(f"  {count:,} {why}")
-    _echo("similarity to a reference set is not taken into account")
+        say(f"  {count:,} {why}")
+    say("similarity to a reference set is not taken into account")
     if not needs_uids:
-        _echo(f"to train on them: audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset")
+        say(f"to train on them: audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset")
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -133,34 +138,58 @@ def _dataset_decisions(name: str) -> tuple[list[Decision], dict[str, str]]:
     return list(io.decisions(data)), dict(zip(ids, map(str, manifest_ids), strict=True))
 
 
-def _export_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
+def _table_rows(source: str, manifest: Path | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
+    """The scores of a table and the rows of its manifest."""
+    from audit_plugin.audit.export import manifest_source, read_score_table
+
+    table = read_score_table(Path(source))
+    rows = manifest_source(table.summary, manifest, table.name)
+    if rows.media_root:
+        where = f"media are read from {rows.media_root} only"
+        say(f"manifest, as recorded in {Path(source).stem}.json: {rows.name}; {where}")
+    return table, rows, {}
+
+
+def _dataset_rows(name: str, run: str) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
+    """The scores, rows and decisions of a FiftyOne dataset."""
+    data = fiftyone_io().load_view(name)
+    from audit_plugin.audit.export import SamplesSource
+    from audit_plugin.fiftyone_io.results.audited_rows import audited_rows
+
+    table, samples, verdicts = audited_rows(data, run)
+    return table, SamplesSource(samples), verdicts
+
+
+def _is_copy(to: str, form: str) -> bool:
+    """Whether `to` is the name of a FiftyOne dataset to make, not a place on the disk."""
+    from audit_plugin.inputs.formats import FORMATS
+
+    endings = {ending for entry in FORMATS.values() for ending in entry.endings}
+    return form == "fiftyone" or (not form and Path(to).suffix.lower() not in endings and "/" not in to)
+
+
+def _copy_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
     """Makes a clean copy of a FiftyOne dataset."""
     if has_options:
         raise AuditError(
-            f"{name!r} is a FiftyOne dataset, of which --to makes a copy without what the review removed; leave the "
-            "other options out, or export the table of scores (.parquet)"
+            f"{to!r} would be a copy of the FiftyOne dataset {name!r} without what the review removed, for which "
+            "the other options mean nothing; leave them out, or name the --format of files"
         )
     io = fiftyone_io()
     data = io.load_view(name)
     if dry_run:
         left = len(io.clean_view(data))
-        _echo(f"{left:,} of {len(data):,} samples would be exported; {len(data) - left:,} are marked as removed")
+        say(f"{left:,} of {len(data):,} samples would be exported; {len(data) - left:,} are marked as removed")
         return
-    _echo(f"{io.export_clean(data, to).count():,} of {len(data):,} samples: dataset {to!r}")
+    say(f"{io.export_clean(data, to).count():,} of {len(data):,} samples: dataset {to!r}")
 
 
 def _show(report: ExportReport, dry_run: bool) -> None:
     for line in report.lines():
-        _echo(line)
+        say(line)
     if dry_run:
-        _echo(f"nothing was written; without --dry-run: {report.to} ({report.format})")
+        say(f"nothing was written; without --dry-run: {report.to} ({report.format})")
     else:
-        _echo(f"{report.format}: {report.to}")
+        say(f"{report.format}: {report.to}")
         for name in report.documents:
-            _echo(f"  {name}")
-
-
-def _echo(line: str) -> None:
-    from audit_plugin.inputs.spreadsheet import clean
-
-    typer.echo(clean(line))
+            say(f"  {name}")

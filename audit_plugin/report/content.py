@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Ints, Samples
-from audit_plugin.audit.result import count_outcomes
 from audit_plugin.config import current_names
 from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.rows import brief
@@ -312,6 +311,8 @@ def named_ids(explanation: Any, key: str = "") -> Iterator[str]:
 
 def subset_summary(content: ReportContent, columns: Columns) -> dict[str, Any]:
     """The audit's summary with the counts of some of its rows; estimates stay those of the whole."""
+    from audit_plugin.audit.result import count_outcomes  # with it come models
+
     rows, total = len(columns["action"]), len(content.samples)
     note = f"{rows:,} of the {total:,} rows of {content.title} were imported; estimates are of all of them"
     notes = [note, *content.summary.get("notes", ())]

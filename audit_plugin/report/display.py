@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples
-from audit_plugin.audit.result import AuditResult
 from audit_plugin.inputs.spreadsheet import clean, place_line
 
 if TYPE_CHECKING:
+    from audit_plugin.audit.result import AuditResult
     from audit_plugin.review.comparison import Comparison
 
 PLAIN_EVERY = 5.0

@@ -16,7 +16,7 @@ from audit_plugin.inputs.formats.parquet import RowTable
 from .datasheet import DATASHEET, RELABELED, RELABELED_COLUMNS, REMOVED, REMOVED_COLUMNS, ExportReport, datasheet
 from .places import Place, opened_place
 from .plan import UNREADABLE, ExportPlan, Key, Rules, ScoreTable, Verdict, plan_export, read_score_table
-from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, manifest_source
+from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, folder_of, manifest_source
 
 __all__ = [
     "ExportReport",
@@ -28,6 +28,7 @@ __all__ = [
     "ScoreTable",
     "Verdict",
     "export_rows",
+    "folder_of",
     "manifest_source",
     "read_score_table",
 ]

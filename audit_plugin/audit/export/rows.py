@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,10 +62,12 @@ class ManifestSource:
     Args:
         path: of the manifest, which is read again whenever `rows` is called.
         columns: modality -> column.
+        media_root: folder in which all media must lie; None: anywhere.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str], media_root: Path | None = None) -> None:
         self.name, self._path, self._columns = str(path), path, columns
+        self.media_root = media_root
         self.is_shards = is_shards(path)
         self._media = {name: column for name, column in columns.items() if not MODALITIES[name].is_text}
         self._text = next((column for name, column in columns.items() if MODALITIES[name].is_text), "")
@@ -73,7 +77,7 @@ class ManifestSource:
         return Layout(self._columns, tuple(header), folder, kinds, schema, listed)
 
     def rows(self) -> Iterator[AuditedRow]:
-        place = _paths(self._path, "")
+        place = _paths(self._path, os.path.realpath(self.media_root) if self.media_root else "")
         audited = {"id", *self._media.values(), self._text}
         for row in source_rows(self._path):
             yield AuditedRow((), problem=row.problem) if row.problem else self._audited(row, place, audited)
@@ -83,6 +87,11 @@ class ManifestSource:
         problem, box = "", ()
         for name, column in self._media.items():
             medium, why = _medium(row.cells.get(column), place, bool(row.members))
+            if why and self.media_root and why.startswith("names a file outside"):
+                raise AuditError(
+                    f"{self.name}, which the summary of the scores names: row {row.ids[0][:80]!r} has a medium "
+                    f"outside of {self.media_root}; if the manifest is yours, name it: --manifest"
+                )
             problem = problem or (f"column {column!r} {why}" if why else "")
             if medium is not None:
                 media[name] = medium
@@ -164,7 +173,7 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
 
     Args:
         summary: of the audit.
-        manifest: in place of the recorded one, which has moved; or None.
+        manifest: in place of the recorded one, whose media must lie in its folder; or None.
         name: of the table of scores, for messages.
 
     Raises:
@@ -177,7 +186,16 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
         raise AuditError(
             f"the columns that were scored are not known: the summary (.json) of {name} is not beside it; put it there"
         )
-    path = manifest or (Path(recorded) if recorded else None)
-    if path is None:
+    if manifest is not None:
+        return ManifestSource(manifest, columns)
+    if not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
-    return ManifestSource(path, columns)
+    # a table of scores may come from anybody: it must not make us copy files from anywhere
+    return ManifestSource(Path(recorded), columns, folder_of(Path(recorded)))
+
+
+def folder_of(manifest: Path) -> Path:
+    """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
+    if manifest.is_dir():
+        return manifest
+    return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))

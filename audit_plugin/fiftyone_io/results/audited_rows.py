@@ -1,0 +1,75 @@
+"""The rows of an audited dataset with their scores and decisions, as an export to files takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from fiftyone.core.collections import SampleCollection
+from numpy.typing import NDArray
+
+from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.export.plan import NEEDED, Key, ScoreTable, Verdict
+from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.ledger.decisions import decisions
+from audit_plugin.fiftyone_io.read.samples import read_samples
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
+from audit_plugin.review import verdicts
+from audit_plugin.scoring.columns import LIST
+
+from .tables import audit_summary, read_columns
+
+
+def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, Samples, dict[Key, Verdict]]:
+    """(scores, rows with their contents of now, decisions of people), all by the ids of samples or objects.
+
+    Raises:
+        AuditError: no such audit, nothing of it is left, or a list of captions changed since.
+    """
+    record, items = audit_info(dataset, run), audited_items(dataset, run)
+    root = items.dataset
+    names = [name for name in items.columns if name.removesuffix(LIST) in NEEDED or name.startswith("is_")]
+    columns = dict(read_columns(root, run, ["id", *(name for name in names if name != "caption_index")]))
+    with database(f"reading audit {run!r} of dataset {root.name!r}"):
+        audited = root if items.slices else items.where(lambda column: column("action").exists())
+        samples = read_samples(audited, settings_of(record))
+        entries = list(decisions(root))
+    position_of = {name: position for position, name in enumerate(columns.pop("id"))}
+    positions = np.array([position_of.get(name, -1) for name in samples.ids], dtype=np.int64)
+    if (positions < 0).any():
+        name = samples.ids[int(np.flatnonzero(positions < 0)[0])]
+        raise AuditError(f"sample {name} of dataset {root.name!r} has no scores of audit {run!r}; run the audit again")
+    if samples.caption:
+        _check_lists(columns, samples, positions, run)
+    table = {name: _of_rows(name, columns, positions, samples.caption) for name in columns if not name.endswith(LIST)}
+    summary = {"config": settings_of(record).to_dict(), **audit_summary(root, run)}
+    captions = np.array(samples.caption, dtype=np.int64)
+    scores = ScoreTable(np.array(samples.ids, dtype=object), captions, table, summary, f"audit {run!r}")
+    return scores, samples, verdicts(entries)
+
+
+def _of_rows(
+    name: str, columns: Mapping[str, NDArray[Any]], positions: NDArray[Any], captions: tuple[int, ...]
+) -> NDArray[Any]:
+    """A column with a value per caption, where the audit stored one: else that of the sample."""
+    lists = columns.get(f"{name}{LIST}") if captions else None
+    values = columns[name][positions].copy()
+    if lists is not None:
+        for row, (position, caption) in enumerate(zip(positions, captions, strict=True)):
+            value = lists[position][caption]
+            values[row] = ("" if values.dtype == object else np.nan) if value is None else value
+    return values
+
+
+def _check_lists(columns: Mapping[str, NDArray[Any]], samples: Samples, positions: NDArray[Any], run: str) -> None:
+    """Raises `AuditError` where a sample has not as many captions as were scored."""
+    lists = columns.get(f"action{LIST}")
+    counts = np.bincount(positions, minlength=int(positions.max()) + 1)
+    for row, position in enumerate(positions):
+        scored = lists[position] if lists is not None else None
+        if scored is None or len(scored) != counts[position]:
+            raise AuditError(
+                f"sample {samples.ids[row]} has {counts[position]} captions, and audit {run!r} scored "
+                f"{0 if scored is None else len(scored)}; run the audit again"
+            )

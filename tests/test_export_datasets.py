@@ -1,0 +1,98 @@
+"""`audit-plugin export` of a FiftyOne dataset: to files, and as a clean copy."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from audit_plugin.cli import app
+from tests.review_fixtures import written
+
+pytestmark = pytest.mark.fiftyone
+fo = pytest.importorskip("fiftyone")
+fio = importlib.import_module("audit_plugin.fiftyone_io")
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Any]) -> Any:
+    made = make_dataset(6)
+    written(made, (4, 1))
+    return made
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def lines(path: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+
+def test_a_dataset_is_exported_with_its_decisions(dataset: Any, tmp_path: Path) -> None:
+    ids, captions = dataset.values("id"), dataset.values("caption")
+    fio.decide(dataset, ids[0], "remove", reviewer="ann")
+    fio.decide(dataset, ids[1], "relabel", text="new", reviewer="ann")
+    before = dataset.values("caption"), dataset.values("tags")
+    out = run("export", dataset.name, "--to", tmp_path / "o.jsonl")
+    assert "5 of 6 rows are exported" in out
+    assert "1 decision remove (by ann)" in out
+    rows = lines(tmp_path / "o.jsonl")
+    assert list(rows) == ids[1:]
+    assert rows[ids[1]]["text"] == "new"
+    assert rows[ids[2]]["text"] == captions[2]
+    assert rows[ids[2]]["image"] == dataset.values("filepath")[2]
+    assert (dataset.values("caption"), dataset.values("tags")) == before  # nothing was applied
+
+
+def test_flags_of_a_dataset_are_dropped(dataset: Any, tmp_path: Path) -> None:
+    ids = dataset.values("id")
+    run("export", dataset.name, "--to", tmp_path / "out", "--format", "hf-folder", "--drop", "misaligned")
+    assert set(lines(tmp_path / "out" / "metadata.jsonl")) == {
+        name for row, name in enumerate(ids) if row not in (1, 4)
+    }
+    assert "no audit" in run("export", dataset.name, "--to", tmp_path / "x.csv", "--run", "none", code=2).replace(
+        "\n", " "
+    )
+
+
+def test_a_clean_copy_of_a_dataset(dataset: Any) -> None:
+    fio.decide(dataset, dataset.values("id")[0], "remove")
+    fio.apply(dataset)
+    name = f"{dataset.name}-clean"
+    assert "5 of 6 samples would be exported" in run("export", dataset.name, "--to", name, "--dry-run")
+    try:
+        assert "5 of 6 samples" in run("export", dataset.name, "--to", name)
+        assert len(fo.load_dataset(name)) == 5
+        assert "exists already" in run("export", dataset.name, "--to", name, "--format", "fiftyone", code=2)
+        assert "leave them out" in run("export", dataset.name, "--to", "x", "--drop", "outlier", code=2).replace(
+            "\n", " "
+        )
+    finally:
+        fo.delete_dataset(name)
+
+
+def test_objects_of_a_dataset_become_boxes(make_dataset: Callable[..., Any], tmp_path: Path) -> None:
+    from audit_plugin import AuditConfig
+
+    dataset = make_dataset(3)
+    for number, sample in enumerate(dataset):
+        boxes = [[0.25, 0.25, 0.5, 0.5], [0.0, 0.0, 0.5, 1.0]]
+        sample["things"] = fo.Detections(
+            detections=[fo.Detection(label=f"kind {at}", bounding_box=box) for at, box in enumerate(boxes)]
+        )
+        sample.save()
+        assert number < 3
+    view = dataset.to_patches("things")
+    written(view, (3,), config=AuditConfig(text="things"))
+    run("export", dataset.name, "--to", tmp_path / "yolo", "--format", "yolo", "--drop", "misaligned")
+    labels = [path.read_text().splitlines() for path in sorted((tmp_path / "yolo" / "labels").rglob("*.txt"))]
+    assert sorted(map(len, labels)) == [1, 2, 2]
+    assert len(list((tmp_path / "yolo" / "images").rglob("*.*"))) == 3
