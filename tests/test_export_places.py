@@ -199,24 +199,32 @@ def test_killed_exports_are_never_half_there_and_start_again(tmp_path):
     assert state(tmp_path / "in") == before
 
 
-def test_an_export_killed_between_its_moves_is_finished_by_the_next(tmp_path, monkeypatch):
+def test_an_interrupt_between_the_moves_leaves_nothing(tmp_path, monkeypatch):
     scores = audited(tmp_path / "in", 5)
-    real = os.rename
 
-    def die(source: object, target: object) -> None:
+    def interrupt(source: object, target: object) -> None:
+        assert (tmp_path / "out.csv.audit.md").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("audit_plugin.audit.export.places.os.rename", die)
-    monkeypatch.setattr("audit_plugin.audit.export.places.shutil.rmtree", lambda *_, **__: None)  # as a kill leaves it
+    monkeypatch.setattr("audit_plugin.audit.export.places.os.rename", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export(scores, tmp_path / "out.csv")
-    assert (tmp_path / "out.csv.audit.md").exists()
-    assert hidden(tmp_path)
-    monkeypatch.undo()
-    assert os.rename is real
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_a_dead_export_left_goes_with_the_next_to_the_same_folder(tmp_path):
+    scores = audited(tmp_path / "in", 5)
+    with opened_place(tmp_path / "other", True, ()) as place:
+        name = place.staged.parent
+    name.mkdir()
+    (name / "lock").touch()
+    (name / "export").mkdir()
+    (name / "export" / "00000.tar").write_bytes(b"x")
+    (tmp_path / ".empty.0123abcd.export").mkdir()
+    (tmp_path / ".mine.export").mkdir()
+    (tmp_path / ".mine.export" / "notes").touch()
     export(scores, tmp_path / "out.csv")
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 6
-    assert not hidden(tmp_path)
+    assert hidden(tmp_path) == [".mine.export"]
 
 
 def test_an_interrupt_leaves_nothing(tmp_path):

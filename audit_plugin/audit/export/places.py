@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from audit_plugin.store import disk_error
 
 MANY_FILES = 1000  # beyond which the whole disk is flushed at once, which is faster
 LOCK, FINISHING = "lock", "finishing"
+ATTEMPTS, WAIT = 5, 0.1  # at the lock, and seconds between them
 
 
 class Place:
@@ -47,18 +49,24 @@ class Place:
     def finish(self) -> None:
         """Moves everything to its place, the export last."""
         _flush(self._hidden)
+        moved: list[Path] = []
         try:
             if not self.is_folder:
                 (self._hidden / FINISHING).touch()
                 for document in sorted(self._documents.iterdir()):
-                    os.replace(document, self.final(document.name))
+                    moved.append(self.final(document.name))
+                    os.replace(document, moved[-1])
                 check_free(self.to)
             os.rename(self.staged, self.to)
+            moved.clear()
             _flush_folder(self.to.parent)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise AuditError(f"{self.to} was made by somebody else meanwhile; name another place: --to") from error
             raise disk_error(self.to, error) from error
+        finally:
+            for document in moved:
+                document.unlink(missing_ok=True)
 
 
 def check_free(to: Path) -> None:
@@ -91,6 +99,7 @@ def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Itera
         AuditError: the place is taken, cannot be written, or another process exports to it.
     """
     to = Path(os.path.abspath(to))
+    _sweep(to.parent)
     check_free(to)
     digest = hashlib.sha256(to.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     hidden = to.with_name(f".{to.name[:60]}.{digest}.export")
@@ -111,7 +120,8 @@ def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Itera
     except OSError as error:
         raise disk_error(to, error) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove(hidden)
         os.close(lock)
 
 
@@ -125,9 +135,12 @@ def _claimed(hidden: Path, to: Path) -> tuple[int, bool]:
         names = {path.name for path in hidden.iterdir()}
         if names and LOCK not in names:
             raise AuditError(f"{hidden}, where the export would be written first, holds other files; move them away")
-        handle = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(handle)
+            handle = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # another process has removed the empty folder
+        try:
+            _lock(handle, ATTEMPTS)
         except OSError as error:
             os.close(handle)
             raise AuditError(f"another process exports to {to}; wait for it, or name another place: --to") from error
@@ -137,18 +150,64 @@ def _claimed(hidden: Path, to: Path) -> tuple[int, bool]:
                 break
         os.close(handle)
     was_finishing = (hidden / FINISHING).exists()
-    for path in hidden.iterdir():
-        if path.name != LOCK:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _empty(hidden)
     return handle, was_finishing
 
 
-def _lock(handle: int) -> None:
+def _empty(hidden: Path) -> None:
+    """Removes everything but the lock."""
+    for path in hidden.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _remove(hidden: Path) -> None:
+    """Removes the hidden folder, the lock after everything else: by it others see whose the folder is."""
+    _empty(hidden)
+    (hidden / LOCK).unlink()
+    hidden.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed exports left in a folder, wherever in it they were to go."""
+    with contextlib.suppress(OSError, ValueError):
+        for hidden in folder.glob(".*.????????.export"):
+            with contextlib.suppress(OSError):
+                _remove_if_dead(hidden)
+
+
+def _remove_if_dead(hidden: Path) -> None:
+    names = {path.name for path in hidden.iterdir()}
+    if not names and not hidden.is_symlink():
+        hidden.rmdir()  # the lock is removed last, but one
+        return
+    is_own = LOCK in names and all(name in (LOCK, FINISHING, "documents") or name[:6] == "export" for name in names)
+    # where one died between its moves, the next export to its place removes the documents too
+    was_between_moves = FINISHING in names and any(name[:6] == "export" for name in names)
+    if hidden.is_symlink() or not is_own or was_between_moves:
+        return
+    handle = os.open(hidden / LOCK, os.O_RDWR)
+    try:
+        _lock(handle)
+        _remove(hidden)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, attempts: int = 1) -> None:
+    """Raises `OSError` where another process has the lock; one that only sweeps has it for a moment."""
     try:
         import fcntl
     except ImportError:
         return  # no file locks on this system
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for attempt in range(attempts):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if attempt + 1 == attempts:
+                raise
+            time.sleep(WAIT)
 
 
 def _flush(folder: Path) -> None:
