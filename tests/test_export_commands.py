@@ -202,3 +202,41 @@ def test_exports_load_no_models():
     script = "import sys, audit_plugin.audit.export, audit_plugin.audit.export.selection, audit_plugin.review\n"
     script += "assert not {'torch', 'fiftyone', 'faiss', 'PIL', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def test_a_recorded_manifest_reads_nothing_outside_of_its_folder(scores, tmp_path):
+    # scores may come from anybody, and must not make an export copy private files
+    (tmp_path / "private.jpg").write_bytes(b"secret")
+    manifest = tmp_path / "in" / "m.csv"
+    for path in ("../private.jpg", str(tmp_path / "private.jpg"), "link.jpg"):
+        (tmp_path / "in" / "link.jpg").unlink(missing_ok=True)
+        (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "private.jpg")
+        manifest.write_text(manifest.read_text().replace("s4,4.jpg", f"s4,{path}"))
+        out = run("export", scores, "--to", tmp_path / "out", "--format", "webdataset", code=2)
+        assert "row 's4' has a medium outside of" in out.replace("\n", " ")
+        assert not (tmp_path / "out").exists()
+        to = tmp_path / f"out-{len(path)}"
+        run("export", scores, "--to", to, "--format", "webdataset", "--manifest", manifest)
+        assert to.exists()
+        manifest.write_text(manifest.read_text().replace(f"s4,{path}", "s4,4.jpg"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": []},
+        {"config": {"image": 3, "text": None}},
+        {"manifest": 5},
+        {"wrong_model": {"precision": "x", "precision_interval": 3}},
+        {"probe_recall": {"swap": "much"}},
+        {"flags": {"misaligned": "<b>"}},
+        {"wrong_model": {"precision": 0.5, "precision_interval": [None, 1], "pairs": 1, "pairs_interval": [0]}},
+    ],
+)
+def test_summaries_that_hold_other_things_end_in_a_sentence_or_a_datasheet(scores, tmp_path, change):
+    summary = scores.with_suffix(".json")
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | change))
+    result = CliRunner().invoke(app, ["export", str(scores), "--to", str(tmp_path / "o.csv")])
+    assert result.exit_code in (0, 2), result.output
+    assert (tmp_path / "o.csv").exists() == (result.exit_code == 0)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.audit.export import ManifestSource, Rules, SamplesSource, ScoreTable, export_rows, read_score_table
+from audit_plugin.audit.export import ManifestSource, Rules, SamplesSource, ScoreTable, export_rows
 from audit_plugin.inputs.files import open_medium
 from audit_plugin.inputs.images import crop_of
 from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.report import read_score_table
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

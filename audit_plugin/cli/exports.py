@@ -87,8 +87,9 @@ def select(
     manifest: Manifest = None,
 ) -> None:
     """Select the rows that fit best, within a budget and with few near-duplicates, and weigh them."""
-    from audit_plugin.audit.export import manifest_source, read_score_table
+    from audit_plugin.audit.export import manifest_source
     from audit_plugin.audit.export.selection import ENDINGS, select_rows, write_selection
+    from audit_plugin.report import read_score_table
 
     check_output(out, ENDINGS, scores, *([manifest] if manifest else []))
     table = read_score_table(scores)
@@ -140,7 +141,8 @@ def _dataset_decisions(name: str) -> tuple[list[Decision], dict[str, str]]:
 
 def _table_rows(source: str, manifest: Path | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
     """The scores of a table and the rows of its manifest."""
-    from audit_plugin.audit.export import manifest_source, read_score_table
+    from audit_plugin.audit.export import manifest_source
+    from audit_plugin.report import read_score_table
 
     table = read_score_table(Path(source))
     rows = manifest_source(table.summary, manifest, table.name)

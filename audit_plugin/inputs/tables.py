@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,12 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]], footer: str = "
     return _replace(path, text.encode())
 
 
-def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+def read_table(path: Path, is_wanted: Callable[[str], bool] | None = None) -> tuple[dict[str, NDArray[Any]], str]:
     """(columns, footer) of a Parquet file that `write_table` wrote; texts as object arrays, footer "" for none.
+
+    Args:
+        path: of the file.
+        is_wanted: whether a column of a name is read; None: all are.
 
     Raises:
         AuditError: the file cannot be read as Parquet, is too large, or has columns that `write_table` does not write.
@@ -64,12 +68,13 @@ def read_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
             reader.check_header(table.header)
             if len(table.header) * table.rows > MAX_CELLS:
                 raise AuditError(f"{path} has {len(table.header):,} columns of {table.rows:,} rows; write it in parts")
-            nested = [name for name in table.header if _is_nested(table.type_of(name))]
+            names = [name for name in table.header if is_wanted is None or is_wanted(name)]
+            nested = [name for name in names if _is_nested(table.type_of(name))]
             if nested:
                 raise AuditError(f"{path}: column {brief(nested[0])} holds {table.type_of(nested[0])}; leave it out")
-            parts: dict[str, list[NDArray[Any]]] = {name: [] for name in table.header}
-            for batch in table.batches(table.header):
-                for name in table.header:
+            parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+            for batch in table.batches(names):
+                for name in names:
                     parts[name].append(_values(batch.column(name), name, reader))
     except AuditError:
         raise

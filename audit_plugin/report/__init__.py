@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .content import ReportContent, now, read_cross_modal, read_scores, read_summary, report_of_table
 from .page import report_html, write_report
+from .score_table import read_score_table
 
 __all__ = [
     "ReportContent",
     "now",
     "read_cross_modal",
+    "read_score_table",
     "read_scores",
     "read_summary",
     "report_html",

@@ -9,7 +9,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,12 +202,15 @@ def _identity(row: Mapping[str, str]) -> dict[str, Any]:
     return {k: float(v or "nan") if k == "gap" or k.startswith("recall_") else original(v) for k, v in row.items()}
 
 
-def read_scores(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Column -> values `[n]` of a Parquet table that `audit-plugin score` wrote; `AuditError` if it is not one."""
+def read_scores(path: str | Path, is_wanted: Callable[[str], bool] | None = None) -> dict[str, NDArray[Any]]:
+    """Column -> values `[n]` of a Parquet table that `audit-plugin score` wrote; `AuditError` if it is not one.
+
+    `is_wanted`: whether a column of a name is read; None: all are.
+    """
     path = Path(path)
     if not path.exists():
         raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score")
-    columns, _ = read_table(path)
+    columns, _ = read_table(path, is_wanted)
     if missing := [name for name in ("id", "misalignment", "action") if name not in columns]:
         raise AuditError(f"{path.name} has no column {missing[0]!r}; name a table written by audit-plugin score")
     kinds = {column.name: column.kind for column in all_columns().values()} | {"id": "text", "caption_index": "score"}

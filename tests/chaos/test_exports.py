@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.export import ManifestSource, export_rows, read_score_table
+from audit_plugin.audit.export import ManifestSource, export_rows
+from audit_plugin.report import read_score_table
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
 
 ROWS = 5

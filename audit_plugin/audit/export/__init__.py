@@ -15,7 +15,7 @@ from audit_plugin.inputs.formats.parquet import RowTable
 
 from .datasheet import DATASHEET, RELABELED, RELABELED_COLUMNS, REMOVED, REMOVED_COLUMNS, ExportReport, datasheet
 from .places import Place, opened_place
-from .plan import UNREADABLE, ExportPlan, Key, Rules, ScoreTable, Verdict, plan_export, read_score_table
+from .plan import UNREADABLE, ExportPlan, Key, Rules, ScoreTable, Verdict, plan_export
 from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, folder_of, manifest_source
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "export_rows",
     "folder_of",
     "manifest_source",
-    "read_score_table",
 ]
 
 Progress = Callable[[str, int, int], None]

@@ -137,8 +137,15 @@ def _rules(rules: Rules) -> list[str]:
 
 def _audit(summary: Mapping[str, Any]) -> list[str]:
     """Settings and quality of the audit."""
-    if not summary:
-        return ["The summary of the audit was not beside the table of scores: its settings are not known."]
+    if "config" not in summary:
+        return ["The summary of the audit is not known: no settings and no estimates."]
+    try:
+        return _known_audit(summary)
+    except (TypeError, ValueError, KeyError, AttributeError):  # a file of JSON may hold anything
+        return ["The summary of the audit holds other values than an audit writes."]
+
+
+def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     wrong = summary.get("wrong_model") or {}
     if (precision := wrong.get("precision")) is not None:

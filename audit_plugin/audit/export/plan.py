@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Bools
-from audit_plugin.config import current_names
-from audit_plugin.inputs.formats.parquet import read_columns
 
 ACTIONS = ("remove", "relabel", "review")
 AUDIT, UNREADABLE, SELECTION = "audit", "export", "selection"  # by whom a row is removed, where no person did
@@ -63,27 +59,6 @@ class ScoreTable:
     def kinds(self) -> list[str]:
         """The kinds of flags."""
         return [name.removeprefix("is_") for name in self.columns if name.startswith("is_")]
-
-
-def read_score_table(path: Path) -> ScoreTable:
-    """The columns of a table that `audit-plugin score` wrote as Parquet, with the summary beside it.
-
-    Raises:
-        AuditError: there is no such table, or it is another one.
-    """
-    if not path.is_file():
-        raise AuditError(f"{str(path)!r} does not exist; name a table written by audit-plugin score (.parquet)")
-    columns = read_columns(path, lambda name: name in NEEDED or name.startswith("is_"))
-    for name in ("id", "action"):
-        if name not in columns:
-            raise AuditError(f"{path.name} has no column {name!r}; name a table written by audit-plugin score")
-    summary = path.with_suffix(".json")
-    try:
-        content = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    except ValueError as error:
-        raise AuditError(f"{summary.name} cannot be read ({error}); score again, or remove it") from None
-    ids, captions = columns.pop("id"), columns.pop("caption_index", np.zeros(0, dtype=np.int64))
-    return ScoreTable(ids, captions, columns, current_names(content) if isinstance(content, dict) else {}, path.name)
 
 
 @dataclass(frozen=True)

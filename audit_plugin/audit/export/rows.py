@@ -181,6 +181,7 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
     """
     recorded = summary.get("manifest")
     config = summary.get("config", {})
+    config = config if isinstance(config, Mapping) else {}
     columns = {modality: str(config[modality]) for modality in MODALITIES if config.get(modality)}
     if not columns:
         raise AuditError(
@@ -188,7 +189,7 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
         )
     if manifest is not None:
         return ManifestSource(manifest, columns)
-    if not recorded:
+    if not isinstance(recorded, str) or not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
     # a table of scores may come from anybody: it must not make us copy files from anywhere
     return ManifestSource(Path(recorded), columns, folder_of(Path(recorded)))

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Ints
 from audit_plugin.inputs.formats.datacomp import UID, uid_halves, write_uids
-from audit_plugin.inputs.formats.parquet import read_columns
-from audit_plugin.inputs.tables import write_table
+from audit_plugin.inputs.tables import read_table, write_table
 from audit_plugin.store import write_atomically
 
 from .plan import Key, Rules, ScoreTable, plan_export
@@ -154,7 +153,7 @@ def read_selection(path: Path) -> dict[Key, float]:
 def _columns(path: Path) -> dict[str, list[Any]]:
     try:
         if path.suffix.lower() == ".parquet":
-            return {name: values.tolist() for name, values in read_columns(path, lambda _: True).items()}
+            return {name: values.tolist() for name, values in read_table(path)[0].items()}
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".csv":
                 rows = [{k: _original(v) for k, v in row.items()} for row in csv.DictReader(file)]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line, name_of_member
@@ -154,22 +152,3 @@ class RowTable:
 
 def _utf8(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-def read_columns(path: Path, is_wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
-    """Column -> values `[n]`, texts as objects, of the columns whose names are wanted.
-
-    Raises:
-        AuditError: the file cannot be read as Parquet.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        names = [name for name in pyarrow.parquet.read_schema(path).names if is_wanted(name)]
-        table = pyarrow.parquet.read_table(path, columns=names, use_threads=False)
-        return {name: table[name].to_numpy() for name in names}
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise AuditError(
-            f"{path.name} cannot be read as Parquet ({first_line(error)}); name a table written by audit-plugin"
-        ) from error
