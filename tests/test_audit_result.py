@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.result import AuditResult
+from audit_plugin.audit.result import AuditResult, write_scores
+from audit_plugin.report import read_summary, report_of_table
 from audit_plugin.scoring.flags import FLAGS, flag_by_rate, reflag, tail_cut
 
 N = 60
@@ -188,3 +189,18 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
 def test_former_names_of_a_stored_summary_are_read(tmp_path: Path) -> None:
     replace(made(), summary={"recall": {"random": 0.5}}).save(tmp_path / "old.parquet")
     assert AuditResult.load(tmp_path / "old.parquet").summary == {"probe_recall": {"random": 0.5}}
+
+
+def test_a_table_never_stands_beside_the_summary_of_another_run(tmp_path: Path) -> None:
+    """A kill between the two files leaves them so: the readers compare them."""
+    table = tmp_path / "scores.parquet"
+    write_scores(table, made())
+    assert "table_sha256" not in read_summary(table)
+    summary = (tmp_path / "scores.json").read_bytes()
+    write_scores(table, made(N + 1))
+    (tmp_path / "scores.json").write_bytes(summary)
+    for read in (read_summary, report_of_table):
+        with pytest.raises(AuditError, match=r"scores\.json is not the summary of scores\.parquet as it is now: "):
+            read(table)
+    (tmp_path / "scores.json").unlink()
+    assert "is not beside the table" in read_summary(table)["notes"][0]

@@ -21,7 +21,7 @@ from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.store import stored_identity
+from audit_plugin.store import check_memory, stored_identity
 from audit_plugin.trials.engines import LOCAL, EncoderRecipe, Engine
 
 
@@ -126,6 +126,7 @@ def prepare(
     `encoders` are the keys of a run that is continued: precision `auto` is what it settled on.
     """
     check_samples(samples)
+    check_memory()
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)

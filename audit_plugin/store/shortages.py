@@ -22,6 +22,7 @@ MEMORY_TEXT = re.compile(
 FILES_TEXT = re.compile(r"Too many open files")
 PROCESS_TEXT = re.compile(r"can't start new thread|can't start new process|Resource temporarily unavailable")
 AMOUNT = re.compile(r"(?:allocate|tried to allocate) ([\d.]+ ?[KMGT]?i?B|\d+ bytes)")
+LEAST_ADDRESSES = 5_000_000_000  # bytes of address space that torch and its libraries map, most of it never used
 MOST_CAUSES = 20  # of an error, which may form a loop
 
 
@@ -53,6 +54,26 @@ def plain_error(error: BaseException) -> str | None:
         if number == errno.EAGAIN or PROCESS_TEXT.search(text):
             return f"no more threads or processes can be started; close other programs (ulimit -u), and {AGAIN}"
     return None
+
+
+def raise_shortage(error: BaseException) -> None:
+    """Raises the sentence of `plain_error`, if it has one: a package that cannot be loaded is not always missing."""
+    if sentence := plain_error(error):
+        raise AuditError(sentence) from error
+
+
+def check_memory() -> None:
+    """Raises AuditError where a limit of this shell leaves too little memory: libraries crash instead of saying so."""
+    try:
+        import resource
+    except ImportError:
+        return  # no such limits on this system
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < LEAST_ADDRESSES:
+        raise AuditError(
+            f"this shell limits memory to {size_text(limit)} (ulimit -v), but the libraries alone reserve "
+            f"{size_text(LEAST_ADDRESSES)}; raise the limit, and {AGAIN}"
+        )
 
 
 def size_text(size: float) -> str:
