@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from PIL import Image
 
 from audit_plugin.arrays import MODALITIES, Floats, Samples
@@ -45,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     photos = [str(path) for path in sorted(options.photos.rglob("*.jpg"))[: options.images]]
     with tempfile.TemporaryDirectory() as folder:
         small = draw_images(Path(folder), options.images)
-        sets = {"photographs": compared(photos, options.repeats), "64 pixels": compared(small, options.repeats)}
-    report = {"settings": {"images": options.images, "repeats": options.repeats, "encoder": "offline"}, "sets": sets}
+        sets = {}
+        for name, paths in (("photographs", photos), ("64 pixels", small)):
+            sets[name] = compared(paths, options.repeats)
+            print(name, sets[name], flush=True)
+    settings = {"images": options.images, "repeats": options.repeats, "encoder": "offline"}
+    load = {"threads": torch.get_num_threads(), "other_load": round(os.getloadavg()[1], 1)}
+    report = {"settings": {**settings, **load}, "sets": sets}
     for name, result in sets.items():
         low, high = result["interval"]
         print(f"{name}: {result['ratio']:.3f} ({low:.3f} to {high:.3f}) of the time, features equal")
@@ -72,22 +79,38 @@ def compared(paths: Sequence[str], repeats: int) -> dict[str, Any]:
     """Seconds of both ways, and the ratio of worker processes to this process with its 90 % interval."""
     encode(paths[:PART], WAYS[0])  # the first batches are slow
     parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
-    seconds = np.zeros((repeats, len(parts), 2))
+    seconds, cpu_seconds = np.zeros((repeats, len(parts), 2)), np.zeros(2)
     for repeat in range(repeats):
         reading.close_workers()
+        before = cpu_of(resource.RUSAGE_CHILDREN)
         for number, part in enumerate(parts):
             features = {}
             for way in WAYS if (repeat + number) % 2 else WAYS[::-1]:
+                began = cpu_of(resource.RUSAGE_SELF)
                 seconds[repeat, number, WAYS.index(way)], features[way] = encode(part, way)
+                cpu_seconds[WAYS.index(way)] += cpu_of(resource.RUSAGE_SELF) - began
             if not np.array_equal(features[WAYS[0]], features[WAYS[1]]):
                 raise RuntimeError("the features differ")
+        reading.close_workers()  # their time is counted when they end
+        cpu_seconds[1] += cpu_of(resource.RUSAGE_CHILDREN) - before
     turns = seconds.reshape(-1, 2)
     drawn = np.random.default_rng(SEED).integers(0, len(turns), (DRAWS, len(turns)))
     sums = turns[drawn].sum(axis=1)
     interval = np.quantile(sums[:, 1] / sums[:, 0], (0.05, 0.95))
     totals = {way: seconds[:, :, column].sum(axis=1).round(3).tolist() for column, way in enumerate(WAYS)}
     ratio = float(turns[:, 1].sum() / turns[:, 0].sum())
-    return {"seconds": totals, "ratio": round(ratio, 4), "interval": [round(float(end), 4) for end in interval]}
+    return {
+        "seconds": totals,
+        "cpu_seconds": dict(zip(WAYS, cpu_seconds.round(2).tolist(), strict=True)),
+        "ratio": round(ratio, 4),
+        "interval": [round(float(end), 4) for end in interval],
+    }
+
+
+def cpu_of(whose: int) -> float:
+    """Seconds of a processor that this process, or its children that ended, have taken."""
+    usage = resource.getrusage(whose)
+    return usage.ru_utime + usage.ru_stime
 
 
 def encode(paths: Sequence[str], way: str) -> tuple[float, Floats]:

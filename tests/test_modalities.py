@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import socket
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -216,6 +219,39 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 def test_impossible_paths_are_failures(path: str, reason: str) -> None:
     with pytest.raises(MediaError, match=reason):
         file_digest(path)
+
+
+def test_a_file_that_grows_while_it_is_read_is_a_failure(tmp_path: Path) -> None:
+    path, over = tmp_path / "a", threading.Event()
+    path.write_bytes(bytes(30_000_000))
+
+    def grow() -> None:
+        with open(path, "ab", buffering=0) as file:
+            while not over.is_set():
+                file.write(bytes(1_000))
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    with pytest.raises(MediaError, match="grows while it is read"):
+        file_digest(str(path))
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for use in (file_digest, read_image):
+        with pytest.raises(MediaError, match=f"is a {kind}, not a file"):
+            use(str(path))
 
 
 def test_an_empty_file_says_so(tmp_path: Path) -> None:

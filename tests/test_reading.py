@@ -281,3 +281,29 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert read({paths[0]!r}).width == 5
 """
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=True)
+
+
+def test_too_many_open_files_are_no_fault_of_a_medium(tmp_path: Path) -> None:
+    """All rows would fail for it."""
+    path = saved(tmp_path / "a.png", noise(4, 4))
+    script = f"""
+import os, resource
+from audit_plugin.arrays import AuditError
+from audit_plugin.inputs.modalities import MODALITIES
+MODALITIES["audio"].digest({path!r})
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+used = []
+try:
+    while True:
+        used.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+for use in (MODALITIES["image"].digest, MODALITIES["image"].read):
+    try:
+        use({path!r})
+    except AuditError as error:
+        assert "ulimit -n" in str(error), error
+    else:
+        raise SystemExit(f"{{use}} went on")
+"""
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=True)

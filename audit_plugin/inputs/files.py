@@ -151,13 +151,13 @@ def file_digest(path: str, most: int | None = MAX_BYTES) -> str:
     try:
         with open_medium(path, most) as file:
             # what claims to be empty is not read: files of the system without a size may never end
-            is_empty = file.seek(0, os.SEEK_END) == 0
+            size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            while not is_empty and (count := file.readinto(chunk)):
+            while size and (count := file.readinto(chunk)):
                 check_stopped()
                 total += count
-                if most is not None and total > most:
-                    raise OSError(f"it grew while it was read, over the limit of {most} bytes")
+                if total > size:
+                    raise OSError("it grows while it is read")
                 digest.update(chunk[:count])
     except (OSError, ValueError) as error:
         raise unreadable(error) from error

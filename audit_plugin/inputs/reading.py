@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from audit_plugin.arrays import AuditError
@@ -35,6 +36,7 @@ MEDIUM_TICKS = SECONDS + 5  # after which a process that outlived its own alarm 
 TOO_LONG = f"took too long to be read (the limit is {CPU_SECONDS} s)"
 NONSENSE = "made the process that reads media answer nonsense; it is damaged, or hostile"
 PIPE_BYTES = 1 << 20
+PACKAGE_FOLDER = str(Path(__file__).parents[2])  # where a worker finds this package, however it was found here
 MAX_HEADER = 1 << 16
 LONGEST_VALUE = 5_000  # characters: longer than any path; two requests must fit into a pipe
 ENVIRONMENT = {
@@ -58,23 +60,18 @@ class _Worker:
 
     def __init__(self, lifeline: int) -> None:
         # not multiprocessing, which would import the user's main script
-        path = json.dumps([os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)])
+        folders = [*(folder for folder in sys.path if isinstance(folder, str)), PACKAGE_FOLDER]
+        path = json.dumps([os.path.abspath(folder) for folder in folders])
         options = ("-B", "-X", f"utf8={sys.flags.utf8_mode}")  # names of files must mean the same
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, *options, "-c", _CODE, path, str(lifeline)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(lifeline,),
-                env={**os.environ, **ENVIRONMENT},
-                process_group=0,  # an interrupt from the keyboard is handled here
-            )
-        except OSError as error:
-            raise AuditError(
-                f"no process can be started that reads media ({error.strerror or error}); close other programs, or "
-                "raise the limits of processes and open files (ulimit -u, ulimit -n)"
-            ) from error
+        self.process = subprocess.Popen(
+            [sys.executable, *options, "-c", _CODE, path, str(lifeline)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(lifeline,),
+            env={**os.environ, **ENVIRONMENT},
+            process_group=0,  # an interrupt from the keyboard is handled here
+        )
         assert isinstance(self.process.stdin, io.BufferedWriter)
         assert isinstance(self.process.stdout, io.BufferedReader)
         self.requests, self.replies = self.process.stdin, self.process.stdout
@@ -212,11 +209,17 @@ class _Workers:
         self.__init__()  # type: ignore[misc]
 
     def _new(self) -> _Worker:
-        with self.lock:
-            if self.lifeline[1] < 0:
-                self.lifeline = os.pipe()
-                threading.Thread(target=self._watch, daemon=True).start()
-        return _Worker(self.lifeline[0])
+        try:
+            with self.lock:
+                if self.lifeline[1] < 0:
+                    self.lifeline = os.pipe()
+                    threading.Thread(target=self._watch, daemon=True).start()
+            return _Worker(self.lifeline[0])
+        except OSError as error:
+            raise AuditError(
+                f"no process can be started that reads media ({error.strerror or error}); close other programs, or "
+                "raise the limits of processes and open files (ulimit -u, ulimit -n)"
+            ) from error
 
     def _watch(self) -> None:
         """Ends processes that do not answer in time, whatever they did to their own alarm."""
