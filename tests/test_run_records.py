@@ -436,8 +436,9 @@ def test_a_run_of_a_class_that_is_gone_is_in_nobodys_way(make_dataset: Callable[
 
 
 def test_while_another_process_changes_a_dataset_everything_is_refused_and_nothing_changes(
-    make_dataset: Callable[..., Any],
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("audit_plugin.fiftyone_io.write.results.RESULT_WAIT_SECONDS", 0.5)
     dataset = make_dataset(4)
     write(dataset)
     before = state(dataset)

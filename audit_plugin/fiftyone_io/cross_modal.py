@@ -30,7 +30,7 @@ from audit_plugin.fiftyone_io.write.results import (
 )
 
 from .database import database
-from .lease import leased
+from .lease import RESULT_WAIT_SECONDS, leased
 from .leftovers import sweep
 from .records import Document, collect_runs, config_of, put_run, run_document, save_view, update_run
 from .results.tables import read_columns
@@ -111,7 +111,10 @@ def write_cross_modal(
     """Write what `measure_cross_modal` measured on the samples, as run `config.run`."""
     dataset, run = view._root_dataset, config.run
     doing = f"writing measurement {run!r}"
-    with database(f"{doing} into dataset {dataset.name!r}", "start it again and repeat"), leased(dataset, doing):
+    with (
+        database(f"{doing} into dataset {dataset.name!r}", "start it again and repeat"),
+        leased(dataset, doing, RESULT_WAIT_SECONDS),
+    ):
         collect_runs(dataset)
         dataset.reload()
         check_free(dataset, run)

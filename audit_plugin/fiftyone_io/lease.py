@@ -38,6 +38,7 @@ EXPIRY = timedelta(seconds=30)  # after the last renewal
 RENEWAL_SECONDS = 5.0
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 2.0  # for a short operation of another process
+RESULT_WAIT_SECONDS = 30.0  # by what was computed for minutes or hours, and is to be written now
 MOST_INTERRUPTED = 50  # operations that are remembered
 JOURNALED = WriteConcern(w=1, j=True)  # an acknowledged write, and all before it, survives a kill of the database
 

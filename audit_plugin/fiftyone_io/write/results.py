@@ -21,7 +21,7 @@ from audit_plugin.audit.caption_lists import per_sample
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
-from audit_plugin.fiftyone_io.lease import leased
+from audit_plugin.fiftyone_io.lease import RESULT_WAIT_SECONDS, leased
 from audit_plugin.fiftyone_io.leftovers import sweep
 from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
@@ -117,7 +117,7 @@ def write_result(
     dataset, run = view._root_dataset, config.run
     with (
         database(f"writing run {run!r} into dataset {dataset.name!r}", remedy),
-        leased(dataset, f"writing audit {run!r}") as lease,
+        leased(dataset, f"writing audit {run!r}", RESULT_WAIT_SECONDS) as lease,
     ):
         collect_runs(dataset)
         dataset.reload()  # another process may have written meanwhile
@@ -163,7 +163,7 @@ def add_result(
     dataset, run = view._root_dataset, config.run
     with (
         database(f"adding to run {run!r} of dataset {dataset.name!r}", "scan the new samples again"),
-        leased(dataset, f"adding rows to audit {run!r}"),
+        leased(dataset, f"adding rows to audit {run!r}", RESULT_WAIT_SECONDS),
     ):
         collect_runs(dataset)
         take_back_added(dataset, run)
