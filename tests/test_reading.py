@@ -307,3 +307,45 @@ for use in (MODALITIES["image"].digest, MODALITIES["image"].read):
         raise SystemExit(f"{{use}} went on")
 """
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=True)
+
+
+def test_a_fork_while_a_thread_waits_for_a_reply_goes_on(tmp_path: Path) -> None:
+    """That thread is not in the child, but the lock of the pipe that it reads from is."""
+    image = saved(tmp_path / "a.png", noise(6, 4))
+    script = f"""
+import os, signal, threading, time
+from audit_plugin.inputs import reading
+from audit_plugin.inputs.modalities import MODALITIES
+def wait():
+    try:
+        MODALITIES["video"].read({stalling(tmp_path / "a.gif")!r})
+    except Exception:
+        pass
+thread = threading.Thread(target=wait)
+thread.start()
+while not any(worker.is_ready for worker in reading._WORKERS.busy):
+    time.sleep(0.05)
+time.sleep(0.5)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if MODALITIES["image"].read({image!r}).width == 6 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=True)
+
+
+def test_no_module_beside_the_data_is_run(tmp_path: Path) -> None:
+    """Somebody else's folder may hold a `json.py`, and commands are called in it."""
+    image = saved(tmp_path / "a.png", noise(6, 4))
+    (tmp_path / "json.py").write_text("raise SystemExit('a program of the data was run')\n", encoding="utf-8")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from audit_plugin.inputs.modalities import MODALITIES\n"
+        f"assert MODALITIES['image'].read({image!r}).width == 6\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, timeout=60, check=True)

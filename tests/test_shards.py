@@ -160,6 +160,16 @@ def test_a_shard_that_breaks_off_keeps_what_came_before(tmp_path: Path, cut: int
     assert 0 not in samples.problems
 
 
+def test_a_text_that_is_cut_off_is_no_text(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", [*two("0"), ("1.jpg", png()), ("1.txt", "a cat that is not on the sofa")])
+    with tarfile.open(path) as shard:
+        start = shard.getmember("1.txt").offset_data
+    path.write_bytes(path.read_bytes()[: start + 10])
+    samples = read_manifest(path, COLUMNS)
+    assert samples.media["text"] == ("the text of 0", None, None)
+    assert samples.problems[1] == "'1.txt' cannot be used (the tar file ends too early)"
+
+
 def test_garbage_in_the_middle_is_told_not_taken_for_the_end(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", [*two("0"), *two("1")])
     with tarfile.open(path) as shard:

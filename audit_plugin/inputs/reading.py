@@ -62,7 +62,8 @@ class _Worker:
         # not multiprocessing, which would import the user's main script
         folders = [*(folder for folder in sys.path if isinstance(folder, str)), PACKAGE_FOLDER]
         path = json.dumps([os.path.abspath(folder) for folder in folders])
-        options = ("-B", "-X", f"utf8={sys.flags.utf8_mode}")  # names of files must mean the same
+        # -P: no module in the working folder, beside the data, is imported; -X: names of files must mean the same
+        options = ("-B", "-P", "-X", f"utf8={sys.flags.utf8_mode}")
         self.process = subprocess.Popen(
             [sys.executable, *options, "-c", _CODE, path, str(lifeline)],
             stdin=subprocess.PIPE,
@@ -110,13 +111,10 @@ class _Worker:
         """Ends the process, and gives its pipes back; returns its exit status."""
         self.end()
         status = self.process.wait()
-        self.close_pipes()
-        return status
-
-    def close_pipes(self) -> None:
         for pipe in (self.requests, self.replies):
             with contextlib.suppress(OSError):
                 pipe.close()
+        return status
 
     def _await_start(self) -> None:
         if self.is_ready:
@@ -202,7 +200,10 @@ class _Workers:
     def forget(self) -> None:
         """After a fork: the processes are the parent's; here only the pipes to them are closed."""
         for worker in (*self.idle, *self.busy):
-            worker.close_pipes()
+            for pipe in (worker.requests, worker.replies):
+                # below its buffer: what is in it is the parent's to send, and a thread that is gone may hold its lock
+                with contextlib.suppress(OSError):
+                    pipe.raw.close()
         for end in self.lifeline:
             with contextlib.suppress(OSError):
                 os.close(end)

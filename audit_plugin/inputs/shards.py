@@ -185,4 +185,7 @@ def _read_text(file: io.BufferedReader, member: TarMember) -> str:
     if member.size > MAX_TEXT_BYTES:
         raise ValueError(f"{member.size} bytes, the limit is {MAX_TEXT_BYTES}")
     file.seek(member.start)
-    return file.read(member.size).decode("utf-8")
+    data = file.read(member.size)
+    if len(data) < member.size:
+        raise ValueError("the tar file ends too early")
+    return data.decode("utf-8")
