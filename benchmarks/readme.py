@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_plugin.scoring.columns import all_columns
+from benchmarks.chaos_tables import chaos_table
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
 from benchmarks.finding_tables import (
@@ -29,6 +30,7 @@ MULTIMEM = ROOT / "docs" / "multimem.md"
 DETECTION = ROOT / "docs" / "detection.md"
 SCALE = ROOT / "docs" / "scale.md"
 CROSSMODAL = ROOT / "docs" / "crossmodal.md"
+SECURITY = ROOT / "docs" / "security.md"
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def pages() -> dict[Path, dict[str, str]]:
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
         CROSSMODAL: crossmodal_parts(),
+        SECURITY: {"attacks": chaos_table()},
     }
 
 
