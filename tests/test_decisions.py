@@ -340,6 +340,13 @@ def test_entries_of_former_versions_come_first_and_without_a_head_all_count(data
     assert [d.kind for d in fio.decisions(dataset)] == ["remove", "keep", "unsure"]
 
 
+def test_more_ids_than_one_query_holds_are_looked_up(dataset: Any) -> None:
+    entries = importlib.import_module("audit_plugin.fiftyone_io.ledger.entries")
+    (made,) = fio.decide(dataset, dataset.first().id, "keep")
+    others = [f"{number:064d}" for number in range(250_000)]  # together more than the 16 MB of a query
+    assert entries.ids_in_ledger(dataset, [*others, made.id]) == {made.id}
+
+
 # what is passed is checked at the door
 
 

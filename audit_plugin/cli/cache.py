@@ -94,8 +94,10 @@ def _gone(entries: list[Stored], database: bool) -> list[Stored]:
         fiftyone_io()
         import fiftyone as fo
 
+        from audit_plugin.fiftyone_io.leftovers import existing_datasets
+
         names = set(fo.list_datasets())
-        numbers = {str(fo.load_dataset(name)._doc.id) for name in names}
+        numbers = set(map(str, existing_datasets()))
     gone = []
     for entry in entries:
         kind, _, name = entry.source.partition(" ")

@@ -113,10 +113,10 @@ class Lease:
     def _take_over(self) -> bool:
         """Take the lease of a process of this machine that is dead, or one that this process could not give back."""
         other = _leases().find_one({"_id": self.dataset})
-        if other is None or other.get("machine") != _machine():
+        if other is None or other.get("machine") != machine_id():
             return False
         is_own = other.get("pid") == os.getpid()
-        if other["owner"] in _held if is_own else _is_alive(other.get("pid")):
+        if other["owner"] in _held if is_own else is_alive(other.get("pid")):
             return False
         return self._claim({"_id": self.dataset, "owner": other["owner"]})
 
@@ -126,7 +126,7 @@ class Lease:
             "owner": self.owner,
             "doing": self.doing,
             "host": socket.gethostname(),
-            "machine": _machine(),
+            "machine": machine_id(),
             "pid": os.getpid(),
         }
         literal = {name: {"$literal": value} for name, value in facts.items()}  # a name may begin with a dollar
@@ -214,7 +214,7 @@ def _expiry() -> dict[str, Any]:
 
 
 @cache
-def _machine() -> str:
+def machine_id() -> str:
     """What processes that see each other have in common: the machine since it was started, and its process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -223,7 +223,7 @@ def _machine() -> str:
         return f"{socket.gethostname()} {uuid.getnode()}"
 
 
-def _is_alive(pid: Any) -> bool:
+def is_alive(pid: Any) -> bool:
     """Whether a process runs; a number that was given to another one since counts as alive until the lease expires."""
     try:
         return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)

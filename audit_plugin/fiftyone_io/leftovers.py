@@ -21,7 +21,7 @@ import gridfs
 from mongoengine.errors import MongoEngineException
 
 from .database import database
-from .lease import LEASES, _is_alive, _machine
+from .lease import LEASES, is_alive, machine_id
 
 PREFIX = "audit_plugin."
 SPOT_CHECKS = f"{PREFIX}spot_checks"
@@ -99,12 +99,12 @@ def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
         if name == JOURNAL:  # its entries belong to change sets, which belong to datasets
             sets = set(connection[name].distinct("set"))
             changes = list(connection[CHANGE_SETS].find({}, {"dataset": 1}))
-            existing = _existing()
+            existing = existing_datasets()
             gone = sets - {change["_id"] for change in changes if change["dataset"] in existing}
             query: dict[str, Any] = {"set": {"$in": list(gone)}}
         else:
             field = {"runs": "_dataset_id", "views": "_dataset_id", LEASES: "_id"}.get(name, "dataset")
-            gone = set(connection[name].distinct(field, ours)) - _existing()
+            gone = set(connection[name].distinct(field, ours)) - existing_datasets()
             query = {**ours, field: {"$in": list(gone)}}
         if gone:
             yield name, query
@@ -123,7 +123,7 @@ def _abandoned() -> list[dict[str, Any]]:
     for document in connection["datasets"].find(names, {"name": 1, "sample_collection_name": 1}):
         made_on, pid = document["name"].removeprefix(f"{UNFINISHED}-").split("-")[:2]
         if made_on == _machine_name():
-            is_abandoned = not _is_alive(int(pid))
+            is_abandoned = not is_alive(int(pid))
         else:
             is_leased = {"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}
             is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
@@ -134,10 +134,11 @@ def _abandoned() -> list[dict[str, Any]]:
 
 
 def _machine_name() -> str:
-    return hashlib.sha256(_machine().encode()).hexdigest()[:8]
+    return hashlib.sha256(machine_id().encode()).hexdigest()[:8]
 
 
-def _existing() -> set[Any]:
+def existing_datasets() -> set[Any]:
+    """The ids of all datasets."""
     return set(foo.get_db_conn()["datasets"].distinct("_id"))
 
 

@@ -44,7 +44,7 @@ from audit_plugin.review import (
 )
 from audit_plugin.scoring.columns import LIST
 
-from .entries import append, last_interrupted, ledger, read_head, read_ledger, set_shown
+from .entries import append, ids_in_ledger, last_interrupted, ledger, read_head, read_ledger, set_shown
 
 FIELD = "audit_decision"
 WAIT_SECONDS = 20.0  # for operations of others: a reviewer decides while they go on
@@ -291,8 +291,8 @@ def _show_on(dataset: fo.Dataset, names: Sequence[str]) -> None:
 def _check_ids(dataset: fo.Dataset, ids: Sequence[str]) -> None:
     if repeated := [name for name, count in Counter(ids).items() if count > 1]:
         raise AuditError(f"decision {repeated[0]!r} is given twice; give each decision an id of its own, or none")
-    if ids and (existing := read_ledger(dataset, {"id": {"$in": list(ids)}})):
-        raise AuditError(f"decision {existing[0].id!r} is in the ledger already; give the new one another id, or none")
+    if existing := ids_in_ledger(dataset, ids):
+        raise AuditError(f"decision {min(existing)!r} is in the ledger already; give the new one another id, or none")
 
 
 def _rows(ids: Any, caption: int) -> list[Row]:

@@ -61,6 +61,11 @@ def read_ledger(dataset: fo.Dataset, query: dict[str, Any]) -> list[Decision]:
     return sorted((entry for entry in entries if head.counts(entry.number)), key=lambda entry: entry.order)
 
 
+def ids_in_ledger(dataset: fo.Dataset, ids: Iterable[str]) -> set[str]:
+    """Those of the ids that entries of the ledger have."""
+    return {entry.id for batch in batches(ids) for entry in read_ledger(dataset, {"id": {"$in": batch}})}
+
+
 def append(dataset: fo.Dataset, lease: Lease, entries: Sequence[Decision]) -> list[Decision]:
     """Write entries at the end of the ledger, all or none, under the lease; with their numbers.
 

@@ -19,7 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import collection, database
 from audit_plugin.fiftyone_io.lease import JOURNALED, Lease, leased
-from audit_plugin.fiftyone_io.leftovers import unfinished_name
+from audit_plugin.fiftyone_io.leftovers import EXPORTS, unfinished_name
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 from audit_plugin.fiftyone_io.read.items import all_samples, detection_fields, tagged_objects
 from audit_plugin.review import (
@@ -37,9 +37,8 @@ from audit_plugin.store import write_atomically
 
 from .clean_view import clean_view
 from .decisions import WAIT_SECONDS, completed, current_time, decisions, default_reviewer, show, storable, write
-from .entries import read_ledger
+from .entries import ids_in_ledger
 
-EXPORTS = "audit_plugin.exports"  # clean datasets that are being made
 MOST_BYTES = 1 << 30  # of a table of decisions
 
 
@@ -158,7 +157,7 @@ def import_decisions(
         rows = [replace(d, run=d.run or run, reviewer=d.reviewer or name) for d in rows]
         rows = [replace(d, sample=sample) for d, sample in zip(rows, _samples(root, rows, key), strict=True)]
         rows = _with_ids(rows)
-        existing = {d.id for d in read_ledger(root, {"id": {"$in": [d.id for d in rows]}})}
+        existing = ids_in_ledger(root, [d.id for d in rows])
         new = [replace(d, source="import") for d in rows if d.id not in existing]
         write(root, lease, _completed_rows(root, new))
     return len(new)

@@ -22,22 +22,22 @@ from pymongo.errors import DocumentTooLarge
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import RAW, batches, collection, dig, object_ids, outermost, value_at
 from audit_plugin.fiftyone_io.lease import JOURNALED, Lease, next_number
+from audit_plugin.fiftyone_io.leftovers import CHANGE_SETS, JOURNAL
 from audit_plugin.fiftyone_io.read.contents import REMOVED
 
-SETS, ENTRIES = "audit_plugin.change_sets", "audit_plugin.journal"
 CHUNK = 5_000
 Entry = Mapping[str, Any]
 
 
 def change_sets() -> Any:
     """The collection of change sets, one document each."""
-    return collection(SETS, "dataset").with_options(write_concern=JOURNALED)
+    return collection(CHANGE_SETS, "dataset").with_options(write_concern=JOURNALED)
 
 
 def journal(raw: bool = False) -> Any:
     """The collection of entries; `raw` gives documents with their original bytes."""
     # values of samples are compared with these: as FiftyOne reads them, without time zones
-    return collection(ENTRIES, "set n", RAW if raw else CodecOptions()).with_options(write_concern=JOURNALED)
+    return collection(JOURNAL, "set n", RAW if raw else CodecOptions()).with_options(write_concern=JOURNALED)
 
 
 def begin(

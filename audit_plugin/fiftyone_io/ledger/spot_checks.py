@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import collection, database
 from audit_plugin.fiftyone_io.lease import JOURNALED, leased, next_number
+from audit_plugin.fiftyone_io.leftovers import SPOT_CHECKS
 from audit_plugin.fiftyone_io.results.queues import decisions_of, review_table
 from audit_plugin.review import (
     KINDS,
@@ -33,7 +34,6 @@ from audit_plugin.review.spot_check import SIZE, SpotCheckPlan, SpotEstimate, es
 from .decisions import decide_many
 from .entries import read_head, read_ledger
 
-CHECKS = "audit_plugin.spot_checks"
 SPOT = "spot-check"
 
 
@@ -138,7 +138,7 @@ def _is_since(decision: Decision, check: Mapping[str, Any]) -> bool:
 
 
 def _checks() -> Any:
-    return collection(CHECKS, "dataset run").with_options(write_concern=JOURNALED)
+    return collection(SPOT_CHECKS, "dataset run").with_options(write_concern=JOURNALED)
 
 
 def _worst_rows(rows: Sequence[Row], scores: NDArray[Any]) -> NDArray[Any]:
