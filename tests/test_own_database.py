@@ -157,3 +157,11 @@ def test_without_a_mongod_nobody_elses_is_used(monkeypatch: pytest.MonkeyPatch) 
     assert own_database.start() == {own_database.VARIABLE: own_database.NOWHERE}
     with pymongo.MongoClient(own_database.NOWHERE) as client, pytest.raises(pymongo.errors.PyMongoError):
         client.server_info()
+
+
+def test_every_benchmark_that_uses_fiftyone_has_a_database_of_its_own() -> None:
+    files = [path for path in (ROOT / "benchmarks").rglob("*.py") if "\nimport fiftyone" in path.read_text()]
+    assert len(files) >= 4
+    for path in files:
+        before, _, _ = path.read_text().partition("\nimport fiftyone")
+        assert "os.environ.update(own_database.settings())" in before, f"{path.name} would use the user's database"
