@@ -13,7 +13,7 @@ import fiftyone.core.utils as fou
 import numpy as np
 from fiftyone.core.odm import get_db_conn
 from mongoengine.errors import MongoEngineException, NotUniqueError
-from pymongo.errors import PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from audit_plugin.arrays import AuditError, Ints, Samples
 from audit_plugin.audit.result import AuditResult
@@ -57,7 +57,8 @@ def new_dataset(name: str, replaceable: str = "", remedy: str = "choose another 
                 _give_name(dataset, name, remedy)
         except BaseException:
             with contextlib.suppress(PyMongoError, MongoEngineException):
-                if dataset.name != name:
+                # what the object says is no sign: its name is set before the database takes it
+                if get_db_conn()["datasets"].find_one({"_id": dataset._doc.id, "name": name}, {"_id": 1}) is None:
                     dataset.delete()
             raise
 
@@ -75,15 +76,21 @@ def _check_name(name: str, replaceable: str, remedy: str) -> None:
 
 def _give_name(dataset: fo.Dataset, name: str, remedy: str) -> None:
     """Rename a whole dataset, in the place of another of that name."""
-    replaced = fo.load_dataset(name) if fo.dataset_exists(name) else None
-    with leased(replaced, "replacing the dataset") if replaced is not None else contextlib.nullcontext():
-        if replaced is not None:
-            replaced.name = unfinished_name()
-        try:
+    replaced = None
+    try:
+        replaced = fo.load_dataset(name) if fo.dataset_exists(name) else None
+        with leased(replaced, "replacing the dataset") if replaced is not None else contextlib.nullcontext():
+            if replaced is not None:
+                replaced.name = unfinished_name()
             dataset.name = name
-        except (ValueError, NotUniqueError) as error:
-            raise AuditError(f"dataset {name!r} was made by another process meanwhile; {remedy}") from error
-    if replaced is not None:
+    except (ValueError, NotUniqueError, DuplicateKeyError) as error:  # the name is taken, or the replaced one gone
+        _drop(replaced)
+        raise AuditError(f"dataset {name!r} was made by another process meanwhile; {remedy}") from error
+    _drop(replaced)
+
+
+def _drop(replaced: fo.Dataset | None) -> None:
+    if replaced is not None and fo.dataset_exists(replaced.name):  # another process may have replaced it too
         replaced.delete()
         sweep()
 
