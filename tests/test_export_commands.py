@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,12 @@ def test_errors_are_one_sentence(scores, tmp_path, arguments, sentence):
     assert sentence in out
     assert "error: " in out
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_decisions_in_a_pipe_are_refused_and_not_waited_for(scores, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    out = run("export", scores, "--to", tmp_path / "o.csv", "--decisions", tmp_path / "pipe.csv", code=2)
+    assert "named pipe" in out
 
 
 def test_tables_that_are_no_scores_are_refused(scores, tmp_path):

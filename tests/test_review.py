@@ -257,6 +257,11 @@ def test_tables_give_the_decisions_back(decisions: list[Decision]) -> None:
     assert decisions_from(lines, "jsonl") == decisions
 
 
+def test_the_longest_text_is_read_back() -> None:
+    longest = decision(0, "relabel", text="=" * 1_000_000)
+    assert decisions_from(decisions_to_csv([longest]), "csv") == [longest]
+
+
 def test_a_table_of_somebody_elses_needs_two_columns() -> None:
     (found,) = decisions_from("\ufeffsample,kind,note\r\nx,remove,'quoted'\r\n\r\n", "csv")
     assert (found.sample, found.kind, found.note) == ("x", "remove", "'quoted'")
@@ -276,6 +281,7 @@ def test_a_table_of_somebody_elses_needs_two_columns() -> None:
         ("sample,kind,time\nx,keep,noon\n", "csv", "row 2 .*noon"),
         ("sample,kind\n,keep\n", "csv", "row 2 .*empty"),
         ("{", "jsonl", "row 1 .* not valid JSON"),
+        ("[" * 100_000, "jsonl", "row 1 .* not valid JSON"),
         ("[1]", "jsonl", "not a JSON object"),
         ('{"sample": 3, "kind": "keep"}', "jsonl", "sample is not a text"),
     ],

@@ -111,11 +111,13 @@ def _kinds(text: str) -> tuple[str, ...]:
 def _verdicts(decisions: str, table: ScoreTable) -> dict[Key, Verdict]:
     """The decisions of a table, or of a FiftyOne dataset whose samples have the ids of the scores in `manifest_id`."""
     from audit_plugin.review import decisions_from, verdicts
+    from audit_plugin.store import open_regular
 
     path = Path(decisions)
     if path.suffix.lower() in (".csv", ".jsonl"):
         try:
-            text = path.read_bytes().decode("utf-8")
+            with open_regular(path) as file:
+                text = file.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise AuditError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
         entries, id_of = decisions_from(text, path.suffix.lower().removeprefix(".")), None

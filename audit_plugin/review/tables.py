@@ -44,6 +44,7 @@ def _plain(decision: Decision) -> dict[str, Any]:
 
 
 def _csv_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
+    limit = csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's own limit
     try:
         reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
         lines = [line for line in reader if line]
@@ -51,6 +52,8 @@ def _csv_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         raise AuditError(
             f"the table of decisions is not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
+    finally:
+        csv.field_size_limit(limit)
     header = lines[0] if lines else []
     _check_columns(header, 1)
     rows = []
@@ -68,7 +71,7 @@ def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AuditError(f"row {number} of the decisions is not valid JSON ({error}); fix or remove it") from error
         if not isinstance(row, dict):
             raise AuditError(f"row {number} of the decisions is not a JSON object; fix or remove it")
