@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from audit_plugin import cli
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.cli.datasets import folder_of
+from audit_plugin.audit.export import folder_of
 from audit_plugin.cli.options import USAGE_ERROR
 from audit_plugin.cli.running import check_beside, check_output
 from audit_plugin.report.display import place_line
