@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .arrays import MODALITIES, AuditError, Modality
 
 
+MOST_RUN_KEY = 100  # characters; names of fields, tags and saved views begin with it, and a database limits these
+
+
 def option(
     default: Any,
     help: str,
@@ -173,6 +176,9 @@ class AuditConfig(_ModalitySettings):
             )
         if not self.run.isidentifier():
             raise AuditError(f"run key {self.run!r} is not a valid name: use letters, digits and underscores")
+        if len(self.run) > MOST_RUN_KEY:
+            short = f"{self.run[:20]}..."
+            raise AuditError(f"run key {short!r} has {len(self.run):,} characters; use at most {MOST_RUN_KEY}")
 
     def scoring(self) -> dict[str, Any]:
         """The settings that can change a score, in declaration order."""

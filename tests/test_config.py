@@ -54,6 +54,7 @@ def test_bounds_are_part_of_the_range_and_what_lies_beyond_is_named(field: datac
         ({"device": "tpu"}, "device is 'tpu'; choose one of auto, cpu, cuda"),
         ({"run": "my run"}, "run key 'my run' is not a valid name"),
         ({"run": ""}, "run key '' is not a valid name"),
+        ({"run": "x" * 10_000}, r"run key 'x{20}\.\.\.' has 10,000 characters; use at most 100"),
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_remedy(settings: dict, message: str) -> None:
