@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import MODALITIES, AuditError, Modality
 
-
 MOST_RUN_KEY = 100  # characters; names of fields, tags and saved views begin with it, and a database limits these
 
 
