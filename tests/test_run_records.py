@@ -285,6 +285,9 @@ def test_a_name_that_is_taken_meanwhile_or_not_valid_is_said(pictures: list[str]
     fo.delete_dataset("Audit Test Taken")
     with pytest.raises(AuditError, match="'!' is not valid"):
         fio.load_manifest_dataset("!", rows(pictures))
+    for name in ("broken \udc80", "null\0", "x" * 10_000):
+        with pytest.raises(AuditError, match="dataset name '.*give"):
+            fio.load_manifest_dataset(name, rows(pictures))
 
 
 # what other processes wrote

@@ -23,6 +23,7 @@ from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.leftovers import sweep, unfinished_name
 from audit_plugin.fiftyone_io.read.samples import KEYS
 from audit_plugin.fiftyone_io.read.sources import FILE, FILE_TYPES, OWN_TYPES
+from audit_plugin.review.checks import check_name
 
 from .results import write_result
 
@@ -64,6 +65,7 @@ def new_dataset(name: str, replaceable: str = "", remedy: str = "choose another 
 
 
 def _check_name(name: str, replaceable: str, remedy: str) -> None:
+    check_name("dataset name", name)
     try:
         slug = fou.to_slug(name)
     except ValueError as error:
