@@ -518,3 +518,11 @@ def test_audit_of_objects_writes_attributes_of_labels(make_dataset: Callable[...
     code, _, error = run("audit", dataset.name, "--patches", "caption", *QUICK)
     assert code == 2
     assert "patches field 'caption' is not a field of detections" in error
+
+
+def test_a_command_that_gets_no_pipe_or_thread_at_its_start_says_so() -> None:
+    start = "import resource, audit_plugin.cli as cli; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); cli.main()"
+    ended = subprocess.run([sys.executable, "-c", start, "cache"], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: too many files are open at once; raise the limit (ulimit -n")
+    assert ended.stderr.count("\n") == 1

@@ -15,6 +15,8 @@ import warnings
 from types import FrameType
 from typing import Any
 
+from audit_plugin.store import plain_error
+
 # Each module registers its commands, and the help lists them in this order.
 # isort: off
 from . import manifests as manifests
@@ -25,7 +27,7 @@ from . import report as report
 from . import cache as cache
 from . import exports as exports
 from . import install as install
-from .options import INTERRUPTED, app
+from .options import BAD_INPUT, INTERRUPTED, app
 # isort: on
 
 __all__ = ["app", "main"]
@@ -46,7 +48,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Captions may hold characters that the terminal cannot encode; these must not end a long run.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    interrupted = _end_on_interrupt()
+    try:
+        interrupted = _end_on_interrupt()
+    except (OSError, RuntimeError) as error:  # neither a pipe nor a thread can be had
+        sys.stderr.write(f"error: {plain_error(error) or error}\n")
+        sys.exit(BAD_INPUT)
     try:
         app()
     except BaseException as end:
