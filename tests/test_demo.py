@@ -29,6 +29,7 @@ from audit_plugin.synthetic.demo import (
 )
 from audit_plugin.synthetic.oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
 from audit_plugin.synthetic.persons import MIN_TRAITS_APART, SIDE, draw_persons, person_svg
+from audit_plugin.synthetic.render import draw_all
 from audit_plugin.synthetic.sentences import FORMS, contradictions, describe
 
 ROOT = Path(__file__).parents[1]
@@ -259,6 +260,21 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(AuditError, match="another folder"):
         draw_demo(tmp_path / "thesis.txt", 20)
+
+
+def test_a_draft_of_the_marker_does_not_lock_the_folder(tmp_path):
+    (tmp_path / f"{planning.MARKER}.part").write_text('{"half')  # what a kill left
+    draw_demo(tmp_path, 60, 0)
+    assert len(list((tmp_path / "images").iterdir())) == 60
+
+
+def test_pictures_that_cannot_be_drawn_are_said_in_a_sentence_and_nothing_else_is_printed(tmp_path, capfd):
+    svg = person_svg(draw_persons(1, random.Random(0))[0])
+    with pytest.raises(AuditError, match=r"gone/a\.png cannot be written \(No such file or directory\)"):
+        draw_all([(str(tmp_path / "gone" / "a.png"), svg)], SIDE, print)
+    with pytest.raises(AuditError, match=r"the process that draws .*b\.png ended early \(.*Error"):
+        draw_all([(str(tmp_path / "b.png"), "no drawing")], SIDE, print)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_too_few_samples_are_refused_before_anything_is_written(tmp_path):

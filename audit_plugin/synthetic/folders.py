@@ -21,7 +21,8 @@ def read_marker(out: Path, marker: str, what: str) -> dict[str, object]:
         if (out / marker).is_file():
             content = json.loads((out / marker).read_text(encoding="utf-8"))
             return content if isinstance(content, dict) else {}
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        draft = _draft(out, marker).name  # all that a kill while the marker is written leaves
+        taken = out.exists() and (not out.is_dir() or any(path.name != draft for path in out.iterdir()))
     except (OSError, ValueError):
         taken = True
     if taken:
@@ -32,9 +33,13 @@ def read_marker(out: Path, marker: str, what: str) -> dict[str, object]:
 def write_marker(out: Path, marker: str, content: dict[str, object]) -> None:
     """Writes the marker by renaming a complete file: half a marker after an interruption would lock the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    draft = out / f"{marker}.part"
+    draft = _draft(out, marker)
     draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
     draft.replace(out / marker)
+
+
+def _draft(out: Path, marker: str) -> Path:
+    return out / f"{marker}.part"
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
