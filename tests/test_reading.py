@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs import packing, reading
@@ -73,6 +73,18 @@ def test_many_values_come_in_their_order_with_their_reasons(tmp_path: Path) -> N
     assert [getattr(m, "width", str(m)) for m in media] == [
         8, 9, "file not found", "file cannot be read (its name is too long)", 10, 11, 12, 13
     ]  # fmt: skip
+
+
+def test_a_png_with_large_metadata_is_no_damaged_one(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "<x/>" * 1_000_000, zip=True)
+    noise(20, 20).save(tmp_path / "edited.png", icc_profile=bytes(3_000_000), pnginfo=text)
+    bomb = PngImagePlugin.PngInfo()
+    bomb.add_text("a", "b" * 70_000_000, zip=True)
+    noise(20, 20).save(tmp_path / "bomb.png", pnginfo=bomb)
+    image, refused = reading.read_each("image", [str(tmp_path / "edited.png"), str(tmp_path / "bomb.png")])
+    assert np.array_equal(image, noise(20, 20))
+    assert isinstance(refused, MediaError)
 
 
 def test_relative_paths_follow_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def serve(lifeline: int) -> None:
     """Answers requests until stdin ends, or the process that holds the other end of the pipe `lifeline` does."""
     _end_with_parent(lifeline)
     _limit_resources()
+    _allow_large_metadata()
     replies = os.fdopen(os.dup(1), "wb")  # whatever a library prints must not come between the replies
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -79,6 +80,13 @@ def _limit_resources() -> None:
         most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         with contextlib.suppress(OSError, ValueError):  # not every system knows every limit
             resource.setrlimit(kind, (most, most))
+
+
+def _allow_large_metadata() -> None:
+    """Lets PNG files have a color profile or a text of 1 to 64 MB, as scanners and editors write."""
+    from PIL import PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def _answer(request: dict[str, str]) -> tuple[dict[str, Any], Iterator[bytes]]:
