@@ -25,7 +25,7 @@ from .images import read_image, read_image_or_crop
 from .packing import packed
 from .video import read_video
 
-CPU_SECONDS = 30  # for one medium, of a processor
+CPU_SECONDS = 40  # for one medium, of a processor
 SECONDS = 45  # by the clock, which other work on the machine, or a slow disk, may take most of
 IDLE_SECONDS = 300  # after which an unused process ends
 MEMORY_BYTES = 3_000_000_000

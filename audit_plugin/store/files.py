@@ -34,6 +34,7 @@ MOST_LINKS = 40  # that are followed from one path, as the kernel does
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.ESTALE)
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.part")
 LEFTOVER_SECONDS = 60.0  # age from which a temporary file that nobody locks is that of a dead process
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 SEAL_FORMAT = b"audit1"
 SEAL_SIZE = len(SEAL_FORMAT) + 8 + 64
 SUMMED_AT_ONCE = 1 << 20
@@ -104,15 +105,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def lock_if_free(handle: int) -> bool:
-    """Whether this process has the file's lock now; True on systems without such locks."""
+    """Whether this process has the file's lock now; True on systems, or network disks, without such locks."""
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in NO_LOCKS
     return True
 
 
