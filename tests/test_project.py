@@ -109,7 +109,18 @@ def test_make_help_lists_every_target():
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     named = [line.split()[0] for line in done.stdout.splitlines()]
-    assert sorted(named) == ["app", "bench", "check", "clean", "demo", "experiments", "help", "screenshots", "test"]
+    assert sorted(named) == [
+        "app",
+        "bench",
+        "chaos",
+        "check",
+        "clean",
+        "demo",
+        "experiments",
+        "help",
+        "screenshots",
+        "test",
+    ]
 
 
 def test_the_wheel_carries_the_plugin(tmp_path):
