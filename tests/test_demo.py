@@ -277,6 +277,13 @@ def test_pictures_that_cannot_be_drawn_are_said_in_a_sentence_and_nothing_else_i
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_table_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / planning.MARKER).write_text("{}")
+    (tmp_path / "manifest.csv").mkdir()
+    with pytest.raises(AuditError, match=r"manifest\.csv cannot be written \(Is a directory\)"):
+        draw_demo(tmp_path, 20, 0)
+
+
 def test_too_few_samples_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(AuditError, match="samples is 19"):
         draw_demo(tmp_path / "set", 19)

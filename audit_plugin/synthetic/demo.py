@@ -16,7 +16,7 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.audit.result import AuditResult
 
-from .folders import check_packages, read_marker, read_rows, write_marker, write_rows
+from .folders import check_packages, filling, read_marker, read_rows, write_marker, write_rows
 from .oddities import COPY_WAYS, SUBJECTS, altered, odd_svg, placeholder_png
 from .persons import SIDE, Person, draw_persons, person_svg
 from .render import draw_all
@@ -197,12 +197,13 @@ def draw_demo(out: str | Path, samples: int = 600, seed: int = 0, progress: Prog
         return out / "manifest.csv"
     check_packages()
     rows = plan_rows(samples, seed)
-    write_marker(out, MARKER, marker | {"complete": False})
-    _draw_images(rows, out / "images", seed, progress)
-    manifest = [(row.id, f"images/{row.id}.png", row.caption) for row in rows]
-    write_rows(out / "manifest.csv", ("id", "image", "caption"), manifest)
-    write_rows(out / "truth.csv", ("id", "fault", "detail"), [row.truth() for row in rows])
-    write_marker(out, MARKER, marker)
+    with filling(out):
+        write_marker(out, MARKER, marker | {"complete": False})
+        _draw_images(rows, out / "images", seed, progress)
+        manifest = [(row.id, f"images/{row.id}.png", row.caption) for row in rows]
+        write_rows(out / "manifest.csv", ("id", "image", "caption"), manifest)
+        write_rows(out / "truth.csv", ("id", "fault", "detail"), [row.truth() for row in rows])
+        write_marker(out, MARKER, marker)
     return out / "manifest.csv"
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.store import disk_error
+
+
+@contextlib.contextmanager
+def filling(out: Path) -> Iterator[None]:
+    """Raises `AuditError` that names the file or else the folder, where what is drawn cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(Path(error.filename or out), error) from error
 
 
 def read_marker(out: Path, marker: str, what: str) -> dict[str, object]:

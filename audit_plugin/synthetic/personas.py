@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from audit_plugin.arrays import AuditError
 
-from .folders import check_packages, read_marker, write_marker, write_rows
+from .folders import check_packages, filling, read_marker, write_marker, write_rows
 from .looks import BACKDROPS, FABRICS, HAIR_COLORS, HAIRS, MOODS, SKINS
 from .persons import CANVAS, Person, clothes_for, color_apart, draw_person, person_svg
 from .render import draw_all
@@ -203,19 +203,22 @@ def draw_personas(out: str | Path, settings: PersonaSet, progress: Progress | No
     if read_marker(out, MARKER, "persona set") == marker and all(picture.is_file() for picture in pictures):
         return out / "manifest.csv"
     check_packages()
-    write_marker(out, MARKER, marker | {"complete": False})
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    svgs = [picture_of(row.identity, _row_rng(settings, row, "picture")) for row in rows]
-    jobs = list(zip(map(str, pictures), svgs, strict=True))
-    draw_all(jobs, settings.side, lambda done: progress("draw", done, len(jobs)) if progress else None)
-    manifest = []
-    for row in rows:
-        manifest.append((row.id, f"images/{row.id}.png", description_text(row, settings), row.identity.name, row.split))
-    write_rows(out / "manifest.csv", ("id", "image", "description", "identity", "split"), manifest)
-    people = {row.identity.name: row.identity for row in rows}
-    facts = [(name, *person.traits().values(), *person.facts.values()) for name, person in people.items()]
-    write_rows(out / "facts.csv", ("identity", *TRAITS, *FACTS), facts)
-    write_marker(out, MARKER, marker)
+    with filling(out):
+        write_marker(out, MARKER, marker | {"complete": False})
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        svgs = [picture_of(row.identity, _row_rng(settings, row, "picture")) for row in rows]
+        jobs = list(zip(map(str, pictures), svgs, strict=True))
+        draw_all(jobs, settings.side, lambda done: progress("draw", done, len(jobs)) if progress else None)
+        manifest = []
+        for row in rows:
+            manifest.append(
+                (row.id, f"images/{row.id}.png", description_text(row, settings), row.identity.name, row.split)
+            )
+        write_rows(out / "manifest.csv", ("id", "image", "description", "identity", "split"), manifest)
+        people = {row.identity.name: row.identity for row in rows}
+        facts = [(name, *person.traits().values(), *person.facts.values()) for name, person in people.items()]
+        write_rows(out / "facts.csv", ("identity", *TRAITS, *FACTS), facts)
+        write_marker(out, MARKER, marker)
     return out / "manifest.csv"
 
 
