@@ -266,9 +266,8 @@ class ExportReview(FormOperator):
         if what not in EXPORTS:
             raise AuditError(f"cannot export {what!r}; choose one of {', '.join(EXPORTS)}")
         if what == "dataset":
-            return (
-                f"Created dataset {to!r} with {samples_text(fiftyone_io.export_clean(sample_collection, to).count())}"
-            )
+            copy = fiftyone_io.export_clean(sample_collection, to)
+            return f"Created dataset {to!r} with {samples_text(fiftyone_io.count_samples(copy))}"
         path = Path(to).expanduser()
         return f"Wrote {write_export(sample_collection, what, path, run)} to {path}"
 

@@ -129,8 +129,9 @@ def import_(  # noqa: PLR0913, PLR0917
         say(f"{len(problems):,} rows cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
     content = report_of_table(scores, rows_of_manifest, None, run_dir, source)
     folder = media or scores.with_name(f"{scores.stem}-media")
-    imported = fiftyone_io().import_scores(content, dataset, run, folder, kind or (), rows, others)
-    say(f"{imported.count():,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
+    io = fiftyone_io()
+    imported = io.import_scores(content, dataset, run, folder, kind or (), rows, others)
+    say(f"{io.count_samples(imported):,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
     say(f"to open it: fiftyone app launch {dataset}")
 
 

@@ -181,11 +181,12 @@ def _copy_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
         )
     io = fiftyone_io()
     data = io.load_view(name)
+    total = io.count_samples(data)
     if dry_run:
-        left = len(io.clean_view(data))
-        say(f"{left:,} of {len(data):,} samples would be exported; {len(data) - left:,} are marked as removed")
+        left = io.count_samples(io.clean_view(data))
+        say(f"{left:,} of {total:,} samples would be exported; {total - left:,} are marked as removed")
         return
-    say(f"{io.export_clean(data, to).count():,} of {len(data):,} samples: dataset {to!r}")
+    say(f"{io.count_samples(io.export_clean(data, to)):,} of {total:,} samples: dataset {to!r}")
 
 
 def _show(report: ExportReport, dry_run: bool) -> None:

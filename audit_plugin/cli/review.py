@@ -128,7 +128,7 @@ def export(
     if removed:
         _echo(f"{io.export_removed(data, removed, field)} removed: {removed}")
     if clean:
-        _echo(f"{io.export_clean(data, clean).count()} samples: dataset {clean!r}")
+        _echo(f"{io.count_samples(io.export_clean(data, clean))} samples: dataset {clean!r}")
 
 
 @group.command(name="import")

@@ -18,6 +18,7 @@ from .cross_modal import (
     list_cross_modal_runs,
     measure_cross_modal,
 )
+from .database import count_samples
 from .ledger.changes import apply, count_removed, delete_removed, list_changes, plan_of, recover, undo
 from .ledger.clean_view import CLEAN, clean_view
 from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
@@ -56,6 +57,7 @@ __all__ = [
     "check_writable",
     "clean_view",
     "count_removed",
+    "count_samples",
     "cross_modal_results",
     "current_decisions",
     "decide",

@@ -13,7 +13,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, digest_of
-from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.database import count_samples, database
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
@@ -173,10 +173,10 @@ def estimate_cost(view: SampleCollection, config: AuditConfig, limit: int | None
     """
     from audit_plugin.audit.cost import plan_audit
 
-    rows = view.count()
+    rows = count_samples(view)
     head = view.limit(limit) if limit and rows > limit else view
     plan = dict(plan_audit(read_samples(head, config), resolve_settings(view, config)))
-    scale = rows / max(1, head.count())  # of texts there may be several per sample
+    scale = rows / max(1, count_samples(head))  # of texts there may be several per sample
     if scale > 1:
         plan["encodes"] = {name: round(count * scale) for name, count in plan["encodes"].items()}
         plan["minutes"], plan["disk_mb"] = plan["minutes"] * scale, plan["disk_mb"] * scale

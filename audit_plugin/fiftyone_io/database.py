@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone.core.odm as foo
 from bson import ObjectId
@@ -17,6 +17,9 @@ from mongoengine.errors import MongoEngineException
 from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
+
+if TYPE_CHECKING:
+    from fiftyone.core.collections import SampleCollection
 
 QUERY_IDS = 10_000  # ids in one query, which may hold 16 MB
 AWARE: Any = CodecOptions(tz_aware=True, tzinfo=UTC)  # times come with their time zone
@@ -49,6 +52,13 @@ def collection(name: str, index: str, options: Any = AWARE) -> Any:
     documents = foo.get_db_conn().get_collection(name, codec_options=options)
     ensure_index(documents, index)
     return documents
+
+
+def count_samples(view: SampleCollection) -> int:
+    """The number of samples; of a whole dataset FiftyOne asks for an estimate, wrong once the server was killed."""
+    if view._is_full_collection():
+        return int(view._dataset._sample_collection.count_documents({}))
+    return int(view.count())
 
 
 def ensure_index(documents: Any, index: str, unique: bool = False) -> None:

@@ -9,7 +9,7 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.database import count_samples, database
 from audit_plugin.inputs.images import crop_of
 
 from .items import objects_field, patches_of
@@ -52,7 +52,7 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
     """
     with database(f"reading dataset {name_of(view)!r}"):
         objects = objects_field(view)
-        if not view.count():
+        if not count_samples(view):
             what = f"the view of the objects {objects!r}" if objects else "the view"
             raise AuditError(f"{what} of dataset {name_of(view)!r} is empty; choose a dataset or view with samples")
         sources = modality_sources(view, config)
