@@ -528,3 +528,14 @@ def test_a_command_that_gets_no_pipe_or_thread_at_its_start_says_so() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("error: too many files are open at once; raise the limit (ulimit -n")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_command_in_a_deleted_folder_says_so(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("image,caption\n")
+    gone = tmp_path / "gone"
+    start = f"import os; os.mkdir({str(gone)!r}); os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); "
+    command = [sys.executable, "-c", start + "from audit_plugin.cli import main; main()", "report", str(table)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: the current folder was deleted; change to another folder and run again\n"

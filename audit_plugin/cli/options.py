@@ -65,6 +65,8 @@ def _explain(error: Exception) -> None:
         stop(BAD_INPUT, f"error: {sentence}")
     if isinstance(error, ConnectionError):
         stop(BAD_INPUT, f"error: the database cannot be reached ({error}); see: audit-plugin doctor --fix")
+    if isinstance(error, FileNotFoundError) and not error.filename:  # of all calls only that for the current folder
+        stop(BAD_INPUT, "error: the current folder was deleted; change to another folder and run again")
     if isinstance(error, OSError):
         place = repr(error.filename) if error.filename else "the disk"
         stop(BAD_INPUT, f"error: cannot use {place} ({error.strerror or error}); check it and run again")
