@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -539,3 +540,15 @@ def test_a_command_in_a_deleted_folder_says_so(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "error: the current folder was deleted; change to another folder and run again\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(closed: str, tmp_path: Path) -> None:
+    def run(arguments: str) -> subprocess.CompletedProcess[str]:
+        command = f"{sys.executable} -m audit_plugin cache {arguments} {closed}"
+        return subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
+
+    environment = {**os.environ, "AUDIT_PLUGIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    ended, wrong = run(""), run("--nothing")
+    assert (ended.returncode, ended.stderr, wrong.returncode) == (0, "", 2)
+    assert "Traceback" not in wrong.stderr

@@ -45,6 +45,7 @@ def main() -> None:
     # doctor installs that version on purpose; a notice before every audit would hide other messages.
     database = logging.getLogger("fiftyone.core.odm.database")
     database.addFilter(lambda record: "oldest supported major version" not in str(record.msg))
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Captions may hold characters that the terminal cannot encode; these must not end a long run.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -61,6 +62,17 @@ def main() -> None:
         if not (isinstance(end, SystemExit) and end.code == INTERRUPTED):  # what an interrupted import led to later
             sys.stderr.write(SENTENCE)
         sys.exit(INTERRUPTED)
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that were closed lead nowhere: the next file would get their number, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, so this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _end_on_interrupt() -> threading.Event:
