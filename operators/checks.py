@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def dataset_of(ctx: Any) -> Any:
     """The open dataset.
 
     Raises:
-        AuditError: none is open, or there is none of that name.
+        AuditError: none is open, or there is none of that name, or opening the view would do something else.
     """
     name = ctx.request_params.get("dataset_name") or ctx.request_params.get("dataset_id")
     if not isinstance(name, str) and name is not None and type(name).__name__ != "ObjectId":
@@ -197,7 +198,59 @@ def dataset_of(ctx: Any) -> Any:
         raise AuditError(f"there is no dataset {short(name)}; open one") from error
     if dataset is None:
         raise AuditError("no dataset is open; open one")
+    check_view(ctx.request_params, dataset)
     return dataset
+
+
+def check_view(request: Mapping[str, Any], dataset: Any) -> None:
+    """Raise an `AuditError` unless a request's view can be opened without doing anything else.
+
+    FiftyOne imports and calls whatever a stage names as its class, and writes images into any folder for a stage that
+    samples the frames of videos.
+    """
+    params, extended = request.get("params"), request.get("extended")
+    custom = params.get("custom_view_target") if isinstance(params, Mapping) else None
+    stages = list(_stages([request.get("view"), extended, custom]))
+    names = [stage["_cls"] for stage in stages] + list(extended if isinstance(extended, Mapping) else ())
+    for name in names:
+        if not _is_stage(name):
+            raise AuditError(f"the view has a stage {short(name)}, which FiftyOne does not have; open another view")
+    frames = [stage for stage in stages if stage["_cls"].endswith(".ToFrames")]
+    values = [value for name, value in extended.items() if name.endswith(".ToFrames")] if extended else []
+    if any(_writes(stage["kwargs"], dataset) for stage in frames) or values:
+        raise AuditError("opening the view would write images of the videos' frames; make it in Python first")
+
+
+def _stages(values: list[Any]) -> Iterator[Mapping[str, Any]]:
+    """All stages in what a browser sent, also those in stages."""
+    while values:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            if "_cls" in value and "kwargs" in value:
+                yield value
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+
+
+def _is_stage(name: Any) -> bool:
+    """Whether this is the full name of a class of stages that is loaded already."""
+    from fiftyone.core.stages import ViewStage
+
+    module, _, last = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    stage = getattr(sys.modules.get(module), last, None)
+    return isinstance(stage, type) and issubclass(stage, ViewStage)
+
+
+def _writes(arguments: Any, dataset: Any) -> bool:
+    """Whether a stage of frames would write images: not if it was made before, which only the App's pages know of."""
+    try:
+        values = dict(arguments)
+        options, state = values.get("config") or {}, values.get("_state") or {}
+        samples = {**values, **options}.get("sample_frames") not in (None, False, "dynamic")
+        return samples and state.get("dataset_id") != str(dataset._doc.id)
+    except (AttributeError, TypeError, ValueError):
+        return True
 
 
 def ids(values: Sequence[Any] | None) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.media_fixtures import write_video
 from tests.operator_requests import execute, form_for, module_of, notices_of, operator, request_of
 from tests.review_fixtures import written
 
@@ -223,3 +224,44 @@ def test_events_that_change_something_need_a_token(dataset: Any, panel: str, eve
 @pytest.mark.parametrize("panel", PANELS)
 def test_only_events_of_a_panel_can_be_called(dataset: Any, panel: str, method: Any) -> None:
     assert send_event(dataset, panel, method, {}, {}) == []
+
+
+STAGES = "fiftyone.core.stages."
+
+
+@pytest.mark.parametrize("name", [*operators(), *PANELS])
+def test_a_view_calls_nothing_and_writes_nothing(dataset: Any, tmp_path: Path, name: str) -> None:
+    videos = fo.Dataset()
+    videos.add_samples([fo.Sample(filepath=write_video(tmp_path / "a.mp4", [(9, 9, 9)] * 8), caption="a")])
+    written, outside = tmp_path / "written", tmp_path / "outside"
+    call = {"_cls": "os.system", "kwargs": [["command", f"touch {written}"]]}
+    sampling = {"sample_frames": True, "output_dir": str(outside)}
+    frames = {"_cls": f"{STAGES}ToFrames", "kwargs": [["config", sampling], ["_state", None]]}
+    flat = {"_cls": f"{STAGES}ToFrames", "kwargs": list(map(list, sampling.items()))}
+    inner = {"_cls": f"{STAGES}Concat", "kwargs": [["samples", [call]]]}
+    params = {"__method__": "on_load", "text": "caption", "what": "dataset"}
+    for place, view, more in (
+        (dataset, [call], {}),
+        (dataset, [inner], {}),
+        (dataset, [], {"extended": {"os.system": [["command", f"touch {written}"]]}}),
+        (dataset, [], {"params": {"view_target": "CUSTOM_VIEW_TARGET", "custom_view_target": [call]}}),
+        (videos, [frames], {}),
+        (videos, [flat], {}),
+        (videos, [], {"extended": {f"{STAGES}ToFrames": flat["kwargs"]}}),
+    ):
+        request = {"panel_id": "p", "panel_state": {}, **request_of(place, params), **more, "view": view}
+        request["params"] = {**params, **more.get("params", {})}
+        form_for(name, request)
+        execute(name, request)
+        assert not written.exists()
+        assert not outside.exists()
+    videos.delete()
+
+
+def test_a_view_of_frames_that_were_sampled_stays_open(tmp_path: Path) -> None:
+    videos = fo.Dataset()
+    videos.add_samples([fo.Sample(filepath=write_video(tmp_path / "a.mp4", [(9, 9, 9)] * 8), caption="a")])
+    frames = videos.to_frames(sample_frames=True, output_dir=str(tmp_path / "frames"))
+    assert "Cannot show" not in str(form_for("run_audit", request_of(frames, {})))
+    assert "Cannot show" not in str(form_for("delete_audit", request_of(frames[:1], {})))
+    videos.delete()
