@@ -249,6 +249,12 @@ def test_audit_view_scores_and_writes_only_the_view(make_dataset: Callable[..., 
     assert np.allclose(np.array(dataset.values("audit_outlier")[:30], float), result.columns["outlier"], equal_nan=True)
     assert list(dict.fromkeys(stages))[-1] == "write"
     assert fio.estimate_cost(dataset, config)["rows"] == 36
+    written, paths = state(dataset), dataset.values("filepath")
+    dataset.set_values("filepath", [f"/not-mounted/{row}.png" for row in range(36)])
+    with pytest.raises(AuditError, match=r"no sample can be scored .*file not found.*'audit' stay as they were"):
+        fio.audit_view(dataset[:30], config, None, tmp_path / "other")
+    dataset.set_values("filepath", paths)
+    assert state(dataset) == written
     fio.delete_audit(dataset, "audit")
     assert state(dataset) == before
 

@@ -22,7 +22,7 @@ from audit_plugin.store import Damaged, cache_root, private_folder, read_json, s
 
 from .lease import leased
 from .records import update_run
-from .runs import audited_items, finished_audit, settings_of
+from .runs import audited_items, finished_audit, list_audits, settings_of
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
@@ -59,6 +59,12 @@ def audit_view(
     samples = read_samples(view, config)
     check_writable(view, config.run)  # before hours of work, not after
     result = run_audit(samples, config, progress, run_dir)
+    failures = result.columns["failure"]
+    if all(failures) and config.run in list_audits(view):  # the disk with the media may not be mounted
+        raise AuditError(
+            f"no sample can be scored (the first: {failures[0]}); the results of audit {config.run!r} stay as they "
+            "were: make the media readable and repeat the audit, or delete it first"
+        )
     try:
         write_result(view, result, config, progress, caption_numbers(samples))
     except AuditError as error:
