@@ -242,11 +242,12 @@ def test_leaving_the_threads_by_an_error_ends_what_they_read(tmp_path: Path) -> 
 
 
 SCRIPT = """
-import sys
+import sys, threading
 from audit_plugin.inputs import reading
 from audit_plugin.inputs.modalities import MODALITIES
-reading.start_workers(1)
+reading.start_workers(2)
 print(*[worker.process.pid for worker in reading._WORKERS.idle], flush=True)
+threading.Thread(target=MODALITIES["video"].read, args=[sys.argv[1]], daemon=True).start()
 MODALITIES["video"].read(sys.argv[1])
 """
 
@@ -261,18 +262,22 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
     time.sleep(1.5)
     parent.send_signal(number)
     parent.wait(20)
     limit = time.monotonic() + 10
-    while time.monotonic() < limit:
-        with contextlib.suppress(FileNotFoundError):
-            if Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.05)
-                continue
-        return
-    raise AssertionError("the worker goes on")
+    while any(map(is_running, workers)):
+        assert time.monotonic() < limit, "a worker goes on"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_fork_starts_processes_of_its_own(tmp_path: Path) -> None:

@@ -585,14 +585,19 @@ def test_only_files_are_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "own").write_bytes(b"old")
+    (tmp_path / "planted").symlink_to("own")
+    (tmp_path / "dangling").symlink_to("new")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(tmp_path / "socket"))
     reasons = {
         "folder": "is a folder, not a file",
         "pipe": "is a named pipe, not a file",
         "socket": "is a socket, not a file",
-        "loop": "leads to itself",
-        "null": "/dev/null is a device, not a file",
+        "loop": "is a link to",
+        "null": "is a link to /dev/null; name that file itself",
+        "planted": r"is a link to .*own",
+        "dangling": r"is a link to .*new",
         "x" * 300: "cannot be written",
         "a\0b": "cannot be written",
     }
@@ -601,6 +606,7 @@ def test_only_files_are_replaced(tmp_path: Path) -> None:
         with pytest.raises(AuditError, match=reason):
             _write(tmp_path / name)
     assert {path: path.lstat().st_mode for path in (*tmp_path.iterdir(), Path("/dev/null"))} == modes
+    assert (tmp_path / "own").read_bytes() == b"old"
 
 
 def test_permissions_of_a_replaced_file_stay(tmp_path: Path) -> None:
@@ -620,29 +626,6 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="write-protected"):
         _write(path)
     assert path.read_bytes() == b"old"
-
-
-def test_a_link_of_ones_own_is_followed_and_stays(tmp_path: Path) -> None:
-    (tmp_path / "target").write_bytes(b"old")
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "a").symlink_to("deep/b")
-    (tmp_path / "deep" / "b").symlink_to("../target")
-    (tmp_path / "dangling").symlink_to("new")
-    for name, target in (("a", "target"), ("dangling", "new")):
-        _write(tmp_path / name)
-        assert (tmp_path / name).is_symlink()
-        assert (tmp_path / target).read_bytes() == b"new"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "dangling", "deep", "new", "target"]
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-def test_a_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "own").write_bytes(b"old")
-    (tmp_path / "trap").symlink_to("own")
-    os.lchown(tmp_path / "trap", 12345, 12345)
-    with pytest.raises(AuditError, match="another user made"):
-        _write(tmp_path / "trap")
-    assert (tmp_path / "own").read_bytes() == b"old"
 
 
 # --- what the machine lacks ------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def _end_with_parent(lifeline: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(AttributeError, OSError):  # elsewhere the end of stdin and the alarm must do
+        # opened again: workers share what they inherited, and only the last one to claim it would be ended
+        lifeline = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)

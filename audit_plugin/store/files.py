@@ -29,7 +29,6 @@ from audit_plugin.config import digest_of
 from .shortages import disk_error
 
 MAX_JSON = 1 << 29  # bytes of a JSON file that is read
-MOST_LINKS = 40  # that are followed from one path, as the kernel does
 # A file that cannot be read for one of these reasons is as good as damaged; others, such as a lack of memory, pass.
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.ESTALE)
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.part")
@@ -63,13 +62,13 @@ def private_folder(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | None = None) -> None:
     """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`.
 
-    A file that is replaced passes its permissions on; a link of the user's own is followed to the file it names.
-    `size` in bytes, where it is known, is what the error of a full disk names.
+    A file that is replaced passes its permissions on; a link is not followed. `size` in bytes, where it is known, is what the
+    error of a full disk names.
 
     Raises:
         AuditError: the disk is full, or the place cannot be written or holds something other than a file.
     """
-    path, mode = writable_file(path)
+    mode = writable_file(path)
     part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.part")
     try:
         try:
@@ -141,32 +140,26 @@ def _remove_leftover(path: Path, age: float) -> bool:
     return False
 
 
-def writable_file(path: Path) -> tuple[Path, int | None]:
-    """(the file that `path` names, its permissions or None where it does not exist); links are followed.
+def writable_file(path: Path) -> int | None:
+    """The permissions of the file that is to be replaced, None where `path` names nothing yet.
 
     Raises:
-        AuditError: a folder, device, pipe or socket; a write-protected file; a link to itself, or one that another
-            user made, who could have it name any file of this user.
+        AuditError: a folder, device, pipe, socket or link (in a folder from elsewhere, one may name any file of this
+            user), or a write-protected file.
     """
     try:
-        for _ in range(MOST_LINKS):
-            status = path.lstat()
-            if not stat.S_ISLNK(status.st_mode):
-                break
-            if hasattr(os, "getuid") and status.st_uid not in (0, os.getuid()):
-                raise AuditError(f"{path} is a link that another user made; name the file itself")
-            path = path.parent / os.readlink(path)
-        else:
-            raise AuditError(f"{path} is a link that leads to itself; name another file")
+        status = path.lstat()
     except FileNotFoundError:
-        return path, None
+        return None
     except (OSError, ValueError) as error:
         raise AuditError(f"{str(path)!r} cannot be written ({error}); name another file") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise AuditError(f"{path} is a link to {os.path.realpath(path)}; name that file itself, or another")
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"{path} is {kind_of_file(status.st_mode)}, not a file; name another")
     if not os.access(path, os.W_OK):
         raise AuditError(f"{path} is write-protected; change its permissions, or name another file")
-    return path, stat.S_IMODE(status.st_mode) & 0o777
+    return stat.S_IMODE(status.st_mode) & 0o777
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
