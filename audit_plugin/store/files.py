@@ -62,8 +62,8 @@ def private_folder(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | None = None) -> None:
     """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`.
 
-    A file that is replaced passes its permissions on; a link is not followed. `size` in bytes, where it is known, is what the
-    error of a full disk names.
+    A file that is replaced passes its permissions on; a link is not followed. `size` in bytes, where it is known,
+    is what the error of a full disk names.
 
     Raises:
         AuditError: the disk is full, or the place cannot be written or holds something other than a file.
