@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any
@@ -219,12 +217,6 @@ def _current_kinds(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {FORMER_KINDS.get(name, name): _current_kinds(inner) for name, inner in value.items()}
-
-
-def digest_of(*parts: Any) -> str:
-    """sha256 (hex) of JSON-ready values: names and guards run folders."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check(name: str, value: Any, kind: type, meta: Any) -> None:

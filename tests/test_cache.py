@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from audit_plugin import cli
-from audit_plugin.config import digest_of
-from audit_plugin.store import FeatureCache, RunFolder
+from audit_plugin.store import FeatureCache, RunFolder, digest_of
 from audit_plugin.store.inventory import delete, inventory
 
 DAY = 86_400

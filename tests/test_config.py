@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
+from audit_plugin.store import digest_of
 
 FIELDS = dataclasses.fields(AuditConfig)
 

@@ -289,7 +289,7 @@ def test_a_batch_that_another_process_took_over_is_refused_and_counts_for_nothin
 
     def late(*args: Any) -> Any:
         calls.append(args)
-        if len(calls) == 1:  # numbers are taken, nothing is written: stands still, and another process decides
+        if len(calls) == 2:  # numbers are taken, nothing is written: stands still, and another process decides
             lease._leases().update_one({"_id": dataset._doc.id}, [{"$set": {"expires": "$since"}}])
             time.sleep(0.01)
             other = threading.Thread(target=lambda: fio.decide(dataset, ids[5], "keep", reviewer="bob"))

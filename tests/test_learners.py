@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit_plugin.arrays import Features
+from audit_plugin.arrays import AuditError, Features
 from audit_plugin.config import AuditConfig
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.heads import TRIAL_GROUP
@@ -158,5 +158,5 @@ def test_kept_heads_read_samples_that_they_were_not_made_for(job: Job) -> None:
 def test_heads_that_are_gone_are_named(job: Job) -> None:
     given = features()
     learner = trained_heads_learner(given, head_projections(given), job.run, job)
-    with pytest.raises(RuntimeError, match="finished trials 8 are gone from"):
+    with pytest.raises(AuditError, match="trials 8 and following in .* are gone or damaged; run the audit"):
         learner.embed({}, 9, 0)

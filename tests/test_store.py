@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import digest_of
 from audit_plugin.store import (
     Damaged,
     FeatureCache,
     RunFolder,
     cache_root,
+    digest_of,
     disk_error,
     load_json,
     plain_error,

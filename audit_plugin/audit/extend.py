@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.cached_features import stored_features, unit_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
 from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.flags import reflag
-from audit_plugin.store import FeatureCache, RunFolder
+from audit_plugin.store import FeatureCache, RunFolder, digest_of
 from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 

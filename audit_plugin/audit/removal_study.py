@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Samples, dense_ids
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress, silent
 from audit_plugin.neighbors.neighborhood import find_neighborhood
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import compute_scores
-from audit_plugin.store import RunFolder, cache_root
+from audit_plugin.store import RunFolder, cache_root, digest_of
 from audit_plugin.trials import multimem
 from audit_plugin.trials.engines import opened
 from audit_plugin.trials.learners import head_inputs, head_projections, heads_learner

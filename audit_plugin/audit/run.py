@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.devices import matmul_precision
 from audit_plugin.encoders.embed import Embedded, Progress, silent
 from audit_plugin.encoders.own_models import Embedder, embed_with
@@ -19,7 +19,7 @@ from audit_plugin.encoders.prompts import split_templates, with_first_prompt
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.suggest.captions import Captioner
-from audit_plugin.store import RunFolder, cache_root
+from audit_plugin.store import RunFolder, cache_root, digest_of
 from audit_plugin.trials.engines import opened
 from audit_plugin.trials.learners import (
     checkpoint_vectors,

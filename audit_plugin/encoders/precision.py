@@ -19,8 +19,16 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Samples
-from audit_plugin.config import digest_of
-from audit_plugin.store import Damaged, FeatureCache, cache_root, private_folder, read_json, sealed_json, write_bytes
+from audit_plugin.store import (
+    Damaged,
+    FeatureCache,
+    cache_root,
+    digest_of,
+    private_folder,
+    read_json,
+    sealed_json,
+    write_bytes,
+)
 
 from .base import Encoder, EncoderIdentity
 from .devices import chip_name

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Samples
-from audit_plugin.config import digest_of
 from audit_plugin.inputs.files import read_text
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.store import digest_of
 
 from .base import Encoder, EncoderIdentity
 

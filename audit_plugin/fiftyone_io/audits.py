@@ -12,13 +12,13 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import count_samples, database
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
 from audit_plugin.fiftyone_io.write.results import add_result, check_writable, take_back_added, write_result
-from audit_plugin.store import Damaged, cache_root, private_folder, read_json, sealed_json, write_bytes
+from audit_plugin.store import Damaged, cache_root, digest_of, private_folder, read_json, sealed_json, write_bytes
 
 from .lease import leased
 from .records import update_run

@@ -4,6 +4,7 @@ from .features import FeatureCache
 from .files import (
     Damaged,
     cache_root,
+    digest_of,
     kind_of_file,
     open_regular,
     private_folder,
@@ -24,6 +25,7 @@ __all__ = [
     "RunFolder",
     "cache_root",
     "check_memory",
+    "digest_of",
     "disk_error",
     "kind_of_file",
     "load_json",

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints
-from audit_plugin.config import digest_of
 
 from .files import (
     Damaged,
     cache_root,
+    digest_of,
     private_folder,
     read_json,
     read_regular,

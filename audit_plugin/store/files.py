@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -24,7 +25,6 @@ from typing import IO, Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import digest_of
 
 from .shortages import disk_error
 
@@ -41,6 +41,12 @@ SUMMED_AT_ONCE = 1 << 20
 
 class Damaged(ValueError):  # noqa: N818
     """A stored file is not as it was written: cut, changed, exchanged, or no regular file."""
+
+
+def digest_of(*parts: Any) -> str:
+    """sha256 (hex) of JSON-ready values: names and guards run folders."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cache_root() -> Path:

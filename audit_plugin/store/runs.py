@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.config import digest_of
 
 from .files import (
     Damaged,
+    digest_of,
     is_sealed,
     lock_if_free,
     private_folder,

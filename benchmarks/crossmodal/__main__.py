@@ -21,10 +21,10 @@ import numpy as np
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.run import run_audit
-from audit_plugin.config import AuditConfig, digest_of
+from audit_plugin.config import AuditConfig
 from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
 from audit_plugin.inputs.manifest import read_manifest
-from audit_plugin.store import RunFolder
+from audit_plugin.store import RunFolder, digest_of
 from audit_plugin.synthetic.personas import VERSION, PersonaSet, draw_personas
 from benchmarks.data import DATA, SOURCES, fetch
 from benchmarks.record import write_report

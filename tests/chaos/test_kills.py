@@ -120,7 +120,7 @@ def test_a_second_interrupt_ends_at_once(base: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
     _, errors = process.communicate(timeout=END_SECONDS)
-    assert process.returncode == 130, errors
+    assert process.returncode in (130, -signal.SIGINT), errors  # which shells call 130 too
     assert time.monotonic() - began < END_SECONDS
     assert "Traceback" not in errors
     assert "interrupted; run the same command again" in errors
