@@ -151,13 +151,17 @@ def opened(name: str) -> dict[str, float]:
     """Step -> seconds."""
     dataset = fo.load_dataset(name)
     state: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     foo.get_operator(URI)  # the App lists all operators before it shows any
     seconds: dict[str, float] = {}
 
     def timed(step: str, event: str, **params: Any) -> None:
+        params |= token_of(drawn, f"{URI}#{event}")
         start = time.perf_counter()
-        state.update(send(dataset, state, event, **params))
+        after, elements = send(dataset, state, event, **params)
         seconds[step] = time.perf_counter() - start
+        state.update(after)
+        drawn.update(elements)
 
     timed("open", "on_load")
     timed("open again", "on_load")
@@ -165,7 +169,9 @@ def opened(name: str) -> dict[str, float]:
         for tab in TABS:
             timed(f"{tab}{again}", "on_tab", value=tab)
     timed("slide", "on_slide", path="overview.misaligned.threshold_misaligned", value=1.5)
-    state["tab"] = "queue"
+    after, elements = send(dataset, state, "on_tab", value="queue")  # timed above; this draws the buttons
+    state.update(after)
+    drawn.update(elements)
     for step in ("decide", "decide again"):
         timed(step, "on_decide", choice="keep", row=state["row"])
     state["tab"] = "overview"
@@ -173,8 +179,10 @@ def opened(name: str) -> dict[str, float]:
     return seconds
 
 
-def send(dataset: fo.Dataset, state: dict[str, Any], event: str, **params: Any) -> dict[str, Any]:
-    """One event of the panel, as the App's server carries it out; the panel's state afterward."""
+def send(
+    dataset: fo.Dataset, state: dict[str, Any], event: str, **params: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One event of the panel, as the App's server carries it out; the panel's state afterward, and what it draws."""
     request = {
         "dataset_name": dataset.name,
         "view": [],
@@ -188,7 +196,19 @@ def send(dataset: fo.Dataset, state: dict[str, Any], event: str, **params: Any) 
     drawn = [step["params"]["output"] for step in steps if step["operator_uri"].endswith("show_panel_output")]
     if "failed" in drawn[-1]["type"]["properties"] or any(s["operator_uri"].endswith("notify") for s in steps):
         raise SystemExit(f"{event} failed: {json.dumps(steps, default=str)[-2000:]}")
-    return dict(ctx.panel.state._data)
+    return dict(ctx.panel.state._data), drawn[-1]
+
+
+def token_of(elements: Any, event: str) -> dict[str, str]:
+    """The token that the drawn button of an event sends, if it has one."""
+    if isinstance(elements, dict):
+        if event in elements.values() and "token" in (elements.get("params") or {}):
+            return {"token": elements["params"]["token"]}
+        elements = list(elements.values())
+    for element in elements if isinstance(elements, list) else ():
+        if token := token_of(element, event):
+            return token
+    return {}
 
 
 if __name__ == "__main__":

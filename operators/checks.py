@@ -106,15 +106,6 @@ def items(params: Mapping[str, Any], name: str, most: int = 100_000) -> list[Any
     return list(value)
 
 
-def texts(params: Mapping[str, Any], name: str, most: int = 100_000) -> list[str]:
-    """A list of texts.
-
-    Raises:
-        AuditError: another type, or too long.
-    """
-    return [text({name: value}, name) for value in items(params, name, most)]
-
-
 def row(params: Mapping[str, Any], name: str = "row") -> tuple[str, int] | None:
     """(id, position of the caption) of a row; None if absent.
 

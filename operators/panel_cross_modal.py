@@ -6,6 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
+
 from . import checks, traces
 from .markdown import escaped
 from .panel_base import Tab, box, guarded, plain_text, say
@@ -105,8 +107,13 @@ class CrossModal(Tab):
         from audit_plugin.fiftyone_io import cross_modal
 
         run = checks.choice(ctx.params, "run", cross_modal.list_cross_modal_runs(ctx.dataset))
-        identities = checks.texts(ctx.params, "identities")
-        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, checks.required(run, "run"), identities))
+        _, measured = cross_modal.cross_modal_results(ctx.dataset, checks.required(run, "run"))
+        # names come from the data and may have any characters
+        asked = checks.items(ctx.params, "identities")
+        identities = [record["identity"] for record in measured if record["identity"] in asked]
+        if not identities:
+            raise AuditError("the newest measurement has no such identity; open the tab again")
+        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, run, identities))
 
     @guarded
     def on_saved(self, ctx: Any) -> None:

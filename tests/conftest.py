@@ -26,8 +26,14 @@ os.environ.update(
     FIFTYONE_DATABASE_VALIDATION="false",
     FIFTYONE_SHOW_PROGRESS_BARS="false",
     XDG_CACHE_HOME=str(HOME / "cache"),
+    XDG_DATA_HOME=str(HOME / "data"),  # exports: forms ask before they replace a file of an earlier run
 )
-for name in (own_database.VARIABLE, own_database.MARK, "FIFTYONE_PRIVATE_DATABASE_PORT"):  # a user's
+for name in (
+    "AUDIT_EXPORT_DIR",
+    own_database.VARIABLE,
+    own_database.MARK,
+    "FIFTYONE_PRIVATE_DATABASE_PORT",
+):  # a user's
     os.environ.pop(name, None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
