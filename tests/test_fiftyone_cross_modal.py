@@ -156,6 +156,8 @@ def test_the_panel_offers_it_then_shows_matrix_curves_and_people(dataset: Any) -
     assert "\x07" not in name["default"]
     app.send("on_people", run="transfer", identities=[HOSTILE])
     assert "who" in json.dumps(app.of("set_view"))
+    app.send("on_people", run="transfer", identities=["nobody", 3, {}])
+    assert not app.of("set_view")
     app.send("on_saved", view="transfer_one_sided")
     assert "transfer_one_sided" in json.dumps(app.of("set_view"))
 
