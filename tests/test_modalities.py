@@ -238,10 +238,10 @@ def test_a_file_that_grows_while_it_is_read_is_a_failure(tmp_path: Path) -> None
     thread.join()
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+@pytest.mark.parametrize("kind", ["named pipe", "socket", "device", "folder"])
 def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.png"
-    if kind == "pipe":
+    if kind == "named pipe":
         os.mkfifo(path)
     elif kind == "socket":
         socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))

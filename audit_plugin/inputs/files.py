@@ -11,12 +11,12 @@ import hashlib
 import io
 import os
 import re
-import stat
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.store import open_regular
 
 from .threads import StoppedError, check_stopped
 
@@ -71,37 +71,16 @@ def open_medium(value: str, most: int | None = MAX_BYTES) -> io.BufferedReader:
     """
     member = _MEMBER.fullmatch(value)
     if member is None:
-        file = _open_regular(value)
+        file = open_regular(value)
         _check_bytes(file, os.fstat(file.fileno()).st_size, most)
         return file
     start, size = int(member["start"]), int(member["size"])
-    file = _open_regular(member["tar"])
+    file = open_regular(member["tar"])
     _check_bytes(file, size, most)
     if start + size > os.fstat(file.fileno()).st_size:
         file.close()
         raise OSError("the tar file ends too early")
     return io.BufferedReader(_Window(file, start, size))
-
-
-def _open_regular(path: str) -> io.BufferedReader:
-    """Opens a regular file; a pipe, a device, a socket and a folder are refused without opening them."""
-    _check_regular(os.stat(path).st_mode)  # only opening some devices has an effect
-    # if it was replaced since: an open that would wait returns at once, and never takes over a terminal
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    try:
-        _check_regular(os.fstat(file.fileno()).st_mode)
-    except OSError:
-        file.close()
-        raise
-    return file
-
-
-def _check_regular(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
-        raise OSError(f"it is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
 
 
 def _check_bytes(file: io.BufferedReader, size: int, most: int | None) -> None:

@@ -172,18 +172,22 @@ def open_regular(path: str | Path) -> io.BufferedReader:
     """Opens a regular file, links followed, for reading bytes; never waits for a pipe and touches no device.
 
     Raises:
-        OSError: there is no such file, or it is something else.
+        OSError: there is no such file, or it is something else (IsADirectoryError: a folder).
         ValueError: the path holds a null character.
     """
-    for_reading = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     mode = os.stat(path).st_mode  # before opening it, since that alone makes some devices act
+    # if it was replaced since: an open that would wait returns at once, and never takes over a terminal
+    for_reading = os.O_RDONLY
+    for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # not each system has each of them
+        for_reading |= getattr(os, flag, 0)
     if stat.S_ISREG(mode):
         file = open(os.open(path, for_reading), "rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISREG(mode):
             return file
         file.close()
-    raise OSError(errno.EINVAL, f"it is {kind_of_file(mode)}, not a file", str(path))
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, f"it is {kind_of_file(mode)}, not a file", str(path))
 
 
 def kind_of_file(mode: int) -> str:
