@@ -78,7 +78,7 @@ def read_manifest(
                 f"{path.name}: row {number} has {brief(value)} in column {role!r}; a role is one of "
                 f"{', '.join(ROLES)}, or nothing"
             )
-    place = _paths(path, root)
+    place = paths_of(path, root)
     samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
     return replace(samples, source=f"manifest {os.path.abspath(path)}")
 
@@ -161,8 +161,11 @@ def _real_folder(media_root: str | Path) -> str:
     return root
 
 
-def _paths(manifest: Path, root: str) -> Place:
-    """A function from a cell of a manifest to a path, which must lie in the folder `root`; "": anywhere."""
+def paths_of(manifest: Path, root: str) -> Place:
+    """A function from a cell of a manifest to (absolute path, ""), or to (None, what is wrong with the cell).
+
+    The file must lie in the folder `root`, whose links are resolved; "": anywhere.
+    """
     folder = os.path.dirname(os.path.abspath(manifest))
     real_folders: dict[str, str] = {}
 

@@ -11,8 +11,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .rows import ID_COLUMN, MAX_NAMES, RowReader, Unusable, brief
 from .tar import TarError, TarMember, tar_members
 
 SUFFIX = ".tar"
+JSON = "JSON"  # in place of a modality: a member with the fields of its sample
 MAX_TEXT_BYTES = 1 << 20  # of one text or one JSON member
 MAX_SHARDS = 100_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -44,7 +45,7 @@ def read_shards(path: Path, reader: RowReader) -> list[str]:
     """
     header: dict[str, None] = {ID_COLUMN: None}
     keys: list[tuple[str, str, _ShardSample]] = []
-    for shard in _shard_paths(path):
+    for shard in shard_paths(path):
         for key, sample in _read_shard(shard, reader, header).items():
             keys.append((shard.stem, key, sample))
         reader.check_count(len(keys))
@@ -58,7 +59,12 @@ def read_shards(path: Path, reader: RowReader) -> list[str]:
     return list(header)
 
 
-def _shard_paths(path: Path) -> list[Path]:
+def shard_paths(path: Path) -> list[Path]:
+    """The tar files, as absolute paths, that a file, a folder or a pattern such as `s/{00..10}.tar` names.
+
+    Raises:
+        AuditError: there is none, or a pattern stands for too many.
+    """
     if os.path.isdir(path):
         paths = sorted(path.glob(f"*{SUFFIX}"))
     elif os.path.exists(path):
@@ -101,58 +107,69 @@ class _ShardSample:
 
 def _read_shard(path: Path, reader: RowReader, header: dict[str, None]) -> dict[str, _ShardSample]:
     """Samples by key, in their order; where the file breaks off, one more sample says so."""
-    columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
-    columns["json"] = "JSON"
     samples: dict[str, _ShardSample] = {}
     try:
-        with open_regular(path) as file:
-            try:
-                for member in tar_members(file):
-                    _add_member(samples, columns, file, member, str(path), reader, header)
-            except TarError as error:
-                if not error.position or error.is_too_large:  # nothing was read, or nothing will be
-                    raise
-                last = next(reversed(samples), "")
-                name = f"after {last}"
-                while name in samples:
-                    name += "'"
-                problem = f"{path.name} breaks off after {brief(last)} ({first_line(error)})"
-                samples[name] = _ShardSample(problem=problem)
-    except (TarError, OSError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else first_line(error)
-        is_too_large = isinstance(error, TarError) and error.is_too_large
-        remedy = "write it as several shards" if is_too_large else "write it again, uncompressed, or leave it out"
-        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({reason}); {remedy}") from error
+        for key, column, member, file in members_with_keys(path):
+            sample = samples.setdefault(key, _ShardSample())
+            if column:
+                _add_member(sample, column, file, member, str(path), reader, header)
+    except TarError as error:
+        last = next(reversed(samples), "")
+        name = f"after {last}"
+        while name in samples:
+            name += "'"
+        problem = f"{path.name} breaks off after {brief(last)} ({first_line(error)})"
+        samples[name] = _ShardSample(problem=problem)
     return samples
 
 
+def members_with_keys(path: Path) -> Iterator[tuple[str, str, TarMember, io.BufferedReader]]:
+    """(key, column, member, the open file) of a shard's members, without hidden ones and without `./` in their names.
+
+    The key is the name up to the first dot, folders included. The column is the modality of the suffix, `JSON`, or ""
+    for other suffixes.
+
+    Raises:
+        AuditError: nothing of the file can be read, or it has too many members or headers.
+        TarError: it breaks off here.
+    """
+    columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
+    columns["json"] = JSON
+    try:
+        with open_regular(path) as file:
+            for member in tar_members(file):
+                name = member.name.removeprefix("./")
+                folder, slash, base = name.rpartition("/")
+                stem, _, suffix = base.partition(".")
+                if stem:
+                    column = columns.get(suffix.lower(), "")
+                    yield folder + slash + stem, column, replace(member, name=name), file
+    except (TarError, OSError) as error:
+        is_too_large = isinstance(error, TarError) and error.is_too_large
+        if isinstance(error, TarError) and error.position and not is_too_large:
+            raise
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else first_line(error)
+        remedy = "write it as several shards" if is_too_large else "write it again, uncompressed, or leave it out"
+        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({reason}); {remedy}") from error
+
+
 def _add_member(
-    samples: dict[str, _ShardSample],
-    columns: Mapping[str, str],
+    sample: _ShardSample,
+    column: str,
     file: io.BufferedReader,
     member: TarMember,
     path: str,
     reader: RowReader,
     header: dict[str, None],
 ) -> None:
-    """Adds a member to the sample of its key, which is its name up to the first dot, folders included."""
-    name = member.name.removeprefix("./")
-    folder, slash, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    if not stem:
-        return  # a hidden file
-    key = folder + slash + stem
-    sample = samples[key] = samples.get(key) or _ShardSample()
-    column = columns.get(suffix.lower(), "")
-    if not column:
-        return
+    """Adds a member to the sample of its key."""
     try:
         if column in sample.members:
             raise ValueError(f"two members are its {column}")
         sample.members = (*sample.members, column)
         if member.problem:
             raise ValueError(member.problem)
-        if column == "JSON":
+        if column == JSON:
             _add_fields(sample, _read_text(file, member), reader, header)
             return
         if len(header) < MAX_NAMES:
@@ -162,9 +179,11 @@ def _add_member(
         if MODALITIES[column].is_text:
             sample.cells[column] = reader.usable(column, _read_text(file, member))
         else:
-            sample.cells[column] = member_of(path, name, member.start, member.size)
+            sample.cells[column] = member_of(path, member.name, member.start, member.size)
     except (ValueError, RecursionError) as error:
-        sample.problem = sample.problem or f"{brief(base)} cannot be used ({first_line(error)})"
+        sample.problem = (
+            sample.problem or f"{brief(member.name.rpartition('/')[2])} cannot be used ({first_line(error)})"
+        )
 
 
 def _add_fields(sample: _ShardSample, text: str, reader: RowReader, header: dict[str, None]) -> None:

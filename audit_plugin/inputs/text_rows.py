@@ -28,7 +28,7 @@ def read_text_rows(file: io.BufferedReader, path: Path, reader: RowReader) -> li
         AuditError: it is not UTF-8, empty, too large, a JSON list that cannot be parsed, or lacks a column.
     """
     is_list = file.peek().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-    lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", newline=""), path.name)
+    lines = Lines(io.TextIOWrapper(file, "utf-8-sig", newline=""), path.name)
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             return _read_csv(lines, "\t" if path.suffix.lower() == ".tsv" else ",", reader)
@@ -51,7 +51,7 @@ def _first_bad_byte(path: Path) -> str:
     return "its last character is cut off"
 
 
-class _Lines:
+class Lines:
     """The lines of a text file, of which those of the current record can be read again."""
 
     def __init__(self, file: TextIO, name: str) -> None:
@@ -62,7 +62,7 @@ class _Lines:
         self._size = 0  # characters of the record
         self.number = 0  # of lines before the record
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
@@ -95,12 +95,12 @@ class _Lines:
         self.next_record()
 
 
-def _read_csv(lines: _Lines, delimiter: str, reader: RowReader) -> list[str]:
+def _read_csv(lines: Lines, delimiter: str, reader: RowReader) -> list[str]:
     limit = csv.field_size_limit(2**31 - 1)  # cells may be longer than the module's global limit
     header: list[str] = []
     positions: dict[str, int] = {}
     try:
-        for line, cells, problem in _csv_records(lines, delimiter):
+        for line, cells, problem in csv_records(lines, delimiter):
             if problem and header:
                 reader.tear(f"line {line} cannot be read ({problem})")
             elif problem:
@@ -123,7 +123,7 @@ def _read_csv(lines: _Lines, delimiter: str, reader: RowReader) -> list[str]:
     return header
 
 
-def _csv_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+def csv_records(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
     """(line number from 1, cells, problem) of each record.
 
     A quote that is never closed makes only its own line unreadable: reading goes on with the next one.
@@ -140,7 +140,7 @@ def _csv_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]
             lines.only_first()
 
 
-def _read_json(lines: _Lines, reader: RowReader) -> list[str]:
+def _read_json(lines: Lines, reader: RowReader) -> list[str]:
     """Reads one object per line; the names in them, in their order."""
     header: dict[str, None] = {}
     is_empty = True
@@ -166,7 +166,7 @@ def _read_json_list(path: Path, reader: RowReader) -> list[str]:
     try:
         if len(data) > MAX_LIST:
             raise ValueError(f"it has more than {MAX_LIST:,} bytes, the limit of a list")
-        entries = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_named_once)
+        entries = json.loads(data.decode("utf-8-sig"), object_pairs_hook=json_object)
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError) as error:
@@ -186,7 +186,7 @@ def _read_json_list(path: Path, reader: RowReader) -> list[str]:
 def _add_line(reader: RowReader, header: dict[str, None], number: int, line: str) -> None:
     """Adds the row of a line with a JSON object."""
     try:
-        cells = json.loads(line, object_pairs_hook=_named_once)
+        cells = json.loads(line, object_pairs_hook=json_object)
     except (ValueError, RecursionError) as error:
         reader.tear(f"line {number} cannot be parsed as JSON ({_message(error)})")
         return
@@ -207,8 +207,12 @@ def _add_object(reader: RowReader, header: dict[str, None], cells: Mapping[str, 
     reader.add(cells)
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of two values under one name, nobody knows which one is meant."""
+def json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as the hook of its pairs.
+
+    Raises:
+        ValueError: of two values under one name, nobody knows which one is meant.
+    """
     cells: dict[str, Any] = {}
     for name, value in pairs:
         if name in cells:

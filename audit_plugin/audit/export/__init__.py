@@ -115,15 +115,15 @@ class _Export:
 
     def pass_rows(self, source: RowSource, writer: Writer | None) -> None:
         """Exports or removes each row; without a writer they are only counted."""
-        total, row, told = len(self.table), 0, 0
+        total, row, shown = len(self.table), 0, 0
         self._tell(0)
         for audited in source.rows():
             rows = range(row, row + len(audited.texts))
             row = rows.stop
             self._check(source, audited, rows)
             self._pass(audited, rows, writer)
-            if row - told >= STEP:
-                told = row
+            if row - shown >= STEP:
+                shown = row
                 self._tell(row)
         if row != total:
             raise AuditError(_mismatch(source, self.table, f"it has {row:,} rows, the table {total:,}"))

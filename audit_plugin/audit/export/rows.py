@@ -14,7 +14,7 @@ from audit_plugin.inputs.files import name_of_member
 from audit_plugin.inputs.formats.sources import SourceRow, source_header, source_rows
 from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium, ShardMember
 from audit_plugin.inputs.formats.webdataset import is_shards
-from audit_plugin.inputs.manifest import _paths
+from audit_plugin.inputs.manifest import paths_of
 from audit_plugin.inputs.rows import MAX_CAPTIONS, as_text
 
 
@@ -77,7 +77,7 @@ class ManifestSource:
         return Layout(self._columns, tuple(header), folder, kinds, schema, listed)
 
     def rows(self) -> Iterator[AuditedRow]:
-        place = _paths(self._path, os.path.realpath(self.media_root) if self.media_root else "")
+        place = paths_of(self._path, os.path.realpath(self.media_root) if self.media_root else "")
         audited = {"id", *self._media.values(), self._text}
         for row in source_rows(self._path):
             yield AuditedRow((), problem=row.problem) if row.problem else self._audited(row, place, audited)

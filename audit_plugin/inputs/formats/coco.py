@@ -93,8 +93,8 @@ class CocoWriter:
         x, y, w, h = sample.box
         box = [round(x * width, 2), round(y * height, 2), round(w * width, 2), round(h * height, 2)]
         category = self._categories.setdefault(sample.text or "", len(self._categories) + 1)
-        found = {"image_id": number, "category_id": category, "bbox": box, "area": round(box[2] * box[3], 2)}
-        self._annotate({**found, "iscrowd": 0, "sample_id": sample.id})
+        annotation = {"image_id": number, "category_id": category, "bbox": box, "area": round(box[2] * box[3], 2)}
+        self._annotate({**annotation, "iscrowd": 0, "sample_id": sample.id})
 
     def close(self) -> None:
         categories = [{"id": number, "name": name} for name, number in self._categories.items()]

@@ -16,7 +16,7 @@ from typing import Any
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.rows import ID_COLUMN, as_text
-from audit_plugin.inputs.text_rows import _csv_records, _Lines, _named_once
+from audit_plugin.inputs.text_rows import Lines, csv_records, json_object
 from audit_plugin.store import open_regular
 
 from .values import ShardMember
@@ -87,18 +87,18 @@ def _parquet_cells(path: Path) -> Iterator[dict[str, Any]]:
 
 def _text_cells(file: io.BufferedReader, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     start = file.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", newline=""), path.name)
+    lines = Lines(io.TextIOWrapper(file, "utf-8-sig", newline=""), path.name)
     if path.suffix.lower() in (".csv", ".tsv"):
         return _csv_cells(lines, "\t" if path.suffix.lower() == ".tsv" else ",")
     return _list_cells(path) if start.startswith(b"[") else _json_cells(lines)
 
 
-def _json_cells(lines: _Lines) -> Iterator[tuple[dict[str, Any], str]]:
+def _json_cells(lines: Lines) -> Iterator[tuple[dict[str, Any], str]]:
     for line in lines:
         lines.next_record()
         if line.strip():
             try:
-                cells = json.loads(line, object_pairs_hook=_named_once)
+                cells = json.loads(line, object_pairs_hook=json_object)
             except (ValueError, RecursionError) as error:
                 yield {}, f"line {lines.number} cannot be parsed as JSON ({first_line(error)})"
                 continue
@@ -107,18 +107,18 @@ def _json_cells(lines: _Lines) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _list_cells(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_named_once)
+        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=json_object)
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{path.name} starts as a JSON list but cannot be parsed ({first_line(error)})") from None
     for number, entry in enumerate(entries, 1):
         yield (entry, "") if isinstance(entry, dict) else ({}, f"entry {number} is not an object")
 
 
-def _csv_cells(lines: _Lines, delimiter: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _csv_cells(lines: Lines, delimiter: str) -> Iterator[tuple[dict[str, Any], str]]:
     limit = csv.field_size_limit(2**31 - 1)
     header: list[str] = []
     try:
-        for line, cells, problem in _csv_records(lines, delimiter):
+        for line, cells, problem in csv_records(lines, delimiter):
             if problem:
                 yield {}, f"line {line} cannot be read ({problem})"
             elif not header:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from audit_plugin.arrays import MODALITIES, AuditError
+from audit_plugin.arrays import MODALITIES
 from audit_plugin.inputs.files import MediaError, first_line, member_of
-from audit_plugin.inputs.shards import SUFFIX, _shard_paths
-from audit_plugin.inputs.tar import TarError, TarMember, tar_members
-from audit_plugin.store import open_regular
+from audit_plugin.inputs.shards import JSON, MAX_TEXT_BYTES, SUFFIX, members_with_keys, shard_paths
+from audit_plugin.inputs.tar import TarError, TarMember
 
 from .values import (
     BLOCK,
@@ -34,7 +33,6 @@ from .values import (
 )
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 1 << 30  # of a shard, at most
-MAX_TEXT_BYTES = 1 << 20  # as `inputs.shards` reads
 CAPTIONS = "captions"  # field of the JSON member with a sample's captions, where it has several
 _UNSAFE_SUFFIX = re.compile(r"[^\w.-]+|\.\.+")
 ORIGINAL = "original_id"  # field of the JSON member with the id, where the key is another
@@ -180,59 +178,44 @@ def is_shards(path: Path) -> bool:
 def shard_rows(path: Path) -> Iterator[ShardRow]:
     """(key, name of the shard, cells, members, problem) of each key, one shard in memory at a time."""
     media = [name for name, modality in MODALITIES.items() if not modality.is_text]
-    for shard in _shard_paths(path):
+    for shard in shard_paths(path):
         for key, row in _read_shard(shard).items():
-            fields = row.cells.pop("JSON", None) if not row.problem else None
+            fields = row.cells.pop(JSON, None) if not row.problem else None
             # what JSON says is never taken for the path of a medium
             fields = {name: value for name, value in (fields or {}).items() if name not in media}
             yield key, shard.stem, {**fields, **row.cells}, tuple(row.members), row.problem
 
 
 def _read_shard(path: Path) -> dict[str, _Key]:
-    columns = {suffix: name for name, modality in MODALITIES.items() for suffix in modality.suffixes}
-    columns["json"] = "JSON"
     keys: dict[str, _Key] = {}
     try:
-        with open_regular(path) as file:
-            try:
-                for member in tar_members(file):
-                    _add_member(keys, columns, member, str(path))
-            except TarError as error:
-                if not error.position:
-                    raise OSError(0, first_line(error)) from error
-                last = next(reversed(keys), "")
-                keys[f"after {last}"] = _Key(problem=f"{path.name} breaks off ({first_line(error)})")
-    except OSError as error:
-        raise AuditError(f"{str(path)!r} cannot be read as a tar file ({error.strerror or error}); check it") from error
+        for key, column, member, _ in members_with_keys(path):
+            _add_member(keys.setdefault(key, _Key()), column, member, str(path))
+    except TarError as error:
+        last = next(reversed(keys), "")
+        keys[f"after {last}"] = _Key(problem=f"{path.name} breaks off ({first_line(error)})")
     return keys
 
 
-def _add_member(keys: dict[str, _Key], columns: Mapping[str, str], found: TarMember, path: str) -> None:
-    """Adds a member to its key, as `inputs.shards` names it."""
-    name = found.name.removeprefix("./")
-    folder, slash, file = name.rpartition("/")
-    stem = file.partition(".")[0]
-    if not stem:
-        return  # a hidden file
-    row = keys.setdefault(folder + slash + stem, _Key())
-    member = ShardMember(name, path, found.start, found.size)
+def _add_member(row: _Key, column: str, tar_member: TarMember, path: str) -> None:
+    """Adds a member to the row of its key."""
+    member = ShardMember(tar_member.name, path, tar_member.start, tar_member.size)
     row.members.append(member)
-    column = columns.get(member.suffix, "")
     try:
         if column in row.cells:
             raise ValueError(f"two members are its {column}")
-        if column and found.problem:
-            raise ValueError(found.problem)
-        if column == "JSON":
+        if column and tar_member.problem:
+            raise ValueError(tar_member.problem)
+        if column == JSON:
             row.cells[column] = json.loads(_text_of(member))
             if not isinstance(row.cells[column], dict):
                 raise ValueError("not a JSON object")
         elif column and MODALITIES[column].is_text:
             row.cells[column] = _text_of(member)
         elif column:
-            row.cells[column] = member_of(path, name, member.start, member.size)
+            row.cells[column] = member_of(path, member.name, member.start, member.size)
     except (ValueError, RecursionError, MediaError) as error:
-        row.problem = f"{file!r} cannot be used ({first_line(error)})"
+        row.problem = f"{member.name.rpartition('/')[2]!r} cannot be used ({first_line(error)})"
 
 
 def _text_of(member: ShardMember) -> str:
