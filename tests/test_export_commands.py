@@ -53,11 +53,24 @@ def test_an_export_says_what_it_wrote(scores, tmp_path):
     out = run("export", scores, "--to", tmp_path / "clean.csv")
     assert "9 of 10 rows are exported (9 samples), 1 are removed" in out
     assert "1 action remove: exact duplicate of another sample (by audit)" in out
-    assert "1 get a new caption (by audit)" in out
-    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
-    for name in ("removed.parquet", "relabeled.parquet", "audit.md"):
+    assert "1 keep their caption, though the audit proposes another (see --relabel)" in out
+    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "caption 2"
+    for name in ("removed.parquet", "audit.md"):
         assert (tmp_path / f"clean.csv.{name}").exists()
         assert f"clean.csv.{name}" in out.replace("\n", "")
+    assert not (tmp_path / "clean.csv.relabeled.parquet").exists()
+    assert "| proposed captions that were not applied | 1 |" in (tmp_path / "clean.csv.audit.md").read_text()
+
+
+def test_proposed_captions_are_applied_with_relabel(scores, tmp_path):
+    out = run("export", scores, "--to", tmp_path / "clean.csv", "--relabel")
+    assert "1 get a new caption (by audit)" in out
+    assert "see --relabel" not in out
+    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
+    assert "clean.csv.relabeled.parquet" in out.replace("\n", "")
+    text = (tmp_path / "clean.csv.audit.md").read_text()
+    assert "| proposed captions that were not applied | 0 |" in text
+    assert "Captions that the audit proposes are applied" in text
 
 
 def test_the_datasheet_has_counts_settings_and_precision(scores, tmp_path):
@@ -177,12 +190,16 @@ def test_export_from_python(scores, tmp_path):
     rows = read_manifest(tmp_path / "in" / "m.csv", COLUMNS)
     columns = {
         "misalignment": np.arange(N, dtype=np.float32),
-        "action": np.array(marked(N, {1: "remove"}, "keep"), dtype=object),
+        "action": np.array(marked(N, {1: "remove", 2: "relabel"}, "keep"), dtype=object),
+        "suggestion": np.array(marked(N, {2: "new"}), dtype=object),
         "is_misaligned": np.arange(N) > 7,
     }
     summary = json.loads(scores.with_suffix(".json").read_text())
     result = AuditResult(rows.ids, columns, summary)
-    assert result.export(tmp_path / "a.csv").exported == 9  # from the manifest that the summary names
+    report = result.export(tmp_path / "a.csv")  # from the manifest that the summary names
+    assert (report.exported, report.proposals, report.relabeled) == (9, 1, {})
+    report = result.export(tmp_path / "a.jsonl", relabel=True)
+    assert (report.exported, report.proposals, report.relabeled) == (9, 0, {"audit": 1})
     report = result.export(tmp_path / "b", samples=rows, format="webdataset", drop=["misaligned"])
     assert (report.exported, dict(report.removed)) == (8, {("flag misaligned", "audit"): 2})
     decisions = verdicts([Decision("s1", "keep", reviewer="ann")])

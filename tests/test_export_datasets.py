@@ -75,6 +75,7 @@ def test_a_clean_copy_of_a_dataset(dataset: Any) -> None:
         assert "leave them out" in run("export", dataset.name, "--to", "x", "--drop", "outlier", code=2).replace(
             "\n", " "
         )
+        assert "leave them out" in run("export", dataset.name, "--to", "x", "--relabel", code=2).replace("\n", " ")
     finally:
         fo.delete_dataset(name)
 

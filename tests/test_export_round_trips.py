@@ -255,7 +255,7 @@ def test_a_relabeled_member_changes_and_the_others_do_not(tmp_path):
             words["failure"] = marked(2, {1: "text is missing"})
         scores = write_scores(tmp_path / f"{column}.parquet", source, ids, columns=words, names=columns)
         out = tmp_path / column
-        export_rows(read_score_table(scores), ManifestSource(source, columns), out, "webdataset")
+        export_rows(read_score_table(scores), ManifestSource(source, columns), out, "webdataset", Rules(relabel=True))
         content = dict(members_of(out))
         assert {name.partition(".")[0] for name in content} == set(keys)
         assert content["k.jpg"] == b"J"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.export.plan import ExportPlan, Rules, ScoreTable, Verdict, plan_export
+from audit_plugin.audit.export.plan import ExportPlan, Outcome, Rules, ScoreTable, Verdict, plan_export
 from audit_plugin.audit.export.selection import budget_rows, read_selection, select_rows, write_selection
 from audit_plugin.review import Decision, content_digest, verdicts
 from tests.export_fixtures import marked
@@ -42,7 +42,7 @@ def flags(*rows: int) -> list[bool]:
     return [row in rows for row in range(N)]
 
 
-def test_the_proposed_actions_are_followed_by_default():
+def test_rows_are_removed_as_proposed_and_keep_their_captions_by_default():
     scores = table(
         action=marked(N, {1: "remove", 2: "relabel", 3: "review", 4: "relabel"}, "keep"),
         suggestion=marked(N, {2: "new"}),
@@ -50,9 +50,22 @@ def test_the_proposed_actions_are_followed_by_default():
     )
     plan = plan_export(scores, Rules(), {})
     assert gone(plan) == {1: "audit", 6: "export"}
-    assert plan.outcome(2, "old").text == "new"
-    assert plan.outcome(4, "old").text is None  # a relabel without a suggestion changes nothing
     assert plan.outcome(6, "old").why == "not scored: file not found"
+    assert plan.outcome(2, "old") == Outcome("", "audit", proposal="new")
+    assert plan.outcome(2, "new").proposal is None  # it has this caption by now
+    assert plan.outcome(4, "old").proposal is None  # a relabel without a suggestion
+
+
+@pytest.mark.parametrize("rules", [{}, {"drop": ("outlier",)}, {"top_n": 1}, {"selection": {("s2", 0): 1.0}}])
+def test_proposed_captions_are_applied_where_that_is_asked_for(rules):
+    scores = table(action=marked(N, {2: "relabel", 4: "relabel"}, "keep"), suggestion=marked(N, {2: "new"}))
+    assert plan_export(scores, Rules(**rules, relabel=True), {}).outcome(2, "old") == Outcome("", "audit", "new")
+    assert plan_export(scores, Rules(**rules), {}).outcome(2, "old") == Outcome("", "audit", proposal="new")
+    assert plan_export(scores, Rules(relabel=True), {}).outcome(4, "old").text is None
+    decided = {("s2", 0): Verdict("keep", reviewer="ann")}
+    assert plan_export(scores, Rules(**rules, relabel=True), decided).outcome(2, "old") == Outcome("", "ann")
+    decided = {("s2", 0): Verdict("relabel", "hers", "ann")}
+    assert plan_export(scores, Rules(**rules), decided).outcome(2, "old") == Outcome("", "ann", "hers")
 
 
 def test_drop_replaces_the_proposed_actions():
@@ -64,7 +77,6 @@ def test_drop_replaces_the_proposed_actions():
     )
     plan = plan_export(scores, Rules(drop=("misaligned",)), {})
     assert gone(plan) == {3: "audit", 4: "audit"}
-    assert plan.outcome(2, "old").text is None
     assert gone(plan_export(scores, Rules(drop=("misaligned", "outlier")), {})).keys() == {3, 4, 5}
     assert gone(plan_export(scores, Rules(drop=("relabel", "remove")), {})).keys() == {1, 2}
 
@@ -95,9 +107,10 @@ def test_kept_flags_stay_unless_another_flag_speaks_against_them():
         is_outlier=flags(1, 2, 3),
         is_misaligned=flags(2),
     )
-    plan = plan_export(scores, Rules(keep=("outlier",)), {})
+    plan = plan_export(scores, Rules(keep=("outlier",), relabel=True), {})
     assert gone(plan).keys() == {2}
     assert plan.outcome(3, "old").text is None
+    assert plan_export(scores, Rules(keep=("outlier",)), {}).outcome(3, "old").proposal is None
 
 
 def test_top_n_removes_the_most_misaligned():

@@ -157,6 +157,7 @@ class AuditResult:
         top_n: int | None = None,
         verdicts: Mapping[tuple[str, int], Any] | None = None,
         dry_run: bool = False,
+        relabel: bool = False,
     ) -> ExportReport:
         """Writes what stays of the audited rows to a new place, ready to train on.
 
@@ -170,6 +171,7 @@ class AuditResult:
             top_n: only the n most misaligned rows are removed.
             verdicts: decisions of people, by (id, caption), which overrule the audit: `review.verdicts`.
             dry_run: nothing is written.
+            relabel: captions that the audit proposes are applied, not only those that a person decided.
 
         Raises:
             AuditError: the place is taken, the rows are not those of the result, or a flag is not known.
@@ -179,7 +181,7 @@ class AuditResult:
         captions = np.array(self.captions, dtype=np.int64)
         table = ScoreTable(np.array(self.ids, dtype=object), captions, self.columns, self.summary, "the result")
         source = SamplesSource(samples) if samples is not None else manifest_source(self.summary, None, "the result")
-        rules = Rules(tuple(drop), tuple(keep), top_n)
+        rules = Rules(tuple(drop), tuple(keep), top_n, relabel=relabel)
         return export_rows(table, source, Path(to), format, rules, verdicts, dry_run=dry_run)
 
     @classmethod

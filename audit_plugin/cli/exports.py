@@ -49,6 +49,10 @@ def export(  # noqa: PLR0913 (one per option)
         int | None,
         typer.Option(min=0, help="Remove only the N most misaligned rows, of those with a flag of --drop if any"),
     ] = None,
+    relabel: Annotated[
+        bool,
+        typer.Option("--relabel", help="Apply the captions that the audit proposes; those of decisions always are"),
+    ] = False,
     decisions: Annotated[
         str, typer.Option(help="Decisions to follow: a table (.csv, .jsonl), or a FiftyOne dataset that import made")
     ] = "",
@@ -61,14 +65,14 @@ def export(  # noqa: PLR0913 (one per option)
 ) -> None:
     """Write the rows that stay, ready to train on, with a list of the removed ones and a datasheet."""
     if not source.endswith(TABLE) and _is_copy(to, format):
-        options = (drop, keep, decisions, select, manifest)
+        options = (drop, keep, relabel, decisions, select, manifest)
         _copy_dataset(source, to, any(options) or top_n is not None, dry_run)
         return
     from audit_plugin.audit.export import Rules, export_rows
     from audit_plugin.audit.export.selection import read_selection
 
     table, rows, verdicts = _table_rows(source, manifest) if source.endswith(TABLE) else _dataset_rows(source, run)
-    rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None)
+    rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None, relabel)
     verdicts |= _verdicts(decisions, table) if decisions else {}
     with shown_progress() as progress:
         report = export_rows(table, rows, Path(to), format, rules, verdicts, progress, dry_run)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.audit.export import ManifestSource, export_rows
+from audit_plugin.audit.export import ManifestSource, Rules, export_rows
 from audit_plugin.report import read_score_table
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
 
@@ -35,7 +35,9 @@ def audited(folder: Path) -> Path:
 
 
 def export(scores: Path, to: Path, form: str) -> None:
-    export_rows(read_score_table(scores), ManifestSource(scores.parent / "m.csv", COLUMNS), to, form)
+    export_rows(
+        read_score_table(scores), ManifestSource(scores.parent / "m.csv", COLUMNS), to, form, Rules(relabel=True)
+    )
 
 
 def killed_at(step: int, scores: Path, to: Path, form: str) -> str:

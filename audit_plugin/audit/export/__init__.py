@@ -56,7 +56,7 @@ def export_rows(
         source: of the rows, in the order of the table.
         to: the new file or folder.
         format: one of `FORMATS`; "": by the ending of `to`.
-        rules: what is removed; None: what the audit proposes.
+        rules: what is removed and relabeled; None: what the audit proposes is removed, and nothing is relabeled.
         verdicts: decisions of people by id and position of the caption, which overrule the audit.
         progress: called with (stage, rows done, rows).
         dry_run: nothing is written.
@@ -150,7 +150,7 @@ class _Export:
     def _pass(self, audited: AuditedRow, rows: range, writer: Writer | None) -> None:
         report = self.report
         report.rows += len(rows)
-        captions, texts, changes = [], [], []
+        captions, texts, changes, proposals = [], [], [], 0
         for caption, (row, text) in enumerate(zip(rows, audited.texts, strict=True)):
             outcome = self.plan.outcome(row, text)
             report.stale += outcome.stale
@@ -161,6 +161,7 @@ class _Export:
             new = text if outcome.text is None else outcome.text
             captions.append(caption)
             texts.append(new)
+            proposals += outcome.proposal is not None
             if new != text:
                 changes.append((row, text, new, outcome.by))
         if not captions:
@@ -186,6 +187,7 @@ class _Export:
             return
         report.exported += len(captions)
         report.samples += 1
+        report.proposals += proposals
         for row, before, after, by in changes:
             report.relabeled[by] += 1
             if self.relabeled:

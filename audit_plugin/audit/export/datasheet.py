@@ -29,6 +29,7 @@ class ExportReport:
         samples: samples that were exported; a sample may have several captions, which are rows.
         removed: (why, by whom) -> rows.
         relabeled: by whom -> rows with a new caption.
+        proposals: rows that keep their caption although the audit proposes another one.
         unreadable: rows of which a medium could not be read now.
         stale: decisions that were not followed, because the caption has changed since.
         unknown: decisions on rows that the audit does not have.
@@ -42,6 +43,7 @@ class ExportReport:
     samples: int = 0
     removed: Counter[tuple[str, str]] = field(default_factory=Counter)
     relabeled: Counter[str] = field(default_factory=Counter)
+    proposals: int = 0
     unreadable: int = 0
     stale: int = 0
     unknown: int = 0
@@ -59,6 +61,8 @@ class ExportReport:
         ]
         lines += [f"  {count:,} {why} (by {by})" for (why, by), count in self.removed.most_common()]
         lines += [f"{count:,} get a new caption (by {by})" for by, count in self.relabeled.most_common()]
+        if self.proposals:
+            lines.append(f"{self.proposals:,} keep their caption, though the audit proposes another (see --relabel)")
         if self.stale:
             lines.append(f"{self.stale:,} decisions are not followed: their captions have changed since")
         if self.unknown:
@@ -93,6 +97,7 @@ def datasheet(
         ("samples exported", f"{report.samples:,}"),
         ("rows removed", f"{report.rows - report.exported:,}"),
         ("rows with a new caption", f"{sum(report.relabeled.values()):,}"),
+        ("proposed captions that were not applied", f"{report.proposals:,}"),
         ("rows whose media could not be read", f"{report.unreadable:,}"),
         ("decisions not followed (caption changed since)", f"{report.stale:,}"),
     ]
@@ -129,9 +134,11 @@ def _rules(rules: Rules) -> list[str]:
         lines.append(f"- Removed: rows flagged {', '.join(rules.drop)}; of duplicates one stays.")
     else:
         stay = f" Rows flagged only {', '.join(rules.keep)} stay." if rules.keep else ""
-        lines.append(f"- The proposed actions of the audit: remove and relabel.{stay}")
+        lines.append(f"- Removed: rows that the audit proposes to remove.{stay}")
     if rules.selection is not None:
         lines.append(f"- Only the {len(rules.selection):,} selected rows.")
+    applied = "applied" if rules.relabel else "not applied"
+    lines.append(f"- Captions that the audit proposes are {applied}; those that a person decided are.")
     return [*lines, "- Decisions of people overrule the audit. Rows that could not be scored are removed."]
 
 

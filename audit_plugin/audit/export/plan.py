@@ -88,19 +88,21 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a person asks for; without anything, the proposed actions are followed.
+    """What a person asks for; without anything, rows are removed as proposed, and captions stay as they are.
 
     Attributes:
         drop: flags or actions whose rows are removed, in place of the proposed actions; of duplicates one stays.
         keep: flags whose rows stay, whatever is proposed for them, unless another flag speaks against them.
         top_n: of the rows that `drop` names, or else of all rows, only the n with the highest misalignment are removed.
         selection: the rows to export, with the weight of each; None: all.
+        relabel: captions that the audit proposes are applied; those that a person decided always are.
     """
 
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     top_n: int | None = None
     selection: Mapping[Key, float] | None = None
+    relabel: bool = False
 
     def check(self, kinds: Sequence[str]) -> None:
         """Raises `AuditError` for unknown kinds and for rules that exclude each other."""
@@ -117,12 +119,21 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happens to one row: why it is removed ("" if it is exported), its new caption or None, and by whom."""
+    """What happens to one row.
+
+    Attributes:
+        why: the reason why it is removed; "" if it is exported.
+        by: who decided that: a person, or `AUDIT`, `UNREADABLE` or `SELECTION`.
+        text: its new caption; None if it keeps its own.
+        stale: a decision is not followed, because the caption has changed since.
+        proposal: the caption that the audit proposes and that is not applied; None if there is none.
+    """
 
     why: str = ""
     by: str = ""
     text: str | None = None
     stale: bool = False
+    proposal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,14 +143,16 @@ class ExportPlan:
     Attributes:
         why: object `[n]`, why the audit or the rules remove a row; "" where it stays.
         by: object `[n]`, `AUDIT` or `SELECTION`.
-        suggested: row -> the caption that the audit proposes.
+        proposals: row -> the caption that the audit proposes.
+        relabel: proposals are applied.
         verdicts: row -> the decision of a person, which overrules the audit unless the caption changed since.
         unknown: decisions on rows that the table does not have.
     """
 
     why: NDArray[Any]
     by: NDArray[Any]
-    suggested: Mapping[int, str] = field(default_factory=dict)
+    proposals: Mapping[int, str] = field(default_factory=dict)
+    relabel: bool = False
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
     unknown: int = 0
 
@@ -156,7 +169,10 @@ class ExportPlan:
                 return Outcome("", verdict.reviewer or "reviewer", new)
         if self.why[row]:
             return Outcome(self.why[row], self.by[row], stale=stale)
-        return Outcome("", AUDIT, self.suggested.get(row), stale)
+        proposal = self.proposals.get(row)
+        if self.relabel:
+            return Outcome("", AUDIT, proposal, stale)
+        return Outcome("", AUDIT, None, stale, proposal if proposal != text else None)
 
 
 def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]) -> ExportPlan:
@@ -176,7 +192,7 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
                 f"{name!r}); name the samples by the ids of the table"
             )
     by_row = {row_of[key]: verdict for key, verdict in verdicts.items() if key in row_of}
-    why, suggested = _by_rules(table, rules)
+    why, proposals = _by_rules(table, rules), _proposed_captions(table, rules)
     by = np.where(why != "", AUDIT, "").astype(object)
     removed_by_people = [row for row, verdict in by_row.items() if verdict.kind == "remove"]
     stays = why == ""
@@ -191,11 +207,11 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
         for row, name in enumerate(table.ids):
             if (name, table.caption(row)) not in rules.selection:
                 why[row], by[row] = "not in the selection", SELECTION
-    return ExportPlan(why, by, suggested, by_row, len(verdicts) - len(by_row))
+    return ExportPlan(why, by, proposals, rules.relabel, by_row, len(verdicts) - len(by_row))
 
 
-def _by_rules(table: ScoreTable, rules: Rules) -> tuple[NDArray[Any], dict[int, str]]:
-    """(why a row is removed, "" if it stays, `[n]`; row -> proposed caption); copies are not looked at."""
+def _by_rules(table: ScoreTable, rules: Rules) -> NDArray[Any]:
+    """object `[n]`: why a row is removed, "" if it stays; copies are not looked at."""
     why = np.full(len(table), "", dtype=object)
     if rules.top_n is not None:
         chosen = _flagged(table, rules.drop) if rules.drop else np.ones(len(table), dtype=bool)
@@ -203,22 +219,29 @@ def _by_rules(table: ScoreTable, rules: Rules) -> tuple[NDArray[Any], dict[int, 
         rows = np.flatnonzero(chosen & np.isfinite(scores))
         worst = rows[np.argsort(-scores[rows], kind="stable")][: rules.top_n]
         why[worst] = f"among the {len(worst):,} most misaligned"
-        return why, {}
+        return why
     if rules.drop:
         for kind in [kind for kind in rules.drop if kind != "duplicate"]:
             rows = _flagged(table, (kind,)) & (why == "")
             why[rows] = f"action {kind}" if kind in ACTIONS else f"flag {kind}"
-        return why, {}
+        return why
     action, reason = table.texts("action"), table.texts("reason")
-    follows = np.ones(len(table), dtype=bool)
-    if rules.keep:
-        against = [kind for kind in table.kinds if kind not in rules.keep]
-        follows = ~_flagged(table, rules.keep) | _flagged(table, against)
-    for row in np.flatnonzero(follows & (action == "remove")):
+    for row in np.flatnonzero(~_overruled(table, rules) & (action == "remove")):
         why[row] = f"action remove: {reason[row]}" if reason[row] else "action remove"
-    suggestion = table.texts("suggestion")
-    relabeled = np.flatnonzero(follows & (action == "relabel") & (suggestion != ""))
-    return why, {int(row): str(suggestion[row]) for row in relabeled}
+    return why
+
+
+def _proposed_captions(table: ScoreTable, rules: Rules) -> dict[int, str]:
+    """Row -> the caption that the audit proposes for it."""
+    action, suggestion = table.texts("action"), table.texts("suggestion")
+    rows = np.flatnonzero(~_overruled(table, rules) & (action == "relabel") & (suggestion != ""))
+    return {int(row): str(suggestion[row]) for row in rows}
+
+
+def _overruled(table: ScoreTable, rules: Rules) -> Bools:
+    """bool `[n]`: flagged rows whose flags are all in `rules.keep`: nothing that is proposed for them is done."""
+    others = [kind for kind in table.kinds if kind not in rules.keep]
+    return _flagged(table, rules.keep) & ~_flagged(table, others)
 
 
 def _flagged(table: ScoreTable, kinds: Sequence[str]) -> Bools:
