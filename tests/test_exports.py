@@ -90,7 +90,7 @@ def test_a_table_with_a_bad_row_changes_nothing(dataset: Any, tmp_path: Path) ->
         ("b.csv", f"sample,kind\n{ids[0]},vanish\n", "row 2 .*'vanish'"),
         ("c.txt", "", "not as 'c.txt'"),
         ("d.jsonl", json.dumps({"sample": ids[0]}), "row 1 .* no 'kind'"),
-        ("e.csv", b"\xff\xfe", "not in UTF-8"),
+        ("e.csv", b"\xff\xfe", "not UTF-8"),
     ):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -260,7 +260,12 @@ def test_hostile_json_of_decisions(dataset: Any, tmp_path: Path) -> None:
 def test_what_is_no_file_or_no_name(dataset: Any, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
-    for path, words in ((pipe, "not a regular file"), ("a\0.csv", "not a path"), ("\ud800.csv", "path"), (5, "int")):
+    for path, words in (
+        (pipe, "a named pipe, not a file"),
+        ("a\0.csv", "not a path"),
+        ("\ud800.csv", "path"),
+        (5, "int"),
+    ):
         with pytest.raises(AuditError, match=words):
             fio.import_decisions(dataset, path)
         if path != pipe:

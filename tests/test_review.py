@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from audit_plugin.review import (
     decisions_to_jsonl,
     plan_changes,
     queue,
+    read_decisions,
     resolve,
     spot_order,
     stale,
@@ -289,3 +292,20 @@ def test_a_table_of_somebody_elses_needs_two_columns() -> None:
 def test_tables_that_cannot_be_read_say_which_row(text: str, kind: str, words: str) -> None:
     with pytest.raises(AuditError, match=words):
         decisions_from(text, kind)
+
+
+def test_files_that_are_no_tables_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with (tmp_path / "holes.jsonl").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "latin.csv").write_bytes(b"sample,kind\ncaf\xe9,keep\n")
+    cases = {
+        "pipe.csv": "a named pipe, not a file",
+        "holes.jsonl": "1,099,511,627,776 bytes",
+        "latin.csv": "is not UTF-8",
+        "none.csv": "cannot be read",
+        "table.txt": "'table.txt'",
+    }
+    for name, words in cases.items():
+        with pytest.raises(AuditError, match=words):
+            read_decisions(tmp_path / name)

@@ -114,17 +114,11 @@ def _kinds(text: str) -> tuple[str, ...]:
 
 def _verdicts(decisions: str, table: ScoreTable) -> dict[Key, Verdict]:
     """The decisions of a table, or of a FiftyOne dataset whose samples have the ids of the scores in `manifest_id`."""
-    from audit_plugin.review import decisions_from, verdicts
-    from audit_plugin.store import open_regular
+    from audit_plugin.review import read_decisions, verdicts
 
     path = Path(decisions)
     if path.suffix.lower() in (".csv", ".jsonl"):
-        try:
-            with open_regular(path) as file:
-                text = file.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise AuditError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-        entries, id_of = decisions_from(text, path.suffix.lower().removeprefix(".")), None
+        entries, id_of = read_decisions(path), None
         if entries and not {entry.sample for entry in entries} & set(table.ids):
             raise AuditError(
                 f"none of the {len(entries):,} decisions in {path.name} is about a row of {table.name} (the first is "

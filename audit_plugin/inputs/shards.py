@@ -180,7 +180,7 @@ def _add_member(
             sample.cells[column] = reader.usable(column, _read_text(file, member))
         else:
             sample.cells[column] = member_of(path, member.name, member.start, member.size)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         sample.problem = (
             sample.problem or f"{brief(member.name.rpartition('/')[2])} cannot be used ({first_line(error)})"
         )

@@ -23,7 +23,7 @@ from .decisions import (
 )
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
 from .queue import ReviewQueue, Row, queue, rows_per_text, spot_order
-from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl
+from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, read_decisions, table_kind
 from .verdicts import verdicts
 
 __all__ = [
@@ -50,12 +50,14 @@ __all__ = [
     "join_plans",
     "plan_changes",
     "queue",
+    "read_decisions",
     "resolve",
     "rows_per_text",
     "shortened",
     "spot_order",
     "stale",
     "strongest",
+    "table_kind",
     "to_undo",
     "verdict",
     "verdicts",

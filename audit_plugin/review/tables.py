@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.spreadsheet import csv_text, original
+from audit_plugin.store import open_regular
 
 from .decisions import Decision, check_numbers
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 REQUIRED = ("sample", "kind")
+MOST_BYTES = 1 << 30  # of a table of decisions
 
 
 def decisions_to_csv(decisions: Iterable[Decision]) -> str:
@@ -27,6 +31,40 @@ def decisions_to_csv(decisions: Iterable[Decision]) -> str:
 def decisions_to_jsonl(decisions: Iterable[Decision]) -> str:
     """JSONL, one object per line, ASCII only."""
     return "".join(json.dumps(_plain(decision)) + "\n" for decision in decisions)
+
+
+def table_kind(path: Path) -> str:
+    """`csv` or `jsonl`, by the ending of a table of decisions.
+
+    Raises:
+        AuditError: another ending.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "jsonl"):
+        raise AuditError(
+            f"decisions are stored as .csv or .jsonl, not as {path.name!r}; give the file one of these endings"
+        )
+    return kind
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """The decisions of a table, .csv or .jsonl.
+
+    Raises:
+        AuditError: another ending, a file that cannot be read or is too large, or what `decisions_from` refuses.
+    """
+    kind = table_kind(path)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise AuditError(f"{path} has {size:,} bytes; name a table of at most {MOST_BYTES:,}")
+            text = file.read(MOST_BYTES).decode("utf-8")
+    except OSError as error:
+        raise AuditError(f"{path} cannot be read ({error.strerror or error}); name a table of decisions") from error
+    except UnicodeDecodeError as error:
+        raise AuditError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    return decisions_from(text, kind)
 
 
 def decisions_from(text: str, kind: str) -> list[Decision]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -28,18 +26,17 @@ from audit_plugin.review import (
     check_decision,
     check_name,
     check_path,
-    decisions_from,
     decisions_to_csv,
     decisions_to_jsonl,
+    read_decisions,
     shortened,
+    table_kind,
 )
 from audit_plugin.store import write_atomically
 
 from .clean_view import clean_view
 from .decisions import WAIT_SECONDS, completed, current_time, decisions, default_reviewer, show, storable, write
 from .entries import ids_in_ledger
-
-MOST_BYTES = 1 << 30  # of a table of decisions
 
 
 def export_clean(dataset: SampleCollection, name: str) -> fo.Dataset:
@@ -120,7 +117,7 @@ def export_decisions(dataset: SampleCollection, path: str | Path, run: str | Non
         AuditError: another ending, or the file cannot be written.
     """
     target = check_path("path", path)
-    kind = _kind_of(target)
+    kind = table_kind(target)
     entries = decisions(dataset, run)
     text = decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries)
     write_atomically(target, lambda file: file.write(text.encode()))
@@ -149,7 +146,7 @@ def import_decisions(
     check_name("run", run)
     check_name("key", key)
     name = check_name("reviewer", reviewer) or default_reviewer()
-    rows = decisions_from(_read(source), _kind_of(source))
+    rows = read_decisions(source)
     for position, row in enumerate(rows, 1):
         _check_row(position, row)
     with database(f"importing decisions into {root.name!r}"), leased(root, "importing", WAIT_SECONDS) as lease:
@@ -233,26 +230,3 @@ def _samples(dataset: fo.Dataset, rows: Sequence[Decision], key: str) -> list[st
         if count != 1:
             raise AuditError(f"{count} samples have the {key} {decision.sample!r} of a decision; each must name one")
     return [ids_of[d.sample][0] for d in rows]
-
-
-def _read(path: Path) -> str:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
-            raise AuditError(f"{path} is not a regular file; name a table of decisions")
-        if status.st_size > MOST_BYTES:
-            raise AuditError(f"{path} has {status.st_size:,} bytes; name a table of at most {MOST_BYTES:,}")
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise AuditError(f"{path} cannot be read ({error.strerror or error}); name a table of decisions") from error
-    except UnicodeDecodeError as error:
-        raise AuditError(f"{path} is not in UTF-8; save it in that encoding") from error
-
-
-def _kind_of(path: Path) -> str:
-    kind = path.suffix.removeprefix(".")
-    if kind not in ("csv", "jsonl"):
-        raise AuditError(
-            f"decisions are stored as .csv or .jsonl, not as {path.name!r}; give the file one of these endings"
-        )
-    return kind
