@@ -149,9 +149,10 @@ class DeleteRemoved(FormOperator):
 
     def shown(self, ctx: Any) -> Any:
         """The samples."""
+        from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io import tokens
 
-        return tokens.digest(removed_ids(ctx.dataset))
+        return tokens.digest(sorted(fiftyone_io.removed_ids(ctx.dataset)))
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
@@ -222,8 +223,7 @@ class ExportReview(FormOperator):
         with files.exported(name, state) as path:
             sentence = write_export(ctx.dataset, what, path, run)
         url = f"/media?filepath={quote(str(files.export_folder() / name))}"
-        if hasattr(ctx.ops, "browser_download"):  # not in FiftyOne before 1.7
-            ctx.ops.browser_download(url, filename=name)
+        ctx.ops.browser_download(url, filename=name)
         notify(ctx, f"Wrote {sentence} to {name}", "success")
         link = f"[{'Open report' if what == 'report' else 'Open file'}]({url})"
         return {"written": f"Wrote {sentence} to {files.export_folder() / name}", "link": link}
@@ -290,14 +290,6 @@ def write_export(dataset: Any, what: str, path: Path, run: str) -> str:
         raise AuditError(f"cannot write the report to {str(path)!r}; the file name of a report ends in .html")
     write_report(review_report(dataset, run), path)
     return f"the report ({path.stat().st_size / 1e6:.1f} MB)"
-
-
-def removed_ids(dataset: Any) -> list[str]:
-    """Ids of all samples that are hidden as removed, in every slice of a grouped dataset."""
-    from audit_plugin.fiftyone_io import REMOVED
-
-    whole = dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
-    return sorted(whole.match_tags(REMOVED).values("id"))
 
 
 def applied_changes(dataset: Any, change_set: str | None = None) -> Any:

@@ -6,7 +6,9 @@ import fcntl
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,42 @@ def test_prune_lists_first_and_deletes_with_yes(root: Path, options: list[str], 
     assert code == 0
     assert [entry.kind for entry in inventory()] == stays
     assert ("deleted: 0 B" in out) == (len(stays) == 4)
+
+
+def test_manifests_that_are_patterns_or_cannot_be_seen_are_not_gone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "s-07.tar").touch()
+    names = ("s-*.tar", "s-{05..09}.tar", "s-{10..12}.tar", "a\0b", "x" * 5000)
+    for number, name in enumerate(names, 10):
+        with RunFolder(root / "runs" / digest_of({"data": number})[:16], {"data": number}) as folder:
+            folder.describe(source=f"manifest {tmp_path}/{name}", rows=1)
+    before = len(inventory())
+    assert run("prune", "--gone", "--yes")[0] == 0
+    left = [entry.source for entry in inventory()]
+    assert len(left) == before - 2
+    assert not [source for source in left if source.endswith(("gone.csv", "s-{10..12}.tar"))]
+
+
+@pytest.mark.fiftyone
+def test_what_belongs_to_deleted_datasets_is_gone(
+    root: Path, make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, other = make_dataset(1), make_dataset(1)
+    for number, name in enumerate((dataset.name, other.name), 20):
+        with RunFolder(root / "runs" / digest_of({"data": number})[:16], {"data": number}) as folder:
+            folder.describe(source=f"dataset {name}", rows=1)
+        index = root / "similarity" / str((dataset, other)[number - 20]._doc.id) / f"{'1' * 32}.npz"
+        index.parent.mkdir()
+        index.write_bytes(b"x")
+    name, number = other.name, str(other._doc.id)
+    other.delete()
+    before = {(entry.source, entry.path) for entry in inventory()}
+    assert run("prune", "--gone", "--yes")[0] == 0  # without the database nothing is known of datasets
+    assert len(before) - len(inventory()) == 1
+    assert run("prune", "--gone", "--database", "--yes")[0] == 0
+    left = {entry.source for entry in inventory()}
+    assert {f"dataset {dataset.name}", f"dataset id {dataset._doc.id}", "offline:model"} <= left
+    assert not {f"dataset {name}", f"dataset id {number}", f"dataset id {'0' * 24}"} & left
 
 
 def test_prune_deletes_nothing_unnamed_and_refuses_what_it_cannot_read(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def ids(path: Path) -> tuple[str, ...]:
 
 def test_an_export_says_what_it_wrote(scores, tmp_path):
     out = run("export", scores, "--to", tmp_path / "clean.csv")
-    assert "9 of 10 rows are exported (9 samples), 1 are removed" in out
+    assert "9 of 10 rows exported (9 samples), 1 removed" in out
     assert "1 action remove: exact duplicate of another sample (by audit)" in out
     assert "1 keep their caption, though the audit proposes another (see --relabel)" in out
     assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "caption 2"
@@ -88,10 +89,24 @@ def test_the_datasheet_has_counts_settings_and_precision(scores, tmp_path):
         assert part in text
 
 
+@pytest.mark.parametrize("name", ["a 'b.csv", "clean.tsv"])
+def test_open_clip_reads_a_table_as_the_datasheet_says(scores, tmp_path, name):
+    import pandas as pd
+    from open_clip_train.params import parse_args
+
+    run("export", scores, "--to", tmp_path / "in" / name)
+    line = next(x for x in (tmp_path / "in" / f"{name}.audit.md").read_text().splitlines() if "To read it" in x)
+    assert "open_clip, in the folder of the file: " in line
+    options = parse_args(shlex.split(line.partition("file: ")[2].rstrip("`")))
+    rows = pd.read_csv(options.train_data, sep=options.csv_separator)  # as open_clip's CsvDataset does
+    assert rows[options.csv_caption_key].tolist() == [f"caption {row}" for row in range(N) if row != 1]
+    assert all((tmp_path / "in" / path).is_file() for path in rows[options.csv_img_key])
+
+
 def test_a_dry_run_writes_nothing(scores, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     out = run("export", scores, "--to", tmp_path / "x" / "clean.csv", "--drop", "misaligned", "--dry-run")
-    assert "8 of 10 rows are exported" in out
+    assert "8 of 10 rows exported" in out
     assert "2 flag misaligned (by audit)" in out
     assert "nothing was written" in out
     assert sorted(tmp_path.rglob("*")) == before

@@ -42,7 +42,7 @@ def test_a_dataset_is_exported_with_its_decisions(dataset: Any, tmp_path: Path) 
     fio.decide(dataset, ids[1], "relabel", text="new", reviewer="ann")
     before = dataset.values("caption"), dataset.values("tags")
     out = run("export", dataset.name, "--to", tmp_path / "o.jsonl")
-    assert "5 of 6 rows are exported" in out
+    assert "5 of 6 rows exported" in out
     assert "1 decision remove (by ann)" in out
     rows = lines(tmp_path / "o.jsonl")
     assert list(rows) == ids[1:]
@@ -50,6 +50,34 @@ def test_a_dataset_is_exported_with_its_decisions(dataset: Any, tmp_path: Path) 
     assert rows[ids[2]]["text"] == captions[2]
     assert rows[ids[2]]["image"] == dataset.values("filepath")[2]
     assert (dataset.values("caption"), dataset.values("tags")) == before  # nothing was applied
+
+
+def test_decisions_on_an_imported_dataset_are_about_the_rows_of_the_scores(
+    make_dataset: Callable[..., Any], tmp_path: Path
+) -> None:
+    from tests.export_fixtures import write_manifest, write_scores
+
+    dataset = make_dataset(3, caption=lambda row: f"caption {row}", manifest_id=lambda row: f"m{row}")
+    entries = [
+        {"id": f"m{row}", "image": path, "caption": f"caption {row}"}
+        for row, path in enumerate(dataset.values("filepath"))
+    ]
+    scores = write_scores(
+        tmp_path / "s.parquet", write_manifest(tmp_path / "m.jsonl", entries), [row["id"] for row in entries]
+    )
+    written(dataset, (1,))
+    ids = dataset.values("id")
+    fio.decide(dataset, ids[1], "remove", reviewer="ann")
+    fio.decide(dataset, ids[2], "relabel", text="new", reviewer="ann")
+    options = ("--manifest", tmp_path / "m.jsonl", "--decisions", dataset.name)
+    run("export", scores, "--to", tmp_path / "o.jsonl", *options)
+    assert {name: row["caption"] for name, row in lines(tmp_path / "o.jsonl").items()} == {
+        "m0": "caption 0",
+        "m2": "new",
+    }
+    dataset.delete_sample_field("manifest_id")
+    out = run("export", scores, "--to", tmp_path / "p.jsonl", *options, code=2)
+    assert "was not made by audit-plugin import" in out.replace("\n", " ")
 
 
 def test_flags_of_a_dataset_are_dropped(dataset: Any, tmp_path: Path) -> None:

@@ -391,6 +391,17 @@ def test_coco_has_sizes_and_captions(tmp_path):
     assert whole["categories"] == []
 
 
+def test_coco_notes_each_sample_of_an_image(tmp_path):
+    picture(tmp_path / "x.png", 8, 8)
+    entries = [{"id": name, "image": "x.png", "caption": f"caption of {name}"} for name in ("a", "b")]
+    manifest = write_manifest(tmp_path / "m.jsonl", entries)
+    out = exported(manifest, write_scores(tmp_path / "s.parquet", manifest, ["a", "b"]), tmp_path / "out", "coco")
+    whole = json.loads((out / "annotations.json").read_text())
+    assert len(whole["images"]) == 1
+    found = [(row["image_id"], row["sample_id"], row["caption"]) for row in whole["annotations"]]
+    assert found == [(1, "a", "caption of a"), (1, "b", "caption of b")]
+
+
 def boxes(folder: Path) -> tuple[Samples, ScoreTable]:
     """Three objects in two images, of which the second one is removed."""
     picture(folder / "0.png", 100, 50)
@@ -428,7 +439,11 @@ def test_objects_become_labels_of_yolo(tmp_path):
         ["0 0.350000 0.400000 0.500000 0.400000", "1 0.500000 0.500000 0.500000 0.500000"],
         ["2 0.750000 0.750000 0.500000 0.500000"],
     ]
-    assert '  2: "a \\"cat\\""' in (out / "data.yaml").read_text()
+    import yaml
+
+    settings = yaml.safe_load((out / "data.yaml").read_text())
+    # Ultralytics takes the folder of the file only where it names no `path`
+    assert settings == {"train": "images", "val": "images", "names": {0: "cat", 1: "dog", 2: 'a "cat"'}}
     ids = [json.loads(line)["id"] for line in (out / "samples.jsonl").read_text().splitlines()]
     assert ids == ["a", "c", "d"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -226,8 +227,8 @@ def test_the_best_rows_are_selected_with_few_copies():
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_keep_lists_read_back(tmp_path, suffix):
     scores = table(captions=(0, 1, 0, 1, 0, 0, 0, 0))
-    scores.ids[4] = "=odd"
-    chosen = select_rows(scores, "5")
+    scores.ids[4:6] = ["\u2212odd", "a\u202e\\u0041\n"]
+    chosen = select_rows(scores, "6")
     write_selection(tmp_path / f"k{suffix}", scores, chosen, None)
     keys = [(str(scores.ids[row]), scores.caption(row)) for row in chosen.rows]
     assert read_selection(tmp_path / f"k{suffix}") == pytest.approx(dict(zip(keys, chosen.weights, strict=True)))
@@ -248,12 +249,22 @@ def test_other_files_are_not_keep_lists(tmp_path):
         ("b.parquet", "no"),
         ("c.jsonl", "{"),
         ("d.jsonl", json.dumps({"x": 1})),
+        ("e.jsonl", "[1]"),
+        ("f.jsonl", "[" * 100_000),
+        ("g.jsonl", json.dumps({"id": "a", "caption_index": None})),
+        ("h.csv", "id,caption_index\na,second\n"),
+        ("i.csv", "id,weight\na,\n"),
+        ("j.csv", "id\n" + "a" * 200_000),
+        ("k.csv", "id,weight\na\n"),
     ):
         (tmp_path / name).write_text(content)
-        with pytest.raises(AuditError, match="written by audit-plugin"):
+        with pytest.raises(AuditError, match="written by audit-plugin|cannot be read as Parquet"):
             read_selection(tmp_path / name)
     with pytest.raises(AuditError, match="cannot be read"):
         read_selection(tmp_path / "missing.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(AuditError, match="named pipe"):  # which would never end
+        read_selection(tmp_path / "pipe.csv")
 
 
 def test_only_the_selection_is_exported():

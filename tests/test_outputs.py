@@ -60,10 +60,19 @@ def test_outputs_beside_another_replace_only_what_this_tool_wrote(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("manifest", "folder"),
-    [("m.csv", "."), ("set", "set"), ("set/*.tar", "set"), ("s*t/a{0..9}/x.tar", "."), ("gone/m.csv", "gone")],
+    [
+        ("m.csv", "."),
+        ("set", "set"),
+        ("set/*.tar", "set"),
+        ("s*t/a{0..9}/x.tar", "."),
+        ("gone/m.csv", "gone"),
+        ("a[1]/m.csv", "a[1]"),
+    ],
 )
 def test_media_of_a_recorded_manifest_lie_in_its_folder(tmp_path: Path, manifest: str, folder: str) -> None:
     (tmp_path / "set").mkdir()
+    (tmp_path / "a[1]").mkdir()
+    (tmp_path / "a[1]" / "m.csv").touch()
     assert folder_of(tmp_path / manifest) == tmp_path / folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,28 +87,13 @@ def prune(
 
 def _gone(entries: list[Stored], database: bool) -> list[Stored]:
     """Those whose manifest, or dataset if the database is asked, does not exist any more."""
-    names: set[str] = set()
-    numbers: set[str] = set()
-    if database:
-        fiftyone_io()
-        import fiftyone as fo
+    from audit_plugin.inputs.manifest import is_gone
+    from audit_plugin.store.inventory import gone
 
-        from audit_plugin.fiftyone_io.leftovers import existing_datasets
-
-        names = set(fo.list_datasets())
-        numbers = set(map(str, existing_datasets()))
-    gone = []
-    for entry in entries:
-        kind, _, name = entry.source.partition(" ")
-        if kind == "manifest":
-            is_gone = not Path(name).exists()
-        elif entry.kind == "similarity index":
-            is_gone = database and entry.path.name not in numbers
-        else:
-            is_gone = database and kind == "dataset" and name not in names
-        if is_gone and entry.kind != "features":
-            gone.append(entry)
-    return gone
+    if not database:
+        return gone(entries, is_gone)
+    names = fiftyone_io().existing_datasets()
+    return gone(entries, is_gone, {str(number): name for number, name in names.items()})
 
 
 def _show(entries: list[Stored]) -> None:

@@ -15,7 +15,6 @@ from .running import check_output, fiftyone_io, shown_progress
 if TYPE_CHECKING:
     from audit_plugin.audit.export import ExportReport, RowSource, ScoreTable
     from audit_plugin.audit.export.plan import Key, Verdict
-    from audit_plugin.review import Decision
 
 TABLE = ".parquet"
 FORMATS = "webdataset, csv, jsonl, parquet, parquet-bytes, hf-folder, hf-parquet, coco, yolo, datacomp, fiftyone"
@@ -73,7 +72,7 @@ def export(  # noqa: PLR0913 (one per option)
 
     table, rows, verdicts = _table_rows(source, manifest) if source.endswith(TABLE) else _dataset_rows(source, run)
     rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None, relabel)
-    verdicts |= _verdicts(decisions, table) if decisions else {}
+    verdicts |= _verdicts(decisions) if decisions else {}
     with shown_progress() as progress:
         report = export_rows(table, rows, Path(to), format, rules, verdicts, progress, dry_run)
     _show(report, dry_run)
@@ -112,31 +111,17 @@ def _kinds(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _verdicts(decisions: str, table: ScoreTable) -> dict[Key, Verdict]:
-    """The decisions of a table, or of a FiftyOne dataset whose samples have the ids of the scores in `manifest_id`."""
-    from audit_plugin.review import read_decisions, verdicts
-
+def _verdicts(decisions: str) -> dict[Key, Verdict]:
+    """The decisions of a table, or of a FiftyOne dataset that `import` made."""
     path = Path(decisions)
-    if path.suffix.lower() in (".csv", ".jsonl"):
-        entries, id_of = read_decisions(path), None
-        if entries and not {entry.sample for entry in entries} & set(table.ids):
-            raise AuditError(
-                f"none of the {len(entries):,} decisions in {path.name} is about a row of {table.name} (the first is "
-                f"about {entries[0].sample!r}); name the samples by the ids of the table, or name the FiftyOne dataset"
-            )
-    else:
-        entries, id_of = _dataset_decisions(decisions)
-    return verdicts(entries, id_of)
+    if path.suffix in (".csv", ".jsonl"):
+        from audit_plugin.review import read_decisions, verdicts
 
+        return verdicts(read_decisions(path))
+    data = fiftyone_io().load_view(decisions)
+    from audit_plugin.fiftyone_io.results.audited_rows import imported_verdicts
 
-def _dataset_decisions(name: str) -> tuple[list[Decision], dict[str, str]]:
-    """(the entries of a dataset's ledger, id of a sample -> id in the manifest)."""
-    io = fiftyone_io()
-    data = io.load_view(name)
-    if not data.has_sample_field("manifest_id"):
-        raise AuditError(f"dataset {name!r} was not made by audit-plugin import: its samples have no field manifest_id")
-    ids, manifest_ids = data.values(["id", "manifest_id"])
-    return list(io.decisions(data)), dict(zip(ids, map(str, manifest_ids), strict=True))
+    return imported_verdicts(data)
 
 
 def _table_rows(source: str, manifest: Path | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:

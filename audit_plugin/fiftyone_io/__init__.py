@@ -19,12 +19,12 @@ from .cross_modal import (
     measure_cross_modal,
 )
 from .database import count_samples
-from .ledger.changes import apply, count_removed, delete_removed, list_changes, plan_of, recover, undo
+from .ledger.changes import apply, count_removed, delete_removed, list_changes, plan_of, recover, removed_ids, undo
 from .ledger.clean_view import CLEAN, clean_view
 from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
 from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
-from .leftovers import leftovers, sweep
+from .leftovers import existing_datasets, leftovers, sweep
 from .read.contents import REMOVED
 from .read.samples import load_view, read_samples
 from .read.sources import (
@@ -69,6 +69,7 @@ __all__ = [
     "delete_removed",
     "disagreements",
     "estimate_cost",
+    "existing_datasets",
     "explained",
     "export_clean",
     "export_decisions",
@@ -95,6 +96,7 @@ __all__ = [
     "recover",
     "refresh",
     "removal_report",
+    "removed_ids",
     "repair_decisions",
     "resolve_settings",
     "run_removal_study",

@@ -104,7 +104,7 @@ def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
             query: dict[str, Any] = {"set": {"$in": list(gone)}}
         else:
             field = {"runs": "_dataset_id", "views": "_dataset_id", LEASES: "_id"}.get(name, "dataset")
-            gone = set(connection[name].distinct(field, ours)) - existing_datasets()
+            gone = set(connection[name].distinct(field, ours)) - existing_datasets().keys()
             query = {**ours, field: {"$in": list(gone)}}
         if gone:
             yield name, query
@@ -137,9 +137,9 @@ def _machine_name() -> str:
     return hashlib.sha256(machine_id().encode()).hexdigest()[:8]
 
 
-def existing_datasets() -> set[Any]:
-    """The ids of all datasets."""
-    return set(foo.get_db_conn()["datasets"].distinct("_id"))
+def existing_datasets() -> dict[Any, str]:
+    """Id -> name of all datasets."""
+    return {each["_id"]: each["name"] for each in foo.get_db_conn()["datasets"].find({}, {"name": 1})}
 
 
 def _results_of(name: str, query: dict[str, Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from audit_plugin.store import open_regular
 from .files import file_of
 from .parquet import ParquetTable, cells_of
 from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief
-from .shards import SUFFIX, read_shards
+from .shards import SUFFIX, read_shards, shard_paths
 from .text_rows import read_text_rows
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
@@ -81,6 +81,21 @@ def read_manifest(
     place = paths_of(path, root)
     samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
     return replace(samples, source=f"manifest {os.path.abspath(path)}")
+
+
+def is_gone(path: str) -> bool:
+    """Whether a manifest, or each shard that a pattern names, was deleted; False where nobody can see that."""
+    try:
+        os.stat(path)
+        return False
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):
+        return False
+    try:
+        return not shard_paths(Path(path))
+    except AuditError:
+        return True
 
 
 Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what is wrong with it)

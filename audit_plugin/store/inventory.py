@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,32 @@ def chosen(
             named.append(entry)
             left -= entry.size
     return named
+
+
+def gone(
+    entries: Sequence[Stored], is_manifest_gone: Callable[[str], bool], datasets: Mapping[str, str] | None = None
+) -> list[Stored]:
+    """The entries whose manifest, or dataset, does not exist any more; features belong to neither.
+
+    Args:
+        entries: of the cache.
+        is_manifest_gone: path or pattern of a manifest -> whether it was deleted.
+        datasets: id -> name of all datasets; None: nothing is known of datasets.
+    """
+
+    def is_gone(entry: Stored) -> bool:
+        owner, _, name = entry.source.partition(" ")
+        if entry.kind == "features":
+            return False
+        if owner == "manifest":
+            return is_manifest_gone(name)
+        if datasets is None:
+            return False
+        if entry.kind == "similarity index":
+            return entry.path.name not in datasets
+        return owner == "dataset" and name not in datasets.values()
+
+    return [entry for entry in entries if is_gone(entry)]
 
 
 def _cached(entry: Stored) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ class _Export:
     def pass_rows(self, source: RowSource, writer: Writer | None) -> None:
         """Exports or removes each row; without a writer they are only counted."""
         total, row, shown = len(self.table), 0, 0
-        self._tell(0)
+        self._show_progress(0)
         for audited in source.rows():
             rows = range(row, row + len(audited.texts))
             row = rows.stop
@@ -124,12 +125,12 @@ class _Export:
             self._pass(audited, rows, writer)
             if row - shown >= STEP:
                 shown = row
-                self._tell(row)
+                self._show_progress(row)
         if row != total:
             raise AuditError(_mismatch(source, self.table, f"it has {row:,} rows, the table {total:,}"))
-        self._tell(total)
+        self._show_progress(total)
 
-    def _tell(self, row: int) -> None:
+    def _show_progress(self, row: int) -> None:
         if self.progress:
             self.progress("exporting", row, len(self.table))
 
@@ -209,8 +210,11 @@ def _mismatch(source: RowSource, table: ScoreTable, what: str) -> str:
 
 def _use(form: Format, place: Place, layout: Layout) -> str:
     """How to read the export."""
-    columns = {name: layout.columns.get(name, name) for name in MODALITIES}
+    columns = {name: shlex.quote(layout.columns.get(name, name)) for name in MODALITIES}
     shards = sorted(path.name for path in place.staged.glob("*.tar")) if place.is_folder else []
     numbers = [f"{number:05d}.tar" for number in range(len(shards))]
     pattern = f"{{00000..{len(shards) - 1:05d}}}.tar" if shards == numbers and len(shards) > 1 else "*.tar"
-    return form.use.format(to=place.to, shards=shards[0] if len(shards) == 1 else pattern, **columns)
+    comma = " --csv-separator ','" if place.to.suffix.lower() == ".csv" else ""  # open_clip takes tabs by default
+    files = shards[0] if len(shards) == 1 else pattern
+    path = shlex.quote(str(place.to))
+    return form.use.format(to=str(place.to), path=path, shards=files, comma=comma, **columns)

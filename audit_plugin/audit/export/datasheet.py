@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from audit_plugin.inputs.spreadsheet import clean
+
 from .plan import Rules
 
+MOST_CHARACTERS = 300  # of a text of users
 REMOVED, RELABELED, DATASHEET = "removed.parquet", "relabeled.parquet", "audit.md"
 REMOVED_COLUMNS = {"id": "string", "caption_index": "int64", "why": "string", "by": "string", "score": "float"}
 RELABELED_COLUMNS = {"id": "string", "caption_index": "int64", "before": "string", "after": "string", "by": "string"}
@@ -56,9 +59,7 @@ class ExportReport:
     def lines(self) -> list[str]:
         """The counts in sentences."""
         left_out = self.rows - self.exported
-        lines = [
-            f"{self.exported:,} of {self.rows:,} rows are exported ({self.samples:,} samples), {left_out:,} are removed"
-        ]
+        lines = [f"{self.exported:,} of {self.rows:,} rows exported ({self.samples:,} samples), {left_out:,} removed"]
         lines += [f"  {count:,} {why} (by {by})" for (why, by), count in self.removed.most_common()]
         lines += [f"{count:,} get a new caption (by {by})" for by, count in self.relabeled.most_common()]
         if self.proposals:
@@ -181,16 +182,11 @@ def _number(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else "unknown"
 
 
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:300])
-
-
 def _code(text: str) -> str:
     """Text of users as code in a line of Markdown."""
-    return f"`{_plain(text).replace('`', chr(39))}`"
+    return f"`{clean(text).replace('`', chr(39))}`"
 
 
 def _md(text: str) -> str:
     """Text of users in a line or cell of Markdown: nothing in it is markup."""
-    plain = _plain(text)
-    return re.sub(r"([|\\`*_\[\]<>#])", r"\\\1", plain)
+    return re.sub(r"([|\\`*_\[\]<>#])", r"\\\1", clean(text, MOST_CHARACTERS))

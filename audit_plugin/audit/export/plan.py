@@ -189,7 +189,7 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
             name = next(iter(verdicts))[0]
             raise AuditError(
                 f"none of the {len(verdicts):,} decisions is about a row of {table.name} (the first is about "
-                f"{name!r}); name the samples by the ids of the table"
+                f"{name!r}); name the samples by the ids of the table, or name the FiftyOne dataset"
             )
     by_row = {row_of[key]: verdict for key, verdict in verdicts.items() if key in row_of}
     why, proposals = _by_rules(table, rules), _proposed_captions(table, rules)

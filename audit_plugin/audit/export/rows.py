@@ -199,4 +199,6 @@ def folder_of(manifest: Path) -> Path:
     """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
     if manifest.is_dir():
         return manifest
+    if manifest.is_file():  # whose folders may have brackets in their names
+        return manifest.absolute().parent
     return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Ints
+from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.formats.datacomp import UID, uid_halves, write_uids
+from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.inputs.tables import read_table, write_table
-from audit_plugin.store import write_atomically
+from audit_plugin.store import open_regular, write_atomically
 
 from .plan import Key, Rules, ScoreTable, plan_export
 from .rows import RowSource
@@ -141,32 +144,31 @@ def read_selection(path: Path) -> dict[Key, float]:
     Raises:
         AuditError: it is another file.
     """
-    columns = _columns(path)
-    if "id" not in columns:
-        raise AuditError(f"{path.name} has no column 'id'; name a table written by audit-plugin select")
-    ids = columns["id"]
-    captions = columns.get("caption_index") or [0] * len(ids)
-    weights = columns.get("weight") or [1.0] * len(ids)
-    return {(str(i), int(c)): float(w) for i, c, w in zip(ids, captions, weights, strict=True)}
-
-
-def _columns(path: Path) -> dict[str, list[Any]]:
     try:
-        if path.suffix.lower() == ".parquet":
-            return {name: values.tolist() for name, values in read_table(path)[0].items()}
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                rows = [{k: _original(v) for k, v in row.items()} for row in csv.DictReader(file)]
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        columns = _columns(path)
+        ids = columns.get("id", [])
+        captions = columns.get("caption_index", [0] * len(ids))
+        weights = columns.get("weight", [1.0] * len(ids))
+        selection = {(str(i), int(c)): float(w) for i, c, w in zip(ids, captions, weights, strict=True)}
+    except AuditError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise AuditError(
             f"{str(path)!r} cannot be read ({reason}); name a table written by audit-plugin select"
         ) from error
+    if "id" not in columns:
+        raise AuditError(f"{path.name} has no column 'id'; name a table written by audit-plugin select")
+    return selection
 
 
-def _original(cell: str) -> str:
-    """A cell without the apostrophe by which tables keep spreadsheets from running it."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in tuple("=+-@\t\r") else cell
+def _columns(path: Path) -> dict[str, list[Any]]:
+    if path.suffix.lower() == ".parquet":
+        return {name: values.tolist() for name, values in read_table(path)[0].items()}
+    with open_regular(path) as file:
+        lines = io.TextIOWrapper(file, "utf-8", newline="")
+        if path.suffix.lower() == ".csv":
+            rows = [{name: original(cell) for name, cell in row.items()} for row in csv.DictReader(lines)]
+        else:
+            rows = [json.loads(line) for line in lines if line.strip()]
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}

@@ -114,6 +114,13 @@ def count_removed(dataset: SampleCollection) -> int:
         return int(root._sample_collection.count_documents({"tags": REMOVED}))
 
 
+def removed_ids(dataset: SampleCollection) -> list[str]:
+    """The ids of the samples that `delete_removed` would delete."""
+    root = dataset._root_dataset
+    with database(f"listing removed samples of {root.name!r}"):
+        return [str(each["_id"]) for each in root._sample_collection.find({"tags": REMOVED}, {"_id": 1})]
+
+
 def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
     """Delete the samples that are marked as removed from the dataset, with a full copy of each in the journal.
 
@@ -129,7 +136,7 @@ def delete_removed(dataset: SampleCollection, confirm_count: int) -> ChangeSet:
     confirmed = check_whole("confirm_count", confirm_count)
     with changing(root, "deleting removed samples") as lease:
         recover(root)
-        ids = [str(d["_id"]) for d in root._sample_collection.find({"tags": REMOVED}, {"_id": 1})]
+        ids = removed_ids(root)
         again = None if ids else _given_again(root, lease, "applied", kind="delete")
         if again and again.counts["deleted"] == confirmed:
             return again

@@ -49,6 +49,24 @@ def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, Sampl
     return scores, samples, verdicts(entries)
 
 
+def imported_verdicts(dataset: SampleCollection) -> dict[Key, Verdict]:
+    """Decisions of people on a dataset that `import_scores` made, by the ids of the table of scores.
+
+    Raises:
+        AuditError: the dataset was made otherwise.
+    """
+    root = dataset._root_dataset
+    if not root.has_sample_field("manifest_id"):
+        raise AuditError(
+            f"dataset {root.name!r} was not made by audit-plugin import: its samples have no field manifest_id; name "
+            "the one that was"
+        )
+    with database(f"reading the decisions on dataset {root.name!r}"):
+        ids, manifest_ids = root.values(["id", "manifest_id"])
+        entries = list(decisions(root))
+    return verdicts(entries, dict(zip(ids, manifest_ids, strict=True)))
+
+
 def _of_rows(
     name: str, columns: Mapping[str, NDArray[Any]], positions: NDArray[Any], captions: tuple[int, ...]
 ) -> NDArray[Any]:

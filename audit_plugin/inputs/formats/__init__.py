@@ -31,7 +31,8 @@ class Format:
         writer: (staged file or folder, layout of the source) -> writer.
         endings: of its file, of which the first format that has one is recognized by it; empty: it is a folder.
         needs_columns: all columns must be known before the first row, for which JSON and shards are read twice.
-        use: how to read the export, in one line; `{to}` is its place.
+        use: how to read the export, in one line; `{to}` is its place, `{path}` the same for a shell, `{comma}` the
+            option for commas between cells.
     """
 
     name: str
@@ -44,14 +45,15 @@ class Format:
 FORMATS = {
     entry.name: entry
     for entry in (
-        Format("webdataset", ShardWriter, use="open_clip: --dataset-type webdataset --train-data '{to}/{shards}'"),
+        Format("webdataset", ShardWriter, use="open_clip: --dataset-type webdataset --train-data {path}/'{shards}'"),
         Format("jsonl", JsonlWriter, (".jsonl", ".ndjson"), use="paths are relative to the file, or absolute"),
         Format(
             "csv",
             CsvWriter,
             (".csv", ".tsv"),
             needs_columns=True,
-            use="open_clip: --dataset-type csv --train-data '{to}' --csv-img-key {image} --csv-caption-key {text}",
+            use="open_clip, in the folder of the file: --dataset-type csv --train-data {path}{comma} "
+            "--csv-img-key {image} --csv-caption-key {text}",
         ),
         Format(
             "parquet",
@@ -67,11 +69,11 @@ FORMATS = {
             needs_columns=True,
             use="media are structs of bytes and path",
         ),
-        Format("hf-folder", FolderWriter, use="datasets.load_dataset('{to}')"),
-        Format("hf-parquet", HubParquetWriter, needs_columns=True, use="datasets.load_dataset('{to}')"),
-        Format("coco", CocoWriter, use="torchvision.datasets.CocoDetection('{to}', '{to}/annotations.json')"),
-        Format("yolo", YoloWriter, use="yolo train data='{to}/data.yaml'"),
-        Format("datacomp", UidWriter, (".npy",), use="DataComp: resharder.py -s '{to}'"),
+        Format("hf-folder", FolderWriter, use="datasets.load_dataset({to!r})"),
+        Format("hf-parquet", HubParquetWriter, needs_columns=True, use="datasets.load_dataset({to!r})"),
+        Format("coco", CocoWriter, use="torchvision.datasets.CocoDetection({to!r}, {to!r} + '/annotations.json')"),
+        Format("yolo", YoloWriter, use="yolo train data={path}/data.yaml"),
+        Format("datacomp", UidWriter, (".npy",), use="DataComp: resharder.py -s {path}"),
     )
 }
 

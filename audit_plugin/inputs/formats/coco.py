@@ -85,7 +85,7 @@ class CocoWriter:
         if not sample.box:
             for text in sample.texts:
                 if text is not None:
-                    self._annotate({"image_id": number, "caption": text})
+                    self._annotate({"image_id": number, "caption": text, "sample_id": sample.id})
             return
         if path:
             self._sizes[number] = size

@@ -163,15 +163,10 @@ class Writer(Protocol):
 
 
 class SafeNames:
-    """Names of files for ids: of letters, digits, `-` and `_`, at most `MAX_NAME` bytes, each different in any case.
-
-    Attributes:
-        changed: how many ids are not their own name.
-    """
+    """Names of files for ids: of letters, digits, `-` and `_`, at most `MAX_NAME` bytes, each different in any case."""
 
     def __init__(self) -> None:
         self._used: set[int] = set()
-        self.changed = 0
 
     def of(self, name: str) -> str:
         """The name for an id; of an id that is given again, another one."""
@@ -185,7 +180,6 @@ class SafeNames:
             while not self._is_new(safe):
                 number += 1
                 safe = f"{safe.partition('.')[0]}-{number}"
-            self.changed += 1
         return safe
 
     def _is_new(self, name: str) -> bool:

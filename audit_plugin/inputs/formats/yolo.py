@@ -40,7 +40,8 @@ class YoloWriter:
 
     def close(self) -> None:
         self._samples.close()
-        lines = ["path: .", "train: images", "val: images", "names:"]
+        # without `path`, Ultralytics takes the folder of this file; a relative one is below its own folder of data sets
+        lines = ["train: images", "val: images", "names:"]
         # a JSON text is a YAML text too
         lines += [f"  {number}: {json.dumps(name)}" for name, number in self._classes.items()]
         (self._folder / "data.yaml").write_text("\n".join(lines) + "\n")
