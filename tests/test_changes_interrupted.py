@@ -216,7 +216,7 @@ def failing_at_the_end(monkeypatch: pytest.MonkeyPatch, command: Callable[[], An
         patched.setattr(lease.Lease, "release", die)
         with pytest.raises(CrashError):
             command()
-    lease._held.clear()  # the process is gone
+    lease._owners.clear()  # the process is gone
 
 
 def test_undoing_again_after_a_crash_at_the_end_undoes_once(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:

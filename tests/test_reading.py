@@ -340,7 +340,7 @@ def wait():
         pass
 thread = threading.Thread(target=wait)
 thread.start()
-while not any(worker.is_ready for worker in reading._WORKERS.busy):
+while not any(worker.has_started for worker in reading._WORKERS.busy):
     time.sleep(0.05)
 time.sleep(0.5)
 child = os.fork()

@@ -42,7 +42,7 @@ RESULT_WAIT_SECONDS = 30.0  # by what was computed for minutes or hours, and is 
 MOST_INTERRUPTED = 50  # operations that are remembered
 JOURNALED = WriteConcern(w=1, j=True)  # an acknowledged write, and all before it, survives a kill of the database
 
-_held: set[str] = set()  # owners of the leases that this process has
+_owners: set[str] = set()  # owners of the leases that this process has
 _of_thread = threading.local()  # `leases`: (process, dataset) -> the lease that this thread has
 
 
@@ -79,10 +79,10 @@ class Lease:
             AuditError: another process, or another thread of this one, has it.
         """
         deadline = time.monotonic() + wait
-        _held.add(self.owner)  # before another thread can see the lease
+        _owners.add(self.owner)  # before another thread can see the lease
         while not self._take() and not self._take_over():
             if time.monotonic() >= deadline:
-                _held.discard(self.owner)
+                _owners.discard(self.owner)
                 raise AuditError(self._refusal())
             time.sleep(POLL_SECONDS)
         threading.Thread(target=self._renew, name="audit lease", daemon=True).start()
@@ -98,7 +98,7 @@ class Lease:
             leases = _leases().with_options(write_concern=JOURNALED)
             leases.update_one({"_id": self.dataset, "owner": self.owner}, [{"$set": nobody}])
         finally:
-            _held.discard(self.owner)  # where the database was lost, the next operation takes it over
+            _owners.discard(self.owner)  # where the database was lost, the next operation takes it over
 
     def _take(self) -> bool:
         """Take a lease that nobody has, or that has expired."""
@@ -116,7 +116,7 @@ class Lease:
         if other is None or other.get("machine") != machine_id():
             return False
         is_own = other.get("pid") == os.getpid()
-        if other["owner"] in _held if is_own else is_alive(other.get("pid")):
+        if other["owner"] in _owners if is_own else is_alive(other.get("pid")):
             return False
         return self._claim({"_id": self.dataset, "owner": other["owner"]})
 

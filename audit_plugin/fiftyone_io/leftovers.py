@@ -81,7 +81,8 @@ def _delete(connection: Any) -> None:
     for name, query in _queries():
         for number in _results_of(name, query):
             files.delete(number)
-        names += connection[name].distinct("temporary", query) if name == EXPORTS else ()
+        if name == EXPORTS:
+            names += connection[name].distinct("temporary", query)
         connection[name].delete_many(query)
     for name in names:
         with contextlib.suppress(ValueError, MongoEngineException):  # not made yet, or another process was faster

@@ -76,10 +76,9 @@ class _Worker:
         assert isinstance(self.process.stdin, io.BufferedWriter)
         assert isinstance(self.process.stdout, io.BufferedReader)
         self.requests, self.replies = self.process.stdin, self.process.stdout
-        self.is_ready = self.is_overdue = False
-        self.ticks_left = (
-            math.inf
-        )  # until it is overdue; counted by `_Workers`, since clocks go on in a suspended process
+        self.has_started = self.is_overdue = False
+        # until it is overdue; counted by `_Workers`, since clocks go on in a suspended process
+        self.ticks_left = math.inf
         self.waiting_since = 0.0
         with contextlib.suppress(AttributeError, OSError):  # a pipe of the usual size is slower, and no more
             fcntl.fcntl(self.replies, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -117,7 +116,7 @@ class _Worker:
         return status
 
     def _await_start(self) -> None:
-        if self.is_ready:
+        if self.has_started:
             return
         try:
             self._reply(START_TICKS)
@@ -127,7 +126,7 @@ class _Worker:
                 f"the process that reads media does not start (exit status {self.process.poll()}); see why with: "
                 f'{sys.executable} -c "import audit_plugin.inputs.worker"'
             ) from error
-        self.is_ready = True
+        self.has_started = True
 
     def _reply(self, ticks: int) -> tuple[dict[str, Any], bytearray]:
         """(header, body)."""
@@ -207,7 +206,8 @@ class _Workers:
         for end in self.lifeline:
             with contextlib.suppress(OSError):
                 os.close(end)
-        self.__init__()  # type: ignore[misc]
+        self.lock = threading.Lock()  # a thread that is gone may hold the former one
+        self.idle, self.busy, self.lifeline = [], set(), (-1, -1)
 
     def _new(self) -> _Worker:
         try:

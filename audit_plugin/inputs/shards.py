@@ -181,9 +181,8 @@ def _add_member(
         else:
             sample.cells[column] = member_of(path, member.name, member.start, member.size)
     except (ValueError, OSError, RecursionError) as error:
-        sample.problem = (
-            sample.problem or f"{brief(member.name.rpartition('/')[2])} cannot be used ({first_line(error)})"
-        )
+        base = member.name.rpartition("/")[2]
+        sample.problem = sample.problem or f"{brief(base)} cannot be used ({first_line(error)})"
 
 
 def _add_fields(sample: _ShardSample, text: str, reader: RowReader, header: dict[str, None]) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
-from bson import json_util
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.read.contents import REMOVED
+from audit_plugin.fiftyone_io.records import save_view
 
 CLEAN = "audit_clean"
 CLEAN_NOTE = "Without what the review removed"
@@ -43,17 +43,8 @@ def check_clean_view(dataset: fo.Dataset) -> None:
 
 def save_clean_view(dataset: fo.Dataset, objects: Sequence[str] = ()) -> None:
     """Save `clean_view` as `audit_clean`."""
-    mend_clean_view(dataset)
-    view, saved = clean_view(dataset, objects), _of_review(dataset)
-    if not saved:
-        check_clean_view(dataset)
-        dataset.save_view(CLEAN, view, description=CLEAN_NOTE)
-        return
-    stages = [json_util.dumps(stage) for stage in view._serialize(include_uuids=False)]
-    if saved[0]["view_stages"] != stages:
-        change = {"view_stages": stages, "last_modified_at": datetime.now(UTC)}
-        foo.get_db_conn().views.update_one({"_id": saved[0]["_id"]}, {"$set": change})
-        dataset._doc.reload("saved_views")
+    check_clean_view(dataset)
+    save_view(dataset, CLEAN, clean_view(dataset, objects), CLEAN_NOTE)
 
 
 def drop_clean_view(dataset: fo.Dataset) -> None:
