@@ -21,7 +21,7 @@ from PIL import Image
 from audit_plugin import fiftyone_io as fio
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io import cross_modal, lease, similarity
+from audit_plugin.fiftyone_io import cross_modal, lease, records, similarity
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger import journal
 from audit_plugin.fiftyone_io.results import findings, reports, thresholds
@@ -419,6 +419,14 @@ def delete_own_index(key: str = "own_index") -> None:
 @operation
 def delete_index() -> None:
     delete_own_index("audit_image")
+
+
+@operation
+def delete_index_and_collect() -> None:
+    """FiftyOne's own deletion cannot be given again where the index is not listed any more: the next operation ends it."""
+    delete_own_index("audit_image")
+    with lease.leased(dataset(), "testing"):
+        records.collect_runs(dataset())
 
 
 def manifest(count: int = ROWS) -> Samples:

@@ -60,7 +60,7 @@ CASES = (
     Case("audited", "start_spot_check", once=False),
     Case("audited", "build_index"),
     Case("indexed", "build_index"),
-    Case("indexed", "delete_index"),
+    Case("indexed", "delete_index", "delete_index_and_collect"),
     Case("plain", "compute_similarity"),
     Case("decided", "apply", last="undo_all", short=True),
     Case("decided", "apply", "recover_and_apply"),

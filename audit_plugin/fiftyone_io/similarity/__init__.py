@@ -7,6 +7,7 @@ nothing of the plugin can load an index: neither they nor this module may be mov
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,16 @@ from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
 from audit_plugin.fiftyone_io.read.samples import read_samples, samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources
-from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, collect_runs, is_of, put_run, run_document
+from audit_plugin.fiftyone_io.records import (
+    BRAIN_RUNS,
+    Document,
+    collect_runs,
+    forget_run,
+    is_of,
+    put_run,
+    run_document,
+    update_run,
+)
 from audit_plugin.fiftyone_io.results.tables import audit_summary
 from audit_plugin.fiftyone_io.runs import finished_audit, settings_of
 
@@ -109,10 +119,41 @@ class FaissSimilarity(Similarity):
         return FaissSimilarityIndex(samples, self.config, brain_key, backend=self)
 
     def cleanup(self, samples: SampleCollection, brain_key: str | None) -> None:
-        """Called when the brain run is deleted."""
+        """Called when FiftyOne deletes the brain run, which deletes its record and results after this once more.
+
+        The dataset stops naming them first: what a kill leaves then is collected by the next operation of this tool.
+        """
         dataset = samples._root_dataset
-        now = recorded(dataset, brain_key)  # the file may have become this dataset's own since the record was read
-        release(dataset, brain_key, now.get("vectors_path", ""), now.get("dataset_id", ""))
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(AuditError):  # FiftyOne goes on in any case
+                stack.enter_context(leased(dataset, f"deleting similarity index {brain_key!r}"))
+            now = recorded(dataset, brain_key)  # the file may have become this dataset's own since the record was read
+            release(dataset, brain_key, now.get("vectors_path", ""), now.get("dataset_id", ""))
+            if brain_key is not None:
+                forget_run(dataset, brain_key, BRAIN_RUNS)
+
+    def register_run(
+        self, samples: SampleCollection, key: str | None, overwrite: bool = True, cleanup: bool = True
+    ) -> None:
+        """Called by `compute_similarity`: what a kill left of an earlier call goes first."""
+        dataset = samples._root_dataset
+        with leased(dataset, f"making similarity index {key!r}"):
+            collect_runs(dataset)
+            super().register_run(samples, key, overwrite, cleanup)
+
+    @classmethod
+    def save_run_results(
+        cls, samples: SampleCollection, key: str | None, run_results: Any, overwrite: bool = True, cache: bool = True
+    ) -> None:
+        """Called by `compute_similarity`: the results are written whole before the record names them."""
+        if key is None or run_results is None:
+            super().save_run_results(samples, key, run_results, overwrite, cache)
+            return
+        dataset = samples._root_dataset
+        with leased(dataset, f"making similarity index {key!r}"):
+            update_run(dataset, key, run_results.config, run_results, BRAIN_RUNS)
+        if cache:
+            dataset._brain_cache[key] = run_results
 
 
 def build_index(
