@@ -239,7 +239,9 @@ def test_a_damaged_record_is_restored_where_a_part_shows_whose_run_it_is(tmp_pat
         RunFolder(tmp_path / "run", {**IDENTITY, "data": "xyz"})
     with RunFolder(tmp_path / "run", IDENTITY) as run:
         assert run.load("part") is not None
-        assert run.notes == ([] if damage == "deleted" else ["run.json of the run was damaged and was written again"])
+        assert run.notes == (
+            [] if damage == "deleted" else ["1 stored part of the run was damaged and made again (run.json)"]
+        )
     assert record.read_bytes() == whole
 
 
@@ -306,7 +308,7 @@ def test_a_damaged_part_is_made_anew(tmp_path: Path, damage: str) -> None:
             (tmp_path / "thesis").write_text("my thesis")
             os.mkfifo(path) if damage == "pipe" else path.symlink_to(tmp_path / "thesis")
         assert run.once("part", lambda: {"x": np.zeros(2)})["x"].tolist() == [0, 0]
-        assert run.notes == ["the stored part 'part' of the run was damaged and was made again"]
+        assert run.notes == ["1 stored part of the run was damaged and made again (part)"]
         assert run.load("part")["x"].tolist() == [0, 0]  # type: ignore[index]
         assert len(run.notes) == 1
     assert damage != "link" or (tmp_path / "thesis").read_text() == "my thesis"

@@ -40,9 +40,6 @@ class RunFolder:
         identity: settings and data digest; a folder that holds another identity is refused. None opens a run that
             is there, whoever made it.
 
-    Attributes:
-        notes: for people: what was damaged and made again.
-
     Raises:
         AuditError: the folder is of another run, in use by another process, or not writable; or there is no run.
     """
@@ -51,7 +48,7 @@ class RunFolder:
         if identity is None and not (Path(path) / RECORD).is_file():
             raise AuditError(f"{path} is not the folder of a run; the summary of an audit names its own (run_dir)")
         self.path = private_folder(Path(path))
-        self.notes: list[str] = []
+        self._damaged: list[str] = []
         self._lock = _lock(self.path)
         try:
             if identity is None:
@@ -82,7 +79,7 @@ class RunFolder:
                 ) from error
             self._clear(record)
             write_bytes(record, text)
-            self.notes.append(f"{RECORD} of the run was damaged and was written again")
+            self._damaged.append(RECORD)
             return
         if digest_of(stored) != owner and self.path.name != owner[:16]:
             raise _other_run(self.path, stored, identity)
@@ -136,6 +133,15 @@ class RunFolder:
         self._clear(path)
         write_sealed(path, _place(self.owner, path.name), arrays)
 
+    @property
+    def notes(self) -> list[str]:
+        """For people: what was damaged and made again, in one sentence."""
+        names = list(dict.fromkeys(self._damaged))
+        if not names:
+            return []
+        what = "1 stored part of the run was" if len(names) == 1 else f"{len(names)} stored parts of the run were"
+        return [f"{what} damaged and made again ({', '.join(names)})"]
+
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """A finished part, or None where there is none, or one that is damaged or not of this run: to be made again."""
         path = self.path / f"{name}.npz"
@@ -144,7 +150,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Damaged:
-            self.notes.append(f"the stored part {name!r} of the run was damaged and was made again")
+            self._damaged.append(name)
             return None
 
     def once(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -423,7 +423,7 @@ def delete_index() -> None:
 
 @operation
 def delete_index_and_collect() -> None:
-    """FiftyOne's own deletion cannot be given again where the index is not listed any more: the next operation ends it."""
+    """FiftyOne cannot delete what it does not list any more: the next operation of the tool ends it."""
     delete_own_index("audit_image")
     with lease.leased(dataset(), "testing"):
         records.collect_runs(dataset())
