@@ -53,7 +53,7 @@ ROOMS = {
     "fiftyone_io": Room(
         "numpy fiftyone mongoengine pymongo bson gridfs psutil", heavy="fiftyone mongoengine pymongo psutil"
     ),
-    "cli": Room("numpy typer rich fiftyone torch torchvision"),
+    "cli": Room("numpy typer rich fiftyone pymongo torch torchvision"),
 }
 ORDER = list(ROOMS)
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from audit_plugin import __version__, cli
 from audit_plugin.arrays import AuditError
-from audit_plugin.cli import options
+from audit_plugin.cli import options, running
 from audit_plugin.cli.running import check_output
 from audit_plugin.config import AuditConfig
 
@@ -440,7 +440,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-DEAD_DATABASE = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"
+DEAD_DATABASE = "mongodb://127.0.0.1:9/"
 
 
 @pytest.mark.fiftyone
@@ -453,8 +453,8 @@ def test_demo_scores_without_a_database_and_fills_one_that_is_there(
         patch.setenv("FIFTYONE_DATABASE_URI", DEAD_DATABASE)
         done = subprocess.run(start(*arguments), capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the demo was scored but not imported into FiftyOne: FiftyOne cannot start" in done.stdout
-    assert "audit-plugin doctor --fix" in done.stdout
+    assert "the demo was scored but not imported into FiftyOne: FiftyOne's database at 127.0.0.1:9" in done.stdout
+    assert "start it, or correct FIFTYONE_DATABASE_URI" in done.stdout
     scores = (tmp_path / "demo" / "scores.parquet").read_bytes()
 
     import fiftyone as fo
@@ -552,3 +552,27 @@ def test_closed_streams_lead_nowhere(closed: str, tmp_path: Path) -> None:
     ended, wrong = run(""), run("--nothing")
     assert (ended.returncode, ended.stderr, wrong.returncode) == (0, "", 2)
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("mongodb://ann:secret@127.0.0.1:1/", "at 127.0.0.1:1 does not answer within 1 s"),
+        ("127.0.0.1:1", "at 127.0.0.1:1 does not answer within 1 s"),
+        ("mongodb://", "has no usable address"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", "configuration"])
+def test_an_address_where_no_database_answers_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str, place: str
+) -> None:
+    monkeypatch.setattr(running, "PING_SECONDS", 1)
+    if place == "environment":
+        monkeypatch.setenv("FIFTYONE_DATABASE_URI", address)
+    else:
+        (tmp_path / "config.json").write_text(json.dumps({"database_uri": address}))
+        monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+        monkeypatch.setenv("FIFTYONE_CONFIG_PATH", str(tmp_path / "config.json"))
+    with pytest.raises(AuditError, match=f"database {reason}.*correct FIFTYONE_DATABASE_URI") as raised:
+        running.fiftyone_io()
+    assert "secret" not in str(raised.value)

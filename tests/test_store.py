@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,7 @@ from audit_plugin.store import (
     remove_leftovers,
     write_atomically,
 )
+from audit_plugin.store.files import LEFTOVER_SECONDS, write_bytes
 
 IDENTITY = {"settings": {"seed": 0}, "data": "abc"}
 
@@ -356,13 +358,41 @@ def test_what_dead_processes_left_is_removed_and_what_others_write_stays(tmp_pat
     for name in ("x", "y"):
         (tmp_path / f".{name}.{'0' * 32}.part").touch()
     (tmp_path / ".x.part").touch()
-    assert remove_leftovers(tmp_path) == 0  # a living process may be about to lock its own
     with open(tmp_path / f".y.{'0' * 32}.part", "rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert remove_leftovers(tmp_path, age=0) == 1
+        assert remove_leftovers(tmp_path) == 1
     assert files(tmp_path) == [".x.part", f".y.{'0' * 32}.part"]
-    assert remove_leftovers(tmp_path, "x", age=0) == 0
-    assert remove_leftovers(tmp_path, "y", age=0) == 1
+    assert remove_leftovers(tmp_path, "x") == 0
+    assert remove_leftovers(tmp_path, "y") == 1
+
+
+def test_on_disks_without_locks_only_old_leftovers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    part = tmp_path / f".x.{'0' * 32}.part"
+    part.touch()
+    assert remove_leftovers(tmp_path) == 0  # of a living process, perhaps
+    os.utime(part, (time.time() - LEFTOVER_SECONDS,) * 2)
+    assert remove_leftovers(tmp_path) == 1
+
+
+def test_a_temporary_file_that_is_taken_for_a_leftover_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = fcntl.flock, []
+
+    def sweep_first(handle: int, operation: int) -> None:
+        if not swept:  # another process comes between the opening and the locking
+            swept.append([part.unlink() for part in tmp_path.glob(".*.part")])
+        lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    write_bytes(tmp_path / "x", b"whole")
+    assert len(swept[0]) == 1
+    assert files(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"whole"
 
 
 def test_arrays_are_never_unpickled(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from audit_plugin.arrays import Samples
     from audit_plugin.audit.result import AuditResult
     from audit_plugin.config import AuditConfig
+
+PING_SECONDS = 10
 
 
 @contextmanager
@@ -115,6 +119,7 @@ def _is_same(path: Path, out: Path) -> bool:
 
 def fiftyone_io() -> ModuleType:
     """The module `audit_plugin.fiftyone_io`; `AuditError` if FiftyOne is missing or its database does not start."""
+    _ping_database()
     try:
         import fiftyone as fo
 
@@ -128,3 +133,43 @@ def fiftyone_io() -> ModuleType:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AuditError(f"FiftyOne cannot start ({reason}); to fix it: audit-plugin doctor --fix") from error
     return fiftyone_io
+
+
+def _ping_database() -> None:
+    """Raises `AuditError` where nothing answers at the address that FiftyOne was given for its database.
+
+    FiftyOne itself would wait half a minute for it, when it is imported and again when the process ends.
+    """
+    address = _database_address()
+    if not address or not find_spec("pymongo"):
+        return
+    import pymongo
+    from pymongo.errors import OperationFailure, PyMongoError
+
+    limits = dict.fromkeys(("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), 1000 * PING_SECONDS)
+    places: Iterable[tuple[str, int | None]] = ()
+    try:
+        with pymongo.MongoClient(address, **limits) as client:
+            places = client.topology_description.server_descriptions()
+            client.admin.command("ping")
+    except OperationFailure:
+        return  # it answers, and FiftyOne says what it refuses
+    except (PyMongoError, ValueError) as error:
+        servers = ", ".join(f"{host}:{port}" for host, port in places)  # without the password
+        what = (
+            f"at {servers} does not answer within {PING_SECONDS} s" if servers else f"has no usable address ({error})"
+        )
+        raise AuditError(f"FiftyOne's database {what}; start it, or correct FIFTYONE_DATABASE_URI") from error
+
+
+def _database_address() -> str:
+    """The address that FiftyOne takes from its environment or configuration; "" where it starts a database itself."""
+    if address := os.environ.get("FIFTYONE_DATABASE_URI"):
+        return address
+    path = os.environ.get("FIFTYONE_CONFIG_PATH") or os.path.expanduser("~/.fiftyone/config.json")
+    try:
+        settings = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return ""  # there is none, or FiftyOne says what is wrong with it
+    address = settings.get("database_uri") if isinstance(settings, dict) else None
+    return address if isinstance(address, str) else ""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.store import disk_error, open_regular, remove_leftovers, write_bytes
+from audit_plugin.store import disk_error, open_regular, write_bytes
 
 from .files import first_line
 from .parquet import ParquetTable, cells_of
@@ -158,6 +158,5 @@ def _replace(path: Path, data: bytes) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-    remove_leftovers(path.parent, path.name)
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()

@@ -32,8 +32,8 @@ MAX_JSON = 1 << 29  # bytes of a JSON file that is read
 # A file that cannot be read for one of these reasons is as good as damaged; others, such as a lack of memory, pass.
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.ESTALE)
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.part")
-LEFTOVER_SECONDS = 60.0  # age from which a temporary file that nobody locks is that of a dead process
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a system or a network disk without file locks says
+LEFTOVER_SECONDS = 60.0  # there, the age from which a temporary file is that of a dead process
 SEAL_FORMAT = b"audit1"
 SEAL_SIZE = len(SEAL_FORMAT) + 8 + 64
 SUMMED_AT_ONCE = 1 << 20
@@ -68,18 +68,18 @@ def private_folder(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | None = None) -> None:
     """Calls `write(file)` on a temporary file, flushes it to the disk and renames it to `path`.
 
-    A file that is replaced passes its permissions on; a link is not followed. `size` in bytes, where it is known,
-    is what the error of a full disk names.
+    A file that is replaced passes its permissions on; a link is not followed. What killed processes left of the same
+    file is removed. `size` in bytes, where it is known, is what the error of a full disk names.
 
     Raises:
         AuditError: the disk is full, or the place cannot be written or holds something other than a file.
     """
     mode = writable_file(path)
-    part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.part")
+    remove_leftovers(path.parent, path.name)
     try:
+        part, file = _open_part(path)
         try:
-            with open(part, "w+b") as file:
-                lock_if_free(file.fileno())  # until it is closed, also by the death of this process
+            with file:
                 if mode is not None:
                     os.chmod(part, mode)
                 write(file)
@@ -92,6 +92,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | 
         _sync_folder(path.parent)
     except OSError as error:  # the temporary file is gone by now, so what is free is what the user has
         raise disk_error(path, error, size) from error
+
+
+def _open_part(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new temporary file beside `path`, locked until it is closed, also by the death of this process."""
+    while True:
+        part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.part")
+        file = open(part, "x+b")  # noqa: SIM115
+        if lock_if_free(file.fileno()) and os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # before it was locked, another process took it for a leftover
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -109,38 +119,36 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def lock_if_free(handle: int) -> bool:
-    """Whether this process has the file's lock now; True on systems, or network disks, without such locks."""
+def lock_if_free(handle: int, without_locks: bool = True) -> bool:
+    """Whether this process has the file's lock now; `without_locks` on systems, or network disks, that have none."""
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
-        return True
+        return without_locks
     except OSError as error:
-        return error.errno in NO_LOCKS
+        return error.errno in NO_LOCKS and without_locks
     return True
 
 
-def remove_leftovers(folder: Path, name: str = "", age: float = LEFTOVER_SECONDS) -> int:
+def remove_leftovers(folder: Path, name: str = "") -> int:
     """Deletes the temporary files that dead processes left in a folder; their number.
 
-    `name` of the file that they were to become, or "" for all; `age` in seconds: younger ones stay, since a living
-    process may be about to lock its own.
+    `name` of the file that they were to become, or "" for all.
     """
     removed = 0
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
             if LEFTOVER.fullmatch(path.name) and path.name.startswith(f".{name[:50]}."[: None if name else 1]):
-                removed += _remove_leftover(path, age)
+                removed += _remove_leftover(path)
     return removed
 
 
-def _remove_leftover(path: Path, age: float) -> bool:
+def _remove_leftover(path: Path) -> bool:
     with contextlib.suppress(OSError), open_regular(path) as file:
-        if path.is_symlink():
-            return False
-        if time.time() - os.fstat(file.fileno()).st_mtime >= age and lock_if_free(file.fileno()):
+        is_old = time.time() - os.fstat(file.fileno()).st_mtime >= LEFTOVER_SECONDS
+        if not path.is_symlink() and lock_if_free(file.fileno(), without_locks=is_old):
             path.unlink()
             return True
     return False

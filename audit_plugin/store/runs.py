@@ -62,7 +62,7 @@ class RunFolder:
 
     def _claim(self, identity: dict[str, Any]) -> None:
         """Makes the folder that of this run, or raises AuditError. What a killed run of it left is no obstacle."""
-        remove_leftovers(self.path, age=0)
+        remove_leftovers(self.path)
         record, text, owner = self.path / RECORD, sealed_json(identity, RECORD), digest_of(identity)
         try:
             stored, is_whole = read_json(record, RECORD)
