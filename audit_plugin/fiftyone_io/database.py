@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,18 +10,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone.core.odm as foo
+import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidId
 from bson.raw_bson import RawBSONDocument
 from mongoengine.errors import MongoEngineException
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from audit_plugin.arrays import AuditError
 
 if TYPE_CHECKING:
     from fiftyone.core.collections import SampleCollection
 
+LAST_SECONDS = 3
 QUERY_IDS = 10_000  # ids in one query, which may hold 16 MB
 AWARE: Any = CodecOptions(tz_aware=True, tzinfo=UTC)  # times come with their time zone
 RAW: Any = CodecOptions(document_class=RawBSONDocument)  # documents keep their bytes
@@ -36,6 +39,8 @@ def database(doing: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (PyMongoError, MongoEngineException) as error:
+        if isinstance(error, ConnectionFailure):  # FiftyOne's tidying at the end shall not wait long for a lost server
+            atexit.register(pymongo.timeout(LAST_SECONDS).__enter__)
         advice = remedy or "start the database again and repeat the command"
         raise AuditError(f"FiftyOne's database failed while {doing} ({type(error).__name__}); {advice}") from error
 

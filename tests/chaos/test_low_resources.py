@@ -176,6 +176,11 @@ def _port(log: Path) -> int:
     raise TimeoutError(log.read_text())
 
 
+def patience() -> float:
+    """Seconds until a command that hears nothing from the database hangs."""
+    return DATABASE_SECONDS if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else BUSY_SECONDS
+
+
 @pytest.mark.fiftyone
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_a_database_that_does_not_answer(chaos: Chaos, server: tuple[int, str], tmp_path: Path, how: str) -> None:
@@ -188,12 +193,11 @@ def test_a_database_that_does_not_answer(chaos: Chaos, server: tuple[int, str], 
         ["report", "photos"],
     ][: chaos.count(1, 4)]
     os.kill(pid, signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
-    allowed = DATABASE_SECONDS if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else BUSY_SECONDS
     faults: dict[str, int] = {}
     for command in commands:
         began = time.monotonic()
         try:
-            code, errors = run(command, tmp_path, seconds=allowed, **database)
+            code, errors = run(command, tmp_path, seconds=patience(), **database)
             fault = fault_of(code, errors)
             assert f"FiftyOne's database at {address.removeprefix('mongodb://')} does not answer" in errors
         except subprocess.TimeoutExpired:
@@ -205,3 +209,50 @@ def test_a_database_that_does_not_answer(chaos: Chaos, server: tuple[int, str], 
         os.kill(pid, signal.SIGCONT)
         assert run(["cache", "--database"], tmp_path, **database)[0] == 0  # it answers again
     chaos.record(f"database_{how}", len(commands), "crash points and kills", **faults)
+
+
+LOAD = """
+import csv, sys
+from pathlib import Path
+import fiftyone as fo
+
+table = Path(sys.argv[1])
+dataset = fo.Dataset("photos", persistent=True)
+with table.open() as file:
+    rows = list(csv.DictReader(file))
+dataset.add_samples([fo.Sample(filepath=str(table.parent / row["image"]), caption=row["text"]) for row in rows])
+"""
+
+
+@pytest.mark.fiftyone
+def test_a_database_that_stops_answering_in_the_middle(
+    chaos: Chaos, base: Path, server: tuple[int, str], tmp_path: Path
+) -> None:
+    pid, address = server
+    address += "" if chaos.is_long else "/?serverSelectionTimeoutMS=3000&connectTimeoutMS=3000"
+    database = {"FIFTYONE_DATABASE_URI": address, "FIFTYONE_DATABASE_VALIDATION": "false"}
+    environment = {**os.environ, "AUDIT_PLUGIN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", **database}
+    subprocess.run([sys.executable, "-c", LOAD, str(base / "m.csv")], env=environment, check=True, timeout=SECONDS)
+    audit = ["audit", "photos", "--text", "caption", "--trials", "8", "--epochs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audit_plugin", *audit], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines = list(iter(process.stderr.readline, "train: 0/8\n"))
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    faults: dict[str, int] = {}
+    try:
+        errors = "".join([*lines, process.communicate(timeout=patience())[1]])
+        if fault := fault_of(process.returncode, errors):
+            faults[fault] = 1
+        if "the scores are safe in" not in errors:
+            faults["lost"] = 1
+    except subprocess.TimeoutExpired:
+        faults["hangs"] = 1
+        process.kill()
+    print(f"audit: {process.returncode} after {time.monotonic() - began:.0f} s: {errors[-300:]}")  # noqa: T201
+    os.kill(pid, signal.SIGCONT)
+    code, errors = run(audit, tmp_path, **database)
+    assert code == 0, errors
+    chaos.record("database_stops", 1, "crash points and kills", **faults)
