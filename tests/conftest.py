@@ -73,6 +73,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs beside the project: `clothing` (a folder per class), `bccd` (boxes, Pascal VOC)."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real photographs are not there ({folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """60 small images, each of one color, so that color names can be their captions."""
     import numpy as np
