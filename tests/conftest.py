@@ -74,7 +74,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real photographs beside the project: `clothing` (a folder per class), `bccd` (boxes, Pascal VOC)."""
+    """The folder of real photographs beside the project: `clothing` (a folder per class), `bccd` (boxes)."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"the real photographs are not there ({folder})")
