@@ -82,3 +82,16 @@ def encode_contents(
 ) -> Iterator[Encoded]:
     """Contents (digest -> path or text), each as soon as it is encoded."""
     return encode_pieces(prepare_contents(modality, values, encoder, view), BatchEncoder(encoder))
+
+
+def write_still(path: Path, values: np.ndarray, pixel_format: str) -> str:
+    """uint16 `[height, width, channels]` by FFmpeg, which writes colors of 16 bits where Pillow writes 8."""
+    import av
+
+    codec = av.CodecContext.create("png" if path.suffix == ".png" else "tiff", "w")
+    codec.height, codec.width = values.shape[:2]
+    codec.pix_fmt, codec.time_base = pixel_format, fractions.Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format=pixel_format)
+    frame.pts = 0
+    path.write_bytes(b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)]))
+    return str(path)

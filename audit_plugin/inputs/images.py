@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .files import MediaError, damaged, file_digest, open_medium, unreadable
+from .value_range import deep_colors, has_deep_colors, is_deep, to_eight_bits, value_range
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,8 +25,13 @@ MAX_IMAGE_BYTES = 1 << 30
 STRIP_PIXELS = 1 << 22  # converted at once: what lies between the file and RGB is larger than both
 # Pillow knows forty more, and starts Ghostscript for one of them.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+HEIF = "HEIF"  # read where `allow_heic` was called: in the processes that decode, and nowhere else
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+HEIC_NEEDS = 'HEIC images need the package pillow-heif; install it with: pip install "audit-plugin[heic]"'
 LEAST_SIDE = 512  # to which large JPEGs are reduced for encoders, which take 448 pixels at most
-READING = f"jpeg{LEAST_SIDE}"  # part of an image encoder's key: images that are read differently have other features
+READING = (
+    f"jpeg{LEAST_SIDE}-range"  # part of an image encoder's key: images that are read differently have other features
+)
 MARGIN = 0.1  # of a box's width and height, on each side: the surroundings help to recognize an object
 _SEPARATOR = "\0"  # between a path, which cannot contain it, and a box
 
@@ -45,7 +52,7 @@ def image_digest(value: str) -> str:
 
 
 def read_image(path: str, least: int | None = None) -> Image.Image:
-    """The image, or its first frame, as upright RGB: transparency on white, 16 bits scaled (not clipped) to 8.
+    """The image, or its first frame, as upright RGB: transparency on white, more than 8 bits as `value_range` says.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where both sides keep `least` pixels: many times faster.
     """
@@ -54,8 +61,12 @@ def read_image(path: str, least: int | None = None) -> Image.Image:
     with opened(path) as image:
         if least:
             image.draft(None, (least, least))
-        ImageOps.exif_transpose(image, in_place=True)
-        return flatten(image)
+        whole = image
+        if has_deep_colors(image):
+            with open_medium(path, MAX_IMAGE_BYTES) as file:
+                whole = deep_colors(image, file.read()) or image
+        ImageOps.exif_transpose(whole, in_place=True)
+        return flatten(whole)
 
 
 def read_image_or_crop(value: str) -> Image.Image:
@@ -112,6 +123,10 @@ def opened(path: str, formats: tuple[str, ...] = FORMATS, kind: str = "image") -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; the limit is checked here
+            if formats == FORMATS and _is_heic(file):
+                formats = (HEIF,)
+                if HEIF not in Image.OPEN:
+                    raise MediaError(HEIC_NEEDS)
             with file, Image.open(file, formats=_known_formats(formats)) as image:
                 check_size(image.width, image.height, kind)
                 yield image
@@ -123,6 +138,31 @@ def opened(path: str, formats: tuple[str, ...] = FORMATS, kind: str = "image") -
         raise MediaError(f"{kind} is over the limit of {MAX_MEGAPIXELS} megapixels") from error
     except Exception as error:  # decoders raise anything on hostile bytes; one bad file must not end the run
         raise damaged(kind, error) from error
+
+
+def is_heic(path: str) -> bool:
+    """Whether a file says at its beginning that it is HEIC or another kind of HEIF, but AVIF."""
+    with contextlib.suppress(OSError, ValueError), open_medium(path) as file:
+        return _is_heic(file)
+    return False
+
+
+def _is_heic(file: io.BufferedReader) -> bool:
+    """The same of a file that is open at its beginning, and stays there."""
+    head = file.read(64)
+    file.seek(0)
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    return head[4:8] == b"ftyp" and brands.startswith(_HEIC_BRANDS) and b"avif" not in brands
+
+
+def allow_heic() -> None:
+    """Lets `opened` read HEIC in this process, where pillow-heif is installed: its main image only, in one thread."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 @functools.lru_cache(maxsize=2)
@@ -155,32 +195,26 @@ def strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Imag
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """RGB of any mode: transparency laid on white, 16 bits and floats scaled."""
+    """RGB of any mode: transparency laid on white, more than 8 bits a value by the range in use."""
     from PIL import Image
 
-    brightest = 0.0
-    if image.mode.startswith(("I", "F")):
-        brightest = max(float(_values(strip).max()) for _, strip in strips(image))
+    black, white = 0.0, 1.0
+    if is_deep(image):
+        black, white = value_range((np.asarray(strip) for _, strip in strips(image)), image.width * image.height)
     if image.width * image.height <= STRIP_PIXELS:
-        return _flatten_strip(image, brightest)
+        return _flatten_strip(image, black, white)
     flat = Image.new("RGB", image.size)
     for box, strip in strips(image):
-        flat.paste(_flatten_strip(strip, brightest), box)
+        flat.paste(_flatten_strip(strip, black, white), box)
     return flat
 
 
-def _flatten_strip(image: Image.Image, brightest: float) -> Image.Image:
-    """RGB of a part of an image, whose brightest value (of modes I and F) is known."""
+def _flatten_strip(image: Image.Image, black: float, white: float) -> Image.Image:
+    """RGB of a part of an image; `black` and `white` are those of the whole where it has more than 8 bits a value."""
     from PIL import Image
 
-    if image.mode.startswith(("I", "F")):
-        white = 65535.0 if image.mode.startswith("I") else brightest or 1.0
-        scaled = np.clip(_values(image) / max(white, brightest) * 255, 0, 255)
-        image = Image.fromarray(scaled.astype(np.uint8))
+    if is_deep(image):
+        image = Image.fromarray(to_eight_bits(np.asarray(image), black, white))
     elif image.mode == "P" or "A" in image.getbands() or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _values(image: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32))

@@ -56,7 +56,7 @@ for _modality in (
         read=ReadApart("image"),
         augment=augment_image,
         default="the sample's own file",
-        suffixes=("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
+        suffixes=("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif"),
         fiftyone_types=("image", "unknown", "mixed"),
         picture=lambda image: image,
         per_second=(20.0, 800.0),

@@ -21,7 +21,7 @@ from audit_plugin.arrays import AuditError
 
 from .audio import read_audio
 from .files import failure_of
-from .images import read_image, read_image_or_crop
+from .images import allow_heic, read_image, read_image_or_crop
 from .packing import packed
 from .video import read_video
 
@@ -43,6 +43,7 @@ def serve(lifeline: int) -> None:
     _end_with_parent(lifeline)
     _limit_resources()
     _allow_large_metadata()
+    allow_heic()
     replies = os.fdopen(os.dup(1), "wb")  # whatever a library prints must not come between the replies
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
