@@ -77,6 +77,25 @@ def write_video(
     return str(path)
 
 
+def write_clock(path: Path, count: int, rate: int, codec: str, **options: str) -> str:
+    """A video whose frames carry their number, as 12 black or white fields: 4 a row, the lowest bit first."""
+    import av
+
+    with av.open(str(path), "w") as media:
+        stream = media.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        for number in range(count):
+            bits = (number >> np.arange(12)) & 1
+            fields = (bits.reshape(3, 4) * 255).astype(np.uint8)
+            gray = fields.repeat(SIZE[1] // 3, 0).repeat(SIZE[0] // 4, 1)
+            frame = av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, fractions.Fraction(1, rate)
+            media.mux(stream.encode(frame))
+        media.mux(stream.encode(None))
+    return str(path)
+
+
 def encode_contents(
     modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
 ) -> Iterator[Encoded]:

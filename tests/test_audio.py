@@ -72,6 +72,54 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(mixed, half, atol=1e-4)
 
 
+def phases(kind: str, seconds: float = 1.0, rate: int = 16_000) -> np.ndarray:
+    """Float `[channels, samples]` whose loudest channel, the last, is 400 Hz."""
+    wave = tone(400, seconds, rate)
+    noise = np.random.default_rng(0).normal(0, 0.05, (2, len(wave)))
+    return {
+        "opposite": np.stack([-wave, wave]),
+        "opposite, one quieter": np.stack([-0.8 * wave, wave]),
+        "opposite, with noise": np.stack([-0.9 * wave, wave]) + noise,
+        "two pairs": np.stack([0.5 * wave, -0.5 * wave, -0.9 * wave, wave]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["opposite", "opposite, one quieter", "opposite, with noise", "two pairs"])
+@pytest.mark.parametrize("seconds", [1.0, 120.0])  # read whole, and in windows
+def test_of_channels_that_cancel_the_loudest_is_taken(tmp_path: Path, kind: str, seconds: float) -> None:
+    channels = phases(kind, seconds)
+    sound = read_audio(write_wav(tmp_path / "a.wav", channels, 16_000))
+    loudest = read_audio(write_wav(tmp_path / "l.wav", channels[-1], 16_000))
+    for piece, expected in zip(sound.pieces, loudest.pieces, strict=True):
+        np.testing.assert_allclose(np.abs(piece), np.abs(expected), atol=1e-4)  # of two as loud, either
+    assert hertz_of(sound.pieces[0]) == pytest.approx(400, abs=2)
+
+
+@pytest.mark.parametrize("codec", ["flac", "libmp3lame", "aac", "libopus"])
+def test_opposite_phases_are_heard_in_common_formats(tmp_path: Path, codec: str) -> None:
+    suffix = {"flac": "flac", "libmp3lame": "mp3", "aac": "m4a", "libopus": "ogg"}[codec]
+    rate = RATE if codec == "libopus" else 44_100
+    path = write_sound(tmp_path / f"a.{suffix}", phases("opposite", 1.0, rate), rate, codec, "stereo")
+    (wave,) = read_audio(path).pieces
+    assert hertz_of(wave) == pytest.approx(400, abs=2)
+    assert np.sqrt(np.mean(wave[10_000:-10_000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
+def test_channels_that_do_not_cancel_are_averaged(tmp_path: Path) -> None:
+    wave, other = tone(400, 0.5, 16_000), tone(700, 0.5, 16_000)
+    shifted = np.roll(wave, 13)  # by 117 degrees: a correlation of -0.45
+    for channels in (
+        [wave, 0 * wave],
+        [wave, other],
+        [wave, shifted],
+        [wave, *[0 * wave] * 5],
+        [wave, -wave, other, other],
+    ):
+        mixed = read_audio(write_wav(tmp_path / "a.wav", np.stack(channels), 16_000)).pieces[0]
+        mean = read_audio(write_wav(tmp_path / "m.wav", np.mean(channels, axis=0), 16_000)).pieces[0]
+        np.testing.assert_allclose(mixed, mean, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "rate"),
     [("a.mp3", "libmp3lame", 44_100), ("a.flac", "flac", 44_100), ("a.ogg", "libopus", RATE), ("a.m4a", "aac", 44_100),

@@ -14,7 +14,7 @@ from audit_plugin.encoders import open_clip as clip
 from audit_plugin.encoders.base import Encoder
 from audit_plugin.encoders.embed import _encode_batch
 from audit_plugin.encoders.registry import load_encoders, resolve_name
-from audit_plugin.inputs.images import READING
+from audit_plugin.inputs import images, video
 from tests.clip_fixtures import MODEL, tiny_checkpoints
 
 open_clip = pytest.importorskip("open_clip")
@@ -157,7 +157,9 @@ def test_a_video_is_its_frames(tiny: Path) -> None:
     rows = feature(encoders["video"], frames)
     np.testing.assert_array_equal(rows, np.concatenate([feature(encoders["image"], f) for f in frames]))
     assert encoders["video"].identity.space == encoders["text"].identity.space
-    assert encoders["video"].identity.key == encoders["image"].identity.key.replace(f":image:{READING}", ":video:8")
+    assert encoders["video"].identity.key == encoders["image"].identity.key.replace(
+        f":image:{images.READING}", f":video:{video.READING}"
+    )
 
 
 # --- names ---------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from audit_plugin.inputs import video
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.video import read_video
-from tests.media_fixtures import SIZE, tone, write_sound, write_video, write_wav
+from tests.media_fixtures import SIZE, tone, write_clock, write_sound, write_video, write_wav
 from tests.test_modalities import png_header
 
 
@@ -36,6 +37,12 @@ def levels(path: str) -> list[int]:
 
 def are_close(actual: list[int], expected: list[int], tolerance: int = 4) -> bool:
     return len(actual) == len(expected) and max(abs(a - b) for a, b in zip(actual, expected, strict=True)) <= tolerance
+
+
+def clock_of(frame: Image.Image) -> int:
+    """The number that `write_clock` drew into a frame."""
+    bits = np.asarray(frame.convert("L")).reshape(3, SIZE[1] // 3, 4, SIZE[0] // 4).mean((1, 3)) > 127
+    return int(bits.ravel() @ (1 << np.arange(12)))
 
 
 # --- which frames --------------------------------------------------------------------------------------------------
@@ -65,7 +72,7 @@ def test_short_videos_have_fewer_frames(tmp_path: Path) -> None:
         assert are_close(levels(path), [40 * (number + 1) for number in range(count)])
 
 
-@pytest.mark.parametrize("distance", ["25", "500"])  # frames between key frames: a short reach, a long one
+@pytest.mark.parametrize("distance", ["25", "500", "100000"])  # frames between key frames; the last: one in all
 def test_a_long_video_is_sought_not_decoded(tmp_path: Path, distance: str) -> None:
     path = write_video(tmp_path / "a.mp4", [grey(number // 10) for number in range(2400)], 20, g=distance, bf="0")
     tracemalloc.start()
@@ -74,9 +81,64 @@ def test_a_long_video_is_sought_not_decoded(tmp_path: Path, distance: str) -> No
     assert time.monotonic() - start < 10
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
-    # with far key frames, decoding stops 150 frames after each: at most 250 frames (25 levels) too early
-    assert are_close(frames, [(300 * part + 150) // 10 for part in range(8)], 4 if distance == "25" else 36)
+    assert are_close(frames, [(300 * part + 150) // 10 for part in range(8)], 4)
     assert frames == sorted(frames)
+
+
+# key frames are `keys` frames apart; in all of these, frames are 1/10 or 1/25 s long
+CLOCKS = [
+    ("a.mp4", "libx264", 10, 3000, {"keys": 10**6}),  # one in all, in 300 s
+    ("a.mp4", "libx264", 25, 1500, {"keys": 50}),
+    ("a.mp4", "libx264", 25, 1500, {"keys": 400, "bf": "3", "b-pyramid": "normal"}),
+    ("a.mp4", "libx264", 10, 600, {"keys": 10**6, "bf": "8"}),
+    ("a.mp4", "libx265", 10, 300, {"keys": 10**6, "x265-params": "log-level=none:keyint=100000"}),
+    ("a.mkv", "libx264", 10, 600, {"keys": 10**6}),
+    ("a.ts", "libx264", 10, 600, {"keys": 10**6}),
+    ("a.ts", "libx264", 25, 1500, {"keys": 100}),
+    ("a.avi", "mpeg4", 10, 600, {"keys": 600}),
+    ("a.avi", "mpeg4", 10, 600, {"keys": 60}),
+    ("a.webm", "libvpx", 10, 300, {"keys": 10**6, "deadline": "realtime", "cpu-used": "8"}),
+    ("a.mpg", "mpeg2video", 25, 1000, {"keys": 250, "bf": "2"}),
+    ("a.h264", "libx264", 25, 1000, {"keys": 10**6, "bf": "0"}),  # has no clock, and cannot seek
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "rate", "count", "options"), CLOCKS)
+def test_long_videos_show_the_moment_that_was_asked_for(
+    tmp_path: Path, name: str, codec: str, rate: int, count: int, options: dict[str, str]
+) -> None:
+    import av
+
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    options = {**options, "g": str(options["keys"]), "sc_threshold": "0"}
+    del options["keys"]
+    path = write_clock(tmp_path / name, count, rate, codec, **options)
+    start = time.process_time()
+    shown = [clock_of(frame) for frame in read_video(path)]
+    assert time.process_time() - start < 15  # the limit of a worker process is 40 s
+    expected = [(part + 0.5) / 8 * count for part in range(8)]
+    assert len(shown) == 8
+    # an MPEG program stream declares a duration that is off by a few per cent
+    tolerance = 0.04 * count if name == "a.mpg" else 1
+    assert max(abs(a - b) for a, b in zip(shown, expected, strict=True)) <= tolerance
+
+
+def test_the_work_is_bounded_and_what_it_cannot_reach_is_no_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clock(tmp_path / "a.mp4", 600, 10, "libx264", g="100000", sc_threshold="0", bf="0")
+    frame = SIZE[0] * SIZE[1] + video.FRAME_WORK
+    monkeypatch.setattr(video, "MAX_WORK", 400 * frame)  # of 600 frames: the last lies in the sixth part
+    assert [clock_of(shown) for shown in read_video(path)] == [37, 112, 187, 262, 337, 399]
+    monkeypatch.setattr(video, "MAX_WORK", 100 * frame)
+    assert why(path) == (
+        "video has too few key frames: 6 of its 8 parts would take too long to reach; write it again with one every "
+        "few seconds (ffmpeg -g 250)"
+    )
+    # a key frame in the same part stands for a moment that is out of reach
+    path = write_clock(tmp_path / "b.mp4", 600, 10, "libx264", g="50", sc_threshold="0", bf="0")
+    assert [clock_of(shown) // 75 for shown in read_video(path)] == list(range(8))
 
 
 def test_frames_are_bounded_in_size(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs.audio import RATE, Sound
+from audit_plugin.inputs.audio import RATE, READING, Sound
 from audit_plugin.inputs.files import file_digest, first_line
 from audit_plugin.store import raise_shortage
 
@@ -34,7 +34,8 @@ class ClapCheckpoint:
     def identity(self, modality: str) -> EncoderIdentity:
         """The key holds the digest of the weights."""
         space = f"clap:{file_digest(self.path, None)[:16]}"
-        return EncoderIdentity(f"{space}:{modality}", space, english=True)
+        part = f"audio:{READING}" if modality == "audio" else modality
+        return EncoderIdentity(f"{space}:{part}", space, english=True)
 
 
 def locate(name: str) -> ClapCheckpoint:

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs.audio import Sound
-from audit_plugin.inputs.images import READING
-from audit_plugin.inputs.video import FRAMES
+from audit_plugin.inputs import audio, images, video
 from audit_plugin.store import raise_shortage
 
 from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
@@ -20,10 +18,10 @@ from .devices import batch_size, encode_on
 from .logmel import KEY, describe
 
 IDENTITIES = {
-    "image": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{READING}"),
+    "image": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{images.READING}"),
     "text": EncoderIdentity("offline:all-MiniLM-L6-v2", english=True),
-    "audio": EncoderIdentity(f"offline:{KEY}"),
-    "video": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:frames{FRAMES}"),
+    "audio": EncoderIdentity(f"offline:{KEY}:{audio.READING}"),
+    "video": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{video.READING}"),
 }
 
 
@@ -54,7 +52,7 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
         ) from error
 
 
-def _describe_pieces(sound: Sound) -> list[np.ndarray]:
+def _describe_pieces(sound: audio.Sound) -> list[np.ndarray]:
     """The features themselves: `prepare` runs in several threads."""
     return [describe(piece) for piece in sound.pieces]
 

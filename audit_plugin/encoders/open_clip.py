@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.inputs import images, video
 from audit_plugin.inputs.files import file_digest, first_line
-from audit_plugin.inputs.images import READING
-from audit_plugin.inputs.video import FRAMES
 
 from .base import Encoder, EncoderIdentity, frames_encoder
 from .open_clip_towers import image_encoder, text_encoder
@@ -89,7 +88,7 @@ class OpenClipCheckpoint:
         """The key holds the digest of the weights: a checkpoint that is overwritten in place is another encoder."""
         space = f"open_clip:{self.model}:{file_digest(self.path, None)[:16]}"
         english = not any(word in f"{self.model} {self.tag}".lower() for word in _MULTILINGUAL)
-        part = {"image": f"image:{READING}", "video": f"video:{FRAMES}"}.get(modality, modality)
+        part = {"image": f"image:{images.READING}", "video": f"video:{video.READING}"}.get(modality, modality)
         return EncoderIdentity(f"{space}:{part}", space, english, bf16=True)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -228,8 +228,12 @@ def container(path: str, kind: str) -> Iterator[InputContainer]:
             raise damaged(kind, error) from error
 
 
-def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
+def decoded(
+    media: InputContainer, stream: Any, kind: str, before: Callable[[Any], None] = lambda _packet: None
+) -> Iterator[Any]:
     """The frames of a stream; single damaged packets are skipped, as players do.
+
+    `before` is called with each packet before it is decoded.
 
     Raises:
         MediaError: no packet could be decoded.
@@ -238,6 +242,7 @@ def decoded(media: InputContainer, stream: Any, kind: str) -> Iterator[Any]:
 
     has_frames, first_error = False, ""
     for packet in islice(media.demux(stream), MAX_PACKETS):
+        before(packet)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
