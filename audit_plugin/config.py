@@ -201,7 +201,14 @@ class AuditConfig(_ModalitySettings):
 
 
 # Keys of stored settings and summaries that were renamed: former name -> the name of today.
-FORMER_NAMES = {"false_alarms": "false_positive_rate", "neighbours": "neighbors", "recall": "probe_recall"}
+FORMER_NAMES = {
+    "false_alarms": "false_positive_rate",
+    "neighbours": "neighbors",
+    "recall": "probe_recall",
+    "wrong_model": "estimated",
+    "wrong_share_model": "estimated_wrong_share",
+    "products": "matrix_precision",
+}
 FORMER_KINDS = {"neighbourhood": "neighborhood"}  # of probe pairs, in nested records too
 
 

@@ -203,7 +203,7 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
     out: dict[str, Any] = {
-        "wrong_share": result.summary["wrong_share_model"],
+        "wrong_share": result.summary["estimated_wrong_share"],
         "true_share": round(float(wrong.mean()), 5),
         "precision_model": round(float(probability[flagged].mean()), 4) if flagged.any() else None,
         "precision": round(float(wrong[flagged].mean()), 4) if flagged.any() else None,

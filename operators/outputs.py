@@ -80,7 +80,7 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
         f"Flagged samples: saved view **{escaped(run + '_flagged')}**, or filter by the tags above. Fields: sidebar "
         f"group **{escaped(run)}**, after reloading the page. Arrays: {code(run_dir)}.",
     ]
-    if summary.get("wrong_share_model") is not None:
+    if summary.get("estimated_wrong_share") is not None:
         sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_pairs(summary)}.")
     for repair in (summary.get("repairs") or ())[:MOST_REPAIRS]:
         sections.append(f"Repair available: {escaped(repair['sentence'], 160)}")

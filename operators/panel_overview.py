@@ -155,7 +155,7 @@ def estimate_text(card: Any, summary: dict[str, Any]) -> str:
     """How many of the flagged samples are estimated to be false positives; "" if that is unknown."""
     if not card.count:
         return ""
-    model = summary.get("wrong_model") or {}
+    model = summary.get("estimated") or {}
     if card.kind == "misaligned" and not card.set_by_person and model.get("precision") is not None:
         low, high = model["precision_interval"]
         share = 1 - model["precision"]

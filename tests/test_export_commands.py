@@ -266,10 +266,10 @@ def test_a_recorded_manifest_reads_nothing_outside_of_its_folder(scores, tmp_pat
         {"config": []},
         {"config": {"image": 3, "text": None}},
         {"manifest": 5},
-        {"wrong_model": {"precision": "x", "precision_interval": 3}},
+        {"estimated": {"precision": "x", "precision_interval": 3}},
         {"probe_recall": {"swap": "much"}},
         {"flags": {"misaligned": "<b>"}},
-        {"wrong_model": {"precision": 0.5, "precision_interval": [None, 1], "pairs": 1, "pairs_interval": [0]}},
+        {"estimated": {"precision": 0.5, "precision_interval": [None, 1], "pairs": 1, "pairs_interval": [0]}},
     ],
 )
 def test_summaries_that_hold_other_things_end_in_a_sentence_or_a_datasheet(scores, tmp_path, change):

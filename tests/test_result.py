@@ -109,7 +109,7 @@ def test_the_summary_counts() -> None:
     assert (summary["samples"], summary["failures"]) == (N + LOST, LOST)
     assert summary["flags"] == {kind: int(kind == "misaligned") for kind in FLAGS}
     assert summary["actions"] == {"keep": N + LOST - 1, "relabel": 1, "remove": 0, "review": 0}
-    assert (summary["probe_recall"], summary["wrong_share_model"]) == ({"random": 0.8765}, 0.1235)
+    assert (summary["probe_recall"], summary["estimated_wrong_share"]) == ({"random": 0.8765}, 0.1235)
     assert summary["encoder"] == {"image": "i", "text": "t"}
     assert summary["encoded_now"] == {"image": 7, "text": 7}
     assert (summary["config"], summary["false_positive_rate"]) == (CONFIG.to_dict(), CONFIG.false_positive_rate)

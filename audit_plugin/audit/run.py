@@ -149,7 +149,7 @@ def finish(
     summary = summarize(columns, prepared, scored, job.config, notes)
     summary["notes"] += [*prepared.embedded.notes, *incomplete_notes, *leak_notes, *explain_notes, *job.run.notes]
     summary |= {"encoder_name": prepared.encoder_name, "device": prepared.device, "seconds": clock.seconds}
-    summary["products"] = matmul_precision(job.config.precision, prepared.device)
+    summary["matrix_precision"] = matmul_precision(job.config.precision, prepared.device)
     rate = prepared.order.back(scored.calibration.false_positive_rate, np.float32(np.nan))
     return AuditResult(samples.ids, columns, summary, str(job.run.path), samples.caption, rate)
 

@@ -1,6 +1,7 @@
 """The command line. Heavy packages are imported inside the commands, so that `--help` is fast.
 
-Exit codes: 0 success, 1 nothing could be scored, 2 wrong usage or bad input, 130 interrupted.
+Exit codes: 0 success, 1 nothing could be scored, 2 wrong usage or bad input, 3 a condition of `--fail-if` holds, 130
+interrupted.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import typer
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
+from .gate import Gate, gated
 from .manifests import MediaRoot
 from .options import BAD_INPUT, DryRun, app, command, say
 from .running import audited, fiftyone_io, finish, shown_progress
@@ -31,6 +32,7 @@ FIELDS = {name: f"Field with {modality.content}, {SLICE}" for name, modality in 
 
 
 @command(**FIELDS, run="")
+@gated
 def audit(
     dataset: Annotated[str, typer.Argument(help="Name of a FiftyOne dataset")],
     *,
@@ -40,8 +42,10 @@ def audit(
         str | None, typer.Option(help="Field of detections: audit each object's crop against its label")
     ] = None,
     dry_run: DryRun = False,
+    gate: Gate,
 ) -> None:
     """Audit a FiftyOne dataset and write the results to it as fields, tags, a saved view and a run."""
+    gate.check()
     io = fiftyone_io()
     chosen = io.load_view(dataset, view, patches)
     if dry_run:
@@ -54,7 +58,7 @@ def audit(
         result = io.audit_view(chosen, config, progress)
     run, fields = config.run, "attributes" if patches else "fields"
     written = f"results: {fields} {run}_*, tags {run}:* and the saved view {run}_flagged"
-    finish(result, samples, [written, f"to open it: fiftyone app launch {dataset}", f"run: {result.run_dir}"])
+    finish(result, samples, [written, f"to open it: fiftyone app launch {dataset}", f"run: {result.run_dir}"], gate)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
+from .gate import Gate, gated
 from .options import DryRun, command
 from .running import audited, check_beside, check_output, finish, shown_progress
 
@@ -43,6 +44,7 @@ RunDir = Annotated[
 
 
 @command(**COLUMNS)
+@gated
 def score(
     manifest: Manifest,
     *,
@@ -54,6 +56,7 @@ def score(
     ] = None,
     media_root: MediaRoot = None,
     dry_run: DryRun = False,
+    gate: Gate,
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Does not need FiftyOne."""
     from audit_plugin.audit.result import write_scores
@@ -63,6 +66,7 @@ def score(
     samples = read_samples(manifest, config, media_root)
     check_output(out, (".parquet", ".csv", ".jsonl"), manifest, samples=samples)
     check_beside(out, (".json", ".png"), manifest, samples=samples)
+    gate.check(manifest, out, samples=samples)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
@@ -79,7 +83,7 @@ def score(
     result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
     write_scores(out, result)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
-    finish(result, samples, [*places, f"run: {result.run_dir}"])
+    finish(result, samples, [*places, f"run: {result.run_dir}"], gate)
 
 
 @command(**COLUMNS)

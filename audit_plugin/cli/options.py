@@ -17,7 +17,7 @@ from audit_plugin.inputs.spreadsheet import clean, place_line
 from audit_plugin.store import plain_error
 
 LONGEST = 2000  # characters of a message
-NOTHING_SCORED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+NOTHING_SCORED, BAD_INPUT, GATE_FAILED, INTERRUPTED = 1, 2, 3, 130
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # of click, or of the copy of it in newer versions of typer
 # Each command words these in its own way; every other setting is an option of every audit.
 NAMING = (*MODALITIES, "run")

@@ -11,8 +11,9 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .datasets import RUN_DIR_HELP, scored_rows
+from .gate import Gate, gated
 from .manifests import MediaRoot
-from .options import app, command, say
+from .options import GATE_FAILED, app, command, say, stop
 from .running import check_output, fiftyone_io
 
 TABLE = ".parquet"
@@ -58,15 +59,22 @@ def report(
 
 
 @app.command()
+@gated
 def compare(
     before: Annotated[str, typer.Argument(help=f"The earlier audit: {AUDIT_HELP}")],
-    after: Annotated[str, typer.Argument(help=f"The later audit: {AUDIT_HELP}")],
+    after: Annotated[str, typer.Argument(help=f"The later audit, which --fail-if judges: {AUDIT_HELP}")],
+    *,
+    gate: Gate,
 ) -> None:
     """Compare two audits of the same rows: what was fixed, what is still flagged, what is newly flagged."""
     from audit_plugin.report.display import console, show_comparison
     from audit_plugin.review import comparison
 
-    show_comparison(console(), comparison.compare(_columns(before), _columns(after)))
+    gate.check(*(Path(audit) for audit in (before, after) if audit.endswith(TABLE)))
+    columns = _columns(after)
+    show_comparison(console(), comparison.compare(_columns(before), columns))
+    if failing := gate.report(columns, _summary(after) if gate.conditions else {}):
+        stop(GATE_FAILED, failing)
 
 
 def _columns(audit: str) -> dict[str, Any]:
@@ -75,10 +83,25 @@ def _columns(audit: str) -> dict[str, Any]:
         from audit_plugin.report import read_scores
 
         return read_scores(audit)
-    dataset, _, run = audit.rpartition(":")
-    if not dataset or not run:
-        raise AuditError(f"{audit!r} is neither a {TABLE} file nor DATASET:RUN; write it like my-photos:audit")
-    view = fiftyone_io().load_view(dataset)
+    view, run = _dataset_run(audit)
     from audit_plugin.fiftyone_io.results.reports import audit_scores
 
     return audit_scores(view, run)
+
+
+def _summary(audit: str) -> dict[str, Any]:
+    """The summary of an audit, from beside its table or from a run in a dataset."""
+    if audit.endswith(TABLE):
+        from audit_plugin.report import read_summary
+
+        return read_summary(audit)
+    view, run = _dataset_run(audit)
+    return dict(fiftyone_io().audit_summary(view, run))
+
+
+def _dataset_run(audit: str) -> tuple[Any, str]:
+    """The dataset and the run key that DATASET:RUN names."""
+    dataset, _, run = audit.rpartition(":")
+    if not dataset or not run:
+        raise AuditError(f"{audit!r} is neither a {TABLE} file nor DATASET:RUN; write it like my-photos:audit")
+    return fiftyone_io().load_view(dataset), run

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from audit_plugin.arrays import AuditError
 from audit_plugin.store import plain_error
 
-from .options import NOTHING_SCORED, stop
+from .options import GATE_FAILED, NOTHING_SCORED, stop
 
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from audit_plugin.arrays import Samples
     from audit_plugin.audit.result import AuditResult
     from audit_plugin.config import AuditConfig
+
+    from .gate import Gate
 
 PING_SECONDS = 10
 
@@ -62,34 +64,39 @@ def audited(samples: Samples, config: AuditConfig, run_dir: Path | None = None) 
         return run_audit(samples, config, progress, run_dir)
 
 
-def finish(result: AuditResult, samples: Samples, places: list[str]) -> None:
-    """Shows the result; exits with code 1 if no row was scored."""
+def finish(result: AuditResult, samples: Samples, places: list[str], gate: Gate | None = None) -> None:
+    """Shows the result; exits with code 1 if no row was scored, with 3 if a condition of the gate fails."""
     from audit_plugin.report.display import any_score, console, show_result
 
     show_result(console(), result, samples, places)
+    failing = gate.report(result.columns, result.summary) if gate else ""
     if not any_score(result):
         stop(NOTHING_SCORED, "nothing could be scored; the column 'failure' gives the reason for each row")
+    if failing:
+        stop(GATE_FAILED, failing)
 
 
-def check_output(out: Path, suffixes: Sequence[str], *inputs: Path, samples: Samples | None = None) -> None:
-    """Raises `AuditError`, before any work is done, for an `--out` that cannot be written.
+def check_output(
+    out: Path, suffixes: Sequence[str], *inputs: Path, samples: Samples | None = None, option: str = "--out"
+) -> None:
+    """Raises `AuditError`, before any work is done, for an output that cannot be written; `option` names it.
 
     That is a file of another kind, an input, a medium of the samples, or a part of a run folder.
     """
     from audit_plugin.store import writable_file
 
     if out.suffix.lower() not in suffixes:
-        raise AuditError(f"--out {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose {' or '.join(suffixes)}")
+        raise AuditError(f"{option} {str(out)!r} ends in {out.suffix or 'nothing'!r}; choose {' or '.join(suffixes)}")
     if overwritten := [path.name for path in inputs if _is_same(path, out)]:
-        raise AuditError(f"--out {str(out)!r} would overwrite the input {overwritten[0]!r}; name another file")
+        raise AuditError(f"{option} {str(out)!r} would overwrite the input {overwritten[0]!r}; name another file")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise AuditError(f"--out {str(out)!r} cannot be written; name a file in a folder where you may write")
+        raise AuditError(f"{option} {str(out)!r} cannot be written; name a file in a folder where you may write")
     writable_file(out)
     if (out.parent / "run.json").is_file():
-        raise AuditError(f"--out {str(out)!r} lies in the folder of a run; name another folder")
+        raise AuditError(f"{option} {str(out)!r} lies in the folder of a run; name another folder")
     if samples is not None and any(str(out.absolute()) in values for values in samples.media.values()):
-        raise AuditError(f"--out {str(out)!r} would overwrite a medium of the samples; name another file")
+        raise AuditError(f"{option} {str(out)!r} would overwrite a medium of the samples; name another file")
 
 
 def check_beside(out: Path, endings: Sequence[str], *inputs: Path, samples: Samples | None = None) -> None:

@@ -41,7 +41,7 @@ SHAPES: Mapping[str, type] = {
     "run_dir": str,
     "manifest": str,
     **dict.fromkeys(("versions", "seconds", "neighbors", "encoder", "flags", "probe_recall", "attribution"), dict),
-    **dict.fromkeys(("wrong_model", "memorized"), dict),
+    **dict.fromkeys(("estimated", "memorized"), dict),
 }
 
 

@@ -251,7 +251,7 @@ def neighbor_methods(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def wrong_pairs(summary: Mapping[str, Any]) -> str:
     """The estimated number of wrong pairs and precision of the flags, with 90% intervals."""
-    share, estimate = summary.get("wrong_share_model"), summary.get("wrong_model") or {}
+    share, estimate = summary.get("estimated_wrong_share"), summary.get("estimated") or {}
     if share is None:
         return "not measured"
     if not estimate:

@@ -115,7 +115,7 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
     source = ""
     if content.spot:
         source = f"spot check, {percent(content.spot.confidence)} intervals"
-    elif content.summary.get("wrong_model"):
+    elif content.summary.get("estimated"):
         source = "model-based, 90% intervals"
     result = []
     expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
@@ -141,7 +141,7 @@ def misaligned_lines(content: ReportContent) -> list[Line]:
     summary, lines = content.summary, []
     if content.spot:
         lines = _spot_check_lines(content.spot)
-    elif estimate := summary.get("wrong_model"):
+    elif estimate := summary.get("estimated"):
         low, high = estimate["pairs_interval"]
         lines.append(("estimated wrong pairs", f"about {estimate['pairs']:,} ({low:,} to {high:,})"))
         if (precision := estimate.get("precision")) is not None:

@@ -27,7 +27,7 @@ from .hostile_files import holds_private_pixels, opened_files, private_folder
 N = 4
 NESTED: Any = json.loads("[" * 900 + "]" * 900)
 KEYS = """
-    config encoder versions seconds neighbors flags probe_recall attribution wrong_model memorized notes repairs
+    config encoder versions seconds neighbors flags probe_recall attribution estimated memorized notes repairs
     false_positive_rate trained trials reliability run_dir manifest
 """
 WRONG: tuple[Any, ...] = (

@@ -155,7 +155,7 @@ def _audit(summary: Mapping[str, Any]) -> list[str]:
 
 def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    wrong = summary.get("wrong_model") or {}
+    wrong = summary.get("estimated") or {}
     if (precision := wrong.get("precision")) is not None:
         low, high = wrong["precision_interval"]
         lines.append(
