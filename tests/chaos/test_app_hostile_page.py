@@ -21,7 +21,7 @@ from tests.browsing import App, need_browser
 if TYPE_CHECKING:
     from tests.chaos.conftest import Chaos
 
-pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
+pytestmark = [pytest.mark.fiftyone, pytest.mark.browser, pytest.mark.timeout(3000)]
 playwright = need_browser()
 chromium = pytest.fixture(scope="module")(browsing.chromium)
 ROOT = Path(__file__).resolve().parents[2]

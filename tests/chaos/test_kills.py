@@ -17,6 +17,7 @@ import pytest
 from tests.chaos.conftest import ROOT, Chaos
 from tests.pipeline_fixtures import draw
 
+pytestmark = pytest.mark.timeout(3000)
 ROWS = 48
 # within which an interrupted command ends; on a machine that others keep busy nothing ends in time
 END_SECONDS = 5 if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else 30

@@ -21,6 +21,7 @@ from benchmarks import own_database
 from tests.chaos.conftest import ROOT, Chaos
 from tests.pipeline_fixtures import draw
 
+pytestmark = pytest.mark.timeout(3000)
 ROWS = 40
 SECONDS = 600  # of a command, on a machine that computes other things too
 DATABASE_SECONDS = 60  # until a command says that the database does not answer

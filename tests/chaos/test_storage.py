@@ -26,6 +26,7 @@ from audit_plugin.config import AuditConfig
 from tests.chaos.conftest import Chaos
 from tests.pipeline_fixtures import cells, draw
 
+pytestmark = pytest.mark.timeout(3000)
 ROWS, ADDED = 40, 4
 CONFIG = AuditConfig(encoder="offline", trials=16, epochs=2)  # two parts of trials
 SECONDS = 60
