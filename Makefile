@@ -57,7 +57,7 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	@echo "[2/4] $(TORCH) (up to 3 GB, some minutes)"
 	@$(PIP) $(TORCH)
 	@echo "[3/4] audit-plugin and what it needs (about 1 GB)"
-	@$(PIP) -c constraints.txt -e '.[cpu,offline,demo,dev]'
+	@$(PIP) -c constraints.txt -e '.[app,cpu,demo,dev]'
 	@echo "[4/4] check, and a database for FiftyOne if it came without one"
 	@$(BIN)/audit-plugin doctor --fix
 	@touch $@

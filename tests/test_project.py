@@ -34,13 +34,26 @@ def pins() -> dict[str, str]:
 
 
 def test_requirements_equal_the_project():
-    wanted = [*PROJECT["project"]["dependencies"], *EXTRAS["cpu"], *EXTRAS["offline"], *EXTRAS["demo"]]
+    wanted = [*PROJECT["project"]["dependencies"], *EXTRAS["app"], *EXTRAS["demo"]]
     assert lines_of("requirements.txt") == wanted
     assert wanted[0].startswith("torch>="), "torch first: pip then keeps the one that is there"
 
 
+def test_only_the_extra_app_brings_fiftyone():
+    base = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    app = {Requirement(line).name for line in EXTRAS["app"]}
+    assert app == {"fiftyone", "mongoengine", "psutil", "pymongo"}
+    assert not base & app
+    assert {Requirement(line).name for name in set(EXTRAS) - {"app"} for line in EXTRAS[name]}.isdisjoint(app)
+
+
+def test_the_requirements_of_the_app_choose_no_faiss():
+    # FiftyOne installs them into the environment of the App, where faiss-cpu would overwrite the files of faiss-gpu
+    assert not [line for line in lines_of("requirements.txt") if "faiss" in line]
+
+
 def test_each_requirement_has_a_lower_bound():
-    for line in [*lines_of("requirements.txt"), *EXTRAS["gpu"], *EXTRAS["ray"], *EXTRAS["dev"]]:
+    for line in [*lines_of("requirements.txt"), *EXTRAS["cpu"], *EXTRAS["gpu"], *EXTRAS["ray"], *EXTRAS["dev"]]:
         assert [s.operator for s in Requirement(line).specifier] == [">="], line
         assert Requirement(line).url is None
 
@@ -59,7 +72,7 @@ def test_constraints_are_exact_and_leave_torch_alone():
 
 
 def test_constraints_pin_everything_that_is_required():
-    required = [*lines_of("requirements.txt"), *EXTRAS["dev"]]
+    required = [*lines_of("requirements.txt"), *EXTRAS["cpu"], *EXTRAS["dev"]]
     for requirement in map(Requirement, required):
         if requirement.name not in ("torch", "torchvision"):
             assert requirement.specifier.contains(pins()[normal(requirement.name)]), requirement

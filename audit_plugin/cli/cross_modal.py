@@ -82,11 +82,12 @@ def personas(
     """Draw made-up people, with several images and descriptions of each, for controlled experiments."""
     from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 
+    io = fiftyone_io() if dataset else None
     people = PersonaSet(identities, background, train, test, seed=seed)
     with shown_progress() as progress:
         manifest = draw_personas(out, people, progress)
-    if dataset:
-        fiftyone_io().load_personas(dataset, out)
+    if io:
+        io.load_personas(dataset, out)
         say(f"FiftyOne: dataset {dataset!r}; to open it: fiftyone app launch {dataset}")
     say(f"manifest: {manifest}; to measure cross-modal recall:")
     say(f"audit-plugin cross-modal {manifest} --image image --text description --label identity --split split")

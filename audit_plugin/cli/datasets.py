@@ -121,6 +121,7 @@ def import_(  # noqa: PLR0913, PLR0917
     from audit_plugin.audit.export import folder_of
     from audit_plugin.report import read_summary, report_of_table
 
+    io = fiftyone_io()
     if manifest is None:
         if not (recorded := read_summary(scores).get("manifest")):
             raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
@@ -133,7 +134,6 @@ def import_(  # noqa: PLR0913, PLR0917
         say(f"{len(problems):,} rows cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
     content = report_of_table(scores, rows_of_manifest, None, run_dir, source)
     folder = media or scores.with_name(f"{scores.stem}-media")
-    io = fiftyone_io()
     imported = io.import_scores(content, dataset, run, folder, kind or (), rows, others)
     say(f"{io.count_samples(imported):,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
     say(f"to open it: fiftyone app launch {dataset}")

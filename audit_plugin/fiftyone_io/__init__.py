@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+if find_spec("fiftyone") is None:  # before an import below names one of the packages that come with it
+    raise ModuleNotFoundError("FiftyOne is not installed: pip install 'audit-plugin[app]'", name="fiftyone")
+
 from .audits import (
     audit_view,
     caption_numbers,

