@@ -46,7 +46,7 @@ ROOMS = {
     "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
     "scoring": Room("numpy torch scipy sklearn", heavy="torch"),
     "audit": Room("numpy pandas torch scipy", heavy="torch"),
-    "synthetic": Room("numpy PIL python_avatars resvg_py"),
+    "synthetic": Room("numpy PIL sklearn python_avatars resvg_py"),
     "crossmodal": Room("numpy torch scipy", heavy="torch"),
     "review": Room("numpy scipy"),
     "report": Room("numpy rich jinja2 markupsafe pyarrow matplotlib"),

@@ -74,8 +74,8 @@ def test_fiftyone_cannot_be_imported_here(light):
 
 def test_scores_are_reported_exported_and_selected(light, scores):
     for command in (
-        ("report", scores.name, "--manifest", "pairs.csv", "--out", "report.html"),
-        ("export", scores.name, "--to", "clean.jsonl", "--manifest", "pairs.csv"),
+        ("report", scores.name),
+        ("export", scores.name, "--to", "clean.jsonl"),
         ("select", scores.name, "--budget", "50%"),
     ):
         done = light(*AUDIT, *command)

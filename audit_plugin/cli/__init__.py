@@ -20,6 +20,7 @@ from audit_plugin.store import plain_error
 
 # Each module registers its commands, and the help lists them in this order.
 # isort: off
+from . import quickstart as quickstart
 from . import manifests as manifests
 from . import datasets as datasets
 from . import review as review

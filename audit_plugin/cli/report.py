@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from .gate import Gate, gated
 from .manifests import MediaRoot
 from .options import GATE_FAILED, app, command, say, stop
 from .running import check_output, fiftyone_io
+
+if TYPE_CHECKING:
+    from audit_plugin.report import ReportContent
 
 TABLE = ".parquet"
 AUDIT_HELP = "a table of scores (.parquet), or DATASET:RUN"
@@ -29,7 +32,8 @@ def report(
     out: Annotated[Path, typer.Option(help="File to write, .html")] = Path("report.html"),
     no_media: Annotated[bool, typer.Option("--no-media", help="Leave out the images")] = False,
     manifest: Annotated[
-        Path | None, typer.Option(help="Manifest that was scored: adds captions and images to the table")
+        Path | None,
+        typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
     ] = None,
     cross_modal: Annotated[
         Path | None, typer.Option(help="Report written by cross-modal (.json): adds a section on cross-modal recall")
@@ -38,14 +42,13 @@ def report(
     media_root: MediaRoot = None,
 ) -> None:
     """Write a self-contained HTML report of an audit: findings, plots, the worst rows with evidence, decisions."""
-    from audit_plugin.report import read_cross_modal, report_of_table, write_report
+    from audit_plugin.report import read_cross_modal, write_report
 
     of_tables = {"--manifest": manifest, "--cross-modal": cross_modal, "--run-dir": run_dir, "--media-root": media_root}
     check_output(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
     if source.endswith(TABLE):
         measured = read_cross_modal(cross_modal) if cross_modal else None
-        rows, media = scored_rows(Path(source), manifest, config, media_root) if manifest else (None, "")
-        content = report_of_table(source, rows, measured, run_dir, media)
+        content = _content_of_table(Path(source), manifest, config, media_root, (measured, run_dir))
     elif option := next((name for name, value in of_tables.items() if value), ""):
         raise AuditError(f"{option} needs a table of scores, but {source!r} is a dataset; leave it out")
     else:
@@ -56,6 +59,36 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_report(content, out, media=not no_media)
     say(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _content_of_table(
+    scores: Path, manifest: Path | None, config: AuditConfig, media_root: Path | None, others: tuple[Any, Any]
+) -> ReportContent:
+    """The report of a table, with the captions and media of its manifest, named or else recorded.
+
+    A recorded manifest that is gone, lies elsewhere or has other rows by now is left out, and said so.
+    `others`: cross-modal recall and run folder, see `report_of_table`.
+    """
+    from audit_plugin.audit.export import folder_of
+    from audit_plugin.report import recorded_manifest, report_of_table
+
+    if manifest:
+        rows, media = scored_rows(scores, manifest, config, media_root)
+        return report_of_table(scores, rows, *others, media)
+    if not (recorded := recorded_manifest(scores)):
+        say("without captions and images; to add them, name the manifest that was scored: --manifest")
+        return report_of_table(scores, None, *others)
+    where = f"manifest, as recorded in {scores.stem}.json: {recorded}"
+    root = media_root or folder_of(recorded)
+    try:
+        rows, media = scored_rows(scores, recorded, config, root)
+        content = report_of_table(scores, rows, *others, media)
+    except AuditError as error:
+        content = report_of_table(scores, None, *others)  # or what is wrong with the table itself
+        say(f"{where}; captions and images are left out ({error}); to add them, name it: --manifest")
+        return content
+    say(f"{where}; media are read from {root} only")
+    return content
 
 
 @app.command()

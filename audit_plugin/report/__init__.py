@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .content import ReportContent, now, read_cross_modal, read_scores, read_summary, report_of_table
+from .content import ReportContent, now, read_cross_modal, read_scores, read_summary, recorded_manifest, report_of_table
 from .page import report_html, write_report
 from .score_table import read_score_table
 
@@ -13,6 +13,7 @@ __all__ = [
     "read_score_table",
     "read_scores",
     "read_summary",
+    "recorded_manifest",
     "report_html",
     "report_of_table",
     "write_report",

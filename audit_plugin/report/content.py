@@ -27,7 +27,9 @@ from audit_plugin.inputs.tables import read_json, read_table
 from audit_plugin.review import queue
 from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.columns import all_columns
-from audit_plugin.store import cache_root, open_regular
+from audit_plugin.store import Damaged, cache_root, open_regular
+from audit_plugin.store import read_json as stored_json
+from audit_plugin.store.runs import ABOUT
 
 Columns = Mapping[str, NDArray[Any]]
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,99}")  # names of columns that an audit writes
@@ -165,6 +167,26 @@ def report_of_table(
         cross_modal=cross_modal or {},
         media_source=media_source,
     )
+
+
+def recorded_manifest(table: str | Path) -> Path | None:
+    """The manifest that the summary beside a table names, if it is read without being asked for; else None.
+
+    A table may come from elsewhere, and a report goes to others: the manifest lies in the folder of the table, or was
+    scored by a run in the cache, which is this user's own.
+    """
+    table, summary = Path(table), read_summary(table)
+    if not (recorded := summary.get("manifest")):
+        return None
+    manifest = os.path.abspath(recorded)
+    if Path(os.path.realpath(manifest)).is_relative_to(os.path.realpath(table.parent)):
+        return Path(manifest)
+    run = Path(summary.get("run_dir") or "")
+    with contextlib.suppress(OSError, Damaged):
+        is_own = Path(os.path.realpath(run)).parent == Path(os.path.realpath(cache_root() / "runs"))
+        if is_own and stored_json(run / ABOUT, ABOUT)[0].get("source") == f"manifest {manifest}":
+            return Path(manifest)
+    return None
 
 
 def _belongs_to(table: Path, run_dir: str) -> bool:
