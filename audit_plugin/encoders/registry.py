@@ -25,11 +25,16 @@ class EncoderFamily:
     identify: Callable[[str, tuple[str, ...]], dict[str, EncoderIdentity]]
     load: Callable[[str, tuple[str, ...], torch.device], dict[str, Encoder]]
     named: bool = True  # a name must follow the family's, as in `open_clip:MODEL`
+    # texts -> the share of each one's tokens that the vocabulary lacks; None where tokens are bytes, of which none is
+    # unknown
+    unknown_token_shares: Callable[[Sequence[str]], list[float]] | None = None
 
 
 # A new family of encoders is one entry.
 FAMILIES = {
-    "offline": EncoderFamily(tuple(offline.IDENTITIES), offline.identify, offline.load, named=False),
+    "offline": EncoderFamily(
+        tuple(offline.IDENTITIES), offline.identify, offline.load, False, offline.unknown_token_shares
+    ),
     "open_clip": EncoderFamily(open_clip.ENCODES, open_clip.identify, open_clip.load),
     "clap": EncoderFamily(clap.ENCODES, clap.identify, clap.load),
 }
@@ -83,6 +88,21 @@ def assign(name: str, modalities: Sequence[str], default: str = "") -> dict[str,
 
 def _family(part: str) -> EncoderFamily:
     return FAMILIES[part.partition(":")[0]]
+
+
+def encoder_of(name: str, modality: str) -> str:
+    """The one of the encoders joined in a resolved name that takes a modality."""
+    return next(iter(assign(name, (modality,))))
+
+
+def unknown_token_shares(name: str, texts: Sequence[str]) -> list[float]:
+    """For each text the share of tokens that the text encoder of a resolved name does not know; [] where it knows all.
+
+    Raises:
+        ImportError: the package with the vocabulary is missing.
+    """
+    shares = _family(encoder_of(name, "text")).unknown_token_shares
+    return shares(texts) if shares else []
 
 
 def identify(name: str, modalities: tuple[str, ...]) -> dict[str, EncoderIdentity]:
