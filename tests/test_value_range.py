@@ -157,6 +157,13 @@ def test_a_large_image_is_sampled_and_scaled_in_strips(tmp_path: Path) -> None:
     assert read[0, 0] == 0
 
 
+def test_many_values_are_scaled_as_few() -> None:
+    values = np.random.default_rng(0).integers(0, 65_536, 70_000).astype(np.uint16)
+    few = np.concatenate([to_eight_bits(part, 300, 40_000) for part in np.array_split(values, 10)])
+    for order in ("<u2", ">u2"):
+        assert (to_eight_bits(values.astype(order), 300, 40_000) == few).all()
+
+
 def test_the_range_by_hand() -> None:
     assert value_range([np.array([0, 1000, 4000])], 3) == (0, 4095)
     assert value_range([np.array([3500, 3600])], 2) == (3500, 3600)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STRAY = 0.001  # of the values, at either end, that have no say in the range
 LEAST_USED = 0.25  # of the range of so many bits
 WHITES = (1, *(2**bits - 1 for bits in range(8, 17)))
+ALL_VALUES = 1 << 16  # of 16 bits
 SAMPLED = 1 << 22  # values from which the range is taken, evenly spaced
 STRIP_VALUES = 1 << 22  # scaled at once
 PADDING = 256  # pixels a side that FFmpeg may add before it compares with its limit
@@ -112,6 +113,10 @@ def value_range(parts: Iterable[NDArray[Any]], total: int) -> tuple[float, float
 
 def to_eight_bits(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
     """uint8 of the same shape: `(value - black) / (white - black) * 255`, cut to whole numbers within 0 and 255."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2 and values.size > ALL_VALUES:
+        table = to_eight_bits(np.arange(ALL_VALUES), black, white)  # several times faster for many pixels
+        looked_up: NDArray[np.uint8] = table[values]
+        return looked_up
     finite = np.nan_to_num(values.astype(np.float64), nan=black, posinf=white, neginf=black)
     scaled: NDArray[np.uint8] = np.clip((finite - black) * 255 / (white - black), 0, 255).astype(np.uint8)
     return scaled

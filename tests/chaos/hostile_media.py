@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.media_fixtures import write_sound, write_video
+from tests.media_fixtures import write_sound, write_still, write_video
 
 READ, FAIL, EITHER = "read", "fail", "either"  # what must become of the medium; `EITHER`: as long as it ends
 
@@ -254,6 +255,8 @@ PNGS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "profile_bomb": (EITHER, lambda: png(4, 4, extra=chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(500_000_000))))),
     "no_palette": (EITHER, lambda: png(4, 4, bytes(20), color=3)),
     "sixteen_bits": (READ, lambda: png(4, 4, bytes(36), color=0, depth=16)),
+    "sixteen_bit_colors": (READ, lambda: png(4, 4, bytes(100), color=2, depth=16)),
+    "torn_sixteen_bit_colors": (FAIL, lambda: png(400, 400, bytes(5000), color=2, depth=16)),
     "odd_depth": (FAIL, lambda: png(4, 4, bytes(36), color=7, depth=13)),
     "claims_frames": (EITHER, lambda: png(4, 4, extra=chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)))),
 }
@@ -528,6 +531,13 @@ def good_media(folder: Path) -> dict[str, tuple[str, bytes]]:
         file = io.BytesIO()
         Image.fromarray(noise).save(file, name)
         media[f"a.{name.lower()}"] = ("image", file.getvalue())
+    deep = write_still(folder / "deep.png", noise.astype(np.uint16) * 16, "rgb48be")
+    media["deep.png"] = ("image", Path(deep).read_bytes())
+    with contextlib.suppress(ImportError):  # an extra
+        import pillow_heif
+
+        pillow_heif.from_pillow(Image.fromarray(noise)).save(folder / "a.heic")
+        media["a.heic"] = ("image", (folder / "a.heic").read_bytes())
     tone = 0.5 * np.sin(np.arange(16_000) / 10)
     for name, codec in (("a.flac", "flac"), ("a.ogg", "libopus"), ("a.mp3", "libmp3lame"), ("a.m4a", "aac")):
         media[name] = ("audio", Path(write_sound(folder / name, np.tile(tone, 3), 48_000, codec)).read_bytes())
