@@ -79,12 +79,57 @@ def modality_pairs(modalities: tuple[str, ...]) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
+class VectorRows:
+    """Rows of matrices that may lie on the disk, read where they are asked for: float `[n, d]`, never copied whole.
+
+    Attributes:
+        parts: one or more float `[q, d]`, whose rows are numbered through.
+        rows: int64 `[n]`, which of these each row is, -1 for a row of zeros; None: each, in their order.
+        source: what they are, for messages: a file, a field.
+        note: for people, "" for none.
+    """
+
+    parts: tuple[Floats, ...]
+    rows: Ints | None = None
+    source: str = ""
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.rows is not None else sum(map(len, self.parts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.parts[0].dtype
+
+    def __getitem__(self, rows: slice) -> Floats:
+        """The rows of a slice, as an array in memory."""
+        wanted = np.arange(len(self))[rows] if self.rows is None else self.rows[rows]
+        out = np.zeros((len(wanted), self.shape[1]), dtype=self.dtype)
+        start = 0
+        for part in self.parts:
+            inside = (wanted >= start) & (wanted < start + len(part))
+            if inside.any():
+                out[inside] = part[wanted[inside] - start]
+            start += len(part)
+        return out
+
+    def number(self, row: int) -> int:
+        """The number of a row in its source, counted from 0."""
+        return row if self.rows is None else int(self.rows[row])
+
+
+@dataclass(frozen=True)
 class Samples:
     """Rows to audit, in the caller's order.
 
     Attributes:
         ids: one per row, unique together with `caption`.
-        media: modality -> one value per row: a path, a text, or None where the row has none.
+        media: modality -> one value per row: a path, a text, or None where the row has none. A modality whose vectors
+            are given need not be named here.
         groups: the user's leave-together key per row ("" for none), or empty when no group was named.
         caption: `[n]` which of its sample's captions a row is (0 where a sample has one).
         labels: a class per row ("" for none), or empty when none was named.
@@ -92,6 +137,8 @@ class Samples:
         splits: train, test or whatever a row belongs to ("" for none), or empty when not named.
         problems: row -> why the row cannot be read at all (a torn line of the manifest).
         source: the manifest or dataset that the rows come from, for people; "" where it has no name.
+        vectors: modality -> your own embeddings, float16, float32 or float64 `[n, d]`, in place of an encoder's; a row
+            of zeros where a row has no such medium. Its media are not read then.
     """
 
     ids: tuple[str, ...]
@@ -103,9 +150,15 @@ class Samples:
     splits: tuple[str, ...] = ()
     problems: Mapping[int, str] = field(default_factory=dict)
     source: str = ""
+    vectors: Mapping[str, Floats | VectorRows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.ids)
+        vectors = {name: checked_vectors(values, n, name) for name, values in self.vectors.items()}
+        object.__setattr__(self, "vectors", vectors)
+        without_media = {name: (None,) * n for name in vectors if name not in self.media}
+        if without_media:
+            object.__setattr__(self, "media", {**self.media, **without_media})
         for name, values in self.media.items():
             if len(values) != n:
                 raise ValueError(f"media {name!r} has {len(values)} values for {n} ids")
@@ -121,6 +174,37 @@ class Samples:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.media)
+
+
+VECTOR_TYPES = ("float16", "float32", "float64")
+LEAST_DIMENSIONS = 2  # unit vectors of one number are 1 or -1
+
+
+def checked_vectors(values: Any, rows: int, modality: str) -> Floats | VectorRows:
+    """Embeddings of a modality as they are used: float `[rows, d]`.
+
+    Raises:
+        AuditError: another number of rows, another shape, or no floating-point numbers.
+    """
+    vectors = values if isinstance(values, np.ndarray | VectorRows) else np.asarray(values)
+    source = vectors.source if isinstance(vectors, VectorRows) and vectors.source else f"the vectors of {modality}"
+    if len(vectors.shape) != 2 or vectors.shape[1] < LEAST_DIMENSIONS:
+        shape = " x ".join(map(str, vectors.shape)) or "one number"
+        raise AuditError(
+            f"{source}: its shape is {shape}; embeddings are a table of one row per sample, of {LEAST_DIMENSIONS} "
+            "numbers or more"
+        )
+    if vectors.dtype.name not in VECTOR_TYPES:
+        raise AuditError(
+            f"{source}: it holds {vectors.dtype}, embeddings are {', '.join(VECTOR_TYPES)}; convert it, for example by "
+            "numpy's astype('float32')"
+        )
+    if len(vectors) != rows:
+        raise AuditError(
+            f"{source}: it has {len(vectors):,} rows for {rows:,} samples; give one row per sample in their order, "
+            "zeros where there is none, or a table with a column 'id'"
+        )
+    return vectors
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,16 @@ class AuditConfig(_ModalitySettings):
         "auto",
         "Encoder: auto, offline, open_clip:MODEL[:WEIGHTS or checkpoint path], clap:PATH, or several joined by +",
     )
+    embeddings: str = option(
+        "",
+        "Your own embeddings in place of an encoder's: image=FILE,text=FILE (npy, npz, Parquet, Arrow, safetensors, "
+        "Lance; FILE#COLUMN); of a dataset also image=field:NAME or image=brain:KEY",
+        advanced=True,
+        scores=False,
+    )
+    same_space: bool = option(
+        False, "Your own embeddings of several modalities share one space, as those of CLIP do", advanced=True
+    )
     train: str = option(
         "heads",
         "What each trial trains: heads on frozen features, open_clip towers, or nothing (your own checkpoints)",

@@ -8,6 +8,7 @@ from audit_plugin.arrays import MODALITIES, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import digest_contents, silent
+from audit_plugin.encoders.own_embeddings import OWN_NAME, encoded_part, own_identities
 from audit_plugin.encoders.precision import known_key
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
@@ -23,15 +24,10 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
     """
     config = config or AuditConfig()
     check_samples(samples)
-    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
-    encoder_identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
-    if encoder_identities:
-        digests, downloads = digest_contents(samples, silent).digests, []
-        keys = {m: known_key(identity, config.precision, device) for m, identity in encoder_identities.items()}
-        encodes = {m: len({d for d in digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities}
-    else:  # the encoder was never loaded here: what is cached cannot be known
-        encodes = {m: len({value for value in samples.media[m] if value}) for m in samples.modalities}
-        downloads = [f"weights of {name} from their model hub; its model card tells size and license"]
+    own_identities(samples, config)
+    device, encoded = pick_device(config.device), encoded_part(samples)
+    name = resolve_name(config.encoder, encoded.modalities) if encoded.modalities else OWN_NAME
+    encodes, downloads = _to_encode(encoded, name, config, device) if encoded.modalities else ({}, [])
 
     training = {"heads": 2e-5, "towers": 8e-4, "checkpoints": 0.0}[config.train] * (1 if device == "cpu" else 0.02)
     seconds = 0.0
@@ -41,6 +37,7 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
     trials = config.trials or AuditConfig().trials  # how many will do is known when they are trained
     seconds += 10 + training * len(samples) * trials * config.epochs
     disk = sum(count * 2 * 1280 for count in encodes.values()) + trials * 850_000
+    disk += sum(len(vectors) * vectors.shape[1] * 4 for vectors in samples.vectors.values())
     return {
         "rows": len(samples),
         "encodes": encodes,
@@ -50,3 +47,14 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
         "device": device,
         "downloads": downloads,
     }
+
+
+def _to_encode(samples: Samples, name: str, config: AuditConfig, device: str) -> tuple[dict[str, int], list[str]]:
+    """(modality -> contents that the cache lacks, what has to be downloaded) for the encoders of a resolved name."""
+    identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
+    if not identities:  # the encoder was never loaded here: what is cached cannot be known
+        encodes = {m: len({value for value in samples.media[m] if value}) for m in samples.modalities}
+        return encodes, [f"weights of {name} from their model hub; its model card tells size and license"]
+    digests = digest_contents(samples, silent).digests
+    keys = {m: known_key(identity, config.precision, device) for m, identity in identities.items()}
+    return {m: len({d for d in digests[m] if d} - FeatureCache(keys[m]).known()) for m in samples.modalities}, []

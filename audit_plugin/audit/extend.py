@@ -18,6 +18,7 @@ from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.cached_features import stored_features, unit_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
+from audit_plugin.encoders.own_embeddings import text_names
 from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.flags import reflag
@@ -157,10 +158,18 @@ def _join(stored: StoredRun, new: Prepared) -> Prepared:
     return replace(
         new,
         samples=_concatenated(stored.samples, new.samples),
-        contents=Contents(digests, failures),
+        contents=Contents(digests, failures, _text_names(stored, new)),
         embedded=Embedded(features, failures, new.embedded.split_texts, new.embedded.encoded),
         order=Order(np.concatenate([np.arange(old), old + new.order.rows]), old + len(new.samples)),
     )
+
+
+def _text_names(stored: StoredRun, new: Prepared) -> dict[str, tuple[str, ...]]:
+    """`Contents.texts` of the run's samples and the new ones."""
+    return {
+        name: (*text_names(stored.samples.media[name], stored.digests[name]), *names)
+        for name, names in new.contents.texts.items()
+    }
 
 
 def _concatenated(old: Samples, new: Samples) -> Samples:
@@ -249,7 +258,7 @@ def _restrict(prepared: Prepared, modalities: list[str], rows: Ints) -> Prepared
     return replace(
         prepared,
         samples=replace(prepared.samples, media={m: prepared.samples.media[m] for m in modalities}),
-        contents=Contents(digests, {}),
+        contents=Contents(digests, {}, prepared.contents.texts),
         embedded=Embedded(features, {}, 0, {}),
         encoder_identities={m: prepared.encoder_identities[m] for m in modalities},
         order=Order(np.concatenate([prepared.order.rows, rows]), len(prepared.samples)),

@@ -15,8 +15,17 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Features, Ints, SampleFacts, Samples, dense_ids
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.base import EncoderIdentity
+from audit_plugin.encoders.cached_features import StoredFeatures, joined_features
 from audit_plugin.encoders.devices import pick_device, release_memory
-from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed
+from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed, join_reasons
+from audit_plugin.encoders.own_embeddings import (
+    OWN_NAME,
+    OwnEmbeddings,
+    encoded_part,
+    is_own,
+    own_identities,
+    store_own,
+)
 from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
@@ -43,9 +52,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Order:
-    """The canonical order of the complete rows: by content digest, then id, then caption number.
+    """The canonical order of the complete rows: by contents, texts first, then by id, then by caption number.
 
-    All that is drawn at random follows it, so results do not depend on the caller's order.
+    All that is drawn at random follows it, so results do not depend on the caller's order. Texts come first since they
+    are known where the media are not read: the same features give the same scores, whoever computed them.
 
     Attributes:
         rows: `[n]`, the caller's row of each complete row, in canonical order.
@@ -95,6 +105,10 @@ class Prepared:
         """The modalities that are text."""
         return [m for m in self.samples.modalities if MODALITIES[m].is_text]
 
+    def is_own(self, modality: str) -> bool:
+        """Whether the modality's features were given: it was neither read nor encoded."""
+        return is_own(self.encoder_identities[modality])
+
     def media(self, modality: str) -> list[str]:
         """Paths or texts of the complete rows, in canonical order."""
         values = self.samples.media[modality]
@@ -102,8 +116,8 @@ class Prepared:
 
     @property
     def image_paths(self) -> Sequence[str]:
-        """Paths of the complete rows' images, in canonical order; empty where there are none."""
-        return self.media("image") if "image" in self.samples.modalities else ()
+        """Paths of the complete rows' images, in canonical order; empty where there are none that were read."""
+        return self.media("image") if "image" in self.samples.modalities and not self.is_own("image") else ()
 
 
 def encoders_of(run_dir: str | Path | None) -> dict[str, str]:
@@ -129,7 +143,35 @@ def prepare(
     check_memory()
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
-    device, name = pick_device(config.device), resolve_name(config.encoder, samples.modalities)
+    device, encoded = pick_device(config.device), encoded_part(samples)
+    own_identities(samples, config)  # what does not go together is reported before anything is read
+    name = resolve_name(config.encoder, encoded.modalities) if encoded.modalities else OWN_NAME
+    if encoded.modalities:
+        read = _encode(encoded, name, config, device, clock, encoders, engine)
+    if samples.vectors:
+        with clock.stage("read"):
+            own = store_own(samples, config, clock.progress, encoders)
+        read = _joined(samples, own, read) if encoded.modalities else (own.contents, (own.embedded,), own.identities)
+    contents, (embedded, *augmented), identities = read
+    present = np.logical_and.reduce([e.features.present for e in (embedded, *augmented)])
+    order = Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
+    return Prepared(samples, contents, embedded, tuple(augmented), identities, name, order, device)
+
+
+# Contents; features of the media as they are, then of each augmented view; modality -> identity of its encoder
+_Read = tuple[Contents, tuple[Embedded, ...], Mapping[str, EncoderIdentity]]
+
+
+def _encode(
+    samples: Samples,
+    name: str,
+    config: AuditConfig,
+    device: str,
+    clock: Clock,
+    encoders: Mapping[str, str] | None,
+    engine: Engine,
+) -> _Read:
+    """Reads the samples' media and encodes what the cache lacks, by the encoders of a resolved name."""
     templates = split_templates(config.template)
     recipe = EncoderRecipe(name, templates)
     load = functools.cache(lambda: recipe.load(samples.modalities, device))
@@ -149,9 +191,28 @@ def prepare(
     embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
-    present = np.logical_and.reduce([e.features.present for e in (embedded, *augmented)])
-    order = Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))
-    return Prepared(samples, contents, embedded, tuple(augmented), chosen.identities, name, order, device)
+    return contents, (embedded, *augmented), chosen.identities
+
+
+def _joined(samples: Samples, own: OwnEmbeddings, encoded: _Read) -> _Read:
+    """Given and encoded modalities together, in the order of the samples."""
+    contents, (embedded,), identities = encoded  # views were refused
+    names = samples.modalities
+    all_digests, all_identities = {**contents.digests, **own.contents.digests}, {**identities, **own.identities}
+    parts = [part.features for part in (embedded, own.embedded) if isinstance(part.features, StoredFeatures)]
+    failures = dict(embedded.failures)
+    for row, reason in own.contents.failures.items():
+        if row not in samples.problems:
+            failures[row] = join_reasons(failures.get(row), reason)
+    joined = Embedded(
+        joined_features(names, parts),
+        failures,
+        embedded.split_texts,
+        embedded.encoded,
+        (*own.embedded.notes, *embedded.notes),
+    )
+    digests = {name: all_digests[name] for name in names}
+    return Contents(digests, failures, own.contents.texts), (joined,), {name: all_identities[name] for name in names}
 
 
 def check_samples(samples: Samples) -> None:
@@ -165,10 +226,11 @@ def check_samples(samples: Samples) -> None:
 
 
 def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
-    """Those of the rows that could be read at all, sorted by content, then id, then caption number."""
+    """Those of the rows that could be read at all, in canonical order (`Order`)."""
     caption = samples.caption or (0,) * len(samples)
+    texts_first = sorted(samples.modalities, key=lambda modality: not MODALITIES[modality].is_text)
     keys = [
-        ("".join(contents.digests[m][row] for m in samples.modalities), samples.ids[row], caption[row], row)
+        ("".join(contents.names(m)[row] for m in texts_first), samples.ids[row], caption[row], row)
         for row in rows
         if row not in samples.problems
     ]
@@ -180,14 +242,17 @@ def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFa
     samples, rows = prepared.samples, prepared.order.rows
     texts = {name: prepared.media(name) for name in prepared.text_modalities}
     return SampleFacts(
-        contents={m: dense_ids([prepared.contents.digests[m][row] for row in rows]) for m in samples.modalities},
+        contents={
+            m: dense_ids([prepared.contents.names(m)[row] for row in rows], by_first_row=True)
+            for m in samples.modalities
+        },
         space={m: encoder.space for m, encoder in prepared.encoder_identities.items()},
         words={m: np.array([len(text.split()) for text in texts[m]], dtype=np.int64) for m in texts},
         user_groups=user_groups(samples, prepared.order),
         roles=np.array(samples.roles, dtype=object)[rows] if samples.roles else None,
         labels=np.array(samples.labels, dtype=object)[rows] if samples.labels else None,
         known=known,
-        texts=texts,
+        texts={name: values for name, values in texts.items() if any(values)},
     )
 
 

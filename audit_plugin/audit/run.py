@@ -37,7 +37,7 @@ from .prepare import Clock, Prepared, describe_samples, encoders_of, prepare, us
 from .result import AuditResult, result_columns, summarize, versions
 from .score import gather_evidence, save_evidence, score
 
-FORMAT = 6  # raised when the same run folder would be filled differently
+FORMAT = 7  # raised when the same run folder would be filled differently
 
 
 def run_audit(

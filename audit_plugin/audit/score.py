@@ -87,7 +87,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     canonical_of = prepared.order.back(np.arange(len(evidence)), -1)  # canonical number of each of the caller's rows
     suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, prepared.samples.ids)
     media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
-    if captioner is not None and prepared.text_modalities and media:
+    if captioner is not None and prepared.text_modalities and media and all(prepared.media(media[0])):
         suggestions = ask_captioner(suggestions, flags["misaligned"], prepared.media(media[0]), captioner)
     representative, exact = rules.exact_duplicates(evidence)
     action, reason = rules.propose_actions(flags, suggestions.captions, representative, exact, scores)

@@ -11,6 +11,7 @@ from audit_plugin.arrays import AuditError, Bools, Features, Floats, Ints
 from audit_plugin.store import FeatureCache
 
 BLOCK = 256  # rows normalized at once
+UNIT = 1e-6  # a length that is so near to 1 is 1: to normalize a row again would change its last bits
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,22 @@ def stored_features(keys: Mapping[str, str], digests: Mapping[str, Sequence[str]
     return StoredFeatures(caches, digests, np.stack(present, axis=1))
 
 
+def joined_features(modalities: Sequence[str], parts: Sequence[StoredFeatures]) -> StoredFeatures:
+    """The features of parts with different modalities, in this order."""
+    digests = {modality: of_rows for part in parts for modality, of_rows in part.digests.items()}
+    caches = {modality: cache for part in parts for modality, cache in part.caches.items()}
+    present = {name: part.present[:, at] for part in parts for at, name in enumerate(part.digests)}
+    return StoredFeatures(
+        caches, {name: digests[name] for name in modalities}, np.stack([present[name] for name in modalities], axis=1)
+    )
+
+
 def unit_features(cache: FeatureCache, digests: Sequence[str]) -> tuple[Floats, Bools]:
     """Stored features as unit rows, float32 `[n, d]`, and which are stored, bool `[n]`; the others are zeros."""
     features, stored = cache.load(digests)
     for start in range(0, len(features), BLOCK):  # in place: a second matrix of a million rows would not fit
         block = features[start : start + BLOCK]
-        block /= np.maximum(np.sqrt(np.square(block).sum(axis=1, keepdims=True)), np.float32(1e-12))
+        lengths = np.maximum(np.sqrt(np.square(block).sum(axis=1, keepdims=True)), np.float32(1e-12))
+        lengths[np.abs(lengths - 1) <= UNIT] = 1
+        block /= lengths
     return features, stored

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,12 @@ class Contents:
 
     digests: Mapping[str, tuple[str, ...]]  # modality -> content digest per row, "" where it cannot be used
     failures: Mapping[int, str]  # row -> reasons, joined
+    # modality that is text and whose features were given -> digest of each row's text, of its vector where it has none
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names(self, modality: str) -> tuple[str, ...]:
+        """What tells the contents of the rows apart: equal names are one content, whatever its features."""
+        return self.texts.get(modality, self.digests[modality])
 
 
 def digest_contents(samples: Samples, progress: Progress) -> Contents:

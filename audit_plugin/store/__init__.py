@@ -1,6 +1,6 @@
 """What is on disk: run folders and feature caches. Atomic, resumable, checked when read, locked, private."""
 
-from .features import FeatureCache
+from .features import OWN, FeatureCache
 from .files import (
     Damaged,
     cache_root,
@@ -20,6 +20,7 @@ from .runs import RunFolder, load_json, stored_identity
 from .shortages import check_memory, disk_error, plain_error, raise_shortage, size_text
 
 __all__ = [
+    "OWN",
     "Damaged",
     "FeatureCache",
     "RunFolder",

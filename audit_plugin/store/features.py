@@ -32,14 +32,15 @@ from .files import (
 )
 
 BLOCK = 256  # features with one checksum: all are read for any of them, and encoded again where one is damaged
-INDEX, VALUES, ABOUT = ".index.npz", ".float16", "encoder.json"
+INDEX, ABOUT = ".index.npz", "encoder.json"
+OWN = "own:"  # keys of embeddings that the user gave: `own:TYPE:d`, of the type in which they are stored
 FEATURES = "features"  # folder of the caches
 
 
 class Shard(NamedTuple):
     """Features that were stored together."""
 
-    path: Path  # of the features: float16 `[s, d]`, nothing else
+    path: Path  # of the features `[s, d]`, nothing else
     keys: np.ndarray  # `[s]`, digests of the contents
     sums: Ints  # CRC-32 of each block of features
     width: int  # d
@@ -48,10 +49,11 @@ class Shard(NamedTuple):
 class FeatureCache:
     """Features by content digest, one folder per encoder: append-only shards.
 
-    A shard is `X.float16`, the features, and `X.index.npz`: digests and a checksum of each block of features, sealed
+    A shard is `X.float16` (or `X.float32`), the features, and `X.index.npz`: digests and a checksum of each block of features, sealed
     for its name and encoder. The index is written last and makes the shard valid. A block that is not as it was
-    written is a miss, never another number. What is stored is rounded to float16, and features are taken from here
-    alone, fresh ones too: a run's numbers do not depend on what was known before it.
+    written is a miss, never another number. What encoders compute is rounded to float16, and features are taken from
+    here alone, fresh ones too: a run's numbers do not depend on what was known before it. Embeddings of the user's own
+    keep the type that their key names.
 
     Attributes:
         damaged_features: features that were asked for and are damaged; `damaged_files`: indexes that are. They count
@@ -63,6 +65,9 @@ class FeatureCache:
         name = digest_of(encoder_key, "float16", "sums")[:24]
         self.path = private_folder((root or cache_root() / FEATURES) / name)
         self.encoder_key = encoder_key
+        own_type = encoder_key.split(":")[1] if encoder_key.startswith(OWN) else "float16"
+        self.dtype = np.dtype(own_type)  # in which features are stored
+        self._values = f".{own_type}"  # how their files end
         self.damaged_features = 0
         self.damaged_files = 0
         self._damaged_blocks: set[tuple[Path, int]] = set()
@@ -80,7 +85,7 @@ class FeatureCache:
                 with contextlib.suppress(OSError):
                     path.unlink()
                 continue
-            yield Shard(path.with_name(stem + VALUES), index["keys"], index["sums"], int(index["width"]))
+            yield Shard(path.with_name(stem + self._values), index["keys"], index["sums"], int(index["width"]))
 
     def _place(self, stem: str) -> str:
         return f"{self.encoder_key}/{stem}"
@@ -145,7 +150,9 @@ class FeatureCache:
 
         Read, not mapped into memory: a disk that fails is an error then, not the end of the process.
         """
-        buffer = memoryview(bytearray(BLOCK * shard.width * 2))  # one for all: a block is valid until the next one
+        buffer = memoryview(
+            bytearray(BLOCK * shard.width * self.dtype.itemsize)
+        )  # one for all: a block is valid until the next one
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(read_regular(shard.path))
@@ -153,13 +160,13 @@ class FeatureCache:
                 file = None
             for number in numbers:
                 rows, count = min(BLOCK, len(shard.keys) - number * BLOCK), 0
-                data = buffer[: rows * shard.width * 2]
+                data = buffer[: rows * shard.width * self.dtype.itemsize]
                 with contextlib.suppress(Damaged), readable(shard.path):
                     if file is not None:
                         file.seek(number * len(buffer))
                         count = file.readinto(data)
                 if count == len(data) and zlib.crc32(data) == int(shard.sums[number]):
-                    yield np.frombuffer(data, dtype=np.float16).reshape(rows, shard.width)
+                    yield np.frombuffer(data, dtype=self.dtype).reshape(rows, shard.width)
                 else:
                     self._damaged_blocks.add((shard.path, number))
                     yield None
@@ -195,16 +202,16 @@ class FeatureCache:
         return notes
 
     def append(self, features: Mapping[str, Floats]) -> None:
-        """Stores one shard, rounded to float16."""
+        """Stores one shard, in the type of the cache."""
         if not features:
             return
         remove_leftovers(self.path)
         self._describe()
         stem = uuid.uuid4().hex
-        values = np.stack([np.asarray(feature, dtype=np.float16) for feature in features.values()])
+        values = np.stack([np.asarray(feature, dtype=self.dtype) for feature in features.values()])
         keys = np.array(list(features), dtype="S64")
         sums = [zlib.crc32(values[start : start + BLOCK].data) for start in range(0, len(values), BLOCK)]
-        path = self.path / (stem + VALUES)
+        path = self.path / (stem + self._values)
         write_atomically(path, lambda file: file.write(values.data), values.nbytes)
         index = {"keys": keys, "sums": np.array(sums, dtype=np.uint32), "width": np.array(values.shape[1])}
         write_sealed(path.with_name(stem + INDEX), self._place(stem), index)

@@ -20,7 +20,7 @@ from .runs import ABOUT, LOCK, RECORD, try_lock
 
 IN_USE_SECONDS = 600.0  # features that were used so recently may belong to a run that goes on
 # The files of each kind of folder; whatever else lies in it is not ours and stays.
-FEATURE_FILES = re.compile(r"[0-9a-f]{32}(\.float16|\.index\.npz|\.npy|\.keys\.npy)|encoder\.json")
+FEATURE_FILES = re.compile(r"[0-9a-f]{32}(\.float16|\.float32|\.index\.npz|\.npy|\.keys\.npy)|encoder\.json")
 RUN_FILES = re.compile(r"[\w-]+\.npz|run\.json|about\.json|explanations\.json|\.lock")
 RUN_FOLDERS = re.compile(r"(extended|lacking)-[0-9a-f]{16}|train")
 VECTOR_FILES = re.compile(r"[0-9a-f]{32}\.npz")

@@ -103,13 +103,13 @@ class Variant:
 def misfit_words(evidence: Evidence, rows: Ints, prepared: Prepared, job: Job) -> Records:
     """Row -> `words`: text, start, end (characters of the caption) and gain, the highest gain first.
 
-    Empty where the caption is one word or all of its words are common, and where nothing but heads on plain captions
-    was trained. The encoder is loaded only for variants that no earlier call of the run has encoded.
+    Empty where the caption is one word or all of its words are common, where nothing but heads on plain captions was
+    trained, and where the features of the captions were given: nobody can encode another caption then. The encoder is loaded only for variants that no earlier call of the run has encoded.
     """
     records: Records = {int(row): {"words": []} for row in rows}
     pairs = text_pairs(evidence)
     heads = job.config.train == "heads" and "head_0_0" in (job.run.load(part_name(0)) or {})
-    if not len(rows) or not pairs or not heads or job.config.template:
+    if not len(rows) or not pairs or not heads or job.config.template or prepared.is_own(pairs[0][1]):
         return records
     captions = prepared.media(pairs[0][1])
     common = common_words(captions)

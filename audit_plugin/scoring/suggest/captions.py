@@ -79,7 +79,7 @@ def suggest(
     `ids` `[total]` are the caller's.
     """
     n, pair = len(evidence), next(iter(text_pairs(evidence)), None)
-    if evidence.trials is None or pair is None:
+    if evidence.trials is None or pair is None or not any(captions):
         return _suggestions({}, (), canonical_of, captions, ids)
     weighing = weigh(evidence, pair)
     shifts = shift_repairs(weighing, canonical_of, ids)
@@ -95,6 +95,7 @@ def suggest(
         rows = np.sort(rows[most_suspicious])
     claimed = canonical_of[[source for repair in shifts for source in repair.sources]]
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
+    pool = pool[[bool(captions[row]) for row in pool]]  # of given vectors the text may not be known
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
     best, rings = _best(weighing, rows, pool, _bar(weighing, good, pool))
