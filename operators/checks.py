@@ -71,6 +71,14 @@ def whole(params: Mapping[str, Any], name: str, default: Any = None, low: float 
     return value if value is None else int(value)
 
 
+def switch(params: Mapping[str, Any], name: str) -> bool | None:
+    """A switch in the parameters; None where it is absent."""
+    value = params.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise AuditError(f"{name} must be on or off (true or false), not {short(value)}")
+    return value
+
+
 def choice(params: Mapping[str, Any], name: str, choices: Iterable[str], default: str = "") -> str:
     """One of several texts; absent ones are the default, "" if there is none.
 
@@ -129,6 +137,7 @@ def settings(params: Mapping[str, Any]) -> AuditConfig:
     values = {field.name: _setting(params, field) for field in fields(AuditConfig)}
     for name in MODEL_SETTINGS:
         check_model(name, values[name] or "")
+    check_embeddings(values["embeddings"] or "")
     return AuditConfig(**{name: value for name, value in values.items() if value is not None})
 
 
@@ -136,6 +145,8 @@ def _setting(params: Mapping[str, Any], field: Field[Any]) -> Any:
     if isinstance(field.default, str):
         return text(params, field.name) or None
     low, high = field.metadata["low"], field.metadata["high"]
+    if isinstance(field.default, bool):
+        return switch(params, field.name)
     if isinstance(field.default, int):
         return whole(params, field.name, None, low, high)
     return number(params, field.name, None, low, high)
@@ -150,6 +161,18 @@ def check_model(setting: str, name: str) -> None:
         path = Path(part).expanduser()
         if not folder or ".." in path.parts or not path.resolve().is_relative_to(Path(folder).expanduser().resolve()):
             raise AuditError(f"{setting} names a file of the server, {short(part)}; {model_help()}")
+
+
+def check_embeddings(named: str) -> None:
+    """Raise an `AuditError` if embeddings would be read from a file of the server, not from the dataset."""
+    from audit_plugin.inputs.embeddings import BRAIN, FIELD, parse_embeddings
+
+    for modality, source in parse_embeddings(named).items():
+        if not source.startswith((FIELD, BRAIN)):
+            raise AuditError(
+                f"embeddings name a file of the server, {modality}={short(source)}; the App reads those of the "
+                f"dataset: {modality}={FIELD}NAME or {modality}={BRAIN}KEY"
+            )
 
 
 def model_help() -> str:

@@ -25,6 +25,8 @@ FIELD_LABELS = {name: f"{name.capitalize()} field" for name in MODALITIES} | {
     "false_positive_rate": "False-positive rate",
     "checkpoint_f": "Checkpoint f",
     "checkpoint_g": "Checkpoint g",
+    "embeddings": "Your own embeddings",
+    "same_space": "They share one space",
 }
 ENCODERS = {
     "auto": "CLIP if its weights are on this machine, otherwise offline",
@@ -113,6 +115,8 @@ class SettingsForm:
             form.str(name, view=view, **options)
         elif choices:
             form.enum(name, choices, view=types.DropdownView(), **options)
+        elif isinstance(setting.default, bool):
+            form.bool(name, **options)
         elif isinstance(setting.default, int):
             form.int(name, min=meta["low"], max=meta["high"], **options)
         elif isinstance(setting.default, float):

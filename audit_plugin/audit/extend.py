@@ -22,7 +22,7 @@ from audit_plugin.encoders.own_embeddings import text_names
 from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.flags import reflag
-from audit_plugin.store import FeatureCache, RunFolder, digest_of
+from audit_plugin.store import OWN, FeatureCache, RunFolder, digest_of
 from audit_plugin.trials.learners import head_projections, trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
@@ -32,6 +32,7 @@ from .score import gather_evidence, score
 
 PART = "rows"
 NOT_TRAINED = "not trained on: held-out scores only"
+SAME_VECTOR = 0.99  # cosine of two vectors that one model may give one medium
 MIN_MEDIA = 2  # of a sample that can be compared at all
 # Sums over all modalities: of some of them they would be on another scale.
 COMPLETE_ONLY = ("multimem", "alignment", "driver", "culprit", "failure")
@@ -126,12 +127,14 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
             )
         clock = Clock(progress or silent)
         encoders = encoders_of(base.path)
+        _check_given(samples, encoders)
         new = prepare(samples, stored.config, clock, encoders)
         present_encoders = {name: encoder.key for name, encoder in new.encoder_identities.items()}
         if encoders != present_encoders:
             raise AuditError(
                 f"the run was encoded with {encoders}, which now would be {present_encoders}; audit all samples again"
             )
+        _check_same_vectors(stored, new)
         joined = _join(stored, new)
         old = len(stored.samples)
         identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
@@ -142,6 +145,47 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
                 learner = trained_heads_learner(joined.features, stored.projections, base, job)
                 evidence, notes = _read_with(learner, joined, stored.member, job)
             return _new_rows(finish(joined, evidence, job, clock, notes), old)
+
+
+def _check_given(samples: Samples, encoders: Mapping[str, str]) -> None:
+    """Raises AuditError unless the new samples' embeddings are given for those modalities that the run's were."""
+    given = {name: key for name, key in encoders.items() if key.startswith(OWN)}
+    if lacking := [name for name in given if name not in samples.vectors]:
+        raise AuditError(
+            f"the run's {lacking[0]} embeddings were given; give those of the new samples too, from the same model: "
+            f"--embeddings {lacking[0]}=FILE"
+        )
+    if more := [name for name in samples.vectors if name not in given]:
+        raise AuditError(f"the run encoded {more[0]} itself; leave the {more[0]} embeddings out, or audit all again")
+    for name, key in given.items():
+        width, run_width = samples.vectors[name].shape[1], int(key.rpartition(":")[2])
+        if width != run_width:
+            raise AuditError(
+                f"the new {name} embeddings have {width} numbers, the run's {run_width}; compute them with the run's "
+                "model, or audit all samples again"
+            )
+
+
+def _check_same_vectors(stored: StoredRun, new: Prepared) -> None:
+    """Raises AuditError where a medium that the run had too has another vector now: one of another model."""
+    for name in new.samples.vectors:
+        cache = FeatureCache(new.encoder_identities[name].key)
+        run_digests = dict(zip(stored.samples.media[name], stored.digests[name], strict=True))
+        repeated = [
+            (row, digest, run_digests[value])
+            for row, (value, digest) in enumerate(zip(new.samples.media[name], new.contents.digests[name], strict=True))
+            if value and digest and run_digests.get(value, digest) != digest
+        ]
+        now, has_now = unit_features(cache, [digest for _, digest, _ in repeated])
+        then, has_then = unit_features(cache, [digest for _, _, digest in repeated])
+        cosines = np.where(has_now & has_then, (now * then).sum(1), 1)
+        if (other := np.flatnonzero(cosines < SAME_VECTOR)).size:
+            row = repeated[int(other[0])][0]
+            raise AuditError(
+                f"{len(other)} of the new samples have a {name} that the run has too, with another vector (the first: "
+                f"id {new.samples.ids[row]!r}, cosine {cosines[other[0]]:.2f}); compute the new embeddings with the "
+                "run's model, or audit all samples again"
+            )
 
 
 def _join(stored: StoredRun, new: Prepared) -> Prepared:
@@ -159,7 +203,7 @@ def _join(stored: StoredRun, new: Prepared) -> Prepared:
         new,
         samples=_concatenated(stored.samples, new.samples),
         contents=Contents(digests, failures, _text_names(stored, new)),
-        embedded=Embedded(features, failures, new.embedded.split_texts, new.embedded.encoded),
+        embedded=replace(new.embedded, features=features, failures=failures),
         order=Order(np.concatenate([np.arange(old), old + new.order.rows]), old + len(new.samples)),
     )
 

@@ -26,7 +26,8 @@ COLUMNS = {
 Manifest = Annotated[
     Path,
     typer.Argument(
-        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern"
+        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern; "
+        "or the output folder of clip-retrieval"
     ),
 ]
 MediaRoot = Annotated[
@@ -64,6 +65,7 @@ def score(
     if extend:
         _check_extension(config, run_dir, dry_run)
     samples = read_samples(manifest, config, media_root)
+    config = _with_space(manifest, samples, config)
     check_output(out, (".parquet", ".csv", ".jsonl"), manifest, samples=samples)
     check_beside(out, (".json", ".png"), manifest, samples=samples)
     gate.check(manifest, out, samples=samples)
@@ -106,6 +108,7 @@ def removal_study(
     from audit_plugin.report.png_plots import removal_plot
 
     samples, numbers = read_samples(manifest, config, media_root), _numbers(amounts)
+    config = _with_space(manifest, samples, config)
     check_output(out, (".json",), manifest, samples=samples)
     check_beside(out, (".png",), manifest, samples=samples)
     with shown_progress() as progress:
@@ -116,12 +119,24 @@ def removal_study(
 
 
 def read_samples(manifest: Path, config: AuditConfig, media_root: Path | None = None) -> Samples:
-    """The rows of a manifest, from the columns that the settings name."""
+    """The rows of a manifest, from the columns and embeddings that the settings name."""
+    from audit_plugin.inputs.clip_retrieval import is_clip_retrieval, read_clip_retrieval
+    from audit_plugin.inputs.embeddings import with_embeddings
     from audit_plugin.inputs.manifest import read_manifest
 
     columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
     keys = {name: getattr(config, name) or None for name in ("group", "label", "role", "split")}
-    return read_manifest(manifest, columns, **keys, media_root=media_root)
+    if is_clip_retrieval(manifest):
+        return with_embeddings(read_clip_retrieval(manifest, columns, keys), config.embeddings)
+    return read_manifest(manifest, columns, **keys, media_root=media_root, embeddings=config.embeddings)
+
+
+def _with_space(manifest: Path, samples: Samples, config: AuditConfig) -> AuditConfig:
+    """The config that says that embeddings share one space where they are those of clip-retrieval's one model."""
+    from audit_plugin.inputs.clip_retrieval import is_clip_retrieval
+
+    is_one_model = is_clip_retrieval(manifest) and not config.embeddings and len(samples.vectors) > 1
+    return replace(config, same_space=True) if is_one_model else config
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:

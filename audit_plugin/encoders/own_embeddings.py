@@ -117,10 +117,8 @@ def own_identities(
 
 def _key(vectors: Floats | VectorRows, former: str) -> str:
     """`own:TYPE:d`: half precision stays so, all else is stored as float32; a run keeps the type that it began with."""
-    kinds = {f"{OWN}{kind}:{vectors.shape[1]}": kind for kind in ("float16", "float32")}
-    if former in kinds:
-        return former
-    return next(key for key, kind in kinds.items() if kind == "float32" or vectors.dtype == kind)
+    keys = [f"{OWN}{kind}:{vectors.shape[1]}" for kind in ("float16", "float32")]
+    return former if former in keys else keys[vectors.dtype != np.float16]
 
 
 def _digest_rows(samples: Samples, modality: str, cache: FeatureCache, progress: Progress) -> tuple[str, ...]:
@@ -186,7 +184,7 @@ def _store_missing(vectors: Floats | VectorRows, names: tuple[str, ...], cache: 
 
 
 def text_names(texts: tuple[str | None, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """What tells texts with given vectors apart: the text where it is known, else the vector; "" where there is none."""
+    """What tells texts with given vectors apart: the text where it is known, else the vector; "" for neither."""
     digest = MODALITIES["text"].digest
 
     def name_of(text: str | None, name: str) -> str:
@@ -210,11 +208,8 @@ def _row_number(vectors: Floats | VectorRows, row: int) -> int:
 
 def _notes(samples: Samples, modality: str, names: tuple[str, ...]) -> list[str]:
     """For people: whose embeddings these are, how many rows have none, and what is left out without the media."""
-    vectors = samples.vectors[modality]
-    count = sum(map(bool, names))
-    notes = [
-        f"{modality}: {count:,} embeddings of {vectors.shape[1]} numbers were given ({source_of(samples, modality)})"
-    ]
+    vectors, source = samples.vectors[modality], source_of(samples, modality)
+    notes = [f"{modality}: {sum(map(bool, names)):,} embeddings of {vectors.shape[1]} numbers were given ({source})"]
     if isinstance(vectors, VectorRows) and vectors.note:
         notes.append(f"{modality}: {vectors.note}")
     if MODALITIES[modality].is_text:
@@ -222,8 +217,7 @@ def _notes(samples: Samples, modality: str, names: tuple[str, ...]) -> list[str]
         if not any(samples.media[modality]):
             notes.append(f"no {modality} is known, so no other one can be suggested, and vague ones are not searched")
     else:
-        what = (
-            ", so altered copies are recognized by their embeddings, not by their pixels" if modality == "image" else ""
-        )
-        notes.append(f"{modality} was not read: equal vectors count as equal contents{what}")
+        notes.append(f"{modality} was not read: equal vectors count as equal contents")
+        if modality == "image":
+            notes[-1] += ", and altered copies are recognized by their vectors, not by their pixels"
     return notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 from audit_plugin.store import open_regular
 
+from .embeddings import parse_embeddings, with_embeddings
 from .files import file_of
 from .parquet import ParquetTable, cells_of
 from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief
@@ -36,6 +37,7 @@ def read_manifest(
     role: str | None = None,
     split: str | None = None,
     media_root: str | Path | None = None,
+    embeddings: str = "",
 ) -> Samples:
     """Reads a manifest into samples, in its row order.
 
@@ -50,12 +52,14 @@ def read_manifest(
         split: column that says train, test or the like.
         media_root: folder in which all media must lie, links followed; a row with a medium elsewhere cannot be used.
             None: anywhere that the user may read.
+        embeddings: files with your own embeddings (`inputs.embeddings`); their modalities need no column, and a medium
+            that one names need not exist.
 
     Raises:
         AuditError: if the file as a whole cannot be used or is too large, or a role is not known.
     """
-    path = Path(path)
-    if len(columns) < 2:
+    path, own = Path(path), parse_embeddings(embeddings)
+    if len({*columns, *own}) < 2:
         options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
         raise AuditError(
             f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
@@ -79,8 +83,8 @@ def read_manifest(
                 f"{', '.join(ROLES)}, or nothing"
             )
     place = paths_of(path, root)
-    samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows))
-    return replace(samples, source=f"manifest {os.path.abspath(path)}")
+    samples = _samples(place, columns, key_columns, rows, _sample_ids(path, header, rows), frozenset(own))
+    return with_embeddings(replace(samples, source=f"manifest {os.path.abspath(path)}"), embeddings)
 
 
 def is_gone(path: str) -> bool:
@@ -102,9 +106,14 @@ Place = Callable[[str], tuple[str | None, str]]  # cell -> (absolute path, what 
 
 
 def _samples(
-    place: Place, columns: Mapping[str, str], key_columns: Mapping[str, str], rows: list[Row], row_ids: list[str]
+    place: Place,
+    columns: Mapping[str, str],
+    key_columns: Mapping[str, str],
+    rows: list[Row],
+    row_ids: list[str],
+    own: Set[str] = frozenset(),
 ) -> Samples:
-    """The samples of the rows, one per caption where a text is a list."""
+    """The samples of the rows, one per caption where a text is a list; `own`: modalities that are not read."""
     ids: list[str] = []
     captions: list[int] = []
     media: dict[str, list[str | None]] = {modality: [] for modality in columns}
@@ -118,7 +127,7 @@ def _samples(
             texts = row[columns["text"]] or [None]  # an empty list is one row without text
             row_per_caption = [{**row, columns["text"]: text} for text in texts]
         for caption, cells in enumerate(row_per_caption):
-            values, problem = _media_values(cells, columns, key_columns, place)
+            values, problem = _media_values(cells, columns, key_columns, place, own)
             if problem:
                 problems[len(ids)] = problem
             ids.append(row_id)
@@ -144,9 +153,12 @@ def _key_value(row: Row, column: str) -> str:
 
 
 def _media_values(
-    row: Row, columns: Mapping[str, str], key_columns: Mapping[str, str], place: Place
+    row: Row, columns: Mapping[str, str], key_columns: Mapping[str, str], place: Place, own: Set[str]
 ) -> tuple[dict[str, str | None], str]:
-    """The row's value per modality, and what is wrong with it ("" if nothing); if anything is, all values are None."""
+    """The row's value per modality, and what is wrong with it ("" if nothing); if anything is, all values are None.
+
+    What cannot be used of the modalities `own`, which are not read, is no problem.
+    """
     values: dict[str, str | None] = dict.fromkeys(columns)
     if isinstance(row, TornRow):
         return values, row.reason
@@ -164,7 +176,7 @@ def _media_values(
             values[modality] = cell
         elif path := (cell or "").strip():
             values[modality], problem = place(path)
-        if problem:
+        if problem and modality not in own:
             return dict.fromkeys(columns), f"column {column!r} {problem}"
     return values, ""
 

@@ -1,4 +1,4 @@
-"""Reads tables of vectors: npy, npz, safetensors, Parquet, Arrow, Lance. One function a format; `READERS` lists them."""
+"""Reads tables of vectors: npy, npz, safetensors, Parquet, Arrow, Lance; `READERS` has one function a format."""
 
 from __future__ import annotations
 
@@ -332,8 +332,8 @@ def _ids_of(values: Any, row: int, name: str) -> list[str]:
     for number, cell in enumerate(cells, row):
         if not isinstance(cell, str | int) or cell == "":
             raise AuditError(
-                f"{name}: row {number} (counted from 0) has {brief(cell)} in the column {ID_COLUMN!r}; give every row an "
-                "id, or leave the column out to match rows by their order"
+                f"{name}: row {number} (counted from 0) has {brief(cell)} in the column {ID_COLUMN!r}; give every "
+                "row an id, or leave the column out to match rows by their order"
             )
     return [str(cell) for cell in cells]
 

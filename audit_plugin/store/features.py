@@ -49,11 +49,11 @@ class Shard(NamedTuple):
 class FeatureCache:
     """Features by content digest, one folder per encoder: append-only shards.
 
-    A shard is `X.float16` (or `X.float32`), the features, and `X.index.npz`: digests and a checksum of each block of features, sealed
-    for its name and encoder. The index is written last and makes the shard valid. A block that is not as it was
-    written is a miss, never another number. What encoders compute is rounded to float16, and features are taken from
-    here alone, fresh ones too: a run's numbers do not depend on what was known before it. Embeddings of the user's own
-    keep the type that their key names.
+    A shard is `X.float16` (or `X.float32`), the features, and `X.index.npz`: digests and a checksum of each block of
+    features, sealed for its name and encoder. The index is written last and makes the shard valid. A block that is not
+    as it was written is a miss, never another number. What encoders compute is rounded to float16, and features are
+    taken from here alone, fresh ones too: a run's numbers do not depend on what was known before it. Embeddings of the
+    user's own keep the type that their key names.
 
     Attributes:
         damaged_features: features that were asked for and are damaged; `damaged_files`: indexes that are. They count
@@ -150,9 +150,8 @@ class FeatureCache:
 
         Read, not mapped into memory: a disk that fails is an error then, not the end of the process.
         """
-        buffer = memoryview(
-            bytearray(BLOCK * shard.width * self.dtype.itemsize)
-        )  # one for all: a block is valid until the next one
+        row_size = shard.width * self.dtype.itemsize
+        buffer = memoryview(bytearray(BLOCK * row_size))  # one for all: a block is valid until the next one
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(read_regular(shard.path))
@@ -160,7 +159,7 @@ class FeatureCache:
                 file = None
             for number in numbers:
                 rows, count = min(BLOCK, len(shard.keys) - number * BLOCK), 0
-                data = buffer[: rows * shard.width * self.dtype.itemsize]
+                data = buffer[: rows * row_size]
                 with contextlib.suppress(Damaged), readable(shard.path):
                     if file is not None:
                         file.seek(number * len(buffer))

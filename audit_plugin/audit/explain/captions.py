@@ -104,7 +104,8 @@ def misfit_words(evidence: Evidence, rows: Ints, prepared: Prepared, job: Job) -
     """Row -> `words`: text, start, end (characters of the caption) and gain, the highest gain first.
 
     Empty where the caption is one word or all of its words are common, where nothing but heads on plain captions was
-    trained, and where the features of the captions were given: nobody can encode another caption then. The encoder is loaded only for variants that no earlier call of the run has encoded.
+    trained, and where the features of the captions were given: nobody can encode another caption then. The encoder is
+    loaded only for variants that no earlier call of the run has encoded.
     """
     records: Records = {int(row): {"words": []} for row in rows}
     pairs = text_pairs(evidence)

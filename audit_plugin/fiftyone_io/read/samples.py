@@ -10,10 +10,12 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import ROLES, AuditError, Samples
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import count_samples, database
+from audit_plugin.inputs.embeddings import parse_embeddings
 from audit_plugin.inputs.images import crop_of
 
 from .items import objects_field, patches_of
 from .sources import Source, key_field, modality_sources, name_of, similar_names, used_slices
+from .vectors import vector_sources, with_vectors
 
 KEYS = ("group", "label", "role", "split")
 SPLITS = ("train", "test", "validation", "val")  # of a list of tags, the one that is meant
@@ -38,13 +40,15 @@ def load_view(name: str, view_name: str | None = None, patches: str | None = Non
         return view if patches is None else patches_of(view, patches)
 
 
-def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
+def read_samples(view: SampleCollection, config: AuditConfig, only_media: bool = False) -> Samples:
     """The rows of a dataset or view, in its order, with sample ids as ids.
 
     A grouped dataset gives one row per group: its id is that of the first sample among the slices used, a modality
     whose slice is missing in the group is None. A list of texts gives one row per text, with repeated ids; an empty
     one a row without text. A view of patches gives one row per object, whose id is the label's and whose image is its
     crop; the objects of one image belong together unless another group is named.
+
+    `only_media` leaves the embeddings that the config names out: for what shows rows and encodes nothing.
 
     Raises:
         AuditError: empty view, nothing to compare, a field that is missing or of the wrong kind, or the database was
@@ -58,7 +62,8 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
         sources = modality_sources(view, config)
         named = {name: getattr(config, name) for name in KEYS if getattr(config, name)}
         keys = {name: Source(key_field(view, name, path)) for name, path in named.items()}
-        ids, columns = _columns(view, sources, {**sources, **keys})
+        vectors = {} if only_media else vector_sources(view, config, sources)
+        ids, columns = _columns(view, sources, {**sources, **keys, **vectors})
         if objects:
             boxes, images = view.values([f"{objects}.bounding_box", "sample_id"])
             files = zip(columns["image"], boxes, strict=True)
@@ -74,9 +79,10 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
     if "text" in sources and sources["text"].many:
         ids, columns, captions = _row_per_text(ids, columns)
     words = {name: tuple(_word(v) for v in columns.get(name, ())) for name in KEYS}
-    return Samples(
+    samples = Samples(
         tuple(ids),
-        {modality: tuple(columns[modality]) for modality in sources},
+        {modality: tuple(columns[modality]) for modality in sources}
+        | {modality: (None,) * len(ids) for modality in parse_embeddings(config.embeddings) if modality not in sources},
         groups=words["group"],
         caption=tuple(captions),
         labels=words["label"],
@@ -84,6 +90,10 @@ def read_samples(view: SampleCollection, config: AuditConfig) -> Samples:
         splits=words["split"],
         source=f"dataset {name_of(view)}",
     )
+    if only_media:
+        return samples
+    with database(f"reading dataset {name_of(view)!r}"):
+        return with_vectors(view, config, samples, columns)
 
 
 def _word(value: Any) -> str:
@@ -157,4 +167,8 @@ def _pick(values: list[Any], group: dict[str, int], slice_name: str) -> Any:
     """The group's value in a slice; where none is named, the first slice that has one."""
     if slice_name:
         return values[group[slice_name]] if slice_name in group else None
-    return next((values[position] for position in group.values() if values[position] not in (None, "", [])), None)
+    return next((values[position] for position in group.values() if not _is_empty(values[position])), None)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list) and not value)

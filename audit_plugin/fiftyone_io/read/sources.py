@@ -14,6 +14,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.runs import list_audits
+from audit_plugin.inputs.embeddings import parse_embeddings
 
 from .items import objects_field
 
@@ -45,17 +46,22 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     """Modality -> where its values are.
 
     Where the config names fewer than two, the sample's own file (the only image and the only video slice of a grouped
-    dataset) and the field that looks like a caption are used too.
+    dataset) and the field that looks like a caption are used too. A modality whose embeddings are given may have none.
 
     Raises:
         AuditError: a field or slice is missing or of a wrong kind, or there is no clear choice.
     """
     named = {modality: getattr(config, modality) for modality in MODALITIES if getattr(config, modality)}
     sources = {modality: _source(view, modality, name) for modality, name in named.items()}
+    own = parse_embeddings(config.embeddings)
     if len(sources) < 2:
-        sources = _own_media(view, sources) | sources
-        if "text" not in sources:
-            sources["text"] = _text_source(view, caption_field(view))
+        try:
+            sources = _own_media(view, sources) | sources
+            if "text" not in sources:
+                sources["text"] = _text_source(view, caption_field(view))
+        except AuditError:
+            if len({*sources, *own}) < 2:
+                raise
     if objects_field(view) and (set(sources) != {"image", "text"} or sources["image"].field != FILE):
         raise AuditError(
             f"objects of {name_of(view)!r} are audited as image and text, cut out of the samples' own files; "

@@ -33,7 +33,7 @@ def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, Sampl
     columns = dict(read_columns(root, run, ["id", *(name for name in names if name != "caption_index")]))
     with database(f"reading audit {run!r} of dataset {root.name!r}"):
         audited = root if items.slices else items.where(lambda column: column("action").exists())
-        samples = read_samples(audited, settings_of(record))
+        samples = read_samples(audited, settings_of(record), only_media=True)
         entries = list(decisions(root))
     position_of = {name: position for position, name in enumerate(columns.pop("id"))}
     positions = np.array([position_of.get(name, -1) for name in samples.ids], dtype=np.int64)

@@ -58,7 +58,7 @@ def report_of_dataset(
     with database(f"reading audit {run!r} of dataset {root.name!r}"):
         columns = _all_columns(root, run)
         audited = root if items.slices else items.where(lambda column: column("action").exists())
-        rows = read_samples(audited, settings_of(record))
+        rows = read_samples(audited, settings_of(record), only_media=True)
     ids = columns.pop("id")
     listed = CAPTION_INDEX in columns
     worst = np.maximum(columns.pop(CAPTION_INDEX, np.zeros(len(ids), dtype=np.int64)), 0)
