@@ -182,7 +182,7 @@ def _check_same_vectors(stored: StoredRun, new: Prepared) -> None:
         if (other := np.flatnonzero(cosines < SAME_VECTOR)).size:
             row = repeated[int(other[0])][0]
             raise AuditError(
-                f"{len(other)} of the new samples have a {name} that the run has too, with another vector (the first: "
+                f"{len(other)} of the new samples repeat the {name} of one of the run with another vector (the first: "
                 f"id {new.samples.ids[row]!r}, cosine {cosines[other[0]]:.2f}); compute the new embeddings with the "
                 "run's model, or audit all samples again"
             )
