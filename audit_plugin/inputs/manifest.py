@@ -62,7 +62,7 @@ def read_manifest(
     if len({*columns, *own}) < 2:
         options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
         raise AuditError(
-            f"{path.name}: {len(columns)} modality named, an audit compares at least two: "
+            f"{path.name}: {len({*columns, *own})} modality named, an audit compares at least two: "
             f"name two or more columns by {options}"
         )
     named_keys = {"groups": group, "labels": label, "roles": role, "splits": split}
