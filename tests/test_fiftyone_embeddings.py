@@ -16,6 +16,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.cached_features import stored_features
 from audit_plugin.encoders.embed import digest_contents, silent
 from audit_plugin.encoders.offline import IDENTITIES
+from tests.operator_requests import module_of
 from tests.test_fiftyone_objects import make_scenes, scenes  # noqa: F401
 from tests.test_own_embeddings import assert_equal_scores
 
@@ -44,9 +45,9 @@ def test_a_field_and_a_brain_run_give_the_scores_of_the_encoder_they_came_from(r
     paths = [(path, folder.name) for folder in classes for path in sorted(folder.iterdir())[:6]]
     dataset = fo.Dataset()
     try:
-        dataset.add_samples(
-            [fo.Sample(filepath=str(p), caption=f"{name} number {i}") for i, (p, name) in enumerate(paths)]
-        )
+        captions = [f"{name} number {number}" for number, (_, name) in enumerate(paths)]
+        files = [str(path) for path, _ in paths]
+        dataset.add_samples([fo.Sample(filepath=f, caption=c) for f, c in zip(files, captions, strict=True)])
         expected = fio.audit_view(dataset, replace(QUICK, text="caption"))
         samples = fio.read_samples(dataset, replace(QUICK, text="caption"))
         features = features_of(samples)
@@ -66,38 +67,37 @@ def test_a_field_and_a_brain_run_give_the_scores_of_the_encoder_they_came_from(r
 
 
 def test_the_media_are_not_read_and_a_field_may_lack_some(make_dataset: Callable[..., Any]) -> None:
-    dataset = make_dataset(24)
-    dataset.set_values("filepath", [f"/gone/{row}.png" for row in range(24)])
-    vectors: list[Any] = list(hidden_vectors(24))
+    dataset = make_dataset(48)
+    dataset.set_values("filepath", [f"/gone/{row}.png" for row in range(48)])
+    vectors: list[Any] = list(hidden_vectors(48))
     vectors[5] = None
     dataset.set_values("emb", vectors, dynamic=True)
     result = fio.audit_view(dataset, replace(QUICK, embeddings="image=field:emb"))
-    assert result.columns["failure"].tolist() == ["image: no vector" if row == 5 else "" for row in range(24)]
+    assert result.columns["failure"].tolist() == ["image: no vector" if row == 5 else "" for row in range(48)]
     assert "image was not read" in "\n".join(result.summary["notes"])
     # what came later is read with the vectors of the same field
-    dataset.add_sample(fo.Sample(filepath="/gone/24.png", caption="a late one", emb=hidden_vectors(25)[24]))
+    dataset.add_sample(fo.Sample(filepath="/gone/48.png", caption="a late one", emb=hidden_vectors(49)[48]))
     assert len(fio.scan_new(dataset, "audit")) == 1
 
 
 def test_results_stay_readable_after_the_vectors_are_gone(make_dataset: Callable[..., Any]) -> None:
-    from audit_plugin.fiftyone_io.results.reports import audit_report
+    from audit_plugin.fiftyone_io.results.reports import report_of_dataset
 
     dataset = make_dataset(24)
     dataset.set_values("emb", list(hidden_vectors(24)), dynamic=True)
     fio.audit_view(dataset, replace(QUICK, embeddings="image=field:emb"))
     dataset.delete_sample_field("emb")
-    assert len(audit_report(dataset, "audit").samples) == 24
+    assert len(report_of_dataset(dataset, "audit").samples) == 24
 
 
 def test_a_dataset_without_captions_is_audited_by_vectors_alone(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(24, number=lambda row: row)
-    vectors = hidden_vectors(24)
-    dataset.set_values("a", list(vectors), dynamic=True)
-    dataset.set_values("b", list(vectors + 0.1), dynamic=True)
+    a = hidden_vectors(24)
+    b = a + np.float32(0.1)
+    dataset.set_values("a", list(a), dynamic=True)
+    dataset.set_values("b", list(b), dynamic=True)
     result = fio.audit_view(dataset, replace(QUICK, embeddings="image=field:a,text=field:b", same_space=True))
-    cosine = (
-        (vectors * (vectors + 0.1)).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors + 0.1, axis=1)
-    )
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     np.testing.assert_allclose(result.columns["clip_score"], cosine, atol=1e-5)
 
 
@@ -106,12 +106,8 @@ def test_objects_take_an_attribute_or_an_index_of_patches(make_scenes: Callable[
     dataset = make_scenes(8)
     vectors = hidden_vectors(24).reshape(8, 3, D)
     dataset.set_values("truth.detections.emb", [[list(map(float, v)) for v in row] for row in vectors], dynamic=True)
-    fob.compute_similarity(
-        dataset,
-        patches_field="truth",
-        embeddings={s.id: v for s, v in zip(dataset, vectors, strict=True)},
-        brain_key="sim",
-    )
+    of_samples = dict(zip(dataset.values("id"), vectors, strict=True))
+    fob.compute_similarity(dataset, patches_field="truth", embeddings=of_samples, brain_key="sim")
     view = dataset.to_patches("truth")
     by_field = fio.audit_view(view, replace(QUICK, run="f", embeddings="image=field:emb"))
     by_brain = fio.audit_view(view, replace(QUICK, run="b", embeddings="image=brain:sim"))
@@ -148,10 +144,7 @@ def test_files_go_by_the_ids_of_samples_or_their_order(make_dataset: Callable[..
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        (
-            "image=field:embb",
-            "image embeddings: field 'embb' does not exist in dataset .*; fields of vectors there: emb",
-        ),
+        ("image=field:embb", "field 'embb' does not exist in dataset .*; fields of vectors there: emb"),
         ("image=field:caption", "field 'caption' is a StringField, not a field of vectors in dataset"),
         ("image=field:uneven", "has float64 of shape .3,. where others have 2 numbers"),
         ("image=field:none", "no sample of the view has a vector"),
@@ -180,9 +173,7 @@ def test_one_vector_per_sample_cannot_serve_a_list_of_captions(make_dataset: Cal
 
 
 def test_the_app_reads_embeddings_of_the_dataset_only(make_dataset: Callable[..., Any]) -> None:
-    from tests.operator_requests import module
-
-    checks = module("checks")
+    checks = module_of("checks")
     assert checks.settings({"embeddings": "image=field:emb", "same_space": True}).same_space is True
     with pytest.raises(AuditError, match="embeddings name a file of the server, image='/etc/x.npy'; the App reads"):
         checks.settings({"embeddings": "image=/etc/x.npy"})

@@ -361,3 +361,14 @@ def test_vectors_are_stored_once_whatever_reads_them(tmp_path: Path, monkeypatch
         stored = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.float16"))
         assert stored == 9000 * 16 * 2
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_new_rows_may_be_equal_or_lack_vectors(encoded: Any, tmp_path: Path) -> None:
+    samples, features, _ = encoded
+    run_audit(rows_between(samples, features, 0, 100), QUICK, run_dir=tmp_path / "run")
+    new = rows_between(samples, features, 100, 103)
+    vectors_of = {
+        name: np.stack([np.asarray(v)[0]] * 2 + [np.zeros(24, np.float32)]) for name, v in new.vectors.items()
+    }
+    result = extend_run(replace(new, vectors=vectors_of), tmp_path / "run")
+    assert np.isfinite(result.columns["misalignment"]).tolist() == [True, True, False]

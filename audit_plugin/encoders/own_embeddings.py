@@ -67,6 +67,8 @@ def store_own(
     for modality, identity in identities.items():
         cache = FeatureCache(identity.key)
         names = _digest_rows(samples, modality, cache, progress)
+        if modality not in (former_keys or {}):  # the few rows that are added to a run may be equal
+            _check_variety(samples, modality, cache.dtype)
         _store_missing(samples.vectors[modality], names, cache)
         for row, name in enumerate(names):
             if not name and row not in samples.problems:
@@ -125,7 +127,6 @@ def _digest_rows(samples: Samples, modality: str, cache: FeatureCache, progress:
     """A digest of each row's vector as it is stored, "" for zeros and for rows that cannot be read at all."""
     vectors, source = samples.vectors[modality], source_of(samples, modality)
     names: list[str] = []
-    low = high = np.zeros(0, np.float32)
     for start, values, is_zero in _blocks(vectors, cache.dtype):
         if (bad := np.flatnonzero(~np.isfinite(values).all(axis=1))).size:
             row = start + int(bad[0])
@@ -136,20 +137,29 @@ def _digest_rows(samples: Samples, modality: str, cache: FeatureCache, progress:
         names += [
             "" if zero else hashlib.sha256(row.data).hexdigest() for row, zero in zip(values, is_zero, strict=True)
         ]
-        if not is_zero.all():
-            unit = values[~is_zero].astype(np.float32)
-            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-            low = np.minimum(low, unit.min(0)) if len(low) else unit.min(0)
-            high = np.maximum(high, unit.max(0)) if len(high) else unit.max(0)
         progress(f"read {modality} vectors", start + len(values), len(vectors))
-    present = sum(map(bool, names))
-    if not present:
-        raise AuditError(f"{source}: all {len(names):,} rows are zeros, which stands for no vector; give embeddings")
-    if present > 1 and (high - low).max() < CONSTANT:
-        raise AuditError(
-            f"{source}: all {present:,} vectors point in one direction, so they tell nothing apart; compute them again"
-        )
     return tuple("" if row in samples.problems else name for row, name in enumerate(names))
+
+
+def _check_variety(samples: Samples, modality: str, dtype: np.dtype) -> None:
+    """Raises AuditError where no row has a vector, or all have the same; reads on only until one differs."""
+    vectors, source = samples.vectors[modality], source_of(samples, modality)
+    first: Floats | None = None
+    count = 0
+    for _, values, is_zero in _blocks(vectors, dtype):
+        unit = values[~is_zero].astype(np.float32)
+        if len(unit):
+            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+            first = unit[:1] if first is None else first
+            count += len(unit)
+            if np.abs(unit - first).max() >= CONSTANT:
+                return
+    if not count:
+        raise AuditError(f"{source}: all {len(vectors):,} rows are zeros, which stands for no vector; give embeddings")
+    if count > 1:
+        raise AuditError(
+            f"{source}: all {count:,} vectors point in one direction, so they tell nothing apart; compute them again"
+        )
 
 
 def _blocks(vectors: Floats | VectorRows, dtype: np.dtype) -> Iterator[tuple[int, Floats, Bools]]:
