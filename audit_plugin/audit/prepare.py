@@ -18,14 +18,7 @@ from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.cached_features import StoredFeatures, joined_features
 from audit_plugin.encoders.devices import pick_device, release_memory
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed, join_reasons
-from audit_plugin.encoders.own_embeddings import (
-    OWN_NAME,
-    OwnEmbeddings,
-    encoded_part,
-    is_own,
-    own_identities,
-    store_own,
-)
+from audit_plugin.encoders.own_embeddings import OWN_NAME, OwnEmbeddings, encoded_part, is_own, store_own
 from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
@@ -144,14 +137,14 @@ def prepare(
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
     device, encoded = pick_device(config.device), encoded_part(samples)
-    own_identities(samples, config)  # what does not go together is reported before anything is read
-    name = resolve_name(config.encoder, encoded.modalities) if encoded.modalities else OWN_NAME
+    with clock.stage("read"):  # given vectors first: what is wrong with them is told before hours of encoding
+        own = store_own(samples, config, clock.progress, encoders)
     if encoded.modalities:
+        name = resolve_name(config.encoder, encoded.modalities)
         read = _encode(encoded, name, config, device, clock, encoders, engine)
-    if samples.vectors:
-        with clock.stage("read"):
-            own = store_own(samples, config, clock.progress, encoders)
-        read = _joined(samples, own, read) if encoded.modalities else (own.contents, (own.embedded,), own.identities)
+        read = _joined(samples, own, read) if samples.vectors else read
+    else:
+        name, read = OWN_NAME, (own.contents, (own.embedded,), own.identities)
     contents, (embedded, *augmented), identities = read
     present = np.logical_and.reduce([e.features.present for e in (embedded, *augmented)])
     order = Order(canonical_rows(samples, contents, np.flatnonzero(present.all(axis=1))), len(samples))

@@ -25,6 +25,8 @@ def text_notes(prepared: Prepared) -> list[str]:
     if split_texts > NOTED_SHARE * len(samples):
         notes.append(f"{split_texts} texts are longer than the encoder reads at once and were encoded in parts")
     for modality in prepared.text_modalities:
+        if prepared.is_own(modality):
+            continue  # what encoded it is not known
         texts = [text for text in samples.media[modality] if text]
         encoder = _encoder_name(prepared.encoder_name, modality)
         if encoder:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Samples, VectorRows
+from audit_plugin.arrays import AuditError, Bools, Features, Floats, Samples, VectorRows
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.modalities import MODALITIES
@@ -60,6 +60,9 @@ def store_own(
         AuditError: numbers that are not finite, vectors that are all the same, settings that need media or encoders.
     """
     identities = own_identities(samples, config, former_keys)
+    if not identities:
+        nothing = Features({}, np.zeros((len(samples), 0), dtype=bool))
+        return OwnEmbeddings(Contents({}, {}), Embedded(nothing, {}, 0, {}), {})
     digests: dict[str, tuple[str, ...]] = {}
     texts: dict[str, tuple[str, ...]] = {}
     failures = dict(samples.problems)
