@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from .audit.run import run_audit
     from .config import AuditConfig
     from .fiftyone_io import audit_view
+    from .inputs.from_python import samples_from
 
 __version__ = "0.1.0"
-__all__ = ["AuditConfig", "AuditError", "AuditResult", "Samples", "audit_view", "run_audit"]
+__all__ = ["AuditConfig", "AuditError", "AuditResult", "Samples", "audit_view", "run_audit", "samples_from"]
 
 _HOMES = {
     "AuditConfig": "config",
@@ -35,6 +36,7 @@ _HOMES = {
     "Samples": "arrays",
     "audit_view": "fiftyone_io",
     "run_audit": "audit.run",
+    "samples_from": "inputs.from_python",
 }
 
 # FiftyOne stores the dotted path of the class of every run in the user's database: paths of former versions keep

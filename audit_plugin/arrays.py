@@ -14,9 +14,11 @@ Groups used everywhere, `[n]` numbers that are equal within a group:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -162,6 +164,9 @@ class Samples:
         for name, values in self.media.items():
             if len(values) != n:
                 raise ValueError(f"media {name!r} has {len(values)} values for {n} ids")
+        media = {name: _usable_values(name, values, self.ids) for name, values in self.media.items()}
+        object.__setattr__(self, "media", media)
+        object.__setattr__(self, "ids", _usable_ids(self.ids))
         for name in ("groups", "caption", "labels", "roles", "splits"):
             if len(getattr(self, name)) not in (0, n):
                 raise ValueError(f"{len(getattr(self, name))} {name} for {n} ids")
@@ -205,6 +210,48 @@ def checked_vectors(values: Any, rows: int, modality: str) -> Floats | VectorRow
             "zeros where there is none, or a table with a column 'id'"
         )
     return vectors
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, NaN, or the NA and NaT of pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, Real) and value != value  # noqa: PLR0124 (NaN is the one number that is not itself)
+
+
+def _usable_values(modality: str, values: Sequence[Any], ids: Sequence[Any]) -> tuple[str | None, ...]:
+    """Values of a modality as texts or None: NaN is none, and a Path is its path.
+
+    Raises:
+        AuditError: a value of another kind, with its row.
+    """
+    if set(map(type, values)) <= {str, type(None)}:  # in C: there may be millions
+        return tuple(values)
+    is_text = modality in MODALITIES and MODALITIES[modality].is_text
+    usable: list[str | None] = []
+    for row, value in enumerate(values):
+        if isinstance(value, str):
+            usable.append(str(value))
+        elif is_missing(value):
+            usable.append(None)
+        elif isinstance(value, os.PathLike) and not is_text:
+            usable.append(os.fsdecode(value))
+        else:
+            needed = "a text" if is_text else "a path"
+            raise AuditError(
+                f"row {row} ({str(ids[row])[:80]!r}): {modality} is of type {type(value).__name__}, not {needed}; "
+                "audit_plugin.samples_from takes images, arrays and lists of captions"
+            )
+    return tuple(usable)
+
+
+def _usable_ids(ids: Sequence[Any]) -> tuple[str, ...]:
+    """Ids as texts; AuditError for one that is neither a text nor a whole number."""
+    if set(map(type, ids)) <= {str}:
+        return tuple(ids)
+    if wrong := next(((row, name) for row, name in enumerate(ids) if not isinstance(name, str | Integral)), None):
+        raise AuditError(f"row {wrong[0]}: its id is of type {type(wrong[1]).__name__}; give texts or whole numbers")
+    return tuple(map(str, ids))
 
 
 @dataclass(frozen=True)

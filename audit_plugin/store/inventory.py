@@ -23,6 +23,8 @@ IN_USE_SECONDS = 600.0  # features that were used so recently may belong to a ru
 FEATURE_FILES = re.compile(r"[0-9a-f]{32}(\.float16|\.float32|\.index\.npz|\.npy|\.keys\.npy)|encoder\.json")
 RUN_FILES = re.compile(r"[\w-]+\.npz|run\.json|about\.json|explanations\.json|\.lock")
 RUN_FOLDERS = re.compile(r"(extended|lacking)-[0-9a-f]{16}|train")
+MEDIA = "media"  # folder of the cache with what programs held in memory (`inputs.stored_media`)
+MEDIA_FILES = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,5}")
 VECTOR_FILES = re.compile(r"[0-9a-f]{32}\.npz")
 REPORT = re.compile(r"[0-9a-f]{16}\.json")
 # Folder of the cache -> (names of what it holds, what that is, its files)
@@ -31,6 +33,7 @@ PLACES = (
     ("runs", re.compile(r"[0-9a-f]{16}"), "run", RUN_FILES),
     ("removal", re.compile(r"[0-9a-f]{16}"), "removal study", RUN_FILES),
     ("similarity", re.compile(r"[0-9a-f]{24}"), "similarity index", VECTOR_FILES),
+    (MEDIA, re.compile(r"[0-9a-f]{24}"), "media", MEDIA_FILES),
 )
 
 
@@ -40,7 +43,7 @@ class Stored:
 
     Attributes:
         path: where it lies.
-        kind: features, run, removal study, removal report, or similarity index.
+        kind: features, run, removal study, removal report, similarity index, or media (of programs).
         source: for people: the encoder of features; the manifest or dataset of the others; "" where it is not known.
         rows: of the run; None where they are not known.
         size: of its files, in bytes.
@@ -80,6 +83,8 @@ def _folder(path: Path, kind: str, files: re.Pattern[str]) -> Stored:
             source = str(read_json(path / ENCODER, ENCODER)[0]["encoder"])
         elif kind == "similarity index":
             source = f"dataset id {path.name}"
+        elif kind == "media":
+            source = f"{len(own):,} files of Python programs"
         else:
             about, _ = read_json(path / ABOUT, ABOUT)
             source, rows = str(about["source"]), int(about["rows"])
@@ -169,7 +174,7 @@ def delete(entry: Stored) -> int:
             if handle is None:
                 raise AuditError(f"{entry.path} is in use by a run; wait for it")
             stack.callback(os.close, handle)
-        elif entry.kind == "features" and time.time() - entry.used < IN_USE_SECONDS:
+        elif entry.kind in ("features", "media") and time.time() - entry.used < IN_USE_SECONDS:
             raise AuditError(f"{entry.path} was used within the last 10 minutes, perhaps by a run that goes on; wait")
         try:
             return _delete(entry)
