@@ -139,6 +139,8 @@ class Samples:
         splits: train, test or whatever a row belongs to ("" for none), or empty when not named.
         problems: row -> why the row cannot be read at all (a torn line of the manifest).
         source: the manifest or dataset that the rows come from, for people; "" where it has no name.
+        notes: what people should know about how they were read.
+        columns: setting -> the column that it was read from, where the rows come from a table.
         vectors: modality -> your own embeddings, float16, float32 or float64 `[n, d]`, in place of an encoder's; a row
             of zeros where a row has no such medium. Its media are not read then.
     """
@@ -153,6 +155,8 @@ class Samples:
     problems: Mapping[int, str] = field(default_factory=dict)
     source: str = ""
     vectors: Mapping[str, Floats | VectorRows] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.ids)

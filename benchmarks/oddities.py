@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from benchmarks import planted
 from benchmarks.record import write_report
 
@@ -56,7 +56,7 @@ def run_cell(name: str, cell: str, seed: int, trials: int, folder: Path) -> dict
     if cell != "clean":
         rows = (planted.plant_outliers if cell == "outliers" else planted.plant_copies)(rows, seed)
     written = planted.write(rows, folder / f"{name}-{cell}")
-    samples = read_manifest(written.manifest, {"image": "image", "text": "caption"})
+    samples = read_samples(written.manifest, {"image": "image", "text": "caption"})
     config = AuditConfig(encoder="offline", device="cpu", trials=trials, seed=seed)
     result = run_audit(samples, config, run_dir=folder / f"{name}-{cell}-run")
     fault = np.array([written.truth[i][0] for i in samples.ids])

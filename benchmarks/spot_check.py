@@ -21,7 +21,7 @@ import numpy as np
 from audit_plugin import run_audit
 from audit_plugin.arrays import Bools, Floats
 from audit_plugin.config import AuditConfig
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.review.spot_check import estimate, plan_spot_check
 from benchmarks.data import manifest
 from benchmarks.record import write_report
@@ -48,7 +48,7 @@ def audits(vendor: str, trials: int) -> Iterator[Case]:
         with tempfile.TemporaryDirectory() as folder:
             path = manifest(vendor, noise="random", rate=rate, copied=False, seed=0, out=folder)
             config = AuditConfig(image="image", text="caption", encoder="offline", trials=trials, device="cpu")
-            result = run_audit(read_manifest(path, {"image": "image", "text": "caption"}), config)
+            result = run_audit(read_samples(path, {"image": "image", "text": "caption"}), config)
             with open(path.with_name("truth.csv"), encoding="utf-8") as file:
                 wrong = np.array([row["is_swapped"] == "1" for row in csv.DictReader(file)])
         columns = result.columns

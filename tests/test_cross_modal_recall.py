@@ -19,7 +19,7 @@ from audit_plugin.crossmodal.cross_modal_recall import (
     measure_cross_modal_recall,
     memorization_link,
 )
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.synthetic.personas import PersonaSet, draw_personas
 
 COLUMNS = {"image": "image", "text": "description"}
@@ -35,7 +35,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def samples(manifest: Path) -> Samples:
-    return read_manifest(manifest, COLUMNS, label="identity", split="split")
+    return read_samples(manifest, COLUMNS, label="identity", split="split")
 
 
 @pytest.fixture(scope="module")

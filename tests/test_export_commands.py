@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from audit_plugin import AuditResult, Samples
 from audit_plugin.arrays import AuditError
 from audit_plugin.cli import app
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.review import Decision, decisions_to_csv, decisions_to_jsonl, verdicts
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
 
@@ -47,7 +47,7 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def ids(path: Path) -> tuple[str, ...]:
-    return read_manifest(path, COLUMNS).ids
+    return read_samples(path, COLUMNS).ids
 
 
 def test_an_export_says_what_it_wrote(scores, tmp_path):
@@ -55,7 +55,7 @@ def test_an_export_says_what_it_wrote(scores, tmp_path):
     assert "9 of 10 rows exported (9 samples), 1 removed" in out
     assert "1 action remove: exact duplicate of another sample (by audit)" in out
     assert "1 keep their caption, though the audit proposes another (see --relabel)" in out
-    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "caption 2"
+    assert read_samples(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "caption 2"
     for name in ("removed.parquet", "audit.md"):
         assert (tmp_path / f"clean.csv.{name}").exists()
         assert f"clean.csv.{name}" in out.replace("\n", "")
@@ -67,7 +67,7 @@ def test_proposed_captions_are_applied_with_relabel(scores, tmp_path):
     out = run("export", scores, "--to", tmp_path / "clean.csv", "--relabel")
     assert "1 get a new caption (by audit)" in out
     assert "see --relabel" not in out
-    assert read_manifest(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
+    assert read_samples(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
     assert "clean.csv.relabeled.parquet" in out.replace("\n", "")
     text = (tmp_path / "clean.csv.audit.md").read_text()
     assert "| proposed captions that were not applied | 0 |" in text
@@ -138,7 +138,7 @@ def test_decisions_of_a_table_are_followed(scores, tmp_path, kind):
     table.write_text(decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries), newline="")
     out = run("export", scores, "--to", tmp_path / "o.jsonl", "--decisions", table)
     assert "1 decisions are on rows that the audit does not have" in out
-    samples = read_manifest(tmp_path / "o.jsonl", COLUMNS)
+    samples = read_samples(tmp_path / "o.jsonl", COLUMNS)
     assert samples.ids == tuple(f"s{row}" for row in range(N) if row != 5)
     assert samples.media["text"][2] == "written by\nann"
     import pyarrow.parquet
@@ -202,7 +202,7 @@ def test_a_selection_is_exported(scores, tmp_path):
 
 
 def test_export_from_python(scores, tmp_path):
-    rows = read_manifest(tmp_path / "in" / "m.csv", COLUMNS)
+    rows = read_samples(tmp_path / "in" / "m.csv", COLUMNS)
     columns = {
         "misalignment": np.arange(N, dtype=np.float32),
         "action": np.array(marked(N, {1: "remove", 2: "relabel"}, "keep"), dtype=object),

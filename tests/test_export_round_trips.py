@@ -21,7 +21,7 @@ from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.export import ManifestSource, Rules, SamplesSource, ScoreTable, export_rows
 from audit_plugin.inputs.files import open_medium
 from audit_plugin.inputs.images import crop_of
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.report import read_score_table
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
 
@@ -128,11 +128,11 @@ def test_tables_read_back_as_the_input_minus_the_removals(source, to, samples):
         folder = Path(name)
         manifest, scores = audited(folder, source, samples)
         staying = [row for row, sample in enumerate(samples) if not sample[3]]
-        before = read_manifest(manifest, COLUMNS)
+        before = read_samples(manifest, COLUMNS)
         out = exported(manifest, scores, folder / to)
         if not staying:
             return
-        after = read_manifest(out, COLUMNS)
+        after = read_samples(out, COLUMNS)
         assert after.ids == tuple(before.ids[row] for row in staying)
         assert list(after.media["text"]) == [before.media["text"][row] for row in staying]
         assert list(after.media["image"]) == [before.media["image"][row] for row in staying]
@@ -147,7 +147,7 @@ def test_files_become_shards_with_the_same_bytes_and_safe_keys(source, samples):
         folder = Path(name) / "in"
         folder.mkdir()
         manifest, scores = audited(folder, source, samples)
-        before = read_manifest(manifest, COLUMNS)
+        before = read_samples(manifest, COLUMNS)
         out = exported(manifest, scores, Path(name) / "root" / "out", "webdataset")
         staying = [row for row, sample in enumerate(samples) if not sample[3]]
         members = members_of(out)
@@ -157,12 +157,12 @@ def test_files_become_shards_with_the_same_bytes_and_safe_keys(source, samples):
         content = dict(members)
         for key, row in zip(keys, staying, strict=True):
             assert content[f"{key}.jpg"] == samples[row][2]
-            assert content[f"{key}.txt"].decode() == (before.media["text"][row] or "")
+            assert content[f"{key}.txt"].decode() == (before.media["text"][row] or samples[row][1])  # "nan" is missing
             fields = json.loads(content[f"{key}.json"])
             assert fields.get("original_id", key) == before.ids[row]
             assert str(fields["n"]) == str(row)
         if staying:
-            after = read_manifest(out, {"image": "image", "text": "text"})
+            after = read_samples(out, {"image": "image", "text": "text"})
             assert data_of(after) == [samples[row][2] for row in staying]
         within(out.parent, out)
 
@@ -218,7 +218,7 @@ def test_shards_keep_their_keys_and_the_bytes_of_all_members(keys, caption, data
             pack(source / "a.tar", [member for sample in samples[:half] for member in sample])
         pack(source / "b.tar", [member for sample in samples[half:] for member in sample])
         columns = {"image": "image", "text": "text"}
-        before = read_manifest(source, columns)
+        before = read_samples(source, columns)
         assert before.ids == tuple(keys)
         action = ["remove" if row in removed else "keep" for row in range(len(keys))]
         scores = write_scores(Path(name) / "s.parquet", source, before.ids, columns={"action": action}, names=columns)
@@ -234,11 +234,11 @@ def test_keys_that_repeat_stay_in_their_shards(tmp_path):
     for shard in ("00000", "00001"):
         pack(source / f"{shard}.tar", [(f"{k}.{s}", f"{shard}{k}{s}".encode()) for k in "ab" for s in ("jpg", "txt")])
     columns = {"image": "image", "text": "text"}
-    before = read_manifest(source, columns)
+    before = read_samples(source, columns)
     action = marked(4, {1: "remove"}, "keep")
     scores = write_scores(tmp_path / "s.parquet", source, before.ids, columns={"action": action}, names=columns)
     export_rows(read_score_table(scores), ManifestSource(source, columns), tmp_path / "out")
-    after = read_manifest(tmp_path / "out", columns)
+    after = read_samples(tmp_path / "out", columns)
     assert after.ids == ("00000/a", "00001/a", "00001/b")
     assert data_of(after) == [b"00000ajpg", b"00001ajpg", b"00001bjpg"]
 
@@ -249,7 +249,7 @@ def test_a_relabeled_member_changes_and_the_others_do_not(tmp_path):
     pack(source, [("k.jpg", b"J"), ("k.txt", b"old"), ("k.json", fields), ("l.jpg", b"L"), ("l.json", fields)])
     for column, keys in (("text", ["k"]), ("caption", ["k", "l"])):
         columns = {"image": "image", "text": column}
-        ids = read_manifest(source, columns).ids
+        ids = read_samples(source, columns).ids
         words = {"action": marked(2, {0: "relabel"}, "keep"), "suggestion": marked(2, {0: "new “é”"})}
         if column == "text":
             words["failure"] = marked(2, {1: "text is missing"})
@@ -270,7 +270,7 @@ def test_hostile_members_of_shards_get_a_safe_name_that_notes_the_key(tmp_path, 
     text = name.rpartition(".")[0] + ".txt"
     pack(source, [(name, b"J"), (text, b"a caption")])
     columns = {"image": "image", "text": "text"}
-    ids = read_manifest(source, columns).ids
+    ids = read_samples(source, columns).ids
     scores = write_scores(tmp_path / "s.parquet", source, ids, names=columns)
     export_rows(read_score_table(scores), ManifestSource(source, columns), tmp_path / "out")
     content = dict(members_of(tmp_path / "out"))
@@ -295,12 +295,12 @@ def test_single_captions_leave_their_list(tmp_path, source, form):
         (tmp_path / f"{number}.jpg").write_bytes(b"J%d" % number)
         entries.append({"id": f"s{number}", "image": f"{number}.jpg", "caption": captions})
     manifest = write_manifest(tmp_path / f"m{source}", entries)
-    before = read_manifest(manifest, COLUMNS)
+    before = read_samples(manifest, COLUMNS)
     n = len(before)
     # of s0 its first caption, s1 as a whole, of s2 the one in the middle
     words = {"action": marked(n, {0: "remove", 2: "remove", 4: "remove"}, "keep")}
     scores = write_scores(tmp_path / "s.parquet", manifest, before.ids, before.caption, words)
-    after = read_manifest(exported(manifest, scores, tmp_path / form), COLUMNS)
+    after = read_samples(exported(manifest, scores, tmp_path / form), COLUMNS)
     assert after.ids == ("s0", "s2", "s2", "s3")
     assert after.media["text"] == ("ein\nHund", "x", "w", None)
     assert data_of(after) == [b"J0", b"J2", b"J2", b"J3"]
@@ -526,7 +526,7 @@ def test_mixed_types_of_json_become_texts_of_json(tmp_path):
 def test_bytes_inside_a_table_are_exported_as_files(tmp_path):
     # tables with images inside are audited in place once they are read; their export does not unpack them either
     table = [
-        {"id": str(i), "image": {"bytes": b"\xff\xd8\xff%d" % i, "path": "../x.png"}, "caption": "c"} for i in range(3)
+        {"id": str(i), "image": {"bytes": b"\xff\xd8\xff%d" % i, "path": "../x.jpg"}, "caption": "c"} for i in range(3)
     ]
     manifest = write_manifest(tmp_path / "m.parquet", table)
     scores = write_scores(tmp_path / "s.parquet", manifest, ["0", "1", "2"])

@@ -16,7 +16,7 @@ from audit_plugin import cli
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.audit.run import run_audit
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.report import report_html, report_of_table
 from audit_plugin.review import queue
 from tests.pipeline_fixtures import QUICK, encoded_rows
@@ -40,7 +40,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Samples, Aud
                 file.add(samples.media["image"][row] or "", f"{row:09d}.png")
                 file.add(folder / "caption.txt", f"{row:09d}.txt")
     config = replace(QUICK, image="image", text="text", trials=8, epochs=20)
-    rows = read_manifest(folder / "*.tar", {"image": "image", "text": "text"})
+    rows = read_samples(folder / "*.tar", {"image": "image", "text": "text"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIT_PLUGIN_CACHE", str(cache))
         result = run_audit(rows, config, run_dir=folder / "run")

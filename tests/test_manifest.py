@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult, write_scores
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.rows import MISSING
+from audit_plugin.inputs.samples import read_samples
 
 COLUMNS = {"image": "image", "text": "caption"}
 
@@ -31,13 +32,13 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 def refusal(path: Path, columns: dict[str, str] = COLUMNS, group: str | None = None) -> str:
     with pytest.raises(AuditError) as caught:
-        read_manifest(path, columns, group)
+        read_samples(path, columns, group)
     return str(caught.value)
 
 
 def test_csv_gives_absolute_paths_and_texts_in_row_order(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", 'id,image,caption\nb,img/2.png,two cats\na,../1.png,"one, dog"\n')
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("b", "a")
     assert samples.media["image"] == (str(tmp_path / "img/2.png"), str(tmp_path.parent / "1.png"))
     assert samples.media["text"] == ("two cats", "one, dog")
@@ -48,7 +49,7 @@ def test_csv_gives_absolute_paths_and_texts_in_row_order(tmp_path: Path) -> None
 def test_relative_manifest_path_gives_absolute_media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "m.csv", "image,caption\n1.png,x\n")
     monkeypatch.chdir(tmp_path)
-    assert read_manifest("m.csv", COLUMNS).media["image"] == (str(tmp_path / "1.png"),)
+    assert read_samples("m.csv", COLUMNS).media["image"] == (str(tmp_path / "1.png"),)
 
 
 ROWS = [{"id": "7", "image": "a.png", "caption": "a cat"}, {"id": "9", "image": "b.png", "caption": "zwei Hunde 🐕"}]
@@ -66,7 +67,7 @@ def test_every_format_reads_the_same(tmp_path: Path, name: str) -> None:
     else:
         mark = "\t" if name == "m.tsv" else ","
         write(tmp_path, name, "\n".join(mark.join(cells) for cells in (ROWS[0], *(r.values() for r in ROWS))))
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("7", "9")
     assert samples.media["text"] == ("a cat", "zwei Hunde 🐕")
     assert samples.media["image"][1] == str(tmp_path / "b.png")
@@ -75,18 +76,18 @@ def test_every_format_reads_the_same(tmp_path: Path, name: str) -> None:
 
 def test_rows_are_numbered_from_0_without_an_id_column(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "image,caption\n1.png,x\n\n2.png,y\n")
-    assert read_manifest(path, COLUMNS).ids == ("0", "1")
+    assert read_samples(path, COLUMNS).ids == ("0", "1")
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", b"\xef\xbb\xbfid,image,caption\r\n1,a.png,x\r\n")
-    assert read_manifest(path, COLUMNS).media["text"] == ("x",)
+    assert read_samples(path, COLUMNS).media["text"] == ("x",)
 
 
 def test_line_separators_inside_a_caption_end_no_row(tmp_path: Path) -> None:
     caption = "one\u2028two\x85three\x0cfour"
     path = write(tmp_path, "m.csv", f'image,caption\na.png,{caption}\nb.png,"five\nsix"\n')
-    assert read_manifest(path, COLUMNS).media["text"] == (caption, "five\nsix")
+    assert read_samples(path, COLUMNS).media["text"] == (caption, "five\nsix")
 
 
 def test_lists_of_captions_give_one_row_each(tmp_path: Path) -> None:
@@ -96,14 +97,14 @@ def test_lists_of_captions_give_one_row_each(tmp_path: Path) -> None:
         {"id": "c", "image": "c.png", "caption": []},
     ]
     path = write(tmp_path, "m.jsonl", "\n".join(json.dumps(row) for row in rows))
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("a", "a", "a", "b", "c")
     assert samples.caption == (0, 1, 2, 0, 0)
     assert samples.media["text"] == ("one", "two", None, "three", None)
     assert samples.media["image"][:3] == (str(tmp_path / "a.png"),) * 3
 
     pq.write_table(pa.table({"image": ["a.png", "b.png"], "caption": [["one", "two"], ["three"]]}), tmp_path / "m.pq")
-    assert read_manifest(tmp_path / "m.pq", COLUMNS).ids == ("0", "0", "1")
+    assert read_samples(tmp_path / "m.pq", COLUMNS).ids == ("0", "0", "1")
 
 
 def test_numbers_become_text_and_null_becomes_none(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_numbers_become_text_and_null_becomes_none(tmp_path: Path) -> None:
         '{"id": 3, "image": "  ", "caption": NaN, "shop": null}',
         '{"id": 4, "image": "d.png", "caption": "", "shop": "x"}',
     ]
-    samples = read_manifest(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS, group="shop")
+    samples = read_samples(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS, group="shop")
     assert samples.ids == ("1", "2", "3", "4")
     assert samples.media["text"] == ("1234", None, None, "")
     assert samples.media["image"] == (str(tmp_path / "a.png"), None, None, str(tmp_path / "d.png"))
@@ -121,20 +122,30 @@ def test_numbers_become_text_and_null_becomes_none(tmp_path: Path) -> None:
     assert not samples.problems
 
 
-def test_words_for_nothing_stay_words_in_csv(tmp_path: Path) -> None:
-    path = write(tmp_path, "m.csv", "image,caption\na.png,null\nb.png,NaN\n")
-    assert read_manifest(path, COLUMNS).media["text"] == ("null", "NaN")
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NULL", "null", "N/A", "<NA>", " nan "])
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
+def test_words_for_nothing_are_missing_captions_with_a_note(tmp_path: Path, word: str, name: str) -> None:
+    rows = [{"image": "a.png", "caption": word}, {"image": "b.png", "caption": f"a {word} word"}]
+    if name == "m.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    elif name == "m.jsonl":
+        write(tmp_path, name, "\n".join(json.dumps(row) for row in rows))
+    else:
+        write(tmp_path, name, "image,caption\n" + "".join(f"{row['image']},{row['caption']}\n" for row in rows))
+    samples = read_samples(tmp_path / name, COLUMNS)
+    assert samples.media["text"] == (None, f"a {word} word")
+    assert "1 captions that say nothing (such as nan)" in samples.notes
 
 
 def test_half_an_emoji_in_json_is_storable(tmp_path: Path) -> None:
     path = write(tmp_path, "m.jsonl", '{"image": "a.png", "caption": "cat \\ud83d"}\n')
-    (text,) = read_manifest(path, COLUMNS).media["text"]
+    (text,) = read_samples(path, COLUMNS).media["text"]
     assert text == "cat \ufffd"
 
 
 def test_a_torn_csv_row_harms_no_other(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "id,image,caption\n1,a.png,x\n2,b.png\n3,c.png,z,extra\n4,d.png,w\n")
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("1", "2", "3", "4")
     assert samples.media["text"] == ("x", None, None, "w")
     assert samples.media["image"][1:3] == (None, None)
@@ -147,7 +158,7 @@ def test_a_torn_csv_row_harms_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("later", ["3,c.png,z", '3,c.png,"z, quoted"'])
 def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path: Path, later: str) -> None:
     path = write(tmp_path, "m.csv", f'id,image,caption\n1,a.png,x\n2,b.png,"oops\n{later}\n4,d.png,w\n')
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert len(samples) == 4
     assert list(samples.problems) == [1]
     assert samples.problems[1].startswith("line 3 cannot be read")
@@ -157,7 +168,7 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path: Path, later: st
 
 def test_torn_rows_never_take_the_id_of_a_whole_row(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "id,image,caption\n5,a.png\n5,b.png,x\nrow 3,c.png,y\n5\n")
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("row 1", "5", "row 3", "row 4")
     assert list(samples.problems) == [0, 3]
 
@@ -167,16 +178,16 @@ def test_torn_json_lines_and_cells_of_a_wrong_kind(tmp_path: Path) -> None:
         '{"image": "a.png", "caption": "x"}',
         '{"image": "b.png", "capt',
         '["c.png", "z"]',
-        '{"image": ["d.png"], "caption": "w"}',
+        '{"image": ["d.png", "e.png"], "caption": "w"}',
         '{"image": "e.png", "caption": {"en": "w"}}',
         "[" * 100_000,
         '{"image": "f.png", "caption": "v"}',
     ]
-    samples = read_manifest(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS)
+    samples = read_samples(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS)
     assert samples.media["text"] == ("x", None, None, None, None, None, "v")
     assert sorted(samples.problems) == [1, 2, 3, 4, 5]
     assert samples.problems[2] == "line 3 is not a JSON object"
-    assert samples.problems[3] == "column 'image' holds list, not a path"
+    assert samples.problems[3] == "column 'image' holds a list of 2 values, not a path"
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=8))
@@ -184,15 +195,15 @@ def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, rows: l
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("image", "caption", "shop"), *((".", *row) for row in rows)])
     path = write(tmp_path_factory.mktemp("texts"), "m.csv", out.getvalue())
-    samples = read_manifest(path, COLUMNS, group="shop")
-    assert samples.media["text"] == tuple(text for text, _ in rows)
+    samples = read_samples(path, COLUMNS, group="shop")
+    assert samples.media["text"] == tuple(None if text.strip() in MISSING else text for text, _ in rows)
     assert samples.groups == tuple(shop.strip() for _, shop in rows)
 
 
 def test_caption_of_a_million_characters(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     path = write(tmp_path, "m.csv", f"image,caption\na.png,{'x' * 1_000_000}\n")
-    assert len(read_manifest(path, COLUMNS).media["text"][0] or "") == 1_000_000
+    assert len(read_samples(path, COLUMNS).media["text"][0] or "") == 1_000_000
     assert csv.field_size_limit() == before
 
 
@@ -203,12 +214,12 @@ def test_missing_manifest(tmp_path: Path) -> None:
 
 def test_a_folder_without_shards_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
-    assert "names no tar shard" in refusal(tmp_path / "m.csv")
+    assert "holds nothing that is known (it is empty)" in refusal(tmp_path / "m.csv")
 
 
 def test_text_that_is_not_utf8_is_located(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", b"image,caption\na.png,ok\nb.png,caf\xe9\n")
-    assert refusal(path) == "m.csv is not UTF-8 (byte 32, line 3: 0xe9); save it as UTF-8"
+    assert refusal(path) == "m.csv is not UTF-8 (byte 32, line 3: 0xe9, perhaps Windows-1252); save it as UTF-8"
 
 
 def test_a_wrong_column_name_is_answered_with_the_right_one(tmp_path: Path) -> None:
@@ -226,12 +237,21 @@ def test_two_columns_of_the_same_name(tmp_path: Path) -> None:
 
 def test_duplicate_ids_name_the_first(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "id,image,caption\na,1.png,x\nb,2.png,y\nb,3.png,z\na,4.png,w\n")
-    assert refusal(path) == "m.csv: id 'b' stands in rows 2 and 3; give every row an id of its own"
+    assert refusal(path) == (
+        "m.csv: id 'b' stands in rows 2 and 3, which show different things; give every sample an id of its own"
+    )
 
 
-def test_an_empty_id_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "m.jsonl", '{"id": 1, "image": "a", "caption": "x"}\n{"image": "b", "caption": "y"}\n')
-    assert refusal(path) == "m.jsonl: row 2 has no 'id'; give every row one, or none"
+def test_rows_without_an_id_are_named_by_their_row(tmp_path: Path) -> None:
+    rows = [
+        '{"id": 1, "image": "a", "caption": "x"}',
+        '{"image": "b", "caption": "y"}',
+        '{"id": "row 4", "image": "c", "caption": "z"}',
+        '{"id": "", "image": "d", "caption": "w"}',
+    ]
+    samples = read_samples(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS)
+    assert samples.ids == ("1", "row 2", "row 4", "row 4'")
+    assert "2 rows have no id and are named by their row" in samples.notes
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
@@ -253,7 +273,7 @@ def test_no_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["m.xlsx", "m"])
 def test_unknown_suffix(tmp_path: Path, name: str) -> None:
-    assert "a manifest is one of .csv" in refusal(write(tmp_path, name, "image,caption\n"))
+    assert "a manifest is one of .arrow, .csv" in refusal(write(tmp_path, name, "image,caption\n"))
 
 
 def test_what_is_no_json_and_no_parquet(tmp_path: Path) -> None:
@@ -263,7 +283,7 @@ def test_what_is_no_json_and_no_parquet(tmp_path: Path) -> None:
 
 
 def test_one_modality_is_too_few(tmp_path: Path) -> None:
-    path = write(tmp_path, "m.csv", "image,caption\na.png,x\n")
+    path = write(tmp_path, "m.csv", "image,what\na.png,x\n")
     assert refusal(path, {"image": "image"}).endswith(
         "name two or more columns by --image COL, --text COL, --audio COL, --video COL"
     )
@@ -276,7 +296,7 @@ def test_four_modalities_labels_and_roles(tmp_path: Path) -> None:
     ]
     path = write(tmp_path, "m.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n{torn")
     columns = {"image": "p", "text": "t", "audio": "a", "video": "v"}
-    samples = read_manifest(path, columns, "shop", "class", "seen")
+    samples = read_samples(path, columns, "shop", "class", "seen")
     assert samples.modalities == ("image", "text", "audio", "video")
     assert samples.media["audio"] == (str(tmp_path / "a.wav"), str(tmp_path / "a.wav"), None, None)
     assert samples.media["video"][2] == str(tmp_path / "b.mp4")
@@ -290,19 +310,19 @@ def test_four_modalities_labels_and_roles(tmp_path: Path) -> None:
 def test_an_unknown_role_names_row_and_column(tmp_path: Path) -> None:
     path = write(tmp_path, "m.csv", "image,caption,seen\na.png,x,both\nb.png,y,\nc.png,z,traine\n")
     with pytest.raises(AuditError) as caught:
-        read_manifest(path, COLUMNS, role="seen")
+        read_samples(path, COLUMNS, role="seen")
     assert str(caught.value) == (
         "m.csv: row 3 has 'traine' in column 'seen'; a role is one of both, f, g, none, reference, or nothing"
     )
     with pytest.raises(AuditError, match="no column 'sen'; did you mean 'seen'"):
-        read_manifest(path, COLUMNS, role="sen")
+        read_samples(path, COLUMNS, role="sen")
 
 
 def test_parquet_reads_only_the_named_columns(tmp_path: Path) -> None:
     table = pa.table({"image": ["a.png"], "caption": ["x"], "pixels": [b"\xff" * 10], "when": [b"\xff"]})
     pq.write_table(table, tmp_path / "m.parquet")
-    assert read_manifest(tmp_path / "m.parquet", COLUMNS).media["text"] == ("x",)
-    assert read_manifest(tmp_path / "m.parquet", {"image": "image", "text": "when"}).problems == {
+    assert read_samples(tmp_path / "m.parquet", COLUMNS).media["text"] == ("x",)
+    assert read_samples(tmp_path / "m.parquet", {"image": "image", "text": "when"}).problems == {
         0: "column 'when' holds bytes, not text"
     }
 
@@ -417,6 +437,6 @@ def test_a_full_disk_leaves_the_old_table_whole(full_disk: Path) -> None:
 
 def test_a_split_is_read_beside_the_media(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,text,part\na.png,one,train\nb.png,two,\n")
-    samples = read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}, split="part")
+    samples = read_samples(tmp_path / "m.csv", {"image": "image", "text": "text"}, split="part")
     assert samples.splits == ("train", "")
-    assert read_manifest(tmp_path / "m.csv", {"image": "image", "text": "text"}).splits == ()
+    assert read_samples(tmp_path / "m.csv", {"image": "image", "text": "text"}).splits == ()

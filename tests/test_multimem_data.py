@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from benchmarks.multimem import data as bench
 from benchmarks.packages import unpack
 
@@ -120,7 +120,7 @@ def test_a_clean_set_is_one_whole_row_per_emoji(made, tmp_path):
     assert len(rows) == len(truth) == 41
     assert {(row["fault"], row["source_id"]) for row in truth} == {("none", "")}
     assert {row["vendor"] for row in rows} == {"google"}
-    samples = read_manifest(path, {name: name for name in bench.MODALITIES}, label="category")
+    samples = read_samples(path, {name: name for name in bench.MODALITIES}, label="category")
     assert not samples.problems
     for name in ("image", "audio", "video"):
         assert all(Path(medium).is_file() for medium in samples.media[name])

@@ -94,9 +94,9 @@ def test_shards_hold_it(folder: Path) -> None:
             info.size = len(data)
             shard.addfile(info, io.BytesIO(data))
     code = """
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.inputs.modalities import MODALITIES
-samples = read_manifest("s.tar", {"image": "image", "depth": "depth"})
+samples = read_samples("s.tar", {"image": "image", "depth": "depth"})
 print(samples.ids, MODALITIES["depth"].read(samples.media["depth"][0]).shape)
 """
     assert run(code, folder) == "('3',) (4, 4)\n"

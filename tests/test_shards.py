@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.inputs import files, shards
+from audit_plugin.inputs import files
 from audit_plugin.inputs.files import MediaError, file_digest, member_of, name_of_member, open_medium
 from audit_plugin.inputs.images import crop_of
-from audit_plugin.inputs.manifest import read_manifest
 from audit_plugin.inputs.modalities import MODALITIES
-from audit_plugin.inputs.rows import RowReader
+from audit_plugin.inputs.readers import webdataset
+from audit_plugin.inputs.samples import read_samples
 
 COLUMNS = {"image": "image", "text": "text"}
 Member = tuple[str, bytes | str]
@@ -48,7 +48,7 @@ def two(key: str, color: str = "red", **fields: object) -> list[Member]:
 
 def refusal(path: Path, columns: dict[str, str] = COLUMNS) -> str:
     with pytest.raises(AuditError) as caught:
-        read_manifest(path, columns)
+        read_samples(path, columns)
     return str(caught.value)
 
 
@@ -58,7 +58,7 @@ def refusal(path: Path, columns: dict[str, str] = COLUMNS) -> str:
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_keys_are_rows_and_media_are_read_where_they_lie(tmp_path: Path, form: int) -> None:
     path = pack(tmp_path / "00000.tar", [*two("000000000"), *two("000000001", "blue")], form)
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("000000000", "000000001")
     assert samples.media["text"] == ("the text of 000000000", "the text of 000000001")
     assert not samples.problems
@@ -75,7 +75,7 @@ def test_keys_are_rows_and_media_are_read_where_they_lie(tmp_path: Path, form: i
 
 def test_sounds_are_read_from_shards(tmp_path: Path, sounds: list[str]) -> None:
     path = pack(tmp_path / "s.tar", [("a.wav", Path(sounds[0]).read_bytes()), ("a.txt", "four tones")])
-    value = read_manifest(path, {"audio": "audio", "text": "text"}).media["audio"][0] or ""
+    value = read_samples(path, {"audio": "audio", "text": "text"}).media["audio"][0] or ""
     assert MODALITIES["audio"].digest(value) == file_digest(sounds[0])
     inside, outside = MODALITIES["audio"].read(value), MODALITIES["audio"].read(sounds[0])
     assert all(np.array_equal(a, b) for a, b in zip(inside.pieces, outside.pieces, strict=True))
@@ -83,8 +83,8 @@ def test_sounds_are_read_from_shards(tmp_path: Path, sounds: list[str]) -> None:
 
 def test_fields_of_json_are_columns_and_members_stand_above_them(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", [*two("0", text="not this"), *two("1", caption=["one", "two"])])
-    assert read_manifest(path, COLUMNS).media["text"] == ("the text of 0", "the text of 1")
-    listed = read_manifest(path, {"image": "image", "text": "caption"}, group="url")
+    assert read_samples(path, COLUMNS).media["text"] == ("the text of 0", "the text of 1")
+    listed = read_samples(path, {"image": "image", "text": "caption"}, group="url")
     assert (listed.ids, listed.caption) == (("0", "1", "1"), (0, 0, 1))
     assert listed.media["text"] == ("said of 0", "one", "two")
     assert listed.groups == ("http://x/0", "http://x/1", "http://x/1")
@@ -99,24 +99,24 @@ def test_folders_patterns_and_ranges_name_shards_in_order(tmp_path: Path) -> Non
     (tmp_path / "set" / "00000.parquet").write_bytes(b"of img2dataset")
     (tmp_path / "set" / "00000_stats.json").write_text("{}")
     all_names = ("000", "001", "002", "010")
-    assert read_manifest(tmp_path / "set", COLUMNS).ids == all_names
-    assert read_manifest(tmp_path / "set" / "*.tar", COLUMNS).ids == all_names
-    assert read_manifest(tmp_path / "set" / "{00001..00010}.tar", COLUMNS).ids == all_names[1:]
-    assert "names no tar shard" in refusal(tmp_path / "set" / "{7..8}.tar")
-    assert "names no tar shard" in refusal(tmp_path / "none.tar")
+    assert read_samples(tmp_path / "set", COLUMNS).ids == all_names
+    assert read_samples(tmp_path / "set" / "*.tar", COLUMNS).ids == all_names
+    assert read_samples(tmp_path / "set" / "{00001..00010}.tar", COLUMNS).ids == all_names[1:]
+    assert "names no file" in refusal(tmp_path / "set" / "{7..8}.tar")
+    assert "does not exist" in refusal(tmp_path / "none.tar")
 
 
 def test_keys_that_repeat_get_the_name_of_their_shard(tmp_path: Path) -> None:
     for name in ("a", "b"):
         pack(tmp_path / f"{name}.tar", [*two("0"), *two("deep/1")])
-    assert read_manifest(tmp_path, COLUMNS).ids == ("a/0", "a/deep/1", "b/0", "b/deep/1")
+    assert read_samples(tmp_path, COLUMNS).ids == ("a/0", "a/deep/1", "b/0", "b/deep/1")
 
 
 # --- what is wrong with them ---------------------------------------------------------------------------------------
 
 
 def test_one_bad_sample_does_not_take_its_neighbors_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MAX_TEXT_BYTES", 512)
+    monkeypatch.setattr(webdataset, "MAX_TEXT_BYTES", 512)
     good = [("g.png", png()), ("g.txt", "good")]
     bad: list[Member] = [
         ("a.png", png()),
@@ -131,7 +131,7 @@ def test_one_bad_sample_does_not_take_its_neighbors_along(tmp_path: Path, monkey
         (".hidden", b"x"),
         ("f.txt", "no picture"),
     ]
-    samples = read_manifest(pack(tmp_path / "a.tar", [*bad, *good]), COLUMNS)
+    samples = read_samples(pack(tmp_path / "a.tar", [*bad, *good]), COLUMNS)
     assert samples.ids == ("a", "b", "c", "d", "e", "f", "g")
     whys = [samples.problems.get(row, "") for row in range(7)]
     assert [why.split(" cannot be used (")[0] for why in whys[:5]] == [
@@ -154,7 +154,7 @@ def test_a_shard_that_breaks_off_keeps_what_came_before(tmp_path: Path, cut: int
     with tarfile.open(path) as shard:
         start = shard.getmember("1.jpg").offset
     path.write_bytes(path.read_bytes()[: start + cut])
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids[0] == "0"
     assert "breaks off" in " ".join(samples.problems.values())
     assert 0 not in samples.problems
@@ -165,7 +165,7 @@ def test_a_text_that_is_cut_off_is_no_text(tmp_path: Path) -> None:
     with tarfile.open(path) as shard:
         start = shard.getmember("1.txt").offset_data
     path.write_bytes(path.read_bytes()[: start + 10])
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.media["text"] == ("the text of 0", None, None)
     assert samples.problems[1] == "'1.txt' cannot be used (the tar file ends too early)"
 
@@ -177,7 +177,7 @@ def test_garbage_in_the_middle_is_told_not_taken_for_the_end(tmp_path: Path) -> 
     data = bytearray(path.read_bytes())
     data[start : start + 512] = b"\xff" * 512
     path.write_bytes(bytes(data))
-    samples = read_manifest(path, COLUMNS)
+    samples = read_samples(path, COLUMNS)
     assert samples.ids == ("0", "after 0")
     assert samples.problems == {1: "a.tar breaks off after '0' (a header is damaged)"}
 
@@ -220,7 +220,7 @@ def test_headers_that_claim_gigabytes_are_not_read(tmp_path: Path) -> None:
 )
 def test_names_of_members_are_harmless(tmp_path: Path, name: str) -> None:
     path = pack(tmp_path / "a.tar", [(name, png("blue")), (name.replace(".png", ".txt"), "blue")])
-    value = read_manifest(path, COLUMNS).media["image"][0] or ""
+    value = read_samples(path, COLUMNS).media["image"][0] or ""
     assert value.startswith(f"{path}::")
     assert "/" not in value.removeprefix(str(path))
     assert value.isprintable()
@@ -240,9 +240,8 @@ def test_links_and_devices_are_no_members(tmp_path: Path) -> None:
         info = tarfile.TarInfo("3.txt")
         info.size = 4
         shard.addfile(info, io.BytesIO(b"fine"))
-    reader = RowReader("a.tar", ["image"], ["text"])
-    shards.read_shards(tmp_path / "a.tar", reader)
-    assert reader.rows == [{"text": "fine", "id": "3"}]
+    (row,) = webdataset.ShardSource(tmp_path / "a.tar").rows()
+    assert row.cells == {"text": "fine", "id": "3"}
 
 
 def test_a_file_whose_name_looks_a_little_like_a_member_is_a_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from audit_plugin import cli
 from audit_plugin.arrays import AuditError, Floats, Samples, VectorRows
 from audit_plugin.inputs.embeddings import parse_embeddings, with_embeddings
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.inputs.vector_files import READERS, read_vectors
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -201,17 +201,17 @@ def test_one_vector_per_row_of_the_manifest_serves_all_of_its_captions(tmp_path:
     np.save(tmp_path / "image.npy", X[:3])
     np.save(tmp_path / "text.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
     named = f"image={tmp_path}/image.npy,text={tmp_path}/text.npy"
-    samples = read_manifest(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=named)
+    samples = read_samples(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=named)
     assert samples.vectors["image"][0:6][:, 0].tolist() == [0, 0, 3, 6, 6, 6]
     assert samples.vectors["text"][0:6][:, 0].tolist() == [0, 2, 4, 6, 8, 10]
     with pytest.raises(AuditError, match="image.npy has 3 rows for 6 captions; give one row per caption"):
-        read_manifest(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=f"text={tmp_path}/image.npy")
+        read_samples(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=f"text={tmp_path}/image.npy")
     by_id = table(
         tmp_path / "t.parquet",
         id=["r2", "r0", "r2", "r1", "r0", "r2"],
         v=pa.array([[x, 1.0] for x in range(6)], FLOATS),
     )
-    samples = read_manifest(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=f"text={by_id}")
+    samples = read_samples(tmp_path / "m.jsonl", {"image": "image", "text": "text"}, embeddings=f"text={by_id}")
     assert samples.vectors["text"][0:6][:, 0].tolist() == [1, 4, 3, 0, 2, 5]
 
 
@@ -219,15 +219,15 @@ def test_a_manifest_needs_no_column_of_what_is_given(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("id,caption,url\n" + "".join(f"{c},text {c},http://x/{c}.jpg\n" for c in "abcd"))
     np.save(tmp_path / "x.npy", X)
     own = f"image={tmp_path}/x.npy"
-    samples = read_manifest(tmp_path / "m.csv", {"text": "caption"}, embeddings=own)
+    samples = read_samples(tmp_path / "m.csv", {"text": "caption"}, embeddings=own)
     assert samples.media["image"] == (None,) * 4
     # a URL cannot be read, and need not be
-    samples = read_manifest(tmp_path / "m.csv", {"image": "url", "text": "caption"}, embeddings=own)
+    samples = read_samples(tmp_path / "m.csv", {"image": "url", "text": "caption"}, embeddings=own)
     assert (samples.problems, samples.media["image"]) == ({}, (None,) * 4)
-    samples = read_manifest(tmp_path / "m.csv", {}, embeddings=f"{own},text={tmp_path}/x.npy")
+    samples = read_samples(tmp_path / "m.csv", {}, embeddings=f"{own},text={tmp_path}/x.npy")
     assert samples.ids == ("a", "b", "c", "d")
     with pytest.raises(AuditError, match="1 modality named"):
-        read_manifest(tmp_path / "m.csv", {}, embeddings=own)
+        read_samples(tmp_path / "m.csv", {}, embeddings=own)
 
 
 # --- what is wrong with files --------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def prune(
 
 def _gone(entries: list[Stored], database: bool) -> list[Stored]:
     """Those whose manifest, or dataset if the database is asked, does not exist any more."""
-    from audit_plugin.inputs.manifest import is_gone
+    from audit_plugin.inputs.samples import is_gone
     from audit_plugin.store.inventory import gone
 
     if not database:

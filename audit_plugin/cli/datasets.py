@@ -70,7 +70,7 @@ def demo(
 ) -> None:
     """Draw a data set with known errors, audit it, and report which errors were detected."""
     from audit_plugin.audit.result import write_scores
-    from audit_plugin.inputs.manifest import read_manifest
+    from audit_plugin.inputs.samples import read_samples
     from audit_plugin.report.display import console, show_detected
     from audit_plugin.synthetic.demo import count_flagged_faults, draw_demo, swap_auroc
 
@@ -78,7 +78,7 @@ def demo(
     config = AuditConfig(encoder="offline", seed=seed)
     with shown_progress() as progress:
         manifest = draw_demo(out, samples, seed, progress)
-    rows = read_manifest(manifest, {"image": "image", "text": "caption"})
+    rows = read_samples(manifest, {"image": "image", "text": "caption"})
     result = audited(rows, config)
     write_scores(out / "scores.parquet", result)
     dataset, sentence = _demo_dataset(rows, result, config, out)
@@ -143,7 +143,7 @@ def scored_rows(
     scores: Path, manifest: Path, config: AuditConfig | None = None, media_root: Path | None = None
 ) -> tuple[Samples, str]:
     """(rows of the manifest that was scored, what names their media); columns as in settings, else as recorded."""
-    from audit_plugin.inputs.manifest import read_manifest
+    from audit_plugin.inputs.samples import read_samples
     from audit_plugin.report import read_summary
 
     columns = {name: getattr(config, name, "") for name in MODALITIES}
@@ -152,7 +152,7 @@ def scored_rows(
     named = {name: str(columns[name]) for name in MODALITIES if columns.get(name)}
     media = [column for name, column in named.items() if not MODALITIES[name].is_text]
     source = f"column {' and '.join(map(repr, media))} of {manifest.name}" if media else ""
-    return read_manifest(manifest, named, media_root=media_root), source
+    return read_samples(manifest, named, media_root=media_root), source
 
 
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.inputs.spreadsheet import place_line
 
 from .gate import Gate, gated
 from .options import DryRun, command
@@ -36,6 +37,7 @@ MediaRoot = Annotated[
         help="Folder in which all media must lie, links followed; rows with media elsewhere fail (default: anywhere)"
     ),
 ]
+Form = Annotated[str, typer.Option("--format", help="Format of the manifest (default: recognized by looking)")]
 RunDir = Annotated[
     Path | None,
     typer.Option(
@@ -56,6 +58,7 @@ def score(
         Path | None, typer.Option(help="Folder of a finished run: score new rows with its models and settings")
     ] = None,
     media_root: MediaRoot = None,
+    format: Form = "",  # noqa: A002 (as the option is called)
     dry_run: DryRun = False,
     gate: Gate,
 ) -> None:
@@ -64,11 +67,11 @@ def score(
 
     if extend:
         _check_extension(config, run_dir, dry_run)
-    samples = read_samples(manifest, config, media_root)
-    config = _with_space(manifest, samples, config)
+    samples, config = read_samples(manifest, config, media_root, format)
     check_output(out, (".parquet", ".csv", ".jsonl"), manifest, samples=samples)
     check_beside(out, (".json", ".png"), manifest, samples=samples)
     gate.check(manifest, out, samples=samples)
+    tell(samples)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
@@ -82,7 +85,7 @@ def score(
             result = extend_run(samples, extend, progress)
     else:
         result = audited(samples, config, run_dir)
-    result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute())})
+    result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute()), "format": format})
     write_scores(out, result)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"], gate)
@@ -100,6 +103,7 @@ def removal_study(
     seeds: Annotated[int, typer.Option(min=2, help="Number of repetitions, for the confidence intervals")] = 5,
     run_dir: RunDir = None,
     media_root: MediaRoot = None,
+    format: Form = "",  # noqa: A002 (as the option is called)
 ) -> None:
     """Measure whether removing the worst rows helps a model, compared with random and no removal."""
     from audit_plugin.audit import removal_study as study
@@ -107,10 +111,11 @@ def removal_study(
     from audit_plugin.report.display import console, show_removal
     from audit_plugin.report.png_plots import removal_plot
 
-    samples, numbers = read_samples(manifest, config, media_root), _numbers(amounts)
-    config = _with_space(manifest, samples, config)
+    numbers = _numbers(amounts)
+    samples, config = read_samples(manifest, config, media_root, format)
     check_output(out, (".json",), manifest, samples=samples)
     check_beside(out, (".png",), manifest, samples=samples)
+    tell(samples)
     with shown_progress() as progress:
         report = study.removal_study(samples, config, numbers, seeds, progress, run_dir)
     write_json(out, report)
@@ -118,25 +123,26 @@ def removal_study(
     show_removal(console(), report, [f"report: {out}", f"plot: {out.with_suffix('.png')}"])
 
 
-def read_samples(manifest: Path, config: AuditConfig, media_root: Path | None = None) -> Samples:
-    """The rows of a manifest, from the columns and embeddings that the settings name."""
-    from audit_plugin.inputs.clip_retrieval import is_clip_retrieval, read_clip_retrieval
-    from audit_plugin.inputs.embeddings import with_embeddings
-    from audit_plugin.inputs.manifest import read_manifest
-
-    columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
-    keys = {name: getattr(config, name) or None for name in ("group", "label", "role", "split")}
-    if is_clip_retrieval(manifest):
-        return with_embeddings(read_clip_retrieval(manifest, columns, keys), config.embeddings)
-    return read_manifest(manifest, columns, **keys, media_root=media_root, embeddings=config.embeddings)
-
-
-def _with_space(manifest: Path, samples: Samples, config: AuditConfig) -> AuditConfig:
-    """The config that says that embeddings share one space where they are those of clip-retrieval's one model."""
+def read_samples(
+    manifest: Path, config: AuditConfig, media_root: Path | None = None, form: str = ""
+) -> tuple[Samples, AuditConfig]:
+    """(the rows of a manifest, the settings with the columns that they were read from)."""
+    from audit_plugin.inputs import samples as inputs
     from audit_plugin.inputs.clip_retrieval import is_clip_retrieval
 
-    is_one_model = is_clip_retrieval(manifest) and not config.embeddings and len(samples.vectors) > 1
-    return replace(config, same_space=True) if is_one_model else config
+    columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
+    group, label, role, split = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
+    samples = inputs.read_samples(manifest, columns, group, label, role, split, media_root, form, config.embeddings)
+    chosen: dict[str, Any] = dict(samples.columns)
+    if is_clip_retrieval(manifest) and not config.embeddings and len(samples.vectors) > 1:
+        chosen["same_space"] = True  # they are of one model
+    return samples, replace(config, **chosen)
+
+
+def tell(samples: Samples) -> None:
+    """Says on stderr how the rows were read."""
+    for note in samples.notes:
+        typer.echo(place_line(note), err=True)
 
 
 def _check_extension(config: AuditConfig, run_dir: Path | None, dry_run: bool) -> None:

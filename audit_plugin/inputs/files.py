@@ -1,6 +1,6 @@
 """What every modality shares: the error of one medium, its bytes, content digests, and safe opening with FFmpeg.
 
-A medium is named by a path, or by a value that says where its bytes lie inside a tar shard (`member_of`).
+A medium is named by a path, or by a value that says where its bytes lie inside a tar shard or a table (`member_of`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.store import open_regular
 
+from .table_cells import cell_bytes
 from .threads import StoppedError, check_stopped
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4 << 30  # of one medium
 MAX_PACKETS = 1_000_000  # of one track
-_MEMBER = re.compile(r"(?P<tar>.+\.tar)::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})", re.DOTALL)
+_MEMBER = re.compile(
+    r"(?P<file>.+\.(?P<kind>tar|parquet|pq|arrow|feather))::(?P<name>[\w.-]+)@(?P<start>\d{1,18})\+(?P<size>\d{1,18})",
+    re.DOTALL | re.IGNORECASE,
+)
 CHUNK = 1 << 18  # bytes read at once
 _NAME_CHARACTERS = 100  # of a member's name that its value repeats
 
@@ -40,29 +44,31 @@ class MediaError(Exception):
     """One medium cannot be used; the message is the reason that the user reads in `failure`."""
 
 
-def member_of(tar: str, name: str, start: int, size: int) -> str:
-    """The value that stands for `size` bytes from `start` on in an uncompressed tar file; it is read like any path.
+def member_of(file: str, name: str, start: int, size: int) -> str:
+    """The value that stands for bytes inside of a file; it is read like any path.
 
-    The path `tar` ends in `.tar`; characters of the member's name that are unsafe in a path are replaced.
+    Of an uncompressed tar file (`file` ends in `.tar`) these are `size` bytes from `start` on; of a table (`.parquet`,
+    `.pq`, `.arrow`, `.feather`) those of the cell in row `start` and column `size`, both counted from 0. Characters of
+    the name that are unsafe in a path are replaced.
     """
     safe_name = re.sub(r"[^\w.-]+", "_", name.rpartition("/")[2])[-_NAME_CHARACTERS:] or "member"
-    return f"{tar}::{safe_name}@{start}+{size}"
+    return f"{file}::{safe_name}@{start}+{size}"
 
 
 def name_of_member(value: str) -> str:
-    """The name of the tar member that a value stands for; "" where the value is a path."""
+    """The name of the member of a file that a value stands for; "" where the value is a path."""
     member = _MEMBER.fullmatch(value)
     return member["name"] if member else ""
 
 
 def file_of(value: str) -> str:
-    """The file that is opened for a value: its path, or the tar file that holds the member."""
+    """The file that is opened for a value: its path, or the tar file or table that holds the member."""
     member = _MEMBER.fullmatch(value)
-    return member["tar"] if member else value
+    return member["file"] if member else value
 
 
 def open_medium(value: str, most: int | None = MAX_BYTES) -> io.BufferedReader:
-    """Opens a file, or a member of a tar file, for reading bytes; it never waits for another process, as pipes do.
+    """Opens a file, or a member of a tar file or table, for reading bytes; it never waits, as pipes do.
 
     Raises:
         OSError: there is no such file, it is no regular file, it has more than `most` bytes (None: any number), or a
@@ -75,7 +81,12 @@ def open_medium(value: str, most: int | None = MAX_BYTES) -> io.BufferedReader:
         _check_bytes(file, os.fstat(file.fileno()).st_size, most)
         return file
     start, size = int(member["start"]), int(member["size"])
-    file = open_regular(member["tar"])
+    if member["kind"].lower() != "tar":
+        data = cell_bytes(member["file"], start, size)
+        if most is not None and len(data) > most:
+            raise OSError(f"{len(data)} bytes, over the limit of {most}")
+        return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(data)))
+    file = open_regular(member["file"])
     _check_bytes(file, size, most)
     if start + size > os.fstat(file.fileno()).st_size:
         file.close()

@@ -27,8 +27,8 @@ class ParquetTable:
         self._file = file
         with self._errors():
             self._metadata = pyarrow.parquet.read_metadata(file)
-            self._schema = self._metadata.schema.to_arrow_schema()
-        self.header: list[str] = self._schema.names
+            self.schema = self._metadata.schema.to_arrow_schema()
+        self.header: list[str] = self.schema.names
         self.footer: Mapping[bytes, bytes] = self._metadata.metadata or {}
         self.rows: int = self._metadata.num_rows
         if self.rows > MAX_ROWS:
@@ -58,7 +58,18 @@ class ParquetTable:
 
     def type_of(self, column: str) -> Any:
         """The type of a column that stands in the header once."""
-        return self._schema.field(column).type
+        return self.schema.field(column).type
+
+    def is_whole(self, leaf: str) -> bool:
+        """Whether the file says that a leaf (`image.bytes`) has a value in every row."""
+        groups = (self._metadata.row_group(at) for at in range(self._metadata.num_row_groups))
+        chunks = (group.column(at) for group in groups for at in range(group.num_columns))
+        nulls = [
+            chunk.statistics.null_count if chunk.is_stats_set and chunk.statistics.has_null_count else 1
+            for chunk in chunks
+            if chunk.path_in_schema == leaf
+        ]
+        return bool(nulls) and not any(nulls)
 
     def _leaves(self, columns: Sequence[str]) -> list[Any]:
         """The primitive columns of which columns consist, within the limits."""

@@ -6,12 +6,16 @@ Manifests come from anywhere. The limits are far beyond real sets; they keep a h
 from __future__ import annotations
 
 import difflib
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from audit_plugin.arrays import AuditError
+
+from .located import Located
 
 ID_COLUMN = "id"
 MAX_ROWS = 5_000_000
@@ -21,6 +25,9 @@ MAX_ID = 1000  # characters
 MAX_CAPTIONS = 1000  # of one sample
 MAX_NAMES = 10_000  # of fields, of all JSON objects together
 LISTED = 20  # columns that a message names
+# What programs write for a text that is not there.
+MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "<NA>", "#N/A"))
+HUMAN = ("human", "user", "system")  # whose turns of a conversation describe no medium
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +56,26 @@ class RowReader:
         media: columns with paths.
         texts: columns with texts, or lists of texts.
         keys: other columns, whose values are compared as text.
+        missing: texts that stand for a missing one.
     """
 
-    def __init__(self, source: str, media: Sequence[str], texts: Sequence[str], keys: Sequence[str] = ()) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: str,
+        media: Sequence[str],
+        texts: Sequence[str],
+        keys: Sequence[str] = (),
+        missing: frozenset[str] = MISSING,
+    ) -> None:
+        self.source, self._missing = source, missing
         self.media, self.texts, self._named = frozenset(media), frozenset(texts), (*media, *texts, *keys)
         self.columns = frozenset({*self._named, ID_COLUMN})
         self.rows: list[Row] = []
+        self.counts: Counter[str] = Counter()  # of what was not taken as it is written, for notes
         self._characters = 0
 
-    def check_header(self, header: Sequence[str]) -> None:
-        """Raises `AuditError` for a column that the header does not have, or has twice."""
+    def check_header(self, header: Sequence[str], listing: str = "") -> None:
+        """Raises `AuditError` for a column that the header does not have, or has twice; `listing` is in its place."""
         for column in self._named:
             if (count := header.count(column)) > 1:
                 raise AuditError(f"{self.source} has several columns named {column!r}; rename all but one")
@@ -68,8 +84,8 @@ class RowReader:
             by_folded = {name.strip().casefold(): name for name in header[:MAX_NAMES] if len(name) <= MAX_ID}
             similar = difflib.get_close_matches(column.strip().casefold(), by_folded, n=1)
             hint = f"did you mean {by_folded[similar[0]]!r}? " if similar else ""
-            names = ", ".join(brief(name, 40) for name in header[:LISTED]) or "none"
-            more = f" and {len(header) - LISTED:,} more" if len(header) > LISTED else ""
+            names = listing or ", ".join(brief(name, 40) for name in header[:LISTED]) or "none"
+            more = f" and {len(header) - LISTED:,} more" if len(header) > LISTED and not listing else ""
             raise AuditError(f"{self.source} has no column {column!r}; {hint}its columns are {names}{more}")
 
     def add(self, cells: Mapping[str, object]) -> None:
@@ -94,21 +110,52 @@ class RowReader:
         self._append(TornRow(reason, name if len(name) <= MAX_ID else ""))
 
     def usable(self, column: str, cell: object) -> Any:
-        """The cell as text, None, a list of these for a column of texts, or `Unusable`.
+        """The cell as text, None, a list of these for a column of texts, a `Located` as it is, or `Unusable`.
 
         Raises:
             AuditError: the manifest is too large.
         """
-        if isinstance(cell, list | tuple) and column in self.texts:
-            if len(cell) > MAX_CAPTIONS:
-                return Unusable(f"a list of {len(cell):,} texts, the limit is {MAX_CAPTIONS:,}")
-            return [self._text(text) for text in cell]
-        if column in self.texts or column in self.media:
-            return self._text(cell)
+        if isinstance(cell, Located):
+            return cell
+        if column in self.texts:
+            return self._caption(cell)
+        if column in self.media:
+            return self._medium(cell)
         try:
             return self._text(str(cell) if isinstance(cell, list | tuple | dict | bytes) else cell)
         except RecursionError:
             return Unusable("values nested too deeply")
+
+    def _caption(self, cell: object) -> Any:
+        if isinstance(cell, str) and cell.startswith("[") and (texts := _listed_texts(cell)) is not None:
+            self.counts["lists written as text"] += 1
+            cell = texts
+        if isinstance(cell, list | tuple):
+            if turns := _said(cell):
+                self.counts["conversations"] += 1
+                return self._text(turns)
+            if len(cell) > MAX_CAPTIONS:
+                return Unusable(f"a list of {len(cell):,} texts, the limit is {MAX_CAPTIONS:,}")
+            return [self._one_caption(text) for text in cell]
+        return self._one_caption(cell)
+
+    def _one_caption(self, cell: object) -> str | Unusable | None:
+        text = self._text(cell)
+        if isinstance(text, str) and text.strip() in self._missing:
+            self.counts["captions that say nothing (such as nan)"] += 1
+            return None
+        return text
+
+    def _medium(self, cell: object) -> Any:
+        if isinstance(cell, str) and cell.startswith("[") and (paths := _listed_texts(cell)) is not None:
+            cell = paths
+        if isinstance(cell, dict) and isinstance(cell.get("path"), str) and cell.get("bytes") is None:
+            cell = cell["path"]
+        if isinstance(cell, list | tuple):
+            if len(cell) == 1:
+                return self._medium(cell[0])
+            return Unusable(f"a list of {len(cell):,} values") if cell else None
+        return self._text(cell)
 
     def check_count(self, count: int) -> None:
         """Raises `AuditError` for more rows than a manifest may have."""
@@ -134,6 +181,30 @@ class RowReader:
     def _append(self, row: Row) -> None:
         self.check_count(len(self.rows) + 1)
         self.rows.append(row)
+
+
+def _listed_texts(cell: str) -> list[Any] | None:
+    """The texts of a JSON list that is written as a text, None where it is none."""
+    try:
+        texts = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    is_list = isinstance(texts, list) and all(text is None or isinstance(text, str) for text in texts)
+    return texts if is_list and texts else None
+
+
+def _said(turns: Sequence[Any]) -> str:
+    """What the model says in a conversation (LLaVA's `from` and `value`, or `role` and `content`), "" if it is none."""
+    said = []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            return ""
+        speaker, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        if not isinstance(speaker, str) or not isinstance(text, str):
+            return ""
+        if speaker.casefold() not in HUMAN:
+            said.append(text.strip())
+    return "\n".join(said)
 
 
 def as_text(cell: object) -> str | None:

@@ -64,7 +64,7 @@ def read_table(path: Path, is_wanted: Callable[[str], bool] | None = None) -> tu
     try:
         with open_regular(path) as file:
             table = ParquetTable(file, str(path))
-            reader = RowReader(path.name, (), table.header)
+            reader = RowReader(path.name, (), (), table.header)
             reader.check_header(table.header)
             if len(table.header) * table.rows > MAX_CELLS:
                 raise AuditError(f"{path} has {len(table.header):,} columns of {table.rows:,} rows; write it in parts")

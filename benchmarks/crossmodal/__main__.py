@@ -23,7 +23,7 @@ from audit_plugin.arrays import Samples
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.crossmodal.cross_modal_recall import measure_cross_modal_recall, memorization_link
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.store import RunFolder, digest_of
 from audit_plugin.synthetic.personas import VERSION, PersonaSet, draw_personas
 from benchmarks.data import DATA, SOURCES, fetch
@@ -117,7 +117,7 @@ def persons(options: argparse.Namespace) -> Samples:
         options.data / f"personas-{persona_set.side}-{options.identities}-{options.background}", persona_set
     )
     columns = {"image": "image", "text": "description"}
-    return read_manifest(manifest, columns, group="identity", label="identity", split="split")
+    return read_samples(manifest, columns, group="identity", label="identity", split="split")
 
 
 def emoji(data: Path) -> Samples:

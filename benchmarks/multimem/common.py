@@ -16,7 +16,7 @@ from audit_plugin.audit.prepare import Clock, Prepared, describe_samples, prepar
 from audit_plugin.audit.run import evidence_of
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials import multimem
@@ -68,7 +68,7 @@ class Loaded:
 def emoji(vendor: str, folder: Path, noise: str = "none", seed: int = 0) -> Samples:
     """Image-text emoji of one vendor."""
     path = image_text_manifest(vendor, noise=noise, seed=seed, out=folder / f"{vendor}-{noise}-{seed}")
-    return read_manifest(path, {"image": "image", "text": "caption"})
+    return read_samples(path, {"image": "image", "text": "caption"})
 
 
 def emoji4(
@@ -78,7 +78,7 @@ def emoji4(
     out = folder / f"four-{faults}-{seed}"
     rates = dict.fromkeys(("image", "text", "audio", "video"), faults) if faults else {}
     path = four_modalities(out, rates, seed)
-    return read_manifest(path, {name: name for name in names}), out
+    return read_samples(path, {name: name for name in names}), out
 
 
 def load(samples: Samples, config: AuditConfig | None = None) -> Loaded:

@@ -18,7 +18,7 @@ import pytest
 
 from audit_plugin.arrays import Samples
 from audit_plugin.inputs.files import member_of
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 
 from .conftest import Chaos
 from .hostile_files import Counts, holds_private_pixels, png, private_folder
@@ -227,7 +227,7 @@ def test_hostile_manifests(chaos: Chaos, folder: Path) -> None:
     counts = Counts(private)
 
     def reading(path: Path) -> Callable[[], Samples]:
-        return lambda: read_manifest(path, COLUMNS, media_root=folder)
+        return lambda: read_samples(path, COLUMNS, media_root=folder)
 
     for name, (make, reasons, refused) in CASES.items():
         counts.good = () if name in FILE_PER_ROW else ("g0", "g1", "g2")

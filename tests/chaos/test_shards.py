@@ -13,7 +13,7 @@ import pytest
 
 from audit_plugin.arrays import Samples
 from audit_plugin.inputs.files import member_of
-from audit_plugin.inputs.manifest import read_manifest
+from audit_plugin.inputs.samples import read_samples
 
 from .conftest import Chaos
 from .hostile_files import Counts, png, private_folder
@@ -196,7 +196,7 @@ def test_hostile_shards(chaos: Chaos, tmp_path: Path, monkeypatch: pytest.Monkey
     counts = Counts(private)
 
     def reading(path: Path) -> Callable[[], Samples]:
-        return lambda: read_manifest(path, COLUMNS)
+        return lambda: read_samples(path, COLUMNS)
 
     for name, (make, reasons) in BETWEEN.items():
         path = write(tmp_path / "between.tar", good(0), good(1), make(private), good(2), bytes(1024))
@@ -213,7 +213,7 @@ def test_hostile_shards(chaos: Chaos, tmp_path: Path, monkeypatch: pytest.Monkey
     write(tmp_path / "set" / "good.tar", good(0), good(1), good(2), bytes(1024))
     confined = Counts(private, good=("g0", "g1", "g2"))
     # the shard itself is read, as the user named its folder; its media are not, as they lie outside of it
-    outside = read_manifest(link.parent, COLUMNS, media_root=link.parent).problems
+    outside = read_samples(link.parent, COLUMNS, media_root=link.parent).problems
     assert "outside of the media root" in " ".join(outside.values())
     counts.cases += confined.cases
 

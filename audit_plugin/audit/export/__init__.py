@@ -142,7 +142,8 @@ class _Export:
             if audited.problem or self._failures[row]:
                 continue  # such rows may have another id, and do not leave
             name = str(self.table.ids[row])
-            if name not in audited.ids or (audited.listed and self.table.caption(row) != position):
+            is_caption = len(self.table.captions) == 0 or self.table.caption(row) == audited.first + position
+            if name not in audited.ids or not is_caption:
                 other = audited.ids[0] if audited.ids else "one that cannot be read"
                 raise AuditError(
                     _mismatch(source, self.table, f"row {row + 1} is {other[:80]!r} there, and {name[:80]!r} here")

@@ -130,11 +130,17 @@ def _claimed(hidden: Path, to: Path) -> tuple[int, bool]:
     while True:
         with contextlib.suppress(FileExistsError):
             hidden.mkdir(mode=0o700)
-        if hidden.is_symlink() or not hidden.is_dir():
-            raise AuditError(f"{hidden}, where the export would be written first, is taken; delete it")
-        names = {path.name for path in hidden.iterdir()}
-        if names and LOCK not in names:
-            raise AuditError(f"{hidden}, where the export would be written first, holds other files; move them away")
+        try:
+            names = {path.name for path in hidden.iterdir()} if not hidden.is_symlink() else {str(hidden)}
+        except FileNotFoundError:
+            continue  # another process has removed it
+        except NotADirectoryError:
+            names = {str(hidden)}
+        # a listing takes its time: the lock may be there since
+        if names and LOCK not in names and not (hidden / LOCK).exists():
+            raise AuditError(
+                f"{hidden}, where the export would be written first, is taken or holds other files; move it away"
+            )
         try:
             handle = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:

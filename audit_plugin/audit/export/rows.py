@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from audit_plugin.arrays import MODALITIES, AuditError, Samples
-from audit_plugin.inputs.files import name_of_member
-from audit_plugin.inputs.formats.sources import SourceRow, source_header, source_rows
-from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium, ShardMember
-from audit_plugin.inputs.formats.webdataset import is_shards
-from audit_plugin.inputs.manifest import paths_of
-from audit_plugin.inputs.rows import MAX_CAPTIONS, as_text
+from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium
+from audit_plugin.inputs.paths import Place, paths_of, real_folder
+from audit_plugin.inputs.readers import CsvSource, Row, ShardMember, ShardSource, Source, TableSource, open_sources
+from audit_plugin.inputs.rows import ID_COLUMN, MISSING, RowReader, as_text
+from audit_plugin.inputs.samples import Columns, SampleNames, known_header, media_of, shown, texts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,7 @@ class AuditedRow:
         members: of a sample in a tar shard.
         box: of an object in its image, () for a whole image.
         problem: why the row cannot be exported.
+        first: position of its first caption among those of the sample.
     """
 
     ids: tuple[str, ...]
@@ -41,6 +40,7 @@ class AuditedRow:
     members: tuple[ShardMember, ...] = ()
     box: tuple[float, ...] = ()
     problem: str = ""
+    first: int = 0
 
 
 class RowSource(Protocol):
@@ -57,76 +57,120 @@ class RowSource(Protocol):
 
 
 class ManifestSource:
-    """The rows of a manifest.
+    """The rows of a manifest, in whatever format it is, as `inputs.samples.read_samples` reads them.
 
     Args:
         path: of the manifest, which is read again whenever `rows` is called.
         columns: modality -> column.
         media_root: folder in which all media must lie; None: anywhere.
+        format: of the manifest, "" to recognize it.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, str], media_root: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Mapping[str, str],
+        media_root: Path | None = None,
+        format: str = "",  # noqa: A002 (as the option is called)
+    ) -> None:
         self.name, self._path, self._columns = str(path), path, columns
         self.media_root = media_root
-        self.is_shards = is_shards(path)
+        self._sources = open_sources(path, format)
+        self.is_shards = any(isinstance(source, ShardSource) for source in self._sources)
         self._media = {name: column for name, column in columns.items() if not MODALITIES[name].is_text}
         self._text = next((column for name, column in columns.items() if MODALITIES[name].is_text), "")
 
     def layout(self, folder: Path, needs_columns: bool, listed: bool) -> Layout:
-        header, kinds, schema = source_header(self._path) if needs_columns else ((), {}, None)
+        header, kinds, schema = self._header() if needs_columns else ((), {}, None)
         return Layout(self._columns, tuple(header), folder, kinds, schema, listed)
 
     def rows(self) -> Iterator[AuditedRow]:
-        place = paths_of(self._path, os.path.realpath(self.media_root) if self.media_root else "")
-        audited = {"id", *self._media.values(), self._text}
-        for row in source_rows(self._path):
-            yield AuditedRow((), problem=row.problem) if row.problem else self._audited(row, place, audited)
+        root = real_folder(self.media_root) if self.media_root else ""
+        names = SampleNames(self.name, any(ID_COLUMN in known_header(source) for source in self._sources))
+        media = set(self._media.values())
+        number = 0
+        for source in self._sources:
+            place = paths_of(source.folder, root)
+            for row in source.rows(None, media):
+                if row.problem:
+                    yield AuditedRow((), problem=row.problem)
+                else:
+                    yield self._audited(number, source, row, place, names)
+                number += 1
 
-    def _audited(self, row: SourceRow, place: Any, audited: set[str]) -> AuditedRow:
-        media: dict[str, Medium] = {}
-        problem, box = "", ()
-        for name, column in self._media.items():
-            medium, why = _medium(row.cells.get(column), place, bool(row.members))
-            if why and self.media_root and why.startswith("names a file outside"):
-                raise AuditError(
-                    f"{self.name}, which the summary of the scores names: row {row.ids[0][:80]!r} has a medium "
-                    f"outside of {self.media_root}; if the manifest is yours, name it: --manifest"
-                )
-            problem = problem or (f"column {column!r} {why}" if why else "")
-            if medium is not None:
-                media[name] = medium
-        cell = row.cells.get(self._text) if self._text else None
-        texts, listed, why = _texts(cell)
-        problem = problem or (f"column {self._text!r} {why}" if why else "")
-        others = {name: value for name, value in row.cells.items() if name not in audited}
-        return AuditedRow(row.ids, media, texts, listed, others, row.members, box, problem)
+    def _audited(self, number: int, source: Source, row: Row, place: Place, names: SampleNames) -> AuditedRow:
+        cells = self._usable(row, MISSING)
+        media, problem = media_of(cells, Columns(self._columns, {}), place)
+        if problem and self.media_root and "names a file outside" in problem:
+            raise AuditError(
+                f"{self.name}, which the summary of the scores names: row {_name_of(row, number)!r} has a medium "
+                f"outside of {self.media_root}; if the manifest is yours, name it: --manifest"
+            )
+        texts = texts_of(cells, self._text)
+        if not problem and any(text is not None and not isinstance(text, str) for text in texts):
+            problem = f"column {self._text!r} holds other things than texts"
+        ids, first = self._ids(number, source, row, media, texts, names)
+        # a caption such as "nan" is missing, and leaves as it is
+        written = texts_of(self._usable(row, frozenset()), self._text)
+        plain = tuple(text if isinstance(text, str) else None for text in written)
+        box: tuple[float, ...] = ()
+        paths: dict[str, Medium] = {}
+        for name, value in media.items():
+            if value:
+                path, separator, sides = value.partition(BOX_SEPARATOR)
+                paths[name] = path
+                box = tuple(map(float, sides.split(","))) if separator else box
+        audited = {ID_COLUMN, *self._media.values(), self._text}
+        fields = {name: value for name, value in row.cells.items() if name not in audited}
+        listed = isinstance(cells.get(self._text), list)
+        return AuditedRow(ids, paths, plain, listed, fields, row.members, box, problem, first)
+
+    def _usable(self, row: Row, missing: frozenset[str]) -> dict[str, Any]:
+        """The audited cells, as the audit read them."""
+        # a new reader for each row: it counts what it reads, against limits that the audit has checked
+        texts = (self._text,) if self._text else ()
+        reader = RowReader(self.name, tuple(self._media.values()), texts, missing=missing)
+        return {column: reader.usable(column, row.cells.get(column)) for column in (*self._media.values(), *texts)}
+
+    def _ids(
+        self, number: int, source: Source, row: Row, media: Mapping[str, Any], texts: Any, names: SampleNames
+    ) -> tuple[tuple[str, ...], int]:
+        """(the names that a table of scores may have for a row, position of its first caption)."""
+        if row.key:  # where keys repeat, the name of the shard is part of the id
+            return (row.key, f"{source.path.stem}/{row.key}"), 0
+        name, position = names.name(number, as_text(row.cells.get(ID_COLUMN)) or "", shown(media), texts)
+        return (name,), position
+
+    def _header(self) -> tuple[tuple[str, ...], dict[str, str], Any]:
+        """(columns, what each one holds, Arrow schema or None); of JSON and of shards all rows are read."""
+        source = self._sources[0]
+        if isinstance(source, TableSource):
+            return tuple(source.schema.names), {}, source.schema
+        if isinstance(source, CsvSource):
+            return tuple(source.header), dict.fromkeys(source.header, "text"), None
+        kinds: dict[str, str] = {}
+        for each in self._sources:
+            for row in each.rows(None, set(self._media.values())):
+                for name, value in row.cells.items():
+                    kinds[name] = _joined(kinds.get(name, ""), value)
+        return tuple(kinds), {name: kind or "text" for name, kind in kinds.items()}, None
 
 
-def _medium(cell: object, place: Any, in_shard: bool) -> tuple[Medium | None, str]:
-    """(where the bytes are, what is wrong with the cell)."""
-    if isinstance(cell, Mapping) and set(cell) >= {"bytes", "path"}:
-        cell = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-    if cell is None or isinstance(cell, bytes):
-        return cell, ""
-    if in_shard:
-        return (cell, "") if isinstance(cell, str) and name_of_member(cell) else (None, "names no member of the shard")
-    text = as_text(cell) if isinstance(cell, str | int | float) else None
-    if text is None:
-        return None, f"holds {type(cell).__name__}, not a path" if not isinstance(cell, float) else ""
-    return place(text.strip()) if text.strip() else (None, "")
+def _name_of(row: Row, number: int) -> str:
+    return (row.key or as_text(row.cells.get(ID_COLUMN)) or str(number))[:80]
 
 
-def _texts(cell: object) -> tuple[tuple[str | None, ...], bool, str]:
-    """(captions, they are a list, what is wrong with the cell)."""
-    if isinstance(cell, list | tuple):
-        if len(cell) > MAX_CAPTIONS:
-            return (None,), True, f"holds {len(cell):,} texts"
-        wrong = any(isinstance(text, list | dict | bytes) for text in cell)
-        texts = tuple(None if isinstance(text, list | dict | bytes) else as_text(text) for text in cell)
-        return texts or (None,), True, "holds a list of other things than texts" if wrong else ""
-    if isinstance(cell, dict | bytes):
-        return (None,), False, f"holds {type(cell).__name__}, not text"
-    return (as_text(cell),), False, ""
+def _joined(kind: str, value: object) -> str:
+    """The kind of a column with one more value."""
+    if value is None:
+        return kind
+    names = {bool: "bool", int: "int", float: "float", str: "text"}
+    new = names.get(type(value), "json")
+    if new == "int" and abs(value) >= 1 << 53:  # type: ignore[arg-type]
+        new = "json"
+    if kind in ("", new):
+        return new
+    return "float" if {kind, new} == {"int", "float"} else "json"
 
 
 class SamplesSource:
@@ -187,12 +231,13 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
         raise AuditError(
             f"the columns that were scored are not known: the summary (.json) of {name} is not beside it; put it there"
         )
+    form = str(summary.get("format") or "")
     if manifest is not None:
-        return ManifestSource(manifest, columns)
+        return ManifestSource(manifest, columns, format=form)
     if not isinstance(recorded, str) or not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
     # a table of scores may come from anybody: it must not make us copy files from anywhere
-    return ManifestSource(Path(recorded), columns, folder_of(Path(recorded)))
+    return ManifestSource(Path(recorded), columns, folder_of(Path(recorded)), form)
 
 
 def folder_of(manifest: Path) -> Path:

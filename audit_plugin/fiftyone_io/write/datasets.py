@@ -138,10 +138,10 @@ def load_personas(name: str, folder: str | Path) -> fo.Dataset:
     Raises:
         AuditError: not a persona set, another dataset of that name, or the database was lost.
     """
-    from audit_plugin.inputs.manifest import read_manifest
+    from audit_plugin.inputs.samples import read_samples
 
     folder = Path(folder)
-    rows = read_manifest(
+    rows = read_samples(
         folder / "manifest.csv", {"image": "image", "text": "description"}, label="identity", split="split"
     )
     with (folder / "facts.csv").open(encoding="utf-8", newline="") as file:

@@ -21,6 +21,7 @@ from typing import IO, Any, Protocol
 
 from audit_plugin.arrays import MODALITIES
 from audit_plugin.inputs.files import MediaError, file_of, name_of_member, open_medium, unreadable
+from audit_plugin.inputs.readers import ShardMember
 from audit_plugin.store import open_regular
 
 BLOCK = 1 << 20  # bytes that are copied at once
@@ -46,42 +47,6 @@ _MAGIC = (
 BOX_SEPARATOR = "\0"  # between the path of an image and the box of an object in it, see `inputs.images.crop_of`
 
 Medium = str | bytes  # a path, a member of a tar file (`inputs.files.member_of`), or the bytes themselves
-
-
-@dataclass(frozen=True, slots=True)
-class ShardMember:
-    """One member of a tar shard: its name, and where its bytes lie in the file `tar`."""
-
-    name: str
-    tar: str
-    start: int
-    size: int
-
-    @property
-    def suffix(self) -> str:
-        """What follows the key, in small letters: `jpg`, `seg.png`."""
-        return self.name.rpartition("/")[2].partition(".")[2].lower()
-
-    def read(self) -> bytes:
-        """The bytes; raises `MediaError` where the file ends early or is gone."""
-        out = io.BytesIO()
-        self.copy(out)
-        return out.getvalue()
-
-    def copy(self, out: IO[bytes]) -> None:
-        """Appends the bytes to a file, as they are."""
-        try:
-            with open(self.tar, "rb") as file:
-                file.seek(self.start)
-                left = self.size
-                while left:
-                    block = file.read(min(BLOCK, left))
-                    if not block:
-                        raise MediaError("the tar file ends too early")
-                    out.write(block)
-                    left -= len(block)
-        except OSError as error:
-            raise unreadable(error) from error
 
 
 @dataclass(frozen=True, slots=True)

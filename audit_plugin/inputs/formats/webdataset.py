@@ -9,14 +9,12 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from audit_plugin.arrays import MODALITIES
-from audit_plugin.inputs.files import MediaError, first_line, member_of
-from audit_plugin.inputs.shards import JSON, MAX_TEXT_BYTES, SUFFIX, members_with_keys, shard_paths
-from audit_plugin.inputs.tar import TarError, TarMember
+from audit_plugin.inputs.files import MediaError
+from audit_plugin.inputs.readers import ShardMember
 
 from .values import (
     BLOCK,
@@ -25,13 +23,13 @@ from .values import (
     Layout,
     Medium,
     SafeNames,
-    ShardMember,
     as_json,
     is_safe_member,
     opened_medium,
     suffix_of,
 )
 
+SUFFIX = ".tar"
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 1 << 30  # of a shard, at most
 CAPTIONS = "captions"  # field of the JSON member with a sample's captions, where it has several
 _UNSAFE_SUFFIX = re.compile(r"[^\w.-]+|\.\.+")
@@ -153,72 +151,3 @@ def _append(file: IO[bytes], name: str, medium: Medium | ShardMember) -> None:
             if copied < info.size:
                 raise MediaError("the file became shorter while it was copied")
     file.write(bytes(-info.size % tarfile.BLOCKSIZE))
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Key:
-    """The members of one key, its cells, and what is wrong with it ("" if nothing)."""
-
-    members: list[ShardMember] = field(default_factory=list)
-    cells: dict[str, Any] = field(default_factory=dict)
-    problem: str = ""
-
-
-ShardRow = tuple[str, str, dict[str, Any], tuple[ShardMember, ...], str]
-
-
-def is_shards(path: Path) -> bool:
-    """Whether a manifest names tar shards: a tar file, a folder or a pattern of them."""
-    return path.suffix.lower() == SUFFIX or path.is_dir()
-
-
-def shard_rows(path: Path) -> Iterator[ShardRow]:
-    """(key, name of the shard, cells, members, problem) of each key, one shard in memory at a time."""
-    media = [name for name, modality in MODALITIES.items() if not modality.is_text]
-    for shard in shard_paths(path):
-        for key, row in _read_shard(shard).items():
-            fields = row.cells.pop(JSON, None) if not row.problem else None
-            # what JSON says is never taken for the path of a medium
-            fields = {name: value for name, value in (fields or {}).items() if name not in media}
-            yield key, shard.stem, {**fields, **row.cells}, tuple(row.members), row.problem
-
-
-def _read_shard(path: Path) -> dict[str, _Key]:
-    keys: dict[str, _Key] = {}
-    try:
-        for key, column, member, _ in members_with_keys(path):
-            _add_member(keys.setdefault(key, _Key()), column, member, str(path))
-    except TarError as error:
-        last = next(reversed(keys), "")
-        keys[f"after {last}"] = _Key(problem=f"{path.name} breaks off ({first_line(error)})")
-    return keys
-
-
-def _add_member(row: _Key, column: str, tar_member: TarMember, path: str) -> None:
-    """Adds a member to the row of its key."""
-    member = ShardMember(tar_member.name, path, tar_member.start, tar_member.size)
-    row.members.append(member)
-    try:
-        if column in row.cells:
-            raise ValueError(f"two members are its {column}")
-        if column and tar_member.problem:
-            raise ValueError(tar_member.problem)
-        if column == JSON:
-            row.cells[column] = json.loads(_text_of(member))
-            if not isinstance(row.cells[column], dict):
-                raise ValueError("not a JSON object")
-        elif column and MODALITIES[column].is_text:
-            row.cells[column] = _text_of(member)
-        elif column:
-            row.cells[column] = member_of(path, member.name, member.start, member.size)
-    except (ValueError, RecursionError, MediaError) as error:
-        row.problem = f"{member.name.rpartition('/')[2]!r} cannot be used ({first_line(error)})"
-
-
-def _text_of(member: ShardMember) -> str:
-    if member.size > MAX_TEXT_BYTES:
-        raise ValueError(f"{member.size} bytes, the limit is {MAX_TEXT_BYTES}")
-    return member.read().decode("utf-8")

@@ -1,0 +1,245 @@
+"""The formats that samples are read from, one module each; `READERS` lists them, `open_sources` recognizes them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit_plugin.arrays import AuditError
+from audit_plugin.inputs.rows import brief
+
+from .arrow_tables import TableSource
+from .csv_table import DELIMITERS, CsvSource
+from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, read_document
+from .saved_dataset import is_saved_dataset, saved_tables
+from .source import Located, Row, ShardMember, Source
+from .text_files import compression_of, first_bytes, plain_name
+from .webdataset import ShardSource, is_tar, listing
+
+__all__ = [
+    "READERS",
+    "CsvSource",
+    "Located",
+    "Reader",
+    "Row",
+    "ShardMember",
+    "ShardSource",
+    "Source",
+    "TableSource",
+    "files_of",
+    "listing",
+    "open_sources",
+]
+
+MAX_FILES = 100_000
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One entry of the table.
+
+    Attributes:
+        name: as in `--format`.
+        opens: file or folder -> its sources.
+        is_file: (path, first bytes) -> whether a file is of this format; None: it is a folder.
+        is_folder: folder -> whether it is of this format; None: it is a file, or a folder of such files by `endings`.
+        endings: of the files that a folder of this format holds.
+        before: formats that a folder may seem to be too, and is not.
+    """
+
+    name: str
+    opens: Callable[[Path], Sequence[Source]]
+    is_file: Callable[[Path, bytes], bool] | None = None
+    is_folder: Callable[[Path], bool] | None = None
+    endings: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+
+def _open_json(path: Path) -> list[Source]:
+    """The objects of a JSON file, in whatever way it holds them."""
+    return (
+        [JsonDocumentSource(path, read_document(path))] if is_document(first_bytes(path)) else [JsonLinesSource(path)]
+    )
+
+
+def _open_shard(path: Path) -> list[Source]:
+    if compression_of(path) or path.suffix.lower() == ".tgz":
+        unpack = {".zst": "zstd -d", ".bz2": "bunzip2 -k"}.get(path.suffix.lower(), "gunzip -k")
+        raise AuditError(
+            f"{path.name} is compressed, and media cannot be read inside of it; unpack it first: {unpack} {path.name}"
+        )
+    return [ShardSource(path)]
+
+
+def _csv_reader(name: str, delimiter: str) -> Reader:
+    return Reader(name, lambda path: [CsvSource(path, delimiter)])
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader(
+            "parquet",
+            lambda path: [TableSource(path)],
+            lambda path, start: start.startswith(b"PAR1") or plain_name(path).endswith((".parquet", ".pq")),
+            endings=(".parquet", ".pq"),
+        ),
+        Reader(
+            "arrow",
+            lambda path: [TableSource(path)],
+            lambda path, start: start.startswith(b"ARROW1") or plain_name(path).endswith((".arrow", ".feather")),
+            endings=(".arrow", ".feather"),
+        ),
+        Reader("saved-dataset", saved_tables, is_folder=is_saved_dataset, before=("arrow",)),
+        Reader(
+            "webdataset",
+            _open_shard,
+            lambda path, start: plain_name(path).endswith((".tar", ".tgz")) or is_tar(start),
+            endings=(".tar",),
+            before=("parquet", "json", "csv"),  # img2dataset writes the metadata of each shard beside it
+        ),
+        Reader(
+            "json",
+            _open_json,
+            lambda path, _: plain_name(path).endswith((".json", ".jsonl", ".ndjson")),
+            endings=(".jsonl", ".ndjson", ".json"),
+        ),
+        Reader(
+            "csv",
+            lambda path: [CsvSource(path)],
+            lambda path, _: plain_name(path).endswith((".csv", ".tsv", ".tab", ".txt")),
+            endings=(".csv", ".tsv"),
+        ),
+        *(_csv_reader(f"csv-{name}", mark) for mark, name in DELIMITERS.items()),
+    )
+}
+
+
+def open_sources(place: str | Path, format: str = "") -> list[Source]:  # noqa: A002 (as the option is called)
+    """The sources at a place, all of one format, in the order of their names.
+
+    Args:
+        place: a file, a folder, or a pattern such as `data/train-*.parquet` or `s/{00000..00010}.tar`.
+        format: one of `READERS`; "": it is recognized by looking.
+
+    Raises:
+        AuditError: nothing is there, the format is not known, or two formats fit.
+    """
+    if format and format not in READERS:
+        raise AuditError(f"format {format!r} is not known; choose one of {', '.join(READERS)}")
+    path = Path(place)
+    if os.path.isdir(path):
+        return _of_folder(path.absolute(), format)
+    paths = [path] if os.path.lexists(path) or "\0" in str(path) else files_of(str(path))
+    readers = [READERS[format] if format else _reader_of_file(each) for each in paths or [path]]
+    if readers[0].is_folder:
+        raise AuditError(f"{str(path)!r} is a file, and {format} is a folder; name the folder")
+    if len(names := {reader.name for reader in readers}) > 1:
+        formats = ", ".join(sorted(names))
+        raise AuditError(f"{brief(str(place))} names files of several formats ({formats}); read them one by one")
+    opened = (reader.opens(each.absolute()) for each, reader in zip(paths or [path], readers, strict=True))
+    return [source for sources in opened for source in sources]
+
+
+def files_of(pattern: str) -> list[Path]:
+    """The files that a pattern such as `a-*.tar` or `s/{00..10}.tar` names, as absolute paths in the order of names.
+
+    Raises:
+        AuditError: it stands for too many.
+    """
+    return [Path(name).absolute() for each in _expand_ranges(pattern) for name in sorted(glob.glob(each))]
+
+
+def _expand_ranges(pattern: str) -> Iterator[str]:
+    """`a{08..11}` as `a08`, `a09`, `a10`, `a11`."""
+    count = 1
+    for first, last in _RANGE.findall(pattern):
+        count *= max(0, int(last) - int(first) + 1)
+    if count > MAX_FILES:
+        raise AuditError(f"{pattern!r} stands for {count:,} files; the limit is {MAX_FILES:,}")
+    numbers = _RANGE.search(pattern)
+    if numbers is None:
+        yield pattern
+        return
+    first, last = numbers.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from _expand_ranges(f"{pattern[: numbers.start()]}{number:0{len(first)}}{pattern[numbers.end() :]}")
+
+
+def _reader_of_file(path: Path) -> Reader:
+    """The reader of a file, by its first bytes and its ending."""
+    if not os.path.lexists(path) and "\0" not in str(path):
+        kind = "names no file" if re.search(r"[*?\[{]", str(path)) else "does not exist"
+        raise AuditError(f"manifest {brief(str(path), 200)} {kind}; check its path")
+    if not any(plain_name(path).endswith(ending) for ending in KNOWN_ENDINGS) and not path.is_file():
+        raise AuditError(_unknown(path))
+    start = first_bytes(path)
+    for reader in READERS.values():
+        if reader.is_file and reader.is_file(path, start):
+            return reader
+    raise AuditError(_unknown(path))
+
+
+KNOWN_ENDINGS = tuple(sorted({ending for reader in READERS.values() for ending in reader.endings}))
+
+
+def _unknown(path: Path) -> str:
+    ending = path.suffix.lower() or "nothing"
+    return (
+        f"{path.name} ends in {ending!r}; a manifest is one of {', '.join(KNOWN_ENDINGS)}, or a folder: name its "
+        f"format by --format ({', '.join(READERS)})"
+    )
+
+
+def _of_folder(folder: Path, format: str) -> list[Source]:  # noqa: A002
+    """The sources in a folder."""
+    if format:
+        reader = READERS[format]
+        if reader.is_folder:
+            return list(reader.opens(folder))
+        return [source for path in _files_in(folder, reader) for source in reader.opens(path)]
+    fitting = [reader for reader in READERS.values() if _fits(folder, reader)]
+    beaten = {name for reader in fitting for name in reader.before}
+    fitting = [reader for reader in fitting if reader.name not in beaten]
+    if not fitting:
+        raise AuditError(
+            f"{str(folder)!r} holds nothing that is known ({_contents(folder)}); name a file in it, or its format by "
+            f"--format: {', '.join(READERS)}"
+        )
+    if len(fitting) > 1:
+        names = [reader.name for reader in fitting]
+        raise AuditError(
+            f"{str(folder)!r} can be read as {' or as '.join(names)}; say which: --format {' or '.join(names)}"
+        )
+    return _of_folder(folder, fitting[0].name)
+
+
+def _fits(folder: Path, reader: Reader) -> bool:
+    return reader.is_folder(folder) if reader.is_folder else bool(_files_in(folder, reader))
+
+
+def _files_in(folder: Path, reader: Reader) -> list[Path]:
+    """The files of a format in a folder, or in its folder `data`, in the order of their names."""
+    for place in (folder, folder / "data"):
+        names = sorted(os.listdir(place)) if place.is_dir() else []
+        paths = [
+            place / name for name in names if not name.startswith(".") and name.lower().endswith(reader.endings or "\0")
+        ]
+        if files := [path for path in paths if not path.is_dir()]:
+            return files
+    return []
+
+
+def _contents(folder: Path) -> str:
+    """What is in a folder, counted by endings."""
+    counts: dict[str, int] = {}
+    for name in os.listdir(folder):
+        kind = "folders" if (folder / name).is_dir() else Path(name).suffix.lower() or "other files"
+        counts[kind] = counts.get(kind, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])[:5]
+    return ", ".join(f"{count:,} {kind}" for kind, count in ordered) or "it is empty"

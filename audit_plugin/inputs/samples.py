@@ -1,0 +1,486 @@
+"""Reads samples from whatever format they are in: one row per sample, or several where it has several captions.
+
+A row that cannot be read becomes a row with a problem, and the others are read. Whatever makes the source as a whole
+unusable is an `AuditError`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
+
+from .clip_retrieval import is_clip_retrieval, read_clip_retrieval
+from .embeddings import parse_embeddings, with_embeddings
+from .paths import Place, paths_of, real_folder
+from .readers import Located, ShardSource, Source, listing, open_sources
+from .readers import files_of as files_of_pattern
+from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief
+
+KEYS = {"groups": "group", "labels": "label", "roles": "role", "splits": "split"}  # of samples -> their setting
+PEEKED = 100  # rows by which the columns of a format are known that does not list them
+LOST_SHARE, LEAST_LOST = 0.25, 5  # of the rows that cannot be read: beyond both the source was read wrongly
+# Names of columns that are taken where none is named.
+USUAL_NAMES = {
+    "image": "image images img jpg jpeg png image_path img_path image_file filepath file_path file_name filename path "
+    "image_name picture photo",
+    "text": "text texts caption captions txt sentence sentences description comment conversations messages raw",
+    "audio": "audio sound wav audio_path audio_file",
+    "video": "video mp4 video_path video_file clip",
+    "label": "label labels class class_name category cls",
+    "split": "split",
+}
+
+
+def read_samples(
+    source: str | Path,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
+    label: str | None = None,
+    role: str | None = None,
+    split: str | None = None,
+    media_root: str | Path | None = None,
+    format: str = "",  # noqa: A002 (as the option is called)
+    embeddings: str = "",
+) -> Samples:
+    """Reads samples, in the order of their rows.
+
+    Args:
+        source: a file, a folder or a pattern of files of one of the formats in `readers.READERS`. The column `id`
+            names the samples; without one the number of their row does, counted from 0. Rows with the same medium are
+            captions of one sample.
+        columns: modality -> column, two or more; None, or too few: columns with the usual names are taken, and
+            `Samples.notes` says which. Paths are relative to the folder of the file. A text may be a list of captions.
+        group: column whose equal values belong together.
+        label: column with a class per row.
+        role: column that says which models saw a row, one of `ROLES` or nothing.
+        split: column that says train, test or the like.
+        media_root: folder in which all media must lie, links followed; a row with a medium elsewhere cannot be used.
+            Relative paths that do not lie there are looked for in it. None: anywhere that the user may read.
+        format: name of the format, "" to recognize it.
+        embeddings: files with your own embeddings (`inputs.embeddings`); their modalities need no column, and a medium
+            that one names need not exist.
+
+    Raises:
+        AuditError: if the source as a whole cannot be used, is too large, or most of it cannot be read; if its format
+            or columns are not clear; or if a role is not known.
+    """
+    path = Path(source)
+    if not format and is_clip_retrieval(path):
+        by_setting = {"group": group, "label": label, "role": role, "split": split}
+        return with_embeddings(read_clip_retrieval(path, columns or {}, by_setting), embeddings)
+    root = real_folder(media_root) if media_root is not None else ""
+    sources = open_sources(path, format)
+    own = frozenset(parse_embeddings(embeddings))
+    keys = {"groups": group, "labels": label, "roles": role, "splits": split}
+    chosen = choose_columns(sources, columns or {}, {key: column for key, column in keys.items() if column}, own)
+    reader, origins = read_rows(path, sources, chosen)
+    _check_roles(path, reader.rows, chosen.keys.get("roles", ""))
+    places = [paths_of(each.folder, root) for each in sources]
+    samples = _samples(path, reader.rows, chosen, [places[at] for at in origins], _has_ids(sources))
+    notes = (_taken(sources, chosen, len(reader.rows)), *chosen.notes, *_notes(sources, reader), *samples.notes)
+    named = {**chosen.media, **{KEYS[key]: column for key, column in chosen.keys.items()}}
+    samples = replace(samples, source=f"manifest {os.path.abspath(path)}", notes=notes, columns=named)
+    return with_embeddings(samples, embeddings)
+
+
+def is_gone(path: str) -> bool:
+    """Whether a manifest, or each shard that a pattern names, was deleted; False where nobody can see that."""
+    try:
+        os.stat(path)
+        return False
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):
+        return False
+    try:
+        return not files_of_pattern(path)
+    except AuditError:
+        return True
+
+
+# --- columns -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read: of each modality, and of the keys of rows (groups, labels, roles, splits).
+
+    `own` are modalities with embeddings, which are not read: what cannot be used of them is no problem.
+    """
+
+    media: Mapping[str, str]
+    keys: Mapping[str, str]
+    own: Set[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def choose_columns(
+    sources: Sequence[Source], named: Mapping[str, str], keys: Mapping[str, str], embedded: Set[str] = frozenset()
+) -> Columns:
+    """The named columns, and where fewer than two modalities are named, those with the usual names.
+
+    Raises:
+        AuditError: two columns could be a modality, or there are not two modalities.
+    """
+    source = sources[0]
+    own = dict(source.columns)
+    is_enough = len({*named, *embedded}) >= 2
+    if is_enough and not own:
+        return Columns(named, keys, embedded)
+    header = known_header(source)
+    own |= source.columns  # known now
+    media, notes = dict(named), []
+    for modality in MODALITIES:
+        if modality not in media and (column := _usual(modality, header, own, source)):
+            media[modality] = column
+    label = keys.get("labels") or _usual("label", header, own, source, required=False)
+    text = next((name for name, modality in MODALITIES.items() if modality.is_text), "")
+    if len(media) == 1 and text not in media and label and label in header:
+        media[text] = label
+        notes.append(f"no captions were found: the class names in {label!r} are taken as the texts")
+    if is_enough:
+        media = dict(named)
+    if len({*media, *embedded}) < 2:
+        options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
+        names = _listing(source) or ", ".join(brief(name, 40) for name in header[:20]) or "none"
+        raise AuditError(
+            f"{source.path.name}: {len({*media, *embedded})} modality named or known by its name, an audit needs two "
+            f"(its columns are {names}): name two or more columns by {options}"
+        )
+    found = {"labels": own.get("label"), "splits": own.get("split"), "groups": own.get("group")}
+    return Columns(media, {**{key: column for key, column in found.items() if column}, **keys}, embedded, tuple(notes))
+
+
+def known_header(source: Source) -> list[str]:
+    """The columns of a source; of formats that do not list them, those of the first rows."""
+    if len(source.header) <= 1:
+        for _ in itertools.islice(source.rows(None), PEEKED):
+            pass
+    return source.header
+
+
+def _usual(name: str, header: Sequence[str], own: Mapping[str, str], source: Source, required: bool = True) -> str:
+    """The column that is usually called so, "" if none is.
+
+    Raises:
+        AuditError: several are, and one is required.
+    """
+    if name in own:
+        return own[name]
+    usual = USUAL_NAMES.get(name, name).split()
+    columns = [column for column in header if column.strip().casefold() in usual]
+    if len(columns) > 1 and required:
+        raise AuditError(
+            f"{source.path.name}: {' and '.join(map(repr, columns[:5]))} could each be the {name}; name one: "
+            f"--{name} {columns[0]}"
+        )
+    return columns[0] if len(columns) == 1 else ""
+
+
+def _listing(source: Source) -> str:
+    return listing(source.suffixes) if isinstance(source, ShardSource) else ""
+
+
+def _has_ids(sources: Sequence[Source]) -> bool:
+    return any(ID_COLUMN in source.header for source in sources)
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path, sources: Sequence[Source], chosen: Columns) -> tuple[RowReader, list[int]]:
+    """(reader with the rows of all sources, of each row the number of its source).
+
+    Raises:
+        AuditError: a column is missing, there are no rows, or most of them cannot be read.
+    """
+    texts = [column for modality, column in chosen.media.items() if MODALITIES[modality].is_text]
+    media = [column for modality, column in chosen.media.items() if not MODALITIES[modality].is_text]
+    reader = RowReader(path.name, media, texts, tuple(chosen.keys.values()))
+    origins: list[int] = []
+    for number, source in enumerate(sources):
+        if len(source.header) > 1:  # known before the rows are read
+            reader.check_header(source.header, _listing(source))
+        for row in source.rows(reader.columns, reader.media):
+            if row.problem:
+                reader.tear(row.problem, row.key)
+            else:
+                reader.add({ID_COLUMN: row.key, **row.cells} if row.key else row.cells)
+            origins.append(number)
+        reader.check_header(source.header, _listing(source))
+    _tell_apart(sources, origins, reader.rows)
+    if not reader.rows:
+        raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
+    _check_lost(path, reader.rows)
+    return reader, origins
+
+
+def _tell_apart(sources: Sequence[Source], origins: Sequence[int], rows: list[Row]) -> None:
+    """Where shards repeat keys, the name of the shard becomes part of the ids."""
+    if not isinstance(sources[0], ShardSource):
+        return
+    keys = [row.id if isinstance(row, TornRow) else row.get(ID_COLUMN) for row in rows]
+    if len(set(keys)) == len(keys):
+        return
+    for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
+        name = f"{sources[origins[number]].path.stem}/{key}"
+        rows[number] = replace(row, id=name) if isinstance(row, TornRow) else {**row, ID_COLUMN: name}
+
+
+def _check_lost(path: Path, rows: Sequence[Row]) -> None:
+    """Raises `AuditError` where so many rows cannot be read that the file was read wrongly."""
+    reasons = [row.reason for row in rows if isinstance(row, TornRow)]
+    most = max(Counter(map(_kind_of, reasons)).values(), default=0)  # rows of many kinds are bad, and not misread
+    if most >= max(LEAST_LOST, LOST_SHARE * len(rows)):
+        raise AuditError(
+            f"{path.name}: {len(reasons):,} of {len(rows):,} rows cannot be read: {grouped(reasons)}; correct the "
+            "file, or name its format by --format"
+        )
+
+
+def grouped(reasons: Iterable[str], most: int = 3) -> str:
+    """Reasons with their counts, those that differ by numbers and names only taken together."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason in reasons:
+        kind = _kind_of(reason)
+        first.setdefault(kind, reason)
+        counts[kind] += 1
+    parts = [f"{count:,} times such as {brief(first[kind], 160)}" for kind, count in counts.most_common(most)]
+    more = len(counts) - most
+    return "; ".join(parts) + (f"; {more:,} other reasons" if more > 0 else "")
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without its numbers and names."""
+    return re.sub(r"\d+|'[^']*'", "#", reason)
+
+
+def _check_roles(path: Path, rows: Sequence[Row], column: str) -> None:
+    for number, row in enumerate(rows if column else (), 1):
+        value = key_value(row, column)
+        if value and value not in ROLES:
+            raise AuditError(
+                f"{path.name}: row {number} has {brief(value)} in column {column!r}; a role is one of "
+                f"{', '.join(ROLES)}, or nothing"
+            )
+
+
+def _taken(sources: Sequence[Source], chosen: Columns, rows: int) -> str:
+    """What the source was taken for, in one sentence."""
+    files = f"{len(sources):,} files of " if len(sources) > 1 else ""
+    columns = ", ".join(f"{name} from {brief(column, 40)}" for name, column in {**chosen.media, **chosen.keys}.items())
+    return f"read as {files}{sources[0].title}: {columns}; {rows:,} rows"
+
+
+def _notes(sources: Sequence[Source], reader: RowReader) -> Iterator[str]:
+    yield from dict.fromkeys(note for source in sources for note in source.notes)
+    for what, count in reader.counts.items():
+        yield f"{count:,} {what}"
+
+
+# --- samples -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SampleNames:
+    """Names samples row by row: by their ids, or the number of their row, or as a caption of a sample before.
+
+    Rows with the same media are captions of one sample, unless both a medium and a text repeat, which makes a copy.
+    """
+
+    source: str
+    has_ids: bool
+    captions: Counter[str] = field(default_factory=Counter)  # of each sample so far
+    unnamed: int = 0  # rows without an id where others have one
+    _first: dict[str, tuple[int, Any]] = field(default_factory=dict)  # id -> (its first row, media)
+    _of_media: dict[Any, str] = field(default_factory=dict)
+    _pairs: set[Any] = field(default_factory=set)
+
+    def name(self, number: int, own: str, media: Any, texts: Sequence[Any]) -> tuple[str, int]:
+        """(id, position of its first caption) of a row.
+
+        Args:
+            number: of the row, from 0.
+            own: its id, "" if none.
+            media: what it shows, None if nothing.
+            texts: its captions.
+
+        Raises:
+            AuditError: another row has the id, and shows something else.
+        """
+        name = own if self.has_ids else ""
+        if self.has_ids and not name:
+            self.unnamed += 1
+            name = f"row {number + 1}"
+            while name in self._first:
+                name += "'"
+        elif not name:
+            name = self._of_media.get(media, "") if media is not None and self._is_new(media, texts) else ""
+            name = name or str(number)
+            if media is not None:
+                self._of_media.setdefault(media, name)
+        if name in self._first:
+            row, other = self._first[name]
+            if other != media or media is None:
+                raise AuditError(
+                    f"{self.source}: id {brief(name)} stands in rows {row + 1} and {number + 1}, which show different "
+                    "things; give every sample an id of its own"
+                )
+        else:
+            self._first[name] = (number, media)
+        position = self.captions[name]
+        self.captions[name] += max(1, len(texts))
+        return name, position
+
+    def _is_new(self, media: Any, texts: Sequence[Any]) -> bool:
+        pair = (media, tuple(texts))
+        if pair in self._pairs:
+            return False
+        self._pairs.add(pair)
+        return True
+
+    def free(self, wanted: str, number: int) -> str:
+        """An id that no row has, for one that cannot be read."""
+        name = (
+            wanted if wanted and wanted not in self._first else (f"row {number + 1}" if self.has_ids else str(number))
+        )
+        while name in self._first:
+            name += "'"
+        self._first[name] = (number, None)
+        return name
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row with its name, the position of its first caption, its media, its captions, and what is wrong with it."""
+
+    name: str
+    position: int
+    media: Mapping[str, str | None]
+    texts: Sequence[Any]
+    problem: str
+
+
+def _samples(path: Path, rows: list[Row], chosen: Columns, places: Sequence[Place], has_ids: bool) -> Samples:
+    """The samples of the rows, one row per caption."""
+    names = SampleNames(path.name, has_ids)
+    text_column = next((column for name, column in chosen.media.items() if MODALITIES[name].is_text), "")
+    entries: list[_Entry] = []
+    torn: list[int] = []
+    for number, (row, place) in enumerate(zip(rows, places, strict=True)):
+        if isinstance(row, TornRow):
+            torn.append(number)
+            entries.append(_Entry(row.id, 0, {}, [None], row.reason))
+            continue
+        texts = texts_of(row, text_column)
+        media, problem = media_of(row, chosen, place)
+        name, position = names.name(number, _id_of(row), shown(media), texts)
+        entries.append(_Entry(name, position, media, texts, problem))
+    for number in torn:  # once all ids are known
+        entries[number] = replace(entries[number], name=names.free(entries[number].name, number))
+    return _joined(entries, rows, names, chosen)
+
+
+def shown(media: Mapping[str, str | None]) -> tuple[str | None, ...] | None:
+    """What a row shows, by which captions of one sample are known; None if nothing."""
+    return tuple(media.values()) if any(media.values()) else None
+
+
+def _joined(entries: Sequence[_Entry], rows: Sequence[Row], names: SampleNames, chosen: Columns) -> Samples:
+    ids: list[str] = []
+    captions: list[int] = []
+    media: dict[str, list[str | None]] = {modality: [] for modality in chosen.media}
+    keys: dict[str, list[str]] = {key: [] for key in chosen.keys}
+    problems: dict[int, str] = {}
+    text = next((name for name in chosen.media if MODALITIES[name].is_text), "")
+    for entry, row in zip(entries, rows, strict=True):
+        for at, caption in enumerate(entry.texts):
+            problem = entry.problem
+            if not problem and isinstance(caption, Unusable | Located | list) and text not in chosen.own:
+                problem = f"column {chosen.media[text]!r} holds {_what(caption)}, not text"
+            if problem:
+                problems[len(ids)] = problem
+            ids.append(entry.name)
+            captions.append(entry.position + at)
+            for key, column in chosen.keys.items():
+                keys[key].append(key_value(row, column))
+            for modality, values in media.items():
+                value = entry.media.get(modality) if modality != text else caption
+                value = value if isinstance(value, str) else None
+                values.append(None if problem else value)
+    by_key: dict[str, Any] = {key: tuple(values) for key, values in keys.items()}
+    if "groups" not in by_key and names.has_ids and (groups := _groups_of_media(ids, media)):
+        by_key["groups"] = groups
+    notes = (f"{names.unnamed:,} rows have no id and are named by their row",) if names.unnamed else ()
+    return Samples(
+        ids=tuple(ids),
+        media={modality: tuple(values) for modality, values in media.items()},
+        caption=tuple(captions) if any(captions) else (),
+        problems=problems,
+        notes=notes,
+        **by_key,
+    )
+
+
+def _groups_of_media(ids: Sequence[str], media: Mapping[str, Sequence[str | None]]) -> tuple[str, ...]:
+    """The media of rows that have ids of their own and show the same; "" for others; empty where none do."""
+    seen = [values for name, values in media.items() if not MODALITIES[name].is_text]
+    shown = ["\0".join(value or "" for value in values) for values in zip(*seen, strict=True)] if seen else []
+    of_shown: dict[str, set[str]] = {}
+    for name, what in zip(ids, shown, strict=False):
+        of_shown.setdefault(what, set()).add(name)
+    groups = tuple(what if what.strip("\0") and len(of_shown[what]) > 1 else "" for what in shown)
+    return groups if any(groups) else ()
+
+
+def texts_of(row: Mapping[str, Any], column: str) -> list[Any]:
+    """The captions of a row: those of a list, or its one text; an empty list is one caption that is missing."""
+    text = row.get(column) if column else None
+    return (text or [None]) if isinstance(text, list) else [text]
+
+
+def _id_of(row: Mapping[str, Any]) -> str:
+    name = row.get(ID_COLUMN)
+    return name if isinstance(name, str) else ""
+
+
+def key_value(row: Row, column: str) -> str:
+    """The group, label, role or split of a row: "" where the row is torn or has none."""
+    value = "" if isinstance(row, TornRow) else row.get(column)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def media_of(row: Mapping[str, Any], chosen: Columns, place: Place) -> tuple[dict[str, str | None], str]:
+    """(value of each modality that is not text, what is wrong with the row); if anything is, all values are None."""
+    for column in chosen.keys.values():
+        if isinstance(cell := row.get(column), Unusable):
+            return {}, f"column {column!r} holds {cell.what}, not text"
+    values: dict[str, str | None] = {}
+    for modality, column in chosen.media.items():
+        if MODALITIES[modality].is_text:
+            continue
+        cell = row.get(column)
+        value, problem = None, ""
+        if isinstance(cell, Unusable | list):
+            problem = f"holds {_what(cell)}, not a path"
+        elif isinstance(cell, Located):
+            value, problem = place(cell)
+        elif path := (cell or "").strip():
+            value, problem = place(path)
+        if problem and modality not in chosen.own:
+            return {}, f"column {column!r} {problem}"
+        values[modality] = value
+    return values, ""
+
+
+def _what(cell: Unusable | Located | list[Any]) -> str:
+    return cell.what if isinstance(cell, Unusable) else "a medium" if isinstance(cell, Located) else "list"
