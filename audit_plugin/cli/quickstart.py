@@ -29,7 +29,7 @@ def quickstart(
     digits = write_digits(out)
     # the encoders that come with the installation, and few trials: it shall take seconds
     config = AuditConfig(image="image", text="caption", encoder="offline", trials=8)
-    rows = read_samples(digits.manifest, config)
+    rows, config = read_samples(digits.manifest, config)
     result = audited(rows, config)
     if not any_score(result):
         stop(NOTHING_SCORED, f"nothing could be scored: {next((f for f in result.columns['failure'] if f), '')}")
