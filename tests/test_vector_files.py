@@ -226,8 +226,11 @@ def test_a_manifest_needs_no_column_of_what_is_given(tmp_path: Path) -> None:
     assert (samples.problems, samples.media["image"]) == ({}, (None,) * 4)
     samples = read_samples(tmp_path / "m.csv", {}, embeddings=f"{own},text={tmp_path}/x.npy")
     assert samples.ids == ("a", "b", "c", "d")
+    # the captions are known by the name of their column
+    assert read_samples(tmp_path / "m.csv", {}, embeddings=own).media["text"][0] == "text a"
+    (tmp_path / "n.csv").write_text("id,url\n" + "".join(f"{c},http://x/{c}.jpg\n" for c in "abcd"))
     with pytest.raises(AuditError, match="1 modality named"):
-        read_samples(tmp_path / "m.csv", {}, embeddings=own)
+        read_samples(tmp_path / "n.csv", {}, embeddings=own)
 
 
 # --- what is wrong with files --------------------------------------------------------------------------------------

@@ -190,8 +190,8 @@ def _fill(
 
     Returns (digest -> why it has no feature, number of contents encoded, number of those encoded in several pieces).
     """
-    unknown = set(cache.missing(list(values)))
-    missing = [digest for digest in reversed(list(values)) if digest in unknown]  # neighbors in a table are read together
+    unknown = set(cache.missing(list(values)))  # in the order of the rows: neighbors in a table are read together
+    missing = [digest for digest in reversed(list(values)) if digest in unknown]
     known = len(values) - len(missing)
     stage = f"encode {modality}, view {view}" if view else f"encode {modality}"
     progress(stage, known, len(values))
