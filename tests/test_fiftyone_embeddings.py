@@ -101,6 +101,21 @@ def test_a_dataset_without_captions_is_audited_by_vectors_alone(make_dataset: Ca
     np.testing.assert_allclose(result.columns["clip_score"], cosine, atol=1e-5)
 
 
+@pytest.mark.parametrize("embeddings", ["image=field:emb,text=field:emb", "image=field:emb", "text=field:emb"])
+def test_an_index_of_such_an_audit_answers_prompts_only_by_an_encoder(
+    make_dataset: Callable[..., Any], embeddings: str
+) -> None:
+    from audit_plugin.fiftyone_io.similarity import build_index
+
+    dataset = make_dataset(40)
+    dataset.set_values("emb", list(hidden_vectors(40)), dynamic=True)
+    fio.audit_view(dataset, replace(QUICK, embeddings=embeddings))
+    index = build_index(dataset, "audit", "text")
+    assert index.config.supports_prompts is ("text" not in embeddings)
+    first = dataset.first().id
+    assert dataset.sort_by_similarity(first, k=1, brain_key="audit_text").first().id == first
+
+
 def test_objects_take_an_attribute_or_an_index_of_patches(make_scenes: Callable[..., Any]) -> None:  # noqa: F811
     fob = pytest.importorskip("fiftyone.brain")
     dataset = make_scenes(8)

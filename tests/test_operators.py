@@ -200,7 +200,8 @@ def test_a_removal_study_recommends_an_amount_and_writes_nothing(make_dataset: C
     form = form_of("removal_study", dataset)
     assert {"text", "encoder", "trials", "amounts", "seeds", "cost"} <= set(form)
     assert not {"run", "image", "false_positive_rate"} & set(form)
-    steps = steps_of("removal_study", dataset, text="caption", amounts=[4], seeds=2, **QUICK)
+    # most pictures are near-duplicates: not every draw of the training samples leaves groups enough to train on
+    steps = steps_of("removal_study", dataset, text="caption", amounts=[4], seeds=2, seed=1, **QUICK)
     page = steps[-1]["params"]["results"]["found"]
     assert "| Ranked by | Samples to remove | Gain in top-5 retrieval accuracy (test) | 95% interval |" in page
     assert "| multimem | " in page

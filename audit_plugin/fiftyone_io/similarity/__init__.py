@@ -245,7 +245,8 @@ def _audit_vectors(
     ids, parts = _one_per_id(prepared, names)
     if not ids:
         raise AuditError(f"no sample of the view has {' and '.join(names)}; choose another modality or view")
-    encoders = prepared.encoder_identities
+    # of embeddings that were given nobody can encode another text
+    encoders = {name: encoder for name, encoder in prepared.encoder_identities.items() if not prepared.is_own(name)}
     record = {
         "run": run,
         "modality": modality,
@@ -300,7 +301,7 @@ def _joined(parts: Sequence[Floats]) -> Floats:
 
 def _answers(name: str, encoders: Mapping[str, EncoderIdentity]) -> bool:
     """Whether a text's vector can be compared with this modality's."""
-    if TEXT not in encoders:
+    if TEXT not in encoders or name not in encoders:
         return False
     return name == TEXT or (bool(encoders[name].space) and encoders[name].space == encoders[TEXT].space)
 
