@@ -14,6 +14,7 @@ from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io.database import count_samples, database
+from audit_plugin.fiftyone_io.read.items import ungrouped
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import resolve_settings
 from audit_plugin.fiftyone_io.results.findings import MAP
@@ -55,6 +56,7 @@ def audit_view(
     """
     from audit_plugin.audit.run import run_audit
 
+    view = ungrouped(view)
     config = resolve_settings(view, config or AuditConfig())
     samples = read_samples(view, config)
     check_writable(view, config.run)  # before hours of work, not after
@@ -125,6 +127,7 @@ def run_removal_study(
     from audit_plugin.audit.removal_study import removal_study
     from audit_plugin.encoders.embed import silent
 
+    view = ungrouped(view)
     config = resolve_settings(view, config or AuditConfig())
     report = removal_study(read_samples(view, config), config, amounts, seeds, progress or silent)
     root = view._root_dataset
@@ -179,6 +182,7 @@ def estimate_cost(view: SampleCollection, config: AuditConfig, limit: int | None
     """
     from audit_plugin.audit.cost import plan_audit
 
+    view = ungrouped(view)
     rows = count_samples(view)
     head = view.limit(limit) if limit and rows > limit else view
     plan = dict(plan_audit(read_samples(head, config), resolve_settings(view, config)))

@@ -18,7 +18,7 @@ from fiftyone.core.collections import SampleCollection
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field
+from audit_plugin.fiftyone_io.read.items import AuditedItems, objects_field, ungrouped
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.read.sources import key_field, resolve_settings
 from audit_plugin.fiftyone_io.write.results import (
@@ -91,6 +91,7 @@ def measure_cross_modal(
 
     if objects_field(view):
         raise AuditError("cross-modal recall is measured on samples, not on the patches of their objects; pass samples")
+    view = ungrouped(view)
     config = replace(resolve_settings(view, config), run=run)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)

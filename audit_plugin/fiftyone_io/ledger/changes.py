@@ -21,6 +21,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, database, documents_by_id, value_at
 from audit_plugin.fiftyone_io.lease import Lease, leased, next_number
 from audit_plugin.fiftyone_io.read.contents import REMOVED, AuditedItem, TextPath, read_items, text_path
+from audit_plugin.fiftyone_io.read.items import check_editable
 from audit_plugin.review import (
     ChangePlan,
     Decision,
@@ -34,6 +35,7 @@ from audit_plugin.review import (
 
 from .clean_view import check_clean_view, drop_clean_view, mend_clean_view, save_clean_view
 from .decisions import WAIT_SECONDS, current_decisions, refresh, show
+from .fields import present_field
 from .journal import (
     CHUNK,
     advance,
@@ -96,6 +98,7 @@ def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
         recovered = recover(root)
         plan, items = _plan_with_items(root, run)
         entries = list(_entries_for(root, plan.changes, items))
+        check_editable(root, _written_paths(entries), "applying these decisions")
         facts: dict[str, Any] = {"counts": _counts(plan.changes), "stale": len(plan.stale), "lost": len(plan.lost)}
         if not entries:  # or an interrupted `apply` is given again, and was finished
             nothing = ChangeSet("", "apply", "applied", datetime.now(UTC), **facts)
@@ -177,6 +180,10 @@ def undo(dataset: SampleCollection, change_set: str | None = None, force: bool =
         number, kind = _to_undo(root, change_set)
         if not force:
             _check_unchanged(root, number, kind)
+        if kind == "apply":
+            check_editable(
+                root, {path for entries in entries_of(number) for path in _written_paths(entries)}, "the undo"
+            )
         facts = {"force": force, "order": next_number(root), "operation": lease.owner}
         if not advance(number, "applied", "undoing", **facts):
             raise AuditError(_moved(number))
@@ -404,10 +411,20 @@ def _plan_with_items(dataset: fo.Dataset, run: str | None) -> tuple[ChangePlan, 
     plans: list[ChangePlan] = []
     items: Items = {}
     for field, decisions in by_field.items():
-        current = read_items(dataset, {(d.sample, d.label): field for d in decisions})
+        current = read_items(dataset, dict.fromkeys(_items_of(decisions), present_field(dataset, field, decisions)))
         plans.append(plan_changes(decisions, {key: item.content for key, item in current.items()}, done))
         items |= {(*key, field): item for key, item in current.items()}
     return join_plans(plans), items
+
+
+def _items_of(decisions: Iterable[Decision]) -> list[tuple[str, str]]:
+    return [(decision.sample, decision.label) for decision in decisions]
+
+
+def _written_paths(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths of the fields that entries of the journal write, each once."""
+    paths = (".".join(part for part in (e.get("root"), "tags" if e["op"] == "tag" else "") if part) for e in entries)
+    return list(dict.fromkeys(paths))
 
 
 def _entries_for(dataset: fo.Dataset, changes: Sequence[PlannedChange], items: Items) -> Iterator[dict[str, Any]]:

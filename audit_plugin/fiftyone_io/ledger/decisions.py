@@ -23,6 +23,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, database, object_ids, update_of
 from audit_plugin.fiftyone_io.lease import Lease, leased
 from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows, read_items
+from audit_plugin.fiftyone_io.read.items import check_editable
 from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import (
@@ -346,6 +347,7 @@ def declare_field(dataset: fo.Dataset) -> None:
             f"field {FIELD!r} of dataset {dataset.name!r} is a {type(field).__name__}, but decisions are shown there "
             "as strings; rename it"
         )
+    check_editable(dataset, [FIELD], "deciding")
     if field is None:
         dataset.add_sample_field(FIELD, fo.StringField, description="What reviewers decided (a copy of the ledger)")
 

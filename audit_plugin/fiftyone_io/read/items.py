@@ -269,6 +269,25 @@ def is_generated(view: SampleCollection) -> bool:
     return bool(getattr(view, "_is_generated", False))
 
 
+def ungrouped(view: SampleCollection) -> SampleCollection:
+    """The samples of a view that `group_by` made (dynamic groups), as rows of their own; any other view as it is."""
+    return view.flatten() if getattr(view, "_is_dynamic_groups", False) else view
+
+
+def check_editable(dataset: fo.Dataset, paths: Iterable[str], doing: str) -> None:
+    """Raises `AuditError` for the first field that its owner made read-only: FiftyOne itself refuses to write it."""
+    for path in paths:
+        parts = path.split(".")
+        for end in range(1, len(parts) + 1):
+            name = ".".join(parts[:end])
+            field = dataset.get_field(name)
+            if field is not None and field.read_only:
+                raise AuditError(
+                    f"field {name!r} of dataset {dataset.name!r} is read-only and {doing} would change it; nothing was "
+                    f"changed. To allow it: field = dataset.get_field({name!r}); field.read_only = False; field.save()"
+                )
+
+
 def objects_field(view: SampleCollection) -> str:
     """The field of a view of patches whose objects are its rows; "" for a view of samples.
 

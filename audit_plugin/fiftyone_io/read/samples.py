@@ -13,7 +13,7 @@ from audit_plugin.fiftyone_io.database import count_samples, database
 from audit_plugin.inputs.embeddings import parse_embeddings
 from audit_plugin.inputs.images import crop_of
 
-from .items import objects_field, patches_of
+from .items import objects_field, patches_of, ungrouped
 from .sources import Source, key_field, modality_sources, name_of, similar_names, used_slices
 from .vectors import vector_sources, with_vectors
 
@@ -55,6 +55,7 @@ def read_samples(view: SampleCollection, config: AuditConfig, only_media: bool =
             lost.
     """
     with database(f"reading dataset {name_of(view)!r}"):
+        view = ungrouped(view)
         objects = objects_field(view)
         if not count_samples(view):
             what = f"the view of the objects {objects!r}" if objects else "the view"
@@ -122,6 +123,7 @@ def samples_of_rows(view: SampleCollection, config: AuditConfig) -> dict[str, li
 
     Of a group they are its samples in the slices used. Empty where each row is one sample.
     """
+    view = ungrouped(view)
     if objects_field(view):
         return {label: [sample] for label, sample in zip(*view.values(["id", "sample_id"]), strict=True)}
     if view.media_type != "group":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,13 +17,32 @@ from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.runs import list_audits
 from audit_plugin.inputs.embeddings import parse_embeddings
 
-from .items import objects_field
+from .items import objects_field, ungrouped
 
-# The first of these that a field is called, or else contains, is taken for the caption.
-CAPTION_NAMES = ("caption", "captions", "text", "title", "description", "prompt", "ground_truth", "label")
+# What captions are called, the likeliest first; names in one line are equally likely. A field of such a name is taken,
+# or else one with such a word in its name, such as `short_caption`.
+CAPTION_NAMES = (
+    ("caption", "captions"),
+    ("text", "texts", "sentence", "sentences"),
+    ("title", "titles"),
+    ("description", "descriptions"),
+    ("prompt", "prompts"),
+    ("alt", "alt_text"),
+    ("ground_truth",),
+    ("label", "labels"),
+)
+# Words that say that a field tells something about the caption, such as `text_url`: it is never taken unasked.
+ABOUT_CAPTIONS = """
+    url urls uri link href path file filename filepath id ids uid uuid key hash md5 sha256 model lang language locale
+    source src origin author annotator user by license date time timestamp version type format status split score
+    confidence prob probability count length len num index embedding encoding
+"""
+LOOKED_AT = 20  # values by which a field is told to hold no texts
 NEVER_CAPTIONS = {"id", "filepath", "tags", "audit_decision"}
 # Label types whose `label` is a text: of a sample, several of a sample, or of an object where each has a row.
 LABELS = {fo.Classification: "label", fo.Classifications: "classifications.label", fo.Detection: "label"}
+# Paths and addresses, which have no spaces, and numbers
+_NO_TEXT = re.compile(r"\S*(/|\\)\S*|\S+\.[A-Za-z0-9]{2,4}|[-+\d.,:e]+")
 OBJECTS = (fo.Detection, fo.Detections)
 SLICE = "slice:"
 FILE = "filepath"
@@ -51,6 +71,7 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     Raises:
         AuditError: a field or slice is missing or of a wrong kind, or there is no clear choice.
     """
+    view = ungrouped(view)
     named = {modality: getattr(config, modality) for modality in MODALITIES if getattr(config, modality)}
     sources = {modality: _source(view, modality, name) for modality, name in named.items()}
     own = parse_embeddings(config.embeddings)
@@ -130,6 +151,7 @@ def media_slices(view: SampleCollection) -> dict[str, str]:
 
 def media_choices(view: SampleCollection) -> dict[str, list[str]]:
     """Modality -> what may be named for it: the slices or own files of a fitting type, then the string fields."""
+    view = ungrouped(view)
     slices = {f"{SLICE}{name}": kind for name, kind in media_slices(view).items()}
     own, strings = slices or {FILE: view.media_type}, string_fields(view)
     return {m: [*(name for name, kind in own.items() if kind in kinds), *strings] for m, kinds in FILE_TYPES.items()}
@@ -138,7 +160,7 @@ def media_choices(view: SampleCollection) -> dict[str, list[str]]:
 def default_media(view: SampleCollection) -> dict[str, str]:
     """Modality -> what is taken for it where fewer than two are named; empty where that is not clear."""
     try:
-        own = _own_media(view, {})
+        own = _own_media(ungrouped(view), {})
     except AuditError:
         return {}
     return {modality: f"{SLICE}{source.slice}" if source.slice else source.field for modality, source in own.items()}
@@ -147,19 +169,27 @@ def default_media(view: SampleCollection) -> dict[str, str]:
 def caption_field(view: SampleCollection) -> str:
     """The field with the captions, by its name, or else the only candidate; of patches, the labels of their objects.
 
+    Fields that hold paths, addresses or numbers are none, nor are those that tell something about the caption, such as
+    its language or source.
+
     Raises:
-        AuditError: none can be picked.
+        AuditError: none can be picked, or two are equally likely.
     """
+    view = ungrouped(view)
     fields = text_fields(view)
     if objects_field(view):
         return fields[0]
-    matches = [f for name in CAPTION_NAMES for f in fields if f.lower() == name]
-    matches += [f for name in CAPTION_NAMES for f in fields if name in f.lower()]
-    if matches:
-        return matches[0]
-    plain = [f for f in fields if not _holds_paths(view, f)]
-    if len(plain) == 1:
-        return plain[0]
+    plain = [name for name in fields if not _words(name) & set(ABOUT_CAPTIONS.split()) and _holds_texts(view, name)]
+    called = [[name for name in plain if name.lower() in names] for names in CAPTION_NAMES]
+    with_word = [[name for name in plain if _words(name) & set(names)] for names in CAPTION_NAMES]
+    likeliest = next((names for names in (*called, *with_word) if names), plain)
+    if len(likeliest) == 1:
+        return likeliest[0]
+    if likeliest and likeliest is not plain:
+        raise AuditError(
+            f"fields {' and '.join(map(repr, likeliest))} of dataset {name_of(view)!r} are equally likely captions; "
+            "name one as text"
+        )
     have = f"its fields of texts and labels are {', '.join(fields)}" if fields else "it has no field of texts or labels"
     raise AuditError(f"dataset {name_of(view)!r} has no field that is clearly the caption ({have}); name one as text")
 
@@ -288,8 +318,16 @@ def _label_type(field: fo.Field | None) -> type | None:
     return field.document_type if isinstance(field, fo.EmbeddedDocumentField) else None
 
 
-def _holds_paths(view: SampleCollection, path: str) -> bool:
-    if not isinstance(view.get_field(path), fo.StringField):
-        return False
-    values = [v for v in view.limit(20).values(path) if isinstance(v, str) and v]
-    return bool(values) and all("/" in v and " " not in v.strip() for v in values)
+def _words(name: str) -> set[str]:
+    """The words of a field's name: `textUrl_2` has text, url and 2."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^\W\d_]+", name)}
+
+
+def _holds_texts(view: SampleCollection, path: str) -> bool:
+    """Whether the first values of a field may be captions: not all are paths, addresses or numbers."""
+    field = view.get_field(path)
+    if not isinstance(field, fo.StringField | fo.ListField):
+        return True
+    values = view.limit(LOOKED_AT).values(path)
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value]) if text]
+    return not texts or not all(_NO_TEXT.fullmatch(text.strip()) for text in texts if isinstance(text, str))

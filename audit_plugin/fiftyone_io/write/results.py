@@ -23,7 +23,14 @@ from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.lease import RESULT_WAIT_SECONDS, leased
 from audit_plugin.fiftyone_io.leftovers import sweep
-from audit_plugin.fiftyone_io.read.items import AuditedItems, existing_attributes, objects_field, objects_path
+from audit_plugin.fiftyone_io.read.items import (
+    AuditedItems,
+    check_editable,
+    existing_attributes,
+    objects_field,
+    objects_path,
+    ungrouped,
+)
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
 from audit_plugin.fiftyone_io.records import collect_runs, put_run, results_of, run_document, save_view, update_run
@@ -71,6 +78,7 @@ def check_writable(view: SampleCollection, run: str, columns: Iterable[str] = ()
                 f"field {taken[0]!r} of dataset {dataset.name!r} was not written by an audit {run!r} and "
                 "would be overwritten; choose another run key or rename the field"
             )
+        check_editable(dataset, [f"{field}.detections.tags" if field else "tags", *sorted(own)], f"audit {run!r}")
         if not is_audit and dataset.has_saved_view(flagged_view_name(run)):
             raise AuditError(
                 f"saved view {flagged_view_name(run)!r} of dataset {dataset.name!r} was not made by an audit "
@@ -227,6 +235,7 @@ def _extended_summary(summary: Mapping[str, Any], added: Mapping[str, Any]) -> d
 
 def target_of(view: SampleCollection, result: AuditResult, config: AuditConfig) -> tuple[AuditedItems, Members]:
     """What the rows of a result of the view are written on, and the samples of each row, in the rows' order."""
+    view = ungrouped(view)
     members = samples_of_rows(view, config)
     root = view._root_dataset
     slices: tuple[str, ...] = ()
