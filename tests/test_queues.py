@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.review import Decision, ReviewQueue
 from tests.conftest import caption
 from tests.review_fixtures import clock_moved, written
@@ -27,6 +28,19 @@ cases = importlib.import_module("audit_plugin.fiftyone_io.results.cases")
 def dataset(make_dataset: Callable[..., Any]) -> Any:
     made = make_dataset(8)
     written(made, (4, 1, 6))
+    return made
+
+
+@pytest.fixture
+def objects(make_dataset: Callable[..., Any]) -> Any:
+    """Two images with two boxes each, of the classes a and b."""
+
+    def boxes(_row: int) -> Any:
+        both = [fo.Detection(label=name, bounding_box=[0.1, 0.1, 0.5, 0.5]) for name in "ab"]
+        return fo.Detections(detections=both)
+
+    made = make_dataset(2, boxes=boxes)
+    written(made.to_patches("boxes"), (2, 1), config=AuditConfig(text="boxes"))
     return made
 
 
@@ -197,7 +211,12 @@ def review(*arguments: object, code: int = 0) -> str:
 
 def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     name, ids = dataset.name, dataset.values("id")
-    assert review("list", name).splitlines() == [ids[4], ids[1], ids[6], "0 of 3 decided"]
+    header, *rows, progress = review("list", name).splitlines()
+    assert header.split("\t")[:5] == ["id", "caption_index", "path", "text", "suggestion"]
+    assert [row.split("\t")[0] for row in rows] == [ids[4], ids[1], ids[6]]
+    cells = [dataset[ids[4]].filepath, caption(4), "better 4", "3", "0.3", "misaligned", "relabel", "why"]
+    assert rows[0].split("\t") == [ids[4], "0", *cells]
+    assert progress == "0 of 3 decided"
     assert "decided relabel for 1" in review("decide", name, "relabel", ids[4])
     review("decide", name, "remove", ids[1], ids[6], "--reviewer", "ann", "--note", "bad")
     review("decide", name, "keep", ids[6], "--reviewer", "\x1b[31mbob")
@@ -236,3 +255,84 @@ def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:
     assert "--decide needs --sample" in review(*decide, code=2)
     assert "is not in the spot check" in review(*decide, "--sample", "another", code=2)
     assert "nothing is applied" in review("undo", dataset.name, code=2)
+
+
+def test_a_list_in_a_pipe_is_tab_separated_and_reverts_exactly(dataset: Any) -> None:
+    from audit_plugin.cli import app
+
+    ids, hostile = dataset.values("id"), "=1+1\t\x1b[31mred\r\nnext \\u0009 \u202e"
+    dataset.set_values("caption", [hostile] * 8)
+    done = CliRunner().invoke(app, ["review", "list", dataset.name, "--limit", "2"])
+    lines = done.stdout.split("\n")
+    assert (len(lines), lines[-1]) == (4, "")
+    cells = [line.split("\t") for line in lines[1:3]]
+    assert [row[0] for row in cells] == [ids[4], ids[1]]
+    assert all(len(row) == 10 and row[3].isprintable() and original(row[3]) == hostile for row in cells)
+    assert done.stderr == "0 of 3 decided\n"
+
+
+def test_a_list_on_a_terminal_is_a_table(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    dataset.set_values("caption", ["[red]\x1b[2J\u202e of a cat"] * 8)
+    out = review("list", dataset.name)
+    assert "To review" in out
+    assert "[red] [2J of a cat" in " ".join(out.split())
+    for part in ("better 4", "misalignment 3.00, probability 0.30", "misaligned: why", dataset.values("id")[4]):
+        assert part in out
+    assert "\x1b[2J" not in out
+    assert "\u202e" not in out
+
+
+def test_a_batch_skips_what_cannot_be_decided_and_counts_why(dataset: Any) -> None:
+    name, ids = dataset.name, dataset.values("id")
+    gone = "0" * 24
+    said = review("decide", name, "relabel", ids[4], ids[0], gone, ids[2], "no id", "--reviewer", "ann")
+    assert "decided relabel for 1;" in said
+    assert f"skipped 2: no suggestion of the audit ({ids[0]}, ...)" in said
+    assert f"skipped 2: not in the dataset ({gone}, ...)" in said
+    assert [(d.sample, d.text) for d in fio.decisions(dataset)] == [(ids[4], "better 4")]
+    assert "skipped 1: no caption 3" not in review("decide", name, "keep", ids[1], ids[4])
+    assert "has no caption 3, but 1" in review("decide", name, "keep", ids[1], ids[4], "--caption", 3, code=2)
+    assert "is not a sample or object" in review("decide", name, "keep", gone, code=2)
+    assert "has no suggestion" in review("decide", name, "relabel", ids[0], ids[2], code=2)
+    assert len(fio.decisions(dataset)) == 3
+
+
+def test_captions_of_some_samples_only_are_decided(make_dataset: Callable[..., Any]) -> None:
+    lists = make_dataset(3, captions=lambda row: ["one", "two"][: row + 1])
+    written(lists, (3, 2), "captions")
+    ids = lists.values("id")
+    made, skipped = fio.decide_batch(lists, ids[:2], "keep", caption=1)
+    assert [(d.sample, d.caption) for d in made] == [(ids[1], 1)]
+    assert skipped == {(ids[0], 1): "no caption 1"}
+
+
+def test_a_class_that_the_set_lacks_has_to_be_asked_for(objects: Any) -> None:
+    label = objects.values("boxes.detections.id", unwind=True)[2]
+    relabel = ("decide", objects.name, "relabel", label, "--text")
+    refused = review(*relabel, "aa", code=2)
+    assert f"'aa' is not among the 2 classes of dataset {objects.name!r} (a); correct it, or add it with" in refused
+    assert not fio.decisions(objects)
+    assert "decided relabel for 1" in review(*relabel, "b")
+    assert "decided relabel for 1" in review(*relabel, "aa", "--new-class")
+    objects.default_classes = ["declared"]
+    objects.save()
+    assert "decided relabel for 1" in review(*relabel, "declared")
+
+
+def test_captions_are_not_classes(dataset: Any) -> None:
+    assert "decided relabel" in review("decide", dataset.name, "relabel", dataset.first().id, "--text", "anything")
+
+
+@pytest.mark.parametrize("kind", ["Classification", "Classifications"])
+def test_labels_of_samples_are_classes(kind: str, make_dataset: Callable[..., Any]) -> None:
+    def label(row: int) -> Any:
+        one = fo.Classification(label="abcd"[row])
+        return one if kind == "Classification" else fo.Classifications(classifications=[one])
+
+    made = make_dataset(4, cls=label)
+    written(made, (1,), "cls")
+    with pytest.raises(AuditError, match="'e' is not among the 4 classes"):
+        fio.decide_batch(made, [made.first().id], "relabel", text="e")
+    assert fio.decide_batch(made, [made.first().id], "relabel", text="d")[1] == {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit_plugin.inputs.spreadsheet import NUMBER, SIGNS, csv_text, harmless, original
+from audit_plugin.inputs.spreadsheet import NUMBER, SIGNS, csv_text, harmless, original, tsv_line
 
 TEXTS = st.text(st.characters(), max_size=20) | st.text(
     st.sampled_from("='+-@\t\r\n \\u0041x\"',;\x1b\u202e"), max_size=9
@@ -72,3 +72,11 @@ def test_a_table_gives_its_cells_back(rows: list[list[object]]) -> None:
 def test_what_ends_a_cell_anywhere_is_quoted() -> None:
     assert csv_text([["a;=1", "b\t=1", "c", -5, None]]) == '"a;=1","b\t=1",c,-5,\n'
     assert csv_text([[""], ["x"]]) == '""\nx\n'
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+def test_a_line_of_tsv_is_one_line_and_gives_the_texts_back(texts: list[str]) -> None:
+    line = tsv_line([*texts, None, 3])
+    assert len(line.splitlines()) <= 1
+    *cells, empty, number = line.split("\t")
+    assert ([original(cell) for cell in cells], empty, number) == (texts, "", "3")

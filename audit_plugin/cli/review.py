@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,10 @@ from .running import fiftyone_io
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from rich.console import Console
+
+    from audit_plugin.fiftyone_io.results.queues import ListedRow
+
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Review the results of an audit, and apply the decisions."
 )
@@ -25,6 +30,11 @@ app.add_typer(group, name="review")
 Dataset = Annotated[str, typer.Argument(help="Name of a FiftyOne dataset")]
 Run = Annotated[str, typer.Option(help="Run key of the audit")]
 OfRun = Annotated[str | None, typer.Option(help="Only decisions made in the review of this audit")]
+NewClass = Annotated[
+    bool, typer.Option("--new-class", help="For relabel: the text may be a class that the dataset does not have yet")
+]
+SCORES = ("misalignment", "probability")
+TSV_HEADER = ("id", "caption_index", "path", "text", "suggestion", *SCORES, "flags", "action", "reason")
 Reviewer = Annotated[str, typer.Option(help="Name of the reviewer (default: the user of this machine)")]
 
 
@@ -35,17 +45,46 @@ def list_(
     kind: Annotated[list[str] | None, typer.Option(help="Only this flag; may be repeated")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of rows to show")] = 20,
 ) -> None:
-    """List undecided samples, most suspicious first, and disagreements between reviewers."""
+    """List undecided samples, most suspicious first, and disagreements between reviewers.
+
+    A table on a terminal; in a pipe or file tab-separated values, with everything else on stderr.
+    """
+    from audit_plugin.report.display import console
+
     io, data = _opened(dataset)
     queue = io.queue_of(data, run, kind or ())
-    _echo_rows(queue.left[:limit])
+    out = console()
+    _show_rows(out, io.list_rows(data, run, queue.left[:limit]))
     progress = queue.progress
     timed = math.isfinite(progress.seconds)
     pace = f", {progress.seconds:.1f} s each, about {progress.minutes:.0f} min left" if timed else ""
-    _echo(f"{progress.done} of {progress.total} decided{pace}")
+    _echo(f"{progress.done} of {progress.total} decided{pace}", err=not out.is_terminal)
     for decisions in io.disagreements(data):
         words = "; ".join(f"{d.reviewer}: {d.kind} {d.text}".strip() for d in decisions)
-        _echo(f"disagreement on {decisions[0].sample}: {words}")
+        _echo(f"disagreement on {decisions[0].sample}: {words}", err=not out.is_terminal)
+
+
+def _show_rows(out: Console, rows: Sequence[ListedRow]) -> None:
+    from audit_plugin.inputs.spreadsheet import tsv_line
+    from audit_plugin.report.display import show_queue
+
+    if out.is_terminal:
+        cells = [(row.name, row.caption, row.path, row.text, row.suggestion, row.scores, _why(row)) for row in rows]
+        show_queue(out, cells)
+        return
+    typer.echo(tsv_line(TSV_HEADER))
+    for row in rows:
+        scores = [f"{row.scores[name]:.6g}" if name in row.scores else None for name in SCORES]
+        flags = ",".join(row.flags)
+        typer.echo(
+            tsv_line(
+                (row.name, row.caption, row.path, row.text, row.suggestion, *scores, flags, row.action, row.reason)
+            )
+        )
+
+
+def _why(row: ListedRow) -> str:
+    return f"{', '.join(row.flags)}{': ' if row.flags and row.reason else ''}{row.reason}"
 
 
 @group.command()
@@ -58,11 +97,16 @@ def decide(
     note: Annotated[str, typer.Option(help="Reason")] = "",
     reviewer: Reviewer = "",
     caption: Annotated[int, typer.Option(min=0, help="Position in a list of captions, counted from 0")] = 0,
+    new_class: NewClass = False,
 ) -> None:
-    """Make the same decision for one or more samples."""
+    """Make the same decision for one or more samples. Of several, those that it cannot be made for are skipped."""
     io, data = _opened(dataset)
-    decisions = io.decide(data, ids, kind, run, text, note, reviewer, caption)
+    options = {"note": note, "reviewer": reviewer, "new_class": new_class}
+    decisions, skipped = io.decide_batch(data, ids, kind, run, text, caption, **options)
     _echo(f"decided {kind} for {len(decisions)}; to apply the decisions: audit-plugin review apply {dataset}")
+    for reason, count in Counter(skipped.values()).most_common():
+        first = next(name for (name, _), why in skipped.items() if why == reason)
+        _echo(f"skipped {count}: {reason} ({first}{', ...' if count > 1 else ''})", err=True)
 
 
 @group.command()
@@ -209,7 +253,7 @@ def _opened(name: str) -> tuple[ModuleType, Any]:
     return io, io.load_view(name)
 
 
-def _echo(line: str) -> None:
+def _echo(line: str, err: bool = False) -> None:
     from audit_plugin.inputs.spreadsheet import clean
 
-    typer.echo(clean(line))
+    typer.echo(clean(line), err=err)

@@ -26,7 +26,16 @@ from .cross_modal import (
 from .database import count_samples
 from .ledger.changes import apply, count_removed, delete_removed, list_changes, plan_of, recover, removed_ids, undo
 from .ledger.clean_view import CLEAN, clean_view
-from .ledger.decisions import current_decisions, decide, decide_many, decisions, disagreements, refresh, undo_last
+from .ledger.decisions import (
+    current_decisions,
+    decide,
+    decide_batch,
+    decide_many,
+    decisions,
+    disagreements,
+    refresh,
+    undo_last,
+)
 from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
 from .leftovers import existing_datasets, leftovers, sweep
@@ -42,7 +51,7 @@ from .read.sources import (
     text_fields,
 )
 from .results.findings import flagged_view
-from .results.queues import batch_rows, queue_of, repair_decisions
+from .results.queues import batch_rows, list_rows, queue_of, repair_decisions
 from .results.tables import audit_summary, explained
 from .runs import audit_info, audits_newest_first, delete_audit, list_audits, settings_of
 from .write.datasets import import_scores, load_manifest_dataset, load_personas
@@ -66,6 +75,7 @@ __all__ = [
     "cross_modal_results",
     "current_decisions",
     "decide",
+    "decide_batch",
     "decide_many",
     "decisions",
     "default_media",
@@ -87,6 +97,7 @@ __all__ = [
     "list_audits",
     "list_changes",
     "list_cross_modal_runs",
+    "list_rows",
     "load_manifest_dataset",
     "load_personas",
     "load_view",

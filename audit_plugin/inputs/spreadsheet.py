@@ -24,6 +24,7 @@ SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words
 # What may stand unseen before a formula: blanks, marks without a letter, joiners, and letters that show nothing
 UNSEEN = {"Zs", "Mn", "Me", "Cc", "Cf"}
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+LINE_MARKS = {ord(character): f"\\u{ord(character):04x}" for character in "\t\r\n"}  # `original` reverts them too
 QUOTED = re.compile(r'[,;\t|"\r\n]|^\s|\s$')  # all that some spreadsheet takes for the end of a cell
 
 
@@ -36,11 +37,24 @@ def csv_text(rows: Iterable[Iterable[object]], line_end: str = "\n") -> str:
     return "".join(lines)
 
 
-def harmless(text: str) -> str:
-    """Text as a CSV cell; `original` reverts it."""
+def tsv_line(cells: Iterable[object]) -> str:
+    r"""Cells as a line of TSV: None is an empty cell; texts are `harmless`, with tabs and line ends as `\uXXXX`."""
+    return "\t".join(_cell_in_tsv(cell) for cell in cells)
+
+
+def _cell_in_tsv(cell: object) -> str:
+    if isinstance(cell, str):
+        return harmless(cell, one_line=True)
+    return "" if cell is None else str(cell)
+
+
+def harmless(text: str, one_line: bool = False) -> str:
+    r"""Text as a CSV cell, `one_line` with tabs and line ends as `\uXXXX` too; `original` reverts it."""
     if text.isascii() and text.isprintable() and "\\" not in text and text[:1].isalnum():
         return text
     shown = visible(ESCAPE.sub(lambda match: "\\u005c" + match[0][1:], text))
+    if one_line:
+        shown = shown.translate(LINE_MARKS)
     return f"'{shown}" if _is_formula(shown) and not NUMBER.fullmatch(shown) else shown
 
 

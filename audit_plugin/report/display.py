@@ -183,6 +183,20 @@ def show_detected(
     show_table(out, "Planted errors", ("kind", "flagged", "missed"), rows, [sentence], places)
 
 
+def show_queue(out: Console, rows: Iterable[tuple[str, int, str, str, str, Mapping[str, float], str]]) -> None:
+    """Prints rows to review: (id, position of the text, path, text, suggestion, score -> value, why)."""
+    header = [
+        Column(name, overflow="fold") for name in ("id", "file", "caption or label", "suggestion", "scores", "why")
+    ]
+    cells = []
+    for name, caption, path, text, suggestion, scores, why in rows:
+        shown = f"{name} (caption {caption})" if caption else name
+        values = ", ".join(f"{score} {value:.2f}" for score, value in scores.items())
+        cells.append((shown, path, clean(text, CAPTION_WIDTH), clean(suggestion, CAPTION_WIDTH), values, why))
+    if cells:
+        show_table(out, "To review", header, cells)
+
+
 def show_comparison(out: Console, comparison: Comparison) -> None:
     """Prints what changed between two audits, and the first rows that are newly or still misaligned."""
     header = ("flag", "fixed", "still flagged", "newly flagged", "removed from the set", "new in the set", "not scored")

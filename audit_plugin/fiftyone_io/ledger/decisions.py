@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -22,7 +23,7 @@ from pymongo import UpdateMany
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, database, object_ids, update_of
 from audit_plugin.fiftyone_io.lease import Lease, leased
-from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows, read_items
+from audit_plugin.fiftyone_io.read.contents import AuditedItem, class_names, items_of_rows, read_items
 from audit_plugin.fiftyone_io.read.items import check_editable
 from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import audited_items
@@ -112,6 +113,69 @@ def decide(
     same["seconds"] = check_seconds("seconds", seconds)
     proposed = [Decision(name, kind, position, text=texts[name, position], **same) for name, position in rows]
     return decide_many(dataset, proposed, run)
+
+
+def decide_batch(
+    dataset: SampleCollection,
+    ids: Sequence[str | Row],
+    kind: str,
+    run: str = "audit",
+    text: str = "",
+    caption: int = 0,
+    new_class: bool = False,
+    **options: Any,
+) -> tuple[list[Decision], dict[Row, str]]:
+    """Decide the same for all rows that it can be decided for; takes what `decide` takes.
+
+    `new_class`: where the texts are names of classes, the text of a relabel may be one that the dataset lacks.
+
+    Returns:
+        What was written into the ledger; row that was skipped -> why, in a few words.
+
+    Raises:
+        AuditError: it can be decided for none of the rows, the text is a new class, or as `decide`.
+    """
+    if kind == "relabel" and text and not new_class:
+        check_class(dataset._root_dataset, check_name("run", run), check_text("text", text))
+    rows = _rows(ids, check_whole("caption", caption))
+    skipped = _undecidable(dataset, rows, kind, check_name("run", run), text)
+    left = [row for row in rows if row not in skipped]
+    # with none left, `decide` says of the first one what is wrong
+    return decide(dataset, left or rows, kind, run, text, **options), skipped
+
+
+def _undecidable(dataset: SampleCollection, rows: Sequence[Row], kind: str, run: str, text: str) -> dict[Row, str]:
+    """Row -> why the decision cannot be made for it, of those for which it cannot."""
+    names = [name for name, _ in rows]
+    items = items_of_rows(dataset._root_dataset, run, names, media=False)
+    proposed = _suggestions(dataset, run, rows) if kind == "relabel" and not text else {}
+
+    def reason(row: Row) -> str:
+        name, caption = row
+        item = items.get(name)
+        if item is None:
+            return "not in the dataset"
+        if caption and caption >= len(item.content.texts):
+            return f"no caption {caption}"
+        if kind != "relabel":
+            return ""
+        if not item.field:
+            return "no text that could be relabeled"
+        return "" if text or proposed.get(row) else "no suggestion of the audit"
+
+    return {row: why for row in rows if (why := reason(row))}
+
+
+def check_class(dataset: fo.Dataset, run: str, text: str) -> None:
+    """Raise an `AuditError` for a text that is no class of the dataset, where an audit's texts are names of classes."""
+    classes = class_names(dataset, run)
+    if classes is None or text in classes:
+        return
+    similar = get_close_matches(text, classes, n=5, cutoff=0.5) or sorted(classes)[:8]
+    raise AuditError(
+        f"{shortened(text)} is not among the {len(classes):,} classes of dataset {dataset.name!r} "
+        f"({', '.join(similar)}); correct it, or add it with --new-class"
+    )
 
 
 def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: str = "audit") -> list[Decision]:
@@ -229,12 +293,16 @@ def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dic
     Raises:
         AuditError: there is none for a row.
     """
-    items = audited_items(dataset, run)
-    values = read_rows(items, [name for name, _ in rows], ["suggestion", f"suggestion{LIST}"])
-    texts = {row: _suggestion(values.get(row[0], {}), row[1]) for row in rows}
+    texts = _suggestions(dataset, run, rows)
     if missing := [row for row in rows if not texts[row]]:
         raise AuditError(f"audit {run!r} has no suggestion for {missing[0][0]}; give a text to relabel it to")
     return {row: str(text) for row, text in texts.items()}
+
+
+def _suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dict[Row, str | None]:
+    """Row -> the text that an audit suggests, if any."""
+    values = read_rows(audited_items(dataset, run), [name for name, _ in rows], ["suggestion", f"suggestion{LIST}"])
+    return {row: _suggestion(values.get(row[0], {}), row[1]) for row in rows}
 
 
 def _suggestion(values: Mapping[str, Any], caption: int) -> str | None:

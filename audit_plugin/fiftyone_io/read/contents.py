@@ -19,7 +19,7 @@ from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.inputs.threads import ReadingThreads
 from audit_plugin.review import Content
 
-from .items import Document, group_members, objects_path, patches_of
+from .items import Document, all_samples, group_members, objects_path, patches_of
 from .sources import SLICE, caption_field, modality_sources, used_slices
 
 REMOVED = "audit:removed"
@@ -95,6 +95,26 @@ def text_path(dataset: fo.Dataset, field: str) -> TextPath:
             f"field {path!r}, which decisions name, does not exist in dataset {dataset.name!r} any more; add it again"
         )
     return TextPath(slice_name, path, "", listed=False)
+
+
+def class_names(dataset: fo.Dataset, run: str) -> set[str] | None:
+    """The classes of a dataset, used or declared, where an audit's texts are names of classes; None where not.
+
+    Raises:
+        AuditError: no such audit, or its field is gone.
+    """
+    field = text_field(dataset, run)
+    if not field:
+        return None
+    path = text_path(dataset, field)
+    place = f"{path.root}.{path.leaf}" if path.leaf else path.root
+    parent, _, name = place.rpartition(".")
+    holder = dataset.get_field(parent) if parent else None
+    holder = holder.field if isinstance(holder, fo.ListField) else holder
+    if name != "label" or getattr(holder, "document_type", None) not in (fo.Classification, fo.Detection):
+        return None
+    declared = dataset.classes.get(parent.partition(".")[0]) or dataset.default_classes or ()
+    return {*map(str, declared), *map(str, all_samples(dataset).distinct(place))}
 
 
 def items_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: bool = True) -> dict[str, AuditedItem]:

@@ -16,10 +16,11 @@ from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows
 from audit_plugin.fiftyone_io.read.items import AuditedItems, all_samples, image_samples
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import Decision, ReviewQueue, Row
-from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
+from audit_plugin.scoring.columns import CAPTION_INDEX
 from audit_plugin.scoring.flags import FLAGS
 
 from .findings import score_ranks
+from .queues import value_of_text
 from .tables import explained, read_row
 
 TEXTS = ("action", "reason", "suggestion", "repair", "culprit")
@@ -55,7 +56,7 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
     items, (name, caption) = audited_items(dataset, run), row
     item = _item(items, name)
     shown, values = all_samples(items.dataset)[item.sample], read_row(items, name)
-    texts = {column: _text_of(values, column, caption) for column in TEXTS}
+    texts = {column: value_of_text(values, column, caption) for column in TEXTS}
     record = _explanation(items, row)
     return ReviewCase(
         row,
@@ -112,13 +113,6 @@ def _item(items: AuditedItems, name: str) -> AuditedItem:
     if item is None:
         raise AuditError(f"sample {name} is not in dataset {items.dataset.name!r} any more; go to the next one")
     return item
-
-
-def _text_of(values: Mapping[str, Any], column: str, caption: int) -> Any:
-    """A column's value for one caption; of a column without lists, the worst caption's is not the others'."""
-    if (texts := values.get(f"{column}{LIST}")) is not None:
-        return texts[caption] if caption < len(texts) else None
-    return values.get(column) if caption == max(0, values.get(CAPTION_INDEX) or 0) else None
 
 
 def _explanation(items: AuditedItems, row: Row) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.fiftyone_io.database import database
+from audit_plugin.fiftyone_io.database import database, documents_by_id
 from audit_plugin.fiftyone_io.ledger.decisions import decide_many
 from audit_plugin.fiftyone_io.ledger.entries import read_ledger
 from audit_plugin.fiftyone_io.read.contents import items_of_rows
@@ -26,10 +27,12 @@ from audit_plugin.review import (
     rows_per_text,
     stale,
 )
-from audit_plugin.scoring.columns import CAPTION_INDEX
-from audit_plugin.scoring.flags import movable_flags
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
+from audit_plugin.scoring.flags import FLAGS, movable_flags
 
-from .tables import Columns, read_flagged
+from .tables import Columns, read_flagged, read_rows
+
+LISTED_SCORES = ("misalignment", "probability", "outlier", "multimem")
 
 
 def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> ReviewQueue:
@@ -46,6 +49,75 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
         rows, columns = review_table(dataset, run)
         order = tuple(rows[position] for position in queue(columns, kinds))
         return ReviewQueue(order, decisions_of(root, run, order, resolve(read_ledger(root, {}))))
+
+
+@dataclass(frozen=True)
+class ListedRow:
+    """A row of a review as a list shows it. Texts are unchanged; escape them before they are shown.
+
+    Attributes:
+        name: id of the sample or object.
+        caption: position of the text that is in question.
+        path: of the sample's file.
+        text: the caption or class label.
+        suggestion: what the audit suggests instead, or "".
+        scores: column -> value, as far as there are any.
+        flags: kinds.
+        action: what the audit proposes.
+        reason: why.
+    """
+
+    name: str
+    caption: int
+    path: str
+    text: str
+    suggestion: str
+    scores: Mapping[str, float]
+    flags: tuple[str, ...]
+    action: str
+    reason: str
+
+
+def list_rows(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> list[ListedRow]:
+    """What a list shows of rows, in their order; those that are gone are left out. Files are not read.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    audited, names = audited_items(dataset, run), list(dict.fromkeys(name for name, _ in rows))
+    with database(f"reading audit {run!r}"):
+        items = items_of_rows(audited.dataset, run, names, media=False)
+        values = read_rows(audited, names, audited.columns)
+        holders = {item.sample for item in items.values()}
+        documents = documents_by_id(audited.dataset._sample_collection, holders, {"filepath": 1})
+    listed = []
+    for name, caption in rows:
+        item, of_row = items.get(name), values.get(name, {})
+        if item is None:
+            continue
+        texts = {column: value_of_text(of_row, column, caption) for column in ("suggestion", "action", "reason")}
+        scores = {column: value_of_text(of_row, column, caption) for column in LISTED_SCORES}
+        listed.append(
+            ListedRow(
+                name,
+                caption,
+                str(documents.get(item.sample, {}).get("filepath", "")),
+                item.content.text(caption) or "",
+                str(texts["suggestion"] or ""),
+                {column: float(value) for column, value in scores.items() if value is not None},
+                tuple(kind for kind in FLAGS if of_row.get(f"is_{kind}")),
+                str(texts["action"] or "review"),
+                str(texts["reason"] or ""),
+            )
+        )
+    return listed
+
+
+def value_of_text(values: Mapping[str, Any], column: str, caption: int) -> Any:
+    """A column's value for one text of a row; of a column without lists, the worst text's is not the others'."""
+    if (texts := values.get(f"{column}{LIST}")) is not None:
+        return texts[caption] if caption < len(texts) else None
+    return values.get(column) if caption == max(0, values.get(CAPTION_INDEX) or 0) else None
 
 
 def batch_rows(
