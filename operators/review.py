@@ -37,7 +37,7 @@ DECISIONS = {
 PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
 DEFAULT_KIND = "misaligned"
 MOST_NAME = 200  # characters of a reviewer's name
-TABLES = (".csv", ".jsonl")
+TABLES = (".csv", ".jsonl", ".json", ".xml")
 # Parameters without a form field, sent by the keyboard shortcuts (`ui/index.umd.js`) or by scripts: `from_modal` (bool:
 # open the next sample), `seconds` (float: time of the decision, 0 if unknown), `reviewer` (str: name, default the user
 # of the App or of this machine), `token` (from `review_tokens`, and then from the result of each decision) and, of
@@ -334,7 +334,8 @@ class ImportDecisions(FormOperator):
         "Import decisions",
         "upload_file",
         "low",
-        "Import decisions from a .csv or .jsonl file with at least the columns sample and kind",
+        "Import decisions from a .csv or .jsonl file with at least the columns sample and kind, or from an export of "
+        "Label Studio (.json) or CVAT (.xml)",
     )
 
     def form(self, ctx: Any) -> types.Property:
@@ -343,7 +344,7 @@ class ImportDecisions(FormOperator):
         most = f"The file must be smaller than {files.MOST_UPLOAD / 1e6:.0f} MB"
         view = types.FileView(
             label="File",
-            description="A .csv or .jsonl file of this computer",
+            description="A .csv, .jsonl, .json or .xml file of this computer",
             types=",".join(TABLES),
             max_size=files.MOST_UPLOAD,
             max_size_error_message=most,

@@ -161,7 +161,7 @@ def test_an_export_replaces_no_links_folders_or_devices(
     ("file", "message"),
     [
         ({"name": "x.csv", "content": "not base64!"}, "did not arrive"),
-        ({"name": "x.exe", "content": "eA=="}, "does not end in .csv or .jsonl"),
+        ({"name": "x.exe", "content": "eA=="}, "does not end in .csv or .jsonl or .json or .xml"),
         ({"name": "/etc/passwd"}, "does not end in"),
         ({"name": "x.csv"}, "content of the file"),
         ("/etc/passwd", "must be an uploaded file"),

@@ -155,18 +155,36 @@ def undo(
 
 
 @group.command()
-def export(
+def export(  # noqa: PLR0913, PLR0917
     dataset: Dataset,
+    to: Annotated[Path | None, typer.Option(help="Tasks to write for another tool: .json or .xml")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="Tool that --to is for: label-studio or cvat")
+    ] = "label-studio",
+    kind: Annotated[list[str] | None, typer.Option(help="Of --to: only this flag; may be repeated")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Of --to: number of rows at most")] = None,
+    media_root: Annotated[
+        str,
+        typer.Option(
+            help="Of --to: folder from which the tool serves media (default: / for Label Studio, for CVAT the deepest "
+            "that holds all images)"
+        ),
+    ] = "",
     decisions: Annotated[Path | None, typer.Option(help="Table of decisions to write, .csv or .jsonl")] = None,
     removed: Annotated[Path | None, typer.Option(help="Text file of removed samples to write")] = None,
     field: Annotated[str, typer.Option(help="Field that identifies a removed sample: id, filepath, ...")] = "id",
     clean: Annotated[str | None, typer.Option(help="Name of a new dataset without the removed samples")] = None,
     run: OfRun = None,
 ) -> None:
-    """Write the decisions, a list of removed samples, or a clean copy of the dataset."""
-    if decisions is None and removed is None and clean is None:
-        raise AuditError("nothing to export; name --decisions, --removed or --clean")
+    """Write tasks for Label Studio or CVAT, the decisions, a list of removed samples, or a copy without these."""
+    if not any((to, decisions, removed, clean)):
+        raise AuditError("nothing to export; name --to, --decisions, --removed or --clean")
     io, data = _opened(dataset)
+    if to:
+        count, files = io.export_tasks(data, to, format_, run or "audit", kind or (), limit, media_root)
+        _echo(f"{count} rows to review: {files[0]}")
+        for file in files[1:]:
+            _echo(f"for the project of the tool: {file}")
     if decisions:
         _echo(f"{io.export_decisions(data, decisions, run)} entries: {decisions}")
     if removed:
@@ -178,7 +196,13 @@ def export(
 @group.command(name="import")
 def import_(
     dataset: Dataset,
-    table: Annotated[Path, typer.Argument(help=".csv or .jsonl with at least the columns sample and kind")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help=".csv or .jsonl with at least the columns sample and kind; or an export of Label Studio (JSON or "
+            "JSON-MIN, .json) or CVAT (CVAT for images 1.1, .xml)"
+        ),
+    ],
     run: Run = "audit",
     key: Annotated[str, typer.Option(help="Field that identifies the samples: id, filepath, ...")] = "id",
     reviewer: Reviewer = "",

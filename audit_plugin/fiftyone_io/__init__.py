@@ -52,6 +52,7 @@ from .read.sources import (
 )
 from .results.findings import flagged_view
 from .results.queues import batch_rows, list_rows, queue_of, repair_decisions
+from .results.review_tasks import export_tasks
 from .results.tables import audit_summary, explained
 from .runs import audit_info, audits_newest_first, delete_audit, list_audits, settings_of
 from .write.datasets import import_scores, load_manifest_dataset, load_personas
@@ -89,6 +90,7 @@ __all__ = [
     "export_clean",
     "export_decisions",
     "export_removed",
+    "export_tasks",
     "flagged_view",
     "identities_view",
     "import_decisions",

@@ -6,6 +6,7 @@ Pure functions, without a database; `fiftyone_io` stores decisions and applies t
 from __future__ import annotations
 
 from .checks import check_name, check_path, check_seconds, check_text, check_whole, shortened
+from .cvat import cvat_annotations, cvat_labels, image_names
 from .decisions import (
     KINDS,
     NO_TIME,
@@ -21,9 +22,11 @@ from .decisions import (
     to_undo,
     verdict,
 )
+from .label_studio import label_studio_config, label_studio_tasks
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
 from .queue import ReviewQueue, Row, queue, rows_per_text, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, read_decisions, table_kind
+from .tasks import ReviewTask
 from .verdicts import verdicts
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "PlannedChange",
     "Resolution",
     "ReviewQueue",
+    "ReviewTask",
     "Row",
     "check_decision",
     "check_name",
@@ -44,10 +48,15 @@ __all__ = [
     "check_text",
     "check_whole",
     "content_digest",
+    "cvat_annotations",
+    "cvat_labels",
     "decisions_from",
     "decisions_to_csv",
     "decisions_to_jsonl",
+    "image_names",
     "join_plans",
+    "label_studio_config",
+    "label_studio_tasks",
     "plan_changes",
     "queue",
     "read_decisions",

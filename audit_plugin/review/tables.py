@@ -16,7 +16,9 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.spreadsheet import csv_text, original
 from audit_plugin.store import open_regular
 
+from .cvat import decisions_from_cvat
 from .decisions import Decision, check_numbers
+from .label_studio import decisions_from_label_studio
 
 COLUMNS = tuple(f.name for f in fields(Decision))
 REQUIRED = ("sample", "kind")
@@ -48,23 +50,27 @@ def table_kind(path: Path) -> str:
 
 
 def read_decisions(path: Path) -> list[Decision]:
-    """The decisions of a table, .csv or .jsonl.
+    """The decisions of a table, .csv or .jsonl, of an export of Label Studio, .json, or one of CVAT, .xml.
 
     Raises:
-        AuditError: another ending, a file that cannot be read or is too large, or what `decisions_from` refuses.
+        AuditError: another ending, a file that cannot be read or is too large, or what its reader refuses.
     """
-    kind = table_kind(path)
+    ending = path.suffix.lower()
+    kind = ending if ending in (".json", ".xml") else table_kind(path)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:
                 raise AuditError(f"{path} has {size:,} bytes; name a table of at most {MOST_BYTES:,}")
-            text = file.read(MOST_BYTES).decode("utf-8")
+            data = file.read(MOST_BYTES)
+        if kind == ".xml":
+            return decisions_from_cvat(data)
+        text = data.decode("utf-8")
     except OSError as error:
         raise AuditError(f"{path} cannot be read ({error.strerror or error}); name a table of decisions") from error
     except UnicodeDecodeError as error:
         raise AuditError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    return decisions_from(text, kind)
+    return decisions_from_label_studio(text) if kind == ".json" else decisions_from(text, kind)
 
 
 def decisions_from(text: str, kind: str) -> list[Decision]:

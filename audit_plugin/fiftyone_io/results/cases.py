@@ -57,7 +57,7 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
     item = _item(items, name)
     shown, values = all_samples(items.dataset)[item.sample], read_row(items, name)
     texts = {column: value_of_text(values, column, caption) for column in TEXTS}
-    record = _explanation(items, row)
+    record = explanation_of(items, row)
     return ReviewCase(
         row,
         item.sample,
@@ -67,7 +67,7 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
         score_ranks(items.dataset, run, name),
         {column: str(text) for column, text in texts.items() if text},
         tuple(kind for kind in FLAGS if values.get(f"is_{kind}")),
-        _misaligned_words(record),
+        misaligned_words(record),
         tuple(_neighbors(items, record)),
         decision,
     )
@@ -115,14 +115,14 @@ def _item(items: AuditedItems, name: str) -> AuditedItem:
     return item
 
 
-def _explanation(items: AuditedItems, row: Row) -> dict[str, Any]:
+def explanation_of(items: AuditedItems, row: Row) -> dict[str, Any]:
     """What explains the row's text, or else its worst one; {} where the row was not explained."""
     records = explained(items.dataset, items.run, row[0])
     of_text = [record for record in records if int(record.get(CAPTION_INDEX) or 0) == row[1]]
     return max(of_text or records, key=lambda record: record.get("misalignment") or float("-inf"), default={})
 
 
-def _misaligned_words(record: Mapping[str, Any]) -> tuple[str, ...]:
+def misaligned_words(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The words without which the caption fits better, without their punctuation."""
     words = [word["text"].strip(punctuation) for word in record.get("words") or () if (word.get("gain") or 0) > 0]
     return tuple(word for word in dict.fromkeys(words) if word)[:WORDS]
