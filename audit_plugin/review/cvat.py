@@ -135,8 +135,8 @@ def _decision(values: Mapping[str, str], where: str, who: str, when: str) -> Dec
     position = values["caption_index"]
     if not (position.isascii() and position.isdecimal() and len(position) < 10):
         raise AuditError(f"{where}: caption_index is {position[:40]!r}, not a position; export the annotations again")
-    names = {name: original(values[name]) for name in ("sample", "run", "digest")}
-    return Decision(**names, kind=kind, caption=int(position), text=text, reviewer=who, time=time_of(when))
+    sample, run, digest = (original(values[name]) for name in ("sample", "run", "digest"))
+    return Decision(sample, kind, int(position), text=text, digest=digest, reviewer=who, time=time_of(when), run=run)
 
 
 def _suggestion(cell: str, where: str) -> str:
