@@ -11,7 +11,7 @@ from PIL import Image
 
 from audit_plugin.inputs import reading
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.formats.coco import upright_size
+from audit_plugin.inputs.image_size import upright_size
 from audit_plugin.inputs.images import HEIC_NEEDS, is_heic, read_image
 from audit_plugin.inputs.modalities import MODALITIES, read_medium
 
@@ -92,4 +92,4 @@ def test_avif_stays_with_pillow(tmp_path: Path) -> None:
 
 def test_members_of_shards_and_exports_know_it(tmp_path: Path) -> None:
     assert {"heic", "heif"} <= set(MODALITIES["image"].suffixes)
-    assert upright_size(Path(write_heic(tmp_path / "a.heic"))) == (128, 96)
+    assert upright_size(write_heic(tmp_path / "a.heic")) == (128, 96)

@@ -53,9 +53,9 @@ def paths_of(folder: str | Path, root: str) -> Place:
             return confined(cell.value)
         if problem := _no_path(cell):
             return None, problem
-        path = _as_written(os.path.abspath(os.path.join(base, _local(cell))))
+        path = as_written(os.path.abspath(os.path.join(base, _local(cell))))
         if root and not os.path.exists(file_of(path)):
-            in_root = _as_written(os.path.abspath(os.path.join(root, _local(cell))))
+            in_root = as_written(os.path.abspath(os.path.join(root, _local(cell))))
             path = in_root if os.path.exists(file_of(in_root)) else path
         return confined(path) if root else (path, "")
 
@@ -81,7 +81,7 @@ def _local(cell: str) -> str:
     return urllib.parse.unquote(address.path) if address.netloc in ("", "localhost") else cell
 
 
-def _as_written(path: str) -> str:
+def as_written(path: str) -> str:
     """The path in the form of Unicode in which a file is there: accents as letters of their own, or not."""
     if path.isascii() or os.path.lexists(file_of(path)):
         return path

@@ -13,8 +13,9 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.inputs.files import MediaError
 from audit_plugin.inputs.formats import ExportSample, Format, Layout, Writer, format_of
 from audit_plugin.inputs.formats.parquet import RowTable
+from audit_plugin.inputs.readers import DATASHEET, RELABELED, REMOVED
 
-from .datasheet import DATASHEET, RELABELED, RELABELED_COLUMNS, REMOVED, REMOVED_COLUMNS, ExportReport, datasheet
+from .datasheet import RELABELED_COLUMNS, REMOVED_COLUMNS, ExportReport, datasheet
 from .places import Place, opened_place
 from .plan import UNREADABLE, ExportPlan, Key, Rules, ScoreTable, Verdict, plan_export
 from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, folder_of, manifest_source

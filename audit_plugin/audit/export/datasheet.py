@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from audit_plugin.inputs.readers import RELABELED, REMOVED
 from audit_plugin.inputs.spreadsheet import clean
 
 from .plan import Rules
 
 MOST_CHARACTERS = 300  # of a text of users
-REMOVED, RELABELED, DATASHEET = "removed.parquet", "relabeled.parquet", "audit.md"
 REMOVED_COLUMNS = {"id": "string", "caption_index": "int64", "why": "string", "by": "string", "score": "float"}
 RELABELED_COLUMNS = {"id": "string", "caption_index": "int64", "before": "string", "after": "string", "by": "string"}
 

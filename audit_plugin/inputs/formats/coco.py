@@ -11,8 +11,7 @@ from typing import IO, Any
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.images import is_heic, opened
-from audit_plugin.inputs.reading import ReadApart
+from audit_plugin.inputs.image_size import upright_size
 
 from .values import ExportSample, Layout, MediaFolder, Medium, as_json
 
@@ -46,7 +45,7 @@ class ImageFiles:
             return self._numbers[key], "", (0, 0)
         path = self._files.copy(sample.id, medium, "image")
         try:
-            size = upright_size(self._folder / path)
+            size = upright_size(str(self._folder / path))
         except MediaError:
             (self._folder / path).unlink()
             raise
@@ -58,16 +57,6 @@ class ImageFiles:
 def _key(medium: Medium) -> int:
     content = medium if isinstance(medium, bytes) else b"path " + medium.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of the image as people see it: boxes are shares of these."""
-    if is_heic(str(path)):
-        whole_image = ReadApart("whole image")(str(path))
-        return whole_image.width, whole_image.height
-    with opened(str(path)) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # the orientation that the camera noted
-        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 class CocoWriter:

@@ -13,15 +13,24 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.rows import brief
 
 from .arrow_tables import TableSource
+from .coco import CocoSource, is_coco, is_coco_folder, open_coco
 from .csv_table import DELIMITERS, CsvSource
+from .hugging_face_folder import is_metadata_folder, open_metadata_folder
+from .image_folder import is_image_folder, open_image_folder
+from .image_text import is_image_text, open_image_text
 from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, read_document
 from .saved_dataset import is_saved_dataset, saved_tables
 from .source import Located, Row, ShardMember, Source
 from .text_files import compression_of, first_bytes, plain_name
+from .voc import is_voc, open_voc
 from .webdataset import ShardSource, is_tar, listing
+from .yolo import is_yolo, is_yolo_file, open_yolo
 
 __all__ = [
+    "DATASHEET",
     "READERS",
+    "RELABELED",
+    "REMOVED",
     "CsvSource",
     "Located",
     "Reader",
@@ -46,7 +55,7 @@ class Reader:
     Attributes:
         name: as in `--format`.
         opens: file or folder -> its sources.
-        is_file: (path, first bytes) -> whether a file is of this format; None: it is a folder.
+        is_file: (path, first bytes) -> whether a file is of this format; None: it is always a folder.
         is_folder: folder -> whether it is of this format; None: it is a file, or a folder of such files by `endings`.
         endings: of the files that a folder of this format holds.
         before: formats that a folder may seem to be too, and is not.
@@ -62,9 +71,10 @@ class Reader:
 
 def _open_json(path: Path) -> list[Source]:
     """The objects of a JSON file, in whatever way it holds them."""
-    return (
-        [JsonDocumentSource(path, read_document(path))] if is_document(first_bytes(path)) else [JsonLinesSource(path)]
-    )
+    if not is_document(first_bytes(path)):
+        return [JsonLinesSource(path)]
+    document = read_document(path)
+    return [CocoSource(path, document) if is_coco(document) else JsonDocumentSource(path, document)]
 
 
 def _open_shard(path: Path) -> list[Source]:
@@ -115,6 +125,23 @@ READERS = {
             lambda path, _: plain_name(path).endswith((".csv", ".tsv", ".tab", ".txt")),
             endings=(".csv", ".tsv"),
         ),
+        Reader(
+            "coco",
+            open_coco,
+            lambda *_: False,  # whether JSON is COCO is known once it is parsed: `_open_json` hands it over
+            is_coco_folder,
+            before=("json", "image-folder", "image-text"),
+        ),
+        Reader("voc", open_voc, is_folder=is_voc, before=("image-folder",)),
+        Reader("yolo", open_yolo, is_yolo_file, is_yolo, before=("json", "image-folder", "image-text")),
+        Reader(
+            "hf-folder",
+            open_metadata_folder,
+            is_folder=is_metadata_folder,
+            before=("json", "csv", "parquet", "image-folder", "image-text"),
+        ),
+        Reader("image-text", open_image_text, is_folder=is_image_text, before=("json", "parquet", "image-folder")),
+        Reader("image-folder", open_image_folder, is_folder=is_image_folder),
         *(_csv_reader(f"csv-{name}", mark) for mark, name in DELIMITERS.items()),
     )
 }
@@ -137,7 +164,7 @@ def open_sources(place: str | Path, format: str = "") -> list[Source]:  # noqa: 
         return _of_folder(path.absolute(), format)
     paths = [path] if os.path.lexists(path) or "\0" in str(path) else files_of(str(path))
     readers = [READERS[format] if format else _reader_of_file(each) for each in paths or [path]]
-    if readers[0].is_folder:
+    if readers[0].is_folder and not readers[0].is_file:
         raise AuditError(f"{str(path)!r} is a file, and {format} is a folder; name the folder")
     if len(names := {reader.name for reader in readers}) > 1:
         formats = ", ".join(sorted(names))
@@ -186,6 +213,8 @@ def _reader_of_file(path: Path) -> Reader:
 
 
 KNOWN_ENDINGS = tuple(sorted({ending for reader in READERS.values() for ending in reader.endings}))
+# Beside an export's datasheet, these tables say what left; they are none of its samples.
+DATASHEET, REMOVED, RELABELED = "audit.md", "removed.parquet", "relabeled.parquet"
 
 
 def _unknown(path: Path) -> str:
@@ -227,6 +256,8 @@ def _files_in(folder: Path, reader: Reader) -> list[Path]:
     """The files of a format in a folder, or in its folder `data`, in the order of their names."""
     for place in (folder, folder / "data"):
         names = sorted(os.listdir(place)) if place.is_dir() else []
+        if DATASHEET in names:
+            names = [name for name in names if name not in (REMOVED, RELABELED)]
         paths = [
             place / name for name in names if not name.startswith(".") and name.lower().endswith(reader.endings or "\0")
         ]
