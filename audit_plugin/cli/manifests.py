@@ -27,8 +27,9 @@ COLUMNS = {
 Manifest = Annotated[
     Path,
     typer.Argument(
-        help="CSV, TSV, JSONL or Parquet, one row per sample; or tar shards: a .tar file, a folder of them, a pattern; "
-        "or the output folder of clip-retrieval"
+        help="CSV, TSV, JSON, JSONL or Parquet, one row per sample; tar shards: a .tar file, a folder of them, a "
+        "pattern; a folder of images by class, with texts, or with boxes (COCO, VOC, YOLO); or the output folder of "
+        "clip-retrieval"
     ),
 ]
 MediaRoot = Annotated[

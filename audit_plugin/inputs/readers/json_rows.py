@@ -105,7 +105,8 @@ def read_document(path: Path) -> Any:
 
 def _is_table(document: Mapping[str, Any]) -> bool:
     """Whether an object is a table, and not one row of it."""
-    if any(_is_rows(document.get(name)) for name in (*LISTS, "images")):
+    is_coco = all(isinstance(document.get(name), list) for name in ("images", "annotations"))
+    if is_coco or any(_is_rows(document.get(name)) for name in (*LISTS, "images")):
         return True
     values = list(document.values())
     are_columns = len(values) > 1 and all(isinstance(value, dict | list) and value for value in values)
