@@ -201,6 +201,8 @@ def test_plan() -> None:
         "downloads": [],
         "encoder": "offline",
         "device": "cpu",
+        "unreadable": 3,
+        "notes": ["3 of 1,911 rows (0.2%) could not be read"],
     }
     display.show_cost(out, plan)
     text = " ".join(out.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]

@@ -188,7 +188,7 @@ def test_all_images_lost_is_recorded_row_by_row(known: Samples, tmp_path: Path) 
     lost = replace(known, media={**known.media, "image": tuple(str(tmp_path / f"{r}.png") for r in range(N))})
     result = run_audit(lost, QUICK, run_dir=tmp_path / "run")
     assert set(result.columns["failure"]) == {"image: file not found"}
-    assert set(result.columns["action"]) == {"keep"}
+    assert set(result.columns["action"]) == {"fix"}
     assert result.summary["failures"] == N
     for name, values in result.columns.items():
         if values.dtype == np.float32:
@@ -225,7 +225,7 @@ def test_bad_rows_fail_alone(known: Samples, tmp_path: Path) -> None:
     assert result.ids == tuple(ids)
     for place, (*_, reason) in zip(places, bad, strict=True):
         assert result.columns["failure"][place].startswith(reason)
-        assert (result.columns["action"][place], result.columns["reason"][place]) == ("keep", "not scored: see failure")
+        assert (result.columns["action"][place], result.columns["reason"][place]) == ("fix", "not scored: see failure")
         assert all(np.isnan(v[place]) for v in result.columns.values() if v.dtype == np.float32)
     assert result.summary["failures"] == len(bad)
     clean = run_audit(known, QUICK, run_dir=tmp_path / "clean")

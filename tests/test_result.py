@@ -70,7 +70,7 @@ def test_columns_are_the_callers_rows_and_lost_ones_are_not_scored() -> None:
     assert (columns["action"][at], columns["suggestion"][at]) == ("relabel", "another")
     assert columns["failure"][:4].tolist() == ["image: gone", "text: empty", "gone", ""]
     assert columns["reason"][:4].tolist() == ["not scored: see failure"] * 3 + [""]
-    assert columns["action"][:LOST].tolist() == ["keep"] * 3
+    assert columns["action"][:LOST].tolist() == ["fix"] * 3
 
 
 def test_a_score_that_was_added_to_the_table_gets_its_columns() -> None:
@@ -108,7 +108,7 @@ def test_the_summary_counts() -> None:
     summary = summary_of()
     assert (summary["samples"], summary["failures"]) == (N + LOST, LOST)
     assert summary["flags"] == {kind: int(kind == "misaligned") for kind in FLAGS}
-    assert summary["actions"] == {"keep": N + LOST - 1, "relabel": 1, "remove": 0, "review": 0}
+    assert summary["actions"] == {"keep": N - 1, "relabel": 1, "remove": 0, "review": 0, "fix": LOST}
     assert (summary["probe_recall"], summary["estimated_wrong_share"]) == ({"random": 0.8765}, 0.1235)
     assert summary["encoder"] == {"image": "i", "text": "t"}
     assert summary["encoded_now"] == {"image": 7, "text": 7}

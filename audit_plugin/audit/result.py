@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
-ACTIONS = ("keep", "relabel", "remove", "review")
+ACTIONS = ("keep", "relabel", "remove", "review", "fix")
 PACKAGES = ("audit-plugin", "torch", "numpy", "open-clip-torch", "faiss-cpu", "faiss-gpu")
 
 
@@ -261,6 +261,7 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
         columns[name] = order.back(values, "keep" if name == "action" else "")
     failures = prepared.embedded.failures
     columns["failure"] = np.array([failures.get(row, "") for row in range(order.total)], dtype=object)
+    columns["action"][columns["failure"] != ""] = "fix"
     columns["reason"][columns["failure"] != ""] = "not scored: see failure"
     return columns
 

@@ -34,6 +34,7 @@ from audit_plugin.trials.run import Job, Learn
 from .explain import explain
 from .extend import add_incomplete, keep_rows
 from .prepare import Clock, Prepared, describe_samples, encoders_of, prepare, user_groups
+from .reading_notes import unread_notes
 from .result import AuditResult, result_columns, summarize, versions
 from .score import gather_evidence, save_evidence, score
 
@@ -147,6 +148,7 @@ def finish(
     with clock.stage("explain"):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)
+    summary["notes"] += [*samples.notes, *unread_notes(samples, prepared.embedded.failures)]
     summary["notes"] += [*prepared.embedded.notes, *incomplete_notes, *leak_notes, *explain_notes, *job.run.notes]
     summary |= {"encoder_name": prepared.encoder_name, "device": prepared.device, "seconds": clock.seconds}
     summary["matrix_precision"] = matmul_precision(job.config.precision, prepared.device)

@@ -13,7 +13,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.spreadsheet import place_line
 
 from .gate import Gate, gated
-from .options import DryRun, command
+from .options import BAD_INPUT, DryRun, command, stop
 from .running import audited, check_beside, check_output, finish, shown_progress
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def score(
         from audit_plugin.audit.cost import plan_audit
         from audit_plugin.report.display import console, show_cost
 
-        show_cost(console(), plan_audit(samples, config))
+        cost = plan_audit(samples, config)
+        show_cost(console(), cost)
+        if cost["unreadable"] == cost["rows"]:
+            stop(BAD_INPUT, "error: none of the rows can be read; correct the paths of the manifest")
         return
     if extend:
         from audit_plugin.audit.extend import extend_run

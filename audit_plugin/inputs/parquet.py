@@ -13,6 +13,7 @@ from .files import first_line
 from .rows import MAX_ROWS, MAX_TEXT, Unusable
 
 BATCH = 512  # rows that are decoded at once
+SMALL_BATCH = 16  # the same where equal texts are decoded each for itself
 MAX_VALUES = 20_000_000  # of one column, whose cells may be lists
 MAX_BYTES = 1 << 32  # of the columns that are read
 
@@ -50,11 +51,31 @@ class ParquetTable:
         with self._errors():
             self._file.seek(0)
             table = pyarrow.parquet.ParquetFile(self._file, read_dictionary=repeated, pre_buffer=False)
-            for batch in table.iter_batches(BATCH, columns=list(columns), use_threads=False):
+            for group in range(self._metadata.num_row_groups):
+                for batch in self._group(table, group, columns):
+                    rows += batch.num_rows
+                    if rows > MAX_ROWS:
+                        raise AuditError(f"{self.name} has more than {MAX_ROWS:,} rows, the limit; audit it in parts")
+                    yield batch
+
+    def _group(self, table: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """The batches of one row group: lists and structs whose dictionary breaks off are read without it."""
+        import pyarrow.lib
+        import pyarrow.parquet
+
+        wanted = {"row_groups": [group], "columns": list(columns), "use_threads": False}
+        rows = 0
+        try:
+            for batch in table.iter_batches(BATCH, **wanted):
                 rows += batch.num_rows
-                if rows > MAX_ROWS:
-                    raise AuditError(f"{self.name} has more than {MAX_ROWS:,} rows, the limit; audit it in parts")
                 yield batch
+        except pyarrow.lib.ArrowNotImplementedError:
+            plain = pyarrow.parquet.ParquetFile(self._file, pre_buffer=False)
+            seen = 0
+            for batch in plain.iter_batches(SMALL_BATCH, **wanted):
+                seen += batch.num_rows
+                if seen > rows:
+                    yield batch.slice(max(0, batch.num_rows - (seen - rows)))
 
     def type_of(self, column: str) -> Any:
         """The type of a column that stands in the header once."""

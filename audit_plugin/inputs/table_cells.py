@@ -108,8 +108,9 @@ class _Parquet:
         leaves = [schema.column(at) for at in range(len(schema)) if schema.column(at).path.split(".")[0] == self._name]
         repeated = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         file.seek(0)
-        # a dictionary is kept once, however many rows repeat its values
-        self._file = pyarrow.parquet.ParquetFile(file, read_dictionary=repeated, pre_buffer=False, buffer_size=1 << 20)
+        # a dictionary is kept once, however many rows repeat its values; inside of lists and structs it may break off
+        flat = [path for path in repeated if path == self._name]
+        self._file = pyarrow.parquet.ParquetFile(file, read_dictionary=flat, pre_buffer=False, buffer_size=1 << 20)
         self._starts, self._sizes = [0], []
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY = 5.0
 STEADY = 50
+MANY_UNREAD = 0.05  # share of rows that could not be read, above which that is said first
 WORST, LISTED = 5, 10
 CAPTION_WIDTH = 60
 # Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
@@ -115,18 +116,23 @@ def show_table(
 
 def show_cost(out: Console, cost: Mapping[str, Any]) -> None:
     """Prints the estimated cost of an audit (`plan_audit`)."""
-    rows = [("rows", f"{cost['rows']:,}")]
+    rows = [("rows", f"{cost['rows']:,}"), ("rows that cannot be read", f"{cost['unreadable']:,}")]
     rows += [(f"to encode: {modality}", f"{count:,}") for modality, count in cost["encodes"].items()]
     rows.append(("time", f"about {duration(60 * cost['minutes'])}"))
     rows.append(("disk", f"about {cost['disk_mb']:,.1f} MB"))
     rows += [(name, str(cost[name])) for name in ("encoder", "device")]
     rows += [("download", sentence) for sentence in cost["downloads"] or ["none"]]
     show_table(out, "Estimated cost", (), rows)
+    for note in cost["notes"]:
+        out.print(clean(note), style="bold red", soft_wrap=True)
 
 
 def show_result(out: Console, result: AuditResult, samples: Samples, places: Sequence[str]) -> None:
     """Prints the summary, the most suspicious rows, notes, and the files written."""
     summary = result.summary
+    if summary["failures"] > MANY_UNREAD * len(result):
+        sentence = f"{summary['failures']:,} of {len(result):,} rows could not be read; see the notes below the tables"
+        out.print(sentence, style="bold red", soft_wrap=True)
     show_table(out, "Audit", (), _summary_rows(result))
     shares = summary.get("attribution")
     if len(samples.modalities) > 2 and shares:

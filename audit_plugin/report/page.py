@@ -25,7 +25,12 @@ from .svg_plots import bars, curves, histogram, scatter
 TEMPLATE = "page.html.jinja"
 IDENTITIES = 20
 CELLS = 200  # settings, versions and the like that are listed
-ACTIONS = {"review": "should be reviewed", "relabel": "have a caption that fits better", "remove": "can be removed"}
+ACTIONS = {
+    "review": "should be reviewed",
+    "relabel": "have a caption that fits better",
+    "remove": "can be removed",
+    "fix": "could not be read",
+}
 SCATTER_CAPTION = (
     "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain in consistency from "
     "training on it. Misaligned pairs that are memorized appear at the upper left. Lines are medians; flagged rows are "

@@ -105,7 +105,7 @@ READERS = {
             lambda path, start: start.startswith(b"ARROW1") or plain_name(path).endswith((".arrow", ".feather")),
             endings=(".arrow", ".feather"),
         ),
-        Reader("saved-dataset", saved_tables, is_folder=is_saved_dataset, before=("arrow",)),
+        Reader("saved-dataset", saved_tables, is_folder=is_saved_dataset, before=("arrow", "json")),
         Reader(
             "webdataset",
             _open_shard,

@@ -108,6 +108,8 @@ def _is_table(document: Mapping[str, Any]) -> bool:
     is_coco = all(isinstance(document.get(name), list) for name in ("images", "annotations"))
     if is_coco or any(_is_rows(document.get(name)) for name in (*LISTS, "images")):
         return True
+    if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
+        return True
     values = list(document.values())
     are_columns = len(values) > 1 and all(isinstance(value, dict | list) and value for value in values)
     has_rows_in_lists = any(isinstance(value, list) and isinstance(value[0], dict) for value in values if value)

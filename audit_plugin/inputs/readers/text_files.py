@@ -50,7 +50,7 @@ def opened_bytes(path: Path) -> Iterator[io.BufferedReader]:
         if isinstance(error, AuditError | UnicodeDecodeError):
             raise
         reason = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
-        raise AuditError(f"manifest {brief(str(path))} cannot be read ({reason}); check the file") from error
+        raise AuditError(f"manifest {brief(str(path), 300)} cannot be read ({reason}); check the file") from error
 
 
 class _Unpacked(io.RawIOBase):

@@ -1,0 +1,40 @@
+"""What people should know about rows that could not be read: how many, why, and where the first one was looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audit_plugin.arrays import MODALITIES, Samples
+from audit_plugin.inputs.files import file_of
+from audit_plugin.inputs.samples import grouped
+
+NOT_FOUND = "file not found"
+
+
+def unread_notes(samples: Samples, failures: Mapping[int, str]) -> list[str]:
+    """Sentences on the rows that could not be read; empty where all were.
+
+    Args:
+        samples: rows.
+        failures: row -> why it could not be read.
+    """
+    if not failures:
+        return []
+    share = len(failures) / len(samples)
+    notes = [
+        f"{len(failures):,} of {len(samples):,} rows ({share:.1%}) could not be read: {grouped(failures.values())}"
+    ]
+    missing = [row for row in sorted(failures) if NOT_FOUND in failures[row]]
+    if missing:
+        path = _missing_path(samples, missing[0], failures[missing[0]])
+        notes.append(
+            f"{len(missing):,} rows name files that are not there; the first was looked for as {path!r}: relative "
+            "paths begin in the folder of the manifest; move it, or name the folder of the media by --media-root"
+        )
+    return notes
+
+
+def _missing_path(samples: Samples, row: int, failure: str) -> str:
+    """The path of the medium of a row that was not found."""
+    names = [name for name in samples.media if not MODALITIES[name].is_text and f"{name}: {NOT_FOUND}" in failure]
+    return file_of(samples.media[names[0]][row] or "").partition("\0")[0] if names else ""
