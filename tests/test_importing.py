@@ -185,6 +185,32 @@ def test_lists_of_captions_come_whole(tmp_path: Path) -> None:
         dataset.delete()
 
 
+def test_objects_come_as_crops(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from audit_plugin.inputs.images import crop_of
+    from audit_plugin.report import ReportContent
+
+    Image.new("RGB", (100, 50), (200, 10, 10)).save(tmp_path / "a.png")
+    boxes = [crop_of(str(tmp_path / "a.png"), box) for box in ((0, 0, 1, 1), (0.25, 0, 0.5, 1))]
+    columns = {
+        "misalignment": np.array([9, 9], np.float32),
+        "probability": np.array([1, 1], np.float32),
+        "is_misaligned": np.array([True, True]),
+        "action": np.array(["review", "review"], dtype=object),
+        **{name: np.array(["", ""], dtype=object) for name in ("duplicate_group", "reason", "suggestion", "failure")},
+    }
+    samples = Samples(("a#1", "a#2"), {"image": tuple(boxes), "text": ("cat", "dog")})
+    content = ReportContent("s.parquet", samples, columns, {"config": {}})
+    dataset = fiftyone_io.import_scores(content, f"crops-{tmp_path.name}", "audit", tmp_path / "media", others=0)
+    try:
+        assert dataset.values("manifest_id") == ["a#1", "a#2"]
+        # half of the width, with a tenth of it on each side
+        assert [Image.open(path).size for path in dataset.values("filepath")] == [(100, 50), (60, 50)]
+    finally:
+        dataset.delete()
+
+
 def test_media_of_a_recorded_manifest_come_from_its_folder_only(scored, tmp_path: Path) -> None:
     original, name = scored[0], f"confined-{tmp_path.name}"
     links, table = tmp_path / "links", tmp_path / "scores.parquet"

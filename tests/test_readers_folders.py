@@ -101,6 +101,36 @@ def test_folders_of_classes_in_splits(tmp_path, splits):
     assert any("extra" in note for note in samples.notes)
 
 
+def test_splits_without_classes_are_no_classes(tmp_path):
+    for split in ("train", "test"):
+        picture(tmp_path / split / "1.jpg")
+    with pytest.raises(AuditError, match="holds nothing that is known"):
+        read_samples(tmp_path)
+    with pytest.raises(AuditError, match="no folders with images; put those of each class into one"):
+        read_samples(tmp_path, format="image-folder")
+
+
+def test_links_are_followed_once_and_confined_by_a_media_root(tmp_path):
+    picture(tmp_path / "set" / "cat" / "1.jpg")
+    picture(tmp_path / "elsewhere" / "2.jpg")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "cat" / "loop").symlink_to(tmp_path / "set")
+    assert read_samples(tmp_path / "set").ids == ("cat/1", "dog/2")
+    samples = read_samples(tmp_path / "set", media_root=tmp_path / "set")
+    assert list(samples.problems) == [1]
+    assert "outside of the media root" in samples.problems[1]
+
+
+def test_pipes_and_devices_under_the_names_of_manifests_are_not_opened(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for name in ("data.yaml", "a.xml", "metadata.csv", "annotations/instances.json"):
+        os.mkfifo(tmp_path / name)
+    for form in ("yolo", "coco", "hf-folder"):
+        with pytest.raises(AuditError):
+            read_samples(tmp_path, format=form)
+    assert "a named pipe" in read_samples(tmp_path, format="voc").problems[0]
+
+
 def test_files_whose_names_are_not_utf8_are_rows_with_a_reason(tmp_path):
     picture(tmp_path / "a" / "1.jpg")
     image = picture(tmp_path / "b" / "1.jpg")

@@ -171,7 +171,7 @@ def import_scores(
         content: scores, rows and explanations (`report_of_table`).
         name: of the dataset, which must not exist.
         run: key of the audit in it.
-        media: folder for the media of these rows that lie in tar shards.
+        media: folder for the media of these rows that lie in tar shards, and for the crops of objects.
         kinds: flags of which a row must have one; none: all that a review would show.
         rows: flagged rows at most, the most suspicious first; None for all.
         others: random rows that are not flagged; see `report.content.choose_rows`.
@@ -206,16 +206,35 @@ def _config(content: ReportContent, medium: str, run: str) -> AuditConfig:
 
 
 def _files(values: Sequence[str | None], chosen: Ints, folder: Path) -> list[str | None]:
-    """The rows' paths; of media in tar shards, copies in the folder, since FiftyOne only reads files."""
+    """The rows' paths; of media in tar shards and of objects, copies in the folder: FiftyOne only reads files."""
     from audit_plugin.inputs.files import name_of_member
+    from audit_plugin.inputs.formats.values import BOX_SEPARATOR
 
     paths: dict[str | None, str | None] = {}
     for row in chosen:
         value = values[row]
-        if value not in paths:
+        if value in paths:
+            continue
+        if BOX_SEPARATOR in (value or ""):
+            paths[value] = _cut_out(value or "", folder / f"{row:08d}.png")
+        else:
             name = name_of_member(value or "")
             paths[value] = _unpack(value or "", folder / f"{row:08d}-{name}") if name else value
     return [paths[values[row]] for row in chosen]
+
+
+def _cut_out(value: str, path: Path) -> str:
+    """The path of a new file with the object in an image, as it was audited."""
+    from audit_plugin.inputs.files import MediaError
+    from audit_plugin.inputs.modalities import MODALITIES
+    from audit_plugin.store import private_folder, write_atomically
+
+    try:
+        crop = MODALITIES["image"].read(value)
+    except MediaError as error:
+        raise AuditError(f"{value.partition(chr(0))[0]!r} cannot be read ({error}); put the image back") from error
+    write_atomically(private_folder(path.parent) / path.name, lambda file: crop.save(file, "PNG"))
+    return str(path.absolute())
 
 
 def _unpack(member: str, path: Path) -> str:

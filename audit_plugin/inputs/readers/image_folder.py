@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.located import Located
 from audit_plugin.inputs.rows import ID_COLUMN
 
-from .folders import files_below, folders_in, has_images, is_split, name_problem, names_of
+from .folders import IMAGE_ENDINGS, files_below, folders_in, has_images, is_split, name_problem, names_of, walk
 from .source import Row, Source
 
 LEAST_CLASSES = 2  # by which a folder is recognized: a single one may hold anything
@@ -52,7 +53,8 @@ class ImageFolderSource:
 
 def is_image_folder(folder: Path) -> bool:
     """Whether a folder holds images in folders of two classes or more."""
-    return len({path.name for _, path in _classes_in(folder)}) >= LEAST_CLASSES
+    classes = {place.name for _, place in _classes_in(folder) if _has_own_images(place)}
+    return len(classes) >= LEAST_CLASSES
 
 
 def open_image_folder(folder: Path) -> list[Source]:
@@ -77,4 +79,13 @@ def _classes_in(folder: Path) -> list[tuple[str, Path]]:
         for place in folders_in(split)
         if has_images(place)
     ]
-    return of_splits or [("", place) for place in folders_in(folder) if has_images(place)]
+    if of_splits:
+        return of_splits
+    places = [place for place in folders_in(folder) if has_images(place)]
+    # `train` and `test` with images, but without folders of classes, are no classes themselves
+    return [] if all(is_split(place.name) for place in places) else [("", place) for place in places]
+
+
+def _has_own_images(folder: Path) -> bool:
+    """Whether images lie in the folder itself."""
+    return any(os.sep not in path for path in walk(folder, IMAGE_ENDINGS, 1))

@@ -139,8 +139,8 @@ def open_yolo(path: Path) -> list[Source]:
         raise AuditError(
             f"{str(path)!r} holds {what}; name one of them as the manifest"
             if configs
-            else f"{str(path)!r} holds images and labels as YOLO has them, but no data.yaml with the `names` of the "
-            "classes and `train: images`; add one"
+            else f"{str(path)!r} holds no data.yaml with the `names` of the classes and `train: images`, which YOLO "
+            "needs; add one"
         )
     return [YoloSource(configs[0])]
 
