@@ -49,7 +49,7 @@ def cat(_row: int) -> Any:
         ({"caption": str, "words": dress}, "words"),
         ({"ground_truth": cat, "prediction": cat}, "ground_truth"),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else value,
 )
 def test_the_caption_is_picked_by_its_name_and_contents(
     make_dataset: Callable[..., Any], fields: dict[str, Any], chosen: str
@@ -68,7 +68,7 @@ def test_the_caption_is_picked_by_its_name_and_contents(
         ({"caption_model": lambda _: "blip2"}, "no field that is clearly the caption .*caption_model"),
         ({"words": dress, "remark": dress}, "no field that is clearly the caption"),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else value,
 )
 def test_where_the_caption_is_not_clear_the_user_is_asked(
     make_dataset: Callable[..., Any], fields: dict[str, Any], message: str

@@ -154,3 +154,9 @@ def test_the_wheel_carries_the_plugin(tmp_path):
     assert entry == (ROOT / "__init__.py").read_bytes()
     assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "operators", "docs")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_names_of_tests_are_the_same_in_every_process(request: pytest.FixtureRequest):
+    """Several processes must find the same tests: an address of memory in a name would differ between them."""
+    names = [item.nodeid for item in request.session.items]
+    assert [name for name in names if re.search(r" at 0x[0-9a-f]+", name, re.IGNORECASE)] == []

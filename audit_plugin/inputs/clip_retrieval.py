@@ -25,7 +25,8 @@ COLUMNS = {"image": "image_path", "text": "caption"}  # of the metadata, where n
 
 def is_clip_retrieval(path: Path) -> bool:
     """Whether a path is such a folder, by the folders of embeddings in it."""
-    return any((path / name).is_dir() for name in FOLDERS.values()) and (path / METADATA).is_dir()
+    folders = any(os.path.isdir(path / name) for name in FOLDERS.values())  # Path.is_dir raises for long names
+    return folders and os.path.isdir(path / METADATA)
 
 
 def read_clip_retrieval(path: Path, columns: Mapping[str, str], keys: Mapping[str, str | None]) -> Samples:

@@ -206,16 +206,20 @@ def read_rows(path: Path, sources: Sequence[Source], chosen: Columns) -> tuple[R
     media = [column for modality, column in chosen.media.items() if not MODALITIES[modality].is_text]
     reader = RowReader(path.name, media, texts, tuple(chosen.keys.values()))
     origins: list[int] = []
+    shard_columns: dict[str, None] = {}  # each member of a shard adds its own
     for number, source in enumerate(sources):
-        if len(source.header) > 1:  # known before the rows are read
-            reader.check_header(source.header, _listing(source))
+        is_shard = isinstance(source, ShardSource)
+        if not is_shard and len(source.header) > 1:  # known before the rows are read
+            reader.check_header(source.header)
         for row in source.rows(reader.columns, reader.media):
             if row.problem:
                 reader.tear(row.problem, row.key)
             else:
                 reader.add({ID_COLUMN: row.key, **row.cells} if row.key else row.cells)
             origins.append(number)
-        reader.check_header(source.header, _listing(source))
+        shard_columns.update(dict.fromkeys(source.header if is_shard else ()))
+        if not is_shard or number + 1 == len(sources):
+            reader.check_header([*shard_columns] or source.header, _listing(source))
     _tell_apart(sources, origins, reader.rows)
     if not reader.rows:
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")

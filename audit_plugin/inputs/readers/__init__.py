@@ -203,7 +203,7 @@ def _reader_of_file(path: Path) -> Reader:
     if not os.path.lexists(path) and "\0" not in str(path):
         kind = "names no file" if re.search(r"[*?\[{]", str(path)) else "does not exist"
         raise AuditError(f"manifest {brief(str(path), 200)} {kind}; check its path")
-    if not any(plain_name(path).endswith(ending) for ending in KNOWN_ENDINGS) and not path.is_file():
+    if not any(plain_name(path).endswith(ending) for ending in KNOWN_ENDINGS) and not os.path.isfile(path):
         raise AuditError(_unknown(path))
     start = first_bytes(path)
     for reader in READERS.values():

@@ -133,10 +133,14 @@ class _Reading:
         cells: dict[str, Any] = {}
         problem = ""
         parts = tuple(member for member, _ in members)
+        read: set[str] = set()  # suffixes of JSON members
         # fields last: a member that holds the column goes before them
         for member, reason in sorted(members, key=lambda each: _is_json(each[0])):
             try:
                 if _is_json(member):
+                    if member.suffix in read:
+                        raise ValueError("two members are its JSON")
+                    read.add(member.suffix)
                     self._add_fields(cells, member, reason)
                 else:
                     self._add_member(cells, member, reason, parts)
