@@ -8,15 +8,19 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from audit_plugin import AuditResult, Samples
 from audit_plugin.arrays import AuditError
 from audit_plugin.cli import app
+from audit_plugin.inputs.files import open_medium
 from audit_plugin.inputs.samples import read_samples
 from audit_plugin.review import Decision, decisions_to_csv, decisions_to_jsonl, verdicts
 from tests.export_fixtures import COLUMNS, marked, write_manifest, write_scores
+from tests.test_shards import png
 
 N = 10
 
@@ -279,3 +283,27 @@ def test_summaries_that_hold_other_things_end_in_a_sentence_or_a_datasheet(score
     assert result.exit_code in (0, 2), result.output
     assert (tmp_path / "o.csv").exists() == (result.exit_code == 0)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+
+
+def test_a_table_scored_with_own_embeddings_is_exported_and_reported_without_naming_columns(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+    n, rng = 40, np.random.default_rng(0)
+    images = [{"bytes": png(f"#{6 * row:02x}{255 - row:02x}00"), "path": None} for row in range(n)]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    cells = {"image": pa.array(images, kind), "caption": [f"caption {row}" for row in range(n)]}
+    pq.write_table(pa.table(cells), tmp_path / "set.parquet")
+    vectors = rng.normal(size=(n, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", vectors)
+    np.save(tmp_path / "y.npy", vectors + 0.1 * rng.normal(size=(n, 8)).astype(np.float32))
+    given = f"image={tmp_path / 'x.npy'},text={tmp_path / 'y.npy'}"
+    scores = tmp_path / "scores.parquet"
+    out = run("score", tmp_path / "set.parquet", "--out", scores, "--embeddings", given, "--trials", 2)
+    assert "image from 'image', text from 'caption'" in out
+    run("export", scores, "--to", tmp_path / "shards", "--format", "webdataset")
+    run("report", scores, "--out", tmp_path / "report.html")
+    again = read_samples(tmp_path / "shards")
+    removed = pq.read_table(tmp_path / "shards" / "removed.parquet").num_rows
+    assert len(again) == n - removed
+    for row, path in zip(again.ids, again.media["image"], strict=True):
+        with open_medium(path) as file:
+            assert file.read() == images[int(row)]["bytes"]

@@ -127,27 +127,28 @@ def choose_columns(
 ) -> Columns:
     """The named columns, and where fewer than two modalities are named, those with the usual names.
 
+    Of a modality with embeddings the column is taken too if it is clear: reports show it, exports keep it.
+
     Raises:
         AuditError: two columns could be a modality, or there are not two modalities.
     """
     source = sources[0]
     own = dict(source.columns)
     is_enough = len({*named, *embedded}) >= 2
-    if is_enough and not own:
+    if is_enough and not own and embedded <= named.keys():
         return Columns(named, keys, embedded)
     header = known_header(source)
     own |= source.columns  # known now
     media, notes = dict(named), []
     for modality in MODALITIES:
-        if modality not in media and (column := _usual(modality, header, own, source)):
+        is_wanted = modality not in media and (not is_enough or modality in embedded)
+        if is_wanted and (column := _usual(modality, header, own, source, required=not is_enough)):
             media[modality] = column
     label = keys.get("labels") or _usual("label", header, own, source, required=False)
     text = next((name for name, modality in MODALITIES.items() if modality.is_text), "")
-    if len(media) == 1 and text not in media and label and label in header:
+    if not is_enough and len(media) == 1 and text not in media and label and label in header:
         media[text] = label
         notes.append(f"no captions were found: the class names in {label!r} are taken as the texts")
-    if is_enough:
-        media = dict(named)
     if len({*media, *embedded}) < 2:
         options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
         names = _listing(source) or ", ".join(brief(name, 40) for name in header[:20]) or "none"
@@ -282,7 +283,7 @@ def _taken(sources: Sequence[Source], chosen: Columns, rows: int) -> str:
     """What the source was taken for, in one sentence."""
     files = f"{len(sources):,} files of " if len(sources) > 1 else ""
     columns = ", ".join(f"{name} from {brief(column, 40)}" for name, column in {**chosen.media, **chosen.keys}.items())
-    return f"read as {files}{sources[0].title}: {columns}; {rows:,} rows"
+    return f"read as {files}{sources[0].title}: {columns or 'no column'}; {rows:,} rows"
 
 
 def _notes(sources: Sequence[Source], reader: RowReader) -> Iterator[str]:
