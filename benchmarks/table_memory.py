@@ -1,8 +1,8 @@
 """Peak memory and time of one Parquet table with image bytes in it: its audit with own embeddings, and its exports.
 
-Run as `python -m benchmarks.table_memory [--rows 200000] [--dim 64]`. Each row has a small PNG image of its own, a caption
-and a vector on each side; one pair in twenty is exchanged. Nothing is unpacked: the table is the only file. Expected for
-200,000 rows: the audit below 2 GB of resident memory, the export to shards below 1 GB.
+Run as `python -m benchmarks.table_memory [--rows 200000] [--dim 64]`. Each row has a small PNG image of its own, a
+caption and a vector on each side; one pair in twenty is exchanged. Nothing is unpacked: the table is the only file.
+Expected for 200,000 rows: the audit below 2 GB of resident memory, the export to shards below 1 GB.
 """
 
 from __future__ import annotations
