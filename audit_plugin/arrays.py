@@ -37,6 +37,11 @@ class AuditError(ValueError):
     """Something that the user can fix: the message names the thing, the value and the remedy."""
 
 
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """`1 row`, `2 rows`; or `1 row keeps`, `2 rows keep` with a plural of its own."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 @dataclass(frozen=True)
 class Modality:
     """One kind of medium: how it is read, and how it appears in settings, forms and reports.

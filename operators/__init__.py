@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .audits import DeleteAudit, IndexAudit, MapEmbeddings, RunAudit, ScanNew, SetThreshold
-from .changes import ApplyDecisions, DeleteRemoved, ExportReview, UndoChanges
+from .changes import ApplyDecisions, DeleteRemoved, UndoChanges
+from .exports import ExportReview
 from .panel import AuditPanel
 from .panel_review import AuditSamplePanel
 from .review import (

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from . import checks
 from .markdown import without_markdown
@@ -183,7 +183,12 @@ class FormOperator(AuditOperator):
 
 
 class BackgroundOperator(FormOperator):
-    """An operator that works in a thread and shows its progress, in the App or in the queue of delegated runs."""
+    """An operator that works in a thread and shows its progress, in the App or in the queue of delegated runs.
+
+    `ends_with_page`: the work stops when the page that asked for it is closed.
+    """
+
+    ends_with_page = False
 
     def execute(self, ctx: Any) -> Iterator[Any]:
         try:
@@ -199,7 +204,7 @@ class BackgroundOperator(FormOperator):
         def work(progress: Progress) -> Any:
             return self.work(samples, params, progress)
 
-        result = yield from in_background(ctx, work, stages)
+        result = yield from in_background(ctx, work, stages, self.ends_with_page)
         if result is not None:
             yield from self.show(ctx, params, result)
 
@@ -281,8 +286,12 @@ def failed(ctx: Any, error: Exception) -> Iterator[Any]:
     yield ctx.ops.show_output(without_markdown(types.Property(output)).to_json(), {})
 
 
-def in_background(ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str, float]) -> Generator[Any, None, Any]:
+def in_background(
+    ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str, float], ends_with_page: bool = False
+) -> Generator[Any, None, Any]:
     """Run `work(progress)` in a thread; yield progress and, if it failed, a notice and an error page.
+
+    With `ends_with_page`, the work stops at its next report of progress when nobody listens to this generator any more.
 
     Returns:
         The result of the work; None if it failed.
@@ -292,22 +301,31 @@ def in_background(ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str
     """
     events: SimpleQueue[Event] = SimpleQueue()
     outcome: dict[str, Any] = {}
+    closed = threading.Event()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if closed.is_set() and ends_with_page:
+            raise AuditError("the page that asked for this was closed; nothing was written")
+        events.put((stage, done, total))
 
     def run() -> None:
         try:
-            outcome["result"] = work(lambda *event: events.put(event))
+            outcome["result"] = work(progress)
         except Exception as error:  # whatever it is, the user has to see it
             outcome["error"] = error
 
-    thread = Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     queued = was_queued(ctx)
-    for stage, done, total in _latest_events(events, thread.is_alive):
-        share, label = overall_progress(stage, done, total, stages)
-        if queued:
-            ctx.set_progress(progress=share, label=label)
-        else:
-            yield ctx.ops.set_progress(progress=share, label=label)
+    try:
+        for stage, done, total in _latest_events(events, thread.is_alive):
+            share, label = overall_progress(stage, done, total, stages)
+            if queued:
+                ctx.set_progress(progress=share, label=label)
+            else:
+                yield ctx.ops.set_progress(progress=share, label=label)
+    finally:
+        closed.set()
     error = outcome.get("error")
     if error and queued:
         raise error
@@ -428,8 +446,3 @@ def changes_text(counts: Mapping[str, int]) -> str:
 def samples_text(count: int) -> str:
     """`1 sample`, `2 samples`."""
     return count_text(count, "sample")
-
-
-def count_text(count: int, noun: str) -> str:
-    """`1 change`, `2 changes`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,38 +1,16 @@
-"""Apply decisions, undo that, delete removed samples, export: each form shows the count before anything is done."""
+"""Apply decisions, undo that, delete removed samples: each form shows the count before anything is done."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import count_text
 
-from . import checks, files
-from .base import (
-    FormOperator,
-    audit_key,
-    block,
-    changes_text,
-    choose_audit,
-    count_text,
-    notify,
-    operator_config,
-    samples_text,
-)
-from .markdown import without_markdown
-
-# What can be exported -> its label, the end of its default name, the endings of its file.
-EXPORTS = {
-    "report": ("HTML report, one self-contained file", "audit.html", (".html", ".htm")),
-    "decisions": ("Table of decisions, .csv or .jsonl", "decisions.csv", (".csv", ".jsonl")),
-    "removed": ("Ids of removed samples, for a training script", "removed.txt", (".txt",)),
-    "dataset": ("Copy of the dataset without removed samples", "clean", ()),
-}
-MOST_NAME = 100  # characters of a dataset's name
+from . import checks
+from .base import FormOperator, changes_text, notify, operator_config, samples_text
 
 
 class ApplyDecisions(FormOperator):
@@ -168,128 +146,6 @@ class DeleteRemoved(FormOperator):
         from audit_plugin import fiftyone_io
 
         return fiftyone_io.delete_removed(sample_collection, confirm_count)
-
-
-class ExportReview(FormOperator):
-    """Writes the report, the decisions or the ids of removed samples, or makes a clean copy of the dataset."""
-
-    listing = operator_config(
-        "export_review",
-        "Export review",
-        "summarize",
-        "low",
-        "Write a self-contained HTML report, the decisions or the ids of removed samples, or make a clean dataset",
-    )
-
-    def form(self, ctx: Any) -> types.Property:
-        form, params = types.Object(), ctx.params
-        choose_audit(form, ctx.dataset, params)
-        choices = types.RadioGroup()
-        for name, (label, _, _) in EXPORTS.items():
-            choices.add_choice(name, label=label)
-        form.enum("what", list(EXPORTS), label="Export", default="report", required=True, view=choices)
-        what = checks.choice(params, "what", EXPORTS, "report")
-        if what == "dataset":
-            name = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
-            form.str(what, label="Name of the new dataset", default=name, required=True)
-            return self.prompt(form, "Export")
-        about = f"Written into the folder {files.export_folder()} of the server ({files.FOLDER}), and downloaded"
-        form.str(what, label="File name", description=about, default=self._default(ctx, what), required=True)
-        try:
-            _, _, state = self._target(ctx)
-        except AuditError as error:
-            block(form, "refused", types.Error(label="Cannot write this file", description=str(error)))
-            return self.prompt(form, "Export")
-        if state is not None:
-            tick = form.bool("replace", label=f"Replace the file ({files.state_text(state)})", default=False)
-            if params.get("replace") is not True:
-                tick.invalid, tick.error_message = True, "The file exists; tick to replace it, or give another name"
-        return self.prompt(form, "Export")
-
-    def shown(self, ctx: Any) -> Any:
-        """What is exported, and the file that would be replaced."""
-        what, name, state = self._target(ctx)
-        return [audit_key(ctx.dataset, ctx.params), what, name, state]
-
-    def perform(self, ctx: Any) -> dict[str, Any]:
-        what, name, state = self._target(ctx)
-        run = audit_key(ctx.dataset, ctx.params)
-        if what == "dataset":
-            sentence = self(ctx.dataset, what, name, run)
-            notify(ctx, sentence, "success")
-            return {"written": sentence, "link": ""}
-        if state is not None and ctx.params.get("replace") is not True:
-            raise AuditError(f"{name!r} exists ({files.state_text(state)}); tick to replace it, or give another name")
-        with files.exported(name, state) as path:
-            sentence = write_export(ctx.dataset, what, path, run)
-        url = f"/media?filepath={quote(str(files.export_folder() / name))}"
-        ctx.ops.browser_download(url, filename=name)
-        notify(ctx, f"Wrote {sentence} to {name}", "success")
-        link = f"[{'Open report' if what == 'report' else 'Open file'}]({url})"
-        return {"written": f"Wrote {sentence} to {files.export_folder() / name}", "link": link}
-
-    def _target(self, ctx: Any) -> tuple[str, str, files.State | None]:
-        """What is exported, its name, and the state of a file of that name."""
-        what = checks.choice(ctx.params, "what", EXPORTS, "report")
-        if what == "dataset":
-            default = f"{ctx.dataset.name}-{EXPORTS[what][1]}"
-            return what, checks.text(ctx.params, what, default, most=MOST_NAME), None
-        given = checks.text(ctx.params, what, self._default(ctx, what), most=1000)
-        name = files.checked_name(given, EXPORTS[what][2])
-        return what, name, files.state_of(name)
-
-    def _default(self, ctx: Any, what: str) -> str:
-        return files.proposed_name(ctx.dataset.name, EXPORTS[what][1])
-
-    def resolve_output(self, ctx: Any) -> types.Property:
-        """What was written, and a link to the report."""
-        output = types.Object()
-        output.str("written", view=types.LabelValueView(read_only=True), label="Result")
-        if ctx.results.get("link"):
-            output.str("link", view=types.MarkdownView())
-        return without_markdown(types.Property(output, view=types.View(label=self.listing.label)))
-
-    def __call__(self, sample_collection: Any, what: str, to: str, run: str = "audit") -> str:
-        """Export from Python.
-
-        Args:
-            sample_collection: the dataset.
-            what: of `EXPORTS`.
-            to: a path; for a dataset, its name.
-            run: key of the audit.
-
-        Returns:
-            A sentence on what was written.
-        """
-        from audit_plugin import fiftyone_io
-
-        if what not in EXPORTS:
-            raise AuditError(f"cannot export {what!r}; choose one of {', '.join(EXPORTS)}")
-        if what == "dataset":
-            copy = fiftyone_io.export_clean(sample_collection, to)
-            return f"Created dataset {to!r} with {samples_text(fiftyone_io.count_samples(copy))}"
-        path = Path(to).expanduser()
-        return f"Wrote {write_export(sample_collection, what, path, run)} to {path}"
-
-
-def write_export(dataset: Any, what: str, path: Path, run: str) -> str:
-    """Write a file of `EXPORTS`; return what was written, such as `12 decisions`.
-
-    Raises:
-        AuditError: the file cannot be written, or its ending does not fit.
-    """
-    from audit_plugin import fiftyone_io
-    from audit_plugin.fiftyone_io.results.reports import review_report
-    from audit_plugin.report import write_report
-
-    if what == "decisions":
-        return count_text(fiftyone_io.export_decisions(dataset, path, run), "decision")
-    if what == "removed":
-        return count_text(fiftyone_io.export_removed(dataset, path), "id")
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise AuditError(f"cannot write the report to {str(path)!r}; the file name of a report ends in .html")
-    write_report(review_report(dataset, run), path)
-    return f"the report ({path.stat().st_size / 1e6:.1f} MB)"
 
 
 def applied_changes(dataset: Any, change_set: str | None = None) -> Any:

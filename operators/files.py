@@ -21,6 +21,7 @@ from audit_plugin.arrays import AuditError
 from . import checks
 
 FOLDER = "AUDIT_EXPORT_DIR"
+UNFINISHED, LOCK = ".export-", "lock"  # folders of exports that are not complete, and a file that they lock
 MOST_BYTES = 200  # of a file name; file systems take 255, and the temporary name needs some
 MOST_UPLOAD = 50_000_000  # bytes
 # Names that are devices on Windows, also with an ending.
@@ -112,9 +113,10 @@ def exported(name: str, replaces: State | None) -> Iterator[Path]:
 
     folder = export_folder()
     target = folder / name
+    _remove_unfinished(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-            written = Path(temporary) / name
+        with _temporary_folder(folder) as temporary:
+            written = temporary / name
             yield written
             if state_of(name) != replaces:
                 raise AuditError(f"{name!r} was written or deleted by another at the same time; open the form again")
@@ -126,6 +128,32 @@ def exported(name: str, replaces: State | None) -> Iterator[Path]:
         raise AuditError(f"{name!r} was written by another at the same time; open the form again") from error
     except OSError as error:
         raise disk_error(target, error) from error
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder for what is not complete, locked while this process lives."""
+    from audit_plugin.store import lock_if_free
+
+    with (
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
+        open(Path(temporary) / LOCK, "wb") as lock,
+    ):
+        lock_if_free(lock.fileno())
+        yield Path(temporary)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what exports of dead processes left half written."""
+    from audit_plugin.store import lock_if_free
+
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # none of ours, or another process deletes it too
+            if path.is_symlink() or not path.is_dir():
+                continue
+            with open(path / LOCK, "rb") as lock:
+                if lock_if_free(lock.fileno(), without_locks=False):
+                    shutil.rmtree(path)
 
 
 def _publish(written: Path, target: Path) -> None:

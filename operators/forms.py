@@ -8,11 +8,11 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import MODALITIES, AuditError
+from audit_plugin.arrays import MODALITIES, AuditError, count_text
 from audit_plugin.config import AuditConfig
 
 from . import checks
-from .base import block, choose_audit, count_text
+from .base import block, choose_audit
 
 FIELD_LABELS = {name: f"{name.capitalize()} field" for name in MODALITIES} | {
     "text": "Caption or label field",

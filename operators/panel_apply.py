@@ -6,8 +6,10 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import count_text
+
 from . import checks
-from .base import changes_text, count_text, samples_text
+from .base import changes_text, samples_text
 from .changes import applied_changes
 from .panel_base import Tab, box, guarded, plain_text, run_of, say
 

@@ -57,8 +57,8 @@ def ids(path: Path) -> tuple[str, ...]:
 def test_an_export_says_what_it_wrote(scores, tmp_path):
     out = run("export", scores, "--to", tmp_path / "clean.csv")
     assert "9 of 10 rows exported (9 samples), 1 removed" in out
-    assert "1 action remove: exact duplicate of another sample (by audit)" in out
-    assert "1 keep their caption, though the audit proposes another (see --relabel)" in out
+    assert "1 row: action remove: exact duplicate of another sample (by audit)" in out
+    assert "1 row keeps its caption, though the audit proposes another (see --relabel)" in out
     assert read_samples(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "caption 2"
     for name in ("removed.parquet", "audit.md"):
         assert (tmp_path / f"clean.csv.{name}").exists()
@@ -69,7 +69,7 @@ def test_an_export_says_what_it_wrote(scores, tmp_path):
 
 def test_proposed_captions_are_applied_with_relabel(scores, tmp_path):
     out = run("export", scores, "--to", tmp_path / "clean.csv", "--relabel")
-    assert "1 get a new caption (by audit)" in out
+    assert "1 row gets a new caption (by audit)" in out
     assert "see --relabel" not in out
     assert read_samples(tmp_path / "clean.csv", COLUMNS).media["text"][1] == "a better caption"
     assert "clean.csv.relabeled.parquet" in out.replace("\n", "")
@@ -111,7 +111,7 @@ def test_a_dry_run_writes_nothing(scores, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     out = run("export", scores, "--to", tmp_path / "x" / "clean.csv", "--drop", "misaligned", "--dry-run")
     assert "8 of 10 rows exported" in out
-    assert "2 flag misaligned (by audit)" in out
+    assert "2 rows: flag misaligned (by audit)" in out
     assert "nothing was written" in out
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -141,7 +141,7 @@ def test_decisions_of_a_table_are_followed(scores, tmp_path, kind):
     table = tmp_path / f"d.{kind}"
     table.write_text(decisions_to_csv(entries) if kind == "csv" else decisions_to_jsonl(entries), newline="")
     out = run("export", scores, "--to", tmp_path / "o.jsonl", "--decisions", table)
-    assert "1 decisions are on rows that the audit does not have" in out
+    assert "1 decision is on a row that the audit does not have" in out
     samples = read_samples(tmp_path / "o.jsonl", COLUMNS)
     assert samples.ids == tuple(f"s{row}" for row in range(N) if row != 5)
     assert samples.media["text"][2] == "written by\nann"

@@ -43,7 +43,7 @@ def test_a_dataset_is_exported_with_its_decisions(dataset: Any, tmp_path: Path) 
     before = dataset.values("caption"), dataset.values("tags")
     out = run("export", dataset.name, "--to", tmp_path / "o.jsonl")
     assert "5 of 6 rows exported" in out
-    assert "1 decision remove (by ann)" in out
+    assert "1 row: decision remove (by ann)" in out
     rows = lines(tmp_path / "o.jsonl")
     assert list(rows) == ids[1:]
     assert rows[ids[1]]["text"] == "new"

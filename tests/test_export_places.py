@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.export import ManifestSource, export_rows
 from audit_plugin.audit.export.places import opened_place
+from audit_plugin.inputs.formats import FORMATS
 from audit_plugin.report import read_score_table
 from tests.export_fixtures import COLUMNS, write_manifest, write_scores
 
@@ -42,6 +45,10 @@ def hidden(folder: Path) -> list[str]:
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -267,3 +274,49 @@ def test_media_that_are_no_files_are_removed_with_a_reason(tmp_path):
         assert [row["id"] for row in rows] == [f"s{row}" for row in range(5)]
         assert {row["by"] for row in rows} == {"export"}
         assert all(row["why"].startswith("cannot be read: ") for row in rows)
+
+
+@pytest.mark.parametrize("form", ["webdataset", "hf-folder", "coco", "csv", "parquet-bytes"])
+def test_an_archive_holds_what_the_folder_would_and_the_documents(tmp_path, form):
+    scores = audited(tmp_path / "in", 6)
+    for row in range(6):  # COCO needs the sizes of pictures
+        Image.new("RGB", (8, 8), (row, 0, 0)).save(tmp_path / "in" / f"{row}.jpg")
+    report = export_rows(
+        read_score_table(scores), ManifestSource(tmp_path / "in" / "m.csv", COLUMNS), tmp_path / "o" / "x.y.zip", form
+    )
+    assert (report.exported, report.documents) == (6, [])
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["x.y.zip"]
+    with zipfile.ZipFile(tmp_path / "o" / "x.y.zip") as archive:
+        assert {name.partition("/")[0] for name in archive.namelist()} == {"x.y"}
+        archive.extractall(tmp_path / "unpacked")
+    unpacked = contents(tmp_path / "unpacked" / "x.y")
+    ending = FORMATS[form].endings
+    to = tmp_path / "plain" / (f"data{ending[0]}" if ending else "")
+    export(scores, to, form)
+    plain = {name.removeprefix(f"{to.name}."): data for name, data in contents(tmp_path / "plain").items()}
+    assert set(unpacked) == set(plain)
+    assert {name for name in unpacked if unpacked[name] != plain[name]} == {"audit.md"}
+    sheet = unpacked["audit.md"].decode()
+    assert str(tmp_path / "o") not in sheet  # it may be unpacked anywhere
+    assert form == "parquet-bytes" or "x.y" in sheet.partition("To read it")[2].partition("\n")[0]
+
+
+def test_an_archive_replaces_nothing_and_an_interrupted_one_leaves_nothing(tmp_path):
+    scores = audited(tmp_path / "in")
+    to = tmp_path / "o" / "x.zip"
+    source = ManifestSource(tmp_path / "in" / "m.csv", COLUMNS)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "packing" and 0 < done < total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_rows(read_score_table(scores), source, to, "hf-folder", progress=interrupt)
+    assert not list((tmp_path / "o").iterdir())
+    export(scores, to, "hf-folder")
+    before = state(tmp_path / "o")
+    with pytest.raises(AuditError, match=r"x\.zip exists"):
+        export(scores, to, "hf-folder")
+    with pytest.raises(AuditError, match="name it by --format"):
+        export(scores, tmp_path / "o" / "y.zip")
+    assert state(tmp_path / "o") == before

@@ -33,7 +33,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "undo_decision": ("reviewer", "from_modal"),
     "open_next": ("step",),
     "undo_changes": ("change_set",),
-    "export_review": ("decisions", "removed", "dataset", "replace"),
+    "export_review": ("data", "format", "relabel", "decisions", "removed", "dataset", "replace"),
     "import_decisions": ("path",),
     "run_audit": ("image", "template", "tower", "checkpoint_f", "engine", "epochs", "split", "advanced", "view_target"),
 }

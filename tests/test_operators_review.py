@@ -104,7 +104,7 @@ def test_a_file_is_replaced_only_as_it_was_shown(dataset: Any, tmp_path: Path, m
     notices("export_review", dataset, **chosen)
     (tmp_path / "ids.txt").write_text("of the user")
     form = form_of("export_review", dataset, **chosen)
-    assert "Replace the file (written " in form["replace"]["view"]["label"]
+    assert "Replace the file ids.txt (written " in form["replace"]["view"]["label"]
     assert form["replace"]["invalid"]
     assert "tick to replace it" in notices("export_review", dataset, **chosen)[0][0]
     assert (tmp_path / "ids.txt").read_text() == "of the user"

@@ -31,7 +31,11 @@ def export(  # noqa: PLR0913 (one per option)
     ],
     *,
     to: Annotated[
-        str, typer.Option(help="New file or folder; with --format fiftyone, the name of a clean copy of the dataset")
+        str,
+        typer.Option(
+            help="New file or folder; NAME.zip is a folder, packed; with --format fiftyone, the name of a clean copy "
+            "of the dataset"
+        ),
     ],
     format: Annotated[  # noqa: A002 (the name of the option)
         str,
@@ -140,18 +144,16 @@ def _table_rows(source: str, manifest: Path | None) -> tuple[ScoreTable, RowSour
 def _dataset_rows(name: str, run: str) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
     """The scores, rows and decisions of a FiftyOne dataset."""
     data = fiftyone_io().load_view(name)
-    from audit_plugin.audit.export import SamplesSource
     from audit_plugin.fiftyone_io.results.audited_rows import audited_rows
 
-    table, samples, verdicts = audited_rows(data, run)
-    return table, SamplesSource(samples), verdicts
+    return audited_rows(data, run)
 
 
 def _is_copy(to: str, form: str) -> bool:
     """Whether `to` is the name of a FiftyOne dataset to make, not a place on the disk."""
-    from audit_plugin.inputs.formats import FORMATS
+    from audit_plugin.inputs.formats import ARCHIVE, FORMATS
 
-    endings = {ending for entry in FORMATS.values() for ending in entry.endings}
+    endings = {ARCHIVE, *(ending for entry in FORMATS.values() for ending in entry.endings)}
     return form == "fiftyone" or (not form and Path(to).suffix.lower() not in endings and "/" not in to)
 
 

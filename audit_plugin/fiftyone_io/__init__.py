@@ -50,6 +50,7 @@ from .read.sources import (
     string_fields,
     text_fields,
 )
+from .results.audited_rows import count_exported, export_audited
 from .results.findings import flagged_view
 from .results.queues import batch_rows, list_rows, queue_of, repair_decisions
 from .results.review_tasks import export_tasks
@@ -71,6 +72,7 @@ __all__ = [
     "caption_numbers",
     "check_writable",
     "clean_view",
+    "count_exported",
     "count_removed",
     "count_samples",
     "cross_modal_results",
@@ -87,6 +89,7 @@ __all__ = [
     "estimate_cost",
     "existing_datasets",
     "explained",
+    "export_audited",
     "export_clean",
     "export_decisions",
     "export_removed",

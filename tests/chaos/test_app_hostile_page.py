@@ -211,6 +211,7 @@ def harmful(ids: list[str], home: Path) -> list[tuple[str, dict[str, Any]]]:
         ("export_review", {"what": "decisions", "decisions": keys, "replace": True}),
         ("export_review", {"what": "removed", "removed": f"../..{keys}", "path": keys}),
         ("export_review", {"what": "removed", "removed": "new.txt"}),
+        ("export_review", {"what": "data", "format": "csv", "data": "stolen"}),
         ("export_review", {"what": "dataset", "dataset": "stolen"}),
     ]
     for panel, event in (

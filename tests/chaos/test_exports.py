@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ ROWS = 5
 STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "os.scandir"}
 KILLED = 9
 PATIENCE = 60.0  # seconds
-PLACES = {"webdataset": "out", "hf-folder": "out", "hf-parquet": "out", "csv": "out.csv", "parquet": "out.parquet"}
+PLACES = {
+    "webdataset": "out",
+    "hf-folder": "out",
+    "hf-parquet": "out",
+    "csv": "out.csv",
+    "parquet": "out.parquet",
+    "parquet-bytes": "out.zip",
+}
 
 
 def audited(folder: Path) -> Path:
@@ -76,6 +84,9 @@ def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, bytes]:
 
 
 def whole(to: Path) -> dict[str, bytes]:
+    if to.suffix == ".zip":
+        with zipfile.ZipFile(to) as archive:
+            return {name: archive.read(name) for name in archive.namelist() if not name.endswith("audit.md")}
     return contents(to) if to.is_dir() else {"": to.read_bytes()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.formats import ExportSample, Format, Layout, Writer, format_of
+from audit_plugin.inputs.formats import ARCHIVE, ExportSample, Format, Layout, Writer, format_of
 from audit_plugin.inputs.formats.parquet import RowTable
 from audit_plugin.inputs.readers import DATASHEET, RELABELED, REMOVED
 
@@ -24,6 +24,7 @@ __all__ = [
     "ExportReport",
     "Key",
     "ManifestSource",
+    "Progress",
     "RowSource",
     "Rules",
     "SamplesSource",
@@ -56,7 +57,7 @@ def export_rows(
     Args:
         table: of scores.
         source: of the rows, in the order of the table.
-        to: the new file or folder.
+        to: the new file or folder; a name that ends in .zip is a folder with everything, packed into one file.
         format: one of `FORMATS`; "": by the ending of `to`.
         rules: what is removed and relabeled; None: what the audit proposes is removed, and nothing is relabeled.
         verdicts: decisions of people by id and position of the caption, which overrule the audit.
@@ -74,16 +75,21 @@ def export_rows(
     if dry_run:
         run.pass_rows(source, None)
         return report
-    with opened_place(to, not form.endings, DOCUMENTS) as place:
-        layout = source.layout(place.to.parent, form.needs_columns, len(table.captions) > 0)
-        writer = form.writer(place.staged, layout)
+    is_archive = to.suffix.lower() == ARCHIVE
+    with opened_place(to, is_archive or not form.endings, DOCUMENTS) as place:
+        # a table lies in its archive as data.csv
+        name = f"data{form.endings[0]}" if is_archive and form.endings else ""
+        final = Path(place.unpacked.name, name) if is_archive else place.to  # wherever it is unpacked
+        folder = place.unpacked if is_archive else place.to.parent
+        layout = source.layout(folder, form.needs_columns, len(table.captions) > 0)
+        writer = form.writer(place.staged / name, layout)
         with _documents(run, place):
             run.pass_rows(source, writer)
             writer.close()
-        use = _use(form, place, layout)
+        use = _use(form, final, place.staged, layout)
         text = datasheet(report, table.summary, rules, source.name, table.name, use)
         place.document(DATASHEET).write_text(text, encoding="utf-8", errors="replace")
-        place.finish()
+        place.finish(run.show_packing)
         report.documents = [path for name in DOCUMENTS if (path := place.final(name)).exists()]
     return report
 
@@ -134,6 +140,11 @@ class _Export:
     def _show_progress(self, row: int) -> None:
         if self.progress:
             self.progress("exporting", row, len(self.table))
+
+    def show_packing(self, done: int, total: int) -> None:
+        """Reports the progress of an archive."""
+        if self.progress:
+            self.progress("packing", done, total)
 
     def _check(self, source: RowSource, audited: AuditedRow, rows: range) -> None:
         """Raises `AuditError` where the row of the source is not the one that was scored."""
@@ -210,13 +221,13 @@ def _mismatch(source: RowSource, table: ScoreTable, what: str) -> str:
     )
 
 
-def _use(form: Format, place: Place, layout: Layout) -> str:
-    """How to read the export."""
+def _use(form: Format, to: Path, staged: Path, layout: Layout) -> str:
+    """How to read the export at `to`; of shards, as many as are `staged`."""
     columns = {name: shlex.quote(layout.columns.get(name, name)) for name in MODALITIES}
-    shards = sorted(path.name for path in place.staged.glob("*.tar")) if place.is_folder else []
+    shards = sorted(path.name for path in staged.glob("*.tar"))
     numbers = [f"{number:05d}.tar" for number in range(len(shards))]
     pattern = f"{{00000..{len(shards) - 1:05d}}}.tar" if shards == numbers and len(shards) > 1 else "*.tar"
-    comma = " --csv-separator ','" if place.to.suffix.lower() == ".csv" else ""  # open_clip takes tabs by default
+    comma = " --csv-separator ','" if to.suffix.lower() == ".csv" else ""  # open_clip takes tabs by default
     files = shards[0] if len(shards) == 1 else pattern
-    path = shlex.quote(str(place.to))
-    return form.use.format(to=str(place.to), path=path, shards=files, comma=comma, **columns)
+    path = shlex.quote(str(to))
+    return form.use.format(to=str(to), path=path, shards=files, comma=comma, **columns)

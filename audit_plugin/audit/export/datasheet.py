@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from audit_plugin.arrays import count_text
 from audit_plugin.inputs.readers import RELABELED, REMOVED
 from audit_plugin.inputs.spreadsheet import clean
 
@@ -59,15 +60,20 @@ class ExportReport:
     def lines(self) -> list[str]:
         """The counts in sentences."""
         left_out = self.rows - self.exported
-        lines = [f"{self.exported:,} of {self.rows:,} rows exported ({self.samples:,} samples), {left_out:,} removed"]
-        lines += [f"  {count:,} {why} (by {by})" for (why, by), count in self.removed.most_common()]
-        lines += [f"{count:,} get a new caption (by {by})" for by, count in self.relabeled.most_common()]
+        rows, samples = count_text(self.rows, "row"), count_text(self.samples, "sample")
+        lines = [f"{self.exported:,} of {rows} exported ({samples}), {left_out:,} removed"]
+        lines += [f"  {count_text(count, 'row')}: {why} (by {by})" for (why, by), count in self.removed.most_common()]
+        gets = ("row gets a new caption", "rows get a new caption")
+        lines += [f"{count_text(count, *gets)} (by {by})" for by, count in self.relabeled.most_common()]
         if self.proposals:
-            lines.append(f"{self.proposals:,} keep their caption, though the audit proposes another (see --relabel)")
+            keep = count_text(self.proposals, "row keeps its caption", "rows keep their captions")
+            lines.append(f"{keep}, though the audit proposes another (see --relabel)")
         if self.stale:
-            lines.append(f"{self.stale:,} decisions are not followed: their captions have changed since")
+            stale = count_text(self.stale, "decision is not followed", "decisions are not followed")
+            lines.append(f"{stale}: the caption has changed since")
         if self.unknown:
-            lines.append(f"{self.unknown:,} decisions are on rows that the audit does not have")
+            unknown = count_text(self.unknown, "decision is on a row", "decisions are on rows")
+            lines.append(f"{unknown} that the audit does not have")
         return lines
 
 

@@ -1,6 +1,7 @@
 """The place of an export: written under another name beside it, flushed to the disk, and renamed at the end.
 
-An export that was killed leaves a hidden folder, which the next one to the same place removes.
+An export that was killed leaves a hidden folder, which the next one to the same place removes. An archive is made of
+the finished folder, file by file.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.inputs.formats import ARCHIVE
 from audit_plugin.store import disk_error
 
 MANY_FILES = 1000  # beyond which the whole disk is flushed at once, which is faster
 LOCK, FINISHING = "lock", "finishing"
 ATTEMPTS, WAIT = 5, 0.1  # at the lock, and seconds between them
+STEP = 256  # files between two reports of progress
 
 
 class Place:
@@ -27,16 +31,24 @@ class Place:
 
     Attributes:
         to: of the export: a file, or a folder.
-        is_folder: it is a folder, in which the documents lie; those of a file lie beside it, under its name.
-        staged: where to write `to`.
+        is_folder: the documents lie in it: it is a folder, or an archive of one; those of a file lie beside it, under
+            its name.
+        is_archive: the folder is packed into one file.
+        staged: where to write `to`; of an archive, its folder.
     """
 
     def __init__(self, to: Path, is_folder: bool, hidden: Path) -> None:
         self.to, self.is_folder, self._hidden = to, is_folder, hidden
+        self.is_archive = to.suffix.lower() == ARCHIVE
         self.staged = hidden / "export" if is_folder else hidden / f"export{to.suffix}"
         self._documents = self.staged if is_folder else hidden / "documents"
         for folder in {self._documents, *([self.staged] if is_folder else [])}:
             folder.mkdir()
+
+    @property
+    def unpacked(self) -> Path:
+        """The place of what is written, or for an archive the folder that it unpacks to."""
+        return self.to.with_suffix("") if self.is_archive else self.to
 
     def document(self, name: str) -> Path:
         """Where to write a document such as audit.md."""
@@ -46,8 +58,12 @@ class Place:
         """Where a document will be."""
         return self.to / name if self.is_folder else self.to.with_name(f"{self.to.name}.{name}")
 
-    def finish(self) -> None:
-        """Moves everything to its place, the export last."""
+    def finish(self, progress: Callable[[int, int], None]) -> None:
+        """Moves everything to its place, the export last; `progress` is called with (files packed, files)."""
+        written = self.staged
+        if self.is_archive:
+            written = self._hidden / f"export{ARCHIVE}"
+            _pack(self.staged, written, self.unpacked.name, progress)
         _flush(self._hidden)
         moved: list[Path] = []
         try:
@@ -56,8 +72,9 @@ class Place:
                 for document in sorted(self._documents.iterdir()):
                     moved.append(self.final(document.name))
                     os.replace(document, moved[-1])
+            if not self.is_folder or self.is_archive:
                 check_free(self.to)
-            os.rename(self.staged, self.to)
+            os.rename(written, self.to)
             moved.clear()
             _flush_folder(self.to.parent)
         except OSError as error:
@@ -67,6 +84,23 @@ class Place:
         finally:
             for document in moved:
                 document.unlink(missing_ok=True)
+
+
+def _pack(folder: Path, archive: Path, name: str, progress: Callable[[int, int], None]) -> None:
+    """Moves the files of a folder into an archive, below a folder `name`: the disk never holds all of them twice."""
+    total = sum(len(names) for _, _, names in os.walk(folder))
+    done = 0
+    # not compressed: media are already
+    with zipfile.ZipFile(archive, "x", strict_timestamps=False) as out:
+        for base, folders, names in os.walk(folder):
+            folders.sort()
+            for file in sorted(Path(base) / file_name for file_name in names):
+                if done % STEP == 0:
+                    progress(done, total)
+                out.write(file, f"{name}/{file.relative_to(folder).as_posix()}")
+                file.unlink()
+                done += 1
+    progress(total, total)
 
 
 def check_free(to: Path) -> None:
@@ -92,7 +126,7 @@ def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Itera
 
     Args:
         to: of the export.
-        is_folder: it is a folder.
+        is_folder: it is a folder, or an archive of one.
         documents: names of the documents, which must not be there.
 
     Raises:
@@ -114,7 +148,7 @@ def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Itera
             if was_finishing:
                 place.final(name).unlink(missing_ok=True)  # of the killed export itself
             check_free(place.final(name))
-        if to.is_dir() is not is_folder and to.exists():
+        if to.is_dir() is not (is_folder and not place.is_archive) and to.exists():
             to.rmdir() if to.is_dir() else to.unlink()  # it is empty
         yield place
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,62 @@ from fiftyone.core.collections import SampleCollection
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.audit.export import ExportReport, Progress, RowSource, Rules, SamplesSource, export_rows
 from audit_plugin.audit.export.plan import NEEDED, Key, ScoreTable, Verdict
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.decisions import decisions
+from audit_plugin.fiftyone_io.ledger.entries import read_head
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.review import verdicts
 from audit_plugin.scoring.columns import LIST
 
-from .tables import audit_summary, read_columns
+from .tables import audit_summary, read_columns, read_fact
 
 
-def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, Samples, dict[Key, Verdict]]:
+def export_audited(
+    dataset: SampleCollection,
+    run: str,
+    to: str | Path,
+    format: str = "",  # noqa: A002 (as the option is called)
+    rules: Rules | None = None,
+    decided: Mapping[Key, Verdict] | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> ExportReport:
+    """Writes the rows of an audited dataset that stay, with the decisions of its review, to a new file or folder.
+
+    Args:
+        dataset: the dataset, or a view of it: all audited rows are exported.
+        run: key of the audit.
+        to: the new place; a name that ends in .zip is a folder, packed.
+        format: one of `inputs.formats.FORMATS`; "": by the ending of `to`.
+        rules: what is removed and relabeled; None: what the audit proposes is removed, and nothing is relabeled.
+        decided: more decisions by id and position of the caption, which overrule those of the dataset.
+        progress: called with (stage, rows done, rows).
+        dry_run: nothing is written.
+
+    Raises:
+        AuditError: no such audit, the place is taken, or a rule cannot be followed.
+    """
+    table, rows, of_review = audited_rows(dataset, run)
+    return export_rows(table, rows, Path(to), format, rules, {**of_review, **(decided or {})}, progress, dry_run)
+
+
+def count_exported(dataset: SampleCollection, run: str, relabel: bool) -> ExportReport:
+    """What `export_audited` would write and remove now; counted once per state of the dataset and its decisions."""
+    root, rules = dataset._root_dataset, Rules(relabel=relabel)
+    with database(f"reading the decisions on dataset {root.name!r}"):
+        head = read_head(root)
+    return read_fact(
+        dataset,
+        run,
+        f"exported, relabel {relabel}, decisions {head.number} {head.gaps}",
+        lambda: export_audited(dataset, run, "counted.jsonl", "jsonl", rules, dry_run=True),
+    )
+
+
+def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
     """(scores, rows with their contents of now, decisions of people), all by the ids of samples or objects.
 
     Raises:
@@ -46,7 +91,7 @@ def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, Sampl
     summary = {"config": settings_of(record).to_dict(), **audit_summary(root, run)}
     captions = np.array(samples.caption, dtype=np.int64)
     scores = ScoreTable(np.array(samples.ids, dtype=object), captions, table, summary, f"audit {run!r}")
-    return scores, samples, verdicts(entries)
+    return scores, SamplesSource(samples), verdicts(entries)
 
 
 def imported_verdicts(dataset: SampleCollection) -> dict[Key, Verdict]:

@@ -19,7 +19,9 @@ from .values import ExportSample, Layout, Writer
 from .webdataset import ShardWriter
 from .yolo import YoloWriter
 
-__all__ = ["FORMATS", "ExportSample", "Format", "Layout", "Writer", "format_of"]
+__all__ = ["ARCHIVE", "FORMATS", "ExportSample", "Format", "Layout", "Writer", "format_of"]
+
+ARCHIVE = ".zip"  # any format, packed with its documents into one file
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Format:
 
     Attributes:
         name: as in `--format`.
+        label: what is written, in a few words.
         writer: (staged file or folder, layout of the source) -> writer.
         endings: of its file, of which the first format that has one is recognized by it; empty: it is a folder.
         needs_columns: all columns must be known before the first row, for which JSON and shards are read twice.
@@ -36,6 +39,7 @@ class Format:
     """
 
     name: str
+    label: str
     writer: Callable[[Path, Layout], Writer]
     endings: tuple[str, ...] = ()
     needs_columns: bool = False
@@ -45,10 +49,22 @@ class Format:
 FORMATS = {
     entry.name: entry
     for entry in (
-        Format("webdataset", ShardWriter, use="open_clip: --dataset-type webdataset --train-data {path}/'{shards}'"),
-        Format("jsonl", JsonlWriter, (".jsonl", ".ndjson"), use="paths are relative to the file, or absolute"),
+        Format(
+            "webdataset",
+            "tar shards",
+            ShardWriter,
+            use="open_clip: --dataset-type webdataset --train-data {path}/'{shards}'",
+        ),
+        Format(
+            "jsonl",
+            "a table with paths of media",
+            JsonlWriter,
+            (".jsonl", ".ndjson"),
+            use="paths are relative to the file, or absolute",
+        ),
         Format(
             "csv",
+            "a table with paths of media",
             CsvWriter,
             (".csv", ".tsv"),
             needs_columns=True,
@@ -57,6 +73,7 @@ FORMATS = {
         ),
         Format(
             "parquet",
+            "a table with paths of media",
             ParquetWriter,
             (".parquet", ".pq"),
             needs_columns=True,
@@ -64,16 +81,36 @@ FORMATS = {
         ),
         Format(
             "parquet-bytes",
+            "a table that holds the media",
             partial(ParquetWriter, with_bytes=True),
             (".parquet", ".pq"),
             needs_columns=True,
             use="media are structs of bytes and path",
         ),
-        Format("hf-folder", FolderWriter, use="datasets.load_dataset({to!r})"),
-        Format("hf-parquet", HubParquetWriter, needs_columns=True, use="datasets.load_dataset({to!r})"),
-        Format("coco", CocoWriter, use="torchvision.datasets.CocoDetection({to!r}, {to!r} + '/annotations.json')"),
-        Format("yolo", YoloWriter, use="yolo train data={path}/data.yaml"),
-        Format("datacomp", UidWriter, (".npy",), use="DataComp: resharder.py -s {path}"),
+        Format(
+            "hf-folder", "media and metadata.jsonl for load_dataset", FolderWriter, use="datasets.load_dataset({to!r})"
+        ),
+        Format(
+            "hf-parquet",
+            "Parquet with media for load_dataset",
+            HubParquetWriter,
+            needs_columns=True,
+            use="datasets.load_dataset({to!r})",
+        ),
+        Format(
+            "coco",
+            "images with captions or boxes",
+            CocoWriter,
+            use="torchvision.datasets.CocoDetection({to!r}, {to!r} + '/annotations.json')",
+        ),
+        Format("yolo", "images with the boxes of objects", YoloWriter, use="yolo train data={path}/data.yaml"),
+        Format(
+            "datacomp",
+            "sorted uids for DataComp's resharder",
+            UidWriter,
+            (".npy",),
+            use="DataComp: resharder.py -s {path}",
+        ),
     )
 }
 
@@ -102,6 +139,8 @@ def format_of(to: Path, name: str = "", is_shards: bool = False) -> Format:
     if name not in FORMATS:
         raise AuditError(f"format {name!r} is not known; choose one of {', '.join(FORMATS)}")
     entry = FORMATS[name]
+    if ending == ARCHIVE:
+        return entry
     if entry.endings and ending not in entry.endings:
         raise AuditError(f"{str(to)!r} does not end in {' or '.join(entry.endings)}, as {name} does; name it so")
     if not entry.endings and ending in {e for other in FORMATS.values() for e in other.endings}:
