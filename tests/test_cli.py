@@ -174,7 +174,8 @@ def test_options_reach_the_config() -> None:
         ),
         (
             ["latin.csv", *NAMED],
-            "error: latin.csv is not UTF-8 (byte 28, line 2: 0xe9, perhaps Windows-1252); save it as UTF-8",
+            "error: latin.csv is not UTF-8 (byte 28, line 2: 0xe9, perhaps Windows-1252); save it as UTF-8: iconv -f "
+            "WINDOWS-1252 -t UTF-8 latin.csv > utf8.csv",
         ),
         (
             ["twice.csv", *NAMED],

@@ -133,8 +133,12 @@ def test_a_table_of_which_a_quarter_is_lost_is_refused_with_grouped_reasons(tmp_
 
 
 def test_a_table_without_a_header_is_told(tmp_path: Path) -> None:
-    path = write(tmp_path / "captions.txt", "".join(f"{row}.jpg#0\ta picture\n" for row in range(N)))
-    assert "begins with a sample ('0.jpg#0') and names no columns" in refusal(path)
+    path = write(tmp_path / "captions.txt", "".join(f"{row}.jpg\ta picture\n" for row in range(N)))
+    assert "begins with a sample ('0.jpg') and names no columns" in refusal(path)
+    path = write(tmp_path / "m.tsv", "".join(f"a picture\thttps://example.org/{row}?x=1\n" for row in range(N)))
+    assert "begins with a sample ('https://example.org/0?x=1') and names no columns" in refusal(path)
+    path = write(tmp_path / "m.csv", "".join(f"{row},a picture\n" for row in range(N)))
+    assert "where its first line is a sample already, add a line with names above it" in refusal(path, {})
 
 
 # --- rows and columns ----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from audit_plugin.arrays import MODALITIES, Samples
 from audit_plugin.inputs.files import file_of
-from audit_plugin.inputs.samples import grouped
+from audit_plugin.inputs.rows import grouped
 
 NOT_FOUND = "file not found"
 

@@ -14,6 +14,7 @@ from audit_plugin.arrays import AuditError
 from .files import file_of
 from .located import Located
 from .rows import brief
+from .table_cells import is_base64
 
 MAX_PATH = 4096  # bytes
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
@@ -54,6 +55,8 @@ def paths_of(folder: str | Path, root: str) -> Place:
         if problem := _no_path(cell):
             return None, problem
         path = as_written(os.path.abspath(os.path.join(base, _local(cell))))
+        if ("\\" in cell or "%" in cell) and not os.path.lexists(file_of(path)):
+            path = _of_other_programs(base, cell) or path
         if root and not os.path.exists(file_of(path)):
             in_root = as_written(os.path.abspath(os.path.join(root, _local(cell))))
             path = in_root if os.path.exists(file_of(in_root)) else path
@@ -64,6 +67,8 @@ def paths_of(folder: str | Path, root: str) -> Place:
 
 def _no_path(cell: str) -> str:
     """Why a cell is not a path, "" if it may be one."""
+    if is_base64(cell):
+        return "holds a medium in base64, not a path; write the table as Parquet, in which it is read"
     if "\0" in cell:
         return "holds a null character, not a path"
     if len(cell.encode("utf-8", "replace")) > MAX_PATH:
@@ -79,6 +84,15 @@ def _local(cell: str) -> str:
         return cell
     address = urllib.parse.urlsplit(cell)
     return urllib.parse.unquote(address.path) if address.netloc in ("", "localhost") else cell
+
+
+def _of_other_programs(base: str, cell: str) -> str:
+    """The file that a path with the separators of Windows, or with `%20` for a blank, names; "" where none is there."""
+    for form in (cell.replace("\\", "/"), urllib.parse.unquote(cell)):
+        path = as_written(os.path.abspath(os.path.join(base, form)))
+        if "\0" not in form and os.path.lexists(file_of(path)):
+            return path
+    return ""
 
 
 def as_written(path: str) -> str:

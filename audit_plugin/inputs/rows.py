@@ -5,11 +5,13 @@ Manifests come from anywhere. The limits are far beyond real sets; they keep a h
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,11 @@ MAX_NAMES = 10_000  # of fields, of all JSON objects together
 LISTED = 20  # columns that a message names
 # What programs write for a text that is not there.
 MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "<NA>", "#N/A"))
+# Objects that are read as texts: turns of conversations, and COCO's captions as Karpathy splits have them.
+READ_OBJECTS = ({"from", "value"}, {"role", "content"}, {"user", "assistant"}, {"raw"})
 HUMAN = ("human", "user", "system")  # whose turns of a conversation describe no medium
+# One text of a printed list, with the separator after it.
+_PRINTED = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?:\s*,\s*|\s+|(?=\]))""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +80,26 @@ class RowReader:
         self.counts: Counter[str] = Counter()  # of what was not taken as it is written, for notes
         self._characters = 0
 
-    def check_header(self, header: Sequence[str], listing: str = "") -> None:
-        """Raises `AuditError` for a column that the header does not have, or has twice; `listing` is in its place."""
+    def check_header(self, header: Sequence[str], listing: str = "", name: str = "") -> None:
+        """Raises `AuditError` for a column that the header does not have, or has twice.
+
+        Args:
+            header: of a file.
+            listing: what the message names in place of the header.
+            name: of the file.
+        """
+        source = name or self.source
         for column in self._named:
             if (count := header.count(column)) > 1:
-                raise AuditError(f"{self.source} has several columns named {column!r}; rename all but one")
+                raise AuditError(f"{source} has several columns named {column!r}; rename all but one")
             if count == 1:
                 continue
-            by_folded = {name.strip().casefold(): name for name in header[:MAX_NAMES] if len(name) <= MAX_ID}
+            by_folded = {each.strip().casefold(): each for each in header[:MAX_NAMES] if len(each) <= MAX_ID}
             similar = difflib.get_close_matches(column.strip().casefold(), by_folded, n=1)
             hint = f"did you mean {by_folded[similar[0]]!r}? " if similar else ""
             names = listing or ", ".join(brief(name, 40) for name in header[:LISTED]) or "none"
             more = f" and {len(header) - LISTED:,} more" if len(header) > LISTED and not listing else ""
-            raise AuditError(f"{self.source} has no column {column!r}; {hint}its columns are {names}{more}")
+            raise AuditError(f"{source} has no column {column!r}; {hint}its columns are {names}{more}")
 
     def add(self, cells: Mapping[str, object]) -> None:
         """One more row, of which the cells of other columns are dropped.
@@ -131,16 +144,16 @@ class RowReader:
             self.counts["lists written as text"] += 1
             cell = texts
         if isinstance(cell, list | tuple):
-            if turns := _said(cell):
+            if (turns := _said(cell)) is not None:
                 self.counts["conversations"] += 1
-                return self._text(turns)
+                return self._text(turns or None)
             if len(cell) > MAX_CAPTIONS:
                 return Unusable(f"a list of {len(cell):,} texts, the limit is {MAX_CAPTIONS:,}")
             return [self._one_caption(text) for text in cell]
         return self._one_caption(cell)
 
     def _one_caption(self, cell: object) -> str | Unusable | None:
-        text = self._text(cell)
+        text = self._text(cell["raw"] if isinstance(cell, dict) and isinstance(cell.get("raw"), str) else cell)
         if isinstance(text, str) and text.strip() in self._missing:
             self.counts["captions that say nothing (such as nan)"] += 1
             return None
@@ -164,7 +177,7 @@ class RowReader:
 
     def _text(self, cell: object) -> str | Unusable | None:
         if isinstance(cell, list | tuple | dict | bytes):
-            return Unusable(type(cell).__name__)
+            return Unusable(what_of_fields(cell) if isinstance(cell, dict) else type(cell).__name__)
         text = cell if isinstance(cell, Unusable) else as_text(cell)
         if text is None or isinstance(text, Unusable):
             return text
@@ -183,28 +196,58 @@ class RowReader:
         self.rows.append(row)
 
 
+def what_of_fields(names: Iterable[object]) -> str:
+    """What an object is, for messages."""
+    listed = [brief(name, 30) for name in names]
+    return f"an object with {', '.join(listed[:4])}{' and others' if len(listed) > 4 else ''}"
+
+
 def _listed_texts(cell: str) -> list[Any] | None:
-    """The texts of a JSON list that is written as a text, None where it is none."""
+    """The texts of a list of JSON, of Python or of NumPy that is written as a text, None where it is none."""
     try:
         texts = json.loads(cell)
     except (ValueError, RecursionError):
-        return None
+        texts = _printed_texts(cell)
     is_list = isinstance(texts, list) and all(text is None or isinstance(text, str) for text in texts)
     return texts if is_list and texts else None
 
 
-def _said(turns: Sequence[Any]) -> str:
-    """What the model says in a conversation (LLaVA's `from` and `value`, or `role` and `content`), "" if it is none."""
+def _printed_texts(cell: str) -> list[str] | None:
+    """The texts of `['a', "b"]` or, as NumPy prints them, `['a' 'b']`; None for anything else."""
+    texts, at = [], 1
+    while at < len(cell) and cell[at] != "]":
+        match = _PRINTED.match(cell, at)
+        if match is None:
+            return None
+        try:
+            texts.append(ast.literal_eval(match[1]))
+        except (ValueError, SyntaxError):
+            return None
+        at = match.end()
+    return texts if cell[at:].strip() == "]" else None
+
+
+def _said(turns: Sequence[Any]) -> str | None:
+    """What the model says in a conversation, None if it is none.
+
+    Turns are LLaVA's `from` and `value`, `role` and `content` (a text, or parts with a `text`), or pairs of `user` and
+    `assistant`.
+    """
     said = []
     for turn in turns:
         if not isinstance(turn, dict):
-            return ""
+            return None
+        if isinstance(turn.get("user"), str) and isinstance(turn.get("assistant"), str):
+            said.append(turn["assistant"].strip())
+            continue
         speaker, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        if isinstance(text, list) and all(isinstance(part, dict) for part in text):
+            text = "\n".join(part["text"] for part in text if isinstance(part.get("text"), str))
         if not isinstance(speaker, str) or not isinstance(text, str):
-            return ""
+            return None
         if speaker.casefold() not in HUMAN:
             said.append(text.strip())
-    return "\n".join(said)
+    return "\n".join(said) if turns else None
 
 
 def as_text(cell: object) -> str | None:
@@ -222,3 +265,21 @@ def brief(value: object, most: int = 80) -> str:
     """`repr` of a value, cut: for messages about values from a file."""
     text = repr(value[:most] if isinstance(value, str) else value)
     return text if len(text) <= most + 2 and (not isinstance(value, str) or len(value) <= most) else f"{text[:most]}…"
+
+
+def grouped(reasons: Iterable[str], most: int = 3) -> str:
+    """Reasons with their counts, those that differ by numbers and names only taken together."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason in reasons:
+        kind = kind_of(reason)
+        first.setdefault(kind, reason)
+        counts[kind] += 1
+    parts = [f"{count:,} times such as {brief(first[kind], 160)}" for kind, count in counts.most_common(most)]
+    more = len(counts) - most
+    return "; ".join(parts) + (f"; {more:,} other reasons" if more > 0 else "")
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers and names."""
+    return re.sub(r"\d+|'[^']*'", "#", reason)

@@ -6,11 +6,9 @@ unusable is an `AuditError`.
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,25 +16,15 @@ from typing import Any
 from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 
 from .clip_retrieval import is_clip_retrieval, read_clip_retrieval
+from .columns import Columns, choose_columns, listing_of
 from .embeddings import parse_embeddings, with_embeddings
 from .paths import Place, paths_of, real_folder
-from .readers import Located, ShardSource, Source, listing, open_sources
+from .readers import Located, ShardSource, Source, missing_note, open_sources
 from .readers import files_of as files_of_pattern
-from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief
+from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief, grouped, kind_of
 
 KEYS = {"groups": "group", "labels": "label", "roles": "role", "splits": "split"}  # of samples -> their setting
-PEEKED = 100  # rows by which the columns of a format are known that does not list them
 LOST_SHARE, LEAST_LOST = 0.25, 5  # of the rows that cannot be read: beyond both the source was read wrongly
-# Names of columns that are taken where none is named.
-USUAL_NAMES = {
-    "image": "image images img jpg jpeg png image_path img_path image_file filepath file_path file_name filename path "
-    "image_name picture photo",
-    "text": "text texts caption captions txt sentence sentences description comment conversations messages raw",
-    "audio": "audio sound wav audio_path audio_file",
-    "video": "video mp4 video_path video_file clip",
-    "label": "label labels class class_name category cls",
-    "split": "split",
-}
 
 
 def read_samples(
@@ -85,7 +73,11 @@ def read_samples(
     _check_roles(path, reader.rows, chosen.keys.get("roles", ""))
     places = [paths_of(each.folder, root) for each in sources]
     samples = _samples(path, reader.rows, chosen, [places[at] for at in origins], _has_ids(sources))
-    notes = (_taken(sources, chosen, len(reader.rows)), *chosen.notes, *_notes(sources, reader), *samples.notes)
+    if len(samples.problems) == len(samples) >= LEAST_LOST:
+        reasons = grouped(samples.problems.values())
+        raise AuditError(f"{path.name}: none of its {len(samples):,} rows can be used: {reasons}")
+    files = [_taken(sources, chosen, len(reader.rows)), *filter(None, [missing_note(str(path))])]
+    notes = (*files, *chosen.notes, *_notes(sources, reader), *samples.notes)
     named = {**chosen.media, **{KEYS[key]: column for key, column in chosen.keys.items()}}
     samples = replace(samples, source=f"manifest {os.path.abspath(path)}", notes=notes, columns=named)
     return with_embeddings(samples, embeddings)
@@ -104,90 +96,6 @@ def is_gone(path: str) -> bool:
         return not files_of_pattern(path)
     except AuditError:
         return True
-
-
-# --- columns -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns that are read: of each modality, and of the keys of rows (groups, labels, roles, splits).
-
-    `own` are modalities with embeddings, which are not read: what cannot be used of them is no problem.
-    """
-
-    media: Mapping[str, str]
-    keys: Mapping[str, str]
-    own: Set[str] = frozenset()
-    notes: tuple[str, ...] = ()
-
-
-def choose_columns(
-    sources: Sequence[Source], named: Mapping[str, str], keys: Mapping[str, str], embedded: Set[str] = frozenset()
-) -> Columns:
-    """The named columns, and where fewer than two modalities are named, those with the usual names.
-
-    Of a modality with embeddings the column is taken too if it is clear: reports show it, exports keep it.
-
-    Raises:
-        AuditError: two columns could be a modality, or there are not two modalities.
-    """
-    source = sources[0]
-    own = dict(source.columns)
-    is_enough = len({*named, *embedded}) >= 2
-    if is_enough and not own and embedded <= named.keys():
-        return Columns(named, keys, embedded)
-    header = known_header(source)
-    own |= source.columns  # known now
-    media, notes = dict(named), []
-    for modality in MODALITIES:
-        is_wanted = modality not in media and (not is_enough or modality in embedded)
-        if is_wanted and (column := _usual(modality, header, own, source, required=not is_enough)):
-            media[modality] = column
-    label = keys.get("labels") or _usual("label", header, own, source, required=False)
-    text = next((name for name, modality in MODALITIES.items() if modality.is_text), "")
-    if not is_enough and len(media) == 1 and text not in media and label and label in header:
-        media[text] = label
-        notes.append(f"no captions were found: the class names in {label!r} are taken as the texts")
-    if len({*media, *embedded}) < 2:
-        options = ", ".join(f"--{modality} COL" for modality in MODALITIES)
-        names = _listing(source) or ", ".join(brief(name, 40) for name in header[:20]) or "none"
-        raise AuditError(
-            f"{source.path.name}: {len({*media, *embedded})} modality named or known by its name, an audit needs two "
-            f"(its columns are {names}): name two or more columns by {options}"
-        )
-    found = {"labels": own.get("label"), "splits": own.get("split"), "groups": own.get("group")}
-    return Columns(media, {**{key: column for key, column in found.items() if column}, **keys}, embedded, tuple(notes))
-
-
-def known_header(source: Source) -> list[str]:
-    """The columns of a source; of formats that do not list them, those of the first rows."""
-    if len(source.header) <= 1:
-        for _ in itertools.islice(source.rows(None), PEEKED):
-            pass
-    return source.header
-
-
-def _usual(name: str, header: Sequence[str], own: Mapping[str, str], source: Source, required: bool = True) -> str:
-    """The column that is usually called so, "" if none is.
-
-    Raises:
-        AuditError: several are, and one is required.
-    """
-    if name in own:
-        return own[name]
-    usual = USUAL_NAMES.get(name, name).split()
-    columns = [column for column in header if column.strip().casefold() in usual]
-    if len(columns) > 1 and required:
-        raise AuditError(
-            f"{source.path.name}: {' and '.join(map(repr, columns[:5]))} could each be the {name}; name one: "
-            f"--{name} {columns[0]}"
-        )
-    return columns[0] if len(columns) == 1 else ""
-
-
-def _listing(source: Source) -> str:
-    return listing(source.suffixes) if isinstance(source, ShardSource) else ""
 
 
 def _has_ids(sources: Sequence[Source]) -> bool:
@@ -211,7 +119,7 @@ def read_rows(path: Path, sources: Sequence[Source], chosen: Columns) -> tuple[R
     for number, source in enumerate(sources):
         is_shard = isinstance(source, ShardSource)
         if not is_shard and len(source.header) > 1:  # known before the rows are read
-            reader.check_header(source.header)
+            reader.check_header(source.header, name=source.path.name)
         for row in source.rows(reader.columns, reader.media):
             if row.problem:
                 reader.tear(row.problem, row.key)
@@ -220,7 +128,7 @@ def read_rows(path: Path, sources: Sequence[Source], chosen: Columns) -> tuple[R
             origins.append(number)
         shard_columns.update(dict.fromkeys(source.header if is_shard else ()))
         if not is_shard or number + 1 == len(sources):
-            reader.check_header([*shard_columns] or source.header, _listing(source))
+            reader.check_header([*shard_columns] or source.header, listing_of(source), source.path.name)
     _tell_apart(sources, origins, reader.rows)
     if not reader.rows:
         raise AuditError(f"{path.name} has a header but no rows; add one row per sample")
@@ -243,30 +151,12 @@ def _tell_apart(sources: Sequence[Source], origins: Sequence[int], rows: list[Ro
 def _check_lost(path: Path, rows: Sequence[Row]) -> None:
     """Raises `AuditError` where so many rows cannot be read that the file was read wrongly."""
     reasons = [row.reason for row in rows if isinstance(row, TornRow)]
-    most = max(Counter(map(_kind_of, reasons)).values(), default=0)  # rows of many kinds are bad, and not misread
+    most = max(Counter(map(kind_of, reasons)).values(), default=0)  # rows of many kinds are bad, and not misread
     if most >= max(LEAST_LOST, LOST_SHARE * len(rows)):
         raise AuditError(
             f"{path.name}: {len(reasons):,} of {len(rows):,} rows cannot be read: {grouped(reasons)}; correct the "
             "file, or name its format by --format"
         )
-
-
-def grouped(reasons: Iterable[str], most: int = 3) -> str:
-    """Reasons with their counts, those that differ by numbers and names only taken together."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for reason in reasons:
-        kind = _kind_of(reason)
-        first.setdefault(kind, reason)
-        counts[kind] += 1
-    parts = [f"{count:,} times such as {brief(first[kind], 160)}" for kind, count in counts.most_common(most)]
-    more = len(counts) - most
-    return "; ".join(parts) + (f"; {more:,} other reasons" if more > 0 else "")
-
-
-def _kind_of(reason: str) -> str:
-    """A reason without its numbers and names."""
-    return re.sub(r"\d+|'[^']*'", "#", reason)
 
 
 def _check_roles(path: Path, rows: Sequence[Row], column: str) -> None:

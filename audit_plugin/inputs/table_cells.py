@@ -22,6 +22,18 @@ OPEN_TABLES = 4  # of a thread
 _of_thread = threading.local()  # `tables`: (path, column) -> `_Cells`
 
 
+# How the base64 of media begins, and from how many characters on no path does.
+_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "SUQz", "ZkxhQ", "T2dnUw")
+_LEAST_BASE64 = 64
+
+
+def is_base64(text: str) -> bool:
+    """Whether a text is a medium in base64, or a `data:` address with one."""
+    if text.startswith("data:"):
+        return ";base64," in text[:200]
+    return (len(text) >= _LEAST_BASE64 and text.startswith(_BASE64)) or (len(text) > 256 and text.startswith("AAAA"))
+
+
 def cell_bytes(path: str, row: int, column: int) -> bytes:
     """The bytes in a row of a column, counted from 0.
 
@@ -60,6 +72,8 @@ def bytes_in(cell: Any) -> bytes | None:
         with contextlib.suppress(binascii.Error, ValueError):
             return base64.b64decode(cell.rpartition(";base64,")[2], validate=True)
         return None
+    if isinstance(cell, bytes) and cell[:16].isascii() and is_base64(cell[:256].decode("latin-1")):
+        return bytes_in(cell.decode("latin-1"))
     return cell if isinstance(cell, bytes) else None
 
 

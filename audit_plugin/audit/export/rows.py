@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from audit_plugin.arrays import MODALITIES, AuditError, Samples
+from audit_plugin.inputs.columns import Columns, known_header
 from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium
 from audit_plugin.inputs.paths import Place, paths_of, real_folder
 from audit_plugin.inputs.readers import CsvSource, Row, ShardMember, ShardSource, Source, TableSource, open_sources
 from audit_plugin.inputs.rows import ID_COLUMN, MISSING, RowReader, as_text
-from audit_plugin.inputs.samples import Columns, SampleNames, known_header, media_of, shown, texts_of
+from audit_plugin.inputs.samples import SampleNames, media_of, shown, texts_of
 
 
 @dataclass(frozen=True, slots=True)

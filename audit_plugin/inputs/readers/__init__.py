@@ -15,10 +15,12 @@ from audit_plugin.inputs.rows import brief
 from .arrow_tables import TableSource
 from .coco import CocoSource, is_coco, is_coco_folder, open_coco
 from .csv_table import DELIMITERS, CsvSource
-from .hugging_face_folder import is_metadata_folder, open_metadata_folder
+from .folders import folders_in, is_hidden, is_split, split_in
+from .hugging_face_folder import SPLIT, is_metadata_folder, of_split, open_metadata_folder
 from .image_folder import is_image_folder, open_image_folder
 from .image_text import is_image_text, open_image_text
-from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, read_document
+from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, is_json_text, read_document
+from .other_kinds import check_kind
 from .saved_dataset import is_saved_dataset, saved_tables
 from .source import Located, Row, ShardMember, Source
 from .text_files import compression_of, first_bytes, plain_name
@@ -41,10 +43,12 @@ __all__ = [
     "TableSource",
     "files_of",
     "listing",
+    "missing_note",
     "open_sources",
 ]
 
 MAX_FILES = 100_000
+_CHOICE = re.compile(r"\{([^{},]*(?:,[^{},]*)+)\}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -96,13 +100,13 @@ READERS = {
         Reader(
             "parquet",
             lambda path: [TableSource(path)],
-            lambda path, start: start.startswith(b"PAR1") or plain_name(path).endswith((".parquet", ".pq")),
+            lambda path, start: start.startswith(b"PAR1") or path.name.lower().endswith((".parquet", ".pq")),
             endings=(".parquet", ".pq"),
         ),
         Reader(
             "arrow",
             lambda path: [TableSource(path)],
-            lambda path, start: start.startswith(b"ARROW1") or plain_name(path).endswith((".arrow", ".feather")),
+            lambda path, start: start.startswith(b"ARROW1") or path.name.lower().endswith((".arrow", ".feather")),
             endings=(".arrow", ".feather"),
         ),
         Reader("saved-dataset", saved_tables, is_folder=is_saved_dataset, before=("arrow", "json")),
@@ -116,13 +120,16 @@ READERS = {
         Reader(
             "json",
             _open_json,
-            lambda path, _: plain_name(path).endswith((".json", ".jsonl", ".ndjson")),
+            lambda path, start: (
+                plain_name(path).endswith((".json", ".jsonl", ".ndjson"))
+                or (plain_name(path).endswith(".txt") and is_json_text(start))
+            ),
             endings=(".jsonl", ".ndjson", ".json"),
         ),
         Reader(
             "csv",
             lambda path: [CsvSource(path)],
-            lambda path, _: plain_name(path).endswith((".csv", ".tsv", ".tab", ".txt")),
+            lambda path, _: plain_name(path).endswith((".csv", ".tsv", ".tab", ".txt", ".token")),
             endings=(".csv", ".tsv"),
         ),
         Reader(
@@ -169,8 +176,27 @@ def open_sources(place: str | Path, format: str = "") -> list[Source]:  # noqa: 
     if len(names := {reader.name for reader in readers}) > 1:
         formats = ", ".join(sorted(names))
         raise AuditError(f"{brief(str(place))} names files of several formats ({formats}); read them one by one")
-    opened = (reader.opens(each.absolute()) for each, reader in zip(paths or [path], readers, strict=True))
-    return [source for sources in opened for source in sources]
+    return _opened([each.absolute() for each in paths or [path]], readers)
+
+
+def _opened(paths: Sequence[Path], readers: Sequence[Reader]) -> list[Source]:
+    """The sources in files; those of tables whose names say several splits have a column `split`."""
+    sources = []
+    for path, reader in zip(paths, readers, strict=True):
+        check_kind(path)
+        sources.append(list(reader.opens(path)))
+    splits = splits_of_files(paths) if all(reader.name in TABLES for reader in readers) else []
+    if len(set(splits)) > 1 and not any(SPLIT in source.header for opened in sources for source in opened):
+        return [of_split(source, split) for opened, split in zip(sources, splits, strict=True) for source in opened]
+    return [source for opened in sources for source in opened]
+
+
+def splits_of_files(paths: Sequence[Path]) -> list[str]:
+    """The split that the name of each file says, or else its folder; [] where one says none."""
+    splits = [split_in(path.name.split(".")[0]) for path in paths]
+    if not all(splits):
+        splits = [path.parent.name if is_split(path.parent.name) else "" for path in paths]
+    return splits if all(splits) else []
 
 
 def files_of(pattern: str) -> list[Path]:
@@ -182,8 +208,22 @@ def files_of(pattern: str) -> list[Path]:
     return [Path(name).absolute() for each in _expand_ranges(pattern) for name in sorted(glob.glob(each))]
 
 
+def missing_note(pattern: str) -> str:
+    """A sentence on the files of a range that are not there; "" where all are."""
+    names = [] if os.path.lexists(pattern) or "\0" in pattern else list(_expand_ranges(pattern))
+    missing = [name for name in names if not re.search(r"[*?\[]", name) and not os.path.lexists(name)]
+    if not missing:
+        return ""
+    first = brief(os.path.basename(missing[0]))
+    return f"{len(missing):,} of the {len(names):,} files that were named are not there, such as {first}"
+
+
 def _expand_ranges(pattern: str) -> Iterator[str]:
-    """`a{08..11}` as `a08`, `a09`, `a10`, `a11`."""
+    """`a{08..11}` as `a08`, `a09`, `a10`, `a11`; `{train,val}.tar` as `train.tar`, `val.tar`."""
+    if choice := _CHOICE.search(pattern):
+        for name in choice[1].split(","):
+            yield from _expand_ranges(f"{pattern[: choice.start()]}{name}{pattern[choice.end() :]}")
+        return
     count = 1
     for first, last in _RANGE.findall(pattern):
         count *= max(0, int(last) - int(first) + 1)
@@ -203,6 +243,7 @@ def _reader_of_file(path: Path) -> Reader:
     if not os.path.lexists(path) and "\0" not in str(path):
         kind = "names no file" if re.search(r"[*?\[{]", str(path)) else "does not exist"
         raise AuditError(f"manifest {brief(str(path), 200)} {kind}; check its path")
+    check_kind(path)
     if not any(plain_name(path).endswith(ending) for ending in KNOWN_ENDINGS) and not os.path.isfile(path):
         raise AuditError(_unknown(path))
     start = first_bytes(path)
@@ -215,6 +256,11 @@ def _reader_of_file(path: Path) -> Reader:
 KNOWN_ENDINGS = tuple(sorted({ending for reader in READERS.values() for ending in reader.endings}))
 # Beside an export's datasheet, these tables say what left; they are none of its samples.
 DATASHEET, REMOVED, RELABELED = "audit.md", "removed.parquet", "relabeled.parquet"
+ABOUT = (".md", ".txt", ".html", ".gitattributes")  # endings of files that only tell about a folder
+NOT_STAYING = (REMOVED, RELABELED)
+# What Hugging Face writes about a dataset.
+NO_SAMPLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+TABLES = ("parquet", "arrow", "json", "csv")  # formats of tables, of which each may be one split
 
 
 def _unknown(path: Path) -> str:
@@ -231,15 +277,16 @@ def _of_folder(folder: Path, format: str) -> list[Source]:  # noqa: A002
         reader = READERS[format]
         if reader.is_folder:
             return list(reader.opens(folder))
-        return [source for path in _files_in(folder, reader) for source in reader.opens(path)]
+        files = _files_in(folder, reader)
+        return _opened(files, [reader] * len(files))
     fitting = [reader for reader in READERS.values() if _fits(folder, reader)]
     beaten = {name for reader in fitting for name in reader.before}
     fitting = [reader for reader in fitting if reader.name not in beaten]
     if not fitting:
-        raise AuditError(
-            f"{str(folder)!r} holds nothing that is known ({_contents(folder)}); name a file in it, or its format by "
-            f"--format: {', '.join(READERS)}"
-        )
+        folders = folders_in(folder)
+        if len(folders) == 1 and not _holds_files(folder):  # as archives are unpacked
+            return _of_folder(folders[0], "")
+        raise AuditError(_unknown_folder(folder, folders))
     if len(fitting) > 1:
         names = [reader.name for reader in fitting]
         raise AuditError(
@@ -253,17 +300,38 @@ def _fits(folder: Path, reader: Reader) -> bool:
 
 
 def _files_in(folder: Path, reader: Reader) -> list[Path]:
-    """The files of a format in a folder, or in its folder `data`, in the order of their names."""
-    for place in (folder, folder / "data"):
-        names = sorted(os.listdir(place)) if place.is_dir() else []
-        if DATASHEET in names:
-            names = [name for name in names if name not in (REMOVED, RELABELED)]
-        paths = [
-            place / name for name in names if not name.startswith(".") and name.lower().endswith(reader.endings or "\0")
-        ]
-        if files := [path for path in paths if not path.is_dir()]:
+    """The files of a format in a folder, in its folder `data`, or in folders of splits, in the order of names."""
+    for places in ([folder], [folder / "data"], [place for place in folders_in(folder) if is_split(place.name)]):
+        if files := [path for place in places for path in _files_at(place, reader)]:
             return files
     return []
+
+
+def _files_at(place: Path, reader: Reader) -> list[Path]:
+    """The files of a format in one folder."""
+    names = sorted(os.listdir(place)) if place.is_dir() else []
+    names = [name for name in names if name not in NO_SAMPLES and not (DATASHEET in names and name in NOT_STAYING)]
+    paths = [place / name for name in names if not name.startswith(".")]
+    # a packed shard is found too, and refused with what to do
+    ends = {path: path.name.lower() if path.suffix == ".tgz" else plain_name(path) for path in paths}
+    endings = (*reader.endings, ".tgz") if ".tar" in reader.endings else reader.endings
+    return [path for path in paths if ends[path].endswith(endings or "\0") and not path.is_dir()]
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether files lie in a folder, other than hidden ones and texts about it."""
+    names = [name for name in os.listdir(folder) if not is_hidden(name) and not (folder / name).is_dir()]
+    return any(not name.lower().endswith(ABOUT) for name in names)
+
+
+def _unknown_folder(folder: Path, folders: Sequence[Path]) -> str:
+    """That nothing in a folder is known, and what may be named instead."""
+    inside = " or ".join(repr(place.name) for place in folders[:4])
+    remedy = f"name a folder in it, such as {inside}, a file" if inside else "name a file in it"
+    return (
+        f"{str(folder)!r} holds nothing that is known ({_contents(folder)}); {remedy}, or its format by --format: "
+        f"{', '.join(READERS)}"
+    )
 
 
 def _contents(folder: Path) -> str:

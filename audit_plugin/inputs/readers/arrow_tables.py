@@ -15,15 +15,11 @@ from typing import Any
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line, member_of
 from audit_plugin.inputs.parquet import ParquetTable, cells_of
-from audit_plugin.inputs.rows import MAX_ROWS, Unusable
-from audit_plugin.inputs.table_cells import arrow_batches
+from audit_plugin.inputs.rows import MAX_ROWS, READ_OBJECTS, Unusable, what_of_fields
+from audit_plugin.inputs.table_cells import arrow_batches, is_base64
 from audit_plugin.store import open_regular
 
 from .source import Located, Row
-
-# How the base64 of images begins, which no path does.
-_BASE64 = ("data:", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AAAA")
-LONG_TEXT = 256  # characters from which a text in a column of media may be base64
 
 
 class TableSource:
@@ -33,11 +29,14 @@ class TableSource:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
-        self._is_parquet = path.suffix.lower() in (".parquet", ".pq")
-        self.title = "Parquet" if self._is_parquet else "an Arrow table"
         self.notes: list[str] = []
         with self._opened() as file:
-            self.schema = self._read_schema(file)
+            is_named_so = path.suffix.lower() in (".parquet", ".pq")
+            start = file.read(4)
+            file.seek(0)
+            self._is_parquet = start == b"PAR1" or (is_named_so and start != b"ARRO")
+            self.schema = self.whole_schema = self._read_schema(file)
+        self.title = "Parquet" if self._is_parquet else "an Arrow table"
         self.header: list[str] = self.schema.names
         self._classes = class_names(self.schema)
 
@@ -52,6 +51,8 @@ class TableSource:
         with self._opened() as file:
             start = 0
             located = {name for name in names if name in media and self._holds_bytes(name)}
+            if located:
+                self._check_ending()
             for columns, count in self._batches(file, names, located):
                 cells = [
                     self._located(name, columns.get(name), start, count)
@@ -101,12 +102,24 @@ class TableSource:
         for row in range(count):
             path, has_bytes = "", True
             if values is not None:
+                if (size := _size_of(values[row])) > 1:
+                    cells.append(Unusable(f"a list of {size:,} media"))
+                    continue
                 path, has_bytes = _path_and_bytes(values[row])
             if has_bytes:
                 cells.append(Located(member_of(str(self.path.absolute()), path or name, start + row, column)))
             else:
                 cells.append(path or None)
         return cells
+
+    def _check_ending(self) -> None:
+        """Raises `AuditError` where the name of the file does not say in which format it holds media."""
+        endings = (".parquet", ".pq") if self._is_parquet else (".arrow", ".feather")
+        if not self.path.name.lower().endswith(endings):
+            raise AuditError(
+                f"{self.path.name} is {self.title} with media inside, which are found in it by its ending; rename "
+                f"it to {self.path.stem}{endings[0]}"
+            )
 
     def _type(self, name: str) -> Any:
         return self.schema.field(name).type
@@ -118,7 +131,11 @@ class TableSource:
         """What a column holds that cannot be used as it is wanted; "" if it can."""
         if name in media and self._holds_bytes(name):
             return ""
-        return _unusable_type(self._type(name))
+        kind = self._type(name)
+        one = _one(kind)
+        if name in media and _has_path(one):  # of structs without bytes the paths are read
+            return ""
+        return _unusable_type(kind)
 
     def _read_schema(self, file: Any) -> Any:
         import pyarrow as pa
@@ -156,16 +173,18 @@ class TableSource:
 def _is_base64(cell: Any) -> bool:
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    return isinstance(cell, str) and len(cell) >= LONG_TEXT and cell.startswith(_BASE64)
+    return isinstance(cell, str) and is_base64(cell)
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:
     """Column -> names of its classes, where Hugging Face's metadata says them."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        # of a column with several classes in a row, the feature is that of the elements
+        elements = {name: feature.get("feature", feature) for name, feature in features.items()}
         return {
             name: [str(each) for each in feature["names"]]
-            for name, feature in features.items()
+            for name, feature in elements.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
@@ -173,6 +192,8 @@ def class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _class_name(cell: Any, classes: list[str]) -> Any:
+    if isinstance(cell, list):
+        return [_class_name(each, classes) for each in cell]
     return classes[cell] if isinstance(cell, int) and 0 <= cell < len(classes) else cell
 
 
@@ -188,7 +209,9 @@ def _one(kind: Any) -> Any:
 def _is_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    types = pa.types
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _leaf_of_bytes(kind: Any, name: str) -> str:
@@ -207,6 +230,15 @@ def _has_path(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
+
+
+def _size_of(scalar: Any) -> int:
+    """The length of a list; 1 for what is none."""
+    import pyarrow as pa
+
+    types = pa.types
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return len(scalar.values) if scalar.is_valid and any(test(scalar.type) for test in tests) else 1
 
 
 def _path_and_bytes(scalar: Any) -> tuple[str, bool]:
@@ -233,11 +265,11 @@ def _unusable_type(kind: Any) -> str:
 
     types = pa.types
     one = kind.value_type if types.is_dictionary(kind) else kind
-    if types.is_list(one) or types.is_large_list(one):
+    if types.is_list(one) or types.is_large_list(one) or types.is_fixed_size_list(one):
         one = one.value_type
     if _is_bytes(one):
         return "bytes"
-    names = {field.name for field in one} if types.is_struct(one) else set()
-    if names >= {"from", "value"} or names >= {"role", "content"}:  # a conversation
+    names = [field.name for field in one] if types.is_struct(one) else []
+    if any(set(names) >= known for known in READ_OBJECTS):
         return ""
-    return "dict" if types.is_nested(one) else ""
+    return what_of_fields(names) if names else "nested lists" if types.is_nested(one) else ""

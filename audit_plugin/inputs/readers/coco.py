@@ -89,8 +89,8 @@ class CocoSource:
             else:
                 by_image[key].append(annotation)
         self.notes = [*self._first_notes, *_notes(by_image)]
-        finder = _finder(self.path, self.folder, [image.get(FILE_NAME) for image in images if isinstance(image, dict)])
-        names = names_of([str(image.get(FILE_NAME)) if isinstance(image, dict) else "?" for image in images])
+        finder = _finder(self.path, self.folder, [_file_name(image) for image in images if isinstance(image, dict)])
+        names = names_of([str(_file_name(image)) if isinstance(image, dict) else "?" for image in images])
         categories = _categories(self._document)
         for image, key, name in zip(images, ids, names, strict=True):
             # of two images with one id, the first one has the annotations
@@ -110,7 +110,7 @@ class CocoSource:
         categories: Mapping[Any, str],
     ) -> Iterator[Row]:
         try:
-            path = finder.find(image.get(FILE_NAME))
+            path = finder.find(_file_name(image))
             if problem := name_problem(path):
                 raise ValueError(problem)
         except ValueError as error:
@@ -126,7 +126,12 @@ class CocoSource:
                 caption = annotation.get(CAPTION)
                 yield Row({**cells, **split, ID_COLUMN: own or name, FILE_NAME: Located(path), CAPTION: caption})
                 continue
-            label = categories.get(_key(annotation.get("category_id"))) or None
+            category = _key(annotation.get("category_id"))
+            if category is not None and category not in categories:
+                problem = f"category {brief(category)} is not among the {len(categories):,} categories"
+                yield Row(key=own or f"{name}#{number}", problem=problem)
+                continue
+            label = categories.get(category) or None
             cells = {ID_COLUMN: own, "label": label, "group": os.path.relpath(path, self.folder), **split}
             try:
                 box = _box_of(annotation, image, path)
@@ -134,6 +139,14 @@ class CocoSource:
                 yield Row(key=own or f"{name}#{number}", problem=str(error))
                 continue
             yield box_row(name, number, path, box, cells)
+
+
+def _file_name(image: Mapping[str, Any]) -> object:
+    """The name of an image: of LVIS, the end of its address, `val2017/1.jpg`."""
+    address = image.get("coco_url")
+    if image.get(FILE_NAME) or not isinstance(address, str):
+        return image.get(FILE_NAME)
+    return "/".join(address.split("/")[-2:])
 
 
 def _notes(by_image: Mapping[str | None, list[Mapping[str, Any]]]) -> list[str]:

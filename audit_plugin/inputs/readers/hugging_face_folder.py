@@ -14,6 +14,7 @@ from .arrow_tables import TableSource
 from .csv_table import CsvSource
 from .folders import folders_in, is_split
 from .json_rows import JsonLinesSource
+from .saved_dataset import SplitTable
 from .source import Row, Source
 
 SPLIT, FILE_NAME = "split", "file_name"
@@ -40,6 +41,11 @@ class SplitSource:
         for row in self._source.rows(own, media):
             yield row if row.problem else Row({**row.cells, SPLIT: self._split}, row.key, "", row.members)
         self.header, self.notes = [*self._source.header, SPLIT], self._source.notes
+
+
+def of_split(source: Source, split: str) -> Source:
+    """The rows of a source that has no column `split`, with their split."""
+    return SplitTable(source.path, split) if isinstance(source, TableSource) else SplitSource(source, split)
 
 
 def is_metadata_folder(folder: Path) -> bool:

@@ -67,6 +67,8 @@ def open_image_folder(folder: Path) -> list[Source]:
     left_out = [place.name for place in folders_in(folder) if used != {folder} and place not in used]
     if left_out:
         source.notes.append(f"{len(left_out)} folders that are not splits are left out: {', '.join(left_out[:5])}")
+    if beside := sum(1 for path in walk(folder, IMAGE_ENDINGS, 1) if os.sep not in path):
+        source.notes.append(f"{beside:,} images beside the folders of the classes are left out")
     return [source]
 
 

@@ -44,7 +44,10 @@ class SplitTable(TableSource):
         super().__init__(path)
         self._split = "" if SPLIT in self.header else split
         if self._split:
+            import pyarrow as pa
+
             self.header = [*self.header, SPLIT]
+            self.whole_schema = self.schema.append(pa.field(SPLIT, pa.string()))
             self.columns = {SPLIT: SPLIT}
 
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
@@ -55,7 +58,13 @@ class SplitTable(TableSource):
 
 
 def _files_of(folder: Path) -> list[Path]:
-    files = _read(folder / STATE).get("_data_files")
+    state = _read(folder / STATE)
+    if state.get("_indices_data_files"):
+        raise AuditError(
+            f"{str(folder / STATE)!r} names files of indices, by which rows were selected or shuffled; save the "
+            "dataset again after flatten_indices()"
+        )
+    files = state.get("_data_files")
     names = (
         [file.get("filename") if isinstance(file, dict) else None for file in files] if isinstance(files, list) else []
     )

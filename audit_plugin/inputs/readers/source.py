@@ -84,8 +84,11 @@ class Source(Protocol):
     folder: Path
     title: str
     header: list[str]
-    columns: Mapping[str, str]
     notes: list[str]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Setting -> column."""
 
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
         """The rows, from the first on.

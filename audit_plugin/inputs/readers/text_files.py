@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,14 @@ MAX_LINES = 20_000_000
 MAX_UNPACKED = 1 << 36  # bytes that a compressed file may stand for
 START = 1 << 16  # bytes by which a format is recognized
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-_BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+_BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+)
+LEAST_NULLS = 0.05  # of the bytes of a text in UTF-16, whose blanks, digits, delimiters and line ends have one each
 
 
 def compression_of(path: Path) -> str:
@@ -85,7 +93,7 @@ def first_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def opened_lines(path: Path) -> Iterator[Lines]:
-    """The lines of a text file in UTF-8, or in UTF-16 with a byte order mark.
+    """The lines of a text file in UTF-8, UTF-16 or UTF-32.
 
     Raises:
         AuditError: as `opened_bytes`, and for text in another encoding.
@@ -95,15 +103,23 @@ def opened_lines(path: Path) -> Iterator[Lines]:
         with opened_bytes(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
             yield Lines(text, path.name)
     except UnicodeDecodeError:
-        raise AuditError(f"{path.name} is not UTF-8 ({_first_bad_byte(path)}); save it as UTF-8") from None
+        where, remedy = _first_bad_byte(path)
+        raise AuditError(f"{path.name} is not UTF-8 ({where}); save it as UTF-8{remedy}") from None
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a text by its byte order mark; UTF-8 without one."""
-    return next((encoding for mark, encoding in _BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8-sig")
+    """The encoding of a text by its byte order mark, or by null bytes as UTF-16 has them; else UTF-8."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            return encoding
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if max(even, odd) > LEAST_NULLS * len(start) and min(even, odd) == 0:
+        return "utf-16-be" if even else "utf-16-le"
+    return "utf-8-sig"
 
 
-def _first_bad_byte(path: Path) -> str:
+def _first_bad_byte(path: Path) -> tuple[str, str]:
+    """(the first byte that is not UTF-8, how the file is converted where its encoding can be guessed)."""
     with opened_bytes(path) as file:
         start = 0
         for line, data in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
@@ -111,16 +127,19 @@ def _first_bad_byte(path: Path) -> str:
                 data.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = data[error.start]
-                guess = ", perhaps Windows-1252" if byte >= 0x80 and _is_western(data) else ""
-                return f"byte {start + error.start}, line {line}: 0x{byte:02x}{guess}"
+                where = f"byte {start + error.start}, line {line}: 0x{byte:02x}"
+                if not _is_western(data):
+                    return where, ""
+                return f"{where}, perhaps Windows-1252", f": iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8.csv"
             start += len(data)
-    return "its last character is cut off"
+    return "its last character is cut off", ""
 
 
 def _is_western(line: bytes) -> bool:
-    """Whether a line reads as text in Windows-1252: letters around the bytes that UTF-8 does not have."""
+    """Whether a line reads as text in Windows-1252: accented letters, seldom more than two of them in a row."""
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", line)]
     try:
-        return all(letter.isprintable() or letter.isspace() for letter in line.decode("cp1252"))
+        return max(runs) < 4 and all(letter.isprintable() or letter.isspace() for letter in line.decode("cp1252"))
     except UnicodeDecodeError:
         return False
 

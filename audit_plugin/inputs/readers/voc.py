@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -88,7 +89,12 @@ class VocSource:
         finder = ImageFinder([*places, self.folder / Path(file).parent, self.folder], self.folder)
         named = (tree.findtext("filename") or "").strip()
         stem = Path(file).stem
-        path = finder.find(named or stem)
+        try:
+            path = finder.find(named or stem)
+        except ValueError:
+            if not re.match(r"/|[a-zA-Z]:[\\/]", named):
+                raise
+            path = finder.find(stem)  # the name is a path on the machine of the annotator
         if os.path.isfile(path):
             return path
         for ending in (*IMAGE_ENDINGS, *map(str.upper, IMAGE_ENDINGS)):

@@ -9,6 +9,7 @@ Columns are the members' suffixes (`jpg`, `input.png`, `cls`), the modality of a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -21,13 +22,14 @@ from typing import Any
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.inputs.files import MediaError, first_line, member_of
 from audit_plugin.inputs.rows import ID_COLUMN, MAX_NAMES, Unusable, brief
-from audit_plugin.inputs.tar import TarError, TarMember, tar_members
+from audit_plugin.inputs.tar import BLOCK, TarError, TarMember, tar_members
 from audit_plugin.store import open_regular
 
 from .source import Located, Row, ShardMember
 
 SUFFIX = ".tar"
 JSON = "json"
+CLASS = "cls"
 TEXTS = ("txt", "cls", "text", "caption", "cap")  # suffixes of members that are text
 MAX_TEXT_BYTES = 1 << 20  # of one text or one JSON member
 _PLAIN_SUFFIX = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -36,22 +38,34 @@ _PLAIN_SUFFIX = re.compile(r"[\w-]+(\.[\w-]+)*")
 class ShardSource:
     """The rows of one tar file, in the order of the first member of each."""
 
-    columns: Mapping[str, str] = {}
-
     def __init__(self, path: Path) -> None:
         self.path, self.folder, self.title = path, path.parent, "WebDataset"
         self.header = [ID_COLUMN]
         self.notes: list[str] = []
         self.suffixes: Counter[str] = Counter()
+        self._single: Counter[str] = Counter()  # modality -> keys with one member of it, less those with several
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The members of the keys that were read so far, which go before the fields of their JSON."""
+        own = {modality: modality for modality, count in self._single.items() if count > 0}
+        classes = [suffix for suffix in self.suffixes if suffix.rpartition(".")[2] == CLASS]
+        return own | ({"label": classes[0]} if len(classes) == 1 else {})
 
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
         """One row per key; where the file breaks off, one more row says so."""
         header = dict.fromkeys(self.header)
         shard = _read_members(self.path)
-        for key, members in shard.keys.items():
-            yield _Reading(wanted, media, header).row(key, members)
-            self.suffixes.update(member.suffix for member, _ in members)
-        self.header = list(header)
+        self.suffixes.clear()
+        self._single.clear()
+        try:
+            for key, members in shard.keys.items():
+                self.suffixes.update(member.suffix for member, _ in members)
+                counts = Counter(filter(None, (modality_of(member.suffix) for member, _ in members)))
+                self._single.update({modality: 1 if count == 1 else -1 for modality, count in counts.items()})
+                yield _Reading(wanted, media, header).row(key, members)
+        finally:  # also where only the first rows are read
+            self.header = list(header)
         self.notes = [*shard.notes]
         if shard.problem:
             last = next(reversed(shard.keys), "")
@@ -78,8 +92,10 @@ def _read_members(path: Path) -> _Shard:
         with open_regular(path) as file:
             for member in tar_members(file):
                 name = member.name.removeprefix("./")
-                if not name.rpartition("/")[2].startswith("."):
+                if not name.rpartition("/")[2].startswith(".") and not name.startswith("__MACOSX/"):
                     members.append(replace(member, name=name))
+            if members and not _has_end(file):
+                shard.notes.append(f"{path.name} has no end mark, and may be cut off")
     except (TarError, OSError) as error:
         is_too_large = isinstance(error, TarError) and error.is_too_large
         if not isinstance(error, TarError) or not error.position or is_too_large:
@@ -95,6 +111,12 @@ def _read_members(path: Path) -> _Shard:
         part = ShardMember(member.name, str(path), member.start, member.size, suffix)
         shard.keys.setdefault(key, []).append((part, member.problem))
     return shard
+
+
+def _has_end(file: io.BufferedReader) -> bool:
+    """Whether a tar file ends in the two empty blocks that say so."""
+    file.seek(-2 * BLOCK, os.SEEK_END)
+    return not file.read().strip(b"\0")
 
 
 def _key_and_suffix(name: str, by_last_dot: bool) -> tuple[str, str]:
@@ -152,8 +174,10 @@ class _Reading:
     def _add_member(
         self, cells: dict[str, Any], member: ShardMember, reason: str, parts: tuple[ShardMember, ...]
     ) -> None:
-        for column in self._columns_of(member, parts):
+        columns = self._columns_of(member, parts)
+        for column in columns:
             self._note(column)
+        for column in columns:
             if not self._is_wanted(column, member):
                 continue
             if reason:
@@ -187,7 +211,7 @@ class _Reading:
         is_medium = bool(modality) and not MODALITIES[modality].is_text
         if is_medium:
             return Located(member_of(member.tar, member.name, member.start, member.size))
-        return Unusable("text") if column in self.media else _text_of(member)
+        return Unusable("text") if column in self.media else _text_of(member).rstrip("\r\n")
 
     def _add_fields(self, cells: dict[str, Any], member: ShardMember, reason: str) -> None:
         """The fields of a JSON member, except where a member holds the column; of media, the reason why it is none."""
