@@ -235,7 +235,7 @@ def test_media_of_a_recorded_manifest_come_from_its_folder_only(scored, tmp_path
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2
     assert f"manifest, as recorded in scores.json: {links}; media are read from {links} only" in done.stdout
-    assert f"names a file outside of the media root {links}" in done.stdout
+    assert f"names a file outside of the media root {links}" in done.output
     assert not fo.dataset_exists(name)
     for more in (["--media-root", str(original.parent)], ["--manifest", str(links)]):
         done = CliRunner().invoke(cli.app, [*arguments, *more])
