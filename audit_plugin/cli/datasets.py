@@ -14,7 +14,7 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.config import AuditConfig
 
 from .gate import Gate, gated
-from .manifests import MediaRoot
+from .manifests import MediaRoot, ScoredManifest, fetching
 from .options import BAD_INPUT, DryRun, app, command, say
 from .running import audited, fiftyone_io, finish, shown_progress
 
@@ -110,29 +110,27 @@ def import_(  # noqa: PLR0913, PLR0917
     media: Annotated[
         Path | None, typer.Option(help="Folder for media extracted from tar shards (default: beside the scores)")
     ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
-    ] = None,
+    manifest: ScoredManifest = None,
     run_dir: Annotated[Path | None, typer.Option(help=RUN_DIR_HELP)] = None,
     media_root: MediaRoot = None,
 ) -> None:
     """Import the flagged part of a large audit into FiftyOne, with evidence and random unflagged rows (--others)."""
-    from audit_plugin.audit.export import folder_of
+    from audit_plugin.audit.export import recorded_place
     from audit_plugin.report import read_summary, report_of_table
 
     io = fiftyone_io()
+    source: str | Path = manifest or ""
     if manifest is None:
         if not (recorded := read_summary(scores).get("manifest")):
             raise AuditError(f"{scores.stem}.json does not name the manifest of {scores.name}; name it: --manifest")
-        manifest = Path(recorded)
-        media_root = media_root or folder_of(manifest)
-        say(f"manifest, as recorded in {scores.stem}.json: {manifest}; media are read from {media_root} only")
-    rows_of_manifest, source = scored_rows(scores, manifest, media_root=media_root)
+        source, folder = recorded_place(recorded)
+        media_root = media_root or folder
+        say(f"manifest, as recorded in {scores.stem}.json: {recorded}; media are read from {media_root} only")
+    rows_of_manifest, columns = scored_rows(scores, source, media_root=media_root)
     if problems := rows_of_manifest.problems:
         row, reason = next(iter(problems.items()))
         say(f"{len(problems):,} rows cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
-    content = report_of_table(scores, rows_of_manifest, None, run_dir, source)
+    content = report_of_table(scores, rows_of_manifest, None, run_dir, columns)
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = io.import_scores(content, dataset, run, folder, kind or (), rows, others)
     say(f"{io.count_samples(imported):,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
@@ -140,7 +138,7 @@ def import_(  # noqa: PLR0913, PLR0917
 
 
 def scored_rows(
-    scores: Path, manifest: Path, config: AuditConfig | None = None, media_root: Path | None = None
+    scores: Path, manifest: str | Path, config: AuditConfig | None = None, media_root: Path | None = None
 ) -> tuple[Samples, str]:
     """(rows of the manifest that was scored, what names their media); columns as in settings, else as recorded."""
     from audit_plugin.inputs.samples import read_samples
@@ -151,8 +149,9 @@ def scored_rows(
         columns = read_summary(scores).get("config") or {}
     named = {name: str(columns[name]) for name in MODALITIES if columns.get(name)}
     media = [column for name, column in named.items() if not MODALITIES[name].is_text]
-    source = f"column {' and '.join(map(repr, media))} of {manifest.name}" if media else ""
-    return read_samples(manifest, named, media_root=media_root), source
+    source = f"column {' and '.join(map(repr, media))} of {Path(manifest).name}" if media else ""
+    with fetching(manifest) as progress:
+        return read_samples(manifest, named, media_root=media_root, progress=progress), source
 
 
 def _demo_dataset(rows: Samples, result: AuditResult, config: AuditConfig, out: Path) -> tuple[Any, str]:

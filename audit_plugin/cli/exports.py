@@ -9,6 +9,7 @@ import typer
 
 from audit_plugin.arrays import AuditError
 
+from .manifests import ScoredManifest, fetching
 from .options import app, say
 from .running import check_output, fiftyone_io, shown_progress
 
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 TABLE = ".parquet"
 FORMATS = "webdataset, csv, jsonl, parquet, parquet-bytes, hf-folder, hf-parquet, coco, yolo, datacomp, fiftyone"
-Manifest = Annotated[
-    Path | None,
-    typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
-]
 
 
 @app.command()
@@ -60,7 +57,7 @@ def export(  # noqa: PLR0913 (one per option)
         str, typer.Option(help="Decisions to follow: a table (.csv, .jsonl), or a FiftyOne dataset that import made")
     ] = "",
     select: Annotated[Path | None, typer.Option(help="Export only these rows: a table written by select")] = None,
-    manifest: Manifest = None,
+    manifest: ScoredManifest = None,
     run: Annotated[str, typer.Option(help="Run key of the audit, for a FiftyOne dataset")] = "audit",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many rows would be removed and why, without writing")
@@ -91,18 +88,20 @@ def select(
         Path, typer.Option(help="Keep-list with weights to write: .parquet, .csv or .jsonl; .npy: uids for DataComp")
     ] = Path("selected.parquet"),
     copies: Annotated[int, typer.Option(min=1, help="Samples of one group of near-duplicates, at most")] = 1,
-    manifest: Manifest = None,
+    manifest: ScoredManifest = None,
 ) -> None:
     """Select the rows that fit best, within a budget and with few near-duplicates, and weigh them."""
     from audit_plugin.audit.export import manifest_source
     from audit_plugin.audit.export.selection import ENDINGS, select_rows, write_selection
     from audit_plugin.report import read_score_table
 
-    check_output(out, ENDINGS, scores, *([manifest] if manifest else []))
+    check_output(out, ENDINGS, scores, *([Path(manifest)] if manifest else []))
     table = read_score_table(scores)
     selection = select_rows(table, budget, copies)
     needs_uids = out.suffix.lower() == ".npy"
-    write_selection(out, table, selection, manifest_source(table.summary, manifest, table.name) if needs_uids else None)
+    with fetching(manifest) as progress:
+        rows = manifest_source(table.summary, manifest, table.name, progress) if needs_uids else None
+    write_selection(out, table, selection, rows)
     say(f"{len(selection.rows):,} of {len(table):,} rows selected (budget {selection.budget:,}): {out}")
     for why, count in selection.left_out.items():
         say(f"  {count:,} {why}")
@@ -128,14 +127,15 @@ def _verdicts(decisions: str) -> dict[Key, Verdict]:
     return imported_verdicts(data)
 
 
-def _table_rows(source: str, manifest: Path | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
+def _table_rows(source: str, manifest: str | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
     """The scores of a table and the rows of its manifest."""
     from audit_plugin.audit.export import manifest_source
     from audit_plugin.report import read_score_table
 
     table = read_score_table(Path(source))
-    rows = manifest_source(table.summary, manifest, table.name)
-    if rows.media_root:
+    with fetching(manifest) as progress:
+        rows = manifest_source(table.summary, manifest, table.name, progress)
+    if rows.media_root and manifest is None:
         where = f"media are read from {rows.media_root} only"
         say(f"manifest, as recorded in {Path(source).stem}.json: {rows.name}; {where}")
     return table, rows, {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,13 +26,18 @@ COLUMNS = {
     name: f"Column with {modality.content}" + ("" if modality.is_text else ", relative to the manifest")
     for name, modality in MODALITIES.items()
 }
+# Text, not a Path, which makes `s3:/b` of `s3://b`.
 Manifest = Annotated[
-    Path,
+    str,
     typer.Argument(
         help="CSV, TSV, JSON, JSONL or Parquet, one row per sample; tar shards: a .tar file, a folder of them, a "
         "pattern; a folder of images by class, with texts, or with boxes (COCO, VOC, YOLO); or the output folder of "
-        "clip-retrieval"
+        "clip-retrieval; each on this machine, or s3://, gs://, hf://, https:// and what else fsspec reads"
     ),
+]
+ScoredManifest = Annotated[
+    str | None,
+    typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
 ]
 MediaRoot = Annotated[
     Path | None,
@@ -65,13 +72,14 @@ def score(
 ) -> None:
     """Score the rows of a manifest, by any two or more modalities. Does not need FiftyOne."""
     from audit_plugin.audit.result import write_scores
+    from audit_plugin.inputs.remote import name_of
 
     if extend:
         _check_extension(config, run_dir, dry_run)
     samples, config = read_samples(manifest, config, media_root, format)
-    check_output(out, (".parquet", ".csv", ".jsonl"), manifest, samples=samples)
-    check_beside(out, (".json", ".png"), manifest, samples=samples)
-    gate.check(manifest, out, samples=samples)
+    check_output(out, (".parquet", ".csv", ".jsonl"), Path(manifest), samples=samples)
+    check_beside(out, (".json", ".png"), Path(manifest), samples=samples)
+    gate.check(Path(manifest), out, samples=samples)
     tell(samples)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit
@@ -89,7 +97,7 @@ def score(
             result = extend_run(samples, extend, progress)
     else:
         result = audited(samples, config, run_dir)
-    result = replace(result, summary={**result.summary, "manifest": str(manifest.absolute()), "format": format})
+    result = replace(result, summary={**result.summary, "manifest": name_of(manifest), "format": format})
     write_scores(out, result)
     places = [f"scores: {out}", f"summary: {out.with_suffix('.json')}", *_plot(result, out.with_suffix(".png"))]
     finish(result, samples, [*places, f"run: {result.run_dir}"], gate)
@@ -117,8 +125,8 @@ def removal_study(
 
     numbers = _numbers(amounts)
     samples, config = read_samples(manifest, config, media_root, format)
-    check_output(out, (".json",), manifest, samples=samples)
-    check_beside(out, (".png",), manifest, samples=samples)
+    check_output(out, (".json",), Path(manifest), samples=samples)
+    check_beside(out, (".png",), Path(manifest), samples=samples)
     tell(samples)
     with shown_progress() as progress:
         report = study.removal_study(samples, config, numbers, seeds, progress, run_dir)
@@ -127,18 +135,32 @@ def removal_study(
     show_removal(console(), report, [f"report: {out}", f"plot: {out.with_suffix('.png')}"])
 
 
+@contextmanager
+def fetching(manifest: str | Path | None) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Progress for reading a manifest, shown only where it is fetched from remote storage."""
+    from audit_plugin.inputs.remote import is_remote
+
+    if manifest is None or not is_remote(manifest):
+        yield None
+        return
+    with shown_progress() as progress:
+        yield progress
+
+
 def read_samples(
-    manifest: Path, config: AuditConfig, media_root: Path | None = None, form: str = ""
+    manifest: str | Path, config: AuditConfig, media_root: Path | None = None, form: str = ""
 ) -> tuple[Samples, AuditConfig]:
     """(the rows of a manifest, the settings with the columns that they were read from)."""
     from audit_plugin.inputs import samples as inputs
-    from audit_plugin.inputs.clip_retrieval import is_clip_retrieval
 
     columns = {name: getattr(config, name) for name in COLUMNS if getattr(config, name)}
     group, label, role, split = (getattr(config, name) or None for name in ("group", "label", "role", "split"))
-    samples = inputs.read_samples(manifest, columns, group, label, role, split, media_root, form, config.embeddings)
+    with fetching(manifest) as progress:
+        samples = inputs.read_samples(
+            manifest, columns, group, label, role, split, media_root, form, config.embeddings, progress
+        )
     chosen: dict[str, Any] = dict(samples.columns)
-    if is_clip_retrieval(manifest) and not config.embeddings and len(samples.vectors) > 1:
+    if samples.source.startswith("clip-retrieval folder") and not config.embeddings and len(samples.vectors) > 1:
         chosen["same_space"] = True  # they are of one model
     return samples, replace(config, **chosen)
 

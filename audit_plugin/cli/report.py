@@ -12,7 +12,7 @@ from audit_plugin.config import AuditConfig
 
 from .datasets import RUN_DIR_HELP, scored_rows
 from .gate import Gate, gated
-from .manifests import MediaRoot
+from .manifests import MediaRoot, ScoredManifest
 from .options import GATE_FAILED, app, command, say, stop
 from .running import check_output, fiftyone_io
 
@@ -31,10 +31,7 @@ def report(
     config: AuditConfig,
     out: Annotated[Path, typer.Option(help="File to write, .html")] = Path("report.html"),
     no_media: Annotated[bool, typer.Option("--no-media", help="Leave out the images")] = False,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="Manifest that was scored (default: as recorded; its media must then lie in its folder)"),
-    ] = None,
+    manifest: ScoredManifest = None,
     cross_modal: Annotated[
         Path | None, typer.Option(help="Report written by cross-modal (.json): adds a section on cross-modal recall")
     ] = None,
@@ -45,7 +42,7 @@ def report(
     from audit_plugin.report import read_cross_modal, write_report
 
     of_tables = {"--manifest": manifest, "--cross-modal": cross_modal, "--run-dir": run_dir, "--media-root": media_root}
-    check_output(out, (".html", ".htm"), Path(source), *([manifest] if manifest else []))
+    check_output(out, (".html", ".htm"), Path(source), *([Path(manifest)] if manifest else []))
     if source.endswith(TABLE):
         measured = read_cross_modal(cross_modal) if cross_modal else None
         content = _content_of_table(Path(source), manifest, config, media_root, (measured, run_dir))
@@ -62,14 +59,14 @@ def report(
 
 
 def _content_of_table(
-    scores: Path, manifest: Path | None, config: AuditConfig, media_root: Path | None, others: tuple[Any, Any]
+    scores: Path, manifest: str | None, config: AuditConfig, media_root: Path | None, others: tuple[Any, Any]
 ) -> ReportContent:
     """The report of a table, with the captions and media of its manifest, named or else recorded.
 
     A recorded manifest that is gone, lies elsewhere or has other rows by now is left out, and said so.
     `others`: cross-modal recall and run folder, see `report_of_table`.
     """
-    from audit_plugin.audit.export import folder_of
+    from audit_plugin.audit.export import recorded_place
     from audit_plugin.report import recorded_manifest, report_of_table
 
     if manifest:
@@ -79,9 +76,10 @@ def _content_of_table(
         say("without captions and images; to add them, name the manifest that was scored: --manifest")
         return report_of_table(scores, None, *others)
     where = f"manifest, as recorded in {scores.stem}.json: {recorded}"
-    root = media_root or folder_of(recorded)
     try:
-        rows, media = scored_rows(scores, recorded, config, root)
+        path, folder = recorded_place(recorded)
+        root = media_root or folder
+        rows, media = scored_rows(scores, path, config, root)
         content = report_of_table(scores, rows, *others, media)
     except AuditError as error:
         content = report_of_table(scores, None, *others)  # or what is wrong with the table itself

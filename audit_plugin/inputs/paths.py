@@ -13,6 +13,7 @@ from audit_plugin.arrays import AuditError
 
 from .files import file_of
 from .located import Located
+from .remote import Copy, below, copy_at, shown
 from .rows import brief
 from .table_cells import is_base64
 
@@ -33,9 +34,13 @@ def real_folder(media_root: str | Path) -> str:
 def paths_of(folder: str | Path, root: str) -> Place:
     """A function from a cell of a file in `folder` to (absolute path, ""), or to (None, what is wrong with the cell).
 
-    The medium must lie in the folder `root`, whose links are resolved; "": anywhere.
+    The medium must lie in the folder `root`, whose links are resolved; "": anywhere. Of a manifest that was fetched
+    from remote storage it must lie in the same remote folder, unless another `root` is named.
     """
     base = os.path.abspath(folder)
+    copy = copy_at(base)
+    if copy and root in ("", os.path.realpath(copy.files)):
+        return _paths_of_copy(base, copy)
     real_folders: dict[str, str] = {}
 
     def confined(path: str) -> tuple[str | None, str]:
@@ -54,13 +59,31 @@ def paths_of(folder: str | Path, root: str) -> Place:
             return confined(cell.value)
         if problem := _no_path(cell):
             return None, problem
-        path = as_written(os.path.abspath(os.path.join(base, _local(cell))))
+        path = as_written(os.path.abspath(os.path.join(base, local_path(cell))))
         if ("\\" in cell or "%" in cell) and not os.path.lexists(file_of(path)):
             path = _of_other_programs(base, cell) or path
         if root and not os.path.exists(file_of(path)):
-            in_root = as_written(os.path.abspath(os.path.join(root, _local(cell))))
+            in_root = as_written(os.path.abspath(os.path.join(root, local_path(cell))))
             path = in_root if os.path.exists(file_of(in_root)) else path
         return confined(path) if root else (path, "")
+
+    return place
+
+
+def _paths_of_copy(base: str, copy: Copy) -> Place:
+    """`paths_of` for a manifest of remote storage, whose cells are relative paths, or addresses in its folder."""
+
+    def place(cell: str | Located) -> tuple[str | None, str]:
+        if isinstance(cell, Located):
+            return cell.value, ""
+        if path := below(copy.url, shown(cell)):
+            return as_written(os.path.join(copy.files, path)), ""
+        if problem := _no_path(cell):
+            return None, problem
+        # Windows separates folders by a backslash, which no name that is fetched holds
+        path = as_written(os.path.abspath(os.path.join(base, local_path(cell).replace("\\", "/"))))
+        is_below = path.startswith(os.path.join(copy.files, ""))
+        return (path, "") if is_below else (None, f"names a file outside of {copy.url}")
 
     return place
 
@@ -73,12 +96,12 @@ def _no_path(cell: str) -> str:
         return "holds a null character, not a path"
     if len(cell.encode("utf-8", "replace")) > MAX_PATH:
         return f"holds {len(cell):,} characters, which no path has"
-    if _URL.match(_local(cell)):
+    if _URL.match(local_path(cell)):
         return f"holds a URL ({brief(cell, 40)}), not a path: download the file"
     return ""
 
 
-def _local(cell: str) -> str:
+def local_path(cell: str) -> str:
     """The path in a `file://` address of this machine; other cells as they are."""
     if not cell.lower().startswith("file://"):
         return cell

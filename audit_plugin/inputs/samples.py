@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
 from .clip_retrieval import is_clip_retrieval, read_clip_retrieval
 from .columns import Columns, choose_columns, listing_of
 from .embeddings import parse_embeddings, with_embeddings
-from .paths import Place, paths_of, real_folder
-from .readers import Located, ShardSource, Source, missing_note, open_sources
-from .readers import files_of as files_of_pattern
+from .paths import Place, local_path, paths_of, real_folder
+from .patterns import missing_note
+from .readers import Located, ShardSource, Source, open_sources
+from .remote import fetched, is_remote
 from .rows import ID_COLUMN, Row, RowReader, TornRow, Unusable, brief, grouped, kind_of
 
 KEYS = {"groups": "group", "labels": "label", "roles": "role", "splits": "split"}  # of samples -> their setting
 LOST_SHARE, LEAST_LOST = 0.25, 5  # of the rows that cannot be read: beyond both the source was read wrongly
 
 
-def read_samples(
+def read_samples(  # noqa: PLR0913, PLR0917 (one per option)
     source: str | Path,
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
@@ -37,13 +38,15 @@ def read_samples(
     media_root: str | Path | None = None,
     format: str = "",  # noqa: A002 (as the option is called)
     embeddings: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Samples:
     """Reads samples, in the order of their rows.
 
     Args:
-        source: a file, a folder or a pattern of files of one of the formats in `readers.READERS`. The column `id`
-            names the samples; without one the number of their row does, counted from 0. Rows with the same medium are
-            captions of one sample.
+        source: a file, a folder or a pattern of files of one of the formats in `readers.READERS`, or the address of one
+            on remote storage, such as `s3://bucket/pairs.csv`, which is fetched into the cache first (`inputs.remote`),
+            with the media that its rows name below its folder. The column `id` names the samples; without one the
+            number of their row does, counted from 0. Rows with the same medium are captions of one sample.
         columns: modality -> column, two or more; None, or too few: columns with the usual names are taken, and
             `Samples.notes` says which. Paths are relative to the folder of the file. A text may be a list of captions.
         group: column whose equal values belong together.
@@ -55,20 +58,34 @@ def read_samples(
         format: name of the format, "" to recognize it.
         embeddings: files with your own embeddings (`inputs.embeddings`); their modalities need no column, and a medium
             that one names need not exist.
+        progress: called while something is fetched, with stage, steps done and steps in all.
 
     Raises:
         AuditError: if the source as a whole cannot be used, is too large, or most of it cannot be read; if its format
             or columns are not clear; or if a role is not known.
     """
-    path = Path(source)
-    if not format and is_clip_retrieval(path):
-        by_setting = {"group": group, "label": label, "role": role, "split": split}
-        return with_embeddings(read_clip_retrieval(path, columns or {}, by_setting), embeddings)
     root = real_folder(media_root) if media_root is not None else ""
-    sources = open_sources(path, format)
+    settings = {"group": group, "label": label, "role": role, "split": split}
+    if not is_remote(source):
+        return _read(Path(local_path(str(source))), columns or {}, settings, root, format, embeddings)
+    with fetched(str(source), progress) as copy:
+        try:
+            samples = _read(copy.path, columns or {}, settings, root, format, embeddings)
+        except AuditError as error:
+            raise AuditError(copy.named(str(error))) from None
+        return copy.with_media(samples)
+
+
+def _read(
+    path: Path, columns: Mapping[str, str], settings: Mapping[str, str | None], root: str, form: str, embeddings: str
+) -> Samples:
+    """The samples of a source on this machine; `settings` name the columns of `KEYS`."""
+    if not form and is_clip_retrieval(path):
+        return with_embeddings(read_clip_retrieval(path, columns, settings), embeddings)
+    sources = open_sources(path, form)
     own = frozenset(parse_embeddings(embeddings))
-    keys = {"groups": group, "labels": label, "roles": role, "splits": split}
-    chosen = choose_columns(sources, columns or {}, {key: column for key, column in keys.items() if column}, own)
+    keys = {key: column for key, name in KEYS.items() if (column := settings[name])}
+    chosen = choose_columns(sources, columns, keys, own)
     reader, origins = read_rows(path, sources, chosen)
     _check_roles(path, reader.rows, chosen.keys.get("roles", ""))
     places = [paths_of(each.folder, root) for each in sources]
@@ -81,21 +98,6 @@ def read_samples(
     named = {**chosen.media, **{KEYS[key]: column for key, column in chosen.keys.items()}}
     samples = replace(samples, source=f"manifest {os.path.abspath(path)}", notes=notes, columns=named)
     return with_embeddings(samples, embeddings)
-
-
-def is_gone(path: str) -> bool:
-    """Whether a manifest, or each shard that a pattern names, was deleted; False where nobody can see that."""
-    try:
-        os.stat(path)
-        return False
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError):
-        return False
-    try:
-        return not files_of_pattern(path)
-    except AuditError:
-        return True
 
 
 def _has_ids(sources: Sequence[Source]) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError, Ints, Samples
 from audit_plugin.config import current_names
 from audit_plugin.inputs.files import first_line
+from audit_plugin.inputs.remote import is_remote, name_of
 from audit_plugin.inputs.rows import brief
 from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.inputs.tables import read_json, read_table
@@ -169,24 +170,24 @@ def report_of_table(
     )
 
 
-def recorded_manifest(table: str | Path) -> Path | None:
-    """The manifest that the summary beside a table names, if it is read without being asked for; else None.
+def recorded_manifest(table: str | Path) -> str:
+    """The manifest that the summary beside a table names, if it is read without being asked for; else "".
 
     A table may come from elsewhere, and a report goes to others: the manifest lies in the folder of the table, or was
     scored by a run in the cache, which is this user's own.
     """
     table, summary = Path(table), read_summary(table)
     if not (recorded := summary.get("manifest")):
-        return None
-    manifest = os.path.abspath(recorded)
-    if Path(os.path.realpath(manifest)).is_relative_to(os.path.realpath(table.parent)):
-        return Path(manifest)
+        return ""
+    manifest = name_of(recorded)
+    if not is_remote(manifest) and Path(os.path.realpath(manifest)).is_relative_to(os.path.realpath(table.parent)):
+        return manifest
     run = Path(summary.get("run_dir") or "")
     with contextlib.suppress(OSError, Damaged):
         is_own = Path(os.path.realpath(run)).parent == Path(os.path.realpath(cache_root() / "runs"))
         if is_own and stored_json(run / ABOUT, ABOUT)[0].get("source") == f"manifest {manifest}":
-            return Path(manifest)
-    return None
+            return manifest
+    return ""
 
 
 def _belongs_to(table: Path, run_dir: str) -> bool:

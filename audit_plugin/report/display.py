@@ -64,7 +64,7 @@ class StageDisplay:
         self._out = out
         self._clock = clock
         self._stage: _Stage | None = None
-        columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        columns = (TextColumn("{task.description:<14}", markup=False), BarColumn(), TextColumn("{task.fields[note]}"))
         self._bars = Progress(*columns, console=out, disable=not out.is_terminal)
 
     def __enter__(self) -> StageDisplay:

@@ -25,6 +25,9 @@ RUN_FILES = re.compile(r"[\w-]+\.npz|run\.json|about\.json|explanations\.json|\.
 RUN_FOLDERS = re.compile(r"(extended|lacking)-[0-9a-f]{16}|train")
 MEDIA = "media"  # folder of the cache with what programs held in memory (`inputs.stored_media`)
 MEDIA_FILES = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,5}")
+FETCHED = "remote"  # folder of the cache with copies of remote folders (`inputs.remote`)
+FETCHED_FILES = "files"  # folder of a copy, with files of any name
+COPY_FILES = re.compile(r"about\.json|fetched\.jsonl|\.lock")
 VECTOR_FILES = re.compile(r"[0-9a-f]{32}\.npz")
 REPORT = re.compile(r"[0-9a-f]{16}\.json")
 # Folder of the cache -> (names of what it holds, what that is, its files)
@@ -34,6 +37,7 @@ PLACES = (
     ("removal", re.compile(r"[0-9a-f]{16}"), "removal study", RUN_FILES),
     ("similarity", re.compile(r"[0-9a-f]{24}"), "similarity index", VECTOR_FILES),
     (MEDIA, re.compile(r"[0-9a-f]{24}"), "media", MEDIA_FILES),
+    (FETCHED, re.compile(r"[0-9a-f]{24}"), "fetched files", COPY_FILES),
 )
 
 
@@ -43,8 +47,9 @@ class Stored:
 
     Attributes:
         path: where it lies.
-        kind: features, run, removal study, removal report, similarity index, or media (of programs).
-        source: for people: the encoder of features; the manifest or dataset of the others; "" where it is not known.
+        kind: features, run, removal study, removal report, similarity index, media (of programs), or fetched files.
+        source: for people: the encoder of features; the address of fetched files; the manifest or dataset of the
+            others; "" where it is not known.
         rows: of the run; None where they are not known.
         size: of its files, in bytes.
         used: when it was last used, in seconds since 1970.
@@ -85,6 +90,8 @@ def _folder(path: Path, kind: str, files: re.Pattern[str]) -> Stored:
             source = f"dataset id {path.name}"
         elif kind == "media":
             source = f"{len(own):,} files of Python programs"
+        elif kind == "fetched files":
+            source = str(read_json(path / ABOUT, ABOUT)[0]["source"])
         else:
             about, _ = read_json(path / ABOUT, ABOUT)
             source, rows = str(about["source"]), int(about["rows"])
@@ -113,6 +120,16 @@ def _own_files(folder: Path, files: re.Pattern[str]) -> Iterator[Path]:
             yield path
         elif stat.S_ISDIR(mode) and files is RUN_FILES and RUN_FOLDERS.fullmatch(path.name):
             yield from _own_files(path, files)
+        elif stat.S_ISDIR(mode) and files is COPY_FILES and path.name in (FETCHED_FILES, "parts"):
+            yield from _files_below(path)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All regular files below a folder, links not followed."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path
 
 
 def chosen(
@@ -169,12 +186,12 @@ def delete(entry: Stored) -> int:
         AuditError: a run uses it, or it cannot be deleted.
     """
     with contextlib.ExitStack() as stack:
-        if entry.kind in ("run", "removal study"):
+        if entry.kind in ("run", "removal study", "fetched files"):
             handle = try_lock(entry.path / LOCK)
             if handle is None:
                 raise AuditError(f"{entry.path} is in use by a run; wait for it")
             stack.callback(os.close, handle)
-        elif entry.kind in ("features", "media") and time.time() - entry.used < IN_USE_SECONDS:
+        if entry.kind in ("features", "media", "fetched files") and time.time() - entry.used < IN_USE_SECONDS:
             raise AuditError(f"{entry.path} was used within the last 10 minutes, perhaps by a run that goes on; wait")
         try:
             return _delete(entry)
@@ -193,7 +210,10 @@ def _delete(entry: Stored) -> int:
     for path in own:
         freed += path.lstat().st_size
         path.unlink()
-    for folder in sorted({path.parent for path in own} | {entry.path}, key=lambda path: -len(path.parts)):
+    folders = {folder for path in own for folder in path.parents if folder.is_relative_to(entry.path)}
+    if entry.kind == "fetched files":
+        folders |= {entry.path / FETCHED_FILES, entry.path / "parts"}
+    for folder in sorted(folders | {entry.path}, key=lambda path: -len(path.parts)):
         with contextlib.suppress(OSError):  # holds something that is not ours
             folder.rmdir()
     return freed

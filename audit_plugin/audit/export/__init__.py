@@ -18,7 +18,7 @@ from audit_plugin.inputs.readers import DATASHEET, RELABELED, REMOVED
 from .datasheet import RELABELED_COLUMNS, REMOVED_COLUMNS, ExportReport, datasheet
 from .places import Place, opened_place
 from .plan import UNREADABLE, ExportPlan, Key, Rules, ScoreTable, Verdict, plan_export
-from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, folder_of, manifest_source
+from .rows import AuditedRow, ManifestSource, RowSource, SamplesSource, folder_of, manifest_source, recorded_place
 
 __all__ = [
     "ExportReport",
@@ -33,6 +33,7 @@ __all__ = [
     "export_rows",
     "folder_of",
     "manifest_source",
+    "recorded_place",
 ]
 
 Progress = Callable[[str, int, int], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from audit_plugin.arrays import MODALITIES, AuditError, Samples
 from audit_plugin.inputs.columns import Columns, known_header
 from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium
-from audit_plugin.inputs.paths import Place, paths_of, real_folder
+from audit_plugin.inputs.paths import Place, local_path, paths_of, real_folder
 from audit_plugin.inputs.readers import CsvSource, Row, ShardMember, ShardSource, Source, TableSource, open_sources
+from audit_plugin.inputs.remote import copied, is_remote, name_of
 from audit_plugin.inputs.rows import ID_COLUMN, MISSING, RowReader, as_text
-from audit_plugin.inputs.samples import SampleNames, media_of, shown, texts_of
+from audit_plugin.inputs.samples import SampleNames, media_of, read_samples, shown, texts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +214,19 @@ class SamplesSource:
         return AuditedRow((samples.ids[start],), media, texts, bool(samples.caption), fields, (), box)
 
 
-def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str) -> ManifestSource:
+def manifest_source(
+    summary: Mapping[str, Any],
+    manifest: str | Path | None,
+    name: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ManifestSource:
     """The manifest of an audit, from where its summary says.
 
     Args:
         summary: of the audit.
         manifest: in place of the recorded one, whose media must lie in its folder; or None.
         name: of the table of scores, for messages.
+        progress: called while a `manifest` on remote storage is fetched.
 
     Raises:
         AuditError: the summary does not say which manifest was scored, by which columns.
@@ -233,12 +240,29 @@ def manifest_source(summary: Mapping[str, Any], manifest: Path | None, name: str
             f"the columns that were scored are not known: the summary (.json) of {name} is not beside it; put it there"
         )
     form = str(summary.get("format") or "")
+    if manifest is not None and is_remote(manifest):
+        read_samples(manifest, columns, format=form, progress=progress)  # fetches what is not in the cache
+        path, root = copied(name_of(manifest))
+        return ManifestSource(path, columns, root, form)
     if manifest is not None:
-        return ManifestSource(manifest, columns, format=form)
+        return ManifestSource(Path(local_path(str(manifest))), columns, format=form)
     if not isinstance(recorded, str) or not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
-    # a table of scores may come from anybody: it must not make us copy files from anywhere
-    return ManifestSource(Path(recorded), columns, folder_of(Path(recorded)), form)
+    path, root = recorded_place(recorded)
+    return ManifestSource(path, columns, root, form)
+
+
+def recorded_place(recorded: str) -> tuple[Path, Path]:
+    """(path, the folder in which its media must lie) of the manifest that a summary names.
+
+    A table of scores may come from anybody: it must not make us copy files from anywhere, nor fetch anything.
+
+    Raises:
+        AuditError: it is on remote storage, and its copy is not in the cache.
+    """
+    if is_remote(recorded):
+        return copied(recorded)
+    return Path(recorded), folder_of(Path(recorded))
 
 
 def folder_of(manifest: Path) -> Path:
