@@ -659,6 +659,81 @@ def test_two_formats_are_never_guessed_between(tmp_path):
     assert len(read_samples(tmp_path, format="csv").ids) == 1
 
 
+# --- tables with folders of media beside them -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "media"),
+    [
+        ("captions.txt", 'image,caption\n1.png,A dog .\n2.png,"A cat , asleep ."\n', "Images"),
+        ("annotations.csv", "file_name;caption\n1.png;A dog .\n2.png;A cat , asleep .\n", "images"),
+        ("labels.tsv", "path\tlabel\n1.png\tA dog .\n2.png\tA cat , asleep .\n", "train"),
+        (
+            "list.jsonl",
+            '{"image": "1.png", "text": "A dog ."}\n{"image": "2.png", "text": "A cat , asleep ."}\n',
+            "é x",
+        ),
+        ("list.json", '[{"image": "1.png", "text": "A dog ."}, {"image": "2.png", "text": "A cat , asleep ."}]', "img"),
+    ],
+)
+def test_media_of_a_table_are_found_in_the_folder_beside_it(tmp_path, table, content, media):
+    for number in (1, 2):
+        picture(tmp_path / media / f"{number}.png")
+    (tmp_path / "docs").mkdir()
+    write(tmp_path / "README.txt", "image,caption\nno.png,nothing of this is a sample\n")
+    write(tmp_path / table, content)
+    for source in (tmp_path, tmp_path / table):
+        samples = read_samples(source)
+        assert samples.media["image"] == tuple(str(tmp_path / media / f"{number}.png") for number in (1, 2))
+        assert samples.media["text"] == ("A dog .", "A cat , asleep .")
+        assert f"media found in {media}/:" in samples.notes[0]
+
+
+def test_media_of_parquet_are_found_in_the_folder_beside_it(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    picture(tmp_path / "images" / "1.png")
+    table = pa.table({"image": ["1.png"], "text": ["a dog"], "other": [{"bytes": b"x", "path": "1.png"}]})
+    pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
+    samples = read_samples(tmp_path, {"image": "image", "text": "text"})
+    assert samples.media["image"] == (str(tmp_path / "images" / "1.png"),)
+
+
+def test_media_beside_the_table_come_first(tmp_path):
+    for place in (tmp_path, tmp_path / "images"):
+        picture(place / "1.png")
+    samples = read_samples(write(tmp_path / "list.csv", "image,text\n1.png,a dog\n"))
+    assert samples.media["image"] == (str(tmp_path / "1.png"),)
+    assert "media found" not in samples.notes[0]
+
+
+def test_two_folders_with_the_media_of_a_table_are_never_guessed_between(tmp_path):
+    for place in ("train", "test"):
+        picture(tmp_path / place / "1.png")
+    write(tmp_path / "labels.csv", "image,label\n1.png,dog\n")
+    with pytest.raises(AuditError, match=r"'1.png'\) lie in test and in train; .* such as test/1.png"):
+        read_samples(tmp_path)
+
+
+def test_two_texts_that_are_tables_are_never_guessed_between(tmp_path):
+    picture(tmp_path / "images" / "1.png")
+    for name in ("a.txt", "b.txt"):
+        write(tmp_path / name, "image,caption\n1.png,a dog\n")
+    with pytest.raises(AuditError, match="holds nothing that is known"):
+        read_samples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret/1.png", "/etc/1.png", "~/1.png", "x/../../1.png", "file:///1.png", "a:1.png"]
+)
+def test_paths_that_lead_elsewhere_are_not_looked_for_in_folders(tmp_path, name):
+    picture(tmp_path / "secret" / "1.png")
+    picture(tmp_path / "set" / "images" / "1.png")
+    samples = read_samples(write(tmp_path / "set" / "list.csv", f"image,text\n{name},a dog\nb.png,a cat\n"))
+    assert "media found" not in samples.notes[0]
+
+
 FOLDERS = ("image-folder", "image-text", "coco", "voc", "yolo", "hf-folder")
 
 

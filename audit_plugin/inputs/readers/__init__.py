@@ -20,6 +20,7 @@ from .hugging_face_folder import SPLIT, is_metadata_folder, of_split, open_metad
 from .image_folder import is_image_folder, open_image_folder
 from .image_text import is_image_text, open_image_text
 from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, is_json_text, read_document
+from .media_folders import begin_in_media_folders, text_table_in
 from .other_kinds import check_kind
 from .saved_dataset import is_saved_dataset, saved_tables
 from .source import Located, Row, ShardMember, Source
@@ -179,6 +180,7 @@ def _opened(paths: Sequence[Path], readers: Sequence[Reader]) -> list[Source]:
     for path, reader in zip(paths, readers, strict=True):
         check_kind(path)
         sources.append(list(reader.opens(path)))
+    begin_in_media_folders([source for opened in sources for source in opened])
     splits = splits_of_files(paths) if all(reader.name in TABLES for reader in readers) else []
     if len(set(splits)) > 1 and not any(SPLIT in source.header for opened in sources for source in opened):
         return [of_split(source, split) for opened, split in zip(sources, splits, strict=True) for source in opened]
@@ -259,7 +261,7 @@ def _files_in(folder: Path, reader: Reader) -> list[Path]:
     for places in ([folder], [folder / "data"], [place for place in folders_in(folder) if is_split(place.name)]):
         if files := [path for place in places for path in _files_at(place, reader)]:
             return files
-    return []
+    return text_table_in(folder) if ".csv" in reader.endings and folder.is_dir() else []
 
 
 def _files_at(place: Path, reader: Reader) -> list[Path]:
