@@ -382,7 +382,7 @@ def test_torn_rows_and_lost_images_fail_alone(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == [f"r{i}" for i in range(16)]
     assert [i for i, row in enumerate(rows) if row["failure"]] == [2, 5, 6]
     assert "line 4 has 2 columns" in rows[2]["failure"]
-    assert all(rows[i]["misalignment"] is None and rows[i]["action"] == "keep" for i in (2, 5, 6))
+    assert all(rows[i]["misalignment"] is None and rows[i]["action"] == "fix" for i in (2, 5, 6))
     assert rows[0]["outlier_text"] is not None
     assert "failures" in out
 

@@ -14,6 +14,7 @@ import pytest
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.synthetic.personas import PersonaSet, draw_personas
+from tests.conftest import caption
 from tests.cross_modal_fixtures import made_up
 from tests.fiftyone_fixtures import state
 from tests.operator_requests import execute, filled_in, form_of
@@ -123,7 +124,7 @@ def test_texts_of_a_list_are_taken_together(make_dataset: Callable[..., Any]) ->
 
 
 def test_the_form_finds_the_identity_and_names_what_is_lacking(make_dataset: Callable[..., Any]) -> None:
-    dataset = make_dataset(6, caption=str, person=str, split=str)
+    dataset = make_dataset(6, caption=caption, person=str, split=str)
     form = form_of("measure_cross_modal", dataset)
     assert form["label"]["default"] == "person"
     assert "split" in form["split"]["type"]["values"]

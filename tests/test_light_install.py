@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def light(tmp_path_factory, pictures, captions):
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(WITHOUT_FIFTYONE)
     with (folder / "pairs.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image", "caption"), *zip(pictures[:40], captions[:40], strict=True)])
+        names = [Path(shutil.copy(picture, folder)).name for picture in pictures[:40]]
+        csv.writer(file).writerows([("image", "caption"), *zip(names, captions[:40], strict=True)])
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(folder / "python"), str(ROOT)]),

@@ -13,6 +13,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
+from tests.conftest import caption
 from tests.operator_requests import PLUGIN, execute, filled_in, form_of, module_of, operator
 
 pytestmark = pytest.mark.fiftyone
@@ -46,7 +47,7 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
 
 
 def test_the_form_has_defaults_and_folds_advanced_settings(make_dataset: Callable[..., Any]) -> None:
-    dataset = make_dataset(6, note=str, caption=str)
+    dataset = make_dataset(6, note=str, caption=caption)
     form = form_of("run_audit", dataset)
     assert form["text"]["default"] == "caption"
     assert form["text"]["type"]["values"] == ["note", "caption"]

@@ -165,6 +165,14 @@ def test_ids_of_images_repeat_and_ids_of_captions_do_not(tmp_path: Path) -> None
     assert samples.groups[1] == ""
 
 
+def test_of_rows_with_ids_the_same_medium_with_the_same_text_is_a_copy(tmp_path):
+    rows = ["id,image,caption", "a,0.png,a dress", "b,1.png,a hat", "c,0.png,a red dress", "d,0.png,a dress"]
+    samples = read_samples(write(tmp_path / "m.csv", "\n".join(rows)), COLUMNS)
+    assert samples.ids == ("a", "b", "c", "d")
+    assert samples.groups[0] == samples.groups[2] != ""
+    assert samples.groups[1] == samples.groups[3] == ""
+
+
 @pytest.mark.parametrize(
     ("header", "taken"),
     [

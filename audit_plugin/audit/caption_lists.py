@@ -14,7 +14,7 @@ from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED
 
 from .result import AuditResult
 
-URGENCY = ("keep", "remove", "review", "relabel")
+URGENCY = ("keep", "fix", "remove", "review", "relabel")  # of the texts of one sample, least first
 
 
 def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:

@@ -329,13 +329,22 @@ def _joined(entries: Sequence[_Entry], rows: Sequence[Row], names: SampleNames, 
 
 
 def _groups_of_media(ids: Sequence[str], media: Mapping[str, Sequence[str | None]]) -> tuple[str, ...]:
-    """The media of rows that have ids of their own and show the same; "" for others; empty where none do."""
+    """The media of rows that have ids of their own and show the same; "" for others; empty where none do.
+
+    Of rows with the same media and the same text only the first belongs to the group: the others are its copies.
+    """
     seen = [values for name, values in media.items() if not MODALITIES[name].is_text]
     shown = ["\0".join(value or "" for value in values) for values in zip(*seen, strict=True)] if seen else []
+    texts = next((values for name, values in media.items() if MODALITIES[name].is_text), [None] * len(ids))
+    first: dict[tuple[str, str | None], str] = {}  # of each pair the id that showed it first
     of_shown: dict[str, set[str]] = {}
-    for name, what in zip(ids, shown, strict=False):
-        of_shown.setdefault(what, set()).add(name)
-    groups = tuple(what if what.strip("\0") and len(of_shown[what]) > 1 else "" for what in shown)
+    for name, what, text in zip(ids, shown, texts, strict=False):
+        if what.strip("\0") and first.setdefault((what, text), name) == name:
+            of_shown.setdefault(what, set()).add(name)
+    groups = tuple(
+        what if name in of_shown.get(what, ()) and len(of_shown[what]) > 1 else ""
+        for name, what in zip(ids, shown, strict=False)
+    )
     return groups if any(groups) else ()
 
 
