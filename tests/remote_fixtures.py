@@ -6,6 +6,7 @@ import base64
 import email.utils
 import hashlib
 import html
+import re
 import threading
 import time
 import urllib.parse
@@ -30,9 +31,13 @@ class Site:
         user: `user:password` that every request must carry, "" for none.
         signature: query that every request of a file must carry, "" for none.
         ranges: parts of files are served.
+        tells_ranges: whether they are, it tells.
         versions: `ETag` and `Last-Modified` are told.
         sizes: `Content-Length` is told.
         asked: (method, path) -> requests.
+        broken: (path, first byte) -> how often a part of a file breaks off in the middle.
+        becomes: (path, first byte) -> new content of the file, once this part is asked for.
+        parts: (path, first byte) -> requests of parts of files.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -43,9 +48,13 @@ class Site:
     user: str = ""
     signature: str = ""
     ranges: bool = True
+    tells_ranges: bool = True
     versions: bool = True
     sizes: bool = True
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    broken: Counter[tuple[str, int]] = field(default_factory=Counter)
+    becomes: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    parts: Counter[tuple[str, int]] = field(default_factory=Counter)
     url: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -106,11 +115,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def content(self, method: str, path: str) -> None:
         site, data = self.site, self.site.files[path]
-        self.send_response(200)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted and site.ranges:
+            start, end = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+            data = data[start:end]
+            site.parts[path, start] += 1
+            site.files[path] = site.becomes.pop((path, start), site.files[path])
+            if site.broken[path, start] > 0:
+                site.broken[path, start] -= 1
+                site.cut[path] += 1
+        else:
+            self.send_response(200)
         if site.versions:
-            self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
+            self.send_header("ETag", f'"{hashlib.md5(site.files[path]).hexdigest()}"')
             self.send_header("Last-Modified", email.utils.formatdate(0, usegmt=True))
-        self.send_header("Accept-Ranges", "bytes" if site.ranges else "none")
+        if site.tells_ranges:
+            self.send_header("Accept-Ranges", "bytes" if site.ranges else "none")
         if site.sizes:
             self.send_header("Content-Length", str(len(data)))
         else:

@@ -537,6 +537,63 @@ def test_an_interrupt_loses_nothing(site: Site, pictures: list[str], cache: Path
     assert len(stored(cache)) == 3
 
 
+@pytest.fixture
+def large(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a manifest of five blocks."""
+    monkeypatch.setattr(mirror, "BLOCK", 1000)
+    monkeypatch.setattr(mirror, "LARGE", 4000)
+    site.files["/d/m.csv"] = manifest(*(f"{row:03d}.png" for row in range(500)))[:4500] + b"\n"
+    return f"{site.url}/d/m.csv"
+
+
+def rows_of(url: str) -> int:
+    return len(read_samples(url, COLUMNS, media_root="/"))
+
+
+def test_a_large_file_goes_on_after_its_last_block(site: Site, large: str, cache: Path) -> None:
+    rows = rows_of(large)
+    assert [site.parts["/d/m.csv", start] for start in range(0, 5000, 1000)] == [1] * 5
+    site.files["/d/m.csv"] = site.files["/d/m.csv"].replace(b"caption 7", b"CAPTION 7")
+    site.parts.clear()
+    site.broken["/d/m.csv", 3000] = 3
+    with pytest.raises(AuditError, match="3 tries"):
+        rows_of(large)
+    assert [path.stat().st_size for path in cache.glob("remote/*/parts/*")] == [3000]
+    assert site.parts["/d/m.csv", 2000] == 1
+    assert rows_of(large) == rows
+    assert site.parts["/d/m.csv", 2000] == 1
+    assert next(cache.glob("remote/*/files/m.csv")).read_bytes() == site.files["/d/m.csv"]
+    assert not list(cache.glob("remote/*/parts/*"))
+
+
+def test_blocks_of_a_former_version_are_not_used(site: Site, large: str, cache: Path) -> None:
+    site.broken["/d/m.csv", 2000] = 3
+    with pytest.raises(AuditError, match="3 tries"):
+        rows_of(large)
+    site.files["/d/m.csv"] = site.files["/d/m.csv"].replace(b"caption 7", b"CAPTION 7")
+    rows_of(large)
+    assert next(cache.glob("remote/*/files/m.csv")).read_bytes() == site.files["/d/m.csv"]
+    assert not list(cache.glob("remote/*/parts/*"))
+
+
+def test_a_large_file_that_changes_meanwhile_is_fetched_again(site: Site, large: str, cache: Path) -> None:
+    new = site.files["/d/m.csv"].replace(b"caption 7", b"CAPTION 7")
+    site.becomes["/d/m.csv", 3000] = new
+    with pytest.raises(
+        AuditError, match="changed meanwhile, 3 tries"
+    ):  # as long as it is not the version that was listed
+        rows_of(large)
+    rows_of(large)
+    assert next(cache.glob("remote/*/files/m.csv")).read_bytes() == new
+
+
+@pytest.mark.parametrize("tells_ranges", [True, False])
+def test_a_large_file_of_a_server_without_ranges(site: Site, large: str, tells_ranges: bool, cache: Path) -> None:
+    site.ranges, site.tells_ranges = False, tells_ranges
+    assert rows_of(large) > 100
+    assert next(cache.glob("remote/*/files/m.csv")).read_bytes() == site.files["/d/m.csv"]
+
+
 def test_a_journal_that_was_cut_off_costs_one_file(site: Site, pictures: list[str], cache: Path) -> None:
     url = publish(site, pictures)
     read_samples(url, COLUMNS)

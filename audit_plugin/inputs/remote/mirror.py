@@ -1,7 +1,8 @@
 """The copy of a remote folder in the cache: the files that were asked for, each whole, and what is known of each.
 
 A file is written under another name and moved to its own once it is whole; `fetched.jsonl` then gets a line with the
-size and version that the storage told for it. A file of which the storage tells the same is not fetched again.
+size and version that the storage told for it. A file of which the storage tells the same is not fetched again. Large
+files come in blocks, and go on after the last one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import threading
@@ -40,7 +42,7 @@ from audit_plugin.store.inventory import FETCHED, FETCHED_FILES
 from audit_plugin.store.runs import ABOUT, LOCK, try_lock
 
 from .addresses import shown, within
-from .network import UnavailableError, attempted
+from .network import NotWholeError, UnavailableError, attempted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +53,7 @@ TICK_SECONDS = 0.2
 MAX_FILE = 100 * 10**9  # bytes
 MAX_TOTAL = 2 * 10**12  # bytes of one source with its media
 SPARE = 10**9  # bytes of the disk that stay free
+BLOCK, LARGE = 1 << 25, 1 << 27  # bytes of a block, and of the files that are fetched in blocks
 PARTS, JOURNAL = "parts", "fetched.jsonl"
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ)
 
@@ -130,8 +133,7 @@ class Mirror:
             raise AuditError(f"{self.url} is being fetched by another process into {self.folder}; wait for it")
         self._handle = handle
         os.utime(handle)  # the last use, for `cache prune`
-        shutil.rmtree(self.folder / PARTS, ignore_errors=True)  # of processes that were killed
-        private_folder(self.folder / PARTS)
+        self._clean(r"[0-9a-f]{32}")  # of processes that were killed
         self._known = self._read_journal()
         self._sources = sources_of_copy(self.folder)
         self._describe()
@@ -142,7 +144,15 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._clean(".*")
         os.close(self._handle)
+
+    def _clean(self, names: str) -> None:
+        """Removes parts of files, by a pattern of their names: 24 digits where the next try can go on with them."""
+        for part in private_folder(self.folder / PARTS).iterdir():
+            if re.fullmatch(names, part.name):
+                part.unlink(missing_ok=True)
 
     def finish(self, source: str) -> None:
         """Notes that a source was fetched as a whole; its address without secrets."""
@@ -264,18 +274,22 @@ class Mirror:
         url = within(self.url, file.path)
         if file.size is not None and file.size > most:
             raise UnavailableError(f"{url!r} has {size_text(file.size)}, and the limit of a file is {size_text(most)}")
-        part = self.folder / PARTS / uuid.uuid4().hex
+        in_blocks = bool(file.version) and (file.size or 0) >= LARGE
+        name = digest_of(file.path, file.size, file.version)[:24] if in_blocks else uuid.uuid4().hex
+        part = self.folder / PARTS / name
 
         def get() -> int:
             with count.attempt(threads, most, url) as callback:
-                # the package of Hugging Face reads in a slower way where it is given any callback
-                kwargs = {} if "hf" in _protocols(self._file_system) else {"callback": callback}
-                self._file_system.get_file(file.address, str(part), **kwargs)
+                if not in_blocks or not self._get_blocks(file, part, callback):
+                    # the package of Hugging Face reads in a slower way where it is given any callback
+                    kwargs = {} if "hf" in _protocols(self._file_system) else {"callback": callback}
+                    self._file_system.get_file(file.address, str(part), **kwargs)
                 size = part.stat().st_size
                 if size > most:
                     raise UnavailableError(f"{url!r} has more than {size_text(most)}, the limit of a file")
                 if file.size is not None and size != file.size:
-                    raise ConnectionError("the file was cut off, or is being changed")
+                    part.unlink()
+                    raise NotWholeError("the file was cut off, or is being changed")
                 callback.finished(size)
             return size
 
@@ -284,8 +298,31 @@ class Mirror:
             self._move(part, file.path)
             return size
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
+            if not in_blocks:
+                part.unlink(missing_ok=True)
+
+    def _get_blocks(self, file: RemoteFile, part: Path, callback: Any) -> bool:
+        """Appends what is missing of a file to its part; False where the storage gives no parts of files."""
+        left = file.size or 0
+        with (
+            open(part, "ab") as out,
+            self._file_system.open(file.address, "rb", block_size=BLOCK, cache_type="none") as source,
+        ):
+            left -= out.tell()
+            try:
+                source.seek(out.tell())
+                callback.relative_update(out.tell())
+                while left > 0 and (data := source.read(min(BLOCK, left))):
+                    out.write(data)
+                    left -= len(data)
+                    callback.relative_update(len(data))
+            except ValueError:
+                callback.restart()
+                return False
+        if version_of(self._file_system.info(file.address)) != file.version:
+            part.unlink()
+            raise NotWholeError("the file was changed meanwhile")
+        return True
 
     def _move(self, part: Path, path: str) -> None:
         """Moves a file that is whole to its place."""
@@ -335,6 +372,9 @@ class _Count:
                 count.add(inc)
                 if self.bytes > most:
                     raise UnavailableError(f"{url!r} has more than {size_text(most)}, the limit of a file")
+
+            def restart(self) -> None:
+                self.finished(0)
 
             def finished(self, size: int) -> None:
                 count.add(size - self.bytes)

@@ -42,6 +42,10 @@ class UnavailableError(Exception):
     """One file cannot be had, and the others may; the message says why."""
 
 
+class NotWholeError(ConnectionError):
+    """What arrived of a file is not what the storage told; the message says how."""
+
+
 def opened(protocol: str, url: str) -> tuple[Any, str]:
     """(the file system of fsspec, the path of an address in it).
 
@@ -148,6 +152,8 @@ def _judged(error: Exception) -> tuple[str, str]:
         return kinds.get(status, "other"), f"status {status}"
     for cause in causes:
         name = type(cause).__name__
+        if isinstance(cause, NotWholeError):
+            return "network", str(cause)
         if isinstance(cause, PermissionError) or "Credential" in name or "Auth" in name:
             return "denied", "no permission" if isinstance(cause, PermissionError) else name
         if isinstance(cause, ConnectionError | TimeoutError) or _FAILED.search(name):
