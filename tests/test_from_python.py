@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -176,7 +178,7 @@ def test_lists_of_texts_are_captions_of_one_sample() -> None:
         (("a.png", [["a"]]), "row 1: text is a list of lists"),
         (("a.png", ["a"] * 1001), "row 1: text is 1,001 texts; the limit is 1,000"),
         ((7, "a"), r"row 1: image is 7 \(int\); give a path, a PIL image, an array or bytes"),
-        ((["a.png"], "a"), "row 1: image is of type list"),
+        ((["a.png", "b.png"], "a"), "row 1: image is of type list"),
         ((object(), "a"), "row 1: image is of type object"),
         ((b"", "a"), "row 1: image is empty"),
         ((np.zeros((2, 3, 4, 4)), "a"), "row 1: image is an array of 2 x 3 x 4 x 4, which is a batch"),
@@ -342,3 +344,39 @@ def test_images_in_memory_are_audited_and_exported(pictures: list[str], captions
     )
     result.export(tmp_path / "clean.parquet", samples, "parquet-bytes")
     assert pq.read_table(tmp_path / "clean.parquet").num_rows == 60
+
+
+def test_columns_with_the_usual_names_need_not_be_named() -> None:
+    frame = pd.DataFrame({"filename": ["a.png", "b.png"], "Caption": ["x", "y"], "n": [1, 2]})
+    assert samples_from(frame).media == {"image": ("a.png", "b.png"), "text": ("x", "y")}
+    sounds = samples_from([{"path": "a.wav", "label": "x"}, {"path": "b.wav", "label": "y"}])
+    assert sounds.media == {"audio": ("a.wav", "b.wav"), "text": ("x", "y")}
+    with pytest.raises(AuditError, match="'caption' and 'sentence' could each be the text; name one: text='caption'"):
+        samples_from([{"image": "a.png", "caption": "x", "sentence": "y"}])
+    with pytest.raises(AuditError, match="several columns named 'text'; rename all but one"):
+        samples_from(pd.DataFrame([["a.png", "x", "y"]], columns=["image", "text", "text"]))
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_files_hold_is_the_same_in_tables() -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "a cat"}]
+    address = "data:image/png;base64," + base64.b64encode(png_of(pixels(3))).decode()
+    rows = [
+        {"image": ["a.png"], "text": "['one', \"it's two\"]"},
+        {"image": address, "text": turns},
+        {"image": {"path": "c.png", "bytes": None}, "text": "[no list]"},
+    ]
+    samples = samples_from(rows)
+    assert samples.media["text"] == ("one", "it's two", "a cat", "[no list]")
+    assert samples.media["image"][:2] == ("a.png", "a.png")
+    assert (read_image(samples.media["image"][2]) == Image.fromarray(pixels(3))) is True
+    assert samples_from(pa.Table.from_pylist([{"image": "a.png", "text": "x"}] * 3)).ids == ("0", "1", "2")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_subset_knows_the_classes_of_its_dataset() -> None:
+    import torch
+
+    whole = OfTorch([(pixels(row), row % 2) for row in range(4)])
+    whole.classes = ["cat", "dog"]  # type: ignore[attr-defined]
+    assert samples_from(torch.utils.data.Subset(whole, [1, 2])).media["text"] == ("dog", "cat")  # type: ignore[arg-type]

@@ -538,3 +538,90 @@ def test_images_of_voc_whose_path_is_that_of_another_machine(tmp_path: Path, nam
     samples = read_samples(tmp_path)
     assert samples.problems == {}
     assert (samples.media["image"][0] or "").startswith(str(tmp_path / "JPEGImages" / "a.png"))
+
+
+# --- media beside texts, and by class --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("modality", "ending"), [("image", "png"), ("audio", "flac"), ("video", "avi")])
+def test_media_of_each_modality_by_class_and_with_texts(tmp_path: Path, modality: str, ending: str) -> None:
+    for row in range(N):
+        write(tmp_path / "classes" / ("train", "test")[row % 2] / f"c{row % 3}" / f"{row:02d}.{ending}", b"x")
+        write(tmp_path / "texts" / f"{row:02d}.{ending.upper()}", b"x")
+        write(tmp_path / "texts" / f"{row:02d}.txt", f"{TEXTS[row]}\n")
+    samples = read_samples(tmp_path / "classes")
+    assert dict(samples.columns) == {modality: modality, "text": "label", "label": "label", "split": "split"}
+    assert samples.labels[:3] == ("c1", "c1", "c2") or set(samples.labels) == {"c0", "c1", "c2"}
+    assert len(samples) == N
+    samples = read_samples(tmp_path / "texts")
+    assert samples.media["text"] == tuple(TEXTS)
+    assert samples.media[modality][3] == str(tmp_path / "texts" / f"03.{ending.upper()}")
+    assert read_samples(tmp_path / "texts", format=f"{modality}-text").ids == samples.ids
+
+
+def test_folders_of_two_modalities_are_asked_about(tmp_path: Path) -> None:
+    for label in "ab":
+        write(tmp_path / label / "1.wav", b"x")
+        write(tmp_path / label / "1.png", b"x")
+    assert "can be read as image-folder or as audio-folder" in refusal(tmp_path, {})
+
+
+def test_captions_in_json_beside_images(tmp_path: Path) -> None:
+    for row in range(N):
+        picture(tmp_path / "img" / f"{row:02d}.png")
+        write(tmp_path / "img" / f"{row:02d}.json", json.dumps({"caption": TEXTS[row], "width": 8}))
+    write(tmp_path / "img" / "03.json", json.dumps({"caption": "one", "text": "two"}))
+    write(tmp_path / "img" / "04.json", "{")
+    write(tmp_path / "img" / "05.json", json.dumps({"width": 8}))
+    samples = read_samples(tmp_path)
+    assert samples.media["text"][:3] == tuple(TEXTS[:3])
+    assert samples.media["text"][5:7] == (None, TEXTS[6])
+    assert "holds different texts under 'caption' and 'text'" in samples.problems[3]
+    assert "cannot be parsed as JSON" in samples.problems[4]
+
+
+def test_two_texts_of_an_image_are_two_columns(tmp_path: Path) -> None:
+    for row in range(N):
+        picture(tmp_path / f"{row:02d}.png")
+        write(tmp_path / f"{row:02d}.txt", "tag, other tag")
+        write(tmp_path / f"{row:02d}.caption", TEXTS[row])
+    assert "'txt' and 'caption' could each be the text; name one: --text txt" in refusal(tmp_path, {})
+    assert read_samples(tmp_path, {"text": "caption"}).media["text"] == tuple(TEXTS)
+
+
+def test_lists_of_librispeech(tmp_path: Path) -> None:
+    for row in range(4):
+        write(tmp_path / "84" / "7" / f"84-7-{row:04d}.flac", b"x")
+    write(tmp_path / "84" / "7" / "84-7.trans.txt", "".join(f"84-7-{row:04d} HELLO {row}\n" for row in range(3)))
+    samples = read_samples(tmp_path)
+    assert samples.media["text"] == ("HELLO 0", "HELLO 1", "HELLO 2", None)
+
+
+def test_media_alone_say_what_is_missing(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    assert "put a text beside each medium (a.txt beside a.jpg), or the media into folders of classes" in refusal(
+        tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "classes"),
+    [
+        ("images", "labels", "classes.txt"),
+        ("images", "labels", "labels/classes.txt"),
+        (".", ".", "classes.txt"),
+        ("obj_train_data", "obj_train_data", "obj.names"),
+    ],
+)
+def test_boxes_of_yolo_with_a_list_of_classes(tmp_path: Path, images: str, labels: str, classes: str) -> None:
+    for row in range(N):
+        picture(tmp_path / images / f"{row:02d}.png")
+        write(tmp_path / labels / f"{row:02d}.txt", f"{row % 2} 0.5 0.5 0.5 0.5\n")
+    assert "classes.txt" in refusal(tmp_path) or images != "images"
+    write(tmp_path / classes, "cat\ndog\n")
+    write(tmp_path / "notes.json", "{}")
+    samples = read_samples(tmp_path)
+    assert samples.labels == ("cat", "dog") * (N // 2)
+    assert samples.problems == {}
+    write(tmp_path / labels / "03.txt", "2 0.5 0.5 0.5 0.5\n")
+    assert "class 2 is not among the 2 names" in read_samples(tmp_path).problems[3]

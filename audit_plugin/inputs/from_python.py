@@ -9,9 +9,11 @@ from typing import Any
 
 from audit_plugin.arrays import MODALITIES, AuditError, Samples, is_missing
 
+from .names import FILES, USUAL_NAMES, columns_called, modality_of_file
 from .pixels import is_pixels, png_of
-from .rows import ID_COLUMN, MAX_CAPTIONS, brief
+from .rows import ID_COLUMN, MAX_CAPTIONS, brief, listed_texts, said_in
 from .stored_media import InStore, StoredMedia
+from .table_cells import bytes_in, is_base64
 
 PAIR = {"image": 0, "text": 1}  # where the values of a pair are, unless others are named
 
@@ -39,7 +41,7 @@ def samples_from(
         role: column that says which models saw a row (`ROLES`).
         split: column that says train, test or the like.
         columns: modality -> column, two or more, of tuples the position: `image="photo", text="caption"`. Default: the
-            columns that are named like modalities; of tuples `image=0, text=1`.
+            columns with the usual names, such as `filename` and `caption`; of tuples `image=0, text=1`.
 
     Raises:
         AuditError: a column is missing, fewer than two modalities, or a value of a kind that cannot be used: the
@@ -148,7 +150,12 @@ class _Table:
         """The captions of a row: None where there is none."""
         if hasattr(value, "tolist"):  # an array of texts, or NumPy's own numbers
             value = value.tolist()
+        if isinstance(value, str) and value.startswith("[") and (texts := listed_texts(value)) is not None:
+            value = texts
         if isinstance(value, list | tuple):
+            if (said := said_in(value)) is not None:
+                yield said or None
+                return
             if len(value) > MAX_CAPTIONS:
                 raise ValueError(f"{len(value):,} texts; the limit is {MAX_CAPTIONS:,}")
             if any(isinstance(text, list | tuple) for text in value):
@@ -169,6 +176,12 @@ class _Table:
             value = value.get("path") if is_missing(value.get("bytes")) else value["bytes"]
         if is_missing(value):
             return None
+        if isinstance(value, list | tuple) and len(value) == 1 and not isinstance(value[0], list | tuple | int | float):
+            return self._medium(value[0], modality)
+        if isinstance(value, str) and is_base64(value):
+            value = bytes_in(value)
+            if value is None:
+                raise ValueError("a text in base64 that is damaged; give a path, or the bytes")
         if isinstance(value, str | os.PathLike):
             return os.fsdecode(value) or None
         if isinstance(value, bytes | bytearray | memoryview):
@@ -201,17 +214,8 @@ def _rows_of(data: Any) -> Iterator[Any]:
     """The rows of whatever holds them."""
     if isinstance(data, str | bytes | os.PathLike):
         raise AuditError(f"{brief(str(data), 80)} is no table of rows; read the file first, for example by pandas")
-    if hasattr(data, "itertuples"):  # a DataFrame of pandas
-        names = [str(name) for name in data.columns]
-        return (dict(zip(names, row, strict=True)) for row in data.itertuples(index=False, name=None))
-    if isinstance(data, Mapping):
-        if parts := [name for name, part in data.items() if hasattr(part, "column_names")]:
-            raise AuditError(f"these are several datasets ({', '.join(map(str, parts))}); give one: data[{parts[0]!r}]")
-        lengths = {str(name): len(values) for name, values in data.items()}
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-            raise AuditError(f"the columns have different lengths ({listed}); give one value a row in each")
-        return (dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True))
+    if (rows := _rows_of_table(data)) is not None:
+        return rows
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "__iter__"):  # of torch
         return (data[number] for number in range(len(data)))
     try:
@@ -220,11 +224,50 @@ def _rows_of(data: Any) -> Iterator[Any]:
         raise AuditError(f"data is {_kind_of(data)}; give a DataFrame, rows, or a dataset of torch") from None
 
 
+def _rows_of_table(data: Any) -> Iterator[dict[str, Any]] | None:
+    """The rows of a DataFrame of pandas or polars, a table of Arrow, or a mapping of columns; None for what is none."""
+    if hasattr(data, "itertuples"):  # of pandas
+        names = [str(name) for name in data.columns]
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise AuditError(f"there are several columns named {name!r}; rename all but one")
+        return (dict(zip(names, row, strict=True)) for row in data.itertuples(index=False, name=None))
+    if hasattr(data, "to_batches"):  # of Arrow
+        return (row for batch in data.to_batches() for row in batch.to_pylist())
+    if hasattr(data, "iter_rows"):  # of polars
+        return iter(data.iter_rows(named=True))
+    if isinstance(data, Mapping):
+        if parts := [name for name, part in data.items() if hasattr(part, "column_names")]:
+            raise AuditError(f"these are several datasets ({', '.join(map(str, parts))}); give one: data[{parts[0]!r}]")
+        lengths = {str(name): len(values) for name, values in data.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+            raise AuditError(f"the columns have different lengths ({listed}); give one value a row in each")
+        return (dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True))
+    return None
+
+
 def _default_columns(row: Any) -> dict[str, str | int]:
-    """The columns of a row that are named like modalities; of a tuple the first two values, image and text."""
+    """The columns of a row that are named as usual; of a tuple the first two values, image and text.
+
+    Raises:
+        AuditError: several could be one modality, or there are not two modalities.
+    """
     if not isinstance(row, Mapping):
         return dict(PAIR)
-    columns: dict[str, str | int] = {name: name for name in MODALITIES if name in row}
+    columns: dict[str, str | int] = {}
+    for name, modality in MODALITIES.items():
+        named = [name] if name in row else columns_called(USUAL_NAMES.get(name, name), list(map(str, row)))
+        if not named and not modality.is_text:
+            files = columns_called(FILES, list(map(str, row)))
+            named = [column for column in files if modality_of_file(str(row.get(column))) == name]
+        if len(named) > 1:
+            listed = " and ".join(map(repr, named[:5]))
+            raise AuditError(f"{listed} could each be the {name}; name one: {name}={named[0]!r}")
+        columns |= dict.fromkeys([name], named[0]) if named else {}
+    classes = columns_called(USUAL_NAMES["label"], list(map(str, row)))
+    if len(columns) == 1 and "text" not in columns and len(classes) == 1:
+        columns["text"] = classes[0]
     if len(columns) < 2:
         have = ", ".join(brief(name, 40) for name in list(row)[:20])
         raise AuditError(f'fewer than two modalities are named; name their columns, of {have}: image="...", text="..."')
@@ -236,7 +279,8 @@ def _names_of_classes(data: Any) -> dict[str | int | None, Sequence[str]]:
     features = getattr(data, "features", None)
     if isinstance(features, Mapping):
         return {name: feature.names for name, feature in features.items() if getattr(feature, "names", None)}
-    classes = getattr(data, "classes", None)
+    whole = getattr(data, "dataset", data)  # of a `Subset`
+    classes = getattr(data, "classes", None) or getattr(whole, "classes", None)
     return {None: classes} if isinstance(classes, Sequence) and not isinstance(classes, str) else {}
 
 

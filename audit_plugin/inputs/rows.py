@@ -140,11 +140,11 @@ class RowReader:
             return Unusable("values nested too deeply")
 
     def _caption(self, cell: object) -> Any:
-        if isinstance(cell, str) and cell.startswith("[") and (texts := _listed_texts(cell)) is not None:
+        if isinstance(cell, str) and cell.startswith("[") and (texts := listed_texts(cell)) is not None:
             self.counts["lists written as text"] += 1
             cell = texts
         if isinstance(cell, list | tuple):
-            if (turns := _said(cell)) is not None:
+            if (turns := said_in(cell)) is not None:
                 self.counts["conversations"] += 1
                 return self._text(turns or None)
             if len(cell) > MAX_CAPTIONS:
@@ -160,7 +160,7 @@ class RowReader:
         return text
 
     def _medium(self, cell: object) -> Any:
-        if isinstance(cell, str) and cell.startswith("[") and (paths := _listed_texts(cell)) is not None:
+        if isinstance(cell, str) and cell.startswith("[") and (paths := listed_texts(cell)) is not None:
             cell = paths
         if isinstance(cell, dict) and isinstance(cell.get("path"), str) and cell.get("bytes") is None:
             cell = cell["path"]
@@ -202,7 +202,7 @@ def what_of_fields(names: Iterable[object]) -> str:
     return f"an object with {', '.join(listed[:4])}{' and others' if len(listed) > 4 else ''}"
 
 
-def _listed_texts(cell: str) -> list[Any] | None:
+def listed_texts(cell: str) -> list[Any] | None:
     """The texts of a list of JSON, of Python or of NumPy that is written as a text, None where it is none."""
     try:
         texts = json.loads(cell)
@@ -227,7 +227,7 @@ def _printed_texts(cell: str) -> list[str] | None:
     return texts if cell[at:].strip() == "]" else None
 
 
-def _said(turns: Sequence[Any]) -> str | None:
+def said_in(turns: Sequence[Any]) -> str | None:
     """What the model says in a conversation, None if it is none.
 
     Turns are LLaVA's `from` and `value`, `role` and `content` (a text, or parts with a `text`), or pairs of `user` and

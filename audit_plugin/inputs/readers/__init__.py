@@ -15,10 +15,10 @@ from audit_plugin.inputs.rows import brief
 from .arrow_tables import TableSource
 from .coco import CocoSource, is_coco, is_coco_folder, open_coco
 from .csv_table import DELIMITERS, CsvSource
-from .folders import folders_in, is_hidden, is_split, split_in
+from .folders import NOUNS, endings_of, folders_in, has_files, is_hidden, is_split, split_in
 from .hugging_face_folder import SPLIT, is_metadata_folder, of_split, open_metadata_folder
-from .image_folder import is_image_folder, open_image_folder
-from .image_text import is_image_text, open_image_text
+from .image_folder import FOLDER_READERS
+from .image_text import TEXT_READERS
 from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, is_json_text, read_document
 from .media_folders import begin_in_media_folders, text_table_in
 from .other_kinds import check_kind
@@ -140,10 +140,13 @@ READERS = {
             "hf-folder",
             open_metadata_folder,
             is_folder=is_metadata_folder,
-            before=("json", "csv", "parquet", "image-folder", "image-text"),
+            before=("json", "csv", "parquet", *TEXT_READERS, *FOLDER_READERS),
         ),
-        Reader("image-text", open_image_text, is_folder=is_image_text, before=("json", "parquet", "image-folder")),
-        Reader("image-folder", open_image_folder, is_folder=is_image_folder),
+        *(
+            Reader(name, opens, is_folder=fits, before=("json", "parquet", *FOLDER_READERS))
+            for name, (opens, fits) in TEXT_READERS.items()
+        ),
+        *(Reader(name, opens, is_folder=fits) for name, (opens, fits) in FOLDER_READERS.items()),
         *(_csv_reader(f"csv-{name}", mark) for mark, name in DELIMITERS.items()),
     )
 }
@@ -285,6 +288,8 @@ def _unknown_folder(folder: Path, folders: Sequence[Path]) -> str:
     """That nothing in a folder is known, and what may be named instead."""
     inside = " or ".join(repr(place.name) for place in folders[:4])
     remedy = f"name a folder in it, such as {inside}, a file" if inside else "name a file in it"
+    if any(has_files(folder, endings_of(modality)) for modality in NOUNS):
+        remedy = f"put a text beside each medium (a.txt beside a.jpg), or the media into folders of classes; {remedy}"
     return (
         f"{str(folder)!r} holds nothing that is known ({_contents(folder)}); {remedy}, or its format by --format: "
         f"{', '.join(READERS)}"

@@ -25,12 +25,18 @@ from audit_plugin.store import open_regular
 from .source import Row
 
 IMAGE_ENDINGS = tuple(f".{suffix}" for suffix in MODALITIES["image"].suffixes)
+NOUNS = {"image": "images", "audio": "sounds", "video": "videos"}  # what folders are read for
 BOX_COLUMNS = ("image", "label", "group")  # of the readers of boxes; `split` follows where there are several
 LOOKED_AT = 2_000  # files, and folders, by which a format is recognized
 FAR = 1e6  # shares of an image, which no box is away from it
 _SPLIT = r"train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?|eval"
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _DRIVE = re.compile(r"[a-zA-Z]:/")
+
+
+def endings_of(modality: str) -> tuple[str, ...]:
+    """The endings of the files of a modality, with their dots."""
+    return tuple(f".{suffix}" for suffix in MODALITIES[modality].suffixes)
 
 
 def is_split(name: str) -> bool:
@@ -86,9 +92,9 @@ def files_below(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[
     return sorted(paths)
 
 
-def has_images(folder: Path) -> bool:
-    """Whether an image lies below a folder."""
-    return next(walk(folder, IMAGE_ENDINGS, LOOKED_AT), "") != ""
+def has_files(folder: Path, endings: tuple[str, ...]) -> bool:
+    """Whether a file with one of the endings lies below a folder."""
+    return next(walk(folder, endings, LOOKED_AT), "") != ""
 
 
 def _unreadable(folder: Path, error: OSError) -> AuditError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -13,11 +14,24 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.rows import ID_COLUMN, brief
 
-from .folders import BOX_COLUMNS, box_row, files_below, name_inside, names_of, read_text
+from .folders import (
+    BOX_COLUMNS,
+    IMAGE_ENDINGS,
+    LOOKED_AT,
+    box_row,
+    files_below,
+    folders_in,
+    is_split,
+    name_inside,
+    names_of,
+    read_text,
+    walk,
+)
 from .source import Row, Source
 
 YAML = (".yaml", ".yml")
 SPLITS = ("train", "val", "valid", "test")
+CLASS_LISTS = ("classes.txt", "labels/classes.txt", "obj.names")
 IDS = "samples.jsonl"  # of an export: {"id": …, "label": "labels/….txt"} of each box, in the order of the lines
 MAX_YAML, MAX_LABELS, MAX_LIST = 1 << 20, 1 << 24, 1 << 28  # bytes
 SHOWN = 5  # splits that a message names
@@ -40,9 +54,9 @@ class YoloSource:
         AuditError: the settings cannot be read, or none of their folders is there.
     """
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, settings: YoloSettings | None = None) -> None:
         self.path = config
-        self._settings = read_settings(config)
+        self._settings = settings or read_settings(config)
         self.folder = self._settings.base
         self._images, self.notes = _images_of(self._settings)
         splits = {split for split in self._images.values() if split}
@@ -120,9 +134,9 @@ def is_yolo_file(path: Path, start: bytes) -> bool:  # noqa: ARG001 (as all read
 
 
 def is_yolo(folder: Path) -> bool:
-    """Whether a folder holds a `data.yaml`, or images and labels as YOLO has them."""
+    """Whether a folder holds a `data.yaml`, images and labels as YOLO has them, or a list of classes and boxes."""
     has_labels = (folder / "images").is_dir() and next(iter((folder / "labels").rglob("*.txt")), None) is not None
-    return has_labels or bool(_configs_in(folder))
+    return has_labels or bool(_configs_in(folder)) or (_class_list(folder) is not None and _has_boxes(folder))
 
 
 def open_yolo(path: Path) -> list[Source]:
@@ -134,13 +148,15 @@ def open_yolo(path: Path) -> list[Source]:
     if not path.is_dir():
         return [YoloSource(path)]
     configs = _configs_in(path)
+    if not configs and (classes := _class_list(path)):
+        return [YoloSource(classes, settings_of_list(classes, path))]
     if len(configs) != 1:
         what = " and ".join(config.name for config in configs[:SHOWN])
         raise AuditError(
             f"{str(path)!r} holds {what}; name one of them as the manifest"
             if configs
             else f"{str(path)!r} holds no data.yaml with the `names` of the classes and `train: images`, which YOLO "
-            "needs; add one"
+            "needs; add one, or a classes.txt with a name per line"
         )
     return [YoloSource(configs[0])]
 
@@ -157,6 +173,39 @@ def _configs_in(folder: Path) -> list[Path]:
         if isinstance(content, dict) and "names" in content and any(split in content for split in SPLITS):
             out.append(path)
     return out
+
+
+def _class_list(folder: Path) -> Path | None:
+    """The list of classes, a name per line, that labelImg, Label Studio and Darknet write; None where there is none."""
+    paths = [folder / name for name in CLASS_LISTS]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _has_boxes(folder: Path) -> bool:
+    """Whether the first images of a folder have files with boxes beside them, and nothing else."""
+    labels = [_labels_of(folder, image) for image in itertools.islice(walk(folder, IMAGE_ENDINGS, LOOKED_AT), SHOWN)]
+    try:
+        lines = [line for path in labels if path for line in read_text(folder / path, MAX_LABELS).splitlines()]
+        return bool(lines) and all(parsed_box(line) for line in lines if line.strip())
+    except ValueError:
+        return False
+
+
+def settings_of_list(path: Path, folder: Path) -> YoloSettings:
+    """What a list of classes says; the images lie in `images`, maybe in folders of splits, or below the folder.
+
+    Raises:
+        AuditError: it cannot be read.
+    """
+    try:
+        lines = read_text(path, MAX_YAML).splitlines()
+    except ValueError as error:
+        raise AuditError(f"{error}; correct the file") from None
+    names = dict(enumerate(line.strip() for line in lines if line.strip()))
+    images = "images" if (folder / "images").is_dir() else "."
+    splits = [place.name for place in folders_in(folder / images) if is_split(place.name)]
+    places = {split: [f"{images}/{split}"] for split in splits} or {"": [images]}
+    return YoloSettings(names, places, folder, False)
 
 
 def _parsed(path: Path) -> Any:
