@@ -112,6 +112,30 @@ def test_what_is_no_list_stays_a_text(tmp_path: Path, text: str) -> None:
     assert read_samples(write(tmp_path / "m.csv", table(texts=[text] * N))).media["text"] == (text,) * N
 
 
+@pytest.mark.parametrize("print_turns", [str, json.dumps])
+def test_printed_conversations_and_paths_are_read(tmp_path: Path, print_turns: Any) -> None:
+    turns = [{"from": "human", "value": '<image>\n"What" is it?'}, {"from": "gpt", "value": "it's a cat"}]
+    frame = pd.DataFrame({"image": [print_turns({"path": name, "bytes": None}) for name in NAMES]})
+    frame["conversation"] = print_turns(turns)
+    frame.to_csv(tmp_path / "m.csv", index=False)
+    samples = read_samples(tmp_path / "m.csv")
+    assert samples.media["text"] == ("it's a cat",) * N
+    assert samples.media["image"][1] == str(tmp_path / "1.png")
+
+
+def test_captions_that_are_objects_of_json_are_told(tmp_path: Path) -> None:
+    text = json.dumps({"en": "a cat"})
+    pd.DataFrame({"image": NAMES, "caption": text}).to_csv(tmp_path / "m.csv", index=False)
+    samples = read_samples(tmp_path / "m.csv")
+    assert samples.media["text"] == (text,) * N
+    assert f"{N} captions are objects of JSON, read as they are written" in samples.notes
+
+
+def test_escapes_of_json_are_those_of_json(tmp_path: Path) -> None:
+    pd.DataFrame({"image": NAMES, "caption": r'["a\/b", "\u00e9"]'}).to_csv(tmp_path / "m.csv", index=False)
+    assert read_samples(tmp_path / "m.csv").media["text"][:2] == ("a/b", "é")
+
+
 def test_separators_of_windows_and_escaped_blanks(tmp_path: Path) -> None:
     write(tmp_path / "img" / "a b.png", png(0))
     write(tmp_path / "img" / "c\\d.png", png(0))
@@ -268,6 +292,17 @@ def test_a_conversation_in_which_nothing_is_said_has_no_text(tmp_path: Path) -> 
     assert (samples.media["text"], samples.problems) == ((None,) * N, {})
 
 
+def test_a_folder_with_an_object_per_sample(tmp_path: Path) -> None:
+    for name, row in zip(NAMES, ROWS, strict=True):
+        write(tmp_path / f"{int(name[:-4]):02d}.json", json.dumps(row, indent=1))
+    assert is_read(read_samples(tmp_path), tmp_path)
+
+
+def test_fields_of_objects_are_no_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", json.dumps({"image": "a.png", "meta": {"caption": "x"}}))
+    assert "fields of its objects are no columns" in refusal(path, {"image": "image", "text": "meta.caption"})
+
+
 def test_lines_of_json_under_another_ending(tmp_path: Path) -> None:
     assert is_read(read_samples(write(tmp_path / "m.txt", "\n".join(map(json.dumps, ROWS)))), tmp_path)
 
@@ -384,6 +419,24 @@ def test_files_of_splits_have_a_split(tmp_path: Path, names: tuple[str, str]) ->
     assert samples.splits == ("test",) * 4 + ("train",) * (N - 4)
 
 
+def test_splits_of_parquet_keep_the_folder_of_their_media(tmp_path: Path) -> None:
+    for name, rows in (("test.parquet", ROWS[:4]), ("train.parquet", ROWS[4:])):
+        pd.DataFrame(rows).to_parquet(tmp_path / name)
+    for name in NAMES:
+        write(tmp_path / "images" / name, png(0))
+    samples = read_samples(tmp_path)
+    assert is_read(samples, tmp_path / "images")
+    assert samples.splits == ("test",) * 4 + ("train",) * (N - 4)
+
+
+def test_names_of_columns_that_stand_twice(tmp_path: Path) -> None:
+    columns = [pa.array(BYTES), pa.array(TEXTS), pa.array(TEXTS)]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "caption", "caption"]), tmp_path / "m.parquet")
+    assert "m.parquet has several columns named 'caption'; rename all but one" in refusal(tmp_path / "m.parquet")
+    write(tmp_path / "m.parquet.gz", gzip.compress((tmp_path / "m.parquet").read_bytes()))
+    assert "is compressed as a whole" in refusal(tmp_path / "m.parquet.gz")
+
+
 def test_a_shard_without_the_column_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", table())
     write(tmp_path / "b.csv", "image,other\n0.png,x\n")
@@ -425,6 +478,13 @@ def test_the_one_class_of_a_shard_is_its_label(tmp_path: Path) -> None:
 def test_two_images_of_each_key_are_asked_about_with_names_that_work(tmp_path: Path) -> None:
     path = pack(tmp_path / "s.tar", [(f"{row}.{e}", BYTES[row]) for row in range(N) for e in ("jpg", "png", "txt")])
     assert "'jpg' and 'png' could each be the image; name one: --image jpg" in refusal(path, {})
+
+
+def test_two_fields_of_json_are_not_guessed_between(tmp_path: Path) -> None:
+    fields = json.dumps({"caption": "one", "text": "two"})
+    cells = [(("png", BYTES[row]), ("json", fields)) for row in range(N)]
+    path = pack(tmp_path / "s.tar", [(f"{row}.{end}", cell) for row in range(N) for end, cell in cells[row]])
+    assert "'caption' and 'text' could each be the text" in refusal(path, {})
 
 
 def test_shards_of_other_programs(tmp_path: Path) -> None:
@@ -548,7 +608,7 @@ def test_media_of_each_modality_by_class_and_with_texts(tmp_path: Path, modality
     for row in range(N):
         write(tmp_path / "classes" / ("train", "test")[row % 2] / f"c{row % 3}" / f"{row:02d}.{ending}", b"x")
         write(tmp_path / "texts" / f"{row:02d}.{ending.upper()}", b"x")
-        write(tmp_path / "texts" / f"{row:02d}.txt", f"{TEXTS[row]}\n")
+        write(tmp_path / "texts" / f"{row:02d}.{('txt', 'TXT')[row % 2]}", f"{TEXTS[row]}\n")
     samples = read_samples(tmp_path / "classes")
     assert dict(samples.columns) == {modality: modality, "text": "label", "label": "label", "split": "split"}
     assert samples.labels[:3] == ("c1", "c1", "c2") or set(samples.labels) == {"c0", "c1", "c2"}

@@ -115,7 +115,7 @@ def _usual(name: str, header: Sequence[str], own: Mapping[str, str], source: Sou
         kinds = _kinds_of(source, [*columns, *files])
         holds_media = len(columns) == 1 and kinds.get(columns[0]) == INSIDE
         columns += [column for column in files if kinds.get(column, "image") == name and not holds_media]
-    if len(columns) > 1 and isinstance(source, ShardSource):
+    if len(columns) > 1 and isinstance(source, ShardSource) and source.has_several(name):
         columns = [column for column in columns if column != name]  # several members are meant by it
     if len(columns) > 1 and required:
         raise AuditError(

@@ -12,8 +12,8 @@ from audit_plugin.arrays import MODALITIES
 USUAL_NAMES = {
     "image": "image images img jpg jpeg png image_path img_path image_file image_name image_filename image_file_name "
     "picture photo",
-    "text": "text texts caption captions txt sentence sentences description comment conversations messages raw "
-    "transcription transcript",
+    "text": "text texts caption captions txt sentence sentences description comment raw transcription transcript "
+    "conversation conversations messages",
     "audio": "audio sound wav mp3 flac audio_path audio_file audio_filepath audio_file_name",
     "video": "video mp4 video_path video_file video_file_name clip",
     "label": "label labels class class_name category cls",

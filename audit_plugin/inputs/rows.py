@@ -25,6 +25,7 @@ MAX_CHARACTERS = 1 << 31  # of all cells that are read
 MAX_TEXT = 1 << 20  # characters of one cell
 MAX_ID = 1000  # characters
 MAX_CAPTIONS = 1000  # of one sample
+MAX_PRINTED = 1 << 16  # characters of a list or an object that Python printed
 MAX_NAMES = 10_000  # of fields, of all JSON objects together
 LISTED = 20  # columns that a message names
 # What programs write for a text that is not there.
@@ -99,7 +100,11 @@ class RowReader:
             hint = f"did you mean {by_folded[similar[0]]!r}? " if similar else ""
             names = listing or ", ".join(brief(name, 40) for name in header[:LISTED]) or "none"
             more = f" and {len(header) - LISTED:,} more" if len(header) > LISTED and not listing else ""
-            raise AuditError(f"{source} has no column {column!r}; {hint}its columns are {names}{more}")
+            is_nested = column.split(".")[0] in header
+            nested = "; fields of its objects are no columns, unless written so (in pandas: json_normalize)"
+            raise AuditError(
+                f"{source} has no column {column!r}; {hint}its columns are {names}{more}{nested if is_nested else ''}"
+            )
 
     def add(self, cells: Mapping[str, object]) -> None:
         """One more row, of which the cells of other columns are dropped.
@@ -140,9 +145,12 @@ class RowReader:
             return Unusable("values nested too deeply")
 
     def _caption(self, cell: object) -> Any:
-        if isinstance(cell, str) and cell.startswith("[") and (texts := listed_texts(cell)) is not None:
-            self.counts["lists written as text"] += 1
-            cell = texts
+        if isinstance(cell, str) and cell.startswith(("[", "{")):
+            if (texts := listed_texts(cell)) is not None:
+                self.counts["lists written as text"] += 1
+                cell = texts
+            elif isinstance(written_value(cell), dict):
+                self.counts["captions are objects of JSON, read as they are written"] += 1
         if isinstance(cell, list | tuple):
             if (turns := said_in(cell)) is not None:
                 self.counts["conversations"] += 1
@@ -160,8 +168,9 @@ class RowReader:
         return text
 
     def _medium(self, cell: object) -> Any:
-        if isinstance(cell, str) and cell.startswith("[") and (paths := listed_texts(cell)) is not None:
-            cell = paths
+        if isinstance(cell, str) and cell.startswith(("[", "{")):
+            written = listed_texts(cell) or written_value(cell)
+            cell = written if isinstance(written, list | dict) else cell
         if isinstance(cell, dict) and isinstance(cell.get("path"), str) and cell.get("bytes") is None:
             cell = cell["path"]
         if isinstance(cell, list | tuple):
@@ -203,18 +212,34 @@ def what_of_fields(names: Iterable[object]) -> str:
 
 
 def listed_texts(cell: str) -> list[Any] | None:
-    """The texts of a list of JSON, of Python or of NumPy that is written as a text, None where it is none."""
-    try:
-        texts = json.loads(cell)
-    except (ValueError, RecursionError):
-        texts = _printed_texts(cell)
+    """The texts, or the turns of a conversation, of a list that JSON, Python or NumPy wrote as text; else None."""
+    if not cell.startswith("["):
+        return None
+    texts = written_value(cell)
     is_list = isinstance(texts, list) and all(text is None or isinstance(text, str) for text in texts)
-    return texts if is_list and texts else None
+    is_read = is_list or (isinstance(texts, list) and said_in(texts) is not None)
+    return texts if is_read and texts else None
+
+
+def written_value(cell: str) -> Any:
+    """The list or object that JSON or Python wrote as text; None where it is none."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        pass
+    if (texts := _printed_texts(cell)) is not None:  # first, since Python joins the texts that NumPy prints
+        return texts
+    try:
+        return ast.literal_eval(cell) if len(cell) <= MAX_PRINTED and cell[-1:] in "]}" else None
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
 
 
 def _printed_texts(cell: str) -> list[str] | None:
     """The texts of `['a', "b"]` or, as NumPy prints them, `['a' 'b']`; None for anything else."""
     texts, at = [], 1
+    if not cell.startswith("["):
+        return None
     while at < len(cell) and cell[at] != "]":
         match = _PRINTED.match(cell, at)
         if match is None:

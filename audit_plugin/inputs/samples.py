@@ -92,7 +92,9 @@ def _read(
     samples = _samples(path, reader.rows, chosen, [places[at] for at in origins], _has_ids(sources))
     if len(samples.problems) == len(samples) >= LEAST_LOST:
         reasons = grouped(samples.problems.values())
-        raise AuditError(f"{path.name}: none of its {len(samples):,} rows can be used: {reasons}")
+        raise AuditError(
+            f"{path.name}: none of its {len(samples):,} rows can be used: {reasons}; name another column, or correct it"
+        )
     files = [_taken(sources, chosen, len(reader.rows)), *filter(None, [missing_note(str(path))])]
     notes = (*files, *chosen.notes, *_notes(sources, reader), *samples.notes)
     named = {**chosen.media, **{KEYS[key]: column for key, column in chosen.keys.items()}}

@@ -42,7 +42,10 @@ class TableSource:
 
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
         """The rows; bytes in columns of media are located, and those of other columns never read unless all are."""
-        kinds = {name: self._kind(name, media) for name in self.schema.names if wanted is None or name in wanted}
+        wanted_names = [name for name in self.schema.names if wanted is None or name in wanted]
+        if doubled := [name for name in wanted_names if wanted_names.count(name) > 1]:
+            raise AuditError(f"{self.path.name} has several columns named {doubled[0]!r}; rename all but one")
+        kinds = {name: self._kind(name, media) for name in wanted_names}
         unusable = {name: Unusable(kind) for name, kind in kinds.items() if kind and wanted is not None}
         for name in unusable:
             if name not in media and len(unusable) == len(kinds):

@@ -45,7 +45,11 @@ class SplitSource:
 
 def of_split(source: Source, split: str) -> Source:
     """The rows of a source that has no column `split`, with their split."""
-    return SplitTable(source.path, split) if isinstance(source, TableSource) else SplitSource(source, split)
+    if not isinstance(source, TableSource):
+        return SplitSource(source, split)
+    table = SplitTable(source.path, split)
+    table.folder, table.title = source.folder, source.title
+    return table
 
 
 def is_metadata_folder(folder: Path) -> bool:

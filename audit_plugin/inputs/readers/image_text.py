@@ -23,6 +23,7 @@ from .folders import LOOKED_AT, NOUNS, endings_of, files_below, name_problem, na
 from .source import Row, Source
 
 TEXT_ENDINGS = (".txt", ".caption")
+WRITTEN = (*TEXT_ENDINGS, ".TXT", ".CAPTION")  # as files have them
 LIST_ENDING = ".trans.txt"  # of LibriSpeech: lines of a name without ending, a blank, and what is said
 MAX_TEXT_BYTES = 1 << 20
 _BOX_LINE = re.compile(r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}")
@@ -58,7 +59,7 @@ class MediaTextSource:
             raise AuditError(f"{str(self.folder)!r} holds no {self._modality} files; name the folder that does")
         listed = _listed_texts(self.folder, texts) if self._modality == "audio" else {}
         stems = {os.path.splitext(path)[0] for path in paths}
-        if any(path.endswith(TEXT_ENDINGS) and os.path.splitext(path)[0] in stems for path in texts):
+        if any(path.endswith(WRITTEN) and os.path.splitext(path)[0] in stems for path in texts):
             texts = {path for path in texts if not path.endswith(".json")}  # with texts, JSON holds other things
         lists = (LIST_ENDING, ".json")
         alone = sum(os.path.splitext(path)[0] not in stems and not path.endswith(lists) for path in texts)
@@ -75,9 +76,9 @@ class MediaTextSource:
 
     def _texts_of(self, stem: str, texts: Collection[str], listed: Mapping[str, str]) -> dict[str, str | None]:
         """Column -> the text of a medium; raises `ValueError` where one cannot be read."""
-        beside = [stem + ending for ending in TEXT_ENDINGS if stem + ending in texts]
+        beside = [stem + ending for ending in WRITTEN if stem + ending in texts]
         if self._has_both:
-            whole = {os.path.splitext(path)[1].removeprefix("."): self._read(path) for path in beside}
+            whole = {os.path.splitext(path)[1].lower().removeprefix("."): self._read(path) for path in beside}
             return {name: whole.get(name) for name in self.header[2:]}
         if beside:
             return {"text": self._read(beside[0])}
@@ -135,7 +136,7 @@ def is_media_text(folder: Path, modality: str) -> bool:
 def open_media_text(folder: Path, modality: str) -> list[Source]:
     """The source of a folder; raises `AuditError` where the texts are boxes of YOLO."""
     for path in itertools.islice(walk(folder, endings_of(modality), LOOKED_AT), 20):
-        if (text := _text_of(folder, path)).endswith(TEXT_ENDINGS):
+        if (text := _text_of(folder, path)).endswith(WRITTEN):
             try:
                 lines = read_text(text, MAX_TEXT_BYTES).split("\n")
             except ValueError:
@@ -151,7 +152,7 @@ def open_media_text(folder: Path, modality: str) -> list[Source]:
 def _text_of(folder: Path, medium: str) -> str:
     """The text file of a medium; a JSON file only where it holds a caption."""
     stem = os.path.splitext(str(folder / medium))[0]
-    for ending in TEXT_ENDINGS:
+    for ending in WRITTEN:
         if os.path.lexists(stem + ending):
             return stem + ending
     try:

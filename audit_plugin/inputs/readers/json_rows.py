@@ -161,6 +161,8 @@ def _entries_of(document: Any, name: str) -> tuple[str, list[Any]]:
     found = (
         (_entries_in_lists(document, name) or _entries_by_key(document, name)) if isinstance(document, dict) else None
     )
+    if found is None and isinstance(document, dict) and any(map(is_usual, document)):
+        return "a JSON object", [document]
     if found is None:
         raise AuditError(
             f"{name} is a JSON document without rows that are known; write a list of objects, one object per line, or "

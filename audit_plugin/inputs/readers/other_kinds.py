@@ -9,7 +9,7 @@ from pathlib import Path
 from audit_plugin.arrays import AuditError
 from audit_plugin.store import open_regular
 
-from .text_files import plain_name
+from .text_files import compression_of, plain_name
 
 LOOKED_AT = 1024  # bytes
 _WRITE = "write its rows as CSV, JSON Lines or Parquet"
@@ -58,6 +58,8 @@ def check_kind(path: Path) -> None:
             is_tar = plain_name(path).endswith(".tar")
             remedy = unpacked if is_tar else f"rename it to {path.name}{ending}"
             raise AuditError(f"{path.name} is compressed by {program}, which its name does not say; {remedy}")
+    if compression_of(path) and plain_name(path).endswith((".parquet", ".pq", ".arrow", ".feather")):
+        raise AuditError(f"{path.name} is compressed as a whole, and cannot be read inside of it; unpack it first")
     for endings, (what, remedy) in _ENDINGS.items():
         if path.suffix.lower() in endings and start:
             raise AuditError(f"{path.name} is {what}; {remedy}")

@@ -52,6 +52,10 @@ class ShardSource:
         classes = [suffix for suffix in self.suffixes if suffix.rpartition(".")[2] == CLASS]
         return own | ({"label": classes[0]} if len(classes) == 1 else {})
 
+    def has_several(self, modality: str) -> bool:
+        """Whether most of the keys that were read so far have several members of a modality."""
+        return self._single[modality] < 0
+
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
         """One row per key; where the file breaks off, one more row says so."""
         header = dict.fromkeys(self.header)
