@@ -366,6 +366,28 @@ def test_a_folder_of_a_hostile_server(site: Site, pictures: list[str], cache: Pa
     assert not any("secret" in path for path in site.fetched())
 
 
+@pytest.mark.parametrize("name", ["%2e%2e%2fabout.json", "..%2f..%2fx", "a%5c..%5cx", "{..,x}/about.json"])
+def test_an_address_writes_nothing_outside_of_its_copy(name: str, site: Site, cache: Path) -> None:
+    # names as they are, where the server would take them so
+    site.files |= {f"/d/{path}": b"id,image\n1,x\n" for path in ("../about.json", "../../x", "a\\..\\x", "x")}
+    site.files["/about.json"] = b"[]"
+    with pytest.raises(AuditError):
+        read_samples(f"{site.url}/d/{name}", COLUMNS)
+    assert stored(cache) == []
+    known = {"about.json", ".lock"}
+    assert {path.name for path in cache.rglob("*") if path.is_file()} <= known
+    for about in cache.rglob("about.json"):
+        assert b"seal" in about.read_bytes()
+
+
+def test_ranges_of_a_web_server_are_asked_for_at_once(site: Site) -> None:
+    site.files |= {f"/s/m-{number}.csv": manifest("x.png", key=f"{number}-") for number in range(0, 80, 2)}
+    assert len(read_samples(f"{site.url}/s/m-{{0..79}}.csv", COLUMNS)) == 40
+    site.status["/s/m-4.csv"] = 403
+    with pytest.raises(AuditError, match="m-4.csv' may not be read"):
+        read_samples(f"{site.url}/s/m-{{0..79}}.csv", COLUMNS)
+
+
 def test_names_that_no_disk_takes_cost_their_rows(site: Site) -> None:
     names = ["a", "a/b.png", "x" * 300 + ".png", "c.png"]
     site.files |= {f"/d/{name}": b"x" + name[:9].encode() for name in names}

@@ -133,9 +133,12 @@ def below(folder: str, address: str) -> str:
     path = address[len(start) :]
     if folder.partition("://")[0].lower() in WEB:
         path = "" if re.search(r"[?#]", path) else urllib.parse.unquote(path)
-    parts = path.split("/")
-    is_safe = all(part not in ("", ".", "..") and "\0" not in part and "\\" not in part for part in parts)
-    return path if is_safe else ""
+    return path if stays_below(path) else ""
+
+
+def stays_below(path: str) -> bool:
+    """Whether a relative path leads to a file below where it begins, on each system."""
+    return all(part not in ("", ".", "..") and "\0" not in part and "\\" not in part for part in path.split("/"))
 
 
 def within(folder: str, path: str) -> str:

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.inputs.rows import brief
 from audit_plugin.inputs.threads import ReadingThreads
 from audit_plugin.store import (
     Damaged,
@@ -41,7 +42,7 @@ from audit_plugin.store import (
 from audit_plugin.store.inventory import FETCHED, FETCHED_FILES
 from audit_plugin.store.runs import ABOUT, LOCK, try_lock
 
-from .addresses import shown, within
+from .addresses import shown, stays_below, within
 from .network import NotWholeError, UnavailableError, attempted
 
 Item = TypeVar("Item")
@@ -60,7 +61,7 @@ _NAME_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, e
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of the storage.
+    """A file of the storage; raises `UnavailableError` for a path that leads out of the folder.
 
     Attributes:
         path: from the folder on.
@@ -73,6 +74,10 @@ class RemoteFile:
     address: str
     size: int | None = None
     version: str = ""
+
+    def __post_init__(self) -> None:
+        if not stays_below(self.path):
+            raise UnavailableError(f"{brief(self.path)} is not the name of a file in the folder of the source")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class UnavailableError(Exception):
     """One file cannot be had, and the others may; the message says why."""
 
 
+class MissingError(UnavailableError):
+    """There is no such file."""
+
+
 class NotWholeError(ConnectionError):
     """What arrived of a file is not what the storage told; the message says how."""
 
@@ -125,7 +129,7 @@ def attempted(call: Callable[[], Result], url: str) -> Result:
 def _sentence(kind: str, what: str, url: str) -> Exception:
     protocol, _, rest = url.partition("://")
     if kind == "missing":
-        return UnavailableError(f"{url!r} does not exist")
+        return MissingError(f"{url!r} does not exist")
     if kind == "denied":
         return UnavailableError(f"{url!r} may not be read ({what}); {_remedy(protocol)}")
     if kind == "network":
