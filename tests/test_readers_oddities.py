@@ -145,7 +145,8 @@ def test_separators_of_windows_and_escaped_blanks(tmp_path: Path) -> None:
     assert samples.media["image"][:4] == (*[inside] * 3, str(tmp_path / "img" / "c\\d.png"))
     assert samples.media["image"][4] == str(tmp_path / "img\\none.png")
     write(tmp_path / "m.csv", "image,caption\n" + "..%2f..%2fetc/passwd,x\n" + "..\\..\\etc\\passwd,x\n" * 8)
-    assert "9 times such as" in refusal(tmp_path / "m.csv", media_root=tmp_path / "img")
+    outside = read_samples(tmp_path / "m.csv", media_root=tmp_path / "img").problems
+    assert ["outside" in reason for reason in outside.values()] == [True] * 9
 
 
 # --- which column is what ------------------------------------------------------------------------------------------
@@ -184,6 +185,9 @@ def test_many_lines_of_json_are_known_by_the_first_ones(tmp_path: Path) -> None:
 
 
 def test_rows_of_which_none_can_be_used_are_refused_at_once(tmp_path: Path) -> None:
+    rows = [{**row, "image": f"https://example.org/{row['image']}"} for row in ROWS]
+    samples = read_samples(write(tmp_path / "m.json", json.dumps(rows)))  # by their place: each has its own reason
+    assert ["holds a URL" in reason for reason in samples.problems.values()] == [True] * N
     rows = [{**row, "caption": {"en": "x", "de": "y"}} for row in ROWS]
     message = refusal(write(tmp_path / "m.json", json.dumps(rows)))
     assert f"none of its {N} rows can be used: {N} times such as" in message

@@ -90,7 +90,8 @@ def _read(
     _check_roles(path, reader.rows, chosen.keys.get("roles", ""))
     places = [paths_of(each.folder, root) for each in sources]
     samples = _samples(path, reader.rows, chosen, [places[at] for at in origins], _has_ids(sources))
-    if len(samples.problems) == len(samples) >= LEAST_LOST:
+    # whose columns hold other things than media and texts; missing files may be found elsewhere, row by row
+    if len(samples) >= LEAST_LOST and sum(map(_is_of_kind, samples.problems.values())) == len(samples):
         reasons = grouped(samples.problems.values())
         raise AuditError(
             f"{path.name}: none of its {len(samples):,} rows can be used: {reasons}; name another column, or correct it"
@@ -100,6 +101,11 @@ def _read(
     named = {**chosen.media, **{KEYS[key]: column for key, column in chosen.keys.items()}}
     samples = replace(samples, source=f"manifest {os.path.abspath(path)}", notes=notes, columns=named)
     return with_embeddings(samples, embeddings)
+
+
+def _is_of_kind(problem: str) -> bool:
+    """Whether a row cannot be used by the kind of its values, and not by the place of its medium."""
+    return problem.endswith((", not text", ", not a path")) or "in base64" in problem
 
 
 def _has_ids(sources: Sequence[Source]) -> bool:
