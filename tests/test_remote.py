@@ -38,6 +38,7 @@ COLUMNS = {"image": "image", "text": "caption"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(network, "WAITS", (0.0, 0.0))
     return tmp_path / "cache"
 
@@ -407,7 +408,7 @@ def test_limits(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert samples.problems == {0: "'memory://b/1.png' has 5.0 kB, and the limit of a file is 1.0 kB"}
     monkeypatch.setattr(mirror, "MAX_TOTAL", 100)
     memory.pipe("/b/2.png", b"x" * 101)
-    with pytest.raises(AuditError, match="2 files have 5.1 kB, and the limit of a source is 100 B"):
+    with pytest.raises(AuditError, match="2 files of 5.1 kB are to be fetched, and the limit of a source is 100 B"):
         read_samples("memory://b/m.csv", COLUMNS)
     monkeypatch.setattr(mirror, "MAX_TOTAL", 10**12)
     monkeypatch.setattr(mirror, "SPARE", 10**18)
@@ -693,7 +694,11 @@ def test_score_report_export_and_import_find_it_again_without_the_network(
     page = scored.with_suffix(".html").read_text()
     assert "caption " in page
     assert "<img" in page
-    invoke("export", scored, "--to", scored.parent / "clean", "--format", "webdataset", "--keep", "outlier,duplicate")
+    said = invoke(
+        "export", scored, "--to", scored.parent / "clean", "--format", "webdataset", "--keep", "outlier,duplicate"
+    )
+    assert "manifest, as recorded in scores.json: memory://b/data/pairs.csv" in said
+    assert "memory://b/data/pairs.csv" in (scored.parent / "clean" / "audit.md").read_text()
     assert list((scored.parent / "clean").glob("*.tar"))
     with pytest.raises(AssertionError, match="does not exist"):
         invoke("report", scored, "--manifest", "memory://b/data/pairs.csv", "--out", scored.parent / "r.html")

@@ -66,6 +66,7 @@ class ManifestSource:
         columns: modality -> column.
         media_root: folder in which all media must lie; None: anywhere.
         format: of the manifest, "" to recognize it.
+        name: of the manifest, for people; "": its path.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class ManifestSource:
         columns: Mapping[str, str],
         media_root: Path | None = None,
         format: str = "",  # noqa: A002 (as the option is called)
+        name: str = "",
     ) -> None:
-        self.name, self._path, self._columns = str(path), path, columns
+        self.name, self._path, self._columns = name or str(path), path, columns
         self.media_root = media_root
         self._sources = open_sources(path, format)
         self.is_shards = any(isinstance(source, ShardSource) for source in self._sources)
@@ -243,13 +245,13 @@ def manifest_source(
     if manifest is not None and is_remote(manifest):
         read_samples(manifest, columns, format=form, progress=progress)  # fetches what is not in the cache
         path, root = copied(name_of(manifest))
-        return ManifestSource(path, columns, root, form)
+        return ManifestSource(path, columns, root, form, name_of(manifest))
     if manifest is not None:
         return ManifestSource(Path(local_path(str(manifest))), columns, format=form)
     if not isinstance(recorded, str) or not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
     path, root = recorded_place(recorded)
-    return ManifestSource(path, columns, root, form)
+    return ManifestSource(path, columns, root, form, recorded)
 
 
 def recorded_place(recorded: str) -> tuple[Path, Path]:

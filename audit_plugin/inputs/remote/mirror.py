@@ -233,7 +233,7 @@ class Mirror:
         count = _Count()
         limits = f"limits: {size_text(most)} a file, {size_text(MAX_TOTAL)} in all"
         size = f", {size_text(total)}," if total else ""
-        stage = f"fetch {len(missing):,} files{size} of {self.url} ({limits})"
+        stage = f"fetch {_files(len(missing))}{size} of {self.url} ({limits})"
         in_mb = total >= 10**7 and all(file.size is not None for file in missing)
         steps = (lambda: count.bytes // 10**6, total // 10**6) if in_mb else (lambda: count.files, len(missing))
         stage += ", MB" if in_mb else ""
@@ -264,14 +264,14 @@ class Mirror:
         """Raises `AuditError` for more bytes than the limit, or than the disk has room for."""
         if size > MAX_TOTAL:
             raise AuditError(
-                f"{self.url}: {files:,} files have {size_text(size)}, and the limit of a source is "
+                f"{self.url}: {_files(files)} of {size_text(size)} are to be fetched, and the limit of a source is "
                 f"{size_text(MAX_TOTAL)}; name parts of it"
             )
         free = shutil.disk_usage(self.folder).free - SPARE
         if size > free:
             raise AuditError(
-                f"{self.url}: {files:,} files to fetch have {size_text(size)}, and {size_text(max(0, free))} are free "
-                f"in {self.folder}; free some space, or set AUDIT_PLUGIN_CACHE to a folder of another disk"
+                f"{self.url}: {_files(files)} of {size_text(size)} are to be fetched, and {size_text(max(0, free))} "
+                f"are free in {self.folder}; free some space, or set AUDIT_PLUGIN_CACHE to a folder of another disk"
             )
 
     def _download(self, file: RemoteFile, most: int, count: _Count, threads: ReadingThreads) -> int:
@@ -343,6 +343,10 @@ class Mirror:
                     f"{within(self.url, path)!r} cannot be stored under its name on this disk ({error.strerror})"
                 ) from None
             raise disk_error(target, error) from error
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _protocols(file_system: Any) -> tuple[str, ...]:
