@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.scoring.flags import movable_flags
 
 from . import checks, forms
@@ -137,7 +137,7 @@ class ScanNew(BackgroundOperator):
     def show(self, ctx: Any, params: Mapping[str, Any], result: Any) -> Iterator[Any]:  # noqa: ARG002
         flags = sum(result.summary["flags"].values())
         yield ctx.ops.reload_dataset()
-        yield notify(ctx, f"{samples_text(len(result))} scanned, {flags:,} flags", "success")
+        yield notify(ctx, f"{samples_text(len(result))} scanned, {count_text(flags, 'flag')}", "success")
 
     def __call__(self, sample_collection: Any, run: str = "audit") -> Any:
         """Scan from Python; see `audit_plugin.fiftyone_io.scan_new`."""

@@ -31,7 +31,9 @@ class ApplyDecisions(FormOperator):
         count = count_text(len(plan.changes), "change")
         label = f"{count} will be applied." if plan.changes else "There is nothing to apply."
         if plan.stale:
-            label += f" {len(plan.stale):,} decisions are skipped: the sample changed since."
+            label += (
+                f" {count_text(len(plan.stale), 'decision is', 'decisions are')} skipped: the sample changed since."
+            )
         notice = form.view("what", types.Notice(label=label))
         notice.invalid = not plan.changes
         return self.prompt(form, f"Apply {count}")

@@ -264,7 +264,7 @@ def _add_counts(form: types.Object, dataset: Any, params: Mapping[str, Any]) -> 
     report = _count(dataset, audit_key(dataset, params), checks.switch(params, "relabel") is True)
     lines = [line.strip() for line in report.lines()[1:]]
     if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} other reasons"]
+        lines[MOST_LINES - 1 :] = [f"and {count_text(len(lines) - MOST_LINES + 1, 'other reason')}"]
     removed = f"{report.rows - report.exported:,} removed"
     label = f"{report.exported:,} of {count_text(report.rows, 'row')} will be exported, {removed}."
     notice = form.view("count", types.Notice(label=label, description="; ".join(lines)))

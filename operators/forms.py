@@ -290,7 +290,7 @@ def cost_text(plan: Mapping[str, Any]) -> str:
     """One line on the estimated cost of an audit."""
     to_encode = sum(plan["encodes"].values())
     parts = [
-        f"{plan['rows']:,} samples",
+        count_text(plan["rows"], "sample"),
         f"{to_encode:,} to encode" if to_encode else "all encoded already",
         f"about {_minutes_text(plan['minutes'])} on {plan['device']}",
         f"{plan['disk_mb']:,.0f} MB of disk",

@@ -7,6 +7,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import count_text
+
 from .markdown import Markdown, code, escaped
 
 MOST_REPAIRS = 5
@@ -75,7 +77,7 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
     probe_recall = ", ".join(f"{escaped(kind)} {value:.0%}" for kind, value in recalls if value is not None)
     reliability = summary.get("reliability")
     sections = [
-        f"**{summary['samples']:,} samples audited**, {summary['failures']:,} could not be read.",
+        f"**{count_text(summary['samples'], 'sample')} audited**, {summary['failures']:,} could not be read.",
         _table(("Flag", "Samples", "Tag"), flags),
         f"Flagged samples: saved view **{escaped(run + '_flagged')}**, or filter by the tags above. Fields: sidebar "
         f"group **{escaped(run)}**, after reloading the page. Arrays: {code(run_dir)}.",

@@ -58,7 +58,11 @@ class Apply(Tab):
 
         plan = fiftyone_io.plan_of(ctx.dataset)
         changes = count_text(len(plan.changes), "change")
-        stale = f" {len(plan.stale):,} decisions are skipped: the sample changed since." if plan.stale else ""
+        stale = (
+            f" {count_text(len(plan.stale), 'decision is', 'decisions are')} skipped: the sample changed since."
+            if plan.stale
+            else ""
+        )
         say(
             place,
             "plan",

@@ -51,7 +51,7 @@ def same(one: AuditResult, two: AuditResult) -> None:
 def test_the_repr_counts_rows_and_flags() -> None:
     assert repr(made()).startswith("AuditResult(60 rows: 3 misaligned, ")
     assert "2 failures" in repr(replace(made(), summary={"failures": 2}))
-    assert repr(AuditResult(("a",), {}, {})) == "AuditResult(1 rows: no flags)"
+    assert repr(AuditResult(("a",), {}, {})) == "AuditResult(1 row: no flags)"
 
 
 def test_the_notebook_shows_the_worst_rows_first_and_runs_no_html_of_the_data() -> None:

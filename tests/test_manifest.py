@@ -134,7 +134,7 @@ def test_words_for_nothing_are_missing_captions_with_a_note(tmp_path: Path, word
         write(tmp_path, name, "image,caption\n" + "".join(f"{row['image']},{row['caption']}\n" for row in rows))
     samples = read_samples(tmp_path / name, COLUMNS)
     assert samples.media["text"] == (None, f"a {word} word")
-    assert "1 captions that say nothing (such as nan)" in samples.notes
+    assert "captions that say nothing (such as nan): 1" in samples.notes
 
 
 def test_half_an_emoji_in_json_is_storable(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_rows_without_an_id_are_named_by_their_row(tmp_path: Path) -> None:
     ]
     samples = read_samples(write(tmp_path, "m.jsonl", "\n".join(rows)), COLUMNS)
     assert samples.ids == ("1", "row 2", "row 4", "row 4'")
-    assert "2 rows have no id and are named by their row" in samples.notes
+    assert "named by number: 2 rows without an id" in samples.notes
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])

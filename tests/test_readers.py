@@ -243,7 +243,7 @@ def test_what_the_model_says_is_the_text_of_a_conversation(tmp_path: Path, names
     samples = read_samples(write(tmp_path / "m.json", json.dumps(rows)), {"image": "image", "text": "conversations"})
     assert samples.media["text"] == ("a cat", "a cat\non a mat")
     assert samples.media["image"] == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
-    assert "2 conversations" in samples.notes
+    assert "conversations: 2" in samples.notes
     table = pa.table({"image": ["a.png", "b.png"], "conversations": [turns, more]})
     pq.write_table(table, tmp_path / "m.parquet")
     assert read_samples(tmp_path / "m.parquet", {"image": "image", "text": "conversations"}).media["text"][1] == (
@@ -257,7 +257,7 @@ def test_lists_that_are_written_as_text_are_lists(tmp_path: Path) -> None:
     csv.writer(out).writerows(rows)
     samples = read_samples(write(tmp_path / "m.csv", out.getvalue()), COLUMNS)
     assert samples.media["text"] == ("one", "two 0", "one", "two 1", "one", "two 2")
-    assert "3 lists written as text" in samples.notes
+    assert "lists written as text: 3" in samples.notes
     samples = read_samples(write(tmp_path / "m.csv", 'image,caption\na.png,[not JSON]\nb.png,"[1, 2]"\n'), COLUMNS)
     assert samples.media["text"] == ("[not JSON]", "[1, 2]")
 

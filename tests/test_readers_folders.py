@@ -194,7 +194,7 @@ def test_texts_beside_images(tmp_path):
     samples = read_samples(tmp_path)
     assert samples.media["text"] == ("a dog", "ein Hund, größer", "two\nlines", None)
     assert samples.ids[0] == "00000/000000000"
-    assert any("1 texts have no image" in note for note in samples.notes)
+    assert any("1 text without an image" in note for note in samples.notes)
 
 
 def test_texts_that_cannot_be_read_are_rows_with_a_reason(tmp_path):
@@ -258,7 +258,7 @@ def test_coco_captions(tmp_path, columns, indent):
     assert samples.media["text"] == ("caption 0", "caption 2", "caption 1", "caption 3")
     assert list(samples.caption) == [0, 1, 0, 1]
     assert samples.media["image"][0] == str(tmp_path / "img" / "a.png")
-    assert any("1 images have no annotation" in note for note in samples.notes)
+    assert any("1 image without an annotation" in note for note in samples.notes)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_one_bad_file_of_voc_is_one_row_with_a_reason(tmp_path):
     samples = read_samples(tmp_path)
     assert [samples.ids[row] for row in samples.problems] == ["03", "04#1", "05"]
     assert len(samples.ids) == 11
-    assert any("1 images have no objects" in note for note in samples.notes)
+    assert any("1 image without objects" in note for note in samples.notes)
 
 
 # --- YOLO ------------------------------------------------------------------------------------------------------------
@@ -541,7 +541,7 @@ def test_yolo_lists_of_images(tmp_path):
     write(folder / "val.txt", f"images/b.png\n{folder}/images/a.png\n")
     samples = read_samples(folder)
     assert samples.ids == ("a#1",)
-    assert any("1 images have no boxes" in note for note in samples.notes)
+    assert any("1 image without boxes" in note for note in samples.notes)
     write(folder / "val.txt", "../../etc/passwd\n")
     assert any("lies outside" in note for note in read_samples(folder).notes)
 
@@ -657,6 +657,30 @@ def test_two_formats_are_never_guessed_between(tmp_path):
         read_samples(tmp_path)
     assert len(read_samples(tmp_path, format="image-folder").ids) == 2
     assert len(read_samples(tmp_path, format="csv").ids) == 1
+
+
+# --- classes that are called as missing texts are ---------------------------------------------------------------------
+
+
+def test_folders_of_classes_called_none_or_nan_are_classes(tmp_path):
+    for label in ("None", "nan", "N", "cat"):
+        picture(tmp_path / label / "1.png")
+    samples = read_samples(tmp_path)
+    assert samples.media["text"] == samples.labels == ("N", "None", "cat", "nan")
+    assert "rows of a class called 'None' (where a row has none, leave its class empty): 1" in samples.notes
+    source = ManifestSource(tmp_path, {"image": "image", "text": "label"})
+    assert [row.texts for row in source.rows()] == [("N",), ("None",), ("cat",), ("nan",)]
+
+
+@pytest.mark.parametrize(("column", "missing"), [("label", 1), ("class", 1), ("caption", 3)])
+def test_none_is_a_class_in_a_column_of_classes_and_missing_in_captions(tmp_path, column, missing):
+    words = ["None", "N/A", "nan", "cat", "dog"]
+    for number in range(len(words)):
+        picture(tmp_path / f"{number}.png")
+    rows = [f"{number}.png,{word}" for number, word in enumerate(words)]
+    samples = read_samples(write(tmp_path / "t.csv", "\n".join([f"image,{column}", *rows]) + "\n"))
+    assert samples.media["text"] == (*(None if missing == 3 else word for word in words[:2]), None, "cat", "dog")
+    assert f"captions that say nothing (such as nan): {missing}" in samples.notes
 
 
 # --- tables with folders of media beside them -------------------------------------------------------------------------

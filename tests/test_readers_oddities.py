@@ -102,7 +102,7 @@ def test_printed_lists_are_lists(tmp_path: Path, print_list: Any) -> None:
     texts = [print_list([f"one {row}", f'it\'s "two" {row}']).replace('"', '""') for row in range(N)]
     samples = read_samples(write(tmp_path / "m.csv", table(texts=texts)))
     assert samples.media["text"][:3] == ("one 0", 'it\'s "two" 0', "one 1")
-    assert f"{N} lists written as text" in samples.notes
+    assert f"lists written as text: {N}" in samples.notes
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_a_folder_around_the_only_folder_is_looked_into(tmp_path: Path) -> None:
 def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/1.png", "3.png"):
         picture(tmp_path / name)
-    assert "1 images beside the folders of the classes are left out" in read_samples(tmp_path).notes
+    assert "left out: 1 image beside the folders of the classes" in read_samples(tmp_path).notes
 
 
 @pytest.mark.parametrize("named", ["C:\\Users\\me\\a.png", "/home/me/a.png", "C:/me/a.png"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, count_text
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.cached_features import stored_features, unit_features
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
@@ -289,7 +289,8 @@ def _add_pattern(
     without_reason = rows[columns["reason"][rows] == ""]
     columns["reason"][without_reason] = f"scored without {missing}: see failure"
     note = (
-        f"{len(rows)} samples without {missing} were scored on {', '.join(present)}, by heads that were not trained on "
+        f"{count_text(len(rows), 'sample')} "
+        f"without {missing}: scored on {', '.join(present)}, by heads that were not trained on "
         "them; MultiMem and alignment, which are sums over all media, are left out"
     )
     return [note, *run.notes]

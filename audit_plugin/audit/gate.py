@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.rows import brief
 from audit_plugin.scoring.calibration import CONFIDENCE
 from audit_plugin.scoring.flags import FLAGS
@@ -89,7 +89,7 @@ class Judgment:
         """The number, its interval, and by what it was judged."""
         if self.problem:
             return f"not judged: {self.problem}"
-        counted = f"{self._in_words(self.number)} of {self.rows:,} rows"
+        counted = f"{self._in_words(self.number)} of {count_text(self.rows, 'row')}"
         if self.interval is None:
             return f"{counted}, measured"
         low, high = map(self._in_words, self.interval)

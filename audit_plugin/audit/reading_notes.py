@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audit_plugin.arrays import MODALITIES, Samples
+from audit_plugin.arrays import MODALITIES, Samples, count_text
 from audit_plugin.inputs.files import file_of
 from audit_plugin.inputs.rows import grouped
 
@@ -22,13 +22,15 @@ def unread_notes(samples: Samples, failures: Mapping[int, str]) -> list[str]:
         return []
     share = len(failures) / len(samples)
     notes = [
-        f"{len(failures):,} of {len(samples):,} rows ({share:.1%}) could not be read: {grouped(failures.values())}"
+        f"{len(failures):,} of {count_text(len(samples), 'row')} "
+        f"({share:.1%}) could not be read: {grouped(failures.values())}"
     ]
     missing = [row for row in sorted(failures) if NOT_FOUND in failures[row]]
     if missing:
         path = _missing_path(samples, missing[0], failures[missing[0]])
         notes.append(
-            f"{len(missing):,} rows name files that are not there; the first was looked for as {path!r}: relative "
+            f"{count_text(len(missing), 'row names a file that is', 'rows name files that are')} "
+            f"not there; the first was looked for as {path!r}: relative "
             "paths begin in the folder of the manifest; move it, or name the folder of the media by --media-root"
         )
     return notes

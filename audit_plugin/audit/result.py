@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Samples
+from audit_plugin.arrays import AuditError, Bools, Floats, Samples, count_text
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_table
 from audit_plugin.scoring import flags as rules
@@ -71,7 +71,7 @@ class AuditResult:
     def __repr__(self) -> str:
         counts = [f"{int(self.flagged(kind).sum()):,} {kind}" for kind in self.flag_kinds]
         failures = f", {self.summary['failures']:,} failures" if self.summary.get("failures") else ""
-        return f"AuditResult({len(self):,} rows: {', '.join(counts) or 'no flags'}{failures})"
+        return f"AuditResult({count_text(len(self), 'row')}: {', '.join(counts) or 'no flags'}{failures})"
 
     def _repr_html_(self) -> str:
         """For notebooks: how many rows each flag has, and the ten most suspicious rows."""
@@ -83,7 +83,7 @@ class AuditResult:
         if "misalignment" in table:
             table = table.sort_values("misalignment", ascending=False)
         worst = table.head(10).to_html(escape=True)
-        return f"<p>{len(self):,} rows</p><table><tr><th>flag</th><th>rows</th></tr>{counts}</table>{worst}"
+        return f"<p>{count_text(len(self), 'row')}</p><table><tr><th>flag</th><th>rows</th></tr>{counts}</table>{worst}"
 
     @property
     def flag_kinds(self) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.encoders.registry import encoder_of, unknown_token_shares
 from audit_plugin.inputs.languages import UNNAMED, foreign_languages
 
@@ -23,7 +23,10 @@ def text_notes(prepared: Prepared) -> list[str]:
     notes = []
     samples, split_texts = prepared.samples, prepared.embedded.split_texts
     if split_texts > NOTED_SHARE * len(samples):
-        notes.append(f"{split_texts} texts are longer than the encoder reads at once and were encoded in parts")
+        notes.append(
+            f"{count_text(split_texts, 'text is', 'texts are')} longer than the encoder reads at once, and "
+            "encoded in parts"
+        )
     for modality in prepared.text_modalities:
         if prepared.is_own(modality):
             continue  # what encoded it is not known

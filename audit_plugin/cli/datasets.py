@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit_plugin.arrays import MODALITIES, AuditError
+from audit_plugin.arrays import MODALITIES, AuditError, count_text
 from audit_plugin.config import AuditConfig
 
 from .gate import Gate, gated
@@ -129,11 +129,14 @@ def import_(  # noqa: PLR0913, PLR0917
     rows_of_manifest, columns = scored_rows(scores, source, media_root=media_root)
     if problems := rows_of_manifest.problems:
         row, reason = next(iter(problems.items()))
-        say(f"{len(problems):,} rows cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
+        say(f"{count_text(len(problems), 'row')} cannot be used; the first, {rows_of_manifest.ids[row]!r}: {reason}")
     content = report_of_table(scores, rows_of_manifest, None, run_dir, columns)
     folder = media or scores.with_name(f"{scores.stem}-media")
     imported = io.import_scores(content, dataset, run, folder, kind or (), rows, others)
-    say(f"{io.count_samples(imported):,} samples of {len(content.samples):,} rows: dataset {dataset!r}")
+    say(
+        f"{count_text(io.count_samples(imported), 'sample')} "
+        f"of {count_text(len(content.samples), 'row')}: dataset {dataset!r}"
+    )
     say(f"to open it: fiftyone app launch {dataset}")
 
 

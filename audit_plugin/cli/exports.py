@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from .manifests import ScoredManifest, fetching
 from .options import app, say
@@ -102,7 +102,7 @@ def select(
     with fetching(manifest) as progress:
         rows = manifest_source(table.summary, manifest, table.name, progress) if needs_uids else None
     write_selection(out, table, selection, rows)
-    say(f"{len(selection.rows):,} of {len(table):,} rows selected (budget {selection.budget:,}): {out}")
+    say(f"{len(selection.rows):,} of {count_text(len(table), 'row')} selected (budget {selection.budget:,}): {out}")
     for why, count in selection.left_out.items():
         say(f"  {count:,} {why}")
     say("similarity to a reference set is not taken into account")
@@ -169,9 +169,9 @@ def _copy_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
     total = io.count_samples(data)
     if dry_run:
         left = io.count_samples(io.clean_view(data))
-        say(f"{left:,} of {total:,} samples would be exported; {total - left:,} are marked as removed")
+        say(f"{left:,} of {count_text(total, 'sample')} would be exported; {total - left:,} marked as removed")
         return
-    say(f"{io.count_samples(io.export_clean(data, to)):,} of {total:,} samples: dataset {to!r}")
+    say(f"{io.count_samples(io.export_clean(data, to)):,} of {count_text(total, 'sample')}: dataset {to!r}")
 
 
 def _show(report: ExportReport, dry_run: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from .options import app
 from .running import fiftyone_io
@@ -126,8 +126,11 @@ def apply(
     io, data = _opened(dataset)
     if dry_run:
         plan = io.plan_of(data, run)
-        _echo(f"{len(plan.changes)} changes, {len(plan.stale)} stale decisions, {len(plan.lost)} on missing samples")
-        _echo(f"{io.count_removed(data)} samples are marked as removed already")
+        _echo(
+            f"{count_text(len(plan.changes), 'change')}, {count_text(len(plan.stale), 'stale decision')}, "
+            f"{len(plan.lost)} on missing samples"
+        )
+        _echo(f"{count_text(io.count_removed(data), 'sample is', 'samples are')} marked as removed already")
         return
     change_set = io.apply(data, run)
     if change_set.id or delete is None:
@@ -149,7 +152,7 @@ def undo(
     """Undo the changes that were applied, or the last decision."""
     io, data = _opened(dataset)
     if last_decision:
-        _echo(f"{len(io.undo_last(data, reviewer))} decisions undone")
+        _echo(f"{count_text(len(io.undo_last(data, reviewer)), 'decision')} undone")
     else:
         _echo(_summary(io.undo(data, change_set, force)))
 
@@ -182,15 +185,15 @@ def export(  # noqa: PLR0913, PLR0917
     io, data = _opened(dataset)
     if to:
         count, files = io.export_tasks(data, to, format_, run or "audit", kind or (), limit, media_root)
-        _echo(f"{count} rows to review: {files[0]}")
+        _echo(f"{count_text(count, 'row')} to review: {files[0]}")
         for file in files[1:]:
             _echo(f"for the project of the tool: {file}")
     if decisions:
-        _echo(f"{io.export_decisions(data, decisions, run)} entries: {decisions}")
+        _echo(f"{count_text(io.export_decisions(data, decisions, run), 'entry', 'entries')}: {decisions}")
     if removed:
         _echo(f"{io.export_removed(data, removed, field)} removed: {removed}")
     if clean:
-        _echo(f"{io.count_samples(io.export_clean(data, clean))} samples: dataset {clean!r}")
+        _echo(f"{count_text(io.count_samples(io.export_clean(data, clean)), 'sample')}: dataset {clean!r}")
 
 
 @group.command(name="import")
@@ -266,9 +269,9 @@ def _summary(change_set: Any) -> str:
     if change_set.stale:
         parts.append(f"{change_set.stale} stale decisions skipped")
     if change_set.lost:
-        parts.append(f"{change_set.lost} decisions on missing samples")
+        parts.append(f"{count_text(change_set.lost, 'decision')} on missing samples")
     if change_set.missed:
-        parts.append(f"{len(change_set.missed)} samples changed by somebody else, left alone")
+        parts.append(f"{count_text(len(change_set.missed), 'sample')} changed by somebody else, left alone")
     return "; ".join(parts)
 
 

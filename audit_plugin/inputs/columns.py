@@ -13,7 +13,7 @@ from audit_plugin.arrays import MODALITIES, AuditError
 from .files import name_of_member
 from .names import FILES, USUAL_NAMES, columns_called, modality_of_file
 from .readers import Located, ShardSource, Source, listing
-from .rows import ID_COLUMN, brief, grouped
+from .rows import CLASS_WORDS, ID_COLUMN, MISSING, brief, grouped
 
 PEEKED = 100  # rows by which the columns of a format are known that does not list them
 INSIDE = "inside"  # the kind of a column that holds media themselves, not their paths
@@ -79,6 +79,17 @@ def known_header(source: Source) -> list[str]:
                 "correct the file, or name its format by --format"
             )
     return source.header
+
+
+def missing_words(sources: Sequence[Source], column: str) -> frozenset[str]:
+    """The texts in a column that stand for a missing one.
+
+    Names of classes that folders and annotations give are all meant; in a column of a table that is called label,
+    class or category, None and N/A are.
+    """
+    if any(source.columns.get("label") == column for source in sources):
+        return frozenset()
+    return MISSING - CLASS_WORDS if columns_called(USUAL_NAMES["label"], [column]) else MISSING
 
 
 def listing_of(source: Source) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from .rows import brief
 
@@ -33,7 +33,7 @@ def missing_note(pattern: str) -> str:
     if not missing:
         return ""
     first = brief(os.path.basename(missing[0]))
-    return f"{len(missing):,} of the {len(names):,} files that were named are not there, such as {first}"
+    return f"{len(missing):,} of the {count_text(len(names), 'file')} that were named are not there, such as {first}"
 
 
 def expand_ranges(pattern: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from .located import Located
 
@@ -28,8 +28,9 @@ MAX_CAPTIONS = 1000  # of one sample
 MAX_PRINTED = 1 << 16  # characters of a list or an object that Python printed
 MAX_NAMES = 10_000  # of fields, of all JSON objects together
 LISTED = 20  # columns that a message names
-# What programs write for a text that is not there.
+# What programs write for a text that is not there; and what of it people call classes, such as that without defects.
 MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "<NA>", "#N/A"))
+CLASS_WORDS = frozenset(("None", "N/A", "n/a"))
 # Objects that are read as texts: turns of conversations, and COCO's captions as Karpathy splits have them.
 READ_OBJECTS = ({"from", "value"}, {"role", "content"}, {"user", "assistant"}, {"raw"})
 HUMAN = ("human", "user", "system")  # whose turns of a conversation describe no medium
@@ -162,9 +163,12 @@ class RowReader:
 
     def _one_caption(self, cell: object) -> str | Unusable | None:
         text = self._text(cell["raw"] if isinstance(cell, dict) and isinstance(cell.get("raw"), str) else cell)
-        if isinstance(text, str) and text.strip() in self._missing:
+        word = text.strip() if isinstance(text, str) else ""
+        if word in self._missing:
             self.counts["captions that say nothing (such as nan)"] += 1
             return None
+        if word in MISSING:
+            self.counts[f"rows of a class called {word!r} (where a row has none, leave its class empty)"] += 1
         return text
 
     def _medium(self, cell: object) -> Any:
@@ -300,9 +304,11 @@ def grouped(reasons: Iterable[str], most: int = 3) -> str:
         kind = kind_of(reason)
         first.setdefault(kind, reason)
         counts[kind] += 1
-    parts = [f"{count:,} times such as {brief(first[kind], 160)}" for kind, count in counts.most_common(most)]
+    parts = [
+        f"{count_text(count, 'time')} such as {brief(first[kind], 160)}" for kind, count in counts.most_common(most)
+    ]
     more = len(counts) - most
-    return "; ".join(parts) + (f"; {more:,} other reasons" if more > 0 else "")
+    return "; ".join(parts) + (f"; {count_text(more, 'other reason')}" if more > 0 else "")
 
 
 def kind_of(reason: str) -> str:

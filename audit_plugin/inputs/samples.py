@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples
+from audit_plugin.arrays import MODALITIES, ROLES, AuditError, Samples, count_text
 
 from .clip_retrieval import is_clip_retrieval, read_clip_retrieval
-from .columns import Columns, choose_columns, listing_of
+from .columns import Columns, choose_columns, listing_of, missing_words
 from .embeddings import parse_embeddings, with_embeddings
 from .paths import Place, local_path, paths_of, real_folder
 from .patterns import missing_note
@@ -123,7 +123,8 @@ def read_rows(path: Path, sources: Sequence[Source], chosen: Columns) -> tuple[R
     """
     texts = [column for modality, column in chosen.media.items() if MODALITIES[modality].is_text]
     media = [column for modality, column in chosen.media.items() if not MODALITIES[modality].is_text]
-    reader = RowReader(path.name, media, texts, tuple(chosen.keys.values()))
+    missing = missing_words(sources, next(iter(texts), ""))
+    reader = RowReader(path.name, media, texts, tuple(chosen.keys.values()), missing)
     origins: list[int] = []
     shard_columns: dict[str, None] = {}  # each member of a shard adds its own
     for number, source in enumerate(sources):
@@ -183,13 +184,13 @@ def _taken(sources: Sequence[Source], chosen: Columns, rows: int) -> str:
     """What the source was taken for, in one sentence."""
     files = f"{len(sources):,} files of " if len(sources) > 1 else ""
     columns = ", ".join(f"{name} from {brief(column, 40)}" for name, column in {**chosen.media, **chosen.keys}.items())
-    return f"read as {files}{sources[0].title}: {columns or 'no column'}; {rows:,} rows"
+    return f"read as {files}{sources[0].title}: {columns or 'no column'}; {count_text(rows, 'row')}"
 
 
 def _notes(sources: Sequence[Source], reader: RowReader) -> Iterator[str]:
     yield from dict.fromkeys(note for source in sources for note in source.notes)
     for what, count in reader.counts.items():
-        yield f"{count:,} {what}"
+        yield f"{what}: {count:,}"
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def _joined(entries: Sequence[_Entry], rows: Sequence[Row], names: SampleNames, 
     by_key: dict[str, Any] = {key: tuple(values) for key, values in keys.items()}
     if "groups" not in by_key and names.has_ids and (groups := _groups_of_media(ids, media)):
         by_key["groups"] = groups
-    notes = (f"{names.unnamed:,} rows have no id and are named by their row",) if names.unnamed else ()
+    notes = (f"named by number: {count_text(names.unnamed, 'row')} without an id",) if names.unnamed else ()
     return Samples(
         ids=tuple(ids),
         media={modality: tuple(values) for modality, values in media.items()},

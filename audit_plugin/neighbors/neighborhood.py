@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, dense_ids
+from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, count_text, dense_ids
 from audit_plugin.store import RunFolder
 
 from .near_duplicates import group_near_duplicates, join_groups, split_large_groups
@@ -111,7 +111,7 @@ def _group(
         by_cosine = Neighbors(neighbors[name].indices, cosines[name])
         groups, divided = group_near_duplicates(vectors[name], by_cosine, facts.contents[name], largest)
         if divided:
-            notes.append(f"{divided} groups of near-duplicates ({name}) were larger than {largest} and were divided")
+            notes.append(f"{count_text(divided, 'group')} of near-duplicates ({name}) larger than {largest} divided")
         duplicate_groups[name] = groups
         leave_together = join_groups(leave_together, groups)
     leave_together, divided = split_large_groups(leave_together, largest)

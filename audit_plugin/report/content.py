@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Ints, Samples
+from audit_plugin.arrays import AuditError, Ints, Samples, count_text
 from audit_plugin.config import current_names
 from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.remote import is_remote, name_of
@@ -340,6 +340,6 @@ def subset_summary(content: ReportContent, columns: Columns) -> dict[str, Any]:
     from audit_plugin.audit.result import count_outcomes  # with it come models
 
     rows, total = len(columns["action"]), len(content.samples)
-    note = f"{rows:,} of the {total:,} rows of {content.title} were imported; estimates are of all of them"
+    note = f"{rows:,} of the {count_text(total, 'row')} of {content.title} were imported; estimates are of all of them"
     notes = [note, *content.summary.get("notes", ())]
     return {**content.summary, "samples": rows, **count_outcomes(columns), "notes": notes}

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
-from audit_plugin.arrays import Samples
+from audit_plugin.arrays import Samples, count_text
 from audit_plugin.inputs.spreadsheet import clean, place_line
 
 if TYPE_CHECKING:
@@ -131,7 +131,10 @@ def show_result(out: Console, result: AuditResult, samples: Samples, places: Seq
     """Prints the summary, the most suspicious rows, notes, and the files written."""
     summary = result.summary
     if summary["failures"] > MANY_UNREAD * len(result):
-        sentence = f"{summary['failures']:,} of {len(result):,} rows could not be read; see the notes below the tables"
+        sentence = (
+            f"{summary['failures']:,} of {count_text(len(result), 'row')} "
+            "could not be read; see the notes below the tables"
+        )
         out.print(sentence, style="bold red", soft_wrap=True)
     show_table(out, "Audit", (), _summary_rows(result))
     shares = summary.get("attribution")
@@ -175,7 +178,8 @@ def removal_advice(report: Mapping[str, Any]) -> str:
     method = max(confirmed, key=lambda name: confirmed[name]["validation_gain"]["mean"])
     amount, gain = confirmed[method]["amount"], confirmed[method]["test_gain"]
     return (
-        f"Recommended: review the {amount:,} rows that {method} ranks highest; without them top-5 retrieval accuracy "
+        f"Recommended: review the {count_text(amount, 'row')} "
+        f"that {method} ranks highest; without them top-5 retrieval accuracy "
         f"on the test rows changes by {signed(gain['mean'])} ({interval(gain)})."
     )
 
@@ -211,7 +215,7 @@ def show_comparison(out: Console, comparison: Comparison) -> None:
         parts = (change.fixed, change.still, change.newly, change.gone, change.added, change.unknown)
         rows.append((kind, *(f"{len(keys):,}" for keys in parts)))
     common, gone, added = comparison.common, len(comparison.gone), len(comparison.added)
-    sentences = [f"{common:,} rows in both, {gone:,} removed, {added:,} new"]
+    sentences = [f"{count_text(common, 'row')} in both, {gone:,} removed, {added:,} new"]
     if comparison.correlation:
         values = ", ".join(f"{name} {value:.3f}" for name, value in comparison.correlation.items())
         sentences.append(f"rank correlation of the scores (1: same order): {values}")

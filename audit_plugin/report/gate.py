@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+from audit_plugin.arrays import count_text
 from audit_plugin.audit.gate import Judgment
 from audit_plugin.store import open_regular
 
@@ -47,7 +48,7 @@ def headline(judgments: Sequence[Judgment]) -> str:
 
 def _overall(judgments: Sequence[Judgment]) -> str:
     failing = sum(judgment.fails for judgment in judgments)
-    return f"failed, {failing} of {len(judgments)} conditions" if failing else "passed"
+    return f"failed, {failing} of {count_text(len(judgments), 'condition')}" if failing else "passed"
 
 
 def outcome(judgment: Judgment) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import MODALITIES
+from audit_plugin.arrays import MODALITIES, count_text
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.spot_check import Interval, SpotEstimate
 from audit_plugin.scoring.columns import all_columns
@@ -174,7 +174,7 @@ def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
         ("estimated precision", _share(spot.precision)),
         ("wrong among the unflagged", _share(spot.missed)),
         ("recall of the flag", _share(spot.recall)),
-        ("reviewed by a person", f"{spot.reviewed} rows{unsure}"),
+        ("reviewed by a person", f"{count_text(spot.reviewed, 'row')}{unsure}"),
     ]
 
 
@@ -198,7 +198,7 @@ def group_lines(content: ReportContent, kind: str) -> list[Line]:
     sizes = Counter(names[names != ""]).values()
     lines = [("different media" if kind == "placeholder" else "groups of near-duplicates", f"{len(sizes):,}")]
     if max(sizes, default=0) > 1:
-        lines.append(("largest", f"{max(sizes):,} rows"))
+        lines.append(("largest", count_text(max(sizes), "row")))
     return lines if sizes else []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Ints
+from audit_plugin.arrays import Ints, count_text
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Leaks:
             return ""
         shared = "; ".join(f"{count} in both {a} and {b}" for a, b, count in self.pairs)
         rows = int((self.other_splits != "").sum())
-        return f"{rows} samples have a copy in another split (media: {shared}): test scores will be too high"
+        return (
+            f"{count_text(rows, 'sample has', 'samples have')} "
+            f"a copy in another split (media: {shared}): test scores will be too high"
+        )
 
 
 def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints
+from audit_plugin.arrays import Bools, Floats, Ints, count_text
 
 from .files import (
     Damaged,
@@ -195,7 +195,8 @@ class FeatureCache:
             notes.append(f"{self.damaged_features} stored {modality} features were damaged and were encoded again")
         if self.damaged_files:
             notes.append(
-                f"{self.damaged_files} files of stored {modality} features were damaged and left out; what was needed "
+                f"{count_text(self.damaged_files, 'file')} "
+                f"of stored {modality} features left out as damaged; what was needed "
                 "of them was encoded again"
             )
         return notes

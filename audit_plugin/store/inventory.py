@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 
 from .features import ABOUT as ENCODER
 from .features import FEATURES
@@ -89,7 +89,7 @@ def _folder(path: Path, kind: str, files: re.Pattern[str]) -> Stored:
         elif kind == "similarity index":
             source = f"dataset id {path.name}"
         elif kind == "media":
-            source = f"{len(own):,} files of Python programs"
+            source = f"{count_text(len(own), 'file')} of Python programs"
         elif kind == "fetched files":
             source = str(read_json(path / ABOUT, ABOUT)[0]["source"])
         else:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Trials
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, SampleFacts, Trials, count_text
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import Progress
 from audit_plugin.store import RunFolder
@@ -94,7 +94,8 @@ def train_trials(
     groups = int(leave_together.max(initial=-1)) + 1
     if len(facts) < MIN_SAMPLES or groups <= MIN_GROUPS:
         note = (
-            f"{len(facts)} usable samples in {groups} groups are too few to train on (at least {MIN_SAMPLES} needed): "
+            f"{count_text(len(facts), 'usable sample')} in {count_text(groups, 'group')} "
+            f"are too few to train on (at least {MIN_SAMPLES} needed): "
             "misalignment and memorization are not scored"
         )
         return None, [note]

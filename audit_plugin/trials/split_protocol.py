@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints, dense_ids, mean_interval
+from audit_plugin.arrays import ROLES, AuditError, Bools, Floats, Ints, count_text, dense_ids, mean_interval
 
 SHARE = 0.1  # of the samples, for each of S_C, S_I, S_E and H
 MAX_REFERENCE = 1000  # samples of H, however large the set
@@ -124,7 +124,8 @@ def train_roles(roles: Sequence[str] | NDArray[np.str_], seed: int = 0) -> tuple
         offset &= ~reference
     if not offset.any() or not reference.any():
         raise AuditError(
-            f"{int(offset.sum())} rows have the role none beside the reference; f and g are compared on samples that "
+            f"{count_text(int(offset.sum()), 'row has', 'rows have')} "
+            "the role none beside the reference; f and g are compared on samples that "
             "neither has seen, so give the role none to some (two at least, better several hundred)"
         )
     return np.stack([both | (values == "f"), both | (values == "g")]), reference, offset

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from audit_plugin.arrays import MODALITIES, AuditError, Samples
-from audit_plugin.inputs.columns import Columns, known_header
+from audit_plugin.inputs.columns import Columns, known_header, missing_words
 from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium
 from audit_plugin.inputs.paths import Place, local_path, paths_of, real_folder
 from audit_plugin.inputs.readers import CsvSource, Row, ShardMember, ShardSource, Source, TableSource, open_sources
 from audit_plugin.inputs.remote import copied, is_remote, name_of
-from audit_plugin.inputs.rows import ID_COLUMN, MISSING, RowReader, as_text
+from audit_plugin.inputs.rows import ID_COLUMN, RowReader, as_text
 from audit_plugin.inputs.samples import SampleNames, media_of, read_samples, shown, texts_of
 
 
@@ -83,6 +83,7 @@ class ManifestSource:
         self.is_shards = any(isinstance(source, ShardSource) for source in self._sources)
         self._media = {name: column for name, column in columns.items() if not MODALITIES[name].is_text}
         self._text = next((column for name, column in columns.items() if MODALITIES[name].is_text), "")
+        self._missing = missing_words(self._sources, self._text)
 
     def layout(self, folder: Path, needs_columns: bool, listed: bool) -> Layout:
         header, kinds, schema = self._header() if needs_columns else ((), {}, None)
@@ -103,7 +104,7 @@ class ManifestSource:
                 number += 1
 
     def _audited(self, number: int, source: Source, row: Row, place: Place, names: SampleNames) -> AuditedRow:
-        cells = self._usable(row, MISSING)
+        cells = self._usable(row, self._missing)
         media, problem = media_of(cells, Columns(self._columns, {}), place)
         if problem and self.media_root and "names a file outside" in problem:
             raise AuditError(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.located import Located
 from audit_plugin.inputs.rows import ID_COLUMN, MAX_NAMES, as_text, brief
 
@@ -160,7 +160,7 @@ def _notes(by_image: Mapping[str | None, list[Mapping[str, Any]]]) -> list[str]:
     )
     notes = [f"{count:,} annotations have a {field}, which is not read" for field, count in counts.items()]
     empty = sum(not annotations for annotations in by_image.values())
-    return [*notes, f"{empty:,} images have no annotation and are left out"] if empty else notes
+    return [*notes, f"left out: {count_text(empty, 'image')} without an annotation"] if empty else notes
 
 
 def _key(value: object) -> str | None:

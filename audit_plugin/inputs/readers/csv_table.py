@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.rows import ID_COLUMN, brief
 
 from .source import Row
@@ -109,7 +109,10 @@ class CsvSource:
         if len(cells) == len(self.header):
             return Row({name: cells[at] for at, name in positions})
         key = cells[0] if self.header[0] == ID_COLUMN else ""
-        return Row(key=key, problem=f"line {line} has {len(cells)} columns where the header names {len(self.header)}")
+        return Row(
+            key=key,
+            problem=f"line {line} has {count_text(len(cells), 'column')} where the header names {len(self.header)}",
+        )
 
     def _read_header(self) -> list[str]:
         if self._dialect.header:

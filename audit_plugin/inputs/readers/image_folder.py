@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.located import Located
 from audit_plugin.inputs.rows import ID_COLUMN
 
@@ -32,8 +32,8 @@ class ClassFolderSource:
         self._classes = classes
         splits = {split for split, _ in classes if split}
         names = {path.name for _, path in classes}
-        parts = f" in {len(splits)} splits" if splits else ""
-        self.title = f"{NOUNS[modality]} in folders of {len(names)} classes{parts}"
+        parts = f" in {count_text(len(splits), 'split')}" if splits else ""
+        self.title = f"{NOUNS[modality]} in folders of {count_text(len(names), 'class', 'classes')}{parts}"
         keys = ("label", "split") if splits else ("label",)
         self.header = [ID_COLUMN, modality, *keys]
         self.columns: Mapping[str, str] = {name: name for name in (modality, *keys)}
@@ -72,9 +72,11 @@ def open_class_folder(folder: Path, modality: str) -> list[Source]:
     used = {place.parent for _, place in classes}
     left_out = [place.name for place in folders_in(folder) if used != {folder} and place not in used]
     if left_out:
-        source.notes.append(f"{len(left_out)} folders that are not splits are left out: {', '.join(left_out[:5])}")
+        source.notes.append(
+            f"left out: {count_text(len(left_out), 'folder')} beside those of splits: {', '.join(left_out[:5])}"
+        )
     if beside := _own_files(folder, endings):
-        source.notes.append(f"{beside:,} {noun} beside the folders of the classes are left out")
+        source.notes.append(f"left out: {count_text(beside, f'{modality} file')} beside the folders of the classes")
     return [source]
 
 

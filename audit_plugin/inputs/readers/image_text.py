@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.located import Located
 from audit_plugin.inputs.names import USUAL_NAMES, columns_called
 from audit_plugin.inputs.rows import ID_COLUMN, brief
@@ -63,7 +63,7 @@ class MediaTextSource:
             texts = {path for path in texts if not path.endswith(".json")}  # with texts, JSON holds other things
         lists = (LIST_ENDING, ".json")
         alone = sum(os.path.splitext(path)[0] not in stems and not path.endswith(lists) for path in texts)
-        self.notes = [f"{alone:,} texts have no {self._modality} beside them and are left out"] if alone else []
+        self.notes = [f"left out: {count_text(alone, 'text')} without {self._modality} beside it"] if alone else []
         for path, name in zip(paths, names_of(paths), strict=True):
             try:
                 if problem := name_problem(path):

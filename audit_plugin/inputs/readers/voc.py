@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.rows import ID_COLUMN, brief
 from audit_plugin.store import open_regular
 
@@ -67,7 +67,7 @@ class VocSource:
                     yield self._row(tree, thing, image, file, f"{name}#{number}")
                 except ValueError as error:
                     yield Row(key=f"{name}#{number}", problem=str(error))
-        self.notes = [f"{empty:,} images have no objects and are left out"] if empty else []
+        self.notes = [f"left out: {count_text(empty, 'image')} without objects"] if empty else []
 
     def _row(self, tree: Element, thing: Element, image: str, file: str, own: str) -> Row:
         width, height = (_number(tree.findtext(f"size/{side}")) for side in ("width", "height"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.rows import ID_COLUMN, brief
 
@@ -60,7 +60,7 @@ class YoloSource:
         self.folder = self._settings.base
         self._images, self.notes = _images_of(self._settings)
         splits = {split for split in self._images.values() if split}
-        self.title = f"YOLO with {len(self._settings.names)} classes"
+        self.title = f"YOLO with {count_text(len(self._settings.names), 'class', 'classes')}"
         keys = (*BOX_COLUMNS, "split") if splits else BOX_COLUMNS
         self.header = [ID_COLUMN, *keys]
         self.columns: Mapping[str, str] = {name: name for name in keys}
@@ -85,7 +85,7 @@ class YoloSource:
             for number, line in enumerate(lines, 1):
                 own = known[number - 1] if len(known) == len(lines) else f"{name}#{number}"
                 yield self._row(path, line, number, own, labels)
-        notes = [f"{empty:,} images have no boxes and are left out"] if empty else []
+        notes = [f"left out: {count_text(empty, 'image')} without boxes"] if empty else []
         self.notes = [*self._first_notes, *notes]
 
     def _row(self, image: str, line: str, number: int, own: str, labels: str) -> Row:

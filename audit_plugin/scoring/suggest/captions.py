@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Ints
+from audit_plugin.arrays import AuditError, Bools, Floats, Ints, count_text
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.held_out import HeldOutEmbeddings
@@ -90,7 +90,10 @@ def suggest(
     own = own_suspicion(weighing)
     note = ""
     if len(rows) > MAX_ROWS:
-        note = f"{len(rows)} samples are misaligned; captions were searched for the {MAX_ROWS} most suspicious ones"
+        note = (
+            f"{count_text(len(rows), 'sample is', 'samples are')} "
+            f"misaligned; captions were searched for the {MAX_ROWS} most suspicious ones"
+        )
         most_suspicious = np.argsort(-np.nan_to_num(own[rows]), kind="stable")[:MAX_ROWS]
         rows = np.sort(rows[most_suspicious])
     claimed = canonical_of[[source for repair in shifts for source in repair.sources]]
