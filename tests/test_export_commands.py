@@ -223,6 +223,20 @@ def test_export_from_python(scores, tmp_path):
     assert (report.exported, dict(report.removed)) == (8, {("flag misaligned", "audit"): 2})
     decisions = verdicts([Decision("s1", "keep", reviewer="ann")])
     assert result.export(tmp_path / "c.csv", verdicts=decisions, dry_run=True).exported == 10
+    run("select", scores, "--budget", "3", "--out", tmp_path / "keep.parquet")
+    seen = []
+    manifest = (tmp_path / "in" / "m.csv").rename(tmp_path / "in" / "moved.csv")
+    report = result.export(
+        tmp_path / "e.zip",
+        format="csv",
+        select=tmp_path / "keep.parquet",
+        manifest=manifest,
+        progress=lambda *event: seen.append(event),
+    )
+    assert (report.exported, (tmp_path / "e.zip").exists()) == (3, True)
+    assert seen[-1][0] == "packing"
+    with pytest.raises(AuditError, match="give one of them"):
+        result.export(tmp_path / "f.csv", rows, manifest=manifest)
     other = Samples(tuple("abcdefghij"), rows.media)
     with pytest.raises(AuditError, match="row 1 is 'a' there, and 's0' here"):
         result.export(tmp_path / "d.csv", samples=other)

@@ -31,7 +31,7 @@ from .text_notes import text_notes
 if TYPE_CHECKING:
     import pandas
 
-    from .export import ExportReport
+    from .export import ExportReport, Progress
 
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
@@ -147,24 +147,28 @@ class AuditResult:
         footer = json.dumps({"summary": jsonable(self.summary), "run_dir": self.run_dir})
         write_table(_parquet_path(path), columns, footer)
 
-    def export(
+    def export(  # noqa: PLR0913 (one per option of the command)
         self,
         to: str | Path,
         samples: Samples | None = None,
         format: str = "",  # noqa: A002 (as the option is called)
+        *,
         drop: Sequence[str] = (),
         keep: Sequence[str] = (),
         top_n: int | None = None,
         verdicts: Mapping[tuple[str, int], Any] | None = None,
         dry_run: bool = False,
         relabel: bool = False,
+        select: str | Path | None = None,
+        manifest: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> ExportReport:
-        """Writes what stays of the audited rows to a new place, ready to train on.
+        """Writes what stays of the audited rows to a new place, ready to train on, as `audit-plugin export` does.
 
         Args:
             to: the new file or folder; `removed.parquet` and the datasheet `audit.md` are written beside a file, and
-                into a folder.
-            samples: the audited rows; None: those of the manifest that the summary names.
+                into a folder. A name that ends in .zip is a folder, packed.
+            samples: the audited rows, where they are in memory; None: those of the manifest.
             format: one of `inputs.formats.FORMATS`; "": by the ending of `to`.
             drop: flags whose rows are removed, in place of what the audit proposes; of duplicates one stays.
             keep: flags whose rows stay, whatever is proposed for them.
@@ -172,17 +176,25 @@ class AuditResult:
             verdicts: decisions of people, by (id, caption), which overrule the audit: `review.verdicts`.
             dry_run: nothing is written.
             relabel: captions that the audit proposes are applied, not only those that a person decided.
+            select: a table written by `audit-plugin select`, of the rows to export; None: all.
+            manifest: in place of the one that the summary names, whose media must lie in its folder.
+            progress: called with (stage, rows done, rows).
 
         Raises:
             AuditError: the place is taken, the rows are not those of the result, or a flag is not known.
         """
         from .export import Rules, SamplesSource, ScoreTable, export_rows, manifest_source
+        from .export.selection import read_selection
 
+        if samples is not None and manifest is not None:
+            raise AuditError("samples and manifest are both given; give one of them")
         captions = np.array(self.captions, dtype=np.int64)
         table = ScoreTable(np.array(self.ids, dtype=object), captions, self.columns, self.summary, "the result")
-        source = SamplesSource(samples) if samples is not None else manifest_source(self.summary, None, "the result")
-        rules = Rules(tuple(drop), tuple(keep), top_n, relabel=relabel)
-        return export_rows(table, source, Path(to), format, rules, verdicts, dry_run=dry_run)
+        path = Path(manifest) if manifest is not None else None
+        source = SamplesSource(samples) if samples is not None else manifest_source(self.summary, path, "the result")
+        selection = read_selection(Path(select)) if select is not None else None
+        rules = Rules(tuple(drop), tuple(keep), top_n, selection, relabel)
+        return export_rows(table, source, Path(to), format, rules, verdicts, progress, dry_run)
 
     @classmethod
     def load(cls, path: str | Path) -> AuditResult:
