@@ -185,7 +185,7 @@ def two_audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_comparison_judges_the_later_audit(two_audits: Path) -> None:
     files = ["--junit", "out/gate.xml", "--markdown", "out/gate.md"]
     code, out, error = run("compare", "old.parquet", "new.parquet", "--fail-if", "duplicate > 20%", *files)
-    assert (code, error) == (3, "data gate: failed, 1 of 1 conditions\n")
+    assert (code, error) == (3, "data gate: failed, 1 of 1 condition\n")
     assert "From the earlier audit to the later one" in out
     assert "failed: duplicate > 20%: 3 (30.00%) of 10 rows, measured\n" in out
     assert Xml.parse(two_audits / "out/gate.xml").getroot().get("failures") == "1"

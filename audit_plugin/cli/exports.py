@@ -88,16 +88,28 @@ def select(
         Path, typer.Option(help="Keep-list with weights to write: .parquet, .csv or .jsonl; .npy: uids for DataComp")
     ] = Path("selected.parquet"),
     copies: Annotated[int, typer.Option(min=1, help="Samples of one group of near-duplicates, at most")] = 1,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="Prefer rows that are near to a reference set: its table of scores, of an audit with the same encoder",
+        ),
+    ] = None,
     manifest: ScoredManifest = None,
 ) -> None:
     """Select the rows that fit best, within a budget and with few near-duplicates, and weigh them."""
     from audit_plugin.audit.export import manifest_source
     from audit_plugin.audit.export.selection import ENDINGS, select_rows, write_selection
+    from audit_plugin.audit.export.similarity import NEAREST, reference_similarity
     from audit_plugin.report import read_score_table
 
-    check_output(out, ENDINGS, scores, *([Path(manifest)] if manifest else []))
+    check_output(out, ENDINGS, scores, *(Path(path) for path in (manifest, like) if path))
     table = read_score_table(scores)
-    selection = select_rows(table, budget, copies)
+    similarity = None
+    if like:
+        with shown_progress() as progress:
+            similarity = reference_similarity(table, read_score_table(like), progress)
+    selection = select_rows(table, budget, copies, similarity)
     needs_uids = out.suffix.lower() == ".npy"
     with fetching(manifest) as progress:
         rows = manifest_source(table.summary, manifest, table.name, progress) if needs_uids else None
@@ -105,7 +117,10 @@ def select(
     say(f"{len(selection.rows):,} of {count_text(len(table), 'row')} selected (budget {selection.budget:,}): {out}")
     for why, count in selection.left_out.items():
         say(f"  {count:,} {why}")
-    say("similarity to a reference set is not taken into account")
+    if like:
+        say(
+            f"by the mean of two ranks: of the fit, and of the mean cosine to the {NEAREST} nearest rows of {like.name}"
+        )
     if not needs_uids:
         say(f"to train on them: audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset")
 

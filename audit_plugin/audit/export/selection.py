@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,19 @@ def budget_rows(budget: str, total: int) -> int:
     raise AuditError(f"--budget is {budget!r}; give a share such as 30%, or a number of rows from 1 to {total:,}")
 
 
-def select_rows(table: ScoreTable, budget: str, most_copies: int = 1) -> Selection:
-    """The rows with the lowest misalignment, of those that the audit does not propose to remove.
+def select_rows(
+    table: ScoreTable, budget: str, most_copies: int = 1, similarity: Mapping[str, NDArray[np.float32]] | None = None
+) -> Selection:
+    """The best rows, of those that the audit does not propose to remove: with the lowest misalignment.
+
+    With similarities, the order is that of (r(-misalignment) + mean over modalities of r(similarity)) / 2, where r is
+    the rank among the candidates, from 0 for the lowest to 1 for the highest, equal values sharing their mean rank.
 
     Args:
         table: of scores.
         budget: share or number of rows.
-        most_copies: samples of one group of near-duplicates, at most; of these the ones that fit best.
+        most_copies: samples of one group of near-duplicates, at most; of these the best ones.
+        similarity: modality -> `[n]`, to a reference set; NaN where it is not known, and a row is no candidate.
 
     Raises:
         AuditError: a budget out of range.
@@ -78,9 +84,17 @@ def select_rows(table: ScoreTable, budget: str, most_copies: int = 1) -> Selecti
     scores, left_out = table.numbers("misalignment"), Counter[str]()
     candidates = (plan.why == "") & np.isfinite(scores)
     left_out["proposed to be removed, or not scored"] = int((~candidates).sum())
+    if similarity:
+        is_known = np.logical_and.reduce([np.isfinite(values) for values in similarity.values()])
+        left_out["without features in the run"] = int((candidates & ~is_known).sum())
+        candidates &= is_known
     groups = table.texts("duplicate_group")
     ranked = np.flatnonzero(candidates)
-    ranked = ranked[np.argsort(scores[ranked], kind="stable")]
+    worth = -scores[ranked]
+    if similarity:
+        near = np.mean([_ranks(values[ranked]) for values in similarity.values()], axis=0)
+        worth = (_ranks(worth) + near) / 2
+    ranked = ranked[np.argsort(-worth, kind="stable")]
     chosen: list[int] = []
     members: dict[str, set[str]] = {}
     for row in ranked:
@@ -97,6 +111,13 @@ def select_rows(table: ScoreTable, budget: str, most_copies: int = 1) -> Selecti
     rows = np.sort(np.array(chosen, dtype=np.int64))
     wrong = table.numbers("probability")[rows].astype(np.float64)
     return Selection(rows, np.where(np.isfinite(wrong), 1 - wrong, 1.0), count, left_out)
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """float64 `[c]`: ranks from 0 to 1, equal values sharing their mean rank."""
+    from scipy.stats import rankdata
+
+    return (rankdata(values) - 1) / max(len(values) - 1, 1)
 
 
 def write_selection(path: Path, table: ScoreTable, selection: Selection, source: RowSource | None) -> None:
