@@ -48,7 +48,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("like")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIT_PLUGIN_CACHE", str(folder / "cache"))
-        yield audited(folder / "set", ["red", "blue"] * 20, 0), audited(folder / "reference", ["red"] * 24, 1)
+        yield audited(folder / "set", ["red", "blue"] * 20, 0), audited(folder / "reference", ["red"] * 40, 1)
 
 
 def test_rows_near_to_the_reference_set_are_selected(tables: tuple[Path, Path], tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_sets_that_cannot_be_compared_are_refused(tables: tuple[Path, Path], tmp
 
 
 def test_another_encoder_is_no_common_space(tables: tuple[Path, Path], tmp_path: Path) -> None:
-    vectors = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", vectors)
     options = ("--image", "image", "--text", "caption", "--embeddings", f"image={tmp_path / 'x.npy'}")
-    other = audited(tmp_path / "own", ["red"] * 24, 1, *options)
+    other = audited(tmp_path / "own", ["red"] * 40, 1, *options)
     with pytest.raises(AuditError, match="was encoded by image .*: their features cannot be compared"):
         reference_similarity(read_score_table(tables[0]), read_score_table(other))

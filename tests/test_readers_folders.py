@@ -194,7 +194,7 @@ def test_texts_beside_images(tmp_path):
     samples = read_samples(tmp_path)
     assert samples.media["text"] == ("a dog", "ein Hund, größer", "two\nlines", None)
     assert samples.ids[0] == "00000/000000000"
-    assert any("1 text without an image" in note for note in samples.notes)
+    assert any("1 text without its image" in note for note in samples.notes)
 
 
 def test_texts_that_cannot_be_read_are_rows_with_a_reason(tmp_path):

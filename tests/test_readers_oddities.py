@@ -128,7 +128,7 @@ def test_captions_that_are_objects_of_json_are_told(tmp_path: Path) -> None:
     pd.DataFrame({"image": NAMES, "caption": text}).to_csv(tmp_path / "m.csv", index=False)
     samples = read_samples(tmp_path / "m.csv")
     assert samples.media["text"] == (text,) * N
-    assert f"{N} captions are objects of JSON, read as they are written" in samples.notes
+    assert f"captions that are objects of JSON, read as they are written: {N}" in samples.notes
 
 
 def test_escapes_of_json_are_those_of_json(tmp_path: Path) -> None:
@@ -590,7 +590,7 @@ def test_a_folder_around_the_only_folder_is_looked_into(tmp_path: Path) -> None:
 def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/1.png", "3.png"):
         picture(tmp_path / name)
-    assert "left out: 1 image beside the folders of the classes" in read_samples(tmp_path).notes
+    assert "left out: 1 image file beside the folders of the classes" in read_samples(tmp_path).notes
 
 
 @pytest.mark.parametrize("named", ["C:\\Users\\me\\a.png", "/home/me/a.png", "C:/me/a.png"])

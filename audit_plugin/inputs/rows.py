@@ -151,7 +151,7 @@ class RowReader:
                 self.counts["lists written as text"] += 1
                 cell = texts
             elif isinstance(written_value(cell), dict):
-                self.counts["captions are objects of JSON, read as they are written"] += 1
+                self.counts["captions that are objects of JSON, read as they are written"] += 1
         if isinstance(cell, list | tuple):
             if (turns := said_in(cell)) is not None:
                 self.counts["conversations"] += 1

@@ -84,8 +84,11 @@ def _stored(table: ScoreTable) -> tuple[dict[str, str], dict[str, Sequence[str]]
     folder = table.summary.get("run_dir")
     if not isinstance(folder, str) or not folder:
         raise AuditError(f"the summary (.json) of {table.name} names no run folder; put it beside the table")
-    with RunFolder(Path(folder), None) as run:
-        stored, keys = load_rows(run), encoders_of(run.path)
+    try:
+        with RunFolder(Path(folder), None) as run:
+            stored, keys = load_rows(run), encoders_of(run.path)
+    except AuditError as error:
+        raise AuditError(f"the features of {table.name} cannot be found: {error}") from error
     captions = stored.samples.caption or (0,) * len(stored.samples)
     row_of = {key: row for row, key in enumerate(zip(stored.samples.ids, captions, strict=True))}
     rows = [row_of.get((name, table.caption(row)), -1) for row, name in enumerate(table.ids)]

@@ -63,7 +63,7 @@ class MediaTextSource:
             texts = {path for path in texts if not path.endswith(".json")}  # with texts, JSON holds other things
         lists = (LIST_ENDING, ".json")
         alone = sum(os.path.splitext(path)[0] not in stems and not path.endswith(lists) for path in texts)
-        self.notes = [f"left out: {count_text(alone, 'text')} without {self._modality} beside it"] if alone else []
+        self.notes = [f"left out: {count_text(alone, 'text')} without its {self._modality} beside it"] if alone else []
         for path, name in zip(paths, names_of(paths), strict=True):
             try:
                 if problem := name_problem(path):
