@@ -20,6 +20,7 @@ from benchmarks.finding_tables import (
     shifts_table,
     spot_check_table,
 )
+from benchmarks.gate import gate_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
 from benchmarks.speed_tables import forecast_table, speed_table, stages_table
@@ -144,6 +145,7 @@ def detection_parts() -> dict[str, str]:
         "ablation": ablation_table(report),
         "sure": rates_table(_read("flag-rates")),
         "missed": missed_lines(_read("flag-rates")),
+        "gate": gate_table(_read("gate")),
         "reliability": reliability_table(report),
         "settings": "\n".join(["| method | settings |", "|---|---|", *chosen]),
         "cost": cost_table(_read("scoring-cost")),

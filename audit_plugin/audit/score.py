@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Features, Floats, SampleFacts
+from audit_plugin.encoders.devices import release_memory
 from audit_plugin.neighbors.image_copies import group_image_copies
 from audit_plugin.neighbors.neighborhood import Search, find_neighborhood
 from audit_plugin.scoring import flags as rules
@@ -85,6 +86,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
 
     captions = prepared.media(prepared.text_modalities[0]) if prepared.text_modalities else [""] * len(evidence)
     canonical_of = prepared.order.back(np.arange(len(evidence)), -1)  # canonical number of each of the caller's rows
+    release_memory()  # the search for captions needs the most
     suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, prepared.samples.ids)
     media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
     if captioner is not None and prepared.text_modalities and media and all(prepared.media(media[0])):

@@ -105,17 +105,20 @@ def _sum_over_trials(
     hard_sums = torch.zeros(p, 2, n, hard.shape[1], device=device)
     pool_embeddings = []
     for trial, trial_out in enumerate(out):
-        embeddings = [e.float() * trial_out[:, None] for e in embed(trial, None)]
+        embeddings = list(embed(trial, None))
+        for side, e in enumerate(embeddings):  # one after the other: each takes n * o numbers
+            embeddings[side] = e.float() * trial_out[:, None]
         pool_embeddings.append([e[pool] for e in embeddings])
         rows = torch.nonzero(trial_out)[:, 0]
         for position, (a, b) in enumerate(question.pairs):
-            own[position] += (embeddings[a] * embeddings[b]).sum(1)
+            own[position] += torch.einsum("no,no->n", embeddings[a], embeddings[b])
             probe[position] += (embeddings[a][left] * embeddings[b][right]).sum(1)
             for block in rows.split(BLOCK_ROWS) if hard.shape[1] else ():
                 candidates = hard[block].clamp_min(0)
                 for direction, (left_side, right_side) in enumerate(((a, b), (b, a))):
                     left_rows, right_rows = embeddings[left_side][block], embeddings[right_side][candidates]
                     hard_sums[position, direction, block] += torch.einsum("qo,qho->qh", left_rows, right_rows)
+        del embeddings, e  # before the next ones are made
     return own, probe, hard_sums, pool_embeddings
 
 

@@ -18,6 +18,7 @@ NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
+VOTER_ROWS = 32  # whose similarities to all captions are in memory at once; changes no result
 ROUND = 0.5  # mean suspicion, in robust deviations, below which the rows beside a shift take its left-over captions
 Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # (non-members `[n]`, embeddings of either side `[n, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
@@ -77,15 +78,18 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
         if also is not None:
             also(out, left, right)
         usable = (canonical_of >= 0) & out[at]
-        total += _band(left, right, at, usable, offsets)
-        count += usable & _beside(usable, offsets)
+        _add_band(left, right, at, usable, offsets, total)
+        for k in range(len(offsets)):
+            count[k] += usable & _beside(usable, offsets[k : k + 1])[0]
+        del embeddings, left, right  # before the next ones are made
     with np.errstate(invalid="ignore", divide="ignore"):
         total /= count
     del count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
         x, y = (torch.from_numpy(weighing.evidence.vectors[name]) for name in weighing.pair)
-        frozen = _band(x, y, at, canonical_of >= 0, offsets)
+        frozen = np.zeros_like(total)
+        _add_band(x, y, at, canonical_of >= 0, offsets, frozen)
         _fall(weighing, "zero_shot", at, offsets, frozen)
         total += frozen
     return total
@@ -100,10 +104,9 @@ def _fall(weighing: Weighing, name: str, at: Ints, offsets: Ints, similarity: Fl
     similarity *= np.float32(weight)
 
 
-def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offsets: Ints) -> Floats:
-    """`[D, n]`: similarity of left[at[i]] and right[at[i + offset]]; 0 beyond the ends and unless both are usable."""
+def _add_band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offsets: Ints, total: Floats) -> None:
+    """Adds, in place, to `[D, n]`: similarity of left[at[i]] and right[at[i + offset]], 0 unless both are usable."""
     n, is_near = len(at), np.abs(offsets) <= NEAR
-    out = np.zeros((len(offsets), n), np.float32)
     for start in range(0, n, BLOCK_ROWS):
         stop, first = min(start + BLOCK_ROWS, n), max(start - NEAR, 0)
         block = _caller_rows(left, at, usable, start, stop)
@@ -112,14 +115,14 @@ def _band(left: torch.Tensor, right: torch.Tensor, at: Ints, usable: Bools, offs
             row = np.arange(stop - start)
             column = row[None] + start + offsets[is_near][:, None] - first
             inside = (column >= 0) & (column < around.shape[1])
-            out[is_near, start:stop] = np.where(inside, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
+            near = np.where(inside, around[row[None], np.clip(column, 0, around.shape[1] - 1)], 0)
+            total[is_near, start:stop] += near
         for k in np.flatnonzero(~is_near):
             d = int(offsets[k])
             low, high = max(start, -d), min(stop, n - d)
             if low < high:
                 other = _caller_rows(right, at, usable, low + d, high + d)
-                out[k, low:high] = (block[low - start : high - start] * other).sum(1).cpu().numpy()
-    return out
+                total[k, low:high] += (block[low - start : high - start] * other).sum(1).cpu().numpy()
 
 
 def _caller_rows(side: torch.Tensor, at: Ints, usable: Bools, start: int, stop: int) -> torch.Tensor:
@@ -143,7 +146,8 @@ def _related(evidence: Evidence, canonical_of: Ints, offsets: Ints) -> Bools:
     out = np.zeros((len(offsets), len(canonical_of)), dtype=bool)
     for number in (*evidence.contents.values(), evidence.leave_together):
         values = np.where(canonical_of >= 0, number[canonical_of] + 1, 0)
-        out |= _beside(values, offsets) == values
+        for k in range(len(offsets)):  # a table of all numbers would take 8 bytes a cell
+            out[k] |= _beside(values, offsets[k : k + 1])[0] == values
     return out
 
 
@@ -165,7 +169,7 @@ class FarVotes:
             return
         q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
         captions = right[p]
-        best = torch.cat([(block @ captions.T - hub).argmax(1) for block in left[q].split(BLOCK_ROWS)])
+        best = torch.cat([(block @ captions.T).sub_(hub).argmax(1) for block in left[q].split(VOTER_ROWS)])
         self.offsets.append(self.caller_of[others[best.cpu().numpy()]] - self.caller_of[rows])
 
     def elected(self, rows: int) -> Ints:
