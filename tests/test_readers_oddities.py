@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from audit_plugin.arrays import Samples
+from audit_plugin.audit.export import ManifestSource, ScoreTable, export_rows
 from audit_plugin.inputs.files import open_medium
 from audit_plugin.inputs.samples import read_samples
 from tests.test_readers import BYTES, STRUCT, N, pack, png, refusal, write
@@ -433,6 +434,29 @@ def test_splits_of_parquet_keep_the_folder_of_their_media(tmp_path: Path) -> Non
     assert samples.splits == ("test",) * 4 + ("train",) * (N - 4)
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_ids_that_each_split_counts_have_the_split_before_them(tmp_path: Path, ending: str) -> None:
+    for name, rows in (("test", ROWS[:4]), ("train", ROWS[4:])):
+        frame = pd.DataFrame({"id": range(len(rows)), **pd.DataFrame(rows).to_dict("list")})
+        writers = {"csv": frame.to_csv, "jsonl": frame.to_json, "parquet": frame.to_parquet}
+        more = {"csv": {"index": False}, "jsonl": {"orient": "records", "lines": True}, "parquet": {}}[ending]
+        writers[ending](tmp_path / f"{name}.{ending}", **more)
+    samples = read_samples(tmp_path)
+    assert is_read(samples, tmp_path)
+    assert (samples.ids[3], samples.ids[4]) == ("test/3", "train/0")
+    for name in NAMES:
+        picture(tmp_path / name)
+    scores = ScoreTable(
+        np.array(samples.ids, dtype=object), np.zeros(0), {"action": np.array(["remove"] + ["keep"] * (N - 1))}, {}, "s"
+    )
+    export_rows(
+        scores, ManifestSource(tmp_path, {"image": "image", "text": "caption"}), tmp_path / "out.parquet", "parquet"
+    )
+    after = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(after["id"]) == list(samples.ids[1:])
+    assert list(after["split"]) == list(samples.splits[1:])
+
+
 def test_names_of_columns_that_stand_twice(tmp_path: Path) -> None:
     columns = [pa.array(BYTES), pa.array(TEXTS), pa.array(TEXTS)]
     pq.write_table(pa.Table.from_arrays(columns, ["image", "caption", "caption"]), tmp_path / "m.parquet")
@@ -585,6 +609,14 @@ def test_a_folder_around_the_only_folder_is_looked_into(tmp_path: Path) -> None:
     picture(tmp_path / "archive" / "plants" / "1.png")
     (tmp_path / "archive" / "plants" / "1.png").unlink()
     assert "name a folder in it, such as 'animals' or 'plants'" in refusal(tmp_path)
+
+
+def test_splits_without_classes_are_left_out(tmp_path: Path) -> None:
+    for name in ("train/n1/images/1.png", "train/n2/images/2.png", "val/images/3.png", "test/images/4.png"):
+        picture(tmp_path / name)  # as tiny ImageNet has them
+    samples = read_samples(tmp_path)
+    assert samples.labels == ("n1", "n2")
+    assert "left out: 2 folders without folders of classes: test, val" in samples.notes
 
 
 def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class ManifestSource:
         """(columns, what each one holds, Arrow schema or None); of JSON and of shards all rows are read."""
         source = self._sources[0]
         if isinstance(source, TableSource):
-            return tuple(source.schema.names), {}, source.schema
+            return tuple(source.whole_schema.names), {}, source.whole_schema
         if isinstance(source, CsvSource):
             return tuple(source.header), dict.fromkeys(source.header, "text"), None
         kinds: dict[str, str] = {}

@@ -16,7 +16,7 @@ from .arrow_tables import TableSource
 from .coco import CocoSource, is_coco, is_coco_folder, open_coco
 from .csv_table import DELIMITERS, CsvSource
 from .folders import NOUNS, endings_of, folders_in, has_files, is_hidden, is_split, split_in
-from .hugging_face_folder import SPLIT, is_metadata_folder, of_split, open_metadata_folder
+from .hugging_face_folder import is_metadata_folder, open_metadata_folder
 from .image_folder import FOLDER_READERS
 from .image_text import TEXT_READERS
 from .json_rows import JsonDocumentSource, JsonLinesSource, is_document, is_json_text, read_document
@@ -24,6 +24,7 @@ from .media_folders import begin_in_media_folders, text_table_in
 from .other_kinds import check_kind
 from .saved_dataset import is_saved_dataset, saved_tables
 from .source import Located, Row, ShardMember, Source
+from .splits import with_splits
 from .text_files import compression_of, first_bytes, plain_name
 from .voc import is_voc, open_voc
 from .webdataset import ShardSource, is_tar, listing
@@ -185,9 +186,10 @@ def _opened(paths: Sequence[Path], readers: Sequence[Reader]) -> list[Source]:
         sources.append(list(reader.opens(path)))
     begin_in_media_folders([source for opened in sources for source in opened])
     splits = splits_of_files(paths) if all(reader.name in TABLES for reader in readers) else []
-    if len(set(splits)) > 1 and not any(SPLIT in source.header for opened in sources for source in opened):
-        return [of_split(source, split) for opened, split in zip(sources, splits, strict=True) for source in opened]
-    return [source for opened in sources for source in opened]
+    every = [source for opened in sources for source in opened]
+    if len(set(splits)) < 2:
+        return every
+    return with_splits(every, [split for opened, split in zip(sources, splits, strict=True) for _ in opened])
 
 
 def splits_of_files(paths: Sequence[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,16 @@ from .arrow_tables import TableSource
 from .csv_table import CsvSource
 from .folders import folders_in, is_split
 from .json_rows import JsonLinesSource
-from .saved_dataset import SplitTable
-from .source import Row, Source
+from .source import Source
+from .splits import with_splits
 
-SPLIT, FILE_NAME = "split", "file_name"
+FILE_NAME = "file_name"
 TABLES: dict[str, Callable[[Path], Source]] = {
     "metadata.csv": CsvSource,
     "metadata.jsonl": JsonLinesSource,
     "metadata.parquet": TableSource,
 }
 PEEKED = 20  # rows by which the modality of the files is known
-
-
-class SplitSource:
-    """The rows of another source, which belong to one split."""
-
-    def __init__(self, source: Source, split: str) -> None:
-        self._source, self._split = source, split
-        self.path, self.folder, self.title, self.notes = source.path, source.folder, source.title, source.notes
-        self.columns: Mapping[str, str] = {**source.columns, SPLIT: SPLIT}
-        self.header = [*source.header, SPLIT]
-
-    def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
-        """The rows, with their split."""
-        own = None if wanted is None else [name for name in wanted if name != SPLIT]
-        for row in self._source.rows(own, media):
-            yield row if row.problem else Row({**row.cells, SPLIT: self._split}, row.key, "", row.members)
-        self.header, self.notes = [*self._source.header, SPLIT], self._source.notes
-
-
-def of_split(source: Source, split: str) -> Source:
-    """The rows of a source that has no column `split`, with their split."""
-    if not isinstance(source, TableSource):
-        return SplitSource(source, split)
-    table = SplitTable(source.path, split)
-    table.folder, table.title = source.folder, source.title
-    return table
 
 
 def is_metadata_folder(folder: Path) -> bool:
@@ -72,10 +46,7 @@ def open_metadata_folder(folder: Path) -> list[Source]:
         raise AuditError(f"{str(folder)!r} holds {names}; name one of them")
     sources = [_opened(path) for path, _ in tables]
     splits = [split for _, split in tables]
-    has_splits = any(splits) and not any(SPLIT in source.header for source in sources)
-    if not has_splits:
-        return sources
-    return [SplitSource(source, split) for source, split in zip(sources, splits, strict=True)]
+    return with_splits(sources, splits) if any(splits) else sources
 
 
 def _opened(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -73,9 +73,9 @@ def open_class_folder(folder: Path, modality: str) -> list[Source]:
     left_out = [place.name for place in folders_in(folder) if used != {folder} and place not in used]
     if left_out:
         source.notes.append(
-            f"left out: {count_text(len(left_out), 'folder')} beside those of splits: {', '.join(left_out[:5])}"
+            f"left out: {count_text(len(left_out), 'folder')} without folders of classes: {', '.join(left_out[:5])}"
         )
-    if beside := _own_files(folder, endings):
+    if beside := sum(1 for _ in walk(folder, endings, 1)):
         source.notes.append(f"left out: {count_text(beside, f'{modality} file')} beside the folders of the classes")
     return [source]
 
@@ -89,16 +89,22 @@ def _classes_in(folder: Path, endings: tuple[str, ...]) -> list[tuple[str, Path]
         for place in folders_in(split)
         if has_files(place, endings)
     ]
+    counts = Counter(split for split, _ in of_splits)
+    known = {place.name for split, place in of_splits if counts[split] > 1}
+    # a single folder such as `val/images`, which is no class of the other splits, holds images without classes
+    alone = {split for split, place in of_splits if counts[split] == 1 and known and place.name not in known}
     if of_splits:
-        return of_splits
+        return [(split, place) for split, place in of_splits if split not in alone]
     places = [place for place in folders_in(folder) if has_files(place, endings)]
     # `train` and `test` with media, but without folders of classes, are no classes themselves
     return [] if all(is_split(place.name) for place in places) else [("", place) for place in places]
 
 
 def _own_files(folder: Path, endings: tuple[str, ...]) -> int:
-    """How many files with one of the endings lie in the folder itself."""
-    return sum(os.sep not in path for path in walk(folder, endings, 1))
+    """How many files with one of the endings lie in the folder itself, or in its folder `images`."""
+    inner = folder / "images"
+    own = sum(1 for _ in walk(inner, endings, 1)) if inner.is_dir() else 0
+    return own + sum(1 for _ in walk(folder, endings, 1))
 
 
 FOLDER_READERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.store import open_regular
 
 from .arrow_tables import TableSource
-from .source import Row, Source
+from .source import Source
+from .splits import with_splits
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MAX_STATE = 1 << 24  # bytes
-SPLIT = "split"
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -34,27 +34,8 @@ def saved_tables(folder: Path) -> list[Source]:
     splits = _read(folder / SPLITS).get("splits")
     if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
         raise AuditError(f"{str(folder / SPLITS)!r} lists no splits; name the folder of one split")
-    return [SplitTable(path, split) for split in splits for path in _files_of(folder / _inside(split, folder))]
-
-
-class SplitTable(TableSource):
-    """A table whose rows belong to one split, which is their column `split` unless the table has one."""
-
-    def __init__(self, path: Path, split: str) -> None:
-        super().__init__(path)
-        self._split = "" if SPLIT in self.header else split
-        if self._split:
-            import pyarrow as pa
-
-            self.header = [*self.header, SPLIT]
-            self.whole_schema = self.schema.append(pa.field(SPLIT, pa.string()))
-            self.columns = {SPLIT: SPLIT}
-
-    def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
-        """The rows of the table, with their split."""
-        own = None if wanted is None else [name for name in wanted if name != SPLIT or not self._split]
-        for row in super().rows(own, media):
-            yield Row({**row.cells, SPLIT: self._split}) if self._split and (wanted is None or SPLIT in wanted) else row
+    files = [(path, split) for split in splits for path in _files_of(folder / _inside(split, folder))]
+    return with_splits([TableSource(path) for path, _ in files], [split for _, split in files])
 
 
 def _files_of(folder: Path) -> list[Path]:
