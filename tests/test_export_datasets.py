@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from audit_plugin import AuditConfig
+from audit_plugin.arrays import AuditError
 from audit_plugin.cli import app
 from tests.review_fixtures import written
 
@@ -109,8 +112,6 @@ def test_a_clean_copy_of_a_dataset(dataset: Any) -> None:
 
 
 def test_objects_of_a_dataset_become_boxes(make_dataset: Callable[..., Any], tmp_path: Path) -> None:
-    from audit_plugin import AuditConfig
-
     dataset = make_dataset(3)
     for number, sample in enumerate(dataset):
         boxes = [[0.25, 0.25, 0.5, 0.5], [0.0, 0.0, 0.5, 1.0]]
@@ -125,3 +126,55 @@ def test_objects_of_a_dataset_become_boxes(make_dataset: Callable[..., Any], tmp
     labels = [path.read_text().splitlines() for path in sorted((tmp_path / "yolo" / "labels").rglob("*.txt"))]
     assert sorted(map(len, labels)) == [1, 2, 2]
     assert len(list((tmp_path / "yolo" / "images").rglob("*.*"))) == 3
+
+
+def test_samples_are_read_in_parts_in_their_order(
+    make_dataset: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = importlib.import_module("audit_plugin.fiftyone_io.results.audited_rows")
+    parts = ("even", "odd")
+    dataset = make_dataset(
+        9, caption=lambda row: f"number {row}", uid=lambda row: f"{row:032x}", part=lambda row: parts[row % 2]
+    )
+    written(dataset, (4, 1), config=AuditConfig(text="caption", split="part"))
+    dataset.delete_samples(dataset.values("id")[3:4])
+    ids = dataset.values("id")
+    whole = rows.export_audited(dataset, "audit", tmp_path / "whole.jsonl")
+    sizes = []
+    real = rows.read_samples
+    monkeypatch.setattr(rows, "AT_ONCE", 3)
+    monkeypatch.setattr(rows, "read_samples", lambda view, *a, **b: (sizes.append(len(view)), real(view, *a, **b))[1])
+    report = rows.export_audited(dataset, "audit", tmp_path / "parts.jsonl")
+    assert sizes == [1, 3, 3, 2]  # the first one says which columns there are
+    assert report.exported == whole.exported == 8
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [row["split"] for row in lines(tmp_path / "parts.jsonl").values()] == dataset.values("part")
+    assert list(lines(tmp_path / "parts.jsonl")) == ids
+    rows.export_audited(dataset, "audit", tmp_path / "uids.npy")
+    assert np.load(tmp_path / "uids.npy")["f1"].tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("form", ["webdataset", "jsonl"])
+def test_what_stops_an_export_in_between_leaves_nothing(
+    make_dataset: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    rows = importlib.import_module("audit_plugin.fiftyone_io.results.audited_rows")
+    dataset = make_dataset(9)
+    written(dataset, (4,))
+    last = dataset.values("id")[-1]
+    to = tmp_path / ("out" if form == "webdataset" else "out.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "AT_ONCE", 3)
+        real = rows.StreamedSamples.rows
+
+        def deleted_meanwhile(self: Any) -> Any:
+            for number, row in enumerate(real(self)):
+                if number == 4:
+                    dataset.delete_samples([last])
+                yield row
+
+        patch.setattr(rows.StreamedSamples, "rows", deleted_meanwhile)
+        with pytest.raises(AuditError, match=f"sample {last} of dataset .* was deleted while it was exported"):
+            rows.export_audited(dataset, "audit", to, form)
+    assert not list(tmp_path.iterdir())
+    assert rows.export_audited(dataset, "audit", to, form).exported == 8

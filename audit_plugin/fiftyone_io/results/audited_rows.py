@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,23 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit.export import ExportReport, Progress, RowSource, Rules, SamplesSource, export_rows
 from audit_plugin.audit.export.plan import NEEDED, Key, ScoreTable, Verdict
-from audit_plugin.fiftyone_io.database import database
+from audit_plugin.audit.export.rows import AuditedRow
+from audit_plugin.config import AuditConfig
+from audit_plugin.fiftyone_io.database import batches, database
 from audit_plugin.fiftyone_io.ledger.decisions import decisions
 from audit_plugin.fiftyone_io.ledger.entries import read_head
 from audit_plugin.fiftyone_io.read.samples import read_samples
+from audit_plugin.fiftyone_io.read.sources import modality_sources
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
+from audit_plugin.inputs.formats import Layout
+from audit_plugin.inputs.formats.datacomp import UID
 from audit_plugin.review import verdicts
 from audit_plugin.scoring.columns import LIST
 
 from .tables import audit_summary, read_columns, read_fact
+
+AT_ONCE = 10_000  # samples that are in memory at a time
+IMPORTED_ID = "manifest_id"  # field with the ids of a table of scores that was imported
 
 
 def export_audited(
@@ -76,10 +85,18 @@ def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, RowSo
     root = items.dataset
     names = [name for name in items.columns if name.removesuffix(LIST) in NEEDED or name.startswith("is_")]
     columns = dict(read_columns(root, run, ["id", *(name for name in names if name != "caption_index")]))
+    config, name = settings_of(record), f"audit {run!r}"
+    summary = {"config": config.to_dict(), **audit_summary(root, run)}
     with database(f"reading audit {run!r} of dataset {root.name!r}"):
-        audited = root if items.slices else items.where(lambda column: column("action").exists())
-        samples = read_samples(audited, settings_of(record), only_media=True)
         entries = list(decisions(root))
+        is_streamed = items.are_samples and not any(source.many for source in modality_sources(root, config).values())
+        if is_streamed and len(columns["id"]):
+            ids = columns.pop("id")
+            columns = {column: values for column, values in columns.items() if not column.endswith(LIST)}
+            scores = ScoreTable(ids, np.zeros(0, dtype=np.int64), columns, summary, name)
+            return scores, StreamedSamples(root, config, ids.tolist()), verdicts(entries)
+        audited = root if items.slices else items.where(lambda column: column("action").exists())
+        samples = read_samples(audited, config, only_media=True)
     position_of = {name: position for position, name in enumerate(columns.pop("id"))}
     positions = np.array([position_of.get(name, -1) for name in samples.ids], dtype=np.int64)
     if (positions < 0).any():
@@ -88,10 +105,51 @@ def audited_rows(dataset: SampleCollection, run: str) -> tuple[ScoreTable, RowSo
     if samples.caption:
         _check_lists(columns, samples, positions, run)
     table = {name: _of_rows(name, columns, positions, samples.caption) for name in columns if not name.endswith(LIST)}
-    summary = {"config": settings_of(record).to_dict(), **audit_summary(root, run)}
     captions = np.array(samples.caption, dtype=np.int64)
-    scores = ScoreTable(np.array(samples.ids, dtype=object), captions, table, summary, f"audit {run!r}")
+    scores = ScoreTable(np.array(samples.ids, dtype=object), captions, table, summary, name)
     return scores, SamplesSource(samples), verdicts(entries)
+
+
+class StreamedSamples:
+    """The rows of samples with one text each, of which `AT_ONCE` are in memory at a time.
+
+    Args:
+        root: the dataset.
+        config: of the audit.
+        ids: of the samples, in the order of the table of scores.
+    """
+
+    is_shards = False
+
+    def __init__(self, root: SampleCollection, config: AuditConfig, ids: Sequence[str]) -> None:
+        self.name, self._root, self._config, self._ids = f"dataset {root.name!r}", root, config, ids
+        self._uid = next((field for field in (UID, IMPORTED_ID) if root.has_sample_field(field)), "")
+
+    def layout(self, folder: Path, needs_columns: bool, listed: bool) -> Layout:
+        first = SamplesSource(self._samples(self._ids[:1])).layout(folder, needs_columns, listed)
+        return replace(first, header=(*first.header, UID)) if self._uid else first
+
+    def rows(self) -> Iterator[AuditedRow]:
+        """The rows as they are in the dataset now.
+
+        Raises:
+            AuditError: a sample is gone, or the database was lost.
+        """
+        for batch in batches(self._ids, AT_ONCE):
+            rows = {row.ids[0]: row for row in SamplesSource(self._samples(batch)).rows()}
+            uids = self._uids(batch) if self._uid else {}
+            for name in batch:
+                if name not in rows:
+                    raise AuditError(f"sample {name} of {self.name} was deleted while it was exported; export again")
+                row = rows[name]
+                yield replace(row, fields={**row.fields, UID: uids.get(name)}) if self._uid else row
+
+    def _samples(self, ids: Sequence[str]) -> Samples:
+        return read_samples(self._root.select(list(ids)), self._config, only_media=True)
+
+    def _uids(self, ids: Sequence[str]) -> dict[str, Any]:
+        with database(f"reading {self.name}"):
+            return dict(zip(*self._root.select(list(ids)).values(["id", self._uid]), strict=True))
 
 
 def imported_verdicts(dataset: SampleCollection) -> dict[Key, Verdict]:
@@ -101,13 +159,13 @@ def imported_verdicts(dataset: SampleCollection) -> dict[Key, Verdict]:
         AuditError: the dataset was made otherwise.
     """
     root = dataset._root_dataset
-    if not root.has_sample_field("manifest_id"):
+    if not root.has_sample_field(IMPORTED_ID):
         raise AuditError(
             f"dataset {root.name!r} was not made by audit-plugin import: its samples have no field manifest_id; name "
             "the one that was"
         )
     with database(f"reading the decisions on dataset {root.name!r}"):
-        ids, manifest_ids = root.values(["id", "manifest_id"])
+        ids, manifest_ids = root.values(["id", IMPORTED_ID])
         entries = list(decisions(root))
     return verdicts(entries, dict(zip(ids, manifest_ids, strict=True)))
 
