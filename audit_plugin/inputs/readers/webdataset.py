@@ -159,9 +159,14 @@ class _Reading:
         cells: dict[str, Any] = {}
         problem = ""
         parts = tuple(member for member, _ in members)
+        count = Counter(modality_of(part.suffix) for part in parts)
         read: set[str] = set()  # suffixes of JSON members
         # fields last: a member that holds the column goes before them
         for member, reason in sorted(members, key=lambda each: _is_json(each[0])):
+            if problem:  # the row is lost: a key may have very many members
+                for column in self._columns_of(member, count):
+                    self._note(column)
+                continue
             try:
                 if _is_json(member):
                     if member.suffix in read:
@@ -169,16 +174,21 @@ class _Reading:
                     read.add(member.suffix)
                     self._add_fields(cells, member, reason)
                 else:
-                    self._add_member(cells, member, reason, parts)
+                    self._add_member(cells, member, reason, parts, count)
             except (ValueError, MediaError, RecursionError) as error:
                 base = member.name.rpartition("/")[2]
-                problem = problem or f"{brief(base)} cannot be used ({first_line(error)})"
+                problem = f"{brief(base)} cannot be used ({first_line(error)})"
         return Row({**cells, ID_COLUMN: key}, key, problem, parts)
 
     def _add_member(
-        self, cells: dict[str, Any], member: ShardMember, reason: str, parts: tuple[ShardMember, ...]
+        self,
+        cells: dict[str, Any],
+        member: ShardMember,
+        reason: str,
+        parts: tuple[ShardMember, ...],
+        count: Mapping[str, int],
     ) -> None:
-        columns = self._columns_of(member, parts)
+        columns = self._columns_of(member, count)
         for column in columns:
             self._note(column)
         for column in columns:
@@ -190,15 +200,15 @@ class _Reading:
                 raise ValueError(f"two members are its {column}{_remedy(column, parts)}")
             cells[column] = self._cell(column, member)
 
-    def _columns_of(self, member: ShardMember, parts: tuple[ShardMember, ...]) -> list[str]:
-        """Its modality, and its suffix unless that says the same."""
+    def _columns_of(self, member: ShardMember, count: Mapping[str, int]) -> list[str]:
+        """Its modality, and its suffix unless that says the same; `count` is that of the key's members by modality."""
         modality = modality_of(member.suffix)
         if member.suffix == JSON or not member.suffix:
             return []
         if not modality:
             return [member.suffix]
         has_own_name = member.suffix not in MODALITIES[modality].suffixes
-        is_one_of_several = sum(modality_of(part.suffix) == modality for part in parts) > 1
+        is_one_of_several = count[modality] > 1
         wants_suffix = self.wanted is not None and member.suffix in self.wanted
         return [modality, member.suffix] if has_own_name or is_one_of_several or wants_suffix else [modality]
 
