@@ -97,13 +97,26 @@ def test_manifest_names_what_is_there():
 
 
 def test_import_is_instant():
-    code = "import time; t = time.perf_counter(); import audit_plugin; print(time.perf_counter() - t)"
-    # The best of three: the machine may be busy with something else.
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) < 0.3
+    """Not timed, since the machine may be busy: none of the packages that take their time is imported."""
+    code = "import sys, audit_plugin; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "audit_plugin" in imported
+    slow = {
+        "torch",
+        "fiftyone",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "faiss",
+        "PIL",
+        "av",
+        "typer",
+        "rich",
+        "open_clip",
+    }
+    assert not imported & slow
 
 
 def test_public_names_load_on_first_use():
