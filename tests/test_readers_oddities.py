@@ -457,6 +457,18 @@ def test_ids_that_each_split_counts_have_the_split_before_them(tmp_path: Path, e
     assert list(after["split"]) == list(samples.splits[1:])
 
 
+def test_damaged_arrow_files_are_refused(tmp_path: Path) -> None:
+    data = pa.table({"image": pa.array(NAMES), "caption": pa.array(TEXTS)})
+    with pa.ipc.new_file(tmp_path / "m.arrow", data.schema) as out:
+        out.write_table(data)
+    offsets = bytes(pa.array(TEXTS).buffers()[1])[: 4 * N]
+    whole = (tmp_path / "m.arrow").read_bytes()
+    assert whole.count(offsets) == 1
+    beyond = b"".join((1 << 30).to_bytes(4, "little") for _ in range(N))  # far out of the file
+    write(tmp_path / "m.arrow", whole.replace(offsets, beyond))
+    assert "m.arrow' cannot be read" in refusal(tmp_path / "m.arrow")
+
+
 def test_names_of_columns_that_stand_twice(tmp_path: Path) -> None:
     columns = [pa.array(BYTES), pa.array(TEXTS), pa.array(TEXTS)]
     pq.write_table(pa.Table.from_arrays(columns, ["image", "caption", "caption"]), tmp_path / "m.parquet")

@@ -53,6 +53,7 @@ class ParquetTable:
             table = pyarrow.parquet.ParquetFile(self._file, read_dictionary=repeated, pre_buffer=False)
             for group in range(self._metadata.num_row_groups):
                 for batch in self._group(table, group, columns):
+                    batch.validate(full=True)  # a damaged file may have indices beyond its dictionaries
                     rows += batch.num_rows
                     if rows > MAX_ROWS:
                         raise AuditError(f"{self.name} has more than {MAX_ROWS:,} rows, the limit; audit it in parts")

@@ -179,6 +179,9 @@ def arrow_batches(file: Any, columns: list[int]) -> Iterator[Any]:
     options = pyarrow.ipc.IpcReadOptions(included_fields=sorted(set(columns)), use_threads=False)
     if is_file:
         reader = pyarrow.ipc.open_file(source, options=options)
-        yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
+        batches = (reader.get_batch(at) for at in range(reader.num_record_batches))
     else:
-        yield from pyarrow.ipc.open_stream(source, options=options)
+        batches = iter(pyarrow.ipc.open_stream(source, options=options))
+    for batch in batches:
+        batch.validate(full=True)  # offsets of a damaged file may lead out of its buffers, which ends the process
+        yield batch

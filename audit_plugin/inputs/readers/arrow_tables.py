@@ -36,8 +36,8 @@ class TableSource:
             file.seek(0)
             self._is_parquet = start == b"PAR1" or (is_named_so and start != b"ARRO")
             self.schema = self.whole_schema = self._read_schema(file)
+            self.header: list[str] = self.schema.names
         self.title = "Parquet" if self._is_parquet else "an Arrow table"
-        self.header: list[str] = self.schema.names
         self._classes = class_names(self.schema)
 
     def rows(self, wanted: Collection[str] | None = None, media: Collection[str] = ()) -> Iterator[Row]:
