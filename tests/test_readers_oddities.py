@@ -23,6 +23,7 @@ from PIL import Image
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.export import ManifestSource, ScoreTable, export_rows
+from audit_plugin.audit.reading_notes import unread_notes
 from audit_plugin.inputs.files import open_medium
 from audit_plugin.inputs.samples import read_samples
 from tests.test_readers import BYTES, STRUCT, N, pack, png, refusal, write
@@ -629,6 +630,17 @@ def test_splits_without_classes_are_left_out(tmp_path: Path) -> None:
     samples = read_samples(tmp_path)
     assert samples.labels == ("n1", "n2")
     assert "left out: 2 folders without folders of classes: test, val" in samples.notes
+
+
+@pytest.mark.parametrize(
+    ("file", "named"), [("a.JPG", "a.jpg"), ("A.jpg", "a.JPG"), ("a.png", "a"), ("b.png", "a.png")]
+)
+def test_a_file_with_almost_the_name_is_told(tmp_path: Path, file: str, named: str) -> None:
+    write(tmp_path / file, b"x")
+    samples = Samples(("0", "1"), {"image": (str(tmp_path / named), None), "text": ("x", "y")})
+    (_, note) = unread_notes(samples, {0: "image: file not found"})
+    assert (f"({file!r} is there: write the names as the files have them)" in note) is (file != "b.png")
+    assert repr(str(tmp_path / named)) in note
 
 
 def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
