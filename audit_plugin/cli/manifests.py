@@ -31,8 +31,8 @@ Manifest = Annotated[
     str,
     typer.Argument(
         help="CSV, TSV, JSON, JSONL or Parquet, one row per sample; tar shards: a .tar file, a folder of them, a "
-        "pattern; a folder of images by class, with texts, or with boxes (COCO, VOC, YOLO); or the output folder of "
-        "clip-retrieval; each on this machine, or s3://, gs://, hf://, https:// and what else fsspec reads"
+        "pattern; a folder of media by class or with texts, or of images with boxes (COCO, VOC, YOLO); or the output "
+        "folder of clip-retrieval; each on this machine, or s3://, gs://, hf://, https:// and what else fsspec reads"
     ),
 ]
 ScoredManifest = Annotated[
