@@ -42,7 +42,8 @@ def test_too_few_samples_are_not_trained_on_and_it_is_said(n: int, tmp_path: Pat
     evidence, notes = gathered(tmp_path, n)
     assert evidence.trials is None
     assert evidence.probe_evidence == {}
-    assert notes[0].startswith(f"{n} usable samples in {n} groups are too few to train on")
+    counts = "1 usable sample in 1 group" if n == 1 else f"{n} usable samples in {n} groups"
+    assert notes[0].startswith(f"{counts}: too few to train on")
     assert len(evidence) == n
     with pytest.raises(RuntimeError, match="no trials"):
         _ = evidence.required_trials

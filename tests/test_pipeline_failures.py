@@ -139,7 +139,7 @@ def test_no_rows_and_one_modality_are_refused(known: Samples) -> None:
 def test_too_few_rows_to_train_are_compared_with_each_other_only(n: int, known: Samples, tmp_path: Path) -> None:
     result = run_audit(rows_of(known, range(n)), QUICK, run_dir=tmp_path / "run")
     assert all(np.isnan(result.columns[name]).all() for name in TRAINED)
-    assert any(f"{n} usable samples" in note and "too few to train" in note for note in result.summary["notes"])
+    assert any(f"{n} usable sample" in note and "too few to train" in note for note in result.summary["notes"])
     for name in ("outlier", "outlier_image", "outlier_text", "duplicate"):
         assert np.isfinite(result.columns[name]).all() == (n > 1), name
     assert result.summary["reliability"] is None

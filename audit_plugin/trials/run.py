@@ -94,8 +94,8 @@ def train_trials(
     groups = int(leave_together.max(initial=-1)) + 1
     if len(facts) < MIN_SAMPLES or groups <= MIN_GROUPS:
         note = (
-            f"{count_text(len(facts), 'usable sample')} in {count_text(groups, 'group')} "
-            f"are too few to train on (at least {MIN_SAMPLES} needed): "
+            f"{count_text(len(facts), 'usable sample')} in {count_text(groups, 'group')}: "
+            f"too few to train on (at least {MIN_SAMPLES} needed): "
             "misalignment and memorization are not scored"
         )
         return None, [note]
