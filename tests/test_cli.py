@@ -309,6 +309,15 @@ def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
             check_output(tmp_path / out, (".parquet", ".csv"), manifest)
 
 
+def test_a_folder_that_takes_no_files_is_refused_before_the_work(tmp_path: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc, whose permissions allow root what the system does not")
+    with pytest.raises(AuditError, match="cannot be written; name a file in a folder where you may write"):
+        check_output(Path("/proc/missing/scores.parquet"), (".parquet",))
+    check_output(tmp_path / "scores.parquet", (".parquet",))
+    assert list(tmp_path.iterdir()) == []  # nothing is left of the attempt
+
+
 def test_a_summary_does_not_overwrite_the_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "m.json"
     manifest.write_text('{"image": "a.png", "caption": "x"}')

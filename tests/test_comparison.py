@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.stats import spearmanr
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.report.display import show_comparison
 from audit_plugin.review.comparison import ANY, compare
 from audit_plugin.scoring.flags import FLAGS
 
@@ -49,6 +52,12 @@ def test_captions_of_one_sample_are_rows_of_their_own():
     after = {"id": ["a", "a", "b"], "caption_index": [1, 0, 0], "is_misaligned": [True, False, False]}
     change = compare(before, after).kinds["misaligned"]
     assert (change.fixed, change.newly) == ((("a", 0),), (("a", 1),))
+
+
+def test_flags_are_named_in_full_in_a_narrow_terminal():
+    out = io.StringIO()
+    show_comparison(Console(file=out, width=80), compare(audit("ab", misaligned="a"), audit("ab")))
+    assert all(f"│ {name} " in out.getvalue() for name in ("misaligned", "placeholder"))
 
 
 def test_what_cannot_be_compared():

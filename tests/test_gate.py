@@ -142,10 +142,10 @@ def test_new_rows_are_not_judged_by_the_estimate_of_the_whole_run() -> None:
 def test_what_is_not_known_passes_no_gate(text: str, table: dict[str, Any], summary: dict[str, Any]) -> None:
     judgments = judge(parse_conditions([text]), table, summary)
     assert judgments[0].fails
-    assert "not judged" in judgments[0].sentence()
+    assert judgments[0].sentence() == judgments[0].problem != ""
     suite = Xml.fromstring(junit_xml(judgments))
     assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
-    assert "| not judged |" in markdown_summary(judgments)
+    assert markdown_summary(judgments).count("not judged") == 1
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 5000))

@@ -86,9 +86,9 @@ class Judgment:
         return condition.or_equal if is_equal else value > condition.limit
 
     def sentence(self) -> str:
-        """The number, its interval, and by what it was judged."""
+        """The number, its interval, and by what it was judged; or why it could not be."""
         if self.problem:
-            return f"not judged: {self.problem}"
+            return self.problem
         counted = f"{self._in_words(self.number)} of {count_text(self.rows, 'row')}"
         if self.interval is None:
             return f"{counted}, measured"
@@ -141,7 +141,7 @@ def _judge(condition: Condition, columns: Mapping[str, Any], summary: Mapping[st
     n = len(next(iter(columns.values()), ()))
     kind, flagged = condition.kind, _count(columns, condition.kind)
     if kind == LEAK and LEAK not in columns and not (summary.get("config") or {}).get("split"):
-        return Judgment(condition, n, np.nan, problem="no column of data splits was named; name it by --split")
+        return Judgment(condition, n, np.nan, problem="no column of data splits was named for the audit; use --split")
     if kind == MISALIGNED:
         scored = np.isfinite(np.asarray(columns.get("misalignment", np.full(n, np.nan)), dtype=np.float64))
         n = int(scored.sum())

@@ -38,7 +38,7 @@ def quickstart(
 
     table = result.to_pandas().assign(caption=rows.media["text"]).nlargest(WORST, "misalignment")
     own = [digits.originals.get(name, "") for name in table.index]
-    truth = [f"exchanged: shows a {name}" if name else "" for name in own]
+    truth = [f"exchanged: shows {'an' if name == 'eight' else 'a'} {name}" if name else "" for name in own]
     scores_of_rows = [f"{score:.2f}" for score in table["misalignment"]]
     show_table(
         console(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def check_output(
     if overwritten := [path.name for path in inputs if _is_same(path, out)]:
         raise AuditError(f"{option} {str(out)!r} would overwrite the input {overwritten[0]!r}; name another file")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if out.is_dir() or not folder.is_dir() or not _takes_files(folder):
         raise AuditError(f"{option} {str(out)!r} cannot be written; name a file in a folder where you may write")
     writable_file(out)
     if (out.parent / "run.json").is_file():
@@ -115,6 +116,15 @@ def _json_of(path: Path) -> dict[str, Any]:
         return read_json(path)
     except AuditError:
         return {}
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made there: permissions alone do not tell for root, nor on network disks and /proc."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _is_same(path: Path, out: Path) -> bool:

@@ -209,7 +209,8 @@ def show_queue(out: Console, rows: Iterable[tuple[str, int, str, str, str, Mappi
 
 def show_comparison(out: Console, comparison: Comparison) -> None:
     """Prints what changed between two audits, and the first rows that are newly or still misaligned."""
-    header = ("flag", "fixed", "still flagged", "newly flagged", "removed from the set", "new in the set", "not scored")
+    changes = ("fixed", "still flagged", "newly flagged", "removed from the set", "new in the set", "not scored")
+    header = (Column("flag", no_wrap=True), *changes)
     rows = []
     for kind, change in comparison.kinds.items():
         parts = (change.fixed, change.still, change.newly, change.gone, change.added, change.unknown)
