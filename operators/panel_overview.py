@@ -6,7 +6,7 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.scoring.flags import FLAGS
 
 from . import checks
@@ -87,7 +87,9 @@ class Overview(Tab):
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
         false_positives = findings.expected_false_positives(ctx.dataset, run, card.kind, threshold)
-        estimate = "" if false_positives is None else f"; about {false_positives:,.0f} of them are probably correct"
+        estimate = ""
+        if false_positives is not None:
+            estimate = f"; about {count_text(round(false_positives), 'of them is', 'of them are')} probably correct"
         say(place, "above", f"**{samples_text(above)}** with a score of {threshold:.2f} or higher{estimate}")
 
     def _threshold(self, ctx: Any, card: Any) -> float:

@@ -324,7 +324,8 @@ def score_line(name: str, value: float, share_below: float) -> str:
 
     full = round(share_below * BAR_BLOCKS)
     bar = f"`{'█' * full}{'░' * (BAR_BLOCKS - full)}`"
-    return f"- {all_columns()[name].label}: {bar} {value:.2f}, higher than {share_below:.0%} of the set"
+    percent = int(100 * share_below + 1e-9)  # rounded down: no sample is above 100% of a set that holds it
+    return f"- {all_columns()[name].label}: {bar} {value:.2f}, higher than {percent}% of the set"
 
 
 def progress_text(progress: Any) -> str:

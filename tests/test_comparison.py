@@ -54,9 +54,11 @@ def test_captions_of_one_sample_are_rows_of_their_own():
     assert (change.fixed, change.newly) == ((("a", 0),), (("a", 1),))
 
 
-def test_flags_are_named_in_full_in_a_narrow_terminal():
-    out = io.StringIO()
-    show_comparison(Console(file=out, width=80), compare(audit("ab", misaligned="a"), audit("ab")))
+def test_flags_and_samples_are_named_in_full_in_a_narrow_terminal():
+    out, name = io.StringIO(), "train/t-shirt/a8c5bdc9-1e18-4a83-b54d-57d7e519fbf9"
+    table = {"id": [name], "is_misaligned": [True], "is_outlier": [False], "failure": [""]}
+    show_comparison(Console(file=out, width=80), compare(table, table))
+    assert f"still misaligned: {name}" in out.getvalue()
     assert all(f"│ {name} " in out.getvalue() for name in ("misaligned", "placeholder"))
 
 

@@ -278,6 +278,8 @@ def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
     assert text.endswith(": no estimate yet.")
     assert helpers("forms")._minutes_text(1.3) == "1 minute"
+    assert panel_review.score_line("multimem", 0.69, 299 / 300).endswith(" 0.69, higher than 99% of the set")
+    assert panel_review.score_line("multimem", 0.69, 0.29).endswith(" 0.69, higher than 29% of the set")
 
 
 def test_only_pictures_are_drawn_as_images() -> None:

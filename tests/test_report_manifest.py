@@ -48,6 +48,13 @@ def report(table: Path, *arguments: str) -> tuple[str, str]:
     return done.output, out.read_text(encoding="utf-8")
 
 
+def test_of_a_missing_table_only_that_is_said(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["report", str(tmp_path / "no.parquet"), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
+    assert "without captions" not in done.output
+
+
 def test_the_manifest_beside_the_table_is_found(table: Path) -> None:
     summarize(table, table.parent / "pairs.csv")
     said, page = report(table)

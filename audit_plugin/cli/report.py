@@ -73,8 +73,9 @@ def _content_of_table(
         rows, media = scored_rows(scores, manifest, config, media_root)
         return report_of_table(scores, rows, *others, media)
     if not (recorded := recorded_manifest(scores)):
+        content = report_of_table(scores, None, *others)
         say("without captions and images; to add them, name the manifest that was scored: --manifest")
-        return report_of_table(scores, None, *others)
+        return content
     where = f"manifest, as recorded in {scores.stem}.json: {recorded}"
     try:
         path, folder = recorded_place(recorded)

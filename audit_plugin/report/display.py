@@ -29,6 +29,7 @@ STEADY = 50
 MANY_UNREAD = 0.05  # share of rows that could not be read, above which that is said first
 WORST, LISTED = 5, 10
 CAPTION_WIDTH = 60
+ID_WIDTH = 200  # whole, to be looked up; only what no person would name so is cut
 # Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
 QUADRANTS = ("misaligned, memorized", "aligned, memorized", "misaligned, not memorized", "aligned, not memorized")
 PROBE_KINDS = {"random": "random mismatches", "neighborhood": "mismatches with a similar row"}
@@ -223,7 +224,7 @@ def show_comparison(out: Console, comparison: Comparison) -> None:
     misaligned = comparison.kinds["misaligned"]
     for label, keys in (("newly misaligned", misaligned.newly), ("still misaligned", misaligned.still)):
         if keys:
-            names = [clean(name, 40) + (f" (caption {at})" if at else "") for name, at in keys[:LISTED]]
+            names = [clean(name, ID_WIDTH) + (f" (caption {at})" if at else "") for name, at in keys[:LISTED]]
             more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
             sentences.append(f"{label}: {', '.join(names)}{more}")
     show_table(out, "From the earlier audit to the later one", header, rows, sentences)
@@ -327,7 +328,7 @@ def _show_worst(out: Console, result: AuditResult, samples: Samples) -> None:
         value = media[row] or ""
         text = value if modality == "text" else os.path.basename(value)
         score = f"{result.columns['misalignment'][row]:.3f}"
-        rows.append((clean(samples.ids[row], 40), score, clean(text, CAPTION_WIDTH)))
+        rows.append((clean(samples.ids[row], ID_WIDTH), score, clean(text, CAPTION_WIDTH)))
     content = Column("caption" if modality == "text" else modality, overflow="fold")
     if rows:
         header = (Column("id", overflow="fold"), Column("misalignment", justify="right"), content)
