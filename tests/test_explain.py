@@ -248,6 +248,7 @@ def test_limits_are_said(made, monkeypatch):
     assert sum("rivals" in r[0] for r in found["samples"].values()) == 3
     assert sum("words" in r[0] for r in found["samples"].values()) == 2
     assert [note.split()[0] for note in found["notes"]] == [str(len(made.words))] * 3
+    assert "captions are misaligned, in conflict or memorized; single words were examined" in found["notes"][2]
     worst = max(records(made), key=lambda s: records(made)[s]["misalignment"])
     assert "words" in found["samples"][worst][0]
 

@@ -209,6 +209,23 @@ def review(*arguments: object, code: int = 0) -> str:
     return done.output
 
 
+def test_a_copy_names_the_decisions_that_it_does_not_hold(dataset: Any) -> None:
+    from audit_plugin.cli import app
+
+    name, ids = dataset.name, dataset.values("id")
+    review("decide", name, "remove", ids[1])
+    said = CliRunner().invoke(app, ["export", name, "--to", f"{name}-copy"]).output
+    assert f"{len(ids)} of {len(ids)} samples: dataset" in said
+    assert (
+        f"1 decided change is not applied, and not in the copy; to apply them first: audit-plugin review apply {name}"
+        in said
+    )
+    review("apply", name)
+    said = CliRunner().invoke(app, ["export", name, "--to", f"{name}-clean"]).output
+    assert f"{len(ids) - 1} of {len(ids)} samples: dataset" in said
+    assert "not applied" not in said
+
+
 def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     name, ids = dataset.name, dataset.values("id")
     header, *rows, progress = review("list", name).splitlines()

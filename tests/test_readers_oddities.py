@@ -632,6 +632,13 @@ def test_splits_without_classes_are_left_out(tmp_path: Path) -> None:
     assert "left out: 2 folders without folders of classes: test, val" in samples.notes
 
 
+@pytest.mark.parametrize(("rows", "share"), [(1000, "0.1%"), (2000, "less than 0.1%")])
+def test_a_share_that_is_not_zero_is_not_told_as_zero(rows: int, share: str) -> None:
+    samples = Samples(tuple(map(str, range(rows))), {"text": ("x",) * rows})
+    (note,) = unread_notes(samples, {0: "its box has no area"})
+    assert note.startswith(f"1 of {rows:,} rows ({share}) could not be read")
+
+
 @pytest.mark.parametrize(
     ("file", "named"), [("a.JPG", "a.jpg"), ("A.jpg", "a.JPG"), ("a.png", "a"), ("b.png", "a.png")]
 )

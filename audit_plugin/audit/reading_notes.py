@@ -24,9 +24,10 @@ def unread_notes(samples: Samples, failures: Mapping[int, str]) -> list[str]:
     if not failures:
         return []
     share = len(failures) / len(samples)
+    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
     notes = [
         f"{len(failures):,} of {count_text(len(samples), 'row')} "
-        f"({share:.1%}) could not be read: {grouped(failures.values())}"
+        f"({percent}) could not be read: {grouped(failures.values())}"
     ]
     missing = [row for row in sorted(failures) if NOT_FOUND in failures[row]]
     if missing:

@@ -186,7 +186,11 @@ def _copy_dataset(name: str, to: str, has_options: bool, dry_run: bool) -> None:
         left = io.count_samples(io.clean_view(data))
         say(f"{left:,} of {count_text(total, 'sample')} would be exported; {total - left:,} marked as removed")
         return
+    pending = io.plan_of(data).changes
     say(f"{io.count_samples(io.export_clean(data, to)):,} of {count_text(total, 'sample')}: dataset {to!r}")
+    if pending:
+        changes = count_text(len(pending), "decided change is", "decided changes are")
+        say(f"{changes} not applied, and not in the copy; to apply them first: audit-plugin review apply {name}")
 
 
 def _show(report: ExportReport, dry_run: bool) -> None:

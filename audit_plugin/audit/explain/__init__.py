@@ -74,10 +74,19 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
         samples.setdefault(record["id"], []).append(record)
 
     misfit_count = int(is_misfit.sum())
+    of_kinds = "misaligned, in conflict or memorized"  # `MISFITS`: more than are counted as misaligned
     limits = (
         (len(flagged), MOST_ROWS, "samples are flagged; the most suspicious {} of them are explained"),
-        (misfit_count, MOST_RIVALS, "samples do not fit; better captions were searched for the most suspicious {}"),
-        (misfit_count, MOST_CAPTIONS, "captions do not fit; single words were examined in the most suspicious {}"),
+        (
+            misfit_count,
+            MOST_RIVALS,
+            f"samples are {of_kinds}; better captions were searched for the most suspicious {{}}",
+        ),
+        (
+            misfit_count,
+            MOST_CAPTIONS,
+            f"captions are {of_kinds}; single words were examined in the most suspicious {{}}",
+        ),
     )
     notes = [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
     explanations = {"format": FORMAT, "notes": notes, "samples": samples}
