@@ -71,8 +71,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     common = [key for key in old if key in new]
     if not common:
         raise AuditError(
-            f"the audits have no row in common ({len(old)} and {len(new)} rows with different ids); compare audits of "
-            "the same dataset or manifest"
+            f"the audits have no row in common ({len(old):,} and {len(new):,} rows with different ids); compare audits "
+            "of the same dataset or manifest"
         )
     gone, added = [key for key in old if key not in new], [key for key in new if key not in old]
     old_rows, new_rows = [old[key] for key in common], [new[key] for key in common]

@@ -165,11 +165,11 @@ def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     if (precision := wrong.get("precision")) is not None:
         low, high = wrong["precision_interval"]
         lines.append(
-            f"- Estimated precision of the flag misaligned: {precision:.2f} (90 % interval {_number(low)} to "
+            f"- Estimated precision of the flag misaligned: {precision:.2f} (90% interval {_number(low)} to "
             f"{_number(high)}, model-based)."
         )
         low, high = wrong["pairs_interval"]
-        lines.append(f"- Estimated number of wrong pairs: {wrong['pairs']:,} (90 % interval {low:,} to {high:,}).")
+        lines.append(f"- Estimated number of wrong pairs: {wrong['pairs']:,} (90% interval {low:,} to {high:,}).")
     else:
         lines.append("- The precision of the flags was not estimated.")
     recall = ", ".join(f"{_md(kind)} {value:.2f}" for kind, value in (summary.get("probe_recall") or {}).items())
