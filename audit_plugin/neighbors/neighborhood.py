@@ -117,7 +117,7 @@ def _group(
     leave_together, divided = split_large_groups(leave_together, largest)
     if divided:
         notes.append(
-            f"{divided} groups of near-duplicates or of your own hold more than {largest} samples, too large to keep "
-            "on one side of a trial, and were divided"
+            f"{count_text(divided, 'group')} of near-duplicates or of your own divided: of more than {largest} samples, "
+            "too many to keep on one side of a trial"
         )
     return duplicate_groups, leave_together, notes
