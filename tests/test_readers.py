@@ -424,3 +424,11 @@ def test_two_formats_in_a_folder_are_asked_about(tmp_path: Path) -> None:
     assert "say which: --format" in refusal(tmp_path)
     assert len(read_samples(tmp_path, COLUMNS, format="csv")) == N
     assert "format 'cvs' is not known" in refusal(tmp_path, format="cvs")
+
+
+def test_a_column_split_is_taken_where_no_columns_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", "image,caption,split\na.png,x,train\nb.png,y,test\n")
+    samples = read_samples(path)
+    assert samples.splits == ("train", "test")
+    assert "split from 'split'" in samples.notes[0]
+    assert read_samples(path, COLUMNS).splits == ()

@@ -61,7 +61,8 @@ def choose_columns(
         notes.append(f"no captions were found: the class names in {label!r} are taken as the texts")
     if len({*media, *embedded}) < 2:
         raise _too_few(source, header, len({*media, *embedded}))
-    found = {"labels": own.get("label"), "splits": own.get("split"), "groups": own.get("group")}
+    split = _usual("split", header, own, source, required=False)
+    found = {"labels": own.get("label"), "splits": split, "groups": own.get("group")}
     return Columns(media, {**{key: column for key, column in found.items() if column}, **keys}, embedded, tuple(notes))
 
 
