@@ -430,5 +430,5 @@ def test_a_column_split_is_taken_where_no_columns_are_named(tmp_path: Path) -> N
     path = write(tmp_path / "m.csv", "image,caption,split\na.png,x,train\nb.png,y,test\n")
     samples = read_samples(path)
     assert samples.splits == ("train", "test")
-    assert "split from 'split'" in samples.notes[0]
+    assert "splits from 'split'" in samples.notes[0]
     assert read_samples(path, COLUMNS).splits == ()
