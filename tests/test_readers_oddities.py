@@ -571,7 +571,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
         ("m.csv.xz", b"\xfd7zXZ\0x", "unpack it first: xz -dk m.csv.xz"),
         (
             "m.csv",
-            gzip.compress(b"image,caption\n"),
+            gzip.compress(b"image,caption\n", mtime=0),
             "is compressed by gzip, which its name does not say; rename it to",
         ),
         ("m.json", bz2.compress(b"[]"), "rename it to m.json.bz2"),
