@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from audit_plugin import cli
 from audit_plugin.store import FeatureCache, RunFolder, digest_of
-from audit_plugin.store.inventory import delete, inventory
+from audit_plugin.store.inventory import delete, gone, inventory
 
 DAY = 86_400
 
@@ -208,3 +208,16 @@ def test_an_empty_cache_is_an_empty_list(tmp_path: Path, monkeypatch: pytest.Mon
     code, out, _ = run()
     assert (code, f"{tmp_path}/nothing: 0 B" in out) == (0, True)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_reports_of_removal_studies_are_listed_and_go_with_their_dataset(root: Path) -> None:
+    folder = root / "removal" / ("1" * 24)
+    folder.mkdir(parents=True)
+    (folder / f"{'2' * 16}.json").write_text("{}")
+    (folder / "notes.txt").touch()
+    (entry,) = [entry for entry in inventory(root) if entry.kind == "removal reports"]
+    assert (entry.source, entry.size) == (f"dataset id {'1' * 24}", 2)
+    assert gone([entry], lambda _: False, {"1" * 24: "there"}) == []
+    assert gone([entry], lambda _: False, {"3" * 24: "another"}) == [entry]
+    assert delete(entry) == 2
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +240,33 @@ def test_batches_are_halved_until_they_fit_and_it_is_told() -> None:
 def test_a_gpu_without_memory_for_one_piece_is_told_with_its_remedy() -> None:
     with pytest.raises(AuditError, match=r"too small for encoder 'toy text'; close other programs .* --device cpu"):
         list(encode_contents("text", {text_digest("a"): "a"}, short_of_memory(0, [])))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError("Unable to allocate 9.31 GiB"), r"the memory is too small \(9.31 GiB could not be had\)"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"),
+            "memory is too small",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open"),
+    ],
+    ids=["memory", "torch", "files"],
+)
+def test_what_this_machine_lacks_is_no_fault_of_a_medium(error: Exception, message: str) -> None:
+    """No row fails for it: the command ends with a sentence, and the same one resumes."""
+
+    def lacking(_: str) -> list[np.ndarray]:
+        raise error
+
+    encoder = Encoder(EncoderIdentity("toy text"), 16, lacking, text_features)
+    with pytest.raises(AuditError, match=message):
+        list(encode_contents("text", {text_digest("a"): "a"}, encoder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODALITIES, "text", replace(MODALITIES["text"], digest=lacking))
+        with pytest.raises(AuditError, match=message):
+            digest_contents(Samples(("0",), {"text": ("a",)}), lambda *_: None)
 
 
 @pytest.mark.parametrize(("overlap", "ahead"), [(True, 2), (False, 0)])

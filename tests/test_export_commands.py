@@ -321,3 +321,15 @@ def test_a_table_scored_with_own_embeddings_is_exported_and_reported_without_nam
     for row, path in zip(again.ids, again.media["image"], strict=True):
         with open_medium(path) as file:
             assert file.read() == images[int(row)]["bytes"]
+
+
+def test_media_root_confines_what_an_export_copies(scores, tmp_path):
+    manifest = tmp_path / "in" / "m.csv"
+    (tmp_path / "private.jpg").write_bytes(b"\xff\xd8\xffprivate")
+    text = manifest.read_text().replace("0.jpg", str(tmp_path / "private.jpg"), 1)
+    manifest.write_text(text)
+    confined = ("--manifest", manifest, "--media-root", manifest.parent)
+    out = run("export", scores, "--to", tmp_path / "shards", *confined, "--format", "webdataset", code=2)
+    assert "has a medium outside of" in " ".join(out.split())
+    assert not (tmp_path / "shards").exists()
+    run("export", scores, "--to", tmp_path / "shards", "--manifest", manifest, "--format", "webdataset")

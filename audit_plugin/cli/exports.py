@@ -9,7 +9,7 @@ import typer
 
 from audit_plugin.arrays import AuditError, count_text
 
-from .manifests import ScoredManifest, fetching
+from .manifests import MediaRoot, ScoredManifest, fetching
 from .options import app, say
 from .running import check_output, fiftyone_io, shown_progress
 
@@ -58,6 +58,7 @@ def export(  # noqa: PLR0913 (one per option)
     ] = "",
     select: Annotated[Path | None, typer.Option(help="Export only these rows: a table written by select")] = None,
     manifest: ScoredManifest = None,
+    media_root: MediaRoot = None,
     run: Annotated[str, typer.Option(help="Run key of the audit, for a FiftyOne dataset")] = "audit",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many rows would be removed and why, without writing")
@@ -65,13 +66,14 @@ def export(  # noqa: PLR0913 (one per option)
 ) -> None:
     """Write the rows that stay, ready to train on, with a list of the removed ones and a datasheet."""
     if not source.endswith(TABLE) and _is_copy(to, format):
-        options = (drop, keep, relabel, decisions, select, manifest)
+        options = (drop, keep, relabel, decisions, select, manifest, media_root)
         _copy_dataset(source, to, any(options) or top_n is not None, dry_run)
         return
     from audit_plugin.audit.export import Rules, export_rows
     from audit_plugin.audit.export.selection import read_selection
 
-    table, rows, verdicts = _table_rows(source, manifest) if source.endswith(TABLE) else _dataset_rows(source, run)
+    is_table = source.endswith(TABLE)
+    table, rows, verdicts = _table_rows(source, manifest, media_root) if is_table else _dataset_rows(source, run)
     rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None, relabel)
     verdicts |= _verdicts(decisions) if decisions else {}
     with shown_progress() as progress:
@@ -142,14 +144,16 @@ def _verdicts(decisions: str) -> dict[Key, Verdict]:
     return imported_verdicts(data)
 
 
-def _table_rows(source: str, manifest: str | None) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
+def _table_rows(
+    source: str, manifest: str | None, media_root: Path | None
+) -> tuple[ScoreTable, RowSource, dict[Key, Verdict]]:
     """The scores of a table and the rows of its manifest."""
     from audit_plugin.audit.export import manifest_source
     from audit_plugin.report import read_score_table
 
     table = read_score_table(Path(source))
     with fetching(manifest) as progress:
-        rows = manifest_source(table.summary, manifest, table.name, progress)
+        rows = manifest_source(table.summary, manifest, table.name, progress, media_root)
     if rows.media_root and manifest is None:
         where = f"media are read from {rows.media_root} only"
         say(f"manifest, as recorded in {Path(source).stem}.json: {rows.name}; {where}")

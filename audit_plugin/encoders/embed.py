@@ -20,7 +20,7 @@ from audit_plugin.inputs.files import MediaError, failure_of
 from audit_plugin.inputs.modalities import MODALITIES, read_media
 from audit_plugin.inputs.reading import ReadApart, start_workers
 from audit_plugin.inputs.threads import ReadingThreads, check_stopped
-from audit_plugin.store import FeatureCache
+from audit_plugin.store import FeatureCache, raise_shortage
 
 from .base import Encoder
 from .cached_features import StoredFeatures, stored_features
@@ -109,6 +109,7 @@ def _digest_task(digest: Callable[[str], str], values: Sequence[str | None]) -> 
             check_stopped()
             results.append(("", "no value") if value is None else (digest(value), ""))
         except Exception as error:
+            raise_shortage(error)
             results.append(("", failure_of(error)))
     return results
 
@@ -352,6 +353,7 @@ def prepare_contents(
                 medium = augment(medium, np.random.default_rng([int(digest, 16), view]))
             return encoder.prepare(medium)
         except Exception as error:
+            raise_shortage(error)  # of this process: no fault of the medium
             return failure_of(error)
 
     def prepare_chunk(digests: Sequence[str]) -> list[tuple[str, Pieces]]:

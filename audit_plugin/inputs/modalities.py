@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from audit_plugin.arrays import MODALITIES, Modality
+from audit_plugin.store import raise_shortage
 
 from .augment import augment_audio, augment_image, augment_text, augment_video
 from .files import MediaError, failure_of, file_digest, read_text, text_digest
@@ -33,6 +34,7 @@ def read_media(modality: str, values: Sequence[str]) -> Iterator[Any]:
         try:
             yield read(value)
         except Exception as error:
+            raise_shortage(error)  # of this process: no fault of the medium
             yield MediaError(failure_of(error))
 
 

@@ -35,10 +35,14 @@ PLACES = (
     (FEATURES, re.compile(r"[0-9a-f]{24}"), "features", FEATURE_FILES),
     ("runs", re.compile(r"[0-9a-f]{16}"), "run", RUN_FILES),
     ("removal", re.compile(r"[0-9a-f]{16}"), "removal study", RUN_FILES),
+    ("removal", re.compile(r"[0-9a-f]{24}"), "removal reports", REPORT),
     ("similarity", re.compile(r"[0-9a-f]{24}"), "similarity index", VECTOR_FILES),
     (MEDIA, re.compile(r"[0-9a-f]{24}"), "media", MEDIA_FILES),
     (FETCHED, re.compile(r"[0-9a-f]{24}"), "fetched files", COPY_FILES),
 )
+
+
+OF_DATASET = ("similarity index", "removal reports")  # in a folder called by the dataset's id
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Stored:
 
     Attributes:
         path: where it lies.
-        kind: features, run, removal study, removal report, similarity index, media (of programs), or fetched files.
+        kind: features, run, removal study, removal reports (of one dataset), removal report (of a former version),
+            similarity index, media (of programs), or fetched files.
         source: for people: the encoder of features; the address of fetched files; the manifest or dataset of the
             others; "" where it is not known.
         rows: of the run; None where they are not known.
@@ -72,7 +77,7 @@ def inventory(root: Path | None = None) -> list[Stored]:
             mode = path.lstat().st_mode
             if names.fullmatch(path.name) and stat.S_ISDIR(mode):
                 entries.append(_folder(path, kind, files))
-            elif place == "removal" and REPORT.fullmatch(path.name) and stat.S_ISREG(mode):
+            elif kind == "removal study" and REPORT.fullmatch(path.name) and stat.S_ISREG(mode):
                 status = path.lstat()
                 entries.append(Stored(path, "removal report", _source(path), None, status.st_size, status.st_mtime))
     return sorted(entries, key=lambda entry: (-entry.used, entry.path))
@@ -86,7 +91,7 @@ def _folder(path: Path, kind: str, files: re.Pattern[str]) -> Stored:
         if kind == "features":
             source = "" if (path / ENCODER).exists() else "a former version, which is not read any more"
             source = str(read_json(path / ENCODER, ENCODER)[0]["encoder"])
-        elif kind == "similarity index":
+        elif kind in OF_DATASET:
             source = f"dataset id {path.name}"
         elif kind == "media":
             source = f"{count_text(len(own), 'file')} of Python programs"
@@ -168,7 +173,7 @@ def gone(
             return is_manifest_gone(name)
         if datasets is None:
             return False
-        if entry.kind == "similarity index":
+        if entry.kind in OF_DATASET:
             return entry.path.name not in datasets
         return owner == "dataset" and name not in datasets.values()
 

@@ -108,8 +108,9 @@ class ManifestSource:
         media, problem = media_of(cells, Columns(self._columns, {}), place)
         if problem and self.media_root and "names a file outside" in problem:
             raise AuditError(
-                f"{self.name}, which the summary of the scores names: row {_name_of(row, number)!r} has a medium "
-                f"outside of {self.media_root}; if the manifest is yours, name it: --manifest"
+                f"{self.name}: row {_name_of(row, number)!r} has a medium "
+                f"outside of {self.media_root}; if the manifest is yours, name it (--manifest), or the folder of its "
+                "media (--media-root)"
             )
         texts = texts_of(cells, self._text)
         if not problem and any(text is not None and not isinstance(text, str) for text in texts):
@@ -222,6 +223,7 @@ def manifest_source(
     manifest: str | Path | None,
     name: str,
     progress: Callable[[str, int, int], None] | None = None,
+    media_root: Path | None = None,
 ) -> ManifestSource:
     """The manifest of an audit, from where its summary says.
 
@@ -230,6 +232,7 @@ def manifest_source(
         manifest: in place of the recorded one, whose media must lie in its folder; or None.
         name: of the table of scores, for messages.
         progress: called while a `manifest` on remote storage is fetched.
+        media_root: folder in which all media must lie; None: of a recorded manifest in its folder.
 
     Raises:
         AuditError: the summary does not say which manifest was scored, by which columns.
@@ -246,13 +249,13 @@ def manifest_source(
     if manifest is not None and is_remote(manifest):
         read_samples(manifest, columns, format=form, progress=progress)  # fetches what is not in the cache
         path, root = copied(name_of(manifest))
-        return ManifestSource(path, columns, root, form, name_of(manifest))
+        return ManifestSource(path, columns, media_root or root, form, name_of(manifest))
     if manifest is not None:
-        return ManifestSource(Path(local_path(str(manifest))), columns, format=form)
+        return ManifestSource(Path(local_path(str(manifest))), columns, media_root, form)
     if not isinstance(recorded, str) or not recorded:
         raise AuditError(f"the summary of {name} does not name the manifest that was scored; name it: --manifest")
     path, root = recorded_place(recorded)
-    return ManifestSource(path, columns, root, form, recorded)
+    return ManifestSource(path, columns, media_root or root, form, recorded)
 
 
 def recorded_place(recorded: str) -> tuple[Path, Path]:
