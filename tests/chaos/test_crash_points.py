@@ -1,5 +1,5 @@
-"""Every command is killed right before its database writes, up to 20 of each in the long form: what a crash leaves is never half, and the same
-command again, or another that a person would give, ends as if nothing had happened.
+"""Every command is killed right before its database writes, up to 20 of each in the long form: what a crash leaves is
+never half, and the same command again, or another that a person would give, ends as if nothing had happened.
 
 A case is a dataset, a command and what is done after the kill, which is killed too in some cases.
 """
