@@ -691,3 +691,30 @@ def test_a_lack_of_the_machine_is_one_sentence(error: Exception, sentence: str) 
 def test_other_errors_are_not_explained_away() -> None:
     for error in (KeyError("x"), OSError(errno.EACCES, "Permission denied"), ValueError("memory"), RuntimeError("x")):
         assert plain_error(error) is None
+
+
+def test_files_and_names_are_flushed_before_they_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a loss of power leaves: the bytes are flushed before the file has its name, and the name after that."""
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        done.append(("flush", os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def renamed(source: str | Path, target: str | Path) -> None:
+        done.append(("rename", str(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    folder = private_folder(tmp_path / "new")
+    write_atomically(folder / "a.bin", lambda file: file.write(b"x"))
+    parent, part, name, entries = done
+    assert parent == ("flush", str(tmp_path))
+    assert (part[0], Path(part[1]).parent, Path(part[1]).suffix) == ("flush", folder, ".part")
+    assert name == ("rename", str(folder / "a.bin"))
+    assert entries == ("flush", str(folder))
+    done.clear()
+    private_folder(tmp_path / "new")
+    assert done == []

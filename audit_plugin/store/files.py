@@ -58,10 +58,13 @@ def cache_root() -> Path:
 
 def private_folder(path: Path) -> Path:
     """The folder, made for this user only if it did not exist."""
+    is_new = not path.exists()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
+    if is_new:
+        _sync_folder(path.parent)
     return path
 
 
