@@ -163,8 +163,8 @@ def _publish(written: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        with open(target, "xb") as file, written.open("rb") as source:  # a file system without hard links
-            shutil.copyfileobj(source, file)
+        target.open("xb").close()  # a file system without hard links: the name is taken first, never half a file
+        os.replace(written, target)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import json
 import os
@@ -222,3 +223,21 @@ def test_what_a_killed_export_left_is_removed_by_the_next_one(dataset: Any, fold
         other.kill()
     export(dataset, format="csv", data="b")
     assert sorted(os.listdir(folder)) == ["a.csv", "b.csv"]
+
+
+def test_without_hard_links_a_file_is_whole_and_replaces_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = module_of("files")
+
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with files.exported("a.txt", None) as path:
+        path.write_text("whole")
+        assert not (folder / "a.txt").exists()
+    assert (folder / "a.txt").read_text() == "whole"
+    with pytest.raises(Exception, match="at the same time; open the form again"), files.exported("b.txt", None) as path:
+        path.write_text("whole")
+        (folder / "b.txt").write_text("another's")
+    assert (folder / "b.txt").read_text() == "another's"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt"]
