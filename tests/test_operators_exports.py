@@ -236,8 +236,13 @@ def test_without_hard_links_a_file_is_whole_and_replaces_none(folder: Path, monk
         path.write_text("whole")
         assert not (folder / "a.txt").exists()
     assert (folder / "a.txt").read_text() == "whole"
-    with pytest.raises(Exception, match="at the same time; open the form again"), files.exported("b.txt", None) as path:
-        path.write_text("whole")
-        (folder / "b.txt").write_text("another's")
+
+    def write_while_another_does() -> None:
+        with files.exported("b.txt", None) as path:
+            path.write_text("whole")
+            (folder / "b.txt").write_text("another's")
+
+    with pytest.raises(Exception, match="at the same time; open the form again"):
+        write_while_another_does()
     assert (folder / "b.txt").read_text() == "another's"
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt"]
