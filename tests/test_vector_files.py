@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from audit_plugin import cli
-from audit_plugin.arrays import AuditError, Floats, Samples, VectorRows
+from audit_plugin.arrays import AuditError, Floats, Samples, VectorRows, count_text
 from audit_plugin.inputs.embeddings import parse_embeddings, with_embeddings
 from audit_plugin.inputs.samples import read_samples
 from audit_plugin.inputs.vector_files import READERS, read_vectors
@@ -166,7 +166,7 @@ def test_ids_find_their_rows_in_any_order(tmp_path_factory: Any, order: list[int
     own = with_embeddings(samples, f"image={path}").vectors["image"]
     assert own[0:6][:, 0].tolist() == list(range(6))
     assert isinstance(own, VectorRows)
-    assert own.note == (f"{extra} ids of {path} are those of no sample and were left out" if extra else "")
+    assert own.note == (f"{count_text(extra, 'id')} of {path} left out, which no sample has" if extra else "")
 
 
 def test_ids_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _rows_by_id(ids: Sequence[str], samples: Samples, modality: str, source: str
     if missing:
         _report_missing(missing, ids, samples, source)
     unused = sum(name not in wanted for name in rows_of_id)
-    return found, f"{count_text(unused, 'id')} of {source} left out as of no sample" if unused else ""
+    return found, f"{count_text(unused, 'id')} of {source} left out, which no sample has" if unused else ""
 
 
 def _report_missing(missing: list[int], ids: Sequence[str], samples: Samples, source: str) -> None:
