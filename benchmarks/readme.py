@@ -23,7 +23,7 @@ from benchmarks.finding_tables import (
 from benchmarks.gate import gate_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
-from benchmarks.speed_tables import forecast_table, speed_table, stages_table
+from benchmarks.speed_tables import forecast_table, speed_table, stages_table, workers_line
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -44,7 +44,7 @@ def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
         README: {"columns": columns_table(), "measured": measured_table(), "speed": speed_table(), "app": app_table()},
-        SCALE: {"stages": stages_table(), "forecast": forecast_table()},
+        SCALE: {"stages": stages_table(), "workers": workers_line(), "forecast": forecast_table()},
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
         CROSSMODAL: crossmodal_parts(),

@@ -180,3 +180,17 @@ def _forecast(label: str, row: dict[str, Any], stage: str, power: float, words: 
 def _read(name: str) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return report
+
+
+def workers_line() -> str:
+    """What reading in worker processes costs: ratios of times with 90% intervals."""
+    report = _read("reading-speed")
+    parts = []
+    for name, result in report["sets"].items():
+        low, high = result["interval"]
+        parts.append(f"{result['ratio']:.3f} ({low:.3f} to {high:.3f}) for {name}")
+    settings = report["settings"]
+    return (
+        f"Time to encode {settings['images']:,} images by `{settings['encoder']}`, read in worker processes "
+        f"divided by that of the same read in the process itself, with 90% intervals: {'; '.join(parts)}."
+    )
