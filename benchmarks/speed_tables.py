@@ -191,6 +191,6 @@ def workers_line() -> str:
         parts.append(f"{result['ratio']:.3f} ({low:.3f} to {high:.3f}) for {name}")
     settings = report["settings"]
     return (
-        f"Time to encode {settings['images']:,} images by `{settings['encoder']}`, read in worker processes "
-        f"divided by that of the same read in the process itself, with 90% intervals: {'; '.join(parts)}."
+        f"Time to encode {settings['images']:,} images by `{settings['encoder']}` that worker processes read, over the "
+        f"time where the process itself reads them, with 90% intervals: {'; '.join(parts)}."
     )
