@@ -44,7 +44,7 @@ def test_measure_read_and_look_at_the_people(page: Any) -> None:
     expect(form.get_by_text("180 samples")).to_be_visible()
     shot(page, "transfer-2-form")
     submit(form, "Measure")
-    page.get_by_text("Recall of the names of 14 identities").wait_for(timeout=300_000)
+    page.get_by_text("14 identities; chance level").wait_for(timeout=300_000)
     shot(page, "transfer-3-result")
     page.get_by_role("button", name="Done").click()
     expect(panel.locator(".js-plotly-plot")).to_have_count(2)
