@@ -207,3 +207,25 @@ def test_the_gradient_by_hand_is_that_of_the_formula(m: int) -> None:
         torch.autograd.grad(fast, raw, retain_graph=True), torch.autograd.grad(slow, raw), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_adamw_is_that_of_torch() -> None:
+    """The weights of torch.optim.AdamW and its schedule, which import torch's compiler, to rounding of the rate."""
+    steps, rate = 7, 5e-3
+    rng = np.random.default_rng(0)
+    values = [torch.from_numpy(rng.standard_normal(shape).astype(np.float32)) for shape in ((3, 4), (2, 1, 5))]
+    ours, theirs = ([value.clone().requires_grad_() for value in values] for _ in range(2))
+    update = heads_module.AdamW(ours)
+    optimizer = torch.optim.AdamW(theirs, lr=rate, weight_decay=heads_module.WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        gradients = [torch.from_numpy(rng.standard_normal(w.shape).astype(np.float32)) for w in values]
+        for mine, other, gradient in zip(ours, theirs, gradients, strict=True):
+            mine.grad, other.grad = gradient.clone(), gradient.clone()
+        update.step(rate * (1 + np.cos(np.pi * step / steps)) / 2)
+        assert all(w.grad is None for w in ours)
+        optimizer.step()
+        schedule.step()
+    for mine, other, before in zip(ours, theirs, values, strict=True):
+        assert not torch.equal(mine, before)
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-7)

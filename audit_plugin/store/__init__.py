@@ -18,7 +18,7 @@ from .files import (
     write_bytes,
 )
 from .runs import RunFolder, load_json, stored_identity
-from .shortages import check_memory, disk_error, plain_error, raise_shortage, size_text
+from .shortages import causes_of, check_memory, disk_error, plain_error, raise_shortage, size_text
 
 __all__ = [
     "OWN",
@@ -26,6 +26,7 @@ __all__ = [
     "FeatureCache",
     "RunFolder",
     "cache_root",
+    "causes_of",
     "check_memory",
     "digest_of",
     "disk_error",

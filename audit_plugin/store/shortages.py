@@ -37,7 +37,7 @@ def disk_error(path: Path, error: OSError, size: int | None = None) -> AuditErro
 
 def plain_error(error: BaseException) -> str | None:
     """One sentence on an error that comes from a lack of disk, memory, processes or open files; None for any other."""
-    for cause in _causes(error):
+    for cause in causes_of(error):
         text = str(cause)
         number = cause.errno if isinstance(cause, OSError) else None
         if _is_full(cause):
@@ -85,7 +85,8 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from."""
     cause: BaseException | None = error
     for _ in range(MOST_CAUSES):
         if cause is None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs.threads import StoppedError
-from audit_plugin.store import plain_error
+from audit_plugin.store import causes_of, plain_error
 
 from .addresses import WEB, shown
 
@@ -20,7 +20,6 @@ Result = TypeVar("Result")
 
 CONNECT_SECONDS, SILENT_SECONDS = 20.0, 60.0  # of web servers; other storage has limits of its own
 WAITS = (1.0, 4.0)  # seconds before the second and the third try
-MOST_CAUSES = 10
 AGAIN = "run the same command again: what was fetched is kept"
 # Protocol -> the package that speaks it, where its name differs from that of the module in fsspec's table.
 PACKAGES = {"http": "aiohttp", "https": "aiohttp"}
@@ -148,7 +147,7 @@ def _remedy(protocol: str) -> str:
 
 def _judged(error: Exception) -> tuple[str, str]:
     """(missing, denied, network or other; what happened) of an error of any package."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     status = next(filter(None, map(_status, causes)), 0)
     if status >= 400:
         kinds = {404: "missing", 410: "missing", 401: "denied", 403: "denied", 407: "denied"}
@@ -164,15 +163,6 @@ def _judged(error: Exception) -> tuple[str, str]:
             return "network", "no answer in time" if "Timeout" in name else "connection failed"
     is_missing = any(isinstance(cause, FileNotFoundError) for cause in causes)
     return ("missing", "") if is_missing else ("other", _scrubbed(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    for _ in range(MOST_CAUSES):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _status(error: BaseException) -> int:
