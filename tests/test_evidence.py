@@ -84,7 +84,7 @@ def test_a_group_above_its_limit_is_split_and_it_is_said(tmp_path: Path) -> None
     groups = np.r_[np.zeros(25, int), np.arange(1, 36)]
     evidence, notes = gathered(tmp_path, groups=groups)
     assert np.bincount(evidence.leave_together).max() == 10
-    assert any("1 group of over 10 samples divided (near-duplicates, or groups of your own)" in note for note in notes)
+    assert any("1 group of over 10 rows divided (near-duplicates, or groups of your own)" in note for note in notes)
 
 
 def test_only_encoders_of_one_space_compare_their_frozen_features(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _group(
     leave_together, divided = split_large_groups(leave_together, largest)
     if divided:
         notes.append(
-            f"{count_text(divided, 'group')} of over {largest} samples divided (near-duplicates, or groups of your own): "
+            f"{count_text(divided, 'group')} of over {largest} rows divided (near-duplicates, or groups of your own), "
             "too large to keep on one side of a trial"
         )
     return duplicate_groups, leave_together, notes
