@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ from audit_plugin.encoders import precision
 from audit_plugin.encoders.base import Encoder, EncoderIdentity
 from audit_plugin.encoders.embed import digest_contents, embed, silent
 from audit_plugin.encoders.precision import BF16_SUFFIX, bf16_speedup, choose_precision, known_key, known_precision
-from audit_plugin.store import FeatureCache
+from audit_plugin.store import FeatureCache, sealed_json
+from audit_plugin.store.inventory import chosen, delete, inventory
 
 WHO = EncoderIdentity("toy", bf16=True)
 TEXTS = tuple(f"text {i}" for i in range(9))
@@ -160,3 +162,37 @@ def test_the_chip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     start = time.perf_counter()
     assert bf16_speedup("cpu") > 0
     assert time.perf_counter() - start < 10
+
+
+def test_stored_precisions_are_listed_with_their_encoder_marked_as_used_and_pruned() -> None:
+    run(Toy())
+    (entry,) = [entry for entry in inventory() if entry.kind == "precision choice"]
+    assert (entry.source, entry.size) == ("toy", entry.path.stat().st_size)
+    assert entry.path.parent.name == "precision"
+    os.utime(entry.path, (0, 0))
+    assert [old.path for old in chosen(inventory(), older_than=60)] == [entry.path]
+    assert known_precision(WHO, "auto", "cpu") is not None
+    (used,) = [entry for entry in inventory() if entry.kind == "precision choice"]
+    assert chosen([used], older_than=60) == []
+    assert delete(used) == entry.size
+    assert known_precision(WHO, "auto", "cpu") is None
+
+
+def test_precisions_of_former_versions_and_damaged_ones_are_listed_and_nothing_else_in_their_folder(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "precision"
+    folder.mkdir()
+    former = {"precision": "fp32", "why": ""}
+    (folder / f"{'1' * 24}.json").write_bytes(sealed_json(former, "precision"))
+    (folder / f"{'2' * 24}.json").write_text("{")
+    (folder / "notes.json").write_text("{}")
+    (folder / f"{'3' * 24}.json").symlink_to(folder / "notes.json")
+    (folder / f"{'4' * 24}.json").mkdir()
+    assert sorted((entry.path.name[0], entry.kind, entry.source) for entry in inventory()) == [
+        ("1", "precision choice", ""),
+        ("2", "precision choice", ""),
+    ]
+    for entry in inventory():
+        delete(entry)
+    assert sorted(path.name[0] for path in folder.iterdir()) == ["3", "4", "n"]

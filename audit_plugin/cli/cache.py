@@ -29,7 +29,7 @@ Database = Annotated[
 
 @cache.callback(invoke_without_command=True)
 def list_cache(context: typer.Context, database: Database = False) -> None:
-    """List stored features, run folders, removal studies, similarity indexes and fetched files, with sizes."""
+    """List all that is stored: features, runs, removal studies, indexes, fetched files, precisions; with sizes."""
     if context.invoked_subcommand:
         return
     from audit_plugin.store import cache_root, size_text
@@ -54,7 +54,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it the command only lists what it would")] = False,
     database: Database = False,
 ) -> None:
-    """Delete features and run folders: what any of the options names. Nothing is deleted without --yes."""
+    """Delete of all that is listed what any of the options names. Nothing is deleted without --yes."""
     from audit_plugin.store import cache_root, size_text
     from audit_plugin.store.inventory import chosen, delete, delete_leftovers, inventory
 

@@ -6,7 +6,9 @@ features have a key, and so a cache, of their own.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ from audit_plugin.store import (
     sealed_json,
     write_bytes,
 )
+from audit_plugin.store.inventory import PRECISION
 
 from .base import Encoder, EncoderIdentity
 from .devices import chip_name
@@ -42,7 +45,6 @@ TRIAL_PIECES, FEWEST_PIECES = 32, 4  # that a trial encodes
 TRIAL_MEDIA = 400  # that are read for them at most
 PASS_SECONDS = 1.0  # of a pass in fp32, unless the fewest pieces take longer
 PASSES = 5
-RECORD = "precision"  # what a stored choice is sealed for
 MATRIX_SIDE = 512  # of the matrices by which a chip is measured, within milliseconds
 
 
@@ -116,11 +118,15 @@ def known_precision(
         return PrecisionChoice(choice)
     if former_key in (identity.key, identity.key + BF16_SUFFIX):
         return PrecisionChoice("bf16" if former_key.endswith(BF16_SUFFIX) else "fp32")
+    path = _record_path(identity, device)
     try:
-        record, is_sealed = read_json(_record_path(identity, device), RECORD)
-        return PrecisionChoice(record["precision"], record["why"]) if is_sealed else None
+        record, is_sealed = read_json(path, PRECISION)
+        known = PrecisionChoice(record["precision"], record["why"]) if is_sealed else None
     except (FileNotFoundError, Damaged, KeyError):
         return None
+    with contextlib.suppress(OSError):  # removed meanwhile
+        os.utime(path)  # the last use, for `cache prune`
+    return known
 
 
 def known_key(identity: EncoderIdentity, choice: str, device: str) -> str:
@@ -146,7 +152,7 @@ def in_precision_of(encoder: Encoder, identity: EncoderIdentity) -> Encoder:
 
 
 def _record_path(identity: EncoderIdentity, device: str) -> Path:
-    return cache_root() / "precision" / f"{digest_of(identity.key, chip_name(device))[:24]}.json"
+    return cache_root() / PRECISION / f"{digest_of(identity.key, chip_name(device))[:24]}.json"
 
 
 def _run_trial(
@@ -169,8 +175,9 @@ def _run_trial(
     choice = try_bf16(encoder, np.stack([most[number % len(most)] for number in range(TRIAL_PIECES)]), device)
     path = _record_path(encoder.identity, device)
     private_folder(path.parent)
-    record = {"precision": choice.precision, "why": choice.reason}
-    write_bytes(path, sealed_json(record, RECORD))
+    facts = {"encoder": encoder.identity.key, "chip": chip_name(device)}  # for people who list or delete them
+    record = {"precision": choice.precision, "why": choice.reason, **facts}
+    write_bytes(path, sealed_json(record, PRECISION))
     return choice
 
 

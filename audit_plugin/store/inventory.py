@@ -30,6 +30,7 @@ FETCHED_FILES = "files"  # folder of a copy, with files of any name
 COPY_FILES = re.compile(r"about\.json|fetched\.jsonl|\.lock")
 VECTOR_FILES = re.compile(r"[0-9a-f]{32}\.npz")
 REPORT = re.compile(r"[0-9a-f]{16}\.json")
+PRECISION = "precision"  # folder of the cache with the precision chosen for each encoder (`encoders.precision`)
 # Folder of the cache -> (names of what it holds, what that is, its files)
 PLACES = (
     (FEATURES, re.compile(r"[0-9a-f]{24}"), "features", FEATURE_FILES),
@@ -40,21 +41,25 @@ PLACES = (
     (MEDIA, re.compile(r"[0-9a-f]{24}"), "media", MEDIA_FILES),
     (FETCHED, re.compile(r"[0-9a-f]{24}"), "fetched files", COPY_FILES),
 )
-
+# Folder of the cache -> (names of files that are entries themselves, what each is, what its JSON is sealed for)
+SINGLE_FILES = (
+    ("removal", REPORT, "removal report", "removal"),
+    (PRECISION, re.compile(r"[0-9a-f]{24}\.json"), "precision choice", PRECISION),
+)
 
 OF_DATASET = ("similarity index", "removal reports")  # in a folder called by the dataset's id
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A folder of the cache, or a report in it.
+    """A folder of the cache, or a file of `SINGLE_FILES`.
 
     Attributes:
         path: where it lies.
         kind: features, run, removal study, removal reports (of one dataset), removal report (of a former version),
-            similarity index, media (of programs), or fetched files.
-        source: for people: the encoder of features; the address of fetched files; the manifest or dataset of the
-            others; "" where it is not known.
+            similarity index, media (of programs), fetched files, or precision choice (of an encoder on a chip).
+        source: for people: the encoder of features and of precision choices; the address of fetched files; the
+            manifest or dataset of the others; "" where it is not known.
         rows: of the run; None where they are not known.
         size: of its files, in bytes.
         used: when it was last used, in seconds since 1970.
@@ -74,12 +79,14 @@ def inventory(root: Path | None = None) -> list[Stored]:
     entries = []
     for place, names, kind, files in PLACES:
         for path in _children(root / place):
-            mode = path.lstat().st_mode
-            if names.fullmatch(path.name) and stat.S_ISDIR(mode):
+            if names.fullmatch(path.name) and stat.S_ISDIR(path.lstat().st_mode):
                 entries.append(_folder(path, kind, files))
-            elif kind == "removal study" and REPORT.fullmatch(path.name) and stat.S_ISREG(mode):
-                status = path.lstat()
-                entries.append(Stored(path, "removal report", _source(path), None, status.st_size, status.st_mtime))
+    for place, names, kind, sealed_for in SINGLE_FILES:
+        for path in _children(root / place):
+            status = path.lstat()
+            if names.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
+                source = _source(path, sealed_for)
+                entries.append(Stored(path, kind, source, None, status.st_size, status.st_mtime))
     return sorted(entries, key=lambda entry: (-entry.used, entry.path))
 
 
@@ -103,9 +110,10 @@ def _folder(path: Path, kind: str, files: re.Pattern[str]) -> Stored:
     return Stored(path, kind, source, rows, sum(status.st_size for status in own), used)
 
 
-def _source(report: Path) -> str:
-    with contextlib.suppress(OSError, Damaged, KeyError):
-        return f"dataset {read_json(report, 'removal')[0]['dataset']}"
+def _source(file: Path, sealed_for: str) -> str:
+    with contextlib.suppress(OSError, Damaged, TypeError, KeyError):
+        record = read_json(file, sealed_for)[0]
+        return str(record["encoder"]) if sealed_for == PRECISION else f"dataset {record['dataset']}"
     return ""
 
 
@@ -157,7 +165,7 @@ def chosen(
 def gone(
     entries: Sequence[Stored], is_manifest_gone: Callable[[str], bool], datasets: Mapping[str, str] | None = None
 ) -> list[Stored]:
-    """The entries whose manifest, or dataset, does not exist any more; features belong to neither.
+    """The entries whose manifest, or dataset, does not exist any more; features and precisions belong to neither.
 
     Args:
         entries: of the cache.
@@ -167,7 +175,7 @@ def gone(
 
     def is_gone(entry: Stored) -> bool:
         owner, _, name = entry.source.partition(" ")
-        if entry.kind == "features":
+        if entry.kind in ("features", "precision choice"):
             return False
         if owner == "manifest":
             return is_manifest_gone(name)
@@ -205,7 +213,7 @@ def delete(entry: Stored) -> int:
 
 
 def _delete(entry: Stored) -> int:
-    if entry.kind == "removal report":
+    if any(entry.kind == kind for _, _, kind, _ in SINGLE_FILES):
         entry.path.unlink()
         return entry.size
     files = next(files for _, _, kind, files in PLACES if kind == entry.kind)
