@@ -20,10 +20,12 @@ from PIL import Image
 
 from audit_plugin import fiftyone_io as fio
 from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.cli import cache
 from audit_plugin.config import AuditConfig
 from audit_plugin.fiftyone_io import cross_modal, lease, records, similarity
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger import journal
+from audit_plugin.fiftyone_io.leftovers import unfinished_name
 from audit_plugin.fiftyone_io.results import findings, reports, thresholds
 from audit_plugin.fiftyone_io.write import results
 from audit_plugin.report import ReportContent
@@ -210,6 +212,27 @@ def with_demo() -> None:
 
 
 @operation
+def spot_checked() -> None:
+    audited()
+    start_spot_check()
+
+
+@operation
+def left_over() -> None:
+    """What a dataset leaves that FiftyOne deleted: runs, results, views, decisions, changes, a spot check.
+
+    A dataset that lives has all of that too, and one is half made by a process that died.
+    """
+    for name in ("alive", "gone"):
+        applied()
+        start_spot_check()
+        dataset().name = name  # deleted last: an audit sweeps too
+    made = fo.Dataset(unfinished_name(), persistent=True)
+    made.add_samples([fo.Sample(filepath=str(picture(row))) for row in range(ROWS)], progress=False)
+    fo.delete_dataset("gone")
+
+
+@operation
 def nothing() -> None:
     fo.list_datasets()
 
@@ -386,6 +409,12 @@ def decide_spot_check() -> None:
     row = fio.spot_check(dataset(), "audit").queue.rows[0]
     fio.record_spot_check(dataset(), "audit", row, "keep", reviewer="ann")
     assert fio.spot_check(dataset(), "audit").verdicts[0]
+
+
+@operation
+def prune_database() -> None:
+    """`cache prune --database --yes`."""
+    cache.prune(database=True, yes=True)
 
 
 @operation
