@@ -211,9 +211,27 @@ def test_idle_processes_that_died_are_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_idle_workers")
+def test_many_that_stall_get_less_time_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "CPU_SECONDS", 2)
+    monkeypatch.setattr(reading, "FEW_SECONDS", 1)
+    monkeypatch.setattr(reading, "PATIENCE", 2)
+    monkeypatch.setattr(reading, "_LIMIT", reading._Limit())
+    good, bad = saved(tmp_path / "a.png", noise(9, 9)), stalling(tmp_path / "a.gif")
+    media = list(reading.read_each("video", [good, bad, good, bad, good, bad, good, bad]))
+    reasons = [str(medium) for medium in media if isinstance(medium, MediaError)]
+    assert [type(medium) for medium in media] == [list, MediaError] * 4
+    assert reasons[:2] == ["took too long to be read (the limit is 2 s)"] * 2
+    assert (
+        reasons[2:] == ["took too long to be read (the limit is 1 s, since 2 media before it took longer than 2 s)"] * 2
+    )
+    monkeypatch.setattr(reading, "HOUR", 0.0)
+    assert reading._LIMIT.seconds() == 2
+
+
+@pytest.mark.usefixtures("no_idle_workers")
 def test_a_process_that_outlives_its_alarm_is_ended_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MODALITIES["image"].read(saved(tmp_path / "a.png", noise(9, 9))).size == (9, 9)
-    monkeypatch.setattr(reading, "MEDIUM_TICKS", 1)
+    monkeypatch.setattr(reading, "LATE_TICKS", 1 - reading.CPU_SECONDS - reading.EXTRA_SECONDS)
     began = time.monotonic()
     with pytest.raises(MediaError, match="took too long"):
         MODALITIES["video"].read(stalling(tmp_path / "a.gif"))

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from audit_plugin.arrays import AuditError, Features, Floats, Samples
+from audit_plugin.arrays import AuditError, Features, Floats, Samples, count_text
 from audit_plugin.inputs.files import MediaError, failure_of
 from audit_plugin.inputs.modalities import MODALITIES, read_media
-from audit_plugin.inputs.reading import ReadApart, start_workers
+from audit_plugin.inputs.reading import FEW_SECONDS, ReadApart, start_workers, too_long
 from audit_plugin.inputs.threads import ReadingThreads, check_stopped
 from audit_plugin.store import FeatureCache, raise_shortage
 
@@ -158,7 +158,7 @@ def embed(
 
     failures = dict(contents.failures)
     encoded: dict[str, int] = {}
-    split_texts, damage = 0, []
+    split_texts, file_notes = 0, []
     for modality, values in samples.media.items():
         digests = contents.digests[modality]
         # of equal contents the first value; rows without a digest have none
@@ -168,14 +168,19 @@ def embed(
         reasons, encoded[modality], split = _fill(
             cache, modality, values_by_digest, encode or encode_here, progress, view
         )
-        damage += cache.damage(modality)
+        file_notes += cache.damage(modality)
+        if hurried := sum(reason == too_long(FEW_SECONDS) for reason in reasons.values()):
+            file_notes.append(
+                f"{count_text(hurried, 'file')} of modality {modality} had {FEW_SECONDS} s each to be read, since "
+                "others took too long; if they are good, run the same command again without those others"
+            )
         for row, digest in enumerate(digests):
             if digest in reasons:
                 failures[row] = join_reasons(failures.get(row), f"{modality}: {reasons[digest]}")
         if MODALITIES[modality].is_text:
             split_texts += split
     features = stored_features(cache_keys, {modality: contents.digests[modality] for modality in samples.media})
-    notes = [*damage, *(note for batch_encoder in batch_encoders for note in batch_encoder.notes)]
+    notes = [*file_notes, *(note for batch_encoder in batch_encoders for note in batch_encoder.notes)]
     return Embedded(features, failures, split_texts, encoded, tuple(notes))
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,17 @@ from audit_plugin.arrays import AuditError
 from .files import MediaError
 from .packing import body_size, unpacked
 from .threads import check_stopped, current_threads
-from .worker import CPU_SECONDS, SECONDS
+from .worker import EXTRA_SECONDS
 
 TICK_SECONDS = 1.0
 START_TICKS = 120  # until a new process has imported what it needs, on a busy machine
-MEDIUM_TICKS = SECONDS + 5  # after which a process that outlived its own alarm is ended from here
-TOO_LONG = f"took too long to be read (the limit is {CPU_SECONDS} s)"
+LATE_TICKS = 5  # after which a process that outlived its own alarm is ended from here
+CPU_SECONDS = 40  # for one medium, of a processor
+# After `PATIENCE` media that took too long within an hour each one gets a few seconds only: N media that stall cost
+# PATIENCE x 40 s + N x 5 s, not N x 40 s, of one thread, in whatever order they come.
+PATIENCE = 4
+FEW_SECONDS = 5
+HOUR = 3600.0
 NONSENSE = "made the process that reads media answer nonsense; it is damaged, or hostile"
 PIPE_BYTES = 1 << 20
 PACKAGE_FOLDER = str(Path(__file__).parents[2])  # where a worker finds this package, however it was found here
@@ -53,6 +59,26 @@ serve(int(sys.argv[2]))
 
 class _DeadError(Exception):
     """A worker process ended (no message), or no longer answers as it should (what it did)."""
+
+
+def too_long(seconds: int) -> str:
+    """Why there is no medium after so many seconds."""
+    cause = f", since {PATIENCE} media before it took longer than {CPU_SECONDS} s" if seconds < CPU_SECONDS else ""
+    return f"took too long to be read (the limit is {seconds} s{cause})"
+
+
+class _Limit:
+    """Seconds that the next medium gets; one for all threads of this process."""
+
+    def __init__(self) -> None:
+        self.given_up: deque[float] = deque(maxlen=PATIENCE)  # when the last media were that took too long
+
+    def seconds(self) -> int:
+        is_short = len(self.given_up) == PATIENCE and time.monotonic() - self.given_up[0] < HOUR
+        return FEW_SECONDS if is_short else CPU_SECONDS
+
+
+_LIMIT = _Limit()
 
 
 class _Worker:
@@ -77,6 +103,7 @@ class _Worker:
         assert isinstance(self.process.stdout, io.BufferedReader)
         self.requests, self.replies = self.process.stdin, self.process.stdout
         self.has_started = self.is_overdue = False
+        self.seconds = 0  # that the medium gets which is waited for
         # until it is overdue; counted by `_Workers`, since clocks go on in a suspended process
         self.ticks_left = math.inf
         self.waiting_since = 0.0
@@ -91,15 +118,16 @@ class _Worker:
             AuditError: it cannot start on this machine.
         """
         self._await_start()
-        folder = _folder()
+        folder, seconds = _folder(), 0
         for value, following in zip([None, *values], [*values, None], strict=True):
+            self.seconds, seconds = seconds, _LIMIT.seconds()
             if following is not None:  # it is decoded while the one before is used
-                request = {"reader": reader, "value": following, "folder": folder}
+                request = {"reader": reader, "value": following, "folder": folder, "seconds": seconds}
                 with contextlib.suppress(OSError):  # that it died is seen from its answer
                     self.requests.write(json.dumps(request).encode() + b"\n")
                     self.requests.flush()
             if value is not None:
-                yield _medium(*self._reply(MEDIUM_TICKS))
+                yield _medium(*self._reply(self.seconds + EXTRA_SECONDS + LATE_TICKS))
 
     def end(self) -> None:
         """Ends the process at once; whoever waits for its reply learns that it died."""
@@ -145,7 +173,7 @@ class _Worker:
     def _read(self, size: int) -> bytearray:
         data = bytearray(size)
         if self.replies.readinto(data) < size:  # a buffered reader: less only at the end
-            raise _DeadError(TOO_LONG if self.is_overdue else "")
+            raise _DeadError(too_long(self.seconds) if self.is_overdue else "")
         return data
 
 
@@ -286,9 +314,12 @@ def read_each(reader: str, values: Sequence[str]) -> Iterator[Any]:
         except _DeadError as error:
             status = _WORKERS.drop(worker)
             check_stopped()
-            reason = _reason(str(error), status, time.monotonic() - worker.waiting_since)
+            reason = str(error) or _reason(status, time.monotonic() - worker.waiting_since, worker.seconds)
+            took_too_long = reason == too_long(worker.seconds)
+            if took_too_long:
+                _LIMIT.given_up.append(time.monotonic())
             crashes += 1
-            if crashes == 2 or reason == TOO_LONG:  # once again else: the system may have ended it to free memory
+            if crashes == 2 or took_too_long:  # once again else: the system may have ended it to free memory
                 yield MediaError(reason)
                 done, crashes = done + 1, 0
         except BaseException:
@@ -336,12 +367,10 @@ def _one_line(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(text)[:300])
 
 
-def _reason(message: str, status: int, seconds: float) -> str:
-    """Why there is no medium, by what a process did and its exit status."""
-    if message:
-        return message
-    if status == -signal.SIGXCPU or (status == -signal.SIGALRM and seconds > SECONDS - 1):
-        return TOO_LONG
+def _reason(status: int, waited: float, limit: int) -> str:
+    """Why there is no medium, by the exit status of the process, after so many seconds."""
+    if status == -signal.SIGXCPU or (status == -signal.SIGALRM and waited > limit + EXTRA_SECONDS - 1):
+        return too_long(limit)
     cause = f"exit status {status}"
     with contextlib.suppress(ValueError):
         cause = signal.Signals(-status).name

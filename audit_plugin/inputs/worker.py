@@ -25,8 +25,7 @@ from .images import allow_heic, read_image, read_image_or_crop
 from .packing import packed
 from .video import read_video
 
-CPU_SECONDS = 40  # for one medium, of a processor
-SECONDS = 45  # by the clock, which other work on the machine, or a slow disk, may take most of
+EXTRA_SECONDS = 5  # by the clock, besides those of a processor: for other work on the machine, or a slow disk
 IDLE_SECONDS = 300  # after which an unused process ends
 MEMORY_BYTES = 3_000_000_000
 
@@ -50,12 +49,13 @@ def serve(lifeline: int) -> None:
     _reply(replies, {"ready": True}, iter(()))
     signal.alarm(IDLE_SECONDS)
     for line in iter(sys.stdin.buffer.readline, b""):
+        request = json.loads(line)
         # the kernel ends the process, also where a decoder lets no Python run
-        signal.alarm(SECONDS)
+        signal.alarm(request["seconds"] + EXTRA_SECONDS)
         with contextlib.suppress(OSError, ValueError):
-            last_second = math.ceil(time.process_time()) + CPU_SECONDS
+            last_second = math.ceil(time.process_time()) + request["seconds"]
             resource.setrlimit(resource.RLIMIT_CPU, (last_second, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-        header, body = _answer(json.loads(line))
+        header, body = _answer(request)
         signal.alarm(0)  # the other side may be suspended
         _reply(replies, header, body)
         if "memory" in header:
@@ -92,7 +92,7 @@ def _allow_large_metadata() -> None:
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
-def _answer(request: dict[str, str]) -> tuple[dict[str, Any], Iterator[bytes]]:
+def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Iterator[bytes]]:
     """(header, body) of the reply to a request."""
     nothing: Iterator[bytes] = iter(())
     try:

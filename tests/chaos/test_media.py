@@ -25,7 +25,7 @@ from PIL import Image
 
 from audit_plugin.arrays import Samples
 from audit_plugin.encoders.base import Encoder, EncoderIdentity
-from audit_plugin.encoders.embed import digest_contents, embed
+from audit_plugin.encoders.embed import Embedded, digest_contents, embed, thread_count
 from audit_plugin.inputs import reading
 from tests.chaos.conftest import ROOT, Chaos
 from tests.chaos.hostile_media import CASES, FAIL, READ, Hostile, damaged, good_media, many_scans, png, written
@@ -105,10 +105,14 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
 
 def embedded(modality: str, values: list[str]) -> tuple[dict[int, str], np.ndarray]:
     """(failures, features)."""
+    result = embed_all(modality, values)
+    return dict(result.failures), np.array(result.features.vectors[modality])
+
+
+def embed_all(modality: str, values: list[str]) -> Embedded:
     samples = Samples(tuple(map(str, range(len(values)))), {modality: tuple(values)})
     contents = digest_contents(samples, lambda *_: None)
-    result = embed(samples, contents, {modality: modality}, lambda: ENCODERS, lambda *_: None)
-    return dict(result.failures), np.array(result.features.vectors[modality])
+    return embed(samples, contents, {modality: modality}, lambda: ENCODERS, lambda *_: None)
 
 
 def attacked(case: Hostile, value: str, good: list[str], expected: np.ndarray) -> Counter[str]:
@@ -287,6 +291,39 @@ def test_a_medium_that_stalls_is_given_up(
     case = Hostile("stalls", "image", lambda folder: many_scans(folder, 9_000, 20_000), FAIL)
     faults = attacked(case, case.make(tmp_path), good["image"], embedded("image", good["image"])[1])
     chaos.record("media-stalls", 1, "hostile inputs", outside=len(marks), **faults)
+
+
+def test_many_media_that_stall_do_not_cost_the_full_time_each(
+    chaos: Chaos, tmp_path: Path, good: dict[str, list[str]], marks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between good ones; in the short form with short limits."""
+    if not chaos.is_long:
+        monkeypatch.setattr(reading, "CPU_SECONDS", 3)
+        monkeypatch.setattr(reading, "FEW_SECONDS", 1)
+    monkeypatch.setattr(reading, "_LIMIT", reading._Limit())
+    count = chaos.count(6, 24)
+    bad = []
+    for number in range(count):
+        (tmp_path / str(number)).mkdir()
+        bad.append(many_scans(tmp_path / str(number), 9_000, 20_000 + number))
+    expected = embedded("image", good["image"])[1]
+    began = time.monotonic()
+    beside = (good["image"] * 2)[:count]
+    result = embed_all("image", [path for pair in zip(bad, beside, strict=True) for path in pair])
+    failures, features = result.failures, result.features.vectors["image"]
+    seconds = time.monotonic() - began
+    # media that were begun with the full limit, one for each thread besides, may take it
+    allowed = (reading.PATIENCE + thread_count()) * (reading.CPU_SECONDS + 5) + count * (reading.FEW_SECONDS + 5)
+    note(f"{count} media that stall: {seconds:.0f} s, at most {allowed} s")
+    lost = sum(row % 2 for row in failures)
+    wrong = sum(not np.array_equal(features[2 * row + 1], expected[row % GOOD]) for row in range(count))
+    hurried = sum("the limit is" in reason and "since" in reason for reason in failures.values())
+    assert any("had" in text and "s each to be read" in text for text in result.notes) == bool(hurried), result.notes
+    assert hurried >= count - reading.PATIENCE - thread_count()
+    chaos.record(
+        "media_that_stall", count, "hostile inputs", hangs=int(seconds > allowed), good_rows_lost=lost,
+        silent_wrong=wrong + count - len(failures), outside=len(marks),
+    )  # fmt: skip
 
 
 def test_good_pixels_come_through(tmp_path: Path) -> None:
