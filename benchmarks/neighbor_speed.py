@@ -20,6 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import own_database
+
+os.environ.update(own_database.settings())  # before FiftyOne is imported, further below
+
 from audit_plugin.arrays import Floats, Ints
 from audit_plugin.neighbors import exact_search, nearest, nearest_neighbors
 from benchmarks.record import write_report

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -159,9 +161,60 @@ def test_without_a_mongod_nobody_elses_is_used(monkeypatch: pytest.MonkeyPatch) 
         client.server_info()
 
 
-def test_every_benchmark_that_uses_fiftyone_has_a_database_of_its_own() -> None:
-    files = [path for path in (ROOT / "benchmarks").rglob("*.py") if "\nimport fiftyone" in path.read_text()]
-    assert len(files) >= 4
-    for path in files:
-        before, _, _ = path.read_text().partition("\nimport fiftyone")
-        assert "os.environ.update(own_database.settings())" in before, f"{path.name} would use the user's database"
+FIFTYONE = re.compile(r"fiftyone(\.|$)|audit_plugin\.fiftyone_io|tests\.fiftyone_fixtures")
+
+
+def is_import_of_fiftyone(node: ast.AST) -> bool:
+    """Whether a statement imports FiftyOne, or the room that does, at the top or in a function."""
+    if isinstance(node, ast.ImportFrom):
+        names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    else:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    return any(map(FIFTYONE.match, names))
+
+
+def uses_the_users_database(code: str) -> bool:
+    """Whether a script imports FiftyOne, at the top or in a function, without a database of its own before."""
+    tree = ast.parse(code)
+    lines = [node.lineno for node in ast.walk(tree) if is_import_of_fiftyone(node)]
+    own = [
+        statement.lineno
+        for statement in tree.body
+        if "os.environ.update(own_database.settings())" in (ast.get_source_segment(code, statement) or "")
+        and isinstance(statement, ast.Expr)
+    ]
+    return bool(lines) and not (own and own[0] < min(lines))
+
+
+def test_every_script_that_uses_fiftyone_has_a_database_of_its_own() -> None:
+    scripts = [path for folder in ("benchmarks", "docs", "examples") for path in (ROOT / folder).rglob("*.py")]
+    codes = {path: path.read_text(encoding="utf-8") for path in scripts}
+    users = [path for path, code in codes.items() if any(map(is_import_of_fiftyone, ast.walk(ast.parse(code))))]
+    assert len(users) >= 4
+    assert not [path.name for path in scripts if uses_the_users_database(codes[path])]
+    # that one starts FiftyOne in other processes, which all get the variables of a database of its own
+    before, _, after = codes[ROOT / "docs" / "screenshots.py"].partition("database = own_database.start()")
+    assert "def main" in before
+    assert "subprocess.run(" not in before
+    starts = after.count("subprocess.run(") + after.count("browsing.launch(")
+    assert starts == after.count("**database") == 2
+
+
+OWNED = "import os\nfrom benchmarks import own_database\nos.environ.update(own_database.settings())\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fiftyone as fo",
+        "def main():\n    import fiftyone.brain as fob",
+        "def main():\n    from fiftyone import zoo",
+        "if True:\n    from audit_plugin import fiftyone_io",
+        "def main():\n    from audit_plugin.fiftyone_io.write import results",
+    ],
+)
+def test_the_check_of_scripts_sees_imports_anywhere(code: str) -> None:
+    assert uses_the_users_database(code)
+    assert uses_the_users_database(f"{code}\n{OWNED}")
+    assert uses_the_users_database(f"def own():\n    {OWNED.splitlines()[-1]}\n{code}")
+    assert not uses_the_users_database(f"{OWNED}{code}")
