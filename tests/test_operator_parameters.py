@@ -97,15 +97,31 @@ def attack(dataset: Any, caplog: pytest.LogCaptureFixture) -> Callable[..., list
     return send
 
 
+def fields_of(dataset: Any, name: str) -> list[str]:
+    """Names of the parameters of an operator."""
+    fields = set(form_for(name, request_of(dataset, CHOSEN.get(name, {})))) | set(MORE.get(name, ()))
+    return sorted(fields - {"token"})
+
+
+def some_values(name: str, fields: list[str]) -> list[tuple[str, Any]]:
+    """(field, value): another part of the values for each field; the attack in `chaos` sends all of them."""
+    first = sum(map(ord, name))
+    return [
+        (field, HOSTILE[(first + VALUES * number + at) % len(HOSTILE)])
+        for number, field in enumerate(fields)
+        for at in range(VALUES)
+    ]
+
+
 @pytest.mark.parametrize("name", operators())
 def test_hostile_parameters_of_each_operator(dataset: Any, attack: Callable[..., list[str]], name: str) -> None:
-    chosen = CHOSEN.get(name, {})
-    fields = set(form_for(name, request_of(dataset, chosen))) | set(MORE.get(name, ()))
-    count = sum(map(ord, name))  # another part of the values for each field: all of them would take minutes
-    for field in sorted(fields - {"token"}):
-        for _ in range(VALUES):
-            count += 1
-            attack(name, {**chosen, field: HOSTILE[count % len(HOSTILE)]})
+    for field, value in some_values(name, fields_of(dataset, name)):
+        attack(name, {**CHOSEN.get(name, {}), field: value})
+
+
+def test_every_hostile_value_is_sent_somewhere(dataset: Any) -> None:
+    sent = {id(value) for name in operators() for _, value in some_values(name, fields_of(dataset, name))}
+    assert {id(value) for value in HOSTILE} == sent
 
 
 @pytest.mark.parametrize("name", operators())
