@@ -157,10 +157,9 @@ def test_rivals_fit_better_by_the_models(made):
 
 def test_held_out_similarity_is_the_mean_over_trials_that_saw_neither(made):
     evidence, left, right = made.evidence, np.array([3, 50, 50]), np.array([7, 3, 100, 90])
-    held = embed_held_out(
-        evidence.required_trials.embed, evidence.required_trials.member, (0, 1), np.concatenate([left, right])
-    )
-    found = held.similarity(left, right)
+    trials = evidence.required_trials
+    media, captions = (embed_held_out(trials.embed, trials.member, (0, 1), rows) for rows in (left, right))
+    found = media.similarity(captions)
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             values = [

@@ -133,7 +133,33 @@ def _one_sided(embeddings: list[list[torch.Tensor]], member: np.ndarray, known: 
 def test_rows_side_by_side_have_the_mean_held_out_similarity() -> None:
     embeddings, member = trials(), masks()
     rows, columns = np.array([7, 3, 7]), np.array([12, 30])
-    side_by_side = embed_held_out(embed_of(embeddings), member, (0, 1), np.concatenate([rows, columns, [49]]))
+    media, captions = (embed_held_out(embed_of(embeddings), member, (0, 1), chosen) for chosen in (rows, columns))
     s = similarity(embeddings, member, 0, 1)
-    np.testing.assert_allclose(side_by_side.similarity(rows, columns), s[rows][:, columns], atol=1e-5)
-    assert np.isnan(embed_held_out(embed_of(embeddings), member | True, (0, 1), rows).similarity(rows, rows)).all()
+    np.testing.assert_allclose(media.similarity(captions), s[rows][:, columns], atol=1e-5)
+    trained = embed_held_out(embed_of(embeddings), member | True, (0, 1), rows)
+    assert np.isnan(trained.similarity(trained)).all()
+
+
+def test_only_what_a_trial_held_out_is_embedded() -> None:
+    embeddings, member = trials(), masks()
+    asked = []
+
+    def embed(number: int, rows: torch.Tensor) -> list[torch.Tensor]:
+        asked.append((number, rows))
+        return embed_of(embeddings)(number, rows)
+
+    whole, measures = read_trials(embed_of(embeddings), question(member)), read_trials(embed, question(member))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(measures[name], values)
+    assert {number for number, _ in asked} == set(range(R))
+    assert not any(member[number, rows].any() for number, rows in asked)
+
+
+def test_a_trial_that_held_nothing_out_says_nothing() -> None:
+    embeddings, member = trials(), masks()
+    member[2] = True
+    others = np.arange(R) != 2
+    rest = [e for e, is_other in zip(embeddings, others, strict=True) if is_other]
+    measures = read_trials(embed_of(embeddings), question(member))
+    for name, values in read_trials(embed_of(rest), question(member[others])).items():
+        np.testing.assert_array_equal(measures[name], values)

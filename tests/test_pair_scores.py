@@ -34,7 +34,7 @@ def weighing(evidence: Evidence) -> Weighing:
 
 def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence, weighing: Weighing) -> None:
     rows, pool = np.array([0, 3, 40]), np.arange(0, N, 2)
-    got = embed_rows(weighing, np.concatenate([rows, pool])).similarity(rows, pool)
+    got = embed_rows(weighing, rows).similarity(embed_rows(weighing, pool))
     for a, i in enumerate(rows):
         for b, j in enumerate(pool):
             out = [t for t, member in enumerate(evidence.required_trials.member) if not member[i] and not member[j]]
@@ -45,7 +45,8 @@ def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence,
 
 
 def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
-    similarity = embed_rows(weighing, LINE).similarity(LINE, LINE)
+    held = embed_rows(weighing, LINE)
+    similarity = held.similarity(held)
     for side, table in enumerate((similarity, similarity.T)):
         for i in (0, 77):
             others = np.delete(table[i], i)
@@ -56,8 +57,8 @@ def test_hubs_are_log_means_over_all_others(weighing: Weighing) -> None:
 
 def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> None:
     rows, pool = np.array([0, 77]), LINE
-    held = embed_rows(weighing, pool)
-    found = similarities(weighing, rows, pool, held)["neighbors_a"]
+    of_rows, of_pool = embed_rows(weighing, rows), embed_rows(weighing, pool)
+    found = similarities(weighing, of_rows, of_pool)["neighbors_a"]
     votes, views = weighing.votes["neighbors_a"], weighing.evidence.projections["text"]
     for a, i in enumerate(rows):
         voters = votes.voters[i].tolist()
@@ -68,19 +69,20 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
                 if v not in (j, -1)
             )
             assert found[a, j] == pytest.approx(said, abs=1e-5)
-    back = similarities(weighing, pool, rows, held)["neighbors_b"]
+    back = similarities(weighing, of_pool, of_rows)["neighbors_b"]
     assert back.shape == (N, 2)
 
 
 def test_own_pairs_are_weighed_like_any_and_as_their_misalignment(evidence: Evidence, weighing: Weighing) -> None:
-    own = own_suspicion(weighing)
-    np.testing.assert_allclose(np.diagonal(suspicion(weighing, LINE, LINE)), own, atol=1e-3)
+    own, held = own_suspicion(weighing), embed_rows(weighing, LINE)
+    np.testing.assert_allclose(np.diagonal(suspicion(weighing, held, held)), own, atol=1e-3)
     assert np.corrcoef(own, pair_misalignment(evidence, PAIR))[0, 1] > 0.99
     assert set(np.argsort(own)[-2:]) == {3, 90}
 
 
 def test_a_displaced_caption_fits_its_own_medium(weighing: Weighing) -> None:
-    table, own = suspicion(weighing, np.array([3, 90]), LINE), own_suspicion(weighing)
+    media, captions = embed_rows(weighing, np.array([3, 90])), embed_rows(weighing, LINE)
+    table, own = suspicion(weighing, media, captions), own_suspicion(weighing)
     for at, (row, home) in enumerate(((3, 90), (90, 3))):
         assert table[at, home] < own[row] - 2
         assert (table[at] < table[at, home]).mean() < 0.03
@@ -98,9 +100,10 @@ def test_encoders_that_share_a_space_are_asked_too(evidence: Evidence) -> None:
     shared = weigh(evidence, PAIR)
     assert set(shared.own) == set(WEIGHTS)
     rows = np.array([0, 5, 9])
-    found = similarities(shared, rows, rows, embed_rows(shared, rows))["zero_shot"]
+    held = embed_rows(shared, rows)
+    found = similarities(shared, held, held)["zero_shot"]
     np.testing.assert_allclose(found, evidence.vectors["image"][rows] @ evidence.vectors["text"][rows].T)
-    np.testing.assert_allclose(np.diagonal(suspicion(shared, rows, rows)), own_suspicion(shared)[rows], atol=1e-3)
+    np.testing.assert_allclose(np.diagonal(suspicion(shared, held, held)), own_suspicion(shared)[rows], atol=1e-3)
 
 
 def test_the_text_stands_last(evidence: Evidence) -> None:

@@ -18,7 +18,7 @@ from audit_plugin.scoring.suggest.captions import (
     rank_captions,
     suggest,
 )
-from audit_plugin.scoring.suggest.pair_scores import Weighing, own_suspicion, suspicion, weigh
+from audit_plugin.scoring.suggest.pair_scores import Weighing, embed_rows, own_suspicion, suspicion, weigh
 from tests.relabel_fixtures import CAPTIONS, IDS, LINE, PAIR, N, mixed_up
 
 SWAPS = ((0, 120), (31, 77), (50, 200))
@@ -72,7 +72,8 @@ def ranks_of(weighing: Weighing, **margin: float) -> np.ndarray:
 
 def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swapped: Case) -> None:
     weighing = weigh(swapped[0], PAIR)
-    own, table = own_suspicion(weighing), suspicion(weighing, LINE, LINE)
+    held = embed_rows(weighing, LINE)
+    own, table = own_suspicion(weighing), suspicion(weighing, held, held)
     ranks = ranks_of(weighing, margin=-np.inf)
     for i, j in ((0, 120), (31, 5), (7, 50)):
         expected = -table[i, j] + HOLDER * np.clip(own[j], -4, 4) + MUTUAL * np.clip(own[j] - table[j, i], 0, 4)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
@@ -105,18 +106,20 @@ def _sum_over_trials(
     hard_sums = torch.zeros(p, 2, n, hard.shape[1], device=device)
     pool_embeddings = []
     for trial, trial_out in enumerate(out):
-        embeddings = list(embed(trial, None))
-        for side, e in enumerate(embeddings):  # one after the other: each takes n * o numbers
-            embeddings[side] = e.float() * trial_out[:, None]
-        pool_embeddings.append([e[pool] for e in embeddings])
         rows = torch.nonzero(trial_out)[:, 0]
+        place = rows.new_full((n,), len(rows))  # [n], of each sample among the embeddings; members: zeros, at the end
+        place[rows] = torch.arange(len(rows), device=device)
+        embeddings = list(embed(trial, rows))
+        for side, e in enumerate(embeddings):  # one after the other: each takes n / 2 * o numbers
+            embeddings[side] = pad(e.float(), (0, 0, 0, 1))
+        pool_embeddings.append([e[place[pool]] for e in embeddings])
         for position, (a, b) in enumerate(question.pairs):
-            own[position] += torch.einsum("no,no->n", embeddings[a], embeddings[b])
-            probe[position] += (embeddings[a][left] * embeddings[b][right]).sum(1)
+            own[position, rows] += torch.einsum("no,no->n", embeddings[a][:-1], embeddings[b][:-1])
+            probe[position] += (embeddings[a][place[left]] * embeddings[b][place[right]]).sum(1)
             for block in rows.split(BLOCK_ROWS) if hard.shape[1] else ():
-                candidates = hard[block].clamp_min(0)
+                candidates = place[hard[block].clamp_min(0).long()]
                 for direction, (left_side, right_side) in enumerate(((a, b), (b, a))):
-                    left_rows, right_rows = embeddings[left_side][block], embeddings[right_side][candidates]
+                    left_rows, right_rows = embeddings[left_side][place[block]], embeddings[right_side][candidates]
                     hard_sums[position, direction, block] += torch.einsum("qo,qho->qh", left_rows, right_rows)
         del embeddings, e  # before the next ones are made
     return own, probe, hard_sums, pool_embeddings
@@ -131,7 +134,7 @@ def _similarity_blocks(
     rows: torch.Tensor,
 ) -> list[SimilarityBlock]:
     """s of q rows with the pool and their hard negatives, one block per pair; -inf where no trial held out both."""
-    pool, hard = question.negatives.pool, question.negatives.hard[rows].clamp_min(0)
+    pool, hard = question.negatives.pool, question.negatives.hard[rows].clamp_min(0).long()
     pool_is_everything = len(pool) == out.shape[1]
     similarity = torch.zeros(len(question.pairs), 2, len(rows), len(pool), device=pool.device)
     for trial, of_pool in enumerate(pool_embeddings):
@@ -166,7 +169,7 @@ class HeldOutEmbeddings:
     """u rows under all r trials, side by side: one product of two rows sums over the trials that held out both.
 
     Attributes:
-        rows: int64 `[u]`, ascending.
+        rows: int64 `[u]`.
         left: `[u, r * o]`, their embeddings on the pair's side a, zeros under trials that they were members of.
         right: the same on side b.
         out: float32 `[u, r]`, 1 for the trials that held a row out.
@@ -177,24 +180,20 @@ class HeldOutEmbeddings:
     right: torch.Tensor
     out: torch.Tensor
 
-    def similarity(self, left: Ints, right: Ints) -> Floats:
-        """float32 `[l, p]`: held-out similarity s_ij of the rows `left` on side a with the rows `right` on side b.
+    def similarity(self, others: HeldOutEmbeddings) -> Floats:
+        """float32 `[u, p]`: held-out similarity s_ij of these rows on side a with p others on side b; copies neither.
 
-        NaN where no trial held out both. O(l p r o); for all samples against a pool see `read_trials`.
+        NaN where no trial held out both. O(u p r o); for all samples against a pool see `read_trials`.
         """
-        row = torch.from_numpy(np.searchsorted(self.rows, left))
-        column = torch.from_numpy(np.searchsorted(self.rows, right))
-        total = self.left[row] @ self.right[column].T
-        count = self.out[row] @ self.out[column].T
-        return np.asarray(total.div_(count).cpu().numpy())  # over no trial 0 / 0 = NaN
+        total = self.left @ others.right.T
+        return np.asarray(total.div_(self.out @ others.out.T).cpu().numpy())  # over no trial 0 / 0 = NaN
 
 
 def embed_held_out(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOutEmbeddings:
-    """Rows `[u]`, which may repeat, under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
+    """Rows `[u]` under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
 
     `pair`: positions of the modalities a and b.
     """
-    rows = np.unique(rows)
     index = torch.from_numpy(rows)
     out = torch.from_numpy(~member[:, rows]).float()  # [r, u]
     first = embed(0, index)

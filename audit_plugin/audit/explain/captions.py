@@ -64,9 +64,11 @@ def rival_captions(evidence: Evidence, rows: Ints, prepared: Prepared, seed: int
         content = evidence.contents[pair[1]]
         pool = np.union1d(draw_pool(np.unique(content, return_index=True)[1], seed), rows)
         positions = (evidence.modalities.index(pair[0]), evidence.modalities.index(pair[1]))
-        media = np.concatenate([rows, references])
-        embeddings = embed_held_out(trials.embed, trials.member, positions, np.concatenate([media, pool]))
-        similarity = embeddings.similarity(media, pool)
+        media, captions = (
+            embed_held_out(trials.embed, trials.member, positions, rows_of_side)
+            for rows_of_side in (np.concatenate([rows, references]), pool)
+        )
+        similarity = media.similarity(captions)
         lifts = lift(similarity[: len(rows)], similarity[len(rows) :])
         for i, row in enumerate(rows.tolist()):
             own = int(np.searchsorted(pool, row))

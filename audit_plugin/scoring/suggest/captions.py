@@ -22,7 +22,6 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, count_text
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.held_out import HeldOutEmbeddings
 
 from .join_bugs import Repair, cycles, one_to_one, ring_repair
 from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh
@@ -37,7 +36,7 @@ HOLDER = 0.5  # weight of how badly the caption fits where it is
 MUTUAL = 0.35  # weight of how much better the row's own caption would fit there
 LIMIT = 4.0  # robust deviations at which both are clipped
 MAX_ROWS = 20_000  # each is weighed against each other's caption
-CELLS = 2**21  # pairs weighed at once; changes no result
+CELLS = 2**20  # pairs weighed at once; changes no result
 COPIES = 16  # rows with one caption that its mean is taken over
 TOP = 3  # captions offered for a row
 FIRST_CANDIDATES = 64  # among which these are searched first
@@ -130,14 +129,17 @@ def rank_captions(
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
     shown = _shown(content, pool[several])
-    embeddings = embed_rows(weighing, np.concatenate([rows, pool, *shown]))
+    of_single = embed_rows(weighing, pool[single])
+    of_shown = embed_rows(weighing, np.concatenate([pool[:0], *shown]))
     step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        offered = suspicion(weighing, block, pool, embeddings)  # S_ij, [b, p]
+        of_block = embed_rows(weighing, block)
+        offered = np.empty((len(block), len(pool)), np.float32)  # S_ij
+        offered[:, single] = suspicion(weighing, of_block, of_single)
         if len(several):
-            offered[:, several] = _class_means(weighing, block, shown, embeddings)
-        returned = suspicion(weighing, pool[single], block, embeddings).T  # S_ji
+            offered[:, several] = _class_means(suspicion(weighing, of_block, of_shown), shown)
+        returned = suspicion(weighing, of_single, of_block).T  # S_ji
         holder = own[pool[single]]  # S_jj
         rank = -offered
         rank[:, single] += HOLDER * np.clip(np.nan_to_num(holder), -LIMIT, LIMIT)
@@ -156,12 +158,12 @@ def _shown(content: Ints, pool: Ints) -> list[Ints]:
     return [order[np.linspace(a, b - 1, min(b - a, COPIES)).astype(np.int64)] for a, b in zip(first, last, strict=True)]
 
 
-def _class_means(weighing: Weighing, rows: Ints, shown: Sequence[Ints], embeddings: HeldOutEmbeddings) -> Floats:
-    """`[q, p]`: mean suspicion of each row's medium with the rows `shown` of each caption.
+def _class_means(by_row: Floats, shown: Sequence[Ints]) -> Floats:
+    """`[q, p]`: mean suspicion of each medium with the rows `shown` of each caption, whose columns lie side by side.
 
     A pair that no trial held out counts as the set's median, 0.
     """
-    by_row = np.nan_to_num(suspicion(weighing, rows, np.concatenate(shown), embeddings), nan=0.0)
+    by_row = np.nan_to_num(by_row, nan=0.0)
     counts = np.array([len(rows_of_caption) for rows_of_caption in shown])
     starts = np.r_[0, np.cumsum(counts)[:-1]]
     return np.add.reduceat(by_row, starts, axis=1) / counts

@@ -81,7 +81,8 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
         related: bool `[D, n]`: the two rows share something, which says nothing of a shift.
     """
     least = np.log(max(tried, 1) * max(gains.shape[1], 1) / FALSE_SHIFTS)
-    bounded = np.where(np.isfinite(gains), gains, 0).astype(np.float32)
+    bounded = gains.astype(np.float32)
+    bounded[~np.isfinite(bounded)] = 0
     if related is not None:
         bounded[related] = 0
     for gains_of_offset in bounded:  # in units of the typical size of those that are known

@@ -27,7 +27,7 @@ from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
 
 TRIALS = 32  # more change little, and each is read again
 HUBS = 1024  # samples that the log means are taken over
-BLOCK_ROWS = 2048  # some 16 tables of so many x HUBS are in memory at once; changes no result
+BLOCK_ROWS = 512  # some 16 tables of so many x HUBS are in memory at once; changes no result
 TEMPERATURES = {
     "contrast": held_out.TEMPERATURE,
     "zero_shot": FROZEN_TEMPERATURE,
@@ -97,11 +97,12 @@ def _hubs(weighing: Weighing) -> dict[str, Floats]:
     columns = [evidence.contents[name] for name in weighing.pair] + [evidence.leave_together]
     shared_ids = torch.from_numpy(np.stack(columns, axis=1))
     blocks: dict[str, list[Floats]] = {kind: [] for kind in weighing.weights}
+    hub_embeddings = embed_rows(weighing, pool)
     for rows in np.array_split(np.arange(n), range(BLOCK_ROWS, n, BLOCK_ROWS)):
         related = same_in_any(shared_ids[rows], shared_ids[pool]).numpy()
-        embeddings = embed_rows(weighing, np.concatenate([rows, pool]))
-        forward = similarities(weighing, rows, pool, embeddings)
-        backward = similarities(weighing, pool, rows, embeddings)
+        embeddings = embed_rows(weighing, rows)
+        forward = similarities(weighing, embeddings, hub_embeddings)
+        backward = similarities(weighing, hub_embeddings, embeddings)
         for kind, kind_blocks in blocks.items():
             of_media = _half_log_mean(forward[kind], related, TEMPERATURES[kind])
             of_captions = _half_log_mean(backward[kind].T, related, TEMPERATURES[kind])
@@ -131,10 +132,11 @@ def _own_similarities(weighing: Weighing) -> dict[str, Floats]:
     return own
 
 
-def similarities(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOutEmbeddings) -> dict[str, Floats]:
-    """Kind of evidence -> M `[q, p]`: each row's medium with the pool's captions; NaN where no trial held out both."""
+def similarities(weighing: Weighing, media: HeldOutEmbeddings, captions: HeldOutEmbeddings) -> dict[str, Floats]:
+    """Kind of evidence -> M `[q, p]`: the media of q rows with the captions of p; NaN where no trial held out both."""
     evidence, (a, b) = weighing.evidence, weighing.pair
-    by_kind = {"contrast": embeddings.similarity(rows, pool)}
+    rows, pool = media.rows, captions.rows
+    by_kind = {"contrast": media.similarity(captions)}
     if "zero_shot" in weighing.weights:
         by_kind["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
     if weighing.votes:
@@ -154,16 +156,12 @@ def _vote_similarity(votes: NeighborVotes, target_vectors: Floats, rows: Ints, p
     return similarity
 
 
-def suspicion(weighing: Weighing, rows: Ints, pool: Ints, embeddings: HeldOutEmbeddings | None = None) -> Floats:
-    """float32 `[q, p]`: suspicion of each row's medium with each pool caption; NaN where no trial held out both.
-
-    `embeddings` are those of both, and of others, where they are used more than once.
-    """
-    embeddings = embeddings or embed_rows(weighing, np.concatenate([rows, pool]))
-    contrasts = {}
-    for kind, similarity in similarities(weighing, rows, pool, embeddings).items():
+def suspicion(weighing: Weighing, media: HeldOutEmbeddings, captions: HeldOutEmbeddings) -> Floats:
+    """float32 `[q, p]`: suspicion of the media of q rows with the captions of p; NaN where no trial held out both."""
+    contrasts = similarities(weighing, media, captions)
+    for kind, values in contrasts.items():  # in place: each is a large table
         media_hubs, caption_hubs = weighing.hubs[kind]
-        contrasts[kind] = media_hubs[rows][:, None] + caption_hubs[pool][None] - similarity
+        np.subtract(media_hubs[media.rows][:, None] + caption_hubs[captions.rows], values, out=values)
     return _weighted_mean(contrasts, weighing)
 
 

@@ -12,7 +12,7 @@ from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
-from .pair_scores import TRIALS, Weighing, suspicion, weighted_sum
+from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum
 
 NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
@@ -20,7 +20,7 @@ FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
 VOTER_ROWS = 32  # whose similarities to all captions are in memory at once; changes no result
 ROUND = 0.5  # mean suspicion, in robust deviations, below which the rows beside a shift take its left-over captions
-Read = Callable[[Bools, torch.Tensor, torch.Tensor], None]  # (non-members `[n]`, embeddings of either side `[n, o]`)
+Read = Callable[[Ints, torch.Tensor, torch.Tensor], None]  # (q non-members, their embeddings of either side `[q, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
@@ -73,12 +73,17 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
     trials = weighing.evidence.required_trials
     a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
     for number, member in enumerate(trials.member[:TRIALS]):
-        embeddings = trials.embed(number)
-        out, left, right = ~member, embeddings[a].float(), embeddings[b].float()
+        rows = np.flatnonzero(~member)
+        if not len(rows):
+            continue
+        embeddings = trials.embed(number, torch.from_numpy(rows))
+        left, right = embeddings[a].float(), embeddings[b].float()
         if also is not None:
-            also(out, left, right)
-        usable = (canonical_of >= 0) & out[at]
-        _add_band(left, right, at, usable, offsets, total)
+            also(rows, left, right)
+        place = np.zeros(len(member), np.int64)  # of each non-member among them
+        place[rows] = np.arange(len(rows))
+        usable = (canonical_of >= 0) & ~member[at]
+        _add_band(left, right, place[at], usable, offsets, total)
         for k in range(len(offsets)):
             count[k] += usable & _beside(usable, offsets[k : k + 1])[0]
         del embeddings, left, right  # before the next ones are made
@@ -162,15 +167,14 @@ class FarVotes:
         self.hubs = np.nan_to_num(weighing.hubs["contrast"][1])
         self.offsets = [np.zeros(0, np.int64)]
 
-    def read(self, out: Bools, left: torch.Tensor, right: torch.Tensor) -> None:
+    def read(self, held_out: Ints, left: torch.Tensor, right: torch.Tensor) -> None:
         """Adds the votes of one trial, see `Read`."""
-        rows, others = self.worst[out[self.worst]], np.flatnonzero(out)
+        rows = np.intersect1d(self.worst, held_out)
         if not len(rows):
             return
-        q, p, hub = (torch.from_numpy(v).to(left.device) for v in (rows, others, self.hubs[others]))
-        captions = right[p]
-        best = torch.cat([(block @ captions.T).sub_(hub).argmax(1) for block in left[q].split(VOTER_ROWS)])
-        self.offsets.append(self.caller_of[others[best.cpu().numpy()]] - self.caller_of[rows])
+        q, hub = (torch.from_numpy(v).to(left.device) for v in (np.searchsorted(held_out, rows), self.hubs[held_out]))
+        best = torch.cat([(block @ right.T).sub_(hub).argmax(1) for block in left[q].split(VOTER_ROWS)])
+        self.offsets.append(self.caller_of[held_out[best.cpu().numpy()]] - self.caller_of[rows])
 
     def elected(self, rows: int) -> Ints:
         """The offsets with clearly more votes than chance gives one of them, most votes first."""
@@ -219,5 +223,6 @@ def _went_round(weighing: Weighing, canonical_of: Ints, beside: Ints, free: Ints
     """Whether the rows beside a shift fit the captions that nobody in it takes: better than halfway to the usual."""
     if not len(beside) or len(beside) != len(free) or min(canonical_of[beside].min(), canonical_of[free].min()) < 0:
         return False
-    fits = np.diagonal(suspicion(weighing, canonical_of[beside], canonical_of[free]))
+    media, captions = (embed_rows(weighing, canonical_of[rows]) for rows in (beside, free))
+    fits = np.diagonal(suspicion(weighing, media, captions))
     return bool(np.isfinite(fits).any() and np.nanmean(fits) < ROUND)
