@@ -14,6 +14,7 @@ Groups used everywhere, `[n]` numbers that are equal within a group:
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,13 @@ class VectorRows:
                 out[inside] = part[wanted[inside] - start]
             start += len(part)
         return out
+
+    def release(self) -> None:
+        """Lets the system take back what was read of files: until it is read again, it needs no memory."""
+        for part in self.parts:
+            mapped = getattr(part, "_mmap", None)  # of `np.memmap`
+            if mapped is not None and hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def number(self, row: int) -> int:
         """The number of a row in its source, counted from 0."""
@@ -297,7 +305,7 @@ class Neighbors:
     """The k nearest other rows of each row.
 
     Attributes:
-        indices: int64 `[n, k]`, -1 where fewer than k exist; never the row itself.
+        indices: int32 `[n, k]`, -1 where fewer than k exist; never the row itself.
         similarities: float32 `[n, k]`, descending, NaN beside -1.
     """
 

@@ -89,7 +89,6 @@ def permuted(evidence: Evidence, order: np.ndarray) -> Evidence:
             k: Neighbors(np.where(v.indices >= 0, back[v.indices], -1)[order], v.similarities[order])
             for k, v in evidence.neighbors.items()
         },
-        cosines={k: v[order] for k, v in evidence.cosines.items()},
         words={k: v[order] for k, v in evidence.words.items()},
         contents={k: v[order] for k, v in evidence.contents.items()},
         near_duplicates={k: v[order] for k, v in evidence.near_duplicates.items()},

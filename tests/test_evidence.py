@@ -8,7 +8,6 @@ import pytest
 from audit_plugin.arrays import Features, SampleFacts
 from audit_plugin.audit.score import gather_evidence
 from audit_plugin.config import AuditConfig
-from audit_plugin.neighbors.neighborhood import JOINT
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
@@ -66,8 +65,9 @@ def test_neighbors_are_the_nearest_other_contents(tmp_path: Path) -> None:
         assert set(found.indices[row]) == set(np.argsort(-own)[:6])
     vectors = evidence.vectors["image"]
     expected = np.einsum("nd,nkd->nk", vectors, vectors[found.indices])
-    np.testing.assert_allclose(evidence.cosines["image"], expected, atol=1e-6)
-    assert set(evidence.neighbors) == {"image", "text", JOINT}
+    np.testing.assert_allclose(evidence.cosines("image"), expected, atol=1e-6)
+    assert set(evidence.neighbors) == {"image", "text"}
+    assert {found.indices.dtype for found in evidence.neighbors.values()} == {np.dtype(np.int32)}  # half of int64
 
 
 def test_repeats_and_the_users_groups_leave_together(tmp_path: Path) -> None:
@@ -100,9 +100,20 @@ def test_finished_parts_are_taken_up_again(tmp_path: Path) -> None:
     first, _ = gathered(tmp_path)
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.npz")}
     again, _ = gathered(tmp_path)
-    assert len(times) == 5
+    assert len(times) == 4
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.npz")}
     np.testing.assert_array_equal(first.required_trials.consistency, again.required_trials.consistency)
     np.testing.assert_equal(dict(first.held_out), dict(again.held_out))
     assert first.search == again.search
-    assert dict(first.search) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text", JOINT)}
+    assert dict(first.search) == {name: {"method": "exact", "recall": 1.0} for name in ("image", "text")}
+
+
+def test_neighbors_that_former_versions_stored_as_int64_are_read(tmp_path: Path) -> None:
+    first, _ = gathered(tmp_path)
+    with RunFolder(tmp_path / "run", None) as run:
+        part = run.load("neighbors_image")
+        assert part is not None
+        run.save("neighbors_image", **{**part, "indices": part["indices"].astype(np.int64)})
+    again, _ = gathered(tmp_path)
+    assert again.neighbors["image"].indices.dtype == np.int32
+    np.testing.assert_array_equal(again.neighbors["image"].indices, first.neighbors["image"].indices)

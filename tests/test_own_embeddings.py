@@ -373,3 +373,25 @@ def test_new_rows_may_be_equal_or_lack_vectors(encoded: Any, tmp_path: Path) -> 
     }
     result = extend_run(replace(new, vectors=vectors_of), tmp_path / "run")
     assert np.isfinite(result.columns["misalignment"]).tolist() == [True, True, False]
+
+
+def test_files_of_given_vectors_do_not_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After they are stored: their pages in memory, which the system counts as the process's."""
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("the system does not tell which pages are in memory")
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "v.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float16))
+    mapped = VectorRows((np.load(path, mmap_mode="r"),))
+    ids = tuple(map(str, range(4000)))
+    assert np.isfinite(mapped[:]).all()
+    assert resident_bytes(path) >= path.stat().st_size
+    store_own(Samples(ids, {"image": (None,) * 4000}, vectors={"image": mapped}), QUICK, silent)
+    assert resident_bytes(path) == 0
+    assert np.isfinite(mapped[:]).all()
+
+
+def resident_bytes(path: Path) -> int:
+    """What of a mapped file is in this process's memory."""
+    _, _, about = Path("/proc/self/smaps").read_text().partition(str(path))
+    return 1024 * int(about.partition("Rss:")[2].split()[0])

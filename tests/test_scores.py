@@ -54,7 +54,6 @@ def test_a_score_leaves_its_inputs_alone_and_repeats_itself(name: str) -> None:
         *evidence.projections.values(),
         *evidence.contents.values(),
         *evidence.near_duplicates.values(),
-        *evidence.cosines.values(),
         *(n.similarities for n in evidence.neighbors.values()),
         *(n.indices for n in evidence.neighbors.values()),
         evidence.trials.consistency,

@@ -70,9 +70,12 @@ def store_own(
     for modality, identity in identities.items():
         cache = FeatureCache(identity.key)
         names = _digest_rows(samples, modality, cache, progress)
+        vectors = samples.vectors[modality]
         if modality not in (former_keys or {}):  # the few rows that are added to a run may be equal
             _check_variety(samples, modality, cache.dtype)
-        _store_missing(samples.vectors[modality], names, cache)
+        _store_missing(vectors, names, cache)
+        if isinstance(vectors, VectorRows):
+            vectors.release()  # they are read from the cache from now on
         for row, name in enumerate(names):
             if not name and row not in samples.problems:
                 failures[row] = join_reasons(failures.get(row), f"{modality}: {NO_VECTOR}")

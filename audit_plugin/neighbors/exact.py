@@ -24,7 +24,7 @@ def exact_search(vectors: Floats, k: int) -> Neighbors:
     """
     check_rows(vectors)
     n = len(vectors)
-    indices = np.full((n, k), -1, dtype=np.int64)
+    indices = np.full((n, k), -1, dtype=np.int32)
     similarities = np.full((n, k), np.nan, dtype=np.float32)
     count = min(k, n - 1)
     if count > 0:

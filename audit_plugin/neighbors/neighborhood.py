@@ -1,13 +1,13 @@
-"""What lies near each sample of a set: neighbors per modality and jointly, near-duplicates, leave-together groups.
+"""What lies near each sample of a set: neighbors per modality, near-duplicates, leave-together groups.
 
-Neighbors are found over distinct contents, in the projection of each modality (its partly whitened principal
-components) and in the joint space, which is all of them side by side. Each space is a resumable part of the run.
+Neighbors are found over distinct contents, in the projection of each modality: its partly whitened principal
+components. Each modality is a resumable part of the run.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ from .search import SearchResult
 WHITENING = 0.65  # components are divided by deviation^0.65: the fine differences of a narrow set count more
 LARGEST_GROUP = 0.01  # share of the samples above which a group is divided
 SMALLEST_LIMIT = 10  # groups of so many samples are never divided
-JOINT = "joint"
 
 # (unit rows `[u, q]`, called with (done, total)) -> their nearest neighbors
 Search = Callable[[Floats, Callable[[int, int], None]], SearchResult]
@@ -32,11 +31,11 @@ Search = Callable[[Floats, Callable[[int, int], None]], SearchResult]
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """What lies near each of n samples, in each modality, and its neighbors in "joint" as well."""
+    """What lies near each of n samples, by modality."""
 
     projections: Mapping[str, Floats]  # unit rows [n, q_a], partly whitened principal components of the features
     neighbors: Mapping[str, Neighbors]  # over distinct contents [n, k], with cosines in the projections
-    cosines: Mapping[str, Floats]  # [n, k], of the same in the plain features, their mean in "joint"; NaN beside -1
+    cosines: Mapping[str, Floats]  # [n, k], of the same in the plain features; NaN beside -1; not of texts
     search: Mapping[str, Mapping[str, Any]]  # how the neighbors were found: {"method", "recall"}
     near_duplicates: Mapping[str, Ints]  # groups [n], in modalities that are not text
     leave_together: Ints  # [n], groups of samples that share a side of every trial
@@ -55,40 +54,34 @@ def find_neighborhood(
     fitted_to = {name: v if facts.known is None else v[facts.known] for name, v in vectors.items()}
     projections = {name: project(v, fit_projection(fitted_to[name], WHITENING)) for name, v in vectors.items()}
     neighbors, cosines, how = {}, {}, {}
-    spaces, n = (*projections, JOINT), max(1, len(facts))
-    for number, space in enumerate(spaces):
+    n = max(1, len(facts))
+    for number, name in enumerate(projections):
 
         def report(done: int, total: int, number: int = number) -> None:
-            progress("neighbors", number * n + done * n // total, len(spaces) * n)
+            progress("neighbors", number * n + done * n // total, len(projections) * n)
 
         report(0, 1)
-        names = tuple(projections) if space == JOINT else (space,)
-        part = run.once(f"neighbors_{space}", functools.partial(_search, names, projections, facts, search, report))
-        neighbors[space] = Neighbors(part["indices"], part["similarities"])
-        plain = [pair_similarities(vectors[name], part["indices"]) for name in names]
-        cosines[space] = np.asarray(np.mean(plain, axis=0), dtype=np.float32)
-        how[space] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
-    progress("neighbors", len(spaces) * n, len(spaces) * n)
+        make = functools.partial(_search, projections[name], facts.contents[name], search, report)
+        part = run.once(f"neighbors_{name}", make)
+        indices = part["indices"].astype(np.int32, copy=False)  # former versions stored int64
+        neighbors[name] = Neighbors(indices, part["similarities"])
+        if name not in facts.words:
+            cosines[name] = pair_similarities(vectors[name], indices)
+        how[name] = {"method": str(part["method"]), "recall": round(float(part["recall"]), 4)}
+    progress("neighbors", len(projections) * n, len(projections) * n)
     duplicate_groups, leave_together, notes = _group(vectors, neighbors, cosines, facts)
     return Neighborhood(projections, neighbors, cosines, how, duplicate_groups, leave_together, tuple(notes))
 
 
 def _search(
-    names: Sequence[str],
-    projections: Mapping[str, Floats],
-    facts: SampleFacts,
-    search: Search,
-    report: Callable[[int, int], None],
+    projection: Floats, contents: Ints, search: Search, report: Callable[[int, int], None]
 ) -> dict[str, np.ndarray]:
-    """Neighbors in the projections of some modalities side by side, and how they were found: one part of the run."""
-    content = dense_ids(*(facts.contents[name] for name in names))
+    """Neighbors in the projection `[n, q]` of a modality, and how they were found: one part of the run."""
+    content = dense_ids(contents)
     _, first = np.unique(content, return_index=True)  # a sample with each content
-    scale = np.float32(np.sqrt(len(names)))  # rows of several projections side by side have length 1 again
-    distinct = np.concatenate([projections[name][first] / scale for name in names], axis=1)
-    result = search(distinct, report)
-    # from numbers of contents to samples: the first sample with a content stands for it
-    indices = result.neighbors.indices
-    samples = np.where(indices >= 0, first[np.maximum(indices, 0)], -1)
+    result = search(projection[first], report)
+    # from numbers of contents to samples: the first sample with a content stands for it; the last, -1, is none
+    samples = np.append(first, -1).astype(np.int32)[result.neighbors.indices]
     return {
         "indices": samples[content],
         "similarities": result.neighbors.similarities[content],

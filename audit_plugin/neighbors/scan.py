@@ -186,5 +186,6 @@ def pair_similarities(vectors: Floats, others: Ints) -> Floats:
     for start in range(0, len(others), PAIR_ROWS):
         part = slice(start, start + PAIR_ROWS)
         rows = torch.arange(len(others))[part]
-        similarities[part] = inner_products(exact, rows, torch.from_numpy(np.maximum(others[part], 0))).numpy()
-    return np.where(others >= 0, similarities, np.float32(np.nan))
+        similarities[part] = inner_products(exact, rows, torch.from_numpy(np.maximum(others[part], 0)).long()).numpy()
+    similarities[others < 0] = np.nan
+    return similarities

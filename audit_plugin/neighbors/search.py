@@ -150,7 +150,7 @@ def _search(space: Space, lists: Lists | None, depth: int, k: int, report: Repor
         vectors, coarse = space.exact.cpu().numpy(), space.coarse is not space.exact
         work = functools.partial(_search_piece_remotely, vectors, coarse, space.exact.device.type, lists, depth, k)
         parts = (part for _, part in each(work, pieces))
-    indices = np.empty((n, k), dtype=np.int64)
+    indices = np.empty((n, k), dtype=np.int32)
     similarities = np.empty((n, k), dtype=np.float32)
     done = 0
     for rows, row_indices, row_similarities in parts:

@@ -34,7 +34,7 @@ class Negatives:
             are not negatives of each other.
         pool: int64 `[P]`, ascending: a seeded draw of the known samples, or all of them.
         population: number of known samples, which the pool stands for.
-        hard: int64 `[n, h]`, near samples in the frozen spaces, which are always compared with; -1 where there are
+        hard: int32 `[n, h]`, near samples in the frozen spaces, which are always compared with; -1 where there are
             fewer. h is 0 where the pool holds all.
         repeat_counts: float32 `[n, c]`, how many samples have the same value in each column of `repeats`.
     """
@@ -94,13 +94,13 @@ def make_negatives(repeats: Ints, nearest: Ints, known: Bools, seed: int, device
     rows = np.flatnonzero(known)
     pool = draw_pool(rows, seed)
     everything = len(pool) == len(rows)
-    hard = np.empty((len(repeats), 0), np.int64) if everything else _hard_negatives(nearest, repeats, known)
+    hard = np.empty((len(repeats), 0), np.int32) if everything else _hard_negatives(nearest, repeats, known)
     repeat_counts = np.stack([np.bincount(column)[column] for column in repeats.T], axis=1).astype(np.float32)
     return Negatives(
         tensor(repeats.astype(np.int32), device),
         tensor(pool, device),
         len(rows),
-        tensor(hard, device),
+        tensor(hard.astype(np.int32), device),
         tensor(repeat_counts, device),
     )
 
@@ -138,7 +138,7 @@ def block_log_means(
     block: SimilarityBlock, rows: torch.Tensor, negatives: Negatives, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(forward, backward) log means of q rows, `[q]`, see `LogMeans`."""
-    hard = negatives.hard[rows]
+    hard = negatives.hard[rows].long()
     missing = hard < 0
     excluded = same_in_any(negatives.repeats[rows], negatives.repeats[negatives.pool])  # [q, P]
     # Hard negatives are taken exactly, so the pool must not count them again.
@@ -231,7 +231,7 @@ def frozen_contrast(
         raise ValueError(f"features of one space have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
     def block_of(rows: torch.Tensor) -> SimilarityBlock:
-        pool, hard = negatives.pool, negatives.hard[rows].clamp_min(0)
+        pool, hard = negatives.pool, negatives.hard[rows].clamp_min(0).long()
         forward_hard = torch.einsum("qd,qhd->qh", a[rows], b[hard])
         backward_hard = torch.einsum("qd,qhd->qh", b[rows], a[hard])
         return SimilarityBlock(a[rows] @ b[pool].T, b[rows] @ a[pool].T, forward_hard, backward_hard)

@@ -12,6 +12,7 @@ import torch
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, modality_pairs
 from audit_plugin.neighbors.neighborhood import Neighborhood
+from audit_plugin.neighbors.scan import pair_similarities
 from audit_plugin.trials.run import Job
 
 from .contrast import Negatives, frozen_contrast, make_negatives
@@ -36,9 +37,8 @@ class Evidence:
     Attributes:
         vectors: modality -> unit features `[n, d_a]`.
         projections: modality -> their partly whitened principal components `[n, q_a]`, in which neighbors were found.
-        neighbors: modality (and "joint") -> neighbors over distinct contents, `[n, k]`, cosines in the projections.
-        cosines: the same neighbors' cosines in the plain features, `[n, k]`.
-        search: modality (and "joint") -> how its neighbors were found: `{"method", "recall"}`.
+        neighbors: modality -> neighbors over distinct contents, `[n, k]`, cosines in the projections.
+        search: modality -> how its neighbors were found: `{"method", "recall"}`.
         contents: modality -> content id `[n]`: equal ids are the same medium.
         near_duplicates: modality that is not text -> near-duplicate group `[n]`.
         copies: modality -> altered copies of one medium `[n]`, by their pixels; where it lacks a modality,
@@ -61,7 +61,6 @@ class Evidence:
     vectors: Mapping[str, Floats]
     projections: Mapping[str, Floats]
     neighbors: Mapping[str, Neighbors]
-    cosines: Mapping[str, Floats]
     search: Mapping[str, Mapping[str, Any]]
     contents: Mapping[str, Ints]
     near_duplicates: Mapping[str, Ints]
@@ -103,6 +102,10 @@ class Evidence:
         """`pair_evidence` of every pair."""
         return {pair: pair_evidence(self.held_out, position) for position, pair in enumerate(self.pairs)}
 
+    def cosines(self, name: str) -> Floats:
+        """float32 `[n, k]`: cosines of a modality's neighbors in the plain features; too large to keep."""
+        return pair_similarities(self.vectors[name], self.neighbors[name].indices)
+
     @property
     def required_trials(self) -> Trials:
         """The trials; RuntimeError without any."""
@@ -133,7 +136,6 @@ def build_evidence(
         vectors=features.vectors,
         projections=neighborhood.projections,
         neighbors=neighborhood.neighbors,
-        cosines=neighborhood.cosines,
         search=neighborhood.search,
         contents=facts.contents,
         near_duplicates=neighborhood.near_duplicates,
@@ -226,4 +228,5 @@ def _other_contrasts(
         from_a = kind == "neighbors_a"
         oriented, columns = (probes, pair) if from_a else (probes[:, ::-1], pair[::-1])
         contrasts[kind] = vote_contrast(votes, projections[target], negatives, oriented, columns)
+        del votes  # before the next ones are collected
     return contrasts

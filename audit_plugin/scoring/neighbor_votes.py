@@ -46,9 +46,10 @@ class NeighborVotes:
 
     Attributes:
         predictions: float32 `[n, d]`, prediction_i; zero where nothing votes.
-        voters: int64 `[n, k]`, one sample of each voting content, -1 where there are fewer than k.
+        voters: int32 `[n, k]`, one sample of each voting content, -1 where there are fewer than k.
         weights: float32 `[n, k]`, w_ic of the voters; a row sums to 1 - w_i0.
-        sole_weights: float32 `[n, k]`, the weight where the voter is the only sample with its content, else 0.
+        sole_weights: float32 `[n, k]`, the weight where the voter is the only sample with its content, else 0; the
+            array `weights` itself where all are.
     """
 
     predictions: Floats
@@ -114,7 +115,7 @@ def collect_votes(
         predictions[batch] = voting_weights @ content_mean + others_sum * others_share[:, None]
 
     is_sole = (content_size == 1)[source_content[np.maximum(neighbors.indices, 0)]]
-    sole_weights = np.where(is_sole, weights, np.float32(0))
+    sole_weights = weights if is_sole.all() else np.where(is_sole, weights, np.float32(0))
     return NeighborVotes(predictions, neighbors.indices, weights, sole_weights)
 
 
@@ -133,8 +134,13 @@ def votes_of_pair(
     """
     distrust = robust_z(contrast, of_known(contrast, known))
     for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1])):
-        votes = collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust)
-        yield kind, source, target, votes
+        # in no variable of this function: the caller may drop them before the next ones are made
+        yield (
+            kind,
+            source,
+            target,
+            collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust),
+        )
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -186,7 +192,7 @@ class _VoteSimilarity:
 
     def block(self, rows: torch.Tensor, negatives: Negatives) -> SimilarityBlock:
         """M[rows, .] and M[., rows] for q rows, ascending, with the P samples of the pool and h hard negatives."""
-        pool, hard = negatives.pool, negatives.hard[rows]
+        pool, hard = negatives.pool, negatives.hard[rows].long()
         forward = self.predictions[rows] @ self.targets[pool].T  # [q, P]
         self._subtract_sole(forward, rows, pool)
         backward = self.targets[rows] @ self.predictions[pool].T  # [q, P]
@@ -207,7 +213,7 @@ class _VoteSimilarity:
 
     def _subtract_sole(self, similarity: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> None:
         """Subtracts sole_ik from `similarity` `[q, c]`, in place; `columns` ascending. O(q k log c), not O(q k c)."""
-        voters = self.voters[rows]  # [q, k]
+        voters = self.voters[rows].long()  # [q, k]
         position = torch.searchsorted(columns, voters).clamp_max(len(columns) - 1)
         row, voter = torch.nonzero(columns[position] == voters, as_tuple=True)
         weights = self.sole_weights[rows][row, voter]

@@ -289,7 +289,7 @@ def duplicate(evidence: Evidence) -> Floats:
             continue
         neighbors = evidence.neighbors[name].indices  # [n, k]
         other_group = (neighbors >= 0) & (groups[np.maximum(neighbors, 0)] != groups[:, None])
-        cosines = np.where(other_group, evidence.cosines[name], np.nan)
+        cosines = np.where(other_group, evidence.cosines(name), np.float32(np.nan))
         nearest = np.minimum(np.fmax.reduce(cosines, axis=1, initial=np.nan), 1.0)
         repeated = outliers.count_user_groups(content, groups) > 1
         highest = np.fmax(highest, np.where(repeated, 1.0, nearest))

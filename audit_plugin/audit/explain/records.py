@@ -90,17 +90,13 @@ def _voters(
 ) -> list[dict[str, Any]]:
     """The neighbors on the first side of a row that weigh most against its other side."""
     voter, weight = votes.voters[row], votes.weights[row]
-    view = evidence.projections[sides[1]]
-    agreement = view[np.maximum(voter, 0)] @ view[row]
+    vectors, view = evidence.vectors[sides[0]], evidence.projections[sides[1]]
+    similarity, agreement = (side[np.maximum(voter, 0)] @ side[row] for side in (vectors, view))
     against = np.where(voter >= 0, weight * (1 - agreement), -1)
     voters = []
     for i in np.argsort(-against, kind="stable")[:NEIGHBORS]:
         if voter[i] >= 0:
-            measures = {
-                "weight": weight[i],
-                "similarity": evidence.cosines[sides[0]][row, i],
-                "agreement": agreement[i],
-            }
+            measures = {"weight": weight[i], "similarity": similarity[i], "agreement": agreement[i]}
             voters.append(row_identity(int(voter[i]), prepared) | {k: rounded(v) for k, v in measures.items()})
     return voters
 
