@@ -172,6 +172,17 @@ def test_every_question_is_a_sum_over_the_table_of_terms(m: int) -> None:
     np.testing.assert_array_equal(multimem.sum_terms(terms), multimem.sum_terms(terms, range(m)))
 
 
+def test_how_many_groups_are_summed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    embeddings = [units(rng, 60, 5) for _ in range(2)]
+    groups, reference = rng.integers(0, 25, 60) ** 2, rng.random(60) < 0.5  # of all sizes, their rows apart
+    whole = multimem.consistency_terms(embeddings, reference, groups)
+    for block in (1, 7, 25):
+        monkeypatch.setattr(multimem, "BLOCK", block)
+        np.testing.assert_array_equal(multimem.consistency_terms(embeddings, reference, groups), whole)
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("m", [2, 3, 4])
 def test_the_closed_form_is_half_of_v_with_v_less_the_mean_of_v(m: int) -> None:
     rng = np.random.default_rng(30 + m)

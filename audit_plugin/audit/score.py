@@ -39,7 +39,9 @@ def gather_evidence(
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
     copies = {"image": group_image_copies(image_paths, facts, neighborhood)} if image_paths else {}
+    release_memory()
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
+    release_memory()
     evidence = build_evidence(features, facts, neighborhood, trials, job, copies)
     return evidence, [*neighborhood.notes, *notes]
 

@@ -31,8 +31,12 @@ def head_projections(features: Features) -> dict[str, Projection]:
 
 def head_inputs(features: Features, projections: Mapping[str, Projection], device: str) -> list[torch.Tensor]:
     """Per modality `[n, q]`, of mean square 1."""
-    views = [project(v, projections[name]) for name, v in features.vectors.items()]
-    return [torch.from_numpy(v * np.float32(np.sqrt(v.shape[1]))).to(device) for v in views]
+    inputs = []
+    for name, vectors in features.vectors.items():
+        view = project(vectors, projections[name])
+        view *= np.float32(np.sqrt(view.shape[1]))
+        inputs.append(torch.from_numpy(view).to(device))
+    return inputs
 
 
 def _rows_of(tensors: Sequence[torch.Tensor], rows: SampleRows) -> list[torch.Tensor]:

@@ -70,19 +70,30 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
     size = reference.sum() - reference_in_group[group]  # [n], |H| without x's group
     weight = 1 / np.where(size > 0, size, np.nan)
     terms = np.empty((m, m, n))
+    blocks = _blocks_of_groups(group)
     for b, right in enumerate(embeddings):
-        group_sum = np.zeros((len(reference_in_group), right.shape[1]))
-        np.add.at(group_sum, group[reference], right[reference])
-        total = group_sum.sum(0)
-        for start in range(0, n, BLOCK):
-            rows = slice(start, start + BLOCK)
-            rest = total - group_sum[group[rows]]  # sum over H without x's group
+        total = right.sum(0, dtype=np.float64, where=reference[:, None])
+        for rows, starts in blocks:  # a table of all group sums would take 8 bytes per number of an embedding
+            sums = np.add.reduceat(np.where(reference[rows, None], right[rows], 0), starts, axis=0, dtype=np.float64)
+            rest = total - np.repeat(sums, np.diff(starts, append=len(rows)), axis=0)  # sum over H without x's group
             for a, left in enumerate(embeddings):
                 # unit rows: <phi_a(x), phi_a(x)> = 1
                 own = 1.0 if a == b else np.einsum("nd,nd->n", left[rows], right[rows], dtype=np.float64)
                 others = np.einsum("nd,nd->n", left[rows], rest, dtype=np.float64)
                 terms[a, b, rows] = own - weight[rows] * others
     return terms
+
+
+def _blocks_of_groups(group: Ints) -> list[tuple[Ints, Ints]]:
+    """(rows `[b]` of whole groups, sorted by group; where in them each group starts): about `BLOCK` rows a time.
+
+    `group` is `[n]`, as `dense_ids` numbers it.
+    """
+    order, sizes = np.argsort(group, kind="stable"), np.bincount(group)
+    starts = np.cumsum(sizes) - sizes
+    cuts = np.flatnonzero(np.diff(starts // BLOCK)) + 1  # the first group of each further block
+    rows = np.split(order, starts[cuts])
+    return [(r, s - s[0]) for r, s in zip(rows, np.split(starts, cuts), strict=True) if len(r)]
 
 
 def sum_terms(terms: Floats, modalities: Sequence[int] | None = None) -> Floats:
