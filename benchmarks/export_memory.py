@@ -27,7 +27,20 @@ SHARDS = {"image": "image", "text": "text"}
 FORMATS = {"webdataset": "", "jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "parquet-bytes": ".parquet"}
 FORMATS |= {"hf-parquet": "", "datacomp": ".npy"}
 CHILD = """
-import json, sys, time
+import json, sys, threading, time
+
+def memory():
+    return dict(line.split(":", 1) for line in open("/proc/self/status"))
+
+def watch():  # the highest resident memory, and what of it are pages of files: libraries, mapped arrays
+    while True:
+        kib = memory()
+        seen.append((int(kib["VmRSS"].split()[0]), int(kib["RssFile"].split()[0])))
+        seen[:] = [max(seen)]
+        time.sleep(0.05)
+
+seen = []
+threading.Thread(target=watch, daemon=True).start()
 from audit_plugin.cli import app
 start = time.perf_counter()
 sys.argv = ["audit-plugin", *sys.argv[1:]]
@@ -37,9 +50,9 @@ except SystemExit as end:
     code = end.code
 seconds = time.perf_counter() - start
 # not ru_maxrss, which a process inherits from its parent
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-peak = int(status["VmHWM"].split()[0]) * 1024
-print(json.dumps({"code": code, "seconds": round(seconds, 1), "peak_bytes": peak}))
+peak = int(memory()["VmHWM"].split()[0]) * 1024
+result = {"code": code, "seconds": round(seconds, 1), "peak_bytes": peak, "file_bytes": max(seen)[1] * 1024}
+print(json.dumps(result))
 """
 
 

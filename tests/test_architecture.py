@@ -44,7 +44,7 @@ ROOMS = {
     ),
     "neighbors": Room("numpy faiss scipy torch PIL"),
     "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
-    "scoring": Room("numpy torch scipy sklearn", heavy="torch"),
+    "scoring": Room("numpy torch scipy", heavy="torch"),
     "audit": Room("numpy pandas torch scipy", heavy="torch"),
     "synthetic": Room("numpy PIL sklearn python_avatars resvg_py"),
     "crossmodal": Room("numpy torch scipy", heavy="torch"),

@@ -271,7 +271,7 @@ def _location_grid(values: Floats) -> tuple[Floats, Floats]:
 
 def _wrong_probability(values: Floats, probes: list[Floats], hypotheses: MixtureHypotheses) -> Floats:
     """float32 `[n]`: wrong pairs' part of the density at each score, made to rise with the score."""
-    from sklearn.isotonic import isotonic_regression
+    from scipy.optimize import isotonic_regression
 
     # Bins below the start, then those of the fit.
     below = np.linspace(values.min() - 1e-6, hypotheses.edges[0], BINS + 1)
@@ -282,7 +282,7 @@ def _wrong_probability(values: Floats, probes: list[Floats], hypotheses: Mixture
     good_below = np.maximum(observed - wrong, 0)[:BINS]  # not modeled there: the rest of what was observed
     good = np.concatenate([good_below, -np.diff(hypotheses.weights @ hypotheses.good_above)])
     ratio = wrong / np.maximum(wrong + good, 1e-12)
-    rising = np.clip(isotonic_regression(ratio, sample_weight=observed + 1e-9), 0, 1)
+    rising = np.clip(isotonic_regression(ratio, weights=observed + 1e-9).x, 0, 1)
     centers = (edges[1:] + edges[:-1]) / 2
     return np.asarray(np.interp(values, centers, rising), dtype=np.float32)
 
