@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audit_plugin.arrays import AuditError, Features, Trials, modality_pairs
 from audit_plugin.config import AuditConfig
@@ -16,7 +18,7 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials import learners, multimem
 from audit_plugin.trials.heads import Heads
 from audit_plugin.trials.learners import fixed_learner, head_inputs, head_projections
-from audit_plugin.trials.run import Job, Learner, TrialPlan, plan_trials, run_plan
+from audit_plugin.trials.run import Job, Learner, TrialArrays, TrialPlan, plan_trials, run_plan
 from audit_plugin.trials.split_protocol import group_report
 from tests.core_fixtures import heads, unit
 
@@ -111,6 +113,24 @@ def test_members_are_remembered(done) -> None:
     trials = done[1]
     values = multimem.remove_offsets(trials.consistency, trials.member)
     assert multimem.estimate_multimem(values, trials.member)[0].mean() > 0.01
+
+
+def test_what_was_summed_up_for_all_samples_is_not_kept_with_the_heads(tmp_path: Path) -> None:
+    given, groups, read_with = features(), np.arange(N), []
+    plan = plan_trials(groups, CONFIG)
+    with RunFolder(tmp_path / "run", {}) as run:
+        job = Job(CONFIG, "cpu", run, lambda *_: None)
+        learner = heads(given, job)(plan, negatives_of(given).repeats.numpy())
+
+        def embed(arrays: TrialArrays, *args: Any) -> list[torch.Tensor]:
+            read_with.append(set(arrays))
+            return learner.embed(arrays, *args)
+
+        trials = run_plan(plan, replace(learner, embed=embed), groups, job)
+        read_with.clear()
+        for number in (0, 15):
+            trials.embed(number)
+    assert read_with == [{f"head_{a}_{i}" for a in range(2) for i in range(4)}] * 2
 
 
 def test_a_trial_does_not_depend_on_how_many_there_are(done, tmp_path: Path) -> None:

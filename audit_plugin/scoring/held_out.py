@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 
 from audit_plugin.arrays import Bools, Floats, Ints
 
@@ -95,7 +94,8 @@ def _sum_over_trials(
 
     Returns:
         (of the own pairs `[p, n]`; of the probe pairs `[p, q]`; `[p, 2, n, h]` of side a with the hard negatives'
-        side b and of side b with their side a; per trial and modality the pool's embeddings `[P, o]`, members zeroed)
+        side b and of side b with their side a; per trial and modality the pool's embeddings `[P, o]`, members zeroed,
+        none for a trial without non-members)
     """
     p, n = len(question.pairs), out.shape[1]
     pool, hard = question.negatives.pool, question.negatives.hard
@@ -104,24 +104,27 @@ def _sum_over_trials(
     own = torch.zeros(p, n, device=device)
     probe = torch.zeros(p, len(left), device=device)
     hard_sums = torch.zeros(p, 2, n, hard.shape[1], device=device)
-    pool_embeddings = []
+    pool_embeddings: list[list[torch.Tensor]] = []
     for trial, trial_out in enumerate(out):
         rows = torch.nonzero(trial_out)[:, 0]
-        place = rows.new_full((n,), len(rows))  # [n], of each sample among the embeddings; members: zeros, at the end
+        if not len(rows):
+            pool_embeddings.append([])
+            continue
+        place = torch.zeros_like(trial_out, dtype=torch.int64)  # [n], of each non-member among the embeddings
         place[rows] = torch.arange(len(rows), device=device)
-        embeddings = list(embed(trial, rows))
-        for side, e in enumerate(embeddings):  # one after the other: each takes n / 2 * o numbers
-            embeddings[side] = pad(e.float(), (0, 0, 0, 1))
-        pool_embeddings.append([e[place[pool]] for e in embeddings])
+        embeddings = [e.float() for e in embed(trial, rows)]
+        pool_embeddings.append([e[place[pool]] * trial_out[pool, None] for e in embeddings])
         for position, (a, b) in enumerate(question.pairs):
-            own[position, rows] += torch.einsum("no,no->n", embeddings[a][:-1], embeddings[b][:-1])
-            probe[position] += (embeddings[a][place[left]] * embeddings[b][place[right]]).sum(1)
+            own[position, rows] += torch.einsum("no,no->n", embeddings[a], embeddings[b])
+            of_probes = (embeddings[a][place[left]] * embeddings[b][place[right]]).sum(1)
+            probe[position] += of_probes * trial_out[left] * trial_out[right]
             for block in rows.split(BLOCK_ROWS) if hard.shape[1] else ():
-                candidates = place[hard[block].clamp_min(0).long()]
-                for direction, (left_side, right_side) in enumerate(((a, b), (b, a))):
-                    left_rows, right_rows = embeddings[left_side][place[block]], embeddings[right_side][candidates]
-                    hard_sums[position, direction, block] += torch.einsum("qo,qho->qh", left_rows, right_rows)
-        del embeddings, e  # before the next ones are made
+                candidates = hard[block].clamp_min(0).long()
+                for direction, (one, other) in enumerate(((a, b), (b, a))):
+                    left_rows, right_rows = embeddings[one][place[block]], embeddings[other][place[candidates]]
+                    products = torch.einsum("qo,qho->qh", left_rows, right_rows)
+                    hard_sums[position, direction, block] += products * trial_out[candidates]
+        del embeddings  # before the next ones are made
     return own, probe, hard_sums, pool_embeddings
 
 
@@ -139,6 +142,8 @@ def _similarity_blocks(
     similarity = torch.zeros(len(question.pairs), 2, len(rows), len(pool), device=pool.device)
     for trial, of_pool in enumerate(pool_embeddings):
         row_out = torch.nonzero(out[trial, rows])[:, 0]  # only the rows that the trial held out: half of the product
+        if not len(row_out):
+            continue
         if pool_is_everything:
             row_embeddings = [e[rows[row_out]] for e in of_pool]
         else:

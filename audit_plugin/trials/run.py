@@ -165,7 +165,9 @@ def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trial
 
     @functools.lru_cache(maxsize=8)
     def load(start: int) -> TrialArrays:
-        return load_part(job.run, start)
+        arrays = dict(load_part(job.run, start))
+        del arrays["consistency"], arrays["memory"]  # numbers for all samples, which were read above
+        return arrays
 
     def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return learner.embed(load(number - number % learner.trials_per_part), number, 0, rows)
