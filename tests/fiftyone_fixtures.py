@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ VOLATILE = {"last_modified_at", "_id", "_dataset_id", "created_at", "_media_type
 
 def result_for(
     view: Any,
-    misaligned: tuple[int, ...] = (1, 3),
-    outlier: tuple[int, ...] = (2,),
+    misaligned: Sequence[int] = (1, 3),
+    outlier: Sequence[int] = (2,),
     run_dir: str = "/runs/x",
     base: float = 0.0,
     ids: tuple[str, ...] = (),

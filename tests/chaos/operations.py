@@ -33,7 +33,7 @@ from tests.cross_modal_fixtures import made_up
 from tests.fiftyone_fixtures import result_for
 from tests.review_fixtures import written
 
-ROWS = 6
+ROWS, MANY = 6, 240
 FUNCTIONS: dict[str, Callable[[], Any]] = {}
 PLACE: dict[str, Path] = {}
 
@@ -209,6 +209,37 @@ def indexed() -> None:
 def with_demo() -> None:
     load_manifest_dataset()
     fo.load_dataset("demo").save_view("of_the_former", fo.load_dataset("demo").limit(1))
+
+
+@operation
+def many_audited() -> None:
+    """So many samples that a kill at a random moment comes between their writes."""
+    made = fo.Dataset("d", persistent=True)
+    for row in range(MANY):
+        if not many_picture(row).exists():
+            many_picture(row).write_bytes(picture(row % ROWS).read_bytes())
+    samples = [fo.Sample(filepath=str(many_picture(row)), caption=f"caption {row}") for row in range(MANY)]
+    made.add_samples(samples, progress=False)
+    results.write_result(made, result_for(made, range(1, MANY, 3), range(2, MANY, 3), run_dir=""), config())
+
+
+def many_picture(row: int) -> Path:
+    return PLACE["folder"] / f"many-{row}.png"
+
+
+@operation
+def many_decided() -> None:
+    many_audited()
+    names = dataset().values("id")
+    fio.decide(dataset(), names[0::2], "remove", reviewer="ann")
+    for start in range(1, 9, 2):
+        fio.decide(dataset(), names[start::8], "relabel", text=f"new {start}", reviewer="ann")
+
+
+@operation
+def many_applied() -> None:
+    many_decided()
+    fio.apply(dataset())
 
 
 @operation
