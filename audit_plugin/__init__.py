@@ -5,6 +5,7 @@ The public names load on first use, so that importing the package stays fast and
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
 import sys
@@ -15,6 +16,16 @@ from typing import TYPE_CHECKING, Any
 if sys.orig_argv[1:3] == ["-m", "audit_plugin"] or (sys.argv[:1] and sys.argv[0].endswith("/audit-plugin")):
     # the command line is starting: until it handles interrupts itself, one ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with contextlib.suppress(ImportError):  # elsewhere there are no such limits
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if 0 <= limit < 500_000_000:  # bytes: the imports below would fail, and not in one sentence
+            sys.stderr.write(
+                f"error: this shell limits memory to {limit / 1e6:.0f} MB (ulimit -v), but at least 500 MB are needed; "
+                "raise the limit, and run the same command again\n"
+            )
+            sys.exit(2)
 
 from .inputs import modalities as _modalities  # noqa: F401 (fills the table from which `AuditConfig` is made)
 

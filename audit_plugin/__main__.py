@@ -12,6 +12,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again\n")
         sys.exit(130)
+    except (ImportError, MemoryError, OSError) as error:  # the commands cannot be imported
+        from .store import plain_error
+
+        if not (sentence := plain_error(error)):
+            raise
+        sys.stderr.write(f"error: {sentence}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

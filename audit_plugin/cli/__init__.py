@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -60,10 +61,24 @@ def main() -> None:
         app()
     except BaseException as end:
         if not interrupted.is_set():
+            _end_at_once_of_shortage(end)
             raise
         if not (isinstance(end, SystemExit) and end.code == INTERRUPTED):  # what an interrupted import led to later
             sys.stderr.write(SENTENCE)
         sys.exit(INTERRUPTED)
+
+
+def _end_at_once_of_shortage(end: BaseException) -> None:
+    """Ends the process where it lacks something, after a sentence: libraries without memory crash at a usual end."""
+    sentence = plain_error(end)
+    if sentence is None or (isinstance(end, SystemExit) and end.code != BAD_INPUT):
+        return
+    with contextlib.suppress(OSError):
+        if not isinstance(end, SystemExit):  # else the command said it
+            sys.stderr.write(f"error: {sentence}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(BAD_INPUT)
 
 
 def _open_closed_streams() -> None:

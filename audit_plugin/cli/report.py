@@ -68,6 +68,7 @@ def _content_of_table(
     """
     from audit_plugin.audit.export import recorded_place
     from audit_plugin.report import recorded_manifest, report_of_table
+    from audit_plugin.store import raise_shortage
 
     if manifest:
         rows, media = scored_rows(scores, manifest, config, media_root)
@@ -83,6 +84,7 @@ def _content_of_table(
         rows, media = scored_rows(scores, path, config, root)
         content = report_of_table(scores, rows, *others, media)
     except AuditError as error:
+        raise_shortage(error)
         content = report_of_table(scores, None, *others)  # or what is wrong with the table itself
         say(f"{where}; captions and images are left out ({error}); to add them, name it: --manifest")
         return content

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.store import raise_shortage
 
 from .files import first_line
 from .rows import MAX_ROWS, MAX_TEXT, Unusable
@@ -121,6 +122,7 @@ class ParquetTable:
         except AuditError:
             raise
         except (pyarrow.lib.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+            raise_shortage(error)
             raise AuditError(f"{self.name} cannot be read as Parquet ({first_line(error)}); write it again") from error
 
 

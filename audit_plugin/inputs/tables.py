@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.store import disk_error, open_regular, write_bytes
+from audit_plugin.store import disk_error, open_regular, raise_shortage, write_bytes
 
 from .files import first_line
 from .parquet import ParquetTable, cells_of
@@ -79,6 +79,7 @@ def read_table(path: Path, is_wanted: Callable[[str], bool] | None = None) -> tu
     except AuditError:
         raise
     except (OSError, ValueError) as error:
+        raise_shortage(error)
         reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise AuditError(
             f"{path} cannot be read as Parquet ({reason}); name a table written by score --out NAME.parquet or by save"

@@ -14,7 +14,7 @@ from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.spot_check import Interval, SpotEstimate
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
-from audit_plugin.store import write_atomically
+from audit_plugin.store import write_bytes
 
 from .content import ReportContent, as_written
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
@@ -45,8 +45,7 @@ def write_report(content: ReportContent, path: str | Path, media: bool = True) -
     With `media`, it includes small images of images and of the first frames of videos. Raises `AuditError` if the file
     cannot be written.
     """
-    data = report_html(content, media).encode()
-    write_atomically(Path(path), lambda file: file.write(data))
+    write_bytes(Path(path), report_html(content, media).encode())
 
 
 def report_html(content: ReportContent, media: bool = True) -> str:

@@ -79,6 +79,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | 
     """
     mode = writable_file(path)
     remove_leftovers(path.parent, path.name)
+    written = 0
     try:
         part, file = _open_part(path)
         try:
@@ -91,10 +92,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], size: int | 
             os.replace(part, path)
         finally:
             with contextlib.suppress(OSError):
+                written = part.stat().st_size
                 part.unlink()
         _sync_folder(path.parent)
     except OSError as error:  # the temporary file is gone by now, so what is free is what the user has
-        raise disk_error(path, error, size) from error
+        raise disk_error(path, error, size, written) from error
 
 
 def _open_part(path: Path) -> tuple[Path, IO[bytes]]:

@@ -26,10 +26,13 @@ LEAST_ADDRESSES = 5_000_000_000  # bytes of address space that torch and its lib
 MOST_CAUSES = 20  # of an error, which may form a loop
 
 
-def disk_error(path: Path, error: OSError, size: int | None = None) -> AuditError:
-    """One sentence for a file, of `size` bytes where that is known, that could not be written."""
+def disk_error(path: Path, error: OSError, size: int | None = None, written: int = 0) -> AuditError:
+    """One sentence for a file, or folder, that could not be written.
+
+    Of `size` bytes where that is known; else `written` are those that the disk had room for.
+    """
     if _is_full(error):
-        return AuditError(_full_sentence(path, size))
+        return AuditError(_full_sentence(path, size, written))
     if sentence := plain_error(error):
         return AuditError(sentence)
     return AuditError(f"{path} cannot be written ({error.strerror or error}); choose another folder")
@@ -42,7 +45,7 @@ def plain_error(error: BaseException) -> str | None:
         number = cause.errno if isinstance(cause, OSError) else None
         if _is_full(cause):
             named = cause.filename if isinstance(cause, OSError) else None
-            return _full_sentence(Path(named), None) if isinstance(named, str) else _full_anywhere()
+            return _full_sentence(Path(named)) if isinstance(named, str) else _full_anywhere()
         if number in (errno.EMFILE, errno.ENFILE) or FILES_TEXT.search(text):
             return f"too many files are open at once; raise the limit (ulimit -n 4096), and {AGAIN}"
         if "CUDA out of memory" in text:
@@ -101,8 +104,9 @@ def _is_full(error: BaseException) -> bool:
     return bool(FULL_TEXT.search(str(error)))
 
 
-def _full_sentence(path: Path, size: int | None) -> str:
-    needed = f"{path.name} needs {size_text(size)}, " if size else f"{path.name} cannot be written, "
+def _full_sentence(path: Path, size: int | None = None, written: int = 0) -> str:
+    needs = size_text(size) if size else f"more than {size_text(written)}"
+    needed = f"{path.name} needs {needs}, " if size or written else f"{path.name} cannot be written, "
     free = "and the rest is unknown"
     with contextlib.suppress(OSError):
         free = f"{size_text(shutil.disk_usage(path.parent).free)} are free"

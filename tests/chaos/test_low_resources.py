@@ -79,7 +79,7 @@ def score(base: Path, home: Path, run_folder: Path | None = None, out: Path | No
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
     """A file system of so many bytes in memory."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True, timeout=20)
     try:
         yield

@@ -86,6 +86,11 @@ class Place:
                 document.unlink(missing_ok=True)
 
 
+def _size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _pack(folder: Path, archive: Path, name: str, progress: Callable[[int, int], None]) -> None:
     """Moves the files of a folder into an archive, below a folder `name`: the disk never holds all of them twice."""
     total = sum(len(names) for _, _, names in os.walk(folder))
@@ -152,7 +157,10 @@ def opened_place(to: Path, is_folder: bool, documents: tuple[str, ...]) -> Itera
             to.rmdir() if to.is_dir() else to.unlink()  # it is empty
         yield place
     except OSError as error:
-        raise disk_error(to, error) from error
+        written = _size(hidden)
+        with contextlib.suppress(OSError):
+            _empty(hidden)  # so that what is free by now is what the user has
+        raise disk_error(to, error, written=written) from error
     finally:
         with contextlib.suppress(OSError):
             _remove(hidden)

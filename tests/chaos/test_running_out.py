@@ -1,0 +1,219 @@
+"""Disk, memory and open files run out in the middle of commands: one sentence, code 2, then the same bytes.
+
+The limits form ladders, from what a command refuses at its start to what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.attack import Tally
+from tests.chaos.conftest import ROOT, Chaos
+from tests.chaos.test_low_resources import SECONDS, base, can_mount, fault_of, run, score, small_disk
+
+pytestmark = pytest.mark.timeout(6000)
+__all__ = ["base"]  # a fixture
+Limits = Mapping[int, int]
+TIME = re.compile(rb"20\d\d-\d\d-\d\d \d\d:\d\d UTC")  # in a report
+LARGE = 200_000_000  # bytes of a disk that is large enough
+
+
+def scores(base: Path) -> str:
+    return str(base / "whole" / "scores.parquet")
+
+
+# What each command makes in `home`, of a manifest that was scored.
+COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "select": lambda base, home: ["select", scores(base), "--budget", "30%", "--out", str(home / "selected.parquet")],
+    "export": lambda base, home: ["export", scores(base), "--to", str(home / "out"), "--format", "webdataset"],
+    "export zip": lambda base, home: ["export", scores(base), "--to", str(home / "out.zip"), "--format", "hf-parquet"],
+    "compare": lambda base, _: ["compare", scores(base), scores(base)],
+    "report": lambda base, home: ["report", scores(base), "--out", str(home / "report.html")],
+    "score": score,
+}
+
+
+def made(home: Path) -> dict[str, bytes]:
+    """Path -> bytes of what a command made, without its cache and what names times."""
+    files = [path for path in sorted(home.rglob("*")) if path.is_file() and "cache" not in path.parts]
+    timed = ("about.json", "audit.md", "scores.json", ".zip")
+    kept = [path for path in files if not path.name.endswith(timed)]
+    return {str(path.relative_to(home)): TIME.sub(b"", path.read_bytes()) for path in kept}
+
+
+@dataclass
+class Ladder:
+    """A command under one limit after the other; `wanted` is what it makes without any."""
+
+    name: str
+    base: Path
+    home: Path
+    wanted: dict[str, bytes]
+    tally: Tally
+
+    def run(self, limits: Limits | None = None, **environment: str) -> tuple[int, str]:
+        return run(COMMANDS[self.name](self.base, self.home), self.home, limits, **environment)
+
+    def clear(self) -> None:
+        """As before the command; with features known, so that it soon writes."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self.base / "whole" / "cache", self.home / "cache")
+
+    def step(self, what: str, limits: Limits) -> bool:
+        """Whether the command succeeded; where it was refused, it is given again without the limit."""
+        self.clear()
+        code, errors = self.run(limits)
+        self.judge(f"{self.name}, {what}", code, errors)
+        return code == 0
+
+    def judge(self, name: str, code: int, errors: str) -> None:
+        """Counts what is wrong with the end of a command under a limit; where it was refused, it is given again."""
+        self.tally.cases += 1
+        if code and (fault := fault_of(code, errors)):
+            self.tally.add(fault, f"{name}: {code} {errors[-1500:]}")
+        self.compare(name, *(self.run() if code else (code, errors)))
+
+    def compare(self, name: str, code: int, errors: str) -> None:
+        """Counts what is wrong with the end of a command that lacks nothing any more."""
+        if code:
+            self.tally.add("lost", f"{name}: then {code} {errors[-1500:]}")
+        elif made(self.home) != self.wanted:
+            names = [path for path, data in self.wanted.items() if made(self.home).get(path) != data]
+            self.tally.add("silent_wrong", f"{name}: {names}")
+        elif parts := [path for path in self.home.rglob("*.part") if path.is_file()]:
+            self.tally.add("half", f"{name}: {parts}")
+
+
+@pytest.fixture
+def ladders(base: Path, tmp_path: Path) -> Iterator[Callable[[str], Ladder]]:
+    """Of one command each, all with one tally."""
+    tally = Tally()
+
+    def ladder(name: str) -> Ladder:
+        it = Ladder(name, base, tmp_path / name.replace(" ", "-"), {}, tally)
+        it.clear()
+        code, errors = it.run()
+        assert code == 0, errors
+        it.wanted = made(it.home)
+        return it
+
+    yield ladder
+    tally.show()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "export zip"])
+def test_few_open_files(chaos: Chaos, ladders: Callable[[str], Ladder], name: str) -> None:
+    if not (chaos.is_long or name == "select"):
+        pytest.skip("in the long form")
+    ladder = ladders(name)
+    for count in range(8, 25) if chaos.is_long else (8, 24):
+        ladder.step(f"{count} open files", {resource.RLIMIT_NOFILE: count})
+    tally = ladder.tally
+    chaos.record(f"few_files_{name}", tally.cases, "crash points and kills", **tally.faults)
+
+
+# The libraries alone need the addresses between the first and the last: what needs torch, 5 GB.
+MEMORY = {
+    "select": [size * 1_000_000 for size in (100, 490, *range(500, 820, 20))],
+    "export": [size * 1_000_000 for size in (100, 490, *range(500, 820, 20))],
+    "compare": [size * 1_000_000 for size in (100, 490, *range(500, 820, 20))],
+    "report": [size * 1_000_000 for size in (100, 490, *range(500, 6_200, 300), 6_500)],
+    "score": [size * 1_000_000 for size in (100, 490, *range(500, 5_600, 600))],
+}
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_little_memory(chaos: Chaos, ladders: Callable[[str], Ladder], name: str) -> None:
+    if not (chaos.is_long or name == "select"):
+        pytest.skip("in the long form")
+    ladder = ladders(name)
+    sizes = MEMORY[name] if chaos.is_long else MEMORY[name][:4]
+    succeeded = [ladder.step(f"{size / 1e6:.0f} MB", {resource.RLIMIT_AS: size}) for size in sizes]
+    assert not succeeded[0]
+    assert succeeded[-1] or not chaos.is_long
+    tally = ladder.tally
+    chaos.record(f"little_memory_{name}", tally.cases, "crash points and kills", **tally.faults)
+
+
+@pytest.mark.parametrize("name", ["score", "report", "export"])
+def test_memory_that_runs_out_in_the_middle(chaos: Chaos, ladders: Callable[[str], Ladder], name: str) -> None:
+    """At a random moment the process may have so much more memory than it has by then."""
+    if not (chaos.is_long or name == "export"):
+        pytest.skip("in the long form")
+    ladder, rng = ladders(name), random.Random(3)
+    began = time.monotonic()
+    ladder.step("no limit", {})
+    seconds = time.monotonic() - began
+    for number in range(chaos.count(2, 12)):
+        more, after = (0, 1_000_000, 30_000_000)[number % 3], (0.3 + 0.7 * rng.random()) * seconds
+        ladder.clear()
+        ladder.judge(f"{name}, {more / 1e6:.0f} MB more after {after:.1f} s", *squeezed(ladder, after, more))
+    tally = ladder.tally
+    chaos.record(f"squeezed_memory_{name}", tally.cases, "crash points and kills", **tally.faults)
+
+
+def squeezed(ladder: Ladder, after: float, more: int) -> tuple[int, str]:
+    """(exit code, stderr) of a command that after so many seconds gets no more addresses than `more`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audit_plugin", *COMMANDS[ladder.name](ladder.base, ladder.home)],
+        cwd=ROOT,
+        env={**os.environ, "AUDIT_PLUGIN_CACHE": str(ladder.home / "cache"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+        _, errors = process.communicate(timeout=SECONDS)
+    return process.returncode, errors
+
+
+# --- a disk that fills ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can mount a small disk")
+@pytest.mark.parametrize("name", ["score", "report", "export", "export zip"])
+def test_a_disk_that_fills(chaos: Chaos, ladders: Callable[[str], Ladder], name: str, tmp_path: Path) -> None:
+    """All that the command writes lies on it: outputs, run folder, cache, temporary files."""
+    if not (chaos.is_long or name == "export"):
+        pytest.skip("in the long form")
+    ladder, disk = ladders(name), tmp_path / "disk"
+    ladder.home, tally = disk / "home", ladder.tally
+
+    def command() -> tuple[int, str]:
+        (ladder.home / "tmp").mkdir(parents=True, exist_ok=True)
+        return ladder.run(TMPDIR=str(ladder.home / "tmp"))
+
+    with small_disk(disk, LARGE):
+        code, errors = command()
+        assert code == 0, errors
+        ladder.wanted, used = made(ladder.home), shutil.disk_usage(disk).used
+    count = chaos.count(2, 12)
+    sizes = sorted({max(used * number // (count + 1) // 4096, 1) * 4096 for number in range(1, count + 1)})
+    for size in sizes:
+        what = f"{name}, a disk of {size:,} of {used:,} bytes"
+        with small_disk(disk, size):
+            code, errors = command()
+            tally.cases += 1
+            is_told = f"no space left in {disk}" in errors and " needs " in errors and " free;" in errors
+            if fault := fault_of(code, errors) or ("" if is_told else "tracebacks"):
+                tally.add(fault, f"{what}: {code} {errors[-1500:]}")
+            subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True, timeout=20)
+            ladder.compare(what, *command())
+    chaos.record(f"full_disk_{name.replace(' ', '_')}", tally.cases, "crash points and kills", **tally.faults)
