@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audit_plugin.scoring import contrast as core
-from audit_plugin.scoring.contrast import Negatives, all_log_means, draw_pool, frozen_contrast, make_negatives
+from audit_plugin.scoring.contrast import Negatives, all_log_means, draw_pool, embedding_contrast, make_negatives
 from tests.core_fixtures import unit
 
 N = 60
@@ -70,7 +70,7 @@ def test_contrast_is_the_double_loop(block: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(core, "BLOCK_ROWS", block)
     (a, b), repeats = sides(), repeats_of()
     probes = np.array([[0, 9], [7, 2]])
-    own, probe = frozen_contrast(a, b, negatives_of(repeats, near_of()), probes, (0, 1))
+    own, probe = embedding_contrast(a, b, negatives_of(repeats, near_of()), probes, (0, 1))
     copies = [np.bincount(column)[column] for column in repeats.T]
     for row in range(N):
         others = allowed(row, repeats)
@@ -86,7 +86,7 @@ def test_arrays_of_different_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="nearest 5"):
         make_negatives(repeats_of(), near_of(5), np.ones(N, bool), 3, "cpu")
     with pytest.raises(ValueError, match="features of one space have one shape"):
-        frozen_contrast(torch.eye(3), torch.eye(2), negatives_of(repeats_of(), near_of()), NONE, (0, 1))
+        embedding_contrast(torch.eye(3), torch.eye(2), negatives_of(repeats_of(), near_of()), NONE, (0, 1))
 
 
 def test_contrast_by_hand() -> None:
@@ -95,7 +95,9 @@ def test_contrast_by_hand() -> None:
     axes = torch.eye(2)
     negatives = negatives_of(np.arange(2)[:, None], np.full((2, 1), -1))
     for texts, value in ((axes.flip(0), 1.0), (axes, -1.0)):
-        np.testing.assert_allclose(frozen_contrast(axes, texts, negatives, NONE, (0, 0))[0], [value, value], atol=1e-6)
+        np.testing.assert_allclose(
+            embedding_contrast(axes, texts, negatives, NONE, (0, 0))[0], [value, value], atol=1e-6
+        )
 
 
 def test_the_sampled_mean_takes_hard_negatives_once_and_the_rest_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,18 +124,18 @@ def test_hard_negatives_bring_the_sampled_contrast_near_the_full_one(monkeypatch
     nearest = np.concatenate(
         [(m.fill_diagonal_(-9).topk(10, dim=1).indices).numpy() for m in (a @ b.T, (a @ b.T).T.clone())], axis=1
     )
-    full = frozen_contrast(a, b, negatives_of(repeats, nearest), NONE, (0, 0))[0]
+    full = embedding_contrast(a, b, negatives_of(repeats, nearest), NONE, (0, 0))[0]
     monkeypatch.setattr(core, "draw_pool", lambda rows, seed: draw_pool(rows, seed, n // 4))
-    near = frozen_contrast(a, b, negatives_of(repeats, nearest), NONE, (0, 0))[0]
-    blind = frozen_contrast(a, b, negatives_of(repeats, nearest * 0 - 1), NONE, (0, 0))[0]
+    near = embedding_contrast(a, b, negatives_of(repeats, nearest), NONE, (0, 0))[0]
+    blind = embedding_contrast(a, b, negatives_of(repeats, nearest * 0 - 1), NONE, (0, 0))[0]
     assert np.abs(near - full).mean() < 0.005  # similarities range over 2
     assert np.abs(near - full).mean() < 0.25 * np.abs(blind - full).mean()
 
 
 def test_samples_added_later_are_described_but_are_nobodys_negatives() -> None:
     (a, b), repeats, known = sides(), repeats_of(), np.arange(N) < 45
-    got = frozen_contrast(a, b, negatives_of(repeats, near_of(), known), NONE, (0, 0))[0]
-    before = frozen_contrast(a[:45], b[:45], negatives_of(repeats[:45], np.full((45, 1), -1)), NONE, (0, 0))[0]
+    got = embedding_contrast(a, b, negatives_of(repeats, near_of(), known), NONE, (0, 0))[0]
+    before = embedding_contrast(a[:45], b[:45], negatives_of(repeats[:45], np.full((45, 1), -1)), NONE, (0, 0))[0]
     np.testing.assert_allclose(got[:45], before, atol=1e-5)
     for row in range(45, N):
         others = allowed(row, repeats, known)
@@ -144,14 +146,14 @@ def test_samples_added_later_are_described_but_are_nobodys_negatives() -> None:
 def test_without_a_negative_the_contrast_is_nan() -> None:
     a, b = sides(6)
     together = negatives_of(np.zeros((6, 1), np.int64), np.full((6, 2), -1))
-    assert np.isnan(frozen_contrast(a, b, together, NONE, (0, 0))[0]).all()
+    assert np.isnan(embedding_contrast(a, b, together, NONE, (0, 0))[0]).all()
 
 
 def test_contrasts_follow_their_rows() -> None:
     (a, b), repeats = sides(), repeats_of()
     order = np.random.default_rng(6).permutation(N)
-    one = frozen_contrast(a, b, negatives_of(repeats, near_of()), NONE, (0, 0))[0]
-    two = frozen_contrast(a[order], b[order], negatives_of(repeats[order], near_of()), NONE, (0, 0))[0]
+    one = embedding_contrast(a, b, negatives_of(repeats, near_of()), NONE, (0, 0))[0]
+    two = embedding_contrast(a[order], b[order], negatives_of(repeats[order], near_of()), NONE, (0, 0))[0]
     np.testing.assert_allclose(two, one[order], atol=1e-5)
 
 
@@ -160,7 +162,7 @@ def test_wrong_pairs_stand_out() -> None:
     x = torch.from_numpy(unit(rng.standard_normal((200, 8))))
     y = torch.from_numpy(unit(x.numpy() + 0.2 * rng.standard_normal((200, 8))))
     y[:10] = y[:10].roll(1, 0)
-    got = frozen_contrast(x, y, negatives_of(np.arange(200)[:, None], np.full((200, 1), -1)), NONE, (0, 0))[0]
+    got = embedding_contrast(x, y, negatives_of(np.arange(200)[:, None], np.full((200, 1), -1)), NONE, (0, 0))[0]
     assert got[:10].min() > got[10:].max()
 
 

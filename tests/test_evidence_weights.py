@@ -4,32 +4,29 @@ import numpy as np
 import pytest
 
 from audit_plugin.scoring.evidence import NEAR_MISS
-from audit_plugin.scoring.evidence_weights import VOTE_WEIGHTS, choose_weights, detectability, separation
+from audit_plugin.scoring.evidence_weights import (
+    CLASS_WEIGHTS,
+    MAX_FROZEN_WEIGHT,
+    detectability,
+    separation,
+    weigh_evidence,
+)
 from audit_plugin.scoring.scores import WEIGHTS
 from tests.core_fixtures import planted
 
 PAIR = ("image", "text")
 
 
-def parts_of(rng: np.random.Generator, n: int, shift: dict[str, float]) -> dict[str, np.ndarray]:
-    return {name: (rng.standard_normal(n) + shift.get(name, 0)).astype(np.float32) for name in
-            ("contrast", "neighbors_a", "neighbors_b")}  # fmt: skip
+def parts_of(n: int, seed: int, **shift: float) -> dict[str, np.ndarray]:
+    """Kind of evidence -> standard normal values `[n]`, shifted."""
+    rng = np.random.default_rng(seed)
+    return {kind: (rng.standard_normal(n) + shift.get(kind, 0)).astype(np.float32) for kind in WEIGHTS}
 
 
 def test_separation_is_the_share_of_ordered_pairs() -> None:
     samples, probes = np.array([0.0, 1.0, np.nan, 2.0]), np.array([1.5, np.nan, 9.0, -1.0])
     assert separation(samples, probes) == pytest.approx(np.mean([p > s for p in (1.5, 9.0, -1.0) for s in (0, 1, 2)]))
     assert separation(samples, np.array([np.nan])) == -1
-
-
-def test_votes_that_separate_probes_get_weight_and_others_none() -> None:
-    evidence, rng = planted().evidence, np.random.default_rng(0)
-    n = len(evidence)
-    useful = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, dict.fromkeys(WEIGHTS, 1.2)), None)
-    useless = choose_weights(parts_of(rng, n, {}), parts_of(rng, 900, {"contrast": 2.0}), None)
-    assert useful["neighbors_a"] >= 0.5
-    assert useless["neighbors_a"] <= 0.06
-    assert useful["contrast"] == useless["contrast"] == 1
 
 
 def test_detectability_is_the_distance_of_two_normals() -> None:
@@ -39,43 +36,49 @@ def test_detectability_is_the_distance_of_two_normals() -> None:
     assert detectability(np.ones(5), np.zeros(5)) == 0
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.0), (0.8, 0.5), (1.6, 1.0), (2.5, 1.0)])
-def test_frozen_encoders_weigh_as_much_as_they_separate(shift: float, expected: float) -> None:
-    evidence, rng = planted().evidence, np.random.default_rng(2)
-    names = ("contrast", "zero_shot", "neighbors_a", "neighbors_b")
-    own = {name: rng.standard_normal(len(evidence)).astype(np.float32) for name in names}
-    near = {name: rng.standard_normal(4000).astype(np.float32) for name in names}
-    near["contrast"] += 1.6
-    near["zero_shot"] += np.float32(shift)
-    assert choose_weights(own, near, None)["zero_shot"] == pytest.approx(expected, abs=0.1)
+@pytest.mark.parametrize(
+    ("shift", "expected"), [(0.0, 0.0), (0.8, 0.25), (1.6, 1.0), (3.0, 3.5), (9.0, MAX_FROZEN_WEIGHT)]
+)
+def test_frozen_encoders_weigh_by_how_well_they_separate(shift: float, expected: float) -> None:
+    near = parts_of(4000, 1, contrast=1.2, linear_a=1.6, zero_shot=shift)
+    weights = weigh_evidence(parts_of(4000, 0), near, None, None)
+    assert weights["zero_shot"] == pytest.approx(expected, rel=0.15, abs=0.02)
+    assert {kind: w for kind, w in weights.items() if kind != "zero_shot"} == {
+        kind: w for kind, w in WEIGHTS.items() if kind != "zero_shot"
+    }
 
 
-def test_chosen_weights_are_within_a_hair_of_the_best() -> None:
-    evidence = planted().evidence
-    near = {name: values[0] for name, values in evidence.probe_evidence[NEAR_MISS].items()}
-    own = evidence.parts[PAIR]
-    chosen = evidence.weights[PAIR]
-    assert chosen == choose_weights(own, near, None)
-    assert chosen["neighbors_a"] in VOTE_WEIGHTS
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_classifier_says_the_most_on_classes(side: int) -> None:
+    weights = weigh_evidence(parts_of(500, 0), parts_of(500, 1, contrast=1.0), None, side)
+    assert max(weights, key=weights.__getitem__) == ("linear_b", "linear_a")[side]
+    fixed = {kind: w for kind, w in weights.items() if kind != "zero_shot"}
+    assert sorted(fixed.values()) == sorted(CLASS_WEIGHTS.values())
+
+
+def test_evidence_that_there_is_not_has_no_weight() -> None:
+    own = {kind: values for kind, values in parts_of(100, 0).items() if kind not in ("zero_shot", "neighbors_b")}
+    assert set(weigh_evidence(own, own, None, None)) == set(own)
 
 
 def test_every_pair_and_probe_has_all_evidence() -> None:
     evidence = planted(3).evidence
     held_out = evidence.held_out
     pairs, n = len(evidence.pairs), len(evidence)
-    assert set(evidence.weights) == set(evidence.pairs)
-    for name in WEIGHTS:
-        assert held_out[name].shape == (pairs, n)
-        for kind, rows in evidence.probe_pairs.items():
-            assert evidence.probe_evidence[kind][name].shape == (pairs, len(rows))
+    assert set(evidence.weights) == set(evidence.linear_fits) == set(evidence.pairs)
+    for kind in WEIGHTS:
+        assert held_out[kind].shape == (pairs, n)
+        for probe_kind, rows in evidence.probe_pairs.items():
+            assert evidence.probe_evidence[probe_kind][kind].shape == (pairs, len(rows))
 
 
 def test_added_samples_do_not_choose() -> None:
     evidence = planted().evidence
-    near = {name: values[0] for name, values in evidence.probe_evidence[NEAR_MISS].items()}
+    near = {kind: values[0] for kind, values in evidence.probe_evidence[NEAR_MISS].items()}
+    own = {kind: values.copy() for kind, values in evidence.parts[PAIR].items()}
+    near["zero_shot"], own["zero_shot"] = near["contrast"] * 0.5, own["contrast"].copy()
     known = np.arange(len(evidence)) < 200
-    own = {name: values.copy() for name, values in evidence.parts[PAIR].items()}
-    before = choose_weights(own, near, known)
+    before = weigh_evidence(own, near, known, None)
     for values in own.values():
         values[~known] += 50
-    assert choose_weights(own, near, known) == before
+    assert weigh_evidence(own, near, known, None) == before

@@ -89,10 +89,10 @@ def test_a_displaced_caption_fits_its_own_medium(weighing: Weighing) -> None:
 
 
 def test_evidence_without_weight_is_not_asked(evidence: Evidence) -> None:
-    weights = {PAIR: WEIGHTS | {"neighbors_a": 0.0, "neighbors_b": 0.0}}
+    weights = {PAIR: dict.fromkeys(WEIGHTS, 0.0) | {"contrast": 1.0}}
     bare = weigh(replace(evidence, weights=weights), PAIR)
     assert set(bare.own) == {"contrast"}
-    assert bare.votes == {}
+    assert bare.votes == bare.products == {}
 
 
 def test_encoders_that_share_a_space_are_asked_too(evidence: Evidence) -> None:

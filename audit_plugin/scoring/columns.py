@@ -49,12 +49,16 @@ def all_columns() -> dict[str, Column]:
         ),
         Column("action", "Action", "Suggested action: keep, relabel, remove or review"),
         Column("reason", "Reason", "Why this action is suggested"),
-        Column("suggestion", "Suggestion", "A caption of the set that fits the sample clearly better"),
+        Column(
+            "suggestion",
+            "Suggestion",
+            "A caption of the set that fits the sample clearly better; of classes, the one that a classifier names",
+        ),
         Column(
             "suggestion_score",
             "Suggestion gain",
             "How far the suggestion ranks above what good rows find (repairs: mean fall of the suspicion), in robust "
-            "deviations of the set's own pairs",
+            "deviations of the set's own pairs; for classes, the probability of the suggested one",
             "score",
         ),
         Column("repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle"),

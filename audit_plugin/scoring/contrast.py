@@ -219,13 +219,18 @@ def _with_partner(
     return log_sum - (population + copies).log()
 
 
-def frozen_contrast(
-    a: torch.Tensor, b: torch.Tensor, negatives: Negatives, probes: Ints, content_columns: tuple[int, int]
+def embedding_contrast(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    negatives: Negatives,
+    probes: Ints,
+    content_columns: tuple[int, int],
+    temperature: float = FROZEN_TEMPERATURE,
 ) -> tuple[Floats, Floats]:
-    """(contrast of the samples `[n]`, of the probe pairs `[q]`) under frozen encoders that share a space.
+    """(contrast of the samples `[n]`, of the probe pairs `[q]`) under unit rows `[n, d]` of both sides in one space.
 
-    `a`, `b`: unit rows `[n, d]` of the two sides. Otherwise as `contrast_with_probes`; nothing is held out, since the
-    encoders were not trained here.
+    Those of frozen encoders, or of one side and its prediction; nothing is held out here. Otherwise as
+    `contrast_with_probes`.
     """
     if a.shape != b.shape:
         raise ValueError(f"features of one space have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -236,7 +241,7 @@ def frozen_contrast(
         backward_hard = torch.einsum("qd,qhd->qh", b[rows], a[hard])
         return SimilarityBlock(a[rows] @ b[pool].T, b[rows] @ a[pool].T, forward_hard, backward_hard)
 
-    log_means = all_log_means(block_of, len(a), negatives, FROZEN_TEMPERATURE)
-    left, right = (torch.from_numpy(probes[:, side]).to(a.device) for side in (0, 1))
+    log_means = all_log_means(block_of, len(a), negatives, temperature)
+    left, right = (torch.from_numpy(np.ascontiguousarray(probes[:, side])).to(a.device) for side in (0, 1))
     own, probe = (a * b).sum(1), (a[left] * b[right]).sum(1)
     return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns)

@@ -15,9 +15,10 @@ from audit_plugin.neighbors.neighborhood import Neighborhood
 from audit_plugin.neighbors.scan import pair_similarities
 from audit_plugin.trials.run import Job
 
-from .contrast import Negatives, frozen_contrast, make_negatives
-from .evidence_weights import choose_weights
+from .contrast import Negatives, embedding_contrast, make_negatives
+from .evidence_weights import weigh_evidence
 from .held_out import Question, read_trials
+from .linear import ClassPredictions, CrossFit, are_classes, class_margin, cross_fit, linear_contrasts, predict_classes
 from .neighbor_votes import vote_contrast, votes_of_pair
 from .probe_pairs import draw_probe_pairs
 from .scores import pair_evidence
@@ -51,11 +52,15 @@ class Evidence:
         known: bool `[n]`, the samples that set the scale, see `SampleFacts`, or None: all.
         trials: None where there were too few samples to train.
         held_out: kind of evidence -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`,
-            `contrast`, `generality`), by the frozen encoders (`zero_shot`) and by the neighbors of either side
-            (`neighbors_a`, `neighbors_b`); NaN where it is not defined. Empty without trials.
+            `contrast`, `generality`), by the frozen encoders (`zero_shot`), by the neighbors of either side
+            (`neighbors_a`, `neighbors_b`) and by regressions on either side (`linear_a`, `linear_b`); NaN where it is
+            not defined. Empty without trials.
         weights: pair of modalities -> weight of each kind of evidence; empty without trials: `scores.WEIGHTS`.
         probe_pairs: kind -> samples (i, j) `[q, 2]`: mismatched pairs that are scored to calibrate.
         probe_evidence: kind of probe pairs -> kind of evidence -> its values `[p, q]`; empty without trials.
+        linear_fits: pair of modalities -> "linear_a" and "linear_b": the regressions.
+        class_predictions: modality that is text -> what its linear classifier says, where its texts are classes; with
+            several media, that of the first.
     """
 
     vectors: Mapping[str, Floats]
@@ -76,6 +81,8 @@ class Evidence:
     weights: Mapping[Pair, Mapping[str, float]] = field(default_factory=dict)
     probe_pairs: Mapping[str, Ints] = field(default_factory=dict)
     probe_evidence: ProbeEvidence = field(default_factory=dict)
+    linear_fits: Mapping[Pair, Mapping[str, CrossFit]] = field(default_factory=dict)
+    class_predictions: Mapping[str, ClassPredictions] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.leave_together)
@@ -168,13 +175,19 @@ def _read_pairs(
     held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
     on_probes = {"contrast": held_out.pop("planted")}
 
-    other_contrasts = [
-        _other_contrasts(pair, pair_contrast, all_probes, negatives, features, facts, neighborhood)
-        for pair, pair_contrast in zip(pairs, held_out["contrast"], strict=True)
-    ]
-    for kind in ("zero_shot", "neighbors_a", "neighbors_b"):
-        held_out[kind] = np.stack([of_pair[kind][0] for of_pair in other_contrasts])
-        on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in other_contrasts])
+    contrasts: list[dict[str, Contrasts]] = []
+    fits: dict[Pair, dict[str, CrossFit]] = {}
+    classes: dict[str, ClassPredictions] = {}
+    for position, pair in enumerate(pairs):
+        asked = _PairQuestion(pair, all_probes, negatives, features, facts, neighborhood)
+        fits[asked.names] = _fit_both_sides(asked, job.config.seed)
+        of_linear, predictions = _linear_contrasts(asked, fits[asked.names])
+        classes = predictions | classes
+        of_votes = _vote_contrasts(asked, held_out["contrast"][position])
+        contrasts.append({"zero_shot": _frozen_contrasts(asked), **of_votes, **of_linear})
+    for kind in contrasts[0]:
+        held_out[kind] = np.stack([of_pair[kind][0] for of_pair in contrasts])
+        on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in contrasts])
 
     ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
     probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
@@ -186,8 +199,16 @@ def _read_pairs(
     for position, (a, b) in enumerate(pairs):
         own = pair_evidence(held_out, position)
         on_near_misses = {kind: values[position] for kind, values in probe_evidence[NEAR_MISS].items()}
-        weights[names[a], names[b]] = choose_weights(own, on_near_misses, facts.known)
-    return {"held_out": held_out, "weights": weights, "probe_pairs": probe_pairs, "probe_evidence": probe_evidence}
+        class_side = next((side for side, at in enumerate((a, b)) if names[at] in classes), None)
+        weights[names[a], names[b]] = weigh_evidence(own, on_near_misses, facts.known, class_side)
+    return {
+        "held_out": held_out,
+        "weights": weights,
+        "probe_pairs": probe_pairs,
+        "probe_evidence": probe_evidence,
+        "linear_fits": fits,
+        "class_predictions": classes,
+    }
 
 
 def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, int]:
@@ -200,33 +221,79 @@ def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, 
     return sides
 
 
-def _other_contrasts(
-    pair: tuple[int, int],
-    trained_contrast: Floats,
-    probes: Ints,
-    negatives: Negatives,
-    features: Features,
-    facts: SampleFacts,
-    neighborhood: Neighborhood,
-) -> dict[str, tuple[Floats, Floats]]:
-    """Contrasts of one pair of modalities (positions a, b) under the frozen encoders and the neighbor votes.
+@dataclass(frozen=True)
+class _PairQuestion:
+    """What is asked of one pair of modalities (positions a, b), besides the trials: its `probes` are rows (i, j)."""
 
-    Kind of evidence -> (its contrast on the samples `[n]`, on the probe pairs `[q]`); `trained_contrast` `[n]` is that
-    under the trained heads.
-    """
-    a, b = (features.modalities[side] for side in pair)
-    contrasts = {}
-    if facts.space[a] and facts.space[a] == facts.space[b]:
-        left, right = (torch.from_numpy(features.vectors[name]).to(negatives.pool.device) for name in (a, b))
-        contrasts["zero_shot"] = frozen_contrast(left, right, negatives, probes, pair)
-    else:
-        contrasts["zero_shot"] = np.full(len(facts), np.nan, np.float32), np.full(len(probes), np.nan, np.float32)
-    projections = neighborhood.projections
+    pair: tuple[int, int]
+    probes: Ints
+    negatives: Negatives
+    features: Features
+    facts: SampleFacts
+    neighborhood: Neighborhood
+
+    @property
+    def names(self) -> Pair:
+        """The modalities a and b."""
+        a, b = (self.features.modalities[side] for side in self.pair)
+        return a, b
+
+
+Contrasts = tuple[Floats, Floats]  # of the samples `[n]`, of the probe pairs `[q]`
+
+
+def _frozen_contrasts(asked: _PairQuestion) -> Contrasts:
+    """Under the frozen encoders; NaN where they share no space."""
+    a, b = asked.names
+    space = asked.facts.space
+    if not space[a] or space[a] != space[b]:
+        return np.full(len(asked.facts), np.nan, np.float32), np.full(len(asked.probes), np.nan, np.float32)
+    left, right = (torch.from_numpy(asked.features.vectors[name]).to(asked.negatives.pool.device) for name in (a, b))
+    return embedding_contrast(left, right, asked.negatives, asked.probes, asked.pair)
+
+
+def _vote_contrasts(asked: _PairQuestion, trained_contrast: Floats) -> dict[str, Contrasts]:
+    """Under the votes of the neighbors of either side; `trained_contrast` `[n]` is that under the trained heads."""
+    facts, neighborhood, contrasts = asked.facts, asked.neighborhood, {}
     for kind, _, target, votes in votes_of_pair(
-        (a, b), neighborhood.neighbors, facts.contents, projections, trained_contrast, facts.known
+        asked.names, neighborhood.neighbors, facts.contents, neighborhood.projections, trained_contrast, facts.known
     ):
         from_a = kind == "neighbors_a"
-        oriented, columns = (probes, pair) if from_a else (probes[:, ::-1], pair[::-1])
-        contrasts[kind] = vote_contrast(votes, projections[target], negatives, oriented, columns)
+        oriented, columns = (asked.probes, asked.pair) if from_a else (asked.probes[:, ::-1], asked.pair[::-1])
+        contrasts[kind] = vote_contrast(votes, neighborhood.projections[target], asked.negatives, oriented, columns)
         del votes  # before the next ones are collected
     return contrasts
+
+
+def _class_target(asked: _PairQuestion, source: str, target: str) -> bool:
+    """Whether the target modality is text that names classes of the source's media."""
+    words = asked.facts.words
+    return target in words and source not in words and are_classes(asked.facts.contents[target])
+
+
+def _fit_both_sides(asked: _PairQuestion, seed: int) -> dict[str, CrossFit]:
+    """Regressions of side b on side a (`linear_a`) and of a on b (`linear_b`)."""
+    facts, neighborhood, fits = asked.facts, asked.neighborhood, {}
+    for kind, (source, target) in (("linear_a", asked.names), ("linear_b", asked.names[::-1])):
+        has_classes = _class_target(asked, source, target)
+        targets = facts.contents[target] if has_classes else neighborhood.projections[target]
+        fits[kind] = cross_fit(asked.features.vectors[source], targets, neighborhood.leave_together, facts.known, seed)
+    return fits
+
+
+def _linear_contrasts(
+    asked: _PairQuestion, fits: Mapping[str, CrossFit]
+) -> tuple[dict[str, Contrasts], dict[str, ClassPredictions]]:
+    """(under the regressions on either side; modality whose texts are classes -> what its classifier says)."""
+    contrasts, classes = {}, {}
+    for kind, (source, target) in (("linear_a", asked.names), ("linear_b", asked.names[::-1])):
+        fit, from_a = fits[kind], kind == "linear_a"
+        if _class_target(asked, source, target):
+            given = asked.facts.contents[target]
+            classes[target] = predict_classes(fit, given)
+            rows, others = asked.probes.T if from_a else asked.probes.T[::-1]
+            contrasts[kind] = classes[target].margin, class_margin(fit.predict(rows), given[others])
+        else:
+            targets = asked.neighborhood.projections[target]
+            contrasts[kind] = linear_contrasts(fit, targets, from_a, asked.negatives, asked.probes, asked.pair)
+    return contrasts, classes

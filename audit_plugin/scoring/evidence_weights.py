@@ -1,4 +1,4 @@
-"""Weights of the evidence on a pair of modalities, by how well each kind separates probe pairs from the set."""
+"""Weights of the evidence on a pair of modalities."""
 
 from __future__ import annotations
 
@@ -8,50 +8,43 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Floats
 
-from .scores import of_known, robust_z
+from .scores import WEIGHTS, of_known
 
-# Chosen on the development sets, see docs/detection.md.
-VOTE_WEIGHTS = (0.0, 0.03, 0.06, 0.125, 0.2, 0.33, 0.5, 0.75)  # that are tried
-TOLERANCE = 0.005  # separation that a smaller weight of the votes may cost
-MAX_SAMPLES = 20_000  # that weights are chosen on
+# Where texts are classes, the linear classifier of the medium says the most. Chosen on the development sets, see
+# docs/detection.md.
+CLASS_WEIGHTS = {"contrast": 0.25, "neighbors_a": 0.25, "neighbors_b": 0.25, "linear_a": 1.0, "linear_b": 0.25}
+MAX_FROZEN_WEIGHT = 4.0  # as much as all other evidence together
 
 
-def choose_weights(
-    evidence: Mapping[str, Floats], probe_evidence: Mapping[str, Floats], known: Bools | None
+def weigh_evidence(
+    evidence: Mapping[str, Floats], probe_evidence: Mapping[str, Floats], known: Bools | None, class_side: int | None
 ) -> dict[str, float]:
-    """Weights of the evidence on one pair of modalities, by how well each kind separates near misses from the set.
+    """Kind of evidence -> its weight in the misalignment of one pair of modalities.
 
-    Near misses, because they are what sets differ in: random mismatches are found by any weights. No sample's truth is
-    looked at. The contrast under the trained heads has weight 1. The frozen encoders have the ratio of their d' to the
-    heads', as independent evidence should, at most 1. Both neighbor votes have the smallest of `VOTE_WEIGHTS` that does
-    about as well as the best: probe pairs come one by one, while votes suffer where many neighbors are wrong.
+    All weights are fixed, but for that of the frozen encoders, which fit some sets far better than others:
+
+        w = (d'_frozen / d'_best)^2       d': distance of near misses from the samples, see `detectability`
+
+    relative to the best other evidence, at most `MAX_FROZEN_WEIGHT`. No sample's truth is looked at.
 
     Args:
         evidence: kind -> its values on the samples `[n]`.
         probe_evidence: kind -> its values on near misses, probe pairs within a neighborhood `[q]`.
         known: bool `[n]`, the samples that set the scale, or None: all.
+        class_side: the side whose texts are classes (0 or 1), or None.
     """
-    n = len(evidence["contrast"])
-    samples = np.arange(n) if known is None else np.flatnonzero(known)
-    samples = samples[np.linspace(0, len(samples) - 1, min(len(samples), MAX_SAMPLES)).astype(np.int64)]
-    on_samples, on_probes = {}, {}
-    for kind, values in evidence.items():
-        reference = of_known(values, known)
-        on_samples[kind] = robust_z(values, reference)[samples]
-        on_probes[kind] = robust_z(probe_evidence[kind], reference)
-
-    frozen = 0.0
+    weights = dict(WEIGHTS)
+    if class_side is not None:
+        weights |= CLASS_WEIGHTS
+        if class_side == 0:  # the classifier predicts side a from b
+            weights["linear_a"], weights["linear_b"] = weights["linear_b"], weights["linear_a"]
+    weights = {kind: weight for kind, weight in weights.items() if kind in evidence}
     if "zero_shot" in evidence:
-        of_heads = detectability(on_samples["contrast"], on_probes["contrast"])
-        of_frozen = detectability(on_samples["zero_shot"], on_probes["zero_shot"])
-        frozen = round(min(of_frozen / max(of_heads, 1e-9), 1.0), 3)
-
-    candidates = []
-    for vote in VOTE_WEIGHTS:
-        weights = {"contrast": 1.0, "zero_shot": frozen, "neighbors_a": vote, "neighbors_b": vote}
-        candidates.append((separation(_weighted(on_samples, weights), _weighted(on_probes, weights)), weights))
-    best = max(value for value, _ in candidates)
-    return next(weights for value, weights in candidates if value >= best - TOLERANCE)
+        distance = {kind: detectability(of_known(v, known), probe_evidence[kind]) for kind, v in evidence.items()}
+        frozen = distance.pop("zero_shot")
+        ratio = frozen / max(*distance.values(), 1e-9)
+        weights["zero_shot"] = round(min(ratio**2, MAX_FROZEN_WEIGHT), 3)
+    return weights
 
 
 def detectability(samples: Floats, probes: Floats) -> float:
@@ -59,12 +52,6 @@ def detectability(samples: Floats, probes: Floats) -> float:
     from scipy.stats import norm
 
     return float(np.sqrt(2) * norm.ppf(np.clip(separation(samples, probes), 0.5, 0.9999)))
-
-
-def _weighted(evidence: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
-    """Weighted sum `[n]` of standardized evidence; what a pair lacks counts as the median, 0."""
-    total = sum(weights[kind] * np.nan_to_num(values) for kind, values in evidence.items() if kind in weights)
-    return np.where(np.isfinite(evidence["contrast"]), total, np.nan)
 
 
 def separation(samples: Floats, probes: Floats) -> float:

@@ -9,6 +9,9 @@ since a displaced caption fits badly where it is, and one that was swapped leave
 last two hold for a caption of one row only; a class's caption, which many rows have, counts with its mean over them.
 It is proposed where it fits better than the present one and ranks higher than what `BAR` of the set's good rows find
 among captions that are not theirs: a good row that was flagged by mistake finds no better.
+
+Where captions are classes, each row gets the class that the linear classifier names in place of its own, flagged or
+not.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ class Suggestions:
     Attributes:
         captions: object `[n]`, the proposed caption, "" for none.
         score: float32 `[n]`, how far it ranks above the bar, in robust deviations of the set's own pairs (for a
-            repair: how far the suspicion falls with it, the mean over its rows); NaN for none.
+            repair: how far the suspicion falls with it, the mean over its rows; for a class: its probability); NaN for
+            none.
         repair: object `[n]`, the repair that a row is part of, in words; "" for none.
         why: row -> reason, for rows whose proposal is more than "another caption fits clearly better".
         top: row -> up to three (caption, score), best first; the first is above the bar.
@@ -84,6 +88,8 @@ def suggest(
     shifts = shift_repairs(weighing, canonical_of, ids)
     shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
+    if pair[1] in evidence.class_predictions:
+        return _suggestions(_named_classes(evidence, pair[1], captions), shifts, canonical_of, captions, ids)
     if not len(rows):
         return _suggestions({}, shifts, canonical_of, captions, ids)
     own = own_suspicion(weighing)
@@ -106,6 +112,15 @@ def suggest(
     caller_of[canonical_of[canonical_of >= 0]] = np.flatnonzero(canonical_of >= 0)
     repairs = [ring_repair({int(caller_of[row]): fall for row, fall in ring.items()}, ids) for ring in rings]
     return replace(_suggestions(top, [*shifts, *repairs], canonical_of, captions, ids), note=note)
+
+
+def _named_classes(evidence: Evidence, modality: str, captions: Sequence[str]) -> dict[int, list[tuple[str, float]]]:
+    """Row -> the class, and its probability, that the classifier names in place of the given one."""
+    predictions, given = evidence.class_predictions[modality], evidence.contents[modality]
+    first_row = np.unique(given, return_index=True)[1]  # of each class
+    rows = np.flatnonzero((predictions.margin > 0) & [bool(captions[row]) for row in first_row[predictions.best]])
+    probability = predictions.probability.astype(float).round(3)
+    return {row: [(captions[first_row[predictions.best[row]]], probability[row])] for row in rows.tolist()}
 
 
 def _bar(weighing: Weighing, good: Ints, pool: Ints) -> float:

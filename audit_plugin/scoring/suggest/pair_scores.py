@@ -2,7 +2,8 @@
 
 The *suspicion* of a pair (i, j) is the weighted mean of its evidence, each in robust deviations of the set's own pairs
 (0: the set's median) and with the weights of their misalignment: the contrast of the mean held-out similarity, of the
-frozen encoders where they share a space, and of the votes of the neighbors of both. Any contrast is
+frozen encoders where they share a space, of the votes of the neighbors of both, and of the linear predictions of both
+but for those of classes. Any contrast is
 
     tau/2 * (log mean_k exp(M_ik / tau) + log mean_k exp(M_kj / tau)) - M_ij
 
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints
-from audit_plugin.scoring import held_out, neighbor_votes
+from audit_plugin.scoring import held_out, linear, neighbor_votes
 from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
 from audit_plugin.scoring.evidence import Evidence, Pair, text_sides
 from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
+from audit_plugin.scoring.linear import unit_predictions
 from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
 from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
 
@@ -33,6 +35,8 @@ TEMPERATURES = {
     "zero_shot": FROZEN_TEMPERATURE,
     "neighbors_a": neighbor_votes.TEMPERATURE,
     "neighbors_b": neighbor_votes.TEMPERATURE,
+    "linear_a": linear.TEMPERATURE,
+    "linear_b": linear.TEMPERATURE,
 }
 
 
@@ -45,6 +49,7 @@ class Weighing:
         pair: the medium's modality and the text's.
         weights: kind of evidence -> its weight, above 0.
         votes: "neighbors_a": the media's neighbors on captions; "neighbors_b": the captions' neighbors on media.
+        products: kind -> tables `[n, q]` of the media and of the captions whose inner products are its M.
         hubs: kind -> tau/2 * log means `[2, n]`, of the media and of the captions.
         own: kind -> contrast `[n]` of the pairs as they are.
         scale: kind -> (median, robust deviation) of `own`.
@@ -54,6 +59,7 @@ class Weighing:
     pair: Pair
     weights: Mapping[str, float]
     votes: Mapping[str, NeighborVotes]
+    products: Mapping[str, tuple[Floats, Floats]]
     hubs: Mapping[str, Floats] = field(default_factory=dict)
     own: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -68,9 +74,10 @@ def text_pairs(evidence: Evidence) -> list[Pair]:
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
     """Reads the trials for the hubs; O(r n HUBS o)."""
     position = _position(evidence, pair)
-    weights = {kind: w for kind, w in evidence.weights.get(evidence.pairs[position], WEIGHTS).items() if w > 0}
-    if not evidence.space[pair[0]] or evidence.space[pair[0]] != evidence.space[pair[1]]:
-        weights.pop("zero_shot", None)  # not defined for the pair
+    products = _products(evidence, pair)
+    defined = {"contrast", "neighbors_a", "neighbors_b", *products}
+    weights = evidence.weights.get(evidence.pairs[position], WEIGHTS)
+    weights = {kind: weight for kind, weight in weights.items() if weight > 0 and kind in defined}
     votes = {}
     if "neighbors_a" in weights:
         contrast = evidence.held_out["contrast"][position]
@@ -78,11 +85,27 @@ def weigh(evidence: Evidence, pair: Pair) -> Weighing:
             pair, evidence.neighbors, evidence.contents, evidence.projections, contrast, evidence.known
         )
         votes = {kind: side_votes for kind, _, _, side_votes in both_sides}
-    without_hubs = Weighing(evidence, pair, weights, votes)
+    products = {kind: tables for kind, tables in products.items() if kind in weights}
+    without_hubs = Weighing(evidence, pair, weights, votes, products)
     hubs = _hubs(without_hubs)
     own = {kind: hubs[kind].sum(0) - similarity for kind, similarity in _own_similarities(without_hubs).items()}
     scale = {kind: robust_scale(of_known(values, evidence.known)) for kind, values in own.items()}
     return replace(without_hubs, hubs=hubs, own=own, scale=scale)
+
+
+def _products(evidence: Evidence, pair: Pair) -> dict[str, tuple[Floats, Floats]]:
+    """`Weighing.products`: of frozen encoders that share a space, and of linear predictions that are not of classes."""
+    a, b = pair
+    products = {}
+    if evidence.space[a] and evidence.space[a] == evidence.space[b]:
+        products["zero_shot"] = (evidence.vectors[a], evidence.vectors[b])
+    names = evidence.pairs[_position(evidence, pair)]
+    for kind, fit in evidence.linear_fits.get(names, {}).items():
+        source, target = names if kind == "linear_a" else names[::-1]
+        if target not in evidence.class_predictions:
+            tables = {source: unit_predictions(fit), target: evidence.projections[target]}
+            products[kind] = (tables[a], tables[b])
+    return products
 
 
 def _position(evidence: Evidence, pair: Pair) -> int:
@@ -124,8 +147,8 @@ def _own_similarities(weighing: Weighing) -> dict[str, Floats]:
     """Kind of evidence -> M_ii `[n]`. A sample is no voter of its own."""
     evidence, (a, b) = weighing.evidence, weighing.pair
     own = {"contrast": evidence.held_out["cosine"][_position(evidence, weighing.pair)]}
-    if "zero_shot" in weighing.weights:
-        own["zero_shot"] = np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b])
+    for kind, (of_media, of_captions) in weighing.products.items():
+        own[kind] = np.einsum("nd,nd->n", of_media, of_captions)
     for kind, votes in weighing.votes.items():
         target = b if kind == "neighbors_a" else a
         own[kind] = np.einsum("nd,nd->n", votes.predictions, evidence.projections[target])
@@ -137,8 +160,8 @@ def similarities(weighing: Weighing, media: HeldOutEmbeddings, captions: HeldOut
     evidence, (a, b) = weighing.evidence, weighing.pair
     rows, pool = media.rows, captions.rows
     by_kind = {"contrast": media.similarity(captions)}
-    if "zero_shot" in weighing.weights:
-        by_kind["zero_shot"] = evidence.vectors[a][rows] @ evidence.vectors[b][pool].T
+    for kind, (of_media, of_captions) in weighing.products.items():
+        by_kind[kind] = of_media[rows] @ of_captions[pool].T
     if weighing.votes:
         by_kind["neighbors_a"] = _vote_similarity(weighing.votes["neighbors_a"], evidence.projections[b], rows, pool)
         by_kind["neighbors_b"] = _vote_similarity(weighing.votes["neighbors_b"], evidence.projections[a], pool, rows).T

@@ -1,0 +1,229 @@
+"""Linear evidence: what ridge regressions on the other samples say of a pair.
+
+The *target* y of each sample is predicted from its *source* x, out of fold: groups of samples are divided into folds,
+and a fold f is predicted by the regression on the others,
+
+    W_f = (X^T X + lambda I)^-1 X^T Y     over the samples outside f,    prediction_i = x_i W_f    for i in f
+
+with centered X and Y; the mean over `REPEATS` divisions counts. lambda is the one that predicts best out of fold.
+
+For media and free texts, y is the unit vector of the other side, and the evidence on a pair is the contrast
+(`contrast`) of M_ik = cos(prediction_i, y_k). Texts of which there are few, such as names of classes, are *classes*: y
+is the indicator of the class, and the evidence is the margin of the linear classifier,
+
+    max_{c != c_i} prediction_ic - prediction_i,c_i        c_i: the class that the sample is given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from audit_plugin.arrays import Bools, Floats, Ints, check_lengths
+
+from .contrast import Negatives, embedding_contrast
+
+# Chosen on the development sets, see docs/detection.md.
+TEMPERATURE = 1 / 50  # of the contrast
+FOLDS, REPEATS = 5, 3
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of lambda, in mean eigenvalues of X^T X
+SAMPLES_PER_CLASS = 5  # on average, from which texts are classes
+MAX_CLASSES = 1000
+BATCH_ROWS = 8192  # bounds the memory, changes no result
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Regressions of a target on a source, each fitted without the folds that it predicts.
+
+    Attributes:
+        source: float32 `[n, d]`.
+        source_mean, target_mean: `[d]`, `[q]`.
+        folds: int `[REPEATS, n]`.
+        weights: float32 `[REPEATS, FOLDS, d, q]`.
+    """
+
+    source: Floats
+    source_mean: Floats
+    target_mean: Floats
+    folds: Ints
+    weights: Floats
+
+    def predict(self, rows: Ints | None = None) -> Floats:
+        """float32 `[n, q]` predictions of the samples, or those of some rows; target_mean included."""
+        rows = np.arange(len(self.source)) if rows is None else rows
+        out = np.empty((len(rows), self.weights.shape[3]), np.float32)
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = rows[start : start + BATCH_ROWS]
+            centered = self.source[batch] - self.source_mean
+            total = np.tile(self.target_mean * len(self.weights), (len(batch), 1))
+            for folds, weights in zip(self.folds, self.weights, strict=True):
+                for fold in range(FOLDS):
+                    inside = folds[batch] == fold
+                    total[inside] += centered[inside] @ weights[fold]
+            out[start : start + BATCH_ROWS] = total / len(self.weights)
+        return out
+
+
+def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools | None, seed: int) -> CrossFit:
+    """Fits all regressions; O(n d (d + q)) and `REPEATS * FOLDS` systems of d equations.
+
+    Args:
+        source: float32 `[n, d]`.
+        target: float32 `[n, q]`, or int `[n]`: numbers of classes, whose indicators are the target.
+        groups: `[n]`, numbered from 0; the samples of a group are in one fold.
+        known: bool `[n]`, the samples that are fitted to, or None: all.
+        seed: of the folds.
+    """
+    check_lengths(source=source, target=target, groups=groups)
+    fitted = np.arange(len(source)) if known is None else np.flatnonzero(known)
+    source = _principal_coordinates(source) if len(source) < source.shape[1] else source
+    classes = int(target.max()) + 1 if target.ndim == 1 else 0
+
+    def target_of(rows: Ints) -> Floats:
+        return np.eye(classes, dtype=np.float32)[target[rows]] if classes else np.asarray(target[rows], np.float32)
+
+    source_mean = source[fitted].mean(0, dtype=np.float64).astype(np.float32)
+    target_mean = target_of(fitted).mean(0, dtype=np.float64).astype(np.float32)
+    rng = np.random.default_rng((seed, 13))
+    divisions = [rng.permutation(int(groups.max()) + 1) % FOLDS for _ in range(REPEATS)]
+    folds = np.stack([division[groups] for division in divisions])
+
+    all_weights, strength = [], None
+    for of_sample in folds:
+        moments = []  # X^T X and X^T Y of each fold
+        for fold in range(FOLDS):
+            rows = fitted[of_sample[fitted] == fold]
+            moments.append(_moments(source, target_of, rows, source_mean, target_mean))
+        gram, cross = (np.sum(part, axis=0) for part in zip(*moments, strict=True))
+        unit = np.trace(gram) / max(min(len(fitted), len(gram)), 1) + 1e-12
+        if strength is None:
+            squares = [[_lost(moments[f], gram, cross, s * unit) for f in range(FOLDS)] for s in STRENGTHS]
+            strength = STRENGTHS[int(np.argmin(np.sum(squares, axis=1)))]
+        solved = [_solve(gram - g, cross - c, strength * unit) for g, c in moments]
+        all_weights.append(np.stack(solved).astype(np.float32))
+    return CrossFit(source, source_mean, target_mean, folds, np.stack(all_weights))
+
+
+def _principal_coordinates(source: Floats) -> Floats:
+    """float32 `[n, n]`: the rows `[n, d]`, d > n, in coordinates of their own span; inner products are the same."""
+    values, vectors = np.linalg.eigh((source @ source.T).astype(np.float64))
+    return (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+
+
+def _moments(
+    source: Floats, target_of: Callable[[Ints], Floats], rows: Ints, source_mean: Floats, target_mean: Floats
+) -> tuple[Floats, Floats]:
+    """(X^T X `[d, d]`, X^T Y `[d, q]`) of the centered rows, float64."""
+    gram = np.zeros((source.shape[1], source.shape[1]))
+    cross = np.zeros((source.shape[1], len(target_mean)))
+    for start in range(0, len(rows), BATCH_ROWS):
+        batch = rows[start : start + BATCH_ROWS]
+        x, y = source[batch] - source_mean, target_of(batch) - target_mean
+        gram += x.T @ x
+        cross += x.T @ y
+    return gram, cross
+
+
+def _solve(gram: Floats, cross: Floats, ridge: float) -> Floats:
+    """`[d, q]`: (X^T X + ridge I)^-1 X^T Y."""
+    from scipy.linalg import solve
+
+    regular = gram.copy()
+    regular[np.diag_indices_from(regular)] += ridge
+    return np.asarray(solve(regular, cross, assume_a="pos", overwrite_a=True, check_finite=False))
+
+
+def _lost(moments: tuple[Floats, Floats], gram: Floats, cross: Floats, ridge: float) -> float:
+    """Squared error on one fold of the regression on the others, up to the constant |Y|^2.
+
+    |Y - X W|^2 - |Y|^2 = tr(W^T X^T X W) - 2 tr(W^T X^T Y)
+    """
+    own_gram, own_cross = moments
+    weights = _solve(gram - own_gram, cross - own_cross, ridge)
+    return float(np.sum(weights * (own_gram @ weights)) - 2 * np.sum(weights * own_cross))
+
+
+@dataclass(frozen=True)
+class ClassPredictions:
+    """What the linear classifier says of n samples whose texts are classes.
+
+    Attributes:
+        margin: float32 `[n]`, best other class' score less that of the given class; above 0 they disagree.
+        best: int `[n]`, the class with the highest score.
+        probability: float32 `[n]`, that a sample with these scores is given the best class.
+    """
+
+    margin: Floats
+    best: Ints
+    probability: Floats
+
+
+def are_classes(content: Ints) -> bool:
+    """Whether texts with the content ids `[n]`, numbered from 0, are so few that they are classes."""
+    count = int(content.max(initial=-1)) + 1
+    return 2 <= count <= min(len(content) / SAMPLES_PER_CLASS, MAX_CLASSES)
+
+
+def predict_classes(fit: CrossFit, classes: Ints) -> ClassPredictions:
+    """Margins, best classes and their probabilities; O(n d q).
+
+    probability = softmax(prediction / T), with the T under which the given classes `[n]` are the most likely.
+    """
+    n, sampled = len(classes), np.linspace(0, len(classes) - 1, min(len(classes), 20_000)).astype(np.int64)
+    scores = fit.predict(sampled)
+    temperatures = np.geomspace(0.01, 2, 40)
+    losses = [_class_loss(scores / t, classes[sampled]) for t in temperatures]
+    temperature = temperatures[int(np.argmin(losses))]
+
+    margin, best, probability = np.empty(n, np.float32), np.empty(n, np.int64), np.empty(n, np.float32)
+    for start in range(0, n, BATCH_ROWS):
+        rows = np.arange(start, min(start + BATCH_ROWS, n))
+        scores = fit.predict(rows)
+        margin[rows], best[rows] = class_margin(scores, classes[rows]), scores.argmax(1)
+        relative = (scores - scores.max(1, keepdims=True)) / temperature
+        probability[rows] = 1 / np.exp(relative).sum(1)
+    return ClassPredictions(margin, best, probability)
+
+
+def class_margin(scores: Floats, given: Ints) -> Floats:
+    """float32 `[q]`: the best other score of each row of `[q, c]`, less that of the class that it is given."""
+    rows = np.arange(len(scores))
+    others = scores.copy()
+    others[rows, given] = -np.inf
+    return np.asarray(others.max(1) - scores[rows, given], dtype=np.float32)
+
+
+def _class_loss(logits: Floats, given: Ints) -> float:
+    """Mean of -log softmax(logits `[q, c]`) at the given classes."""
+    largest = logits.max(1)
+    log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(1))
+    return float(np.mean(log_sum - logits[np.arange(len(given)), given]))
+
+
+def unit_predictions(fit: CrossFit) -> Floats:
+    """float32 `[n, q]`: the direction in which each sample's target lies from the mean target."""
+    predictions = fit.predict() - fit.target_mean
+    length = np.linalg.norm(predictions, axis=1, keepdims=True)
+    return np.asarray(predictions / np.maximum(length, 1e-9))
+
+
+def linear_contrasts(
+    fit: CrossFit,
+    target: Floats,
+    source_is_a: bool,
+    negatives: Negatives,
+    probes: Ints,
+    content_columns: tuple[int, int],
+) -> tuple[Floats, Floats]:
+    """(contrast of the samples `[n]`, of the probe pairs `[q]`) of the predictions with the unit targets `[n, q]`.
+
+    The rest is as in `contrast.embedding_contrast`; `content_columns` and `probes` are of sides (a, b).
+    """
+    predictions = unit_predictions(fit)
+    sides = (predictions, target) if source_is_a else (target, predictions)
+    a, b = (torch.from_numpy(np.ascontiguousarray(side)).to(negatives.pool.device) for side in sides)
+    return embedding_contrast(a, b, negatives, probes, content_columns, TEMPERATURE)
