@@ -264,23 +264,23 @@ class IndexAudit(BackgroundOperator):
 
 
 class DeleteAudit(FormOperator):
-    """Deletes the fields, tags, saved view and record of an audit or of a measurement of cross-modal recall."""
+    """Deletes all that an audit or a measurement of cross-modal recall wrote, and the indexes made of it."""
 
     listing = operator_config(
         "delete_audit",
         "Delete audit",
         "delete_sweep",
         "high",
-        "Delete one audit or measurement of cross-modal recall: its fields, tags, saved view and record. Decisions, "
-        "your own fields and tags, and other audits stay",
+        "Delete one audit or measurement of cross-modal recall: its fields, tags, saved view, similarity indexes and "
+        "record. Decisions, your own fields and tags, and other audits stay",
     )
 
     def form(self, ctx: Any) -> types.Property:
         return self.prompt(forms.delete_form(ctx.dataset, ctx.params), "Delete")
 
     def shown(self, ctx: Any) -> Any:
-        """The run, when it was made, and its fields."""
-        return forms.run_shown(ctx.dataset, self._run(ctx))
+        """The run, when it was made, its fields and its similarity indexes."""
+        return forms.delete_shown(ctx.dataset, self._run(ctx))
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         run = self._run(ctx)

@@ -205,8 +205,17 @@ def run_shown(dataset: Any, run: str) -> Any:
     return [run, str(dataset.get_run_info(run).timestamp), run_fields(dataset, run)]
 
 
+def delete_shown(dataset: Any, run: str) -> Any:
+    """What the form of `delete_audit` shows: the run as in `run_shown`, and the names of its similarity indexes."""
+    from audit_plugin import fiftyone_io
+
+    return [*run_shown(dataset, run), fiftyone_io.indexes_of(dataset, run)]
+
+
 def delete_form(dataset: Any, params: Mapping[str, Any]) -> types.Object:
     """The form of `delete_audit`: which run, and what is deleted."""
+    from audit_plugin import fiftyone_io
+
     form, runs = types.Object(), deletable_runs(dataset)
     if not runs:
         block(form, "none", types.Warning(label="This dataset has no audit"))
@@ -215,9 +224,12 @@ def delete_form(dataset: Any, params: Mapping[str, Any]) -> types.Object:
     form.enum("run", runs, label="Audit", required=True, default=default, view=types.DropdownView())
     run = checks.choice(params, "run", runs, default or "")
     fields_text = f"{count_text(len(run_fields(dataset, run)), 'field')}, " if run else "fields, "
+    indexes = fiftyone_io.indexes_of(dataset, run) if run else []
+    count = count_text(len(indexes), "similarity index", "similarity indexes")
+    indexes_text = f"{count} ({', '.join(indexes)}), " if indexes else ""
     about = (
-        f"Its {fields_text}tags, saved view and record are deleted. Decisions, your own fields and tags, and other "
-        "audits stay."
+        f"Its {fields_text}{indexes_text}tags, saved view and record are deleted. Decisions, your own fields and tags, "
+        "and other audits stay."
     )
     form.view("what", types.Notice(label=about))
     return form

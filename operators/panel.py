@@ -46,6 +46,8 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         """Show the chosen audit, by default the newest."""
         from audit_plugin import fiftyone_io
 
+        fiftyone_io.sweep_deleted()
+        fiftyone_io.finish_deletions(ctx.dataset)
         runs = fiftyone_io.audits_newest_first(ctx.dataset)
         if ctx.panel.state.run not in runs:
             self._choose(ctx, runs[0] if runs else "")

@@ -79,7 +79,7 @@ def prune(
             refusals.append(str(error))
     delete_leftovers()
     if database:
-        fiftyone_io().sweep()
+        fiftyone_io(sweep=False).sweep()
     for refusal in refusals:
         typer.echo(f"not deleted: {refusal}")
     typer.echo(f"deleted: {size_text(freed)}")
@@ -92,7 +92,7 @@ def _gone(entries: list[Stored], database: bool) -> list[Stored]:
 
     if not database:
         return gone(entries, is_gone)
-    names = fiftyone_io().existing_datasets()
+    names = fiftyone_io(sweep=False).existing_datasets()
     return gone(entries, is_gone, {str(number): name for number, name in names.items()})
 
 
@@ -125,7 +125,9 @@ def _show_left_over() -> None:
     from audit_plugin.report.display import console, show_table
     from audit_plugin.store import size_text
 
-    rows = [(part.collection, f"{part.documents:,}", size_text(part.bytes)) for part in fiftyone_io().leftovers()]
+    rows = [
+        (part.collection, f"{part.documents:,}", size_text(part.bytes)) for part in fiftyone_io(sweep=False).leftovers()
+    ]
     show_table(console(), "Left in the database of deleted datasets", ("collection", "documents", "size"), rows)
 
 

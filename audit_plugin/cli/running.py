@@ -134,8 +134,11 @@ def _is_same(path: Path, out: Path) -> bool:
         return False
 
 
-def fiftyone_io() -> ModuleType:
-    """The module `audit_plugin.fiftyone_io`; `AuditError` if FiftyOne is missing or its database does not start."""
+def fiftyone_io(sweep: bool = True) -> ModuleType:
+    """The module `audit_plugin.fiftyone_io`; `AuditError` if FiftyOne is missing or its database does not start.
+
+    What this tool stored for datasets that were deleted since is removed, unless `sweep` is false.
+    """
     if not find_spec("fiftyone"):
         raise AuditError("FiftyOne is not installed: pip install 'audit-plugin[app]'")
     _ping_database()
@@ -151,6 +154,8 @@ def fiftyone_io() -> ModuleType:
             raise AuditError(sentence) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AuditError(f"FiftyOne cannot start ({reason}); to fix it: audit-plugin doctor --fix") from error
+    if sweep:
+        fiftyone_io.sweep_deleted()
     return fiftyone_io
 
 

@@ -38,7 +38,7 @@ from .ledger.decisions import (
 )
 from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
 from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
-from .leftovers import existing_datasets, leftovers, sweep
+from .leftovers import existing_datasets, leftovers, sweep, sweep_deleted
 from .read.contents import REMOVED
 from .read.samples import load_view, read_samples
 from .read.sources import (
@@ -55,7 +55,7 @@ from .results.findings import flagged_view
 from .results.queues import batch_rows, list_rows, queue_of, repair_decisions
 from .results.review_tasks import export_tasks
 from .results.tables import audit_summary, explained
-from .runs import audit_info, audits_newest_first, delete_audit, list_audits, settings_of
+from .runs import audit_info, audits_newest_first, delete_audit, finish_deletions, indexes_of, list_audits, settings_of
 from .write.datasets import import_scores, load_manifest_dataset, load_personas
 from .write.results import check_writable, write_result
 
@@ -94,10 +94,12 @@ __all__ = [
     "export_decisions",
     "export_removed",
     "export_tasks",
+    "finish_deletions",
     "flagged_view",
     "identities_view",
     "import_decisions",
     "import_scores",
+    "indexes_of",
     "leftovers",
     "list_audits",
     "list_changes",
@@ -127,6 +129,7 @@ __all__ = [
     "start_spot_check",
     "string_fields",
     "sweep",
+    "sweep_deleted",
     "text_fields",
     "undo",
     "undo_last",

@@ -21,9 +21,9 @@ from audit_plugin.fiftyone_io.results.findings import MAP
 from audit_plugin.fiftyone_io.write.results import add_result, check_writable, take_back_added, write_result
 from audit_plugin.store import Damaged, cache_root, digest_of, private_folder, read_json, sealed_json, write_bytes
 
-from .lease import leased
-from .records import update_run
-from .runs import audited_items, finished_audit, list_audits, settings_of
+from .lease import check_lease, leased
+from .records import config_of, update_run
+from .runs import audited_items, finish_deletions, finished_audit, finished_document, items_of, list_audits, settings_of
 
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
@@ -59,6 +59,7 @@ def audit_view(
     view = ungrouped(view)
     config = resolve_settings(view, config or AuditConfig())
     samples = read_samples(view, config)
+    finish_deletions(view)
     check_writable(view, config.run)  # before hours of work, not after
     result = run_audit(samples, config, progress, run_dir)
     failures = result.columns["failure"]
@@ -210,14 +211,18 @@ def map_embeddings(dataset: SampleCollection, run: str) -> int:
     ids, positions = embedding_map(finished_audit(dataset, run).run_dir)
     doing = f"writing the map of audit {run!r}"
     with database(f"{doing} into dataset {root.name!r}"), leased(root, doing):
-        record, items = finished_audit(root, run), audited_items(root, run)
+        read = finished_document(root, run)
+        record = config_of(read)
+        items = items_of(root, run, record)
         paths = [items.path(name) for name in MAP]
         record.fields = list(dict.fromkeys([*record.fields, *paths]))
-        update_run(root, run, record)  # before they are written, so that they can be removed
+        update_run(root, read, record)  # before they are written, so that they can be removed
         for number, path in enumerate(paths, 1):
             about = f"Position of the sample's embeddings along direction {number} of the two with the largest variance"
+            check_lease(root)
             root.add_sample_field(path, fo.FloatField, description=about)
         samples = items.samples(ids)
         by_id = dict(zip(ids, positions.tolist(), strict=True))
         items.write((name, samples[name], dict(zip(MAP, by_id[name], strict=True))) for name in samples)
+        check_lease(root)  # else another process may have written in between
     return len(samples)

@@ -32,7 +32,7 @@ from audit_plugin.fiftyone_io.write.results import (
 from .database import database
 from .lease import RESULT_WAIT_SECONDS, leased
 from .leftovers import sweep
-from .records import Document, collect_runs, config_of, put_run, run_document, save_view, update_run
+from .records import Document, config_of, put_run, run_document, save_view, update_run
 from .results.tables import read_columns
 from .runs import (
     OwningRun,
@@ -40,7 +40,9 @@ from .runs import (
     audits_newest_first,
     check_finished,
     clear,
+    collect_runs,
     delete_owning_run,
+    finish_deletions,
     items_of,
     list_runs,
     newest_first,
@@ -93,6 +95,7 @@ def measure_cross_modal(
         raise AuditError("cross-modal recall is measured on samples, not on the patches of their objects; pass samples")
     view = ungrouped(view)
     config = replace(resolve_settings(view, config), run=run)
+    finish_deletions(view)
     check_free(view._root_dataset, run)
     samples = read_samples(view, config)
     measured = measure_cross_modal_recall(samples, config, progress)
@@ -123,8 +126,8 @@ def write_cross_modal(
         fields = field_values(result)
         items, members = target_of(view, result, config)
         items = replace(items, fields=tuple(items.path(column) for column in fields))
-        record = _register(items, measured, config)
-        clear(dataset, run, former=True)
+        record, read = _register(items, measured, config)
+        clear(dataset, run, record.former)
         items.remove_fields()
         write_fields(items, members, fields, progress, _help)
         arrange_sidebar(dataset, run, record.fields)
@@ -133,7 +136,7 @@ def write_cross_modal(
             about = "Samples of identities that are recalled in one modality and not in the other"
             save_view(dataset, record.saved_view, one_sided, about)
         record.status, record.former = "done", []
-        update_run(dataset, run, record)
+        update_run(dataset, read, record)
         sweep()
 
 
@@ -209,8 +212,10 @@ def check_free(dataset: fo.Dataset, run: str) -> None:
         )
 
 
-def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConfig) -> CrossModalRunConfig:
-    """Record the run with all that it is about to write, before any of it is written."""
+def _register(
+    items: AuditedItems, measured: CrossModalResult, config: AuditConfig
+) -> tuple[CrossModalRunConfig, Document]:
+    """Record the run with all that it is about to write, before any of it is written; its record and document."""
     dataset, run = items.dataset, items.run
     replaced = run_document(dataset, run)
     former = owned_by(replaced) if replaced else []
@@ -226,8 +231,7 @@ def _register(items: AuditedItems, measured: CrossModalResult, config: AuditConf
     results = CrossModalRunResults(
         dataset, record, run, tagged={}, summary=measured.summary, identities=list(measured.identities)
     )
-    put_run(dataset, run, record, results, replaced=replaced)
-    return record
+    return record, put_run(dataset, run, record, results, replaced=replaced)
 
 
 def _memorized(dataset: fo.Dataset) -> dict[str, float]:

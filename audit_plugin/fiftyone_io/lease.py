@@ -57,10 +57,16 @@ class Lease:
         self._released = threading.Event()
 
     def check(self) -> None:
-        """Raise an `AuditError` if another process took the lease over, because this one did not answer for long."""
-        if self.is_lost():
+        """Raise an `AuditError` if another process took the lease over, because this one did not answer for long.
+
+        Called before every write that cannot be taken back, so that at most the one under way lands beside the other's.
+        """
+        now = _leases().find_one({"_id": self.dataset})
+        if now is None:
+            raise AuditError(f"dataset {self.name!r} was deleted while {self.doing}; choose another dataset")
+        if now.get("owner") != self.owner:
             raise AuditError(
-                f"another process took over dataset {self.name!r} while {self.doing} stood still for more than "
+                f"{_place(now)} took over dataset {self.name!r} while {self.doing} stood still for more than "
                 f"{EXPIRY.seconds} s; repeat the command"
             )
 
@@ -131,7 +137,10 @@ class Lease:
         }
         literal = {name: {"$literal": value} for name, value in facts.items()}  # a name may begin with a dollar
         former = {"$cond": [{"$ifNull": ["$owner", False]}, ["$owner"], []]}
-        own = {**literal, "since": "$$NOW", "expires": _expiry(), "interrupted": _last(_remembered(), former)}
+        is_same = {"$and": [{"$eq": [f"${name}", literal[name]]} for name in ("machine", "pid")]}
+        other = {"$cond": [is_same, "$other", {"host": "$host", "pid": "$pid"}]}  # the last process before this one
+        times = {"since": "$$NOW", "expires": _expiry()}
+        own = {**literal, **times, "interrupted": _last(_remembered(), former), "other": other}
         lease = _leases().find_one_and_update(query, [{"$set": own}], return_document=ReturnDocument.AFTER)
         if lease is None:
             return False
@@ -147,11 +156,10 @@ class Lease:
         other = _leases().find_one({"_id": self.dataset}) or {}
         if not other.get("owner"):
             return f"dataset {self.name!r} is being changed by others all the time; repeat the command"
-        place = f"process {other['pid']} on {other['host']}"
         since = f"{other['since']:%Y-%m-%d %H:%M:%S} UTC"
         return (
-            f"dataset {self.name!r} is being changed ({other['doing']}, by {place}, since {since}); wait until that is "
-            "done and repeat the command"
+            f"dataset {self.name!r} is being changed ({other['doing']}, by {_place(other)}, since {since}); wait until "
+            "that is done and repeat the command"
         )
 
 
@@ -168,7 +176,7 @@ def leased(dataset: SampleCollection, doing: str, wait: float = WAIT_SECONDS) ->
         AuditError: another process, or thread, is changing the dataset; it is named.
     """
     root = dataset._root_dataset
-    leases = _of_thread.__dict__.setdefault("leases", {})
+    leases = _leases_of_thread()
     key = os.getpid(), root._doc.id  # a forked child has no lease of its parent's
     if key in leases:
         yield leases[key]
@@ -188,6 +196,26 @@ def leased(dataset: SampleCollection, doing: str, wait: float = WAIT_SECONDS) ->
         del leases[key]
 
 
+def check_lease(dataset: SampleCollection) -> None:
+    """Raise an `AuditError` if the lease of a dataset that this thread has was taken over: call it before a write.
+
+    Raises:
+        RuntimeError: this thread has no lease of the dataset.
+    """
+    root = dataset._root_dataset
+    lease = _leases_of_thread().get((os.getpid(), root._doc.id))
+    if lease is None:
+        raise RuntimeError(f"dataset {root.name!r} is written to without its lease")
+    lease.check()
+
+
+def last_other_holder(dataset: SampleCollection) -> str:
+    """`process 12 on host`: who had the lease of a dataset last, before the process that has it; "" if not known."""
+    lease = _leases().find_one({"_id": dataset._root_dataset._doc.id}) or {}
+    other = lease.get("other") or {}
+    return _place(other) if "pid" in other else ""
+
+
 def next_number(dataset: SampleCollection) -> int:
     """The next number of the dataset's counter, from 1: later records have higher numbers, whatever the clocks say."""
     query = {"_id": dataset._root_dataset._doc.id}
@@ -195,6 +223,15 @@ def next_number(dataset: SampleCollection) -> int:
         query, {"$inc": {"last_number": 1}}, upsert=True, return_document=ReturnDocument.AFTER
     )
     return int(document["last_number"])
+
+
+def _leases_of_thread() -> dict[tuple[int, ObjectId], Lease]:
+    leases: dict[tuple[int, ObjectId], Lease] = _of_thread.__dict__.setdefault("leases", {})
+    return leases
+
+
+def _place(lease: dict[str, Any]) -> str:
+    return f"process {lease['pid']} on {lease['host']}"
 
 
 def _leases() -> Any:

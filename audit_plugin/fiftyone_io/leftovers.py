@@ -30,7 +30,7 @@ EXPORTS = f"{PREFIX}exports"  # clean datasets that are being made, under a temp
 FILES = f"{PREFIX}files"  # results files that may not be named by any run, see `records`
 UNFINISHED = "audit-unfinished"  # begins the name of a dataset that is being made
 ABANDONED = timedelta(days=1)  # without a lease: made on another machine, whose processes cannot be seen from here
-NOT_EXPIRED = {"$expr": {"$gt": ["$expires", "$$NOW"]}}
+HELD: dict[str, Any] = {"owner": {"$ne": None}, "$expr": {"$gt": ["$expires", "$$NOW"]}}  # of a lease
 OUR_RUNS = {"config.cls": {"$regex": r"^audit_plugin\."}}
 OUR_VIEWS = {"name": {"$regex": "(_flagged|_one_sided)$|^audit_clean$"}}
 
@@ -65,6 +65,19 @@ def _leftovers(connection: Any) -> list[Leftover]:
     return remains
 
 
+def sweep_deleted() -> None:
+    """`sweep` if one indexed query finds a dataset that this tool wrote for and that was deleted since.
+
+    Every dataset that this tool wrote for has a lease, which a sweep removes last.
+    """
+    same = {"$match": {"$expr": {"$eq": ["$_id", "$$id"]}}}
+    exists = {"from": "datasets", "let": {"id": "$_id"}, "pipeline": [same, {"$project": {"_id": 1}}], "as": "exists"}
+    gone = [{"$match": {"$nor": [HELD]}}, {"$lookup": exists}, {"$match": {"exists": []}}, {"$limit": 1}]
+    with database("looking for what deleted datasets left behind"):
+        if list(foo.get_db_conn()[LEASES].aggregate(gone)):
+            sweep()
+
+
 def sweep() -> list[Leftover]:
     """Delete what `leftovers` lists, and return it."""
     with database("removing what deleted datasets left behind"):
@@ -92,20 +105,22 @@ def _delete(connection: Any) -> None:
 def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
     """(collection, query for what it holds of datasets that do not exist), of collections that have such documents.
 
-    What a collection names is read before the datasets that exist: none that comes meanwhile is taken for gone.
+    What a collection names is read before the datasets that exist: none that comes meanwhile is taken for gone. One
+    that a process still has the lease of is left for later: that process may be writing. The leases come last.
     """
     connection = foo.get_db_conn()
-    for name in sorted(connection.list_collection_names(filter={"name": {"$regex": rf"^{PREFIX}|^runs$|^views$"}})):
+    names = connection.list_collection_names(filter={"name": {"$regex": rf"^{PREFIX}|^runs$|^views$"}})
+    for name in sorted(names, key=lambda name: (name == LEASES, name)):
         ours = {"runs": OUR_RUNS, "views": OUR_VIEWS}.get(name, {})
         if name == JOURNAL:  # its entries belong to change sets, which belong to datasets
             sets = set(connection[name].distinct("set"))
             changes = list(connection[CHANGE_SETS].find({}, {"dataset": 1}))
-            existing = existing_datasets()
+            existing = _existing_or_held()
             gone = sets - {change["_id"] for change in changes if change["dataset"] in existing}
             query: dict[str, Any] = {"set": {"$in": list(gone)}}
         else:
             field = {"runs": "_dataset_id", "views": "_dataset_id", LEASES: "_id"}.get(name, "dataset")
-            gone = set(connection[name].distinct(field, ours)) - existing_datasets().keys()
+            gone = set(connection[name].distinct(field, ours)) - _existing_or_held()
             query = {**ours, field: {"$in": list(gone)}}
         if gone:
             yield name, query
@@ -126,7 +141,7 @@ def _abandoned() -> list[dict[str, Any]]:
         if made_on == _machine_name():
             is_abandoned = not is_alive(int(pid))
         else:
-            is_leased = {"_id": document["_id"], "owner": {"$ne": None}, **NOT_EXPIRED}
+            is_leased = {"_id": document["_id"], **HELD}
             is_old = datetime.now(UTC) - document["_id"].generation_time > ABANDONED
             is_abandoned = is_old and connection[LEASES].find_one(is_leased, {"_id": 1}) is None
         if is_abandoned:
@@ -136,6 +151,12 @@ def _abandoned() -> list[dict[str, Any]]:
 
 def _machine_name() -> str:
     return hashlib.sha256(machine_id().encode()).hexdigest()[:8]
+
+
+def _existing_or_held() -> set[Any]:
+    """Ids of the datasets that exist, or that a process still has the lease of."""
+    held = foo.get_db_conn()[LEASES].find(HELD, {"_id": 1})  # `distinct` does not know the server's time
+    return {*(lease["_id"] for lease in held), *existing_datasets()}
 
 
 def existing_datasets() -> dict[Any, str]:

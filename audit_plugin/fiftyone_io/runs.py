@@ -13,25 +13,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.odm as foo
 import fiftyone.core.runs as fors
 from fiftyone.core.collections import SampleCollection
+from pymongo.errors import PyMongoError
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
 from .database import collection, database
-from .lease import leased
-from .leftovers import SPOT_CHECKS, sweep
+from .lease import check_lease, leased
+from .leftovers import OUR_RUNS, SPOT_CHECKS, sweep
 from .read.items import AuditedItems
 from .records import (
+    BRAIN_RUNS,
+    RUNS,
     Document,
-    collect_runs,
+    collect_files,
     config_of,
+    dataset_document,
     drop_view,
     finish_cleanup,
     forget_caches,
     forget_run,
     is_of,
+    is_ours,
+    keep_copy,
+    list_files,
+    results_files,
     results_of,
     run_document,
     run_documents,
@@ -54,7 +63,7 @@ class AuditRunConfig(fors.RunConfig):
     slices (those of a grouped dataset that it wrote on; empty for any other), label_field (the field on whose objects
     it wrote; "" if it wrote on samples), thresholds (kind of flag -> the threshold that a person set; absent if none
     was), former (what the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is
-    nothing).
+    nothing), copy_of (only of a copy that `collect_runs` needs: the id of the run that FiftyOne deleted).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -69,15 +78,29 @@ class OwningRun(fors.Run):
         return [self.config.label_field] if self.config.label_field else list(self.config.fields)
 
     def cleanup(self, samples: SampleCollection, key: str) -> None:
-        """Remove all that the run wrote; FiftyOne forgets the run itself, whatever happens here."""
+        """Remove all that the run wrote.
+
+        FiftyOne forgets the run itself, whatever happens here, and shows an error as a warning. Where another process
+        has the lease nothing is written beside it: a copy of the record stays, by which `collect_runs` removes the
+        rest.
+
+        Raises:
+            AuditError: another process is changing the dataset, or took it over; it is named.
+        """
         root = samples._root_dataset
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(AuditError):
-                stack.enter_context(leased(root, f"deleting run {key!r}", CLEANUP_WAIT))
-            loaded = root._doc.runs.get(key)
-            root.reload()
-            clear(root, key)
-            finish_cleanup(root, key, getattr(loaded, "results", None))
+        try:
+            with leased(root, f"deleting run {key!r}", CLEANUP_WAIT):
+                loaded = root._doc.runs.get(key)
+                root.reload()
+                document = run_document(root, key)
+                if document is not None:
+                    clear(root, key, owned_by(document))
+                    delete_indexes(root, key)
+                    finish_cleanup(root, key, getattr(loaded, "results", None))
+        except Exception as error:
+            with contextlib.suppress(PyMongoError, AuditError):  # the first error is the one to be read
+                keep_copy(root, key)
+            raise AuditError(f"{error}; what run {key!r} wrote is removed when the panel is opened next") from error
 
 
 class AuditRun(OwningRun):
@@ -130,7 +153,7 @@ def audit_info(samples: SampleCollection, run: str) -> AuditRunConfig:
     Raises:
         AuditError: the dataset has no audit of that key.
     """
-    return config_of(_audit_document(samples, run))
+    return config_of(audit_document(samples, run))
 
 
 def finished_audit(samples: SampleCollection, run: str) -> AuditRunConfig:
@@ -139,10 +162,14 @@ def finished_audit(samples: SampleCollection, run: str) -> AuditRunConfig:
     Raises:
         AuditError: the dataset has no audit of that key, or it was interrupted while it was written or deleted.
     """
-    document = _audit_document(samples, run)
-    record = config_of(document)
+    return config_of(finished_document(samples, run))
+
+
+def finished_document(samples: SampleCollection, run: str) -> Document:
+    """The document of an audit that is whole, for `update_run`; raises as `finished_audit`."""
+    document = audit_document(samples, run)
     check_finished(samples._root_dataset, f"audit {run!r}", document)
-    return record
+    return document
 
 
 def check_finished(root: fo.Dataset, what: str, document: Document) -> None:
@@ -160,7 +187,7 @@ def audit_results(samples: SampleCollection, run: str) -> AuditRunResults:
     Raises:
         AuditError: no such audit, or its results are missing.
     """
-    root, document = samples._root_dataset, _audit_document(samples, run)
+    root, document = samples._root_dataset, audit_document(samples, run)
     return run_results(root, f"audit {run!r}", document)
 
 
@@ -196,9 +223,10 @@ def settings_of(record: AuditRunConfig) -> AuditConfig:
 
 
 def delete_audit(dataset: SampleCollection, run: str) -> None:
-    """Delete an audit, finished or not: fields, its own tags, saved view, sidebar group, spot checks and record.
+    """Delete an audit, finished or not: fields, own tags, saved view, sidebar group, spot checks, indexes and record.
 
-    Decisions, the user's own fields and tags, and other audits stay.
+    The indexes are those that `similarity.build_index` made of it (`indexes_of`). Decisions, the user's own fields and
+    tags, and other audits stay.
 
     Raises:
         AuditError: no such audit, another process is changing the dataset, or the database was lost (repeat it then).
@@ -221,10 +249,60 @@ def delete_owning_run(dataset: SampleCollection, run: str, what: str, kind: type
             raise AuditError(missing(root, what, list(documents)))
         record = config_of(documents[run])
         record.status = "deleting"
-        update_run(root, run, record)
-        clear(root, run)
+        update_run(root, documents[run], record)
+        clear(root, run, owned_by(documents[run]))
+        delete_indexes(root, run)
         forget_run(root, run)
         sweep()
+
+
+def indexes_of(dataset: SampleCollection, run: str) -> list[str]:
+    """Brain keys of the similarity indexes that were made of an audit, sorted: they go with it."""
+    documents = run_documents(dataset._root_dataset, BRAIN_RUNS)
+    ours = {key: document["config"] for key, document in documents.items() if is_ours(document)}
+    return sorted(key for key, config in ours.items() if (config.get("audit") or {}).get("run") == run)
+
+
+def delete_indexes(root: fo.Dataset, run: str) -> None:
+    """Delete the similarity indexes of an audit: brain runs and files."""
+    for key in indexes_of(root, run):
+        document = run_document(root, key, BRAIN_RUNS)
+        if document is not None:
+            config_of(document).build().cleanup(root, key)
+
+
+def collect_runs(root: fo.Dataset) -> None:
+    """Remove the runs of this tool that the dataset does not name, with their results and with what they own.
+
+    A kill left them, or FiftyOne, which deletes the record of a run even if another process has the lease.
+    """
+    document = dataset_document(root, RUNS, BRAIN_RUNS)
+    keys = document.get(RUNS) or {}
+    named = [*keys.values(), *(document.get(BRAIN_RUNS) or {}).values()]
+    runs = foo.get_db_conn()["runs"]
+    query = {"_dataset_id": root._doc.id, "_id": {"$nin": named}, **OUR_RUNS}
+    for orphan in list(runs.find(query)):
+        if orphan["config"].get("copy_of") in named:
+            continue  # FiftyOne has not forgotten the run yet
+        if "fields" in orphan["config"] and orphan["key"] not in keys:  # else they are those of a later run
+            clear(root, orphan["key"], owned_by(orphan))
+            delete_indexes(root, orphan["key"])
+        check_lease(root)
+        list_files(root, results_files(orphan))
+        runs.delete_one({"_id": orphan["_id"]})
+    collect_files(root)
+
+
+def finish_deletions(dataset: SampleCollection) -> None:
+    """Remove what runs own that FiftyOne deleted while another process had the lease; later, if one has it still."""
+    root = dataset._root_dataset
+    with database(f"reading dataset {root.name!r}"):
+        copies = {"_dataset_id": root._doc.id, "config.copy_of": {"$exists": True}}
+        if foo.get_db_conn()["runs"].find_one(copies, {"_id": 1}) is None:
+            return
+        with contextlib.suppress(AuditError), leased(root, "finishing a deletion", wait=0):
+            root.reload()
+            collect_runs(root)
 
 
 def missing(root: fo.Dataset, what: str, keys: Sequence[str]) -> str:
@@ -245,13 +323,11 @@ def owned_by(document: Document) -> list[dict[str, Any]]:
     return [{**own, "results": str(document.get("results") or "")}, *(config.get("former") or ())]
 
 
-def clear(root: fo.Dataset, run: str, former: bool = False) -> None:
-    """Remove everything that a run wrote, or only what `former` ones did that it replaces.
+def clear(root: fo.Dataset, run: str, owned: Sequence[Mapping[str, Any]]) -> None:
+    """Remove what runs of a key own (`owned_by`), and the spot check of that key.
 
     Each step may be repeated, so the next call completes a broken one.
     """
-    document = run_document(root, run)
-    owned = owned_by(document)[1 if former else 0 :] if document else []
     for part in owned:
         items = AuditedItems(root, run, part["label_field"], tuple(part["slices"]), tuple(part["fields"]))
         results = results_of(part["results"])
@@ -262,11 +338,16 @@ def clear(root: fo.Dataset, run: str, former: bool = False) -> None:
         drop_view(root, part["saved_view"])
         items.remove_fields()
         _clean_sidebar(root, run, part["fields"], part["sidebar"])
+    check_lease(root)
     collection(SPOT_CHECKS, "dataset run").delete_many({"dataset": root._doc.id, "run": run})
 
 
-def _audit_document(samples: SampleCollection, run: str) -> Document:
-    """The document of an audit as the database has it now, which FiftyOne's objects in memory follow."""
+def audit_document(samples: SampleCollection, run: str) -> Document:
+    """The document of an audit as the database has it now, which FiftyOne's objects in memory follow.
+
+    Raises:
+        AuditError: the dataset has no audit of that key.
+    """
     root = samples._root_dataset
     with database(f"reading dataset {root.name!r}"):
         document = run_document(root, run)
@@ -294,4 +375,5 @@ def _clean_sidebar(dataset: fo.Dataset, run: str, fields: Iterable[str], own_gro
     # None means "the default groups": what it was before, unless the user has arranged groups of their own
     same = [(g.name, list(g.paths)) for g in remaining] == [(g.name, list(g.paths)) for g in default]
     app.sidebar_groups = None if same else remaining
+    check_lease(dataset)
     dataset.save()

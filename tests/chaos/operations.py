@@ -22,10 +22,11 @@ from audit_plugin import fiftyone_io as fio
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.cli import cache
 from audit_plugin.config import AuditConfig
-from audit_plugin.fiftyone_io import cross_modal, lease, records, similarity
+from audit_plugin.fiftyone_io import cross_modal, lease, runs, similarity
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger import journal
 from audit_plugin.fiftyone_io.leftovers import unfinished_name
+from audit_plugin.fiftyone_io.read import items
 from audit_plugin.fiftyone_io.results import findings, reports, thresholds
 from audit_plugin.fiftyone_io.write import results
 from audit_plugin.report import ReportContent
@@ -45,7 +46,7 @@ def operation(function: Callable[[], Any]) -> Callable[[], Any]:
 
 def prepare(folder: Path) -> None:
     """Files that the operations read; several chunks for a few entries."""
-    journal.CHUNK = results.CHUNK = 4
+    journal.CHUNK = results.CHUNK = items.CHUNK = 4
     if seconds := os.environ.get("AUDIT_CHAOS_EXPIRY"):
         lease.EXPIRY, lease.RENEWAL_SECONDS = timedelta(seconds=int(seconds)), int(seconds) / 10
     PLACE["folder"] = folder
@@ -471,6 +472,24 @@ def compute_similarity() -> None:
     fob.compute_similarity(dataset(), embeddings=vectors, backend=similarity.BACKEND, brain_key="own_index")
 
 
+@operation
+def add_to_index() -> None:
+    build_index()  # its file is not among what is put back between cases
+    names = dataset().values("id")
+    index = dataset().load_brain_results("audit_image")
+    index.add_to_index(np.ones((1, 8), dtype=np.float32), names[:1])
+
+
+@operation
+def delete_by_fiftyone() -> None:
+    dataset().delete_run("audit")
+
+
+@operation
+def finish_deletions() -> None:
+    fio.finish_deletions(dataset())
+
+
 def delete_own_index(key: str = "own_index") -> None:
     if key in dataset().list_brain_runs():
         dataset().delete_brain_run(key)
@@ -486,7 +505,7 @@ def delete_index_and_collect() -> None:
     """FiftyOne cannot delete what it does not list any more: the next operation of the tool ends it."""
     delete_own_index("audit_image")
     with lease.leased(dataset(), "testing"):
-        records.collect_runs(dataset())
+        runs.collect_runs(dataset())
 
 
 def manifest(count: int = ROWS) -> Samples:

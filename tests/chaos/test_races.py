@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -189,6 +190,9 @@ STOPPED = (
     Pair("audited", "import_decisions", "import_decisions"),
     Pair("audited", "set_threshold", "set_other_threshold"),
     Pair("with_threshold", "audit_again", "delete_audit"),
+    Pair("with_later_sample", "add_result", "set_threshold"),
+    Pair("audited", "map_embeddings", "set_threshold"),
+    Pair("indexed", "delete_audit", "set_threshold"),
 )
 
 
@@ -232,3 +236,128 @@ def stand_still(slow: Races, pair: Pair, point: int, tally: Tally) -> None:
         name += f" ({first.state} {first.text}; {second.state} {second.text})"
         states = [*allowed(slow, pair, first, second), *repeated(slow, pair)]
         tally.compare(name, states, slow.state(pair.base))
+
+
+# Every command that writes to runs: (dataset, command)
+WRITERS = (
+    ("audited", "audit_again"),
+    ("with_later_sample", "add_result"),
+    ("audited", "set_threshold"),
+    ("audited", "map_embeddings"),
+    ("indexed", "delete_audit"),
+    ("measured", "measure"),
+    ("measured", "delete_measurement"),
+    ("indexed", "build_index"),
+    ("audited", "add_to_index"),
+)
+DATA = ("datasets", "samples.", "views")  # collections, or the beginnings of their names, that people look at
+
+
+@pytest.mark.parametrize(("base", "command"), WRITERS)
+def test_who_lost_the_lease_ends_with_the_write_under_way(attack: Races, chaos: Chaos, base: str, command: str) -> None:
+    """Suspended before a write, while another process takes the dataset over: nothing is written after that one.
+
+    FiftyOne's own functions may make two writes in a row, of values and of the schema.
+    """
+    tally, chance = Tally(), random.Random(base + command)
+    attack.base(base)
+    writes = attack.where.must(command).writes
+    first = next(number for number, write in enumerate(writes, 1) if write.endswith(".leases")) + 1
+    points = range(first, len(writes) - 1)
+    for point in sorted(chance.sample(points, min(len(points), chaos.count(4, 40)))):
+        outcome = taken_over(attack, base, command, point)
+        if outcome is None:
+            continue
+        name, got = f"{base}: {command} taken over before write {point}", seen(attack.state(base))
+        tally.cases += 1
+        if tally.judge(name, outcome):
+            states = [seen_before(attack, base, command, point + more) for more in (1, 2)]
+            tally.compare(f"{name} ({outcome.text})", states, got)
+    tally.show()
+    chaos.record(f"leases-lost-{command}", tally.cases, "races", **tally.faults)
+
+
+@pytest.mark.parametrize(("base", "command"), [*WRITERS, ("plain", "compute_similarity")])
+def test_a_run_that_was_changed_since_it_was_read_is_not_overwritten(attack: Races, base: str, command: str) -> None:
+    """As by FiftyOne's own functions, which know no lease: every update of a run's document is refused then."""
+    attack.base(base)
+    writes = attack.where.must(command).writes
+    updates = [number for number, write in enumerate(writes, 1) if write == "findAndModify runs"]
+    replacing = [number for number, write in enumerate(writes, 1) if write == "insert runs"]
+    assert updates or replacing, "the command writes no run"
+    for point in updates:
+        attack.base(base)
+        stopped = start_and_stop(attack, command, point)
+        runs = attack.where.database["runs"]
+        runs.update_many({}, {"$set": {"config.by_another": "changed"}})
+        os.kill(stopped, signal.SIGCONT)
+        outcome = attack.where.wait(stopped)
+        assert outcome.state == "refused", outcome
+        assert "was changed by another process since it was read" in outcome.text
+        assert "reload the dataset, then repeat the command" in outcome.text
+        named = [run for dataset in attack.where.database["datasets"].find() for run in named_runs(dataset)]
+        assert all(run["config"]["by_another"] == "changed" for run in runs.find({"_id": {"$in": named}}))
+
+
+def taken_over(attack: Races, base: str, command: str, point: int) -> Outcome | None:
+    """What becomes of a command that is stopped before a write while its dataset is taken over.
+
+    None: it has no lease there, but is between two.
+    """
+    attack.base(base)
+    stopped = start_and_stop(attack, command, point)
+    taken = {"owner": "another", "pid": 1, "host": "elsewhere", "machine": "another"}
+    leases = attack.where.database["audit_plugin.leases"]
+    is_held = leases.update_many({"owner": {"$ne": None}}, {"$set": taken}).modified_count > 0
+    os.kill(stopped, signal.SIGCONT if is_held else signal.SIGKILL)
+    outcome = attack.where.wait(stopped)
+    return outcome if is_held else None
+
+
+def seen_before(attack: Races, base: str, command: str, point: int) -> State:
+    """What people see right before a write of a command."""
+    attack.base(base)
+    stopped = start_and_stop(attack, command, point)
+    state = seen(attack.state(base))
+    os.kill(stopped, signal.SIGKILL)
+    attack.where.wait(stopped)
+    return state
+
+
+def named_runs(dataset: Any) -> list[Any]:
+    return [*dataset["runs"].values(), *dataset["brain_methods"].values()]
+
+
+def start_and_stop(attack: Races, command: str, point: int) -> int:
+    """The process of a command that is stopped right before a write."""
+    number = attack.where.start(Task(command, stop_at=point))
+    while psutil.Process(number).status() not in ("stopped", "zombie"):
+        time.sleep(0.005)
+    assert psutil.Process(number).status() == "stopped", f"{command} has no write {point}"
+    return number
+
+
+def seen(state: State) -> State:
+    """What people look at; runs stand in it by what they hold."""
+    return {name: documents for name, documents in state.items() if name.startswith(DATA)}
+
+
+def test_a_deletion_by_fiftyone_that_lost_the_lease_is_finished_later(attack: Races, chaos: Chaos) -> None:
+    """FiftyOne deletes the record of the run whatever our cleanup says: what is left is removed by the next command."""
+    tally, chance, base, command = Tally(), random.Random(5), "indexed", "delete_by_fiftyone"
+    wanted = attack.after(base, "delete_audit")
+    attack.base(base)
+    writes = attack.where.must(command).writes
+    ends = [number for number, write in enumerate(writes, 1) if write.endswith(".leases")]
+    points = range(ends[0] + 1, ends[-1])
+    for point in sorted(chance.sample(points, min(len(points), chaos.count(5, 40)))):
+        outcome = taken_over(attack, base, command, point)
+        assert outcome is not None, "one lease from begin to end"
+        free = {"owner": None, "expires": None}
+        attack.where.database["audit_plugin.leases"].update_many({}, {"$set": free})
+        name = f"{base}: {command} taken over before write {point}"
+        tally.cases += 1
+        if tally.judge(name, outcome) and tally.judge(name, attack.where.run("finish_deletions")):
+            tally.compare(name, [wanted], attack.state(base))
+    tally.show()
+    chaos.record("leases-lost-by-fiftyone", tally.cases, "races", **tally.faults)

@@ -17,9 +17,11 @@ from pymongo import UpdateMany, UpdateOne
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, dig, documents_by_id, object_ids, update_of
+from audit_plugin.fiftyone_io.lease import check_lease
 
 Condition = Callable[[Callable[[str], Any]], Any]
 Document = Mapping[str, Any]
+CHUNK = 5_000  # samples that are written at once
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class AuditedItems:
         images = image_samples(self.dataset).select(list(map(str, samples)))
         return set(images.values(f"{self.objects}.id", unwind=True))
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing, under the lease of the dataset -----------------------------------------------------------------
 
     def write(self, rows: Iterable[tuple[str, Sequence[str], Mapping[str, Any]]]) -> None:
         """Set columns of rows: (id of the row, ids of the samples to write on, column -> value; None removes it).
@@ -148,20 +150,23 @@ class AuditedItems:
         All of a sample or object is one update, so that a crash leaves none half written; `set_values` takes one field
         at a time, which is as many times slower as there are fields.
         """
-        updates: list[UpdateOne] = []
-        written: list[str] = []
+        updates: list[tuple[str, UpdateOne]] = []
         for name, samples, values in rows:
             prefix = f"{self.objects}.$[one]." if self.label_field else ""
             update = update_of({f"{prefix}{self.run}_{column}": value for column, value in values.items()})
             chosen = [{"one._id": ObjectId(name)}] if self.label_field else None
-            updates += [UpdateOne({"_id": ObjectId(sample)}, update, array_filters=chosen) for sample in samples]
-            written += samples
-        if updates:
-            self.dataset._bulk_write(updates, ids=written)
+            updates += [(each, UpdateOne({"_id": ObjectId(each)}, update, array_filters=chosen)) for each in samples]
+        for batch in batches(updates, CHUNK):
+            check_lease(self.dataset)
+            # one message to the server, where FiftyOne's own function sends several
+            self.dataset._sample_collection.bulk_write([update for _, update in batch], ordered=False)
+            samples_written = [sample for sample, _ in batch]
+            fo.Sample._reload_docs(self.dataset._sample_collection_name, sample_ids=samples_written)
 
     def tag(self, ids: Iterable[str], tag: str) -> None:
         """Tag samples, or objects, by id."""
         for batch in batches(ids):
+            check_lease(self.dataset)
             if self.label_field:
                 self._change_tags(batch, {"$addToSet": {f"{self.objects}.$[one].tags": tag}})
             else:
@@ -170,6 +175,7 @@ class AuditedItems:
     def untag(self, ids: Iterable[str], tag: str) -> None:
         """Take a tag from samples, or objects, by id."""
         for batch in batches(ids):
+            check_lease(self.dataset)
             if self.label_field:
                 self._change_tags(batch, {"$pull": {f"{self.objects}.$[one].tags": tag}})
             else:
@@ -180,6 +186,7 @@ class AuditedItems:
         documents = self.dataset._sample_collection
         now = {"last_modified_at": datetime.now(UTC)}
         for tag in tags:
+            check_lease(self.dataset)
             flag = f"{self.run}_is_{tag.removeprefix(f'{self.run}:')}"
             if self.label_field:
                 change = {"$pull": {f"{self.objects}.$[one].tags": tag}, "$set": now}
@@ -197,8 +204,10 @@ class AuditedItems:
             below = f"{self.objects}." if self.label_field else ""
             paths = [path.replace(below, f"{below}$[].", 1) if below else path for path in self.fields]
             change = {"$unset": dict.fromkeys(paths, ""), "$set": {"last_modified_at": datetime.now(UTC)}}
+            check_lease(self.dataset)
             documents.update_many({"$or": exists}, change)
         if declared := [path for path in self.fields if self.dataset.has_sample_field(path)]:
+            check_lease(self.dataset)
             self.dataset.delete_sample_fields(declared)
 
     def tagged(self, tag: str) -> set[str]:

@@ -18,8 +18,8 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import AuditedItems
-from audit_plugin.fiftyone_io.records import collect_files, update_run
-from audit_plugin.fiftyone_io.runs import audit_results, audited_items, finished_audit
+from audit_plugin.fiftyone_io.records import collect_files, config_of, update_run
+from audit_plugin.fiftyone_io.runs import finished_document, items_of, run_results
 from audit_plugin.fiftyone_io.write.results import take_back_added
 from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
 
@@ -43,13 +43,14 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
     root = dataset._root_dataset
     doing = f"setting a threshold of audit {run!r}"
     with database(f"{doing} in dataset {root.name!r}", "set the threshold again"), leased(root, doing):
-        collect_files(root._doc.id)
+        collect_files(root)
         take_back_added(root, run)
-        record, items = finished_audit(root, run), audited_items(root, run)
+        read = finished_document(root, run)
+        record = config_of(read)
+        items, results = items_of(root, run, record), run_results(root, f"audit {run!r}", read)
         _check(items, kind, threshold)
         thresholds = {**(getattr(record, "thresholds", None) or {}), kind: threshold}
         thresholds = {name: value for name, value in thresholds.items() if value is not None}
-        results = audit_results(root, run)
         recorded = dict(getattr(results, "own", None) or {})
 
         flags, scores = [f"is_{kind}" for kind in FLAGS], movable_flags().values()
@@ -77,7 +78,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
             results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged[tag]]))
         record.tags = list(dict.fromkeys([*record.tags, *flagged]))
         record.thresholds, record.status = thresholds, "setting"
-        update_run(root, run, record, results)
+        read = update_run(root, read, record, results)
 
         names = [(columns["id"][row], row) for row in rows.tolist()]
         items.write((name, samples[name], _row(changed, row)) for name, row in names)
@@ -85,7 +86,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
             items.tag(untagged[tag], tag)
             items.untag(set(results.tagged[tag]) - set(ids), tag)
         record.status = "done"  # what was read of the rows meanwhile is read again
-        update_run(root, run, record)
+        update_run(root, read, record)
     return sum(len(samples[name]) for name, _ in names)
 
 

@@ -7,7 +7,6 @@ nothing of the plugin can load an index: neither they nor this module may be mov
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,21 +25,12 @@ from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
 from audit_plugin.fiftyone_io.read.samples import read_samples, samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources
-from audit_plugin.fiftyone_io.records import (
-    BRAIN_RUNS,
-    Document,
-    collect_runs,
-    forget_run,
-    is_of,
-    put_run,
-    run_document,
-    update_run,
-)
+from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, forget_run, is_of, put_run, run_document, update_run
 from audit_plugin.fiftyone_io.results.tables import audit_summary
-from audit_plugin.fiftyone_io.runs import finished_audit, settings_of
+from audit_plugin.fiftyone_io.runs import CLEANUP_WAIT, collect_runs, finished_audit, settings_of
 
 from .index import AGGREGATIONS, FaissSimilarityIndex
-from .vectors import Vectors, checked, drop_unnamed, recorded, release, save, unit_rows
+from .vectors import Vectors, checked, drop_unnamed, index_document, recorded, release, save, unit_rows
 
 if TYPE_CHECKING:
     from audit_plugin.audit.prepare import Prepared
@@ -122,23 +112,29 @@ class FaissSimilarity(Similarity):
         """Called when FiftyOne deletes the brain run, which deletes its record and results after this once more.
 
         The dataset stops naming them first: what a kill leaves then is collected by the next operation of this tool.
+        FiftyOne goes on where this raises, and shows the error as a warning: the file is dropped by a later operation.
+
+        Raises:
+            AuditError: another process is changing the dataset; it is named.
         """
         dataset = samples._root_dataset
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(AuditError):  # FiftyOne goes on in any case
-                stack.enter_context(leased(dataset, f"deleting similarity index {brain_key!r}"))
+        with leased(dataset, f"deleting similarity index {brain_key!r}", CLEANUP_WAIT) as lease:
             now = recorded(dataset, brain_key)  # the file may have become this dataset's own since the record was read
+            lease.check()
             release(dataset, brain_key, now.get("vectors_path", ""), now.get("dataset_id", ""))
             if brain_key is not None:
                 forget_run(dataset, brain_key, BRAIN_RUNS)
+            drop_unnamed(dataset)
 
     def register_run(
         self, samples: SampleCollection, key: str | None, overwrite: bool = True, cleanup: bool = True
     ) -> None:
         """Called by `compute_similarity`: what a kill left of an earlier call goes first."""
         dataset = samples._root_dataset
-        with leased(dataset, f"making similarity index {key!r}"):
+        with leased(dataset, f"making similarity index {key!r}") as lease:
             collect_runs(dataset)
+            drop_unnamed(dataset)
+            lease.check()
             super().register_run(samples, key, overwrite, cleanup)
 
     @classmethod
@@ -151,7 +147,8 @@ class FaissSimilarity(Similarity):
             return
         dataset = samples._root_dataset
         with leased(dataset, f"making similarity index {key!r}"):
-            update_run(dataset, key, run_results.config, run_results, BRAIN_RUNS)
+            read = index_document(dataset, key, run_results.config.vectors_path)
+            update_run(dataset, read, run_results.config, run_results, BRAIN_RUNS)
         if cache:
             dataset._brain_cache[key] = run_results
 

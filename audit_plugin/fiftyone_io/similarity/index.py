@@ -12,9 +12,11 @@ from fiftyone.brain.similarity import DuplicatesMixin, SimilarityIndex
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats, Ints
+from audit_plugin.fiftyone_io.lease import leased
+from audit_plugin.fiftyone_io.records import BRAIN_RUNS, config_of, update_run
 from audit_plugin.neighbors import nearest, similarities_to, within
 
-from .vectors import Vectors, checked, joined, load, nothing, recorded, release, save, unit_rows
+from .vectors import Vectors, checked, index_document, joined, load, nothing, recorded, release, save, unit_rows
 
 if TYPE_CHECKING:
     from . import FaissSimilarity, FaissSimilarityConfig
@@ -188,11 +190,16 @@ class FaissSimilarityIndex(SimilarityIndex, DuplicatesMixin):
     def _keep(self, vectors: Vectors, reload: bool) -> None:
         config, dataset = self.config, self._samples._root_dataset
         if self.key is not None:  # else it lives and dies with this object
-            former = (config.vectors_path, config.dataset_id)
-            config.vectors_path, config.vectors_digest = save(vectors, dataset)
-            config.dataset_id = str(dataset._doc.id)
-            self.save_config()
-            release(dataset, self.key, *former)
+            with leased(dataset, f"changing similarity index {self.key!r}"):
+                read = index_document(dataset, self.key, config.vectors_path)
+                record = config_of(read)
+                former = (record.vectors_path, record.dataset_id)
+                record.vectors_path, record.vectors_digest = save(vectors, dataset)
+                record.dataset_id = str(dataset._doc.id)
+                update_run(dataset, read, record, kind=BRAIN_RUNS)
+                release(dataset, self.key, *former)
+            for name in ("vectors_path", "vectors_digest", "dataset_id"):
+                setattr(config, name, getattr(record, name))
         self._stored_vectors, self._unit = vectors, None
         if reload:
             SimilarityIndex.reload(self)

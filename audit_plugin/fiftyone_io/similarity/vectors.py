@@ -16,6 +16,7 @@ import numpy as np
 from fiftyone.core.odm import get_db_conn
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.fiftyone_io.records import BRAIN_RUNS, Document, changed_text, run_document
 from audit_plugin.store import cache_root, private_folder, write_atomically
 
 FOLDER = "similarity"
@@ -161,6 +162,20 @@ def recorded(dataset: fo.Dataset, key: str | None) -> dict[str, Any]:
     query = {"_dataset_id": dataset._doc.id, "key": key, "config.type": "similarity"}
     document = get_db_conn()["runs"].find_one(query, {"config": 1})
     return dict(document["config"]) if document else {}
+
+
+def index_document(dataset: fo.Dataset, key: str, vectors_path: str) -> Document:
+    """The document of an index whose vectors were read from a file, for `update_run`.
+
+    Raises:
+        AuditError: the index was deleted, or another process changed it: it has another file.
+    """
+    document = run_document(dataset, key, BRAIN_RUNS)
+    if document is None:
+        raise AuditError(f"similarity index {key!r} of dataset {dataset.name!r} was deleted by another process")
+    if document["config"].get("vectors_path", "") != vectors_path:
+        raise AuditError(changed_text(dataset, key))
+    return document
 
 
 def _digest(vectors: Vectors) -> str:

@@ -21,9 +21,10 @@ from audit_plugin.audit.caption_lists import per_sample
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.fiftyone_io.database import database
-from audit_plugin.fiftyone_io.lease import RESULT_WAIT_SECONDS, leased
+from audit_plugin.fiftyone_io.lease import RESULT_WAIT_SECONDS, check_lease, leased
 from audit_plugin.fiftyone_io.leftovers import sweep
 from audit_plugin.fiftyone_io.read.items import (
+    CHUNK,
     AuditedItems,
     check_editable,
     existing_attributes,
@@ -33,19 +34,29 @@ from audit_plugin.fiftyone_io.read.items import (
 )
 from audit_plugin.fiftyone_io.read.samples import samples_of_rows
 from audit_plugin.fiftyone_io.read.sources import modality_sources, used_slices
-from audit_plugin.fiftyone_io.records import collect_runs, put_run, results_of, run_document, save_view, update_run
+from audit_plugin.fiftyone_io.records import (
+    Document,
+    config_of,
+    put_run,
+    results_of,
+    run_document,
+    save_view,
+    update_run,
+)
 from audit_plugin.fiftyone_io.results.findings import flagged_rows
 from audit_plugin.fiftyone_io.results.tables import read_rows
 from audit_plugin.fiftyone_io.runs import (
     AuditRunConfig,
     AuditRunResults,
+    audit_document,
     audit_info,
-    audit_results,
     clear,
-    finished_audit,
+    collect_runs,
+    finished_document,
     items_of,
     list_audits,
     owned_by,
+    run_results,
 )
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns, column_help, list_columns
 from audit_plugin.scoring.flags import FLAGS
@@ -53,7 +64,6 @@ from audit_plugin.scoring.flags import FLAGS
 if TYPE_CHECKING:
     from audit_plugin.encoders.embed import Progress
 
-CHUNK = 5_000
 # Column -> how its field is declared, and a value per row.
 FieldValues = dict[str, tuple[dict[str, type], list[Any]]]
 Members = dict[str, list[str]]  # row id -> ids of the samples with its results, or tag -> ids
@@ -125,7 +135,7 @@ def write_result(
     dataset, run = view._root_dataset, config.run
     with (
         database(f"writing run {run!r} into dataset {dataset.name!r}", remedy),
-        leased(dataset, f"writing audit {run!r}", RESULT_WAIT_SECONDS) as lease,
+        leased(dataset, f"writing audit {run!r}", RESULT_WAIT_SECONDS),
     ):
         collect_runs(dataset)
         dataset.reload()  # another process may have written meanwhile
@@ -136,16 +146,15 @@ def write_result(
         if explanations is None:
             explanations = _explanations(result.run_dir)
         flagged = _flagged_ids(items, result, samples)
-        record, audited = _register(items, result, config, flagged, explanations)
-        clear(dataset, run, former=True)
+        record, audited, read = _register(items, result, config, flagged, explanations)
+        clear(dataset, run, record.former)
         items.remove_fields()  # values that a killed deletion left, and that FiftyOne does not show
         write_fields(items, samples, fields, progress)
-        lease.check()
         for tag, ids in flagged.items():
             items.tag(ids, tag)
         arrange(items, record)
         record.status, record.former = "done", []
-        update_run(dataset, run, record)
+        update_run(dataset, read, record)
         sweep()
         if items.label_field:  # views of patches hold copies of the labels
             audited.reload()
@@ -176,7 +185,8 @@ def add_result(
         collect_runs(dataset)
         take_back_added(dataset, run)
         dataset.reload()
-        record, results = finished_audit(dataset, run), audit_results(dataset, run)
+        read = finished_document(dataset, run)
+        record, results = config_of(read), run_results(dataset, f"audit {run!r}", read)
         items, samples = target_of(view, result, config)
         written = read_rows(items, result.ids, ["action"]).values()
         if len(written) == len(result) and all(row["action"] is not None for row in written):
@@ -189,7 +199,7 @@ def add_result(
         record.fields = list(dict.fromkeys([*record.fields, *(items.path(column) for column in fields)]))
         record.tags = list(dict.fromkeys([*record.tags, *results.tagged]))
         record.status, results.added = "adding", dict(samples)
-        update_run(dataset, run, record, results)
+        read = update_run(dataset, read, record, results)
         write_fields(items, samples, fields, progress)
         for tag, ids in flagged.items():
             items.tag(ids, tag)
@@ -199,7 +209,7 @@ def add_result(
         results.explanations = {**(getattr(results, "explanations", None) or {}), **added}
         results.summary = _extended_summary(getattr(results, "summary", None) or {}, result.summary)
         record.status, results.added = "done", {}
-        update_run(dataset, run, record, results)
+        update_run(dataset, read, record, results)
 
 
 def take_back_added(dataset: fo.Dataset, run: str) -> None:
@@ -208,7 +218,10 @@ def take_back_added(dataset: fo.Dataset, run: str) -> None:
         if audit_info(dataset, run).status != "adding":
             return
         with leased(dataset, f"adding rows to audit {run!r}"):
-            record, results = audit_info(dataset, run), audit_results(dataset, run)
+            read = audit_document(dataset, run)
+            record, results = config_of(read), run_results(dataset, f"audit {run!r}", read)
+            if record.status != "adding":
+                return  # another process took them back, or added them
             added: Mapping[str, Sequence[str]] = getattr(results, "added", None) or {}
             items = items_of(dataset, run, record)
             tagged = {*added, *(name for samples in added.values() for name in samples)}
@@ -218,7 +231,7 @@ def take_back_added(dataset: fo.Dataset, run: str) -> None:
             nothing = dict.fromkeys(items.columns)
             items.write((name, samples, nothing) for name, samples in added.items())
             record.status, results.added = "done", {}
-            update_run(dataset, run, record, results)
+            update_run(dataset, read, record, results)
 
 
 def _extended_summary(summary: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,8 +262,12 @@ def target_of(view: SampleCollection, result: AuditResult, config: AuditConfig) 
 
 def _register(
     items: AuditedItems, result: AuditResult, config: AuditConfig, flagged: Members, explanations: Mapping[str, Any]
-) -> tuple[AuditRunConfig, SampleCollection]:
-    """Record the run with all that it is about to write, before it does; the record, and the view written on."""
+) -> tuple[AuditRunConfig, SampleCollection, Document]:
+    """Record the run with all that it is about to write, before it does.
+
+    Returns:
+        (the record, the view written on, the run's document).
+    """
     dataset, run = items.dataset, items.run
     replaced = run_document(dataset, run)
     former = owned_by(replaced) if replaced else []
@@ -277,8 +294,7 @@ def _register(
         run_dir=result.run_dir,
         explanations=dict(explanations),
     )
-    put_run(dataset, run, record, results, audited, replaced)
-    return record, audited
+    return record, audited, put_run(dataset, run, record, results, audited, replaced)
 
 
 def _flagged_ids(items: AuditedItems, result: AuditResult, samples: Members) -> dict[str, list[str]]:
@@ -359,6 +375,7 @@ def write_fields(
     column.
     """
     for column, (kind, _) in fields.items():
+        check_lease(items.dataset)
         items.dataset.add_sample_field(items.path(column), **kind, description=help_on(column))
     ids = list(samples)
     for start in range(0, len(ids), CHUNK):
@@ -396,6 +413,7 @@ def arrange_sidebar(dataset: fo.Dataset, run: str, fields: Sequence[str]) -> Non
         groups.append(own)
     own.paths = [*own.paths, *fields]
     app.sidebar_groups = groups
+    check_lease(dataset)
     dataset.save()
 
 
