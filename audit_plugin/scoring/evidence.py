@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, modality_pairs
+from audit_plugin.encoders.devices import release_memory
 from audit_plugin.neighbors.neighborhood import Neighborhood
 from audit_plugin.neighbors.scan import pair_similarities
 from audit_plugin.trials.run import Job
@@ -174,6 +175,7 @@ def _read_pairs(
     question = Question(trials.member, pairs, text_sides(names, facts.words), negatives, all_probes)
     held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
     on_probes = {"contrast": held_out.pop("planted")}
+    release_memory()  # of the trials' embeddings
 
     contrasts: list[dict[str, Contrasts]] = []
     fits: dict[Pair, dict[str, CrossFit]] = {}

@@ -171,42 +171,46 @@ def _generality(similarity: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class HeldOutEmbeddings:
-    """u rows under all r trials, side by side: one product of two rows sums over the trials that held out both.
+    """u rows under r trials, each under those alone that held it out.
 
     Attributes:
         rows: int64 `[u]`.
-        left: `[u, r * o]`, their embeddings on the pair's side a, zeros under trials that they were members of.
-        right: the same on side b.
         out: float32 `[u, r]`, 1 for the trials that held a row out.
+        places: per trial, int64 `[v]`: which of the rows it held out.
+        left: per trial, `[v, o]`: their embeddings on the pair's side a.
+        right: the same on side b.
     """
 
     rows: Ints
-    left: torch.Tensor
-    right: torch.Tensor
     out: torch.Tensor
+    places: list[torch.Tensor]
+    left: list[torch.Tensor]
+    right: list[torch.Tensor]
 
     def similarity(self, others: HeldOutEmbeddings) -> Floats:
         """float32 `[u, p]`: held-out similarity s_ij of these rows on side a with p others on side b; copies neither.
 
         NaN where no trial held out both. O(u p r o); for all samples against a pool see `read_trials`.
         """
-        total = self.left @ others.right.T
-        return np.asarray(total.div_(self.out @ others.out.T).cpu().numpy())  # over no trial 0 / 0 = NaN
+        count = self.out @ others.out.T
+        total = torch.zeros_like(count)
+        for row, left, column, right in zip(self.places, self.left, others.places, others.right, strict=True):
+            products = total.new_zeros(len(row), total.shape[1]).index_copy_(1, column, left @ right.T)
+            total.index_add_(0, row, products)
+        return np.asarray(total.div_(count).cpu().numpy())  # over no trial 0 / 0 = NaN
 
 
 def embed_held_out(embed: Embed, member: Bools, pair: tuple[int, int], rows: Ints) -> HeldOutEmbeddings:
-    """Rows `[u]` under the trials with the masks `member` `[r, n]`; 8 u r o bytes.
+    """Rows `[u]` under the trials with the masks `member` `[r, n]`; 8 o bytes for a row and a trial that held it out.
 
     `pair`: positions of the modalities a and b.
     """
-    index = torch.from_numpy(rows)
-    out = torch.from_numpy(~member[:, rows]).float()  # [r, u]
-    first = embed(0, index)
-    left, right = (
-        torch.empty(len(rows), len(member), first[side].shape[1], device=first[side].device) for side in pair
-    )
+    index, out = torch.from_numpy(rows), torch.from_numpy(~member[:, rows])  # [r, u]
+    places, left, right = [], [], []
     for trial, trial_out in enumerate(out):
-        embeddings = embed(trial, index)
-        for side, position in ((left, pair[0]), (right, pair[1])):
-            torch.mul(embeddings[position].float(), trial_out.to(side.device)[:, None], out=side[:, trial])
-    return HeldOutEmbeddings(rows, left.flatten(1), right.flatten(1), out.T.contiguous().to(left.device))
+        place = torch.nonzero(trial_out)[:, 0]
+        embeddings = embed(trial, index[place])
+        places.append(place.to(embeddings[0].device))
+        left.append(embeddings[pair[0]].float())
+        right.append(embeddings[pair[1]].float())
+    return HeldOutEmbeddings(rows, out.T.float().contiguous().to(left[0].device), places, left, right)

@@ -92,6 +92,7 @@ def collect_votes(
     pair_ids = dense_ids(source_content, target_content)
     repeats = np.bincount(pair_ids)[pair_ids]  # [n] samples, itself included, with a sample's source and target
     weights = np.empty(neighbors.indices.shape, np.float32)
+    is_sole = np.empty(neighbors.indices.shape, bool)
     predictions = np.empty_like(target_vectors)
     for start in range(0, n, BATCH_ROWS):
         batch = slice(start, start + BATCH_ROWS)
@@ -105,6 +106,7 @@ def collect_votes(
         own_logit = np.where(others > 0, 1 / KERNEL_TEMPERATURE - content_distrust[own], -np.inf)
         shares = _softmax(np.concatenate([logits, own_logit[:, None]], axis=1))  # [q, k + 1]
         weights[batch] = shares[:, :-1]
+        is_sole[batch] = content_size[voting] == 1
 
         # sum_c w_ic mean_c, as a sparse [q, C] times a dense [C, d]
         row = np.repeat(np.arange(len(own)), voting.shape[1])
@@ -114,7 +116,6 @@ def collect_votes(
         others_share = shares[:, -1] / np.maximum(others, 1)
         predictions[batch] = voting_weights @ content_mean + others_sum * others_share[:, None]
 
-    is_sole = (content_size == 1)[source_content[np.maximum(neighbors.indices, 0)]]
     sole_weights = weights if is_sole.all() else np.where(is_sole, weights, np.float32(0))
     return NeighborVotes(predictions, neighbors.indices, weights, sole_weights)
 
