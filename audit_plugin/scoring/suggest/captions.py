@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, count_text
+from audit_plugin.encoders.devices import release_memory
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
 
@@ -85,6 +86,7 @@ def suggest(
     if evidence.trials is None or pair is None or not any(captions):
         return _suggestions({}, (), canonical_of, captions, ids)
     weighing = weigh(evidence, pair)
+    release_memory()  # of its blocks
     shifts = shift_repairs(weighing, canonical_of, ids)
     shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)

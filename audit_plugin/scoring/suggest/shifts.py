@@ -68,7 +68,6 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
     `also` is shown each trial, whose embeddings are the costly part; the `offsets` are `[D]`.
     """
     total = np.zeros((len(offsets), len(canonical_of)), np.float32)
-    count = np.zeros(total.shape, np.uint8)
     at = np.maximum(canonical_of, 0)
     trials = weighing.evidence.required_trials
     a, b = (weighing.evidence.modalities.index(name) for name in weighing.pair)
@@ -84,12 +83,12 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
         place[rows] = np.arange(len(rows))
         usable = (canonical_of >= 0) & ~member[at]
         _add_band(left, right, place[at], usable, offsets, total)
-        for k in range(len(offsets)):
-            count[k] += usable & _beside(usable, offsets[k : k + 1])[0]
         del embeddings, left, right  # before the next ones are made
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total /= count
-    del count
+    usable = (canonical_of >= 0) & ~trials.member[:TRIALS, at]  # [r, n]
+    for k, d in enumerate(offsets):  # no table of all counts
+        count = sum((row & _beside(row, np.array([d]))[0]).astype(np.uint8) for row in usable)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total[k] /= count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
         x, y = (torch.from_numpy(weighing.evidence.vectors[name]) for name in weighing.pair)
