@@ -126,12 +126,11 @@ def all_log_means(
     block_of: Callable[[torch.Tensor], SimilarityBlock], count: int, negatives: Negatives, temperature: float
 ) -> LogMeans:
     """The log means of all n samples, block by block."""
-    forward, backward = [], []
+    # one array for all: small ones made among the large tables would keep glibc from reusing the tables' memory
+    forward, backward = torch.empty(2, count, device=negatives.pool.device)
     for rows in torch.arange(count, device=negatives.pool.device).split(BLOCK_ROWS):
-        row_mean, column_mean = block_log_means(block_of(rows), rows, negatives, temperature)
-        forward.append(row_mean)
-        backward.append(column_mean)
-    return LogMeans(torch.cat(forward), torch.cat(backward), temperature)
+        forward[rows], backward[rows] = block_log_means(block_of(rows), rows, negatives, temperature)
+    return LogMeans(forward, backward, temperature)
 
 
 def block_log_means(

@@ -172,7 +172,9 @@ class FarVotes:
         if not len(rows):
             return
         q, hub = (torch.from_numpy(v).to(left.device) for v in (np.searchsorted(held_out, rows), self.hubs[held_out]))
-        best = torch.cat([(block @ right.T).sub_(hub).argmax(1) for block in left[q].split(VOTER_ROWS)])
+        best = torch.empty_like(q)  # one array for all, as in `contrast.all_log_means`
+        for block, of_block in zip(left[q].split(VOTER_ROWS), best.split(VOTER_ROWS), strict=True):
+            torch.argmax((block @ right.T).sub_(hub), 1, out=of_block)
         self.offsets.append(self.caller_of[held_out[best.cpu().numpy()]] - self.caller_of[rows])
 
     def elected(self, rows: int) -> Ints:
