@@ -44,6 +44,24 @@ def test_interrupted_towers_go_on_after_the_last_finished_trial(samples: Samples
     assert np.isfinite(resumed.columns["multimem"]).all()
 
 
+def test_towers_go_on_after_a_medium_that_went_bad_is_restored_or_left_out(samples: Samples, tmp_path: Path) -> None:
+    """Training on fewer rows than the masks were drawn for would change every trial: the run ends, and resumes."""
+    whole = run_audit(samples, TOWERS, run_dir=tmp_path / "whole")
+    medium = Path(samples.media["image"][5] or "")
+    data = medium.read_bytes()
+
+    def tear(stage: str, _done: int, _total: int) -> None:
+        if stage == "neighbors":
+            medium.write_bytes(data[:30])
+
+    with pytest.raises(AuditError, match=rf"{medium.name} was read before and cannot be read now .*; restore it"):
+        run_audit(samples, TOWERS, tear, tmp_path / "run")
+    without = run_audit(samples, TOWERS, run_dir=tmp_path / "without")
+    assert [row for row, reason in enumerate(without.columns["failure"]) if reason] == [5]
+    medium.write_bytes(data)
+    assert cells(run_audit(samples, TOWERS, run_dir=tmp_path / "run")) == cells(whole)
+
+
 def test_other_weights_under_the_same_name_are_another_run(samples: Samples, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     config = replace(TOWERS, tower=f"RN50:{weights}")

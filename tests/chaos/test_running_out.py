@@ -17,14 +17,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pymongo
 import pytest
 
 from tests.chaos.attack import Tally
 from tests.chaos.conftest import ROOT, Chaos
-from tests.chaos.test_low_resources import SECONDS, base, can_mount, fault_of, run, score, small_disk
+from tests.chaos.test_low_resources import (
+    LOAD,
+    ROWS,
+    SECONDS,
+    base,
+    can_mount,
+    fault_of,
+    run,
+    score,
+    server,
+    small_disk,
+)
 
 pytestmark = pytest.mark.timeout(6000)
-__all__ = ["base"]  # a fixture
+__all__ = ["base", "server"]  # fixtures
 Limits = Mapping[int, int]
 TIME = re.compile(rb"20\d\d-\d\d-\d\d \d\d:\d\d UTC")  # in a report
 LARGE = 200_000_000  # bytes of a disk that is large enough
@@ -217,3 +229,51 @@ def test_a_disk_that_fills(chaos: Chaos, ladders: Callable[[str], Ladder], name:
             subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True, timeout=20)
             ladder.compare(what, *command())
     chaos.record(f"full_disk_{name.replace(' ', '_')}", tally.cases, "crash points and kills", **tally.faults)
+
+
+@pytest.mark.fiftyone
+@pytest.mark.skipif(not can_mount(), reason="only root can mount a small disk")
+def test_a_disk_that_fills_under_an_audit(chaos: Chaos, base: Path, server: tuple[int, str], tmp_path: Path) -> None:
+    """Of a FiftyOne dataset: its cache and run folder lie on the disk."""
+    if not chaos.is_long:
+        pytest.skip("in the long form")
+    disk, tally = tmp_path / "disk", Tally()
+    database = {"FIFTYONE_DATABASE_URI": server[1], "FIFTYONE_DATABASE_VALIDATION": "false"}
+    load = [sys.executable, "-c", LOAD, str(base / "m.csv")]
+    subprocess.run(load, env={**os.environ, **database}, check=True, timeout=SECONDS)
+    audit = ["audit", "photos", "--text", "caption", "--encoder", "offline", "--trials", "8", "--epochs", "2"]
+    with small_disk(disk, LARGE):
+        code, errors = run(audit, disk, **database)
+        assert code == 0, errors
+        wanted, used = results_of(server[1]), shutil.disk_usage(disk).used
+    assert len(wanted) == ROWS
+    for number in range(1, 7):
+        what = f"audit, a disk of {used * number // 7:,} of {used:,} bytes"
+        with small_disk(disk, used * number // 7):
+            tally.cases += 1
+            code, errors = run(audit, disk, **database)
+            if fault := fault_of(code, errors) or ("" if f"no space left in {disk}" in errors else "tracebacks"):
+                tally.add(fault, f"{what}: {code} {errors[-1500:]}")
+            if results_of(server[1]) != wanted:
+                tally.add("half", what)  # the results of the former audit stay until the new ones are whole
+            subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True, timeout=20)
+            code, errors = run(audit, disk, **database)
+            if code:
+                tally.add("lost", f"{what}: then {code} {errors[-1500:]}")
+            if results_of(server[1]) != wanted:
+                tally.add("silent_wrong", what)
+    tally.show()
+    chaos.record("full_disk_audit", tally.cases, "crash points and kills", **tally.faults)
+
+
+def results_of(address: str) -> dict[str, str]:
+    """Path -> tags and fields of the audit, of each sample."""
+    with pymongo.MongoClient(address) as client:
+        (facts,) = client["fiftyone"]["datasets"].find({"name": "photos"})
+        samples = list(client["fiftyone"][facts["sample_collection_name"]].find())
+    return {
+        sample["filepath"]: str(
+            sorted((name, value) for name, value in sample.items() if name[:6] in ("audit_", "tags"))
+        )
+        for sample in samples
+    }
