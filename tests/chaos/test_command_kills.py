@@ -23,7 +23,7 @@ from tests.chaos.conftest import ROOT, Chaos
 from tests.chaos.harness import PATIENCE, Outcome, Stage, stage
 from tests.chaos.test_kills import CODES
 
-pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(12_000)]
 pytest.importorskip("fiftyone")
 # Deleting an audit, and finishing what was interrupted, are calls from Python.
 CALL = "import fiftyone as fo; from audit_plugin import fiftyone_io as io; io.{}(fo.load_dataset('d'){})"

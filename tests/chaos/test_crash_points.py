@@ -17,7 +17,7 @@ from tests.chaos.attack import Attack, State, Tally
 from tests.chaos.conftest import Chaos
 from tests.chaos.harness import stage
 
-pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(12_000)]
 pytest.importorskip("fiftyone")
 
 
