@@ -154,9 +154,10 @@ def _machine_name() -> str:
 
 
 def _existing_or_held() -> set[Any]:
-    """Ids of the datasets that exist, or that a process still has the lease of."""
-    held = foo.get_db_conn()[LEASES].find(HELD, {"_id": 1})  # `distinct` does not know the server's time
-    return {*(lease["_id"] for lease in held), *existing_datasets()}
+    """Ids of the datasets that exist, or that a process still has the lease of which is not seen to be dead."""
+    leases = foo.get_db_conn()[LEASES].find(HELD, {"machine": 1, "pid": 1})  # `distinct` knows no server's time
+    held = [lease["_id"] for lease in leases if lease["machine"] != machine_id() or is_alive(lease["pid"])]
+    return {*held, *existing_datasets()}
 
 
 def existing_datasets() -> dict[Any, str]:
