@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.report import read_summary, report_of_table
-from audit_plugin.scoring.flags import FLAGS, flag_by_rate, reflag, tail_cut
+from audit_plugin.scoring.flags import FLAGS, flag_by_rate, memorized_cut, reflag, tail_cut
 
 N = 60
 
@@ -26,7 +26,7 @@ def made(rows: int = N) -> AuditResult:
     multimem = rng.standard_normal(rows).astype(np.float32)
     flags = {f"is_{kind}": np.zeros(rows, bool) for kind in FLAGS}
     flags["is_misaligned"][-3:] = True
-    flags["is_memorized"] = multimem > tail_cut(multimem, 0.01)
+    flags["is_memorized"] = multimem > memorized_cut({"multimem": multimem}, 0.01)
     texts = {name: np.full(rows, "", object) for name in ("reason", "suggestion", "failure")}
     action = np.full(rows, "keep", object)
     action[-3:] = "review"

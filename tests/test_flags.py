@@ -13,7 +13,7 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import calibrate
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.flags import FLAGS, exceeds, propose_actions, raise_flags, tail_cut
+from audit_plugin.scoring.flags import FLAGS, exceeds, memorized_cut, propose_actions, raise_flags, tail_cut
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import planted, probe_scores_of, unit
 
@@ -71,6 +71,39 @@ def test_conflicts_are_flagged_on_their_worse_side_only() -> None:
     assert not pairs.all(1).any()
     assert not flagged[rows["duplicate"]].any()  # equal images, texts that say the same
     assert not flagged[rows["placeholder"]].any()
+
+
+@pytest.mark.parametrize("bad", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("rate", [0.01, 0.05])
+@pytest.mark.parametrize("skew", [0.3, 1.0, 3.0])
+def test_of_good_samples_the_rate_is_called_memorized_however_skewed(bad: float, rate: float, skew: float) -> None:
+    rng = np.random.default_rng(4)
+    wrong = rng.random(20_000) < bad
+    multimem = np.where(wrong, rng.normal(20, 1, 20_000), rng.gamma(1 / skew**2, skew, 20_000))
+    columns = {"multimem": multimem, "probability": np.where(wrong, 0.98, 0.002).astype(np.float32)}
+    flagged = multimem > memorized_cut(columns, rate)
+    assert flagged[~wrong].mean() == pytest.approx(rate, rel=0.25)
+    assert wrong.sum() == 0 or flagged[wrong].mean() > 0.95
+
+
+def test_without_probabilities_all_samples_count_as_good() -> None:
+    values = np.arange(1000, dtype=np.float32)
+    values[5] = np.nan
+    assert (values > memorized_cut({"multimem": values}, 0.01)).sum() == 9
+    unknown = {"multimem": values, "probability": np.full(1000, np.nan)}
+    assert memorized_cut(unknown, 0.01) == memorized_cut({"multimem": values}, 0.01)
+    assert memorized_cut({"multimem": np.full(3, np.nan)}, 0.01) == np.inf
+    assert memorized_cut({"multimem": values[:3], "probability": np.ones(3)}, 0.01) <= 2  # nothing is good
+
+
+def test_what_is_memorized_has_another_advice_where_it_fits() -> None:
+    flagged = {kind: np.zeros(2, bool) for kind in FLAGS}
+    flagged["memorized"][:], flagged["misaligned"][1] = True, True
+    scores = {"outlier": np.zeros(2), "misalignment": np.array([0.0, 9.0])}
+    action, reason = propose_actions(flagged, np.array(["", ""], object), np.ones(2, bool), np.zeros(2, bool), scores)
+    assert action.tolist() == ["keep", "review"]
+    assert "rare" in reason[0]
+    assert reason[1] == "media do not fit (misalignment 9.0); a model memorizes it"
 
 
 def test_nothing_scored_raises_no_flag_that_needs_a_score() -> None:

@@ -15,7 +15,7 @@ from audit_plugin.audit.score import Scored
 from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.embed import Contents, Embedded
 from audit_plugin.scoring.calibration import Calibration
-from audit_plugin.scoring.flags import FLAGS, tail_cut
+from audit_plugin.scoring.flags import FLAGS, memorized_cut
 from audit_plugin.scoring.scores import compute_scores
 from audit_plugin.trials import multimem
 from tests.core_fixtures import CONFIG, N, planted
@@ -120,8 +120,9 @@ def test_the_summary_counts() -> None:
 def test_the_summary_tells_the_bulk_the_cut_and_the_winners_curse() -> None:
     summary, values = summary_of(), scored().scores["multimem"]
     told = summary["memorized"]
+    columns = {"multimem": values, "probability": scored().calibration.probability}
     assert told["median"] == pytest.approx(np.median(values), abs=1e-4)
-    assert told["cut"] == pytest.approx(tail_cut(values, CONFIG.false_positive_rate), abs=1e-4)
+    assert told["cut"] == pytest.approx(memorized_cut(columns, CONFIG.false_positive_rate), abs=1e-4)
     assert told["top"] == 10  # a per cent of 300, but ten at least
     assert told["top_mean_as_chosen"] == pytest.approx(np.sort(values)[-10:].mean(), abs=1e-4)
     assert told["median"] < told["top_mean_on_other_trials"] < told["top_mean_as_chosen"]

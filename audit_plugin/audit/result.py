@@ -384,6 +384,7 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
         need = multimem.trials_needed(measured, len(trials.member), RELIABLE, trials.folds)
         notes.append(f"reliability of MultiMem is {measured:.2f}, below {RELIABLE}; about {need} trials would reach it")
     finite = scored.scores["multimem"][np.isfinite(scored.scores["multimem"])]
+    columns = {**scored.scores, "probability": scored.calibration.probability}
     top = max(len(finite) // 100, min(10, len(finite)))
     chosen, fresh = multimem.top_mean(values, trials.member, top, trials.folds)
     out: dict[str, Any] = {
@@ -391,7 +392,7 @@ def memory_summary(scored: Scored, config: AuditConfig) -> tuple[dict[str, Any],
         "trials": len(trials.member),
         "memorized": {
             "median": _rounded(float(np.median(finite))) if len(finite) else None,
-            "cut": _rounded(rules.tail_cut(finite, config.false_positive_rate)),
+            "cut": _rounded(rules.memorized_cut(columns, config.false_positive_rate)),
             "top": top,
             "top_mean_as_chosen": _rounded(chosen),
             "top_mean_on_other_trials": _rounded(fresh),

@@ -130,10 +130,29 @@ def misaligned(columns: Mapping[str, Floats], _known: Bools | None, rate: float)
     return flag_misaligned(columns["false_positive_rate"], rate)
 
 
-@flag_by_rate("Memorized", "Memorized far more than most samples by a model trained on the set", score="multimem")
+@flag_by_rate(
+    "Memorized", "A model trained on the set memorizes it more than nearly all good samples", score="multimem"
+)
 def memorized(columns: Mapping[str, Floats], _known: Bools | None, rate: float) -> Bools:
-    """MultiMem beyond the tail of the set's bulk."""
-    return exceeds(columns["multimem"], tail_cut(columns["multimem"], rate))
+    """MultiMem beyond that of the good samples."""
+    return exceeds(columns["multimem"], memorized_cut(columns, rate))
+
+
+def memorized_cut(columns: Mapping[str, Floats], rate: float) -> float:
+    """The MultiMem that a share `rate` of the good samples exceeds; infinity where none has one.
+
+    Each sample counts with its probability of being right (1 where it is unknown). Wrong pairs are memorized the most:
+    among all samples they would raise the cut above themselves. Clean sets differ in how skewed MultiMem is, so it is
+    no multiple of a deviation either.
+    """
+    values = np.asarray(columns["multimem"])
+    rows = np.flatnonzero(np.isfinite(values))
+    if not len(rows):
+        return float("inf")
+    rows = rows[np.argsort(values[rows], kind="stable")]
+    right = 1 - np.nan_to_num(columns["probability"][rows], nan=0.0) if "probability" in columns else np.ones(len(rows))
+    share = np.cumsum(right) / max(right.sum(), 1e-12)  # of the good samples, up to each
+    return float(values[rows[np.flatnonzero(share >= min(1 - rate, share[-1]))[0]]])
 
 
 @flag_by_rate("Outlier", "Unlike everything else in the set", score="outlier")
@@ -312,7 +331,11 @@ def propose_actions(
     has_suggestion = np.array([bool(suggestion) for suggestion in suggestions], dtype=bool)
     rules = (  # weakest first: each overwrites the ones before it
         (flags["vague"], "keep", "caption fits almost everything"),
-        (flags["memorized"], "keep", "memorized far more than the set's bulk"),
+        (
+            flags["memorized"],
+            "keep",
+            "fits, but is memorized: rare, so keep it and collect more like it, or regroup it",
+        ),
         (flags["conflict"], "review", "same medium as another sample, contradicting caption"),
         (flags["outlier"], "review", _quote("unlike the rest of the set (outlier {:.1f})", scores["outlier"])),
         (flags["misaligned"], "review", _quote("media do not fit (misalignment {:.1f})", scores["misalignment"])),
@@ -323,6 +346,7 @@ def propose_actions(
     for rows, rule_action, rule_reason in rules:
         action[rows] = rule_action
         reason[rows] = np.broadcast_to(np.asarray(rule_reason, dtype=object), n)[rows]
+    reason[flags["misaligned"] & flags["memorized"]] += "; a model memorizes it"
     return action, reason
 
 
