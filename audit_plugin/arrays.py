@@ -332,6 +332,7 @@ class SampleFacts:
             pool and the tail of outliers. The others, added to a finished run, still are neighbors that vote, members
             of duplicate groups, probe pairs, and part of the calibration.
         texts: modality that is text -> the texts, or empty: their spelling is not looked at.
+        word_vectors: modality -> `[n, 384]` in the space of words (`encoders.word_space`), of those that lie in it.
     """
 
     contents: Mapping[str, Ints]
@@ -342,6 +343,7 @@ class SampleFacts:
     labels: NDArray[Any] | None = None
     known: Bools | None = None
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    word_vectors: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.contents.values())))

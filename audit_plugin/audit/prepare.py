@@ -22,6 +22,7 @@ from audit_plugin.encoders.own_embeddings import OWN_NAME, OwnEmbeddings, encode
 from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
+from audit_plugin.encoders.word_space import word_vectors
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.store import check_memory, stored_identity
 from audit_plugin.trials.engines import LOCAL, EncoderRecipe, Engine
@@ -246,6 +247,7 @@ def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFa
         labels=np.array(samples.labels, dtype=object)[rows] if samples.labels else None,
         known=known,
         texts={name: values for name, values in texts.items() if any(values)},
+        word_vectors=word_vectors(prepared.encoder_identities, prepared.features.vectors, known),
     )
 
 

@@ -158,6 +158,7 @@ def _score_training_rows(prepared: Prepared, facts: SampleFacts, train: Ints, jo
         space=facts.space,
         words={name: count[train] for name, count in facts.words.items()},
         user_groups=None if facts.user_groups is None else dense_ids(facts.user_groups[train]),
+        word_vectors={name: vectors[train] for name, vectors in facts.word_vectors.items()},
     )
     projections = head_projections(features)
 

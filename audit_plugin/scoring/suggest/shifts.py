@@ -91,7 +91,7 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
             total[k] /= count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
-        x, y = (torch.from_numpy(weighing.evidence.vectors[name]) for name in weighing.pair)
+        x, y = (torch.from_numpy(side) for side in weighing.products["zero_shot"])
         frozen = np.zeros_like(total)
         _add_band(x, y, at, canonical_of >= 0, offsets, frozen)
         _fall(weighing, "zero_shot", at, offsets, frozen)
