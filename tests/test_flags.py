@@ -80,7 +80,7 @@ def test_of_good_samples_the_rate_is_called_memorized_however_skewed(bad: float,
     rng = np.random.default_rng(4)
     wrong = rng.random(20_000) < bad
     multimem = np.where(wrong, rng.normal(20, 1, 20_000), rng.gamma(1 / skew**2, skew, 20_000))
-    columns = {"multimem": multimem, "probability": np.where(wrong, 0.98, 0.002).astype(np.float32)}
+    columns = {"multimem": multimem, "probability": np.where(wrong, 0.9995, 0.0005).astype(np.float32)}
     flagged = multimem > memorized_cut(columns, rate)
     assert flagged[~wrong].mean() == pytest.approx(rate, rel=0.25)
     assert wrong.sum() == 0 or flagged[wrong].mean() > 0.95

@@ -76,7 +76,6 @@ def test_an_image_is_the_mean_of_the_names_weighted_by_the_softened_softmax() ->
         ("offline:tf_efficientnet_lite0:224:x", "offline:all-MiniLM-L6-v2", True),
         ("own:float32:1280", "own:float16:384", True),
         ("own:float32:1280", "offline:all-MiniLM-L6-v2:prompts", True),
-        ("own:float32:512", "own:float32:384", False),
         ("open_clip:ViT-B-32:image", "offline:all-MiniLM-L6-v2", False),
     ],
 )
@@ -84,6 +83,7 @@ def test_only_what_may_be_the_offline_encoders_features_is_placed(image: str, te
     keys = {"image": EncoderIdentity(image), "text": EncoderIdentity(text)}
     vectors = {"image": np.eye(3, 1280, dtype=np.float32), "text": np.eye(3, 384, dtype=np.float32)}
     assert bool(word_vectors(keys, vectors)) is expected
+    assert not word_vectors(keys, vectors | {"image": np.eye(3, 512, dtype=np.float32)})
 
 
 def test_encoders_that_share_a_space_of_their_own_are_not_asked_in_that_of_words() -> None:

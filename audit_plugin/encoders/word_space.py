@@ -43,8 +43,9 @@ def word_vectors(
         vectors: modality -> unit features `[n, d]`.
         known: bool `[n]`, the samples whose mean is taken off, or None: all.
     """
-    images = [name for name, identity in identities.items() if _is_offline(identity, "image", IMAGE_WIDTH)]
-    texts = [name for name, identity in identities.items() if _is_offline(identity, "text", TEXT_WIDTH)]
+    widths = {name: values.shape[1] for name, values in vectors.items()}
+    images = [name for name in vectors if widths[name] == IMAGE_WIDTH and _may_be_offline(identities[name], "image")]
+    texts = [name for name in vectors if widths[name] == TEXT_WIDTH and _may_be_offline(identities[name], "text")]
     if not images or not texts:
         return {}
     try:
@@ -55,10 +56,9 @@ def word_vectors(
     return {name: _centered(values, known) for name, values in placed.items()}
 
 
-def _is_offline(identity: EncoderIdentity, modality: str, width: int) -> bool:
-    own_name = IDENTITIES[modality].key.rpartition(":224:")[0] or IDENTITIES[modality].key
-    is_given = identity.key.startswith(OWN) and identity.key.endswith(f":{width}")
-    return identity.key.startswith(own_name) or is_given
+def _may_be_offline(identity: EncoderIdentity, modality: str) -> bool:
+    network = IDENTITIES[modality].key.partition(":224:")[0]  # that of images also encodes the frames of videos
+    return identity.key.startswith((network, OWN))
 
 
 def _among_words(features: Floats) -> Floats:
