@@ -180,9 +180,18 @@ def test_precision_by_hand() -> None:
     scores = np.array([0.0] * 8 + [1.5, 3.0])
     probability = np.array([0.1] * 8 + [0.7, 0.9])
     calibration = Calibration({}, (0, 0), probability, probability, one_hypothesis(0.2, [0.3, 0.05, 0.0]))
-    mean, low, high = calibration.precision(scores, scores > 1)
-    assert mean == pytest.approx(0.8)
-    assert (low, high) == (pytest.approx(0.75), pytest.approx(0.8))
+    assert calibration.precision(scores, scores > 1) == pytest.approx((0.75, 0.75, 0.75))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
+def test_the_precision_lies_within_its_interval_and_near_the_truth(share: float) -> None:
+    scores, wrong, probes = mixture(share)
+    calibration = calibrate(scores, probes)
+    for rate in (0.01, 0.05):
+        flagged = calibration.false_positive_rate <= rate
+        precision, low, high = calibration.precision(scores, flagged)
+        assert low <= precision <= high
+        assert precision == pytest.approx(wrong[flagged].mean(), abs=0.15)
 
 
 def test_false_positive_rate_by_hand() -> None:

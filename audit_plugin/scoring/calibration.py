@@ -110,7 +110,7 @@ class Calibration:
     def precision(self, scores: Floats, flagged: Bools) -> tuple[float, float, float]:
         """(share of the flagged that is wrong, lower, upper end of its central 90%); NaN without flags or a fit.
 
-        The share is the mean probability. Under one hypothesis it is 1 - good_above(cut) / (share flagged).
+        Under one hypothesis it is 1 - good_above(cut) / (share flagged); the share is the median over the hypotheses.
         """
         hypotheses = self.hypotheses
         if not flagged.any() or hypotheses is None:
@@ -118,9 +118,8 @@ class Calibration:
         cut = scores[flagged].min()
         flagged_share = flagged.sum() / np.isfinite(scores).sum()
         edge = max(np.searchsorted(hypotheses.edges, cut, side="right") - 1, 0)  # the one below: errs to less precision
-        low, high = hypotheses.interval(np.clip(1 - hypotheses.good_above[:, edge] / flagged_share, 0, 1))
-        mean = float(np.nanmean(self.probability[flagged]))
-        return mean, min(low, mean), max(high, mean)
+        precision = np.clip(1 - hypotheses.good_above[:, edge] / flagged_share, 0, 1)
+        return float(hypotheses.median(precision[:, None])[0]), *hypotheses.interval(precision)
 
 
 def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration:
