@@ -173,6 +173,27 @@ def _greek(_data: Path) -> list[str]:
     return [f"the letter {name}" for name in names.split()]
 
 
+def _clothing(_data: Path) -> PairSet:
+    """Photographs of clothing, CC0, that lie beside the project; a category holds the classes that are mixed up."""
+    if not CLOTHING.is_dir():
+        raise AuditError(
+            f"the photographs of clothing are not there ({CLOTHING}); put a folder of images by class there"
+        )
+    files = sorted(CLOTHING.rglob("*.jpg"))
+    labels = tuple(path.parent.name for path in files)
+    media = {"image": tuple(map(str, files)), "text": labels}
+    ids = tuple(str(path.relative_to(CLOTHING)) for path in files)
+    return PairSet("clothing", ids, media, tuple(MIXED_UP[label] for label in labels), labels=labels)
+
+
+CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
+MIXED_UP = {
+    **dict.fromkeys(("t-shirt", "longsleeve", "shirt", "outwear"), "top"),
+    **dict.fromkeys(("dress", "skirt"), "gown"),
+    **dict.fromkeys(("pants", "shorts"), "legs"),
+    **dict.fromkeys(("hat", "shoes"), "ends"),
+}
+
 FIVE = _drawn("five", lambda folder: drawn.persons(folder, 600, "five", drawn.CAPTIONS))
 
 SETS: dict[str, Entry] = {
@@ -180,6 +201,7 @@ SETS: dict[str, Entry] = {
     "facebook": Entry("development", _vendor("facebook"), _other_emoji("facebook")),
     "persons": Entry("development", _drawn("persons", lambda f: drawn.persons(f, 800, "persons")), _other_persons),
     "glyphs": Entry("development", _drawn("glyphs", drawn.glyphs), _greek),
+    "clothing": Entry("development", _clothing, lambda _data: []),
     "google": Entry("report", _vendor("google"), _other_emoji("google")),
     "openmoji": Entry("report", _vendor("openmoji"), _other_persons),
     "four": Entry("report", _four, _other_emoji("four")),

@@ -44,7 +44,7 @@ def numbered(n=30, captions=1):
 
 def test_development_and_report_sets_are_told_apart():
     roles = {role: {name for name, entry in SETS.items() if entry.role == role} for role in ("development", "report")}
-    assert roles["development"] == {"twitter", "facebook", "persons", "glyphs"}
+    assert roles["development"] == {"twitter", "facebook", "persons", "glyphs", "clothing"}
     assert roles["report"] == {"google", "openmoji", "four", "digits", "five", "five_one"}
 
 
