@@ -159,6 +159,16 @@ def test_texts_are_classes_where_there_are_few() -> None:
     assert not are_classes(np.arange(many) % (MAX_CLASSES + 1))
 
 
+def test_of_many_samples_one_division_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = linear_set()
+    several = cross_fit(source, target, np.arange(200), None, 0)
+    monkeypatch.setattr(linear, "MANY_SAMPLES", 200)
+    one = cross_fit(source, target, np.arange(200), None, 0)
+    assert (len(several.folds), len(one.folds)) == (REPEATS, 1)
+    np.testing.assert_array_equal(one.weights[0], several.weights[0])
+    assert np.corrcoef(one.predict().ravel(), several.predict().ravel())[0, 1] > 0.99
+
+
 def test_lengths_are_checked() -> None:
     with pytest.raises(ValueError, match="groups"):
         cross_fit(np.zeros((5, 2), np.float32), np.zeros((5, 2), np.float32), np.zeros(4, int), None, 0)

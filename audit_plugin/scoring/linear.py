@@ -5,7 +5,8 @@ and a fold f is predicted by the regression on the others,
 
     W_f = (X^T X + lambda I)^-1 X^T Y     over the samples outside f,    prediction_i = x_i W_f    for i in f
 
-with centered X and Y; the mean over `REPEATS` divisions counts. lambda is the one that predicts best out of fold.
+with centered X and Y. The mean over `REPEATS` divisions counts; one is enough for `MANY_SAMPLES`. lambda is the one
+that predicts best out of fold.
 
 For media and free texts, y is the unit vector of the other side, and the evidence on a pair is the contrast
 (`contrast`) of M_ik = cos(prediction_i, y_k). Texts of which there are few, such as names of classes, are *classes*: y
@@ -29,6 +30,7 @@ from .contrast import Negatives, embedding_contrast
 # Chosen on the development sets, see docs/detection.md.
 TEMPERATURE = 1 / 50  # of the contrast
 FOLDS, REPEATS = 5, 3
+MANY_SAMPLES = 20_000
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of lambda, in mean eigenvalues of X^T X
 SAMPLES_PER_CLASS = 5  # on average, from which texts are classes
 MAX_CLASSES = 1000
@@ -42,8 +44,8 @@ class CrossFit:
     Attributes:
         source: float32 `[n, d]`.
         source_mean, target_mean: `[d]`, `[q]`.
-        folds: int `[REPEATS, n]`.
-        weights: float32 `[REPEATS, FOLDS, d, q]`.
+        folds: int `[h, n]`, of h divisions.
+        weights: float32 `[h, FOLDS, d, q]`.
     """
 
     source: Floats
@@ -69,7 +71,7 @@ class CrossFit:
 
 
 def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools | None, seed: int) -> CrossFit:
-    """Fits all regressions; O(n d (d + q)) and `REPEATS * FOLDS` systems of d equations.
+    """Fits all regressions; O(n d (d + q)) and some 30 systems of d equations.
 
     Args:
         source: float32 `[n, d]`.
@@ -83,29 +85,41 @@ def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools 
     source = _principal_coordinates(source) if len(source) < source.shape[1] else source
     classes = int(target.max()) + 1 if target.ndim == 1 else 0
 
+    def source_of(rows: Ints) -> Floats:
+        return source[rows]
+
     def target_of(rows: Ints) -> Floats:
         return np.eye(classes, dtype=np.float32)[target[rows]] if classes else np.asarray(target[rows], np.float32)
 
-    source_mean = source[fitted].mean(0, dtype=np.float64).astype(np.float32)
-    target_mean = target_of(fitted).mean(0, dtype=np.float64).astype(np.float32)
+    source_mean, target_mean = _mean(source_of, fitted), _mean(target_of, fitted)
     rng = np.random.default_rng((seed, 13))
-    divisions = [rng.permutation(int(groups.max()) + 1) % FOLDS for _ in range(REPEATS)]
+    repeats = REPEATS if len(source) < MANY_SAMPLES else 1
+    divisions = [rng.permutation(int(groups.max()) + 1) % FOLDS for _ in range(repeats)]
     folds = np.stack([division[groups] for division in divisions])
 
-    all_weights, strength = [], None
+    all_weights, strength = [], 0.0
     for of_sample in folds:
-        moments = []  # X^T X and X^T Y of each fold
-        for fold in range(FOLDS):
-            rows = fitted[of_sample[fitted] == fold]
-            moments.append(_moments(source, target_of, rows, source_mean, target_mean))
+        parts = [fitted[of_sample[fitted] == fold] for fold in range(FOLDS)]
+        moments = [_moments(source, target_of, rows, source_mean, target_mean) for rows in parts]
         gram, cross = (np.sum(part, axis=0) for part in zip(*moments, strict=True))
         unit = np.trace(gram) / max(min(len(fitted), len(gram)), 1) + 1e-12
-        if strength is None:
-            squares = [[_lost(moments[f], gram, cross, s * unit) for f in range(FOLDS)] for s in STRENGTHS]
-            strength = STRENGTHS[int(np.argmin(np.sum(squares, axis=1)))]
-        solved = [_solve(gram - g, cross - c, strength * unit) for g, c in moments]
+        strength = strength or _best_strength(moments, gram, cross, unit)
+        solved = [_solve(gram - own_gram, cross - own_cross, strength * unit) for own_gram, own_cross in moments]
         all_weights.append(np.stack(solved).astype(np.float32))
     return CrossFit(source, source_mean, target_mean, folds, np.stack(all_weights))
+
+
+def _mean(values_of: Callable[[Ints], Floats], rows: Ints) -> Floats:
+    """float32 `[d]`: the mean of `values_of(rows)`, which are never there all at once."""
+    starts = range(0, len(rows), BATCH_ROWS)
+    total = sum(values_of(rows[start : start + BATCH_ROWS]).sum(0, dtype=np.float64) for start in starts)
+    return np.asarray(total / len(rows), dtype=np.float32)
+
+
+def _best_strength(moments: list[tuple[Floats, Floats]], gram: Floats, cross: Floats, unit: float) -> float:
+    """That of `STRENGTHS` with the smallest squared error, each fold predicted by the others."""
+    errors = [sum(_lost(own, gram, cross, strength * unit) for own in moments) for strength in STRENGTHS]
+    return STRENGTHS[int(np.argmin(errors))]
 
 
 def _principal_coordinates(source: Floats) -> Floats:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 # Kinds of evidence on a pair: contrast under the trained heads and the frozen encoders, under what the neighbors of
 # each side say, and under linear predictions of each side from the other. Weights chosen on the development sets, but
 # for that of the frozen encoders, which `evidence_weights` reads from the probe pairs.
-WEIGHTS = {"contrast": 1.0, "zero_shot": 0.5, "neighbors_a": 0.5, "neighbors_b": 0.5, "linear_a": 1.0, "linear_b": 1.0}
+WEIGHTS = {
+    "contrast": 1.0,
+    "zero_shot": 0.5,
+    "neighbors_a": 0.75,
+    "neighbors_b": 0.75,
+    "linear_a": 1.0,
+    "linear_b": 1.0,
+}
 
 Compute = Callable[["Evidence"], Floats | dict[str, Floats]]
 
