@@ -303,7 +303,7 @@ def test_cards_name_the_model_or_the_spot_check():
         "memorized": {"cut": 0.9, "median": 0.5},
         "reliability": 0.52,
     }
-    flags = {"misaligned": (27, 28, 29), "outlier": (1,)}
+    flags = {"misaligned": (27, 28, 29), "outlier": (1,), "memorized": (3, 4, 28)}
     by_model = {card["kind"]: card for card in cards(content(30, flags, summary=summary))}
     lines = dict(by_model["misaligned"]["lines"])
     assert by_model["misaligned"]["count"] == 3
@@ -311,7 +311,10 @@ def test_cards_name_the_model_or_the_spot_check():
     assert lines["estimated wrong pairs"] == "about 43 (20 to 60)"
     assert lines["estimated precision"] == "80% (60% to 90%)"
     assert "94%" in lines.values()
-    assert dict(by_model["memorized"]["lines"])["reliability (0 to 1)"] == "0.52 (low: use more trials)"
+    memorized = dict(by_model["memorized"]["lines"])
+    assert memorized["reliability (0 to 1)"] == "0.52 (low: use more trials)"
+    assert memorized["misaligned as well: correct the captions"] == "1"
+    assert memorized["fitting but rare: keep, collect more, or regroup"] == "2"
     audit = content(30, flags, summary=summary)
     plan = plan_spot_check(audit.flags("misaligned"), audit.numbers("misalignment"), 20)
     verdicts = ["wrong" if audit.flags("misaligned")[row] else "right" for row in plan.rows]

@@ -178,8 +178,12 @@ def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
 
 
 def memorized_lines(content: ReportContent) -> list[Line]:
-    """Threshold and median of MultiMem, and its reliability."""
+    """What to do with the two sorts of memorized rows; threshold and median of MultiMem, and its reliability."""
+    flagged, wrong = content.flags("memorized"), content.flags("misaligned")
     lines = []
+    if flagged.any():
+        lines.append(("misaligned as well: correct the captions", f"{int((flagged & wrong).sum()):,}"))
+        lines.append(("fitting but rare: keep, collect more, or regroup", f"{int((flagged & ~wrong).sum()):,}"))
     memorized = content.summary.get("memorized") or {}
     if memorized.get("cut") is not None and memorized.get("median") is not None:
         lines.append(("threshold on MultiMem", f"{memorized['cut']:.2f}"))
