@@ -133,6 +133,21 @@ def spot_check_table(report: dict[str, Any]) -> str:
     )
 
 
+def search_table(report: dict[str, Any]) -> str:
+    """What searches for a threshold keep, cost and find."""
+    sizes = list(report["searches"][0]["after"])
+    lines = ["| set | rows | wrong | labels | kept | rows at the threshold | found, of the best |", "|---" * 7 + "|"]
+    for row in report["searches"]:
+        for size in sizes:
+            after = row["after"][size]
+            share = "" if after["found_of_best"] is None else f"{after['found_of_best']:.2f}"
+            counts = f"{row['rows']:,} | {row['wrong']:,} | {after['labels']['median']:.0f}"
+            lines.append(f"| {row['set']} | {counts} | {after['kept']:.2f} | {after['rows']:.0f} | {share} |")
+    kept = min(row["after"][size]["kept"] for row in report["searches"] for size in sizes)
+    sentence = f"{report['checks']} simulated searches per row; the precision was kept in {kept:.1%} of them or more."
+    return "\n".join([*lines, f"\n{sentence}"])
+
+
 def cost_table(report: dict[str, Any]) -> str:
     """Seconds of the score beside those of its trials."""
     lines = ["| pairs | neighbor search | trials | score | score / trials |", "|---|---|---|---|---|"]

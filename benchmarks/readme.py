@@ -17,6 +17,7 @@ from benchmarks.finding_tables import (
     oddities_table,
     rates_table,
     recall_table,
+    search_table,
     shifts_table,
     spot_check_table,
 )
@@ -154,6 +155,7 @@ def detection_parts() -> dict[str, str]:
         "shifts48": shifts_table(_read("relabel-trials-48")),
         "recall": recall_table(_read("relabel")),
         "spot": spot_check_table(_read("spot-check")),
+        "searches": search_table(_read("spot-check")),
     }
 
 

@@ -1,9 +1,9 @@
-"""Simulated spot checks: coverage and width of the 90% intervals, and what the refit gains.
+"""Simulated spot checks: coverage and width of the 90% intervals, what the refit gains, and searches for a threshold.
 
 Each set is a list of scores, flags and the truth, fixed; only the rows that are drawn for review change. Real ones are
 audits of the Twitter emoji with permuted captions, drawn ones follow two normal curves. Run as
 `python -m benchmarks.spot_check [--checks 200]`. Expected: every coverage at 0.9 or above but for
-the noise of 200 checks, since the tests are exact.
+the noise of 200 checks, since the tests are exact; and the precision asked for kept by as many searches.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from audit_plugin.arrays import Bools, Floats
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.samples import read_samples
 from audit_plugin.review.spot_check import estimate, plan_spot_check
+from audit_plugin.review.threshold_search import search_threshold
 from benchmarks.data import manifest
 from benchmarks.record import write_report
 from benchmarks.spot_refit import refit
 
 RATES = (0.02, 0.1, 0.2)
 QUANTITIES = ("precision", "missed", "wrong", "recall")
+PRECISION = 0.9  # that searches ask for
+LABELS = (40, 100)  # after which they end
+FIRST_SEED = 100_000  # of the searches here; the constants of the search were chosen with others, and on other sets
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,31 @@ def drawn() -> Iterator[Case]:
         ("large set", 100_000, 0.05, 3.0, 0.05),
         ("no flags", 2000, 0.05, 2.0, 0.0),
     ):
-        rng = np.random.default_rng(len(name))
-        wrong = rng.random(n) < rate
-        scores = rng.standard_normal(n) + shift * wrong
-        flagged = np.zeros(n, dtype=bool)
-        flagged[np.argsort(-scores)[: int(flags * n)]] = True
-        believed = max(rate, 0.01)
-        odds = believed / (1 - believed) * np.exp(np.clip(shift * scores - shift**2 / 2, -30, 30))
-        yield Case(name, flagged, scores, odds / (1 + odds), wrong)
+        yield draw_case(name, n, rate, shift, flags)
+
+
+def searched() -> Iterator[Case]:
+    """Sets of searches for a threshold, drawn as those of `drawn`."""
+    for name, n, rate, shift in (
+        ("separated, 10% wrong", 2000, 0.1, 4.0),
+        ("blurred, 10% wrong", 2000, 0.1, 2.0),
+        ("nearly no signal", 2000, 0.1, 0.5),
+        ("rare, 1% wrong", 5000, 0.01, 4.0),
+        ("many, 30% wrong", 2000, 0.3, 3.0),
+    ):
+        yield draw_case(name, n, rate, shift, rate)
+
+
+def draw_case(name: str, n: int, rate: float, shift: float, flags: float) -> Case:
+    """A set of two normal curves whose highest share `flags` is flagged."""
+    rng = np.random.default_rng(len(name))
+    wrong = rng.random(n) < rate
+    scores = rng.standard_normal(n) + shift * wrong
+    flagged = np.zeros(n, dtype=bool)
+    flagged[np.argsort(-scores)[: int(flags * n)]] = True
+    believed = max(rate, 0.01)
+    odds = believed / (1 - believed) * np.exp(np.clip(shift * scores - shift**2 / 2, -30, 30))
+    return Case(name, flagged, scores, odds / (1 + odds), wrong)
 
 
 def simulate(case: Case, checks: int) -> dict[str, Any]:
@@ -114,6 +135,36 @@ def simulate(case: Case, checks: int) -> dict[str, Any]:
     }
 
 
+def simulate_searches(case: Case, searches: int) -> dict[str, Any]:
+    """What searches for a threshold of precision `PRECISION` keep, cost and find, per number of labels."""
+    best = best_found(case)
+    answers = {row: "wrong" if wrong else "right" for row, wrong in enumerate(case.wrong.tolist())}
+    outcomes = {}
+    for size in LABELS:
+        results = [
+            search_threshold(case.scores, answers, PRECISION, case.probability, size, FIRST_SEED + number)
+            for number in range(searches)
+        ]
+        found = np.array([case.wrong[case.scores >= result.threshold].sum() for result in results])
+        rows = np.array([result.rows for result in results])
+        labeled = [result.labeled for result in results]
+        outcomes[str(size)] = {
+            "kept": round(float(np.mean(found >= PRECISION * rows - 1e-9)), 4),
+            "without_threshold": round(float(np.mean(rows == 0)), 4),
+            "labels": {"median": float(np.median(labeled)), "most": max(labeled)},
+            "rows": float(np.median(rows)),
+            "found_of_best": round(float(found.mean() / best), 4) if best else None,
+        }
+    return {"set": case.name, "rows": len(case.wrong), "wrong": int(case.wrong.sum()), "best": best, "after": outcomes}
+
+
+def best_found(case: Case) -> int:
+    """Wrong rows at or above the lowest threshold that has precision `PRECISION`; 0 if none has."""
+    found = np.cumsum(case.wrong[np.argsort(-case.scores, kind="stable")])
+    enough = found >= PRECISION * np.arange(1, len(found) + 1) - 1e-9
+    return int(found[enough].max(initial=0))
+
+
 def true_values(case: Case) -> dict[str, float]:
     """The quantities themselves; NaN where there is nothing that they could be the share of."""
     flagged, wrong = case.flagged, case.wrong
@@ -140,14 +191,19 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--checks", type=int, default=200)
     options = parser.parse_args()
-    rows = []
-    for case in (*drawn(), *audits(options.vendor, options.trials)):
+    rows, searches = [], []
+    audited = list(audits(options.vendor, options.trials))
+    for case in (*searched(), *audited):
+        searches.append(simulate_searches(case, options.checks))
+        print(json.dumps(searches[-1]), flush=True)
+    for case in (*drawn(), *audited):
         rows.append(simulate(case, options.checks))
         print(json.dumps(rows[-1]), flush=True)
     report = {
         "checks": options.checks,
         "lowest": min(v for row in rows for v in row["coverage"].values()),
         "sets": rows,
+        "searches": searches,
     }
     write_report("spot-check", "Coverage and width of the 90% intervals of simulated spot checks", report)
 
