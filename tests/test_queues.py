@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import select
+import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +190,27 @@ def test_a_spot_check_takes_the_decisions_after_its_start_whatever_the_clock_say
             fio.record_spot_check(dataset, "audit", row, kind)
 
 
+def test_the_search_for_a_threshold_goes_on_from_the_decisions(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(60)
+    written(dataset, tuple(range(30)))
+    ids = dataset.values("id")
+    fio.decide(dataset, ids, "keep")  # in a batch: no labels
+    check = fio.threshold_check(dataset, "audit")
+    assert (len(check.rows), check.labels) == (60, {})
+    ahead = check.ahead(0.9, 40, 5)
+    asked = []
+    while (row := check.search(0.9).next_row) is not None:
+        asked.append(check.rows[row])
+        fio.decide(dataset, check.rows[row][0], "remove" if check.rows[row][0] in ids[:25] else "keep", reviewer="ann")
+        check = fio.threshold_check(dataset, "audit")
+    assert asked[:2] == ahead[:2]
+    search = check.search(0.9)
+    assert search.labeled == len(asked) == len(check.labels)
+    assert 0 < search.rows <= 27
+    fio.undo_last(dataset, "ann")
+    assert check.rows[fio.threshold_check(dataset, "audit").search(0.9).next_row] == asked[-1]
+
+
 def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:
     ids = dataset.values("id")
     made = fio.repair_decisions(dataset, "audit", "why", reviewer="ann")
@@ -263,6 +289,76 @@ def test_a_review_from_the_command_line(dataset: Any, tmp_path: Path) -> None:
     assert "1 of 4 decided" in decided
     assert "nan" not in decided
     assert dataset[drawn[0]]["audit_decision"] == "keep"
+
+
+def test_a_search_in_a_pipe_lists_what_to_decide_on_and_ends_with_the_guarantee(
+    make_dataset: Callable[..., Any],
+) -> None:
+    from audit_plugin.cli import app
+
+    dataset = make_dataset(30)
+    written(dataset, tuple(range(20)))
+    ids, arguments = dataset.values("id"), ["review", "spot-check", dataset.name, "--precision", "0.8"]
+    for _ in range(10):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        header, *rows = done.stdout.splitlines()
+        assert header.split("\t")[:4] == ["id", "caption_index", "path", "text"]
+        if not rows:
+            break
+        assert "labels; " in done.stderr
+        assert "to go on: the same command" in done.stderr
+        for row in rows:
+            name = row.split("\t")[0]
+            review("decide", dataset.name, "remove" if name in ids[:18] else "keep", name)
+    assert "guarantee: with a probability of at least 90% over the random draw, at least 80% of the" in done.stderr
+    assert "the operator Set threshold" in done.stderr
+    assert "leave out --start" in review(*arguments[1:], "--start", 4, code=2)
+    assert "precision 2.0 is not between" in review(*arguments[1:-1], 2.0, code=2)
+
+
+def test_a_search_on_a_terminal_asks_by_keys_and_loses_nothing(make_dataset: Callable[..., Any]) -> None:
+    """On a real terminal: two labels, an unknown key, an interrupt; then one more and q."""
+    dataset = make_dataset(30)
+    written(dataset, tuple(range(20)))
+    arguments = ["review", "spot-check", dataset.name, "--precision", "0.8"]
+    said, code = on_a_terminal(arguments, ["w", "xr", "\x03"])
+    assert "0 of about" in said
+    assert "2 of about" in said
+    assert "3 of about" not in said
+    assert code == 130
+    said, code = on_a_terminal(arguments, ["u", "q"])
+    assert "3 of about" in said
+    assert "the decisions are kept" in said
+    assert code == 0
+    assert sorted(fio.threshold_check(dataset, "audit").labels.values()) == ["right", "unsure", "wrong"]
+
+
+def on_a_terminal(arguments: list[str], keys: list[str]) -> tuple[str, int]:
+    """Runs a command on a pseudo-terminal, with keys for each question in turn; what it said, and its exit code."""
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    termios = importlib.import_module("termios")
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-m", "audit_plugin", *arguments])
+    said, waiting = "", list(keys)
+    while True:
+        if not select.select([terminal], [], [], 120)[0]:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail(f"the command waits: {said}")
+        try:
+            part = os.read(terminal, 4096).decode(errors="replace")
+        except OSError:  # Linux: the other side has ended
+            break
+        if not part:
+            break
+        said += part
+        if waiting and said.count("q quit: ") > len(keys) - len(waiting):
+            while termios.tcgetattr(terminal)[3] & termios.ICANON:  # what is typed before single keys are read is lost
+                time.sleep(0.01)
+            os.write(terminal, waiting.pop(0).encode())
+    os.close(terminal)
+    return said, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_the_command_line_says_what_is_wrong(dataset: Any) -> None:

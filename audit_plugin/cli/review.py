@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audit_plugin.arrays import AuditError, count_text
+from audit_plugin.review import verdict
 
 from .options import app
 from .running import fiftyone_io
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from audit_plugin.fiftyone_io.results.queues import ListedRow
+    from audit_plugin.review.threshold_search import ThresholdSearch
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Review the results of an audit, and apply the decisions."
@@ -224,8 +227,23 @@ def spot_check(
     sample: Annotated[str | None, typer.Option(help="Id of a sample in the spot check")] = None,
     text: Annotated[str, typer.Option(help="For relabel: the new text")] = "",
     reviewer: Reviewer = "",
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Find the threshold at which this share of the flagged samples is wrong, with a guarantee: label one "
+            "sample after the other on a terminal; in a pipe, the next ones to decide on are listed"
+        ),
+    ] = None,
+    labels: Annotated[
+        int, typer.Option(min=1, help="With --precision: labels to make; more give a lower threshold that holds")
+    ] = 40,
 ) -> None:
-    """Review a random sample, half of it flagged, to estimate how accurate the flags are."""
+    """Review a random sample, half of it flagged, to estimate how accurate the flags are; or find a threshold."""
+    if precision is not None:
+        if start or decide:
+            raise AuditError("--precision draws its own samples; leave out --start and --decide, or use review decide")
+        _find_threshold(dataset, run, precision, labels, reviewer)
+        return
     if decide and sample is None:
         raise AuditError("--decide needs --sample; name one of the samples that the spot check lists")
     io, data = _opened(dataset)
@@ -247,6 +265,86 @@ def spot_check(
     _echo(f"share of unflagged rows that are wrong: {_interval(estimate.missed)}")
     _echo(f"recall of the flags: {_interval(estimate.recall)}")
     _echo(f"wrong rows in total: {_interval(estimate.wrong, digits=0)}")
+
+
+KEYS = {"w": "remove", "r": "keep", "u": "unsure"}
+
+
+def _find_threshold(dataset: str, run: str, precision: float, labels: int, reviewer: str) -> None:
+    """Asks for labels on a terminal, or lists the next rows in a pipe; says what the labels so far guarantee."""
+    from audit_plugin.report.display import console
+
+    io, data = _opened(dataset)
+    check, out = io.threshold_check(data, run), console()
+    search = check.search(precision, labels)
+    asks = out.is_terminal and sys.stdin.isatty()
+    while asks and search.next_row is not None:
+        _echo(_progress(search, precision))
+        row = check.rows[search.next_row]
+        kind = _ask(io.list_rows(data, run, [row]))
+        if kind is None:
+            break
+        io.decide(data, row[0], kind, run, reviewer=reviewer, caption=row[1])
+        check = check.with_label(search.next_row, verdict(kind))
+        search = check.search(precision, labels)
+    if not asks:
+        _show_rows(out, io.list_rows(data, run, check.ahead(precision, labels, 10)))
+    _echo(_progress(search, precision), err=not asks)
+    for line in _conclusion(search, precision, dataset, run):
+        _echo(line, err=not asks)
+
+
+def _ask(rows: Sequence[ListedRow]) -> str | None:
+    """The decision on a row by one key; None to quit."""
+    for row in rows:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in row.scores.items())
+        for name, value in (("sample", row.name), ("file", row.path), ("text", row.text), ("scores", scores)):
+            _echo(f"{name:>10}  {value}")
+        if row.suggestion:
+            _echo(f"suggestion  {row.suggestion}")
+    typer.echo("w wrong (decides remove), r right (keep), u unsure, q quit: ", nl=False)
+    while True:
+        for key in typer.getchar().lower():  # keys that are pressed fast arrive together
+            if key in {*KEYS, "q"}:
+                typer.echo(key)
+                return KEYS.get(key)
+
+
+def _progress(search: ThresholdSearch, precision: float) -> str:
+    """One line: labels, and the threshold so far."""
+    about = f" of about {search.about}" if search.next_row is not None else ""
+    if not search.rows:
+        return f"{search.labeled}{about} labels; no threshold is known to keep {precision:.0%} yet"
+    return f"{search.labeled}{about} labels; threshold {search.threshold:.2f} keeps {precision:.0%} so far"
+
+
+def _conclusion(search: ThresholdSearch, precision: float, dataset: str, run: str) -> list[str]:
+    """The guarantee, how to set the threshold, and what is only estimated."""
+    from audit_plugin.review.threshold_search import CONFIDENCE
+
+    lines = []
+    if search.rows:
+        lines.append(
+            f"guarantee: with a probability of at least {CONFIDENCE:.0%} over the random draw, at least "
+            f"{precision:.0%} of the {count_text(search.rows, 'sample')} with a misalignment of "
+            f"{search.threshold!r} or more are wrong"
+        )
+        lines.append(
+            f"to flag them: the operator Set threshold of the App, run {run!r}, flag misaligned, threshold "
+            f"{search.threshold!r} (the slider of the tab Overview is coarser)"
+        )
+    elif search.next_row is None:
+        lines.append(f"no threshold that keeps {precision:.0%} was found; try a lower --precision, or more --labels")
+    if search.next_row is not None:
+        lines.append(
+            f"the decisions are kept; to go on: the same command; to decide: audit-plugin review decide {dataset}"
+        )
+    if search.read:
+        lines.append(
+            f"the {search.read} highest scores hold about 80% of the wrong samples by the model's estimate; this has "
+            "no guarantee, since no lower scores were drawn"
+        )
+    return lines
 
 
 def _echo_rows(rows: Sequence[tuple[str, int]]) -> None:

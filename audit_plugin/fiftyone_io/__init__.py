@@ -37,7 +37,7 @@ from .ledger.decisions import (
     undo_last,
 )
 from .ledger.exports import export_clean, export_decisions, export_removed, import_decisions
-from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check
+from .ledger.spot_checks import record_spot_check, spot_check, start_spot_check, threshold_check
 from .leftovers import existing_datasets, leftovers, sweep, sweep_deleted
 from .read.contents import REMOVED
 from .read.samples import load_view, read_samples
@@ -131,6 +131,7 @@ __all__ = [
     "sweep",
     "sweep_deleted",
     "text_fields",
+    "threshold_check",
     "undo",
     "undo_last",
     "write_result",

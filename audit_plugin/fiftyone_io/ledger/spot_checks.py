@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,11 +30,14 @@ from audit_plugin.review import (
     verdict,
 )
 from audit_plugin.review.spot_check import SIZE, SpotCheckPlan, SpotEstimate, estimate
+from audit_plugin.review.threshold_search import SIZE as SEARCH_SIZE
+from audit_plugin.review.threshold_search import ThresholdSearch, search_threshold
 
 from .decisions import decide_many
 from .entries import read_head, read_ledger
 
 SPOT = "spot-check"
+LOOKED_AT = ("person", SPOT)  # sources of decisions on single rows that a person looked at
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,61 @@ class SpotCheck:
     def estimate(self, confidence: float = 0.9) -> SpotEstimate:
         """The precision and recall of the flags (`audit_plugin.review.spot_check.estimate`)."""
         return estimate(self.plan, self.verdicts, confidence)
+
+
+@dataclass(frozen=True)
+class ThresholdCheck:
+    """A search for the threshold that keeps a precision: the rows of an audit in canonical order, and their labels.
+
+    Attributes:
+        rows: one per sample, its worst text.
+        scores, probability: misalignment and the model's probability, `[n]`.
+        labels: row number -> verdict.
+    """
+
+    rows: tuple[Row, ...]
+    scores: NDArray[Any]
+    probability: NDArray[Any] | None
+    labels: Mapping[int, str]
+
+    def search(self, precision: float, size: int = SEARCH_SIZE) -> ThresholdSearch:
+        """The threshold and the next row (`audit_plugin.review.threshold_search.search_threshold`)."""
+        return search_threshold(self.scores, self.labels, precision, self.probability, size)
+
+    def with_label(self, row: int, word: str) -> ThresholdCheck:
+        """The same search with one more label."""
+        return replace(self, labels={**self.labels, row: word})
+
+    def ahead(self, precision: float, size: int, count: int) -> list[Row]:
+        """The rows that are asked for next, at most `count`, if all of them turn out to be wrong."""
+        check, rows = self, list[Row]()
+        while len(rows) < count and (row := check.search(precision, size).next_row) is not None:
+            rows.append(self.rows[row])
+            check = check.with_label(row, "wrong")
+        return rows
+
+
+def threshold_check(dataset: SampleCollection, run: str) -> ThresholdCheck:
+    """The search for a threshold of the misaligned flags, with the decisions that hold as labels.
+
+    Nothing is stored but decisions. Those on single rows count, of the review and of spot checks; batch decisions and
+    imported ones do not, since nobody may have looked at the row.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    root = dataset._root_dataset
+    check_name("run", run)
+    with database(f"reading audit {run!r}"):
+        table, columns = review_table(root, run, flagged=False)
+        worst = _worst_rows(table, columns["misalignment"])
+        order = worst[np.argsort([table[position][0] for position in worst], kind="stable")]
+        rows = tuple(table[position] for position in order)
+        ledger = read_ledger(root, {"source": {"$in": list(LOOKED_AT)}, "run": run})
+        decided = decisions_of(root, run, rows, resolve(ledger))
+    labels = {number: verdict(decided[row].kind) for number, row in enumerate(rows) if row in decided}
+    probability = columns["probability"][order] if "probability" in columns else None
+    return ThresholdCheck(rows, np.asarray(columns["misalignment"], np.float64)[order], probability, labels)
 
 
 def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed: int = 0) -> SpotCheck:
