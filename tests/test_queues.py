@@ -313,6 +313,7 @@ def test_a_search_in_a_pipe_lists_what_to_decide_on_and_ends_with_the_guarantee(
             review("decide", dataset.name, "remove" if name in ids[:18] else "keep", name)
     assert "guarantee: with a probability of at least 90% over the random draw, at least 80% of the" in done.stderr
     assert "the operator Set threshold" in done.stderr
+    assert "99.5%" in CliRunner().invoke(app, [*arguments[:-1], "0.995"]).stderr
     assert "leave out --start" in review(*arguments[1:], "--start", 4, code=2)
     assert "precision 2.0 is not between" in review(*arguments[1:-1], 2.0, code=2)
 

@@ -310,12 +310,17 @@ def _ask(rows: Sequence[ListedRow]) -> str | None:
                 return KEYS.get(key)
 
 
+def _percent(share: float) -> str:
+    """A share as it was given: 99.5% is not 100%."""
+    return f"{100 * share:.10g}%"
+
+
 def _progress(search: ThresholdSearch, precision: float) -> str:
     """One line: labels, and the threshold so far."""
     about = f" of about {search.about}" if search.next_row is not None else ""
     if not search.rows:
-        return f"{search.labeled}{about} labels; no threshold is known to keep {precision:.0%} yet"
-    return f"{search.labeled}{about} labels; threshold {search.threshold:.2f} keeps {precision:.0%} so far"
+        return f"{search.labeled}{about} labels; no threshold is known to keep {_percent(precision)} yet"
+    return f"{search.labeled}{about} labels; threshold {search.threshold:.2f} keeps {_percent(precision)} so far"
 
 
 def _conclusion(search: ThresholdSearch, precision: float, dataset: str, run: str) -> list[str]:
@@ -326,7 +331,7 @@ def _conclusion(search: ThresholdSearch, precision: float, dataset: str, run: st
     if search.rows:
         lines.append(
             f"guarantee: with a probability of at least {CONFIDENCE:.0%} over the random draw, at least "
-            f"{precision:.0%} of the {count_text(search.rows, 'sample')} with a misalignment of "
+            f"{_percent(precision)} of the {count_text(search.rows, 'sample')} with a misalignment of "
             f"{search.threshold!r} or more are wrong"
         )
         lines.append(
@@ -334,7 +339,9 @@ def _conclusion(search: ThresholdSearch, precision: float, dataset: str, run: st
             f"{search.threshold!r} (the slider of the tab Overview is coarser)"
         )
     elif search.next_row is None:
-        lines.append(f"no threshold that keeps {precision:.0%} was found; try a lower --precision, or more --labels")
+        lines.append(
+            f"no threshold that keeps {_percent(precision)} was found; try a lower --precision, or more --labels"
+        )
     if search.next_row is not None:
         lines.append(
             f"the decisions are kept; to go on: the same command; to decide: audit-plugin review decide {dataset}"

@@ -19,7 +19,8 @@ attempts left of 1 - `CONFIDENCE`. Given all that was known before, each attempt
 the levels is the bound.
 
 Guarantee: the rows at or above the threshold have a precision of p or more with probability `CONFIDENCE` or more, over
-the random orders, for any set of rows and any truth. The model's probability only chooses where the chain starts.
+the random orders, for any set of rows and any truth. The model's probability only chooses where the chain starts. It
+holds for each precision asked for, not for all of several at once; and a row is wrong if the person would label it so.
 
 Which labels count: a label answers when the draw reaches its row, and never changes what is drawn. So a decision that a
 person made earlier on a row of their own choice saves a question, and keeps the guarantee; one on a row that is not
