@@ -242,5 +242,5 @@ def embedding_contrast(
 
     log_means = all_log_means(block_of, len(a), negatives, temperature)
     left, right = (torch.from_numpy(np.ascontiguousarray(probes[:, side])).to(a.device) for side in (0, 1))
-    own, probe = (a * b).sum(1), (a[left] * b[right]).sum(1)
+    own, probe = torch.linalg.vecdot(a, b), torch.linalg.vecdot(a[left], b[right])
     return contrast_with_probes(log_means, own, probe, probes, negatives, content_columns)

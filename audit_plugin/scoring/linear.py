@@ -220,9 +220,10 @@ def _class_loss(logits: Floats, given: Ints) -> float:
 
 def unit_predictions(fit: CrossFit) -> Floats:
     """float32 `[n, q]`: the direction in which each sample's target lies from the mean target."""
-    predictions = fit.predict() - fit.target_mean
-    length = np.linalg.norm(predictions, axis=1, keepdims=True)
-    return np.asarray(predictions / np.maximum(length, 1e-9))
+    predictions = fit.predict()
+    predictions -= fit.target_mean  # in place: a table of all samples is large
+    predictions /= np.maximum(np.linalg.norm(predictions, axis=1, keepdims=True), 1e-9)
+    return predictions
 
 
 def linear_contrasts(
