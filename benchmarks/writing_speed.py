@@ -22,6 +22,7 @@ os.environ.update(own_database.settings())  # before FiftyOne is imported
 import fiftyone as fo
 import numpy as np
 
+from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.write.results import FieldValues, write_fields
 from benchmarks.record import write_report
@@ -70,7 +71,8 @@ def measure(dataset: fo.Dataset, number: int) -> dict[str, float]:
     """Seconds of both ways, into fields of their own; what they wrote is compared."""
     ids, columns = dataset.values("id"), made(len(dataset), number)
     start = time.perf_counter()
-    write_fields(AuditedItems(dataset, f"ours{number}"), {name: [name] for name in ids}, columns, None)
+    with leased(dataset, "measuring"):
+        write_fields(AuditedItems(dataset, f"ours{number}"), {name: [name] for name in ids}, columns, None)
     middle = time.perf_counter()
     for name, (kind, values) in columns.items():
         dataset.add_sample_field(f"theirs{number}_{name}", **kind)

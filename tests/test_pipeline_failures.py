@@ -56,7 +56,7 @@ def test_killed_and_resumed_is_as_if_never_killed(
     with pytest.raises(KeyboardInterrupt):
         run_audit(known, config, kill, run)
     finished = {path: path.stat().st_mtime_ns for path in run.glob("*.npz")}
-    names = {"neighbors": 1, "train": 3 + (stop[1] == 8), "score": 6}
+    names = {"neighbors": 1, "train": 2 + (stop[1] == 8), "score": 5}
     assert len(finished) == names[stop[0]]
     assert cells(run_audit(known, config, run_dir=run)) == cells(reference)
     worked = {path: then for path, then in finished.items() if path.name not in ("rows.npz", "evidence.npz")}

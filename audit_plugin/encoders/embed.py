@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Features, Floats, Samples, count_text
+from audit_plugin.inputs import reading
 from audit_plugin.inputs.files import MediaError, failure_of
 from audit_plugin.inputs.modalities import MODALITIES, read_media
-from audit_plugin.inputs.reading import FEW_SECONDS, ReadApart, start_workers, too_long
+from audit_plugin.inputs.reading import ReadApart, start_workers
 from audit_plugin.inputs.threads import ReadingThreads, check_stopped
 from audit_plugin.store import FeatureCache, raise_shortage
 
@@ -169,10 +170,10 @@ def embed(
             cache, modality, values_by_digest, encode or encode_here, progress, view
         )
         file_notes += cache.damage(modality)
-        if hurried := sum(reason == too_long(FEW_SECONDS) for reason in reasons.values()):
+        if hurried := sum(reason == reading.too_long(reading.FEW_SECONDS) for reason in reasons.values()):
             file_notes.append(
-                f"{count_text(hurried, 'file')} of modality {modality} had {FEW_SECONDS} s each to be read, since "
-                "others took too long; if they are good, run the same command again without those others"
+                f"{count_text(hurried, 'file')} of modality {modality} had {reading.FEW_SECONDS} s each to be read, "
+                "since others took too long; if they are good, run the same command again without those others"
             )
         for row, digest in enumerate(digests):
             if digest in reasons:
