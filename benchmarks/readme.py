@@ -9,6 +9,7 @@ from typing import Any
 
 from audit_plugin.scoring.columns import all_columns
 from benchmarks.chaos_tables import chaos_table
+from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
 from benchmarks.finding_tables import (
@@ -44,7 +45,13 @@ def main() -> None:
 def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
-        README: {"columns": columns_table(), "measured": measured_table(), "speed": speed_table(), "app": app_table()},
+        README: {
+            "columns": columns_table(),
+            "labels": labels_table(_read("class-labels")),
+            "measured": measured_table(),
+            "speed": speed_table(),
+            "app": app_table(),
+        },
         SCALE: {"stages": stages_table(), "workers": workers_line(), "forecast": forecast_table()},
         MULTIMEM: tables(),
         DETECTION: detection_parts(),
@@ -144,6 +151,7 @@ def detection_parts() -> dict[str, str]:
         "methods": methods_table(report),
         "cells": cells_table(report),
         "ablation": ablation_table(report),
+        "labels": labels_table(_read("class-labels")),
         "sure": rates_table(_read("flag-rates")),
         "missed": missed_lines(_read("flag-rates")),
         "gate": gate_table(_read("gate")),
