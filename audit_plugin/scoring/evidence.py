@@ -169,7 +169,7 @@ def build_evidence(
 def _read_pairs(
     features: Features, facts: SampleFacts, neighborhood: Neighborhood, trials: Trials, job: Job
 ) -> dict[str, Any]:
-    """`held_out`, `weights`, `probe_pairs` and `probe_evidence` of `Evidence`."""
+    """What `Evidence` holds on pairs: from `held_out` to `class_predictions`."""
     names = features.modalities
     pairs = modality_pairs(names)
     shared_ids = facts.shared_ids(neighborhood.leave_together)

@@ -57,10 +57,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         wanted = [*flags, *scores, "action", "reason", "suggestion", "failure"]
         columns = read_columns(root, run, ["id", *filter(items.has, wanted)])
         own = _own_columns(columns, recorded)
-        new_flags = {name: values for name, values in own.items() if name.startswith("is_")}
-        for name, value in thresholds.items():
-            new_flags[f"is_{name}"] = columns[movable_flags()[name]] >= value  # False for NaN
-        changed = reflag({**columns, **own}, new_flags)
+        changed = _reflagged(columns, own, thresholds)
         differs = np.logical_or.reduce([changed[name] != columns[name] for name in changed])
         rows = np.flatnonzero(differs)
         samples = items.samples(columns["id"].tolist())
@@ -88,6 +85,16 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         record.status = "done"  # what was read of the rows meanwhile is read again
         update_run(root, read, record)
     return sum(len(samples[name]) for name, _ in names)
+
+
+def _reflagged(
+    columns: Mapping[str, Any], own: Mapping[str, Any], thresholds: Mapping[str, float]
+) -> dict[str, NDArray[Any]]:
+    """The flag columns, `action` and `reason` under some thresholds, from the audit's `own`."""
+    flags = {name: values for name, values in own.items() if name.startswith("is_")}
+    for name, value in thresholds.items():
+        flags[f"is_{name}"] = columns[movable_flags()[name]] >= value  # False for NaN
+    return reflag({**columns, **own}, flags)
 
 
 def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
