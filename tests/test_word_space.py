@@ -86,6 +86,16 @@ def test_only_what_may_be_the_offline_encoders_features_is_placed(image: str, te
     assert not word_vectors(keys, vectors | {"image": np.eye(3, 512, dtype=np.float32)})
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_no_rows_and_of_rows_that_are_all_equal_nothing_is_said() -> None:
+    def placed(rows: int) -> dict[str, np.ndarray]:
+        vectors = {"image": np.zeros((rows, 1280), np.float32), "text": np.zeros((rows, 384), np.float32)}
+        return word_vectors(identities(), vectors)
+
+    assert placed(0) == {}
+    assert all((values == 0).all() for values in placed(4).values())
+
+
 def test_encoders_that_share_a_space_of_their_own_are_not_asked_in_that_of_words() -> None:
     vectors = {"image": np.eye(2), "text": np.eye(2)[::-1]}
     words = {"image": np.ones((2, 3)), "text": np.zeros((2, 3))}

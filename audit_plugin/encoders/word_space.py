@@ -33,7 +33,7 @@ IMAGE_WIDTH, TEXT_WIDTH = 1280, 384
 def word_vectors(
     identities: Mapping[str, EncoderIdentity], vectors: Mapping[str, Floats], known: Bools | None = None
 ) -> dict[str, Floats]:
-    """Modality -> float32 `[n, 384]` in the space of words, rows of length `SOFTNESS ** -0.5`; empty without a pair.
+    """Modality -> float32 `[n, 384]` in the space of words, of length `SOFTNESS ** -0.5`; {} without a pair or a row.
 
     Of images, videos and texts by the offline encoders. Given embeddings of their widths may be theirs: what they say
     has a weight only where it tells the set's pairs from probe pairs.
@@ -46,7 +46,7 @@ def word_vectors(
     widths = {name: values.shape[1] for name, values in vectors.items()}
     images = [name for name in vectors if widths[name] == IMAGE_WIDTH and _may_be_offline(identities[name], "image")]
     texts = [name for name in vectors if widths[name] == TEXT_WIDTH and _may_be_offline(identities[name], "text")]
-    if not images or not texts:
+    if not images or not texts or not len(vectors[texts[0]]):
         return {}
     try:
         placed = {name: _among_words(vectors[name]) for name in images} | {name: vectors[name] for name in texts}
