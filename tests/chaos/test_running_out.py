@@ -17,14 +17,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
+import pyarrow.csv
 import pymongo
 import pytest
+from pyarrow import parquet
 
 from tests.chaos.attack import Tally
 from tests.chaos.conftest import ROOT, Chaos
 from tests.chaos.test_low_resources import (
     LOAD,
     ROWS,
+    SCORE,
     SECONDS,
     base,
     can_mount,
@@ -266,10 +270,55 @@ def test_a_disk_that_fills_under_an_audit(chaos: Chaos, base: Path, server: tupl
     chaos.record("full_disk_audit", tally.cases, "crash points and kills", **tally.faults)
 
 
-def results_of(address: str) -> dict[str, str]:
-    """Path -> tags and fields of the audit, of each sample."""
+@pytest.mark.fiftyone
+@pytest.mark.skipif(not can_mount(), reason="only root can mount a small disk")
+def test_a_disk_that_fills_under_an_import(chaos: Chaos, base: Path, server: tuple[int, str], tmp_path: Path) -> None:
+    """Of a table that holds its pictures: they are unpacked on the disk."""
+    if not chaos.is_long:
+        pytest.skip("in the long form")
+    disk, tally, table, scored = tmp_path / "disk", Tally(), tmp_path / "m.parquet", tmp_path / "scores.parquet"
+    database = {"FIFTYONE_DATABASE_URI": server[1], "FIFTYONE_DATABASE_VALIDATION": "false"}
+    rows = pyarrow.csv.read_csv(base / "m.csv").to_pylist()
+    pictures = [{"bytes": (base / row["image"]).read_bytes(), "path": row["image"]} for row in rows]
+    parquet.write_table(pyarrow.table({"image": pictures, "text": [row["text"] for row in rows]}), table)
+    code, errors = run(
+        ["score", str(table), *SCORE, "--out", str(scored), "--run-dir", str(tmp_path / "run")], tmp_path
+    )
+    assert code == 0, errors
+
+    def imported(name: str) -> tuple[int, str]:
+        return run(["import", str(scored), "--dataset", name, "--media", str(disk / "media")], disk, **database)
+
+    with small_disk(disk, LARGE):
+        code, errors = imported("whole")
+        assert code == 0, errors
+        wanted, media, used = results_of(server[1], "whole"), made(disk), shutil.disk_usage(disk).used
+    assert len(media) == ROWS
+    for number in range(1, 7):
+        what, name = f"import, a disk of {used * number // 7:,} of {used:,} bytes", f"part{number}"
+        with small_disk(disk, used * number // 7):
+            tally.cases += 1
+            code, errors = imported(name)
+            if fault := fault_of(code, errors) or ("" if f"no space left in {disk}" in errors else "tracebacks"):
+                tally.add(fault, f"{what}: {code} {errors[-1500:]}")
+            if results_of(server[1], name):
+                tally.add("half", what)
+            subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True, timeout=20)
+            code, errors = imported(name)
+            if code:
+                tally.add("lost", f"{what}: then {code} {errors[-1500:]}")
+            elif results_of(server[1], name) != wanted or made(disk) != media:
+                tally.add("silent_wrong", what)
+    tally.show()
+    chaos.record("full_disk_import", tally.cases, "crash points and kills", **tally.faults)
+
+
+def results_of(address: str, name: str = "photos") -> dict[str, str]:
+    """Path -> tags and fields of the audit, of each sample; empty without such a dataset."""
     with pymongo.MongoClient(address) as client:
-        (facts,) = client["fiftyone"]["datasets"].find({"name": "photos"})
+        facts = client["fiftyone"]["datasets"].find_one({"name": name})
+        if facts is None:
+            return {}
         samples = list(client["fiftyone"][facts["sample_collection_name"]].find())
     return {
         sample["filepath"]: str(
