@@ -8,6 +8,7 @@ from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 
 from . import checks
 from .audits import set_threshold
@@ -40,7 +41,8 @@ class Overview(Tab):
             place = box(panel, card.kind)
             threshold = self._threshold(ctx, card)
             estimate = checked if checked and card.kind == "misaligned" else estimate_text(card, summary)
-            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}")
+            lists = f" {memorized_text(ctx, run, card)}" if card.kind == "memorized" else ""
+            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}{lists}")
             if card.score and card.high > card.low:
                 self._show_slider(ctx, place, run, card, threshold)
             self._show_buttons(ctx, place, card, threshold)
@@ -56,8 +58,10 @@ class Overview(Tab):
     def _show_buttons(self, ctx: Any, place: types.Object, card: Any, threshold: float) -> None:
         buttons, params = place.h_stack("buttons", gap=1), {"kind": card.kind}
         moved = bool(card.score) and threshold != card.threshold
-        if card.count:
-            buttons.btn(f"show_{card.kind}", label="Show", variant="outlined", on_click=self.on_show, params=params)
+        is_highest = card.kind == "memorized" and not card.count and bool(card.score)
+        if card.count or is_highest:
+            label = "Show the highest" if is_highest else "Show"
+            buttons.btn(f"show_{card.kind}", label=label, variant="outlined", on_click=self.on_show, params=params)
         if moved:
             signed = with_token(ctx, self.on_set, **params)
             buttons.btn(
@@ -114,11 +118,14 @@ class Overview(Tab):
 
     @guarded
     def on_show(self, ctx: Any) -> None:
-        """Show the flagged samples."""
+        """Show the flagged samples; where none is memorized, those with the highest MultiMem."""
         from audit_plugin.fiftyone_io.results import findings
 
-        kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
-        ctx.ops.set_view(findings.flagged_as(ctx.dataset, run_of(ctx), kind))
+        kind, run = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind"), run_of(ctx)
+        if kind == "memorized" and not any(findings.memorized_counts(ctx.dataset, run).values()):
+            ctx.ops.set_view(findings.most_memorized(ctx.dataset, run))
+            return
+        ctx.ops.set_view(findings.flagged_as(ctx.dataset, run, kind))
 
     @changing
     def on_set(self, ctx: Any) -> None:
@@ -151,6 +158,16 @@ def _spot_check_text(ctx: Any, run: str) -> str:
         return spot_check_text(fiftyone_io.spot_check(ctx.dataset, run))
     except AuditError:
         return ""
+
+
+def memorized_text(ctx: Any, run: str, card: Any) -> str:
+    """How many memorized samples are in each list and what to do with them; of none, that no sample stands out."""
+    from audit_plugin.fiftyone_io.results import findings
+
+    if not card.count:
+        return f"{NONE_BEYOND}." if card.score else ""
+    counts = findings.memorized_counts(ctx.dataset, run)
+    return "; ".join(f"{count:,} {ADVICE[name]}" for name, count in counts.items() if count) + "."
 
 
 def estimate_text(card: Any, summary: dict[str, Any]) -> str:

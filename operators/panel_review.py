@@ -53,6 +53,8 @@ class Queue(Tab):
             done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
             if not queue.rows:
                 done = "Nothing to review: this audit flagged no samples of this kind."
+                if kind == "memorized":
+                    done += " The card *Memorized* in *Overview* shows the highest MultiMem."
             say(panel, "done", done)
             self._show_navigation(ctx, panel, row)
             return

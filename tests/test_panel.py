@@ -130,6 +130,10 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     assert len(dataset.match_tags("audit:misaligned")) == 3
     app.send("on_show", kind="duplicate")
     assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
+    assert "No row is memorized more than nearly all good pairs" in json.dumps(drawn)
+    app.send("on_show", kind="memorized")  # none is flagged: those with the highest
+    assert "audit_multimem" in json.dumps(app.of("set_view"))
+    assert "audit_is_memorized" not in json.dumps(app.of("set_view"))
     app.send("on_open_form", operator="scan_new")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/scan_new"
 

@@ -38,6 +38,7 @@ from audit_plugin.report import (
     write_report,
 )
 from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
+from audit_plugin.report.memorized_rows import memorized_section
 from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check
 from audit_plugin.scoring.flags import FLAGS
@@ -315,6 +316,8 @@ def test_cards_name_the_model_or_the_spot_check():
     assert memorized["reliability (0 to 1)"] == "0.52 (low: use more trials)"
     assert memorized["misaligned as well: correct the captions"] == "1"
     assert memorized["fitting but rare: keep, collect more, or regroup"] == "2"
+    assert memorized["explained by another flag: follow that flag"] == "0"
+    assert memorized["rank correlation with held-out alignment"] == "1.00"  # of these made-up rows
     audit = content(30, flags, summary=summary)
     plan = plan_spot_check(audit.flags("misaligned"), audit.numbers("misalignment"), 20)
     verdicts = ["wrong" if audit.flags("misaligned")[row] else "right" for row in plan.rows]
@@ -323,6 +326,50 @@ def test_cards_name_the_model_or_the_spot_check():
     assert dict(spot["lines"])["estimated precision"] == "100% (100% to 100%)"  # all were seen
     assert dict(spot["lines"])["reviewed by a person"] == "20 rows"
     assert "about 43 (20 to 60)" not in dict(spot["lines"]).values()
+
+
+def memorized_part(audit: ReportContent) -> list[tuple[str, int, list[str], str]]:
+    """Heading, size, ids and command of each list of memorized rows."""
+    lists = memorized_section(audit, no_images)["lists"]
+    return [(one["heading"], one["size"], [row["id"] for row in one["rows"]], one["command"]) for one in lists]
+
+
+def test_memorized_rows_are_listed_by_what_is_to_be_done_with_them() -> None:
+    flags = {"memorized": (0, 1, 2, 3), "misaligned": (1, 2, 29), "outlier": (1,)}
+    audit = content(30, flags, title="my scores.parquet")
+    select = "audit-plugin select 'my scores.parquet' --memorized"
+    assert memorized_part(audit) == [
+        ("Memorized and misaligned", 1, ["s2"], f"{select} misaligned --out memorized-misaligned.csv"),
+        ("Memorized but fitting", 2, ["s0", "s3"], f"{select} fitting --out memorized-fitting.csv"),
+        ("Memorized, and explained by another flag", 1, ["s1"], f"{select} explained --out memorized-explained.csv"),
+    ]
+    html = report_html(audit, media=False)
+    assert 'href="#memorized"' in html
+    assert "rare, so keep it and collect more like it, or regroup it in training" in html
+    assert memorized_part(replace(audit, title="photos"))[0][3] == "audit-plugin review list photos --kind memorized"
+
+
+def test_where_no_row_is_memorized_the_highest_are_listed_and_it_is_said() -> None:
+    audit = content(30, {"outlier": (0, 2)}, title="t.parquet")
+    ((heading, size, ids, command),) = memorized_part(audit)
+    assert (heading, size) == ("Highest MultiMem, not flagged", 12)
+    assert ids == ["s1", *(f"s{row}" for row in range(3, 14))]  # what another flag explains would come last
+    assert command == "audit-plugin select t.parquet --memorized highest --budget 12 --out memorized-highest.csv"
+    assert "within what good pairs reach" in report_html(audit, media=False)
+    assert dict(cards(audit)[1]["lines"])["highest MultiMem"] == "within what good pairs reach"
+    # of the fitting rows alone, where only misaligned ones are memorized
+    parts = memorized_part(content(30, {"memorized": (0,), "misaligned": (0, 1)}))
+    assert [(heading, ids[:2]) for heading, _, ids, _ in parts] == [
+        ("Memorized and misaligned", ["s0"]),
+        ("Highest MultiMem of the fitting rows, not flagged", ["s2", "s3"]),
+    ]
+
+
+def test_without_multimem_there_is_no_section_on_memorized_rows() -> None:
+    audit = content(30)
+    bare = replace(audit, columns={name: v for name, v in audit.columns.items() if name != "multimem"})
+    assert memorized_section(bare, no_images) == {}
+    assert "#memorized" not in report_html(bare, media=False)
 
 
 def test_groups_of_copies_stand_under_one_heading():

@@ -92,11 +92,24 @@ def test_members_of_a_group_name_its_first_sample() -> None:
 
 
 def test_the_culprit_of_three_is_the_swapped_one_and_of_two_unknown() -> None:
-    assert set(result_columns(*case())["culprit"]) == {""}
-    culprit = result_columns(*case(3))["culprit"]
+    prepared, given_ = case()
+    assert set(result_columns(prepared, flagged_all(given_))["culprit"]) == {""}
+    prepared, given_ = case(3)
+    culprit = result_columns(prepared, flagged_all(given_))["culprit"]
     found = culprit[LOST:][::-1][planted(3).rows["swapped"]]
     assert (found == "text").mean() > 0.9
     assert set(culprit[:LOST]) == {""}
+
+
+def test_of_rows_without_a_flag_no_modality_is_named() -> None:
+    columns = result_columns(*case(3))
+    assert np.flatnonzero(columns["culprit"] != "").tolist() == np.flatnonzero(columns["is_misaligned"]).tolist()
+    assert set(columns["driver"]) == {""}
+
+
+def flagged_all(given_: Scored) -> Scored:
+    """All rows misaligned and memorized, so that culprit and driver are named wherever they are known."""
+    return replace(given_, flags={**given_.flags, **dict.fromkeys(("misaligned", "memorized"), np.ones(N, bool))})
 
 
 def summary_of(captions: str = "a plain text", **encoders: EncoderIdentity) -> dict:
@@ -141,8 +154,10 @@ def test_the_attribution_of_three_tells_pairs_and_modalities() -> None:
 
 
 def test_the_driver_is_the_modality_that_most_is_due_to() -> None:
-    assert set(result_columns(*case())["driver"]) == {""}
-    driver, given_ = result_columns(*case(3))["driver"], scored(3)
+    prepared, given_ = case()
+    assert set(result_columns(prepared, flagged_all(given_))["driver"]) == {""}
+    prepared, given_ = case(3)
+    driver = result_columns(prepared, flagged_all(given_))["driver"]
     due = np.stack([given_.scores[f"multimem_due_{name}"] for name in ("image", "text", "audio")])
     names = np.array(["image", "text", "audio"], dtype=object)
     assert (driver[LOST:][::-1] == names[due.argmax(0)]).all()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit_plugin.arrays import AuditError, Bools, Floats, Samples, count_text
+from audit_plugin.arrays import AuditError, Bools, Ints, Samples, count_text
 from audit_plugin.config import AuditConfig, current_names
 from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_table
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.leaks import find_leaks
+from audit_plugin.scoring.memorized import memorized_lists
+from audit_plugin.scoring.named_modality import named_modalities
 from audit_plugin.scoring.outliers import count_user_groups
 from audit_plugin.trials import multimem
 from audit_plugin.trials.run import RELIABLE
@@ -97,6 +99,13 @@ class AuditResult:
             KeyError: the result has no such flag.
         """
         return np.asarray(self.columns[f"is_{kind}"], dtype=bool)
+
+    def memorized_lists(self) -> dict[str, Ints]:
+        """The rows flagged as memorized, int64, in three lists: misaligned, fitting, and explained by another flag.
+
+        Within a list by MultiMem, highest first (`scoring.memorized`). `hot` of `trials.mitigation` takes such rows.
+        """
+        return memorized_lists(self.columns)
 
     def to_pandas(self) -> pandas.DataFrame:
         """A DataFrame of the columns, one row per row of the audit, with the ids as its index `id`.
@@ -251,12 +260,13 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     """The written table, in its order: higher is more suspicious, NaN is not scored."""
     samples, order, evidence = prepared.samples, prepared.order, scored.evidence
     scores = dict(scored.scores)
+    named = named_modalities(scores, scored.flags)
     columns: dict[str, Any] = {}
 
     for name in [c for c in scores if c == "misalignment" or c.startswith("misalignment_")]:
         columns[name] = order.back(scores.pop(name), np.float32(np.nan))
-    columns["culprit"] = order.back(_culprit(scored), "")
-    columns["driver"] = order.back(_driver(scored), "")
+    for name, values in named.items():
+        columns[name] = order.back(values, "")
     columns["probability"] = order.back(scored.calibration.probability, np.float32(np.nan))
     if evidence.trials is not None and evidence.trials.roles is not None:
         columns["role"] = order.back(np.array(evidence.trials.roles, dtype=object), "")
@@ -276,35 +286,6 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     columns["action"][columns["failure"] != ""] = "fix"
     columns["reason"][columns["failure"] != ""] = "not scored: see failure"
     return columns
-
-
-def _culprit(scored: Scored) -> Any:
-    """Modality whose removal lowers the misalignment most; "" with two modalities, where either may be wrong."""
-    evidence = scored.evidence
-    names = evidence.modalities
-    if len(names) < 3 or evidence.trials is None:
-        return np.full(len(evidence), "", dtype=object)
-    parts = {pair: scored.scores[f"misalignment_{pair[0]}_{pair[1]}"] for pair in evidence.pairs}
-    without = [np.fmax.reduce([v for pair, v in parts.items() if name not in pair]) for name in names]
-    return _name_of_highest(names, [-values for values in without])
-
-
-def _driver(scored: Scored) -> Any:
-    """Modality that contributes most to MultiMem; "" with two modalities, which share all of it."""
-    names = scored.evidence.modalities
-    columns = [f"multimem_due_{name}" for name in names]
-    if not all(column in scored.scores for column in columns):
-        return np.full(len(scored.evidence), "", dtype=object)
-    return _name_of_highest(names, [scored.scores[column] for column in columns])
-
-
-def _name_of_highest(names: Sequence[str], values: Sequence[Floats]) -> Any:
-    """object `[n]`: the name whose values `[n]` are highest, "" where one of them is NaN."""
-    table = np.stack(values)
-    out = np.full(table.shape[1], "", dtype=object)
-    is_finite = np.isfinite(table).all(0)
-    out[is_finite] = np.array(names, dtype=object)[table[:, is_finite].argmax(0)]
-    return out
 
 
 def _group_names(evidence: Evidence, samples: Samples, order: Order) -> Any:

@@ -14,6 +14,9 @@ from .options import app, say
 from .running import check_output, fiftyone_io, shown_progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from audit_plugin.audit.export import ExportReport, RowSource, ScoreTable
     from audit_plugin.audit.export.plan import Key, Verdict
 
@@ -85,7 +88,16 @@ def export(  # noqa: PLR0913 (one per option)
 def select(
     scores: Annotated[Path, typer.Argument(help="Table written by score (.parquet)")],
     *,
-    budget: Annotated[str, typer.Option(help="Rows to select: a share such as 30%, or a number")],
+    budget: Annotated[str, typer.Option(help="Rows to select: a share such as 30%, or a number")] = "",
+    memorized: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Select exactly one list of memorized rows instead, for your trainer or a review: misaligned (correct "
+            "the captions), fitting (rare: keep, collect more, or regroup), explained (another flag says why), or "
+            "highest, the --budget highest MultiMem that no other flag explains",
+        ),
+    ] = "",
     out: Annotated[
         Path, typer.Option(help="Keep-list with weights to write: .parquet, .csv or .jsonl; .npy: uids for DataComp")
     ] = Path("selected.parquet"),
@@ -99,32 +111,52 @@ def select(
     ] = None,
     manifest: ScoredManifest = None,
 ) -> None:
-    """Select the rows that fit best, within a budget and with few near-duplicates, and weigh them."""
+    """Select the rows that fit best, within a budget and with few near-duplicates, or a list of memorized rows."""
     from audit_plugin.audit.export import manifest_source
-    from audit_plugin.audit.export.selection import ENDINGS, select_rows, write_selection
-    from audit_plugin.audit.export.similarity import NEAREST, reference_similarity
+    from audit_plugin.audit.export.selection import ENDINGS, select_memorized, select_rows, write_selection
+    from audit_plugin.audit.export.similarity import NEAREST
     from audit_plugin.report import read_score_table
+    from audit_plugin.scoring.memorized import ADVICE
 
     check_output(out, ENDINGS, scores, *(Path(path) for path in (manifest, like) if path))
+    if memorized and (like or copies != 1):
+        raise AuditError("--memorized is a list of its own, which --like and --copies would change; leave them out")
+    if not memorized and not budget:
+        raise AuditError("nothing says how many rows; name a --budget such as 30%, or a list with --memorized")
     table = read_score_table(scores)
-    similarity = None
-    if like:
-        with shown_progress() as progress:
-            similarity = reference_similarity(table, read_score_table(like), progress)
-    selection = select_rows(table, budget, copies, similarity)
+    if memorized:
+        selection = select_memorized(table, memorized, budget)
+    else:
+        selection = select_rows(table, budget, copies, _similarity(table, like))
     needs_uids = out.suffix.lower() == ".npy"
     with fetching(manifest) as progress:
         rows = manifest_source(table.summary, manifest, table.name, progress) if needs_uids else None
     write_selection(out, table, selection, rows)
-    say(f"{len(selection.rows):,} of {count_text(len(table), 'row')} selected (budget {selection.budget:,}): {out}")
+    chosen = f"list {memorized!r} of memorized rows" if memorized else f"budget {selection.budget:,}"
+    say(f"{len(selection.rows):,} of {count_text(len(table), 'row')} selected ({chosen}): {out}")
     for why, count in selection.left_out.items():
         say(f"  {count:,} {why}")
     if like:
         say(
             f"by the mean of two ranks: of the fit, and of the mean cosine to the {NEAREST} nearest rows of {like.name}"
         )
+    if memorized in ADVICE:
+        say(f"{ADVICE[memorized]} (docs/multimem.md)")
     if not needs_uids:
-        say(f"to train on them: audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset")
+        purpose = "export" if memorized else "train on"
+        command = f"audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset"
+        say(f"to {purpose} them: {command}")
+
+
+def _similarity(table: ScoreTable, like: Path | None) -> dict[str, NDArray[np.float32]] | None:
+    """Modality -> similarity `[n]` to the reference set; None without one."""
+    from audit_plugin.audit.export.similarity import reference_similarity
+    from audit_plugin.report import read_score_table
+
+    if like is None:
+        return None
+    with shown_progress() as progress:
+        return reference_similarity(table, read_score_table(like), progress)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

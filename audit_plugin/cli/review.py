@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,14 +50,22 @@ def list_(
 ) -> None:
     """List undecided samples, most suspicious first, and disagreements between reviewers.
 
-    A table on a terminal; in a pipe or file tab-separated values, with everything else on stderr.
+    Memorized rows that another flag explains come after the others; where none is flagged, --kind memorized lists the
+    highest MultiMem. A table on a terminal; in a pipe or file tab-separated values, with everything else on stderr.
     """
     from audit_plugin.report.display import console
 
     io, data = _opened(dataset)
     queue = io.queue_of(data, run, kind or ())
-    out = console()
-    _show_rows(out, io.list_rows(data, run, queue.left[:limit]))
+    out, rows, about = console(), queue.left[:limit], []
+    if "memorized" in (kind or ()):
+        lists = io.memorized_rows(data, run, limit)
+        about = _about_memorized(lists)
+        if kind == ["memorized"] and not queue.rows:
+            rows = lists["highest"]
+    _show_rows(out, io.list_rows(data, run, rows))
+    for line in about:
+        _echo(line, err=not out.is_terminal)
     progress = queue.progress
     timed = math.isfinite(progress.seconds)
     pace = f", {progress.seconds:.1f} s each, about {progress.minutes:.0f} min left" if timed else ""
@@ -65,6 +73,15 @@ def list_(
     for decisions in io.disagreements(data):
         words = "; ".join(f"{d.reviewer}: {d.kind} {d.text}".strip() for d in decisions)
         _echo(f"disagreement on {decisions[0].sample}: {words}", err=not out.is_terminal)
+
+
+def _about_memorized(lists: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What is to be done with the lists of memorized rows; of none, that the highest are those of good pairs."""
+    from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
+
+    if not any(lists[name] for name in ADVICE):
+        return [f"{NONE_BEYOND}; the highest are listed" if lists["highest"] else "no row has a MultiMem"]
+    return [f"{count_text(len(lists[name]), 'row')} {advice}" for name, advice in ADVICE.items() if lists[name]]
 
 
 def _show_rows(out: Console, rows: Sequence[ListedRow]) -> None:

@@ -20,6 +20,7 @@ from .content import ReportContent, as_written
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
 from .listed_rows import GROUPED, GROUPS, decision_tables, failures, groups, worst
 from .markup import LONG, cut, finalized, no_images, painter, percent
+from .memorized_rows import memorized_lines, memorized_section
 from .svg_plots import bars, curves, histogram, scatter
 
 TEMPLATE = "page.html.jinja"
@@ -79,6 +80,7 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "plots": plots(content),
         "repairs": [cut(str(bug.get("sentence", ""))) for bug in summary.get("repairs") or ()][:GROUPS],
         "worst": worst(content, draw),
+        "memorized": memorized_section(content, draw),
         "captions": bool(content.samples.media),
         "groups": groups(content, draw),
         "most_groups": GROUPS,
@@ -175,24 +177,6 @@ def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
         ("recall of the flag", _share(spot.recall)),
         ("reviewed by a person", f"{count_text(spot.reviewed, 'row')}{unsure}"),
     ]
-
-
-def memorized_lines(content: ReportContent) -> list[Line]:
-    """What to do with the two sorts of memorized rows; threshold and median of MultiMem, and its reliability."""
-    flagged, wrong = content.flags("memorized"), content.flags("misaligned")
-    lines = []
-    if flagged.any():
-        lines.append(("misaligned as well: correct the captions", f"{int((flagged & wrong).sum()):,}"))
-        lines.append(("fitting but rare: keep, collect more, or regroup", f"{int((flagged & ~wrong).sum()):,}"))
-    memorized = content.summary.get("memorized") or {}
-    if memorized.get("cut") is not None and memorized.get("median") is not None:
-        lines.append(("threshold on MultiMem", f"{memorized['cut']:.2f}"))
-        lines.append(("median MultiMem", f"{memorized['median']:.2f}"))
-    reliability = content.summary.get("reliability")
-    if reliability is not None:
-        level = "good" if reliability >= 0.8 else "fair" if reliability >= 0.6 else "low: use more trials"
-        lines.append(("reliability (0 to 1)", f"{reliability:.2f} ({level})"))
-    return lines
 
 
 def group_lines(content: ReportContent, kind: str) -> list[Line]:

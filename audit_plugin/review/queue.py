@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from audit_plugin.arrays import AuditError, Floats, Ints
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.memorized import rank_memorized
 
 from .decisions import Decision
 from .spot_check import SIZE, SpotCheckPlan, plan_spot_check
@@ -118,7 +119,8 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
     """The rows to review, most suspicious first.
 
     Scores of different kinds are not comparable, so rows are ordered by rank: first the worst row of every kind, then
-    the second ones. A row with several flags has the best of its ranks.
+    the second ones. A row with several flags has the best of its ranks. Memorized rows that another flag explains come
+    after the other memorized ones (`scoring.memorized`).
 
     Args:
         columns: of a result, `[n]` each: flags `is_{kind}`, scores, `action`.
@@ -136,16 +138,19 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
     misalignment = _score(columns, DEFAULT_SCORE, n)
     best_rank = np.full(n, np.inf)
 
-    def rank(rows: Ints, score: Floats) -> None:
-        order = rows[np.lexsort((-misalignment[rows], -score[rows]))]
+    def by_score(rows: Ints, score: Floats) -> Ints:
+        return rows[np.lexsort((-misalignment[rows], -score[rows]))]
+
+    def rank(order: Ints) -> None:
         best_rank[order] = np.minimum(best_rank[order], np.arange(len(order)))
 
     for kind in kinds or FLAGS:
-        flagged = np.asarray(columns.get(f"is_{kind}", np.zeros(n)), dtype=bool)
-        rank(np.flatnonzero(flagged), _score(columns, FLAGS[kind].score or DEFAULT_SCORE, n))
+        rows = np.flatnonzero(np.asarray(columns.get(f"is_{kind}", np.zeros(n)), dtype=bool))
+        score = _score(columns, FLAGS[kind].score or DEFAULT_SCORE, n)
+        rank(rank_memorized(columns, rows) if kind == "memorized" else by_score(rows, score))
     if not kinds and "action" in columns:
         to_do = np.isin(np.asarray(columns["action"], dtype=str), TO_DO)
-        rank(np.flatnonzero(to_do & ~np.isfinite(best_rank)), misalignment)
+        rank(by_score(np.flatnonzero(to_do & ~np.isfinite(best_rank)), misalignment))
     rows = np.flatnonzero(np.isfinite(best_rank))
     return rows[np.lexsort((-misalignment[rows], best_rank[rows]))].astype(np.int64)
 

@@ -36,9 +36,16 @@ def all_columns() -> dict[str, Column]:
             "score",
         ),
         Column(
-            "culprit", "Culprit", "With three or more modalities: the one whose removal lowers the misalignment most"
+            "culprit",
+            "Culprit",
+            "With three or more modalities, of misaligned or contradicting rows: the one whose removal lowers the "
+            "misalignment most",
         ),
-        Column("driver", "Driver", "With three or more modalities: the one that contributes most to MultiMem"),
+        Column(
+            "driver",
+            "Driver",
+            "With three or more modalities, of memorized rows: the one that contributes most to MultiMem",
+        ),
         Column("role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)"),
         Column("duplicate_group", "Duplicate group", "Id of the sample that represents this group of near-duplicates"),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
+from .named_modality import named_modalities
 from .outliers import count_user_groups, outlier_cut
 from .scores import of_known, robust_z
 
@@ -330,12 +331,12 @@ def propose_actions(
     action, reason = np.full(n, "keep", dtype=object), np.full(n, "", dtype=object)
     has_suggestion = np.array([bool(suggestion) for suggestion in suggestions], dtype=bool)
     rules = (  # weakest first: each overwrites the ones before it
-        (flags["vague"], "keep", "caption fits almost everything"),
         (
             flags["memorized"],
             "keep",
             "fits, but is memorized: rare, so keep it and collect more like it, or regroup it",
         ),
+        (flags["vague"], "keep", "caption fits almost everything"),
         (flags["conflict"], "review", "same medium as another sample, contradicting caption"),
         (flags["outlier"], "review", _quote("unlike the rest of the set (outlier {:.1f})", scores["outlier"])),
         (flags["misaligned"], "review", _quote("media do not fit (misalignment {:.1f})", scores["misalignment"])),
@@ -355,11 +356,11 @@ def _quote(sentence: str, values: Floats) -> Any:
 
 
 def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> dict[str, NDArray[Any]]:
-    """The flag columns, `action`, and `reason` if a result has it, when some flags change; from its `columns` alone.
+    """The columns that change with some flags, from the `columns` of a result alone.
 
-    `flags`: flag column (`is_outlier`, ...) -> bool `[n]`, what it becomes. A failed row keeps its flags. A proposed
-    removal of a duplicate or placeholder stays, as do repairs of the join and what is proposed for rows whose flags do
-    not change.
+    They are the flag columns, `action`, and `reason`, `culprit` and `driver` if a result has them. `flags`: flag column
+    (`is_outlier`, ...) -> bool `[n]`, what it becomes. A failed row keeps its flags. A proposed removal of a duplicate
+    or placeholder stays, as do repairs of the join and what is proposed for rows whose flags do not change.
     """
     differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
     if "failure" in columns:
@@ -382,4 +383,10 @@ def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> d
         if name in columns:  # a column without any value was not written
             changed[name] = columns[name].copy()
             changed[name][rows] = values
+    all_flags = {
+        kind: changed.get(f"is_{kind}", columns.get(f"is_{kind}", np.zeros(len(differs), bool))) for kind in FLAGS
+    }
+    for name, values in named_modalities(columns, all_flags).items():
+        if name in columns:
+            changed[name] = np.where(differs, values, columns[name])
     return changed

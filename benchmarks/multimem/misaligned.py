@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
+from audit_plugin.scoring.named_modality import most_memorized, most_misaligned
 from benchmarks.multimem import common
 from benchmarks.record import RESULTS, write_report
 
@@ -72,8 +73,9 @@ def read(result: AuditResult, fault: Any) -> dict[str, Any]:
             f: float((columns["multimem_mean"][of[f]].mean() - columns["multimem_mean"][clean].mean()) / spread)
             for f in FAULTS
         },
-        "culprit": {f: float((result.columns["culprit"][of[f]] == f).mean()) for f in FAULTS},
-        "driver": {f: float((result.columns["driver"][of[f]] == f).mean()) for f in FAULTS},
+        # of all faulty rows, flagged or not: the columns of the result name a modality of flagged rows only
+        "culprit": {f: float((most_misaligned(result.columns, FAULTS)[of[f]] == f).mean()) for f in FAULTS},
+        "driver": {f: float((most_memorized(result.columns, FAULTS)[of[f]] == f).mean()) for f in FAULTS},
         "attribution": result.summary["attribution"],
         "reliability": result.summary["reliability"],
     }

@@ -16,7 +16,7 @@ ACTIONS = ("remove", "relabel", "review")
 AUDIT, UNREADABLE, SELECTION = "audit", "export", "selection"  # by whom a row is removed, where no person did
 DIGITS = 32  # of the sha256 of a text in a decision
 NEEDED = (
-    "id caption_index misalignment probability action reason suggestion failure duplicate_group".split()  # noqa: SIM905
+    "id caption_index misalignment multimem probability action reason suggestion failure duplicate_group".split()  # noqa: SIM905
 )
 Key = tuple[str, int]  # id, position of the caption
 

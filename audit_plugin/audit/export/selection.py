@@ -20,12 +20,14 @@ from audit_plugin.inputs.files import first_line
 from audit_plugin.inputs.formats.datacomp import UID, uid_halves, write_uids
 from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.inputs.tables import read_table, write_table
+from audit_plugin.scoring.memorized import ADVICE, memorized_lists, rank_memorized
 from audit_plugin.store import open_regular, write_atomically
 
 from .plan import Key, Rules, ScoreTable, plan_export
 from .rows import RowSource
 
 ENDINGS = (".parquet", ".csv", ".jsonl", ".npy")
+HIGHEST = "highest"  # the list of all rows with a MultiMem, flagged or not
 MOST_COPIES = 8  # of one uid in DataComp's list, by which it weighs more
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
 
@@ -35,7 +37,7 @@ class Selection:
     """The selected rows.
 
     Attributes:
-        rows: `[k]` positions in the table of scores, ascending.
+        rows: `[k]` positions in the table of scores, ascending; of memorized rows in the order of their list.
         weights: `[k]`, 1 minus the probability that the pair is wrong; 1 where that was not estimated.
         budget: rows that were asked for.
         left_out: why other rows were not candidates -> their number.
@@ -109,8 +111,36 @@ def select_rows(
                 continue
         chosen.append(int(row))
     rows = np.sort(np.array(chosen, dtype=np.int64))
+    return Selection(rows, _weights(table, rows), count, left_out)
+
+
+def select_memorized(table: ScoreTable, name: str, budget: str = "") -> Selection:
+    """The rows of one list of memorized samples, in the order in which people look at them.
+
+    Args:
+        table: of scores.
+        name: of `scoring.memorized.ADVICE`, or `HIGHEST`: of all rows, flagged or not.
+        budget: share of the table or number of rows, the first ones; "": the whole list, which `HIGHEST` does not have.
+
+    Raises:
+        AuditError: another name, a budget out of range or missing, or a list without rows.
+    """
+    if name not in (*ADVICE, HIGHEST):
+        raise AuditError(f"--memorized is {name!r}; name one of the lists {', '.join((*ADVICE, HIGHEST))}")
+    if name == HIGHEST and not budget:
+        raise AuditError(f"--memorized {HIGHEST} ranks all rows; say with --budget how many, such as 5% or 50")
+    rows = rank_memorized(table.columns) if name == HIGHEST else memorized_lists(table.columns)[name]
+    if not len(rows):
+        why = "no row has a MultiMem" if name == HIGHEST else f"to see the highest MultiMem: --memorized {HIGHEST}"
+        raise AuditError(f"the list {name!r} of memorized rows of {table.name} is empty; {why}")
+    rows = rows[: budget_rows(budget, len(table))] if budget else rows
+    return Selection(rows, _weights(table, rows), len(rows), Counter())
+
+
+def _weights(table: ScoreTable, rows: Ints) -> NDArray[np.float64]:
+    """`[k]`: 1 minus the probability that a row is wrong; 1 where that was not estimated."""
     wrong = table.numbers("probability")[rows].astype(np.float64)
-    return Selection(rows, np.where(np.isfinite(wrong), 1 - wrong, 1.0), count, left_out)
+    return np.where(np.isfinite(wrong), 1 - wrong, 1.0)
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -62,11 +62,12 @@ class AuditedItems:
 
     # --- views ---------------------------------------------------------------------------------------------------
 
-    def where(self, condition: Condition, order: str = "") -> fo.DatasetView:
+    def where(self, condition: Condition, order: str = "", last: Condition | None = None) -> fo.DatasetView:
         """A view of the items that meet a condition, made of rules on fields and never of lists of ids.
 
         The condition is called with a function that returns the expression of a column; the view is sorted by the
-        column `order`, the highest first, if the run wrote it.
+        column `order`, the highest first, if the run wrote it; items that meet the condition `last` come
+        after the others.
         """
         if self.label_field:
             met = condition(lambda column: F(f"{self.run}_{column}"))
@@ -75,7 +76,12 @@ class AuditedItems:
         else:
             view = self.dataset.match(F.any([condition(self._field(prefix)) for prefix in self._prefixes]))
             prefix = self._prefixes[0]
-        return view.sort_by(f"{prefix}{self.run}_{order}", reverse=True) if order and self.has(order) else view
+        if not order or not self.has(order):
+            return view
+        path = f"{prefix}{self.run}_{order}"
+        if last is None:
+            return view.sort_by(path, reverse=True)
+        return view.sort_by([(last(self._field(prefix)), 1), (path, -1)])
 
     def without_results(self) -> fo.DatasetView:
         """The items that the run did not write on, such as samples that came later."""

@@ -16,10 +16,11 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
-from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.read.items import AuditedItems, Condition
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
 from audit_plugin.review.queue import TO_DO
 from audit_plugin.scoring.flags import FLAGS, movable_flags
+from audit_plugin.scoring.memorized import EXPLAINED_BY, memorized_lists
 from audit_plugin.scoring.scores import SCORES
 
 from .tables import flag_columns, read_columns, read_fact, read_flagged, read_row
@@ -27,6 +28,7 @@ from .tables import flag_columns, read_columns, read_fact, read_flagged, read_ro
 MAP = ("map_x", "map_y")
 BINS = 40
 MOST_POINTS = 3_000
+MOST_MEMORIZED = 50
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,34 @@ def flagged_rows(items: AuditedItems) -> fo.DatasetView:
 
 
 def flagged_as(dataset: SampleCollection, run: str, kind: str) -> fo.DatasetView:
-    """The rows with a flag, the highest score first where the kind has one."""
+    """The rows with a flag, the highest score first where the kind has one.
+
+    Memorized rows that another flag explains come last (`scoring.memorized`).
+    """
     items = audited_items(dataset, run)
-    return items.where(lambda column: column(f"is_{kind}") == True, movable_flags().get(kind, ""))  # noqa: E712 (a query)
+    last = _explained(items) if kind == "memorized" else None
+    return items.where(lambda column: column(f"is_{kind}") == True, movable_flags().get(kind, ""), last)  # noqa: E712 (a query)
+
+
+def memorized_counts(dataset: SampleCollection, run: str) -> dict[str, int]:
+    """List of memorized rows (`scoring.memorized.ADVICE`) -> how many rows it has."""
+    return {name: len(rows) for name, rows in memorized_lists(read_flagged(dataset, run)).items()}
+
+
+def most_memorized(dataset: SampleCollection, run: str) -> fo.DatasetView:
+    """The `MOST_MEMORIZED` rows with the highest MultiMem, flagged or not, first those that no other flag explains."""
+    items = audited_items(dataset, run)
+    if not items.has("multimem"):
+        raise AuditError(f"audit {run!r} has no MultiMem: nothing was trained; audit at least 32 samples")
+    return items.where(lambda column: column("multimem").exists(), "multimem", _explained(items)).limit(MOST_MEMORIZED)
+
+
+def _explained(items: AuditedItems) -> Condition | None:
+    """The condition of `scoring.memorized.is_explained` in the database; None where the audit has no such flag."""
+    flags = [f"is_{kind}" for kind in EXPLAINED_BY if items.has(f"is_{kind}")]
+    if not flags:
+        return None
+    return lambda column: F.any([column(flag) == True for flag in flags])  # noqa: E712 (a query)
 
 
 def scored_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> fo.DatasetView:

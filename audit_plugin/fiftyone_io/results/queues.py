@@ -29,6 +29,7 @@ from audit_plugin.review import (
 )
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 from audit_plugin.scoring.flags import FLAGS, movable_flags
+from audit_plugin.scoring.memorized import memorized_lists, rank_memorized
 
 from .tables import Columns, read_flagged, read_rows
 
@@ -49,6 +50,20 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
         rows, columns = review_table(dataset, run)
         order = tuple(rows[position] for position in queue(columns, kinds))
         return ReviewQueue(order, decisions_of(root, run, order, resolve(read_ledger(root, {}))))
+
+
+def memorized_rows(dataset: SampleCollection, run: str, most: int) -> dict[str, tuple[Row, ...]]:
+    """List of memorized rows (`scoring.memorized.ADVICE`) -> its rows; `highest`: the first `most`, flagged or not.
+
+    Of a view only its samples. Rows with a decision are among them.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    with database(f"reading audit {run!r}"):
+        rows, columns = review_table(dataset, run, flagged=False)
+    lists = memorized_lists(columns) | {"highest": rank_memorized(columns)[:most]}
+    return {name: tuple(rows[position] for position in positions) for name, positions in lists.items()}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from audit_plugin.fiftyone_io.records import collect_files, config_of, update_ru
 from audit_plugin.fiftyone_io.runs import finished_document, items_of, run_results
 from audit_plugin.fiftyone_io.write.results import take_back_added
 from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
+from audit_plugin.scoring.named_modality import LOST_WITHOUT, NAMED_WHERE
 
 from .tables import Columns, as_array, read_columns
 
@@ -54,7 +55,8 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         recorded = dict(getattr(results, "own", None) or {})
 
         flags, scores = [f"is_{kind}" for kind in FLAGS], movable_flags().values()
-        wanted = [*flags, *scores, "action", "reason", "suggestion", "failure"]
+        parts = [name for name in items.columns if name.startswith(("misalignment_", LOST_WITHOUT))]
+        wanted = [*flags, *scores, *parts, "action", "reason", "suggestion", "failure", *NAMED_WHERE]
         columns = read_columns(root, run, ["id", *filter(items.has, wanted)])
         own = _own_columns(columns, recorded)
         changed = _reflagged(columns, own, thresholds)
@@ -90,7 +92,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
 def _reflagged(
     columns: Mapping[str, Any], own: Mapping[str, Any], thresholds: Mapping[str, float]
 ) -> dict[str, NDArray[Any]]:
-    """The flag columns, `action` and `reason` under some thresholds, from the audit's `own`."""
+    """The columns of `reflag` under some thresholds, from the audit's `own`."""
     flags = {name: values for name, values in own.items() if name.startswith("is_")}
     for name, value in thresholds.items():
         flags[f"is_{name}"] = columns[movable_flags()[name]] >= value  # False for NaN
@@ -114,7 +116,7 @@ def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
 def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:
     """The columns that thresholds change, `[n]`, as the audit wrote them: as recorded, or else as they are now."""
     own = {}
-    for name in (*(f"is_{kind}" for kind in movable_flags()), "action", "reason"):
+    for name in (*(f"is_{kind}" for kind in movable_flags()), "action", "reason", *NAMED_WHERE):
         if name in columns:
             values = zip(columns["id"], columns[name].tolist(), strict=True)
             own[name] = as_array(name, [recorded.get(item, {}).get(name, value) for item, value in values])
