@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,24 @@ def test_what_was_summed_up_for_all_samples_is_not_kept_with_the_heads(tmp_path:
         for number in (0, 15):
             trials.embed(number)
     assert read_with == [{f"head_{a}_{i}" for a in range(2) for i in range(4)}] * 2
+
+
+def test_one_trials_embeddings_are_gone_before_the_next_ones_are_made(tmp_path: Path) -> None:
+    """Of many samples they are the largest tables there are: two at a time would set the peak of the memory."""
+    given, alive = features(), []
+    plan = plan_trials(np.arange(N), CONFIG)
+
+    def embed(*_: Any) -> list[torch.Tensor]:
+        alive.append(sum(reference() is not None for reference in made))
+        embeddings = [torch.from_numpy(vectors.copy()) for vectors in given.vectors.values()]
+        made.extend(weakref.ref(each) for each in embeddings)
+        return embeddings
+
+    made: list[weakref.ref[torch.Tensor]] = []
+    learner = Learner("nothing", 8, lambda _numbers, _member: {"none": np.zeros(1)}, embed)
+    with RunFolder(tmp_path / "run", {"test": "memory"}) as folder:
+        run_plan(plan, learner, np.arange(N), Job(CONFIG, "cpu", folder, lambda *_: None))
+    assert alive == [0] * 16
 
 
 def test_a_trial_does_not_depend_on_how_many_there_are(done, tmp_path: Path) -> None:

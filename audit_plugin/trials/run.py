@@ -211,12 +211,17 @@ def _make_part(
     arrays = learner.make(numbers, plan.member[numbers])
     consistency, multimem_terms = [], np.float32(0)
     for number in numbers:
-        augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.augmented + 1)]
-        views = augmented or [learner.embed(arrays, number, 0, None)]
-        own, terms = _consistency(views, number, plan, groups)
+        # as an argument, so that one trial's embeddings are gone before the next one's are made
+        own, terms = _consistency(_views(learner, arrays, number), number, plan, groups)
         consistency.append(own)
         multimem_terms = multimem_terms + weights[number] * terms
     return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(multimem_terms, dtype=np.float32)}
+
+
+def _views(learner: Learner, arrays: TrialArrays, number: int) -> list[list[torch.Tensor]]:
+    """Embeddings per modality of each augmented view of all samples by one trial, or of the samples as they are."""
+    augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.augmented + 1)]
+    return augmented or [learner.embed(arrays, number, 0, None)]
 
 
 def part_name(start: int) -> str:
