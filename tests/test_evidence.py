@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import Features, SampleFacts
-from audit_plugin.audit.score import gather_evidence
+from audit_plugin.audit.score import SMALL_SET, gather_evidence, small_set_note
 from audit_plugin.config import AuditConfig
-from audit_plugin.scoring.evidence import Evidence
+from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE
+from audit_plugin.scoring.evidence import MIN_FROZEN, Evidence
+from audit_plugin.scoring.evidence_weights import UNTRAINED_WEIGHTS
+from audit_plugin.scoring.scores import compute_scores, robust_z
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from tests.core_fixtures import heads, unit
@@ -46,6 +49,37 @@ def test_too_few_samples_are_not_trained_on_and_it_is_said(n: int, tmp_path: Pat
     assert len(evidence) == n
     with pytest.raises(RuntimeError, match="no trials"):
         _ = evidence.required_trials
+
+
+@pytest.mark.parametrize(("n", "space"), [(9, "clip"), (20, ""), (20, "clip")])
+def test_frozen_encoders_in_one_space_score_what_is_too_few_to_train_on(n: int, space: str, tmp_path: Path) -> None:
+    evidence, notes = gathered(tmp_path, n, space=(space, space))
+    misalignment = compute_scores(evidence)["misalignment"]
+    if n < MIN_FROZEN or not space:
+        assert not evidence.held_out
+        assert np.isnan(misalignment).all()
+        assert notes[-1].endswith(": misalignment and memorization are not scored")
+        return
+    similarity = evidence.vectors["image"] @ evidence.vectors["text"].T / FROZEN_TEMPERATURE
+    exponentials = np.exp(similarity) * (1 - np.eye(n))  # of all negatives: no two samples share anything here
+    log_means = np.log(exponentials.sum(1) / (n - 1)) + np.log(exponentials.sum(0) / (n - 1))
+    expected = FROZEN_TEMPERATURE * (0.5 * log_means - similarity.diagonal())
+    np.testing.assert_allclose(evidence.held_out["zero_shot"][0], expected, atol=1e-5)
+    weighted = [weight * robust_z(evidence.held_out[kind][0]) for kind, weight in UNTRAINED_WEIGHTS.items()]
+    np.testing.assert_allclose(misalignment, np.sum(weighted, axis=0) / sum(UNTRAINED_WEIGHTS.values()), atol=1e-5)
+    assert set(evidence.probe_evidence) == {"random", "neighborhood"}
+    assert all(set(parts) == set(UNTRAINED_WEIGHTS) for parts in evidence.probe_evidence.values())
+    assert notes[-1].endswith("misalignment by the frozen encoders and nearest neighbors alone")
+
+
+def test_the_note_on_a_small_set_says_how_its_probe_pairs_rank() -> None:
+    scores = np.array([0.0, 1.0, 2.0, np.nan, 3.0])
+    note = small_set_note(scores, {"random": np.array([2.5, 9.0, np.nan, -1.0]), "neighborhood": np.zeros(4)})
+    assert note.startswith("4 scored samples: ")
+    assert "rank above 58% of its samples" in note  # of 3 + 4 + 0 of 12 pairs
+    assert "(measured on 3 probe pairs)" in note
+    assert small_set_note(scores, {}) == small_set_note(np.full(5, np.nan), {"random": scores}) == ""
+    assert small_set_note(np.zeros(SMALL_SET), {"random": scores}) == ""
 
 
 def test_few_groups_are_too_few_as_well(tmp_path: Path) -> None:

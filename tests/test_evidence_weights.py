@@ -82,3 +82,12 @@ def test_added_samples_do_not_choose() -> None:
     for values in own.values():
         values[~known] += 50
     assert weigh_evidence(own, near, known, None) == before
+
+
+@pytest.mark.parametrize(("n", "trust"), [(40, 40 / 300), (150, 0.5), (300, 1.0), (900, 1.0)])
+def test_weights_of_few_samples_are_shrunk_to_the_usual_ones(n: int, trust: float) -> None:
+    own, near = parts_of(n, 0), parts_of(300, 1, contrast=1.2, zero_shot=9.0)
+    weights = weigh_evidence(own, near, None, 1)
+    assert weights["zero_shot"] == pytest.approx(WEIGHTS["zero_shot"] + trust * (MAX_FROZEN_WEIGHT - 0.5), abs=1e-3)
+    for kind, of_classes in CLASS_WEIGHTS.items():
+        assert weights[kind] == pytest.approx((1 - trust) * WEIGHTS[kind] + trust * of_classes, abs=1e-3)

@@ -114,3 +114,19 @@ def test_given_features_of_the_offline_encoders_are_scored_as_they_are(real_data
     features = prepare(samples, config, Clock(silent)).embedded.features.vectors
     given = run_audit(replace(samples, vectors={name: features[name] for name in ("image", "text")}), config)
     np.testing.assert_allclose(given.columns["misalignment"], encoded.columns["misalignment"], atol=1e-5)
+
+
+def test_photographs_that_are_too_few_to_train_on_are_scored_in_the_space_of_words(real_data: Path) -> None:
+    samples, labels = photographs(real_data, 3)
+    wrong = np.zeros(len(labels), dtype=bool)
+    for one, other in (("hat", "shoes"), ("pants", "dress")):
+        rows = [labels.index(one), labels.index(other)]
+        labels[rows[0]], labels[rows[1]] = other, one
+        wrong[rows] = True
+    exchanged = replace(samples, media={**samples.media, "text": tuple(labels)})
+    result = run_audit(exchanged, AuditConfig(device="cpu"))
+    assert np.isnan(result.columns["multimem"]).all()
+    scores = result.columns["misalignment"]
+    assert (scores[wrong][:, None] > scores[~wrong]).mean() > 0.7  # chance: 0.5
+    assert any("misalignment by the frozen encoders" in note for note in result.summary["notes"])
+    assert any("where 50% would be chance" in note for note in result.summary["notes"])

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Features, Floats, SampleFacts
+from audit_plugin.arrays import Bools, Features, Floats, SampleFacts, count_text
 from audit_plugin.encoders.devices import release_memory
 from audit_plugin.neighbors.image_copies import group_image_copies
 from audit_plugin.neighbors.neighborhood import Search, find_neighborhood
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration, calibrate
 from audit_plugin.scoring.evidence import Evidence, build_evidence
+from audit_plugin.scoring.evidence_weights import separation
 from audit_plugin.scoring.scores import compute_scores, of_known, pair_misalignment, robust_z
 from audit_plugin.scoring.suggest.captions import Captioner, apply_suggestions, ask_captioner, suggest
 from audit_plugin.scoring.suggest.join_bugs import Repair
@@ -22,6 +23,8 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job, Learn, TrialPlan, train_trials
 
 from .prepare import Prepared
+
+SMALL_SET = 300  # scored samples below which a note says how far the ranking can be trusted
 
 
 def gather_evidence(
@@ -43,6 +46,10 @@ def gather_evidence(
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
     release_memory()
     evidence = build_evidence(features, facts, neighborhood, trials, job, copies)
+    if trials is None:
+        by_frozen = "memorization is not scored, and misalignment by the frozen encoders and nearest neighbors alone"
+        consequence = by_frozen if evidence.held_out else "misalignment and memorization are not scored"
+        notes = [f"{note}: {consequence}" for note in notes]
     return evidence, [*neighborhood.notes, *notes]
 
 
@@ -105,13 +112,13 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
         verdicts={"action": action, "reason": reason, "suggestion": suggestions.captions, "repair": suggestions.repair},
         probe_recall=probe_recall(probes, scores["misalignment"], flags["misaligned"]),
         repairs=suggestions.repairs,
-        notes=(suggestions.note,) if suggestions.note else (),
+        notes=tuple(note for note in (small_set_note(scores["misalignment"], probes), suggestions.note) if note),
     )
 
 
 def score_probes(evidence: Evidence, scores: Mapping[str, Floats]) -> dict[str, Floats]:
     """Kind of probe pairs -> their misalignment `[q]`: the worst pair of modalities, on the scale of the samples."""
-    if evidence.trials is None:
+    if not evidence.probe_evidence:
         return {}
     worst_of_samples = np.fmax.reduce([scores[f"misalignment_{a}_{b}"] for a, b in evidence.pairs])
     scale = of_known(worst_of_samples, evidence.known)
@@ -133,13 +140,30 @@ def probe_recall(probes: Mapping[str, Floats], scores: Floats, flagged: Bools) -
     return {kind: float(np.mean(values >= threshold)) for kind, values in scored.items() if len(values)}
 
 
+def small_set_note(scores: Floats, probes: Mapping[str, Floats]) -> str:
+    """How far the ranking by scores `[n]` can be trusted, by probe pairs that are wrong like exchanged captions.
+
+    "" from `SMALL_SET` scored samples on, and where nothing is scored.
+    """
+    n, of_probes = int(np.isfinite(scores).sum()), probes.get("random", np.empty(0))
+    share = separation(scores, of_probes)
+    if n >= SMALL_SET or share < 0:
+        return ""
+    return (
+        f"{count_text(n, 'scored sample')}: a small set, whose ranking is uncertain; pairs that were mismatched at "
+        f"random from it rank above {share:.0%} of its samples on average, where 50% would be chance "
+        f"(measured on {count_text(int(np.isfinite(of_probes).sum()), 'probe pair')})"
+    )
+
+
 def save_evidence(evidence: Evidence, ids: Sequence[str], run: RunFolder) -> None:
     """Each pair's separate evidence beside the ids: for benchmarks, and for people who weigh it their own way."""
-    if evidence.trials is None:
+    if not evidence.held_out:
         return
     arrays = {}
     for position, (a, b) in enumerate(evidence.pairs):
         for kind, values in evidence.parts[a, b].items():
             arrays[f"{kind}_{a}_{b}"] = values
-        arrays[f"cosine_{a}_{b}"] = evidence.held_out["cosine"][position]
+        if "cosine" in evidence.held_out:
+            arrays[f"cosine_{a}_{b}"] = evidence.held_out["cosine"][position]
     run.save("evidence", ids=np.array(ids), **arrays)

@@ -17,7 +17,7 @@ from audit_plugin.neighbors.scan import pair_similarities
 from audit_plugin.trials.run import Job
 
 from .contrast import Negatives, embedding_contrast, make_negatives
-from .evidence_weights import weigh_evidence
+from .evidence_weights import UNTRAINED_WEIGHTS, weigh_evidence
 from .held_out import Question, read_trials
 from .linear import ClassPredictions, CrossFit, are_classes, class_margin, cross_fit, linear_contrasts, predict_classes
 from .neighbor_votes import vote_contrast, votes_of_pair
@@ -26,6 +26,7 @@ from .scores import pair_evidence
 from .text_surprise import bits_per_letter
 
 HARD_NEGATIVES = 10  # neighbors per modality that a sample is always compared with, where not all samples are
+MIN_FROZEN = 10  # samples from which the frozen encoders score those that are too few to train on
 NEAR_MISS = "neighborhood"  # the kind of probe pairs that weights are chosen on
 
 Pair = tuple[str, str]
@@ -56,10 +57,10 @@ class Evidence:
         held_out: kind of evidence -> float32 `[p, n]`: what is said of pairs by trials that left them out (`cosine`,
             `contrast`, `generality`), by the frozen encoders (`zero_shot`), by the neighbors of either side
             (`neighbors_a`, `neighbors_b`) and by regressions on either side (`linear_a`, `linear_b`); NaN where it is
-            not defined. Empty without trials.
-        weights: pair of modalities -> weight of each kind of evidence; empty without trials: `scores.WEIGHTS`.
+            not defined. Without trials only `zero_shot` and the votes, where encoders share a space.
+        weights: pair of modalities -> weight of each kind of evidence; empty without evidence: `scores.WEIGHTS`.
         probe_pairs: kind -> samples (i, j) `[q, 2]`: mismatched pairs that are scored to calibrate.
-        probe_evidence: kind of probe pairs -> kind of evidence -> its values `[p, q]`; empty without trials.
+        probe_evidence: kind of probe pairs -> kind of evidence -> its values `[p, q]`; empty without evidence.
         linear_fits: pair of modalities -> "linear_a" and "linear_b": the regressions.
         class_predictions: modality that is text -> what its linear classifier says, where its texts are classes; with
             several media, that of the first.
@@ -141,11 +142,14 @@ def build_evidence(
     job: Job,
     copies: Mapping[str, Ints] | None = None,
 ) -> Evidence:
-    """All evidence on n samples in canonical order; without `trials`, only what needs no training is scored.
+    """All evidence on n samples in canonical order; without `trials`, only what needs no training.
 
     `copies`: modality -> altered copies of one medium `[n]`, where pixels were compared.
     """
-    on_pairs = {} if trials is None else _read_pairs(features, facts, neighborhood, trials, job)
+    if trials is None:
+        on_pairs = _read_untrained(features, facts, neighborhood, job)
+    else:
+        on_pairs = _read_pairs(features, facts, neighborhood, trials, job)
     return Evidence(
         vectors=features.vectors,
         projections=neighborhood.projections,
@@ -172,12 +176,8 @@ def _read_pairs(
     """What `Evidence` holds on pairs: from `held_out` to `class_predictions`."""
     names = features.modalities
     pairs = modality_pairs(names)
-    shared_ids = facts.shared_ids(neighborhood.leave_together)
-    neighbor_indices = [neighborhood.neighbors[name].indices for name in names]
-    probe_pairs = draw_probe_pairs(neighbor_indices, neighborhood.leave_together, shared_ids[:, :-1], job.config.seed)
+    probe_pairs, negatives = _draw_comparisons(facts, neighborhood, trials.known, job)
     all_probes = np.concatenate(list(probe_pairs.values()))
-    hard = np.concatenate([indices[:, :HARD_NEGATIVES] for indices in neighbor_indices], axis=1)
-    negatives = make_negatives(shared_ids, hard, trials.known, job.config.seed, job.device)
 
     question = Question(trials.member, pairs, text_sides(names, facts.words), negatives, all_probes)
     held_out = dict(job.run.once("held_out", lambda: read_trials(trials.embed, question)))
@@ -198,12 +198,7 @@ def _read_pairs(
         held_out[kind] = np.stack([of_pair[kind][0] for of_pair in contrasts])
         on_probes[kind] = np.stack([of_pair[kind][1] for of_pair in contrasts])
 
-    ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
-    probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
-    for kind, values in on_probes.items():
-        for probe_kind, part in zip(probe_pairs, np.split(values, ends, axis=-1), strict=True):
-            probe_evidence[probe_kind][kind] = part
-
+    probe_evidence = _by_probe_kind(on_probes, probe_pairs)
     weights = {}
     for position, (a, b) in enumerate(pairs):
         own = pair_evidence(held_out, position)
@@ -218,6 +213,63 @@ def _read_pairs(
         "linear_fits": fits,
         "class_predictions": classes,
     }
+
+
+def _read_untrained(features: Features, facts: SampleFacts, neighborhood: Neighborhood, job: Job) -> dict[str, Any]:
+    """What `Evidence` holds on pairs of samples that are too few to train on; {} without encoders that share a space.
+
+    It is what frozen encoders that share a space say of a pair, and the votes of neighbors that those trust.
+    """
+    shared_pairs = _pairs_in_one_space(features, facts)
+    if len(facts) < MIN_FROZEN or not shared_pairs:
+        return {}
+    known = np.ones(len(facts), dtype=bool) if facts.known is None else facts.known
+    probe_pairs, negatives = _draw_comparisons(facts, neighborhood, known, job)
+    all_probes = np.concatenate(list(probe_pairs.values()))
+    undefined = np.full(len(facts), np.nan, np.float32), np.full(len(all_probes), np.nan, np.float32)
+    contrasts = []
+    for pair in modality_pairs(features.modalities):
+        asked = _PairQuestion(pair, all_probes, negatives, features, facts, neighborhood)
+        of_pair = dict.fromkeys(UNTRAINED_WEIGHTS, undefined)
+        if asked.names in shared_pairs:
+            frozen = _frozen_contrasts(asked)
+            of_pair = {"zero_shot": frozen, **_vote_contrasts(asked, frozen[0])}
+        contrasts.append(of_pair)
+    on_probes = {kind: np.stack([of_pair[kind][1] for of_pair in contrasts]) for kind in UNTRAINED_WEIGHTS}
+    return {
+        "held_out": {kind: np.stack([of_pair[kind][0] for of_pair in contrasts]) for kind in UNTRAINED_WEIGHTS},
+        "weights": dict.fromkeys(shared_pairs, UNTRAINED_WEIGHTS),
+        "probe_pairs": probe_pairs,
+        "probe_evidence": _by_probe_kind(on_probes, probe_pairs),
+    }
+
+
+def _pairs_in_one_space(features: Features, facts: SampleFacts) -> list[Pair]:
+    """The pairs of modalities whose frozen encoders share a space."""
+    names, vectors = features.modalities, features.vectors
+    pairs = [(names[a], names[b]) for a, b in modality_pairs(names)]
+    return [p for p in pairs if vectors_in_one_space(p, vectors, facts.space, facts.word_vectors) is not None]
+
+
+def _draw_comparisons(
+    facts: SampleFacts, neighborhood: Neighborhood, known: Bools, job: Job
+) -> tuple[dict[str, Ints], Negatives]:
+    """(probe pairs, see `draw_probe_pairs`; the samples that each sample is compared with)."""
+    shared_ids = facts.shared_ids(neighborhood.leave_together)
+    neighbor_indices = [neighbors.indices for neighbors in neighborhood.neighbors.values()]
+    probe_pairs = draw_probe_pairs(neighbor_indices, neighborhood.leave_together, shared_ids[:, :-1], job.config.seed)
+    hard = np.concatenate([indices[:, :HARD_NEGATIVES] for indices in neighbor_indices], axis=1)
+    return probe_pairs, make_negatives(shared_ids, hard, known, job.config.seed, job.device)
+
+
+def _by_probe_kind(on_probes: Mapping[str, Floats], probe_pairs: Mapping[str, Ints]) -> dict[str, dict[str, Floats]]:
+    """`Evidence.probe_evidence` from kind of evidence -> its values on the probe pairs of all kinds, `[p, q]`."""
+    ends = np.cumsum([len(rows) for rows in probe_pairs.values()])[:-1]
+    probe_evidence: dict[str, dict[str, Floats]] = {kind: {} for kind in probe_pairs}
+    for kind, values in on_probes.items():
+        for probe_kind, part in zip(probe_pairs, np.split(values, ends, axis=-1), strict=True):
+            probe_evidence[probe_kind][kind] = part
+    return probe_evidence
 
 
 def vectors_in_one_space(
@@ -271,11 +323,11 @@ def _frozen_contrasts(asked: _PairQuestion) -> Contrasts:
     return embedding_contrast(left, right, asked.negatives, asked.probes, asked.pair)
 
 
-def _vote_contrasts(asked: _PairQuestion, trained_contrast: Floats) -> dict[str, Contrasts]:
-    """Under the votes of the neighbors of either side; `trained_contrast` `[n]` is that under the trained heads."""
+def _vote_contrasts(asked: _PairQuestion, contrast: Floats) -> dict[str, Contrasts]:
+    """Under the votes of the neighbors of either side, which are distrusted by their own `contrast` `[n]`."""
     facts, neighborhood, contrasts = asked.facts, asked.neighborhood, {}
     for kind, _, target, votes in votes_of_pair(
-        asked.names, neighborhood.neighbors, facts.contents, neighborhood.projections, trained_contrast, facts.known
+        asked.names, neighborhood.neighbors, facts.contents, neighborhood.projections, contrast, facts.known
     ):
         from_a = kind == "neighbors_a"
         oriented, columns = (asked.probes, asked.pair) if from_a else (asked.probes[:, ::-1], asked.pair[::-1])

@@ -130,8 +130,8 @@ def votes_of_pair(
 ) -> Iterator[tuple[str, str, str, NeighborVotes]]:
     """Yields (kind of evidence, source, target, votes): the neighbors of either modality of a pair on the other one.
 
-    The `contrast` `[n]` of the pair under the trained heads, on the scale of the `known` samples, is how much a sample
-    is distrusted as a voter; the mappings are by modality, see `collect_votes`.
+    The `contrast` `[n]` of the pair under the trained heads (or without any the frozen encoders), on the scale of the
+    `known` samples, is how much a sample is distrusted as a voter; the mappings are by modality, see `collect_votes`.
     """
     distrust = robust_z(contrast, of_known(contrast, known))
     for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1])):

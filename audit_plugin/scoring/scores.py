@@ -133,12 +133,12 @@ def robust_z(values: Floats, reference: Floats | None = None) -> Floats:
     "How badly the sample's modalities fit each other: the weighted mean of several kinds of evidence, each in robust "
     "deviations from the set's median; the largest over pairs of modalities",
     per="pair",
-    needs_trials=True,
 )
 def misalignment(evidence: Evidence) -> dict[str, Floats]:
     """Of each pair the weighted mean of its kinds of evidence, each in robust deviations (`combine`); the largest.
 
-    With three or more modalities the largest is itself put in robust deviations of the known samples.
+    With three or more modalities the largest is itself put in robust deviations of the known samples. NaN where there
+    is no evidence: without trials, and without encoders that share a space.
     """
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
     worst = np.fmax.reduce(list(parts.values()))
@@ -152,6 +152,9 @@ def pair_misalignment(evidence: Evidence, pair: tuple[str, str], values: Mapping
     Other values (kind of evidence -> `[q]`), such as those of probe pairs, are put on the scale of the samples.
     """
     own = evidence.parts[pair]
+    if not own:
+        count = len(evidence) if values is None else len(next(iter(values.values())))
+        return np.full(count, np.nan, dtype=np.float32)
     scale = {kind: of_known(of_samples, evidence.known) for kind, of_samples in own.items()}
     combined = own if values is None else {kind: values[kind] for kind in own}
     return combine(combined, scale, evidence.weights.get(pair))
@@ -167,7 +170,9 @@ def combine(
     reference: Mapping[str, Floats] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Floats:
-    """`[n]`: weighted mean of the evidence, sum_k w_k z_k / sum_k w_k; NaN without a contrast.
+    """`[n]`: weighted mean of the evidence, sum_k w_k z_k / sum_k w_k.
+
+    NaN without a contrast under the trained heads, or where nothing was trained under the frozen encoders.
 
     Args:
         parts: kind of evidence k -> its values `[n]`. What a sample lacks (a side without a neighbor) counts as the
@@ -176,12 +181,13 @@ def combine(
         weights: k -> w_k (default: `WEIGHTS`).
     """
     weights = weights or WEIGHTS
-    total, weight = np.zeros_like(parts["contrast"]), 0.0
+    required = parts["contrast" if "contrast" in parts else "zero_shot"]
+    total, weight = np.zeros_like(required), 0.0
     for kind, values in parts.items():
         z = robust_z(values, None if reference is None else reference[kind])
         total += weights[kind] * np.where(np.isfinite(z), z, 0)
         weight += weights[kind]
-    return np.where(np.isfinite(parts["contrast"]), total / weight, np.nan).astype(np.float32)
+    return np.where(np.isfinite(required), total / weight, np.nan).astype(np.float32)
 
 
 def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Floats]:

@@ -95,8 +95,7 @@ def train_trials(
     if len(facts) < MIN_SAMPLES or groups <= MIN_GROUPS:
         note = (
             f"{count_text(len(facts), 'usable sample')} in {count_text(groups, 'group')}: "
-            f"too few to train on (at least {MIN_SAMPLES} needed): "
-            "misalignment and memorization are not scored"
+            f"too few to train on (at least {MIN_SAMPLES} needed)"
         )
         return None, [note]
     shared_ids = facts.shared_ids(leave_together)

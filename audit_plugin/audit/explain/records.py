@@ -41,7 +41,7 @@ def score_parts(evidence: Evidence, rows: Ints) -> Records:
     A part's share is what the score would lose if that part stood at the set's median; the shares add up to the score.
     """
     records: Records = {int(row): {"pairs": {}} for row in rows}
-    if evidence.trials is None:
+    if not evidence.held_out:
         return records
     for pair in evidence.pairs:
         score, parts = pair_shares(evidence, pair, rows)
