@@ -35,14 +35,13 @@ def naive_predictions(
     source: np.ndarray, target: np.ndarray, folds: np.ndarray, strength: float, known: np.ndarray
 ) -> np.ndarray:
     """The mean over the divisions of scikit-learn's ridge regression, fitted without each fold in turn."""
-    centered, mean = source - source[known].mean(0), target[known].mean(0)
-    unit = np.square(centered[known]).sum() / min(known.sum(), source.shape[1])
+    unit = np.square(source[known] - source[known].mean(0)).sum() / min(known.sum(), source.shape[1])
     out = np.zeros(target.shape)
     for of_sample in folds:
         for fold in range(FOLDS):
             rows = known & (of_sample != fold)
-            ridge = Ridge(alpha=strength * unit, fit_intercept=False).fit(centered[rows], target[rows] - mean)
-            out[of_sample == fold] += ridge.predict(centered[of_sample == fold]) + mean
+            ridge = Ridge(alpha=strength * unit).fit(source[rows], target[rows])
+            out[of_sample == fold] += ridge.predict(source[of_sample == fold])
     return out / len(folds)
 
 
@@ -75,9 +74,9 @@ def test_the_own_target_and_those_of_the_group_have_no_influence(monkeypatch: py
     groups = np.arange(len(source)) // 2
     before = cross_fit(source, target, groups, None, seed=0)
     other = target.copy()
-    other[4] += 100  # two samples of one group, so that the mean target stays
-    other[5] -= 100
+    other[4] += 100
     after = cross_fit(source, other, groups, None, seed=0)
+    np.testing.assert_allclose(after.predict()[4:6], before.predict()[4:6], atol=1e-3)
     for folds, now, then in zip(before.folds, after.weights, before.weights, strict=True):
         np.testing.assert_allclose(now[folds[4]], then[folds[4]], atol=1e-3)
         assert np.abs(now[(folds[4] + 1) % FOLDS] - then[(folds[4] + 1) % FOLDS]).max() > 0.1
@@ -103,6 +102,23 @@ def test_a_linear_target_is_predicted_and_noise_is_not() -> None:
     fit = cross_fit(source, noise, np.arange(len(source)), None, 0)
     assert abs((unit_predictions(fit) * noise).sum(1).mean()) < 0.3
     assert np.abs(fit.predict() - noise.mean(0)).max() < 1  # shrunk toward the mean
+
+
+@pytest.mark.parametrize("constant", ["source", "target"])
+def test_of_what_cannot_be_learned_there_is_no_direction(constant: str) -> None:
+    """Rounding must not be scaled up to unit length."""
+    for seed in range(10):
+        source, target = linear_set(50, seed=seed)
+        table = source if constant == "source" else target
+        table[:] = table[0]
+        assert (unit_predictions(cross_fit(source, target, np.arange(50), None, 0)) == 0).all()
+
+
+def test_a_single_group_is_in_no_fit_and_has_no_direction() -> None:
+    source, target = linear_set(50)
+    fit = cross_fit(source, target, np.zeros(50, int), None, 0)
+    assert (unit_predictions(fit) == 0).all()
+    assert np.isfinite(fit.predict()).all()
 
 
 def class_set(n: int = 300, wrong: int = 30, classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,10 +3,11 @@
 The *target* y of each sample is predicted from its *source* x, out of fold: groups of samples are divided into folds,
 and a fold f is predicted by the regression on the others,
 
-    W_f = (X^T X + lambda I)^-1 X^T Y     over the samples outside f,    prediction_i = x_i W_f    for i in f
+    W_f = (X^T X + lambda I)^-1 X^T Y          over the samples outside f, less their means x_f and y_f
+    prediction_i = (x_i - x_f) W_f + y_f       for i in f
 
-with centered X and Y. The mean over `REPEATS` divisions counts; one is enough for `MANY_SAMPLES`. lambda is the one
-that predicts best out of fold.
+The mean over `REPEATS` divisions counts; one is enough for `MANY_SAMPLES`. lambda is the one that predicts best out of
+fold.
 
 For media and free texts, y is the unit vector of the other side, and the evidence on a pair is the contrast
 (`contrast`) of M_ik = cos(prediction_i, y_k). Texts of which there are few, such as names of classes, are *classes*: y
@@ -43,30 +44,32 @@ class CrossFit:
 
     Attributes:
         source: float32 `[n, d]`.
-        source_mean, target_mean: `[d]`, `[q]`.
         folds: int `[h, n]`, of h divisions.
-        weights: float32 `[h, FOLDS, d, q]`.
+        source_means, target_means: float32 `[h, FOLDS, d]`, x_f, and `[h, FOLDS, q]`, y_f.
+        weights: float32 `[h, FOLDS, d, q]`, W_f.
     """
 
     source: Floats
-    source_mean: Floats
-    target_mean: Floats
     folds: Ints
+    source_means: Floats
+    target_means: Floats
     weights: Floats
 
-    def predict(self, rows: Ints | None = None) -> Floats:
-        """float32 `[n, q]` predictions of the samples, or those of some rows; target_mean included."""
+    def predict(self, rows: Ints | None = None, from_mean: bool = False) -> Floats:
+        """float32 `[n, q]` predictions of the samples, or of some rows; `from_mean`: less y_f, (x_i - x_f) W_f."""
         rows = np.arange(len(self.source)) if rows is None else rows
         out = np.empty((len(rows), self.weights.shape[3]), np.float32)
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            centered = self.source[batch] - self.source_mean
-            total = np.tile(self.target_mean * len(self.weights), (len(batch), 1))
-            for folds, weights in zip(self.folds, self.weights, strict=True):
+            total = np.zeros((len(batch), out.shape[1]), np.float32)
+            for division, of_sample in enumerate(self.folds):
                 for fold in range(FOLDS):
-                    inside = folds[batch] == fold
-                    total[inside] += centered[inside] @ weights[fold]
-            out[start : start + BATCH_ROWS] = total / len(self.weights)
+                    inside = of_sample[batch] == fold
+                    centered = self.source[batch[inside]] - self.source_means[division, fold]
+                    total[inside] += centered @ self.weights[division, fold]
+                    if not from_mean:
+                        total[inside] += self.target_means[division, fold]
+            out[start : start + BATCH_ROWS] = total / len(self.folds)
         return out
 
 
@@ -97,16 +100,18 @@ def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools 
     divisions = [rng.permutation(int(groups.max()) + 1) % FOLDS for _ in range(repeats)]
     folds = np.stack([division[groups] for division in divisions])
 
-    all_weights, strength = [], 0.0
+    fits, strength = [], 0.0
     for of_sample in folds:
-        parts = [fitted[of_sample[fitted] == fold] for fold in range(FOLDS)]
-        moments = [_moments(source, target_of, rows, source_mean, target_mean) for rows in parts]
-        gram, cross = (np.sum(part, axis=0) for part in zip(*moments, strict=True))
-        unit = np.trace(gram) / max(min(len(fitted), len(gram)), 1) + 1e-12
-        strength = strength or _best_strength(moments, gram, cross, unit)
-        solved = [_solve(gram - own_gram, cross - own_cross, strength * unit) for own_gram, own_cross in moments]
-        all_weights.append(np.stack(solved).astype(np.float32))
-    return CrossFit(source, source_mean, target_mean, folds, np.stack(all_weights))
+        parts = [
+            _moments(source, target_of, fitted[of_sample[fitted] == fold], source_mean, target_mean)
+            for fold in range(FOLDS)
+        ]
+        total, d = np.sum(parts, axis=0), source.shape[1]
+        unit = np.trace(total[:d, :d]) / max(min(len(fitted), d), 1) + 1e-12
+        strength = strength or _best_strength(parts, total, unit)
+        fits.append([_fit(total - part, strength * unit) for part in parts])
+    x_means, y_means, weights = (np.array([[fit[at] for fit in of] for of in fits], np.float32) for at in range(3))
+    return CrossFit(source, folds, source_mean + x_means, target_mean + y_means, weights)
 
 
 def _mean(values_of: Callable[[Ints], Floats], rows: Ints) -> Floats:
@@ -116,9 +121,9 @@ def _mean(values_of: Callable[[Ints], Floats], rows: Ints) -> Floats:
     return np.asarray(total / len(rows), dtype=np.float32)
 
 
-def _best_strength(moments: list[tuple[Floats, Floats]], gram: Floats, cross: Floats, unit: float) -> float:
+def _best_strength(parts: list[Floats], total: Floats, unit: float) -> float:
     """That of `STRENGTHS` with the smallest squared error, each fold predicted by the others."""
-    errors = [sum(_lost(own, gram, cross, strength * unit) for own in moments) for strength in STRENGTHS]
+    errors = [sum(_lost(part, *_fit(total - part, strength * unit)) for part in parts) for strength in STRENGTHS]
     return STRENGTHS[int(np.argmin(errors))]
 
 
@@ -130,35 +135,41 @@ def _principal_coordinates(source: Floats) -> Floats:
 
 def _moments(
     source: Floats, target_of: Callable[[Ints], Floats], rows: Ints, source_mean: Floats, target_mean: Floats
-) -> tuple[Floats, Floats]:
-    """(X^T X `[d, d]`, X^T Y `[d, q]`) of the centered rows, float64."""
-    gram = np.zeros((source.shape[1], source.shape[1]))
-    cross = np.zeros((source.shape[1], len(target_mean)))
+) -> Floats:
+    """float64 `[d + 1, d + 1 + q]`: [X 1]^T [X 1 Y] of the rows, less the means of all for accuracy."""
+    d = source.shape[1]
+    total = np.zeros((d + 1, d + 1 + len(target_mean)))
     for start in range(0, len(rows), BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]
         x, y = source[batch] - source_mean, target_of(batch) - target_mean
-        gram += x.T @ x
-        cross += x.T @ y
-    return gram, cross
+        row = np.hstack([x, np.ones((len(batch), 1), np.float32), y])
+        total += row[:, : d + 1].T @ row
+    return total
 
 
-def _solve(gram: Floats, cross: Floats, ridge: float) -> Floats:
-    """`[d, q]`: (X^T X + ridge I)^-1 X^T Y."""
+def _fit(moments: Floats, ridge: float) -> tuple[Floats, Floats, Floats]:
+    """(mean of x `[d]`, mean of y `[q]`, W `[d, q]`) of the samples with these moments; all 0 without a sample.
+
+    W = (X^T X + ridge I)^-1 X^T Y of the centered samples: X^T Y - s_x^T s_y / n, with the sums s of n samples.
+    """
     from scipy.linalg import solve
 
-    regular = gram.copy()
-    regular[np.diag_indices_from(regular)] += ridge
-    return np.asarray(solve(regular, cross, assume_a="pos", overwrite_a=True, check_finite=False))
+    d = len(moments) - 1
+    means = moments[d] / max(moments[d, d], 1)
+    centered = moments[:d] - np.outer(moments[:d, d], means)
+    gram, cross = centered[:, :d], centered[:, d + 1 :]
+    gram[np.diag_indices(d)] += ridge
+    return means[:d], means[d + 1 :], solve(gram, cross, assume_a="pos", check_finite=False)
 
 
-def _lost(moments: tuple[Floats, Floats], gram: Floats, cross: Floats, ridge: float) -> float:
-    """Squared error on one fold of the regression on the others, up to the constant |Y|^2.
+def _lost(moments: Floats, x_mean: Floats, y_mean: Floats, weights: Floats) -> float:
+    """Squared error of a fit on the samples with these moments, up to the constant |Y|^2.
 
-    |Y - X W|^2 - |Y|^2 = tr(W^T X^T X W) - 2 tr(W^T X^T Y)
+    |Y - Z V|^2 - |Y|^2 = tr(V^T Z^T Z V) - 2 tr(V^T Z^T Y)        Z = [X 1], V = W above the intercept y_f - x_f W
     """
-    own_gram, own_cross = moments
-    weights = _solve(gram - own_gram, cross - own_cross, ridge)
-    return float(np.sum(weights * (own_gram @ weights)) - 2 * np.sum(weights * own_cross))
+    with_intercept = np.vstack([weights, y_mean - x_mean @ weights])
+    gram, cross = moments[:, : len(moments)], moments[:, len(moments) :]
+    return float(np.sum(with_intercept * (gram @ with_intercept)) - 2 * np.sum(with_intercept * cross))
 
 
 @dataclass(frozen=True)
@@ -219,9 +230,8 @@ def _class_loss(logits: Floats, given: Ints) -> float:
 
 
 def unit_predictions(fit: CrossFit) -> Floats:
-    """float32 `[n, q]`: the direction in which each sample's target lies from the mean target."""
-    predictions = fit.predict()
-    predictions -= fit.target_mean  # in place: a table of all samples is large
+    """float32 `[n, q]`: the direction in which each sample's target lies from the mean target; 0 if it has none."""
+    predictions = fit.predict(from_mean=True)
     predictions /= np.maximum(np.linalg.norm(predictions, axis=1, keepdims=True), 1e-9)
     return predictions
 
