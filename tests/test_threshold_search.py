@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.review.threshold_search import CONFIDENCE, ThresholdSearch, labels_needed, search_threshold
+from audit_plugin.review.threshold_search import CONFIDENCE, ThresholdSearch, labels_needed, search_threshold, spending
 
 # --- the test of one cut -----------------------------------------------------------------------------------------
 
@@ -24,12 +24,16 @@ def passes(right_rows: tuple[int, ...], needed: tuple[int, ...], size: int) -> b
     )
 
 
+SHARES = spending(0.9)
+
+
+@pytest.mark.parametrize("precision", [0.9, 0.5])
 @pytest.mark.parametrize(
     ("right", "size", "level"), [(1, 6, 0.2), (2, 9, 0.1), (2, 12, 0.3), (3, 12, 0.075), (5, 13, 0.2), (9, 12, 0.1)]
 )
-def test_a_false_cut_passes_at_most_as_often_as_its_level_allows(right, size, level):
+def test_a_false_cut_passes_at_most_as_often_as_its_level_allows(right, size, level, precision):
     """Naive reference: all orders, also those of more right rows than the least that makes the precision too low."""
-    needed = labels_needed(right, size, level)
+    needed = labels_needed(right, size, level, spending(precision))
     assert list(needed) == sorted(needed)
     for more in range(right, size + 1):
         share = np.mean([passes(places, needed, size) for places in combinations(range(size), more)])
@@ -39,18 +43,30 @@ def test_a_false_cut_passes_at_most_as_often_as_its_level_allows(right, size, le
 @pytest.mark.parametrize(("right", "size", "level"), [(3, 25, 0.075), (21, 200, 0.1), (100, 1000, 0.1)])
 def test_without_right_rows_the_number_is_that_of_the_hypergeometric_test_of_half_the_level(right, size, level):
     chances = (comb(size - right, m) / comb(size, m) for m in range(size + 1))
-    assert labels_needed(right, size, level)[0] == next(m for m, chance in enumerate(chances) if chance <= level / 2)
+    assert labels_needed(right, size, level, SHARES)[0] == next(
+        m for m, chance in enumerate(chances) if chance <= level / 2
+    )
+
+
+@pytest.mark.parametrize("precision", [0.01, 0.5, 0.7, 0.9, 0.99])
+def test_the_level_is_spent_step_by_step_and_wholly(precision):
+    shares = spending(precision)
+    assert 0 < shares[0] < shares[-1] == 1
+    assert sorted(set(shares)) == list(shares)
+    assert spending(0.9) == pytest.approx((0.5, 0.75, 0.875, 0.9375, 1))
+    # a cut just good enough has a share 1 - p of right rows; as many as in 40 labels do not end a test
+    assert len(shares) >= 40 * (1 - precision)
 
 
 def test_what_needs_no_draw():
-    assert labels_needed(0, 10, 0.1) == ()  # too many right rows are known
-    assert labels_needed(4, 3, 0.1) == (0,)  # even if all others were right, the precision is kept
+    assert labels_needed(0, 10, 0.1, SHARES) == ()  # too many right rows are known
+    assert labels_needed(4, 3, 0.1, SHARES) == (0,)  # even if all others were right, the precision is kept
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 30), st.floats(0.001, 0.5))
 def test_a_cut_that_is_labeled_whole_passes_if_it_keeps_the_precision(right, size, level):
-    needed = labels_needed(right, size, level)
+    needed = labels_needed(right, size, level, SHARES)
     for e in range(min(right, len(needed))):
         assert needed[e] <= size
 
@@ -103,7 +119,7 @@ SEARCHES = 400
 
 @pytest.mark.parametrize("belief", BELIEFS)
 @pytest.mark.parametrize("truth", ADVERSARIAL)
-@pytest.mark.parametrize("precision", [0.9, 0.7])
+@pytest.mark.parametrize("precision", [0.9, 0.5])
 def test_the_guarantee_holds_for_any_truth_and_any_model(truth, belief, precision):
     wrong, scores = ADVERSARIAL[truth], -np.arange(N, dtype=float)
     results = [
@@ -132,6 +148,16 @@ def test_most_of_what_the_best_threshold_finds_is_found_with_few_labels(shift, r
     best = max((int(c) for k, c in enumerate(caught, 1) if c >= 0.9 * k), default=0)
     found = [search_threshold(scores, words_of(wrong), 0.9, probability, seed=seed) for seed in range(40)]
     assert np.median([one.labeled for one in found]) <= 45
+    assert np.mean([wrong[scores >= one.threshold].sum() for one in found]) >= share * best
+
+
+@pytest.mark.parametrize(("precision", "share"), [(0.5, 0.76), (0.7, 0.7)])
+def test_at_a_low_precision_right_rows_among_the_labels_do_not_end_the_search(precision, share):
+    scores, wrong, probability = mixture(2000, 0.1, 2.0)
+    caught = np.cumsum(wrong[np.argsort(-scores)])
+    best = max(int(c) for k, c in enumerate(caught, 1) if c >= precision * k)
+    found = [search_threshold(scores, words_of(wrong), precision, probability, seed=seed) for seed in range(40)]
+    assert np.median([one.labeled for one in found]) == 40
     assert np.mean([wrong[scores >= one.threshold].sum() for one in found]) >= share * best
 
 

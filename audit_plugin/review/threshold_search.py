@@ -42,10 +42,10 @@ from .spot_check import VERDICTS
 CONFIDENCE = 0.9
 SIZE = 40  # labels after which a search ends if it has a threshold
 PATIENCE = 3  # times as many labels, after which it ends without one
-SHARE = 0.75  # of the level that is left, for one attempt
-SPENDING = (0.5, 0.75, 0.875, 0.9375, 1.0)  # share of a test's level that may be spent with up to e right rows
+SHARE = 0.9  # of the level that is left, for one attempt
+FEWEST_RIGHT = 5  # right rows among the draws with which a test fails, at least: see `spending`
 RATIO = 1.04  # between cuts
-START_RISK, START_ROWS = 0.25, 2.5  # the start: see `_start`
+START_RISK, START_ROWS = 0.2, 2.5  # the start: see `_start`
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _start(cuts: Ints, believed: Floats | None, precision: float) -> int:
 def _questions(cuts: Ints, start: int, precision: float, seed: int) -> Generator[_Question, bool, int]:
     """Asks whether rows are wrong, by their ranks; returns the largest cut that passed, 0 if none did."""
     wrong: dict[int, bool] = {}
-    left, attempt = 1 - CONFIDENCE, 0
+    shares, left, attempt = spending(precision), 1 - CONFIDENCE, 0
     while len(cuts):
         level = SHARE * left if start else left
         order = np.random.default_rng((seed, 29, attempt)).permutation(cuts[-1])
@@ -180,7 +180,7 @@ def _questions(cuts: Ints, start: int, precision: float, seed: int) -> Generator
         for cut in cuts[start:].tolist():
             drawable = order[order < cut]
             right_allowed = int(np.floor((1 - precision) * cut + 1e-9)) - int((known_right < cut).sum())
-            needed = labels_needed(right_allowed + 1, len(drawable), level)
+            needed = labels_needed(right_allowed + 1, len(drawable), level, shares)
             if not (yield from _test(drawable, needed, wrong, passed)):
                 break
             passed = cut
@@ -207,13 +207,24 @@ def _test(
     return False
 
 
+def spending(precision: float) -> tuple[float, ...]:
+    """Share of a test's level that may be spent with up to e right rows, for e = 0, ..., E - 1; with E rows it fails.
+
+        share_e = 1 - (1 - 2.5 / E)^(e + 1), the last one 1        E = 50 (1 - p), at least `FEWEST_RIGHT`
+
+    E grows with the right rows that a good cut may have: at p = 0.5 every second label may be a right row.
+    """
+    ends = max(FEWEST_RIGHT, round(50 * (1 - precision)))
+    return (*(1 - (1 - 2.5 / ends) ** np.arange(1, ends)).tolist(), 1.0)
+
+
 @functools.lru_cache(maxsize=4096)
-def labels_needed(right: int, size: int, level: float) -> tuple[int, ...]:
+def labels_needed(right: int, size: int, level: float, shares: tuple[float, ...]) -> tuple[int, ...]:
     """m_0 <= m_1 <= ...: draws after which a cut passes with e right rows among them.
 
     Of `size` rows at least `right` are right under the hypothesis. The probability that m_e draws with e right rows
     occur for any e is at most `level`: m_e is the first number at which the probability spent for 0, ..., e is within
-    the share `SPENDING[e]` of it. Empty if the hypothesis is certain, (0,) if it is impossible.
+    the share `shares[e]` of it. Empty if the hypothesis is certain, (0,) if it is impossible.
     """
     if right <= 0:
         return ()
@@ -221,15 +232,15 @@ def labels_needed(right: int, size: int, level: float) -> tuple[int, ...]:
         return (0,)
     needed: list[int] = []
     # probability of e right rows among the draws so far, on paths that have not passed
-    state = np.zeros(len(SPENDING))
+    state = np.zeros(len(shares))
     state[0], spent = 1.0, 0.0
-    seen = np.arange(len(SPENDING))
+    seen = np.arange(len(shares))
     for drawn in range(size + 1):
-        while len(needed) < len(SPENDING) and spent + state[len(needed)] <= level * SPENDING[len(needed)]:
+        while len(needed) < len(shares) and spent + state[len(needed)] <= level * shares[len(needed)]:
             spent += state[len(needed)]
             state[len(needed)] = 0.0
             needed.append(drawn)
-        if len(needed) == len(SPENDING) or drawn == size:
+        if len(needed) == len(shares) or drawn == size:
             break
         next_right = np.clip((right - seen) / (size - drawn), 0, 1)
         grown = state * next_right
