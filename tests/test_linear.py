@@ -134,7 +134,7 @@ def class_set(n: int = 300, wrong: int = 30, classes: int = 4) -> tuple[np.ndarr
 def test_wrong_classes_have_the_largest_margins_and_their_true_class_is_named() -> None:
     source, given_classes, true = class_set()
     fit = cross_fit(source, given_classes, np.arange(300), None, 0)
-    named = predict_classes(fit, given_classes)
+    named = predict_classes(fit, given_classes, None)
     scores = fit.predict()
     for row in (0, 7, 299):
         others = np.delete(scores[row], given_classes[row])
@@ -146,12 +146,22 @@ def test_wrong_classes_have_the_largest_margins_and_their_true_class_is_named() 
 
 def test_the_probability_of_a_class_is_how_often_it_is_given() -> None:
     source, given_classes, _ = class_set(2000, 200)
-    named = predict_classes(cross_fit(source, given_classes, np.arange(2000), None, 0), given_classes)
+    named = predict_classes(cross_fit(source, given_classes, np.arange(2000), None, 0), given_classes, None)
     right = named.best == given_classes
     assert named.probability.mean() == pytest.approx(right.mean(), abs=0.05)
     sure = named.probability > np.median(named.probability)
     assert right[sure].mean() > right[~sure].mean()
     assert ((named.probability >= 1 / 4 - 1e-6) & (named.probability <= 1)).all()
+
+
+def test_samples_that_are_not_known_change_no_probability() -> None:
+    source, given_classes, _ = class_set()
+    known = np.arange(300) < 200
+    fit = cross_fit(source, given_classes, np.arange(300), known, 0)
+    others = np.where(known, given_classes, (given_classes + 1) % 4)
+    before, after = (predict_classes(fit, classes, known) for classes in (given_classes, others))
+    np.testing.assert_array_equal(after.probability, before.probability)
+    assert (after.margin[known] == before.margin[known]).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -361,7 +361,7 @@ def _linear_contrasts(
         fit, from_a = fits[kind], kind == "linear_a"
         if _class_target(asked, source, target):
             given = asked.facts.contents[target]
-            classes[target] = predict_classes(fit, given)
+            classes[target] = predict_classes(fit, given, asked.facts.known)
             rows, others = asked.probes.T if from_a else asked.probes.T[::-1]
             contrasts[kind] = classes[target].margin, class_margin(fit.predict(rows), given[others])
         else:

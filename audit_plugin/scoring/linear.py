@@ -35,6 +35,7 @@ MANY_SAMPLES = 20_000
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of lambda, in mean eigenvalues of X^T X
 SAMPLES_PER_CLASS = 5  # on average, from which texts are classes
 MAX_CLASSES = 1000
+TEMPERATURE_ROWS = 20_000  # at most, on which the temperature of the classes' probabilities is fitted
 BATCH_ROWS = 8192  # bounds the memory, changes no result
 
 
@@ -193,12 +194,15 @@ def are_classes(content: Ints) -> bool:
     return 2 <= count <= min(len(content) / SAMPLES_PER_CLASS, MAX_CLASSES)
 
 
-def predict_classes(fit: CrossFit, classes: Ints) -> ClassPredictions:
+def predict_classes(fit: CrossFit, classes: Ints, known: Bools | None) -> ClassPredictions:
     """Margins, best classes and their probabilities; O(n d q).
 
-    probability = softmax(prediction / T), with the T under which the given classes `[n]` are the most likely.
+    probability = softmax(prediction / T), with the T under which the given classes `[n]` of the known samples (bool
+    `[n]`, or None: all) are the most likely.
     """
-    n, sampled = len(classes), np.linspace(0, len(classes) - 1, min(len(classes), 20_000)).astype(np.int64)
+    n = len(classes)
+    fitted = np.arange(n) if known is None else np.flatnonzero(known)
+    sampled = fitted[np.linspace(0, len(fitted) - 1, min(len(fitted), TEMPERATURE_ROWS)).astype(np.int64)]
     scores = fit.predict(sampled)
     temperatures = np.geomspace(0.01, 2, 40)
     losses = [_class_loss(scores / t, classes[sampled]) for t in temperatures]
