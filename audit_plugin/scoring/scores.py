@@ -202,7 +202,7 @@ def pair_evidence(held_out: Mapping[str, Floats], position: int) -> dict[str, Fl
 @score(
     "MultiMem",
     "How much more consistent a model finds the sample when it was trained on it (arXiv 2606.22220), summed over all "
-    "modalities; above 0 on average, far above most others when memorized",
+    "modalities; above 0 on average, far above most others when memorized; can rank rows almost as low alignment does",
     per="attribution",
     needs_trials=True,
     also=("stderr", "mean"),

@@ -19,6 +19,7 @@ def tables() -> dict[str, str]:
         "removal": removal(),
         "reliability": reliability(),
         "robustness": robustness(),
+        "list": memorized_list(),
     }
 
 
@@ -118,3 +119,21 @@ def robustness() -> str:
     first = rows(("", "mean MultiMem", "rank correlation with the default"), lines)
     lines = [(n, *(shown(e[g]) for g in ("S_C", "S_I", "S_S"))) for n, e in report["sizes"].items()]
     return first + "\n\n" + rows(("S_C : S_I, percent of the set", "S_C", "S_I", "S_S"), lines)
+
+
+def memorized_list() -> str:
+    """What the list of memorized rows of the demo holds, and what MultiMem adds to held-out alignment."""
+    report = load("memorized-list")
+    first, auroc = report["swapped"], report["auroc"]
+    lines = [
+        (f"swapped pairs among the first {first}, by MultiMem alone", report["swapped_among_first_by_multimem_alone"]),
+        (f"swapped pairs among the first {first}, explained rows last", report["swapped_among_first"]),
+        ("clean pairs that are flagged", f"{report['clean_flagged']} of {report['clean']}"),
+    ]
+    for name, size in report["lists"].items():
+        lines.append((f"list `{name}`: rows, of which swapped", f"{size}, {report['swapped_in_lists'][name]}"))
+    lines.append(
+        ("Spearman's correlation of MultiMem and held-out alignment", f"{report['spearman_with_alignment']:.3f}")
+    )
+    lines += [(f"AUROC of {name}, swapped against clean pairs", f"{value:.3f}") for name, value in auroc.items()]
+    return rows((f"demo set, {report['samples']} rows", ""), [(label, str(value)) for label, value in lines])
