@@ -71,6 +71,7 @@ def cross_modal_output(summary: Mapping[str, Any], run: str) -> Page:
 
 def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[str]:
     from audit_plugin.report.display import protocol_rows, wrong_pairs
+    from audit_plugin.scoring.suggest.join_bugs import batch_text
 
     flags = [(kind, f"{count:,}", code(f"{run}:{kind}")) for kind, count in summary["flags"].items()]
     recalls = (summary.get("probe_recall") or {}).items()
@@ -85,7 +86,7 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
     if summary.get("estimated_wrong_share") is not None:
         sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_pairs(summary)}.")
     for repair in (summary.get("repairs") or ())[:MOST_REPAIRS]:
-        sections.append(f"Repair available: {escaped(repair['sentence'], 160)}")
+        sections.append(f"Suggested repair: {escaped(repair['sentence'], 400)}. The batch {batch_text(repair)}.")
     if probe_recall:
         sections.append(f"Probe recall (share of mismatched probe pairs that would be flagged): {probe_recall}.")
     if reliability is not None:

@@ -48,12 +48,19 @@ class Overview(Tab):
             self._show_buttons(ctx, place, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
-        """The shifts, swaps and cycles that the audit found, each with a button that accepts it."""
+        """The shifts, swaps and cycles that the audit suggests to repair, each with a button that accepts it."""
+        from audit_plugin.scoring.suggest.join_bugs import batch_rows, batch_text
+
         for number, (sentence, repair) in enumerate(list(repairs_of(ctx.dataset, run).items())[:MOST_REPAIRS]):
             place = box(panel, f"repair{number}")
-            plain_text(place, "what", "Repair", sentence)
-            label, values = f"Relabel {samples_text(len(repair['rows']))}", {"repair": sentence}
-            self.form_button(place, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
+            plain_text(place, "what", "Suggested repair", f"{sentence}. The batch {batch_text(repair)}.")
+            certain, uncertain, _ = batch_rows(repair)
+            label, values = f"Relabel {samples_text(len(certain))}", {"repair": sentence}
+            buttons = place.h_stack("buttons", gap=1)
+            self.form_button(buttons, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
+            if uncertain:
+                label = f"Show the uncertain {samples_text(len(uncertain))}"
+                buttons.btn("ask", label=label, variant="outlined", on_click=self.on_show_uncertain, params=values)
 
     def _show_buttons(self, ctx: Any, place: types.Object, card: Any, threshold: float) -> None:
         buttons, params = place.h_stack("buttons", gap=1), {"kind": card.kind}
@@ -126,6 +133,17 @@ class Overview(Tab):
             ctx.ops.set_view(findings.most_memorized(ctx.dataset, run))
             return
         ctx.ops.set_view(findings.flagged_as(ctx.dataset, run, kind))
+
+    @guarded
+    def on_show_uncertain(self, ctx: Any) -> None:
+        """Show the samples at an end of a suggested shift that is not certain."""
+        from audit_plugin import fiftyone_io
+        from audit_plugin.fiftyone_io.results import findings
+
+        run = run_of(ctx)
+        sentence = checks.required(checks.choice(ctx.params, "repair", repairs_of(ctx.dataset, run)), "repair")
+        rows = fiftyone_io.uncertain_rows(ctx.dataset, run, sentence)
+        ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run, rows))
 
     @changing
     def on_set(self, ctx: Any) -> None:

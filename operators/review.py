@@ -243,14 +243,14 @@ class DecideFlagged(FormOperator):
 
 
 class DecideRepair(FormOperator):
-    """Records the decision to relabel all samples of a detected shift, swap or cycle."""
+    """Records the decision to relabel the samples of a suggested shift, swap or cycle; asks about uncertain ends."""
 
     listing = operator_config(
         "decide_repair",
-        "Accept repair",
+        "Accept suggested repair",
         "auto_fix_high",
         "medium",
-        "Accept a detected shift, swap or cycle: relabel all its samples with the captions that belong to them",
+        "Accept a suggested shift, swap or cycle: relabel its samples with the captions suggested for them",
     )
 
     def form(self, ctx: Any) -> types.Property:
@@ -258,23 +258,36 @@ class DecideRepair(FormOperator):
         run = choose_audit(form, ctx.dataset, ctx.params)
         repairs = repairs_of(ctx.dataset, run) if run else {}
         if not repairs:
-            block(form, "no_repair", types.Warning(label="The audit found no shift, swap or cycle"))
+            block(form, "no_repair", types.Warning(label="The audit suggests no repair of a shift, swap or cycle"))
             return self.prompt(form, "Relabel")
         first = next(iter(repairs))
-        form.enum("repair", list(repairs), label="Repair", required=True, default=first)
-        repair = repairs.get(checks.text(ctx.params, "repair", first))
-        return self.prompt(form, f"Relabel {samples_text(len(repair['rows']))}" if repair else "Relabel")
+        form.enum("repair", list(repairs), label="Suggested repair", required=True, default=first)
+        sentence = checks.text(ctx.params, "repair", first)
+        if sentence not in repairs:
+            return self.prompt(form, "Relabel")
+        from audit_plugin.scoring.suggest.join_bugs import batch_rows
+
+        certain, uncertain, _ = batch_rows(repairs[sentence])
+        if uncertain:
+            form.bool(
+                "uncertain",
+                default=False,
+                label=f"Relabel the {samples_text(len(uncertain))} at the uncertain end as well",
+                description="Look at them first: they are in the queue, and the panel Audit shows them",
+            )
+        count = len(certain) + (len(uncertain) if with_uncertain(ctx) else 0)
+        return self.prompt(form, f"Relabel {samples_text(count)}")
 
     def shown(self, ctx: Any) -> Any:
         """The repair and its samples."""
         run, sentence = self._chosen(ctx)
-        return [run, sentence, repairs_of(ctx.dataset, run)[sentence]["rows"]]
+        return [run, sentence, repairs_of(ctx.dataset, run)[sentence]["rows"], with_uncertain(ctx)]
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         from audit_plugin import fiftyone_io
 
         run, sentence = self._chosen(ctx)
-        decisions = fiftyone_io.repair_decisions(ctx.dataset, run, sentence, reviewer_of(ctx))
+        decisions = fiftyone_io.repair_decisions(ctx.dataset, run, sentence, reviewer_of(ctx), with_uncertain(ctx))
         ctx.ops.reload_samples()
         count = samples_text(len(decisions))
         notify(ctx, f"Relabel: {count} decided; apply the decisions to change the captions", "success")
@@ -289,11 +302,11 @@ class DecideRepair(FormOperator):
             raise AuditError(f"audit {run!r} has no repair {checks.short(sentence)}; choose one of its repairs")
         return run, sentence
 
-    def __call__(self, sample_collection: Any, repair: str, run: str = "audit") -> Any:
-        """Accept a repair from Python, named by its sentence in the audit's summary."""
+    def __call__(self, sample_collection: Any, repair: str, run: str = "audit", uncertain: bool = False) -> Any:
+        """Accept a suggested repair from Python, named by its sentence in the summary; `uncertain`: all of its rows."""
         from audit_plugin import fiftyone_io
 
-        return fiftyone_io.repair_decisions(sample_collection, run, repair)
+        return fiftyone_io.repair_decisions(sample_collection, run, repair, uncertain=uncertain)
 
 
 class StartSpotCheck(FormOperator):
@@ -441,6 +454,11 @@ def repairs_of(dataset: Any, run: str) -> dict[str, dict[str, Any]]:
     from audit_plugin.fiftyone_io import audit_summary
 
     return {str(repair["sentence"]): repair for repair in audit_summary(dataset, run).get("repairs") or ()}
+
+
+def with_uncertain(ctx: Any) -> bool:
+    """Whether the rows at an uncertain end are relabeled as well."""
+    return ctx.params.get("uncertain") is True
 
 
 def timed(seconds: float) -> float:

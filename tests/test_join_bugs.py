@@ -8,16 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from audit_plugin.scoring.suggest.join_bugs import (
     MIN_ROWS,
+    Ends,
     Shift,
     _best_segment,
     _joined,
+    _log_odds,
+    batch_rows,
+    batch_text,
     cycles,
     find_shifts,
     left_over,
     one_to_one,
+    possible_ends,
     ring_repair,
     sharpen,
     shift_sentence,
@@ -104,6 +110,49 @@ def test_bounds_move_to_where_the_sum_is_largest() -> None:
     assert sharpen(Shift(1, 28, 71, 9.0), gains, none, none) == Shift(1, 20, 80, 9.0)
 
 
+def spread(inside: float, outside: float) -> np.ndarray:
+    """100 gains around 1 in rows 20 to 79 and around -1 elsewhere, with these deviations, without chance."""
+    is_in = (np.arange(100) >= 20) & (np.arange(100) < 80)
+    wave = np.array([-1.0, 0.0, 1.0])[np.arange(100) % 3] * 0.6745  # their median is 0, that of their size 0.6745
+    return np.where(is_in, 1 + inside * wave, -1 + outside * wave)
+
+
+def test_ends_that_the_gains_tell_are_known() -> None:
+    none = np.zeros(100)
+    ends = possible_ends(Shift(1, 20, 80, 9.0), spread(0.3, 0.3), none, none)
+    assert ends == Ends((20, 20), (80, 80))
+    assert ends.open_rows == []
+
+
+def test_rows_that_say_nothing_leave_an_end_open() -> None:
+    gains, none = spread(0.3, 0.3), np.zeros(100)
+    gains[75:85] = np.nan
+    ends = possible_ends(Shift(1, 20, 80, 9.0), gains, none, none)
+    assert ends == Ends((20, 20), (75, 85))
+    assert ends.open_rows == list(range(75, 85))
+
+
+def test_ends_are_open_as_far_as_the_odds_allow() -> None:
+    """Against sums by hand; deviations 1, medians 1 and -1, so that the log odds of a gain g are about 2 g."""
+    gains, none = spread(1.0, 1.0), np.zeros(100)
+    gains[76:80] = [0.3, 0.4, 0.5, 0.6]
+    inside = (np.arange(100) >= 20) & (np.arange(100) < 80)
+    odds = []
+    for gain in gains:
+        logs = []
+        for values in (gains[inside], gains[~inside]):
+            middle = np.median(values)
+            logs.append(norm.logpdf(gain, middle, 1.4826 * np.median(np.abs(values - middle))))
+        odds.append(logs[0] - logs[1])
+    np.testing.assert_allclose(_log_odds(gains, inside), np.clip(odds, -6, 6))
+    assert odds[78] == pytest.approx(1.0, abs=0.2)
+    sums = {stop: sum(odds[:stop]) for stop in range(60, 101)}
+    likely = [stop for stop, value in sums.items() if np.exp(value - max(sums.values())) >= 0.05]
+    found = possible_ends(Shift(1, 20, 80, 9.0), gains, none, none).stops
+    assert found == (likely[0], likely[-1])
+    assert found[0] < 80
+
+
 @pytest.mark.parametrize(("offset", "lost"), [(1, [80]), (2, [80, 81]), (-1, [19]), (-3, [17, 18, 19])])
 def test_a_bound_lies_where_the_rows_beside_it_lost_their_captions(offset: int, lost: list[int]) -> None:
     gains = np.where((np.arange(100) >= 20) & (np.arange(100) < 80), 1.0, -1.0)
@@ -142,11 +191,24 @@ def test_nothing_is_left_over_beyond_the_table_or_around_a_far_shift() -> None:
 
 def test_a_shift_is_said_in_words() -> None:
     ids = [f"r{k}" for k in range(9)]
-    assert shift_sentence(Shift(-2, 3, 6, 1.0), ids, [1, 2]) == (
-        "3 rows from r3 to r5 hold captions shifted by 2: each fits the caption of the row 2 before it; "
+    assert shift_sentence(-2, (3, 3), (5, 5), ids, [1, 2]) == (
+        "3 rows from r3 to r5 appear to hold captions shifted by 2: each fits the caption of the row 2 before it; "
         "the caption of r1, r2 is gone"
     )
-    assert shift_sentence(Shift(1, 3, 6, 1.0), ids, []).endswith("the row 1 after it")
+    assert shift_sentence(1, (3, 3), (5, 5), ids, []).endswith("the row 1 after it")
+    assert shift_sentence(1, (1, 2), (5, 7), ids, [8]) == (
+        "4 to 7 rows from one of r1 to r2 to one of r5 to r7 appear to hold captions shifted by 1: each fits the "
+        "caption of the row 1 after it; the caption of r8 may be gone"
+    )
+
+
+def test_what_a_batch_does_is_counted_for_people() -> None:
+    repair = {"rows": [3, 4, 5, 6], "uncertain": [6, 7], "same": [4]}  # row 7 is in it only if it ends later
+    assert batch_rows(repair) == ([3, 5], [6, 7], [4])
+    assert batch_text(repair) == (
+        "relabels 2 rows; asks about 2 rows at an end that is not certain; 1 row would get the same caption again"
+    )
+    assert batch_text({"rows": [1, 2]}) == "relabels 2 rows"  # of a former version
 
 
 # --- one to one -----------------------------------------------------------------------------------------------------
@@ -200,7 +262,7 @@ def test_a_permutation_is_made_of_its_cycles(order: list[int]) -> None:
 def test_a_ring_becomes_a_repair_that_json_holds() -> None:
     swap = ring_repair({4: 3.0, 2: 5.0}, list("abcdef"))
     assert (swap.kind, swap.rows, swap.sources, swap.gain) == ("swap", (4, 2), (2, 4), 4.0)
-    assert swap.sentence == "e and c hold each other's caption"
+    assert swap.sentence == "e and c appear to hold each other's caption"
     cycle = ring_repair(dict.fromkeys((0, 3, 1), 2.0), list("abcdef"))
     assert (cycle.kind, cycle.sources) == ("cycle", (3, 1, 0))
     assert json.loads(json.dumps(cycle.to_dict())) == cycle.to_dict()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from tests.operator_requests import execute, filled_in, form_of, hidden_of, notices_of, request_of
 from tests.review_fixtures import kinds, written
 
@@ -69,6 +70,26 @@ def test_a_repair_is_accepted(dataset: Any) -> None:
     messages = notices("decide_repair", dataset, repair="why")[0]
     assert messages == ["Relabel: 3 samples decided; apply the decisions to change the captions"]
     assert notices("decide_repair", dataset, repair="another")[0] == ["The form is out of date; open it again"]
+
+
+def test_a_batch_asks_about_the_rows_at_an_uncertain_end(dataset: Any) -> None:
+    repair = {"kind": "shift", "rows": [1, 4, 6], "uncertain": [6], "same": [], "sentence": "why"}
+    results = dataset.load_run_results("audit", cache=False)
+    results.summary = {**results.summary, "repairs": [repair]}
+    runs.fors.Run.save_run_results(dataset, "audit", results, cache=False)
+    sample = dataset[dataset.values("id")[6]]
+    sample["audit_reason"] = f"{UNCERTAIN}why"
+    sample.save()
+    importlib.import_module("audit_plugin.fiftyone_io.results.tables")._tables.clear()
+    form = form_of("decide_repair", dataset)
+    assert form["uncertain"]["default"] is False
+    assert "Relabel the 1 sample at the uncertain end as well" in json.dumps(form["uncertain"])
+    assert notices("decide_repair", dataset, repair="why")[0] == [
+        "Relabel: 2 samples decided; apply the decisions to change the captions"
+    ]
+    assert notices("decide_repair", dataset, repair="why", uncertain=True)[0] == [
+        "Relabel: 3 samples decided; apply the decisions to change the captions"
+    ]
 
 
 def upload(path: Path) -> dict[str, Any]:

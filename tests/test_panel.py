@@ -7,11 +7,14 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from tests.findings_fixtures import made_up
 
 pytestmark = pytest.mark.fiftyone
@@ -136,6 +139,32 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     assert "audit_is_memorized" not in json.dumps(app.of("set_view"))
     app.send("on_open_form", operator="scan_new")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/scan_new"
+
+
+def test_the_overview_suggests_a_repair_and_shows_the_rows_that_it_asks_about(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(8)
+    ids = dataset.values("id")
+    result = made_up(ids)
+    reason = result.columns["reason"].copy()
+    reason[5] = f"{UNCERTAIN}a shift"
+    repair = {"kind": "shift", "rows": [3, 5], "sources": [4, 6], "sentence": "a shift", "uncertain": [5], "same": [4]}
+    columns = {
+        **result.columns,
+        "reason": reason,
+        "action": np.where(np.arange(8) == 5, "review", "keep").astype(object),
+    }
+    summary = {**result.summary, "repairs": [repair]}
+    fio.write_result(dataset, replace(result, columns=columns, summary=summary), config.AuditConfig())
+    app = App(dataset)
+    drawn = json.dumps(app.send("on_load"))
+    assert "Suggested repair" in drawn
+    assert "a shift. The batch relabels 1 row; asks about 1 row at an end that is not certain; 1 row would get" in drawn
+    assert "Relabel 1 sample" in drawn
+    assert "Show the uncertain 1 sample" in drawn
+    app.send("on_show_uncertain", repair="a shift")
+    assert ids[5] in json.dumps(app.of("set_view"))
+    app.send("on_show_uncertain", repair="another")
+    assert not app.of("set_view")
 
 
 def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:

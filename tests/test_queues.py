@@ -20,6 +20,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.review import Decision, ReviewQueue
+from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from tests.conftest import caption
 from tests.review_fixtures import clock_moved, written
 
@@ -222,6 +223,19 @@ def test_a_repair_is_decided_at_one_stroke(dataset: Any) -> None:
     assert len(fio.undo_last(dataset, "ann")) == 3
     with pytest.raises(AuditError, match="belongs to the repair 'else'"):
         fio.repair_decisions(dataset, "audit", "else")
+
+
+def test_rows_at_an_uncertain_end_are_left_out_of_the_batch_and_asked_about(dataset: Any) -> None:
+    ids = dataset.values("id")
+    sample = dataset[ids[6]]
+    sample["audit_reason"] = f"{UNCERTAIN}why"
+    sample.save()
+    assert fio.uncertain_rows(dataset, "audit", "why") == [ids[6]]
+    assert fio.uncertain_rows(dataset, "audit", "else") == []
+    assert [d.sample for d in fio.repair_decisions(dataset, "audit", "why", "ann")] == [ids[1], ids[4]]
+    assert fio.queue_of(dataset, "audit").left == ((ids[6], 0),)  # the only one that is still asked about
+    made = fio.repair_decisions(dataset, "audit", "why", "ann", uncertain=True)
+    assert {d.sample for d in made} == {ids[row] for row in (1, 4, 6)}
 
 
 # the command line

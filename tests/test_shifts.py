@@ -61,6 +61,58 @@ def test_a_lost_caption_is_said_and_not_invented(step: int) -> None:
     assert np.flatnonzero(repaired(repairs, takes) != LINE).tolist() == gone
 
 
+def hidden_with_one_look(rows: slice) -> np.ndarray:
+    """What the rows show, these all the same: any of them fits the caption of any other."""
+    hidden = np.random.default_rng(11).standard_normal((N, 8))
+    hidden[rows] = hidden[rows.start]
+    return hidden
+
+
+def test_an_end_among_equal_captions_is_a_range_and_nothing_there_is_relabeled() -> None:
+    alike = slice(168, 192)  # one look and one caption: the shift ends at row 179, or anywhere in here
+    takes = LINE.copy()
+    takes[SHIFT] += 1
+    takes[(takes >= alike.start) & (takes < alike.stop)] = alike.start
+    (repair,) = shift_repairs(weigh(mixed_up(takes, hidden_with_one_look(alike), 0.3), PAIR), LINE, IDS)
+    assert repair.first == (SHIFT.start + 1, SHIFT.start + 1)  # this end is clear
+    low, high = repair.last
+    assert low <= SHIFT.stop - 1 <= high
+    assert low <= alike.start
+    assert high >= alike.stop - 2
+    assert "to one of" in repair.sentence
+    inside = set(range(alike.start + 1, alike.stop))
+    assert inside.intersection(repair.rows) <= set(repair.same)
+    assert not inside.intersection(repair.uncertain)  # their captions stay the same whatever the end
+    for row, source in zip(repair.rows, repair.sources, strict=True):
+        assert (takes[row] == takes[source]) == (row in repair.same)
+
+
+def test_an_end_among_media_that_look_alike_is_asked_about() -> None:
+    """Captions differ, media do not: which of them a row shows cannot be seen, so a person is asked."""
+    alike = slice(170, 188)
+    takes = LINE.copy()
+    takes[SHIFT] += 1
+    (repair,) = shift_repairs(weigh(mixed_up(takes, hidden_with_one_look(alike), 0.3), PAIR), LINE, IDS)
+    low, high = repair.last
+    assert low <= SHIFT.stop - 1 <= high
+    assert low < high
+    assert set(range(low + 1, high + 1)) - {180} <= {*repair.uncertain, *repair.same}
+    assert set(repair.uncertain) <= set(range(low + 1, high + 1))
+    certain = set(repair.rows) - set(repair.uncertain) - set(repair.same)
+    truth = takes[list(certain)] - 1  # what each certain row would take is its own caption
+    assert truth.tolist() == sorted(certain, key=list(certain).index)
+
+
+@pytest.mark.parametrize("step", [-2, 1])
+def test_clear_ends_are_two_rows_and_nobody_is_asked(step: int) -> None:
+    takes = LINE.copy()
+    takes[SHIFT] += step
+    (repair,) = shift_repairs(weigh(mixed_up(takes, noise=0.1), PAIR), LINE, IDS)
+    assert repair.first[0] == repair.first[1]
+    assert repair.uncertain == ()
+    assert "one of" not in repair.sentence.split(" to ")[0]
+
+
 def test_a_clean_set_and_one_with_scattered_wrong_captions_have_no_shift() -> None:
     assert shift_repairs(weigh(mixed_up(LINE), PAIR), LINE, IDS) == []
     takes = LINE.copy()

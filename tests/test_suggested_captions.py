@@ -203,6 +203,17 @@ def test_a_caption_that_a_shift_gives_back_is_offered_to_nobody_else(shifted: Ca
 # --- captioner ------------------------------------------------------------------------------------------------------
 
 
+NOW = ["a cat", "a dog", "a  plane", "a tree"]
+
+
+def test_a_captioner_that_repeats_the_present_caption_suggests_nothing() -> None:
+    nothing = Suggestions(np.full(4, "", object), np.full(4, np.nan), np.full(4, "", object))
+    wanted = np.array([True, False, True, True])
+    got = ask_captioner(nothing, wanted, NOW, list("abcd"), lambda _paths: ["a  cat ", "a plane", "an oak"])
+    assert got.captions.tolist() == ["", "", "", "an oak"]
+    assert (got.same_again, nothing.same_again) == (2, 0)
+
+
 def test_a_captioner_is_asked_for_the_rest_only() -> None:
     found = Suggestions(np.array(["known", "", "", ""], object), np.full(4, np.nan), np.full(4, "", object))
     asked: list[list[str]] = []
@@ -212,14 +223,14 @@ def test_a_captioner_is_asked_for_the_rest_only() -> None:
         return ["a  red\ncar", " "]
 
     wanted = np.array([True, True, False, True])
-    got = ask_captioner(found, wanted, ["a.png", "b.png", "c.png", "d.png"], caption)
+    got = ask_captioner(found, wanted, NOW, ["a.png", "b.png", "c.png", "d.png"], caption)
     assert asked == [["b.png", "d.png"]]
     assert got.captions.tolist() == ["known", "a red car", "", ""]
     assert "captioner" in got.why[1]
     assert set(got.why) == {1}
     assert found.captions[1] == ""
-    ask_captioner(found, np.zeros(4, bool), ["a.png"] * 4, caption)
+    ask_captioner(found, np.zeros(4, bool), NOW, ["a.png"] * 4, caption)
     assert len(asked) == 1
     for answer in (["one"], [1, 2]):
         with pytest.raises(AuditError, match="captioner gave"):
-            ask_captioner(found, wanted, ["a.png"] * 4, lambda _paths, answer=answer: answer)
+            ask_captioner(found, wanted, NOW, ["a.png"] * 4, lambda _paths, answer=answer: answer)

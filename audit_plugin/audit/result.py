@@ -313,6 +313,7 @@ def summarize(
         "estimated": wrong_summary(scored),
         "weights": {f"{a}_{b}": dict(weights) for (a, b), weights in evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
+        "suggestions": {"captions": int((columns["suggestion"] != "").sum()), "same_caption_again": scored.same_again},
         "trained": evidence.trials.trained if evidence.trials else "nothing",
         "neighbors": {space: dict(how) for space, how in evidence.search.items()},
         "encoder": {m: encoder.key for m, encoder in prepared.encoder_identities.items()},

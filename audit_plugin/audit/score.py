@@ -70,7 +70,8 @@ class Scored:
         flags: kind -> bool `[n]`.
         verdicts: `action`, `reason`, `suggestion`, `repair` -> object `[n]`.
         probe_recall: kind of probe pairs -> share of them that would be flagged.
-        repairs: join bugs.
+        repairs: suggested corrections of join bugs.
+        same_again: rows that would get the caption that they have, and so get no suggestion.
         notes: for people.
     """
 
@@ -81,6 +82,7 @@ class Scored:
     verdicts: Mapping[str, Any]
     probe_recall: Mapping[str, float]
     repairs: tuple[Repair, ...] = ()
+    same_again: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -99,7 +101,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, prepared.samples.ids)
     media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
     if captioner is not None and prepared.text_modalities and media and all(prepared.media(media[0])):
-        suggestions = ask_captioner(suggestions, flags["misaligned"], prepared.media(media[0]), captioner)
+        suggestions = ask_captioner(suggestions, flags["misaligned"], captions, prepared.media(media[0]), captioner)
     representative, exact = rules.exact_duplicates(evidence)
     action, reason = rules.propose_actions(flags, suggestions.captions, representative, exact, scores)
     action, reason = apply_suggestions(action, reason, suggestions)
@@ -112,6 +114,7 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
         verdicts={"action": action, "reason": reason, "suggestion": suggestions.captions, "repair": suggestions.repair},
         probe_recall=probe_recall(probes, scores["misalignment"], flags["misaligned"]),
         repairs=suggestions.repairs,
+        same_again=suggestions.same_again,
         notes=tuple(note for note in (small_set_note(scores["misalignment"], probes), suggestions.note) if note),
     )
 

@@ -19,6 +19,7 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples, count_text
 from audit_plugin.inputs.spreadsheet import clean, place_line
+from audit_plugin.scoring.suggest.join_bugs import batch_text
 
 if TYPE_CHECKING:
     from audit_plugin.audit.result import AuditResult
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 PLAIN_EVERY = 5.0
 STEADY = 50
 MANY_UNREAD = 0.05  # share of rows that could not be read, above which that is said first
-WORST, LISTED = 5, 10
+WORST, LISTED, REPAIRS = 5, 10, 5
 CAPTION_WIDTH = 60
 ID_WIDTH = 200  # whole, to be looked up; only what no person would name so is cut
 # Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
@@ -249,7 +250,13 @@ def _summary_rows(result: AuditResult) -> list[tuple[str, str]]:
     rows += [("", f"{count:,}: {clean(reason, 100)}") for reason, count in reasons.most_common(3)]
     rows += [(f"flagged {kind}", f"{count:,}") for kind, count in summary["flags"].items()]
     rows.append(("estimated wrong pairs", wrong_pairs(summary)))
-    rows += [("shift, swap or cycle", clean(str(bug["sentence"]), 160)) for bug in (summary.get("repairs") or ())[:5]]
+    for repair in (summary.get("repairs") or ())[:REPAIRS]:
+        rows.append(("suggested repair", clean(f"{repair['sentence']}. The batch {batch_text(repair)}", 400)))
+    if suggested := summary.get("suggestions"):
+        again = suggested["same_caption_again"]
+        rows.append(
+            ("suggested captions", f"{suggested['captions']:,}" + (f"; same caption again: {again:,}" if again else ""))
+        )
     reliability = summary["reliability"]
     rows.append(("reliability of MultiMem", "not measured" if reliability is None else f"{reliability:.2f}"))
     top = summary.get("memorized")

@@ -14,6 +14,7 @@ from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.spot_check import Interval, SpotEstimate
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.suggest.join_bugs import batch_text
 from audit_plugin.store import write_bytes
 
 from .content import ReportContent, as_written
@@ -78,7 +79,7 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "todo": [(count, text) for count, text in counts if count],
         "cards": cards(content),
         "plots": plots(content),
-        "repairs": [cut(str(bug.get("sentence", ""))) for bug in summary.get("repairs") or ()][:GROUPS],
+        "repairs": [_repair_text(repair) for repair in (summary.get("repairs") or ())[:GROUPS]],
         "worst": worst(content, draw),
         "memorized": memorized_section(content, draw),
         "captions": bool(content.samples.media),
@@ -96,6 +97,12 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "rate": percent(summary.get("false_positive_rate") or 0.01),
         "spot": content.spot is not None,
     }
+
+
+def _repair_text(repair: Mapping[str, Any]) -> str:
+    """What seems to be wrong, and what the suggested batch would do."""
+    batch = f". The batch {batch_text(repair)}." if "rows" in repair else ""
+    return cut(f"{repair.get('sentence', '')}{batch}", LONG)
 
 
 def facts(content: ReportContent) -> list[Line]:

@@ -68,7 +68,7 @@ def all_columns() -> dict[str, Column]:
             "deviations of the set's own pairs; for classes, the probability of the suggested one",
             "score",
         ),
-        Column("repair", "Repair", "The join bug that the suggestion fixes: a shift of rows, a swap or a cycle"),
+        Column("repair", "Repair", "The join bug that the suggestion would fix: a shift of rows, a swap or a cycle"),
         Column("failure", "Failure", "Why the sample could not be scored"),
     )
     return {column.name: column for column in columns}

@@ -30,6 +30,7 @@ from audit_plugin.review import (
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 from audit_plugin.scoring.flags import FLAGS, movable_flags
 from audit_plugin.scoring.memorized import memorized_lists, rank_memorized
+from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 
 from .tables import Columns, read_flagged, read_rows
 
@@ -179,23 +180,37 @@ def review_table(dataset: SampleCollection, run: str, flagged: bool = True) -> t
     return rows_per_text(table)
 
 
-def repair_decisions(dataset: SampleCollection, run: str, sentence: str, reviewer: str = "") -> list[Decision]:
-    """Relabel all rows of a detected shift, swap or cycle to the captions that belong to them, as one batch.
+def repair_decisions(
+    dataset: SampleCollection, run: str, sentence: str, reviewer: str = "", uncertain: bool = False
+) -> list[Decision]:
+    """Relabel the rows of a suggested shift, swap or cycle to the captions suggested for them, as one batch.
 
-    The sentence is that of one of the run's `summary["repairs"]`; the reviewer "" is the user of this machine.
+    The sentence is that of one of the run's `summary["repairs"]`; the reviewer "" is the user of this machine. Rows at
+    an end of a shift that is not certain are left out, unless `uncertain` relabels them as well.
 
     Raises:
         AuditError: no row of the audit belongs to the repair.
     """
     root = dataset._root_dataset
     table = read_flagged(root, run)
-    rows = np.flatnonzero((table["reason"] == sentence) & (table["suggestion"] != ""))
+    reasons = [sentence, f"{UNCERTAIN}{sentence}"] if uncertain else [sentence]
+    rows = np.flatnonzero(np.isin(table["reason"].astype(str), reasons) & (table["suggestion"] != ""))
     if not len(rows):
         raise AuditError(f"no sample of audit {run!r} belongs to the repair {sentence!r}; take one from its summary")
     captions = np.maximum(table[CAPTION_INDEX], 0).tolist()
     proposed = [Decision(table["id"][row], "relabel", captions[row], text=table["suggestion"][row]) for row in rows]
     made = [replace(d, source="repair", reviewer=reviewer, note=sentence) for d in proposed]
     return decide_many(root, made, run)
+
+
+def uncertain_rows(dataset: SampleCollection, run: str, sentence: str) -> list[str]:
+    """Ids of the rows at an end of a suggested shift that is not certain, by the sentence of the repair.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    table = read_flagged(dataset._root_dataset, run)
+    return [str(name) for name in table["id"][table["reason"] == f"{UNCERTAIN}{sentence}"]]
 
 
 def decisions_of(dataset: fo.Dataset, run: str, rows: Sequence[Row], ledger: Resolution) -> dict[Row, Decision]:

@@ -27,7 +27,7 @@ from audit_plugin.encoders.devices import release_memory
 from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
 
-from .join_bugs import Repair, cycles, one_to_one, ring_repair
+from .join_bugs import UNCERTAIN, Repair, cycles, one_to_one, ring_repair
 from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh
 from .shifts import shift_repairs
 
@@ -61,6 +61,8 @@ class Suggestions:
         why: row -> reason, for rows whose proposal is more than "another caption fits clearly better".
         top: row -> up to three (caption, score), best first; the first is above the bar.
         repairs: all repairs, by the caller's rows.
+        uncertain: rows that have the caption of a shift which they may be part of: for people to decide.
+        same_again: rows that would get the caption that they have: nothing is suggested for them.
         note: for people, if rows were left out.
     """
 
@@ -70,6 +72,8 @@ class Suggestions:
     why: dict[int, str] = field(default_factory=dict)
     top: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
     repairs: tuple[Repair, ...] = ()
+    uncertain: frozenset[int] = frozenset()
+    same_again: int = 0
     note: str = ""
 
 
@@ -251,19 +255,38 @@ def _suggestions(
     for row, ranked in best.items():
         texts[row], score[row] = ranked[0]
     for repair in repairs:
-        for row, source in zip(repair.rows, repair.sources, strict=True):
+        uncertain = set(repair.uncertain)
+        for row, source in _pairs(repair):
             at, text = int(canonical_of[row]), captions[canonical_of[source]]
             if text == captions[at]:
                 continue  # a repeated caption: the row has the right one
             texts[at], score[at] = text, repair.gain
             words[at] = _words(repair, source, ids)
-            why[at] = repair.sentence
+            why[at] = f"{UNCERTAIN}{repair.sentence}" if row in uncertain else repair.sentence
             rest = [entry for entry in top.get(at, []) if entry[0] != text]
             top[at] = [(text, round(repair.gain, 3)), *rest][:TOP]
         for row in repair.lost:
-            if canonical_of[row] >= 0:
+            if canonical_of[row] >= 0 and row not in uncertain:
                 why[int(canonical_of[row])] = f"beside a shift of captions, its own is in no row: {repair.sentence}"
-    return Suggestions(texts, score, words, why, top, tuple(repairs))
+    rows = [row for repair in repairs for row in repair.uncertain]
+    same_again = sum(len(repair.same) for repair in repairs)
+    return Suggestions(
+        texts, score, words, why, top, tuple(repairs), frozenset(canonical_of[rows].tolist()), same_again
+    )
+
+
+def _pairs(repair: Repair) -> list[tuple[int, int]]:
+    """(row, row whose caption it would take) of a repair, with the rows that are in it under some ends only."""
+    pairs = dict(zip(repair.rows, repair.sources, strict=True))
+    if repair.uncertain:
+        step = _step(repair)
+        pairs |= {row: row + step for row in repair.uncertain if row not in pairs}
+    return sorted(pairs.items())
+
+
+def _step(repair: Repair) -> int:
+    """The offset of a shift: that of most rows, but for those that close a block."""
+    return int(np.median(np.subtract(repair.sources, repair.rows)))
 
 
 def _words(repair: Repair, source: int, ids: Sequence[str]) -> str:
@@ -271,29 +294,31 @@ def _words(repair: Repair, source: int, ids: Sequence[str]) -> str:
         return f"swap with {ids[source]}"
     if repair.kind == "cycle":
         return f"cycle of {len(repair.rows)} with {ids[repair.rows[0]]}"
-    step = int(np.median(np.subtract(repair.sources, repair.rows)))  # but for a row that closes the block
-    return f"shift of {step:+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
+    return f"shift of {_step(repair):+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
 
 
 def apply_suggestions(action: Any, reason: Any, suggestions: Suggestions) -> tuple[Any, Any]:
     """Actions and reasons, object `[n]`, with those of the repairs; what is to be removed stays so.
 
-    Rows of a shift are relabeled though alone they were not flagged; a row whose caption is lost is to be reviewed.
+    Rows of a shift are relabeled though alone they were not flagged; a row whose caption is lost, or of which it is not
+    certain that it is in the shift, is to be reviewed.
     """
     action, reason = action.copy(), reason.copy()
     for row, why in suggestions.why.items():
         if action[row] != "remove":
-            action[row] = "relabel" if suggestions.captions[row] else "review"
+            is_certain = bool(suggestions.captions[row]) and row not in suggestions.uncertain
+            action[row] = "relabel" if is_certain else "review"
             reason[row] = why
     return action, reason
 
 
 def ask_captioner(
-    suggestions: Suggestions, misaligned: Bools, media: Sequence[str], captioner: Captioner
+    suggestions: Suggestions, misaligned: Bools, captions: Sequence[str], media: Sequence[str], captioner: Captioner
 ) -> Suggestions:
     """Asks for a text for each misaligned row without a suggestion; such a text was not weighed: its score is NaN.
 
-    `media`: `[n]`, paths of the modality that is captioned. AuditError if the captioner (list of paths -> as many
+    A text that is the present one of `captions` `[n]` is counted and not suggested. `media`: `[n]`, paths of the
+    modality that is captioned. AuditError if the captioner (list of paths -> as many
     texts) gave another number of texts, or something that is not a text.
     """
     unexplained = misaligned & np.array([not text for text in suggestions.captions], dtype=bool)
@@ -303,8 +328,11 @@ def ask_captioner(
     answers = list(captioner([media[row] for row in rows]))
     if len(answers) != len(rows) or not all(isinstance(text, str) for text in answers):
         raise AuditError(f"the captioner gave {len(answers)} answers to {len(rows)} media; return one text for each")
-    texts, why = suggestions.captions.copy(), dict(suggestions.why)
-    for row, text in zip(rows, answers, strict=True):
-        if text.strip():
-            texts[row], why[row] = " ".join(text.split()), "media do not fit; the text is the captioner's, not weighed"
-    return replace(suggestions, captions=texts, why=why)
+    texts, why, same_again = suggestions.captions.copy(), dict(suggestions.why), suggestions.same_again
+    for row, answer in zip(rows, answers, strict=True):
+        text = " ".join(answer.split())
+        if text and text == " ".join(captions[row].split()):
+            same_again += 1
+        elif text:
+            texts[row], why[row] = text, "media do not fit; the text is the captioner's, not weighed"
+    return replace(suggestions, captions=texts, why=why, same_again=same_again)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats, Ints
+from audit_plugin.arrays import Bools, Floats, Ints, count_text
 
 FALSE_SHIFTS = 0.001  # expected shifts in a set without any
 MIN_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
@@ -21,6 +21,9 @@ MAX_SHIFTS = 20  # searched one after another
 LIMIT = 3.0  # at which gains are clipped, in their typical size
 BINS = 96  # of the histogram that lambda is read from
 REACH = 20  # rows by which a bound may move
+AS_LIKELY = 0.05  # of the likelihood of the likeliest bound, from which another one is possible
+MOST_LOG_ODDS = 6.0  # that one row says: a single odd row settles nothing
+UNCERTAIN = "perhaps part of a shift, whose end is not certain; look at the row: "  # before the sentence of a repair
 CANDIDATES = 32  # captions that one row may choose from
 
 
@@ -40,7 +43,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Repair:
-    """One batch correction: each of `rows` takes the present caption of its partner in `sources`.
+    """One suggested batch correction: each of `rows` takes the present caption of its partner in `sources`.
 
     Attributes:
         kind: swap, cycle or shift.
@@ -50,6 +53,11 @@ class Repair:
             swap or cycle, of the weighted sum of its evidence (`shifts.offset_gains`) for a shift.
         sentence: for people.
         lost: rows next to a shift whose own caption is in no row any more.
+        first: of a shift, the (lowest, highest) row that may be its first; equal ones are known. () of others.
+        last: the same of its last row.
+        uncertain: rows that are in the shift only under some of these ends, and whose caption would change: people are
+            asked about them, and a batch leaves them out.
+        same: rows that would get the same caption again, which nothing is suggested for.
     """
 
     kind: str
@@ -58,10 +66,14 @@ class Repair:
     gain: float
     sentence: str
     lost: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+    uncertain: tuple[int, ...] = ()
+    same: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "rows": list(self.rows), "sources": list(self.sources), "lost": list(self.lost)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None = None) -> list[Shift]:
@@ -153,6 +165,22 @@ def _best_segment(values: Floats, offset: int, rate: float) -> Shift:
     return Shift(offset, start, end + MIN_ROWS, float(rate * gain[end]))
 
 
+@dataclass(frozen=True)
+class Ends:
+    """The bounds that a shift may have: its first row is one of `starts`, its last the one before one of `stops`.
+
+    Both are (lowest, highest); equal ones are known.
+    """
+
+    starts: tuple[int, int]
+    stops: tuple[int, int]
+
+    @property
+    def open_rows(self) -> list[int]:
+        """The rows that are in the shift under some of the bounds only."""
+        return [*range(*self.starts), *range(*self.stops)]
+
+
 def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Shift:
     """The same shift with the bounds, within `REACH` rows, for which the gains sum up to most.
 
@@ -163,21 +191,63 @@ def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Sh
     same unit: above 0 if rather wrong; `repeated` `[n]` is evidence that the row is the first of a shift (the last, for
     a negative offset).
     """
+    bounded, bounded_misfit = (np.clip(np.nan_to_num(values), -LIMIT, LIMIT) for values in (gains, misfit))
+    starts, stops = _sums(shift, bounded, bounded_misfit, repeated)
+    of_start, of_stop = _reach(shift, len(gains))
+    start = of_start[0] + int(starts[of_start].argmax())
+    stop = of_stop[-1] - int(stops[of_stop][::-1].argmax())
+    return Shift(shift.offset, int(start), int(stop), shift.strength)
+
+
+def possible_ends(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Ends:
+    """The bounds of a sharpened shift with at least `AS_LIKELY` times the likelihood of the likeliest, and its own.
+
+    The log likelihood of a bound sums per row log N(gain; in the shift) - log N(gain; elsewhere) over the rows that it
+    puts into the shift, and the same of the misfit over the rows that lose their captions. Both normal distributions
+    are the set's own, by medians. The arguments are those of `sharpen`, but a gain is NaN, too, where a row would get
+    the caption that it has: it says nothing.
+    """
+    inside = np.zeros(len(gains), dtype=bool)
+    inside[shift.start : shift.stop] = True
+    starts, stops = _sums(shift, _log_odds(gains, inside), _log_odds(misfit, inside), repeated)
+    ends = []
+    for sums, bounds, own in zip((starts, stops), _reach(shift, len(gains)), (shift.start, shift.stop), strict=True):
+        likely = bounds[sums[bounds] >= sums[bounds].max() + np.log(AS_LIKELY)]
+        ends.append((int(min(likely[0], own)), int(max(likely[-1], own))))
+    return Ends(*ends)
+
+
+def _log_odds(values: Floats, inside: Bools) -> Floats:
+    """`[n]`: log N(value; those inside) - log N(value; the others), bounded; 0 where unknown or not to be told."""
+    known = np.isfinite(values)
+    if min((known & inside).sum(), (known & ~inside).sum()) < MIN_ROWS:
+        return np.zeros(len(values))
+    logs = []
+    for group in (known & inside, known & ~inside):
+        median = np.median(values[group])
+        deviation = max(1.4826 * np.median(np.abs(values[group] - median)), 1e-3)
+        logs.append(-0.5 * ((values - median) / deviation) ** 2 - np.log(deviation))
+    return np.clip(np.nan_to_num(logs[0] - logs[1]), -MOST_LOG_ODDS, MOST_LOG_ODDS)
+
+
+def _sums(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> tuple[Floats, Floats]:
+    """(`[n + 1]` what speaks for a start at each bound, the same for a stop), up to a constant each."""
     n, d = len(gains), shift.offset
-    total, lost = (np.r_[0.0, np.cumsum(np.clip(np.nan_to_num(v), -LIMIT, LIMIT))] for v in (gains, misfit))
+    total, lost = (np.r_[0.0, np.cumsum(values)] for values in (gains, misfit))
     bound = np.arange(n + 1)
     beside = np.clip(bound + d, 0, n)  # lost are the rows between a bound and this
     starts, stops = -total, total
     if abs(d) < shift.stop - shift.start:
         worth = np.sign(d) * (lost[beside] - lost[bound])
         starts, stops = (starts, stops + worth) if d > 0 else (starts + worth, stops)
-    starts, stops = (starts + np.r_[repeated, 0], stops) if d > 0 else (starts, stops + np.r_[0, repeated])
+    return (starts + np.r_[repeated, 0], stops) if d > 0 else (starts, stops + np.r_[0, repeated])
+
+
+def _reach(shift: Shift, n: int) -> tuple[Ints, Ints]:
+    """The bounds that may be its start, and its stop: within `REACH` rows, on their side of its middle."""
     middle = (shift.start + shift.stop) // 2
-    low, high = max(shift.start - REACH, 0), min(shift.start + REACH, middle)
-    start = low + int(starts[low : high + 1].argmax())
-    low, high = max(shift.stop - REACH, middle), min(shift.stop + REACH, n)
-    stop = high - int(stops[low : high + 1][::-1].argmax())
-    return Shift(d, start, stop, shift.strength)
+    of_start = np.arange(max(shift.start - REACH, 0), min(shift.start + REACH, middle) + 1)
+    return of_start, np.arange(max(shift.stop - REACH, middle), min(shift.stop + REACH, n) + 1)
 
 
 def left_over(shift: Shift, rows: int) -> tuple[Ints, Ints]:
@@ -234,14 +304,47 @@ def cycles(takes: Ints) -> list[list[int]]:
     return rings
 
 
-def shift_sentence(shift: Shift, ids: Sequence[str], lost: Sequence[int]) -> str:
-    """What a shift is, in one line."""
-    step, where = abs(shift.offset), "after" if shift.offset > 0 else "before"
+def shift_sentence(
+    offset: int, first: tuple[int, ...], last: tuple[int, ...], ids: Sequence[str], lost: Sequence[int]
+) -> str:
+    """What a shift seems to be, in one line; an end that is not known is a range of rows.
+
+    `first` and `last`: (lowest, highest) possible first and last row.
+    """
+    step, where = abs(offset), "after" if offset > 0 else "before"
+    fewest, most = max(last[0] - first[1] + 1, 0), last[1] - first[0] + 1
+    count = f"{most}" if fewest == most else f"{fewest} to {most}"
     text = (
-        f"{shift.stop - shift.start} rows from {ids[shift.start]} to {ids[shift.stop - 1]} hold captions shifted by "
-        f"{step}: each fits the caption of the row {step} {where} it"
+        f"{count} rows from {_one_of(first, ids)} to {_one_of(last, ids)} appear to hold captions shifted by {step}: "
+        f"each fits the caption of the row {step} {where} it"
     )
-    return text + (f"; the caption of {', '.join(ids[row] for row in lost[:3])} is gone" if len(lost) else "")
+    if not len(lost):
+        return text
+    beside = last if offset > 0 else first
+    gone = "is gone" if beside[0] == beside[1] else "may be gone"
+    return f"{text}; the caption of {', '.join(ids[row] for row in lost[:3])} {gone}"
+
+
+def _one_of(ends: tuple[int, ...], ids: Sequence[str]) -> str:
+    """The id of a known end, or those between which it lies."""
+    return ids[ends[0]] if ends[0] == ends[1] else f"one of {ids[ends[0]]} to {ids[ends[1]]}"
+
+
+def batch_rows(repair: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
+    """Rows of a summary's repair: (that its batch relabels, that it asks about, that would get the same caption)."""
+    uncertain, same = sorted(repair.get("uncertain") or ()), sorted(repair.get("same") or ())
+    return sorted(set(repair["rows"]) - {*uncertain, *same}), uncertain, same
+
+
+def batch_text(repair: Mapping[str, Any]) -> str:
+    """What the batch of a summary's repair does: rows that it relabels, asks about, and leaves as they are."""
+    certain, uncertain, same = batch_rows(repair)
+    text = f"relabels {count_text(len(certain), 'row')}"
+    if uncertain:
+        text += f"; asks about {count_text(len(uncertain), 'row')} at an end that is not certain"
+    if same:
+        text += f"; {count_text(len(same), 'row')} would get the same caption again"
+    return text
 
 
 def ring_repair(gains: Mapping[int, float], ids: Sequence[str]) -> Repair:
@@ -251,6 +354,6 @@ def ring_repair(gains: Mapping[int, float], ids: Sequence[str]) -> Repair:
     gain = float(np.mean(list(gains.values())))
     names = [ids[row] for row in ring[:6]]
     if len(ring) == 2:
-        return Repair("swap", ring, sources, gain, f"{names[0]} and {names[1]} hold each other's caption")
+        return Repair("swap", ring, sources, gain, f"{names[0]} and {names[1]} appear to hold each other's caption")
     chain = ", ".join(names) + (", ..." if len(ring) > 6 else "")
-    return Repair("cycle", ring, sources, gain, f"{len(ring)} rows hold each other's captions: {chain}")
+    return Repair("cycle", ring, sources, gain, f"{len(ring)} rows appear to hold each other's captions: {chain}")

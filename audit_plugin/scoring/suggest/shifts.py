@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
-from .join_bugs import Repair, Shift, find_shifts, left_over, sharpen, shift_sentence
+from .join_bugs import Ends, Repair, Shift, find_shifts, left_over, possible_ends, sharpen, shift_sentence
 from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum
 
 NEAR = 50  # offsets up to which all are tried
@@ -19,13 +20,14 @@ WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
 BLOCK_ROWS = 256  # changes no result
 VOTER_ROWS = 32  # whose similarities to all captions are in memory at once; changes no result
+MOST_CLOSINGS = 100  # pairs of ends that are asked whether the block goes round
 ROUND = 0.5  # mean suspicion, in robust deviations, below which the rows beside a shift take its left-over captions
 Read = Callable[[Ints, torch.Tensor, torch.Tensor], None]  # (q non-members, their embeddings of either side `[q, o]`)
 OF_THE_PAIR = ("contrast", "zero_shot")  # not the votes: a row's neighbors often lie in the shift themselves
 
 
 def shift_repairs(weighing: Weighing, canonical_of: Ints, ids: Sequence[str]) -> list[Repair]:
-    """Shifts of captions against media in the caller's row order, each with its rows' right captions.
+    """Shifts of captions against media in the caller's row order, each with the captions suggested for its rows.
 
     A row beside the shift joins it where it fits the caption left over (a block that went round), and is named as lost
     where it does not (a row dropped or inserted).
@@ -193,23 +195,79 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, canonical_of: Ints,
     misfit = weighted_sum(of_pair, weighing)[np.maximum(canonical_of, 0)]
     # above 0: nearer to the shift's typical row than to the set's
     misfit = np.where(canonical_of >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
-    shift = sharpen(shift, gains, misfit, _repeats(weighing, shift.offset, canonical_of))
+    same = _same_caption(weighing, shift.offset, canonical_of)
+    repeated = _repeats(weighing, shift.offset, canonical_of)
+    shift = sharpen(shift, np.where(same, 0.0, gains), misfit, repeated)
+    ends = possible_ends(shift, np.where(same, np.nan, gains), misfit, repeated)
     rows = np.arange(shift.start, shift.stop)
     pairs = [*zip(rows.tolist(), (rows + shift.offset).tolist(), strict=True)]
     beside, free = left_over(shift, len(canonical_of))
+    closing: set[int] = set()
     if _went_round(weighing, canonical_of, beside, free):
+        closing = set(beside.tolist())
         pairs += zip(beside.tolist(), free.tolist(), strict=True)
-        shift = replace(shift, start=min(shift.start, beside[0]), stop=max(shift.stop, beside[-1] + 1))
+        ends = _closed_ends(weighing, canonical_of, shift, ends)
         beside = beside[:0]
-    pairs = sorted(
-        p for p in pairs if 0 <= p[1] < len(canonical_of) and min(canonical_of[p[0]], canonical_of[p[1]]) >= 0
-    )
-    mean = float(np.nan_to_num(gains[rows]).mean()) if len(rows) else 0.0
+
+    def complete(row: int, source: int) -> bool:
+        return 0 <= source < len(canonical_of) and min(canonical_of[row], canonical_of[source]) >= 0
+
+    pairs = sorted(pair for pair in pairs if complete(*pair))
+    changed = np.setdiff1d(rows, np.flatnonzero(same))
+    mean = float(np.nan_to_num(gains[changed]).mean()) if len(changed) else 0.0
     if mean <= 0 or not pairs:
         return None
     left, right = (tuple(p[side] for p in pairs) for side in (0, 1))
+    taken, again = dict(pairs), tuple(row for row, source in pairs if _is_same(weighing, canonical_of, row, source))
+    open_rows = {row for row in ends.open_rows if row in closing or not same[row]}
+    if open_rows:  # which captions are left over depends on both ends
+        open_rows |= closing
+    open_rows = {row for row in open_rows - {*again} if complete(row, taken.get(row, row + shift.offset))}
     lost = tuple(beside.tolist())
-    return Repair("shift", left, right, round(mean, 3), shift_sentence(shift, ids, lost), lost)
+    first, last = ends.starts, (ends.stops[0] - 1, ends.stops[1] - 1)
+    return Repair(
+        "shift",
+        left,
+        right,
+        round(mean, 3),
+        shift_sentence(shift.offset, first, last, ids, lost),
+        lost,
+        first,
+        last,
+        uncertain=tuple(sorted(open_rows)),
+        same=again,
+    )
+
+
+def _closed_ends(weighing: Weighing, canonical_of: Ints, shift: Shift, ends: Ends) -> Ends:
+    """Of the possible ends of a block that went round, those that close it too, with the rows that close it."""
+    starts, stops = (range(low, high + 1) for low, high in (ends.starts, ends.stops))
+    closing = [(shift.start, shift.stop)]
+    if len(starts) * len(stops) <= MOST_CLOSINGS:
+        for start, stop in product(starts, stops):
+            beside, free = left_over(replace(shift, start=start, stop=stop), len(canonical_of))
+            if _went_round(weighing, canonical_of, beside, free):
+                closing.append((start, stop))
+    else:
+        closing += product(starts, stops)
+    before, after = min(shift.offset, 0), max(shift.offset, 0)  # the rows that close it lie before or after it
+    of_start, of_stop = ([pair[side] for pair in closing] for side in (0, 1))
+    return Ends(
+        (max(min(of_start) + before, 0), max(max(of_start) + before, 0)),
+        (min(of_stop) + after, min(max(of_stop) + after, len(canonical_of))),
+    )
+
+
+def _same_caption(weighing: Weighing, offset: int, canonical_of: Ints) -> Bools:
+    """bool `[n]`: the rows whose caption is that of the row `offset` further on."""
+    content = weighing.evidence.contents[weighing.pair[1]]
+    values = np.where(canonical_of >= 0, content[canonical_of] + 1, 0)  # 0 beyond the ends too
+    return (_beside(values, np.array([offset]))[0] == values) & (values > 0)
+
+
+def _is_same(weighing: Weighing, canonical_of: Ints, row: int, source: int) -> bool:
+    content = weighing.evidence.contents[weighing.pair[1]]
+    return bool(content[canonical_of[row]] == content[canonical_of[source]])
 
 
 def _repeats(weighing: Weighing, offset: int, canonical_of: Ints) -> Floats:
