@@ -226,10 +226,10 @@ class IndexAudit(BackgroundOperator):
         return self.prompt(forms.index_form(target_view(ctx), ctx.params), "Create index")
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
-        from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
+        from audit_plugin.fiftyone_io.similarity import JOINT, WORDS, audited_modalities
 
         modalities = [_modality(params)]
-        if JOINT in modalities:
+        if modalities[0] in (JOINT, WORDS):
             modalities = list(audited_modalities(samples, audit_key(samples, params)))
         return stages_named({"read", *(f"encode {name}" for name in modalities)})
 

@@ -248,7 +248,10 @@ def index_form(view: Any, params: Mapping[str, Any]) -> types.Object:
     except AuditError as error:
         block(form, "problem", types.Error(label="Cannot create the index", description=str(error)))
         return form
-    about = "joint: all modalities at once. With texts, text and joint can be searched with a text query"
+    about = (
+        "joint: all modalities at once. With texts, text and joint can be searched with a text query, which finds "
+        "captions; words (offline encoders): what the pictures show, by a text query"
+    )
     form.enum(
         "modality",
         modalities,

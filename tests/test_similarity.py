@@ -232,6 +232,29 @@ def test_words_find_captions_but_only_where_there_is_a_place_for_them(audited: A
         audited.sort_by_similarity("yellow", brain_key="audit_image")
 
 
+def test_words_find_what_pictures_show_by_the_offline_encoders(real_data: Path) -> None:
+    names = ("hat", "shoes", "pants")
+    paths = [path for name in names for path in sorted((real_data / "clothing" / "test" / name).glob("*.jpg"))[:8]]
+    shown = [path.parent.name for path in paths]
+    captions = [f"photo {row} of {shown[row - 8]}" for row in range(24)]  # all wrong: it is the pictures that are found
+    dataset = fo.Dataset()
+    samples = [fo.Sample(filepath=str(path), caption=text) for path, text in zip(paths, captions, strict=True)]
+    dataset.add_samples(samples, progress=False)
+    fio.audit_view(dataset, QUICK)
+    assert similarity.audited_modalities(dataset, "audit") == ("image", "text", "joint", "words")
+    index = similarity.build_index(dataset, modality="words")
+    assert index.supports_prompts
+    vectors = index.get_embeddings()[0]
+    assert vectors.shape == (24, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for words, name in (("a hat", "hat"), ("shoes", "shoes"), ("a pair of trousers", "pants")):
+        found = dataset.sort_by_similarity(words, k=8, brain_key="audit_words").values("filepath")
+        is_right = [Path(path).parent.name == name for path in found]
+        assert all(is_right[:3]), words
+        assert sum(is_right) >= 5, words
+    dataset.delete()
+
+
 def test_what_shares_a_space_is_searched_by_words() -> None:
     from audit_plugin.encoders.base import EncoderIdentity
     from audit_plugin.fiftyone_io.similarity import PromptModel, _answers
@@ -439,7 +462,7 @@ def test_the_operator_indexes_and_says_what_can_be_asked(audited: Any) -> None:
 
     form = form_of("index_audit", audited)
     assert form["run"]["default"] == "audit"
-    assert form["modality"]["type"]["values"] == ["image", "text", "joint"]
+    assert form["modality"]["type"]["values"] == ["image", "text", "joint", "words"]
     steps = steps_of("index_audit", audited, run="audit", modality="joint", brain_key="mine")
     messages = [step["params"]["message"] for step in steps if "message" in step["params"]]
     assert "of 48 vectors created; search by sample or text" in messages[-1]

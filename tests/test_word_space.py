@@ -128,5 +128,10 @@ def test_photographs_that_are_too_few_to_train_on_are_scored_in_the_space_of_wor
     assert np.isnan(result.columns["multimem"]).all()
     scores = result.columns["misalignment"]
     assert (scores[wrong][:, None] > scores[~wrong]).mean() > 0.7  # chance: 0.5
+    cosines = result.columns["clip_score"]
+    features = prepare(exchanged, AuditConfig(device="cpu"), Clock(silent)).embedded.features.vectors
+    placed = word_vectors(identities(), {name: features[name] for name in ("image", "text")})
+    np.testing.assert_allclose(cosines, SOFTNESS * (placed["image"] * placed["text"]).sum(1), atol=1e-4)
+    assert cosines[wrong].mean() < cosines[~wrong].mean()
     assert any("misalignment by the frozen encoders" in note for note in result.summary["notes"])
     assert any("where 50% would be chance" in note for note in result.summary["notes"])

@@ -175,7 +175,7 @@ def removal_scores(evidence: Evidence) -> dict[str, Floats]:
     """Method -> `[n]`, higher is removed first: MultiMem, CLIPMem, and what needs no multimem.
 
     `cosine` is that of the trained heads where they had not seen the sample; `zero_shot_cosine` is the frozen
-    encoders', where they share a space.
+    encoders', where they share a space or that of words.
     """
     scores = compute_scores(evidence)
     out = {

@@ -49,7 +49,7 @@ def word_vectors(
     if not images or not texts or not len(vectors[texts[0]]):
         return {}
     try:
-        placed = {name: _among_words(vectors[name]) for name in images} | {name: vectors[name] for name in texts}
+        placed = {name: among_words(vectors[name]) for name in images} | {name: vectors[name] for name in texts}
     except ImportError as error:  # the packages of the offline encoders, which given embeddings do not need
         raise_shortage(error)
         return {}
@@ -57,12 +57,27 @@ def word_vectors(
 
 
 def _may_be_offline(identity: EncoderIdentity, modality: str) -> bool:
-    network = IDENTITIES[modality].key.partition(":224:")[0]  # that of images also encodes the frames of videos
-    return identity.key.startswith((network, OWN))
+    return identity.key.startswith((_network(modality), OWN))
 
 
-def _among_words(features: Floats) -> Floats:
-    """float32 `[n, 384]`: v of each unit feature `[n, 1280]`; O(n 1000 (1280 + 384))."""
+def _network(modality: str) -> str:
+    """How the keys of the offline encoder of a modality begin; that of images also encodes the frames of videos."""
+    return IDENTITIES[modality].key.partition(":224:")[0]
+
+
+def offline_media(keys: Mapping[str, str]) -> list[str]:
+    """The images and videos among modalities (-> encoder key) that the offline encoder encoded, if it did texts too."""
+    network = _network("image")
+    encoded_texts = any(key.startswith(_network("text")) for key in keys.values())
+    return [name for name, key in keys.items() if key.startswith(network)] if encoded_texts else []
+
+
+def among_words(features: Floats) -> Floats:
+    """float32 `[n, 384]`: v of each unit feature `[n, 1280]`, not centered; O(n 1000 (1280 + 384)).
+
+    Raises:
+        ImportError: the packages of the offline encoders are not installed.
+    """
     weight, bias = class_head()
     names = _name_vectors()
     out = np.empty((len(features), names.shape[1]), np.float32)

@@ -238,16 +238,22 @@ def alignment(evidence: Evidence) -> Floats:
 
 @score(
     "CLIP score",
-    "Cosine similarity of the frozen encoders, the usual baseline; only where they share a space",
+    "Cosine similarity of the frozen encoders, the usual baseline; only where they share a space, or by the offline "
+    "encoders in the space of words",
     similarity=True,
     plotted=False,
 )
 def clip_score(evidence: Evidence) -> dict[str, Floats]:
-    """Mean cosine over the pairs whose encoders share a space; no column without such a pair."""
-    shared = [(a, b) for a, b in evidence.pairs if evidence.space[a] and evidence.space[a] == evidence.space[b]]
-    if not shared:
-        return {}
-    return {"": np.mean([np.einsum("nd,nd->n", evidence.vectors[a], evidence.vectors[b]) for a, b in shared], axis=0)}
+    """Mean cosine over the pairs that have a space (`Evidence.in_one_space`); no column without such a pair.
+
+    In the space of words, both sides are centered first; a side that has no direction has a cosine of 0.
+    """
+    cosines = []
+    for pair in evidence.pairs:
+        if sides := evidence.in_one_space(pair):
+            lengths = np.linalg.norm(sides[0], axis=1) * np.linalg.norm(sides[1], axis=1)
+            cosines.append(np.einsum("nd,nd->n", *sides) / np.maximum(lengths, 1e-9))
+    return {"": np.mean(cosines, axis=0)} if cosines else {}
 
 
 @score(

@@ -20,6 +20,7 @@ from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats, Samples
 from audit_plugin.config import AuditConfig
+from audit_plugin.encoders.word_space import offline_media
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import objects_field, patches_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKEND",
     "JOINT",
+    "WORDS",
     "FaissSimilarity",
     "FaissSimilarityConfig",
     "FaissSimilarityIndex",
@@ -49,6 +51,7 @@ __all__ = [
 
 BACKEND = "audit_faiss"
 JOINT = "joint"
+WORDS = "words"
 TEXT = "text"
 
 
@@ -59,8 +62,9 @@ class FaissSimilarityConfig(SimilarityConfig):
         vectors_path: the file of its vectors; "" before there are any.
         vectors_digest: sha256 of their content.
         dataset_id: the dataset whose file it is: a clone's record names that of the original.
-        audit: what the vectors of `build_index` were made of: run, modality, encoder, and the blocks
-            `[name, dimensions, answers prompts]` of a row; None where the caller gave the vectors.
+        audit: what the vectors of `build_index` were made of: run, modality, encoder, the blocks
+            `[name, dimensions, answers prompts]` of a row, and in the space of words the mean of the texts; None where
+            the caller gave the vectors.
         **kwargs: of FiftyOne's `SimilarityConfig`.
     """
 
@@ -165,7 +169,8 @@ def build_index(
     Args:
         view: the samples to index; of an audit of objects, those whose objects are indexed.
         run: key of the audit.
-        modality: one of the audit's, or "joint": the unit vectors of all its modalities side by side.
+        modality: one of the audit's; "joint": the unit vectors of all its modalities side by side; or, of an audit by
+            the offline encoders, "words": its images (or videos) in the space of words, which text prompts search.
         brain_key: name of the index (default `{run}_{modality}`); an index made so before is replaced.
         progress: called as `progress(stage, done, total)`.
 
@@ -203,12 +208,13 @@ def build_index(
 
 
 def audited_modalities(view: SampleCollection, run: str) -> tuple[str, ...]:
-    """What of an audit can be indexed, "joint" last.
+    """What of an audit can be indexed: its modalities, "joint", and "words" where the offline encoders were used.
 
     Raises:
         AuditError: no such audit, or its fields are gone.
     """
-    return (*modality_sources(_audited(view, run), _settings(view, run)), JOINT)
+    names = (*modality_sources(_audited(view, run), _settings(view, run)), JOINT)
+    return (*names, WORDS) if offline_media(audit_summary(view, run).get("encoder") or {}) else names
 
 
 def _replaced(dataset: fo.Dataset, key: str) -> Document | None:
@@ -234,11 +240,14 @@ def _audit_vectors(
 
     rows, config = _audited(view, run), _settings(view, run)
     samples = read_samples(rows, config)
-    if modality not in (*samples.modalities, JOINT):
-        choices = ", ".join((*samples.modalities, JOINT))
+    placed_among_words = offline_media(audit_summary(view, run).get("encoder") or {})[:1]
+    choosable = (*samples.modalities, JOINT, *([WORDS] if placed_among_words else []))
+    if modality not in choosable:
+        choices = ", ".join(choosable)
         raise AuditError(f"audit {run!r} has no modality {modality!r}; choose one of {choices}")
     prepared = prepare(samples, config, Clock(progress or silent))
-    names = tuple(prepared.samples.modalities) if modality == JOINT else (modality,)
+    several = {JOINT: tuple(prepared.samples.modalities), WORDS: tuple(placed_among_words)}
+    names = several.get(modality, (modality,))
     ids, parts = _one_per_id(prepared, names)
     if not ids:
         raise AuditError(f"no sample of the view has {' and '.join(names)}; choose another modality or view")
@@ -251,7 +260,24 @@ def _audit_vectors(
         "text_key": _text_key(prepared.encoder_name) if TEXT in encoders else "",
         "blocks": [[name, part.shape[1], _answers(name, encoders)] for name, part in zip(names, parts, strict=True)],
     }
+    if modality == WORDS:
+        parts, record = _among_words(parts[0], prepared, record)
     return _on_samples(rows, config, ids, _joined(parts)), record
+
+
+def _among_words(media: Floats, prepared: Prepared, record: dict[str, Any]) -> tuple[list[Floats], dict[str, Any]]:
+    """([unit rows of the media `[u, 1280]` in the space of words], the record of such an index).
+
+    As in an audit, neither the mean of the media nor that of the texts says anything; a prompt is read less the latter.
+    """
+    from audit_plugin.encoders.word_space import among_words
+
+    features = prepared.embedded.features
+    with_text = np.flatnonzero(features.present[:, features.modalities.index(TEXT)])
+    text_mean = features.rows(with_text).vectors[TEXT].mean(0, dtype=np.float64)
+    placed = among_words(media)
+    centered = unit_rows(placed - placed.mean(0, dtype=np.float64).astype(np.float32))
+    return [centered], {**record, "blocks": [[WORDS, centered.shape[1], True]], "text_mean": text_mean.tolist()}
 
 
 def _audited(view: SampleCollection, run: str) -> SampleCollection:
@@ -322,6 +348,8 @@ class PromptModel:
             AuditError: a prompt has no words, or the encoder is not the one that made the index.
         """
         texts = _embed_texts(tuple(prompts), self.record["encoder"], self.record["text_key"])
+        if "text_mean" in self.record:  # of an index in the space of words
+            texts = unit_rows(texts - np.array(self.record["text_mean"], dtype=np.float32))
         blocks = self.record["blocks"]
         parts = [texts if answers else np.zeros((len(texts), dim), np.float32) for _, dim, answers in blocks]
         return _joined(parts)
