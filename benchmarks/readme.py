@@ -25,6 +25,7 @@ from benchmarks.finding_tables import (
 from benchmarks.gate import gate_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
+from benchmarks.small_sets import small_sets_table
 from benchmarks.speed_tables import forecast_table, speed_table, stages_table, workers_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,6 +153,7 @@ def detection_parts() -> dict[str, str]:
         "cells": cells_table(report),
         "ablation": ablation_table(report),
         "labels": labels_table(_read("class-labels")),
+        "small": small_sets_table(_read("small-sets")),
         "sure": rates_table(_read("flag-rates")),
         "missed": missed_lines(_read("flag-rates")),
         "gate": gate_table(_read("gate")),
