@@ -23,10 +23,10 @@ from benchmarks.design import TRIALS, Cell
 from benchmarks.detection import audit
 from benchmarks.metrics import mean_of, quality
 from benchmarks.record import markdown_table, write_report
+from benchmarks.rivals.linear import class_probabilities
 
 CELLS = [Cell("clothing", noise, rate, "copied") for noise in ("random", "category") for rate in (0.05, 0.1, 0.2)]
 TOP = 50  # rows that a reviewer looks at first
-FOLDS, REPEATS, STRENGTH = 5, 3, 3.0
 NEIGHBORS = 10
 OURS = "misalignment"
 NOISES = {"random": "any other class", "category": "a class that is mixed up with it"}
@@ -74,7 +74,7 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
     names = np.array([given[np.flatnonzero(numbers == number)[0]] for number in range(numbers.max() + 1)])
 
     features = evidence.vectors["image"]
-    probability = out_of_fold(features, numbers)
+    probability = class_probabilities(features, numbers)
     flagged = np.asarray(result.columns["is_misaligned"])[rows]
     methods = {OURS: np.asarray(result.columns["misalignment"])[rows], **rivals(features, numbers, probability)}
     suggested = np.asarray(result.columns["suggestion"])[rows]
@@ -92,19 +92,6 @@ def run_cell(cell: Cell, seed: int, trials: int) -> dict[str, Any]:
 def label_of(path: str) -> str:
     """The true class of a photograph: its folder."""
     return Path(path).parent.name
-
-
-def out_of_fold(features: Floats, labels: Ints) -> Floats:
-    """`[n, c]`: class probabilities of logistic regressions, out of fold, mean over `REPEATS` divisions."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    total = np.zeros((len(labels), labels.max() + 1))
-    for repeat in range(REPEATS):
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=repeat)
-        model = LogisticRegression(C=STRENGTH, max_iter=500)
-        total += cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
-    return total / REPEATS
 
 
 def rivals(features: Floats, labels: Ints, probability: Floats) -> dict[str, Floats]:

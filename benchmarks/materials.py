@@ -14,15 +14,16 @@ from audit_plugin.trials.learners import head_inputs, head_projections
 from benchmarks.rivals import RIVALS, Material, Rival
 from benchmarks.rivals.dynamics import train_dynamics
 from benchmarks.rivals.held_out import held_out_similarity
+from benchmarks.rivals.linear import class_probabilities
 
-FOLDS = 5
+TRAININGS = 16  # that margins are averaged over: as many as the trials that ours is made from
 
 
 def materials(prepared: Prepared, evidence: Evidence) -> dict[tuple[str, str], list[Material]]:
     """Pair of modalities -> what its rivals read, rows in canonical order.
 
-    Two materials where the encoders share a space: with the similarity of the trials that held the pair out, and with
-    that of the frozen encoders, which is what people use as CLIP similarity.
+    Two materials where the encoders share a space, or both sides have a place among words: with the similarity of the
+    trials that held the pair out, and with that of the frozen encoders, which is what people use as CLIP similarity.
     """
     return {pair: _of_pair(prepared, evidence, pair) for pair in evidence.pairs}
 
@@ -36,19 +37,20 @@ def _of_pair(prepared: Prepared, evidence: Evidence, pair: tuple[str, str]) -> l
     labels = _labels(prepared)
     projections = head_projections(prepared.features)
     inputs = [head_inputs(prepared.features, projections, "cpu")[at] for at in (a, b)]
-    dynamics = train_dynamics(inputs, repeats, 20, 0, labels)
+    trainings = [train_dynamics(inputs, repeats, 20, seed, labels) for seed in range(TRAININGS)]
     left, right = (evidence.vectors[name] for name in pair)
     shared: dict[str, Any] = {
         "repeats": np.logical_or.reduce([column[:, None] == column[None] for column in repeats.T]),
         "labels": labels,
-        "probabilities": None if labels is None else class_probabilities(evidence.projections[pair[0]], labels),
-        "margins": dynamics.margins,
-        "confidences": dynamics.confidences,
-        "losses": dynamics.losses,
+        "probabilities": None if labels is None else class_probabilities(evidence.vectors[pair[0]], labels),
+        "margins": np.mean([training.margins for training in trainings], axis=0),
+        "confidences": trainings[0].confidences,
+        "losses": trainings[0].losses,
     }
     materials_of_pair = [Material(similarity, left, right, **shared)]
-    if evidence.space[pair[0]] and evidence.space[pair[0]] == evidence.space[pair[1]]:
-        materials_of_pair.append(Material(left @ right.T, left, right, **shared))
+    if (in_one_space := evidence.in_one_space(pair)) is not None:
+        one, other = in_one_space
+        materials_of_pair.append(Material(one @ other.T, left, right, **shared))
     return materials_of_pair
 
 
@@ -57,17 +59,6 @@ def _labels(prepared: Prepared) -> Ints | None:
         return None
     labels = np.array(prepared.samples.labels, dtype=object)[prepared.order.rows]
     return dense_ids(labels)
-
-
-def class_probabilities(features: Floats, labels: Ints) -> Floats:
-    """`[n, c]` out-of-fold probabilities of a logistic regression on frozen features, trained on the given labels."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    model = LogisticRegression(max_iter=300, C=10.0)
-    probabilities = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
-    return np.asarray(probabilities, dtype=np.float64)
 
 
 def rival_scores(

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.class_labels import CELLS, OURS, labels_table, out_of_fold, rivals
+from benchmarks.class_labels import CELLS, OURS, labels_table, rivals
+from benchmarks.rivals.linear import class_probabilities
 from benchmarks.sets import MIXED_UP
 
 
@@ -20,7 +21,7 @@ def drawn(wrong: int = 12, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def test_every_rival_finds_wrong_labels_of_clear_classes() -> None:
     features, given, wrong = drawn()
-    probability = out_of_fold(features, given)
+    probability = class_probabilities(features, given)
     np.testing.assert_allclose(probability.sum(1), 1)
     for name, values in rivals(features, given, probability).items():
         assert set(np.argsort(-values)[: wrong.sum()]) == set(np.flatnonzero(wrong)), name
@@ -28,7 +29,7 @@ def test_every_rival_finds_wrong_labels_of_clear_classes() -> None:
 
 def test_neighbors_are_counted_by_hand() -> None:
     features, given, _ = drawn()
-    values = rivals(features, given, out_of_fold(features, given))["k-NN"]
+    values = rivals(features, given, class_probabilities(features, given))["k-NN"]
     row = 40
     cosines = features @ features[row]
     cosines[row] = -np.inf

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .contrastive import clip_similarity, csls, negclip_loss, retrieval_rank
 from .labeled import QUALITIES, confident_learning, datalab_near_duplicate, datalab_outlier, datalab_pair_outlier
 from .lemon import lemon, tune
+from .linear import logistic_regression, ridge
 from .material import Material, Rival
 from .neighbors import VARIANTS, deep_knn, discrepancy, neighbor_captions
 from .outliers import isolation_forest, kth_neighbor, leaf_area, local_outlier_factor, mean_neighbors, uniqueness
@@ -44,6 +45,14 @@ RIVALS = _table(
         classes_only=True,
         needs=("probabilities",),
     ),
+    Rival(
+        "logistic regression",
+        logistic_regression,
+        {"margin": (True, False)},
+        classes_only=True,
+        needs=("probabilities",),
+    ),
+    Rival("ridge", ridge, {"temperature": (0.01, 0.02, 0.05, 0.1)}),
     Rival("pair loss", pair_loss, {"share": SHARES}, needs=("losses",)),
     Rival("AUM", area_under_margin, {"share": SHARES}, needs=("margins",)),
     Rival("Datamap", datamap, {"variant": DATAMAP_VARIANTS, "share": SHARES}, needs=("confidences",)),

@@ -55,9 +55,9 @@ class Material:
             there are labels, because equal class prompts are what neighbors there vote with.
         labels: `[n]` number of the given class, for classification sets.
         probabilities: `[n, c]` held-out class probabilities.
-        margins: `[e, n]` per epoch of a model trained on the noisy set: own logit less the best other.
-        confidences: `[e, n]` per epoch of that model: probability of the own partner or label.
-        losses: `[e, n]` per epoch of that model: loss of the pair.
+        margins: `[e, n]` per epoch, mean over models trained on the noisy set: own logit less the best other.
+        confidences: `[e, n]` per epoch of one such model: probability of the own partner or label.
+        losses: `[e, n]` per epoch of the same model: loss of the pair.
     """
 
     similarity: Floats
