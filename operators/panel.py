@@ -41,6 +41,12 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
             help_markdown="Results of an audit: misaligned samples, outliers, duplicates and memorized samples",
         )
 
+    def execute(self, ctx: Any) -> Any:
+        state = ctx.panel_state if isinstance(ctx.panel_state, dict) else {}
+        if ctx.params.get("__method__") == "on_change_current_sample" and state.get("tab") != "queue":
+            return None  # the other tabs are costly to draw, and do not depend on the open sample
+        return super().execute(ctx)
+
     @guarded
     def on_load(self, ctx: Any) -> None:
         """Show the chosen audit, by default the newest."""

@@ -26,6 +26,7 @@ STATE: dict[str, Any] = {
     "kind": str,
     "earlier": str,
     "row": list | tuple,
+    "seen": str,
     "since": int | float,
     "thresholds": Mapping,
     "queue": Mapping,

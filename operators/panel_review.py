@@ -19,11 +19,12 @@ from .review import note_of, open_sample_of, reviewer_of, timed, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io.results.cases import ReviewCase
-    from audit_plugin.review import ReviewQueue, Row
+    from audit_plugin.review import Decision, ReviewQueue, Row
 
 ALL, SPOT_CHECK = "all findings", "spot check"
 BAR_BLOCKS = 10
 MOST_CHARACTERS = 600  # of a caption
+MOST_ID = 100  # characters of a decision's id
 CHOICES = ("keep", "remove", "suggested", "typed", "skip", "unsure")  # of the buttons
 
 
@@ -47,8 +48,7 @@ class Queue(Tab):
         if queue is None:
             return
         say(top, "progress", progress_text(queue.progress))
-        row = self._row(ctx)
-        row = row if row in queue.rows else queue.next()
+        row = self._shown(ctx, queue)
         if row is None or (is_spot_check and not queue.left):
             done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
             if not queue.rows:
@@ -60,7 +60,7 @@ class Queue(Tab):
             return
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         show_case(panel, case, blind=is_spot_check)
-        show_decisions(ctx, panel, row, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
+        show_decisions(ctx, panel, case, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
         self._show_navigation(ctx, panel, row)
         if not is_spot_check:  # below the buttons, so that these need no scrolling
             show_neighbors(panel, case)
@@ -90,9 +90,11 @@ class Queue(Tab):
             buttons.btn("open", label="Open sample", icon="open_in_full", variant="outlined", on_click=self.on_open)
 
     def load_queue(self, ctx: Any) -> None:
-        """Begin with the first undecided row."""
-        if not ctx.panel.state.row:
-            self._go_after(ctx, None)
+        """Begin with the first undecided row; leave a row that was decided elsewhere since it was shown."""
+        queue = self._queue(ctx, run_of(ctx))
+        row = self._shown(ctx, queue)
+        if not ctx.panel.state.row or decision_id(queue, row) != (ctx.panel.state.seen or ""):
+            self._go_after(ctx, row if ctx.panel.state.row else None)
 
     def _queue(self, ctx: Any, run: str) -> ReviewQueue | None:
         """The rows of the chosen findings, or of the spot check; None if none was started."""
@@ -106,17 +108,25 @@ class Queue(Tab):
         except AuditError:
             return None
 
-    def _row(self, ctx: Any) -> Row | None:
-        return checks.row({"row": ctx.panel.state.row})
+    def _shown(self, ctx: Any, queue: ReviewQueue | None) -> Row | None:
+        """The chosen row; the next one where the queue does not have it any more, as after another threshold."""
+        row = checks.row({"row": ctx.panel.state.row})
+        return row if queue is None or row in queue.rows else queue.next()
 
     def _go_after(self, ctx: Any, row: Row | None) -> None:
         """Go to the next undecided row."""
         queue = self._queue(ctx, run_of(ctx))
-        self._go_to(ctx, queue.next(row) if queue else None)
+        self._go_to(ctx, queue.next(row) if queue else None, queue)
 
-    def _go_to(self, ctx: Any, row: Row | None) -> None:
+    def _go_to(self, ctx: Any, row: Row | None, queue: ReviewQueue | None) -> None:
         ctx.panel.state.row = list(row) if row else None
+        ctx.panel.state.seen = decision_id(queue, row)
         ctx.panel.state.since = time.time()
+
+    @guarded
+    def on_change_current_sample(self, ctx: Any) -> None:
+        """Another sample was opened or closed, where decisions may have been made."""
+        self.load_queue(ctx)
 
     @guarded
     def on_kind(self, ctx: Any) -> None:
@@ -128,38 +138,39 @@ class Queue(Tab):
 
     @changing
     def on_decide(self, ctx: Any) -> None:
-        """Record the decision and go on."""
-        row = self._row(ctx)
-        if row is None or row != checks.row(ctx.params):
-            return  # another row is shown by now
-        is_spot_check = ctx.panel.state.kind == SPOT_CHECK
-        if record_decision(ctx, run_of(ctx), row, ctx.panel.state.get("queue"), is_spot_check):
+        """Record the decision on the button's row and go on."""
+        run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
+        queue = self._queue(ctx, run)
+        if record_decision(ctx, run, row, queue, ctx.panel.state.get("queue"), ctx.panel.state.kind == SPOT_CHECK):
             self._go_after(ctx, row)
+        elif row != self._shown(ctx, queue):
+            self._go_to(ctx, row, queue)
 
     @guarded
     def on_next(self, ctx: Any) -> None:
-        self._go_after(ctx, self._row(ctx))
+        self._go_after(ctx, self._shown(ctx, self._queue(ctx, run_of(ctx))))
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
         queue = self._queue(ctx, run_of(ctx))
-        self._go_to(ctx, queue.previous(self._row(ctx)) if queue else None)
+        self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None, queue)
 
     @changing
     def on_undo_last(self, ctx: Any) -> None:
         """Undo the last decision and show its row."""
         if undone := undo_last(ctx, reviewer_of(ctx)):
-            self._go_to(ctx, (undone[-1].label or undone[-1].sample, undone[-1].caption))
+            row = (undone[-1].label or undone[-1].sample, undone[-1].caption)
+            self._go_to(ctx, row, self._queue(ctx, run_of(ctx)))
 
     @guarded
     def on_open(self, ctx: Any) -> None:
         """Open the sample."""
         from audit_plugin.fiftyone_io.results import cases
 
-        row = self._row(ctx)
-        if row:
-            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run_of(ctx), row))
+        run = run_of(ctx)
+        if row := self._shown(ctx, self._queue(ctx, run)):
+            ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run, row))
 
 
 class AuditSamplePanel(AuditPanelBase):
@@ -190,7 +201,7 @@ class AuditSamplePanel(AuditPanelBase):
         from audit_plugin import fiftyone_io
 
         run, row = audit_key(ctx.dataset, {}), checks.required(checks.row(ctx.params), "row")
-        if record_decision(ctx, run, row, ctx.panel.state._data):
+        if record_decision(ctx, run, row, fiftyone_io.queue_of(ctx.dataset, run), ctx.panel.state._data):
             open_sample_of(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
 
     @drawn
@@ -212,7 +223,7 @@ class AuditSamplePanel(AuditPanelBase):
         case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
-        show_decisions(ctx, panel, row, case.texts.get("suggestion", ""), self.on_decide)
+        show_decisions(ctx, panel, case, case.texts.get("suggestion", ""), self.on_decide)
         show_neighbors(panel, case)
 
 
@@ -257,9 +268,13 @@ def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
             plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
 
 
-def show_decisions(ctx: Any, panel: types.Object, row: Row, suggestion: str, on_decide: Any) -> None:
-    """Add the fields for a new caption and a note, and a button for each decision."""
-    key = _key(row)
+def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, suggestion: str, on_decide: Any) -> None:
+    """Add the fields for a new caption and a note, and a button for each decision.
+
+    A button carries its row and the decision that is shown beside it: what is pressed is recorded of that row, whatever
+    the panel shows by then, and never over a decision that was not seen.
+    """
+    key = _key(case.row)
     panel.str(f"typed_{key}", label="New caption", view=types.TextFieldView())
     panel.str(f"note_{key}", label="Note", view=types.TextFieldView())
     choices = [("keep", "Keep", "check"), ("remove", "Remove", "delete")]
@@ -271,29 +286,43 @@ def show_decisions(ctx: Any, panel: types.Object, row: Row, suggestion: str, on_
         ("unsure", "Unsure", "help"),
     ]
     buttons, signed = panel.h_stack("buttons", gap=1), with_token(ctx, on_decide)
+    seen = case.decision.id if case.decision else ""
     for name, label, icon in choices:
-        params = {"choice": name, "row": list(row), **signed}
+        params = {"choice": name, "row": list(case.row), "seen": seen, **signed}
         buttons.btn(name, label=label, icon=icon, variant="contained", on_click=on_decide, params=params)
 
 
-def record_decision(ctx: Any, run: str, row: Row, text_fields: Any, is_spot_check: bool = False) -> bool:
+def decision_id(queue: ReviewQueue | None, row: Row | None) -> str:
+    """Id of the decision that holds on a row; "" without one."""
+    decision = queue.decided.get(row) if queue and row else None
+    return decision.id if decision else ""
+
+
+def record_decision(
+    ctx: Any, run: str, row: Row, queue: ReviewQueue | None, text_fields: Any, is_spot_check: bool = False
+) -> bool:
     """Record the decision of a button.
 
     Args:
-        ctx: of the button's event, with a `choice` of `show_decisions`.
+        ctx: of the button's event, with the parameters of `show_decisions`.
         run: key of the audit.
         row: what is decided on.
+        queue: as it is now.
         text_fields: part of the panel's state that has the text fields.
         is_spot_check: whether the decision belongs to a spot check.
 
     Returns:
-        Whether a decision was recorded; not if its text is missing.
+        Whether a decision was recorded; not if its text is missing or there is a decision that the button did not
+        show, which the reviewer is told.
 
     Raises:
         AuditError: the row is gone, or has no suggestion.
     """
     from audit_plugin import fiftyone_io
 
+    if decision_id(queue, row) != checks.text(ctx.params, "seen", most=MOST_ID):
+        notify(ctx, meanwhile_text(queue.decided.get(row) if queue else None), "warning")
+        return False
     choice = checks.required(checks.choice(ctx.params, "choice", CHOICES), "choice")
     key, values = _key(row), text_fields or {}
     typed, note = checks.text(values, f"typed_{key}"), note_of({"note": values.get(f"note_{key}")})
@@ -308,6 +337,17 @@ def record_decision(ctx: Any, run: str, row: Row, text_fields: Any, is_spot_chec
     else:
         fiftyone_io.decide(ctx.dataset, [row], kind, run, text, note, reviewer, seconds=seconds)
     return True
+
+
+def meanwhile_text(decision: Decision | None) -> str:
+    """What a reviewer is told whose button did not show the decision that holds by now."""
+    if decision is None:
+        return "The decision on this sample was undone meanwhile. Nothing was recorded: decide again."
+    who = f" by {decision.reviewer}" if decision.reviewer else ""
+    return (
+        f"This sample was decided meanwhile: {decision.kind}{who}. Nothing was recorded: press the button again to "
+        "replace that decision."
+    )
 
 
 def show_file(parent: types.Object, name: str, path: str, media: str, height: str) -> None:

@@ -54,10 +54,10 @@ CHOSEN: dict[str, dict[str, Any]] = {
 REQUEST = ("selected", "selected_labels", "current_sample", "dataset_name", "dataset_id", "view")
 PANELS = ("audit_panel", "audit_sample")
 PANEL_PARAMETERS = (
-    "value", "path", "idx", "data", "id", "row", "choice", "kind", "what", "run", "identities", "view", "operator",
-    "values",
+    "value", "path", "idx", "data", "id", "row", "seen", "choice", "kind", "what", "run", "identities", "view",
+    "operator", "values",
 )  # fmt: skip
-STATE = ("run", "tab", "kind", "earlier", "row", "since", "thresholds", "queue")
+STATE = ("run", "tab", "kind", "earlier", "row", "seen", "since", "thresholds", "queue")
 
 
 def operators() -> list[str]:

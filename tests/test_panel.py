@@ -11,6 +11,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -63,6 +65,12 @@ class App:
         self.drawn = json.loads(json.dumps(drawn, default=str))["type"]["properties"]
         return self.drawn
 
+    def press(self, choice: str, drawn: Any = None) -> dict[str, Any]:
+        """A button of `show_decisions`, as it was drawn last or before."""
+        found = button_of(self.drawn if drawn is None else drawn, choice)
+        assert found, f"no button {choice}"
+        return self.send("on_decide", **found)
+
     def of(self, name: str) -> list[dict[str, Any]]:
         """The parameters of what the App was told to do."""
         return [params for step, params in self.sent if step == name]
@@ -77,6 +85,18 @@ def token_of(elements: Any, event: str) -> dict[str, str]:
     for element in elements if isinstance(elements, list) else ():
         if token := token_of(element, event):
             return token
+    return {}
+
+
+def button_of(elements: Any, choice: str) -> dict[str, Any]:
+    """The parameters of the drawn button of a decision."""
+    if isinstance(elements, dict):
+        if elements.get("choice") == choice:
+            return elements
+        elements = list(elements.values())
+    for element in elements if isinstance(elements, list) else ():
+        if found := button_of(element, choice):
+            return found
     return {}
 
 
@@ -194,15 +214,16 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     caption = hostile["type"]["properties"]["texts"]["type"]["properties"]["caption"]
     assert caption["view"]["name"] == "LabelValueView"  # plain text, no markdown
     assert not {"\x07", "\u202e"} & set(caption["default"])
-    app.send("on_decide", choice="keep", row=[ids[7], 0])
-    app.send("on_decide", choice="keep", row=[ids[7], 0])  # the second event of one click
+    pressed = app.drawn
+    app.press("keep", pressed)
+    app.press("keep", pressed)  # the second event of one click
     assert dataset[ids[7]].audit_decision == "keep"
     assert len(decisions.decisions(dataset)) == 1
     row = app.state["row"]
-    app.send("on_decide", choice="typed", row=row)
+    app.press("typed")
     assert app.of("notify")[0]["variant"] == "warning"
     app.state["queue"] = {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}
-    drawn = app.send("on_decide", choice="typed", row=row)
+    drawn = app.press("typed")
     assert "**2 of 4** decided" in json.dumps(drawn)
     last = decisions.decisions(dataset)[-1]
     assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row[0])
@@ -215,6 +236,103 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     assert "Decided: **keep**" in json.dumps(app.send("on_tab", value="queue"))
     app.send("on_kind", value="duplicate")
     assert app.state["row"][0] in ids[:2]
+
+
+def test_a_button_decides_on_its_own_row_whatever_the_panel_shows_by_then(dataset: Any) -> None:
+    """After a threshold was set the queue may not have the row that the state names."""
+    app, ids = App(dataset), dataset.values("id")
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    app.send("on_tab", value="overview")
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.5)
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.4)
+    app.send("on_set", kind="misaligned")
+    app.state["row"] = [ids[9], 0]  # no finding
+    drawn = app.send("on_tab", value="queue")
+    shown = button_of(drawn, "remove")["row"]
+    assert shown != [ids[9], 0]
+    app.press("remove")
+    (made,) = decisions.decisions(dataset)
+    assert (made.sample, made.kind) == (shown[0], "remove")
+    assert button_of(app.drawn, "remove")["row"] != shown
+    first = button_of(app.drawn, "keep")["row"]
+    app.state["row"] = [ids[9], 0]
+    app.send("on_next")
+    assert button_of(app.drawn, "keep")["row"] != first
+
+
+def test_a_decision_that_was_not_seen_is_never_replaced_without_asking(dataset: Any) -> None:
+    """Two tabs show the same row; the second one's button is refused aloud, and then replaces what it shows."""
+    first, second = App(dataset), App(dataset)
+    for tab in (first, second):
+        tab.send("on_load")
+        tab.send("on_tab", value="queue")
+    row = first.state["row"]
+    first.press("remove")
+    second.press("keep")
+    assert [made.kind for made in decisions.decisions(dataset)] == ["remove"]
+    (told,) = second.of("notify")
+    assert told["variant"] == "warning"
+    assert "decided meanwhile: remove" in told["message"]
+    assert second.state["row"] == row
+    assert "Decided: **remove**" in json.dumps(second.drawn)
+    second.press("keep")
+    assert [made.kind for made in decisions.decisions(dataset)] == ["remove", "keep"]
+    assert second.state["row"] != row
+    first.send("on_undo_last")
+    second.send("on_previous")
+    first.send("on_undo_last")
+    second.press("remove")
+    assert "undone meanwhile" in second.of("notify")[0]["message"]
+
+
+def test_the_panel_leaves_what_was_decided_beside_the_open_sample(dataset: Any) -> None:
+    app, ids = App(dataset), dataset.values("id")
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    row = app.state["row"]
+    decisions.decide(dataset, row[0], "remove", "audit")
+    app.sample = ids[0]
+    app.send("on_change_current_sample")
+    assert app.state["row"] != row
+    assert "**1 of 4** decided" in json.dumps(app.drawn)
+    shown = app.state["row"]
+    app.send("on_previous")
+    assert app.state["row"] == row  # a decided row can be looked at, and stays
+    app.send("on_change_current_sample")
+    assert app.state["row"] == row
+    assert shown != row
+
+
+CHOICES = ("keep", "remove", "unsure", "skip")
+STEPS = (*CHOICES, "on_next", "on_previous", "on_undo_last", "on_change_current_sample", "key")
+
+
+@hypothesis.settings(deadline=None, max_examples=12, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(STEPS)), min_size=1, max_size=12))
+def test_any_sequence_of_two_tabs_and_keys_is_the_ledger_or_told(dataset: Any, steps: list[tuple[int, str]]) -> None:
+    """A press adds exactly its decision on the row that its button showed, or a warning is shown and nothing added."""
+    decisions.ledger().delete_many({"dataset": dataset._doc.id})
+    tabs = [App(dataset), App(dataset)]
+    for tab in tabs:
+        tab.send("on_load")
+        tab.send("on_tab", value="queue")
+    for number, step in steps:
+        tab, before = tabs[number], decisions.decisions(dataset)
+        if step == "key":  # in the modal
+            decisions.decide(
+                dataset, tab.state["row"][0] if tab.state["row"] else dataset.first().id, "unsure", "audit"
+            )
+        elif step.startswith("on_"):
+            tab.send(step)
+        elif shown := button_of(tab.drawn, step):
+            tab.press(step)
+            added = decisions.decisions(dataset)[len(before) :]
+            told = [notice for notice in tab.of("notify") if notice["variant"] == "warning"]
+            assert [(made.sample, made.caption, made.kind) for made in added] == (
+                [] if told else [(*shown["row"], step)]
+            )
+            assert len(told) <= 1
 
 
 def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: Any) -> None:
@@ -231,7 +349,7 @@ def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: An
     assert "**0 of 4** decided" in json.dumps(drawn)
     assert not {"scores", "reason", "suggested"} & names_in(drawn)  # nothing that leads
     while app.state["row"]:
-        drawn = app.send("on_decide", choice="remove", row=app.state["row"])
+        drawn = app.press("remove")
     assert "draw" in names_in(drawn)
     assert "100% of flagged samples are wrong" in json.dumps(drawn)
     assert {d.source for d in decisions.decisions(dataset)} == {"spot-check"}
@@ -275,7 +393,7 @@ def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> No
     drawn = app.send("on_change_current_sample")
     assert {f"case_{ids[7]}_0", "keep", f"typed_{ids[7]}_0"} <= names_in(drawn)
     app.state[f"typed_{ids[7]}_0"] = "what it shows"
-    app.send("on_decide", choice="typed", row=[ids[7], 0])
+    app.press("typed")
     assert app.of("open_sample")[0]["id"] == fio.queue_of(dataset, "audit").left[0][0] != ids[7]
     assert decisions.decisions(dataset)[-1].text == "what it shows"
     app.sample = ids[6]  # without a finding it can be decided as well
@@ -288,10 +406,14 @@ def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
     app.send("on_show", kind="no such kind")
-    assert app.send("on_decide", choice="keep", row=["x", 0])["overview"]  # not the row that is shown: nothing happens
+    assert app.send("on_decide", choice="keep", row=["x", 0])["overview"]  # without a token
     app.state |= {"row": ["0" * 24, 0], "tab": "queue"}
     app.send("on_open")
+    assert app.of("open_sample")[0]["id"] == dataset.values("id")[7]  # what is shown in place of a row that is gone
+    app.state["run"] = "gone"
+    app.send("on_open")
     assert app.of("notify")[0]["variant"] == "error"
+    app.state["run"] = "audit"
     app.state["tab"] = "no such tab"
     assert "overview" in app.send("on_load")
 
