@@ -16,6 +16,7 @@ from audit_plugin.scoring.suggest.pair_scores import (
     suspicion,
     text_pairs,
     weigh,
+    with_tables,
 )
 from tests.relabel_fixtures import LINE, PAIR, N, mixed_up
 
@@ -29,7 +30,7 @@ def evidence() -> Evidence:
 
 @pytest.fixture(scope="module")
 def weighing(evidence: Evidence) -> Weighing:
-    return weigh(evidence, PAIR)
+    return with_tables(weigh(evidence, PAIR), LINE)
 
 
 def test_similarities_are_means_over_trials_that_saw_neither(evidence: Evidence, weighing: Weighing) -> None:
@@ -59,7 +60,7 @@ def test_a_candidate_has_no_voice_among_the_neighbors(weighing: Weighing) -> Non
     rows, pool = np.array([0, 77]), LINE
     of_rows, of_pool = embed_rows(weighing, rows), embed_rows(weighing, pool)
     found = similarities(weighing, of_rows, of_pool)["neighbors_a"]
-    votes, views = weighing.votes["neighbors_a"], weighing.evidence.projections["text"]
+    votes, views = weighing.tables["neighbors_a"].votes, weighing.evidence.projections["text"]
     for a, i in enumerate(rows):
         voters = votes.voters[i].tolist()
         for j in (voters[0], voters[4], 200):
@@ -92,12 +93,36 @@ def test_evidence_without_weight_is_not_asked(evidence: Evidence) -> None:
     weights = {PAIR: dict.fromkeys(WEIGHTS, 0.0) | {"contrast": 1.0}}
     bare = weigh(replace(evidence, weights=weights), PAIR)
     assert set(bare.own) == {"contrast"}
-    assert bare.votes == bare.products == {}
+    assert with_tables(bare, LINE).tables == {}
+
+
+def test_tables_of_some_samples_say_what_those_of_all_say(weighing: Weighing) -> None:
+    """Whatever their order: each kind of evidence, with the votes of neighbors that are not among the samples."""
+    media, captions = np.array([90, 3, 41]), np.array([77, 3, 120, 91])
+    some = with_tables(weighing, np.concatenate([captions, media]))
+    assert set(some.tables) == set(weighing.weights) - {"contrast"}
+    for kind, tables in some.tables.items():
+        assert len(tables.media) == len(tables.captions) == len(tables.rows) == 6
+        wanted = weighing.tables[kind].similarity(media, captions)
+        np.testing.assert_allclose(tables.similarity(media, captions), wanted, atol=1e-6, err_msg=kind)
+    of_media, of_captions = embed_rows(weighing, media), embed_rows(weighing, captions)
+    np.testing.assert_allclose(
+        suspicion(some, of_media, of_captions), suspicion(weighing, of_media, of_captions), atol=1e-4
+    )
+
+
+def test_pairs_of_other_samples_than_the_tables_are_refused(weighing: Weighing) -> None:
+    few = with_tables(weighing, np.array([3, 90]))
+    held = embed_rows(weighing, np.array([3, 4]))
+    with pytest.raises(ValueError, match="of other samples"):
+        suspicion(few, held, held)
+    with pytest.raises(KeyError):
+        suspicion(replace(weighing, tables={}), held, held)
 
 
 def test_encoders_that_share_a_space_are_asked_too(evidence: Evidence) -> None:
     evidence = replace(evidence, space=dict.fromkeys(PAIR, "one"))
-    shared = weigh(evidence, PAIR)
+    shared = with_tables(weigh(evidence, PAIR), LINE)
     assert set(shared.own) == set(WEIGHTS)
     rows = np.array([0, 5, 9])
     held = embed_rows(shared, rows)

@@ -18,7 +18,7 @@ from audit_plugin.scoring.suggest.captions import (
     rank_captions,
     suggest,
 )
-from audit_plugin.scoring.suggest.pair_scores import Weighing, embed_rows, own_suspicion, suspicion, weigh
+from audit_plugin.scoring.suggest.pair_scores import Weighing, embed_rows, own_suspicion, suspicion, weigh, with_tables
 from tests.relabel_fixtures import CAPTIONS, IDS, LINE, PAIR, N, mixed_up
 
 SWAPS = ((0, 120), (31, 77), (50, 200))
@@ -71,7 +71,7 @@ def ranks_of(weighing: Weighing, **margin: float) -> np.ndarray:
 
 
 def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swapped: Case) -> None:
-    weighing = weigh(swapped[0], PAIR)
+    weighing = with_tables(weigh(swapped[0], PAIR), LINE)
     held = embed_rows(weighing, LINE)
     own, table = own_suspicion(weighing), suspicion(weighing, held, held)
     ranks = ranks_of(weighing, margin=-np.inf)
@@ -84,7 +84,7 @@ def test_a_caption_ranks_by_its_fit_and_by_how_ill_it_and_its_own_medium_fit(swa
 
 
 def test_how_many_are_ranked_at_once_changes_nothing(swapped: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    weighing = weigh(swapped[0], PAIR)
+    weighing = with_tables(weigh(swapped[0], PAIR), LINE)
     whole, found = ranks_of(weighing), found_in(swapped, WRONG)
     monkeypatch.setattr(suggestions, "CELLS", 7 * N)
     np.testing.assert_allclose(ranks_of(weighing), whole, atol=1e-4)

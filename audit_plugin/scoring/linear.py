@@ -233,9 +233,12 @@ def _class_loss(logits: Floats, given: Ints) -> float:
     return float(np.mean(log_sum - logits[np.arange(len(given)), given]))
 
 
-def unit_predictions(fit: CrossFit) -> Floats:
-    """float32 `[n, q]`: the direction in which each sample's target lies from the mean target; 0 if it has none."""
-    predictions = fit.predict(from_mean=True)
+def unit_predictions(fit: CrossFit, rows: Ints | None = None) -> Floats:
+    """float32 `[n, q]`: the direction in which each sample's target lies from the mean target; 0 if it has none.
+
+    Of all samples, or of some rows.
+    """
+    predictions = fit.predict(rows, from_mean=True)
     predictions /= np.maximum(np.linalg.norm(predictions, axis=1, keepdims=True), 1e-9)
     return predictions
 

@@ -45,7 +45,7 @@ class NeighborVotes:
     """What the neighbors of n samples on the source side say of the target side.
 
     Attributes:
-        predictions: float32 `[n, d]`, prediction_i; zero where nothing votes.
+        predictions: float32 `[n, d]`, prediction_i; zero where nothing votes. n: all samples, or those asked for.
         voters: int32 `[n, k]`, one sample of each voting content, -1 where there are fewer than k.
         weights: float32 `[n, k]`, w_ic of the voters; a row sums to 1 - w_i0.
         sole_weights: float32 `[n, k]`, the weight where the voter is the only sample with its content, else 0; the
@@ -59,7 +59,12 @@ class NeighborVotes:
 
 
 def collect_votes(
-    neighbors: Neighbors, source_content: Ints, target_content: Ints, target_vectors: Floats, distrust: Floats
+    neighbors: Neighbors,
+    source_content: Ints,
+    target_content: Ints,
+    target_vectors: Floats,
+    distrust: Floats,
+    rows: Ints | None = None,
 ) -> NeighborVotes:
     """Predictions of the targets by the neighbors on the source side; O(n k d).
 
@@ -69,6 +74,7 @@ def collect_votes(
         target_content: `[n]` the same for the target.
         target_vectors: float32 `[n, d]`, unit rows; equal contents have equal vectors.
         distrust: `[n]`, how suspect a sample is itself, in robust deviations; NaN counts as 0.
+        rows: `[u]`, samples whose votes are collected, or None: all.
     """
     from scipy.sparse import csr_array
 
@@ -91,11 +97,13 @@ def collect_votes(
 
     pair_ids = dense_ids(source_content, target_content)
     repeats = np.bincount(pair_ids)[pair_ids]  # [n] samples, itself included, with a sample's source and target
-    weights = np.empty(neighbors.indices.shape, np.float32)
-    is_sole = np.empty(neighbors.indices.shape, bool)
-    predictions = np.empty_like(target_vectors)
-    for start in range(0, n, BATCH_ROWS):
-        batch = slice(start, start + BATCH_ROWS)
+    count = n if rows is None else len(rows)
+    weights = np.empty((count, neighbors.indices.shape[1]), np.float32)
+    is_sole = np.empty(weights.shape, bool)
+    predictions = np.empty((count, target_vectors.shape[1]), target_vectors.dtype)
+    for start in range(0, count, BATCH_ROWS):
+        part = slice(start, start + BATCH_ROWS)
+        batch = part if rows is None else rows[part]
         own = source_content[batch]  # [q]
         indices, cosines = neighbors.indices[batch], neighbors.similarities[batch]
         voting = source_content[np.maximum(indices, 0)]  # [q, k]
@@ -105,19 +113,20 @@ def collect_votes(
         logits = np.where(indices >= 0, cosines / KERNEL_TEMPERATURE - content_distrust[voting], -np.inf)
         own_logit = np.where(others > 0, 1 / KERNEL_TEMPERATURE - content_distrust[own], -np.inf)
         shares = _softmax(np.concatenate([logits, own_logit[:, None]], axis=1))  # [q, k + 1]
-        weights[batch] = shares[:, :-1]
-        is_sole[batch] = content_size[voting] == 1
+        weights[part] = shares[:, :-1]
+        is_sole[part] = content_size[voting] == 1
 
         # sum_c w_ic mean_c, as a sparse [q, C] times a dense [C, d]
         row = np.repeat(np.arange(len(own)), voting.shape[1])
-        voting_weights = csr_array((weights[batch].ravel(), (row, voting.ravel())), (len(own), len(content_mean)))
+        voting_weights = csr_array((weights[part].ravel(), (row, voting.ravel())), (len(own), len(content_mean)))
         # w_i0 mean_i0: the content's sum of targets without the sample's own, which stands in it `repeats` times
         others_sum = content_mean[own] * content_size[own, None] - repeats[batch, None] * target_vectors[batch]
         others_share = shares[:, -1] / np.maximum(others, 1)
-        predictions[batch] = voting_weights @ content_mean + others_sum * others_share[:, None]
+        predictions[part] = voting_weights @ content_mean + others_sum * others_share[:, None]
 
     sole_weights = weights if is_sole.all() else np.where(is_sole, weights, np.float32(0))
-    return NeighborVotes(predictions, neighbors.indices, weights, sole_weights)
+    voters = neighbors.indices if rows is None else neighbors.indices[rows]
+    return NeighborVotes(predictions, voters, weights, sole_weights)
 
 
 def votes_of_pair(
@@ -130,18 +139,30 @@ def votes_of_pair(
 ) -> Iterator[tuple[str, str, str, NeighborVotes]]:
     """Yields (kind of evidence, source, target, votes): the neighbors of either modality of a pair on the other one.
 
-    The `contrast` `[n]` of the pair under the trained heads (or without any the frozen encoders), on the scale of the
-    `known` samples, is how much a sample is distrusted as a voter; the mappings are by modality, see `collect_votes`.
+    The arguments are those of `votes_of_side`.
     """
-    distrust = robust_z(contrast, of_known(contrast, known))
     for kind, (source, target) in (("neighbors_a", pair), ("neighbors_b", pair[::-1])):
         # in no variable of this function: the caller may drop them before the next ones are made
-        yield (
-            kind,
-            source,
-            target,
-            collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust),
-        )
+        yield kind, source, target, votes_of_side(source, target, neighbors, contents, target_vectors, contrast, known)
+
+
+def votes_of_side(
+    source: str,
+    target: str,
+    neighbors: Mapping[str, Neighbors],
+    contents: Mapping[str, Ints],
+    target_vectors: Mapping[str, Floats],
+    contrast: Floats,
+    known: Bools | None,
+    rows: Ints | None = None,
+) -> NeighborVotes:
+    """The votes of the neighbors of one modality on another one; the mappings are by modality, see `collect_votes`.
+
+    The `contrast` `[n]` of the pair under the trained heads (or without any the frozen encoders), on the scale of the
+    `known` samples, is how much a sample is distrusted as a voter.
+    """
+    distrust = robust_z(contrast, of_known(contrast, known))
+    return collect_votes(neighbors[source], contents[source], contents[target], target_vectors[target], distrust, rows)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -28,7 +28,7 @@ from audit_plugin.scoring.contrast import draw_pool
 from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import UNCERTAIN, Repair, cycles, one_to_one, ring_repair
-from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh
+from .pair_scores import Weighing, embed_rows, own_suspicion, suspicion, text_pairs, weigh, with_tables
 from .shifts import shift_repairs
 
 # Chosen on the development sets, see docs/detection.md.
@@ -92,6 +92,7 @@ def suggest(
     weighing = weigh(evidence, pair)
     release_memory()  # of its blocks
     shifts = shift_repairs(weighing, canonical_of, ids)
+    release_memory()
     shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
     if pair[1] in evidence.class_predictions:
@@ -150,6 +151,7 @@ def rank_captions(
     copies = np.bincount(content)[content]
     single, several = np.flatnonzero(copies[pool] == 1), np.flatnonzero(copies[pool] > 1)
     shown = _shown(content, pool[several])
+    weighing = with_tables(weighing, np.concatenate([rows, pool, *shown]))
     of_single = embed_rows(weighing, pool[single])
     of_shown = embed_rows(weighing, np.concatenate([pool[:0], *shown]))
     step = max(1, CELLS // max(1, len(pool) + sum(map(len, shown))))

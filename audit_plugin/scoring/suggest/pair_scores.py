@@ -7,12 +7,14 @@ but for those of classes. Any contrast is
 
     tau/2 * (log mean_k exp(M_ik / tau) + log mean_k exp(M_kj / tau)) - M_ij
 
-where the two log means, the *hubs* of medium i and of caption j, are computed once for all pairs.
+where the two log means, the *hubs* of medium i and of caption j, are computed once for all pairs. What M is made of
+besides the trials (`Tables`) is large: of all samples it is there for one kind of evidence at a time, then of the
+samples alone whose pairs are weighed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +26,7 @@ from audit_plugin.scoring.contrast import FROZEN_TEMPERATURE, same_in_any
 from audit_plugin.scoring.evidence import Evidence, Pair, text_sides
 from audit_plugin.scoring.held_out import HeldOutEmbeddings, embed_held_out
 from audit_plugin.scoring.linear import unit_predictions
-from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_pair
+from audit_plugin.scoring.neighbor_votes import NeighborVotes, votes_of_side
 from audit_plugin.scoring.scores import WEIGHTS, of_known, robust_scale
 
 TRIALS = 32  # more change little, and each is read again
@@ -41,6 +43,42 @@ TEMPERATURES = {
 
 
 @dataclass(frozen=True)
+class Tables:
+    """What M of one kind of evidence is made of, for u samples: M_ik = <media_i, captions_k> less a sole voter's share.
+
+    Attributes:
+        rows: `[u]`, the samples, ascending.
+        media: float32 `[u, q]`; captions: the same.
+        votes: of the side that predicts the other one, `[u]`; None where no neighbors vote. A sample has no voice on
+            itself: what it alone says of a neighbor is taken off.
+        by_media: whether the media's neighbors vote; else the captions'.
+    """
+
+    rows: Ints
+    media: Floats
+    captions: Floats
+    votes: NeighborVotes | None = None
+    by_media: bool = True
+
+    def similarity(self, media: Ints, captions: Ints) -> Floats:
+        """float32 `[q, p]`: M of q media with p captions, numbers of samples that are among the rows."""
+        medium, caption = self._places(media), self._places(captions)
+        similarity = self.media[medium] @ self.captions[caption].T
+        if self.votes is not None and self.by_media:
+            _subtract_sole(similarity, self.votes, medium, captions)
+        elif self.votes is not None:
+            _subtract_sole(similarity.T, self.votes, caption, media)
+        return similarity
+
+    def _places(self, samples: Ints) -> Ints:
+        """Where the samples are among the rows; ValueError if one is not."""
+        places = np.minimum(np.searchsorted(self.rows, samples), len(self.rows) - 1)
+        if not np.array_equal(self.rows[places], samples):
+            raise ValueError("the tables are of other samples: name all that are compared in with_tables")
+        return places
+
+
+@dataclass(frozen=True)
 class Weighing:
     """What any pair of a medium and a caption is weighed with.
 
@@ -48,21 +86,19 @@ class Weighing:
         evidence: of the set.
         pair: the medium's modality and the text's.
         weights: kind of evidence -> its weight, above 0.
-        votes: "neighbors_a": the media's neighbors on captions; "neighbors_b": the captions' neighbors on media.
-        products: kind -> tables `[n, q]` of the media and of the captions whose inner products are its M.
         hubs: kind -> tau/2 * log means `[2, n]`, of the media and of the captions.
         own: kind -> contrast `[n]` of the pairs as they are.
         scale: kind -> (median, robust deviation) of `own`.
+        tables: kind -> what its M is made of, of the samples that `with_tables` named; of "contrast" there is none.
     """
 
     evidence: Evidence
     pair: Pair
     weights: Mapping[str, float]
-    votes: Mapping[str, NeighborVotes]
-    products: Mapping[str, tuple[Floats, Floats]]
     hubs: Mapping[str, Floats] = field(default_factory=dict)
     own: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tables: Mapping[str, Tables] = field(default_factory=dict)
 
 
 def text_pairs(evidence: Evidence) -> list[Pair]:
@@ -72,65 +108,121 @@ def text_pairs(evidence: Evidence) -> list[Pair]:
 
 
 def weigh(evidence: Evidence, pair: Pair) -> Weighing:
-    """Reads the trials for the hubs; O(r n HUBS o)."""
+    """Reads the trials for the hubs; O(r n HUBS o). Before pairs are weighed, `with_tables` names their samples."""
     position = _position(evidence, pair)
-    products = _products(evidence, pair)
-    defined = {"contrast", "neighbors_a", "neighbors_b", *products}
     weights = evidence.weights.get(evidence.pairs[position], WEIGHTS)
-    weights = {kind: weight for kind, weight in weights.items() if weight > 0 and kind in defined}
-    votes = {}
-    if "neighbors_a" in weights:
-        contrast = evidence.held_out["contrast"][position]
-        both_sides = votes_of_pair(
-            pair, evidence.neighbors, evidence.contents, evidence.projections, contrast, evidence.known
-        )
-        votes = {kind: side_votes for kind, _, _, side_votes in both_sides}
-    products = {kind: tables for kind, tables in products.items() if kind in weights}
-    without_hubs = Weighing(evidence, pair, weights, votes, products)
-    hubs = _hubs(without_hubs)
-    own = {kind: hubs[kind].sum(0) - similarity for kind, similarity in _own_similarities(without_hubs).items()}
+    weights = {kind: weight for kind, weight in weights.items() if weight > 0 and _is_defined(evidence, pair, kind)}
+    bare, hubs, own = Weighing(evidence, pair, weights), {}, {}
+    for kind in weights:
+        hubs[kind], similarity = _hubs(bare, kind)
+        own[kind] = hubs[kind].sum(0) - similarity
     scale = {kind: robust_scale(of_known(values, evidence.known)) for kind, values in own.items()}
-    return replace(without_hubs, hubs=hubs, own=own, scale=scale)
+    return replace(bare, hubs=hubs, own=own, scale=scale)
 
 
-def _products(evidence: Evidence, pair: Pair) -> dict[str, tuple[Floats, Floats]]:
-    """`Weighing.products`: of frozen encoders that share a space, and of linear predictions that are not of classes."""
-    a, b = pair
-    products = {}
-    if sides := evidence.in_one_space(pair):
-        products["zero_shot"] = sides
-    names = evidence.pairs[_position(evidence, pair)]
-    for kind, fit in evidence.linear_fits.get(names, {}).items():
+def with_tables(weighing: Weighing, rows: Ints) -> Weighing:
+    """The same, with the tables of some samples (their numbers, in any order), whose pairs can then be weighed."""
+    rows = np.unique(rows)
+    kinds = [kind for kind in weighing.weights if kind != "contrast"]
+    return replace(weighing, tables={kind: _tables(weighing.evidence, weighing.pair, kind, rows) for kind in kinds})
+
+
+def _is_defined(evidence: Evidence, pair: Pair, kind: str) -> bool:
+    """Whether there is this evidence on a pair; the linear predictions of classes say nothing of single captions."""
+    if kind == "zero_shot":
+        return evidence.in_one_space(pair) is not None
+    if kind in ("linear_a", "linear_b"):
+        names = evidence.pairs[_position(evidence, pair)]
+        target = names[1] if kind == "linear_a" else names[0]
+        return kind in evidence.linear_fits.get(names, {}) and target not in evidence.class_predictions
+    return True
+
+
+def _tables(evidence: Evidence, pair: Pair, kind: str, rows: Ints) -> Tables:
+    """Those of a kind of evidence but "contrast", for samples in ascending order."""
+    everything = len(rows) == len(evidence)
+
+    def taken(values: Floats) -> Floats:
+        return values if everything else values[rows]
+
+    if kind == "zero_shot":
+        sides = evidence.in_one_space(pair)
+        assert sides is not None  # or the kind has no weight
+        return Tables(rows, taken(sides[0]), taken(sides[1]))
+    if kind in ("linear_a", "linear_b"):
+        names = evidence.pairs[_position(evidence, pair)]
         source, target = names if kind == "linear_a" else names[::-1]
-        if target not in evidence.class_predictions:
-            tables = {source: unit_predictions(fit), target: evidence.projections[target]}
-            products[kind] = (tables[a], tables[b])
-    return products
+        fit = evidence.linear_fits[names][kind]
+        sides_of = {source: unit_predictions(fit, rows), target: taken(evidence.projections[target])}
+        return Tables(rows, sides_of[pair[0]], sides_of[pair[1]])
+    by_media = kind == "neighbors_a"
+    source, target = pair if by_media else pair[::-1]
+    contrast = evidence.held_out["contrast"][_position(evidence, pair)]
+    votes = votes_of_side(
+        source,
+        target,
+        evidence.neighbors,
+        evidence.contents,
+        evidence.projections,
+        contrast,
+        evidence.known,
+        None if everything else rows,
+    )
+    sides_of = {source: votes.predictions, target: taken(evidence.projections[target])}
+    return Tables(rows, sides_of[pair[0]], sides_of[pair[1]], votes, by_media)
+
+
+def _subtract_sole(similarity: Floats, votes: NeighborVotes, at: Ints, candidates: Ints) -> None:
+    """Takes off, in place, sole_ik of the votes at `[q]` and the candidates k `[p]`: `[q, p]`, see `neighbor_votes`."""
+    voters = votes.voters[at]  # [q, k]
+    position = np.full(max(int(candidates.max(initial=-1)), int(voters.max(initial=-1))) + 2, -1)
+    position[candidates] = np.arange(len(candidates))  # the last stays -1: no voter is numbered -1
+    column = position[voters]
+    row, voter = np.nonzero(column >= 0)
+    np.subtract.at(similarity, (row, column[row, voter]), votes.sole_weights[at][row, voter])
 
 
 def _position(evidence: Evidence, pair: Pair) -> int:
     return next(position for position, names in enumerate(evidence.pairs) if set(names) == set(pair))
 
 
-def _hubs(weighing: Weighing) -> dict[str, Floats]:
-    """Kind of evidence -> hubs `[2, n]`. Samples that share a content or a group with a row are no rivals of it."""
-    evidence = weighing.evidence
+Compare = Callable[[Ints], tuple[Floats, Floats]]  # q samples -> M of their media with the pool, of the pool with them
+
+
+def _hubs(bare: Weighing, kind: str) -> tuple[Floats, Floats]:
+    """(hubs `[2, n]`, M_ii `[n]`) of a kind of evidence. What shares a content or a group with a row is no rival."""
+    evidence, (a, b) = bare.evidence, bare.pair
     n = len(evidence)
     pool = np.linspace(0, n - 1, min(HUBS, n)).astype(np.int64)  # the canonical order is that of digests: any rows
-    columns = [evidence.contents[name] for name in weighing.pair] + [evidence.leave_together]
-    shared_ids = torch.from_numpy(np.stack(columns, axis=1))
-    blocks: dict[str, list[Floats]] = {kind: [] for kind in weighing.weights}
-    hub_embeddings = embed_rows(weighing, pool)
+    if kind == "contrast":
+        compare = _compare_held_out(bare, pool)
+        own = evidence.held_out["cosine"][_position(evidence, bare.pair)]
+    else:
+        tables = _tables(evidence, bare.pair, kind, np.arange(n))
+        compare = _compare_tables(tables, pool)
+        own = np.einsum("nd,nd->n", tables.media, tables.captions)  # a sample is no voter of its own
+    shared_ids = torch.from_numpy(np.stack([evidence.contents[a], evidence.contents[b], evidence.leave_together], 1))
+    hubs = np.empty((2, n), np.float32)
     for rows in np.array_split(np.arange(n), range(BLOCK_ROWS, n, BLOCK_ROWS)):
         related = same_in_any(shared_ids[rows], shared_ids[pool]).numpy()
-        embeddings = embed_rows(weighing, rows)
-        forward = similarities(weighing, embeddings, hub_embeddings)
-        backward = similarities(weighing, hub_embeddings, embeddings)
-        for kind, kind_blocks in blocks.items():
-            of_media = _half_log_mean(forward[kind], related, TEMPERATURES[kind])
-            of_captions = _half_log_mean(backward[kind].T, related, TEMPERATURES[kind])
-            kind_blocks.append(np.stack([of_media, of_captions]))
-    return {kind: np.concatenate(kind_blocks, axis=1) for kind, kind_blocks in blocks.items()}
+        forward, backward = compare(rows)
+        hubs[0, rows] = _half_log_mean(forward, related, TEMPERATURES[kind])
+        hubs[1, rows] = _half_log_mean(backward.T, related, TEMPERATURES[kind])
+    return hubs, own
+
+
+def _compare_held_out(bare: Weighing, pool: Ints) -> Compare:
+    of_pool = embed_rows(bare, pool)
+
+    def compare(rows: Ints) -> tuple[Floats, Floats]:
+        of_rows = embed_rows(bare, rows)
+        return of_rows.similarity(of_pool), of_pool.similarity(of_rows)
+
+    return compare
+
+
+def _compare_tables(tables: Tables, pool: Ints) -> Compare:
+    return lambda rows: (tables.similarity(rows, pool), tables.similarity(pool, rows))
 
 
 def _half_log_mean(similarity: Floats, related: Bools, tau: float) -> Floats:
@@ -143,40 +235,14 @@ def _half_log_mean(similarity: Floats, related: Bools, tau: float) -> Floats:
     return (0.5 * tau * log_mean).astype(np.float32)
 
 
-def _own_similarities(weighing: Weighing) -> dict[str, Floats]:
-    """Kind of evidence -> M_ii `[n]`. A sample is no voter of its own."""
-    evidence, (a, b) = weighing.evidence, weighing.pair
-    own = {"contrast": evidence.held_out["cosine"][_position(evidence, weighing.pair)]}
-    for kind, (of_media, of_captions) in weighing.products.items():
-        own[kind] = np.einsum("nd,nd->n", of_media, of_captions)
-    for kind, votes in weighing.votes.items():
-        target = b if kind == "neighbors_a" else a
-        own[kind] = np.einsum("nd,nd->n", votes.predictions, evidence.projections[target])
-    return own
-
-
 def similarities(weighing: Weighing, media: HeldOutEmbeddings, captions: HeldOutEmbeddings) -> dict[str, Floats]:
-    """Kind of evidence -> M `[q, p]`: the media of q rows with the captions of p; NaN where no trial held out both."""
-    evidence, (a, b) = weighing.evidence, weighing.pair
-    rows, pool = media.rows, captions.rows
-    by_kind = {"contrast": media.similarity(captions)}
-    for kind, (of_media, of_captions) in weighing.products.items():
-        by_kind[kind] = of_media[rows] @ of_captions[pool].T
-    if weighing.votes:
-        by_kind["neighbors_a"] = _vote_similarity(weighing.votes["neighbors_a"], evidence.projections[b], rows, pool)
-        by_kind["neighbors_b"] = _vote_similarity(weighing.votes["neighbors_b"], evidence.projections[a], pool, rows).T
-    return by_kind
+    """Kind of evidence -> M `[q, p]`: the media of q rows with the captions of p; NaN where no trial held out both.
 
-
-def _vote_similarity(votes: NeighborVotes, target_vectors: Floats, rows: Ints, pool: Ints) -> Floats:
-    """`[q, p]`: M_ik = <prediction_i, y_k> - sole_ik of the rows i and the pool's samples k, see `neighbor_votes`."""
-    similarity = votes.predictions[rows] @ target_vectors[pool].T
-    position = np.full(len(target_vectors) + 1, -1)  # in the pool; the last is for -1, no voter
-    position[pool] = np.arange(len(pool))
-    column = position[votes.voters[rows]]  # [q, k]
-    row, voter = np.nonzero(column >= 0)
-    np.subtract.at(similarity, (row, column[row, voter]), votes.sole_weights[rows][row, voter])
-    return similarity
+    The rows must be among those of the tables.
+    """
+    kinds = [kind for kind in weighing.weights if kind != "contrast"]
+    of_tables = {kind: weighing.tables[kind].similarity(media.rows, captions.rows) for kind in kinds}
+    return {"contrast": media.similarity(captions), **of_tables}
 
 
 def suspicion(weighing: Weighing, media: HeldOutEmbeddings, captions: HeldOutEmbeddings) -> Floats:

@@ -13,7 +13,7 @@ from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
 from .join_bugs import Ends, Repair, Shift, find_shifts, left_over, possible_ends, sharpen, shift_sentence
-from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum
+from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum, with_tables
 
 NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
@@ -93,7 +93,9 @@ def offset_gains(weighing: Weighing, canonical_of: Ints, offsets: Ints, also: Re
             total[k] /= count
     _fall(weighing, "contrast", at, offsets, total)
     if "zero_shot" in weighing.weights:
-        x, y = (torch.from_numpy(side) for side in weighing.products["zero_shot"])
+        sides = weighing.evidence.in_one_space(weighing.pair)
+        assert sides is not None  # or it has no weight
+        x, y = (torch.from_numpy(side) for side in sides)
         frozen = np.zeros_like(total)
         _add_band(x, y, at, canonical_of >= 0, offsets, frozen)
         _fall(weighing, "zero_shot", at, offsets, frozen)
@@ -282,6 +284,7 @@ def _went_round(weighing: Weighing, canonical_of: Ints, beside: Ints, free: Ints
     """Whether the rows beside a shift fit the captions that nobody in it takes: better than halfway to the usual."""
     if not len(beside) or len(beside) != len(free) or min(canonical_of[beside].min(), canonical_of[free].min()) < 0:
         return False
+    weighing = with_tables(weighing, canonical_of[[*beside, *free]])
     media, captions = (embed_rows(weighing, canonical_of[rows]) for rows in (beside, free))
     fits = np.diagonal(suspicion(weighing, media, captions))
     return bool(np.isfinite(fits).any() and np.nanmean(fits) < ROUND)
