@@ -67,7 +67,8 @@ def test_a_study_on_real_media_and_how_it_resumes(samples: Samples, cache: Path)
     assert sum(report["sets"].values()) == 120
     assert report["sets"]["left_out"] == 1
     assert report["amounts"] == [0, 4]
-    assert list(report["methods"]) == ["multimem", "clipmem", "cosine", "alignment", "misalignment", "random"]
+    methods = ["multimem", "clipmem", "cosine", "alignment", "misalignment", "zero_shot_cosine", "random"]
+    assert list(report["methods"]) == methods
     cell = report["methods"]["cosine"]["amounts"]["4"]["test"]
     assert set(cell) == {"retrieval_at_5", "consistency", "zero_shot"}
     assert all(0 <= v <= 1 for v in cell["zero_shot"]["values"])
