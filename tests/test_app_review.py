@@ -52,6 +52,29 @@ def open_first(page: Any) -> None:
     expect(help_box).to_be_hidden()
 
 
+def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, page: Any) -> None:
+    """The App puts the cursor into the first field that it draws; a field is typed into after a click alone."""
+    open_first(page)
+    modal = page.locator('[data-cy="modal"]')
+    field = modal.locator('[data-cy="panel-content-audit_sample"] input[type="text"]').first
+    tab = modal.get_by_text("Audit", exact=True).first
+    browsing.retry(lambda: tab.click(timeout=5000), lambda: field.wait_for(timeout=10_000))
+    page.wait_for_timeout(1500)  # by then the App has put the cursor somewhere
+    help_box = page.get_by_role("dialog", name="Review by keyboard")
+    page.keyboard.press("h")
+    help_box.wait_for()
+    page.keyboard.press("h")
+    expect(help_box).to_be_hidden()
+    expect(field).to_have_value("")
+    made = app.do(LEDGER)
+    field.click()
+    page.keyboard.type("h1 2", delay=60)
+    expect(field).to_have_value("h1 2")
+    expect(help_box).to_be_hidden()
+    shot(page, "review-0-typed")
+    assert app.do(LEDGER) == made
+
+
 def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     open_first(page)
     for key in "21":  # so fast that the next sample may not be open yet: then the second key counts for nothing

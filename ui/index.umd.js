@@ -119,6 +119,29 @@
 
   if (ops && ops.executeOperator) window.addEventListener("keydown", onKey);
 
+  // --- focus ---------------------------------------------------------------------------------------------------------
+
+  // The App puts the cursor into the first field of whatever it draws: in the panels of a review, shortcuts would be
+  // typed into the new caption. A field there is entered by a click on it, by Tab, or while somebody types.
+  const PANELS = '[data-cy="panel-content-audit_sample"], [data-cy="panel-content-audit_panel"]';
+  const TYPING_MS = 3000; // a field that is drawn anew while somebody types gets the cursor back
+  let chosen = null; // where the last click was
+  let lastTyped = -Infinity; // when a key was pressed in a field, or Tab
+
+  function onFocus(event) {
+    const field = event.target;
+    const isField = field.matches && field.matches("input:not([type=checkbox]):not([type=radio]), textarea");
+    if (!isField || !field.closest(PANELS) || event.timeStamp - lastTyped < TYPING_MS) return;
+    const place = chosen && chosen.closest && (chosen.closest("label") || chosen.closest(".MuiFormControl-root") || chosen);
+    if (!place || !(place === field || place.contains(field))) field.blur();
+  }
+
+  document.addEventListener("focusin", onFocus);
+  document.addEventListener("pointerdown", (event) => { chosen = event.target; }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Tab" || typing(event.target)) lastTyped = event.timeStamp;
+  }, true);
+
   // --- audio samples -------------------------------------------------------------------------------------------------
 
   const EXTENSIONS = ["wav", "mp3", "flac", "ogg", "m4a", "aac", "opus"];
