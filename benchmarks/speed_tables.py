@@ -182,6 +182,9 @@ def _read(name: str) -> dict[str, Any]:
     return report
 
 
+PEAKS = {"score": "its audit", "export webdataset": "its export to shards", "export parquet-bytes": "to Parquet"}
+
+
 def workers_line() -> str:
     """What reading in worker processes costs: ratios of times with 90% intervals."""
     report = _read("reading-speed")
@@ -193,4 +196,16 @@ def workers_line() -> str:
     return (
         f"Time to encode {settings['images']:,} images by `{settings['encoder']}` that worker processes read, over the "
         f"time where the process itself reads them, with 90% intervals: {'; '.join(parts)}."
+    )
+
+
+def table_memory_line() -> str:
+    """Peak memory of one Parquet table with image bytes and own embeddings."""
+    report = _read("table-memory-200000")
+    peaks = {step: f"{result['peak_bytes'] / 1e9:.2f}" for step, result in report["steps"].items() if step in PEAKS}
+    said = [f"{PEAKS[step]} {peak} GB" for step, peak in peaks.items()]
+    return (
+        f"Peak resident memory for one Parquet table of {report['rows']:,} rows with small images in it and own "
+        f"embeddings of {report['dim']} numbers a side, {report['trials']} trials: {', '.join(said)}; of the first, "
+        f"{report['steps']['score']['file_bytes'] / 1e9:.2f} GB are pages of files, mostly of torch's libraries."
     )

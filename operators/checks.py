@@ -15,6 +15,7 @@ from typing import Any
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 
+LOADS = 20  # of a dataset that other requests read at the same time
 MOST_CHARACTERS = 10_000  # of a text such as a caption
 MODEL_FOLDER = "AUDIT_MODEL_DIR"  # models that the App may load are in this folder
 MODEL_SETTINGS = ("encoder", "tower", "checkpoint_f", "checkpoint_g")  # may name a file
@@ -207,13 +208,27 @@ def dataset_of(ctx: Any) -> Any:
     if not isinstance(name, str) and name is not None and type(name).__name__ != "ObjectId":
         raise AuditError("the name of the dataset is not a text")
     try:
-        dataset = ctx.dataset
+        dataset = _loaded(ctx)
     except ValueError as error:
         raise AuditError(f"there is no dataset {short(name)}; open one") from error
     if dataset is None:
         raise AuditError("no dataset is open; open one")
     check_view(ctx.request_params, dataset)
     return dataset
+
+
+def _loaded(ctx: Any) -> Any:
+    """The context's dataset, loaded again where another request of the server came between.
+
+    FiftyOne reloads all samples that the server holds in a loop over a dictionary, to which other threads add samples.
+    """
+    for _ in range(LOADS - 1):
+        try:
+            return ctx.dataset
+        except RuntimeError as error:
+            if "changed size during iteration" not in str(error):
+                raise
+    return ctx.dataset
 
 
 def check_view(request: Mapping[str, Any], dataset: Any) -> None:

@@ -56,7 +56,7 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
     """The App puts the cursor into the first field that it draws; a field is typed into after a click alone."""
     open_first(page)
     modal = page.locator('[data-cy="modal"]')
-    field = modal.locator('[data-cy="panel-content-audit_sample"] input[type="text"]').first
+    field = modal.locator('[data-cy="panel-content-audit_sample"] input').first
     tab = modal.get_by_text("Audit", exact=True).first
     browsing.retry(lambda: tab.click(timeout=5000), lambda: field.wait_for(timeout=10_000))
     page.wait_for_timeout(1500)  # by then the App has put the cursor somewhere

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -333,6 +334,32 @@ def test_any_sequence_of_two_tabs_and_keys_is_the_ledger_or_told(dataset: Any, s
                 [] if told else [(*shown["row"], step)]
             )
             assert len(told) <= 1
+
+
+def test_requests_at_the_same_time_do_not_disturb_each_other(make_dataset: Callable[..., Any]) -> None:
+    """FiftyOne reloads the samples that the server holds, to which the threads of other requests add some."""
+    dataset = make_dataset(300)
+    app, done = App(dataset), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            for sample in dataset:
+                held.append(sample)
+            held.clear()
+
+    held: list[Any] = []
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader.start()
+    try:
+        for _ in range(20):
+            app.send("on_load")
+            assert not app.of("notify"), app.of("notify")
+    finally:
+        done.set()
+        reader.join()
+        sys.setswitchinterval(interval)
 
 
 def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: Any) -> None:

@@ -37,7 +37,7 @@ from .scores import of_known, robust_z
 TEMPERATURE = 1 / 20  # of the contrast; votes are means, flatter than the similarities of single pairs
 KERNEL_TEMPERATURE = 0.07  # of the weights over neighbors
 MIN_DISTRUST, MAX_DISTRUST = -2.0, 3.0  # robust deviations; beyond them a voter counts neither more nor less
-BATCH_ROWS = 16_384  # rows whose votes are collected at once; bounds the memory, changes no result
+BATCH_ROWS = 4096  # rows whose votes are collected at once; bounds the memory, changes no result
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def collect_votes(
         others_share = shares[:, -1] / np.maximum(others, 1)
         predictions[part] = voting_weights @ content_mean + others_sum * others_share[:, None]
 
+    del content_mean, membership  # before another large table is made
     sole_weights = weights if is_sole.all() else np.where(is_sole, weights, np.float32(0))
     voters = neighbors.indices if rows is None else neighbors.indices[rows]
     return NeighborVotes(predictions, voters, weights, sole_weights)

@@ -20,14 +20,16 @@ import pytest
 
 from tests.chaos.attack import Attack, State, Tally
 from tests.chaos.conftest import ROOT, Chaos
-from tests.chaos.harness import PATIENCE, Outcome, Stage, stage
+from tests.chaos.harness import Outcome, Stage, stage
 from tests.chaos.test_kills import CODES
+from tests.chaos.test_low_resources import patience
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.timeout(12_000)]
 pytest.importorskip("fiftyone")
 # Deleting an audit, and finishing what was interrupted, are calls from Python.
 CALL = "import fiftyone as fo; from audit_plugin import fiftyone_io as io; io.{}(fo.load_dataset('d'){})"
 LEASES = "audit_plugin.leases"
+REFUSAL = "audit_plugin.arrays.AuditError: "
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def start(where: Stage, arguments: list[str]) -> subprocess.Popen[str]:
 def outcome_of(process: subprocess.Popen[str], codes: tuple[int, ...] = ()) -> Outcome:
     """What became of a process; `codes` are those of the signal that it got."""
     try:
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=patience())
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -106,6 +108,9 @@ def outcome_of(process: subprocess.Popen[str], codes: tuple[int, ...] = ()) -> O
         return Outcome("killed", errors)
     if process.returncode == 0:
         return Outcome("done", output)
+    last = errors.rstrip().rpartition("\n")[2]
+    if last.startswith(REFUSAL):  # of a call from Python
+        return Outcome("refused", last.removeprefix(REFUSAL))
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     is_plain = process.returncode == 2 and len(lines) == 1 and "Traceback" not in errors
     return Outcome("refused", lines[0]) if is_plain else Outcome("failed", f"{process.returncode} {errors}")
