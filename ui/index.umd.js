@@ -130,7 +130,7 @@
 
   function onFocus(event) {
     const field = event.target;
-    const isField = field.matches && field.matches("input:not([type=checkbox]):not([type=radio]), textarea");
+    const isField = field.matches && field.matches("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea");
     if (!isField || !field.closest(PANELS) || event.timeStamp - lastTyped < TYPING_MS) return;
     const place = chosen && chosen.closest && (chosen.closest("label") || chosen.closest(".MuiFormControl-root") || chosen);
     if (!place || !(place === field || place.contains(field))) field.blur();
