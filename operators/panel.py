@@ -42,8 +42,9 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         )
 
     def execute(self, ctx: Any) -> Any:
-        state = ctx.panel_state if isinstance(ctx.panel_state, dict) else {}
-        if ctx.params.get("__method__") == "on_change_current_sample" and state.get("tab") != "queue":
+        state = ctx.params.get("panel_state")
+        tab = state.get("tab") if isinstance(state, dict) else None
+        if ctx.params.get("__method__") == "on_change_current_sample" and tab != "queue":
             return None  # the other tabs are costly to draw, and do not depend on the open sample
         return super().execute(ctx)
 

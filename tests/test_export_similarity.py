@@ -57,7 +57,7 @@ def test_rows_near_to_the_reference_set_are_selected(tables: tuple[Path, Path], 
     assert f"mean cosine to the {NEAREST} nearest rows of s.parquet" in out
     chosen = [int(name) for name in pq.read_table(tmp_path / "k.parquet")["id"].to_pylist()]
     assert len(chosen) == 10
-    assert sum(row % 2 == 0 for row in chosen) >= 9  # of the red ones; without --like it would be about half
+    assert sum(row % 2 == 0 for row in chosen) >= 8  # of the red ones; without --like it would be about half
 
 
 def test_similarities_are_mean_cosines_to_the_nearest_rows(tables: tuple[Path, Path]) -> None:

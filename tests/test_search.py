@@ -204,7 +204,7 @@ def test_the_recall_said_is_the_recall_measured(seed: int, hard: bool) -> None:
     found = nn.nearest_neighbors(vectors, K, seed=seed)
     measured = share_found(vectors, found)
     assert found.recall >= search.TARGET
-    assert abs(measured - found.recall) < 0.006  # the sample's own error
+    assert abs(measured - found.recall) < 0.01  # the sample's own error
     assert not hard or found.method == "all products"
     own = np.arange(len(vectors))[:, None]
     index, near = found.neighbors.indices, found.neighbors.similarities
