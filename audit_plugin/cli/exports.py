@@ -119,10 +119,7 @@ def select(
     from audit_plugin.scoring.memorized import ADVICE
 
     check_output(out, ENDINGS, scores, *(Path(path) for path in (manifest, like) if path))
-    if memorized and (like or copies != 1):
-        raise AuditError("--memorized is a list of its own, which --like and --copies would change; leave them out")
-    if not memorized and not budget:
-        raise AuditError("nothing says how many rows; name a --budget such as 30%, or a list with --memorized")
+    _check_choice(budget, memorized, changed=like is not None or copies != 1)
     table = read_score_table(scores)
     if memorized:
         selection = select_memorized(table, memorized, budget)
@@ -146,6 +143,14 @@ def select(
         purpose = "export" if memorized else "train on"
         command = f"audit-plugin export {scores} --select {out} --to NEW_FOLDER --format webdataset"
         say(f"to {purpose} them: {command}")
+
+
+def _check_choice(budget: str, memorized: str, changed: bool) -> None:
+    """Refuse options that contradict each other; `changed`: others choose among the rows as well."""
+    if memorized and changed:
+        raise AuditError("--memorized is a list of its own, which --like and --copies would change; leave them out")
+    if not memorized and not budget:
+        raise AuditError("nothing says how many rows; name a --budget such as 30%, or a list with --memorized")
 
 
 def _similarity(table: ScoreTable, like: Path | None) -> dict[str, NDArray[np.float32]] | None:

@@ -140,24 +140,7 @@ def report_of_table(
             "was scored"
         )
     summary = read_summary(path)
-    notes = [*summary.get("notes", ())]
-    explained: Mapping[str, Any] = {}
-    recorded = summary.get("run_dir")
-    if run_dir is None and recorded and not _belongs_to(path, recorded):
-        notes.append(
-            f"the run folder {recorded} lies elsewhere and was not read: neighbors and marked words are left out, "
-            "unless it is named by --run-dir"
-        )
-        recorded = summary["run_dir"] = ""
-    if folder := run_dir or recorded:
-        from audit_plugin.audit.explain import load_explanations
-
-        try:
-            explained = load_explanations(folder)
-        except AuditError:
-            notes.append(f"the run folder {folder} has no explanations: neighbors and marked words are left out")
-        notes += explained.get("notes", ())
-    summary["notes"] = notes
+    explained = _explanations_beside(path, summary, run_dir)
     return ReportContent(
         path.name,
         samples,
@@ -168,6 +151,29 @@ def report_of_table(
         cross_modal=cross_modal or {},
         media_source=media_source,
     )
+
+
+def _explanations_beside(path: Path, summary: dict[str, Any], run_dir: str | Path | None) -> Mapping[str, Any]:
+    """The explanations in the run folder of a table, {} where they are not read; `summary` gets a note on it."""
+    from audit_plugin.audit.explain import load_explanations
+
+    notes = [*summary.get("notes", ())]
+    explained: Mapping[str, Any] = {}
+    recorded = summary.get("run_dir")
+    if run_dir is None and recorded and not _belongs_to(path, recorded):
+        notes.append(
+            f"the run folder {recorded} lies elsewhere and was not read: neighbors and marked words are left out, "
+            "unless it is named by --run-dir"
+        )
+        recorded = summary["run_dir"] = ""
+    if folder := run_dir or recorded:
+        try:
+            explained = load_explanations(folder)
+        except AuditError:
+            notes.append(f"the run folder {folder} has no explanations: neighbors and marked words are left out")
+        notes += explained.get("notes", ())
+    summary["notes"] = notes
+    return explained
 
 
 def recorded_manifest(table: str | Path) -> str:

@@ -56,15 +56,14 @@ def rank_memorized(columns: Mapping[str, Any], rows: Ints | None = None) -> Ints
 
 def memorized_lists(columns: Mapping[str, Any]) -> dict[str, Ints]:
     """List of `ADVICE` -> its rows, int64, in the order of `rank_memorized`: each flagged row is in one list."""
-    flagged, misaligned = (_flag(columns, kind) for kind in ("memorized", "misaligned"))
     explained = is_explained(columns)
+    none = np.zeros(len(explained), dtype=bool)
+    flagged, misaligned = (
+        np.asarray(columns.get(f"is_{kind}", none), dtype=bool) for kind in ("memorized", "misaligned")
+    )
     lists = {
         "misaligned": flagged & misaligned & ~explained,
         "fitting": flagged & ~misaligned & ~explained,
         "explained": flagged & explained,
     }
     return {name: rank_memorized(columns, np.flatnonzero(rows)) for name, rows in lists.items()}
-
-
-def _flag(columns: Mapping[str, Any], kind: str) -> Bools:
-    return np.asarray(columns.get(f"is_{kind}", np.zeros(len(is_explained(columns)))), dtype=bool)

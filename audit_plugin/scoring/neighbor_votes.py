@@ -78,7 +78,6 @@ def collect_votes(
     """
     from scipy.sparse import csr_array
 
-    n = len(source_content)
     check_lengths(
         neighbors=neighbors.indices,
         source_content=source_content,
@@ -87,17 +86,10 @@ def collect_votes(
         distrust=distrust,
     )
 
-    # Per source content c, [C]: its number of samples, mean target and mean distrust.
-    content_size = np.bincount(source_content)
-    member_share = (1 / content_size[source_content]).astype(np.float32)
-    membership = csr_array((member_share, (source_content, np.arange(n))), (len(content_size), n))
-    content_mean = membership @ target_vectors
-    clipped = np.clip(np.nan_to_num(distrust), MIN_DISTRUST, MAX_DISTRUST)
-    content_distrust = np.bincount(source_content, clipped) / content_size
-
+    content_size, content_mean, content_distrust = _content_means(source_content, target_vectors, distrust)
     pair_ids = dense_ids(source_content, target_content)
     repeats = np.bincount(pair_ids)[pair_ids]  # [n] samples, itself included, with a sample's source and target
-    count = n if rows is None else len(rows)
+    count = len(source_content) if rows is None else len(rows)
     weights = np.empty((count, neighbors.indices.shape[1]), np.float32)
     is_sole = np.empty(weights.shape, bool)
     predictions = np.empty((count, target_vectors.shape[1]), target_vectors.dtype)
@@ -124,10 +116,23 @@ def collect_votes(
         others_share = shares[:, -1] / np.maximum(others, 1)
         predictions[part] = voting_weights @ content_mean + others_sum * others_share[:, None]
 
-    del content_mean, membership  # before another large table is made
+    del content_mean  # before another large table is made
     sole_weights = weights if is_sole.all() else np.where(is_sole, weights, np.float32(0))
     voters = neighbors.indices if rows is None else neighbors.indices[rows]
     return NeighborVotes(predictions, voters, weights, sole_weights)
+
+
+def _content_means(source_content: Ints, target_vectors: Floats, distrust: Floats) -> tuple[Ints, Floats, Floats]:
+    """Per source content c: its number of samples `[C]`, mean target `[C, d]` and mean distrust `[C]`, bounded."""
+    from scipy.sparse import csr_array
+
+    size = np.bincount(source_content)
+    member_share = (1 / size[source_content]).astype(np.float32)
+    membership = csr_array(
+        (member_share, (source_content, np.arange(len(source_content)))), (len(size), len(source_content))
+    )
+    clipped = np.clip(np.nan_to_num(distrust), MIN_DISTRUST, MAX_DISTRUST)
+    return size, membership @ target_vectors, np.bincount(source_content, clipped) / size
 
 
 def votes_of_pair(

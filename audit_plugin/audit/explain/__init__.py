@@ -73,26 +73,22 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
             record |= part.get(row, {})
         samples.setdefault(record["id"], []).append(record)
 
-    misfit_count = int(is_misfit.sum())
-    of_kinds = "misaligned, in conflict or memorized"  # `MISFITS`: more than are counted as misaligned
-    limits = (
-        (len(flagged), MOST_ROWS, "samples are flagged; the most suspicious {} of them are explained"),
-        (
-            misfit_count,
-            MOST_RIVALS,
-            f"samples are {of_kinds}; better captions were searched for the most suspicious {{}}",
-        ),
-        (
-            misfit_count,
-            MOST_CAPTIONS,
-            f"captions are {of_kinds}; single words were examined in the most suspicious {{}}",
-        ),
-    )
-    notes = [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
+    notes = _left_out(len(flagged), int(is_misfit.sum()))
     explanations = {"format": FORMAT, "notes": notes, "samples": samples}
     job.run.save_json(PART, explanations)
     job.progress("explain", 1, 1)
     return explanations
+
+
+def _left_out(flagged: int, misfits: int) -> list[str]:
+    """Sentences on the limits that so many flagged samples, and among them misfits (`MISFITS`), exceed."""
+    of_kinds = "misaligned, in conflict or memorized"  # more than are counted as misaligned
+    limits = (
+        (flagged, MOST_ROWS, "samples are flagged; the most suspicious {} of them are explained"),
+        (misfits, MOST_RIVALS, f"samples are {of_kinds}; better captions were searched for the most suspicious {{}}"),
+        (misfits, MOST_CAPTIONS, f"captions are {of_kinds}; single words were examined in the most suspicious {{}}"),
+    )
+    return [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
 
 
 def load_explanations(run_dir: str | Path) -> Explanations:

@@ -320,8 +320,8 @@ def ask_captioner(
     """Asks for a text for each misaligned row without a suggestion; such a text was not weighed: its score is NaN.
 
     A text that is the present one of `captions` `[n]` is counted and not suggested. `media`: `[n]`, paths of the
-    modality that is captioned. AuditError if the captioner (list of paths -> as many
-    texts) gave another number of texts, or something that is not a text.
+    modality that is captioned. AuditError if the captioner (list of paths -> as many texts) gave another number of
+    texts, or something that is not a text.
     """
     unexplained = misaligned & np.array([not text for text in suggestions.captions], dtype=bool)
     rows = [int(row) for row in np.flatnonzero(unexplained) if row not in suggestions.why]
