@@ -57,7 +57,8 @@ class Overview(Tab):
             certain, uncertain, _ = batch_rows(repair)
             label, values = f"Relabel {samples_text(len(certain))}", {"repair": sentence}
             buttons = place.h_stack("buttons", gap=1)
-            self.form_button(buttons, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
+            if certain:
+                self.form_button(buttons, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
             if uncertain:
                 label = f"Show the uncertain {samples_text(len(uncertain))}"
                 buttons.btn("ask", label=label, variant="outlined", on_click=self.on_show_uncertain, params=values)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from audit_plugin.review import Decision, ReviewQueue, Row
 
 ALL, SPOT_CHECK = "all findings", "spot check"
+KINDS = (ALL, *FLAGS, SPOT_CHECK)
 BAR_BLOCKS = 10
 MOST_CHARACTERS = 600  # of a caption
 MOST_ID = 100  # characters of a decision's id
@@ -35,14 +36,13 @@ class Queue(Tab):
         """The choice of findings, the progress, the row and the buttons."""
         from audit_plugin.fiftyone_io.results import cases
 
-        queue, is_spot_check = self._queue(ctx, run), ctx.panel.state.kind == SPOT_CHECK
+        queue, is_spot_check = self._queue(ctx, run, ctx.panel.state.kind), ctx.panel.state.kind == SPOT_CHECK
         choices = types.DropdownView()
-        queues = [ALL, *FLAGS, SPOT_CHECK]
-        for name in queues:
+        for name in KINDS:
             choices.add_choice(name, label=name.capitalize())
         top = panel.h_stack("top", gap=2, align_y="center")
-        kind = ctx.panel.state.kind if ctx.panel.state.kind in queues else ALL
-        top.enum("kind", queues, default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        kind = ctx.panel.state.kind if ctx.panel.state.kind in KINDS else ALL
+        top.enum("kind", list(KINDS), default=kind, label="Findings", view=choices, on_change=self.on_kind)
         if is_spot_check:
             self._show_spot_check(panel, run, queue, ctx)
         if queue is None:
@@ -58,9 +58,10 @@ class Queue(Tab):
             say(panel, "done", done)
             self._show_navigation(ctx, panel, row)
             return
-        case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
+        case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
         show_case(panel, case, blind=is_spot_check)
-        show_decisions(ctx, panel, case, "" if is_spot_check else case.texts.get("suggestion", ""), self.on_decide)
+        suggestion = "" if is_spot_check else case.texts.get("suggestion", "")
+        show_decisions(ctx, panel, case, suggestion, self.on_decide, kind)
         self._show_navigation(ctx, panel, row)
         if not is_spot_check:  # below the buttons, so that these need no scrolling
             show_neighbors(panel, case)
@@ -91,16 +92,21 @@ class Queue(Tab):
 
     def load_queue(self, ctx: Any) -> None:
         """Begin with the first undecided row; leave a row that was decided elsewhere since it was shown."""
-        queue = self._queue(ctx, run_of(ctx))
+        run = run_of(ctx)
+        queue = self._queue(ctx, run, ctx.panel.state.kind)
         row = self._shown(ctx, queue)
-        if not ctx.panel.state.row or decision_id(queue, row) != (ctx.panel.state.seen or ""):
-            self._go_after(ctx, row if ctx.panel.state.row else None)
+        held = decision_id(held_decision(ctx, run, row, queue))
+        if not ctx.panel.state.row:
+            self._go_after(ctx, None)
+        elif held != (ctx.panel.state.seen or "") and held:
+            self._go_after(ctx, row)
+        elif held != (ctx.panel.state.seen or ""):  # undone elsewhere: it is to be decided again
+            self._go_to(ctx, row, queue)
 
-    def _queue(self, ctx: Any, run: str) -> ReviewQueue | None:
-        """The rows of the chosen findings, or of the spot check; None if none was started."""
+    def _queue(self, ctx: Any, run: str, kind: str | None) -> ReviewQueue | None:
+        """The rows of a kind of findings, or of the spot check; None if none was started."""
         from audit_plugin import fiftyone_io
 
-        kind = ctx.panel.state.kind
         if kind != SPOT_CHECK:
             return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAGS else ())
         try:
@@ -115,18 +121,19 @@ class Queue(Tab):
 
     def _go_after(self, ctx: Any, row: Row | None) -> None:
         """Go to the next undecided row."""
-        queue = self._queue(ctx, run_of(ctx))
+        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
         self._go_to(ctx, queue.next(row) if queue else None, queue)
 
     def _go_to(self, ctx: Any, row: Row | None, queue: ReviewQueue | None) -> None:
         ctx.panel.state.row = list(row) if row else None
-        ctx.panel.state.seen = decision_id(queue, row)
+        ctx.panel.state.seen = decision_id(held_decision(ctx, run_of(ctx), row, queue))
         ctx.panel.state.since = time.time()
 
     @guarded
     def on_change_current_sample(self, ctx: Any) -> None:
         """Another sample was opened or closed, where decisions may have been made."""
-        self.load_queue(ctx)
+        if ctx.panel.state.run:
+            self.load_queue(ctx)
 
     @guarded
     def on_kind(self, ctx: Any) -> None:
@@ -138,22 +145,23 @@ class Queue(Tab):
 
     @changing
     def on_decide(self, ctx: Any) -> None:
-        """Record the decision on the button's row and go on."""
+        """Record the decision on the button's row, among the findings that it was shown in, and go on."""
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
-        queue = self._queue(ctx, run)
-        if record_decision(ctx, run, row, queue, ctx.panel.state.get("queue"), ctx.panel.state.kind == SPOT_CHECK):
+        kind = checks.choice(ctx.params, "kind", KINDS, ALL)
+        queue = self._queue(ctx, run, kind)
+        if record_decision(ctx, run, row, queue, ctx.panel.state.get("queue"), kind == SPOT_CHECK):
             self._go_after(ctx, row)
         elif row != self._shown(ctx, queue):
             self._go_to(ctx, row, queue)
 
     @guarded
     def on_next(self, ctx: Any) -> None:
-        self._go_after(ctx, self._shown(ctx, self._queue(ctx, run_of(ctx))))
+        self._go_after(ctx, self._shown(ctx, self._queue(ctx, run_of(ctx), ctx.panel.state.kind)))
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
-        queue = self._queue(ctx, run_of(ctx))
+        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
         self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None, queue)
 
     @changing
@@ -161,7 +169,7 @@ class Queue(Tab):
         """Undo the last decision and show its row."""
         if undone := undo_last(ctx, reviewer_of(ctx)):
             row = (undone[-1].label or undone[-1].sample, undone[-1].caption)
-            self._go_to(ctx, row, self._queue(ctx, run_of(ctx)))
+            self._go_to(ctx, row, self._queue(ctx, run_of(ctx), ctx.panel.state.kind))
 
     @guarded
     def on_open(self, ctx: Any) -> None:
@@ -169,7 +177,7 @@ class Queue(Tab):
         from audit_plugin.fiftyone_io.results import cases
 
         run = run_of(ctx)
-        if row := self._shown(ctx, self._queue(ctx, run)):
+        if row := self._shown(ctx, self._queue(ctx, run, ctx.panel.state.kind)):
             ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run, row))
 
 
@@ -220,7 +228,7 @@ class AuditSamplePanel(AuditPanelBase):
         except AuditError as error:  # no audit, or no object of the sample was flagged
             panel.view("none", types.Notice(label=str(error)))
             return
-        case = cases.case_of(ctx.dataset, run, row, queue.decided.get(row))
+        case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
         show_decisions(ctx, panel, case, case.texts.get("suggestion", ""), self.on_decide)
@@ -268,11 +276,13 @@ def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
             plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
 
 
-def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, suggestion: str, on_decide: Any) -> None:
+def show_decisions(
+    ctx: Any, panel: types.Object, case: ReviewCase, suggestion: str, on_decide: Any, kind: str = ALL
+) -> None:
     """Add the fields for a new caption and a note, and a button for each decision.
 
-    A button carries its row and the decision that is shown beside it: what is pressed is recorded of that row, whatever
-    the panel shows by then, and never over a decision that was not seen.
+    A button carries its row, the kind of findings and the decision that is shown beside it: what is pressed is recorded
+    of that row, whatever the panel shows by then, and never over a decision that was not seen.
     """
     key = _key(case.row)
     panel.str(f"typed_{key}", label="New caption", view=types.TextFieldView())
@@ -286,16 +296,24 @@ def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, suggestion: 
         ("unsure", "Unsure", "help"),
     ]
     buttons, signed = panel.h_stack("buttons", gap=1), with_token(ctx, on_decide)
-    seen = case.decision.id if case.decision else ""
+    seen = decision_id(case.decision)
     for name, label, icon in choices:
-        params = {"choice": name, "row": list(case.row), "seen": seen, **signed}
+        params = {"choice": name, "row": list(case.row), "kind": kind, "seen": seen, **signed}
         buttons.btn(name, label=label, icon=icon, variant="contained", on_click=on_decide, params=params)
 
 
-def decision_id(queue: ReviewQueue | None, row: Row | None) -> str:
-    """Id of the decision that holds on a row; "" without one."""
-    decision = queue.decided.get(row) if queue and row else None
+def decision_id(decision: Decision | None) -> str:
+    """Its id; "" without a decision."""
     return decision.id if decision else ""
+
+
+def held_decision(ctx: Any, run: str, row: Row | None, queue: ReviewQueue | None) -> Decision | None:
+    """The decision that holds on a row, in the queue or beside it: a sample without findings may be decided as well."""
+    from audit_plugin import fiftyone_io
+
+    if row is None or queue is None:
+        return None
+    return queue.decided.get(row) if row in queue.rows else fiftyone_io.decision_of(ctx.dataset, run, row)
 
 
 def record_decision(
@@ -320,8 +338,9 @@ def record_decision(
     """
     from audit_plugin import fiftyone_io
 
-    if decision_id(queue, row) != checks.text(ctx.params, "seen", most=MOST_ID):
-        notify(ctx, meanwhile_text(queue.decided.get(row) if queue else None), "warning")
+    held = held_decision(ctx, run, row, queue)
+    if decision_id(held) != checks.text(ctx.params, "seen", most=MOST_ID):
+        notify(ctx, meanwhile_text(held), "warning")
         return False
     choice = checks.required(checks.choice(ctx.params, "choice", CHOICES), "choice")
     key, values = _key(row), text_fields or {}

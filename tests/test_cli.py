@@ -488,6 +488,12 @@ def test_demo_scores_without_a_database_and_fills_one_that_is_there(
     dataset = fo.load_dataset("audit-demo")
     table = pq.read_table(tmp_path / "demo" / "scores.parquet")
     assert dataset.values("manifest_id") == table["id"].to_pylist()
+    for what in (["report"], ["export", "--to"]):  # the table names its manifest and columns
+        shown = tmp_path / f"{what[0]}.{'html' if what == ['report'] else 'csv'}"
+        wanted = ["--out", str(shown)] if what == ["report"] else [*what[1:], str(shown)]
+        code, out, err = run(what[0], str(tmp_path / "demo" / "scores.parquet"), *wanted)
+        assert code == 0, (out, err)
+        assert shown.stat().st_size > 1000
     outlier = np.array(dataset.values("audit_outlier"), np.float32)
     np.testing.assert_array_equal(outlier, table["outlier"].to_numpy())
     assert "audit_flagged" in dataset.list_saved_views()

@@ -72,6 +72,13 @@ def test_frozen_encoders_in_one_space_score_what_is_too_few_to_train_on(n: int, 
     assert notes[-1].endswith("misalignment by the frozen encoders and nearest neighbors alone")
 
 
+def test_one_image_for_all_is_not_said_to_be_scored(tmp_path: Path) -> None:
+    """Encoders that share a space, and yet nothing to compare with: no sample has a negative."""
+    evidence, notes = gathered(tmp_path, 20, image=np.zeros(20, np.int64), space=("clip", "clip"))
+    assert np.isnan(compute_scores(evidence)["misalignment"]).all()
+    assert notes[-1].endswith(": misalignment and memorization are not scored")
+
+
 def test_the_note_on_a_small_set_says_how_its_probe_pairs_rank() -> None:
     scores = np.array([0.0, 1.0, 2.0, np.nan, 3.0])
     note = small_set_note(scores, {"random": np.array([2.5, 9.0, np.nan, -1.0]), "neighborhood": np.zeros(4)})

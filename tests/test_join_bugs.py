@@ -132,6 +132,18 @@ def test_rows_that_say_nothing_leave_an_end_open() -> None:
     assert ends.open_rows == list(range(75, 85))
 
 
+def test_a_shift_of_few_known_rows_keeps_the_ends_that_its_gains_tell() -> None:
+    """Too few rows for a deviation of their own: the gains themselves are summed, and its batch is not lost."""
+    gains, none = np.full(100, -1.0), np.zeros(100)
+    gains[40:50] = 1.0
+    gains[[44, 45]] = np.nan  # 8 known rows
+    ends = possible_ends(Shift(1, 40, 50, 9.0), gains, none, none)
+    assert ends == Ends((38, 42), (48, 52))  # each row says 1, and log 20 is 2.996
+    gains[40:50] = 3.0
+    gains[:40] = gains[50:] = -3.0
+    assert possible_ends(Shift(1, 40, 50, 9.0), gains, none, none) == Ends((40, 40), (50, 50))
+
+
 def test_ends_are_open_as_far_as_the_odds_allow() -> None:
     """Against sums by hand; deviations 1, medians 1 and -1, so that the log odds of a gain g are about 2 g."""
     gains, none = spread(1.0, 1.0), np.zeros(100)
@@ -198,8 +210,11 @@ def test_a_shift_is_said_in_words() -> None:
     assert shift_sentence(1, (3, 3), (5, 5), ids, []).endswith("the row 1 after it")
     assert shift_sentence(1, (1, 2), (5, 7), ids, [8]) == (
         "4 to 7 rows from one of r1 to r2 to one of r5 to r7 appear to hold captions shifted by 1: each fits the "
-        "caption of the row 1 after it; the caption of r8 may be gone"
+        "caption of the row 1 after it; 1 caption beside that end may be gone"
     )
+    text = shift_sentence(-2, (3, 4), (6, 6), ids, [1, 2])
+    assert text.endswith("; 2 captions beside that end may be gone")  # which ones is not known, so none is named
+    assert "r1" not in text
 
 
 def test_what_a_batch_does_is_counted_for_people() -> None:

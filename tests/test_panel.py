@@ -287,6 +287,85 @@ def test_a_decision_that_was_not_seen_is_never_replaced_without_asking(dataset: 
     assert "undone meanwhile" in second.of("notify")[0]["message"]
 
 
+def test_a_sample_without_findings_is_guarded_as_well(dataset: Any) -> None:
+    """It is in no queue, but the panel beside it decides on it, and another tab may have done so."""
+    ids = dataset.values("id")
+    first, second = (App(dataset, "@multimem/audit/audit_sample") for _ in range(2))
+    for tab in (first, second):
+        tab.send("on_load")
+        tab.sample = ids[6]
+        assert "no finding" in json.dumps(tab.send("on_change_current_sample"))
+    first.press("remove")
+    second.press("keep")
+    assert [made.kind for made in decisions.decisions(dataset)] == ["remove"]
+    assert "decided meanwhile: remove" in second.of("notify")[0]["message"]
+    assert "Decided: **remove**" in json.dumps(second.drawn)
+    second.press("keep")
+    assert [made.kind for made in decisions.decisions(dataset)] == ["remove", "keep"]
+
+
+def test_a_button_of_the_spot_check_decides_in_it_whatever_is_chosen_by_then(dataset: Any) -> None:
+    """And one of the queue never counts as blind."""
+    foo.get_operator("@multimem/audit/start_spot_check")(dataset, "audit", 4)
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    of_queue = app.drawn
+    app.send("on_kind", value="spot check")
+    of_check = app.drawn
+    app.send("on_kind", value="misaligned")
+    row = button_of(of_check, "keep")["row"]
+    app.press("keep", of_check)
+    assert [(made.sample, made.source) for made in decisions.decisions(dataset)] == [(row[0], "spot-check")]
+    app.send("on_kind", value="spot check")
+    shown = button_of(of_queue, "remove")
+    if shown["row"] != row:
+        app.press("remove", of_queue)
+        assert decisions.decisions(dataset)[-1].source != "spot-check"
+        assert decisions.decisions(dataset)[-1].sample == shown["row"][0]
+    app.send("on_decide", **{**button_of(app.drawn, "keep"), "kind": "worst"})
+    assert "choose one of" in json.dumps(app.of("notify"))
+
+
+def test_a_row_whose_decision_was_undone_elsewhere_stays(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    row = app.state["row"]
+    app.press("keep")
+    app.send("on_previous")
+    assert app.state["row"] == row
+    decisions.undo_last(dataset)
+    app.send("on_change_current_sample")
+    assert app.state["row"] == row
+    assert "Decided" not in json.dumps(app.drawn)
+    app.press("remove")
+    assert not [notice for notice in app.of("notify") if notice["variant"] == "warning"]
+    assert decisions.decisions(dataset)[-1].kind == "remove"
+
+
+def test_an_open_sample_disturbs_no_panel_without_an_audit(make_dataset: Callable[..., Any]) -> None:
+    app = App(make_dataset(3))
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    app.sample = app.dataset.first().id
+    app.send("on_change_current_sample")
+    assert not app.of("notify")
+
+
+def test_a_repair_of_uncertain_rows_alone_has_no_button_for_none(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(8)
+    result = made_up(dataset.values("id"))
+    repair = {"kind": "shift", "rows": [3, 5], "sources": [4, 6], "sentence": "a shift", "uncertain": [3, 5]}
+    summary = {**result.summary, "repairs": [repair]}
+    fio.write_result(dataset, replace(result, summary=summary), config.AuditConfig())
+    app = App(dataset)
+    names, drawn = names_in(app.send("on_load")), json.dumps(app.drawn)
+    assert "ask" in names
+    assert "accept" not in names
+    assert "Relabel 0" not in drawn
+
+
 def test_the_panel_leaves_what_was_decided_beside_the_open_sample(dataset: Any) -> None:
     app, ids = App(dataset), dataset.values("id")
     app.send("on_load")

@@ -236,6 +236,12 @@ def test_rows_at_an_uncertain_end_are_left_out_of_the_batch_and_asked_about(data
     assert fio.queue_of(dataset, "audit").left == ((ids[6], 0),)  # the only one that is still asked about
     made = fio.repair_decisions(dataset, "audit", "why", "ann", uncertain=True)
     assert {d.sample for d in made} == {ids[row] for row in (1, 4, 6)}
+    for row in (1, 4):
+        sample = dataset[ids[row]]
+        sample["audit_reason"] = f"{UNCERTAIN}why"
+        sample.save()
+    with pytest.raises(AuditError, match=r"all rows of the repair 'why' are uncertain; .* uncertain=True"):
+        fio.repair_decisions(dataset, "audit", "why", "ann")
 
 
 # the command line

@@ -255,6 +255,22 @@ def test_words_find_what_pictures_show_by_the_offline_encoders(real_data: Path) 
     dataset.delete()
 
 
+def test_an_index_of_words_needs_texts_and_different_media(real_data: Path) -> None:
+    paths = sorted((real_data / "clothing" / "test" / "hat").glob("*.jpg"))[:12]
+    dataset = fo.Dataset()
+    dataset.add_samples([fo.Sample(filepath=str(path), caption=f"hat {path.stem}") for path in paths], progress=False)
+    fio.audit_view(dataset, QUICK)
+    with pytest.raises(AuditError, match="all media of the view are equal"):
+        similarity.build_index(dataset[:1], modality="words")
+    first = dataset.first()
+    first["caption"] = None
+    first.save()
+    with pytest.raises(AuditError, match="no sample of the view has a text"):
+        similarity.build_index(dataset[:1], modality="words")
+    assert dataset.list_brain_runs() == []
+    dataset.delete()
+
+
 def test_what_shares_a_space_is_searched_by_words() -> None:
     from audit_plugin.encoders.base import EncoderIdentity
     from audit_plugin.fiftyone_io.similarity import PromptModel, _answers

@@ -132,12 +132,15 @@
     const field = event.target;
     const isField = field.matches && field.matches("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea");
     if (!isField || !field.closest(PANELS) || event.timeStamp - lastTyped < TYPING_MS) return;
-    const place = chosen && chosen.closest && (chosen.closest("label") || chosen.closest(".MuiFormControl-root") || chosen);
-    if (!place || !(place === field || place.contains(field))) field.blur();
+    const place = chosen && chosen.closest && chosen.closest("label, .MuiFormControl-root, input, textarea");
+    if (!place || !place.contains(field)) field.blur(); // a node contains itself
   }
 
   document.addEventListener("focusin", onFocus);
-  document.addEventListener("pointerdown", (event) => { chosen = event.target; }, true);
+  document.addEventListener("pointerdown", (event) => {
+    chosen = event.target;
+    lastTyped = -Infinity; // whoever clicks has stopped typing
+  }, true);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Tab" || typing(event.target)) lastTyped = event.timeStamp;
   }, true);

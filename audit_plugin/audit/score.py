@@ -48,7 +48,8 @@ def gather_evidence(
     evidence = build_evidence(features, facts, neighborhood, trials, job, copies)
     if trials is None:
         by_frozen = "memorization is not scored, and misalignment by the frozen encoders and nearest neighbors alone"
-        consequence = by_frozen if evidence.held_out else "misalignment and memorization are not scored"
+        is_scored = bool(evidence.held_out) and bool(np.isfinite(evidence.held_out["zero_shot"]).any())
+        consequence = by_frozen if is_scored else "misalignment and memorization are not scored"
         notes = [f"{note}: {consequence}" for note in notes]
     return evidence, [*neighborhood.notes, *notes]
 

@@ -78,9 +78,12 @@ def demo(
     config = AuditConfig(encoder="offline", seed=seed)
     with shown_progress() as progress:
         manifest = draw_demo(out, samples, seed, progress)
-    rows = read_samples(manifest, {"image": "image", "text": "caption"})
+    columns = {"image": "image", "text": "caption"}
+    rows = read_samples(manifest, columns)
     result = audited(rows, config)
-    write_scores(out / "scores.parquet", result)
+    # what was scored, by which columns: report and export of the table ask for it
+    scored = {"config": {**result.summary["config"], **columns}, "manifest": str(manifest.absolute())}
+    write_scores(out / "scores.parquet", replace(result, summary={**result.summary, **scored}))
     dataset, sentence = _demo_dataset(rows, result, config, out)
     finish(result, rows, [])
     truth = out / "truth.csv"

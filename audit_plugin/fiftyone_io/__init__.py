@@ -52,7 +52,15 @@ from .read.sources import (
 )
 from .results.audited_rows import count_exported, export_audited
 from .results.findings import flagged_view
-from .results.queues import batch_rows, list_rows, memorized_rows, queue_of, repair_decisions, uncertain_rows
+from .results.queues import (
+    batch_rows,
+    decision_of,
+    list_rows,
+    memorized_rows,
+    queue_of,
+    repair_decisions,
+    uncertain_rows,
+)
 from .results.review_tasks import export_tasks
 from .results.tables import audit_summary, explained
 from .runs import audit_info, audits_newest_first, delete_audit, finish_deletions, indexes_of, list_audits, settings_of
@@ -80,6 +88,7 @@ __all__ = [
     "decide",
     "decide_batch",
     "decide_many",
+    "decision_of",
     "decisions",
     "default_media",
     "delete_audit",

@@ -53,6 +53,17 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
         return ReviewQueue(order, decisions_of(root, run, order, resolve(read_ledger(root, {}))))
 
 
+def decision_of(dataset: SampleCollection, run: str, row: Row) -> Decision | None:
+    """The decision that holds on one row, whether a queue has it or not; None where its text changed since.
+
+    Raises:
+        AuditError: no such audit.
+    """
+    root = dataset._root_dataset
+    with database(f"reading audit {run!r}"):
+        return decisions_of(root, run, [row], resolve(read_ledger(root, {}))).get(row)
+
+
 def memorized_rows(dataset: SampleCollection, run: str, most: int) -> dict[str, tuple[Row, ...]]:
     """List of memorized rows (`scoring.memorized.ADVICE`) -> its rows; `highest`: the first `most`, flagged or not.
 
@@ -195,6 +206,10 @@ def repair_decisions(
     table = read_flagged(root, run)
     reasons = [sentence, f"{UNCERTAIN}{sentence}"] if uncertain else [sentence]
     rows = np.flatnonzero(np.isin(table["reason"].astype(str), reasons) & (table["suggestion"] != ""))
+    if not len(rows) and not uncertain and uncertain_rows(root, run, sentence):
+        raise AuditError(
+            f"all rows of the repair {sentence!r} are uncertain; look at them, and give uncertain=True to relabel them"
+        )
     if not len(rows):
         raise AuditError(f"no sample of audit {run!r} belongs to the repair {sentence!r}; take one from its summary")
     captions = np.maximum(table[CAPTION_INDEX], 0).tolist()

@@ -269,11 +269,18 @@ def _among_words(media: Floats, prepared: Prepared, record: dict[str, Any]) -> t
     """([unit rows of the media `[u, 1280]` in the space of words], the record of such an index).
 
     As in an audit, neither the mean of the media nor that of the texts says anything; a prompt is read less the latter.
+
+    Raises:
+        AuditError: no texts to take a mean of, or all media are the same.
     """
     from audit_plugin.encoders.word_space import among_words
 
     features = prepared.embedded.features
     with_text = np.flatnonzero(features.present[:, features.modalities.index(TEXT)])
+    if not len(with_text):
+        raise AuditError(f"no sample of the view has a text; modality {WORDS!r} needs texts beside its media")
+    if (media == media[:1]).all():
+        raise AuditError(f"all media of the view are equal; modality {WORDS!r} needs two different ones or more")
     text_mean = features.rows(with_text).vectors[TEXT].mean(0, dtype=np.float64)
     placed = among_words(media)
     centered = unit_rows(placed - placed.mean(0, dtype=np.float64).astype(np.float32))

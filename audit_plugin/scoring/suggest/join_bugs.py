@@ -218,10 +218,14 @@ def possible_ends(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats)
 
 
 def _log_odds(values: Floats, inside: Bools) -> Floats:
-    """`[n]`: log N(value; those inside) - log N(value; the others), bounded; 0 where unknown or not to be told."""
+    """`[n]`: log N(value; those inside) - log N(value; the others), bounded; 0 where unknown.
+
+    With fewer than `MIN_ROWS` known values on a side, too few for its deviation: the bounded values themselves, which
+    are above 0 in the shift and below it elsewhere.
+    """
     known = np.isfinite(values)
     if min((known & inside).sum(), (known & ~inside).sum()) < MIN_ROWS:
-        return np.zeros(len(values))
+        return np.clip(np.nan_to_num(values), -LIMIT, LIMIT)
     logs = []
     for group in (known & inside, known & ~inside):
         median = np.median(values[group])
@@ -321,8 +325,9 @@ def shift_sentence(
     if not len(lost):
         return text
     beside = last if offset > 0 else first
-    gone = "is gone" if beside[0] == beside[1] else "may be gone"
-    return f"{text}; the caption of {', '.join(ids[row] for row in lost[:3])} {gone}"
+    if beside[0] != beside[1]:  # which rows lost theirs depends on where the shift ends
+        return f"{text}; {count_text(len(lost), 'caption')} beside that end may be gone"
+    return f"{text}; the caption of {', '.join(ids[row] for row in lost[:3])} is gone"
 
 
 def _one_of(ends: tuple[int, ...], ids: Sequence[str]) -> str:
