@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from audit_plugin.arrays import AuditError, Floats, Samples, VectorRows
 from audit_plugin.audit.cost import plan_audit
@@ -30,6 +31,9 @@ from audit_plugin.encoders.embed import digest_contents, silent
 from audit_plugin.encoders.offline import IDENTITIES
 from audit_plugin.encoders.own_embeddings import store_own
 from audit_plugin.inputs.embeddings import with_embeddings
+from audit_plugin.inputs.files import file_digest, text_digest
+from audit_plugin.store import FeatureCache
+from tests.core_fixtures import unit
 from tests.pipeline_fixtures import QUICK, encoded_rows
 
 # What is decided by pixels and by single words needs the media; all other columns are equal.
@@ -144,6 +148,49 @@ def test_media_need_not_exist_and_notes_say_what_is_left_out(encoded: Any) -> No
         assert result.summary["encoder"] == {"image": "own:float32:24", "text": "own:float32:24"}
         records = load_explanations(result.run_dir)["samples"]
         assert all(record["words"] == [] for of_id in records.values() for record in of_id if "words" in record)
+
+
+@pytest.fixture
+def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(ids, paths, class labels, features as cached): many rows have one text; paths are ordered unlike ids."""
+    monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(4)
+    number, kind = rng.permutation(N), rng.integers(0, 5, N)
+    paths, texts = [tmp_path / f"{place:03}.png" for place in number], [f"kind {k}" for k in kind]
+    for row, path in enumerate(paths):
+        Image.new("RGB", (1, 1), (row, 7, 0)).save(path)
+    digests = {"image": [file_digest(str(p)) for p in paths], "text": [text_digest(t) for t in texts]}
+    of_kind = {"image": rng.standard_normal((5, 24))[kind] + rng.standard_normal((N, 24))}
+    of_kind["text"] = rng.standard_normal((5, 24))[kind]
+    for name, names in digests.items():
+        cache = FeatureCache(IDENTITIES[name].key, tmp_path / "cache" / "features")
+        cache.append(dict(zip(names, unit(of_kind[name]), strict=True)))
+    keys = {name: IDENTITIES[name].key for name in digests}
+    features = stored_features(keys, {name: tuple(names) for name, names in digests.items()}).vectors
+    return tuple(f"s{row}" for row in range(N)), tuple(map(str, paths)), tuple(texts), features
+
+
+def test_class_labels_have_the_encoders_scores_whatever_names_the_rows(labeled: Any) -> None:
+    ids, paths, texts, features = labeled
+    expected = run_audit(Samples(ids, {"image": paths, "text": texts}), QUICK)
+    assert np.isfinite(expected.columns["misalignment"]).all()
+    for media in ({"image": paths, "text": texts}, {"text": texts}):  # ids of their own are enough
+        assert_equal_scores(run_audit(Samples(ids, media, vectors=features), QUICK), expected)
+    numbers = tuple(map(str, range(N)))  # of rows without ids, which are told apart by where their media are
+    expected = run_audit(Samples(numbers, {"image": paths, "text": texts}), QUICK)
+    own = Samples(numbers, {"image": paths, "text": texts}, vectors=features)
+    assert_equal_scores(run_audit(own, QUICK), expected)
+
+
+def test_the_order_of_rows_without_ids_does_not_matter(labeled: Any) -> None:
+    _, paths, texts, _ = labeled
+    numbers = tuple(map(str, range(N)))
+    expected = run_audit(Samples(numbers, {"image": paths, "text": texts}), QUICK)
+    order = np.random.default_rng(5).permutation(N)
+    turned = {"image": tuple(paths[row] for row in order), "text": tuple(texts[row] for row in order)}
+    result = run_audit(Samples(numbers, turned), QUICK)
+    for name in ("misalignment", "multimem", "outlier", "probability"):
+        np.testing.assert_array_equal(result.columns[name], expected.columns[name][order], name)
 
 
 def test_without_texts_nothing_is_suggested_and_all_else_is_scored(encoded: Any) -> None:

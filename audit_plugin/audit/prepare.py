@@ -46,10 +46,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Order:
-    """The canonical order of the complete rows: by contents, texts first, then by id, then by caption number.
+    """The canonical order of the complete rows: by texts, ids, places of the media, their contents, caption numbers.
 
-    All that is drawn at random follows it, so results do not depend on the caller's order. Texts come first since they
-    are known where the media are not read: the same features give the same scores, whoever computed them.
+    All that is drawn at random follows it, so results do not depend on the caller's order; ids that only count the rows
+    come last. Contents of media come late since they are not known where your own embeddings stand for them: the same
+    features give the same scores, whoever computed them, also where many rows have one text, as with class labels.
 
     Attributes:
         rows: `[n]`, the caller's row of each complete row, in canonical order.
@@ -222,10 +223,21 @@ def check_samples(samples: Samples) -> None:
 def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
     """Those of the rows that could be read at all, in canonical order (`Order`)."""
     caption = samples.caption or (0,) * len(samples)
-    texts_first = sorted(samples.modalities, key=lambda modality: not MODALITIES[modality].is_text)
+    texts = [contents.names(m) for m in samples.modalities if MODALITIES[m].is_text]
+    media = [m for m in samples.modalities if not MODALITIES[m].is_text]
+    names, places = [contents.names(m) for m in media], [samples.media[m] for m in media]
+    ids = [""] * len(samples) if samples.ids == tuple(map(str, range(len(samples)))) else samples.ids
     keys = [
-        ("".join(contents.names(m)[row] for m in texts_first), samples.ids[row], caption[row], row)
-        for row in rows
+        (
+            *(digests[row] for digests in texts),
+            ids[row],
+            *(paths[row] or "" for paths in places),
+            *(digests[row] for digests in names),
+            samples.ids[row],
+            caption[row],
+            row,
+        )
+        for row in map(int, rows)
         if row not in samples.problems
     ]
     return np.array([key[-1] for key in sorted(keys)], dtype=np.int64)

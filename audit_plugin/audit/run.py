@@ -38,7 +38,7 @@ from .reading_notes import unread_notes
 from .result import AuditResult, result_columns, summarize, versions
 from .score import gather_evidence, save_evidence, score
 
-FORMAT = 8  # raised when the same run folder would be filled differently
+FORMAT = 9  # raised when the same run folder would be filled differently
 
 
 def run_audit(
