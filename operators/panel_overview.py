@@ -6,7 +6,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError, count_text
+from audit_plugin.arrays import count_text
+from audit_plugin.review.flag_quality import FlagQuality
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 
@@ -14,7 +15,6 @@ from . import checks
 from .audits import set_threshold
 from .base import samples_text
 from .panel_base import Tab, box, changing, guarded, plain_text, run_of, say, with_token
-from .panel_review import spot_check_text
 from .review import repairs_of
 
 SLIDER_STEPS = 400
@@ -35,12 +35,13 @@ class Overview(Tab):
             say(line, "text", f"**{new:,} new samples since the audit**")
             self.form_button(line, "scan_new", "Scan new samples", name="scan", variant="contained")
         self._show_repairs(ctx, panel, run)
-        summary, checked = fiftyone_io.audit_summary(ctx.dataset, run), _spot_check_text(ctx, run)
+        summary = fiftyone_io.audit_summary(ctx.dataset, run)
         for card in findings.cards(ctx.dataset, run):
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
             threshold = self._threshold(ctx, card)
-            estimate = checked if checked and card.kind == "misaligned" else estimate_text(card, summary)
+            is_misaligned = card.kind == "misaligned"
+            estimate = quality_text(_quality(ctx, run, card)) if is_misaligned else estimate_text(card, summary)
             lists = f" {memorized_text(ctx, run, card)}" if card.kind == "memorized" else ""
             say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}{lists}")
             if card.score and card.high > card.low:
@@ -98,10 +99,10 @@ class Overview(Tab):
             on_change=self.on_slide,
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
-        false_positives = findings.expected_false_positives(ctx.dataset, run, card.kind, threshold)
+        correct = _quality(ctx, run, card, threshold).correct if card.kind == "misaligned" else None
         estimate = ""
-        if false_positives is not None:
-            estimate = f"; about {count_text(round(false_positives), 'of them is', 'of them are')} probably correct"
+        if correct is not None:
+            estimate = f"; about {count_text(correct, 'of them is', 'of them are')} probably correct"
         say(place, "above", f"**{samples_text(above)}** with a score of {threshold:.2f} or higher{estimate}")
 
     def _threshold(self, ctx: Any, card: Any) -> float:
@@ -169,14 +170,23 @@ class Overview(Tab):
         ctx.panel.state.set(f"{kind}.threshold_{kind}", card.threshold)
 
 
-def _spot_check_text(ctx: Any, run: str) -> str:
-    """The estimates of the spot check, which are worth more than the audit's; "" if none was started."""
-    from audit_plugin import fiftyone_io
+def _quality(ctx: Any, run: str, card: Any, threshold: float | None = None) -> FlagQuality:
+    """What is known of the misaligned flags, or of those that another threshold would make."""
+    from audit_plugin.fiftyone_io.results import findings
 
-    try:
-        return spot_check_text(fiftyone_io.spot_check(ctx.dataset, run))
-    except AuditError:
-        return ""
+    return findings.flag_quality(ctx.dataset, run, None if threshold == card.threshold else threshold)
+
+
+def quality_text(quality: FlagQuality) -> str:
+    """How many samples of the set and of the flagged ones are wrong, and who says so; "" where nothing is known."""
+    sentences = []
+    if quality.wrong is not None:
+        sentences.append(f"Wrong in the whole set: {quality.wrong_text}.")
+    if quality.precision is not None and quality.flagged:
+        sentences.append(f"Wrong among the flagged: {quality.precision_text}.")
+    elif quality.is_checked and quality.flagged:
+        sentences.append("The spot check was of other flags: start a new one to learn how many of these are wrong.")
+    return f"{' '.join(sentences)} ({quality.source[0].upper()}{quality.source[1:]}.)" if sentences else ""
 
 
 def memorized_text(ctx: Any, run: str, card: Any) -> str:
@@ -190,19 +200,10 @@ def memorized_text(ctx: Any, run: str, card: Any) -> str:
 
 
 def estimate_text(card: Any, summary: dict[str, Any]) -> str:
-    """How many of the flagged samples are estimated to be false positives; "" if that is unknown."""
+    """How many samples of another kind than misaligned are flagged by chance; "" if that is unknown."""
     if not card.count:
         return ""
-    model = summary.get("estimated") or {}
-    if card.kind == "misaligned" and not card.set_by_person and model.get("precision") is not None:
-        low, high = model["precision_interval"]
-        share = 1 - model["precision"]
-        interval = f"90% interval {1 - high:.0%} to {1 - low:.0%}"
-        return f"Estimated false positives: {share * card.count:,.0f} ({share:.0%}; {interval})."
-    if card.kind == "misaligned" and card.expected_false_positives is not None:
-        return f"Estimated false positives: {card.expected_false_positives:,.0f}."
-    movable = FLAGS[card.kind].movable and card.kind != "misaligned"
-    if movable and not card.set_by_person and summary.get("false_positive_rate"):
+    if FLAGS[card.kind].movable and not card.set_by_person and summary.get("false_positive_rate"):
         rate, total = float(summary["false_positive_rate"]), int(summary.get("samples") or 0)
-        return f"Expected false positives: at most {rate * total:,.0f} ({rate:.1%} of clean samples, as configured)."
+        return f"Aimed at: at most {rate * total:,.0f} flagged by chance ({rate:.1%} of clean samples)."
     return ""

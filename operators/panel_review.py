@@ -10,7 +10,9 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.review.flag_quality import TOO_FEW
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.wrong_pairs import share_text
 
 from . import checks
 from .base import audit_key, notify
@@ -404,13 +406,12 @@ def spot_check_text(check: Any) -> str:
         return ""
     precision, wrong = estimate.precision, estimate.wrong
     clauses = []
-    if precision.value == precision.value:  # not NaN
-        interval = f"{precision.low:.0%} to {precision.high:.0%}"
-        clauses.append(f"{precision.value:.0%} of flagged samples are wrong ({interval})")
+    if precision.tells:
+        clauses.append(f"wrong among the flagged {share_text(precision, TOO_FEW)}")
     if wrong.value == wrong.value:
         interval = f"{wrong.low:,.0f} to {wrong.high:,.0f}"
         clauses.append(f"about {wrong.value:,.0f} samples of the whole set are wrong ({interval})")
-    estimates = ", and ".join(clauses) or "no estimate yet"
+    estimates = ", and ".join(clauses) or TOO_FEW
     return f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): {estimates}."
 
 

@@ -60,7 +60,7 @@ ORDER = list(ROOMS)
 # Loaded where the App starts and forms are made: they and all that they import must be light.
 LIGHT = """
     arrays config store inputs.modalities trials.multimem scoring.scores scoring.flags scoring.columns scoring.outliers
-    review review.spot_check review.threshold_search review.comparison
+    scoring.wrong_pairs review review.flag_quality review.spot_check review.threshold_search review.comparison
 """
 
 

@@ -15,6 +15,7 @@ from audit_plugin.scoring.calibration import (
     _spread_shares,
     calibrate,
 )
+from audit_plugin.scoring.wrong_pairs import Interval, own_precision, precision_of_flags, summarize_wrong_pairs
 
 
 def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -25,6 +26,12 @@ def mixture(share: float, near: float = 0.0, seed: int = 3, n: int = 3000) -> tu
     scores = np.choose(kind, [good, rng.normal(4, 1, n), rng.normal(2.2, 0.8, n)])
     probes = {"random": rng.normal(4, 1, 800), "neighborhood": rng.normal(2.2, 0.8, 800)}
     return scores.astype(np.float32), kind > 0, probes
+
+
+def precision_of(calibration: Calibration, scores: np.ndarray, flagged: np.ndarray) -> tuple[float, float, float]:
+    known = own_precision(summarize_wrong_pairs(calibration, scores, flagged))
+    assert known is not None
+    return known.value, known.low, known.high
 
 
 def one_hypothesis(share: float, good_above: list[float]) -> MixtureHypotheses:
@@ -40,7 +47,7 @@ def test_shares_precision_and_false_positive_rate_are_recovered(share: float, ne
         scores, wrong, probes = mixture(share, near, seed)
         calibration = calibrate(scores, probes)
         flagged = calibration.false_positive_rate <= 0.01
-        precision, low, high = calibration.precision(scores, flagged)
+        precision, low, high = precision_of(calibration, scores, flagged)
         covered = calibration.interval[0] <= wrong.mean() <= calibration.interval[1]
         outcomes.append(
             (
@@ -125,7 +132,7 @@ def test_too_few_scores_or_probes_give_nan() -> None:
         assert len(calibration.probability) == len(scores)
         assert np.isnan(calibration.probability).all()
         assert np.isnan(calibration.false_positive_rate).all()
-        assert np.isnan(calibration.precision(scores, np.ones(len(scores), bool))[0])
+        assert summarize_wrong_pairs(calibration, scores, np.ones(len(scores), bool)) == {}
 
 
 def test_scores_have_one_dimension() -> None:
@@ -179,8 +186,39 @@ def test_precision_by_hand() -> None:
     # Two of ten scores are flagged, from 1.5 on; at the edge below, 1, 5 % of the set is good: 1 - 0.05 / 0.2.
     scores = np.array([0.0] * 8 + [1.5, 3.0])
     probability = np.array([0.1] * 8 + [0.7, 0.9])
-    calibration = Calibration({}, (0, 0), probability, probability, one_hypothesis(0.2, [0.3, 0.05, 0.0]))
-    assert calibration.precision(scores, scores > 1) == pytest.approx((0.75, 0.75, 0.75))
+    hypothesis = one_hypothesis(0.2, [0.3, 0.05, 0.0])
+    calibration = Calibration({"random": 0.2}, (0.1, 0.3), probability, probability, hypothesis)
+    assert precision_of(calibration, scores, scores > 1) == pytest.approx((0.75, 0.75, 0.75))
+    estimated = summarize_wrong_pairs(calibration, scores, scores > 1)
+    assert (estimated["pairs"], estimated["pairs_interval"]) == (2, [1, 3])
+    higher = precision_of_flags(estimated, scores, scores > 2)  # from 3 on, at the edge 2: nothing good is there
+    assert higher == Interval(1, 1, 1)
+    assert precision_of_flags(estimated, scores, scores > 9) is None
+    none = summarize_wrong_pairs(calibration, scores, scores > 9)
+    assert (none["precision"], none["precision_interval"]) == (None, [None, None])
+    assert own_precision(none) is None
+    assert precision_of_flags({"precision": 0.5}, scores, scores > 1) is None  # of a former version
+
+
+@given(st.integers(0, 10**6), st.floats(0.02, 0.98))
+def test_what_a_summary_keeps_is_what_the_hypotheses_say_at_any_threshold(seed: int, quantile: float) -> None:
+    """Against the precision under each hypothesis: 1 - good_above / flagged, its weighted median and interval."""
+    rng = np.random.default_rng(seed)
+    scores = np.sort(rng.normal(size=200))
+    good = np.sort(rng.uniform(0, 0.6, (30, 12)))[:, ::-1]
+    weights = rng.dirichlet(np.ones(30))
+    edges = np.linspace(-1, 3, 12)
+    hypotheses = MixtureHypotheses(weights, np.full((30, 1), 0.1), good, edges)
+    calibration = Calibration({"random": 0.1}, (0.0, 0.2), scores, scores, hypotheses)
+    flagged = scores >= np.quantile(scores, quantile)
+    found = precision_of(calibration, scores, flagged)
+    edge = max(int((edges <= scores[flagged].min()).sum()) - 1, 0)
+    each = np.clip(1 - good[:, edge] / flagged.mean(), 0, 1)
+    order = np.argsort(-each, kind="stable")
+    median = each[order][np.searchsorted(np.cumsum(weights[order]), 0.5)]
+    assert found[0] == pytest.approx(median, abs=2e-4)
+    assert weights[each < found[1] - 2e-4].sum() <= 0.05 + 1e-9
+    assert weights[each > found[2] + 2e-4].sum() <= 0.05 + 1e-9
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
@@ -189,7 +227,7 @@ def test_the_precision_lies_within_its_interval_and_near_the_truth(share: float)
     calibration = calibrate(scores, probes)
     for rate in (0.01, 0.05):
         flagged = calibration.false_positive_rate <= rate
-        precision, low, high = calibration.precision(scores, flagged)
+        precision, low, high = precision_of(calibration, scores, flagged)
         assert low <= precision <= high
         assert precision == pytest.approx(wrong[flagged].mean(), abs=0.15)
 

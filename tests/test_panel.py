@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
+from audit_plugin.scoring.wrong_pairs import Interval
 from tests.findings_fixtures import made_up
 
 pytestmark = pytest.mark.fiftyone
@@ -160,6 +161,57 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     assert "audit_is_memorized" not in json.dumps(app.of("set_view"))
     app.send("on_open_form", operator="scan_new")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/scan_new"
+
+
+def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: Callable[..., Any]) -> None:
+    """Untouched, with a slider that was moved, with another threshold kept, and after a spot check."""
+    from audit_plugin.fiftyone_io.results.findings import flag_quality
+    from audit_plugin.fiftyone_io.results.reports import review_report
+    from audit_plugin.report.page import misaligned_lines
+
+    dataset = make_dataset(8)
+    ids = dataset.values("id")
+    result = made_up(ids, [-1.0, 0.0, 0.1, 0.2, 1.0, 2.0, 3.0, 4.0])
+    good_above = {"edges": [0.0, 1.0, 2.0, 3.0], "share": [0.6, 0.25, 0.125, 0.0]}
+    good_above |= {"low": [0.5, 0.2, 0.0625, 0.0], "high": [0.7, 0.375, 0.25, 0.0625]}
+    estimated = {"pairs": 3, "pairs_interval": [2, 4], "precision": 1.0, "precision_interval": [0.75, 1.0]}
+    summary = {**result.summary, "estimated": {**estimated, "good_above": good_above}}
+    fio.write_result(dataset, replace(result, summary=summary), config.AuditConfig())
+    app = App(dataset)
+
+    def of_report() -> dict[str, str]:
+        return dict(misaligned_lines(review_report(dataset, "audit")))
+
+    flagged = int(flag_quality(dataset, "audit").flagged)
+    drawn = json.dumps(app.send("on_load"))
+    own = "Wrong in the whole set: about 3 (2 to 4). Wrong among the flagged: 100% (75% to 100%). (Model-based, 90%"
+    assert own in drawn
+    assert f"**{flagged} samples** with a score of" in drawn
+    assert "; about 0 of them are probably correct" in drawn
+    assert of_report()["estimated precision"] == "100% (75% to 100%)"
+    drawn = json.dumps(app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1.0))
+    assert own in drawn  # of what is flagged
+    assert "**4 samples** with a score of 1.00 or higher; about 2 of them are probably correct" in drawn  # .25 / .5
+    drawn = json.dumps(app.send("on_set", kind="misaligned"))
+    assert "Wrong among the flagged: 50% (25% to 60%)." in drawn
+    assert "about 2 of them are probably correct" in drawn
+    lines = of_report()
+    assert (lines["estimated wrong pairs"], lines["estimated precision"]) == ("about 3 (2 to 4)", "50% (25% to 60%)")
+
+    foo.get_operator("@multimem/audit/start_spot_check")(dataset, "audit", 8)
+    for name, caption in fio.spot_check(dataset, "audit").queue.rows:
+        kind = "remove" if name in ids[5:] else "keep"
+        fio.record_spot_check(dataset, "audit", (name, caption), kind)
+    drawn = json.dumps(app.send("on_load"))
+    assert "Wrong in the whole set: about 3 (3 to 3). Wrong among the flagged: 75% (75% to 75%). (Spot check" in drawn
+    assert "about 1 of them is probably correct" in drawn
+    assert of_report()["estimated precision"] == "75% (75% to 75%)"
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.0)
+    drawn = json.dumps(app.send("on_set", kind="misaligned"))  # of these flags the check says nothing
+    assert "Wrong in the whole set: about 3 (3 to 3). The spot check was of other flags: start a new one" in drawn
+    assert "probably correct" not in drawn
+    assert of_report()["estimated precision"] == "not known"
+    assert of_report()["estimated wrong pairs"] == "about 3 (3 to 3)"
 
 
 def test_the_overview_suggests_a_repair_and_shows_the_rows_that_it_asks_about(make_dataset: Callable[..., Any]) -> None:
@@ -457,9 +509,11 @@ def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: An
     while app.state["row"]:
         drawn = app.press("remove")
     assert "draw" in names_in(drawn)
-    assert "100% of flagged samples are wrong" in json.dumps(drawn)
+    assert "wrong among the flagged 100% (" in json.dumps(drawn)
     assert {d.source for d in decisions.decisions(dataset)} == {"spot-check"}
-    assert "100% of flagged samples are wrong" in json.dumps(app.send("on_tab", value="overview"))
+    overview = json.dumps(app.send("on_tab", value="overview"))
+    assert "Wrong among the flagged: 100% (" in overview
+    assert "(Spot check, 90% intervals.)" in overview
 
 
 def test_the_last_tab_asks_the_operators_and_compares(dataset: Any) -> None:
@@ -530,14 +584,14 @@ def helpers(module: str) -> Any:
 
 
 def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
-    panel_review, unknown = helpers("panel_review"), SimpleNamespace(value=math.nan)
-    wrong = SimpleNamespace(value=12.0, low=4.0, high=20.0)
+    panel_review, unknown = helpers("panel_review"), Interval(math.nan, math.nan, math.nan)
+    wrong = Interval(12.0, 4.0, 20.0)
     estimate = SimpleNamespace(reviewed=10, confidence=0.9, precision=unknown, wrong=wrong)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
     assert text.endswith("(10 decided, 90% intervals): about 12 samples of the whole set are wrong (4 to 20).")
     estimate.wrong = unknown
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
-    assert text.endswith(": no estimate yet.")
+    assert text.endswith(": too few labels to tell.")
     assert helpers("forms")._minutes_text(1.3) == "1 minute"
     assert panel_review.score_line("multimem", 0.69, 299 / 300).endswith(" 0.69, higher than 99% of the set")
     assert panel_review.score_line("multimem", 0.69, 0.29).endswith(" 0.69, higher than 29% of the set")

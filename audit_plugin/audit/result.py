@@ -22,6 +22,7 @@ from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.memorized import memorized_lists
 from audit_plugin.scoring.named_modality import named_modalities
 from audit_plugin.scoring.outliers import count_user_groups
+from audit_plugin.scoring.wrong_pairs import summarize_wrong_pairs
 from audit_plugin.trials import multimem
 from audit_plugin.trials.run import RELIABLE
 from audit_plugin.trials.split_protocol import group_report
@@ -304,13 +305,15 @@ def summarize(
     """The summary of a result: counts, reliability, probe recall, settings, versions and notes."""
     evidence, embedded = scored.evidence, prepared.embedded
     memory, memory_notes = memory_summary(scored, config)
+    # of sets too small to train on they are not told: nobody has checked them there
+    wrong_pairs = summarize_wrong_pairs(scored.calibration, scored.scores["misalignment"], scored.flags["misaligned"])
     return {
         "samples": len(prepared.samples),
         **count_outcomes(columns),
         **memory,
         "probe_recall": {kind: round(value, 4) for kind, value in scored.probe_recall.items()},
-        "estimated_wrong_share": _rounded(scored.calibration.share),
-        "estimated": wrong_summary(scored),
+        "estimated_wrong_share": _rounded(scored.calibration.share) if evidence.trials else None,
+        "estimated": wrong_pairs if evidence.trials else {},
         "weights": {f"{a}_{b}": dict(weights) for (a, b), weights in evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "suggestions": {"captions": int((columns["suggestion"] != "").sum()), "same_caption_again": scored.same_again},
@@ -331,22 +334,6 @@ def count_outcomes(columns: Mapping[str, Any]) -> dict[str, Any]:
         "failures": int((columns["failure"] != "").sum()),
         "flags": {kind: int(columns[f"is_{kind}"].sum()) for kind in rules.FLAGS if f"is_{kind}" in columns},
         "actions": {a: int((columns["action"] == a).sum()) for a in ACTIONS},
-    }
-
-
-def wrong_summary(scored: Scored) -> dict[str, Any]:
-    """Model-based: how many pairs are wrong, of which kind, and how many of the flagged; 90% intervals."""
-    calibration, misalignment = scored.calibration, scored.scores["misalignment"]
-    n = int(np.isfinite(misalignment).sum())
-    if not calibration.shares:
-        return {}
-    precision, low, high = calibration.precision(misalignment, scored.flags["misaligned"])
-    return {
-        "pairs": round(n * calibration.share),
-        "pairs_interval": [round(n * end) for end in calibration.interval],
-        "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
-        "precision": _rounded(precision),
-        "precision_interval": [_rounded(low), _rounded(high)],
     }
 
 

@@ -64,6 +64,7 @@ class ReportContent:
         made: date and time of the report.
         cross_modal: summary of a cross-modal recall measurement, with one record per identity in `people`; {}: none.
         media_source: what names the media of the samples, such as "column image of m.csv"; "" where there are none.
+        thresholds: kind of flag -> the threshold that a person set, where one did.
     """
 
     title: str
@@ -76,6 +77,7 @@ class ReportContent:
     made: str = ""
     cross_modal: Mapping[str, Any] = field(default_factory=dict)
     media_source: str = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():

@@ -11,10 +11,11 @@ import numpy as np
 
 from audit_plugin.arrays import MODALITIES, count_text
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
-from audit_plugin.review.spot_check import Interval, SpotEstimate
+from audit_plugin.review.flag_quality import TOO_FEW, FlagQuality, quality_of_flags
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.suggest.join_bugs import batch_text
+from audit_plugin.scoring.wrong_pairs import share_text
 from audit_plugin.store import write_bytes
 
 from .content import ReportContent, as_written
@@ -125,11 +126,8 @@ def facts(content: ReportContent) -> list[Line]:
 
 def cards(content: ReportContent) -> list[dict[str, Any]]:
     """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` ("model-based", "spot check")."""
-    source = ""
-    if content.spot:
-        source = f"spot check, {percent(content.spot.confidence)} intervals"
-    elif content.summary.get("estimated"):
-        source = "model-based, 90% intervals"
+    quality = flag_quality(content)
+    source = quality.source if quality.wrong else ""
     result = []
     expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
     for kind, flag in FLAGS.items():
@@ -149,16 +147,26 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
     return result
 
 
+def flag_quality(content: ReportContent) -> FlagQuality:
+    """What is known of the misaligned flags as the report shows them."""
+    scores, flagged = content.numbers("misalignment"), content.flags("misaligned")
+    return quality_of_flags(content.summary, scores, flagged, content.spot, "misaligned" not in content.thresholds)
+
+
 def misaligned_lines(content: ReportContent) -> list[Line]:
     """Estimated wrong pairs and precision, by the spot check or else by the model, and the probe recall."""
-    summary, lines = content.summary, []
-    if content.spot:
-        lines = _spot_check_lines(content.spot)
-    elif estimate := summary.get("estimated"):
-        low, high = estimate["pairs_interval"]
-        lines.append(("estimated wrong pairs", f"about {estimate['pairs']:,} ({low:,} to {high:,})"))
-        if (precision := estimate.get("precision")) is not None:
-            lines.append(("estimated precision", _share(Interval(precision, *estimate["precision_interval"]))))
+    summary, quality, lines = content.summary, flag_quality(content), []
+    if quality.wrong:
+        lines.append(("estimated wrong pairs", quality.wrong_text))
+    if quality.precision or content.spot:
+        lines.append(("estimated precision", quality.precision_text))
+    if spot := content.spot:
+        unsure = f", {spot.unsure} of them unsure" if spot.unsure else ""
+        lines += [
+            ("wrong among the unflagged", share_text(spot.missed, TOO_FEW)),
+            ("recall of the flag", share_text(spot.recall, TOO_FEW)),
+            ("reviewed by a person", f"{count_text(spot.reviewed, 'row')}{unsure}"),
+        ]
     if rate := summary.get("false_positive_rate"):
         lines.append(("false-positive rate (setting)", percent(rate)))
     lines += [(f"share of {name} that would be flagged", value) for name, value in _probe_recall(content)]
@@ -171,21 +179,6 @@ def _probe_recall(content: ReportContent) -> list[Line]:
     return [(PROBE_KINDS.get(kind, kind), percent(share)) for kind, share in shares.items() if share is not None]
 
 
-def _spot_check_lines(spot: SpotEstimate) -> list[Line]:
-    wrong, total = spot.wrong, "unknown"
-    if np.isfinite(wrong.low) and np.isfinite(wrong.high):
-        value = f"about {wrong.value:,.0f}" if np.isfinite(wrong.value) else "not observed"
-        total = f"{value} ({wrong.low:,.0f} to {wrong.high:,.0f})"
-    unsure = f", {spot.unsure} of them unsure" if spot.unsure else ""
-    return [
-        ("estimated wrong pairs", total),
-        ("estimated precision", _share(spot.precision)),
-        ("wrong among the unflagged", _share(spot.missed)),
-        ("recall of the flag", _share(spot.recall)),
-        ("reviewed by a person", f"{count_text(spot.reviewed, 'row')}{unsure}"),
-    ]
-
-
 def group_lines(content: ReportContent, kind: str) -> list[Line]:
     """Number of near-duplicate groups with flagged rows, and the size of the largest."""
     names = content.texts("duplicate_group")[content.flags(kind)]
@@ -194,12 +187,6 @@ def group_lines(content: ReportContent, kind: str) -> list[Line]:
     if max(sizes, default=0) > 1:
         lines.append(("largest", count_text(max(sizes), "row")))
     return lines if sizes else []
-
-
-def _share(share: Interval) -> str:
-    value = percent(share.value) if np.isfinite(share.value) else "not observed"
-    known = share.low is not None and share.high is not None and np.isfinite([share.low, share.high]).all()
-    return value + (f" ({percent(share.low)} to {percent(share.high)})" if known else "")
 
 
 def plots(content: ReportContent) -> list[dict[str, Any]]:

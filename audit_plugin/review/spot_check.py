@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints
+from audit_plugin.scoring.wrong_pairs import Interval
 
 SIZE = 60
 UPPER = 0.25  # share of the unflagged rows in the upper stratum, from which half of the unflagged sample is drawn
@@ -41,15 +42,6 @@ class SpotCheckPlan:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its bounds; NaN if no reviewed row contributes to it."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class SpotEstimate:
     """Accuracy of the flags, estimated from the verdicts.
 
@@ -60,6 +52,7 @@ class SpotEstimate:
         recall: share of the wrong rows that are flagged; its value is NaN if no wrong row was seen.
         reviewed: number of rows with a verdict; unsure: those of them without a decision.
         confidence: of each interval.
+        flagged: number of rows that were flagged when the check was drawn, of which `precision` is.
     """
 
     precision: Interval
@@ -69,6 +62,7 @@ class SpotEstimate:
     reviewed: int
     unsure: int
     confidence: float
+    flagged: int
 
 
 def plan_spot_check(flagged: Bools, scores: Floats, size: int = SIZE, seed: int = 0) -> SpotCheckPlan:
@@ -140,6 +134,7 @@ def estimate(plan: SpotCheckPlan, verdicts: Sequence[str], confidence: float = 0
         reviewed=int(sample.seen.sum()),
         unsure=int(unsure.sum()),
         confidence=confidence,
+        flagged=plan.sizes[0],
     )
 
 

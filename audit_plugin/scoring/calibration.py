@@ -29,7 +29,7 @@ from itertools import combinations
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats
+from audit_plugin.arrays import Floats
 
 # Chosen on the development sets, see docs/detection.md.
 MIN_SCORES = 20  # fewer scores, or probes of a kind, are not fitted
@@ -106,20 +106,6 @@ class Calibration:
     def share(self) -> float:
         """Share of wrong pairs of all kinds; NaN without a fit."""
         return float(sum(self.shares.values())) if self.shares else float("nan")
-
-    def precision(self, scores: Floats, flagged: Bools) -> tuple[float, float, float]:
-        """(share of the flagged that is wrong, lower, upper end of its central 90%); NaN without flags or a fit.
-
-        Under one hypothesis it is 1 - good_above(cut) / (share flagged); the share is the median over the hypotheses.
-        """
-        hypotheses = self.hypotheses
-        if not flagged.any() or hypotheses is None:
-            return float("nan"), float("nan"), float("nan")
-        cut = scores[flagged].min()
-        flagged_share = flagged.sum() / np.isfinite(scores).sum()
-        edge = max(np.searchsorted(hypotheses.edges, cut, side="right") - 1, 0)  # the one below: errs to less precision
-        precision = np.clip(1 - hypotheses.good_above[:, edge] / flagged_share, 0, 1)
-        return float(hypotheses.median(precision[:, None])[0]), *hypotheses.interval(precision)
 
 
 def calibrate(scores: Floats, probe_scores: Mapping[str, Floats]) -> Calibration:

@@ -16,14 +16,17 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.fiftyone_io.ledger.spot_checks import spot_check
 from audit_plugin.fiftyone_io.read.items import AuditedItems, Condition
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items
+from audit_plugin.review.flag_quality import FlagQuality, quality_of_flags
 from audit_plugin.review.queue import TO_DO
+from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.flags import FLAGS, movable_flags
 from audit_plugin.scoring.memorized import EXPLAINED_BY, memorized_lists
 from audit_plugin.scoring.scores import SCORES
 
-from .tables import flag_columns, read_columns, read_fact, read_flagged, read_row
+from .tables import audit_summary, flag_columns, read_columns, read_fact, read_flagged, read_row
 
 MAP = ("map_x", "map_y")
 BINS = 40
@@ -42,7 +45,6 @@ class Card:
     high: float = 0.0
     threshold: float = 0.0  # the lowest flagged score; `high` where nothing is flagged
     set_by_person: bool = False  # by `set_threshold`
-    expected_false_positives: float | None = None  # flagged rows expected to be fine; None where there is no estimate
 
 
 def cards(dataset: SampleCollection, run: str) -> list[Card]:
@@ -66,8 +68,7 @@ def _card(items: AuditedItems, kind: str, flagged: Mapping[str, Any], thresholds
     unreached = high + 0.01 * ((high - low) or 1)  # where nothing is flagged: a threshold that no score reaches
     own = float(np.nanmin(of_flagged)) if np.isfinite(of_flagged).any() else unreached
     cut = float(thresholds.get(kind, own))
-    expected = expected_false_positives(items.dataset, items.run, kind, cut)
-    return Card(kind, count, score, min(low, cut), max(high, own), cut, kind in thresholds, expected)
+    return Card(kind, count, score, min(low, cut), max(high, own), cut, kind in thresholds)
 
 
 def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float) -> int:
@@ -76,16 +77,23 @@ def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float
     return int((read_columns(dataset, run, [score])[score] >= threshold).sum())  # NaN is never above
 
 
-def expected_false_positives(dataset: SampleCollection, run: str, kind: str, threshold: float) -> float | None:
-    """How many of the rows that a threshold would flag are expected to be fine.
+def flag_quality(dataset: SampleCollection, run: str, threshold: float | None = None) -> FlagQuality:
+    """What is known of the misaligned flags as they are, or as a `threshold` would make them."""
+    root = dataset._root_dataset
+    is_own = threshold is None and "misaligned" not in (getattr(audit_info(root, run), "thresholds", None) or {})
+    columns = read_columns(root, run, ["misalignment", "is_misaligned"])
+    scores = columns["misalignment"]
+    flagged = columns["is_misaligned"] if threshold is None else scores >= threshold
+    return quality_of_flags(audit_summary(root, run), scores, flagged, spot_estimate(root, run), is_own)
 
-    Of misaligned rows, the sum of the model's probabilities that they are right. None for other kinds, of which there
-    is no such model: the audit's false-positive rate limits them.
-    """
-    if kind != "misaligned" or not has_column(dataset, run, "probability"):
+
+def spot_estimate(dataset: SampleCollection, run: str) -> SpotEstimate | None:
+    """Of the latest spot check of an audit; None before its first verdict."""
+    try:
+        check = spot_check(dataset, run)
+    except AuditError:  # none was started
         return None
-    columns = read_columns(dataset, run, ["misalignment", "probability"])
-    return float(np.nansum(1 - columns["probability"][columns["misalignment"] >= threshold]))
+    return check.estimate() if any(check.verdicts) else None
 
 
 def histogram(dataset: SampleCollection, run: str, column: str, bins: int = BINS) -> tuple[Floats, Floats]:

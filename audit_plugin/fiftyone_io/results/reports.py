@@ -19,7 +19,6 @@ from audit_plugin.fiftyone_io.cross_modal import cross_modal_results, newest_cro
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.changes import plan_of
 from audit_plugin.fiftyone_io.ledger.decisions import current_decisions
-from audit_plugin.fiftyone_io.ledger.spot_checks import spot_check
 from audit_plugin.fiftyone_io.read.items import all_samples
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
@@ -28,6 +27,7 @@ from audit_plugin.review.comparison import Comparison, compare
 from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 
+from .findings import spot_estimate
 from .tables import Columns, audit_summary, explanations, read_columns
 
 
@@ -36,11 +36,7 @@ def review_report(dataset: SampleCollection, run: str) -> ReportContent:
     outdated = {(d.sample, d.caption) for d in plan_of(dataset, run).stale}
     current = current_decisions(dataset, run).current.values()
     decisions = [{**asdict(d), "stale": (d.sample, d.caption) in outdated} for d in current]
-    try:
-        check = spot_check(dataset, run)
-    except AuditError:  # none was started
-        return report_of_dataset(dataset, run, decisions)
-    return report_of_dataset(dataset, run, decisions, check.estimate() if any(check.verdicts) else None)
+    return report_of_dataset(dataset, run, decisions, spot_estimate(dataset, run))
 
 
 def report_of_dataset(
@@ -80,6 +76,7 @@ def report_of_dataset(
         now(),
         {**recall, "people": identities} if recall_run else {},
         media_source=f"the audited media fields of dataset {root.name!r}",
+        thresholds=getattr(record, "thresholds", None) or {},
     )
 
 

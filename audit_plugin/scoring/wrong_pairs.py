@@ -1,0 +1,108 @@
+"""How many pairs of a set are wrong, and how many of those that are flagged: the one source of these numbers.
+
+The calibration knows for each edge e of its bins the share g(e) of the set that is good and scores at least as high,
+under each of its hypotheses. Where the share f of the scored rows is flagged, all from a cut on, the precision of the
+flags is
+
+    precision = 1 - g(cut) / f
+
+which falls as g rises, so that its median and its interval over the hypotheses are those of g. A summary keeps these
+of every edge (`good_above`), so that whoever moves the threshold later is told the same as the audit would have told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audit_plugin.arrays import Bools, Floats
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
+
+TELLS_NOTHING = 0.8  # width of the interval of a share from which on it says next to nothing
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bounds; NaN where nothing is known."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether a share is known well enough to be shown."""
+        return bool(self.high - self.low < TELLS_NOTHING)  # False for NaN
+
+
+def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Bools) -> dict[str, Any]:
+    """What a summary keeps of a calibration, JSON-ready; {} without a fit. All of it is model-based.
+
+    `pairs`: number of wrong pairs, and its `pairs_interval`; `shares`: of the scored rows that are wrong like each kind
+    of probe; `precision` of the flags, None without flags, and `precision_interval`; `good_above`: `edges` and, for
+    each, the `share` of the scored rows that is good and scores as high, with its bounds `low` and `high`. Intervals
+    are central 90% ones.
+
+    Args:
+        calibration: of the scores.
+        scores: `[n]`, NaN where not scored.
+        flagged: bool `[n]`, those from a cut on.
+    """
+    hypotheses = calibration.hypotheses
+    if hypotheses is None:
+        return {}
+    n = int(np.isfinite(scores).sum())
+    bounds = np.array([hypotheses.interval(column) for column in hypotheses.good_above.T])
+    edges = {"edges": hypotheses.edges, "share": hypotheses.median(hypotheses.good_above)}
+    edges |= {"low": bounds[:, 0], "high": bounds[:, 1]}
+    estimated = {
+        "pairs": round(n * calibration.share),
+        "pairs_interval": [round(n * end) for end in calibration.interval],
+        "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
+        "good_above": {name: [round(float(value), 6) for value in values] for name, values in edges.items()},
+    }
+    known = precision_of_flags(estimated, scores, flagged)
+    precision = [None, None, None] if known is None else [round(x, 4) for x in (known.value, known.low, known.high)]
+    return estimated | {"precision": precision[0], "precision_interval": precision[1:]}
+
+
+def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bools) -> Interval | None:
+    """Share of the flagged rows that are wrong, with its central 90%; None where nothing is flagged or known.
+
+    Args:
+        estimated: of a summary. Those of former versions know the precision of the audit's own flags alone: `{}` for
+            other ones.
+        scores: `[n]`, NaN where not scored.
+        flagged: bool `[n]`, those from a cut on.
+    """
+    known = estimated.get("good_above")
+    if not flagged.any() or not known:
+        return None
+    flagged_share = flagged.sum() / max(np.isfinite(scores).sum(), 1)
+    # the edge below the cut: errs to less precision
+    edge = max(int(np.searchsorted(known["edges"], scores[flagged].min(), side="right")) - 1, 0)
+    value, low, high = (
+        float(np.clip(1 - known[name][edge] / flagged_share, 0, 1)) for name in ("share", "high", "low")
+    )
+    return Interval(value, low, high)
+
+
+def own_precision(estimated: Mapping[str, Any]) -> Interval | None:
+    """The precision of the audit's own flags; None where it is not known."""
+    if estimated.get("precision") is None:
+        return None
+    return Interval(float(estimated["precision"]), *map(float, estimated["precision_interval"]))
+
+
+def share_text(share: Interval, unknown: str) -> str:
+    """`93% (80% to 97%)`; `unknown` where nothing is known, or so little that a number would mislead."""
+    if not share.tells:
+        return unknown
+    if not np.isfinite(share.value):
+        return f"{share.low:.0%} to {share.high:.0%}"
+    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
