@@ -11,9 +11,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
 from audit_plugin.scoring.suggest.join_bugs import (
+    CHANGE,
     MIN_ROWS,
     Ends,
     Shift,
+    _best_path,
     _best_segment,
     _joined,
     _log_odds,
@@ -76,6 +78,44 @@ def test_rows_that_fit_everything_around_them_are_no_shift() -> None:
     assert find_shifts(gains, OFFSETS, len(OFFSETS)) == []
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [40, 120, 600])
+def test_alike_neighbors_in_a_file_are_no_wide_shift(n: int, seed: int) -> None:
+    """Families of ten alike rows in file order, and a list that repeats itself every sixth row: nothing is wrong."""
+    rng = np.random.default_rng(seed)
+    row = np.arange(n)
+    other = row + OFFSETS[:, None]
+    inside = (other >= 0) & (other < n)
+    for alike in (other // 10 == row // 10, (other - row) % 6 == 0):
+        gains = np.where(alike, rng.normal(-0.05, 0.5, inside.shape), rng.normal(-1, 0.5, inside.shape))
+        assert find_shifts(np.where(inside, gains, np.nan), OFFSETS, len(OFFSETS)) == []
+
+
+def test_overlapping_shifts_are_separated_by_what_fits_best() -> None:
+    """Between two dropped rows, both the own caption and that at the second offset are wrong: gains of 0 on average."""
+    rng = np.random.default_rng(9)
+    gains = rng.normal(0, 0.7, (len(OFFSETS), 400))
+    gains[:, :80] -= 1
+    for offset, rows in ((-1, slice(80, 200)), (-2, slice(200, 400))):
+        gains[offset == OFFSETS, rows] = rng.normal(1, 0.5, rows.stop - rows.start)
+    found = {shift.offset: shift for shift in find_shifts(gains, OFFSETS, len(OFFSETS))}
+    assert sorted(found) == [-2, -1]
+    assert abs(found[-1].start - 80) <= 2
+    assert abs(found[-1].stop - 200) <= 2
+    assert (found[-2].start, found[-2].stop) == (found[-1].stop, 400)
+
+
+@given(arrays(np.int8, st.tuples(st.integers(1, 3), st.integers(1, 6)), elements=st.integers(-3, 9)))
+def test_the_path_through_the_offsets_is_the_best_of_all(scores: np.ndarray) -> None:
+    scores = scores.astype(float)
+
+    def worth(path: tuple[int, ...]) -> float:
+        return float(scores[list(path), np.arange(len(path))].sum()) - CHANGE * sum(map(int.__ne__, path, path[1:]))
+
+    every = itertools.product(range(len(scores)), repeat=scores.shape[1])
+    assert worth(tuple(_best_path(scores).tolist())) == max(map(worth, every))
+
+
 def test_unknown_and_shared_rows_say_nothing() -> None:
     gains = noise(1000, 8)
     assert find_shifts(np.full_like(gains, np.nan), OFFSETS, len(OFFSETS)) == []
@@ -122,6 +162,14 @@ def test_ends_that_the_gains_tell_are_known() -> None:
     ends = possible_ends(Shift(1, 20, 80, 9.0), spread(0.3, 0.3), none, none)
     assert ends == Ends((20, 20), (80, 80))
     assert ends.open_rows == []
+
+
+def test_ends_do_not_reach_over_rows_of_another_shift() -> None:
+    taken = np.zeros(100, bool)
+    ends = Ends((10, 20), (80, 90))
+    assert ends.outside(taken) == ends
+    taken[[12, 15, 30, 84, 95]] = True
+    assert ends.outside(taken) == Ends((16, 20), (80, 84))
 
 
 def test_rows_that_say_nothing_leave_an_end_open() -> None:

@@ -61,6 +61,39 @@ def test_a_lost_caption_is_said_and_not_invented(step: int) -> None:
     assert np.flatnonzero(repaired(repairs, takes) != LINE).tolist() == gone
 
 
+@pytest.mark.parametrize("start", [5, 20, 60, 100, 140])
+@pytest.mark.parametrize("step", [1, -2])
+def test_a_row_dropped_anywhere_is_found_however_many_captions_are_wrong(start: int, step: int) -> None:
+    takes = LINE.copy()
+    takes[start:] = np.clip(takes[start:] + step, 0, N - 1)
+    (repair,) = shift_repairs(weigh(mixed_up(takes, noise=0.3), PAIR), LINE, IDS)
+    assert repair.offset == -step
+    assert abs(repair.rows[0] - start) <= 3
+    assert abs(repair.rows[-1] - (N - 1)) <= 3
+    certain = np.setdiff1d(repair.rows, [*repair.uncertain, *repair.same])
+    assert (repaired([repair], takes)[certain] == LINE[certain]).mean() > 0.97
+
+
+@pytest.mark.parametrize(("first", "second"), [(100, 150), (100, 160), (60, 140), (40, 100)])
+@pytest.mark.parametrize("noise", [0.1, 0.6])
+def test_two_rows_that_were_dropped_are_two_shifts(first: int, second: int, noise: float) -> None:
+    """From the first on captions are one too high up, from the second on two."""
+    takes = LINE.copy()
+    takes[first:second] += 1
+    takes[second:] = np.minimum(takes[second:] + 2, N - 1)
+    repairs = shift_repairs(weigh(mixed_up(takes, noise=noise), PAIR), LINE, IDS)
+    by_offset = {repair.offset: repair for repair in repairs}
+    assert sorted(by_offset) == [-2, -1]
+    rows = [row for repair in repairs for row in repair.rows]
+    assert len(set(rows)) == len(rows)
+    one, two = by_offset[-1], by_offset[-2]
+    assert abs(one.rows[0] - (first + 1)) <= 2
+    assert abs(one.rows[-1] - second) <= 3
+    assert abs(two.rows[0] - (second + 2)) <= 3
+    certain = np.setdiff1d(rows, [row for repair in repairs for row in (*repair.uncertain, *repair.same)])
+    assert (repaired(repairs, takes)[certain] == LINE[certain]).mean() > 0.95
+
+
 def hidden_with_one_look(rows: slice) -> np.ndarray:
     """What the rows show, these all the same: any of them fits the caption of any other."""
     hidden = np.random.default_rng(11).standard_normal((N, 8))

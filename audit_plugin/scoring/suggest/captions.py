@@ -93,7 +93,7 @@ def suggest(
     release_memory()  # of its blocks
     shifts = shift_repairs(weighing, canonical_of, ids)
     release_memory()
-    shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost)]]
+    shifted = canonical_of[[row for repair in shifts for row in (*repair.rows, *repair.lost, *repair.uncertain)]]
     rows = np.setdiff1d(np.flatnonzero(misaligned), shifted)
     if pair[1] in evidence.class_predictions:
         return _suggestions(_named_classes(evidence, pair[1], captions), shifts, canonical_of, captions, ids)
@@ -281,14 +281,8 @@ def _pairs(repair: Repair) -> list[tuple[int, int]]:
     """(row, row whose caption it would take) of a repair, with the rows that are in it under some ends only."""
     pairs = dict(zip(repair.rows, repair.sources, strict=True))
     if repair.uncertain:
-        step = _step(repair)
-        pairs |= {row: row + step for row in repair.uncertain if row not in pairs}
+        pairs |= {row: row + repair.offset for row in repair.uncertain if row not in pairs}
     return sorted(pairs.items())
-
-
-def _step(repair: Repair) -> int:
-    """The offset of a shift: that of most rows, but for those that close a block."""
-    return int(np.median(np.subtract(repair.sources, repair.rows)))
 
 
 def _words(repair: Repair, source: int, ids: Sequence[str]) -> str:
@@ -296,7 +290,7 @@ def _words(repair: Repair, source: int, ids: Sequence[str]) -> str:
         return f"swap with {ids[source]}"
     if repair.kind == "cycle":
         return f"cycle of {len(repair.rows)} with {ids[repair.rows[0]]}"
-    return f"shift of {_step(repair):+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
+    return f"shift of {repair.offset:+d}, rows {repair.rows[0]} to {repair.rows[-1]}"
 
 
 def apply_suggestions(action: Any, reason: Any, suggestions: Suggestions) -> tuple[Any, Any]:

@@ -7,7 +7,8 @@ it moved, or a few captions changed places. Evidence too weak to correct one row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from audit_plugin.arrays import Bools, Floats, Ints, count_text
 FALSE_SHIFTS = 0.001  # expected shifts in a set without any
 MIN_ROWS = 10  # fewer rows agree by chance where a set repeats itself (families of similar media)
 STANDS_OUT = 6.0  # robust deviations among the sums of other offsets over the same rows
+WIDE = 0.3  # share of the set from which on a shift is wide
+CHANGE = 5.0  # price of a change of the offset, in the typical size of gains
 MAX_SHIFTS = 20  # searched one after another
 LIMIT = 3.0  # at which gains are clipped, in their typical size
 BINS = 96  # of the histogram that lambda is read from
@@ -32,7 +35,8 @@ class Shift:
     """Rows `start` to `stop - 1` whose media fit the caption `offset` rows further on.
 
     `strength` is lambda times the sum of their bounded gains; by chance, n rows reach it with p of about
-    n exp(-strength).
+    n exp(-strength). Of a wide shift it is (sum of gains)^2 / (2 sum of gains^2); by chance, n rows reach it with p of
+    at most n^2 / 2 exp(-strength).
     """
 
     offset: int
@@ -58,6 +62,7 @@ class Repair:
         uncertain: rows that are in the shift only under some of these ends, and whose caption would change: people are
             asked about them, and a batch leaves them out.
         same: rows that would get the same caption again, which nothing is suggested for.
+        offset: of a shift; 0 of others.
     """
 
     kind: str
@@ -70,6 +75,7 @@ class Repair:
     last: tuple[int, ...] = ()
     uncertain: tuple[int, ...] = ()
     same: tuple[int, ...] = ()
+    offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -85,6 +91,10 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
     included, which makes it smaller and the test stricter. Rows that were given a caption are weighed against that
     one in the next round.
 
+    Where a row was dropped near the top of a table, most of its captions are wrong: gains have no negative mean, and
+    there is no lambda. A wide shift is told by gains that are positive one after the other: if their signs were those
+    of coins, sum(g) >= t sqrt(sum(g^2)) would have p <= exp(-t^2 / 2) (Hoeffding, JASA 1963).
+
     Args:
         gains: `[D, n]`, row i: fit of its medium to the caption of row i + offsets[d] minus fit to its own, any unit;
             NaN where unknown.
@@ -93,38 +103,106 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
         related: bool `[D, n]`: the two rows share something, which says nothing of a shift.
     """
     least = np.log(max(tried, 1) * max(gains.shape[1], 1) / FALSE_SHIFTS)
-    bounded = gains.astype(np.float32)
-    bounded[~np.isfinite(bounded)] = 0
-    if related is not None:
-        bounded[related] = 0
-    for gains_of_offset in bounded:  # in units of the typical size of those that are known
-        if gains_of_offset.any():
-            typical = np.median(np.abs(gains_of_offset[gains_of_offset != 0]))
-            np.divide(gains_of_offset, typical, out=gains_of_offset)
-    np.clip(bounded, -LIMIT, LIMIT, out=bounded)
+    bounded = _bounded(gains, related)
     strongest: list[Shift] = []
     for _ in range(MAX_SHIFTS):
         rates = _rates(bounded)
         shifts = [_best_segment(row, int(d), rate) for row, d, rate in zip(bounded, offsets, rates, strict=True)]
-        best = max(range(len(shifts)), key=lambda k: shifts[k].strength, default=-1)
-        if best < 0 or shifts[best].strength < least:
-            break
+        best, wide = _widest(bounded, shifts, tried)
+        if wide is not None and _deviations(bounded, wide, best) > STANDS_OUT:
+            shifts[best] = wide
+        else:
+            best = max(range(len(shifts)), key=lambda k: shifts[k].strength, default=-1)
+            if best < 0 or shifts[best].strength < least:
+                break
         rows = slice(shifts[best].start, shifts[best].stop)
-        if _stands_out(bounded[:, rows].sum(1, dtype=np.float64), best):
+        if _deviations(bounded, shifts[best], best) > STANDS_OUT:
             strongest.append(shifts[best])
             bounded[:, rows] = np.clip(bounded[:, rows] - bounded[best, rows], -LIMIT, LIMIT)
         else:
             bounded[best, rows] = 0
-    return _joined(strongest)
+    joined = _joined(strongest)
+    if all(a.stop <= b.start for a, b in pairwise(sorted(joined, key=lambda shift: shift.start))):
+        return joined
+    chosen = np.isin(offsets, [shift.offset for shift in joined])
+    return _separated(joined, _bounded(gains[chosen], None if related is None else related[chosen]), offsets[chosen])
 
 
-def _stands_out(sums: Floats, chosen: int) -> bool:
-    """Rows that are alike fit each other's captions now and then, at one offset as at another: that is no shift."""
+def _bounded(gains: Floats, related: Bools | None) -> Floats:
+    """float32 `[D, n]`: the gains of each offset in the typical size of those that are known, clipped; 0 if unknown."""
+    bounded = gains.astype(np.float32)
+    bounded[~np.isfinite(bounded)] = 0
+    if related is not None:
+        bounded[related] = 0
+    for gains_of_offset in bounded:
+        if gains_of_offset.any():
+            typical = np.median(np.abs(gains_of_offset[gains_of_offset != 0]))
+            np.divide(gains_of_offset, typical, out=gains_of_offset)
+    return np.clip(bounded, -LIMIT, LIMIT, out=bounded)
+
+
+def _separated(shifts: list[Shift], bounded: Floats, offsets: Ints) -> list[Shift]:
+    """Shifts that overlap, made disjoint: each row goes to the offset that fits it, or to none; strongest first.
+
+    Where two rows of a table were dropped, the captions between them are wrong at either offset, so that the gains
+    `[K, n]` of the wrong one are around 0 there and do not say where it begins.
+    """
+    path = _best_path(np.concatenate([np.zeros_like(bounded[:1]), bounded]))  # 0: none of the K offsets
+    strength = {shift.offset: shift.strength for shift in reversed(shifts)}  # of the strongest at each offset
+    ends = np.flatnonzero(np.diff(path)) + 1
+    found = []
+    for start, stop in pairwise([0, *ends.tolist(), len(path)]):
+        if path[start] and stop - start >= MIN_ROWS:
+            offset = int(offsets[path[start] - 1])
+            found.append(Shift(offset, start, stop, strength[offset]))
+    return sorted(found, key=lambda shift: -shift.strength)
+
+
+def _best_path(scores: Floats) -> Ints:
+    """int64 `[n]`: the state of each row for which scores `[states, n]` sum up to most, less `CHANGE` for each change.
+
+    By dynamic programming (Viterbi), O(states n).
+    """
+    states, n = scores.shape
+    total, before = scores[:, 0].astype(np.float64), np.empty((n, states), dtype=np.int16)
+    for row in range(1, n):
+        best = int(total.argmax())
+        stays = total >= total[best] - CHANGE
+        before[row] = np.where(stays, np.arange(states), best)
+        total = np.where(stays, total, total[best] - CHANGE) + scores[:, row]
+    path = np.empty(n, dtype=np.int64)
+    path[-1] = total.argmax()
+    for row in range(n - 1, 0, -1):
+        path[row - 1] = before[row, path[row]]
+    return path
+
+
+def _widest(bounded: Floats, shifts: Sequence[Shift], tried: int) -> tuple[int, Shift | None]:
+    """(offset's number, shift): the strongest wide one of the best segments per offset; (-1, None) without any."""
+    n = bounded.shape[1]
+    strongest, best = np.log(max(tried, 1) * max(n, 1) ** 2 / (2 * FALSE_SHIFTS)), -1
+    for number, shift in enumerate(shifts):
+        gains = bounded[number, shift.start : shift.stop].astype(np.float64)
+        if len(gains) < max(MIN_ROWS, WIDE * n) or gains.sum() <= 0:
+            continue
+        strength = gains.sum() ** 2 / (2 * np.square(gains).sum())
+        if strength > strongest:
+            strongest, best = strength, number
+    return best, replace(shifts[best], strength=float(strongest)) if best >= 0 else None
+
+
+def _deviations(bounded: Floats, shift: Shift, chosen: int) -> float:
+    """Robust deviations by which a shift's sum lies above those of the other offsets over the same rows.
+
+    Rows that are alike fit each other's captions now and then, at one offset as at another: that is no shift. Infinite
+    where there are fewer than 10 other offsets.
+    """
+    sums = bounded[:, shift.start : shift.stop].sum(1, dtype=np.float64)
     others = np.delete(sums, chosen)
     if len(others) < 10:
-        return True
+        return np.inf
     median = np.median(others)
-    return bool(sums[chosen] - median > STANDS_OUT * 1.4826 * np.median(np.abs(others - median)))
+    return float((sums[chosen] - median) / max(1.4826 * np.median(np.abs(others - median)), 1e-9))
 
 
 def _joined(shifts: list[Shift]) -> list[Shift]:
@@ -179,6 +257,13 @@ class Ends:
     def open_rows(self) -> list[int]:
         """The rows that are in the shift under some of the bounds only."""
         return [*range(*self.starts), *range(*self.stops)]
+
+    def outside(self, is_taken: Bools) -> Ends:
+        """Without those that would reach over rows that are taken, bool `[n]`, by another shift."""
+        (lowest, start), (stop, highest) = self.starts, self.stops
+        before, after = np.flatnonzero(is_taken[lowest:start]), np.flatnonzero(is_taken[stop:highest])
+        lowest = lowest + int(before[-1]) + 1 if len(before) else lowest
+        return Ends((lowest, start), (stop, stop + int(after[0]) if len(after) else highest))
 
 
 def sharpen(shift: Shift, gains: Floats, misfit: Floats, repeated: Floats) -> Shift:

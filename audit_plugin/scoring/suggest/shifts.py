@@ -12,7 +12,7 @@ import torch
 from audit_plugin.arrays import Bools, Floats, Ints
 from audit_plugin.scoring.evidence import Evidence
 
-from .join_bugs import Ends, Repair, Shift, find_shifts, left_over, possible_ends, sharpen, shift_sentence
+from .join_bugs import MIN_ROWS, Ends, Repair, Shift, find_shifts, left_over, possible_ends, sharpen, shift_sentence
 from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum, with_tables
 
 NEAR = 50  # offsets up to which all are tried
@@ -40,14 +40,38 @@ def shift_repairs(weighing: Weighing, canonical_of: Ints, ids: Sequence[str]) ->
     far_offsets = votes.elected(len(canonical_of))
     if len(far_offsets):
         shifts += _find(weighing, canonical_of, far_offsets, 2 * len(canonical_of))
-    taken: set[int] = set()
+    is_taken = np.zeros(len(canonical_of), dtype=bool)
     repairs = []
-    for shift, gains in shifts:
-        repair = _repair(weighing, shift, gains, canonical_of, ids)
-        if repair is not None and taken.isdisjoint(repair.rows):
-            taken |= set(repair.rows)
+    for number, (whole, _) in enumerate(shifts):
+        shift = _longest_free(whole, is_taken)
+        if shift.stop - shift.start < MIN_ROWS:
+            continue
+        repair = _repair(weighing, shift, _beyond_others(shifts, number), is_taken, canonical_of, ids)
+        if repair is not None and not is_taken[list(repair.rows)].any():
+            is_taken[list(repair.rows)] = True
             repairs.append(repair)
     return repairs
+
+
+def _beyond_others(shifts: Sequence[tuple[Shift, Floats]], number: int) -> Floats:
+    """`[n]`: the gains of one shift; over what the other shift gives in the rows of others.
+
+    Where two rows were dropped, the captions between them are wrong at the offset of the second as they are: only the
+    offset of the first says that they belong to it.
+    """
+    gains = shifts[number][1].copy()
+    for other, (shift, of_shift) in enumerate(shifts):
+        if other != number:
+            gains[shift.start : shift.stop] -= np.maximum(of_shift[shift.start : shift.stop], 0)
+    return gains
+
+
+def _longest_free(shift: Shift, is_taken: Bools) -> Shift:
+    """The longest stretch of a shift whose rows no other one has taken; `is_taken` is `[n]`."""
+    bounds = np.flatnonzero(np.diff(~is_taken[shift.start : shift.stop], prepend=False, append=False))
+    stretches = [(int(stop - start), -int(start)) for start, stop in bounds.reshape(-1, 2)]
+    length, start = max(stretches, default=(0, 0))
+    return replace(shift, start=shift.start - start, stop=shift.start - start + length)
 
 
 def _find(
@@ -190,8 +214,13 @@ class FarVotes:
         return offsets[ranked][counts[ranked] > 3 * usual + 10]
 
 
-def _repair(weighing: Weighing, shift: Shift, gains: Floats, canonical_of: Ints, ids: Sequence[str]) -> Repair | None:
-    """The shift with its bounds made sharp and the rows beside it decided; `gains` `[n]` are those of its offset."""
+def _repair(
+    weighing: Weighing, shift: Shift, gains: Floats, is_taken: Bools, canonical_of: Ints, ids: Sequence[str]
+) -> Repair | None:
+    """The shift with its bounds made sharp and the rows beside it decided.
+
+    `gains` `[n]` are those of its offset; a row that `is_taken` `[n]` belongs to a stronger shift.
+    """
     # how badly each pair fits as it is, in the unit of `offset_gains`; 0: the set's median
     of_pair = {kind: weighing.own[kind] for kind in OF_THE_PAIR if kind in weighing.own}
     misfit = weighted_sum(of_pair, weighing)[np.maximum(canonical_of, 0)]
@@ -199,13 +228,15 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, canonical_of: Ints,
     misfit = np.where(canonical_of >= 0, misfit, 0) - np.nanmedian(misfit[shift.start : shift.stop]) / 2
     same = _same_caption(weighing, shift.offset, canonical_of)
     repeated = _repeats(weighing, shift.offset, canonical_of)
-    shift = sharpen(shift, np.where(same, 0.0, gains), misfit, repeated)
-    ends = possible_ends(shift, np.where(same, np.nan, gains), misfit, repeated)
+    shift = sharpen(shift, np.where(is_taken, -np.inf, np.where(same, 0.0, gains)), misfit, repeated)
+    ends = possible_ends(shift, np.where(same | is_taken, np.nan, gains), misfit, repeated).outside(is_taken)
     rows = np.arange(shift.start, shift.stop)
     pairs = [*zip(rows.tolist(), (rows + shift.offset).tolist(), strict=True)]
     beside, free = left_over(shift, len(canonical_of))
     closing: set[int] = set()
-    if _went_round(weighing, canonical_of, beside, free):
+    if is_taken[beside].any():  # by the shift beside this one: nothing went round, and these rows have their captions
+        beside = beside[~is_taken[beside]]
+    elif _went_round(weighing, canonical_of, beside, free):
         closing = set(beside.tolist())
         pairs += zip(beside.tolist(), free.tolist(), strict=True)
         ends = _closed_ends(weighing, canonical_of, shift, ends)
@@ -238,6 +269,7 @@ def _repair(weighing: Weighing, shift: Shift, gains: Floats, canonical_of: Ints,
         last,
         uncertain=tuple(sorted(open_rows)),
         same=again,
+        offset=shift.offset,
     )
 
 
