@@ -70,6 +70,24 @@ def unnamed(dataset: Any) -> dict[str, int]:
 CLEAN = {"runs": 0, "views": 0, "listed files": 0, "doubles": 0}
 
 
+def test_a_renamed_run_says_how_to_get_its_findings_back(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(6)
+    write(dataset)
+    before = fio.queue_of(dataset, "audit").rows
+    dataset.rename_run("audit", "spring")
+    for read in (fio.queue_of, fio.audit_summary, fio.flagged_view, fio.start_spot_check):
+        with pytest.raises(AuditError, match=r"called 'audit' .* dataset.rename_run\('spring', 'audit'\)"):
+            read(dataset, "spring")
+    with pytest.raises(AuditError, match="its audits are spring"):
+        fio.queue_of(dataset, "audit")
+    dataset.rename_run("spring", "audit")
+    assert fio.queue_of(dataset, "audit").rows == before
+    dataset.rename_run("audit", "spring")
+    fio.delete_audit(dataset, "spring")  # nothing of it is left, whatever it is called
+    assert not [name for name in dataset.get_field_schema() if name.startswith("audit_")]
+    assert set(dataset.count_sample_tags()) == {"own"}
+
+
 @pytest.mark.parametrize("remedy", ["delete", "again", "fiftyone"])
 def test_a_run_whose_results_are_lost_can_be_deleted_or_written_again(
     make_dataset: Callable[..., Any], remedy: str

@@ -346,7 +346,8 @@ def audit_document(samples: SampleCollection, run: str) -> Document:
     """The document of an audit as the database has it now, which FiftyOne's objects in memory follow.
 
     Raises:
-        AuditError: the dataset has no audit of that key.
+        AuditError: the dataset has no audit of that key, or one that FiftyOne's `rename_run` gave it: what the audit
+            wrote keeps the name that it had.
     """
     root = samples._root_dataset
     with database(f"reading dataset {root.name!r}"):
@@ -354,6 +355,13 @@ def audit_document(samples: SampleCollection, run: str) -> Document:
         loaded = root._doc.runs.get(run)
         if document is None or not is_of(document, AuditRunConfig):
             raise AuditError(missing(root, f"audit {run!r}", list_audits(root)))
+        written = document["config"].get("settings", {}).get("run", run)
+        if written != run:
+            raise AuditError(
+                f"audit {run!r} was called {written!r} when it was written, and so are its fields and tags "
+                f"({written}_misalignment, {written}:misaligned, ...); rename the run back: "
+                f"dataset.rename_run({run!r}, {written!r})"
+            )
         same = loaded is not None and getattr(loaded, "id", None) == document["_id"]
         if not same or loaded.results.grid_id != document.get("results") or loaded.config != document["config"]:
             forget_caches(root, run)  # another process wrote, or this one did
