@@ -10,7 +10,7 @@ import torch
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders import clap
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.embed import _encode_batch
+from audit_plugin.encoders.embed import encode_batch
 from audit_plugin.encoders.registry import identify, load_encoders
 from audit_plugin.inputs.audio import RATE, Sound
 from tests.media_fixtures import tone
@@ -58,7 +58,7 @@ def loaded(tiny: Path) -> dict[str, Encoder]:
 
 
 def feature(encoder: Encoder, medium: object) -> np.ndarray:
-    return _encode_batch(encoder.prepare(medium), encoder)
+    return encode_batch(encoder.prepare(medium), encoder)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -91,8 +91,8 @@ def test_both_sides_share_a_space_and_are_known_before_they_are_loaded(tiny: Pat
 
 def test_a_feature_does_not_depend_on_its_batch_or_on_chance(loaded: dict[str, Encoder]) -> None:
     pieces = loaded["audio"].prepare(Sound(WAVES, 1.4))
-    both = _encode_batch(pieces, loaded["audio"])
-    assert _encode_batch(pieces[1:], loaded["audio"])[0].tobytes() == both[1].tobytes()
+    both = encode_batch(pieces, loaded["audio"])
+    assert encode_batch(pieces[1:], loaded["audio"])[0].tobytes() == both[1].tobytes()
     long = Sound((tone(300, 2.5, RATE).astype(np.float32),), 2.5)
     first, second = (feature(loaded["audio"], long) for _ in range(2))
     assert len(first) == 3  # cut here, in order, not at random
@@ -104,7 +104,7 @@ def test_long_texts_are_split_and_all_parts_are_used(loaded: dict[str, Encoder])
     assert all(len(p) == 32 for p in pieces)
     assert sum(int((p == 5).sum()) for p in pieces) == 100
     assert sum(int((p == 11).sum()) for p in pieces) == 1
-    assert np.isfinite(_encode_batch(pieces, loaded["text"])).all()
+    assert np.isfinite(encode_batch(pieces, loaded["text"])).all()
     assert np.isfinite(feature(loaded["text"], "x")).all()
 
 

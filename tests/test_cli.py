@@ -71,7 +71,7 @@ def test_version() -> None:
 
 
 def test_help_is_light_and_lists_the_commands() -> None:
-    heavy = "torch fiftyone faiss pyarrow open_clip transformers rich"
+    heavy = "torch fiftyone faiss pyarrow open_clip transformers onnxruntime rich"
     then = f"print('HEAVY', sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run(start("--help", then=then), capture_output=True, text=True, cwd=ROOT, check=True)
     assert "HEAVY []" in done.stdout

@@ -12,7 +12,7 @@ from PIL import Image
 from audit_plugin.arrays import AuditError
 from audit_plugin.encoders import open_clip as clip
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.embed import _encode_batch
+from audit_plugin.encoders.embed import encode_batch
 from audit_plugin.encoders.registry import load_encoders, resolve_name
 from audit_plugin.inputs import images, video
 from tests.clip_fixtures import MODEL, tiny_checkpoints
@@ -55,7 +55,7 @@ def refusal(name: str, modalities: tuple[str, ...] = ("image", "text")) -> str:
 
 
 def feature(encoder: Encoder, medium: object) -> np.ndarray:
-    return _encode_batch(encoder.prepare(medium), encoder)
+    return encode_batch(encoder.prepare(medium), encoder)
 
 
 # --- local checkpoints ---------------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_long_texts_are_split_and_all_parts_are_used(tiny: Path) -> None:
 def test_a_feature_does_not_depend_on_its_batch(tiny: Path) -> None:
     encoder = both(str(tiny / "a.pt"))["image"]
     pieces = [encoder.prepare(Image.new("RGB", (40, 40), c))[0] for c in ("red", "green", "blue")]
-    alone = _encode_batch(pieces[2:], encoder)[0]
-    assert alone.tobytes() == _encode_batch(pieces, encoder)[2].tobytes()
+    alone = encode_batch(pieces[2:], encoder)[0]
+    assert alone.tobytes() == encode_batch(pieces, encoder)[2].tobytes()
 
 
 def test_a_video_is_its_frames(tiny: Path) -> None:

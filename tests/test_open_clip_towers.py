@@ -14,7 +14,7 @@ from PIL import Image
 from audit_plugin.arrays import Samples
 from audit_plugin.encoders import open_clip_towers as clip_encoders
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.embed import _encode_batch, digest_contents, silent
+from audit_plugin.encoders.embed import digest_contents, encode_batch, silent
 from audit_plugin.encoders.precision import bf16_encoder, choose_precision, try_bf16
 from audit_plugin.encoders.prompts import prompted_encoders
 from audit_plugin.encoders.registry import load_encoders
@@ -85,7 +85,7 @@ def test_pieces_of_bytes_give_the_features_of_the_models_own_transform(checkpoin
     assert {(p.dtype.name, p.shape) for p in pieces} == {("uint8", (48, 48, 3))}
     with torch.inference_mode():
         expected = model.encode_image(torch.stack([transform(image) for image in pictures()])).numpy()
-    np.testing.assert_allclose(_encode_batch(pieces, encoder), expected, atol=1e-5)
+    np.testing.assert_allclose(encode_batch(pieces, encoder), expected, atol=1e-5)
 
 
 def test_of_a_very_long_image_the_middle_is_resized_and_no_gigabytes(checkpoints: dict) -> None:
@@ -112,7 +112,7 @@ def test_texts_at_their_own_length_have_the_features_of_the_whole_context(
     assert [len(piece) for piece in pieces] == lengths
     with torch.inference_mode():
         expected = model.encode_text(tokenizer(list(TEXTS))).numpy()
-    features = np.concatenate([_encode_batch([piece], encoder) for piece in pieces])
+    features = np.concatenate([encode_batch([piece], encoder) for piece in pieces])
     np.testing.assert_allclose(unit(features), unit(expected), atol=1e-5)
 
 
@@ -123,7 +123,7 @@ def test_a_tower_that_looks_both_ways_keeps_the_whole_context(checkpoints: dict)
     with torch.inference_mode():
         expected = model.encode_text(tokenizer(list(TEXTS))).numpy()
         short = model.encode_text(tokenizer(list(TEXTS[:1]))[:, :8]).numpy()
-    np.testing.assert_allclose(unit(_encode_batch(pieces, encoder)), unit(expected), atol=1e-5)
+    np.testing.assert_allclose(unit(encode_batch(pieces, encoder)), unit(expected), atol=1e-5)
     assert np.abs(unit(short) - unit(expected[:1])).max() > 1e-3  # what the check at loading has to notice
 
 
@@ -215,12 +215,12 @@ def test_weights_in_bf16_are_a_copy_with_nearly_the_same_features(checkpoints: d
     media = TEXTS if modality == "text" else pictures()
     for medium in media:
         piece = encoder.prepare(medium)
-        before = _encode_batch(piece, encoder)
-        low = _encode_batch(piece, small)
+        before = encode_batch(piece, encoder)
+        low = encode_batch(piece, small)
         assert low.dtype == np.float32
         assert (unit(low) * unit(before)).sum() > 0.999
         assert not np.array_equal(low, before)
-        np.testing.assert_array_equal(_encode_batch(piece, encoder), before)  # the original is as it was
+        np.testing.assert_array_equal(encode_batch(piece, encoder), before)  # the original is as it was
     assert small.identity.key == encoder.identity.key + ":bf16"
     assert small.identity.space == encoder.identity.space
 
@@ -255,4 +255,4 @@ def test_on_a_gpu_the_features_are_those_of_the_cpu(checkpoints: dict) -> None:
         assert there.batch == 256
         for medium in media:
             pieces = here.prepare(medium)
-            np.testing.assert_allclose(_encode_batch(pieces, there), _encode_batch(pieces, here), atol=1e-3)
+            np.testing.assert_allclose(encode_batch(pieces, there), encode_batch(pieces, here), atol=1e-3)

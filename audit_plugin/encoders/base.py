@@ -1,14 +1,14 @@
 """What an encoder is.
 
 It turns one medium into *pieces* (an image is one, a long text several), each piece into a vector; the medium's
-feature is the mean over its pieces. Pieces of one shape are encoded in batches of one size, so that a feature never
-depends on what else is in its batch.
+feature is the mean over its pieces. Pieces of one shape are encoded in batches of one size, unless the encoder takes
+any (`any_batch`), so that a feature never depends on what else is in its batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Encoder:
     # media are prepared while others are encoded, for encoders on another chip; on one chip the threads of both would
     # slow each other down
     overlap: bool = False
+    # a piece has the same vector, to the byte, in a batch of any size: none is filled up
+    any_batch: bool = False
 
 
 def frames_encoder(image: Encoder, identity: EncoderIdentity) -> Encoder:
@@ -53,12 +55,12 @@ def frames_encoder(image: Encoder, identity: EncoderIdentity) -> Encoder:
     def prepare_frames(frames: Sequence[Any]) -> list[np.ndarray]:
         return [piece for frame in frames for piece in prepare(frame)]
 
-    return Encoder(identity, image.batch, prepare_frames, image.encode, image.to_bf16, image.overlap)
+    return replace(image, identity=identity, prepare=prepare_frames)
 
 
-def pad_to_bucket(ids: Sequence[int], fill: int = 0) -> np.ndarray:
-    """Token ids, int64, padded to the smallest of `TEXT_BUCKETS` that holds them: no other text matters."""
-    size = next((bucket for bucket in TEXT_BUCKETS if len(ids) <= bucket), TEXT_BUCKETS[-1])
+def pad_to_bucket(ids: Sequence[int], fill: int = 0, buckets: Sequence[int] = TEXT_BUCKETS) -> np.ndarray:
+    """Token ids, int64, padded to the smallest of `buckets` that holds them: no other text matters."""
+    size = next((bucket for bucket in buckets if len(ids) <= bucket), buckets[-1])
     padded = np.full(size, fill, dtype=np.int64)
     padded[: min(len(ids), size)] = ids[:size]
     return padded

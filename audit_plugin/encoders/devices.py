@@ -7,7 +7,9 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +87,45 @@ def encode_on(device: torch.device, forward: Callable[[torch.Tensor], torch.Tens
             return forward(pieces.to(device, non_blocking=device.type == "cuda")).float().cpu().numpy()
 
     return encode
+
+
+def encode_by_onnx(model: bytes, rows_at_once: Callable[[tuple[int, ...]], int]) -> Encode:
+    """An encoder's `encode` by an ONNX model on the CPU, in as many threads as torch uses.
+
+    Each call of the model computes in one thread, with `rows_at_once` pieces (by a piece's shape), the last ones filled
+    up with copies: a piece's vector depends on neither its batch nor the number of threads. Calls that share nothing
+    are also faster than threads that wait for each other in each layer.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    onnxruntime = _silent_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def encode(batch: np.ndarray) -> Floats:
+        size = rows_at_once(batch.shape[1:])
+
+        def run(start: int) -> Floats:
+            rows = batch[start : start + size]
+            filler = np.repeat(rows[:1], size - len(rows), axis=0)
+            return np.asarray(session.run(None, {name: np.concatenate([rows, filler])})[0][: len(rows)])
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return np.concatenate(list(pool.map(run, range(0, len(batch), size))))
+
+    return encode
+
+
+def _silent_onnxruntime() -> Any:
+    """The package, kept from what its releases do by default: to report each process and model to their maker."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # is read when the package is imported
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # on Windows, or where the package was imported before
+    return onnxruntime
 
 
 def batch_size(device: torch.device, on_cpu: int) -> int:

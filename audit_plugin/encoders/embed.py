@@ -252,7 +252,7 @@ class BatchEncoder:
         while len(vectors) < len(pieces):
             part = pieces[len(vectors) : len(vectors) + self.encoder.batch]
             try:
-                vectors += list(_encode_batch([piece.values for piece in part], self.encoder))
+                vectors += list(encode_batch([piece.values for piece in part], self.encoder))
             except torch.cuda.OutOfMemoryError as error:
                 if self.encoder.batch == 1:
                     raise AuditError(
@@ -266,12 +266,13 @@ class BatchEncoder:
         return list(zip(pieces, vectors, strict=True))
 
 
-def _encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
-    """float32 `[len(pieces), d]`, encoded as a full batch filled up with zeros.
+def encode_batch(pieces: list[np.ndarray], encoder: Encoder) -> Floats:
+    """float32 `[len(pieces), d]`, encoded as a full batch filled up with zeros, unless the encoder takes `any_batch`.
 
     Kernels differ by shape, and a feature must not depend on the size of its batch.
     """
-    batch = np.zeros((encoder.batch, *pieces[0].shape), dtype=pieces[0].dtype)
+    rows = len(pieces) if encoder.any_batch else encoder.batch
+    batch = np.zeros((rows, *pieces[0].shape), dtype=pieces[0].dtype)
     batch[: len(pieces)] = pieces
     vectors = encoder.encode(batch)
     if vectors.ndim != 2 or len(vectors) != len(batch):

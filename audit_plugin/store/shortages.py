@@ -13,11 +13,11 @@ from audit_plugin.arrays import AuditError
 
 AGAIN = "run the same command again: finished parts are kept"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# Packages that do not pass the system's number on: numpy, C++ and torch, threads of Python, pymongo.
+# Packages that do not pass the system's number on: numpy, C++, torch and onnxruntime, threads of Python, pymongo.
 FULL_TEXT = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written|OutOfDiskSpace")
 MEMORY_TEXT = re.compile(
-    r"Unable to allocate|not enough memory|[Cc]an(?:'t|not) allocate memory|bad_alloc|DefaultCPUAllocator|"
-    r"failed to map segment from shared object|cannot create std::vector larger"
+    r"Unable to allocate|not enough memory|(?:[Cc]an(?:'t|not)|Failed to) allocate memory|bad_alloc|"
+    r"DefaultCPUAllocator|failed to map segment from shared object|cannot create std::vector larger"
 )
 FILES_TEXT = re.compile(r"Too many open files")
 PROCESS_TEXT = re.compile(r"can't start new thread|can't start new process|Resource temporarily unavailable")

@@ -19,6 +19,7 @@ import torch
 from audit_plugin.arrays import Features, Floats, Ints
 from audit_plugin.audit.prepare import Prepared
 from audit_plugin.encoders.base import Encoder
+from audit_plugin.encoders.embed import encode_batch
 from audit_plugin.encoders.precision import in_precision_of
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.inputs.files import MediaError
@@ -190,12 +191,10 @@ def encode_texts(texts: Sequence[str], encoder: Encoder) -> dict[str, Floats]:
         for piece in pieces:
             queues[piece.shape].append((text, piece))
     vectors: dict[str, list[Floats]] = defaultdict(list)
-    for shape, queue in queues.items():
+    for queue in queues.values():
         for start in range(0, len(queue), encoder.batch):
             part = queue[start : start + encoder.batch]
-            batch = np.zeros((encoder.batch, *shape), dtype=part[0][1].dtype)
-            batch[: len(part)] = [piece for _, piece in part]
-            for (text, _), vector in zip(part, encoder.encode(batch), strict=False):
+            for (text, _), vector in zip(part, encode_batch([piece for _, piece in part], encoder), strict=True):
                 vectors[text].append(_unit(vector))
     return {text: _unit(np.mean(pieces, axis=0, dtype=np.float32)) for text, pieces in vectors.items()}
 
