@@ -102,7 +102,14 @@ def _prepare_image(image: Any) -> list[np.ndarray]:
     return [np.array(image.resize((SIDE, SIDE), resample=BICUBIC))]
 
 
-def image_model(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+class _Pixels(torch.nn.Module):
+    """uint8 `[n, h, w, c]` -> float32, -1 to 1, seen as `[n, c, h, w]`: with this layout convolutions are fastest."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (pixels / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def image_model(device: torch.device) -> torch.nn.Sequential:
     """The image encoder in PyTorch, for GPUs and as the reference: uint8 `[n, 224, 224, 3]` -> `[n, 1280]`."""
     import timm
 
@@ -112,9 +119,7 @@ def image_model(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     names = list(model.state_dict())
     model.load_state_dict(dict(zip(names, weights, strict=True)))
     model.reset_classifier(0)
-    model = model.to(device, memory_format=torch.channels_last).eval()
-    # [n, h, w, c] in memory, seen as [n, c, h, w]: the layout in which the convolutions are fastest
-    return lambda pixels: model((pixels / 127.5 - 1).permute(0, 3, 1, 2))
+    return torch.nn.Sequential(_Pixels(), model.to(device, memory_format=torch.channels_last)).eval()
 
 
 def unknown_token_shares(texts: Sequence[str]) -> list[float]:

@@ -44,7 +44,7 @@ def image_network(tensors: Sequence[np.ndarray]) -> bytes:
     zero, six = (graph.constant(np.array(value, np.float32)) for value in (0, 6))
     # x / 127.5 - 1
     x = graph.apply("Cast", graph.apply("Transpose", "pixels", perm=(0, 3, 1, 2)), to=TENSOR_TYPES["float32"])
-    x = graph.apply("Mul", x, graph.constant(np.array(1 / 127.5, np.float32)))
+    x = graph.apply("Div", x, graph.constant(np.array(127.5, np.float32)))
     x = graph.apply("Sub", x, graph.constant(np.array(1, np.float32)))
     x = convolve(x, stride=2)
     for convolutions, stride, blocks in STAGES:
