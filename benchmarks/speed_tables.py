@@ -26,6 +26,7 @@ LARGE, LARGE_TRIALS = 12_000_000, 16
 def speed_table() -> str:
     """Ratios, both sides of each measured in one run."""
     parts = {
+        "offline-speed": _offline_rows,
         "embedding-speed": _embedding_rows,
         "neighbor-speed": _neighbor_rows,
         "training-speed": _training_rows,
@@ -49,6 +50,26 @@ def speed_table() -> str:
 
 def _chip(report: dict[str, Any]) -> str:
     return "Intel" if "Intel" in report["machine"]["cpu"] else "AMD"
+
+
+def _offline_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """In time of the processor: the machine was busy, and PyTorch's threads wait for each other."""
+    names = {
+        "PyTorch, batches": "batches of the same network in PyTorch",
+        "PyTorch, compiled, one image a thread": "the same, frozen and optimized, an image a thread",
+        "PyTorch, few texts a thread": "the same, few texts a thread",
+    }
+    return [
+        (
+            f"encoder `offline`, {media}, fp32",
+            f"{cells['processor_ms']['ours']:.1f} ms of a core each",
+            f"{rival}: {cells['processor_ms'][name]:.1f} ms",
+            f"{cells['times_less_processor'][name]:.2f}",
+        )
+        for media, cells in report["sets"].items()
+        for name, rival in names.items()
+        if name in cells["processor_ms"]
+    ]
 
 
 def _embedding_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
