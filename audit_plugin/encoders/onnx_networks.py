@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .onnx_format import MICROSOFT, TENSOR_TYPES, OnnxGraph
+from .onnx_graph import MICROSOFT, OnnxGraph
 
 SIDE = 224  # pixels of the image encoder's input
 # EfficientNet-Lite0: (convolutions of a block, stride, number of blocks) per stage. Kernels and widths are in the
@@ -14,6 +14,7 @@ SIDE = 224  # pixels of the image encoder's input
 STAGES = ((2, 1, 1), (3, 2, 2), (3, 2, 2), (3, 2, 3), (3, 1, 3), (3, 2, 4), (3, 1, 1))
 NORM_EPSILON = 1e-3  # of its batch normalization
 LAYERS, HEADS, LAYER_EPSILON = 6, 12, 1e-12  # of all-MiniLM-L6-v2
+FLOAT, INT32 = 1, 6  # numbers of the types in ONNX
 MASKED = -1e9  # added to the logits of padding: its weight is exp(-1e9) = 0
 
 
@@ -43,7 +44,7 @@ def image_network(tensors: Sequence[np.ndarray]) -> bytes:
 
     zero, six = (graph.constant(np.array(value, np.float32)) for value in (0, 6))
     # x / 127.5 - 1
-    x = graph.apply("Cast", graph.apply("Transpose", "pixels", perm=(0, 3, 1, 2)), to=TENSOR_TYPES["float32"])
+    x = graph.apply("Cast", graph.apply("Transpose", "pixels", perm=(0, 3, 1, 2)), to=FLOAT)
     x = graph.apply("Div", x, graph.constant(np.array(127.5, np.float32)))
     x = graph.apply("Sub", x, graph.constant(np.array(1, np.float32)))
     x = convolve(x, stride=2)
@@ -95,7 +96,7 @@ def text_network(tensors: Mapping[str, np.ndarray]) -> bytes:
     x = graph.apply("Gather", constant("embeddings.word_embeddings.weight"), "ids")
     x = graph.apply("Add", x, graph.apply("Slice", graph.constant(places), number[0], length, number[0]))
     x = norm(x, "embeddings.LayerNorm")
-    mask = graph.apply("Cast", is_token, to=TENSOR_TYPES["int32"])
+    mask = graph.apply("Cast", is_token, to=INT32)
     for layer in range(LAYERS):
         name = f"encoder.layer.{layer}"
         parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
@@ -115,7 +116,7 @@ def text_network(tensors: Mapping[str, np.ndarray]) -> bytes:
         x = norm(graph.apply("Add", attended, x), f"{name}.attention.output.LayerNorm")
         wide = graph.apply("Gelu", linear(x, f"{name}.intermediate.dense"), domain=MICROSOFT)
         x = norm(graph.apply("Add", linear(wide, f"{name}.output.dense"), x), f"{name}.output.LayerNorm")
-    weights = graph.apply("Cast", is_token, to=TENSOR_TYPES["float32"])
+    weights = graph.apply("Cast", is_token, to=FLOAT)
     total = graph.apply("MatMul", graph.apply("Unsqueeze", weights, number[1]), x)  # [n, 1, 384]
     count = graph.apply("ReduceSum", weights, number[1], keepdims=1)
     mean = graph.apply("Div", graph.apply("Squeeze", total, number[1]), count)

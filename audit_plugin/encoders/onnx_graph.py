@@ -1,0 +1,55 @@
+"""ONNX models in memory: a graph that is built node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
+OPSETS = {"": 17, MICROSOFT: 1}  # domain -> version of its operators
+IR_VERSION = 8  # that of opset 17, which onnxruntime of 2022 reads as well
+
+
+class OnnxGraph:
+    """A graph under construction; tensors are named by strings, "" is an optional input that is left out."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def constant(self, values: np.ndarray) -> str:
+        """The name of a tensor with these values."""
+        from onnx import numpy_helper
+
+        name = f"constant{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def apply(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """The name of the output of one more node."""
+        from onnx import helper
+
+        name = f"output{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
+        return name
+
+    def model(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]], output: str) -> bytes:
+        """The model's bytes.
+
+        Args:
+            inputs: name -> (NumPy type, shape); a size that may differ from call to call is a name.
+            output: the tensor, float32 and of any shape, that it computes.
+        """
+        from onnx import helper
+
+        given = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+            for name, (dtype, shape) in inputs.items()
+        ]
+        computed = helper.make_tensor_value_info(output, helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)), None)
+        graph = helper.make_graph(self._nodes, "graph", given, [computed], self._constants)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets)
+        return bytes(model.SerializeToString())
