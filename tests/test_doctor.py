@@ -9,6 +9,7 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.cli.install import doctor
+from audit_plugin.neighbors import exact
 
 NAMES = ["Python", "torch", "CUDA", "faiss", "open_clip", "offline encoders", "Ray"]
 NAMES += ["FiftyOne", "mongod", "plugin", "ffmpeg", "Chromium", "demo set", "disk"]
@@ -70,8 +71,9 @@ class Dist:
     ("installed", "ok", "text"),
     [
         ([("faiss-cpu", "1.9")], True, "CPU build"),
-        ([("faiss_gpu", "1.15")], True, "GPU build"),
-        ([("faiss-gpu-cu12", "1.14")], True, "GPU build"),
+        ([("faiss_gpu", "1.15")], True, "GPU build, sees no GPU"),
+        ([("faiss-gpu-cuvs", "1.15")], True, "GPU build, sees no GPU"),
+        ([("faiss-gpu-cu12", "1.14")], True, "GPU build, sees no GPU"),
         ([("faiss-cpu", "1.9"), ("faiss-gpu", "1.15")], False, "overwrite"),
         ([("faiss-searcher", "0.1"), (None, "0")], False, "not installed"),
     ],
@@ -79,11 +81,27 @@ class Dist:
 def test_faiss_builds(monkeypatch, installed, ok, text):
     monkeypatch.setattr(doctor.metadata, "distributions", lambda: [Dist(*pair) for pair in installed])
     monkeypatch.setattr(doctor, "_missing", lambda *_: [])
+    monkeypatch.setattr(exact, "searches_on_gpu", lambda: False)
     check = doctor._faiss()
     assert check.ok is ok
     assert text in check.state
     if text == "overwrite":
         assert "pip uninstall -y faiss-cpu faiss-gpu" in check.remedy
+
+
+def test_a_faiss_that_does_not_load_is_no_failure(monkeypatch, tmp_path):
+    (tmp_path / "faiss").mkdir()
+    (tmp_path / "faiss" / "__init__.py").write_text("raise RuntimeError('libcudart.so.13 is missing')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "faiss"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda: [Dist("faiss-gpu-cuvs", "1.15")])
+    check = doctor._faiss()
+    assert (check.ok, check.required) == (False, False)
+    assert "libcudart.so.13 is missing" in check.state
+    assert "faiss-gpu-cuvs" in check.remedy
+    assert exact.import_faiss() is None
+    assert not exact.searches_on_gpu()
 
 
 def test_missing_mongod_is_noticed(place):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from audit_plugin.store import FeatureCache
 from audit_plugin.trials.engines import LOCAL, opened
 from tests.core_fixtures import unit
 from tests.pipeline_fixtures import cells
+from tests.test_search import clustered, even
 
 ray = pytest.importorskip("ray")
 from audit_plugin.trials.engines import cluster  # noqa: E402 (only where Ray is)
@@ -169,16 +171,18 @@ def test_a_killed_driver_resumes(
     assert cells(again) == cells(local)
 
 
-def test_neighbors_of_many_rows_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make", [clustered, even])
+def test_neighbors_of_many_rows_are_those_of_one_process(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "EXACT_ROWS", 1000)
-    monkeypatch.setattr(search, "PIECE", 500)
-    vectors = unit(np.random.default_rng(0).standard_normal((3000, 16)))
+    monkeypatch.setitem(search.PIECE, "cpu", 500)
+    vectors = make(3000)
     here = LOCAL.search(vectors, 10, "cpu", 0)
     with opened(replace(CONFIG, engine="ray")) as engine:
         found = engine.search(vectors, 10, "cpu", 0)
     assert found.method == here.method
     np.testing.assert_array_equal(found.neighbors.indices, here.neighbors.indices)
     np.testing.assert_array_equal(found.neighbors.similarities, here.neighbors.similarities)
+    assert ("lists" in here.method.partition(" (")[0]) == (make is clustered)
 
 
 # --- the engine itself ---------------------------------------------------------------------------------------------

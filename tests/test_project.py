@@ -54,14 +54,24 @@ def test_the_requirements_of_the_app_choose_no_faiss():
 
 
 def test_each_requirement_has_a_lower_bound():
-    for line in [*lines_of("requirements.txt"), *EXTRAS["cpu"], *EXTRAS["gpu"], *EXTRAS["ray"], *EXTRAS["dev"]]:
+    for line in [
+        *lines_of("requirements.txt"),
+        *EXTRAS["cpu"],
+        *EXTRAS["gpu"],
+        *EXTRAS["gpu-cuda12"],
+        *EXTRAS["ray"],
+        *EXTRAS["dev"],
+    ]:
         assert [s.operator for s in Requirement(line).specifier] == [">="], line
         assert Requirement(line).url is None
 
 
 def test_faiss_builds_exclude_each_other():
-    assert [Requirement(line).name for line in EXTRAS["cpu"] + EXTRAS["gpu"]] == ["faiss-cpu", "faiss-gpu"]
-    others = [line for name, extra in EXTRAS.items() if name not in ("cpu", "gpu") for line in extra]
+    builds = {"cpu": "faiss-cpu", "gpu": "faiss-gpu-cuvs", "gpu-cuda12": "faiss-gpu"}
+    assert {name: [Requirement(line).name for line in EXTRAS[name]] for name in builds} == {
+        name: [build] for name, build in builds.items()
+    }
+    others = [line for name, extra in EXTRAS.items() if name not in builds for line in extra]
     assert not any("faiss" in line for line in [*others, *PROJECT["project"]["dependencies"]])
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import pickle
+import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin import neighbors as nn
-from audit_plugin.neighbors import scan, search
+from audit_plugin.neighbors import exact, search
 from tests.core_fixtures import unit
 
 K = 10
-PRECISIONS = [torch.float32, torch.bfloat16]
+ALL_ROWS = "all products, in bfloat16 (lists would look at more than 15% of all rows)"
 
 
 def clustered(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
@@ -33,133 +35,115 @@ def even(n: int, d: int = 32, seed: int = 0) -> np.ndarray:
     return unit(np.random.default_rng(seed).standard_normal((n, d)))
 
 
-def space_of(vectors: np.ndarray, precision: torch.dtype = torch.float32) -> scan.Space:
-    exact = torch.from_numpy(vectors)
-    return scan.make_space(exact, exact.to(precision))
-
-
 @pytest.fixture
 def search_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search of few rows as one of many."""
     monkeypatch.setattr(search, "EXACT_ROWS", 100)
+    monkeypatch.setattr(search, "has_bf16_unit", lambda _device: True)
 
 
-# --- scan: candidates by coarse products, float32 decides ------------------------------------------------------------
+# --- candidates ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 700), st.integers(1, 40))
-def test_the_largest_are_those_of_a_sort(seed: int, total: int, wanted: int) -> None:
-    wanted = min(wanted, total)
-    values = np.random.default_rng(seed).random((total, 7), dtype=np.float32)
-    found = scan.largest(torch.from_numpy(values).view(torch.int32), wanted).numpy()
-    expected = np.argsort(-values, axis=0, kind="stable")[:wanted]
-    np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(expected, axis=0))
+def neighbors_by(proposal: Any, vectors: np.ndarray, rows: Any, k: int = K) -> Any:
+    """(indices, similarities) of rows from the candidates of one proposal."""
+    return search._neighbors_of(vectors, proposal[0], k, np.asarray(rows))
 
 
-def test_the_largest_of_half_precision_are_as_large_as_those_of_a_sort() -> None:
-    values = torch.rand(5_000, 5, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    found = values.gather(0, scan.largest(values.view(torch.int16), 20)).float().sort(dim=0).values
-    torch.testing.assert_close(found, values.float().sort(dim=0).values[-20:])
+def lists_of(vectors: np.ndarray) -> Any:
+    """(faiss, an index of the rows, rows per list)."""
+    faiss = exact.import_faiss()
+    assert faiss is not None
+    index = search.make_index(faiss, vectors, 0)
+    return faiss, index, [search._rows_of_list(faiss, index, number) for number in range(index.nlist)]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("block", [64, 2**16])
-def test_a_scan_of_all_rows_is_the_exact_search(
-    precision: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cells", [2**10, 2**24])
+def test_products_with_all_rows_find_what_the_exact_search_does(
+    precision: str, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "MEMBERS", block)
+    monkeypatch.setitem(search.CELLS, "cpu", cells)
     vectors = even(700)
-    index, near = scan.nearest_members(space_of(vectors, precision), torch.arange(700), None, K)
+    propose = functools.partial(search._from_products, "cpu", precision)
+    indices, similarities = neighbors_by([propose], vectors, np.arange(700))
     expected = nn.exact_search(vectors, K)
-    np.testing.assert_array_equal(index.numpy(), expected.indices)
-    np.testing.assert_allclose(near.numpy(), expected.similarities, atol=1e-6)
+    np.testing.assert_array_equal(indices, expected.indices)
+    np.testing.assert_allclose(similarities, expected.similarities, atol=1e-6)
 
 
 def test_equal_rows_tie_and_are_ordered_by_index() -> None:
     vectors = np.repeat(even(100), 4, axis=0)
-    index, near = scan.nearest_members(space_of(vectors), torch.arange(400), None, 3)
-    rows = np.arange(400)
-    for row in rows:
+    propose = functools.partial(search._from_products, "cpu", "float32")
+    indices, similarities = neighbors_by([propose], vectors, np.arange(400), 3)
+    for row in range(400):
         same = [other for other in range(row // 4 * 4, row // 4 * 4 + 4) if other != row]
-        assert index[row].tolist() == same
-        assert len(set(near[row].tolist())) == 1
-
-
-def test_only_members_are_found() -> None:
-    vectors, members = even(500), np.sort(np.random.default_rng(1).choice(500, 90, replace=False))
-    index, near = scan.nearest_members(space_of(vectors), torch.tensor([3, 77]), torch.from_numpy(members), K)
-    for at, row in enumerate((3, 77)):
-        others = members[members != row]
-        expected = others[np.argsort(-(vectors[others] @ vectors[row]), kind="stable")[:K]]
-        np.testing.assert_array_equal(index[at], expected)
-        np.testing.assert_allclose(near[at], vectors[expected] @ vectors[row], atol=1e-6)
-
-
-def test_products_come_in_few_shapes() -> None:
-    sizes = {scan._rounded_up(count) for count in range(1, 60_000)}
-    assert len(sizes) < 100
-    assert all(scan._rounded_up(size) == size for size in sizes)
-    assert all(count <= scan._rounded_up(count) <= max(64, 1.13 * count + 64) for count in range(1, 60_000, 7))
+        assert indices[row].tolist() == same
+        assert len(set(similarities[row].tolist())) == 1
 
 
 def test_without_faiss_pairs_are_multiplied_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = torch.from_numpy(even(300))
-    rows, others = torch.arange(50), torch.randint(0, 300, (50, 9), generator=torch.Generator().manual_seed(0))
-    found = scan.inner_products(exact, rows, others)
+    vectors = even(300)
+    rows, others = np.arange(50), np.random.default_rng(0).integers(0, 300, (50, 9))
+    products = exact.inner_products(vectors, rows, others)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(scan, "GATHERED_NUMBERS", 1000)
-    torch.testing.assert_close(scan.inner_products(exact, rows, others), found, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found, (exact[rows][:, None] * exact[others]).sum(2), atol=1e-6, rtol=0)
+    monkeypatch.setattr(exact, "GATHERED_NUMBERS", 1000)
+    np.testing.assert_allclose(exact.inner_products(vectors, rows, others), products, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(products, np.einsum("qd,qcd->qc", vectors[rows], vectors[others]), atol=1e-6)
 
 
-# --- lists -----------------------------------------------------------------------------------------------------------
+def test_every_row_is_in_one_list() -> None:
+    _, index, members = lists_of(clustered(3_000))
+    assert index.nlist == 3_000 // search.LIST_ROWS
+    np.testing.assert_array_equal(np.sort(np.concatenate(members)), np.arange(3_000))
 
 
-def test_every_row_is_in_one_list_and_every_list_ranks_all() -> None:
-    found = search.make_lists(space_of(clustered(3_000)), 0)
-    count = len(found.ends)
-    assert count == 3_000 // search.LIST_ROWS
-    np.testing.assert_array_equal(np.sort(np.concatenate([found.rows(i) for i in range(count)])), np.arange(3_000))
-    for number in range(count):
-        assert (found.number[found.rows(number)] == number).all()
-        assert sorted(found.ranking[number]) == list(range(count))
-
-
-def test_depth_is_the_least_that_holds_the_share() -> None:
+def test_the_lists_looked_at_hold_the_share_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "WORTH", 1.0)
     vectors = clustered(3_000)
-    found, rows = search.make_lists(space_of(vectors), 0), np.arange(0, 3_000, 30)
-    near = nn.exact_search(vectors, K).indices[rows]
+    faiss, index, members = lists_of(vectors)
+    rows = np.arange(0, 3_000, 30)
+    tuning = search.ExactSample(rows, *exact.top_others(vectors, rows, K))
+    list_of_row = np.empty(3_000, int)
+    for number, own in enumerate(members):
+        list_of_row[own] = number
+    order = np.argsort(-vectors[rows] @ index.quantizer.reconstruct_n(0, index.nlist).T, axis=1)
 
-    def held(depth: int) -> float:
+    def held(count: int) -> float:
         """Share of the neighbors that stand in the first lists, one by one."""
-        seen = [set(found.ranking[found.number[row], :depth].tolist()) for row in rows]
-        return float(np.mean([[found.number[j] in some for j in js] for some, js in zip(seen, near, strict=True)]))
+        seen = [set(lists[:count].tolist()) for lists in order]
+        return float(
+            np.mean([[list_of_row[j] in own for j in js] for own, js in zip(seen, tuning.indices, strict=True)])
+        )
 
-    for share in (0.5, 0.9, 0.99, 1.0):
-        depth = search.depth_for(found, rows, near, share)
-        assert held(depth) >= share
-        assert depth == 1 or held(depth - 1) < share
-
-
-def test_a_list_looks_at_enough_rows() -> None:
-    found = search.make_lists(space_of(clustered(3_000)), 0)
-    seen = found.looked_at(1, 400)
-    sizes = np.diff(found.ends, prepend=0)
-    for number, (count, rows) in enumerate(seen):
-        assert rows == sizes[found.ranking[number, :count]].sum() >= 400
-        assert count == 1 or sizes[found.ranking[number, : count - 1]].sum() < 400
+    for goal in (0.5, 0.9, 0.99, 1.0):
+        monkeypatch.setattr(search, "GOAL", goal)
+        (propose, by_list, method), *_ = search.list_proposals(faiss, vectors, tuning, 0)
+        count = propose.args[1]
+        assert held(count) >= goal
+        assert count == 1 or held(count - 1) < goal
+        rows_seen = np.mean([np.isin(list_of_row, lists[:count]).mean() for lists in order])
+        assert method == f"{count} of {index.nlist} lists, {rows_seen:.1%} of all rows"
+        np.testing.assert_array_equal(np.sort(by_list), np.arange(3_000))
 
 
 def test_looking_at_all_lists_is_exact() -> None:
     vectors = clustered(1_500)
-    space = space_of(vectors)
-    found = search.make_lists(space, 0)
-    rows, index, near = search.scan_lists(space, found, len(found.ends), K, np.arange(len(found.ends)))
-    assert sorted(rows.tolist()) == list(range(len(vectors)))
+    _, index, _ = lists_of(vectors)
+    propose = functools.partial(search._from_lists, index, index.nlist)
+    indices, similarities = neighbors_by([propose], vectors, np.arange(1_500))
     expected = nn.exact_search(vectors, K)
-    np.testing.assert_allclose(near, expected.similarities[rows], atol=1e-6)
-    assert (index == expected.indices[rows]).mean() > 0.999  # products that differ in the last digit
+    np.testing.assert_allclose(similarities, expected.similarities, atol=1e-6)
+    assert (indices == expected.indices).mean() > 0.999  # products that differ in the last digit
+
+
+def test_lists_with_too_few_rows_are_no_end() -> None:
+    vectors = clustered(1_500)
+    _, index, members = lists_of(vectors)
+    wanted = max(map(len, members)) + 5  # more than any one list holds
+    candidates = search._from_lists(index, 1, vectors, np.arange(1_500), wanted)
+    assert candidates.min() >= 0
+    assert all(len(set(row)) == wanted for row in candidates.tolist())
 
 
 # --- search ----------------------------------------------------------------------------------------------------------
@@ -175,7 +159,7 @@ def test_few_rows_are_searched_exactly() -> None:
 @pytest.mark.parametrize("make", [clustered, even])
 def test_pieces_that_are_searched_elsewhere_are_the_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "EXACT_ROWS", 1_000)
-    monkeypatch.setattr(search, "PIECE", 700)
+    monkeypatch.setitem(search.PIECE, "cpu", 700)
     vectors, handed = make(4_000), []
 
     def backwards(function: Any, items: Any) -> Any:
@@ -205,7 +189,7 @@ def test_the_recall_said_is_the_recall_measured(seed: int, hard: bool) -> None:
     measured = share_found(vectors, found)
     assert found.recall >= search.TARGET
     assert abs(measured - found.recall) < 0.01  # the sample's own error
-    assert not hard or found.method == "all products"
+    assert not hard or found.method == ALL_ROWS
     own = np.arange(len(vectors))[:, None]
     index, near = found.neighbors.indices, found.neighbors.similarities
     assert (index != own).all()
@@ -229,19 +213,68 @@ def test_equal_input_gives_equal_results_and_order_hardly_matters() -> None:
 
 
 @pytest.mark.usefixtures("search_all")
-def test_too_little_effort_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = clustered(2_500, seed=3)
-    monkeypatch.setattr(search, "depth_for", lambda *_: 1)  # as if the first half of the sample had misled
-    found = nn.nearest_neighbors(vectors, K)
+def test_too_few_lists_are_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "WORTH", 1.0)
+    monkeypatch.setattr(search, "GOAL", 0.3)  # as if the tuning rows had misled
+    vectors, done = clustered(2_500, seed=3), []
+    found = nn.nearest_neighbors(vectors, K, report=lambda *step: done.append(step))
+    assert "lists" in found.method
     assert found.recall >= search.TARGET
     assert share_found(vectors, found) > search.TARGET - 0.006
+    assert done[-1] == (2_500, 2_500)
+    assert done == sorted(done), "rows are searched once"
 
 
 @pytest.mark.usefixtures("search_all")
-def test_where_candidates_fail_the_search_is_exact() -> None:
-    """On a bent simplex all similarities are below zero, where candidates are not told apart."""
-    vectors = unit(np.eye(400) - 1 / 400 + 2e-4 * np.random.default_rng(0).standard_normal((400, 400)))
-    assert (vectors @ vectors.T < 2 * np.eye(400)).all()
+def test_where_candidates_fail_the_search_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thin cone all similarities are nearly 1: half precision cannot tell them apart."""
+    monkeypatch.setattr(search, "WORTH", 0.0)
+    vectors = unit(1 + 1e-2 * np.random.default_rng(0).standard_normal((1_500, 32)))
     found = nn.nearest_neighbors(vectors, K)
-    assert (found.method, found.recall) == ("exact", 1.0)
+    assert (found.method, found.recall) == ("exact (lists would look at more than 0% of all rows)", 1.0)
     assert share_found(vectors, found) == 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_without_faiss_all_rows_are_looked_at(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "EXACT_ROWS", 100)
+    monkeypatch.setattr(search, "has_bf16_unit", lambda _device: fast)
+    vectors = clustered(1_500)
+    expected = nn.exact_search(vectors, K)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    found = nn.nearest_neighbors(vectors, K)
+    assert found.method == ("all products, in bfloat16" if fast else "exact")
+    assert found.recall >= search.TARGET
+    np.testing.assert_allclose(found.neighbors.similarities, expected.similarities, atol=1e-6)
+
+
+def test_on_a_gpu_half_precision_comes_before_full() -> None:
+    methods = [method for _, _, method in search.product_proposals(5, "cuda")]
+    assert methods == ["all products, in float16", "all products, in float32"]
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    code = (
+        "import hashlib, sys; sys.path.insert(0, '.');"
+        "from audit_plugin.neighbors import nearest_neighbors, search; from tests.test_search import clustered, even;"
+        "search.EXACT_ROWS = 1000; search.PIECE['cpu'] = 1500;"
+        "found = [nearest_neighbors(rows, 10) for rows in (clustered(6_000, 48), even(3_000, 48))];"
+        "print(*[(f.method, f.recall, hashlib.sha256(f.neighbors.indices.tobytes()"
+        " + f.neighbors.similarities.tobytes()).hexdigest()) for f in found])"
+    )
+    seen = set()
+    for threads in ("1", "2", "3"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-c", code]
+        seen.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(seen) == 1
+    assert "lists" in seen.pop()
+
+
+def test_torch_is_loaded_before_faiss() -> None:
+    code = (
+        "import sys; from audit_plugin.neighbors import exact;"
+        "assert 'faiss' not in sys.modules; exact.import_faiss();"
+        "names = list(sys.modules); assert names.index('torch') < names.index('faiss')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

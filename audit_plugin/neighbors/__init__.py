@@ -4,9 +4,8 @@
 allows, with its recall measured.
 """
 
-from .exact import exact_search, nearest, similarities_to, within
+from .exact import exact_search, nearest, pair_similarities, similarities_to, within
 from .near_duplicates import group_near_duplicates, join_groups, usual_distance
-from .scan import pair_similarities
 from .search import SearchResult, nearest_neighbors
 
 __all__ = [

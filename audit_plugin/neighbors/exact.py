@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 
-from audit_plugin.arrays import Floats, Ints, Neighbors
+from audit_plugin.arrays import Floats, Ints, Neighbors, check_lengths
 from audit_plugin.store import raise_shortage
 
 SPARE = 16  # candidates beyond k, among which float64 orders what float32 cannot
 ROUNDING = 1e-5  # how far float32 similarities of unit rows may be off
 BLOCK_CELLS = 2**24  # similarities of queries and rows that are in memory at once
 WIDENED_ROWS = 4096  # rows that are in memory as float64 at once
+PAIR_ROWS = 2**14  # rows whose pairs `pair_similarities` multiplies at once
+GATHERED_NUMBERS = 2**22  # gathered at once for products of pairs
+
+
+def import_faiss() -> ModuleType | None:
+    """faiss, or None where it is not installed or does not load."""
+    return load_faiss()[0]
+
+
+def load_faiss() -> tuple[ModuleType | None, str]:
+    """(faiss or None, why it does not load): a GPU build raises RuntimeError where CUDA's libraries are missing.
+
+    torch is imported first: its libraries may crash where those of faiss came before them.
+    """
+    import torch  # noqa: F401
+
+    try:
+        import faiss
+    except (ImportError, OSError, RuntimeError) as error:
+        raise_shortage(error)  # else a moment's lack of memory would change the last digits
+        return None, str(error)
+    return faiss, ""
+
+
+def searches_on_gpu() -> bool:
+    """Whether the installed faiss is a GPU build that loads and sees a GPU."""
+    faiss = import_faiss()
+    return faiss is not None and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def exact_search(vectors: Floats, k: int) -> Neighbors:
@@ -56,10 +86,8 @@ def top_others(vectors: Floats, rows: Ints, k: int) -> tuple[Floats, Ints]:
 
 def top_products(vectors: Floats, k: int, queries: Floats) -> tuple[Floats, Ints]:
     """(similarities `[q, k]`, indices `[q, k]`) of the rows most similar to each query, in float32."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise_shortage(error)  # else a moment's lack of memory would change the last digits
+    faiss = import_faiss()
+    if faiss is None:
         return _top_products_torch(vectors, k, queries)
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
 
@@ -153,3 +181,33 @@ def within(queries: Floats, vectors: Floats, distance: float) -> list[tuple[Ints
             rows = np.flatnonzero(similarities >= 1 - distance - ROUNDING / 10)
             hits.append((rows, similarities[rows]))
     return hits
+
+
+def pair_similarities(vectors: Floats, others: Ints) -> Floats:
+    """float32 `[n, k]`: inner products of each row with those that `others` `[n, k]` names, NaN where it is -1."""
+    check_lengths(vectors=vectors, others=others)
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    similarities = np.empty(others.shape, dtype=np.float32)
+    for start in range(0, len(others), PAIR_ROWS):
+        rows = np.arange(start, min(start + PAIR_ROWS, len(others)))
+        similarities[rows] = inner_products(vectors, rows, np.maximum(others[rows], 0))
+    similarities[others < 0] = np.nan
+    return similarities
+
+
+def inner_products(vectors: Floats, rows: Ints, others: Ints) -> Floats:
+    """float32 `[q, c]`: inner products of rows `[q]` with others `[q, c]`, each summed by itself.
+
+    A matrix product may give equal rows different last digits, depending on where they stand.
+    """
+    products = np.empty(others.shape, dtype=np.float32)
+    faiss = import_faiss()
+    if faiss is not None:  # without a copy of each pair's rows
+        arrays = (products, vectors[rows], vectors, np.ascontiguousarray(others, dtype=np.int64))
+        faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, arrays), vectors.shape[1], *others.shape)
+        return products
+    step = max(1, GATHERED_NUMBERS // max(1, others.shape[1] * vectors.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        products[part] = (vectors[others[part]] * vectors[rows[part], None]).sum(axis=2)
+    return products

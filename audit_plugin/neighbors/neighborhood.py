@@ -16,9 +16,9 @@ import numpy as np
 from audit_plugin.arrays import Features, Floats, Ints, Neighbors, SampleFacts, count_text, dense_ids
 from audit_plugin.store import RunFolder
 
+from .exact import pair_similarities
 from .near_duplicates import group_near_duplicates, join_groups, split_large_groups
 from .projection import fit_projection, project
-from .scan import pair_similarities
 from .search import SearchResult
 
 WHITENING = 0.65  # components are divided by deviation^0.65: the fine differences of a narrow set count more

