@@ -26,7 +26,14 @@ from benchmarks.gate import gate_table
 from benchmarks.multimem.tables import tables
 from benchmarks.record import RESULTS
 from benchmarks.small_sets import small_sets_table
-from benchmarks.speed_tables import forecast_table, speed_table, stages_table, table_memory_line, workers_line
+from benchmarks.speed_tables import (
+    forecast_table,
+    neighbors_table,
+    speed_table,
+    stages_table,
+    table_memory_line,
+    workers_line,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -55,6 +62,7 @@ def pages() -> dict[Path, dict[str, str]]:
         },
         SCALE: {
             "stages": stages_table(),
+            "neighbors": neighbors_table(),
             "workers": workers_line(),
             "table-memory": table_memory_line(),
             "forecast": forecast_table(),

@@ -212,6 +212,6 @@ def _from_products(device: str, precision: str, vectors: Floats, rows: Ints, wan
         metric = faiss.METRIC_INNER_PRODUCT
         return faiss.knn_gpu(faiss.StandardGpuResources(), queries, coarse, wanted, metric=metric)[1].cpu().numpy()
     step = max(LEAST_QUERIES, CELLS[device] // len(coarse))
-    products = coarse.new_empty(step, len(coarse))  # one for all blocks: fresh memory would take a third of the time
+    products = coarse.new_empty(step, len(coarse))  # fresh memory would take a third of a product's time
     blocks = (torch.mm(block, coarse.T, out=products[: len(block)]) for block in queries.split(step))
     return torch.cat([block.topk(wanted, dim=1).indices for block in blocks]).cpu().numpy()
