@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 # The columns that a notebook shows of the most suspicious rows
 SHOWN = ("misalignment", "probability", "action", "reason", "suggestion")
 ACTIONS = ("keep", "relabel", "remove", "review", "fix")
-PACKAGES = ("audit-plugin", "torch", "numpy", "onnxruntime", "open-clip-torch", "faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
+PACKAGES = (
+    "audit-plugin",
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "open-clip-torch",
+    "faiss-cpu",
+    "faiss-gpu",
+    "faiss-gpu-cuvs",
+)
 
 
 @dataclass(frozen=True, repr=False)
