@@ -65,8 +65,7 @@ def show_app(page: Any) -> None:
     scatter.wait_for()
     scatter.scroll_into_view_if_needed()
     keep(page, "plots")
-    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
-    panel.get_by_role("button", name="Undo last decision").scroll_into_view_if_needed()  # all that can be decided
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
     keep(page, "queue")
 
 

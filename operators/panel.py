@@ -11,12 +11,13 @@ from fiftyone.operators import types
 from . import checks
 from .base import PLUGIN
 from .panel_apply import Apply
-from .panel_base import AuditPanelBase, column, drawn, guarded, say
+from .panel_base import AuditPanelBase, column, drawn, guarded, of_parts, say, wrapped
 from .panel_cross_modal import CrossModal
 from .panel_overview import Overview
 from .panel_plots import Plots
 from .panel_review import Queue
 
+LOW = {"minHeight": "36px"}  # CSS of the tabs, to leave the height of a small screen to the samples
 # Tab -> its label, the method that fills it, and the one that sends its data or chooses its row, if any.
 TABS: dict[str, tuple[str, Callable[..., None], Callable[..., None] | None]] = {
     "overview": ("Overview", Overview.show_overview, None),
@@ -136,20 +137,20 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         if run not in runs:
             self._show_start(ctx, panel)
             return
-        head = panel.h_stack("head", gap=2, align_y="center")
-        choices = types.DropdownView()
+        head = wrapped(panel, "head", align_y="center")
+        choices = types.DropdownView(compact=True)
         for name in runs:
             time = ctx.dataset.get_run_info(name).timestamp
             choices.add_choice(name, label=f"{name} ({time:%Y-%m-%d %H:%M})")
         head.enum("chosen", runs, label="Audit", default=run, view=choices, on_change=self.on_run)
         head.btn("again", label="New audit", icon="add", variant="outlined", on_click=self.on_start)
-        tabs = types.TabsView()
+        tabs = types.TabsView(**of_parts(tabs=LOW, tab={**LOW, "minWidth": 0, "padding": "6px 10px"}))
         for name, (label, _, _) in TABS.items():
             tabs.add_choice(name, label=label)
         tab = self._tab(ctx)
         panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
-        panel.define_property(tab, body, view=column(gap=2))
+        panel.define_property(tab, body, view=column(gap=1))
         _, show, _ = TABS[tab]
         show(self, ctx, body, run)
 

@@ -11,7 +11,7 @@ from audit_plugin.arrays import count_text
 from . import checks
 from .base import changes_text, samples_text
 from .changes import applied_changes
-from .panel_base import Tab, box, guarded, plain_text, run_of, say
+from .panel_base import Tab, box, guarded, plain_text, run_of, say, wrapped
 
 NO_RUN = "none"
 MOST_DISAGREEMENTS = 5  # that are listed
@@ -47,7 +47,7 @@ class Apply(Tab):
             for number, decisions in enumerate(disagreements[:MOST_DISAGREEMENTS]):
                 by_reviewer = ", ".join(f"{d.reviewer}: {d.kind} {d.text}".strip() for d in decisions)
                 plain_text(place, f"differing{number}", f"Sample {decisions[0].sample}", by_reviewer)
-        buttons = place.h_stack("buttons", gap=1)
+        buttons = wrapped(place, "buttons")
         if disagreements:
             buttons.btn("show_differing", label="Show samples", variant="outlined", on_click=self.on_differing)
         self.form_button(buttons, "import_decisions", "Import decisions", name="import")
@@ -73,7 +73,7 @@ class Apply(Tab):
         if applied:
             say(place, "last", f"**Last applied** ({applied.time:%Y-%m-%d %H:%M} UTC): {changes_text(applied.counts)}.")
         hidden = fiftyone_io.count_removed(ctx.dataset)
-        buttons = place.h_stack("buttons", gap=1)
+        buttons = wrapped(place, "buttons")
         if plan.changes:
             self.form_button(buttons, "apply_decisions", f"Apply {changes}", variant="contained")
         if applied:
@@ -92,7 +92,7 @@ class Apply(Tab):
         choices = types.DropdownView()
         for name in (NO_RUN, *others):
             choices.add_choice(name, label=name.capitalize() if name == NO_RUN else name)
-        head = place.h_stack("head", gap=2, align_y="center")
+        head = wrapped(place, "head", align_y="center")
         say(head, "about", "**Compare** with an earlier audit")
         earlier = ctx.panel.state.earlier if ctx.panel.state.earlier in others else NO_RUN
         head.enum("earlier", [NO_RUN, *others], default=earlier, label="Audit", view=choices, on_change=self.on_earlier)
@@ -107,7 +107,7 @@ class Apply(Tab):
         say(place, "table", f"| | no longer flagged | still flagged | newly flagged |\n|---|---|---|---|\n{lines}")
         gone, added = len(comparison.gone), len(comparison.added)
         say(place, "rows", f"{comparison.common:,} samples in both audits, {gone:,} removed, {added:,} added.")
-        buttons = place.h_stack("show", gap=1)
+        buttons = wrapped(place, "show")
         for name, label in (("still", "Show still misaligned"), ("newly", "Show newly misaligned")):
             if getattr(comparison.kinds["misaligned"], name):
                 buttons.btn(name, label=label, variant="outlined", on_click=self.on_compared, params={"what": name})

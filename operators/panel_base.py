@@ -16,6 +16,10 @@ from .base import STALE, TOKEN, audit_key, logged_text, notify
 from .markdown import without_markdown
 
 MOST_NUMBER = 1e300
+# CSS of a grid of the App: its columns may not grow with what is in them; its elements are not lines of their own.
+AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
+INLINE = {"display": "inline", "overflowWrap": "anywhere", "marginRight": "8px", "fontSize": "inherit"}
+WRAPPED = {"&& > *": {"width": "auto", "minWidth": 0, "maxWidth": "100%"}}
 
 Handler = Callable[[Any, Any], None]
 
@@ -116,7 +120,7 @@ def drawn(render: Callable[[Any, Any, types.Object], None]) -> Callable[[Any, An
             render(self, ctx, panel)
         except Exception as error:
             panel.view("failed", types.Error(label="Cannot show this panel", description=logged_text(error)))
-        return without_markdown(types.Property(panel, view=column(gap=2, pad=2)))
+        return without_markdown(types.Property(panel, view=column(gap=1, pad=2)))
 
     return run
 
@@ -162,8 +166,21 @@ class Tab:
 
 
 def column(**options: Any) -> types.GridView:
-    """Elements below each other, as wide as the panel."""
-    return types.GridView(orientation="vertical", align_x="stretch", **options)
+    """Elements below each other, as wide as the panel and never wider: what does not fit wraps."""
+    return types.GridView(orientation="vertical", align_x="stretch", **of_parts(grid=AS_WIDE), **options)
+
+
+def of_parts(**styles: Mapping[str, Any]) -> dict[str, Any]:
+    """CSS of parts of an element, by the names that the App has for them."""
+    return {"componentsProps": {part: {"sx": dict(style)} for part, style in styles.items()}}
+
+
+def wrapped(parent: types.Object, name: str, item: Mapping[str, Any] | None = None, **options: Any) -> types.Object:
+    """Elements beside each other, as wide as they need to be, in as many lines as they need; `item`: CSS of the row."""
+    inner = types.Object()
+    styles = of_parts(grid=WRAPPED, item=item or {})
+    parent.define_property(name, inner, view=types.GridView(orientation="2d", **styles, **{"gap": 1, **options}))
+    return inner
 
 
 def box(parent: types.Object, name: str) -> types.Object:
@@ -182,4 +199,6 @@ def plain_text(parent: types.Object, name: str, label: str, text: str) -> None:
     """Text from the data: never as Markdown or HTML, without characters that hide or reorder text."""
     from audit_plugin.inputs.spreadsheet import clean
 
-    parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True))
+    # in one line with its label, and broken where a word is longer than the panel is wide
+    parts = {"stack": {"display": "block"}, "label": INLINE, "value": INLINE}
+    parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True, **of_parts(**parts)))

@@ -10,7 +10,8 @@ from audit_plugin.arrays import AuditError
 
 from . import checks, traces
 from .markdown import escaped
-from .panel_base import Tab, box, guarded, plain_text, say
+from .panel_base import Tab, box, guarded, plain_text, say, wrapped
+from .panel_plots import NO_BAR
 from .studies import CROSS_MODAL_RUN
 
 MOST_IDENTITIES = 8
@@ -54,7 +55,7 @@ class CrossModal(Tab):
             "yaxis": {**hidden, "autorange": "reversed"},
             "margin": {"l": 90, "r": 10, "t": 60, "b": 10},
         }
-        panel.plot("matrix", layout=layout, config={"displayModeBar": False})
+        panel.plot("matrix", layout=layout, config=NO_BAR)
         first, second = summary["modalities"]
         colors = f"Blue: learned from {first}; orange: learned from {second}; dashed: asked in the other modality."
         say(panel, "about_curves", f"**Recall during training.** {colors}")
@@ -62,7 +63,7 @@ class CrossModal(Tab):
         x_axis = {**traces.axis("training steps"), "type": "log", "tickvals": steps, "ticktext": list(map(str, steps))}
         y_axis = {**traces.axis("share recalled"), "range": [0, 1.02]}
         layout = {**traces.plain_layout(260), "xaxis": x_axis, "yaxis": y_axis}
-        panel.plot("curves", layout=layout, config={"displayModeBar": False})
+        panel.plot("curves", layout=layout, config=NO_BAR)
 
     def _show_sentences(self, panel: types.Object, summary: dict[str, Any]) -> None:
         from audit_plugin.crossmodal.sentences import sentences
@@ -81,7 +82,7 @@ class CrossModal(Tab):
         title = f"**{one_sided:,} of {len(identities):,} identities are recalled in one modality only.**"
         say(place, "count", f"{title} Largest gaps:")
         for number, record in enumerate(identities[:MOST_IDENTITIES]):
-            line = place.h_stack(f"identity{number}", gap=1, align_y="center")
+            line = wrapped(place, f"identity{number}", align_y="center")
             text = f"{record['identity']}: {recall_text(record, summary['modalities'])}"
             plain_text(line, f"name{number}", "Identity", text)
             params = {"run": run, "identities": [record["identity"]]}

@@ -14,7 +14,7 @@ from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import Tab, box, changing, guarded, plain_text, run_of, say, with_token
+from .panel_base import Tab, box, changing, guarded, plain_text, run_of, say, with_token, wrapped
 from .review import repairs_of
 
 SLIDER_STEPS = 400
@@ -57,7 +57,7 @@ class Overview(Tab):
             plain_text(place, "what", "Suggested repair", f"{sentence}. The batch {batch_text(repair)}.")
             certain, uncertain, _ = batch_rows(repair)
             label, values = f"Relabel {samples_text(len(certain))}", {"repair": sentence}
-            buttons = place.h_stack("buttons", gap=1)
+            buttons = wrapped(place, "buttons")
             if certain:
                 self.form_button(buttons, "decide_repair", label, values=values, name="accept", icon="auto_fix_high")
             if uncertain:
@@ -65,7 +65,7 @@ class Overview(Tab):
                 buttons.btn("ask", label=label, variant="outlined", on_click=self.on_show_uncertain, params=values)
 
     def _show_buttons(self, ctx: Any, place: types.Object, card: Any, threshold: float) -> None:
-        buttons, params = place.h_stack("buttons", gap=1), {"kind": card.kind}
+        buttons, params = wrapped(place, "buttons"), {"kind": card.kind}
         moved = bool(card.score) and threshold != card.threshold
         is_highest = card.kind == "memorized" and not card.count and bool(card.score)
         if card.count or is_highest:

@@ -13,7 +13,8 @@ from .panel_base import Tab, guarded, run_of, say
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
 QUADRANT_SCORES = ("alignment", "multimem")
-NO_BAR = {"displayModeBar": False}
+WIDTH = {"responsive": True}  # that of the panel, also after a scroll bar appeared
+NO_BAR = {**WIDTH, "displayModeBar": False}
 
 
 class Plots(Tab):
@@ -39,7 +40,7 @@ class Plots(Tab):
                 "yaxis": {"color": traces.INK},
                 "margin": {"l": 110, "r": 20, "t": 10, "b": 45},
             }
-            panel.plot("due", layout=layout)
+            panel.plot("due", layout=layout, config=WIDTH)
         self._show_removal(ctx, panel)
         self._show_map(ctx, panel, run)
 
@@ -57,7 +58,7 @@ class Plots(Tab):
         about = f"**Removal curve**: retrieval without the highest-scored samples. {escaped(removal_advice(report))}"
         say(panel, "about_removal", about)
         axes = {"xaxis": traces.axis("samples removed"), "yaxis": traces.axis("change of top-5 retrieval accuracy")}
-        panel.plot("removal", layout={**traces.plain_layout(260), **axes, "showlegend": True})
+        panel.plot("removal", layout={**traces.plain_layout(260), **axes, "showlegend": True}, config=WIDTH)
 
     def _show_quadrants(self, ctx: Any, panel: types.Object, run: str) -> None:
         from audit_plugin.fiftyone_io.results import findings
@@ -77,7 +78,7 @@ class Plots(Tab):
             "annotations": [traces.note(name, *corner) for name, corner in zip(QUADRANTS, CORNERS, strict=True)],
             "shapes": traces.median_lines(*(points[name] for name in QUADRANT_SCORES)),
         }
-        panel.plot("quadrants", layout=layout, on_selected=self.on_lasso, on_click=self.on_point)
+        panel.plot("quadrants", layout=layout, config=WIDTH, on_selected=self.on_lasso, on_click=self.on_point)
 
     def _show_map(self, ctx: Any, panel: types.Object, run: str) -> None:
         from audit_plugin.fiftyone_io.results import findings
@@ -90,7 +91,7 @@ class Plots(Tab):
         say(panel, "about_map", about)
         hidden = {"showticklabels": False, "zeroline": False, "gridcolor": traces.GRID}
         layout = {**traces.plain_layout(420), "xaxis": hidden, "yaxis": hidden, "dragmode": "lasso"}
-        panel.plot("map", layout=layout, on_selected=self.on_lasso, on_click=self.on_point)
+        panel.plot("map", layout=layout, config=WIDTH, on_selected=self.on_lasso, on_click=self.on_point)
 
     def load_plots(self, ctx: Any) -> None:
         """Send the data of the plots: they stay in the browser and are not sent back with each event."""

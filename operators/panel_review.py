@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
@@ -16,17 +15,28 @@ from audit_plugin.scoring.wrong_pairs import share_text
 
 from . import checks
 from .base import audit_key, notify
-from .panel_base import AuditPanelBase, Tab, box, changing, drawn, guarded, plain_text, run_of, say, with_token
+from .panel_base import AuditPanelBase, Tab, changing, drawn, guarded, of_parts, run_of, say, with_token, wrapped
+from .panel_case import (
+    ALL,
+    KINDS,
+    NEW_CLASS,
+    SMALL,
+    SPOT_CHECK,
+    decision_id,
+    new_drawing,
+    pressed_by,
+    row_key,
+    show_case,
+    show_decisions,
+    show_evidence,
+    text_fields,
+)
+from .panel_words import in_lines
 from .review import note_of, open_sample_of, reviewer_of, timed, undo_last
 
 if TYPE_CHECKING:
-    from audit_plugin.fiftyone_io.results.cases import ReviewCase
     from audit_plugin.review import Decision, ReviewQueue, Row
 
-ALL, SPOT_CHECK = "all findings", "spot check"
-KINDS = (ALL, *FLAGS, SPOT_CHECK)
-BAR_BLOCKS = 10
-MOST_CHARACTERS = 600  # of a caption
 MOST_ID = 100  # characters of a decision's id
 CHOICES = ("keep", "remove", "suggested", "typed", "skip", "unsure")  # of the buttons
 
@@ -39,19 +49,20 @@ class Queue(Tab):
         from audit_plugin.fiftyone_io.results import cases
 
         queue, is_spot_check = self._queue(ctx, run, ctx.panel.state.kind), ctx.panel.state.kind == SPOT_CHECK
-        choices = types.DropdownView()
+        choices = types.DropdownView(compact=True)
         for name in KINDS:
             choices.add_choice(name, label=name.capitalize())
-        top = panel.h_stack("top", gap=2, align_y="center")
+        top = wrapped(panel, "top", gap=2, align_y="center")
         kind = ctx.panel.state.kind if ctx.panel.state.kind in KINDS else ALL
         top.enum("kind", list(KINDS), default=kind, label="Findings", view=choices, on_change=self.on_kind)
-        if is_spot_check:
-            self._show_spot_check(panel, run, queue, ctx)
         if queue is None:
+            self._show_spot_check(panel, run, queue, ctx)
             return
         say(top, "progress", progress_text(queue.progress))
         row = self._shown(ctx, queue)
         if row is None or (is_spot_check and not queue.left):
+            if is_spot_check:
+                self._show_spot_check(panel, run, queue, ctx)
             done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
             if not queue.rows:
                 done = "Nothing to review: this audit flagged no samples of this kind."
@@ -62,11 +73,12 @@ class Queue(Tab):
             return
         case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
         show_case(panel, case, blind=is_spot_check)
-        suggestion = "" if is_spot_check else case.texts.get("suggestion", "")
-        show_decisions(ctx, panel, case, suggestion, self.on_decide, kind)
+        show_decisions(ctx, panel, case, self.on_decide, kind)
         self._show_navigation(ctx, panel, row)
-        if not is_spot_check:  # below the buttons, so that these need no scrolling
-            show_neighbors(panel, case)
+        if is_spot_check:
+            self._show_spot_check(panel, run, queue, ctx)
+        else:
+            show_evidence(panel, case)
 
     def _show_spot_check(self, panel: types.Object, run: str, queue: ReviewQueue | None, ctx: Any) -> None:
         """What a spot check is, its estimates so far, and a button to draw one."""
@@ -84,13 +96,18 @@ class Queue(Tab):
             self.form_button(panel, "start_spot_check", label, name="draw", variant="contained", icon="casino")
 
     def _show_navigation(self, ctx: Any, panel: types.Object, row: Row | None) -> None:
-        buttons = panel.h_stack("moves", gap=1)
-        buttons.btn("previous", label="Previous", icon="arrow_back", variant="outlined", on_click=self.on_previous)
-        buttons.btn("next", label="Next", icon="arrow_forward", variant="outlined", on_click=self.on_next)
-        undo = {"on_click": self.on_undo_last, "params": with_token(ctx, self.on_undo_last)}
-        buttons.btn("undo", label="Undo last decision", icon="undo", variant="outlined", **undo)
+        buttons, drawn = wrapped(panel, "moves"), new_drawing()
+        undo = with_token(ctx, self.on_undo_last)
+        for name, label, key, on_click, params in (
+            ("previous", "Previous (b)", "b", self.on_previous, {}),
+            ("next", "Next (n)", "n", self.on_next, {}),
+            ("undo", "Undo (u)", "u", self.on_undo_last, undo),
+        ):
+            look = {"variant": "outlined", **pressed_by(key, drawn)}
+            buttons.btn(name, label=label, on_click=on_click, params=params, **look)
         if row:
-            buttons.btn("open", label="Open sample", icon="open_in_full", variant="outlined", on_click=self.on_open)
+            look = of_parts(button=SMALL)
+            buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, **look)
 
     def load_queue(self, ctx: Any) -> None:
         """Begin with the first undecided row; leave a row that was decided elsewhere since it was shown."""
@@ -151,7 +168,7 @@ class Queue(Tab):
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
         kind = checks.choice(ctx.params, "kind", KINDS, ALL)
         queue = self._queue(ctx, run, kind)
-        if record_decision(ctx, run, row, queue, ctx.panel.state.get("queue"), kind == SPOT_CHECK):
+        if record_decision(ctx, run, row, queue, kind == SPOT_CHECK):
             self._go_after(ctx, row)
         elif row != self._shown(ctx, queue):
             self._go_to(ctx, row, queue)
@@ -211,7 +228,7 @@ class AuditSamplePanel(AuditPanelBase):
         from audit_plugin import fiftyone_io
 
         run, row = audit_key(ctx.dataset, {}), checks.required(checks.row(ctx.params), "row")
-        if record_decision(ctx, run, row, fiftyone_io.queue_of(ctx.dataset, run), ctx.panel.state._data):
+        if record_decision(ctx, run, row, fiftyone_io.queue_of(ctx.dataset, run)):
             open_sample_of(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
 
     @drawn
@@ -233,80 +250,8 @@ class AuditSamplePanel(AuditPanelBase):
         case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
         say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
         show_case(panel, case, blind=False)
-        show_decisions(ctx, panel, case, case.texts.get("suggestion", ""), self.on_decide)
-        show_neighbors(panel, case)
-
-
-def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
-    """Add the media, texts and scores of a row; blind, without what the audit says of it."""
-    place = box(panel, f"case_{_key(case.row)}")
-    if case.decision is not None:
-        say(place, "decided", f"Decided: **{case.decision.kind}**")
-    pair = place.h_stack("pair", gap=2, align_y="top")
-    show_file(pair, "picture", case.path, case.media, "220px")
-    texts = types.Object()
-    pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1))
-    plain_text(texts, "caption", "Caption", case.text[:MOST_CHARACTERS] or "(none)")
-    if blind:
-        return
-    if case.words:
-        plain_text(texts, "words", "Words that fit least", ", ".join(case.words))
-    if case.texts.get("suggestion"):
-        plain_text(texts, "suggestion", "Suggestion", case.texts["suggestion"][:MOST_CHARACTERS])
-    plain_text(texts, "reason", "Reason", case.texts.get("reason") or ", ".join(case.flags) or "no finding")
-    if case.scores:
-        say(place, "scores", "\n".join(score_line(name, *score) for name, score in case.scores.items()))
-
-
-def show_neighbors(panel: types.Object, case: ReviewCase) -> None:
-    """Add the neighbors that disagree with the sample, side by side with their captions."""
-    sides = [side for side in case.neighbors if side["voters"]]
-    if not sides:
-        return
-    place = box(panel, f"evidence_{_key(case.row)}")
-    for number, side in enumerate(sides):
-        title = (
-            f"**Similar {side['near']}, different {side['other']}.** The number says how well the {side['other']} "
-            "agrees (1 = same)."
-        )
-        say(place, f"side{number}_title", title)
-        line = place.h_stack(f"side{number}", gap=2, align_y="top")
-        for position, voter in enumerate(side["voters"]):
-            neighbor = types.Object()
-            line.define_property(f"voter{position}", neighbor, view=types.GridView(orientation="vertical", gap=0))
-            show_file(neighbor, "picture", voter["path"], voter["media"], "90px")
-            plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
-
-
-def show_decisions(
-    ctx: Any, panel: types.Object, case: ReviewCase, suggestion: str, on_decide: Any, kind: str = ALL
-) -> None:
-    """Add the fields for a new caption and a note, and a button for each decision.
-
-    A button carries its row, the kind of findings and the decision that is shown beside it: what is pressed is recorded
-    of that row, whatever the panel shows by then, and never over a decision that was not seen.
-    """
-    key = _key(case.row)
-    panel.str(f"typed_{key}", label="New caption", view=types.TextFieldView())
-    panel.str(f"note_{key}", label="Note", view=types.TextFieldView())
-    choices = [("keep", "Keep", "check"), ("remove", "Remove", "delete")]
-    if suggestion:
-        choices.append(("suggested", "Relabel with suggestion", "edit"))
-    choices += [
-        ("typed", "Relabel with new caption", "keyboard"),
-        ("skip", "Skip", "redo"),
-        ("unsure", "Unsure", "help"),
-    ]
-    buttons, signed = panel.h_stack("buttons", gap=1), with_token(ctx, on_decide)
-    seen = decision_id(case.decision)
-    for name, label, icon in choices:
-        params = {"choice": name, "row": list(case.row), "kind": kind, "seen": seen, **signed}
-        buttons.btn(name, label=label, icon=icon, variant="contained", on_click=on_decide, params=params)
-
-
-def decision_id(decision: Decision | None) -> str:
-    """Its id; "" without a decision."""
-    return decision.id if decision else ""
+        show_decisions(ctx, panel, case, self.on_decide)
+        show_evidence(panel, case)
 
 
 def held_decision(ctx: Any, run: str, row: Row | None, queue: ReviewQueue | None) -> Decision | None:
@@ -318,9 +263,7 @@ def held_decision(ctx: Any, run: str, row: Row | None, queue: ReviewQueue | None
     return queue.decided.get(row) if row in queue.rows else fiftyone_io.decision_of(ctx.dataset, run, row)
 
 
-def record_decision(
-    ctx: Any, run: str, row: Row, queue: ReviewQueue | None, text_fields: Any, is_spot_check: bool = False
-) -> bool:
+def record_decision(ctx: Any, run: str, row: Row, queue: ReviewQueue | None, is_spot_check: bool = False) -> bool:
     """Record the decision of a button.
 
     Args:
@@ -328,11 +271,10 @@ def record_decision(
         run: key of the audit.
         row: what is decided on.
         queue: as it is now.
-        text_fields: part of the panel's state that has the text fields.
         is_spot_check: whether the decision belongs to a spot check.
 
     Returns:
-        Whether a decision was recorded; not if its text is missing or there is a decision that the button did not
+        Whether a decision was recorded; not if its text is no new one or there is a decision that the button did not
         show, which the reviewer is told.
 
     Raises:
@@ -345,19 +287,40 @@ def record_decision(
         notify(ctx, meanwhile_text(held), "warning")
         return False
     choice = checks.required(checks.choice(ctx.params, "choice", CHOICES), "choice")
-    key, values = _key(row), text_fields or {}
-    typed, note = checks.text(values, f"typed_{key}"), note_of({"note": values.get(f"note_{key}")})
-    if choice == "typed" and not typed.strip():
-        notify(ctx, "Type the new caption first", "warning")
-        return False
+    fields, text = text_fields(ctx), ""
+    if choice == "typed":
+        text = checks.text(fields, f"typed_{row_key(row)}").strip()
+        is_untouched = f"typed_{row_key(row)}" not in fields
+        if problem := problem_of(ctx, run, row, text, is_untouched, fields.get(f"new_{row_key(row)}") is True):
+            notify(ctx, problem, "warning")
+            return False
     kind = "relabel" if choice in ("suggested", "typed") else choice
-    text = typed if choice == "typed" else ""
+    note = note_of({"note": fields.get(f"note_{row_key(row)}")})
     seconds, reviewer = timed(time.time() - float(ctx.panel.state.since or 0)), reviewer_of(ctx)
     if is_spot_check:
         fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, reviewer, seconds=seconds)
     else:
         fiftyone_io.decide(ctx.dataset, [row], kind, run, text, note, reviewer, seconds=seconds)
     return True
+
+
+def problem_of(ctx: Any, run: str, row: Row, text: str, is_untouched: bool, is_new: bool) -> str:
+    """Why a row cannot be relabeled with a text: it is empty or the present one, or no class of the dataset; or "".
+
+    `is_untouched`: nothing was typed into the field, which holds the present caption then; `is_new`: the text may be a
+    new class.
+    """
+    from audit_plugin.fiftyone_io.results import cases
+
+    present, classes = cases.text_of(ctx.dataset, run, row), cases.classes_of(ctx.dataset, run)
+    if is_untouched and not classes:
+        text = present
+    if not text or in_lines(text) == in_lines(present):
+        what = "is the present one" if text else "is empty; the present one is"
+        return f"The new caption {what}: {checks.short(present)}. Change it first, or press Keep."
+    if classes and text not in classes and not is_new:
+        return f"{checks.short(text)} is not among the {len(classes):,} classes. Choose one, or tick {NEW_CLASS!r}."
+    return ""
 
 
 def meanwhile_text(decision: Decision | None) -> str:
@@ -369,26 +332,6 @@ def meanwhile_text(decision: Decision | None) -> str:
         f"This sample was decided meanwhile: {decision.kind}{who}. Nothing was recorded: press the button again to "
         "replace that decision."
     )
-
-
-def show_file(parent: types.Object, name: str, path: str, media: str, height: str) -> None:
-    """Add the sample's file, if a panel can show it."""
-    url = f"/media?filepath={quote(path)}"
-    if media == "video":
-        player = types.MediaPlayerView(controls=True, width="100%", height=height)
-        parent.obj(name, view=player, default={"url": url})
-    elif media == "image":
-        parent.str(name, default=url, view=types.ImageView(height=height, alt=""))
-
-
-def score_line(name: str, value: float, share_below: float) -> str:
-    """A score as a name, a bar and a number; the bar is the share of rows with a lower score."""
-    from audit_plugin.scoring.columns import all_columns
-
-    full = round(share_below * BAR_BLOCKS)
-    bar = f"`{'█' * full}{'░' * (BAR_BLOCKS - full)}`"
-    percent = int(100 * share_below + 1e-9)  # rounded down: no sample is above 100% of a set that holds it
-    return f"- {all_columns()[name].label}: {bar} {value:.2f}, higher than {percent}% of the set"
 
 
 def progress_text(progress: Any) -> str:
@@ -413,8 +356,3 @@ def spot_check_text(check: Any) -> str:
         clauses.append(f"about {wrong.value:,.0f} samples of the whole set are wrong ({interval})")
     estimates = ", and ".join(clauses) or TOO_FEW
     return f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): {estimates}."
-
-
-def _key(row: Row) -> str:
-    """Part of the names of a row's elements, so that a text typed for one row is never used for the next."""
-    return f"{row[0]}_{row[1]}"

@@ -210,11 +210,11 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def open_page(browser: Any, app: App, path: str, width: int = 1500) -> Iterator[Any]:
+def open_page(browser: Any, app: App, path: str, width: int = 1500, height: int = 950) -> Iterator[Any]:
     """A fixture of a test: a dataset's page as nobody has used it yet. An uncaught error, an alert or a complaint of
     our own script fails the test after it."""
     app.do(FORGET)
-    context = browser.new_context(viewport={"width": width, "height": 950})
+    context = browser.new_context(viewport={"width": width, "height": height})
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
     page.errors = []

@@ -70,7 +70,7 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     app.eventually(KINDS, lambda kinds: kinds == ["remove"] * count)
 
     start = panel.get_by_role("button", name="Start spot check")
-    keep = panel.get_by_role("button", name="Keep", exact=True)
+    keep = panel.get_by_role("button", name="Keep (1)")
     browsing.open_tab(panel, "Queue", keep)
     choose(page, panel.get_by_role("combobox").filter(has_text="All findings"), "Spot check")
     form = ask(page, start)
@@ -80,7 +80,7 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     expect(panel.get_by_text("higher than")).to_have_count(0)  # no scores that would lead
     shot(page, "spot-1-blind")
     for number in range(1, 5):
-        name = "Remove" if number % 2 else "Keep"
+        name = "Remove (2)" if number % 2 else "Keep (1)"
         button = panel.get_by_role("button", name=name, exact=True)
         browsing.retry(
             lambda button=button: button.click(timeout=5000),

@@ -35,6 +35,7 @@ dataset.add_samples([
     for path, _ in rows
 ])
 written(dataset, (4, 1, 6))
+dataset.set_values("audit_suggestion", [f"first {hostile} last"] * 8)  # as what differs from the caption
 results = dataset.load_run_results("audit", cache=False)
 repairs = [{"kind": "shift", "rows": [1, 4, 6], "sentence": hostile}]
 more = {"repairs": repairs, "notes": [hostile], "trained": hostile, "flags": {"misaligned": 3}, "encoder": {},
@@ -101,7 +102,8 @@ def test_hostile_names_do_nothing(app: App, page: Any) -> None:
     browsing.retry(lambda: accept.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     nothing_acts("repair")
     form.get_by_role("button", name="Cancel").click()
-    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep", exact=True))
+    browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
+    expect(panel.get_by_text("Suggestion: first")).to_be_visible()
     nothing_acts("queue")
     export = panel.get_by_role("button", name="Export", exact=True)
     browsing.open_tab(panel, "Report and apply", export)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from audit_plugin.scoring.wrong_pairs import Interval
 from tests.findings_fixtures import made_up
+from tests.review_fixtures import written
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -100,6 +102,27 @@ def button_of(elements: Any, choice: str) -> dict[str, Any]:
         if found := button_of(element, choice):
             return found
     return {}
+
+
+def element_of(elements: Any, name: str) -> dict[str, Any]:
+    """The drawn element of a name, at any depth."""
+    for found, element in elements.items():
+        if found == name:
+            return element
+        if inner := element_of((element.get("type") or {}).get("properties") or {}, name):
+            return inner
+    return {}
+
+
+def attributes(elements: Any, name: str) -> dict[str, str]:
+    """Label -> attribute of the drawn buttons that have it."""
+    found = {}
+    for element in elements.values():
+        button = ((element.get("view") or {}).get("componentsProps") or {}).get("button") or {}
+        if name in button:
+            found[element["view"]["label"]] = button[name]
+        found |= attributes((element.get("type") or {}).get("properties") or {}, name)
+    return found
 
 
 def names_in(elements: Any) -> set[str]:
@@ -275,7 +298,7 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     row = app.state["row"]
     app.press("typed")
     assert app.of("notify")[0]["variant"] == "warning"
-    app.state["queue"] = {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}
+    app.state["queue"] = {"edit": {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}}
     drawn = app.press("typed")
     assert "**2 of 4** decided" in json.dumps(drawn)
     last = decisions.decisions(dataset)[-1]
@@ -552,7 +575,7 @@ def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> No
     app.sample = ids[7]
     drawn = app.send("on_change_current_sample")
     assert {f"case_{ids[7]}_0", "keep", f"typed_{ids[7]}_0"} <= names_in(drawn)
-    app.state[f"typed_{ids[7]}_0"] = "what it shows"
+    app.state["edit"] = {f"typed_{ids[7]}_0": "what it shows"}
     app.press("typed")
     assert app.of("open_sample")[0]["id"] == fio.queue_of(dataset, "audit").left[0][0] != ids[7]
     assert decisions.decisions(dataset)[-1].text == "what it shows"
@@ -584,8 +607,8 @@ def helpers(module: str) -> Any:
 
 
 def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
-    panel_review, unknown = helpers("panel_review"), Interval(math.nan, math.nan, math.nan)
-    wrong = Interval(12.0, 4.0, 20.0)
+    panel_review, panel_case = helpers("panel_review"), helpers("panel_case")
+    unknown, wrong = Interval(math.nan, math.nan, math.nan), Interval(12.0, 4.0, 20.0)
     estimate = SimpleNamespace(reviewed=10, confidence=0.9, precision=unknown, wrong=wrong)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
     assert text.endswith("(10 decided, 90% intervals): about 12 samples of the whole set are wrong (4 to 20).")
@@ -593,15 +616,15 @@ def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
     assert text.endswith(": too few labels to tell.")
     assert helpers("forms")._minutes_text(1.3) == "1 minute"
-    assert panel_review.score_line("multimem", 0.69, 299 / 300).endswith(" 0.69, higher than 99% of the set")
-    assert panel_review.score_line("multimem", 0.69, 0.29).endswith(" 0.69, higher than 29% of the set")
+    assert panel_case.score_line("multimem", 0.69, 299 / 300).endswith(" 0.69, higher than 99% of the set")
+    assert panel_case.score_line("multimem", 0.69, 0.29).endswith(" 0.69, higher than 29% of the set")
 
 
 def test_only_pictures_are_drawn_as_images() -> None:
     drawn = {}
     for media in ("image", "video", "audio", "unknown"):
         parent = foo.types.Object()
-        helpers("panel_review").show_file(parent, "file", f"/a.{media}", media, "90px")
+        helpers("panel_case").show_file(parent, "file", f"/a.{media}", media, "90px")
         drawn[media] = type(parent.properties["file"].view).__name__ if parent.properties else ""
     assert drawn == {"image": "ImageView", "video": "MediaPlayerView", "audio": "", "unknown": ""}
 
@@ -624,3 +647,143 @@ def test_undo_shows_the_changes_that_it_undoes(dataset: Any) -> None:
     assert applied(dataset).counts["removed"] == 2
     assert applied(dataset, first).counts["removed"] == 1
     assert applied(dataset, "another") is None
+
+
+def test_words_that_a_suggestion_changes_are_marked_and_hostile_ones_are_inert() -> None:
+    words = helpers("panel_words")
+    assert words.word_changes("a red  hat", "a blue hat today") == [
+        ("same", "a"),
+        ("removed", "red"),
+        ("added", "blue"),
+        ("same", "hat"),
+        ("added", "today"),
+    ]
+    assert words.word_changes("", "new words") == [("added", "new words")]
+    assert words.word_changes("gone", "") == [("removed", "gone")]
+    assert words.word_changes("as it is", "as  it\nis") == [("same", "as it is")]
+    assert words.changes_text("a red hat", "a blue hat", 100) == "a ~~red~~ **blue** hat"
+    assert words.changes_text("one two three", "four five six", 100) == "four five six"  # another caption
+    assert words.changes_text("a b c d", "a b c e f", 7) == "a b c ~~d~~ **e**"  # what follows is cut off
+    for hostile in (HOSTILE, "~~x~~ **y**", "*", "~~", "![i](http://e.example/i.png)", "<b>", "http://e.example"):
+        shown = words.changes_text(f"the same words and {hostile}", f"the same words or {hostile} here {hostile}", 600)
+        bare = re.sub(r"\\.", "", shown)  # without what is escaped
+        assert re.findall(r"~~|\*\*", bare) == ["~~", "~~", "**", "**", "**", "**"], shown
+        assert not re.search(r"[<>!\[\]`]|://", bare), shown
+
+
+def test_a_caption_is_edited_in_a_field_that_holds_it_and_nothing_else_counts_as_a_relabel(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    app.press("keep")  # of the hostile one
+    name, _ = app.state["row"]
+    field = element_of(app.drawn, f"typed_{name}_0")
+    assert field["view"]["componentsProps"]["field"]["defaultValue"] == dataset[name].caption
+    assert field.get("default") is None  # which would be sent with each event
+    made = decisions.decisions(dataset)
+    present = dataset[name].caption
+    for typed in (None, "", "  ", present, f" {present}\n", present.replace(" ", "  ")):
+        app.state["queue"] = {"edit": {} if typed is None else {f"typed_{name}_0": typed}}
+        app.press("typed")
+        (told,) = app.of("notify")
+        assert told["variant"] == "warning"
+        assert repr(present) in told["message"]
+        assert ("empty" in told["message"]) == (typed is not None and not typed.strip())
+        assert app.state["row"] == [name, 0]
+    assert decisions.decisions(dataset) == made
+    app.state["queue"] = {"edit": {f"typed_{name}_0": "half typed"}}
+    drawn = app.send("on_tab", value="queue")
+    assert element_of(drawn, f"typed_{name}_0")["view"]["componentsProps"]["field"]["defaultValue"] == "half typed"
+    for state in ({"edit": "x"}, {"edit": {f"typed_{name}_0": 3}}, {"edit": {"classes": 4}}):
+        app.state["queue"] = state  # from a browser that sends anything
+        app.press("typed")
+        assert app.of("notify")
+        app.send("on_previous")
+        app.send("on_next")
+    assert decisions.decisions(dataset) == made
+    app.state["queue"] = {"edit": {f"typed_{name}_0": f"{present} today\n"}}
+    app.press("typed")
+    assert decisions.decisions(dataset)[-1].text == f"{present} today"
+
+
+def test_a_long_caption_is_never_cut_by_editing_it(make_dataset: Callable[..., Any]) -> None:
+    words = helpers("panel_words")
+    assert words.editable("two  words\nand a line \u202e") == "two words\nand a line"
+    assert words.editable("x" * words.MOST_EDITED) == "x" * words.MOST_EDITED
+    assert words.editable("x" * (words.MOST_EDITED + 1)) == ""
+    dataset = make_dataset(8, caption=lambda row: f"{row}" * (words.MOST_EDITED + 1))
+    fio.write_result(dataset, made_up(dataset.values("id")), config.AuditConfig(text="caption"))
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    app.press("typed")
+    assert app.of("notify")[0]["variant"] == "warning"
+    assert not decisions.decisions(dataset)
+    app.press("keep")
+    assert len(decisions.decisions(dataset)) == 1
+
+
+def test_keys_are_on_the_buttons_that_they_press(dataset: Any) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    drawn = app.send("on_tab", value="queue")
+    assert attributes(drawn, "data-audit-key") == {
+        "Keep (1)": "1",
+        "Remove (2)": "2",
+        "Skip (4)": "4",
+        "Unsure (5)": "5",
+        "Relabel (Enter)": "Enter",
+        "Previous (b)": "b",
+        "Next (n)": "n",
+        "Undo (u)": "u",
+    }
+    before = {*attributes(drawn, "data-audit-drawn").values()}
+    after = {*attributes(app.send("on_next"), "data-audit-drawn").values()}
+    assert before.isdisjoint(after)  # each drawing can be told from the one before
+
+
+def test_a_list_says_which_caption_is_in_question_and_what_is_removed(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(8)
+    dataset.clear_sample_field("caption")
+    dataset.delete_sample_field("caption")
+    dataset.set_values("captions", [[f"first {row}", f"second {row}"] for row in range(8)])
+    written(dataset, (4, 1), text="captions")
+    app = App(dataset)
+    app.send("on_load")
+    drawn = app.send("on_tab", value="queue")
+    name, caption = app.state["row"]
+    assert f'"Caption {caption + 1} of 2"' in json.dumps(drawn)
+    assert element_of(drawn, "remove")["view"]["label"] == "Remove caption (2)"
+    decisions.decide(dataset, [(name, 1 - caption)], "remove")
+    drawn = app.send("on_tab", value="queue")
+    assert element_of(app.send("on_change_current_sample"), "remove")["view"]["label"] == "Remove sample (2)"
+    app.press("remove")
+    (change,) = fio.plan_of(dataset).changes
+    assert (change.sample, change.kind) == (name, "removed")  # as the button said
+
+
+def test_a_class_is_chosen_from_the_classes_and_a_new_one_is_asked_for(make_dataset: Callable[..., Any]) -> None:
+    dataset = make_dataset(8)
+    dataset.set_values("kind", [fo.Classification(label=("cat", "dog")[row % 2]) for row in range(8)])
+    written(dataset, (4, 1), text="kind")
+    app = App(dataset)
+    app.send("on_load")
+    drawn = app.send("on_tab", value="queue")
+    name, _ = app.state["row"]
+    field = element_of(drawn, f"typed_{name}_0")
+    assert [choice["value"] for choice in field["view"]["choices"]] == ["cat", "dog"]
+    assert '"Class"' in json.dumps(drawn)
+
+    def relabel(text: str, is_new: bool = False) -> list[dict[str, Any]]:
+        fields = {f"typed_{name}_0": text, f"new_{name}_0": is_new}
+        app.state["queue"] = {"edit": {"classes": fields}}
+        app.press("typed")
+        return [told for told in app.of("notify") if told["variant"] == "warning"]
+
+    assert "'lynx' is not among the 2 classes" in relabel("lynx")[0]["message"]
+    assert "present one: 'cat'" in relabel("cat", is_new=True)[0]["message"]
+    assert not decisions.decisions(dataset)
+    assert not relabel("lynx", is_new=True)
+    name, _ = app.state["row"]
+    assert not relabel("cat")
+    assert [made.text for made in decisions.decisions(dataset)] == ["lynx", "cat"]

@@ -1,4 +1,4 @@
-// Keyboard shortcuts for review in the sample modal, and a player for audio samples. No build step, no packages;
+// Keyboard shortcuts for review, in the sample modal and in the panel's queue, and a player for audio samples. No build step, no packages;
 // the rest of the plugin works without this file.
 (function () {
   "use strict";
@@ -10,23 +10,36 @@
 
   // --- hotkeys -------------------------------------------------------------------------------------------------------
 
-  // Keys that are not shortcuts of the App (those include ?, c, j, p, r, x, z).
+  // Keys that are not shortcuts of the App (those include ?, c, j, p, r, x, z). In the modal they call operators; in the
+  // panel of the grid they press its buttons, which carry their row, the decision that they show and their token.
   const KEYS = {
     1: { label: "keep", operator: "decide", params: { decision: "keep" } },
     2: { label: "remove", operator: "decide", params: { decision: "remove" } },
     3: { label: "relabel with the suggestion", operator: "decide", params: { decision: "relabel" } },
     4: { label: "skip", operator: "decide", params: { decision: "skip" } },
+    5: { label: "unsure", operator: "decide", params: { decision: "unsure" } },
     u: { label: "undo last decision", operator: "undo_decision", params: {} },
     n: { label: "next finding", operator: "open_next", params: { step: 1 } },
     b: { label: "previous finding", operator: "open_next", params: { step: -1 } },
   };
+  const ARROWS = { ArrowRight: "n", ArrowLeft: "b" }; // in the panel alone: in the modal they are keys of the App
+  const EDIT = "e"; // Enter saves what is typed, Escape leaves the field
   const HELP = "h";
   const BETWEEN_MS = 250; // a held key or a double press is one decision
   const ANSWER_MS = 30000; // keys are ignored while the server works on the previous one, up to this long
   const OPENS_MS = 1000; // time for the next sample to open after the answer
+  const TYPED_MS = 300; // time for what was typed to reach the panel's state, which a button sends
   let lastKeyTime = 0; // of the previous shortcut: the sample has been open since then
   let tokens = { dataset: null }; // operator -> token of its next request: the server does nothing without
-  let pending = null; // the sample that the previous shortcut was for, and until when the next one may take to open
+  let pending = null; // what the previous shortcut was for, and until when the next one may take to be shown
+
+  const QUEUE = '[data-cy="panel-content-audit_panel"]';
+  const BESIDE = '[data-cy="panel-content-audit_sample"]'; // the panel beside the open sample
+  const OVERLAY = "audit-hotkeys";
+  // What else takes keys while it is open
+  const OPEN = `[role=dialog]:not(#${OVERLAY}), [role=alertdialog], [role=menu], [role=listbox], ` +
+    '[data-cy="operators-prompt-modal"], [data-cy="operators-browser"]';
+  const TAKES_ARROWS = "[role=tab], [role=combobox], [role=slider], [role=radio], [role=separator], video, audio";
 
   function typing(target) {
     const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
@@ -37,16 +50,31 @@
     return document.querySelector('[data-cy="modal"]');
   }
 
+  function visible(selector) {
+    return [...document.querySelectorAll(selector)].find((node) => node.getClientRects().length > 0);
+  }
+
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || event.isComposing) return;
-    if (!modal() || typing(event.target) || typing(document.activeElement)) return;
+    if (typing(event.target) || typing(document.activeElement)) return;
+    if (!modal() && (!visible(`${QUEUE} [data-audit-key]`) || visible(OPEN))) return;
     if (event.key === HELP) return toggleHelp();
     if (event.key === "Escape") return closeHelp();
-    const action = Object.prototype.hasOwnProperty.call(KEYS, event.key) && KEYS[event.key];
+    if (event.key === EDIT) return edit(event);
+    if (modal()) onKeyInModal(event);
+    else onKeyInQueue(event);
+  }
+
+  function actionOf(key) {
+    return Object.prototype.hasOwnProperty.call(KEYS, key) && KEYS[key];
+  }
+
+  function onKeyInModal(event) {
+    const action = actionOf(event.key);
     if (!action || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
     const seconds = lastKeyTime ? (event.timeStamp - lastKeyTime) / 1000 : 0; // 0: not known
     lastKeyTime = event.timeStamp;
-    const request = (pending = { sample: openSample(), until: performance.now() + ANSWER_MS });
+    const request = (pending = { shown: shown(), until: performance.now() + ANSWER_MS });
     const callback = (answer) => {
       request.until = performance.now() + OPENS_MS;
       keepToken(action.operator, answer);
@@ -55,6 +83,57 @@
       const params = Object.assign({ from_modal: true, seconds, token }, action.params);
       ops.executeOperator(OPERATOR + action.operator, params, { callback });
     });
+  }
+
+  function onKeyInQueue(event) {
+    const isArrow = Object.prototype.hasOwnProperty.call(ARROWS, event.key);
+    if (isArrow && (event.shiftKey || event.target.closest(TAKES_ARROWS))) return;
+    const key = isArrow ? ARROWS[event.key] : event.key;
+    if (!actionOf(key) || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
+    lastKeyTime = event.timeStamp;
+    press(QUEUE, key);
+  }
+
+  // Click the button that shows the key.
+  function press(place, key) {
+    const button = visible(`${place} button[data-audit-key="${key}"]`);
+    if (!button || button.disabled) return;
+    pending = { shown: shown(), until: performance.now() + ANSWER_MS };
+    button.click();
+  }
+
+  // --- the new caption
+
+  function place() {
+    return modal() ? BESIDE : QUEUE;
+  }
+
+  function edit(event) {
+    const within = `${place()} [data-audit-field=typed]`;
+    const field = visible(`${within} textarea:not([aria-hidden]), ${within} input`);
+    if (!field) return;
+    event.preventDefault(); // the key is not typed
+    lastTyped = event.timeStamp; // the cursor may go there
+    field.focus();
+    field.setSelectionRange(field.value.length, field.value.length);
+  }
+
+  function onKeyInField(event) {
+    const target = event.target;
+    const field = target.closest && target.closest("[data-audit-field]");
+    if (!field || event.isComposing) return;
+    if (event.key !== "Escape" && (event.key !== "Enter" || event.shiftKey)) return;
+    if (target.getAttribute("aria-expanded") === "true") return; // Enter takes the class that is marked in the list
+    event.preventDefault();
+    event.stopPropagation(); // Escape would close the modal
+    target.blur();
+    chosen = null;
+    lastTyped = -Infinity;
+    const saves = event.key === "Enter" && field.getAttribute("data-audit-field") === "typed";
+    if (!saves || event.repeat || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
+    lastKeyTime = event.timeStamp;
+    const [where, before] = [place(), shown()];
+    setTimeout(() => shown() === before && press(where, "Enter"), TYPED_MS);
   }
 
   // Each answer to a decision holds the token of the next one, so that only the first key asks for tokens.
@@ -73,13 +152,16 @@
     tokens[operator] = answer && answer.result && answer.result.token;
   }
 
-  // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open.
+  // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open, in the
+  // panel until that is drawn anew.
   function waiting() {
-    return pending !== null && performance.now() < pending.until && openSample() === pending.sample;
+    return pending !== null && performance.now() < pending.until && shown() === pending.shown;
   }
 
-  function openSample() {
-    return new URLSearchParams(window.location.search).get("id");
+  function shown() {
+    if (modal()) return new URLSearchParams(window.location.search).get("id");
+    const button = visible(`${QUEUE} [data-audit-drawn]`);
+    return button ? button.getAttribute("data-audit-drawn") : null;
   }
 
   function element(tag, style, text) {
@@ -88,8 +170,6 @@
     if (text !== undefined) made.textContent = text;
     return made;
   }
-
-  const OVERLAY = "audit-hotkeys";
 
   function closeHelp() {
     const open = document.getElementById(OVERLAY);
@@ -108,7 +188,8 @@
     box.setAttribute("aria-label", "Review by keyboard");
     box.appendChild(element("div", { fontWeight: "600", marginBottom: "6px" }, "Review by keyboard"));
     const rows = Object.entries(KEYS).map(([key, action]) => [key, action.label]);
-    for (const [key, label] of [...rows, [HELP, "show or hide this help"]]) {
+    rows.push([EDIT, "edit the caption: Enter saves, Escape leaves"], [HELP, "show or hide this help"]);
+    for (const [key, label] of rows) {
       const row = element("div", { display: "flex", gap: "12px" });
       row.appendChild(element("kbd", { minWidth: "18px", fontFamily: "monospace", fontWeight: "600", color: "#ff9950" }, key));
       row.appendChild(element("span", {}, label));
@@ -117,13 +198,16 @@
     document.body.appendChild(box);
   }
 
-  if (ops && ops.executeOperator) window.addEventListener("keydown", onKey);
+  if (ops && ops.executeOperator) {
+    window.addEventListener("keydown", onKey, true); // the App keeps some keys, such as arrows, from later listeners
+    window.addEventListener("keydown", onKeyInField, true);
+  }
 
   // --- focus ---------------------------------------------------------------------------------------------------------
 
   // The App puts the cursor into the first field of whatever it draws: in the panels of a review, shortcuts would be
   // typed into the new caption. A field there is entered by a click on it, by Tab, or while somebody types.
-  const PANELS = '[data-cy="panel-content-audit_sample"], [data-cy="panel-content-audit_panel"]';
+  const PANELS = `${BESIDE}, ${QUEUE}`;
   const TYPING_MS = 3000; // a field that is drawn anew while somebody types gets the cursor back
   let chosen = null; // where the last click was
   let lastTyped = -Infinity; // when a key was pressed in a field, or Tab

@@ -12,15 +12,16 @@ from fiftyone.core.media import get_media_type
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.ledger.decisions import current_decisions
-from audit_plugin.fiftyone_io.read.contents import AuditedItem, items_of_rows
+from audit_plugin.fiftyone_io.ledger.entries import read_ledger
+from audit_plugin.fiftyone_io.read.contents import AuditedItem, class_names, items_of_rows
 from audit_plugin.fiftyone_io.read.items import AuditedItems, all_samples, image_samples
 from audit_plugin.fiftyone_io.runs import audited_items
-from audit_plugin.review import Decision, ReviewQueue, Row
+from audit_plugin.review import Decision, ReviewQueue, Row, resolve
 from audit_plugin.scoring.columns import CAPTION_INDEX
 from audit_plugin.scoring.flags import FLAGS
 
 from .findings import score_ranks
-from .queues import value_of_text
+from .queues import decisions_of, value_of_text
 from .tables import explained, read_row
 
 TEXTS = ("action", "reason", "suggestion", "repair", "culprit")
@@ -42,6 +43,9 @@ class ReviewCase:
     scores: Mapping[str, tuple[float, float]]  # column -> (value, share of the audit's rows with a lower value)
     texts: Mapping[str, str]  # action, reason, suggestion, ... where there are any
     flags: tuple[str, ...]  # kinds
+    classes: tuple[str, ...] = ()  # names of the dataset's classes, where the text is one
+    captions: int = 0  # how many texts the sample or object has in a list; 0 where its text is not in a list
+    is_last: bool = False  # whether it is decided to remove all other texts of the list
     words: tuple[str, ...] = ()  # the caption's words that fit least, first
     neighbors: tuple[Mapping[str, Any], ...] = ()
     decision: Decision | None = None
@@ -67,6 +71,9 @@ def case_of(dataset: SampleCollection, run: str, row: Row, decision: Decision | 
         score_ranks(items.dataset, run, name),
         {column: str(text) for column, text in texts.items() if text},
         tuple(kind for kind in FLAGS if values.get(f"is_{kind}")),
+        classes_of(items.dataset, run),
+        len(item.content.texts) if item.content.listed else 0,
+        item.content.listed and _is_last(items, row, len(item.content.texts)),
         misaligned_words(record),
         tuple(_neighbors(items, record)),
         decision,
@@ -102,6 +109,20 @@ def sample_of(dataset: SampleCollection, run: str, row: Row) -> str:
     return _item(audited_items(dataset, run), row[0]).sample
 
 
+def text_of(dataset: SampleCollection, run: str, row: Row) -> str:
+    """The present text of a row; "" where it has none.
+
+    Raises:
+        AuditError: the row does not exist any more.
+    """
+    return _item(audited_items(dataset, run), row[0]).content.text(row[1]) or ""
+
+
+def classes_of(dataset: SampleCollection, run: str) -> tuple[str, ...]:
+    """Names of the dataset's classes, sorted, where an audit's texts are names of classes; else empty."""
+    return tuple(sorted(class_names(dataset._root_dataset, run) or ()))
+
+
 def decision_counts(dataset: SampleCollection) -> dict[str, int]:
     """Kind of decision -> how many captions or objects it holds for."""
     kinds = [decision.kind for decision in current_decisions(dataset).current.values()]
@@ -113,6 +134,14 @@ def _item(items: AuditedItems, name: str) -> AuditedItem:
     if item is None:
         raise AuditError(f"sample {name} is not in dataset {items.dataset.name!r} any more; go to the next one")
     return item
+
+
+def _is_last(items: AuditedItems, row: Row, count: int) -> bool:
+    """Whether the decisions that hold remove all of a list of texts but the row's."""
+    others = [(row[0], position) for position in range(count) if position != row[1]]
+    resolution = resolve(read_ledger(items.dataset, {"sample": items.samples([row[0]])[row[0]][0]}))
+    decided = decisions_of(items.dataset, items.run, others, resolution) if others else {}
+    return len(decided) == len(others) and all(decision.kind == "remove" for decision in decided.values())
 
 
 def explanation_of(items: AuditedItems, row: Row) -> dict[str, Any]:
