@@ -118,7 +118,7 @@ def test_decide_in_the_queue_apply_undo_and_audit_again(app: App, name: str, pag
     panel, form = browsing.open_panel(page), browsing.form_of(page)
     captions = app.do(CAPTIONS, name=name)
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
-    expect(panel.get_by_text(HOSTILE)).to_be_visible()
+    expect(panel.get_by_text(HOSTILE).first).to_be_visible()
     shot(page, "queue-1-hostile")
     decide(page, panel, "Keep (1)", 1)
     typed = panel.get_by_label("New caption (e)")
