@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from importlib.machinery import ModuleSpec
@@ -20,10 +21,13 @@ if sys.orig_argv[1:3] == ["-m", "audit_plugin"] or (sys.argv[:1] and sys.argv[0]
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if 0 <= limit < 500_000_000:  # bytes: the imports below would fail, and not in one sentence
+        # With less, imports fail, and not in one sentence, or OpenBLAS asks for memory for ever: 32 MB for each thread,
+        # that of NumPy and that of SciPy.
+        least = 1_000_000_000 + 64_000_000 * (os.cpu_count() or 1)
+        if 0 <= limit < least:
             sys.stderr.write(
-                f"error: this shell limits memory to {limit / 1e6:.0f} MB (ulimit -v), but at least 500 MB are needed; "
-                "raise the limit, and run the same command again\n"
+                f"error: this shell limits memory to {limit / 1e6:.0f} MB (ulimit -v), but {least / 1e6:.0f} MB are "
+                "needed; raise the limit, and run the same command again\n"
             )
             sys.exit(2)
 

@@ -601,3 +601,21 @@ def test_an_address_where_no_database_answers_is_named_at_once(
     with pytest.raises(AuditError, match=f"database {reason}.*correct FIFTYONE_DATABASE_URI") as raised:
         running.fiftyone_io()
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("megabytes", [100, 520, 1_000])
+def test_a_shell_that_limits_memory_too_far_is_told_so_at_once(megabytes: int) -> None:
+    """OpenBLAS asks for memory for ever where it gets none while it is loaded."""
+    resource = pytest.importorskip("resource")
+    limit = megabytes * 1_000_000
+    done = subprocess.run(
+        [sys.executable, "-m", "audit_plugin", "compare", "a.parquet", "b.parquet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: this shell limits memory to {megabytes} MB (ulimit -v), but 1")
+    assert done.stderr.count("\n") == 1
