@@ -12,7 +12,7 @@ from fiftyone.operators import types
 from audit_plugin.scoring.flags import FLAGS
 
 from .panel_base import AS_WIDE, box, column, of_parts, plain_text, say, with_token, wrapped
-from .panel_words import changes_text, editable
+from .panel_words import changes_text, cut, editable
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io.results.cases import ReviewCase
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ALL, SPOT_CHECK = "all findings", "spot check"
 KINDS = (ALL, *FLAGS, SPOT_CHECK)
 BAR_BLOCKS = 10
-MOST_CHARACTERS = 600  # of a caption
+MOST_CHARACTERS, MOST_OF_NEIGHBOR = 600, 160  # of a caption
 SHOWN = ("image", "video")  # media that a panel can show
 # Attributes by which the keyboard shortcuts (`ui/index.umd.js`) find what they press: keep the names.
 KEY, DRAWN, FIELD = "data-audit-key", "data-audit-drawn", "data-audit-field"
@@ -53,7 +53,7 @@ def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
     pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1, **small))
     if case.decision is not None:
         say(texts, "decided", f"Decided: **{case.decision.kind}**")
-    plain_text(texts, "caption", text_label(case), case.text[:MOST_CHARACTERS] or "(none)")
+    plain_text(texts, "caption", text_label(case), cut(case.text, MOST_CHARACTERS) or "(none)")
     if blind:
         return
     if suggestion := case.texts.get("suggestion"):
@@ -99,7 +99,12 @@ def show_evidence(panel: types.Object, case: ReviewCase) -> None:
             neighbor = types.Object()
             line.define_property(f"voter{position}", neighbor, view=column(gap=0))
             show_file(neighbor, "picture", voter["path"], voter["media"], "90px")
-            plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", voter["caption"][:160] or "(none)")
+            plain_text(
+                neighbor,
+                "caption",
+                f"{voter['agreement'] or 0:.2f}",
+                cut(voter["caption"], MOST_OF_NEIGHBOR) or "(none)",
+            )
 
 
 def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, on_decide: Any, kind: str = ALL) -> None:

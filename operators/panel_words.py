@@ -7,9 +7,7 @@ from typing import Literal
 
 from .markdown import Markdown, escaped
 
-LEAST_SHARED = (
-    0.3  # below this similarity of the words, a suggestion is another caption and shown without the old words
-)
+LEAST_SHARED = 0.3  # similarity of the words below which a suggestion is another caption, shown without the old words
 MOST_EDITED = 2_000  # characters of a caption that is offered for editing
 
 Change = tuple[Literal["same", "removed", "added"], str]
@@ -50,6 +48,11 @@ def in_lines(text: str) -> str:
     from audit_plugin.inputs.spreadsheet import clean
 
     return "\n".join(map(clean, text.strip().splitlines()))
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters, with a sign where more follow."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def editable(text: str) -> str:

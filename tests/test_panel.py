@@ -661,6 +661,7 @@ def test_words_that_a_suggestion_changes_are_marked_and_hostile_ones_are_inert()
     assert words.word_changes("", "new words") == [("added", "new words")]
     assert words.word_changes("gone", "") == [("removed", "gone")]
     assert words.word_changes("as it is", "as  it\nis") == [("same", "as it is")]
+    assert [words.cut("12345", most) for most in (6, 5, 4)] == ["12345", "12345", "123…"]
     assert words.changes_text("a red hat", "a blue hat", 100) == "a ~~red~~ **blue** hat"
     assert words.changes_text("one two three", "four five six", 100) == "four five six"  # another caption
     assert words.changes_text("a b c d", "a b c e f", 7) == "a b c ~~d~~ **e**"  # what follows is cut off
