@@ -181,7 +181,7 @@
     if (closeHelp()) return;
     const box = element("div", {
       position: "fixed", right: "24px", bottom: "24px", zIndex: 100000, padding: "16px 20px", borderRadius: "8px",
-      background: "var(--fo-palette-background-level1, #1c1c1c)", color: "var(--fo-palette-text-primary, #fff)",
+      background: "var(--fo-palette-background-level2, #1c1c1c)", color: "var(--fo-palette-text-primary, #fff)",
       font: "14px/1.7 system-ui, sans-serif", boxShadow: "0 4px 24px rgba(0,0,0,.5)",
     });
     box.id = OVERLAY;
