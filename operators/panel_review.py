@@ -32,12 +32,11 @@ from .panel_case import (
     text_fields,
 )
 from .panel_words import in_lines
-from .review import note_of, open_sample_of, reviewer_of, timed, undo_last
+from .review import MOST_ID, note_of, open_sample_of, reviewer_of, timed, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, ReviewQueue, Row
 
-MOST_ID = 100  # characters of a decision's id
 CHOICES = ("keep", "remove", "suggested", "typed", "skip", "unsure")  # of the buttons
 
 

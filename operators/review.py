@@ -37,11 +37,13 @@ DECISIONS = {
 PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
 DEFAULT_KIND = "misaligned"
 MOST_NAME = 200  # characters of a reviewer's name
+MOST_ID = 100  # characters of a decision's id
 TABLES = (".csv", ".jsonl", ".json", ".xml")
 # Parameters without a form field, sent by the keyboard shortcuts (`ui/index.umd.js`) or by scripts: `from_modal` (bool:
-# open the next sample), `seconds` (float: time of the decision, 0 if unknown), `reviewer` (str: name, default the user
-# of the App or of this machine), `token` (from `review_tokens`, and then from the result of each decision) and, of
-# `open_next`, `step` (1 or -1). They are an interface: keep the names.
+# open the next sample), `seen` (str: id of the decision that the key may replace), `seconds` (float: time of the
+# decision, 0 if unknown), `reviewer` (str: name, default the user of the App or of this machine), `token` (from
+# `review_tokens`, and then from the result of each decision) and, of `open_next`, `step` (1 or -1). They are an
+# interface: keep the names.
 
 
 class Decide(FormOperator):
@@ -79,6 +81,11 @@ class Decide(FormOperator):
         rows = [cases.row_to_show(ctx.dataset, run, queue, name) for name in chosen_ids(ctx)]
         if not rows:
             raise AuditError("no sample is open or selected; open a sample or select samples, then decide")
+        if params.get("from_modal"):  # a key does not show what it would replace
+            held = fiftyone_io.decision_of(ctx.dataset, run, rows[0])
+            if held is not None and held.id != checks.text(params, "seen", most=MOST_ID):
+                notify(ctx, decided_before_text(held), "warning")
+                return {"decided": 0, "held": held.id, "token": next_token(ctx, self.listing.name)}
         seconds = timed(checks.number(params, "seconds", 0.0))
         text, note, reviewer = checks.text(params, "text"), note_of(params), reviewer_of(ctx)
         made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
@@ -96,6 +103,12 @@ class Decide(FormOperator):
         from audit_plugin import fiftyone_io
 
         return fiftyone_io.decide(sample_collection, ids, decision, **options)
+
+
+def decided_before_text(decision: Decision) -> str:
+    """What a reviewer is told whose key would replace a decision."""
+    who = f" by {decision.reviewer}" if decision.reviewer else ""
+    return f"This sample was decided before: {decision.kind}{who}. Press the key again to replace that decision."
 
 
 class UndoDecision(FormOperator):

@@ -28,7 +28,7 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 # Parameters that no form has, or only after a choice; and what is chosen, so that legal values start no work.
 MORE: dict[str, tuple[str, ...]] = {
-    "decide": ("text", "seconds", "reviewer", "from_modal", "caption"),
+    "decide": ("text", "seconds", "reviewer", "from_modal", "seen", "caption"),
     "decide_flagged": ("text", "threshold"),
     "undo_decision": ("reviewer", "from_modal"),
     "open_next": ("step",),

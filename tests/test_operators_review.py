@@ -37,6 +37,27 @@ def notices(name: str, data: Any, selected: tuple[str, ...] = (), **params: Any)
     return notices_of(steps), results
 
 
+def test_a_key_never_replaces_a_decision_unasked(dataset: Any) -> None:
+    """Of the open sample: the reviewer may not see that somebody, or another tab, decided on it before."""
+    ids = dataset.values("id")
+
+    def press(decision: str, **more: str) -> tuple[list[str], Any]:
+        params = {"decision": decision, "from_modal": True, **more}
+        results, steps = execute("decide", filled_in("decide", dataset, params, current_sample=ids[4]))
+        return [step["params"]["message"] for step in steps if step["operator_uri"].endswith("notify")], results
+
+    fio.decide(dataset, ids[4], "remove", "audit", reviewer="ann")
+    messages, results = press("keep")
+    assert messages == ["This sample was decided before: remove by ann. Press the key again to replace that decision."]
+    (made,) = fio.decisions(dataset)
+    assert (results["decided"], results["held"]) == (0, made.id)
+    fio.decide(dataset, ids[4], "unsure", "audit", reviewer="bob")  # meanwhile
+    assert "unsure by bob" in press("keep", seen=results["held"])[0][0]
+    again = press("keep")[1]["held"]
+    assert press("keep", seen=again)[1]["decided"] == 1
+    assert [made.kind for made in fio.decisions(dataset)] == ["remove", "unsure", "keep"]
+
+
 def test_a_selection_is_decided_and_undone(dataset: Any) -> None:
     ids = dataset.values("id")
     messages, results = notices("decide", dataset, (ids[4], ids[6]), decision="keep", note="both fine")

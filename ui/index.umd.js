@@ -31,6 +31,7 @@
   const TYPED_MS = 300; // time for what was typed to reach the panel's state, which a button sends
   let lastKeyTime = 0; // of the previous shortcut: the sample has been open since then
   let tokens = { dataset: null }; // operator -> token of its next request: the server does nothing without
+  let decided = null; // the sample whose decision a key would have replaced, and the id of that decision: the next one does
   let pending = null; // what the previous shortcut was for, and until when the next one may take to be shown
 
   const QUEUE = '[data-cy="panel-content-audit_panel"]';
@@ -76,11 +77,14 @@
     lastKeyTime = event.timeStamp;
     const request = (pending = { shown: shown(), until: performance.now() + ANSWER_MS });
     const callback = (answer) => {
-      request.until = performance.now() + OPENS_MS;
+      const held = answer && answer.result && answer.result.held;
+      decided = held ? { shown: request.shown, id: held } : null;
+      request.until = performance.now() + (held ? 0 : OPENS_MS); // nothing was recorded, and the sample stays open
       keepToken(action.operator, answer);
     };
     withToken(action.operator, (token) => {
-      const params = Object.assign({ from_modal: true, seconds, token }, action.params);
+      const seen = decided && decided.shown === shown() ? decided.id : "";
+      const params = Object.assign({ from_modal: true, seen, seconds, token }, action.params);
       ops.executeOperator(OPERATOR + action.operator, params, { callback });
     });
   }
