@@ -22,8 +22,8 @@ if sys.orig_argv[1:3] == ["-m", "audit_plugin"] or (sys.argv[:1] and sys.argv[0]
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         # With less, imports fail, and not in one sentence, or OpenBLAS asks for memory for ever: 32 MB for each thread,
-        # that of NumPy and that of SciPy.
-        least = 1_000_000_000 + 64_000_000 * (os.cpu_count() or 1)
+        # that of NumPy and that of SciPy. pyarrow reserves 1 GB of addresses where it can.
+        least = 3_000_000_000 + 64_000_000 * (os.cpu_count() or 1)
         if 0 <= limit < least:
             sys.stderr.write(
                 f"error: this shell limits memory to {limit / 1e6:.0f} MB (ulimit -v), but {least / 1e6:.0f} MB are "

@@ -141,10 +141,11 @@ def test_few_open_files(chaos: Chaos, ladders: Callable[[str], Ladder], name: st
 
 
 # The libraries alone need the addresses between the first and the last: what needs torch, 5 GB.
+FEW_LIBRARIES = [size * 1_000_000 for size in (100, 490, *range(520, 3_000, 240), *range(3_200, 4_400, 200))]
 MEMORY = {
-    "select": [size * 1_000_000 for size in (100, 490, *range(520, 1_000, 60), *range(1_200, 1_700, 100))],
-    "export": [size * 1_000_000 for size in (100, 490, *range(520, 1_000, 60), *range(1_200, 1_700, 100))],
-    "compare": [size * 1_000_000 for size in (100, 490, *range(520, 1_000, 60), *range(1_200, 1_700, 100))],
+    "select": FEW_LIBRARIES,
+    "export": FEW_LIBRARIES,
+    "compare": FEW_LIBRARIES,
     "report": [size * 1_000_000 for size in (100, 490, *range(500, 6_200, 300), 6_500)],
     "score": [size * 1_000_000 for size in (100, 490, *range(500, 5_600, 600))],
 }
