@@ -84,6 +84,27 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
     expect(field).to_have_value("h1 2")
 
 
+def ask_before_a_decision_is_replaced(app: App, page: Any) -> None:
+    """Go to a sample that is decided: the first key tells so, the second one replaces the decision; that is undone."""
+    page.keyboard.press("b")  # a sample that is decided: a key asks before it replaces that
+    page.wait_for_timeout(1500)
+    made = app.do(LEDGER)
+    page.keyboard.press("5")
+    page.get_by_text("was decided before").last.wait_for()
+    assert app.do(LEDGER) == made
+    before = page.url
+    page.wait_for_timeout(300)
+    page.keyboard.press("5")
+    app.eventually(LEDGER, lambda after: len(after) == len(made) + 1)
+    page.wait_for_url(lambda url: url != before)
+    page.get_by_text("Unsure · ").last.wait_for()
+    page.wait_for_timeout(500)
+    page.keyboard.press("u")
+    page.get_by_text("Undone: unsure").last.wait_for()
+    app.eventually(LEDGER, lambda after: len(after) == len(made) + 2)
+    page.wait_for_timeout(500)
+
+
 def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     open_first(page)
     for key in "21":  # so fast that the next sample may not be open yet: then the second key counts for nothing
@@ -108,23 +129,7 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     page.get_by_text("Undone: keep").last.wait_for()
     app.eventually(LEDGER, lambda made: made[-1][1] == "undone")
     page.wait_for_timeout(1000)
-    page.keyboard.press("b")  # a sample that is decided: a key asks before it replaces that
-    page.wait_for_timeout(1500)
-    made = app.do(LEDGER)
-    page.keyboard.press("5")
-    page.get_by_text("was decided before").last.wait_for()
-    assert app.do(LEDGER) == made
-    before = page.url
-    page.wait_for_timeout(300)
-    page.keyboard.press("5")
-    app.eventually(LEDGER, lambda after: len(after) == len(made) + 1)
-    page.wait_for_url(lambda url: url != before)
-    page.get_by_text("Unsure · ").last.wait_for()
-    page.wait_for_timeout(500)
-    page.keyboard.press("u")
-    page.get_by_text("Undone: unsure").last.wait_for()
-    app.eventually(LEDGER, lambda after: len(after) == len(made) + 2)
-    page.wait_for_timeout(500)
+    ask_before_a_decision_is_replaced(app, page)
     page.keyboard.press("n")
     modal = page.locator('[data-cy="modal"]')  # while the next sample opens, the App does not hear Escape
     browsing.retry(lambda: page.keyboard.press("Escape"), lambda: modal.wait_for(state="detached", timeout=2000))
