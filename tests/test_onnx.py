@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from sklearn.datasets import load_sample_images
 
 from audit_plugin.encoders import offline
 from audit_plugin.encoders.base import Encoder
-from audit_plugin.encoders.onnx_graph import OnnxGraph
+from audit_plugin.encoders.onnx_graph import OnnxGraph, interrupts_held
 from audit_plugin.encoders.registry import load_encoders
 from audit_plugin.store import plain_error
 
@@ -161,6 +162,52 @@ def test_nothing_is_reported_to_the_makers_of_the_package(tmp_path: Path) -> Non
 )
 def test_a_lack_of_memory_is_told_in_a_sentence(message: str) -> None:
     assert "the memory is too small" in (plain_error(RuntimeError(message)) or "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+
+class Interrupts:  # as Ctrl-C does in the middle of an import
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnx.onnx_cpp2py_export":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from audit_plugin.encoders.onnx_graph import OnnxGraph, interrupts_held
+try:
+    OnnxGraph().constant(np.zeros(1))
+except KeyboardInterrupt:
+    from onnx import helper  # was imported whole
+    print("interrupted after the import")
+"""
+
+
+def test_an_interrupt_while_onnx_is_imported_waits_for_its_end() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted after the import\n", "")
+
+
+def test_interrupts_are_held_in_the_main_thread_alone() -> None:
+    reached = []
+
+    def interrupted() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached == [True]
+    before = signal.getsignal(signal.SIGINT)
+
+    def hold() -> bool:
+        with interrupts_held():
+            return signal.getsignal(signal.SIGINT) is before
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(hold).result()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

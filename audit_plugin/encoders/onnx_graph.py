@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,8 @@ class OnnxGraph:
 
     def constant(self, values: np.ndarray) -> str:
         """The name of a tensor with these values."""
-        from onnx import numpy_helper
+        with interrupts_held():
+            from onnx import numpy_helper
 
         name = f"constant{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
@@ -29,7 +33,8 @@ class OnnxGraph:
 
     def apply(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """The name of the output of one more node."""
-        from onnx import helper
+        with interrupts_held():
+            from onnx import helper
 
         name = f"output{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
@@ -53,3 +58,22 @@ class OnnxGraph:
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets)
         return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Keeps an interrupt back until the end: onnx, whose nanobind is not ready for one, would abort the process.
+
+    Only the main thread is interrupted; in another one nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if former is None else former)
+    if held:
+        signal.raise_signal(signal.SIGINT)
