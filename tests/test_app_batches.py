@@ -91,7 +91,7 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     expect(panel.get_by_text("Spot check (4 decided, 90% intervals)")).to_be_visible()
     shot(page, "spot-2-done")
     browsing.open_tab(panel, "Overview", card)
-    expect(panel.get_by_text("Spot check (4 decided, 90% intervals)")).to_be_visible()
+    expect(panel.get_by_text("Spot check, 90% intervals")).to_be_visible()
 
     export = panel.get_by_role("button", name="Export", exact=True)
     browsing.open_tab(panel, "Report and apply", export)
