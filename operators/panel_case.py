@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from audit_plugin.review import Decision, Row
 
 ALL, SPOT_CHECK = "all findings", "spot check"
-KINDS = (ALL, *FLAGS, SPOT_CHECK)
 BAR_BLOCKS = 10
 MOST_CHARACTERS, MOST_OF_NEIGHBOR = 600, 160  # of a caption
 SHOWN = ("image", "video")  # media that a panel can show
@@ -38,6 +37,11 @@ IN_SIGHT = {
     "zIndex": 2,
     "backgroundColor": "background.mediaSpace",
 }
+
+
+def finding_kinds() -> tuple[str, ...]:
+    """What a queue may show: all findings, those with one flag (more may be registered later), or a spot check."""
+    return (ALL, *FLAGS, SPOT_CHECK)
 
 
 def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:

@@ -18,11 +18,11 @@ from .base import audit_key, notify
 from .panel_base import AuditPanelBase, Tab, changing, drawn, guarded, of_parts, run_of, say, with_token, wrapped
 from .panel_case import (
     ALL,
-    KINDS,
     NEW_CLASS,
     SMALL,
     SPOT_CHECK,
     decision_id,
+    finding_kinds,
     new_drawing,
     pressed_by,
     row_key,
@@ -49,11 +49,12 @@ class Queue(Tab):
 
         queue, is_spot_check = self._queue(ctx, run, ctx.panel.state.kind), ctx.panel.state.kind == SPOT_CHECK
         choices = types.DropdownView(compact=True)
-        for name in KINDS:
+        kinds = finding_kinds()
+        for name in kinds:
             choices.add_choice(name, label=name.capitalize())
         top = wrapped(panel, "top", gap=2, align_y="center")
-        kind = ctx.panel.state.kind if ctx.panel.state.kind in KINDS else ALL
-        top.enum("kind", list(KINDS), default=kind, label="Findings", view=choices, on_change=self.on_kind)
+        kind = ctx.panel.state.kind if ctx.panel.state.kind in kinds else ALL
+        top.enum("kind", list(kinds), default=kind, label="Findings", view=choices, on_change=self.on_kind)
         if queue is None:
             self._show_spot_check(panel, run, queue, ctx)
             return
@@ -165,7 +166,7 @@ class Queue(Tab):
     def on_decide(self, ctx: Any) -> None:
         """Record the decision on the button's row, among the findings that it was shown in, and go on."""
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
-        kind = checks.choice(ctx.params, "kind", KINDS, ALL)
+        kind = checks.choice(ctx.params, "kind", finding_kinds(), ALL)
         queue = self._queue(ctx, run, kind)
         if record_decision(ctx, run, row, queue, kind == SPOT_CHECK):
             self._go_after(ctx, row)
