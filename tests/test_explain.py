@@ -87,12 +87,10 @@ def test_every_flagged_sample_and_no_other_is_explained(made):
         assert record["action"] == "review"
 
 
-def test_the_wrong_word_fits_least_where_the_models_know_the_color(made):
-    """They know it where a caption of the true color is among the rivals; three words of a caption are not common."""
-    known = {s: found for s, found in records(made).items() if true_color_among_rivals(s, found)}
-    assert len(known) >= len(made.words) / 3
-    first = [found["words"][0]["text"] == made.words[sample] for sample, found in known.items()]
-    assert np.mean(first) >= 0.7, [found["words"] for found in known.values()]
+def test_the_wrong_word_is_the_one_that_fits_least(made):
+    """Of twelve captions with three words each; ten by each of three seeds."""
+    first = [found["words"][0]["text"] == made.words[sample] for sample, found in records(made).items()]
+    assert np.mean(first) >= 0.7, [found["words"] for found in records(made).values()]
     for sample, found in records(made).items():
         assert made.words[sample] in [word["text"] for word in found["words"]]
 
