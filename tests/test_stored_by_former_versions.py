@@ -199,6 +199,8 @@ def test_the_library_reads_audits_decisions_and_changes(name: str) -> None:
 def test_the_library_reads_spot_checks_indexes_and_cross_modal_recall() -> None:
     dataset, people = fio.load_view("stored"), fio.load_view("stored_people")
     spot = fio.spot_check(dataset, "audit")
+    estimate = asdict(spot.estimate())
+    assert estimate.pop("flagged") == spot.plan.sizes[0]  # a former version did not tell
     summary, identities = fio.cross_modal_results(people, "transfer")
     answer = {
         "spot check": {
@@ -206,7 +208,7 @@ def test_the_library_reads_spot_checks_indexes_and_cross_modal_recall() -> None:
             "verdicts": spot.verdicts,
             "sizes": spot.plan.sizes,
             "stratum": spot.plan.stratum,
-            "estimate": asdict(spot.estimate()),
+            "estimate": estimate,
         },
         "audited_modalities": similarity.audited_modalities(dataset, "audit"),
         "cross-modal": {
