@@ -43,6 +43,12 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+def percent(share: float) -> str:
+    """`4%`, with one decimal below 1%."""
+    number = f"{100 * share:.1f}" if 0 < share < 0.01 else f"{100 * share:.0f}"
+    return f"{number}%"
+
+
 @dataclass(frozen=True)
 class Modality:
     """One kind of medium: how it is read, and how it appears in settings, forms and reports.

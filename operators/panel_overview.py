@@ -40,12 +40,14 @@ class Overview(Tab):
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
             threshold = self._threshold(ctx, card)
-            is_misaligned = card.kind == "misaligned"
-            estimate = quality_text(_quality(ctx, run, card)) if is_misaligned else estimate_text(card, summary)
+            quality = findings.flag_quality(ctx.dataset, run) if card.kind == "misaligned" else None
+            estimate = quality_text(quality) if quality else estimate_text(card, summary)
             lists = f" {memorized_text(ctx, run, card)}" if card.kind == "memorized" else ""
             say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}{lists}")
             if card.score and card.high > card.low:
-                self._show_slider(ctx, place, run, card, threshold)
+                if quality and threshold != card.threshold:
+                    quality = findings.flag_quality(ctx.dataset, run, threshold)
+                self._show_slider(ctx, place, run, card, threshold, quality.correct if quality else None)
             self._show_buttons(ctx, place, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
@@ -85,7 +87,10 @@ class Overview(Tab):
             values = {"kind": card.kind, **({"threshold": threshold} if moved else {})}
             self.form_button(buttons, "decide_flagged", "Decide in bulk", values=values, name=f"all_{card.kind}")
 
-    def _show_slider(self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float) -> None:
+    def _show_slider(
+        self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float, correct: int | None
+    ) -> None:
+        """The slider, how many samples its threshold flags, and how many of them are `correct`, where that is known."""
         from audit_plugin.fiftyone_io.results import findings
 
         step = (card.high - card.low) / SLIDER_STEPS
@@ -99,7 +104,6 @@ class Overview(Tab):
             on_change=self.on_slide,
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
-        correct = _quality(ctx, run, card, threshold).correct if card.kind == "misaligned" else None
         estimate = ""
         if correct is not None:
             estimate = f"; about {count_text(correct, 'of them is', 'of them are')} probably correct"
@@ -168,13 +172,6 @@ class Overview(Tab):
         moved = ctx.panel.state.thresholds or {}
         ctx.panel.state.thresholds = {name: value for name, value in moved.items() if name != kind}
         ctx.panel.state.set(f"{kind}.threshold_{kind}", card.threshold)
-
-
-def _quality(ctx: Any, run: str, card: Any, threshold: float | None = None) -> FlagQuality:
-    """What is known of the misaligned flags, or of those that another threshold would make."""
-    from audit_plugin.fiftyone_io.results import findings
-
-    return findings.flag_quality(ctx.dataset, run, None if threshold == card.threshold else threshold)
 
 
 def quality_text(quality: FlagQuality) -> str:

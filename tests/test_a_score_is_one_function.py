@@ -16,8 +16,8 @@ from audit_plugin.config import AuditConfig
 from audit_plugin.scoring.columns import all_columns, column_help
 from audit_plugin.scoring.flags import FLAGS, exceeds, flag
 from audit_plugin.scoring.scores import SCORES, score
+from tests.panel_fixtures import App, names_in
 from tests.test_operators import form_of, operator
-from tests.test_panel import App, names_in
 
 pytestmark = pytest.mark.fiftyone
 pytest.importorskip("fiftyone")

@@ -18,8 +18,8 @@ from tests.conftest import caption
 from tests.cross_modal_fixtures import made_up
 from tests.fiftyone_fixtures import state
 from tests.operator_requests import execute, filled_in, form_of
+from tests.panel_fixtures import App, names_in
 from tests.test_operators import steps_of
-from tests.test_panel import App, names_in
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")

@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from audit_plugin import cli
-from audit_plugin.arrays import AuditError, Samples
+from audit_plugin.arrays import AuditError, Samples, percent
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
@@ -37,7 +37,7 @@ from audit_plugin.report import (
     svg_plots,
     write_report,
 )
-from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, percent, visible
+from audit_plugin.report.markup import HIDDEN, JOINERS, cut, marked, no_images, painter, visible
 from audit_plugin.report.memorized_rows import memorized_section
 from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check

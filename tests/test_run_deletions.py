@@ -237,7 +237,7 @@ def used(make_dataset: Callable[..., Any]) -> Any:
 
 
 def open_panel(dataset: Any) -> None:
-    from tests.test_panel import App
+    from tests.panel_fixtures import App
 
     App(dataset).send("on_load")
 

@@ -314,15 +314,15 @@ def summarize(
     """The summary of a result: counts, reliability, probe recall, settings, versions and notes."""
     evidence, embedded = scored.evidence, prepared.embedded
     memory, memory_notes = memory_summary(scored, config)
-    # of sets too small to train on they are not told: nobody has checked them there
-    wrong_pairs = summarize_wrong_pairs(scored.calibration, scored.scores["misalignment"], scored.flags["misaligned"])
+    misalignment, flagged = scored.scores["misalignment"], scored.flags["misaligned"]
+    is_told = evidence.trials is not None  # of sets too small to train on, nobody has checked the model
     return {
         "samples": len(prepared.samples),
         **count_outcomes(columns),
         **memory,
         "probe_recall": {kind: round(value, 4) for kind, value in scored.probe_recall.items()},
-        "estimated_wrong_share": _rounded(scored.calibration.share) if evidence.trials else None,
-        "estimated": wrong_pairs if evidence.trials else {},
+        "estimated_wrong_share": _rounded(scored.calibration.share) if is_told else None,
+        "estimated": summarize_wrong_pairs(scored.calibration, misalignment, flagged) if is_told else {},
         "weights": {f"{a}_{b}": dict(weights) for (a, b), weights in evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "suggestions": {"captions": int((columns["suggestion"] != "").sum()), "same_caption_again": scored.same_again},

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from audit_plugin.arrays import Floats, Ints
+from audit_plugin.arrays import Floats, Ints, percent
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES
 
 from .content import ReportContent
-from .markup import LARGE, LONG, SHORT, SMALL, Draw, cut, marked, percent
+from .markup import LARGE, LONG, SHORT, SMALL, Draw, cut, marked
 
 GROUPED = ("conflict", "placeholder", "duplicate")  # flags that are listed by group of near-duplicates
 WORST, AT_LEAST = 50, 12

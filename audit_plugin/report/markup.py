@@ -57,12 +57,6 @@ def marked(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
     return Markup("").join([*parts, visible(text[at:])])
 
 
-def percent(share: float) -> str:
-    """`4%`, with one decimal below 1%."""
-    number = f"{100 * share:.1f}" if 0 < share < 0.01 else f"{100 * share:.0f}"
-    return f"{number}%"
-
-
 def finalized(value: object) -> object:
     """Applied to every value that the template prints, so that all text of the data passes through `visible`."""
     if isinstance(value, str) and not isinstance(value, Markup):

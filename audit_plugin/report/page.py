@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import MODALITIES, count_text
+from audit_plugin.arrays import MODALITIES, count_text, percent
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.flag_quality import TOO_FEW, FlagQuality, quality_of_flags
 from audit_plugin.scoring.columns import all_columns
@@ -21,7 +21,7 @@ from audit_plugin.store import write_bytes
 from .content import ReportContent, as_written
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
 from .listed_rows import GROUPED, GROUPS, decision_tables, failures, groups, worst
-from .markup import LONG, cut, finalized, no_images, painter, percent
+from .markup import LONG, cut, finalized, no_images, painter
 from .memorized_rows import memorized_lines, memorized_section
 from .svg_plots import bars, curves, histogram, scatter
 

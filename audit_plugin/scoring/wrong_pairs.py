@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Floats
+from audit_plugin.arrays import Bools, Floats, percent
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -103,6 +103,5 @@ def share_text(share: Interval, unknown: str) -> str:
     """`93% (80% to 97%)`; `unknown` where nothing is known, or so little that a number would mislead."""
     if not share.tells:
         return unknown
-    if not np.isfinite(share.value):
-        return f"{share.low:.0%} to {share.high:.0%}"
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+    bounds = f"{percent(share.low)} to {percent(share.high)}"
+    return f"{percent(share.value)} ({bounds})" if np.isfinite(share.value) else bounds
