@@ -9,9 +9,8 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
-from audit_plugin.review.flag_quality import TOO_FEW
+from audit_plugin.review.flag_quality import quality_of_spot_check
 from audit_plugin.scoring.flags import FLAGS
-from audit_plugin.scoring.wrong_pairs import share_text
 
 from . import checks
 from .base import audit_key, notify
@@ -116,9 +115,9 @@ class Queue(Tab):
         row = self._shown(ctx, queue)
         held = decision_id(held_decision(ctx, run, row, queue))
         if not ctx.panel.state.row:
-            self._go_after(ctx, None)
+            self._go_after(ctx, None, queue)
         elif held != (ctx.panel.state.seen or "") and held:
-            self._go_after(ctx, row)
+            self._go_after(ctx, row, queue)
         elif held != (ctx.panel.state.seen or ""):  # undone elsewhere: it is to be decided again
             self._go_to(ctx, row, queue)
 
@@ -138,9 +137,9 @@ class Queue(Tab):
         row = checks.row({"row": ctx.panel.state.row})
         return row if queue is None or row in queue.rows else queue.next()
 
-    def _go_after(self, ctx: Any, row: Row | None) -> None:
-        """Go to the next undecided row."""
-        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
+    def _go_after(self, ctx: Any, row: Row | None, queue: ReviewQueue | None = None) -> None:
+        """Go to the next undecided row, of the queue as it is now."""
+        queue = queue or self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
         self._go_to(ctx, queue.next(row) if queue else None, queue)
 
     def _go_to(self, ctx: Any, row: Row | None, queue: ReviewQueue | None) -> None:
@@ -175,7 +174,8 @@ class Queue(Tab):
 
     @guarded
     def on_next(self, ctx: Any) -> None:
-        self._go_after(ctx, self._shown(ctx, self._queue(ctx, run_of(ctx), ctx.panel.state.kind)))
+        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
+        self._go_after(ctx, self._shown(ctx, queue), queue)
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
@@ -347,12 +347,6 @@ def spot_check_text(check: Any) -> str:
     estimate = check.estimate()
     if not estimate.reviewed:
         return ""
-    precision, wrong = estimate.precision, estimate.wrong
-    clauses = []
-    if precision.tells:
-        clauses.append(f"wrong among the flagged {share_text(precision, TOO_FEW)}")
-    if wrong.value == wrong.value:
-        interval = f"{wrong.low:,.0f} to {wrong.high:,.0f}"
-        clauses.append(f"about {wrong.value:,.0f} samples of the whole set are wrong ({interval})")
-    estimates = ", and ".join(clauses) or TOO_FEW
+    quality = quality_of_spot_check(estimate)
+    estimates = f"wrong among the flagged: {quality.precision_text}; in the whole set: {quality.wrong_text}"
     return f"Spot check ({estimate.reviewed:,} decided, {estimate.confidence:.0%} intervals): {estimates}."

@@ -32,9 +32,9 @@ def changes_text(present: str, proposed: str, most: int) -> Markdown:
     Args:
         present: the caption as it is.
         proposed: what is suggested for it; without enough words in common it is shown alone.
-        most: characters of each text that are compared; what follows is cut off.
+        most: characters of each text that are compared; where more follow, there is a sign.
     """
-    present, proposed = present[:most], proposed[:most]
+    present, proposed = cut(present, most), cut(proposed, most)
     shared = SequenceMatcher(None, present.split(), proposed.split(), autojunk=False).ratio()
     if shared < LEAST_SHARED:
         return escaped(proposed)

@@ -201,3 +201,12 @@ def test_an_open_sample_has_the_keys_and_escape_in_a_field_does_not_close_it(
     page.wait_for_url(lambda url: url != before)
     (made,) = app.do(LEDGER, name=name)
     assert made == (4, "unsure", "")
+    page.wait_for_timeout(1500)
+    before = page.url
+    page.keyboard.press("e")
+    page.keyboard.press("Enter")  # nothing was changed: it is refused, and the keys go on
+    page.get_by_text("The new caption is the present one").last.wait_for()
+    page.wait_for_timeout(500)
+    page.keyboard.press("1")
+    page.wait_for_url(lambda url: url != before)
+    assert [kind for _, kind, _ in app.do(LEDGER, name=name)] == ["unsure", "keep"]

@@ -200,6 +200,27 @@ def test_precision_by_hand() -> None:
     assert precision_of_flags({"precision": 0.5}, scores, scores > 1) is None  # of a former version
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_the_precision_of_any_threshold_is_near_the_truth_or_not_told(share: float) -> None:
+    """Planted wrong pairs are the truth; a clean set is never told that a large part of it is wrong."""
+    scores, wrong, probes = mixture(share)
+    calibration = calibrate(scores, probes)
+    estimated = summarize_wrong_pairs(calibration, scores, calibration.false_positive_rate <= 0.01)
+    told = []
+    for quantile in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 0.97):
+        flagged = scores >= np.quantile(scores, quantile)
+        known = precision_of_flags(estimated, scores, flagged)
+        if known is not None:
+            assert known.value == pytest.approx(wrong[flagged].mean(), abs=0.15), quantile
+        told.append(known is not None)
+    assert told == [False] * 4 + [True] * 5  # from the start of the fit on, the 35% quantile
+    flagged = scores >= np.quantile(scores, 0.5)
+    unscored = np.append(scores, np.nan).astype(np.float32)
+    assert precision_of_flags(estimated, unscored, np.append(flagged, True)) == precision_of_flags(
+        estimated, scores, flagged
+    )
+
+
 @given(st.integers(0, 10**6), st.floats(0.02, 0.98))
 def test_what_a_summary_keeps_is_what_the_hypotheses_say_at_any_threshold(seed: int, quantile: float) -> None:
     """Against the precision under each hypothesis: 1 - good_above / flagged, its weighted median and interval."""
@@ -211,9 +232,12 @@ def test_what_a_summary_keeps_is_what_the_hypotheses_say_at_any_threshold(seed: 
     hypotheses = MixtureHypotheses(weights, np.full((30, 1), 0.1), good, edges)
     calibration = Calibration({"random": 0.1}, (0.0, 0.2), scores, scores, hypotheses)
     flagged = scores >= np.quantile(scores, quantile)
+    cut = scores[flagged].min()
+    if cut < edges[0]:  # below the start nothing is modeled
+        assert precision_of_flags(summarize_wrong_pairs(calibration, scores, flagged), scores, flagged) is None
+        return
     found = precision_of(calibration, scores, flagged)
-    edge = max(int((edges <= scores[flagged].min()).sum()) - 1, 0)
-    each = np.clip(1 - good[:, edge] / flagged.mean(), 0, 1)
+    each = np.clip(1 - good[:, int((edges <= cut).sum()) - 1] / flagged.mean(), 0, 1)
     order = np.argsort(-each, kind="stable")
     median = each[order][np.searchsorted(np.cumsum(weights[order]), 0.5)]
     assert found[0] == pytest.approx(median, abs=2e-4)

@@ -85,7 +85,7 @@ def test_the_datasheet_has_counts_settings_and_precision(scores, tmp_path):
         "| rows of the audit | 10 |",
         "| rows exported | 9 |",
         "| action remove: exact duplicate of another sample | audit | 1 |",
-        "0.90 (90% interval 0.80 to 0.95, model-based)",
+        "90% (80% to 95%), 90% interval, model-based",
         "Probe recall: swap 0.97",
         "| false\\_positive\\_rate | 0.02 |",
         "--dataset-type webdataset",

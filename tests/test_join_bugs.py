@@ -105,6 +105,21 @@ def test_overlapping_shifts_are_separated_by_what_fits_best() -> None:
     assert (found[-2].start, found[-2].stop) == (found[-1].stop, 400)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_no_shift_by_itself_is_none_beside_others(seed: int) -> None:
+    """Rows that fit everything around them, and, further down, two dropped rows; many refused segments before these."""
+    rng = np.random.default_rng(seed)
+    gains = rng.normal(-1, 0.7, (len(OFFSETS), 2000))
+    gains[:, 300:400] = rng.normal(0.5, 0.5, (len(OFFSETS), 100))
+    assert find_shifts(gains, OFFSETS, len(OFFSETS)) == []
+    gains[:, 1000:] = rng.normal(0, 0.7, (len(OFFSETS), 1000))
+    for offset, rows in ((-1, slice(1000, 1500)), (-2, slice(1500, 2000))):
+        gains[offset == OFFSETS, rows] = rng.normal(1, 0.5, 500)
+    found = find_shifts(gains, OFFSETS, len(OFFSETS))
+    assert sorted(shift.offset for shift in found) == [-2, -1]
+    assert all(shift.start > 950 for shift in found)
+
+
 @given(arrays(np.int8, st.tuples(st.integers(1, 3), st.integers(1, 6)), elements=st.integers(-3, 9)))
 def test_the_path_through_the_offsets_is_the_best_of_all(scores: np.ndarray) -> None:
     scores = scores.astype(float)
@@ -122,6 +137,7 @@ def test_unknown_and_shared_rows_say_nothing() -> None:
     gains[:, 300:700] = np.nan  # one label, or five captions of one image
     assert find_shifts(gains, OFFSETS, len(OFFSETS)) == []
     assert find_shifts(np.zeros((2, 0)), np.array([-1, 1]), 2) == []
+    assert find_shifts(np.zeros((0, 50)), np.zeros(0, np.int64), 0) == []
     assert find_shifts(gains[:, :5], OFFSETS, len(OFFSETS)) == []
 
 

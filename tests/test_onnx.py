@@ -166,7 +166,6 @@ def test_a_lack_of_memory_is_told_in_a_sentence(message: str) -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-import numpy as np
 
 class Interrupts:  # as Ctrl-C does in the middle of an import
     def find_spec(self, name, path=None, target=None):
@@ -176,7 +175,7 @@ class Interrupts:  # as Ctrl-C does in the middle of an import
 sys.meta_path.insert(0, Interrupts())
 from audit_plugin.encoders.onnx_graph import OnnxGraph, interrupts_held
 try:
-    OnnxGraph().constant(np.zeros(1))
+    OnnxGraph()
 except KeyboardInterrupt:
     from onnx import helper  # was imported whole
     print("interrupted after the import")
@@ -199,6 +198,14 @@ def test_interrupts_are_held_in_the_main_thread_alone() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert reached == [True]
+
+    def failing() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            raise ImportError
+
+    with pytest.raises(KeyboardInterrupt):  # an interrupt is not lost beside an error
+        failing()
     before = signal.getsignal(signal.SIGINT)
 
     def hold() -> bool:

@@ -187,6 +187,11 @@ def test_the_order_of_rows_without_ids_does_not_matter(labeled: Any) -> None:
     numbers = tuple(map(str, range(N)))
     expected = run_audit(Samples(numbers, {"image": paths, "text": texts}), QUICK)
     order = np.random.default_rng(5).permutation(N)
+    along = Samples(
+        tuple(numbers[row] for row in order),
+        {"image": tuple(paths[row] for row in order), "text": tuple(texts[row] for row in order)},
+    )
+    assert_equal_scores(run_audit(along, QUICK), expected, ())  # an id column that counts the rows, in another order
     turned = {"image": tuple(paths[row] for row in order), "text": tuple(texts[row] for row in order)}
     result = run_audit(Samples(numbers, turned), QUICK)
     for name in ("misalignment", "multimem", "outlier", "probability"):

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.wrong_pairs import Interval
 from tests.findings_fixtures import made_up
 from tests.panel_fixtures import HOSTILE, App, attributes, button_of, dataset, element_of, helpers, names_in
@@ -245,7 +247,7 @@ def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: An
     while app.state["row"]:
         drawn = app.press("remove")
     assert "draw" in names_in(drawn)
-    assert "wrong among the flagged 100% (" in json.dumps(drawn)
+    assert "wrong among the flagged: 100% (" in json.dumps(drawn)
     assert {d.source for d in decisions.decisions(dataset)} == {"spot-check"}
     overview = json.dumps(app.send("on_tab", value="overview"))
     assert "Wrong among the flagged: 100% (" in overview
@@ -272,12 +274,15 @@ def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> No
 def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
     panel_review, panel_case = helpers("panel_review"), helpers("panel_case")
     unknown, wrong = Interval(math.nan, math.nan, math.nan), Interval(12.0, 4.0, 20.0)
-    estimate = SimpleNamespace(reviewed=10, confidence=0.9, precision=unknown, wrong=wrong)
+    estimate = SpotEstimate(unknown, unknown, wrong, unknown, 10, 0, 0.9, 5)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
-    assert text.endswith("(10 decided, 90% intervals): about 12 samples of the whole set are wrong (4 to 20).")
-    estimate.wrong = unknown
+    assert text.endswith(
+        "(10 decided, 90% intervals): wrong among the flagged: too few labels to tell; in the "
+        "whole set: about 12 (4 to 20)."
+    )
+    estimate = replace(estimate, wrong=unknown)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
-    assert text.endswith(": too few labels to tell.")
+    assert text.endswith("; in the whole set: not known.")
     assert helpers("forms")._minutes_text(1.3) == "1 minute"
     assert panel_case.score_line("multimem", 0.69, 299 / 300).endswith(" 0.69, higher than 99% of the set")
     assert panel_case.score_line("multimem", 0.69, 0.29).endswith(" 0.69, higher than 29% of the set")
@@ -307,7 +312,7 @@ def test_words_that_a_suggestion_changes_are_marked_and_hostile_ones_are_inert()
     assert [words.cut("12345", most) for most in (6, 5, 4)] == ["12345", "12345", "123…"]
     assert words.changes_text("a red hat", "a blue hat", 100) == "a ~~red~~ **blue** hat"
     assert words.changes_text("one two three", "four five six", 100) == "four five six"  # another caption
-    assert words.changes_text("a b c d", "a b c e f", 7) == "a b c ~~d~~ **e**"  # what follows is cut off
+    assert words.changes_text("a b c d", "a b c e f", 7) == "a b c ~~d~~ **…**"  # what follows is cut off
     for hostile in (HOSTILE, "~~x~~ **y**", "*", "~~", "![i](http://e.example/i.png)", "<b>", "http://e.example"):
         shown = words.changes_text(f"the same words and {hostile}", f"the same words or {hostile} here {hostile}", 600)
         bare = re.sub(r"\\.", "", shown)  # without what is escaped

@@ -278,3 +278,15 @@ def test_torch_is_loaded_before_faiss() -> None:
         "names = list(sys.modules); assert names.index('torch') < names.index('faiss')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fewer_different_rows_than_lists_leave_lists_empty() -> None:
+    """Silent sounds, black pictures, few embeddings of one's own: k-means has fewer centers than it is asked for."""
+    rng = np.random.default_rng(0)
+    for different in (50, 300):
+        rows = unit(rng.standard_normal((different, 16))).astype(np.float32)
+        number = np.sort(rng.integers(0, different, search.EXACT_ROWS + 100))
+        found = nn.nearest_neighbors(rows[number], 5)
+        assert found.recall >= search.TARGET
+        np.testing.assert_allclose(found.neighbors.similarities, 1, atol=1e-5)  # the others of the same row
+        assert (number[found.neighbors.indices] == number[:, None]).all()

@@ -94,6 +94,17 @@ def test_two_rows_that_were_dropped_are_two_shifts(first: int, second: int, nois
     assert (repaired(repairs, takes)[certain] == LINE[certain]).mean() > 0.95
 
 
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_scenes_of_alike_rows_have_no_far_shift(seed: int) -> None:
+    """Frames of one scene after the other, all captions right: media of a scene fit its other captions as well."""
+    rng = np.random.default_rng([seed, 1000])
+    length = int(rng.integers(60, 200))
+    hidden = rng.normal(size=(1000 // length + 1, 8)).repeat(length, 0)[:1000]
+    hidden = hidden + 0.05 * rng.normal(size=hidden.shape)
+    line = np.arange(1000)
+    assert shift_repairs(weigh(mixed_up(line, hidden), PAIR), line, [f"id{row}" for row in line]) == []
+
+
 def hidden_with_one_look(rows: slice) -> np.ndarray:
     """What the rows show, these all the same: any of them fits the caption of any other."""
     hidden = np.random.default_rng(11).standard_normal((N, 8))

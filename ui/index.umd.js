@@ -1,5 +1,5 @@
-// Keyboard shortcuts for review, in the sample modal and in the panel's queue, and a player for audio samples. No build step, no packages;
-// the rest of the plugin works without this file.
+// Keyboard shortcuts for review, in the sample modal and in the panel's queue, and a player for audio samples. No build
+// step, no packages; the rest of the plugin works without this file.
 (function () {
   "use strict";
 
@@ -10,8 +10,8 @@
 
   // --- hotkeys -------------------------------------------------------------------------------------------------------
 
-  // Keys that are not shortcuts of the App (those include ?, c, j, p, r, x, z). In the modal they call operators; in the
-  // panel of the grid they press its buttons, which carry their row, the decision that they show and their token.
+  // Keys that are not shortcuts of the App (those include ?, c, j, p, r, x, z). They press the panel's buttons, which
+  // carry their row, the decision that they show and their token; in the modal, where there is none, they call operators.
   const KEYS = {
     1: { label: "keep", operator: "decide", params: { decision: "keep" } },
     2: { label: "remove", operator: "decide", params: { decision: "remove" } },
@@ -75,15 +75,17 @@
     if (!action || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
     const seconds = lastKeyTime ? (event.timeStamp - lastKeyTime) / 1000 : 0; // 0: not known
     lastKeyTime = event.timeStamp;
+    if (press(BESIDE, event.key)) return; // the button carries its row, and the decision that it shows
+    const sample = openSample();
     const request = (pending = { shown: shown(), until: performance.now() + ANSWER_MS });
     const callback = (answer) => {
       const held = answer && answer.result && answer.result.held;
-      decided = held ? { shown: request.shown, id: held } : null;
+      decided = held ? { sample, id: held } : null;
       request.until = performance.now() + (held ? 0 : OPENS_MS); // nothing was recorded, and the sample stays open
       keepToken(action.operator, answer);
     };
     withToken(action.operator, (token) => {
-      const seen = decided && decided.shown === shown() ? decided.id : "";
+      const seen = decided && decided.sample === sample ? decided.id : "";
       const params = Object.assign({ from_modal: true, seen, seconds, token }, action.params);
       ops.executeOperator(OPERATOR + action.operator, params, { callback });
     });
@@ -98,12 +100,13 @@
     press(QUEUE, key);
   }
 
-  // Click the button that shows the key.
+  // Click the button that shows the key; whether there is one.
   function press(place, key) {
     const button = visible(`${place} button[data-audit-key="${key}"]`);
-    if (!button || button.disabled) return;
+    if (!button || button.disabled) return false;
     pending = { shown: shown(), until: performance.now() + ANSWER_MS };
     button.click();
+    return true;
   }
 
   // --- the new caption
@@ -156,16 +159,20 @@
     tokens[operator] = answer && answer.result && answer.result.token;
   }
 
-  // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open, in the
-  // panel until that is drawn anew.
+  // A fast reviewer's next key must not decide on the same sample again: it is ignored until the next one is open, or the
+  // panel is drawn anew.
   function waiting() {
     return pending !== null && performance.now() < pending.until && shown() === pending.shown;
   }
 
+  function openSample() {
+    return new URLSearchParams(window.location.search).get("id");
+  }
+
   function shown() {
-    if (modal()) return new URLSearchParams(window.location.search).get("id");
-    const button = visible(`${QUEUE} [data-audit-drawn]`);
-    return button ? button.getAttribute("data-audit-drawn") : null;
+    const button = visible(`${place()} [data-audit-drawn]`);
+    const drawn = button ? button.getAttribute("data-audit-drawn") : "";
+    return modal() ? `${openSample()} ${drawn}` : drawn;
   }
 
   function element(tag, style, text) {

@@ -226,7 +226,8 @@ def canonical_rows(samples: Samples, contents: Contents, rows: Ints) -> Ints:
     texts = [contents.names(m) for m in samples.modalities if MODALITIES[m].is_text]
     media = [m for m in samples.modalities if not MODALITIES[m].is_text]
     names, places = [contents.names(m) for m in media], [samples.media[m] for m in media]
-    ids = [""] * len(samples) if samples.ids == tuple(map(str, range(len(samples)))) else samples.ids
+    different = set(samples.ids)
+    ids = [""] * len(samples) if different == set(map(str, range(len(different)))) else samples.ids
     keys = [
         (
             *(digests[row] for digests in texts),

@@ -19,25 +19,23 @@ class OnnxGraph:
     """A graph under construction; tensors are named by strings, "" is an optional input that is left out."""
 
     def __init__(self) -> None:
+        with interrupts_held():
+            from onnx import helper, numpy_helper
+
+        self._helper, self._numpy_helper = helper, numpy_helper
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
 
     def constant(self, values: np.ndarray) -> str:
         """The name of a tensor with these values."""
-        with interrupts_held():
-            from onnx import numpy_helper
-
         name = f"constant{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self._constants.append(self._numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def apply(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """The name of the output of one more node."""
-        with interrupts_held():
-            from onnx import helper
-
         name = f"output{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
+        self._nodes.append(self._helper.make_node(operator, inputs, [name], domain=domain, **attributes))
         return name
 
     def model(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]], output: str) -> bytes:
@@ -47,8 +45,7 @@ class OnnxGraph:
             inputs: name -> (NumPy type, shape); a size that may differ from call to call is a name.
             output: the tensor, float32 and of any shape, that it computes.
         """
-        from onnx import helper
-
+        helper = self._helper
         given = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
             for name, (dtype, shape) in inputs.items()
@@ -75,5 +72,5 @@ def interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if former is None else former)
-    if held:
-        signal.raise_signal(signal.SIGINT)
+        if held:
+            signal.raise_signal(signal.SIGINT)

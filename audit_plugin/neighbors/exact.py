@@ -46,7 +46,7 @@ def searches_on_gpu() -> bool:
 def exact_search(vectors: Floats, k: int) -> Neighbors:
     """The k most similar other rows of each row by inner product, exactly.
 
-    Ties are ordered by index. Cost O(n^2 d).
+    Ties among what is found are ordered by index. Cost O(n^2 d).
 
     Args:
         vectors: float32 `[n, d]`, unit rows.

@@ -77,7 +77,8 @@ def nearest_neighbors(
     many lists are looked at is read from the exact neighbors of `SAMPLED_ROWS` rows; the recall is measured on as many
     others, and below `TARGET` the number is doubled. Where they would hold more than `WORTH` of all rows, without
     FAISS, and on a GPU, candidates come from the products with all rows in half precision, if the device multiplies
-    those in hardware; else the search is exact. Similarities are always exact, and ties are ordered by index.
+    those in hardware; else the search is exact. Similarities are always exact; of equally near rows, those that are
+    found are ordered by index.
 
     Which neighbors an approximate search misses depends on the rows' order: pass them in canonical order. Memory,
     besides the result: a copy of the vectors in 16 bits a number, and blocks of fixed size.
@@ -178,6 +179,8 @@ def make_index(faiss: ModuleType, vectors: Floats, seed: int) -> Any:
 def _rows_of_list(faiss: ModuleType, index: Any, number: int) -> Ints:
     """The rows in a list, ascending."""
     size = index.invlists.list_size(number)
+    if not size:  # fewer different rows than lists
+        return np.zeros(0, np.int64)
     ids: Ints = faiss.rev_swig_ptr(index.invlists.get_ids(number), size).copy()
     return ids
 

@@ -19,6 +19,7 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples, count_text
 from audit_plugin.inputs.spreadsheet import clean, place_line
+from audit_plugin.review.flag_quality import quality_of_summary
 from audit_plugin.scoring.suggest.join_bugs import batch_text
 
 if TYPE_CHECKING:
@@ -289,14 +290,12 @@ def wrong_pairs(summary: Mapping[str, Any]) -> str:
         return "not measured"
     if not estimate:
         return f"about {share:.1%}"
-    low, high = estimate["pairs_interval"]
+    quality = quality_of_summary(summary)
     if not estimate["pairs"]:
-        return f"none distinguishable from chance (at most about {high:,})"
-    text = f"about {estimate['pairs']:,} ({low:,} to {high:,})"
-    if estimate["precision"] is None:
-        return text
-    least, most = estimate["precision_interval"]
-    return f"{text}; estimated precision of the flags {estimate['precision']:.0%} ({least:.0%} to {most:.0%})"
+        return f"none distinguishable from chance (at most about {estimate['pairs_interval'][1]:,})"
+    if quality.precision is None:
+        return quality.wrong_text
+    return f"{quality.wrong_text}; estimated precision of the flags {quality.precision_text}"
 
 
 def part_name(part: str) -> str:

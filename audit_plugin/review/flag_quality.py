@@ -7,15 +7,15 @@ precision is that of the flags that it was drawn from, so that it says nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from audit_plugin.arrays import Bools, Floats
+from audit_plugin.scoring.calibration import CONFIDENCE
 from audit_plugin.scoring.wrong_pairs import Interval, own_precision, precision_of_flags, share_text
 
 from .spot_check import SpotEstimate
 
-MODEL_CONFIDENCE = 0.9
 UNKNOWN, TOO_FEW = "not known", "too few labels to tell"
 
 
@@ -79,9 +79,21 @@ def quality_of_flags(
     """
     count = int(flagged.sum())
     if spot is not None:
-        precision = spot.precision if count == spot.flagged else None
-        return FlagQuality(count, precision, spot.wrong, True, spot.confidence)
-    estimated = summary.get("estimated") or {}
+        found = quality_of_spot_check(spot)
+        return found if count == spot.flagged else replace(found, flagged=count, precision=None)
+    found = quality_of_summary(summary)
+    if is_own:
+        return replace(found, flagged=count)
+    return replace(found, flagged=count, precision=precision_of_flags(summary.get("estimated") or {}, scores, flagged))
+
+
+def quality_of_summary(summary: Mapping[str, Any]) -> FlagQuality:
+    """What the model of an audit says of the flags that the audit made."""
+    estimated, count = summary.get("estimated") or {}, int((summary.get("flags") or {}).get("misaligned", 0))
     wrong = Interval(estimated["pairs"], *estimated["pairs_interval"]) if "pairs" in estimated else None
-    precision = own_precision(estimated) if is_own else precision_of_flags(estimated, scores, flagged)
-    return FlagQuality(count, precision, wrong, False, MODEL_CONFIDENCE)
+    return FlagQuality(count, own_precision(estimated), wrong, False, CONFIDENCE)
+
+
+def quality_of_spot_check(spot: SpotEstimate) -> FlagQuality:
+    """What a spot check says of the flags that it was drawn from."""
+    return FlagQuality(spot.flagged, spot.precision, spot.wrong, True, spot.confidence)

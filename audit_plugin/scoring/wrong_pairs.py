@@ -72,7 +72,9 @@ def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Boo
 
 
 def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bools) -> Interval | None:
-    """Share of the flagged rows that are wrong, with its central 90%; None where nothing is flagged or known.
+    """Share of the flagged rows that are wrong, with its central 90%.
+
+    None where nothing is flagged, or known: below the first edge the calibration does not model good pairs.
 
     Args:
         estimated: of a summary. Those of former versions know the precision of the audit's own flags alone: `{}` for
@@ -80,12 +82,11 @@ def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bo
         scores: `[n]`, NaN where not scored.
         flagged: bool `[n]`, those from a cut on.
     """
-    known = estimated.get("good_above")
-    if not flagged.any() or not known:
+    known, flagged = estimated.get("good_above"), flagged & np.isfinite(scores)
+    if not flagged.any() or not known or (cut := scores[flagged].min()) < known["edges"][0]:
         return None
-    flagged_share = flagged.sum() / max(np.isfinite(scores).sum(), 1)
-    # the edge below the cut: errs to less precision
-    edge = max(int(np.searchsorted(known["edges"], scores[flagged].min(), side="right")) - 1, 0)
+    flagged_share = flagged.sum() / np.isfinite(scores).sum()
+    edge = int(np.searchsorted(known["edges"], cut, side="right")) - 1  # the one below: errs to less precision
     value, low, high = (
         float(np.clip(1 - known[name][edge] / flagged_share, 0, 1)) for name in ("share", "high", "low")
     )

@@ -13,6 +13,7 @@ from typing import Any
 from audit_plugin.arrays import count_text
 from audit_plugin.inputs.readers import RELABELED, REMOVED
 from audit_plugin.inputs.spreadsheet import clean
+from audit_plugin.scoring.wrong_pairs import own_precision, share_text
 
 from .plan import Rules
 
@@ -162,12 +163,9 @@ def _audit(summary: Mapping[str, Any]) -> list[str]:
 def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     wrong = summary.get("estimated") or {}
-    if (precision := wrong.get("precision")) is not None:
-        low, high = wrong["precision_interval"]
-        lines.append(
-            f"- Estimated precision of the flag misaligned: {precision:.2f} (90% interval {_number(low)} to "
-            f"{_number(high)}, model-based)."
-        )
+    if precision := own_precision(wrong):
+        share = share_text(precision, "not known")
+        lines.append(f"- Estimated precision of the flag misaligned: {share}, 90% interval, model-based.")
         low, high = wrong["pairs_interval"]
         lines.append(f"- Estimated number of wrong pairs: {wrong['pairs']:,} (90% interval {low:,} to {high:,}).")
     else:
@@ -182,10 +180,6 @@ def _known_audit(summary: Mapping[str, Any]) -> list[str]:
             lines += ["", f"### {name.capitalize()}", "", "| | |", "|---|---|"]
             lines += [f"| {_md(str(key))} | {_md(str(value))} |" for key, value in values.items()]
     return lines
-
-
-def _number(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else "unknown"
 
 
 def _code(text: str) -> str:

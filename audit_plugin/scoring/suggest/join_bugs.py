@@ -21,6 +21,8 @@ STANDS_OUT = 6.0  # robust deviations among the sums of other offsets over the s
 WIDE = 0.3  # share of the set from which on a shift is wide
 CHANGE = 5.0  # price of a change of the offset, in the typical size of gains
 MAX_SHIFTS = 20  # searched one after another
+MOST_REFUSED = 200  # segments that do not stand out, one after another
+FEWEST_OTHERS = 10  # offsets that a segment is compared with
 LIMIT = 3.0  # at which gains are clipped, in their typical size
 BINS = 96  # of the histogram that lambda is read from
 REACH = 20  # rows by which a bound may move
@@ -105,27 +107,39 @@ def find_shifts(gains: Floats, offsets: Ints, tried: int, related: Bools | None 
     least = np.log(max(tried, 1) * max(gains.shape[1], 1) / FALSE_SHIFTS)
     bounded = _bounded(gains, related)
     strongest: list[Shift] = []
-    for _ in range(MAX_SHIFTS):
-        rates = _rates(bounded)
-        shifts = [_best_segment(row, int(d), rate) for row, d, rate in zip(bounded, offsets, rates, strict=True)]
-        best, wide = _widest(bounded, shifts, tried)
+    refused: list[Shift] = []
+    segments = [_next_segment(bounded[k], int(d), refused) for k, d in enumerate(offsets)]
+    while len(strongest) < MAX_SHIFTS and len(refused) < MOST_REFUSED:
+        best, wide = _widest(bounded, segments, tried)
         if wide is not None and _deviations(bounded, wide, best) > STANDS_OUT:
-            shifts[best] = wide
+            segments[best] = wide
         else:
-            best = max(range(len(shifts)), key=lambda k: shifts[k].strength, default=-1)
-            if best < 0 or shifts[best].strength < least:
+            best = max(range(len(segments)), key=lambda k: segments[k].strength, default=-1)
+            if best < 0 or segments[best].strength < least:
                 break
-        rows = slice(shifts[best].start, shifts[best].stop)
-        if _deviations(bounded, shifts[best], best) > STANDS_OUT:
-            strongest.append(shifts[best])
+        shift = segments[best]
+        if _deviations(bounded, shift, best) > STANDS_OUT:
+            strongest.append(shift)
+            rows = slice(shift.start, shift.stop)
             bounded[:, rows] = np.clip(bounded[:, rows] - bounded[best, rows], -LIMIT, LIMIT)
+            segments = [_next_segment(bounded[k], int(d), refused) for k, d in enumerate(offsets)]
         else:
-            bounded[best, rows] = 0
+            refused.append(shift)
+            segments[best] = _next_segment(bounded[best], shift.offset, refused)
     joined = _joined(strongest)
     if all(a.stop <= b.start for a, b in pairwise(sorted(joined, key=lambda shift: shift.start))):
         return joined
     chosen = np.isin(offsets, [shift.offset for shift in joined])
     return _separated(joined, _bounded(gains[chosen], None if related is None else related[chosen]), offsets[chosen])
+
+
+def _next_segment(gains: Floats, offset: int, refused: Sequence[Shift]) -> Shift:
+    """The best segment of an offset, `[n]`, outside of those that were refused."""
+    gains = gains.copy()
+    for shift in refused:
+        if shift.offset == offset:
+            gains[shift.start : shift.stop] = 0
+    return _best_segment(gains, offset, _rates(gains[None])[0])
 
 
 def _bounded(gains: Floats, related: Bools | None) -> Floats:
@@ -142,12 +156,15 @@ def _bounded(gains: Floats, related: Bools | None) -> Floats:
 
 
 def _separated(shifts: list[Shift], bounded: Floats, offsets: Ints) -> list[Shift]:
-    """Shifts that overlap, made disjoint: each row goes to the offset that fits it, or to none; strongest first.
+    """Shifts that overlap, made disjoint: each row goes to one of its shifts' offsets, or to none; strongest first.
 
     Where two rows of a table were dropped, the captions between them are wrong at either offset, so that the gains
     `[K, n]` of the wrong one are around 0 there and do not say where it begins.
     """
-    path = _best_path(np.concatenate([np.zeros_like(bounded[:1]), bounded]))  # 0: none of the K offsets
+    found_at = np.zeros(bounded.shape, dtype=bool)
+    for shift in shifts:
+        found_at[offsets == shift.offset, shift.start : shift.stop] = True
+    path = _best_path(np.concatenate([np.zeros_like(bounded[:1]), np.where(found_at, bounded, -np.inf)]))  # 0: none
     strength = {shift.offset: shift.strength for shift in reversed(shifts)}  # of the strongest at each offset
     ends = np.flatnonzero(np.diff(path)) + 1
     found = []
@@ -180,6 +197,8 @@ def _best_path(scores: Floats) -> Ints:
 def _widest(bounded: Floats, shifts: Sequence[Shift], tried: int) -> tuple[int, Shift | None]:
     """(offset's number, shift): the strongest wide one of the best segments per offset; (-1, None) without any."""
     n = bounded.shape[1]
+    if len(bounded) <= FEWEST_OTHERS:  # rows that are alike are no coins: only other offsets tell
+        return -1, None
     strongest, best = np.log(max(tried, 1) * max(n, 1) ** 2 / (2 * FALSE_SHIFTS)), -1
     for number, shift in enumerate(shifts):
         gains = bounded[number, shift.start : shift.stop].astype(np.float64)
@@ -195,11 +214,11 @@ def _deviations(bounded: Floats, shift: Shift, chosen: int) -> float:
     """Robust deviations by which a shift's sum lies above those of the other offsets over the same rows.
 
     Rows that are alike fit each other's captions now and then, at one offset as at another: that is no shift. Infinite
-    where there are fewer than 10 other offsets.
+    where there are fewer than `FEWEST_OTHERS`.
     """
     sums = bounded[:, shift.start : shift.stop].sum(1, dtype=np.float64)
     others = np.delete(sums, chosen)
-    if len(others) < 10:
+    if len(others) < FEWEST_OTHERS:
         return np.inf
     median = np.median(others)
     return float((sums[chosen] - median) / max(1.4826 * np.median(np.abs(others - median)), 1e-9))

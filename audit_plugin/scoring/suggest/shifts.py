@@ -18,6 +18,7 @@ from .pair_scores import TRIALS, Weighing, embed_rows, suspicion, weighted_sum, 
 NEAR = 50  # offsets up to which all are tried
 WORST_ROWS = 2048  # that vote for offsets further away
 FAR_OFFSETS = 8  # of these that are tried at most
+CONTROLS = 8  # far offsets of either sign that these are compared with
 BLOCK_ROWS = 256  # changes no result
 VOTER_ROWS = 32  # whose similarities to all captions are in memory at once; changes no result
 MOST_CLOSINGS = 100  # pairs of ends that are asked whether the block goes round
@@ -39,7 +40,9 @@ def shift_repairs(weighing: Weighing, canonical_of: Ints, ids: Sequence[str]) ->
     shifts = _find(weighing, canonical_of, close_offsets, len(close_offsets), votes.read)
     far_offsets = votes.elected(len(canonical_of))
     if len(far_offsets):
-        shifts += _find(weighing, canonical_of, far_offsets, 2 * len(canonical_of))
+        asked = np.r_[far_offsets, control_offsets(len(canonical_of), far_offsets)]
+        found = _find(weighing, canonical_of, asked, 2 * len(canonical_of))
+        shifts += [(shift, gains) for shift, gains in found if shift.offset in far_offsets]
     is_taken = np.zeros(len(canonical_of), dtype=bool)
     repairs = []
     for number, (whole, _) in enumerate(shifts):
@@ -51,6 +54,13 @@ def shift_repairs(weighing: Weighing, canonical_of: Ints, ids: Sequence[str]) ->
             is_taken[list(repair.rows)] = True
             repairs.append(repair)
     return repairs
+
+
+def control_offsets(rows: int, far_offsets: Ints) -> Ints:
+    """At most 2 `CONTROLS` offsets that nobody elected, up to half of the rows: what chance gives far offsets."""
+    sizes = np.unique(np.linspace(NEAR + 1, max(rows // 2, NEAR + 1), CONTROLS).astype(np.int64))
+    controls = np.r_[-sizes, sizes]
+    return controls[np.abs(controls[:, None] - far_offsets).min(1) > 1]
 
 
 def _beyond_others(shifts: Sequence[tuple[Shift, Floats]], number: int) -> Floats:
