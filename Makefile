@@ -19,7 +19,7 @@ demo: $(READY) ## draw the demo set with known errors, audit it, load it into Fi
 app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
 	@$(BIN)/audit-plugin demo --out demo --app
 
-screenshots: $(READY) chromium ## take the pictures of the README from the demo
+screenshots: $(READY) chromium ## take the pictures of the README, from the photographs beside the project
 	@$(BIN)/python docs/screenshots.py
 
 test: $(READY) chromium ## all tests, those with a database and a browser included

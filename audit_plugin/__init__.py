@@ -15,6 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if sys.orig_argv[1:3] == ["-m", "audit_plugin"] or (sys.argv[:1] and sys.argv[0].endswith("/audit-plugin")):
+    # Threads of one operation that wait for each other sleep: else they spin, and beside other programs keep the one
+    # they wait for from the processor. Changes no result; has to be known before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # the command line is starting: until it handles interrupts itself, one ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(ImportError):  # elsewhere there are no such limits

@@ -12,7 +12,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again\n")
         sys.exit(130)
-    except (ImportError, MemoryError, OSError) as error:  # the commands cannot be imported
+    except (ImportError, MemoryError, OSError, SystemError) as error:  # the commands cannot be imported
         from .store import plain_error
 
         if not (sentence := plain_error(error)):

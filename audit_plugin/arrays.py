@@ -324,6 +324,28 @@ class Neighbors:
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """Those b of n samples whose image is the box of an object.
+
+    Attributes:
+        rows: int64 `[b]`, the samples, ascending.
+        images: int64 `[b]`, equal numbers are boxes in one image.
+        objects: int64 `[b]`, equal numbers are one object, which has several texts.
+        sides: float64 `[b, 4]`: left, top, width and height as shares of the upright image.
+        sizes: float64 `[b, 2]`: width and height of the upright image in pixels, NaN where they are not known.
+    """
+
+    rows: Ints
+    images: Ints
+    objects: Ints
+    sides: Floats
+    sizes: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
 class SampleFacts:
     """What is known of n complete samples besides their features, in canonical order.
 
@@ -339,6 +361,9 @@ class SampleFacts:
             of duplicate groups, probe pairs, and part of the calibration.
         texts: modality that is text -> the texts, or empty: their spelling is not looked at.
         word_vectors: modality -> `[n, 384]` in the space of words (`encoders.word_space`), of those that lie in it.
+        pixels: measures of the images `[n, 8]` (`encoders.pixels`), NaN where not measured, or None: no images.
+        splits: `[n]`, the data split of a sample, "" for none; empty where none is named.
+        boxes: the samples that are boxes of objects, or None: there are none.
     """
 
     contents: Mapping[str, Ints]
@@ -350,6 +375,9 @@ class SampleFacts:
     known: Bools | None = None
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     word_vectors: Mapping[str, Floats] = field(default_factory=dict)
+    pixels: Floats | None = None
+    splits: Sequence[str] = ()
+    boxes: Boxes | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.contents.values())))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import MODALITIES, AuditError, Modality
 
+NO_TEXT = "none"  # as the text of a FiftyOne dataset: one medium without texts, for outliers and duplicates
 MOST_RUN_KEY = 100  # characters; names of fields, tags and saved views begin with it, and a database limits these
 
 

@@ -67,11 +67,11 @@ def main() -> None:
 
 
 def run(cells: tuple[Cell, ...], folder: Path = CELLS) -> None:
-    """Runs the cells that are not in the folder yet: a JSON and the scores of each cell and seed."""
+    """Runs the cells that are not in the folder yet: a JSON and the scores of each cell and seed, seed by seed."""
     settings = rival_settings()
     folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        for seed in cell.seeds:
+    for seed in range(max(len(cell.seeds) for cell in cells)):
+        for cell in (cell for cell in cells if seed in cell.seeds):
             path = folder / f"{cell.name}-{seed}.json"
             if path.exists():
                 continue

@@ -64,12 +64,15 @@ def _labels(prepared: Prepared) -> Ints | None:
 def rival_scores(
     by_pair: dict[tuple[str, str], list[Material]], settings: dict[str, dict[str, Any]]
 ) -> dict[str, list[Floats]]:
-    """Rival -> its suspicion `[n]`, once per kind of similarity; of several pairs the worst in robust deviations."""
+    """Rival -> its suspicion `[n]`, once per kind of similarity; of several pairs the worst in robust deviations.
+
+    A pair that has no similarity of the second kind enters with its first.
+    """
     out: dict[str, list[Floats]] = {}
     for rival in RIVALS.values():
         columns = []
-        for kind in range(len(next(iter(by_pair.values())))):
-            of_kind = [of_pair[kind] for of_pair in by_pair.values()]
+        for kind in range(max(map(len, by_pair.values()))):
+            of_kind = [of_pair[min(kind, len(of_pair) - 1)] for of_pair in by_pair.values()]
             if all(rival.runs_on(material) for material in of_kind):
                 per_pair = [_score(rival, material, settings) for material in of_kind]
                 columns.append(per_pair[0] if len(per_pair) == 1 else np.max([robust_z(v) for v in per_pair], axis=0))

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audit_plugin.scoring.columns import all_columns
+from audit_plugin.scoring.columns import JUDGE_COLUMNS, all_columns
+from benchmarks.boxes import boxes_tables
 from benchmarks.chaos_tables import chaos_table
+from benchmarks.checks import checks_tables
 from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
@@ -23,8 +25,10 @@ from benchmarks.finding_tables import (
     spot_check_table,
 )
 from benchmarks.gate import gate_table
+from benchmarks.judge import judge_table
 from benchmarks.multimem.tables import tables
-from benchmarks.record import RESULTS
+from benchmarks.rate_certainty import certainty_table
+from benchmarks.record import RESULTS, markdown_table
 from benchmarks.small_sets import small_sets_table
 from benchmarks.speed_tables import (
     forecast_table,
@@ -34,6 +38,7 @@ from benchmarks.speed_tables import (
     table_memory_line,
     workers_line,
 )
+from benchmarks.word_faults import words_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -42,6 +47,8 @@ DETECTION = ROOT / "docs" / "detection.md"
 SCALE = ROOT / "docs" / "scale.md"
 CROSSMODAL = ROOT / "docs" / "crossmodal.md"
 SECURITY = ROOT / "docs" / "security.md"
+REVIEW = ROOT / "docs" / "review.md"
+JUDGE = ROOT / "docs" / "judge.md"
 
 
 def main() -> None:
@@ -68,9 +75,15 @@ def pages() -> dict[Path, dict[str, str]]:
             "forecast": forecast_table(),
         },
         MULTIMEM: tables(),
-        DETECTION: detection_parts(),
+        DETECTION: detection_parts()
+        | checks_tables(_read("checks"))
+        | boxes_tables(_read("boxes"))
+        | {"rate-certainty": certainty_table(_read("rate-certainty"))}
+        | {"word-faults": "\n".join(words_table(_read("word-faults")))},
         CROSSMODAL: crossmodal_parts(),
         SECURITY: {"attacks": chaos_table()},
+        REVIEW: {"review-speed": review_speed_table()},
+        JUDGE: {"judge-columns": judge_columns_table(), "judge-measured": judge_table(_read("judge"))},
     }
 
 
@@ -87,6 +100,11 @@ def columns_table() -> str:
     """One row per column of a result."""
     rows = [f"| `{c.name}` | {c.help} |" for c in all_columns().values()]
     return "\n".join(["| column | meaning |", "|---|---|", *rows])
+
+
+def judge_columns_table() -> str:
+    """One row per column that a judge adds."""
+    return "\n".join(markdown_table(("column", "meaning"), ((f"`{c.name}`", c.help) for c in JUDGE_COLUMNS)))
 
 
 def measured_table() -> str:
@@ -109,6 +127,29 @@ Flags at several settings of the false-positive rate, in the cells with 5 to 20%
 [docs/detection.md](docs/detection.md) has each cell with intervals, and the cells where another method is better.
 
 Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}. `make bench` measures again."""
+
+
+def review_speed_table() -> str:
+    """How long a reviewer waits for the App, driven in a browser."""
+    report = _read("review-speed-300")
+    steps = {
+        "panel": "open the panel",
+        "threshold": "move a threshold",
+        "lasso": "show what a lasso encloses",
+        "decision by key": "decide by key, and see the next row",
+        "decision by button": "decide by button, and see the next row",
+        "40 by key": "40 decisions by key",
+        "40 by button": "40 decisions by button",
+    }
+    rows = [(label, f"{report['median'][name]:.2f}", f"{report['longest'][name]:.2f}") for name, label in steps.items()]
+    return "\n".join(
+        [
+            f"Seconds on {report['rows']} samples, median and longest of {report['repeats']} (`python -m "
+            "benchmarks.review_speed`, a real server and Chromium on two cores that did nothing else):",
+            "",
+            *markdown_table(("step", "median", "longest"), rows),
+        ]
+    )
 
 
 def app_table() -> str:

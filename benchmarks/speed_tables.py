@@ -107,7 +107,7 @@ def _neighbor_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def neighbors_table() -> str:
     """Our search, the former one and others: seconds of one core, and recall."""
     reports = [_read(name) for name in ("neighbor-speed", "neighbor-speed-100000")]
-    names = {"ours": "ours", "former": "the former search"} | RIVALS
+    names = {"ours": "ours", "former": "the former search", "faiss hnsw": "faiss, HNSW"} | RIVALS
     rows = [
         (f"{cells['rows']:,} x {cells['dimensions']}, {VECTORS[kind]}", f"{names[way]}{_in_brackets(cells, way)}",
          f"{seconds:.1f}", f"{cells['recall'][way]:.4f}")

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from .audits import DeleteAudit, IndexAudit, MapEmbeddings, RunAudit, ScanNew, SetThreshold
+from .batches import DecideFlagged, DecideRepair
 from .changes import ApplyDecisions, DeleteRemoved, UndoChanges
 from .exports import ExportReview
 from .panel import AuditPanel
 from .panel_review import AuditSamplePanel
-from .review import (
-    Decide,
-    DecideFlagged,
-    DecideRepair,
-    ImportDecisions,
-    OpenNext,
-    ReviewTokens,
-    StartSpotCheck,
-    UndoDecision,
-)
+from .panel_runs import OpenAudit, StopRun
+from .review import Decide, ImportDecisions, OpenNext, RedoDecision, ReviewTokens, StartSpotCheck, UndoDecision
 from .studies import MeasureCrossModal, MeasureTransfer, RemovalCurve, RemovalStudy
 
 CLASSES = (
     RunAudit,
+    OpenAudit,
     ScanNew,
     SetThreshold,
     MapEmbeddings,
@@ -30,6 +24,7 @@ CLASSES = (
     MeasureCrossModal,
     Decide,
     UndoDecision,
+    RedoDecision,
     OpenNext,
     ReviewTokens,
     DecideFlagged,
@@ -40,6 +35,7 @@ CLASSES = (
     UndoChanges,
     DeleteRemoved,
     ExportReview,
+    StopRun,
     AuditPanel,
     AuditSamplePanel,
     RemovalCurve,

@@ -19,15 +19,14 @@ from .base import (
     FormOperator,
     Progress,
     audit_key,
-    audit_stages,
     choose_audit,
     notify,
     operator_config,
     samples_text,
-    stages_named,
     target_view,
 )
 from .outputs import audit_output
+from .stages import audit_stages, encoding_stages, stages_named
 
 
 class RunAudit(BackgroundOperator):
@@ -38,10 +37,15 @@ class RunAudit(BackgroundOperator):
         "Audit dataset",
         "fact_check",
         "medium",
-        "Find misaligned images, texts, sounds and videos, outliers, duplicates and memorized samples. Adds fields, "
-        "tags and a saved view. Replaces an earlier audit with the same run key; nothing else changes",
+        "Audit the quality of a dataset: find wrong pairs of images, texts, sounds and videos, mislabeled and "
+        "memorized samples, outliers and duplicates. Adds fields, tags and a saved view. Replaces an earlier audit "
+        "with the same run key; nothing else changes",
         view_target=True,
         **BACKGROUND,
+    )
+    stopped_text = (
+        "Stopped. What was encoded and trained is kept: start the audit again with the same settings, and it goes on "
+        "from there. Nothing was written into the dataset."
     )
 
     def form(self, ctx: Any) -> types.Property:
@@ -99,7 +103,7 @@ class ScanNew(BackgroundOperator):
 
     listing = operator_config(
         "scan_new",
-        "Scan new samples",
+        "Audit: Scan new samples",
         "manage_search",
         "medium",
         "Score the samples added after an audit with the models that it trained, without training again, and add them "
@@ -121,13 +125,14 @@ class ScanNew(BackgroundOperator):
         return ctx.dataset
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
-        from audit_plugin.fiftyone_io.similarity import JOINT, audited_modalities
+        from audit_plugin.fiftyone_io.similarity import audited_modalities
 
         try:
             modalities = audited_modalities(samples, audit_key(samples, params))
         except AuditError:
             return {}  # the scan raises it again, and then it is shown
-        return stages_named({"read", "score", "write", *(f"encode {name}" for name in modalities if name != JOINT)})
+        names = {"read", "measure images", "neighbors", "train", "score", "compare images", "explain", "write"}
+        return stages_named(names | encoding_stages(modalities))
 
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin import fiftyone_io
@@ -151,7 +156,7 @@ class SetThreshold(FormOperator):
 
     listing = operator_config(
         "set_threshold",
-        "Set threshold",
+        "Audit: Set threshold",
         "tune",
         "medium",
         "Flag the samples whose score reaches a threshold. Updates one kind of flag, its tags and suggested actions; "
@@ -183,7 +188,7 @@ class MapEmbeddings(FormOperator):
 
     listing = operator_config(
         "map_embeddings",
-        "Map embeddings of an audit",
+        "Audit: Map embeddings",
         "scatter_plot",
         "low",
         "Project the audit's embeddings to two dimensions (principal components) and write them into two fields; "
@@ -213,7 +218,7 @@ class IndexAudit(BackgroundOperator):
 
     listing = operator_config(
         "index_audit",
-        "Create similarity index",
+        "Audit: Create similarity index",
         "image_search",
         "low",
         "Make a similarity index of an audit's embeddings for FiftyOne's similarity search. Writes a brain run and a "
@@ -226,12 +231,10 @@ class IndexAudit(BackgroundOperator):
         return self.prompt(forms.index_form(target_view(ctx), ctx.params), "Create index")
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
-        from audit_plugin.fiftyone_io.similarity import JOINT, WORDS, audited_modalities
+        from audit_plugin.fiftyone_io.similarity import audited_modalities
 
-        modalities = [_modality(params)]
-        if modalities[0] in (JOINT, WORDS):
-            modalities = list(audited_modalities(samples, audit_key(samples, params)))
-        return stages_named({"read", *(f"encode {name}" for name in modalities)})
+        modalities = audited_modalities(samples, audit_key(samples, params))  # all are prepared, whichever is indexed
+        return stages_named({"read", "measure images"} | encoding_stages(modalities))
 
     def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> Any:
         from audit_plugin.fiftyone_io.similarity import build_index
@@ -268,7 +271,7 @@ class DeleteAudit(FormOperator):
 
     listing = operator_config(
         "delete_audit",
-        "Delete audit",
+        "Audit: Delete audit",
         "delete_sweep",
         "high",
         "Delete one audit or measurement of cross-modal recall: its fields, tags, saved view, similarity indexes and "

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from queue import Empty, SimpleQueue
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
@@ -16,6 +15,10 @@ from audit_plugin.arrays import AuditError, count_text
 
 from . import checks
 from .markdown import without_markdown
+from .stages import progress_text
+
+if TYPE_CHECKING:
+    from audit_plugin.fiftyone_io.jobs import Job
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +26,10 @@ PLUGIN = "@multimem/audit"
 REFRESH_SECONDS = 0.3
 TOKEN = "token"  # name of the forms' hidden field
 HIDDEN = {"container": {"sx": {"display": "none"}}}  # the App sends no defaults of its HiddenView
+HIDDEN_TEXT = "The run goes on. Close this page; the panel Audit shows the run, and a notice its end."
 STALE = "The form is out of date; open it again"
 MOST_NOTICE = 500  # characters of a notice
+MOST_NAME = 200  # characters of a reviewer's name
 CHANGE_LABELS = {
     "relabeled": "relabeled",
     "captions_removed": "with a caption removed",
@@ -32,24 +37,8 @@ CHANGE_LABELS = {
     "brought_back": "restored",
     "deleted": "deleted from the dataset",
 }
-# Usual duration of each stage relative to the others: one progress bar is made of many counters.
-STAGE_WEIGHTS = {
-    "read": 0.02,
-    "encode image": 0.45,
-    "encode text": 0.08,
-    "encode audio": 0.3,
-    "encode video": 0.9,
-    "neighbors": 0.03,
-    "train": 0.35,
-    "towers": 2.0,
-    "score": 0.02,
-    "explain": 0.02,
-    "write": 0.05,
-    "removal": 1.0,
-}
 BACKGROUND = {"execute_as_generator": True, "allow_delegated_execution": True}
 
-Event = tuple[str, int, int]  # stage, steps done, steps in total
 Progress = Callable[[str, int, int], None]
 
 
@@ -185,10 +174,12 @@ class FormOperator(AuditOperator):
 class BackgroundOperator(FormOperator):
     """An operator that works in a thread and shows its progress, in the App or in the queue of delegated runs.
 
-    `ends_with_page`: the work stops when the page that asked for it is closed.
+    `ends_with_page`: the work stops when the page that asked for it is closed; `stopped_text`: what the person who
+    stopped it reads.
     """
 
     ends_with_page = False
+    stopped_text = "Stopped. Nothing was written into the dataset."
 
     def execute(self, ctx: Any) -> Iterator[Any]:
         try:
@@ -198,13 +189,16 @@ class BackgroundOperator(FormOperator):
         except Exception as error:
             if was_queued(ctx):
                 raise
-            yield from failed(ctx, error)
+            yield from failed(ctx, logged_text(error))
             return
 
         def work(progress: Progress) -> Any:
             return self.work(samples, params, progress)
 
-        result = yield from in_background(ctx, work, stages, self.ends_with_page)
+        from audit_plugin.fiftyone_io.jobs import begin_job
+
+        job = begin_job(ctx.dataset, self.listing.label, stages)
+        result = yield from in_background(ctx, work, job, self)
         if result is not None:
             yield from self.show(ctx, params, result)
 
@@ -277,9 +271,8 @@ def notify(ctx: Any, sentence: str, variant: str = "info") -> Any:
     return ctx.ops.notify(clean(sentence, MOST_NOTICE), variant=variant)
 
 
-def failed(ctx: Any, error: Exception) -> Iterator[Any]:
+def failed(ctx: Any, sentence: str) -> Iterator[Any]:
     """A notice and an error page."""
-    sentence = logged_text(error)
     output = types.Object()
     output.view("error", types.Error(label="The operator failed", description=sentence))
     yield notify(ctx, sentence, "error")
@@ -287,100 +280,139 @@ def failed(ctx: Any, error: Exception) -> Iterator[Any]:
 
 
 def in_background(
-    ctx: Any, work: Callable[[Progress], Any], stages: Mapping[str, float], ends_with_page: bool = False
+    ctx: Any, work: Callable[[Progress], Any], job: Job, operator: BackgroundOperator
 ) -> Generator[Any, None, Any]:
-    """Run `work(progress)` in a thread; yield progress and, if it failed, a notice and an error page.
+    """Run `work(progress)` in a thread; yield progress with a button to stop it, and how it ended if not well.
 
-    With `ends_with_page`, the work stops at its next report of progress when nobody listens to this generator any more.
+    The work of an operator that `ends_with_page` stops at its next report of progress when nobody listens to this
+    generator any more; that of a queued run, when its record is marked as failed.
 
     Returns:
-        The result of the work; None if it failed.
+        The result of the work; None if it failed or was stopped, or goes on without its page (`Job.is_hidden`).
 
     Raises:
         Exception: the error of delegated work, which marks the queued run as failed.
     """
-    events: SimpleQueue[Event] = SimpleQueue()
-    outcome: dict[str, Any] = {}
-    closed = threading.Event()
+    from audit_plugin.fiftyone_io.jobs import StoppedError
 
-    def progress(stage: str, done: int, total: int) -> None:
-        if closed.is_set() and ends_with_page:
-            raise AuditError("the page that asked for this was closed; nothing was written")
-        events.put((stage, done, total))
-
-    def run() -> None:
-        try:
-            outcome["result"] = work(progress)
-        except Exception as error:  # whatever it is, the user has to see it
-            outcome["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    thread, outcome = _started(job, work)
     queued = was_queued(ctx)
+    show = _store_progress(ctx, job) if queued else _show_progress(ctx, job, operator)
     try:
-        for stage, done, total in _latest_events(events, thread.is_alive):
-            share, label = overall_progress(stage, done, total, stages)
-            if queued:
-                ctx.set_progress(progress=share, label=label)
-            else:
-                yield ctx.ops.set_progress(progress=share, label=label)
+        for _ in _changes(job, thread, always=queued):
+            is_last = job.is_hidden
+            yield from show()
+            if is_last:
+                return None
+        error = outcome.get("error")
+        if error and queued:
+            job.is_reported = True  # by its record
+            raise error if isinstance(error, Exception) else RuntimeError(job.error) from error
+        if isinstance(error, StoppedError):
+            yield from stopped(ctx, operator)
+        elif error:
+            yield from failed(ctx, job.error)
+        job.is_reported = True
     finally:
-        closed.set()
-    error = outcome.get("error")
-    if error and queued:
-        raise error
-    if error:
-        yield from failed(ctx, error)
+        if not job.is_reported:  # the page was closed: the panel reports the end
+            job.is_hidden = True
+            job.is_stopping = job.is_stopping or operator.ends_with_page
     return outcome.get("result")
 
 
-def _latest_events(events: SimpleQueue[Event], alive: Callable[[], bool]) -> Iterator[Event]:
-    """The newest event of every `REFRESH_SECONDS` while the work lasts; older ones are skipped."""
-    while alive():
-        newest = None
+def _started(job: Job, work: Callable[[Progress], Any]) -> tuple[threading.Thread, dict[str, Any]]:
+    """The thread that does the work of a job, and a dict that gets its `result`, or else the `error` that ended it."""
+    from audit_plugin.fiftyone_io.jobs import StoppedError, end_job
+
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
         try:
-            newest = events.get(timeout=REFRESH_SECONDS)
-            while True:
-                newest = events.get_nowait()
-        except Empty:
-            if newest:
-                yield newest
+            outcome["result"] = work(job.report)
+            end_job(job, "done")
+        except StoppedError as error:
+            outcome["error"] = error
+            end_job(job, "stopped")
+        except BaseException as error:  # whatever it is, also SystemExit: the user has to see it
+            outcome["error"] = error
+            end_job(job, "failed", error_text(error))
+            logger.error("%s failed: %s", job.label, job.error, exc_info=None if is_expected(error) else error)
 
-
-def overall_progress(stage: str, done: int, total: int, stages: Mapping[str, float]) -> tuple[float, str]:
-    """Progress over all stages: a share from 0 to 1, and a label."""
-    names = list(stages)
-    before = sum(stages[name] for name in names[: names.index(stage)]) if stage in stages else 0.0
-    share = before + stages.get(stage, 0.0) * (done / total if total else 1.0)
-    return min(share, 1.0), f"{stage.capitalize()}: {done:,} of {total:,}"
-
-
-def audit_stages(view: Any, params: Mapping[str, Any], last: str = "write") -> dict[str, float]:
-    """The stages of an audit of the view, with `last` as the last one; their shares of the time sum to 1."""
-    from audit_plugin import fiftyone_io
-
+    thread = threading.Thread(target=run, daemon=True)
     try:
-        config = checks.settings(params)
-        encodings = {f"encode {modality}" for modality in fiftyone_io.modality_sources(view, config)}
-    except AuditError:
-        return {}  # the audit raises it again, and then it is shown
-    training = "towers" if config.train == "towers" else "train"
-    names = encodings | {"read", "neighbors", training, "score", "explain", last}
-    return stages_named(names)
+        thread.start()
+    except RuntimeError as error:  # too many threads
+        outcome["error"] = error
+        end_job(job, "failed", error_text(error))
+    return thread, outcome
 
 
-def stages_named(names: Container[str]) -> dict[str, float]:
-    """The stages with these names in their order; their shares of the time sum to 1."""
-    return shares_of_time({name: weight for name, weight in STAGE_WEIGHTS.items() if name in names})
+def _changes(job: Job, thread: threading.Thread, always: bool) -> Iterator[None]:
+    """While the work lasts, every `REFRESH_SECONDS`: each time that it went on, or `always`."""
+    last = None
+    while thread.is_alive():
+        thread.join(REFRESH_SECONDS)
+        now = (job.stage, job.done, job.is_stopping, job.is_hidden)
+        if (always or now != last) and job.stage and thread.is_alive():
+            last = now
+            yield
 
 
-def shares_of_time(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights divided by their sum."""
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()}
+def _show_progress(ctx: Any, job: Job, operator: BackgroundOperator) -> Callable[[], Iterator[Any]]:
+    """Yields the page of a run in the App: the present stage, the time left, and buttons to stop and to hide it."""
+    from audit_plugin.fiftyone_io import tokens
+
+    stop, hide = (
+        {"job": job.id, "hide": hides, TOKEN: tokens.new_token(ctx.dataset, "stop_run", [job.id, hides])}
+        for hides in (False, True)
+    )
+
+    def show() -> Iterator[Any]:
+        output = types.Object()
+        look = {"variant": "outlined", "on_click": f"{PLUGIN}/stop_run"}
+        if job.is_hidden:
+            output.view("hidden", types.Notice(label=HIDDEN_TEXT))
+        else:
+            output.float("progress", view=types.ProgressView(label=progress_text(job)))
+        if not job.is_hidden and not job.is_stopping:
+            output.btn("stop", label="Stop", icon="stop", params=stop, **look)
+            if not operator.ends_with_page:
+                output.btn("hide", label="Go on in the background", icon="visibility_off", params=hide, **look)
+        yield operator.page(ctx, output, {"progress": job.share})
+
+    return show
 
 
-def error_text(error: Exception) -> str:
+def _store_progress(ctx: Any, job: Job) -> Callable[[], Iterator[Any]]:
+    """Writes the progress of a queued run into its record; stops the work where that is marked as failed or deleted."""
+    from audit_plugin.fiftyone_io.queued_runs import is_given_up
+
+    def store() -> Iterator[Any]:
+        if is_given_up(ctx._delegated_operation_id):
+            job.is_stopping = True
+        else:
+            ctx.set_progress(progress=job.share, label=progress_text(job))
+        yield from ()
+
+    return store
+
+
+def stopped(ctx: Any, operator: BackgroundOperator) -> Iterator[Any]:
+    """A notice and a page on work that a person stopped."""
+    output = types.Object()
+    output.view("stopped", types.Notice(label=operator.stopped_text))
+    yield notify(ctx, operator.stopped_text)
+    yield operator.page(ctx, output, {})
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is one of the user or of the machine, whose sentence says all: no traceback is needed."""
+    from audit_plugin.store import plain_error
+
+    return isinstance(error, AuditError) or plain_error(error) is not None
+
+
+def error_text(error: BaseException) -> str:
     """One sentence on an error: of the user, of the machine (disk, memory), or an unexpected one with its type."""
     from audit_plugin.store import plain_error
 
@@ -388,7 +420,9 @@ def error_text(error: Exception) -> str:
         return str(error)
     if sentence := plain_error(error):
         return sentence
-    return f"Unexpected error: {error} ({type(error).__name__}); see the server log for details"
+    name = type(error).__name__
+    what = f"{error} ({name})" if str(error) else name
+    return f"Unexpected error: {what}; see the server log for details"
 
 
 def logged_text(error: Exception) -> str:

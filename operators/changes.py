@@ -11,6 +11,7 @@ from audit_plugin.arrays import count_text
 
 from . import checks
 from .base import FormOperator, changes_text, notify, operator_config, samples_text
+from .change_list import page_of_changes
 
 
 class ApplyDecisions(FormOperator):
@@ -18,24 +19,25 @@ class ApplyDecisions(FormOperator):
 
     listing = operator_config(
         "apply_decisions",
-        "Apply decisions",
+        "Audit: Apply decisions",
         "done_all",
         "medium",
         "Relabel and hide samples as decided. Each change is recorded and can be undone; no file is deleted",
     )
 
     def form(self, ctx: Any) -> types.Property:
-        from audit_plugin import fiftyone_io
-
-        form, plan = types.Object(), fiftyone_io.plan_of(ctx.dataset)
-        count = count_text(len(plan.changes), "change")
+        """The form, with the old and the new text of all changes, page by page."""
+        form = types.Object()
+        page = page_of_changes(ctx.dataset, checks.whole(ctx.params, "page", 1, low=1) - 1)
+        plan, total = page.plan, len(page.plan.changes)
+        count = count_text(total, "change")
         label = f"{count} will be applied." if plan.changes else "There is nothing to apply."
-        if plan.stale:
-            label += (
-                f" {count_text(len(plan.stale), 'decision is', 'decisions are')} skipped: the sample changed since."
-            )
-        notice = form.view("what", types.Notice(label=label))
+        notice = form.view("what", types.Notice(label=f"{label}{stale_text(plan)}"))
         notice.invalid = not plan.changes
+        if page.pages > 1:
+            form.int("page", label="Page", min=1, max=page.pages, default=1, description=page.label)
+        if page.table:
+            form.md(page.table, name=f"changes_{page.number}")  # under one name the App would keep the first page
         return self.prompt(form, f"Apply {count}")
 
     def shown(self, ctx: Any) -> Any:
@@ -66,7 +68,7 @@ class UndoChanges(FormOperator):
 
     listing = operator_config(
         "undo_changes",
-        "Undo applied changes",
+        "Audit: Undo applied changes",
         "settings_backup_restore",
         "medium",
         "Restore exactly what was changed or deleted last. Decisions stay",
@@ -110,7 +112,7 @@ class DeleteRemoved(FormOperator):
 
     listing = operator_config(
         "delete_removed",
-        "Delete removed samples",
+        "Audit: Delete removed samples",
         "delete",
         "high",
         "Delete the samples hidden as removed from the dataset. A full copy of each is stored and can be restored",
@@ -121,7 +123,12 @@ class DeleteRemoved(FormOperator):
         from audit_plugin import fiftyone_io
 
         form, count = types.Object(), fiftyone_io.count_removed(ctx.dataset)
-        form.view("what", types.Warning(label=f"{samples_text(count)} will be deleted. Media files stay."))
+        about = (
+            "The journal of changes keeps a full copy of each. To restore them: Undo in the tab Report and apply, or "
+            "the operator Undo applied changes. Media files stay."
+        )
+        label = f"{samples_text(count)} will be deleted from the dataset."
+        form.view("what", types.Warning(label=label, description=about))
         typed = form.int("count", label=f"Type {count} to confirm", required=True)
         if ctx.params.get("count") != count or not count:
             typed.invalid, typed.error_message = True, f"{samples_text(count)} hidden as removed"
@@ -148,6 +155,13 @@ class DeleteRemoved(FormOperator):
         from audit_plugin import fiftyone_io
 
         return fiftyone_io.delete_removed(sample_collection, confirm_count)
+
+
+def stale_text(plan: Any) -> str:
+    """How many decisions are skipped, as a sentence with a blank in front; "" where none is."""
+    if not plan.stale:
+        return ""
+    return f" {count_text(len(plan.stale), 'decision is', 'decisions are')} skipped: the sample changed since."
 
 
 def applied_changes(dataset: Any, change_set: str | None = None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,14 @@ from audit_plugin.arrays import AuditError, count_text
 
 from . import checks, files
 from .base import BackgroundOperator, Progress, audit_key, block, choose_audit, notify, operator_config, samples_text
+from .stages import stages_named
 
 if TYPE_CHECKING:
     from audit_plugin.audit.export import ExportReport
 
+REPORT = "report"  # is only downloaded: an HTML file that the App served would run with the App's rights
+KEEPS_NOTHING = "No file of it is kept on the server"
+DOWNLOADED = f"Downloaded by your browser. {KEEPS_NOTHING}"
 # What can be exported -> its label, the end of its default name, the endings of its file.
 EXPORTS = {
     "report": ("HTML report, one self-contained file", "audit.html", (".html", ".htm")),
@@ -39,7 +45,7 @@ class Target:
         what: of `EXPORTS`.
         run: key of the audit.
         name: of the file, or of the new dataset.
-        state: of the file that has this name; None: there is none.
+        state: of the file in the export folder that has this name; None: there is none, or it is not written there.
         format: of the clean data, else "".
         relabel: captions that the audit proposes are applied to the clean data.
     """
@@ -57,11 +63,11 @@ class ExportReview(BackgroundOperator):
 
     listing = operator_config(
         "export_review",
-        "Export review",
+        "Audit: Export review",
         "summarize",
         "low",
-        "Write the clean data, ready to train on, a self-contained HTML report, the decisions or the ids of removed "
-        "samples, or make a clean dataset",
+        "Write the clean data, ready to train on, the decisions or the ids of removed samples, download a "
+        "self-contained HTML report, or make a clean dataset",
         execute_as_generator=True,
     )
     ends_with_page = True  # which gets the file
@@ -79,7 +85,7 @@ class ExportReview(BackgroundOperator):
             form.str(what, label="Name of the new dataset", default=default, required=True)
             return self.prompt(form, "Export")
         folder = f"Written into {files.export_folder()} ({files.FOLDER} of the server), and downloaded"
-        about, button = folder, "Export"
+        about, button = DOWNLOADED if what == REPORT else folder, "Export"
         target = None
         try:
             if what == "data":
@@ -105,13 +111,17 @@ class ExportReview(BackgroundOperator):
         return ctx.dataset
 
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:  # noqa: ARG002
-        return {"exporting": 0.8, "packing": 0.2}
+        return stages_named({"exporting", "packing"})
 
-    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> tuple[Target, str]:
-        """(what was asked for, what was written)."""
+    def work(self, samples: Any, params: Mapping[str, Any], progress: Progress) -> tuple[Target, str, bytes]:
+        """(what was asked for, what was written, the file where it is downloaded only)."""
         target = _target(samples, params)
         if target.what == "dataset":
-            return target, self(samples, target.what, target.name, target.run)
+            return target, self(samples, target.what, target.name, target.run), b""
+        if target.what == REPORT:
+            with tempfile.TemporaryDirectory(prefix="audit-report-") as folder:
+                path = Path(folder) / target.name
+                return target, write_export(samples, target.what, path, target.run), path.read_bytes()
         if target.state is not None and params.get("replace") is not True:
             raise AuditError(
                 f"{target.name!r} exists ({files.state_text(target.state)}); tick to replace it, or give another name"
@@ -121,19 +131,29 @@ class ExportReview(BackgroundOperator):
                 written = _write_data(samples, target, path, progress)
             else:
                 written = write_export(samples, target.what, path, target.run)
-        return target, written
+        return target, written, b""
 
-    def show(self, ctx: Any, params: Mapping[str, Any], result: tuple[Target, str]) -> Iterator[Any]:  # noqa: ARG002
-        target, written = result
+    def show(
+        self,
+        ctx: Any,
+        params: Mapping[str, Any],  # noqa: ARG002 (the operators' signature)
+        result: tuple[Target, str, bytes],
+    ) -> Iterator[Any]:
+        target, written, content = result
         output, values = types.Object(), {"written": written}
         output.str("written", view=types.LabelValueView(read_only=True), label="Result")
         if target.what == "dataset":
             yield notify(ctx, written, "success")
+        elif target.what == REPORT:
+            values = {"written": f"Your browser has downloaded {written} as {target.name}. {KEEPS_NOTHING}."}
+            url = f"data:text/html;base64,{base64.b64encode(content).decode()}"
+            yield ctx.ops.browser_download(url, filename=target.name)
+            yield notify(ctx, f"Downloaded {written} as {target.name}", "success")
         else:
             path = files.export_folder() / target.name
             url = f"/media?filepath={quote(str(path))}"
             output.str("link", view=types.MarkdownView())
-            link = f"[{'Open report' if target.what == 'report' else 'Open file'}]({url})"
+            link = f"[Open file]({url})"
             values = {"written": f"Wrote {written} to {path}", "link": link}
             yield ctx.ops.browser_download(url, filename=target.name)
             yield notify(ctx, f"Wrote {written} to {target.name}", "success")
@@ -198,7 +218,7 @@ def _target(dataset: Any, params: Mapping[str, Any]) -> Target:
     name = checks.text(params, what, _default_name(dataset, what), most=1000)
     if what != "data":
         name = files.checked_name(name, EXPORTS[what][2])
-        return Target(what, run, name, files.state_of(name))
+        return Target(what, run, name, None if what == REPORT else files.state_of(name))
     form = _format(params)
     name = files.checked_name(_with_ending(name, form), _endings(form))
     return Target(what, run, name, files.state_of(name), form, checks.switch(params, "relabel") is True)

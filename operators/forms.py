@@ -9,7 +9,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from audit_plugin.arrays import MODALITIES, AuditError, count_text
-from audit_plugin.config import AuditConfig
+from audit_plugin.config import NO_TEXT, AuditConfig
 
 from . import checks
 from .base import block, choose_audit
@@ -33,6 +33,7 @@ ENCODERS = {
     "offline": "Encoders included in the installation; no download",
     "open_clip:ViT-B-32:laion2b_s34b_b79k": "CLIP ViT-B/32; downloaded on first use",
 }
+CHOICE_LABELS = {("text", NO_TEXT): "None: find outliers and duplicates only"}  # (setting, its value) -> label
 MEDIA = tuple(name for name, modality in MODALITIES.items() if not modality.is_text)
 # Settings that apply only after another choice: setting -> {the other setting: its values for which it applies}.
 APPLIES_IF = {
@@ -61,6 +62,17 @@ class SettingsForm:
         self.form = types.Object()
         self.choices, self.defaults = field_choices(view), field_defaults(view)
         self.folded = MEDIA if view.media_type == "image" else ()
+
+    def offer_no_text(self) -> None:
+        """Offer to audit the samples' own files alone; where there are no texts at all, by default.
+
+        Not for objects, whose class is their text, nor for groups.
+        """
+        if self.view.media_type not in MEDIA or self.view._is_generated:
+            return
+        texts = self.choices["text"]
+        self.defaults["text"] = self.defaults["text"] or ("" if texts else NO_TEXT)
+        self.choices["text"] = list(dict.fromkeys([*texts, NO_TEXT]))
 
     def add(self, *names: str) -> None:
         """Add a field for each of the settings, with its help, default, limits and choices."""
@@ -114,7 +126,10 @@ class SettingsForm:
                 view.add_choice(encoder, label=encoder, description=description)
             form.str(name, view=view, **options)
         elif choices:
-            form.enum(name, choices, view=types.DropdownView(), **options)
+            view = types.DropdownView()
+            for choice in choices:
+                view.add_choice(choice, label=CHOICE_LABELS.get((name, choice), choice))
+            form.enum(name, choices, view=view, **options)
         elif isinstance(setting.default, bool):
             form.bool(name, **options)
         elif isinstance(setting.default, int):
@@ -128,6 +143,7 @@ class SettingsForm:
 def audit_form(view: Any, params: Mapping[str, Any]) -> types.Object:
     """The form of `run_audit`: basic settings, advanced ones behind a switch, the cost."""
     form = SettingsForm(view, params)
+    form.offer_no_text()
     settings = [s for s in fields(AuditConfig) if s.name not in MEDIA or not view._is_generated]  # crops have one file
     advanced = [s.name for s in settings if s.metadata["advanced"] or s.name in form.folded]
     form.add(*(s.name for s in settings if s.name not in advanced))

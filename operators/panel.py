@@ -11,11 +11,12 @@ from fiftyone.operators import types
 from . import checks
 from .base import PLUGIN
 from .panel_apply import Apply
-from .panel_base import AuditPanelBase, column, drawn, guarded, of_parts, say, wrapped
+from .panel_base import AuditPanelBase, column, drawn, guarded, of_parts, panel_reviewer, say, show_reviewer, wrapped
 from .panel_cross_modal import CrossModal
 from .panel_overview import Overview
 from .panel_plots import Plots
 from .panel_review import Queue
+from .panel_runs import Runs, is_known
 
 LOW = {"minHeight": "36px"}  # CSS of the tabs, to leave the height of a small screen to the samples
 # Tab -> its label, the method that fills it, and the one that sends its data or chooses its row, if any.
@@ -28,7 +29,7 @@ TABS: dict[str, tuple[str, Callable[..., None], Callable[..., None] | None]] = {
 }
 
 
-class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
+class AuditPanel(Runs, Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
     """Reads fields, the run and its results; computes nothing."""
 
     @property
@@ -45,8 +46,11 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
     def execute(self, ctx: Any) -> Any:
         state = ctx.params.get("panel_state")
         tab = state.get("tab") if isinstance(state, dict) else None
-        if ctx.params.get("__method__") == "on_change_current_sample" and tab != "queue":
+        method = ctx.params.get("__method__")
+        if method == "on_change_current_sample" and tab != "queue":
             return None  # the other tabs are costly to draw, and do not depend on the open sample
+        if method == "on_tick" and isinstance(state, dict) and is_known(ctx, state, is_still=tab == "queue"):
+            return None
         return super().execute(ctx)
 
     @guarded
@@ -59,6 +63,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         runs = fiftyone_io.audits_newest_first(ctx.dataset)
         if ctx.panel.state.run not in runs:
             self._choose(ctx, runs[0] if runs else "")
+        self.note_runs(ctx)
         self.load_tab(ctx)
 
     @guarded
@@ -102,6 +107,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         """Open the form of one of the plugin's operators, with the audit and the values of `Tab.form_button`."""
         values, operator = ctx.params.get("values") or {}, checks.text(ctx.params, "operator", most=100)
         params = {"run": ctx.panel.state.run, **(values if isinstance(values, dict) else {})}
+        params |= {"reviewer": name} if (name := panel_reviewer(ctx)) else {}
         ctx.prompt(f"{PLUGIN}/{operator}", params=params, on_success=self.on_form_done)
 
     @guarded
@@ -132,6 +138,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         """The whole panel."""
         from audit_plugin import fiftyone_io
 
+        self.show_runs(ctx, panel)
         runs = fiftyone_io.audits_newest_first(ctx.dataset)
         run = ctx.panel.state.run
         if run not in runs:
@@ -144,11 +151,14 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
             choices.add_choice(name, label=f"{name} ({time:%Y-%m-%d %H:%M})")
         head.enum("chosen", runs, label="Audit", default=run, view=choices, on_change=self.on_run)
         head.btn("again", label="New audit", icon="add", variant="outlined", on_click=self.on_start)
+        show_reviewer(head)
         tabs = types.TabsView(**of_parts(tabs=LOW, tab={**LOW, "minWidth": 0, "padding": "6px 10px"}))
         for name, (label, _, _) in TABS.items():
             tabs.add_choice(name, label=label)
         tab = self._tab(ctx)
-        panel.enum("tabs", list(TABS), default=tab, view=tabs, on_change=self.on_tab)
+        # the App keeps the chosen tab of an element of one name, whatever its default becomes
+        name = f"tabs{ctx.panel.state.redrawn or ''}"
+        panel.enum(name, list(TABS), default=tab, view=tabs, on_change=self.on_tab)
         body = types.Object()
         panel.define_property(tab, body, view=column(gap=1))
         _, show, _ = TABS[tab]
@@ -158,7 +168,7 @@ class AuditPanel(Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase):
         say(
             panel,
             "start",
-            "### Audit this dataset\n\nFinds misaligned samples, outliers, duplicates and samples that a model would "
+            "**Audit this dataset**\n\nFinds misaligned samples, outliers, duplicates and samples that a model would "
             "memorize. Adds fields, tags and a saved view, which can be deleted with the audit.",
         )
         panel.btn("begin", label="Start audit", icon="play_arrow", variant="contained", on_click=self.on_start)

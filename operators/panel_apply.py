@@ -6,12 +6,14 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import count_text
+from audit_plugin.arrays import AuditError, count_text
 
 from . import checks
 from .base import changes_text, samples_text
-from .changes import applied_changes
+from .change_list import ChangePage, page_of_changes
+from .changes import applied_changes, stale_text
 from .panel_base import Tab, box, guarded, plain_text, run_of, say, wrapped
+from .panel_words import shown_name
 
 NO_RUN = "none"
 MOST_DISAGREEMENTS = 5  # that are listed
@@ -45,7 +47,7 @@ class Apply(Tab):
             count = samples_text(len(disagreements))
             say(place, "differing", f"**Reviewers disagree** on {count}; the latest decision is used.")
             for number, decisions in enumerate(disagreements[:MOST_DISAGREEMENTS]):
-                by_reviewer = ", ".join(f"{d.reviewer}: {d.kind} {d.text}".strip() for d in decisions)
+                by_reviewer = ", ".join(f"{shown_name(d.reviewer)}: {d.kind} {d.text}".strip() for d in decisions)
                 plain_text(place, f"differing{number}", f"Sample {decisions[0].sample}", by_reviewer)
         buttons = wrapped(place, "buttons")
         if disagreements:
@@ -53,31 +55,59 @@ class Apply(Tab):
         self.form_button(buttons, "import_decisions", "Import decisions", name="import")
 
     def _show_changes(self, ctx: Any, place: types.Object) -> None:
-        """What would change, what has changed, what is hidden; the forms of the operators ask for confirmation."""
-        from audit_plugin import fiftyone_io
-
-        plan = fiftyone_io.plan_of(ctx.dataset)
-        changes = count_text(len(plan.changes), "change")
-        stale = (
-            f" {count_text(len(plan.stale), 'decision is', 'decisions are')} skipped: the sample changed since."
-            if plan.stale
-            else ""
-        )
+        """What would change, old and new; what has changed; what is hidden. The forms ask for confirmation."""
+        page = page_of_changes(ctx.dataset, ctx.panel.state.page or 0)
+        changes = count_text(len(page.plan.changes), "change")
         say(
             place,
             "plan",
-            f"**To apply**: {changes}.{stale} Captions are replaced; removed samples are "
+            f"**To apply**: {changes}.{stale_text(page.plan)} Captions are replaced; removed samples are "
             "tagged and hidden in the saved view `audit_clean`. No file is deleted, and all changes can be undone.",
         )
         applied = applied_changes(ctx.dataset)
         if applied:
             say(place, "last", f"**Last applied** ({applied.time:%Y-%m-%d %H:%M} UTC): {changes_text(applied.counts)}.")
-        hidden = fiftyone_io.count_removed(ctx.dataset)
         buttons = wrapped(place, "buttons")
-        if plan.changes:
+        if page.plan.changes:
             self.form_button(buttons, "apply_decisions", f"Apply {changes}", variant="contained")
         if applied:
             self.form_button(buttons, "undo_changes", "Undo")
+        if page.table:
+            self._show_page(place, page)
+        self._show_removed(ctx, place)
+
+    def _show_page(self, place: types.Object, page: ChangePage) -> None:
+        """A page of the changes, and the ways to the others."""
+        head = wrapped(place, "pages", align_y="center")
+        say(head, "page", f"**{page.label}**")
+        for name, label, number in (
+            ("earlier_page", "Previous", page.number - 1),
+            ("later_page", "Next", page.number + 1),
+        ):
+            if 0 <= number < page.pages:
+                look = {"variant": "outlined", "on_click": self.on_page, "params": {"page": number}}
+                head.btn(name, label=label, **look)
+        head.btn("show_page", label="Show samples", variant="outlined", on_click=self.on_show_page)
+        say(place, "changes_table", page.table)
+
+    def _show_removed(self, ctx: Any, place: types.Object) -> None:
+        """The dataset without what is hidden: as a view, as a dataset of its own, or for good."""
+        from audit_plugin import fiftyone_io
+
+        hidden = fiftyone_io.count_removed(ctx.dataset)
+        has_view = fiftyone_io.CLEAN in ctx.dataset.list_saved_views()
+        if not hidden and not has_view:
+            return
+        say(
+            place,
+            "hidden",
+            f"**Hidden as removed**: {samples_text(hidden)}. Deleting them keeps a full copy of each in the journal of "
+            "changes; *Undo* restores them. Media files stay.",
+        )
+        buttons = wrapped(place, "removed_buttons")
+        if has_view:
+            buttons.btn("show_clean", label="Show clean view", variant="outlined", on_click=self.on_show_clean)
+        self.form_button(buttons, "export_review", "Create clean dataset", values={"what": "dataset"}, name="clean")
         if hidden:
             self.form_button(buttons, "delete_removed", f"Delete {samples_text(hidden)} from the dataset")
 
@@ -111,6 +141,26 @@ class Apply(Tab):
         for name, label in (("still", "Show still misaligned"), ("newly", "Show newly misaligned")):
             if getattr(comparison.kinds["misaligned"], name):
                 buttons.btn(name, label=label, variant="outlined", on_click=self.on_compared, params={"what": name})
+
+    @guarded
+    def on_page(self, ctx: Any) -> None:
+        """Another page of the changes was chosen."""
+        ctx.panel.state.page = checks.whole(ctx.params, "page", 0)
+
+    @guarded
+    def on_show_page(self, ctx: Any) -> None:
+        """Show the samples of the page."""
+        page = page_of_changes(ctx.dataset, ctx.panel.state.page or 0)
+        ctx.ops.set_view(ctx.dataset.select(list(page.samples)))
+
+    @guarded
+    def on_show_clean(self, ctx: Any) -> None:
+        """Show the saved view without what is hidden."""
+        from audit_plugin import fiftyone_io
+
+        if fiftyone_io.CLEAN not in ctx.dataset.list_saved_views():
+            raise AuditError("nothing is hidden as removed any more; the whole dataset is the clean view")
+        ctx.ops.set_view(name=fiftyone_io.CLEAN)
 
     @guarded
     def on_earlier(self, ctx: Any) -> None:

@@ -12,10 +12,12 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 
 from . import checks
-from .base import STALE, TOKEN, audit_key, logged_text, notify
+from .base import MOST_NAME, STALE, TOKEN, audit_key, logged_text, notify
 from .markdown import without_markdown
 
 MOST_NUMBER = 1e300
+MOST_ROWS = 2**31  # of a dataset, of captions, of pages
+MADE = "audit_made"  # attribute of an event's context
 # CSS of a grid of the App: its columns may not grow with what is in them; its elements are not lines of their own.
 AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
 INLINE = {"display": "inline", "overflowWrap": "anywhere", "marginRight": "8px", "fontSize": "inherit"}
@@ -26,12 +28,21 @@ Handler = Callable[[Any, Any], None]
 # What the panels keep in their state, which comes from the browser: name -> its type.
 STATE: dict[str, Any] = {
     "run": str,
+    "reviewer": str,
+    "head": Mapping,
     "tab": str,
     "kind": str,
     "earlier": str,
     "row": list | tuple,
+    "opened": list | tuple,
+    "history": bool,
+    "precision": int | float,
     "seen": str,
     "since": int | float,
+    "page": int,
+    "point": Mapping,
+    "redrawn": int,
+    "jobs": list | tuple,
     "thresholds": Mapping,
     "queue": Mapping,
 }
@@ -54,7 +65,32 @@ class AuditPanelBase(foo.Panel):
             value = ctx.panel_state.get(name)
             if value is not None and (not isinstance(value, kind) or not _is_finite(value)):
                 del ctx.panel_state[name]
+        ctx.panel_state.update(_in_range(ctx.panel_state))
         return super().execute(ctx)
+
+
+def _in_range(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and rows of a state as they can be: others would fail each drawing of the panel."""
+    valid: dict[str, Any] = {
+        name: min(max(int(state[name]), 0), MOST_ROWS) for name in ("page", "redrawn") if state.get(name) is not None
+    }
+    valid |= {name: None for name in ("row", "opened") if state.get(name) is not None and not _is_row(state[name])}
+    if state.get("thresholds") is not None:
+        numbers = {name: value for name, value in state["thresholds"].items() if _is_number(value)}
+        valid["thresholds"] = numbers
+    return valid
+
+
+def _is_row(value: Any) -> bool:
+    """Whether this is the id of a sample or object, and the position of a caption."""
+    try:
+        return checks.row({"row": value}) is not None
+    except AuditError:
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:
@@ -114,15 +150,31 @@ def drawn(render: Callable[[Any, Any, types.Object], None]) -> Callable[[Any, An
 
     @wraps(render)
     def run(self: Any, ctx: Any) -> types.Property:
+        from audit_plugin.fiftyone_io import read_once
+
         panel = types.Object()
         try:
             checks.dataset_of(ctx)
-            render(self, ctx, panel)
+            with read_once():
+                render(self, ctx, panel)
         except Exception as error:
             panel.view("failed", types.Error(label="Cannot show this panel", description=logged_text(error)))
         return without_markdown(types.Property(panel, view=column(gap=1, pad=2)))
 
     return run
+
+
+def once_per_event(ctx: Any, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """What `make` gives; made again in the same event only after a decision was recorded (`forget`)."""
+    made: dict[tuple[Any, ...], Any] = vars(ctx).setdefault(MADE, {})
+    if name not in made:
+        made[name] = make()
+    return made[name]
+
+
+def forget(ctx: Any) -> None:
+    """After a decision: what follows from the decisions is to be made again."""
+    vars(ctx).pop(MADE, None)
 
 
 def run_of(ctx: Any) -> str:
@@ -132,6 +184,22 @@ def run_of(ctx: Any) -> str:
         AuditError: there is none, or it was deleted.
     """
     return audit_key(ctx.dataset, {"run": ctx.panel.state.run})
+
+
+def panel_reviewer(ctx: Any) -> str:
+    """The reviewer's name that the browser keeps (`ui/index.umd.js`), as it stands in the panel's state; "" without.
+
+    Raises:
+        AuditError: a name that cannot be one.
+    """
+    state = ctx.panel.state._data
+    head = state.get("head")
+    return checks.text(head if isinstance(head, Mapping) else state, "reviewer", most=MOST_NAME).strip()
+
+
+def show_reviewer(place: types.Object) -> None:
+    """Add the reviewer's name with a way to change it; a component of the plugin's script, which keeps the name."""
+    place.str("reviewer", label="Reviewer", view=types.View(component="AuditReviewer"))
 
 
 class Tab:
@@ -183,10 +251,10 @@ def wrapped(parent: types.Object, name: str, item: Mapping[str, Any] | None = No
     return inner
 
 
-def box(parent: types.Object, name: str) -> types.Object:
+def box(parent: types.Object, name: str, **options: Any) -> types.Object:
     """An outlined box with a column of elements."""
     inner = types.Object()
-    parent.define_property(name, inner, view=column(variant="outline", pad=2))
+    parent.define_property(name, inner, view=column(**{"variant": "outline", "pad": 2, **options}))
     return inner
 
 
@@ -196,9 +264,13 @@ def say(parent: types.Object, name: str, markdown: str) -> None:
 
 
 def plain_text(parent: types.Object, name: str, label: str, text: str) -> None:
-    """Text from the data: never as Markdown or HTML, without characters that hide or reorder text."""
+    """Text from the data: never as Markdown or HTML, without characters that hide or reorder text.
+
+    A `label` of "" is not shown.
+    """
     from audit_plugin.inputs.spreadsheet import clean
 
     # in one line with its label, and broken where a word is longer than the panel is wide
-    parts = {"stack": {"display": "block"}, "label": INLINE, "value": INLINE}
+    shown = INLINE if label else {"display": "none"}
+    parts = {"stack": {"display": "block"}, "label": shown, "value": INLINE}
     parent.str(name, label=label, default=clean(text), view=types.LabelValueView(read_only=True, **of_parts(**parts)))

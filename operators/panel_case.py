@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,14 +11,15 @@ from fiftyone.operators import types
 
 from audit_plugin.scoring.flags import FLAGS
 
+from .markdown import escaped
 from .panel_base import AS_WIDE, box, column, of_parts, plain_text, say, with_token, wrapped
-from .panel_words import changes_text, cut, editable
+from .panel_words import changes_text, cut, editable, shown, shown_name
 
 if TYPE_CHECKING:
     from audit_plugin.fiftyone_io.results.cases import ReviewCase
     from audit_plugin.review import Decision, Row
 
-ALL, SPOT_CHECK = "all findings", "spot check"
+ALL, DIFFERING, SPOT_CHECK, CALIBRATE = "all findings", "reviewers disagree", "spot check", "calibrate"
 BAR_BLOCKS = 10
 MOST_CHARACTERS, MOST_OF_NEIGHBOR = 600, 160  # of a caption
 SHOWN = ("image", "video")  # media that a panel can show
@@ -40,8 +41,8 @@ IN_SIGHT = {
 
 
 def finding_kinds() -> tuple[str, ...]:
-    """What a queue may show: all findings, those with one flag (more may be registered later), or a spot check."""
-    return (ALL, *FLAGS, SPOT_CHECK)
+    """What a queue may show: findings, all or with one flag (more may be registered later), disagreements, checks."""
+    return (ALL, *FLAGS, DIFFERING, SPOT_CHECK, CALIBRATE)
 
 
 def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
@@ -56,8 +57,9 @@ def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
     small = of_parts(grid={**AS_WIDE, **SMALL_TEXT})
     pair.define_property("texts", texts, view=types.GridView(orientation="vertical", gap=1, **small))
     if case.decision is not None:
-        say(texts, "decided", f"Decided: **{case.decision.kind}**")
-    plain_text(texts, "caption", text_label(case), cut(case.text, MOST_CHARACTERS) or "(none)")
+        who = f" by {escaped(shown_name(case.decision.reviewer))}" if case.decision.reviewer else ""
+        say(texts, "decided", f"Decided: **{case.decision.kind}**{who}")
+    plain_text(texts, "caption", text_label(case), shown(case.text, MOST_CHARACTERS))
     if blind:
         return
     if suggestion := case.texts.get("suggestion"):
@@ -65,6 +67,15 @@ def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:
     plain_text(texts, "reason", "Reason", case.texts.get("reason") or ", ".join(case.flags) or "no finding")
     if case.words:
         plain_text(texts, "words", "Words that fit least", ", ".join(case.words))
+
+
+def show_differing(panel: types.Object, decisions: Sequence[Decision]) -> None:
+    """Add what each reviewer decided, where they disagree."""
+    sides = [
+        f"{shown_name(d.reviewer)}: {d.kind}{f' to {cut(d.text, MOST_OF_NEIGHBOR)!r}' if d.text else ''}"
+        for d in decisions
+    ]
+    plain_text(panel, "differing", "Reviewers disagree", "; ".join(sides))
 
 
 def text_label(case: ReviewCase) -> str:
@@ -103,12 +114,7 @@ def show_evidence(panel: types.Object, case: ReviewCase) -> None:
             neighbor = types.Object()
             line.define_property(f"voter{position}", neighbor, view=column(gap=0))
             show_file(neighbor, "picture", voter["path"], voter["media"], "90px")
-            plain_text(
-                neighbor,
-                "caption",
-                f"{voter['agreement'] or 0:.2f}",
-                cut(voter["caption"], MOST_OF_NEIGHBOR) or "(none)",
-            )
+            plain_text(neighbor, "caption", f"{voter['agreement'] or 0:.2f}", shown(voter["caption"], MOST_OF_NEIGHBOR))
 
 
 def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, on_decide: Any, kind: str = ALL) -> None:
@@ -120,7 +126,8 @@ def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, on_decide: A
     choices = [("keep", "Keep", "1"), ("remove", remove_label(case), "2")]
     if case.texts.get("suggestion") and kind != SPOT_CHECK:
         choices.append(("suggested", "Suggestion", "3"))
-    choices += [("skip", "Skip", "4"), ("unsure", "Unsure", "5")]
+    choices += [("skip", "Skip", "4")] if kind != CALIBRATE else []  # whose next row waits for a label
+    choices += [("unsure", "Unsure", "5")]
     signed, drawn, seen = with_token(ctx, on_decide), new_drawing(), decision_id(case.decision)
 
     def add(place: types.Object, name: str, label: str, key: str) -> None:
@@ -171,7 +178,7 @@ def pressed_by(key: str, drawn: str) -> dict[str, Any]:
 
 
 def new_drawing() -> str:
-    """A name for what is drawn now: a key is ignored until what the former one pressed was drawn anew."""
+    """A name for what is drawn now: a key is ignored until what the former one pressed was drawn again."""
     return secrets.token_hex(4)
 
 

@@ -1,4 +1,4 @@
-"""The tab "Overview": a card for each flag with its count, estimated false positives and a movable threshold."""
+"""The tab "Overview": a summary, then for each flag a card with its count, an estimate and a movable threshold."""
 
 from __future__ import annotations
 
@@ -14,41 +14,46 @@ from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import Tab, box, changing, guarded, plain_text, run_of, say, with_token, wrapped
+from .panel_base import box, changing, guarded, plain_text, run_of, say, with_token, wrapped
+from .panel_summary import Summary, show_view
 from .review import repairs_of
 
 SLIDER_STEPS = 400
 MOST_REPAIRS = 5
 
 
-class Overview(Tab):
+class Overview(Summary):
     """Elements and handlers of the tab."""
 
     def show_overview(self, ctx: Any, panel: types.Object, run: str) -> None:
-        """New samples, repairs, and the cards."""
+        """The summary, new samples, repairs, and the cards."""
         from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import findings
 
+        cards = findings.cards(ctx.dataset, run)
+        self.show_summary(ctx, panel, run, cards)
         new = findings.count_new(ctx.dataset, run)
         if new:
             line = box(panel, "new")
             say(line, "text", f"**{new:,} new samples since the audit**")
-            self.form_button(line, "scan_new", "Scan new samples", name="scan", variant="contained")
+            self.form_button(line, "scan_new", "Scan new samples", name="scan")
         self._show_repairs(ctx, panel, run)
         summary = fiftyone_io.audit_summary(ctx.dataset, run)
-        for card in findings.cards(ctx.dataset, run):
+        is_listed = findings.is_of_lists(ctx.dataset, run)
+        for card in cards:
             flag = FLAGS[card.kind]
             place = box(panel, card.kind)
             threshold = self._threshold(ctx, card)
-            quality = findings.flag_quality(ctx.dataset, run) if card.kind == "misaligned" else None
+            quality = findings.flag_quality(ctx.dataset, run) if card.kind == "misaligned" and card.score else None
             estimate = quality_text(quality) if quality else estimate_text(card, summary)
             lists = f" {memorized_text(ctx, run, card)}" if card.kind == "memorized" else ""
-            say(place, "title", f"**{flag.label}: {card.count:,}**\n\n{flag.help}. {estimate}{lists}")
+            count = samples_text(card.count) if is_listed else f"{card.count:,}"
+            say(place, "title", f"**{flag.label}: {count}**\n\n{flag.help}. {estimate}{lists}")
             if card.score and card.high > card.low:
                 if quality and threshold != card.threshold:
                     quality = findings.flag_quality(ctx.dataset, run, threshold)
                 self._show_slider(ctx, place, run, card, threshold, quality.correct if quality else None)
-            self._show_buttons(ctx, place, card, threshold)
+            self._show_buttons(ctx, place, run, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The shifts, swaps and cycles that the audit suggests to repair, each with a button that accepts it."""
@@ -66,14 +71,16 @@ class Overview(Tab):
                 label = f"Show the uncertain {samples_text(len(uncertain))}"
                 buttons.btn("ask", label=label, variant="outlined", on_click=self.on_show_uncertain, params=values)
 
-    def _show_buttons(self, ctx: Any, place: types.Object, card: Any, threshold: float) -> None:
+    def _show_buttons(self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float) -> None:
+        from audit_plugin.fiftyone_io.results import thresholds
+
         buttons, params = wrapped(place, "buttons"), {"kind": card.kind}
         moved = bool(card.score) and threshold != card.threshold
         is_highest = card.kind == "memorized" and not card.count and bool(card.score)
         if card.count or is_highest:
             label = "Show the highest" if is_highest else "Show"
             buttons.btn(f"show_{card.kind}", label=label, variant="outlined", on_click=self.on_show, params=params)
-        if moved:
+        if moved and thresholds.can_move_threshold(ctx.dataset, run, card.kind):
             signed = with_token(ctx, self.on_set, **params)
             buttons.btn(
                 f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=signed
@@ -111,7 +118,8 @@ class Overview(Tab):
 
     def _threshold(self, ctx: Any, card: Any) -> float:
         """The threshold of the slider; the audit's until it is moved."""
-        return float(checks.number(ctx.panel.state.thresholds or {}, card.kind, card.threshold))
+        moved = checks.number(ctx.panel.state.thresholds or {}, card.kind)
+        return float(card.threshold if moved is None else min(max(moved, card.low), card.high))
 
     @guarded
     def on_slide(self, ctx: Any) -> None:
@@ -127,7 +135,8 @@ class Overview(Tab):
         if card is None or abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
             return
         ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
-        ctx.ops.set_view(findings.scored_above(ctx.dataset, run, kind, float(value)))
+        view = findings.scored_above(ctx.dataset, run, kind, float(value))
+        show_view(ctx, view, findings.shown_fields(ctx.dataset, run, kind))
 
     @guarded
     def on_show(self, ctx: Any) -> None:
@@ -135,10 +144,10 @@ class Overview(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         kind, run = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind"), run_of(ctx)
+        view = findings.flagged_as(ctx.dataset, run, kind)
         if kind == "memorized" and not any(findings.memorized_counts(ctx.dataset, run).values()):
-            ctx.ops.set_view(findings.most_memorized(ctx.dataset, run))
-            return
-        ctx.ops.set_view(findings.flagged_as(ctx.dataset, run, kind))
+            view = findings.most_memorized(ctx.dataset, run)
+        show_view(ctx, view, findings.shown_fields(ctx.dataset, run, kind))
 
     @guarded
     def on_show_uncertain(self, ctx: Any) -> None:
@@ -149,7 +158,7 @@ class Overview(Tab):
         run = run_of(ctx)
         sentence = checks.required(checks.choice(ctx.params, "repair", repairs_of(ctx.dataset, run)), "repair")
         rows = fiftyone_io.uncertain_rows(ctx.dataset, run, sentence)
-        ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run, rows))
+        show_view(ctx, findings.view_of_rows(ctx.dataset, run, rows), findings.shown_fields(ctx.dataset, run))
 
     @changing
     def on_set(self, ctx: Any) -> None:

@@ -6,13 +6,17 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
+
 from . import checks, traces
-from .base import PLUGIN, TOKEN
+from .base import MOST_NAME, PLUGIN, TOKEN
 from .markdown import escaped
-from .panel_base import Tab, guarded, run_of, say
+from .panel_base import Tab, box, guarded, run_of, say
+from .panel_case import show_case
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
 QUADRANT_SCORES = ("alignment", "multimem")
+HOW_TO_CHOOSE = "Click a sample to see it, or draw a lasso around some to show them, the most misaligned first."
 WIDTH = {"responsive": True}  # that of the panel, also after a scroll bar appeared
 NO_BAR = {**WIDTH, "displayModeBar": False}
 
@@ -61,24 +65,25 @@ class Plots(Tab):
         panel.plot("removal", layout={**traces.plain_layout(260), **axes, "showlegend": True}, config=WIDTH)
 
     def _show_quadrants(self, ctx: Any, panel: types.Object, run: str) -> None:
-        from audit_plugin.fiftyone_io.results import findings
         from audit_plugin.report.display import QUADRANTS
 
         about = (
-            "**Held-out alignment and MultiMem.** Draw a lasso around samples to show them. Samples in the upper left "
-            "fit badly for models that have not seen them and well for models that have: they are memorized."
+            "**What is memorized beyond misalignment.** MultiMem is nearly held-out alignment turned round; up "
+            "is how far it lies above its fit on that: samples at the top are memorized more than alignment explains. "
+            f"{HOW_TO_CHOOSE}"
         )
         say(panel, "about_quadrants", about)
-        points = findings.points(ctx.dataset, run, QUADRANT_SCORES)
+        points = _quadrant_points(ctx, run)
         layout = {
             **traces.plain_layout(420),
             "xaxis": traces.axis("held-out alignment"),
-            "yaxis": traces.axis("MultiMem"),
+            "yaxis": traces.axis("MultiMem beyond that"),
             "dragmode": "lasso",
             "annotations": [traces.note(name, *corner) for name, corner in zip(QUADRANTS, CORNERS, strict=True)],
-            "shapes": traces.median_lines(*(points[name] for name in QUADRANT_SCORES)),
+            "shapes": traces.median_lines(points["alignment"], points["beyond"]),
         }
         panel.plot("quadrants", layout=layout, config=WIDTH, on_selected=self.on_lasso, on_click=self.on_point)
+        self._show_point(ctx, panel, run, "quadrants")
 
     def _show_map(self, ctx: Any, panel: types.Object, run: str) -> None:
         from audit_plugin.fiftyone_io.results import findings
@@ -87,11 +92,28 @@ class Plots(Tab):
             say(panel, "about_map", "**Map of the embeddings**: not computed for this audit yet.")
             panel.btn("make_map", label="Compute map", icon="scatter_plot", variant="outlined", on_click=self.on_map)
             return
-        about = "**Map of the embeddings**, colored by misalignment. Draw a lasso around samples to show them."
-        say(panel, "about_map", about)
+        say(panel, "about_map", f"**Map of the embeddings**, colored by misalignment. {HOW_TO_CHOOSE}")
         hidden = {"showticklabels": False, "zeroline": False, "gridcolor": traces.GRID}
         layout = {**traces.plain_layout(420), "xaxis": hidden, "yaxis": hidden, "dragmode": "lasso"}
         panel.plot("map", layout=layout, config=WIDTH, on_selected=self.on_lasso, on_click=self.on_point)
+        self._show_point(ctx, panel, run, "map")
+
+    def _show_point(self, ctx: Any, panel: types.Object, run: str, plot: str) -> None:
+        """The picture and text of the point of this plot that was clicked."""
+        from audit_plugin.fiftyone_io.results import cases, findings
+
+        point = ctx.panel.state.point or {}
+        name = point.get("id")
+        if not isinstance(name, str) or not name or point.get("plot") != plot or point.get("run") != run:
+            return
+        place = box(panel, f"point_{plot}")
+        try:
+            case = cases.case_of(ctx.dataset, run, findings.row_of(ctx.dataset, run, name))
+        except AuditError as error:  # deleted since the plot was drawn
+            say(place, "gone", escaped(str(error)))
+            return
+        show_case(place, case, blind=False)
+        place.btn("show_point", label="Show", variant="outlined", params={"id": name}, on_click=self.on_show_point)
 
     def load_plots(self, ctx: Any) -> None:
         """Send the data of the plots: they stay in the browser and are not sent back with each event."""
@@ -103,16 +125,15 @@ class Plots(Tab):
             counts, edges = findings.histogram(ctx.dataset, run, name)
             data.set(f"plots.hist_{name}", [traces.bars(counts, edges)])
         if _has_quadrants(ctx, run):
-            columns = (*QUADRANT_SCORES, "misalignment")
-            points = findings.points(ctx.dataset, run, columns)
-            data.set("plots.quadrants", [traces.scatter(points, columns)])
+            points = _with_texts(ctx, run, _quadrant_points(ctx, run))
+            data.set("plots.quadrants", [traces.scatter(points, ("alignment", "beyond", "misalignment"))])
         if shares := attribution(fiftyone_io.audit_summary(ctx.dataset, run)):
             data.set("plots.due", [traces.horizontal_bars(shares)])
         if report := fiftyone_io.removal_report(ctx.dataset):
             data.set("plots.removal", traces.removal_lines(report))
         if findings.has_column(ctx.dataset, run, findings.MAP[0]):
             columns = (*findings.MAP, "misalignment")
-            points = findings.points(ctx.dataset, run, columns)
+            points = _with_texts(ctx, run, findings.points(ctx.dataset, run, columns))
             data.set("plots.map", [traces.scatter(points, columns)])
 
     @guarded
@@ -131,7 +152,7 @@ class Plots(Tab):
 
     @guarded
     def on_lasso(self, ctx: Any) -> None:
-        """Show the samples inside; the App sends an empty selection after each, which is ignored."""
+        """Show the samples inside, worst first; the App sends an empty selection after each, which is ignored."""
         from audit_plugin.fiftyone_io.results import findings
 
         points = checks.items(ctx.params, "data")
@@ -141,10 +162,17 @@ class Plots(Tab):
 
     @guarded
     def on_point(self, ctx: Any) -> None:
-        """Show the sample of a point."""
+        """Show the picture and text of a point below its plot."""
+        name, path = checks.text(ctx.params, "id", most=MOST_NAME), str(ctx.params.get("path", ""))
+        if name:
+            ctx.panel.state.point = {"id": name, "plot": path.rpartition(".")[2], "run": run_of(ctx)}
+
+    @guarded
+    def on_show_point(self, ctx: Any) -> None:
+        """Show the sample of a point in the grid."""
         from audit_plugin.fiftyone_io.results import findings
 
-        if name := checks.text(ctx.params, "id", most=100):
+        if name := checks.text(ctx.params, "id", most=MOST_NAME):
             ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), [name]))
 
     @guarded
@@ -169,6 +197,22 @@ def _histograms(ctx: Any, run: str) -> dict[str, str]:
 
     plotted = [score for score in SCORES.values() if score.plotted]
     return {score.name: score.label for score in plotted if findings.has_column(ctx.dataset, run, score.name)}
+
+
+def _with_texts(ctx: Any, run: str, points: dict[str, Any]) -> dict[str, Any]:
+    """Points (`findings.points`) with the `texts` of their rows."""
+    from audit_plugin.fiftyone_io.results import findings
+
+    return {**points, "texts": findings.texts_of_rows(ctx.dataset, run, points["ids"])}
+
+
+def _quadrant_points(ctx: Any, run: str) -> dict[str, Any]:
+    """Points with `beyond`: MultiMem beyond what held-out alignment explains."""
+    from audit_plugin.fiftyone_io.results import findings
+    from audit_plugin.scoring.memorized import beyond_alignment
+
+    points = findings.points(ctx.dataset, run, (*QUADRANT_SCORES, "misalignment"))
+    return {**points, "beyond": beyond_alignment(points["multimem"], points["alignment"])}
 
 
 def _has_quadrants(ctx: Any, run: str) -> bool:

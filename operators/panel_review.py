@@ -13,71 +13,94 @@ from audit_plugin.review.flag_quality import quality_of_spot_check
 from audit_plugin.scoring.flags import FLAGS
 
 from . import checks
-from .base import audit_key, notify
-from .panel_base import AuditPanelBase, Tab, changing, drawn, guarded, of_parts, run_of, say, with_token, wrapped
+from .base import audit_key
+from .panel_base import (
+    AuditPanelBase,
+    Tab,
+    changing,
+    drawn,
+    forget,
+    guarded,
+    of_parts,
+    once_per_event,
+    run_of,
+    say,
+    show_reviewer,
+    with_token,
+    wrapped,
+)
+from .panel_calibrate import Calibrate, queue_of_search
 from .panel_case import (
     ALL,
-    NEW_CLASS,
+    CALIBRATE,
+    DIFFERING,
     SMALL,
     SPOT_CHECK,
     decision_id,
     finding_kinds,
     new_drawing,
     pressed_by,
-    row_key,
     show_case,
     show_decisions,
+    show_differing,
     show_evidence,
-    text_fields,
 )
-from .panel_words import in_lines
-from .review import MOST_ID, note_of, open_sample_of, reviewer_of, timed, undo_last
+from .panel_history import row_of, show_history
+from .panel_record import decision_that_holds, record_decision, who_decides
+from .review import open_sample_of, redo_last, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, ReviewQueue, Row
 
-CHOICES = ("keep", "remove", "suggested", "typed", "skip", "unsure")  # of the buttons
 
-
-class Queue(Tab):
+class Queue(Calibrate, Tab):
     """Elements and handlers of the tab."""
 
     def show_queue(self, ctx: Any, panel: types.Object, run: str) -> None:
         """The choice of findings, the progress, the row and the buttons."""
         from audit_plugin.fiftyone_io.results import cases
 
-        queue, is_spot_check = self._queue(ctx, run, ctx.panel.state.kind), ctx.panel.state.kind == SPOT_CHECK
+        kind = kind_of(ctx)
+        queue = queue_now(ctx, run, kind)
         choices = types.DropdownView(compact=True)
-        kinds = finding_kinds()
+        kinds = offered_kinds(ctx, run)
         for name in kinds:
             choices.add_choice(name, label=name.capitalize())
         top = wrapped(panel, "top", gap=2, align_y="center")
-        kind = ctx.panel.state.kind if ctx.panel.state.kind in kinds else ALL
         top.enum("kind", list(kinds), default=kind, label="Findings", view=choices, on_change=self.on_kind)
         if queue is None:
             self._show_spot_check(panel, run, queue, ctx)
             return
-        say(top, "progress", progress_text(queue.progress))
+        if kind == CALIBRATE:
+            self.show_precision(ctx, top, run)
+        else:
+            say(top, "progress", progress_text(queue.progress))
+        if ctx.panel.state.history:  # above the case: in sight without scrolling
+            show_history(ctx, panel, run, self.on_open_decision, queue if kind == SPOT_CHECK else None)
         row = self._shown(ctx, queue)
-        if row is None or (is_spot_check and not queue.left):
-            if is_spot_check:
-                self._show_spot_check(panel, run, queue, ctx)
-            done = "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
-            if not queue.rows:
-                done = "Nothing to review: this audit flagged no samples of this kind."
-                if kind == "memorized":
-                    done += " The card *Memorized* in *Overview* shows the highest MultiMem."
-            say(panel, "done", done)
+        if row is None:
+            self._show_check(ctx, panel, run, queue, kind)
+            say(panel, "done", done_text(queue, kind))
             self._show_navigation(ctx, panel, row)
             return
-        case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
-        show_case(panel, case, blind=is_spot_check)
+        case = cases.case_of(ctx.dataset, run, row, self._held(ctx, run, row))
+        show_case(panel, case, blind=kind == SPOT_CHECK)
+        if kind == DIFFERING:
+            show_differing(panel, self._differing(ctx, run, row))
         show_decisions(ctx, panel, case, self.on_decide, kind)
         self._show_navigation(ctx, panel, row)
-        if is_spot_check:
-            self._show_spot_check(panel, run, queue, ctx)
-        else:
+        if kind in (ALL, *FLAGS):
+            self._show_similar(ctx, panel, run, row)
+        self._show_check(ctx, panel, run, queue, kind)
+        if kind != SPOT_CHECK:
             show_evidence(panel, case)
+
+    def _show_check(self, ctx: Any, panel: types.Object, run: str, queue: ReviewQueue, kind: str) -> None:
+        """What a spot check or a calibration says so far; nothing of other findings."""
+        if kind == SPOT_CHECK:
+            self._show_spot_check(panel, run, queue, ctx)
+        elif kind == CALIBRATE:
+            self.show_calibration(ctx, panel, run)
 
     def _show_spot_check(self, panel: types.Object, run: str, queue: ReviewQueue | None, ctx: Any) -> None:
         """What a spot check is, its estimates so far, and a button to draw one."""
@@ -96,55 +119,79 @@ class Queue(Tab):
 
     def _show_navigation(self, ctx: Any, panel: types.Object, row: Row | None) -> None:
         buttons, drawn = wrapped(panel, "moves"), new_drawing()
-        undo = with_token(ctx, self.on_undo_last)
+        undo, redo = with_token(ctx, self.on_undo_last), with_token(ctx, self.on_redo_last)
         for name, label, key, on_click, params in (
             ("previous", "Previous (b)", "b", self.on_previous, {}),
             ("next", "Next (n)", "n", self.on_next, {}),
             ("undo", "Undo (u)", "u", self.on_undo_last, undo),
+            ("redo", "Redo (y)", "y", self.on_redo_last, redo),
+            ("list", "Decisions (d)", "d", self.on_history, {}),
         ):
-            look = {"variant": "outlined", **pressed_by(key, drawn)}
-            buttons.btn(name, label=label, on_click=on_click, params=params, **look)
+            variant = "contained" if name == "list" and ctx.panel.state.history else "outlined"
+            buttons.btn(name, label=label, on_click=on_click, params=params, variant=variant, **pressed_by(key, drawn))
         if row:
             look = of_parts(button=SMALL)
             buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, **look)
 
+    def _show_similar(self, ctx: Any, panel: types.Object, run: str, row: Row) -> None:
+        """A button for each fault that other undecided rows share, which opens the form of a bulk decision."""
+        from audit_plugin import fiftyone_io
+
+        findings = queue_now(ctx, run, ALL)
+        similar = fiftyone_io.similar_rows(ctx.dataset, run, row, findings) if findings else {}
+        buttons = wrapped(panel, "similar") if similar else types.Object()  # an empty line would take room
+        for number, (which, rows) in enumerate(similar.items()):
+            label, values = f"All {len(rows):,} with the {which}", {"which": which, "row": list(row)}
+            self.form_button(buttons, "decide_flagged", label, values=values, name=f"similar{number}")
+
     def load_queue(self, ctx: Any) -> None:
         """Begin with the first undecided row; leave a row that was decided elsewhere since it was shown."""
         run = run_of(ctx)
-        queue = self._queue(ctx, run, ctx.panel.state.kind)
+        queue = queue_now(ctx, run, kind_of(ctx))
         row = self._shown(ctx, queue)
-        held = decision_id(held_decision(ctx, run, row, queue))
         if not ctx.panel.state.row:
-            self._go_after(ctx, None, queue)
-        elif held != (ctx.panel.state.seen or "") and held:
-            self._go_after(ctx, row, queue)
+            self._go_after(ctx, None)
+            return
+        held = decision_id(self._held(ctx, run, row)) if queue else ""
+        if held != (ctx.panel.state.seen or "") and held:
+            self._go_after(ctx, row)
         elif held != (ctx.panel.state.seen or ""):  # undone elsewhere: it is to be decided again
-            self._go_to(ctx, row, queue)
+            self._go_to(ctx, row)
 
-    def _queue(self, ctx: Any, run: str, kind: str | None) -> ReviewQueue | None:
-        """The rows of a kind of findings, or of the spot check; None if none was started."""
+    def _held(self, ctx: Any, run: str, row: Row | None) -> Decision | None:
+        """The decision that is shown of a row; in a spot check those made in it alone."""
+        kind = kind_of(ctx)
+        queue = queue_now(ctx, run, kind) if kind not in (DIFFERING, CALIBRATE) else None
+        if queue is not None and row in queue.rows:
+            return queue.decided.get(row)
+        return decision_that_holds(ctx, run, row)
+
+    def _differing(self, ctx: Any, run: str, row: Row) -> tuple[Decision, ...]:
         from audit_plugin import fiftyone_io
 
-        if kind != SPOT_CHECK:
-            return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAGS else ())
-        try:
-            return fiftyone_io.spot_check(ctx.dataset, run).queue
-        except AuditError:
-            return None
+        return fiftyone_io.disagreements_of(ctx.dataset, run)[1].get(row, ())
 
     def _shown(self, ctx: Any, queue: ReviewQueue | None) -> Row | None:
         """The chosen row; the next one where the queue does not have it any more, as after another threshold."""
         row = checks.row({"row": ctx.panel.state.row})
-        return row if queue is None or row in queue.rows else queue.next()
+        is_beside = row is not None and row == checks.row({"row": ctx.panel.state.opened}) and self._exists(ctx, row)
+        return row if queue is None or row in queue.rows or is_beside else queue.next()
 
-    def _go_after(self, ctx: Any, row: Row | None, queue: ReviewQueue | None = None) -> None:
+    def _exists(self, ctx: Any, row: Row) -> bool:
+        """Whether the dataset still has a row's sample or object."""
+        from audit_plugin.fiftyone_io.results import cases
+
+        return row in cases.texts_of(ctx.dataset, run_of(ctx), [row])
+
+    def _go_after(self, ctx: Any, row: Row | None) -> None:
         """Go to the next undecided row, of the queue as it is now."""
-        queue = queue or self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
-        self._go_to(ctx, queue.next(row) if queue else None, queue)
+        queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
+        self._go_to(ctx, queue.next(row) if queue else None)
 
-    def _go_to(self, ctx: Any, row: Row | None, queue: ReviewQueue | None) -> None:
+    def _go_to(self, ctx: Any, row: Row | None) -> None:
         ctx.panel.state.row = list(row) if row else None
-        ctx.panel.state.seen = decision_id(held_decision(ctx, run_of(ctx), row, queue))
+        ctx.panel.state.opened = None
+        ctx.panel.state.seen = decision_id(self._held(ctx, run_of(ctx), row))
         ctx.panel.state.since = time.time()
 
     @guarded
@@ -166,29 +213,72 @@ class Queue(Tab):
         """Record the decision on the button's row, among the findings that it was shown in, and go on."""
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
         kind = checks.choice(ctx.params, "kind", finding_kinds(), ALL)
-        queue = self._queue(ctx, run, kind)
-        if record_decision(ctx, run, row, queue, kind == SPOT_CHECK):
+        is_spot_check = kind == SPOT_CHECK
+        held = decision_that_holds(ctx, run, row, queue_now(ctx, run, kind) if is_spot_check else None)
+        if record_decision(ctx, run, row, held, is_spot_check):
+            forget(ctx)
             self._go_after(ctx, row)
-        elif row != self._shown(ctx, queue):
-            self._go_to(ctx, row, queue)
+        elif row != self._shown(ctx, queue_now(ctx, run, kind)):
+            self._go_to(ctx, row)
 
     @guarded
     def on_next(self, ctx: Any) -> None:
-        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
-        self._go_after(ctx, self._shown(ctx, queue), queue)
+        self._go_after(ctx, self._shown(ctx, queue_now(ctx, run_of(ctx), kind_of(ctx))))
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
-        queue = self._queue(ctx, run_of(ctx), ctx.panel.state.kind)
-        self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None, queue)
+        queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
+        self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None)
 
     @changing
     def on_undo_last(self, ctx: Any) -> None:
         """Undo the last decision and show its row."""
-        if undone := undo_last(ctx, reviewer_of(ctx)):
-            row = (undone[-1].label or undone[-1].sample, undone[-1].caption)
-            self._go_to(ctx, row, self._queue(ctx, run_of(ctx), ctx.panel.state.kind))
+        if undone := undo_last(ctx, who_decides(ctx)):
+            self._open_again(ctx, row_of(undone[-1]))
+
+    @changing
+    def on_redo_last(self, ctx: Any) -> None:
+        """Redo what was undone last and show its row."""
+        if redone := redo_last(ctx, who_decides(ctx)):
+            self._open_again(ctx, row_of(redone[-1]))
+
+    @guarded
+    def on_history(self, ctx: Any) -> None:
+        """Show or hide the last decisions."""
+        ctx.panel.state.history = not ctx.panel.state.history
+
+    @guarded
+    def on_open_decision(self, ctx: Any) -> None:
+        """Show the case of one of the last decisions again."""
+        from audit_plugin.fiftyone_io.results import cases
+
+        row, run = checks.required(checks.row(ctx.params), "row"), run_of(ctx)
+        cases.sample_of(ctx.dataset, run, row)  # raises if it is gone
+        queue = queue_now(ctx, run, SPOT_CHECK) if kind_of(ctx) == SPOT_CHECK else None
+        if queue is not None and row not in queue.rows:
+            raise AuditError("that decision is not of the spot check; choose other findings to open it")
+        self._open_again(ctx, row)
+        ctx.panel.state.history = False  # what was asked for is in sight
+
+    def _open_again(self, ctx: Any, row: Row) -> None:
+        """Show a row of a decision: among the chosen findings if it is one of them, else among all or beside them.
+
+        Of a row that is gone, the next finding is shown. In a spot check nothing but its own rows is shown: evidence on
+        another caption of a sample would tell of one that is still to be judged.
+        """
+        if not self._exists(ctx, row):  # as the notice on what was undone or redone says
+            self._go_after(ctx, None)
+            return
+        kind = kind_of(ctx)
+        queue = queue_now(ctx, run_of(ctx), kind)
+        if queue is None or row not in queue.rows:
+            if queue is not None and kind == SPOT_CHECK:
+                return
+            ctx.panel.state.kind = ALL
+            ctx.panel.state.set("queue.top.kind", ALL)
+        self._go_to(ctx, row)
+        ctx.panel.state.opened = list(row)
 
     @guarded
     def on_open(self, ctx: Any) -> None:
@@ -196,7 +286,7 @@ class Queue(Tab):
         from audit_plugin.fiftyone_io.results import cases
 
         run = run_of(ctx)
-        if row := self._shown(ctx, self._queue(ctx, run, ctx.panel.state.kind)):
+        if row := self._shown(ctx, queue_now(ctx, run, kind_of(ctx))):
             ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run, row))
 
 
@@ -225,16 +315,21 @@ class AuditSamplePanel(AuditPanelBase):
     @changing
     def on_decide(self, ctx: Any) -> None:
         """Record the decision and open the next finding."""
+        run, row = audit_key(ctx.dataset, {}), checks.required(checks.row(ctx.params), "row")
+        if record_decision(ctx, run, row, decision_that_holds(ctx, run, row)):
+            forget(ctx)
+            open_sample_of(ctx, run, self._queue(ctx, run).next(row))
+
+    def _queue(self, ctx: Any, run: str) -> ReviewQueue:
+        """All findings as they are now."""
         from audit_plugin import fiftyone_io
 
-        run, row = audit_key(ctx.dataset, {}), checks.required(checks.row(ctx.params), "row")
-        if record_decision(ctx, run, row, fiftyone_io.queue_of(ctx.dataset, run)):
-            open_sample_of(ctx, run, fiftyone_io.queue_of(ctx.dataset, run).next(row))
+        queue: ReviewQueue = once_per_event(ctx, ("findings", run), lambda: fiftyone_io.queue_of(ctx.dataset, run))
+        return queue
 
     @drawn
     def render(self, ctx: Any, panel: types.Object) -> None:
         """The row of the open sample."""
-        from audit_plugin import fiftyone_io
         from audit_plugin.fiftyone_io.results import cases
 
         if not isinstance(ctx.current_sample, str) or not ctx.current_sample:
@@ -242,96 +337,72 @@ class AuditSamplePanel(AuditPanelBase):
             return
         try:
             run = audit_key(ctx.dataset, {})
-            queue = fiftyone_io.queue_of(ctx.dataset, run)
+            queue = self._queue(ctx, run)
             row = cases.row_to_show(ctx.dataset, run, queue, ctx.current_sample)
         except AuditError as error:  # no audit, or no object of the sample was flagged
             panel.view("none", types.Notice(label=str(error)))
             return
-        case = cases.case_of(ctx.dataset, run, row, held_decision(ctx, run, row, queue))
-        say(panel, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
+        case = cases.case_of(ctx.dataset, run, row, decision_that_holds(ctx, run, row))
+        top = wrapped(panel, "head", gap=2, align_y="center")
+        say(top, "progress", f"{progress_text(queue.progress)}. Press **h** for keyboard shortcuts.")
+        show_reviewer(top)
         show_case(panel, case, blind=False)
         show_decisions(ctx, panel, case, self.on_decide)
         show_evidence(panel, case)
 
 
-def held_decision(ctx: Any, run: str, row: Row | None, queue: ReviewQueue | None) -> Decision | None:
-    """The decision that holds on a row, in the queue or beside it: a sample without findings may be decided as well."""
-    from audit_plugin import fiftyone_io
-
-    if row is None or queue is None:
-        return None
-    return queue.decided.get(row) if row in queue.rows else fiftyone_io.decision_of(ctx.dataset, run, row)
+def kind_of(ctx: Any) -> str:
+    """The findings that are chosen."""
+    kind = ctx.panel.state.kind
+    return kind if kind in offered_kinds(ctx, run_of(ctx)) else ALL
 
 
-def record_decision(ctx: Any, run: str, row: Row, queue: ReviewQueue | None, is_spot_check: bool = False) -> bool:
-    """Record the decision of a button.
+def offered_kinds(ctx: Any, run: str) -> list[str]:
+    """The findings to choose from: without misaligned flags no spot check, and no calibration where flags are fixed."""
+    from audit_plugin.fiftyone_io.results import findings, thresholds
 
-    Args:
-        ctx: of the button's event, with the parameters of `show_decisions`.
-        run: key of the audit.
-        row: what is decided on.
-        queue: as it is now.
-        is_spot_check: whether the decision belongs to a spot check.
+    def is_offered(kind: str) -> bool:
+        if kind == CALIBRATE:
+            return thresholds.can_move_threshold(ctx.dataset, run, "misaligned")
+        return kind != SPOT_CHECK or findings.has_column(ctx.dataset, run, "is_misaligned")
 
-    Returns:
-        Whether a decision was recorded; not if its text is no new one or there is a decision that the button did not
-        show, which the reviewer is told.
-
-    Raises:
-        AuditError: the row is gone, or has no suggestion.
-    """
-    from audit_plugin import fiftyone_io
-
-    held = held_decision(ctx, run, row, queue)
-    if decision_id(held) != checks.text(ctx.params, "seen", most=MOST_ID):
-        notify(ctx, meanwhile_text(held), "warning")
-        return False
-    choice = checks.required(checks.choice(ctx.params, "choice", CHOICES), "choice")
-    fields, text = text_fields(ctx), ""
-    if choice == "typed":
-        text = checks.text(fields, f"typed_{row_key(row)}").strip()
-        is_untouched = f"typed_{row_key(row)}" not in fields
-        if problem := problem_of(ctx, run, row, text, is_untouched, fields.get(f"new_{row_key(row)}") is True):
-            notify(ctx, problem, "warning")
-            return False
-    kind = "relabel" if choice in ("suggested", "typed") else choice
-    note = note_of({"note": fields.get(f"note_{row_key(row)}")})
-    seconds, reviewer = timed(time.time() - float(ctx.panel.state.since or 0)), reviewer_of(ctx)
-    if is_spot_check:
-        fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, reviewer, seconds=seconds)
-    else:
-        fiftyone_io.decide(ctx.dataset, [row], kind, run, text, note, reviewer, seconds=seconds)
-    return True
-
-
-def problem_of(ctx: Any, run: str, row: Row, text: str, is_untouched: bool, is_new: bool) -> str:
-    """Why a row cannot be relabeled with a text: it is empty or the present one, or no class of the dataset; or "".
-
-    `is_untouched`: nothing was typed into the field, which holds the present caption then; `is_new`: the text may be a
-    new class.
-    """
-    from audit_plugin.fiftyone_io.results import cases
-
-    present, classes = cases.text_of(ctx.dataset, run, row), cases.classes_of(ctx.dataset, run)
-    if is_untouched and not classes:
-        text = present
-    if not text or in_lines(text) == in_lines(present):
-        what = "is the present one" if text else "is empty; the present one is"
-        return f"The new caption {what}: {checks.short(present)}. Change it first, or press Keep."
-    if classes and text not in classes and not is_new:
-        return f"{checks.short(text)} is not among the {len(classes):,} classes. Choose one, or tick {NEW_CLASS!r}."
-    return ""
-
-
-def meanwhile_text(decision: Decision | None) -> str:
-    """What a reviewer is told whose button did not show the decision that holds by now."""
-    if decision is None:
-        return "The decision on this sample was undone meanwhile. Nothing was recorded: decide again."
-    who = f" by {decision.reviewer}" if decision.reviewer else ""
-    return (
-        f"This sample was decided meanwhile: {decision.kind}{who}. Nothing was recorded: press the button again to "
-        "replace that decision."
+    kinds: list[str] = once_per_event(
+        ctx, ("kinds", run), lambda: [kind for kind in finding_kinds() if is_offered(kind)]
     )
+    return kinds
+
+
+def queue_now(ctx: Any, run: str, kind: str) -> ReviewQueue | None:
+    """The rows of a kind of findings as they are now; None if it is a spot check and none was started."""
+    queue: ReviewQueue | None = once_per_event(ctx, ("queue", run, kind), lambda: _queue_of_kind(ctx, run, kind))
+    return queue
+
+
+def _queue_of_kind(ctx: Any, run: str, kind: str) -> ReviewQueue | None:
+    from audit_plugin import fiftyone_io
+
+    if kind == DIFFERING:
+        return fiftyone_io.disagreements_of(ctx.dataset, run)[0]
+    if kind == CALIBRATE:
+        return queue_of_search(ctx, run)
+    if kind != SPOT_CHECK:
+        return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAGS else ())
+    try:
+        return fiftyone_io.spot_check(ctx.dataset, run).queue
+    except AuditError:
+        return None
+
+
+def done_text(queue: ReviewQueue, kind: str) -> str:
+    """What is said where no row is left."""
+    if kind == CALIBRATE:
+        return "No more labels are needed. *Previous* shows those that were used."
+    if queue.rows:
+        return "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
+    if kind == DIFFERING:
+        return "No two reviewers disagree."
+    more = " The card *Memorized* in *Overview* shows the highest MultiMem." if kind == "memorized" else ""
+    return f"Nothing to review: this audit flagged no samples of this kind.{more}"
 
 
 def progress_text(progress: Any) -> str:

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
-from typing import Literal
+from audit_plugin.review.text_changes import LEAST_SHARED, shared_words, word_changes
 
 from .markdown import Markdown, escaped
 
-LEAST_SHARED = 0.3  # similarity of the words below which a suggestion is another caption, shown without the old words
+BLANK = "(empty)"  # a text of blanks and of characters that show nothing
+NAMELESS = "(no name)"
 MOST_EDITED = 2_000  # characters of a caption that is offered for editing
-
-Change = tuple[Literal["same", "removed", "added"], str]
-
-
-def word_changes(present: str, proposed: str) -> list[Change]:
-    """Words of two texts that are the same, removed or added, in pieces and in reading order; blanks do not count."""
-    old, new = present.split(), proposed.split()
-    pieces: list[Change] = []
-    for tag, first, end, new_first, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            pieces.append(("same", " ".join(old[first:end])))
-            continue
-        pieces += [("removed", " ".join(old[first:end]))] * (end > first)
-        pieces += [("added", " ".join(new[new_first:new_end]))] * (new_end > new_first)
-    return pieces
 
 
 def changes_text(present: str, proposed: str, most: int) -> Markdown:
@@ -35,12 +20,31 @@ def changes_text(present: str, proposed: str, most: int) -> Markdown:
         most: characters of each text that are compared; where more follow, there is a sign.
     """
     present, proposed = cut(present, most), cut(proposed, most)
-    shared = SequenceMatcher(None, present.split(), proposed.split(), autojunk=False).ratio()
-    if shared < LEAST_SHARED:
+    if shared_words(present, proposed) < LEAST_SHARED:
         return escaped(proposed)
     marks = {"same": "", "removed": "~~", "added": "**"}
     pieces = [(marks[kind], escaped(words)) for kind, words in word_changes(present, proposed)]
     return Markdown(" ".join(f"{mark}{words}{mark}" for mark, words in pieces if words))
+
+
+def shown(text: str, most: int, missing: str = "(none)") -> str:
+    """A text in one line, `missing` where there is none, and a sign where nothing of it would be seen."""
+    return (visible_line(cut(text, most)) or BLANK) if text else missing
+
+
+def shown_name(name: str, most: int = 0) -> str:
+    """A reviewer's name in one line of at most `most` characters, or that it has none that can be seen."""
+    from audit_plugin.inputs.spreadsheet import clean
+
+    return clean(name, most) if visible_line(name) else NAMELESS
+
+
+def visible_line(text: str) -> str:
+    """A text in one line; "" where all of its characters show nothing."""
+    from audit_plugin.inputs.spreadsheet import FILLERS, JOINER, clean
+
+    line = clean(text)
+    return line if line.strip(f"{FILLERS}{JOINER} ") else ""
 
 
 def in_lines(text: str) -> str:

@@ -1,18 +1,18 @@
-"""Record decisions: one by one, for a selection, for all samples with a flag, for a repair, from a file."""
+"""Record decisions: one by one, for a selection, in a spot check, from a file; undo and redo them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.review.spot_check import SIZE
-from audit_plugin.scoring.flags import FLAGS, movable_flags
 
 from . import checks, files
 from .base import (
+    MOST_NAME,
     AuditOperator,
     FormOperator,
     audit_key,
@@ -23,6 +23,7 @@ from .base import (
     operator_config,
     samples_text,
 )
+from .panel_words import shown_name
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, Row
@@ -35,8 +36,6 @@ DECISIONS = {
     "unsure": "Unsure: cannot tell",
 }
 PAUSE = 600.0  # seconds: after a longer pause the reviewer was away, and the decision is not timed
-DEFAULT_KIND = "misaligned"
-MOST_NAME = 200  # characters of a reviewer's name
 MOST_ID = 100  # characters of a decision's id
 TABLES = (".csv", ".jsonl", ".json", ".xml")
 # Parameters without a form field, sent by the keyboard shortcuts (`ui/index.umd.js`) or by scripts: `from_modal` (bool:
@@ -51,7 +50,7 @@ class Decide(FormOperator):
 
     listing = operator_config(
         "decide",
-        "Decide",
+        "Audit: Decide",
         "gavel",
         "low",
         "Record a decision for the open sample or the selected samples. Nothing changes until decisions are applied, "
@@ -63,11 +62,17 @@ class Decide(FormOperator):
         if not ids:
             block(form, "none", types.Warning(label="Open a sample or select samples first"))
         add_decision(form, ctx.params)
+        if len(ids) > 1:
+            form.view("count", types.Notice(label=f"One decision for {samples_text(len(ids))}, undone as one."))
         return self.prompt(form, f"Save decision for {samples_text(len(ids))}" if ids else "Save decision")
+
+    def shown(self, ctx: Any) -> Any:
+        """The selection; nothing of an open sample, which keys decide on without a form."""
+        return None if ctx.current_sample else chosen_ids(ctx)
 
     def resolve_placement(self, ctx: Any) -> types.Placement:  # noqa: ARG002 (FiftyOne's signature)
         """A button above the open sample."""
-        button = types.Button(label=self.listing.label, icon=self.listing.icon, prompt=True)
+        button = types.Button(label="Decide", icon=self.listing.icon, prompt=True)
         return types.Placement(types.Places.SAMPLES_VIEWER_ACTIONS, button)
 
     def perform(self, ctx: Any) -> dict[str, Any]:
@@ -90,7 +95,11 @@ class Decide(FormOperator):
         text, note, reviewer = checks.text(params, "text"), note_of(params), reviewer_of(ctx)
         made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note, reviewer, seconds=seconds)
         queue = fiftyone_io.queue_of(ctx.dataset, run)
-        notify(ctx, decided_text(kind, len(made), queue.progress), "success")
+        told = decided_text(kind, len(made), queue.progress)
+        if params.get("from_modal"):
+            captions = cases.texts_of(ctx.dataset, run, rows)
+            told += f" · {checks.short(captions.get(rows[0], ''))}"
+        notify(ctx, told, "success")
         if params.get("from_modal"):
             open_sample_of(ctx, run, queue.next(rows[0]))
         else:
@@ -107,7 +116,7 @@ class Decide(FormOperator):
 
 def decided_before_text(decision: Decision) -> str:
     """What a reviewer is told whose key would replace a decision."""
-    who = f" by {decision.reviewer}" if decision.reviewer else ""
+    who = f" by {shown_name(decision.reviewer)}" if decision.reviewer else ""
     return f"This sample was decided before: {decision.kind}{who}. Press the key again to replace that decision."
 
 
@@ -116,7 +125,7 @@ class UndoDecision(FormOperator):
 
     listing = operator_config(
         "undo_decision",
-        "Undo last decision",
+        "Audit: Undo last decision",
         "undo",
         "low",
         "Undo your last decision, or all decisions of your last bulk decision. Applied changes stay",
@@ -126,15 +135,13 @@ class UndoDecision(FormOperator):
         form = types.Object()
         about = "Your last decision is undone; of a bulk decision, all its decisions"
         form.view("what", types.Notice(label=about))
+        add_reviewer(form)
         return self.prompt(form, "Undo")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Undo it; by keyboard, open its sample."""
         undone = undo_last(ctx, reviewer_of(ctx))
-        if undone and ctx.params.get("from_modal"):
-            ctx.ops.open_sample(id=undone[0].sample)
-        elif undone:
-            ctx.ops.reload_samples()
+        show_reverted(ctx, undone)
         return {"undone": len(undone), "token": next_token(ctx, self.listing.name)}
 
     def __call__(self, sample_collection: Any, reviewer: str = "") -> Any:
@@ -144,12 +151,42 @@ class UndoDecision(FormOperator):
         return fiftyone_io.undo_last(sample_collection, reviewer)
 
 
+class RedoDecision(FormOperator):
+    """Redoes what this reviewer undid last."""
+
+    listing = operator_config(
+        "redo_decision",
+        "Audit: Redo decision",
+        "redo",
+        "low",
+        "Redo what you undid last. After a new decision there is nothing to redo",
+    )
+
+    def form(self, ctx: Any) -> types.Property:  # noqa: ARG002
+        form = types.Object()
+        form.view("what", types.Notice(label="What you undid last is decided again; of a bulk decision, all of it"))
+        add_reviewer(form)
+        return self.prompt(form, "Redo")
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Redo it; by keyboard, open its sample."""
+        redone = redo_last(ctx, reviewer_of(ctx))
+        show_reverted(ctx, redone)
+        return {"redone": len(redone), "token": next_token(ctx, self.listing.name)}
+
+    def __call__(self, sample_collection: Any, reviewer: str = "") -> Any:
+        """Redo from Python; see `audit_plugin.fiftyone_io.redo_last`."""
+        from audit_plugin import fiftyone_io
+
+        return fiftyone_io.redo_last(sample_collection, reviewer)
+
+
 class ReviewTokens(AuditOperator):
     """The first tokens of the keyboard shortcuts: only pages of the App itself can read an operator's results."""
 
     listing = operator_config(
         "review_tokens",
-        "Tokens of the keyboard shortcuts",
+        "Audit: Tokens of the keyboard shortcuts",
         "key",
         "low",
         "Used by the keyboard shortcuts; changes nothing",
@@ -157,7 +194,7 @@ class ReviewTokens(AuditOperator):
     )
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        return {name: next_token(ctx, name) for name in (Decide.listing.name, UndoDecision.listing.name)}
+        return {by.listing.name: next_token(ctx, by.listing.name) for by in (Decide, UndoDecision, RedoDecision)}
 
 
 class OpenNext(AuditOperator):
@@ -165,7 +202,7 @@ class OpenNext(AuditOperator):
 
     listing = operator_config(
         "open_next",
-        "Open next finding",
+        "Audit: Open next finding",
         "skip_next",
         "low",
         "Open the next sample of the review queue; with step -1 the previous one, decided or not",
@@ -184,150 +221,12 @@ class OpenNext(AuditOperator):
         return {"sample": row[0] if row else ""}
 
 
-class DecideFlagged(FormOperator):
-    """Records the same decision for all undecided samples with a flag."""
-
-    listing = operator_config(
-        "decide_flagged",
-        "Decide in bulk",
-        "playlist_add_check",
-        "medium",
-        "Record the same decision for all undecided samples with a flag, or with a score above a threshold",
-    )
-
-    def form(self, ctx: Any) -> types.Property:
-        """The form, whose notice and button show the number of samples."""
-        form, params = types.Object(), ctx.params
-        run = choose_audit(form, ctx.dataset, params)
-        kind = checks.choice(params, "kind", FLAGS, DEFAULT_KIND)
-        decision = checks.choice(params, "decision", DECISIONS)
-        form.enum("kind", list(FLAGS), label="Findings", default=DEFAULT_KIND, view=types.DropdownView())
-        if kind in movable_flags():
-            about = "Lowest score of the samples to decide; empty: all flagged samples"
-            form.float("threshold", label="Threshold", description=about)
-        add_decision(form, params)
-        if not run or not decision:
-            return self.prompt(form, "Save decisions")
-        try:
-            rows = self._rows(ctx.dataset, run, params)
-        except AuditError as error:
-            block(form, "count", types.Error(label=str(error)))
-            return self.prompt(form, "Save decisions")
-        notice = form.view("count", types.Notice(label=bulk_text(len(rows), kind, decision)))
-        notice.invalid = not rows
-        return self.prompt(form, f"{decision.capitalize()} {samples_text(len(rows))}")
-
-    def perform(self, ctx: Any) -> dict[str, Any]:
-        from audit_plugin import fiftyone_io
-
-        params, run = ctx.params, audit_key(ctx.dataset, ctx.params)
-        rows = self._rows(ctx.dataset, run, params)
-        if not rows:
-            raise AuditError("no undecided samples match; choose another kind or threshold")
-        kind, text = checks.choice(params, "decision", DECISIONS), checks.text(params, "text")
-        made = fiftyone_io.decide(ctx.dataset, rows, kind, run, text, note_of(params), reviewer_of(ctx))
-        ctx.ops.reload_samples()
-        notify(ctx, f"{kind.capitalize()}: {samples_text(len(made))} decided", "success")
-        return {"decided": len(made)}
-
-    def shown(self, ctx: Any) -> Any:
-        """The decision and its samples; nothing until a decision is chosen."""
-        from audit_plugin.fiftyone_io import tokens
-
-        run, decision = audit_key(ctx.dataset, ctx.params), checks.choice(ctx.params, "decision", DECISIONS)
-        rows = self._rows(ctx.dataset, run, ctx.params) if decision else ()
-        return [run, decision, tokens.digest(rows)]
-
-    def _rows(self, dataset: Any, run: str, params: Mapping[str, Any]) -> Any:
-        from audit_plugin import fiftyone_io
-
-        kind = checks.choice(params, "kind", FLAGS, DEFAULT_KIND)
-        threshold = checks.number(params, "threshold") if kind in movable_flags() else None
-        decision = checks.required(checks.choice(params, "decision", DECISIONS), "decision")
-        return fiftyone_io.batch_rows(dataset, run, kind, decision, threshold)
-
-    def __call__(self, sample_collection: Any, kind: str, decision: str, run: str = "audit", **options: Any) -> Any:
-        """Decide from Python; `threshold`, and the other options of `audit_plugin.fiftyone_io.decide`."""
-        from audit_plugin import fiftyone_io
-
-        threshold = options.pop("threshold", None)
-        rows = fiftyone_io.batch_rows(sample_collection, run, kind, decision, threshold)
-        return fiftyone_io.decide(sample_collection, rows, decision, run, **options) if rows else []
-
-
-class DecideRepair(FormOperator):
-    """Records the decision to relabel the samples of a suggested shift, swap or cycle; asks about uncertain ends."""
-
-    listing = operator_config(
-        "decide_repair",
-        "Accept suggested repair",
-        "auto_fix_high",
-        "medium",
-        "Accept a suggested shift, swap or cycle: relabel its samples with the captions suggested for them",
-    )
-
-    def form(self, ctx: Any) -> types.Property:
-        form = types.Object()
-        run = choose_audit(form, ctx.dataset, ctx.params)
-        repairs = repairs_of(ctx.dataset, run) if run else {}
-        if not repairs:
-            block(form, "no_repair", types.Warning(label="The audit suggests no repair of a shift, swap or cycle"))
-            return self.prompt(form, "Relabel")
-        first = next(iter(repairs))
-        form.enum("repair", list(repairs), label="Suggested repair", required=True, default=first)
-        sentence = checks.text(ctx.params, "repair", first)
-        if sentence not in repairs:
-            return self.prompt(form, "Relabel")
-        from audit_plugin.scoring.suggest.join_bugs import batch_rows
-
-        certain, uncertain, _ = batch_rows(repairs[sentence])
-        if uncertain:
-            form.bool(
-                "uncertain",
-                default=False,
-                label=f"Relabel the {samples_text(len(uncertain))} at the uncertain end as well",
-                description="Look at them first: they are in the queue, and the panel Audit shows them",
-            )
-        count = len(certain) + (len(uncertain) if with_uncertain(ctx) else 0)
-        return self.prompt(form, f"Relabel {samples_text(count)}")
-
-    def shown(self, ctx: Any) -> Any:
-        """The repair and its samples."""
-        run, sentence = self._chosen(ctx)
-        return [run, sentence, repairs_of(ctx.dataset, run)[sentence]["rows"], with_uncertain(ctx)]
-
-    def perform(self, ctx: Any) -> dict[str, Any]:
-        from audit_plugin import fiftyone_io
-
-        run, sentence = self._chosen(ctx)
-        decisions = fiftyone_io.repair_decisions(ctx.dataset, run, sentence, reviewer_of(ctx), with_uncertain(ctx))
-        ctx.ops.reload_samples()
-        count = samples_text(len(decisions))
-        notify(ctx, f"Relabel: {count} decided; apply the decisions to change the captions", "success")
-        return {"decided": len(decisions)}
-
-    def _chosen(self, ctx: Any) -> tuple[str, str]:
-        """The audit and the sentence of its repair, by default its first one."""
-        run = audit_key(ctx.dataset, ctx.params)
-        repairs = repairs_of(ctx.dataset, run)
-        sentence = checks.text(ctx.params, "repair", next(iter(repairs), ""))
-        if sentence not in repairs:
-            raise AuditError(f"audit {run!r} has no repair {checks.short(sentence)}; choose one of its repairs")
-        return run, sentence
-
-    def __call__(self, sample_collection: Any, repair: str, run: str = "audit", uncertain: bool = False) -> Any:
-        """Accept a suggested repair from Python, named by its sentence in the summary; `uncertain`: all of its rows."""
-        from audit_plugin import fiftyone_io
-
-        return fiftyone_io.repair_decisions(sample_collection, run, repair, uncertain=uncertain)
-
-
 class StartSpotCheck(FormOperator):
     """Draws random samples, half of them flagged; their decisions measure the precision of the flags."""
 
     listing = operator_config(
         "start_spot_check",
-        "Start spot check",
+        "Audit: Start spot check",
         "casino",
         "low",
         "Draw random samples, half of them flagged. Your decisions on them measure the precision of the flags",
@@ -357,7 +256,7 @@ class ImportDecisions(FormOperator):
 
     listing = operator_config(
         "import_decisions",
-        "Import decisions",
+        "Audit: Import decisions",
         "upload_file",
         "low",
         "Import decisions from a .csv or .jsonl file with at least the columns sample and kind, or from an export of "
@@ -407,6 +306,12 @@ def add_decision(form: types.Object, params: Mapping[str, Any]) -> None:
         about = "Empty: the audit's suggestion for each sample"
         form.str("text", label="Text", description=about, view=types.TextFieldView(multiline=True))
     form.str("note", label="Note", description="Optional; stored with the decision")
+    add_reviewer(form)
+
+
+def add_reviewer(form: types.Object) -> None:
+    """Add the reviewer's name that the browser keeps (`ui/index.umd.js`), with a way to change it."""
+    form.str("reviewer", label="Reviewer", view=types.View(component="AuditReviewer"))
 
 
 def chosen_ids(ctx: Any) -> list[str]:
@@ -441,14 +346,65 @@ def next_token(ctx: Any, operator: str) -> str:
 def undo_last(ctx: Any, reviewer: str = "") -> list[Decision]:
     """Undo a reviewer's last decision or bulk decision and report what was undone."""
     from audit_plugin import fiftyone_io
+    from audit_plugin.fiftyone_io.results.queues import without_effect
 
     undone = fiftyone_io.undo_last(ctx.dataset, reviewer)
-    if not undone:
-        text = "You have no decision to undo"
-    else:
-        text = f"Undone: {undone[0].kind if len(undone) == 1 else f'{len(undone):,} decisions'}"
-    notify(ctx, text)
+    gone, _ = without_effect(ctx.dataset, undone)
+    report = f"Undone: {kinds_text(undone)}{gone_text(gone, undone)}" if undone else ""
+    notify(ctx, report or f"{_whose(reviewer)} no decision to undo")
     return undone
+
+
+def redo_last(ctx: Any, reviewer: str = "") -> list[Decision]:
+    """Redo what a reviewer undid last and report what was redone."""
+    from audit_plugin import fiftyone_io
+    from audit_plugin.fiftyone_io.results.queues import without_effect
+
+    redone = fiftyone_io.redo_last(ctx.dataset, reviewer)
+    gone, changed = without_effect(ctx.dataset, redone)
+    report = f"Redone: {kinds_text(redone)}{gone_text(gone, redone)}{changed_text(changed, redone)}" if redone else ""
+    notify(ctx, report or f"{_whose(reviewer)} nothing to redo", "warning" if gone or changed else "info")
+    return redone
+
+
+def kinds_text(decisions: Sequence[Decision]) -> str:
+    """`keep`; of a bulk decision `15 decisions`."""
+    return decisions[0].kind if len(decisions) == 1 else f"{len(decisions):,} decisions"
+
+
+def gone_text(gone: Sequence[Decision], decisions: Sequence[Decision]) -> str:
+    """`; its sample is not in the dataset any more`; "" where all are."""
+    if not gone:
+        return ""
+    if len(decisions) == 1:
+        return f"; its {'object' if gone[0].label else 'sample'} is not in the dataset any more"
+    return f"; of {len(gone):,} of them the sample is not in the dataset any more"
+
+
+def changed_text(changed: Sequence[Decision], decisions: Sequence[Decision]) -> str:
+    """`, but it does not hold, ...`, where a text has changed since a decision on it; "" where none has."""
+    if not changed:
+        return ""
+    if len(decisions) == 1:
+        return ", but it does not hold, since the text has changed since that decision: decide again"
+    which = count_text(len(changed), "of them does", "of them do")
+    return f"; {which} not hold, since the text has changed since that decision: decide again"
+
+
+def _whose(reviewer: str) -> str:
+    return f"You ({shown_name(reviewer)}) have" if reviewer else "You have"
+
+
+def show_reverted(ctx: Any, decisions: Sequence[Decision]) -> None:
+    """By keyboard, open the sample of what was undone or redone; else reload the samples."""
+    from audit_plugin.fiftyone_io.results.queues import without_effect
+
+    if decisions and ctx.params.get("from_modal"):
+        gone, _ = without_effect(ctx.dataset, decisions)
+        if left := [decision for decision in decisions if decision not in gone]:
+            ctx.ops.open_sample(id=left[0].sample)
+    elif decisions:
+        ctx.ops.reload_samples()
 
 
 def open_sample_of(ctx: Any, run: str, row: Row | None) -> None:
@@ -469,11 +425,6 @@ def repairs_of(dataset: Any, run: str) -> dict[str, dict[str, Any]]:
     return {str(repair["sentence"]): repair for repair in audit_summary(dataset, run).get("repairs") or ()}
 
 
-def with_uncertain(ctx: Any) -> bool:
-    """Whether the rows at an uncertain end are relabeled as well."""
-    return ctx.params.get("uncertain") is True
-
-
 def timed(seconds: float) -> float:
     """Seconds that a decision took; 0 (not timed) if the reviewer was away."""
     return seconds if 0 < seconds < PAUSE else 0.0
@@ -484,13 +435,3 @@ def decided_text(kind: str, count: int, progress: Any) -> str:
     what = kind.capitalize() if count == 1 else f"{kind.capitalize()}: {samples_text(count)}"
     rest = f", about {max(progress.minutes, 1):.0f} min left" if progress.minutes > 0 else ""
     return f"{what} · {progress.done:,} of {progress.total:,} decided{rest}"
-
-
-def bulk_text(count: int, kind: str, decision: str) -> str:
-    """What a bulk decision records."""
-    text = f"{decision.capitalize()} {samples_text(count)}."
-    if decision == "remove" and kind == "duplicate":
-        text += " One sample of each group is kept."
-    if decision == "relabel":
-        text += " Samples without a suggestion are left out."
-    return f"{text} Samples that already have a decision are left out."

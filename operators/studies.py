@@ -11,17 +11,9 @@ from fiftyone.operators import types
 from audit_plugin.arrays import AuditError
 
 from . import checks, forms
-from .base import (
-    BACKGROUND,
-    BackgroundOperator,
-    Progress,
-    audit_stages,
-    notify,
-    operator_config,
-    shares_of_time,
-    target_view,
-)
+from .base import BACKGROUND, BackgroundOperator, Progress, notify, operator_config, target_view
 from .outputs import cross_modal_output, removal_output
+from .stages import audit_stages, shares_of_time
 
 CROSS_MODAL_RUN = "transfer"  # default key; also the prefix of the fields
 REPETITIONS = 5
@@ -32,7 +24,7 @@ class RemovalStudy(BackgroundOperator):
 
     listing = operator_config(
         "removal_study",
-        "Removal study",
+        "Audit: Removal study",
         "trending_down",
         "low",
         "Measure whether removing the most memorized or misaligned samples helps a model, and how many to remove: "
@@ -75,7 +67,7 @@ class MeasureCrossModal(BackgroundOperator):
 
     listing = operator_config(
         "measure_cross_modal",
-        "Measure cross-modal recall",
+        "Audit: Measure cross-modal recall",
         "compare_arrows",
         "medium",
         "Find identities or classes that a model would know in one modality only: their names are learned from images "
@@ -90,7 +82,7 @@ class MeasureCrossModal(BackgroundOperator):
     def stages(self, samples: Any, params: Mapping[str, Any]) -> dict[str, float]:
         """The encoding stages of an audit, then the measurement, which takes about half as long as they do."""
         audit = audit_stages(samples, params)
-        weights = {name: share for name, share in audit.items() if name == "read" or name.startswith("encode")}
+        weights = {name: share for name, share in audit.items() if name.startswith(("read", "encode"))}
         weights["cross-modal recall"] = 0.5 * sum(weights.values()) or 1.0
         if "write" in audit:
             weights["write"] = audit["write"]

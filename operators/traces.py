@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 COLORS = "Portland"  # readable in the light and the dark theme
 BAR_COLOR = "#f59d5c"
+HOVER_WIDTH, HOVER_LINES = 48, 3  # characters and lines of a text beside the pointer
 INK, GRID = "#888888", "rgba(136, 136, 136, 0.25)"
 
 
@@ -37,7 +39,7 @@ def horizontal_bars(values: Mapping[str, float]) -> dict[str, Any]:
 
 
 def scatter(points: Mapping[str, Any], columns: tuple[str, str, str]) -> dict[str, Any]:
-    """The trace of a scatter plot of `points`: two columns are the axes, the third is the color."""
+    """The trace of a scatter plot of `points`: two columns are the axes, the third is the color; `texts` are shown."""
     x_name, y_name, color_name = columns
     color = rounded(points[color_name])
     marker = {"size": 5, "color": color, "colorscale": COLORS}
@@ -56,8 +58,16 @@ def scatter(points: Mapping[str, Any], columns: tuple[str, str, str]) -> dict[st
         "y": rounded(points[y_name]),
         "ids": points["ids"],
         "marker": marker,
-        "hovertemplate": "%{x:.2f}, %{y:.2f}<extra></extra>",
+        "text": [_in_lines(text) for text in points["texts"]],
+        "hovertemplate": "%{text}<br>%{x:.2f}, %{y:.2f}<extra></extra>",
     }
+
+
+def _in_lines(text: str) -> str:
+    """The beginning of a text in short lines, escaped."""
+    beginning = text[: 2 * HOVER_WIDTH * HOVER_LINES]  # blanks are left out; a text may be long
+    lines = textwrap.wrap(beginning, HOVER_WIDTH, max_lines=HOVER_LINES, placeholder=" …")
+    return "<br>".join(map(html.escape, lines))
 
 
 def rounded(values: Any) -> list[float | None]:

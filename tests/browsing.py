@@ -7,6 +7,7 @@ import contextlib
 import csv
 import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,17 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+SIZES = ((1280, 720), (1500, 950))  # of the window, in which what is drawn is looked at
+OUTSIDE = """panel => {
+  const frame = panel.getBoundingClientRect();
+  const nodes = [...panel.querySelectorAll("*")].filter(node => node instanceof HTMLElement || node.tagName === "svg");
+  const outside = nodes.filter(node => {
+    if (node.closest(".MuiLinearProgress-root")) return false;  // its bar is moved to the left, and cut by its frame
+    const box = node.getBoundingClientRect();
+    return box.width && box.height && (box.left < frame.left - 1 || box.right > frame.right + 1);
+  });
+  return outside.map(node => [node.tagName, node.textContent.slice(0, 40)]);
+}"""
 PATIENCE = 120  # seconds: a machine may be several times slower than the one that this was written on
 # Its own process and database: what the server keeps of a session would leak into other tests. It carries out what the
 # tests send it, beside serving: they prepare datasets so, and look whether a click has done what it says. Not through
@@ -228,7 +240,8 @@ def open_page(browser: Any, app: App, path: str, width: int = 1500, height: int 
     with contextlib.suppress(Exception):  # what a failed test saw last
         shot(page, f"last-{path.partition('?')[0]}")
     context.close()
-    assert [error for error in page.errors if "loading" not in error] == []  # the App's own, while it starts
+    errors = [error for error in page.errors if "loading" not in error]  # those are the App's own, while it starts
+    assert not errors, errors
 
 
 def of_the_plugin(message: Any) -> bool:
@@ -268,7 +281,7 @@ def open_tab(panel: Any, name: str, shows: Any) -> None:
 
 
 def open_operator(page: Any, label: str) -> Any:
-    """Open an operator's form from the list of operators."""
+    """Open an operator's form from the list of operators, by its label or what follows *Audit:* in it."""
     browser = page.locator('[data-cy="operators-browser"]')
 
     def call() -> None:
@@ -278,7 +291,7 @@ def open_operator(page: Any, label: str) -> Any:
 
     retry(call, lambda: browser.wait_for(timeout=5000))
     browser.locator("input").fill(label)
-    browser.get_by_text(label, exact=True).click()
+    browser.get_by_text(re.compile(rf"^(Audit: )?{re.escape(label)}$")).click()
     return form_of(page)
 
 
@@ -295,7 +308,7 @@ def submit(form: Any, label: str) -> None:
 
 
 def retry(act: Callable[[], Any], seen: Callable[[], Any], times: int = 30) -> None:
-    """Act until the effect is seen: a click on what is drawn anew at that moment is lost."""
+    """Act until the effect is seen: a click on what is drawn again at that moment is lost."""
     error = need_browser().TimeoutError
     for left in reversed(range(times)):
         try:
@@ -309,3 +322,34 @@ def retry(act: Callable[[], Any], seen: Callable[[], Any], times: int = 30) -> N
         except (error, AssertionError):
             if not left:
                 raise
+
+
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """A fixture of each of `SIZES`, where a module makes it one by `each_size`."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def each_size() -> Any:
+    """The fixture `size` of a module."""
+    return pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")(size)
+
+
+def assert_nothing_is_cut_off(panel: Any, what: str) -> None:
+    """Nothing in the panel is outside of it, to the left or right."""
+    assert panel.evaluate(OUTSIDE) == [], what
+
+
+def assert_in_sight(page: Any, element: Any, what: str) -> None:
+    """The element is in the window, without scrolling."""
+    box, height = element.bounding_box(), page.viewport_size["height"]
+    assert box["y"] >= 0, what
+    assert box["y"] + box["height"] <= height, (what, box, height)
+
+
+def press(page: Any, panel: Any, key: str, button: Any = None) -> None:
+    """Press a key or a button, and wait until the panel is drawn again: before that, keys count for nothing."""
+    drawn = panel.locator("[data-audit-drawn]").first
+    before = drawn.get_attribute("data-audit-drawn")
+    page.wait_for_timeout(300)
+    button.click() if button else page.keyboard.press(key)
+    need_browser().expect(drawn).not_to_have_attribute("data-audit-drawn", before)

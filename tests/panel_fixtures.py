@@ -52,8 +52,8 @@ class App:
         self.state = ctx.panel.state._data
         steps = [step.to_json() for step in executor._requests]
         self.sent = [(step["operator_uri"].rpartition("/")[2], step["params"] or {}) for step in steps]
-        drawn = self.of("show_panel_output")[-1]["output"]
-        self.drawn = json.loads(json.dumps(drawn, default=str))["type"]["properties"]
+        if drawn := self.of("show_panel_output"):  # else the panel stays as it is
+            self.drawn = json.loads(json.dumps(drawn[-1]["output"], default=str))["type"]["properties"]
         return self.drawn
 
     def press(self, choice: str, drawn: Any = None) -> dict[str, Any]:

@@ -24,8 +24,17 @@ WRITES = (
 VOLATILE = ("last_modified_at", "audit_decision")
 
 
-def written(view: Any, flagged: tuple[int, ...], text: str = "caption", config: AuditConfig | None = None) -> None:
-    """Writes an audit: the rows `flagged` are misaligned, the first of them worst, with a suggestion each."""
+def written(
+    view: Any,
+    flagged: tuple[int, ...],
+    text: str = "caption",
+    config: AuditConfig | None = None,
+    failed: tuple[int, ...] = (),
+) -> None:
+    """Writes an audit: the rows `flagged` are misaligned, the first of them worst, with a suggestion each.
+
+    The rows `failed` have a failure beside their score, as where one of three media is missing.
+    """
     fio = importlib.import_module("audit_plugin.fiftyone_io")
     config = config or AuditConfig(text=text)
     samples = fio.read_samples(view, config)
@@ -43,6 +52,9 @@ def written(view: Any, flagged: tuple[int, ...], text: str = "caption", config: 
         "reason": np.array(["why" if f else "" for f in flags["is_misaligned"]], dtype=object),
         "suggestion": text_of,
     }
+    if failed:
+        failures = ["scored without audio: no value" if row in failed else "" for row in range(n)]
+        columns["failure"] = np.array(failures, dtype=object)
     result = AuditResult(samples.ids, columns, {"samples": n})
     fio.write_result(view, result, config, captions=fio.caption_numbers(samples))
 

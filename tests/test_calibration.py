@@ -178,7 +178,7 @@ def test_spread_shares_keep_their_mean_and_proportions() -> None:
 def test_medians_and_intervals_are_weighted() -> None:
     hypotheses = MixtureHypotheses(np.array([0.9, 0.06, 0.04]), np.zeros((3, 1)), np.zeros((3, 2)), np.arange(2.0))
     assert hypotheses.interval(np.array([5.0, 1.0, 9.0])) == (1.0, 5.0)
-    assert hypotheses.median(np.array([[5.0, 1.0], [1.0, 2.0], [9.0, 3.0]])).tolist() == [5.0, 1.0]
+    assert hypotheses.quantile(np.array([[5.0, 1.0], [1.0, 2.0], [9.0, 3.0]]), 0.5).tolist() == [5.0, 1.0]
     assert CONFIDENCE == 0.9
 
 
@@ -190,7 +190,9 @@ def test_precision_by_hand() -> None:
     calibration = Calibration({"random": 0.2}, (0.1, 0.3), probability, probability, hypothesis)
     assert precision_of(calibration, scores, scores > 1) == pytest.approx((0.75, 0.75, 0.75))
     estimated = summarize_wrong_pairs(calibration, scores, scores > 1)
-    assert (estimated["pairs"], estimated["pairs_interval"]) == (2, [1, 3])
+    assert (estimated["pairs"], estimated["judged"], estimated["pairs_interval"]) == (2, 10, [1, 3])
+    unscored = np.append(scores, np.nan)
+    assert summarize_wrong_pairs(calibration, unscored, unscored > 1)["judged"] == 10
     higher = precision_of_flags(estimated, scores, scores > 2)  # from 3 on, at the edge 2: nothing good is there
     assert higher == Interval(1, 1, 1)
     assert precision_of_flags(estimated, scores, scores > 9) is None

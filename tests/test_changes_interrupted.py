@@ -228,7 +228,7 @@ def test_undoing_again_after_a_crash_at_the_end_undoes_once(dataset: Any, monkey
     last = fio.list_changes(dataset)[-1].id
     assert fio.undo(dataset).id == last
     assert dataset.values("caption")[:3] == ["new 0", "new 1", caption(2)]
-    fio.undo(dataset)  # this one is asked for anew
+    fio.undo(dataset)  # this one is asked for again
     assert dataset.values("caption")[:3] == ["new 0", caption(1), caption(2)]
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from audit_plugin.scoring.columns import all_columns, column_help
+from audit_plugin.scoring.columns import JUDGE_COLUMNS, all_columns, column_help
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES, compute_scores
 from tests.core_fixtures import planted
@@ -12,7 +12,9 @@ def test_every_score_and_flag_has_its_column() -> None:
     columns = all_columns()
     assert all(columns[name].kind == "score" and columns[name].label == s.label for name, s in SCORES.items())
     assert all(columns[f"is_{kind}"].kind == "flag" for kind in FLAGS)
-    assert {"culprit", "driver", "role", "action", "reason", "suggestion", "repair", "leak", "failure"} == {
+    found = {"copy_of", "leak_of", "text_problem", "image_problem", "box_problem"}
+    found |= {column.name for column in JUDGE_COLUMNS if column.kind == "text"}
+    assert found | {"culprit", "driver", "role", "action", "reason", "suggestion", "repair", "leak", "failure"} == {
         c.name for c in columns.values() if c.kind == "text" and c.name != "duplicate_group"
     }
 

@@ -50,6 +50,19 @@ def test_one_stream_one_result_whatever_the_company() -> None:
     assert apart(together, 0, together, 3) > 0.1
 
 
+def test_any_number_of_threads_gives_equal_bytes() -> None:
+    usual, trained = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            base = train_heads(inputs(), [ALL, ALL[:40], ALL[20:]], [0, 0, 1], ALONE, TrainingSchedule(2))
+            further = train_heads(inputs(), [ALL, ALL, ALL[5:]], [0, 1, 1], ALONE, TrainingSchedule(2), base)
+            trained.append(b"".join(v.tobytes() for heads in (base, further) for v in heads.arrays().values()))
+    finally:
+        torch.set_num_threads(usual)
+    assert len(set(trained)) == 1
+
+
 def test_rows_that_two_lists_share_come_in_the_same_order() -> None:
     fewer = np.delete(ALL, [3, 50, 70])
     rng = lambda: np.random.default_rng(0)

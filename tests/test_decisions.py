@@ -67,6 +67,30 @@ def test_nothing_but_the_copy_changes_on_samples_and_undoing_takes_it_away(datas
     assert len(fio.decisions(dataset)) == 8  # nothing is taken out of the ledger
 
 
+def test_redo_brings_back_what_undo_took_and_the_last_decisions_are_listed(dataset: Any) -> None:
+    ids = dataset.values("id")
+    batch = fio.decide(dataset, ids[:3], "remove", reviewer="ann")
+    (single,) = fio.decide(dataset, ids[2], "keep", reviewer="ann")
+    (other,) = fio.decide(dataset, ids[2], "unsure", reviewer="bob")
+    state = fio.current_decisions(dataset)
+    assert fio.last_decisions(dataset) == [[other], [single], batch[::-1]]
+    assert fio.last_decisions(dataset, 2) == [[other], [single]]
+    fio.undo_last(dataset, "ann")
+    fio.undo_last(dataset, "ann")
+    assert fio.last_decisions(dataset) == [[other]]
+    assert kinds(dataset) == [None, None, "unsure", None, None, None]
+    assert fio.redo_last(dataset, "bob") == []
+    assert fio.redo_last(dataset, "ann") == batch
+    assert kinds(dataset)[:3] == ["remove", "remove", "unsure"]
+    assert fio.redo_last(dataset, "ann") == [single]
+    assert fio.redo_last(dataset, "ann") == []
+    assert fio.current_decisions(dataset) == state
+    fio.undo_last(dataset, "ann")
+    fio.decide(dataset, ids[4], "keep", reviewer="ann")
+    assert fio.redo_last(dataset, "ann") == []
+    assert len(fio.decisions(dataset)) == 5 + 4 + 4 + 1 + 1  # nothing is taken out of the ledger
+
+
 def test_a_sample_in_memory_shows_the_decision(dataset: Any) -> None:
     sample = dataset.first()
     fio.decide(dataset, sample.id, "unsure")
@@ -274,7 +298,31 @@ def test_taking_back_again_after_a_crash_takes_back_once(dataset: Any, monkeypat
         if crashed:
             assert [d.kind for d in fio.undo_last(dataset, "ann")] == ["remove"], steps
         assert kinds(dataset)[0] == "unsure", steps
-        assert [d.kind for d in fio.undo_last(dataset, "ann")] == ["unsure"], steps  # this one is asked for anew
+        assert [d.kind for d in fio.undo_last(dataset, "ann")] == ["unsure"], steps  # this one is asked for again
+        if not crashed:
+            break
+    assert steps > 5
+
+
+def test_redoing_again_after_a_crash_redoes_once(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = dataset.first().id
+    for steps in range(40):
+        for kind in ("keep", "unsure", "remove"):
+            fio.decide(dataset, name, kind, reviewer="ann")
+        for _ in range(2):
+            fio.undo_last(dataset, "ann")
+        with monkeypatch.context() as patched:
+            crash_after(patched, steps)
+            try:
+                fio.redo_last(dataset, "ann")
+            except CrashError:
+                crashed = True
+            else:
+                crashed = False
+        if crashed:
+            assert [d.kind for d in fio.redo_last(dataset, "ann")] == ["unsure"], steps
+        assert kinds(dataset)[0] == "unsure", steps
+        assert [d.kind for d in fio.redo_last(dataset, "ann")] == ["remove"], steps  # this one is asked for again
         if not crashed:
             break
     assert steps > 5

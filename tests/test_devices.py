@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from audit_plugin.encoders.devices import matmul_precision, use_matmul_precision
+from audit_plugin.encoders.devices import in_single_threads, matmul_precision, use_matmul_precision
+from audit_plugin.inputs.threads import check_stopped
 
 HAS_BF16_UNIT = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
 
@@ -64,3 +69,54 @@ def test_fp32_changes_no_bit_and_bf16_little() -> None:
     # each of 256 terms is off by at most 2^-8 of its size, and they do not all err one way
     assert float((fast - plain).abs().max()) < 256 * 2**-8
     assert torch.equal(fast, plain) is not HAS_BF16_UNIT
+
+
+def test_work_in_single_threads_keeps_its_order_and_the_number_of_threads() -> None:
+    usual = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert in_single_threads(lambda item: (item, torch.get_num_threads()), [4, 2, 9, 1]) == [
+            (4, 1), (2, 1), (9, 1), (1, 1)
+        ]  # fmt: skip
+        assert in_single_threads(lambda item: item, []) == []
+        with pytest.raises(ZeroDivisionError):
+            in_single_threads(lambda item: 1 / item, [1, 0])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
+
+
+def test_an_interrupt_ends_the_work_of_all_threads() -> None:
+    ended = []
+
+    def train(item: int) -> None:
+        try:
+            while True:
+                check_stopped()
+                time.sleep(0.01)
+        finally:
+            ended.append(item)
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_single_threads(train, [0, 1, 2])
+        assert sorted(ended) == [0, 1], "the third was never begun"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
+
+
+@pytest.mark.parametrize(("set_before", "then"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_the_commands_sleep_while_they_wait(set_before: str, then: str) -> None:
+    code = (
+        "import sys; sys.argv = ['/bin/audit-plugin']; import audit_plugin, os; assert 'torch' not in sys.modules; "
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": set_before} if set_before else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == then

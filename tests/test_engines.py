@@ -236,6 +236,28 @@ def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
 
+@pytest.mark.parametrize(
+    ("gpus", "device", "reserved"), [(1, "cuda", [1]), (1, "cpu", [0]), (0, "cpu", [0]), (0, "cuda", [])]
+)
+def test_searches_on_a_gpu_reserve_one_or_stay_in_this_process(
+    gpus: int, device: str, reserved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(cluster, "_each", lambda *_, gpus: asked.append(gpus) or iter(()))
+    monkeypatch.setattr(cluster, "nearest_neighbors", lambda *given: given[-1] and list(given[-1](abs, [1])))
+    cluster._search(ray, cluster.share_out(8, 8, gpus, 2), even(10), 3, device)
+    assert asked == reserved
+
+
+def test_encoders_take_no_gpu_that_nobody_reserved() -> None:
+    with_gpu, without = (cluster.share_out(8, 8, gpus, 2) for gpus in (1, 0))
+    assert cluster._worker_device("auto", with_gpu) == "auto"
+    assert cluster._worker_device("cuda", with_gpu) == "cuda"
+    assert cluster._worker_device("auto", without) == cluster._worker_device("cpu", without) == "cpu"
+    with pytest.raises(AuditError, match="Ray knows no GPU; start its machines with --num-gpus, or use --device cpu"):
+        cluster._worker_device("cuda", without)
+
+
 @given(st.integers(1, 512), st.integers(1, 96), st.integers(1, 96), st.integers(0, 8))
 def test_encoders_leave_room_for_decoders(cpus: int, widest: int, threads: int, gpus: int) -> None:
     widest = min(cpus, widest)

@@ -10,9 +10,17 @@ import pytest
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.audit import explain as explanations
-from audit_plugin.audit.explain import explain, find, load_explanations
-from audit_plugin.audit.explain.captions import PART, WORDS, common_words, lift, variants_of
+from audit_plugin.audit.explain import explain, find, load_explanations, words
 from audit_plugin.audit.explain.records import duplicate_records, pair_shares
+from audit_plugin.audit.explain.rivals import lift
+from audit_plugin.audit.explain.words import (
+    LEAST_CAPTIONS,
+    LEAST_GAIN,
+    frequent_words,
+    likelihood_ratios,
+    misfit_words,
+    spans_of,
+)
 from audit_plugin.audit.prepare import Clock, Prepared, prepare
 from audit_plugin.audit.run import evidence_of, run_identity
 from audit_plugin.audit.score import Scored, score
@@ -88,11 +96,11 @@ def test_every_flagged_sample_and_no_other_is_explained(made):
 
 
 def test_the_wrong_word_is_the_one_that_fits_least(made):
-    """Of twelve captions with three words each; ten by each of three seeds."""
-    first = [found["words"][0]["text"] == made.words[sample] for sample, found in records(made).items()]
-    assert np.mean(first) >= 0.7, [found["words"] for found in records(made).values()]
-    for sample, found in records(made).items():
-        assert made.words[sample] in [word["text"] for word in found["words"]]
+    """Of twelve captions with three words each."""
+    marked = {sample: found["words"] for sample, found in records(made).items() if found["words"]}
+    right = [words[0]["text"] == made.words[sample] for sample, words in marked.items()]
+    assert sum(right) >= 6, marked
+    assert np.mean(right) >= 0.8, marked
 
 
 def true_color_among_rivals(sample: str, record: dict[str, Any]) -> bool:
@@ -103,13 +111,11 @@ def true_color_among_rivals(sample: str, record: dict[str, Any]) -> bool:
 def test_words_stand_where_they_say(made):
     for sample, found in records(made).items():
         caption = made.ready.samples.media["text"][int(sample[1:])]
-        assert {caption[w["start"] : w["end"]] for w in found["words"]} == set(caption.split()) - {
-            "a",
-            "on",
-            "background",
-        }
+        assert all(caption[w["start"] : w["end"]] == w["text"] for w in found["words"])
+        assert {w["text"] for w in found["words"]} <= set(caption.split()) - {"a", "on", "background"}
         gains = [w["gain"] for w in found["words"]]
         assert gains == sorted(gains, reverse=True)
+        assert all(gain >= LEAST_GAIN for gain in gains)
 
 
 def test_the_parts_add_up_to_the_score(made):
@@ -190,39 +196,31 @@ def test_the_order_of_the_rows_changes_nothing(made, tmp_path, monkeypatch):
     assert audited(other, tmp_path / "run", set(made.words))[3] == made.found
 
 
-def explain_again(made: Made, flagged: set[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Explains other rows of the same run, on a machine whose encoder cannot be loaded."""
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("the encoder was loaded")
-
-    monkeypatch.setattr(explanations.captions, "load_encoders", refuse)
+def explain_again(made: Made, flagged: set[str]) -> dict[str, Any]:
+    """Explains other rows of the same run."""
     with RunFolder(made.folder / "run", None) as run:
         job = Job(CONFIG, "cpu", run, silent)
         return explain(made.ready, flag(made.scored, made.ready, flagged), job)
 
 
-def test_nothing_flagged_loads_no_encoder(made, monkeypatch):
-    assert explain_again(made, set(), monkeypatch)["samples"] == {}
+def test_nothing_flagged_is_not_explained(made):
+    assert explain_again(made, set())["samples"] == {}
 
 
-def test_what_was_encoded_once_is_not_encoded_again(made, monkeypatch):
+def test_words_do_not_depend_on_which_other_rows_are_explained(made):
     some = set(list(made.words)[:4])
-    again = explain_again(made, some, monkeypatch)
+    again = explain_again(made, some)
     assert set(again["samples"]) == some
     for sample in some:
         gains = [{w["text"]: w["gain"] for w in found["samples"][sample][0]["words"]} for found in (again, made.found)]
-        assert gains[0] == pytest.approx(gains[1], abs=1e-3)
-    with pytest.raises(AssertionError, match="was loaded"):
-        explain_again(made, {"s1"}, monkeypatch)
+        assert gains[0] == pytest.approx(gains[1], abs=0.05)  # lambda is chosen for all words that are asked about
 
 
-def test_the_file_gives_back_what_was_found(made, monkeypatch):
-    found = explain_again(made, set(made.words), monkeypatch)
+def test_the_file_gives_back_what_was_found(made):
+    found = explain_again(made, set(made.words))
     assert found == made.found == load_explanations(made.folder / "run")
     assert find(found, "s11") == found["samples"]["s11"][0]
     assert find(found, "s1") is None
-    assert (made.folder / "run" / f"{PART}.npz").is_file()
 
 
 def test_records_go_by_the_ids_of_a_dataset():
@@ -239,20 +237,18 @@ def test_records_go_by_the_ids_of_a_dataset():
 def test_limits_are_said(made, monkeypatch):
     monkeypatch.setattr(explanations, "MOST_ROWS", 5)
     monkeypatch.setattr(explanations, "MOST_RIVALS", 3)
-    monkeypatch.setattr(explanations, "MOST_CAPTIONS", 2)
-    found = explain_again(made, set(made.words), monkeypatch)
+    found = explain_again(made, set(made.words))
     assert len(found["samples"]) == 5
     assert sum("rivals" in r[0] for r in found["samples"].values()) == 3
-    assert sum("words" in r[0] for r in found["samples"].values()) == 2
-    assert [note.split()[0] for note in found["notes"]] == [str(len(made.words))] * 3
-    assert "captions are misaligned, in conflict or memorized; single words were examined" in found["notes"][2]
+    assert sum("words" in r[0] for r in found["samples"].values()) == 5
+    assert [note.split()[0] for note in found["notes"]] == [str(len(made.words))] * 2
     worst = max(records(made), key=lambda s: records(made)[s]["misalignment"])
     assert "words" in found["samples"][worst][0]
 
 
 def test_fewer_explained_rows_than_misfits(made, monkeypatch):
     monkeypatch.setattr(explanations, "MOST_ROWS", 2)
-    samples = explain_again(made, set(made.words), monkeypatch)["samples"]
+    samples = explain_again(made, set(made.words))["samples"]
     assert [set(r[0]) >= {"rivals", "words"} for r in samples.values()] == [True, True]
 
 
@@ -281,28 +277,41 @@ def test_a_missing_or_torn_file_is_one_sentence(tmp_path):
         load_explanations(tmp_path)
 
 
-def test_variants_leave_one_word_out():
-    whole, *rest = variants_of(4, "a  red\tcircle")
-    assert (whole.text, whole.word) == ("a red circle", "")
-    assert [(v.text, v.word, v.start, v.end) for v in rest] == [
-        ("red circle", "a", 0, 1),
-        ("a circle", "red", 3, 6),
-        ("a red", "circle", 7, 13),
-    ]
-    assert [v.word for v in variants_of(4, "A red, red circle", {"a", "red"})] == ["", "circle"]
-    assert variants_of(0, "A b", {"a", "b"}) == []
-    assert variants_of(0, "word") == variants_of(0, "") == variants_of(0, "  \n") == []
+# --- words ----------------------------------------------------------------------------------------------------------
 
 
-def test_common_words_stand_in_more_than_half_of_the_captions():
-    assert common_words(["A cat.", "a dog", "the a, a", "(cat)"]) == {"a"}
-    assert common_words([]) == set()
+def test_words_are_told_without_punctuation_and_case():
+    assert spans_of('a  "Red",\tcircle -- ok') == [(0, 1, "a"), (3, 9, "red"), (10, 16, "circle"), (20, 22, "ok")]
+    assert spans_of("") == spans_of(" \n") == spans_of("!?") == []
+    assert len(spans_of("x y " * 100_000)) == 1000
 
 
-def test_long_captions_are_taken_apart_by_phrases():
-    caption = " ".join(f"w{i}" for i in range(100))
-    whole, *rest = variants_of(0, caption)
-    assert len(rest) == WORDS
-    assert " ".join(v.word for v in rest) == caption
-    assert all(len(v.text) < len(whole.text) for v in rest)
-    assert len(variants_of(0, "x y " * 100_000)[0].text) <= 2000
+def test_words_of_some_but_not_of_most_captions_are_examined():
+    captions = ["a red cat"] * LEAST_CAPTIONS + ["a dog"] * (LEAST_CAPTIONS + 1) + ["a bird"] * (LEAST_CAPTIONS - 1)
+    assert frequent_words(captions, {"a", "red", "cat", "dog", "bird", "cow"}) == ["dog", "cat", "red"]
+    assert frequent_words(captions, {"red"}) == ["red"]
+    assert frequent_words([], {"red"}) == []
+
+
+def test_likelihood_ratios_by_hand():
+    """m1 = .8, m0 = .2, s^2 = .01 for the first word; the second one is predicted alike with and without it."""
+    predicted = np.array([[0.9, 0.5], [0.7, 0.5], [0.1, 0.5], [0.3, 0.5], [0.2, 0.5]], np.float32)
+    has_word = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 0]], np.float32)
+    fitted = np.array([True, True, True, True, False])
+    ratios = likelihood_ratios(predicted, has_word, fitted)
+    np.testing.assert_allclose(ratios[:, 0], [-24, -12, 24, 12, 18], rtol=1e-4)
+    np.testing.assert_array_equal(ratios[:, 1], 0)
+
+
+def test_a_single_word_is_not_taken_apart(made, monkeypatch):
+    monkeypatch.setattr(words, "LEAST_GAIN", -np.inf)
+    rows, evidence = np.arange(4), made.evidence
+    assert all(not found["words"] for found in misfit_words(evidence, ["red"] * N, rows, 0).values())
+    captions = ["red circle", "blue square"] * (N // 2)
+    assert all(found["words"] for found in misfit_words(evidence, captions, rows, 0).values())
+
+
+def test_words_of_hostile_captions_stay_text(made):
+    captions = ["<script>alert(1)</script> \0 \u202e =cmd() \ud800 \u2028 a"] * (N // 2) + ["x y"] * (N // 2)
+    found = misfit_words(made.evidence, captions, np.array([0]), 0)[0]["words"]
+    assert all(captions[0][word["start"] : word["end"]] == word["text"] for word in found)

@@ -14,10 +14,12 @@ from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.offline import IDENTITIES
+from audit_plugin.encoders.pixels import MEASURES_KEY
 from audit_plugin.inputs.files import file_digest, text_digest
 from audit_plugin.scoring.flags import FLAGS
-from audit_plugin.store import FeatureCache, RunFolder
+from audit_plugin.store import FeatureCache, RunFolder, cache_root
 from tests.pipeline_fixtures import SWAPPED, auroc, cells, encoded_rows, rows_of
+from tests.test_image_checks import scene
 
 BASE, NEW = 300, 40
 CONFIG = AuditConfig(encoder="offline", trials=8, epochs=20)
@@ -214,3 +216,28 @@ def test_features_that_are_gone_from_the_cache_are_told_and_come_back(
     for m in digests:
         FeatureCache(IDENTITIES[m].key).append(found[m, "base"])
     assert cells(extend_run(new, before.run_dir)) == cells(extended)
+
+
+def test_altered_copies_of_the_runs_images_are_found_though_their_measures_are_gone(tmp_path: Path) -> None:
+    """They are measured again, but for files that are gone or others now, of which a note speaks."""
+    images = [scene(row, (128, 96)) for row in range(80)]
+    paths = [str(tmp_path / f"{row}.png") for row in range(80)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    texts = [f"the scene number {row} of eighty" for row in range(80)]
+    base = Samples(tuple(map(str, range(80))), {"image": tuple(paths), "text": tuple(texts)})
+    before = run_audit(base, replace(CONFIG, epochs=2), run_dir=tmp_path / "run")
+    for row in (1, 2, 3):
+        images[row].crop((0, 0, 120, 90)).save(tmp_path / f"new{row}.png")
+    new_paths = tuple(str(tmp_path / f"new{row}.png") for row in (1, 2, 3))
+    new = Samples(("new1", "new2", "new3"), {"image": new_paths, "text": tuple(texts[row] for row in (1, 2, 3))})
+    for file in FeatureCache(MEASURES_KEY).path.iterdir():
+        assert tmp_path in file.parents or cache_root() in file.parents
+        file.unlink()
+    Path(paths[2]).unlink()
+    images[70].save(paths[3])  # another image has its name now
+    result = extend_run(new, before.run_dir)
+    assert result.columns["copy_of"].tolist() == ["cropped copy of 1", "", ""]
+    notes = [note for note in result.summary["notes"] if "copies is not known" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("2 images could not be read again: whether they are cropped, mirrored, bordered or gray")

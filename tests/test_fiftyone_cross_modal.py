@@ -208,7 +208,7 @@ def test_the_operator_measures_writes_and_reports(
     monkeypatch.setenv("AUDIT_PLUGIN_CACHE", str(tmp_path_factory.mktemp("cache")))
     params = {"label": "identity", "split": "split", "text": "caption", "encoder": "offline", "device": "cpu"}
     sent = json.dumps(steps_of("measure_cross_modal", people, **params))
-    assert "set_progress" in sent
+    assert "ProgressView" in sent
     assert "Cross-modal recall measured" in sent
     assert "Recall of the names of 10 identities" in sent
     people.reload()

@@ -169,6 +169,34 @@ def test_attributes_tags_view_and_run_hold_the_result(
     assert state(dataset) == before
 
 
+def test_boxes_of_objects_are_checked(make_scenes: Callable[..., Any], tmp_path: Path) -> None:
+    """Of a dataset without metadata: the sizes of the images are read from their files, 100 x 80 pixels."""
+    dataset = make_scenes(12)
+    sample = dataset.first()
+    bad = [(0.0, 0.0, 0.4, 0.48), (0.7, 0.5, 0.5, 0.4), (0.2, 0.2, 0.0, 0.3), (0.5, 0.0, 0.39, 0.5)]
+    labels = [label_of(0, 0), "redThing", "redThing", label_of(0, 2)]
+    for label, box in zip(labels, bad, strict=True):
+        sample.truth.detections.append(fo.Detection(label=label, bounding_box=list(box)))
+    sample.save()
+    assert dataset.values("metadata") == [None] * 12
+    fio.audit_view(dataset.to_patches("truth"), QUICK, None, tmp_path / "run")
+    detections = dataset.first().truth.detections
+    found = nested(dataset.limit(1), "audit_box_problem")
+    ids = [detection.id for detection in detections]
+    equal = sorted((0, 3), key=lambda at: ids[at])  # of equal labels the first id stays
+    assert found[equal[0]] is None
+    assert found[equal[1]].startswith(f"nearly the same box as {ids[equal[0]]}, of the same class")
+    assert found[1].startswith(f"nearly the same box as {ids[6]}, of another class '{label_of(0, 2)}'")
+    assert found[6].startswith(f"nearly the same box as {ids[1]}, of another class '{label_of(0, 1)}'")
+    assert found[4] == "beyond the image (70 to 120 of 100 pixels across, 40 to 72 of 80 down)"
+    assert found[5] == "image: bounding box has no area (width 0.00%, height 30.00% of the image)"
+    flagged = [bool(detection["audit_is_box_problem"]) for detection in detections]
+    assert flagged == [text is not None for text in found]
+    assert sum(map(bool, nested(dataset, "audit_is_box_problem"))) == 5
+    assert detections[5]["audit_action"] == "fix"
+    assert "audit:box_problem" in detections[4].tags
+
+
 def test_delete_run_takes_all_away_too(make_scenes: Callable[..., Any]) -> None:
     dataset = make_scenes(3)
     before, view = state(dataset), dataset.to_patches("truth")

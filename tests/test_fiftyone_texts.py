@@ -123,8 +123,10 @@ def test_the_worst_text_stands_for_the_sample() -> None:
     [
         (["keep", "keep"], ("keep", "r1")),
         (["remove", "remove"], ("remove", "r1")),
-        (["remove", "keep"], ("review", "r0")),  # a caption that repeats another is no reason to remove the picture
-        (["review", "keep"], ("review", "r0")),
+        # a caption that repeats another is no reason to remove the picture
+        (["remove", "keep"], ("review", "another of its texts: r0")),
+        (["review", "keep"], ("review", "another of its texts: r0")),
+        (["relabel", "keep"], ("review", "another of its texts: r0")),  # its suggestion is not the sample's
         (["relabel", "review"], ("review", "r1")),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
-from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.flags import FLAGS, PROBLEMS
+from audit_plugin.scoring.reflag import reflag
 from tests.findings_fixtures import SCORES, made_up
 
 pytestmark = pytest.mark.fiftyone
@@ -20,6 +22,7 @@ fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 findings = importlib.import_module("audit_plugin.fiftyone_io.results.findings")
 runs = importlib.import_module("audit_plugin.fiftyone_io.runs")
+queues = importlib.import_module("audit_plugin.fiftyone_io.results.queues")
 tables = importlib.import_module("audit_plugin.fiftyone_io.results.tables")
 thresholds = importlib.import_module("audit_plugin.fiftyone_io.results.thresholds")
 decisions = importlib.import_module("audit_plugin.fiftyone_io.ledger.decisions")
@@ -71,6 +74,15 @@ def test_counts_and_views_agree_at_every_threshold(audited: Any) -> None:
     assert not any(name in stages for name in audited.values("id"))
 
 
+def test_chosen_rows_are_shown_worst_first_whatever_their_order(audited: Any) -> None:
+    ids = audited.values("id")
+    for chosen in ([1, 3, 5, 7], [7, 1, 5, 3]):
+        view = findings.view_of_rows(audited, "audit", [ids[row] for row in chosen])
+        assert view.values("audit_misalignment") == [5, 4, 3, 2]
+    captions = audited.values("caption")
+    assert findings.texts_of_rows(audited, "audit", [ids[2], ids[0]]) == [captions[2], captions[0]]
+
+
 def test_histogram_and_points_hold_every_scored_row(audited: Any) -> None:
     counts, edges = findings.histogram(audited, "audit", "misalignment", bins=5)
     assert counts.tolist() == [2, 1, 1, 1, 2]
@@ -109,6 +121,7 @@ def all_read(dataset: Any) -> dict[str, list[Any]]:
     """Whole columns and the flagged rows, NaN as None."""
     whole, flagged = tables.read_columns(dataset, "audit", READ), tables.read_flagged(dataset, "audit")
     found = {**whole, **{f"flagged {name}": values for name, values in flagged.items()}}
+    found |= {f"queue of {kinds}": fio.queue_of(dataset, "audit", kinds).rows for kinds in ((), ("misaligned",))}
     plain = {name: list(values) for name, values in found.items()}
     return {name: [None if v != v else v for v in values] for name, values in plain.items()}  # noqa: PLR0124 (NaN)
 
@@ -168,6 +181,9 @@ def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatc
 
     monkeypatch.setattr(tables, "_read", never)
     decisions.decide(audited, ids[7], "keep")
+    with monkeypatch.context() as patched:
+        patched.setattr(queues, "queue", never)  # a decision does not change the order of the queue
+        assert fio.queue_of(audited, "audit").progress.done == 1
     sample = audited[ids[6]]
     sample["audit_misalignment"] = 9.0
     sample.save()
@@ -189,14 +205,14 @@ def test_many_samples_are_read_in_parts(audited: Any, monkeypatch: pytest.Monkey
 
 def test_a_row_stands_where_its_scores_are_among_all(audited: Any) -> None:
     ids = audited.values("id")
-    assert findings.score_ranks(audited, "audit", ids[6]) == {
+    assert findings.score_ranks(audited, "audit", (ids[6], 0)) == {
         "misalignment": (0.0, 0.0),
         "multimem": (0.0, pytest.approx(6 / 7)),
         "alignment": (1.0, pytest.approx(6 / 7)),
     }
-    assert findings.score_ranks(audited, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+    assert findings.score_ranks(audited, "audit", (ids[3], 0))["misalignment"] == (4.0, pytest.approx(5 / 7))
     for name in (ids[2], ids[9], "0" * 24):  # not scored, not audited, not there
-        assert findings.score_ranks(audited, "audit", name) == {}
+        assert findings.score_ranks(audited, "audit", (name, 0)) == {}
 
 
 def test_audits_newest_first_and_what_is_missing_is_said(audited: Any) -> None:
@@ -227,6 +243,29 @@ def test_a_threshold_flags_tags_and_proposes_and_can_be_taken_back(audited: Any)
     thresholds.set_threshold(audited, "audit", "misaligned", None)
     assert snapshot(audited) == before
     assert fio.audit_info(audited, "audit").thresholds == {}
+
+
+def test_a_threshold_gives_what_the_result_itself_would_give(make_dataset: Callable[..., Any]) -> None:
+    """Whatever else was found of the rows: problems, repairs, cleaned and other suggestions."""
+    dataset = make_dataset(8)
+    result = made_up(dataset.values("id"))
+    texts = {name: np.full(8, "", dtype=object) for name in (*PROBLEMS, "repair")}
+    texts["copy_of"][1], texts["text_problem"][3], texts["image_problem"][5] = "cropped copy of b", "price", "blurred"
+    texts["repair"][7] = "swap with a"
+    flags = {f"is_{kind}": np.zeros(8, dtype=bool) for kind in ("likely_copy", "text_problem", "image_problem")}
+    flags["is_likely_copy"][1], flags["is_text_problem"][[3, 4]], flags["is_image_problem"][5] = True, True, True
+    suggestion = np.array(["", "another", "", "cleaned", "cleaned too", "fits better", "", "b"], dtype=object)
+    gain = np.array([np.nan, 3.0, np.nan, np.nan, np.nan, 2.0, np.nan, 1.0])
+    more = {**texts, **flags, "suggestion": suggestion, "suggestion_score": gain}
+    columns: dict[str, Any] = {**result.columns, **more}
+    fio.write_result(dataset, replace(result, columns=columns), AuditConfig())
+    for kind, score, cut in (("misaligned", "misalignment", 0.5), ("misaligned", "misalignment", 4.5),
+                             ("memorized", "multimem", -2.0)):  # fmt: skip
+        thresholds.set_threshold(dataset, "audit", kind, cut)
+        expected = {**columns, **reflag(columns, {f"is_{kind}": columns[score] >= cut})}
+        for name in ("action", "reason", f"is_{kind}"):
+            assert [value or "" for value in dataset.values(f"audit_{name}")] == [v or "" for v in expected[name]], name
+        thresholds.set_threshold(dataset, "audit", kind, None)
 
 
 def test_thresholds_of_two_kinds_are_taken_back_in_any_order(audited: Any) -> None:
@@ -277,7 +316,7 @@ def check_flagged(dataset: Any, ids: Any) -> None:
     assert dict(zip(flagged["id"], flagged["is_misaligned"], strict=True)) == {ids[r]: r > 0 for r in (0, 1, 3, 7)}
     assert flagged["action"].tolist().count("remove") == 1
     assert np.isnan(flagged["outlier"]).all()
-    assert findings.score_ranks(dataset, "audit", ids[3])["misalignment"] == (4.0, pytest.approx(5 / 7))
+    assert findings.score_ranks(dataset, "audit", (ids[3], 0))["misalignment"] == (4.0, pytest.approx(5 / 7))
 
 
 def test_an_audit_without_what_it_read_cannot_be_mapped(make_dataset: Callable[..., Any]) -> None:

@@ -9,19 +9,19 @@ from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.wrong_pairs import Interval, share_text
 
 SCORES = np.array([0.0, 1.0, 2.0, 3.0, np.nan])
-OWN = {"pairs": 2, "pairs_interval": [1, 3], "precision": 0.9, "precision_interval": [0.8, 1.0]}
+OWN = {"judged": 4, "pairs": 2, "pairs_interval": [1, 3], "precision": 0.9, "precision_interval": [0.8, 1.0]}
 KNOWN = {**OWN, "good_above": {"edges": [0.0, 2.0], "share": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2]}}
 
 
 def spot(flagged: int, low: float = 0.5, high: float = 0.9) -> SpotEstimate:
     share, unknown = Interval(0.75, low, high), Interval(math.nan, math.nan, math.nan)
-    return SpotEstimate(share, unknown, Interval(2, 1, 3), unknown, 20, 0, 0.9, flagged)
+    return SpotEstimate(share, unknown, Interval(2, 1, 3), unknown, 20, 0, 0.9, flagged, 5)
 
 
 def test_the_model_tells_until_a_person_does() -> None:
     flagged = SCORES >= 2
     quality = quality_of_flags({"estimated": KNOWN}, SCORES, flagged)
-    assert (quality.precision_text, quality.wrong_text) == ("90% (80% to 100%)", "about 2 (1 to 3)")
+    assert (quality.precision_text, quality.wrong_text) == ("90% (80% to 100%)", "about 2 of 4 (1 to 3)")
     assert (quality.correct, quality.source) == (0, "model-based, 90% intervals")
     quality = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, is_own=False)  # 2 of 4 are flagged: 1 - .1 / .5
     assert quality.precision_text == "80% (60% to 100%)"
@@ -35,9 +35,9 @@ def test_what_is_not_known_is_said() -> None:
         quality = quality_of_flags(summary, SCORES, flagged)
         assert (quality.precision_text, quality.wrong_text, quality.correct) == ("not known", "not known", None)
     former = quality_of_flags({"estimated": OWN}, SCORES, flagged, is_own=False)  # knows its own flags alone
-    assert (former.precision_text, former.wrong_text) == ("not known", "about 2 (1 to 3)")
+    assert (former.precision_text, former.wrong_text) == ("not known", "about 2 of 4 (1 to 3)")
     others = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, spot(3))
-    assert (others.precision, others.wrong_text) == (None, "about 2 (1 to 3)")
+    assert (others.precision, others.wrong_text) == (None, "about 2 of 5 (1 to 3)")
     few = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, spot(2, 0.05, 0.95))
     assert (few.precision_text, few.correct) == ("too few labels to tell", None)
     assert quality_of_flags({"estimated": KNOWN}, SCORES, SCORES > 9, is_own=False).precision is None

@@ -53,6 +53,11 @@ def test_conditions_are_read_and_written(text: str, condition: Condition) -> Non
     assert parse_conditions([str(condition)]) == (condition,)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_a_condition(kind: str) -> None:
+    assert parse_conditions([f"{kind} > 1%"]) == (Condition(kind, 1, True, False),)
+
+
 def test_several_conditions_are_repeated_or_separated_by_commas() -> None:
     texts = [str(c) for c in parse_conditions(["misaligned > 2%, leak > 0", "failed >= 3", "leak>0"])]
     assert texts == ["misaligned > 2%", "leak > 0", "failed >= 3"]

@@ -63,6 +63,25 @@ def test_a_trial_depends_on_its_number_not_on_its_company() -> None:
     assert (strangers.embed(x, 0)[0] - alone.embed(x, 0)[0]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("n", "dim"), [(40, 8), (N, DIM), (700, 150), (600, 256)])
+def test_any_number_of_threads_gives_equal_bytes(n: int, dim: int, precision: str) -> None:
+    rng = np.random.default_rng(2)
+    x = [torch.from_numpy(unit(rng.standard_normal((n, dim))) * np.float32(np.sqrt(dim))) for _ in range(2)]
+    member = np.stack([rng.permutation(n) < n // 2 for _ in range(8)])
+    usual, trained = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 8, 16):
+            torch.set_num_threads(threads)
+            with use_matmul_precision(precision, "cpu"):
+                heads = train_group(x, member, list(range(8)), np.arange(n)[:, None] // 2, 2, 0, n // 2)
+            assert torch.get_num_threads() == threads
+            trained.append(b"".join(values.tobytes() for values in heads.arrays().values()))
+    finally:
+        torch.set_num_threads(usual)
+    assert len(set(trained)) == 1
+
+
 @pytest.mark.parametrize("m", [2, 3])
 def test_training_lowers_the_loss(m: int) -> None:
     x, member = inputs(m), masks(2)
@@ -160,7 +179,8 @@ def test_the_usual_size_sets_the_steps_whatever_a_trial_has(monkeypatch: pytest.
     monkeypatch.setattr(heads_module, "contrastive_loss", count)
     member = np.stack([np.arange(N) < 40, np.arange(N) >= 36])
     heads = train_group(inputs(), member, [0, 1], ALONE, 3, 0, 50)
-    assert batches == [(2, 25)] * 6
+    # each of two trials takes six steps of 25 rows, together or, where there are several threads, one by one
+    assert [size for trials, size in batches for _ in range(trials)] == [25] * 12
     assert all(torch.isfinite(e).all() for trial in (0, 1) for e in heads.embed(inputs(), trial))
 
 

@@ -19,10 +19,12 @@ from audit_plugin.audit.run import run_audit
 from audit_plugin.inputs.samples import read_samples
 from audit_plugin.report import report_html, report_of_table
 from audit_plugin.review import queue
+from audit_plugin.scoring.columns import JUDGE_COLUMNS
 from tests.pipeline_fixtures import QUICK, encoded_rows
 
 fo = pytest.importorskip("fiftyone")
 from audit_plugin import fiftyone_io  # noqa: E402 (only where FiftyOne is)
+from audit_plugin.fiftyone_io.results.reports import audit_scores  # noqa: E402
 
 pytestmark = pytest.mark.fiftyone
 N = 120
@@ -85,6 +87,28 @@ def test_flagged_rows_come_with_their_evidence_and_a_few_others(scored, imported
     for kind in ("misaligned", "outlier", "memorized"):
         tagged = set(dataset.match_tags(f"audit:{kind}").values("manifest_id"))
         assert tagged == {samples.ids[row] for row in here if result.flagged(kind)[row]}
+
+
+def test_a_judged_table_comes_with_the_columns_of_the_judge(scored, tmp_path: Path) -> None:
+    _, samples, result = scored
+    judged = {column.name: np.full(N, "", dtype=object) for column in JUDGE_COLUMNS}
+    judged |= {"judge_confidence": np.full(N, np.nan, np.float32), "judge_probability": np.full(N, 0.5, np.float32)}
+    worst = int(np.nanargmax(result.columns["misalignment"]))
+    judged["judge_fits"][worst], judged["judge_caption"][worst] = "no", "=<b>x</b>"
+    write_scores(tmp_path / "judged.parquet", replace(result, columns={**result.columns, **judged}))
+    content = report_of_table(tmp_path / "judged.parquet", samples)
+    assert "<b>x" not in report_html(content, media=False)
+    dataset = fiftyone_io.import_scores(content, f"judged-{tmp_path.name}", "audit", tmp_path / "media", (), None, 5)
+    try:
+        at = dataset.values("manifest_id").index(samples.ids[worst])
+        assert dataset.values("audit_judge_caption")[at] == "=<b>x</b>"
+        columns = audit_scores(dataset, "audit")
+        assert columns["judge_fits"].tolist().count("no") == 1
+        assert (columns["judge_probability"] == 0.5).all()
+        fiftyone_io.delete_audit(dataset, "audit")
+        assert not [name for name in dataset.get_field_schema() if name.startswith("audit_judge")]
+    finally:
+        dataset.delete()
 
 
 def test_media_are_unpacked_for_the_rows_that_came(scored, imported, tmp_path: Path) -> None:

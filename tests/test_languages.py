@@ -9,7 +9,7 @@ import pytest
 
 from audit_plugin.encoders.registry import encoder_of, unknown_token_shares
 from audit_plugin.inputs import languages
-from audit_plugin.inputs.languages import UNNAMED, foreign_languages
+from audit_plugin.inputs.languages import UNNAMED, foreign_languages, is_other_script, unlike_most
 from audit_plugin.synthetic.demo import plan_rows
 
 ENGLISH = (
@@ -135,3 +135,91 @@ def test_tokens_that_are_bytes_are_all_known() -> None:
 def test_the_encoder_of_a_modality_is_named() -> None:
     assert encoder_of("open_clip:ViT-B-32+offline", "text") == "open_clip:ViT-B-32"
     assert encoder_of("open_clip:ViT-B-32+offline", "audio") == "offline"
+
+
+# --- single texts -----------------------------------------------------------------------------------------------------
+
+# Of languages that the tables do not hold, or that are hardly distinguished from one of theirs.
+NOT_IN_TABLES = {
+    "Tajik": ["зан бо кулоҳи сурх дар назди хона", "ду саг дар соҳил медаванд", "мард рӯзнома мехонад"],
+    "Pashto": ["یوه ښځه چې سره خولۍ لري", "دوه سپي په ساحل کې منډې وهي"],
+    "Tagalog": ["isang babaeng may pulang sombrero sa harap ng bahay", "dalawang aso ang tumatakbo sa dalampasigan"],
+    "Esperanto": ["virino kun ruĝa ĉapelo staras antaŭ la malnova domo", "la viro legas gazeton en la parko"],
+    "Icelandic": ["kona með rauðan hatt stendur fyrir framan gamla húsið", "tveir hundar hlaupa eftir ströndinni"],
+    "Welsh": ["menyw gyda het goch yn sefyll o flaen yr hen dŷ", "mae'r dyn yn darllen papur newydd yn y parc"],
+}  # fmt: skip
+UNCERTAIN = {"Serbian": ["два пса трче по плажи", "човек чита новине"], "Nepali": ["रातो टोपी लगाएकी महिला"]}
+MANY = [f"a {color} dog runs along the wall of house {number}" for color in ("red", "gray") for number in range(20)]
+
+
+def test_no_text_of_another_language_is_named_wrongly() -> None:
+    """A language is named only where it is certain; which language it is not is known from the tables alone."""
+    texts = [(language, text) for language, of_one in SENTENCES.items() for text in of_one.split("|")]
+    texts += [
+        (language, text) for table in (NOT_IN_TABLES, UNCERTAIN) for language in table for text in table[language]
+    ]
+    found = unlike_most([*MANY, *(text for _, text in texts)])
+    assert not any(language is not None for language in found[: len(MANY)])
+    for (language, text), named in zip(texts, found[len(MANY) :], strict=True):
+        assert named in (None, "", language), text
+
+
+@needs_py3langid
+def test_certain_languages_are_named_and_uncertain_ones_found() -> None:
+    texts = [text for of_one in UNCERTAIN.values() for text in of_one]
+    assert unlike_most([*MANY, *texts])[len(MANY) :] == [""] * len(texts)
+    for text, language in (
+        ("赤い帽子をかぶった女性が雨の中にいる", "Japanese"),
+        ("μια γυναίκα με κόκκινο καπέλο", "Greek"),
+    ):
+        assert unlike_most([*MANY, text])[-1] == language
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ＡＢＣ　ｗｉｄｅ　ｌｅｔｔｅｒｓ　ｏｎ　ａ　ｓｉｇｎ",
+        "𝐁𝐨𝐥𝐝 𝐥𝐞𝐭𝐭𝐞𝐫𝐬 𝐨𝐧 𝐚 𝐬𝐢𝐠𝐧 𝐛𝐲 𝐭𝐡𝐞 𝐫𝐨𝐚𝐝",
+        "𝒮𝒸𝓇𝒾𝓅𝓉 𝓁𝑒𝓉𝓉𝑒𝓇𝓈",
+        "ⓒⓘⓡⓒⓛⓔⓢ",
+        "Phở bò, Đà Nẵng",
+        "Ω",
+        "π r",
+        "犬",
+    ],
+)
+def test_letters_of_other_forms_and_few_letters_are_no_other_language(text: str) -> None:
+    assert unlike_most([*MANY, text])[-1] is None
+
+
+def test_styled_letters_are_latin_ones() -> None:
+    assert not is_other_script("ｗｉｄｅ 𝐁𝐨𝐥𝐝 ⓒⓘⓡⓒⓛⓔ ếềễ")
+    assert is_other_script("ｗｉｄｅ собака бежит")
+
+
+def test_without_the_package_another_script_is_found_and_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    languages._identifiers.cache_clear()
+    try:
+        assert unlike_most([*MANY, "собака бежит по мосту"])[-1] == ""
+        assert unlike_most([*MANY, "ein Hund läuft durch den Park und spielt"])[-1] is None
+    finally:
+        languages._identifiers.cache_clear()
+
+
+@needs_py3langid
+def test_english_captions_and_names_are_not_in_another_language() -> None:
+    names = [
+        "Jürgen Müller",
+        "François Lefèvre",
+        "María José Núñez",
+        "Agnieszka Kowalczyk",
+        "Zoltán Szabó",
+        "Søren Kjær",
+    ]
+    texts = [f"{first} and {other} stand near the old wall" for first in names for other in names]
+    texts += (
+        [row.caption for row in plan_rows(600, 0)] + [text for text in ENGLISH if text != "sushi and ramen"] + names
+    )
+    assert set(unlike_most(texts)) == {None}

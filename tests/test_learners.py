@@ -74,7 +74,7 @@ def test_embeddings_are_unit_rows_for_every_trial_and_view(make: Callable[..., L
         kept = learner.make(numbers, PLAN.member[numbers])
         for number in numbers:
             for view in range(views + 1):
-                embeddings = learner.embed(kept, number, view)
+                embeddings = learner.embed(learner.load(kept), number, view)
                 assert len(embeddings) == len(NAMES)
                 assert len({e.shape for e in embeddings}) == 1
                 for e in embeddings:
@@ -95,7 +95,10 @@ def test_what_is_kept_suffices_to_embed_again(make: Callable[..., Learner], job:
         assert loaded is not None
         for number in numbers:
             for view in (0, 1):
-                for one, two in zip(first.embed(kept, number, view), second.embed(loaded, number, view), strict=True):
+                one_part, other_part = first.load(kept), second.load(loaded)
+                for one, two in zip(
+                    first.embed(one_part, number, view), second.embed(other_part, number, view), strict=True
+                ):
                     assert torch.equal(one, two)
 
 
@@ -120,16 +123,16 @@ def test_the_last_group_may_be_smaller(job: Job) -> None:
     assert groups_of(learner) == [list(range(TRIAL_GROUP)), [8, 9]]
     kept = learner.make([8, 9], PLAN.member[8:])
     assert kept["head_0_0"].shape[0] == 2
-    assert not torch.equal(learner.embed(kept, 8, 0)[0], learner.embed(kept, 9, 0)[0])
+    assert not torch.equal(learner.embed(learner.load(kept), 8, 0)[0], learner.embed(learner.load(kept), 9, 0)[0])
 
 
 def test_the_noise_of_a_view_is_the_same_for_every_trial_and_run(job: Job) -> None:
     one, two = heads(job, 2), heads(job, 2)
     kept = one.make([0], PLAN.member[:1])
     for view in (1, 2):
-        assert torch.equal(one.embed(kept, 0, view)[1], two.embed(kept, 0, view)[1])
-    assert not torch.equal(one.embed(kept, 0, 1)[1], one.embed(kept, 0, 2)[1])
-    plain, noisy = (one.embed(kept, 0, view)[1] for view in (0, 1))
+        assert torch.equal(one.embed(one.load(kept), 0, view)[1], two.embed(two.load(kept), 0, view)[1])
+    assert not torch.equal(one.embed(one.load(kept), 0, 1)[1], one.embed(one.load(kept), 0, 2)[1])
+    plain, noisy = (one.embed(one.load(kept), 0, view)[1] for view in (0, 1))
     assert 0.8 < float((plain * noisy).sum(1).mean()) < 0.9999
 
 
@@ -150,7 +153,7 @@ def test_kept_heads_read_samples_that_they_were_not_made_for(job: Job) -> None:
     for number in (0, 9, 3):
         arrays = job.run.load(part_name(number // 8 * 8))
         assert arrays is not None
-        for old, new in zip(learner.embed(arrays, number, 0), later.embed({}, number, 0), strict=True):
+        for old, new in zip(learner.embed(learner.load(arrays), number, 0), later.embed({}, number, 0), strict=True):
             torch.testing.assert_close(new[:N], old, atol=1e-6, rtol=0)
             torch.testing.assert_close(new[N:].norm(dim=1), torch.ones(5))
 

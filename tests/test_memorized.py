@@ -22,8 +22,15 @@ from audit_plugin.cli import app
 from audit_plugin.inputs.tables import write_table
 from audit_plugin.review import queue
 from audit_plugin.scoring.calibration import calibrate
-from audit_plugin.scoring.flags import FLAGS, raise_flags
-from audit_plugin.scoring.memorized import ADVICE, EXPLAINED_BY, is_explained, memorized_lists, rank_memorized
+from audit_plugin.scoring.flags import FLAGS, PROBLEMS, propose_actions, raise_flags
+from audit_plugin.scoring.memorized import (
+    ADVICE,
+    EXPLAINED_BY,
+    beyond_alignment,
+    is_explained,
+    memorized_lists,
+    rank_memorized,
+)
 from audit_plugin.scoring.scores import compute_scores
 from tests.core_fixtures import CONFIG, N, planted
 
@@ -40,7 +47,9 @@ EXAMPLE = table([9, 8, 7, 6, 5, np.nan, 4, 3], memorized=range(5), misaligned=[2
 
 
 def test_rows_that_another_flag_explains_come_last() -> None:
-    assert EXPLAINED_BY == ("outlier", "duplicate", "conflict", "placeholder", "vague")
+    odd = ("outlier", "duplicate", "likely_copy", "leak", "conflict", "placeholder", "vague", "boilerplate")
+    odd += ("text_problem", "image_problem", "box_problem")
+    assert odd == EXPLAINED_BY
     assert np.flatnonzero(is_explained(EXAMPLE)).tolist() == [0, 4, 7]
     assert rank_memorized(EXAMPLE).tolist() == [1, 2, 3, 6, 0, 4, 7]  # row 5 has no MultiMem
     assert rank_memorized(EXAMPLE, np.array([5, 0, 3])).tolist() == [3, 5, 0]
@@ -153,3 +162,33 @@ def test_a_list_that_is_not_there_is_refused_with_what_to_do(name: str, budget: 
     scores = ScoreTable(np.array(["a", "b", "c"], dtype=object), np.zeros(0, np.int64), columns, {}, "t")
     with pytest.raises(AuditError, match=message):
         select_memorized(scores, name, budget)
+
+
+def test_what_is_memorized_beyond_alignment_is_the_rest_of_a_line() -> None:
+    alignment = np.array([0.0, 1.0, 2.0, np.nan, 1.0])
+    found = beyond_alignment(np.array([3.0, 2.0, 1.0, 5.0, np.nan]), alignment)
+    np.testing.assert_allclose(found, [0, 0, 0, np.nan, np.nan], atol=1e-12)  # 3 - alignment
+    rng = np.random.default_rng(0)
+    alignment, extra = rng.standard_normal((2, 500))
+    left = beyond_alignment(2 - 0.9 * alignment + extra, alignment)
+    assert abs(left.mean()) < 1e-9
+    assert abs(np.corrcoef(left, alignment)[0, 1]) < 1e-9
+    assert np.corrcoef(left, extra)[0, 1] > 0.99
+    assert len(beyond_alignment(np.zeros(0), np.zeros(0))) == 0
+
+
+def test_a_memorized_row_that_another_caption_fits_better_is_not_said_to_fit() -> None:
+    """As of class labels, where a classifier names another class though the score is not flagged."""
+    columns = table([3, 2, 1], memorized=[0, 1, 2])
+    columns["suggestion_score"] = np.array([np.nan, 0.9, np.nan])
+    lists = {name: rows.tolist() for name, rows in memorized_lists(columns).items()}
+    assert lists == {"misaligned": [1], "fitting": [0, 2], "explained": []}
+    none, n = np.zeros(3, dtype=bool), 3
+    flags = dict.fromkeys(FLAGS, none) | {"memorized": ~none}
+    found = {name: np.full(n, "", dtype=object) for name in PROBLEMS}
+    scores = {"misalignment": np.zeros(n), "outlier": np.zeros(n)}
+    suggestions = np.array(["", "another", ""], dtype=object)
+    action, reason = propose_actions(flags, suggestions, none, np.full(n, "", object), scores, found)
+    assert action.tolist() == ["keep", "review", "keep"]
+    assert reason[1] == "another text may fit better; a model memorizes it"
+    assert reason[0].startswith("fits, but is memorized")

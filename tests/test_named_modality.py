@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit_plugin.scoring.flags import FLAGS, reflag
+from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.named_modality import most_memorized, most_misaligned, named_modalities
+from audit_plugin.scoring.reflag import reflag
 
 # Three modalities a, b, c; row 0: a is wrong (b and c agree), row 1: c is wrong, row 2: a part is unknown.
 PARTS = {

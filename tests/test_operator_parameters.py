@@ -55,9 +55,12 @@ REQUEST = ("selected", "selected_labels", "current_sample", "dataset_name", "dat
 PANELS = ("audit_panel", "audit_sample")
 PANEL_PARAMETERS = (
     "value", "path", "idx", "data", "id", "row", "seen", "choice", "kind", "what", "run", "identities", "view",
-    "operator", "values",
+    "operator", "values", "precision", "page",
 )  # fmt: skip
-STATE = ("run", "tab", "kind", "earlier", "row", "seen", "since", "thresholds", "queue")
+STATE = (
+    "run", "tab", "kind", "earlier", "row", "seen", "since", "thresholds", "queue", "head", "reviewer", "opened",
+    "history", "precision", "page", "jobs", "redrawn",
+)  # fmt: skip
 
 
 def operators() -> list[str]:
@@ -131,7 +134,9 @@ def test_hostile_selections_datasets_and_views(attack: Callable[..., list[str]],
         attack(name, dict(CHOSEN.get(name, {})), **{part: values[count % len(values)]})
 
 
-@pytest.mark.parametrize("name", [name for name in operators() if name not in ("open_next", "review_tokens")])
+@pytest.mark.parametrize(
+    "name", [name for name in operators() if name not in ("open_next", "open_audit", "review_tokens")]
+)
 def test_without_a_valid_token_nothing_is_done(dataset: Any, make_dataset: Callable[..., Any], name: str) -> None:
     before = ledger().count_documents({"dataset": dataset._doc.id})
     others = tokens.new_token(dataset, "open_next"), tokens.new_token(make_dataset(2), name)
@@ -206,6 +211,7 @@ def test_hostile_events(dataset: Any, caplog: pytest.LogCaptureFixture, panel: s
     for event in events(panel):
         cases = [({**base, name: HOSTILE[(count := count + 1) % len(HOSTILE)]}, state) for name in PANEL_PARAMETERS]
         cases += [(base, {**state, name: HOSTILE[(count := count + 1) % len(HOSTILE)]}) for name in STATE]
+        cases.append((base, {**state, "head": {"reviewer": HOSTILE[(count := count + 1) % len(HOSTILE)]}}))
         for params, sent in cases:
             token = tokens.new_token(dataset, f"{panel}.{event}")
             steps = send_event(dataset, panel, event, {**params, "token": token}, dict(sent))
@@ -216,7 +222,10 @@ def test_hostile_events(dataset: Any, caplog: pytest.LogCaptureFixture, panel: s
 
 @pytest.mark.parametrize(
     ("panel", "event"),
-    [("audit_panel", name) for name in ("on_decide", "on_undo_last", "on_set", "on_reset")]
+    [
+        ("audit_panel", name)
+        for name in ("on_decide", "on_undo_last", "on_redo_last", "on_set", "on_reset", "on_calibrated")
+    ]
     + [("audit_sample", "on_decide")],
 )
 def test_events_that_change_something_need_a_token(dataset: Any, panel: str, event: str) -> None:

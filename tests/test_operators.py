@@ -42,7 +42,9 @@ def test_the_plugin_loads_and_registers_what_its_yml_names() -> None:
     panels = named["panels"]  # FiftyOne gives a panel no level of its own
     assert "dangerous" not in {risk for name, risk in risks.items() if name not in panels}
     unlisted = {op.name for op in operators if op.config.unlisted and op.name not in panels}
-    assert unlisted == {"removal_curve", "measure_transfer", "review_tokens"}, "former names and the keyboard's tokens"
+    assert unlisted == {"removal_curve", "measure_transfer", "review_tokens", "stop_run"}, (
+        "former names, and what buttons call"
+    )
     assert all(op.config.icon and (op.config.description or op.name in panels) for op in operators)
 
 
@@ -50,7 +52,7 @@ def test_the_form_has_defaults_and_folds_advanced_settings(make_dataset: Callabl
     dataset = make_dataset(6, note=str, caption=caption)
     form = form_of("run_audit", dataset)
     assert form["text"]["default"] == "caption"
-    assert form["text"]["type"]["values"] == ["note", "caption"]
+    assert form["text"]["type"]["values"] == ["note", "caption", "none"]
     assert form["run"]["default"] == "audit"
     assert (form["trials"]["type"]["min"], form["trials"]["type"]["max"]) == (0, 1024)
     assert "view_target" in form
@@ -111,7 +113,7 @@ def test_the_form_offers_lists_labels_and_objects(make_dataset: Callable[..., An
         4, names=lambda row: [f"a {row}", f"b {row}"], kind=lambda row: fo.Classification(label=f"k{row}")
     )
     form = form_of("run_audit", with_objects(dataset))
-    assert form["text"]["type"]["values"] == ["names", "kind"]
+    assert form["text"]["type"]["values"] == ["names", "kind", "none"]
     assert "8 samples" in form_of("run_audit", dataset, text="names")["cost"]["view"]["label"]
     assert "4 samples" in form_of("run_audit", dataset, text="kind")["cost"]["view"]["label"]
     patches = form_of("run_audit", dataset.to_patches("truth"), advanced=True)

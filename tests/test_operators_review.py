@@ -6,6 +6,7 @@ import base64
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,23 @@ def test_exports_come_back_in(dataset: Any, tmp_path: Path, monkeypatch: pytest.
     fio.undo(dataset)
 
 
+def test_the_report_is_downloaded_and_the_server_keeps_nothing(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path / "exports"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    form = form_of("export_review", dataset, what="report")
+    assert "No file of it is kept on the server" in form["report"]["view"]["description"]
+    steps = execute("export_review", filled_in("export_review", dataset, {"what": "report", "report": "mine.html"}))[1]
+    (download,) = [step["params"] for step in steps if step["operator_uri"].endswith("browser_download")]
+    assert download["filename"] == "mine.html"
+    start, _, content = download["url"].partition(",")
+    assert start == "data:text/html;base64"
+    assert "Audit report" in base64.b64decode(content).decode()
+    assert re.fullmatch(r"Downloaded the report \([\d.]+ MB\) as mine.html", notices_of(steps)[0])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_a_file_is_replaced_only_as_it_was_shown(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_EXPORT_DIR", str(tmp_path))
     chosen = {"what": "removed", "removed": "ids.txt"}
@@ -225,6 +243,8 @@ def test_without_an_audit_every_operator_says_so(make_dataset: Callable[..., Any
         ("export_review", {"what": "report", "report": "x.html"}),
     ):
         ids, sentence = bare.values("id")[:1], f"dataset {bare.name!r} has no audit; run one first"
-        token = importlib.import_module("audit_plugin.fiftyone_io.tokens").new_token(bare, name)
+        token = importlib.import_module("audit_plugin.fiftyone_io.tokens").new_token(
+            bare, name, ids if name == "decide" else None
+        )
         request = request_of(bare, {**params, "token": token}, selected=ids)
         assert notices_of(execute(name, request)[1]) == [sentence], name

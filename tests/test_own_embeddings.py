@@ -19,7 +19,6 @@ from PIL import Image
 
 from audit_plugin.arrays import AuditError, Floats, Samples, VectorRows
 from audit_plugin.audit.cost import plan_audit
-from audit_plugin.audit.explain import load_explanations
 from audit_plugin.audit.extend import embedding_map, extend_run
 from audit_plugin.audit.removal_study import removal_study
 from audit_plugin.audit.result import AuditResult
@@ -143,11 +142,8 @@ def test_media_need_not_exist_and_notes_say_what_is_left_out(encoded: Any) -> No
         notes = "\n".join(result.summary["notes"])
         assert "image was not read" in notes
         assert "recognized by their vectors, not by their pixels" in notes
-        assert "which words of a caption fit least is not computed" in notes
         assert "the encoder" not in notes
         assert result.summary["encoder"] == {"image": "own:float32:24", "text": "own:float32:24"}
-        records = load_explanations(result.run_dir)["samples"]
-        assert all(record["words"] == [] for of_id in records.values() for record in of_id if "words" in record)
 
 
 @pytest.fixture

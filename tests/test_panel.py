@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import sys
@@ -31,7 +32,7 @@ __all__ = ["dataset"]  # a fixture
 def test_without_an_audit_it_offers_one_and_with_two_the_newer(make_dataset: Callable[..., Any]) -> None:
     dataset = make_dataset(8)
     app = App(dataset)
-    assert set(app.send("on_load")) == {"start", "begin", "cross_modal"}
+    assert set(app.send("on_load")) == {"start", "begin", "cross_modal", "timer"}
     app.send("on_start")
     assert app.of("prompt_user_for_operation")[0]["operator_uri"] == "@multimem/audit/run_audit"
     for run in ("b_first", "a_second"):
@@ -81,7 +82,7 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     result = made_up(ids, [-1.0, 0.0, 0.1, 0.2, 1.0, 2.0, 3.0, 4.0])
     good_above = {"edges": [0.0, 1.0, 2.0, 3.0], "share": [0.6, 0.25, 0.125, 0.0]}
     good_above |= {"low": [0.5, 0.2, 0.0625, 0.0], "high": [0.7, 0.375, 0.25, 0.0625]}
-    estimated = {"pairs": 3, "pairs_interval": [2, 4], "precision": 1.0, "precision_interval": [0.75, 1.0]}
+    estimated = {"judged": 8, "pairs": 3, "pairs_interval": [2, 4], "precision": 1.0, "precision_interval": [0.75, 1.0]}
     summary = {**result.summary, "estimated": {**estimated, "good_above": good_above}}
     fio.write_result(dataset, replace(result, summary=summary), config.AuditConfig())
     app = App(dataset)
@@ -91,7 +92,9 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
 
     flagged = int(flag_quality(dataset, "audit").flagged)
     drawn = json.dumps(app.send("on_load"))
-    own = "Wrong in the whole set: about 3 (2 to 4). Wrong among the flagged: 100% (75% to 100%). (Model-based, 90%"
+    own = (
+        "Wrong in the whole set: about 3 of 8 (2 to 4). Wrong among the flagged: 100% (75% to 100%). (Model-based, 90%"
+    )
     assert own in drawn
     assert f"**{flagged} samples** with a score of" in drawn
     assert "; about 0 of them are probably correct" in drawn
@@ -103,22 +106,27 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     assert "Wrong among the flagged: 50% (25% to 60%)." in drawn
     assert "about 2 of them are probably correct" in drawn
     lines = of_report()
-    assert (lines["estimated wrong pairs"], lines["estimated precision"]) == ("about 3 (2 to 4)", "50% (25% to 60%)")
+    assert (lines["estimated wrong pairs"], lines["estimated precision"]) == (
+        "about 3 of 8 (2 to 4)",
+        "50% (25% to 60%)",
+    )
 
     foo.get_operator("@multimem/audit/start_spot_check")(dataset, "audit", 8)
     for name, caption in fio.spot_check(dataset, "audit").queue.rows:
         kind = "remove" if name in ids[5:] else "keep"
         fio.record_spot_check(dataset, "audit", (name, caption), kind)
     drawn = json.dumps(app.send("on_load"))
-    assert "Wrong in the whole set: about 3 (3 to 3). Wrong among the flagged: 75% (75% to 75%). (Spot check" in drawn
+    assert (
+        "Wrong in the whole set: about 3 of 8 (3 to 3). Wrong among the flagged: 75% (75% to 75%). (Spot check" in drawn
+    )
     assert "about 1 of them is probably correct" in drawn
     assert of_report()["estimated precision"] == "75% (75% to 75%)"
     app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.0)
     drawn = json.dumps(app.send("on_set", kind="misaligned"))  # of these flags the check says nothing
-    assert "Wrong in the whole set: about 3 (3 to 3). The spot check was of other flags: start a new one" in drawn
+    assert "Wrong in the whole set: about 3 of 8 (3 to 3). The spot check was of other flags: start a new one" in drawn
     assert "probably correct" not in drawn
     assert of_report()["estimated precision"] == "not known"
-    assert of_report()["estimated wrong pairs"] == "about 3 (3 to 3)"
+    assert of_report()["estimated wrong pairs"] == "about 3 of 8 (3 to 3)"
 
 
 def test_a_repair_of_uncertain_rows_alone_has_no_button_for_none(make_dataset: Callable[..., Any]) -> None:
@@ -168,12 +176,38 @@ def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:
     data = json.dumps(app.of("patch_panel_data"))
     assert "NaN" not in data
     assert data.count(dataset.first().id) == 1
+    assert html.escape(dataset.first().caption) in data  # beside the pointer
     app.send("on_bar", path="plots.hist_misalignment", idx=0)
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
     app.send("on_lasso", data=[])
     assert not app.of("set_view")
     app.send("on_lasso", data=[{"id": name} for name in dataset.values("id")[:2]])
     assert dataset.values("id")[1] in json.dumps(app.of("set_view"))
+
+
+def test_a_point_shows_its_picture_and_text_below_its_plot(dataset: Any) -> None:
+    app, sample = App(dataset), dataset.first()
+    app.send("on_load")
+    assert "point_quadrants" not in names_in(app.send("on_tab", value="plots"))
+    drawn = app.send("on_point", id=sample.id, path="plots.quadrants")
+    assert "point_quadrants" in names_in(drawn)
+    assert {"picture", "caption", "show_point"} <= names_in(drawn)
+    assert sample.caption in json.dumps(drawn)
+    assert not app.of("set_view")  # the grid stays as it is
+    app.send("on_show_point", id=sample.id)
+    assert sample.id in json.dumps(app.of("set_view"))
+
+
+@pytest.mark.parametrize("point", [{"id": "0" * 24}, {"id": "nonsense"}, {"id": 5}, {"id": ["a"]}, {"id": ""}, {}])
+def test_a_point_that_is_not_there_leaves_the_plots(dataset: Any, point: dict[str, Any]) -> None:
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="plots")
+    app.state["point"] = {**point, "plot": "quadrants", "run": "audit"}
+    for event in ("on_point", "on_load"):
+        drawn = app.send(event, path="plots.quadrants", **point)
+        assert "hist_misalignment" in names_in(drawn), drawn
+        assert "failed" not in names_in(drawn)
 
 
 def test_requests_at_the_same_time_do_not_disturb_each_other(make_dataset: Callable[..., Any]) -> None:
@@ -249,9 +283,11 @@ def test_errors_become_messages_and_never_a_traceback(dataset: Any) -> None:
 
 def test_stages_are_shares_of_the_work_that_is_done(dataset: Any) -> None:
     scan = foo.get_operator("@multimem/audit/scan_new").stages(dataset, {})
-    assert list(scan) == ["read", "encode image", "encode text", "score", "write"]
+    encoding = ["read", "read image vectors", "read text vectors", "encode image", "encode text"]
+    work = ["neighbors", "compare images", "train", "score", "explain", "write"]
+    assert list(scan) == [*encoding, "measure images", *work]
     index = foo.get_operator("@multimem/audit/index_audit").stages(dataset, {"run": "audit", "modality": "image"})
-    assert list(index) == ["read", "encode image"]
+    assert list(index) == [*encoding, "measure images"]
     assert sum(scan.values()) == pytest.approx(1) == sum(index.values())
 
 

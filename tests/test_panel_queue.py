@@ -11,8 +11,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import hypothesis
-import hypothesis.strategies as st
 import pytest
 
 from audit_plugin.review.spot_check import SpotEstimate
@@ -200,37 +198,6 @@ def test_the_panel_leaves_what_was_decided_beside_the_open_sample(dataset: Any) 
     assert shown != row
 
 
-CHOICES = ("keep", "remove", "unsure", "skip")
-STEPS = (*CHOICES, "on_next", "on_previous", "on_undo_last", "on_change_current_sample", "key")
-
-
-@hypothesis.settings(deadline=None, max_examples=12, suppress_health_check=list(hypothesis.HealthCheck))
-@hypothesis.given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(STEPS)), min_size=1, max_size=12))
-def test_any_sequence_of_two_tabs_and_keys_is_the_ledger_or_told(dataset: Any, steps: list[tuple[int, str]]) -> None:
-    """A press adds exactly its decision on the row that its button showed, or a warning is shown and nothing added."""
-    decisions.ledger().delete_many({"dataset": dataset._doc.id})
-    tabs = [App(dataset), App(dataset)]
-    for tab in tabs:
-        tab.send("on_load")
-        tab.send("on_tab", value="queue")
-    for number, step in steps:
-        tab, before = tabs[number], decisions.decisions(dataset)
-        if step == "key":  # in the modal
-            decisions.decide(
-                dataset, tab.state["row"][0] if tab.state["row"] else dataset.first().id, "unsure", "audit"
-            )
-        elif step.startswith("on_"):
-            tab.send(step)
-        elif shown := button_of(tab.drawn, step):
-            tab.press(step)
-            added = decisions.decisions(dataset)[len(before) :]
-            told = [notice for notice in tab.of("notify") if notice["variant"] == "warning"]
-            assert [(made.sample, made.caption, made.kind) for made in added] == (
-                [] if told else [(*shown["row"], step)]
-            )
-            assert len(told) <= 1
-
-
 def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
@@ -274,11 +241,11 @@ def test_the_panel_beside_an_open_sample_decides_and_goes_on(dataset: Any) -> No
 def test_texts_are_whole_sentences_where_a_number_is_missing() -> None:
     panel_review, panel_case = helpers("panel_review"), helpers("panel_case")
     unknown, wrong = Interval(math.nan, math.nan, math.nan), Interval(12.0, 4.0, 20.0)
-    estimate = SpotEstimate(unknown, unknown, wrong, unknown, 10, 0, 0.9, 5)
+    estimate = SpotEstimate(unknown, unknown, wrong, unknown, 10, 0, 0.9, 5, 40)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
     assert text.endswith(
         "(10 decided, 90% intervals): wrong among the flagged: too few labels to tell; in the "
-        "whole set: about 12 (4 to 20)."
+        "whole set: about 12 of 40 (4 to 20)."
     )
     estimate = replace(estimate, wrong=unknown)
     text = panel_review.spot_check_text(SimpleNamespace(estimate=lambda: estimate))
@@ -385,10 +352,69 @@ def test_keys_are_on_the_buttons_that_they_press(dataset: Any) -> None:
         "Previous (b)": "b",
         "Next (n)": "n",
         "Undo (u)": "u",
+        "Redo (y)": "y",
+        "Decisions (d)": "d",
     }
     before = {*attributes(drawn, "data-audit-drawn").values()}
     after = {*attributes(app.send("on_next"), "data-audit-drawn").values()}
     assert before.isdisjoint(after)  # each drawing can be told from the one before
+
+
+def test_an_event_makes_the_queue_once(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, made = App(dataset), []
+    real = fio.queue_of
+    app.send("on_load")
+    monkeypatch.setattr(fio, "queue_of", lambda *asked: (made.append(asked), real(*asked))[1])
+    for event, params in (
+        ("on_tab", {"value": "queue"}),
+        ("on_next", {}),
+        ("on_previous", {}),
+        ("on_history", {}),
+        ("on_load", {}),
+        ("on_change_current_sample", {}),
+    ):
+        app.send(event, **params)
+        assert len(made) == 1, event
+        made.clear()
+    app.press("keep")
+    assert len(made) == 1  # whether the button shows the decision that holds is asked of its row alone
+    made.clear()
+    app.send("on_undo_last")
+    assert len(made) == 1
+    made.clear()
+    app.press("remove", {**app.drawn, "seen": "x"})
+    assert len(made) == 1
+
+
+def test_classes_are_asked_of_all_samples_once_and_follow_every_change(
+    make_dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = importlib.import_module("audit_plugin.fiftyone_io.results.cases")
+    dataset = make_dataset(8)
+    dataset.set_values("kind", [fo.Classification(label=("cat", "dog")[row % 2]) for row in range(8)])
+    written(dataset, (4, 1), text="kind")
+    asked, real = [], cases.used_classes
+    monkeypatch.setattr(
+        cases, "used_classes", lambda root, place, since=None: (asked.append(since), real(root, place, since))[1]
+    )
+    app = App(dataset)
+    app.send("on_load")
+    app.send("on_tab", value="queue")
+    app.press("keep")
+    app.send("on_previous")
+    assert asked.count(None) == 1 < len(asked)
+    sample = dataset.first()
+    sample.kind.label = "lynx"
+    sample.save()
+    assert cases.classes_of(dataset, "audit") == ("cat", "dog", "lynx")
+    dataset.add_sample(fo.Sample(filepath=sample.filepath, kind=fo.Classification(label="owl")))
+    assert cases.classes_of(dataset, "audit") == ("cat", "dog", "lynx", "owl")
+    assert asked.count(None) == 2
+    dataset.default_classes = ["ant"]
+    assert cases.classes_of(dataset, "audit")[0] == "ant"
+    monkeypatch.setattr(cases, "CLASSES_SECONDS", 0)
+    dataset.match({"kind.label": "lynx"}).set_values("kind.label", ["cat"])
+    assert cases.classes_of(dataset, "audit") == ("ant", "cat", "dog", "owl")
 
 
 def test_a_list_says_which_caption_is_in_question_and_what_is_removed(make_dataset: Callable[..., Any]) -> None:

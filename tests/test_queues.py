@@ -470,3 +470,9 @@ def test_labels_of_samples_are_classes(kind: str, make_dataset: Callable[..., An
     with pytest.raises(AuditError, match="'e' is not among the 4 classes"):
         fio.decide_batch(made, [made.first().id], "relabel", text="e")
     assert fio.decide_batch(made, [made.first().id], "relabel", text="d")[1] == {}
+
+
+def test_words_are_those_of_the_caption_that_was_explained() -> None:
+    words = [{"text": "red", "gain": 0.2}]
+    assert cases.misaligned_words({"caption_index": 2, "words": words}, 1) == (), "they are another text's"
+    assert cases.misaligned_words({"caption_index": 2, "words": words}, 2) == ("red",)

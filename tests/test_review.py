@@ -32,8 +32,11 @@ from audit_plugin.review import (
     resolve,
     spot_order,
     stale,
+    standing,
     strongest,
+    to_redo,
     to_undo,
+    unsettled,
     verdict,
 )
 
@@ -78,6 +81,71 @@ def test_undone_entries_take_back_one_decision_or_a_batch() -> None:
     assert {key: d.id for key, d in resolve(ledger).current.items()} == {("s", "", 0): "0001"}
     assert [d.id for d in to_undo(ledger, "ann")] == ["0001"]
     assert to_undo(ledger, "bob") == []
+
+
+def undo_of(ledger: list[Decision], number: int, reviewer: str = "ann", redo: bool = False) -> list[Decision]:
+    """The entries that undo or redo adds, as the database writes them."""
+    last = to_redo(ledger, reviewer) if redo else to_undo(ledger, reviewer)
+    return [
+        replace(d, id=f"{number + at:04}", number=number + at, kind=UNDONE, text="", batch=f"u{number}", undoes=d.id)
+        for at, d in enumerate(last)
+    ]
+
+
+def test_redo_brings_back_what_undo_took_at_its_place() -> None:
+    ledger = [decision(1), decision(2, "remove", batch="b"), decision(3, "remove", "t", batch="b")]
+    ledger = [replace(d, number=number) for number, d in enumerate(ledger, 1)]
+    whole = resolve(ledger)
+    assert to_redo(ledger, "ann") == []
+    ledger += undo_of(ledger, 10)
+    ledger += undo_of(ledger, 20)
+    assert standing(ledger) == []
+    assert to_redo(ledger, "bob") == []
+    ledger += undo_of(ledger, 30, redo=True)
+    assert [d.id for d in standing(ledger)] == ["0001"]
+    ledger += undo_of(ledger, 40, redo=True)  # the batch as one
+    assert resolve(ledger) == whole
+    assert to_redo(ledger, "ann") == []
+    ledger += undo_of(ledger, 50)
+    assert [d.id for d in standing(ledger)] == ["0001"]
+    ledger.append(replace(decision(60), number=60))
+    assert to_redo(ledger, "ann") == []  # a new decision ends it
+
+
+@given(st.lists(st.sampled_from(["decide", "undo", "redo"]), max_size=25))
+def test_undo_and_redo_are_two_stacks(steps: list[str]) -> None:
+    ledger: list[Decision] = []
+    done: list[str] = []
+    undone: list[str] = []
+    for number, step in enumerate(steps, 1):
+        if step == "decide":
+            ledger.append(replace(decision(number, sample=f"s{number % 3}"), number=number))
+            done.append(ledger[-1].id)
+            undone = []
+        elif step == "undo":
+            ledger += undo_of(ledger, number)
+            undone += [done.pop()] if done else []
+        else:
+            ledger += undo_of(ledger, number, redo=True)
+            done += [undone.pop()] if undone else []
+        assert [d.id for d in standing(ledger)] == done
+        assert [d.id for d in standing(reversed(ledger))] == done
+
+
+def test_entries_that_undo_each_other_end() -> None:
+    ledger = [decision(1, UNDONE, undoes="0002"), decision(2, UNDONE, undoes="0001")]
+    assert standing(ledger) == []
+
+
+def test_a_disagreement_is_settled_by_whoever_decides_after_it() -> None:
+    ledger = [replace(decision(1), number=1), replace(decision(2, "remove", reviewer="bob"), number=2)]
+    (differing,) = unsettled(ledger).values()
+    assert [d.reviewer for d in differing] == ["ann", "bob"]
+    for reviewer in ("ann", "bob", "cid"):
+        for kind in ("keep", "remove"):
+            assert not unsettled([*ledger, replace(decision(3, kind, reviewer=reviewer), number=3)])
+    assert unsettled([*ledger, replace(decision(3, "skip", reviewer="cid"), number=3)])
+    assert not unsettled([replace(decision(1), number=1)])
 
 
 @given(st.data())

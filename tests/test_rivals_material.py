@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from audit_plugin.scoring.scores import robust_z
+from benchmarks.materials import rival_scores
+from benchmarks.rivals.contrastive import clip_similarity
 from benchmarks.rivals.material import Material, Nearest, Rival, canonical, cosines_to, nearest, sum_of
 from tests.rivals_fixtures import noisy_set, unit
 
@@ -107,3 +110,13 @@ def test_the_canonical_order_follows_the_rows():
     features = np.random.default_rng(0).standard_normal((30, 6))
     move = np.random.default_rng(1).permutation(30)
     np.testing.assert_array_equal(features[canonical(features)], features[move][canonical(features[move])])
+
+
+def test_a_pair_without_a_second_similarity_enters_with_its_first():
+    both, one = noisy_set(120, seed=1)[0], noisy_set(120, seed=2)[0]
+    other = noisy_set(120, seed=3)[0]
+    scores = rival_scores({("image", "text"): [both, other], ("image", "audio"): [one]}, {})
+    first, second = scores["CLIP similarity"]
+    by_hand = [clip_similarity(material) for material in (both, other, one)]
+    np.testing.assert_array_equal(first, np.max([robust_z(by_hand[0]), robust_z(by_hand[2])], axis=0))
+    np.testing.assert_array_equal(second, np.max([robust_z(by_hand[1]), robust_z(by_hand[2])], axis=0))

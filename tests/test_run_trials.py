@@ -123,11 +123,11 @@ def test_what_was_summed_up_for_all_samples_is_not_kept_with_the_heads(tmp_path:
         job = Job(CONFIG, "cpu", run, lambda *_: None)
         learner = heads(given, job)(plan, negatives_of(given).repeats.numpy())
 
-        def embed(arrays: TrialArrays, *args: Any) -> list[torch.Tensor]:
+        def load(arrays: TrialArrays) -> Any:
             read_with.append(set(arrays))
-            return learner.embed(arrays, *args)
+            return learner.load(arrays)
 
-        trials = run_plan(plan, replace(learner, embed=embed), groups, job)
+        trials = run_plan(plan, replace(learner, load=load), groups, job)
         read_with.clear()
         for number in (0, 15):
             trials.embed(number)
@@ -234,7 +234,7 @@ def test_a_part_of_the_terms_is_the_run_read_without_a_modality(tmp_path: Path) 
         trials, _ = read(given, plan, learner, job)
         arrays = run.load("trials_0000")
         assert arrays is not None
-        embeddings = [[e.numpy() for e in learner.embed(arrays, trial, 0)] for trial in range(4)]
+        embeddings = [[e.numpy() for e in learner.embed(learner.load(arrays), trial, 0)] for trial in range(4)]
     for chosen in [*modality_pairs(names), (0, 1, 2)]:
         values = np.stack([
             multimem.consistency([e[a] for a in chosen], ~member, np.arange(N))
@@ -257,7 +257,7 @@ def test_ranks_agree_with_clipmem_on_trained_pairs(tmp_path: Path) -> None:
         for trial, member in enumerate(plan.member):
             arrays = run.load(f"trials_{trial // 8 * 8:04d}")
             assert arrays is not None
-            image, text = (e.numpy() for e in learner.embed(arrays, trial, 0))
+            image, text = (e.numpy() for e in learner.embed(learner.load(arrays), trial, 0))
             align.append((image * text).sum(1) - image @ text[~member].mean(0) - text @ image[~member].mean(0))
     clipmem, _ = multimem.estimate_multimem(multimem.remove_offsets(np.stack(align), plan.member), plan.member)
     ours = multimem.sum_terms(trials.multimem_terms)

@@ -156,9 +156,9 @@ def test_few_rows_are_searched_exactly() -> None:
     np.testing.assert_array_equal(found.neighbors.indices, expected.indices)
 
 
+@pytest.mark.usefixtures("search_all")
 @pytest.mark.parametrize("make", [clustered, even])
 def test_pieces_that_are_searched_elsewhere_are_the_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "EXACT_ROWS", 1_000)
     monkeypatch.setitem(search.PIECE, "cpu", 700)
     vectors, handed = make(4_000), []
 

@@ -688,9 +688,36 @@ def test_a_lack_of_the_machine_is_one_sentence(error: Exception, sentence: str) 
     assert plain_error(outer) == plain_error(error)  # whatever it led to
 
 
+NO_SHORTAGES = (
+    KeyError("x"),
+    OSError(errno.EACCES, "Permission denied"),
+    ValueError("memory"),
+    RuntimeError("x"),
+    SystemError("error return without exception set"),  # without a limit of memory: a fault of an extension
+    ImportError(
+        "libx.so: failed to map segment from shared object: Operation not permitted"
+    ),  # a disk without programs
+    ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
+)
+
+
 def test_other_errors_are_not_explained_away() -> None:
-    for error in (KeyError("x"), OSError(errno.EACCES, "Permission denied"), ValueError("memory"), RuntimeError("x")):
+    for error in NO_SHORTAGES:
         assert plain_error(error) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["error return without exception set", "<built-in x> returned NULL without setting an exception"]
+)
+def test_an_extension_that_fails_without_an_error_lacked_memory_under_a_limit(text: str) -> None:
+    script = (
+        "import resource; from audit_plugin.store import plain_error\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30,) * 2)\n"
+        f"print(plain_error(SystemError({text!r})), plain_error(SystemError('bad argument to internal function')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("the memory is too small; ")
+    assert done.stdout.endswith(" None\n")
 
 
 def test_files_and_names_are_flushed_before_they_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,7 @@ def test_the_library_reads_spot_checks_indexes_and_cross_modal_recall() -> None:
     dataset, people = fio.load_view("stored"), fio.load_view("stored_people")
     spot = fio.spot_check(dataset, "audit")
     estimate = asdict(spot.estimate())
+    assert estimate.pop("judged") == sum(spot.plan.sizes)  # which former versions did not say
     assert estimate.pop("flagged") == spot.plan.sizes[0]  # a former version did not tell
     summary, identities = fio.cross_modal_results(people, "transfer")
     answer = {

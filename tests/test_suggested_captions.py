@@ -19,6 +19,7 @@ from audit_plugin.scoring.suggest.captions import (
     suggest,
 )
 from audit_plugin.scoring.suggest.pair_scores import Weighing, embed_rows, own_suspicion, suspicion, weigh, with_tables
+from audit_plugin.scoring.text_checks import TextProblems
 from tests.relabel_fixtures import CAPTIONS, IDS, LINE, PAIR, N, mixed_up
 
 SWAPS = ((0, 120), (31, 77), (50, 200))
@@ -134,6 +135,19 @@ def test_the_best_three_differ_and_are_ranked(swapped: Case) -> None:
         assert best[0][1] > 0
         assert len({text for text, _ in best}) == len(best)
         assert CAPTIONS[swapped[1][row]] not in [text for text, _ in best]
+
+
+def test_personal_data_are_offered_to_no_other_row_unless_their_caption_is_out_of_place(swapped: Case) -> None:
+    evidence, takes = swapped
+    first, second = SWAPS[0]  # each holds the caption of the other
+    kinds = np.where(second == LINE, "phone number", "").astype(object)
+    found = replace(TextProblems.none(N), personal=kinds)
+    personal = replace(evidence, text_problems={"text": found})
+    theirs = CAPTIONS[takes[second]]
+    assert found_in(swapped, [first]).captions[first] == theirs
+    offered = found_in((personal, takes), [first]).top.get(first, [])
+    assert theirs not in [text for text, _ in offered]
+    assert found_in((personal, takes), [first, second]).captions[first] == theirs
 
 
 def test_rows_that_fit_get_none_though_they_were_flagged(swapped: Case) -> None:

@@ -37,6 +37,10 @@ def test_the_names_are_those_of_the_class_head() -> None:
     assert bias.shape == (1000,)
     assert len(set(class_names())) >= 998  # "crane" and "maillot" are two things each
     assert "jersey, T-shirt, tee shirt" in class_names()
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    assert class_names() == tuple(info.index_to_description(number) for number in range(1000))
 
 
 def test_photographs_lie_near_the_words_for_what_they_show(real_data: Path) -> None:

@@ -1,5 +1,5 @@
-// Keyboard shortcuts for review, in the sample modal and in the panel's queue, and a player for audio samples. No build
-// step, no packages; the rest of the plugin works without this file.
+// Keyboard shortcuts for review, in the sample modal and in the panel's queue, the reviewer's name, and a player for audio
+// samples. No build step, no packages; the rest of the plugin works without this file.
 (function () {
   "use strict";
 
@@ -19,6 +19,8 @@
     4: { label: "skip", operator: "decide", params: { decision: "skip" } },
     5: { label: "unsure", operator: "decide", params: { decision: "unsure" } },
     u: { label: "undo last decision", operator: "undo_decision", params: {} },
+    y: { label: "redo what was undone last", operator: "redo_decision", params: {} },
+    d: { label: "show or hide the last decisions, in the queue" }, // a button alone
     n: { label: "next finding", operator: "open_next", params: { step: 1 } },
     b: { label: "previous finding", operator: "open_next", params: { step: -1 } },
   };
@@ -41,6 +43,7 @@
   const OPEN = `[role=dialog]:not(#${OVERLAY}), [role=alertdialog], [role=menu], [role=listbox], ` +
     '[data-cy="operators-prompt-modal"], [data-cy="operators-browser"]';
   const TAKES_ARROWS = "[role=tab], [role=combobox], [role=slider], [role=radio], [role=separator], video, audio";
+  const TAB = "[role=tab]"; // takes the arrows where the keyboard went to it; one that was clicked does not
 
   function typing(target) {
     const field = target && target.closest && target.closest("input, textarea, select, [contenteditable], [role=textbox]");
@@ -76,6 +79,7 @@
     const seconds = lastKeyTime ? (event.timeStamp - lastKeyTime) / 1000 : 0; // 0: not known
     lastKeyTime = event.timeStamp;
     if (press(BESIDE, event.key)) return; // the button carries its row, and the decision that it shows
+    if (!action.operator) return;
     const sample = openSample();
     const request = (pending = { shown: shown(), until: performance.now() + ANSWER_MS });
     const callback = (answer) => {
@@ -86,14 +90,18 @@
     };
     withToken(action.operator, (token) => {
       const seen = decided && decided.sample === sample ? decided.id : "";
-      const params = Object.assign({ from_modal: true, seen, seconds, token }, action.params);
+      const reviewer = reviewerName();
+      const params = Object.assign({ from_modal: true, seen, seconds, reviewer, token }, action.params);
       ops.executeOperator(OPERATOR + action.operator, params, { callback });
     });
   }
 
   function onKeyInQueue(event) {
     const isArrow = Object.prototype.hasOwnProperty.call(ARROWS, event.key);
-    if (isArrow && (event.shiftKey || event.target.closest(TAKES_ARROWS))) return;
+    const taker = isArrow && event.target.closest(TAKES_ARROWS);
+    const isClicked = taker && taker.matches(TAB) && chosen && taker.contains(chosen);
+    if (isArrow && (event.shiftKey || (taker && !isClicked))) return;
+    if (isClicked) event.stopPropagation(); // the App would go to the next tab
     const key = isArrow ? ARROWS[event.key] : event.key;
     if (!actionOf(key) || event.timeStamp - lastKeyTime < BETWEEN_MS || waiting()) return;
     lastKeyTime = event.timeStamp;
@@ -133,6 +141,7 @@
     if (target.getAttribute("aria-expanded") === "true") return; // Enter takes the class that is marked in the list
     event.preventDefault();
     event.stopPropagation(); // Escape would close the modal
+    if (event.key === "Escape") target.dataset.left = "true"; // of the reviewer's name: not saved
     target.blur();
     chosen = null;
     lastTyped = -Infinity;
@@ -228,6 +237,7 @@
     const field = event.target;
     const isField = field.matches && field.matches("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea");
     if (!isField || !field.closest(PANELS) || event.timeStamp - lastTyped < TYPING_MS) return;
+    if (field.closest("[data-audit-field=reviewer]")) return; // the name's field takes the cursor when it is asked for
     const place = chosen && chosen.closest && chosen.closest("label, .MuiFormControl-root, input, textarea");
     if (!place || !place.contains(field)) field.blur(); // a node contains itself
   }
@@ -238,8 +248,105 @@
     lastTyped = -Infinity; // whoever clicks has stopped typing
   }, true);
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Tab") chosen = null; // the keyboard chooses from here on
     if (event.key === "Tab" || typing(event.target)) lastTyped = event.timeStamp;
   }, true);
+
+  // --- the reviewer's name -------------------------------------------------------------------------------------------
+
+  // Asked once for each browser, which keeps it; the panels and forms send it with their state, the keys of the modal as a
+  // parameter.
+  const REVIEWER = "audit-reviewer"; // in the browser's storage, and the event that tells of a change in this page
+  const MOST_NAME = 200; // characters
+  let unstored = ""; // where the browser stores nothing
+
+  // A name without halves of characters, such as of emoji: the server refuses them.
+  function asName(text) {
+    return Array.from(text.replace(/[\ud800-\udfff]/gu, "").trim()).slice(0, MOST_NAME).join("").trim();
+  }
+
+  // A name of characters that show nothing would be a button that nobody sees.
+  function shownName(name) {
+    return name.replace(/[\p{C}\p{Z}\u115f\u1160\u2800\u3164\uffa0]/gu, "") ? name : "(no name)";
+  }
+
+  function reviewerName() {
+    try {
+      return asName(localStorage.getItem(REVIEWER) || unstored);
+    } catch {
+      return unstored;
+    }
+  }
+
+  function setReviewerName(name) {
+    unstored = asName(name);
+    try {
+      localStorage.setItem(REVIEWER, unstored);
+    } catch {
+      // storage is switched off: the name is known until the page is left
+    }
+    window.dispatchEvent(new Event(REVIEWER));
+  }
+
+  function Reviewer({ data, onChange, path }) {
+    const [name, setName] = React.useState(reviewerName);
+    const [typed, setTyped] = React.useState(null); // null: not being changed
+    React.useEffect(() => {
+      const follow = () => setName(reviewerName());
+      window.addEventListener(REVIEWER, follow);
+      window.addEventListener("storage", follow); // another tab of the browser
+      return () => {
+        window.removeEventListener(REVIEWER, follow);
+        window.removeEventListener("storage", follow);
+      };
+    }, []);
+    React.useEffect(() => {
+      if (name && data !== name) onChange(path, name);
+    }, [name, data, path]);
+    const save = (event) => {
+      if (typed !== null && typed.trim() && !event.target.dataset.left) setReviewerName(typed);
+      setTyped(null);
+    };
+    const line = {
+      display: "flex", alignItems: "center", gap: 6, font: "13px system-ui, sans-serif", whiteSpace: "nowrap", minWidth: 0,
+      color: "var(--fo-palette-text-secondary)",
+    };
+    const plain = { font: "inherit", color: "var(--fo-palette-text-primary)", background: "none" };
+    if (name && typed === null) {
+      const button = Object.assign({}, plain, {
+        border: 0, padding: 0, cursor: "pointer", fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", maxWidth: 140,
+      });
+      return React.createElement(
+        "div", { style: line, "data-cy": "audit-reviewer" },
+        "Reviewer:",
+        React.createElement("button", {
+          type: "button", style: button, title: `${shownName(name)}: click to change the name`, onClick: () => setTyped(name),
+        }, shownName(name))
+      );
+    }
+    const field = Object.assign({}, plain, {
+      border: "1px solid var(--fo-palette-divider, #888)", borderRadius: 4, padding: "4px 6px", width: 130,
+    });
+    return React.createElement(
+      "div", { style: line, "data-cy": "audit-reviewer", "data-audit-field": "reviewer" },
+      "Reviewer:",
+      React.createElement("input", {
+        style: field, value: typed === null ? "" : typed, placeholder: "Your name", "aria-label": "Your name",
+        autoFocus: Boolean(name), onBlur: save, onFocus: (event) => delete event.target.dataset.left,
+        onChange: (event) => setTyped(event.target.value),
+      })
+    );
+  }
+
+  if (plugins && React && plugins.PluginComponentType && plugins.PluginComponentType.Component !== undefined) {
+    plugins.registerComponent({
+      name: "AuditReviewer",
+      label: "Reviewer",
+      component: Reviewer,
+      type: plugins.PluginComponentType.Component,
+      activator: () => true,
+    });
+  }
 
   // --- audio samples -------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import Ints, Samples
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED
+from audit_plugin.scoring.flags import PROBLEMS
 
 from .result import AuditResult
 
 URGENCY = ("keep", "fix", "remove", "review", "relabel")  # of the texts of one sample, least first
+OTHER_TEXT = "another of its texts: "  # before a reason
 
 
 def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
@@ -36,6 +38,8 @@ def per_sample(result: AuditResult, captions: Sequence[int]) -> AuditResult:
     columns = {name: np.asarray(values)[worst] for name, values in result.columns.items()}
     for name in [c for c in columns if c.startswith("is_")]:
         columns[name] = np.array([bool(result.columns[name][group].any()) for group in groups], dtype=bool)
+    for name in (name for name in PROBLEMS if name in columns):
+        columns[name] = _joined(result.columns[name], groups)
     if "action" in columns:
         columns |= _actions(result, groups, worst)
     columns[CAPTION_INDEX] = positions[worst]
@@ -63,15 +67,21 @@ def _actions(result: AuditResult, groups: Sequence[Ints], worst: Ints) -> dict[s
     """Action and reason per sample: the worst text's, if a change is proposed for it, or else the most urgent one's."""
     action = np.array(result.columns["action"], dtype=object)
     reason = np.array(result.columns["reason"], dtype=object)
-    chosen = []
+    actions, reasons = [], []
     for group, first in zip(groups, worst, strict=True):
         urgent = max(group, key=lambda row: (URGENCY.index(action[row]), row == first))
-        chosen.append(first if action[first] in ("review", "relabel") else urgent)
-    of_sample = action[chosen]
-    for position, group in enumerate(groups):
-        if of_sample[position] == "remove" and (action[group] != "remove").any():
-            of_sample[position] = "review"  # the other texts may stay
-    return {"action": of_sample, "reason": reason[chosen]}
+        chosen = first if action[first] in ("review", "relabel") else urgent
+        others_stay = action[chosen] == "remove" and (action[group] != "remove").any()
+        is_of_other = action[chosen] == "relabel" and chosen != first  # the sample's suggestion is the worst text's
+        actions.append("review" if others_stay or is_of_other else action[chosen])
+        is_own = reason[chosen] in ("", reason[first])
+        reasons.append(reason[chosen] if is_own else f"{OTHER_TEXT}{reason[chosen]}")
+    return {"action": np.array(actions, dtype=object), "reason": np.array(reasons, dtype=object)}
+
+
+def _joined(values: NDArray[Any], groups: Sequence[Ints]) -> NDArray[Any]:
+    """Of each sample, what any of its texts has."""
+    return np.array(["; ".join(dict.fromkeys(filter(None, values[group]))) for group in groups], dtype=object)
 
 
 def _lists(values: NDArray[Any], groups: Sequence[Ints]) -> NDArray[Any]:

@@ -26,7 +26,7 @@ def plan_audit(samples: Samples, config: AuditConfig | None = None) -> dict[str,
     By rough rates of two cores, or of one GPU, rounded up: an estimate to decide by, not a promise.
     """
     config = config or AuditConfig()
-    check_samples(samples)
+    check_samples(samples, config)
     own_identities(samples, config)
     device, encoded = pick_device(config.device), encoded_part(samples)
     name = resolve_name(config.encoder, encoded.modalities) if encoded.modalities else OWN_NAME
@@ -59,7 +59,7 @@ def _to_encode(
     samples: Samples, contents: Contents, name: str, config: AuditConfig, device: str
 ) -> tuple[dict[str, int], list[str]]:
     """(modality -> contents that the cache lacks, what has to be downloaded) for the encoders of a resolved name."""
-    identities = prompted_identities(identify(name, samples.modalities), split_templates(config.template))
+    identities = prompted_identities(identify(name, samples.modalities, device), split_templates(config.template))
     if not identities:  # the encoder was never loaded here: what is cached cannot be known
         encodes = {m: len({value for value in samples.media[m] if value}) for m in samples.modalities}
         return encodes, [f"weights of {name} from their model hub; its model card tells size and license"]

@@ -17,13 +17,14 @@ import numpy as np
 from audit_plugin.arrays import AuditError, Bools, Floats, Ints, Samples, count_text
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.cached_features import stored_features, unit_features
-from audit_plugin.encoders.embed import Contents, Embedded, Progress, silent
+from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, silent
 from audit_plugin.encoders.own_embeddings import text_names
+from audit_plugin.encoders.pixels import IMAGE, MEASURES_KEY, measure_missing
 from audit_plugin.neighbors.projection import Projection, two_directions
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.flags import reflag
+from audit_plugin.scoring.reflag import reflag
 from audit_plugin.store import OWN, FeatureCache, RunFolder, digest_of
-from audit_plugin.trials.learners import head_projections, trained_heads_learner
+from audit_plugin.trials.learners import trained_heads_learner
 from audit_plugin.trials.run import Job, Learner, TrialPlan
 
 from .prepare import Clock, Order, Prepared, canonical_rows, describe_samples, encoders_of, prepare
@@ -54,7 +55,7 @@ class StoredRun:
 
 def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
     """Stores what later samples are read with, of an ensemble of heads without augmented views."""
-    if not _read_others(evidence, job):
+    if not reads_others(evidence, job):
         return
     samples, rows = prepared.samples, prepared.order.rows
     part: dict[str, Any] = {
@@ -65,7 +66,7 @@ def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
         "config": np.array(json.dumps(job.config.to_dict())),
         "modalities": np.array(samples.modalities),
     }
-    for name, projection in head_projections(prepared.features).items():
+    for name, projection in prepared.head_projections.items():
         part |= {f"mean_{name}": projection.mean, f"basis_{name}": projection.basis}
         part[f"floor_{name}"] = np.float64(projection.floor)
         part[f"digest_{name}"] = np.array([prepared.contents.digests[name][row] for row in rows], dtype="S64")
@@ -73,10 +74,11 @@ def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
     job.run.save(PART, **part)
 
 
-def _read_others(evidence: Evidence, job: Job) -> bool:
+def reads_others(evidence: Evidence, job: Job) -> bool:
     """Whether the trials can read samples that they were not trained on: heads on all samples, no augmented views."""
     trials = evidence.trials
-    return trials is not None and trials.roles is None and job.config.train == "heads" and not job.config.views
+    is_ensemble = trials is not None and trials.roles is None and bool(trials.known.all())
+    return is_ensemble and job.config.train == "heads" and not job.config.views
 
 
 def load_rows(run: RunFolder) -> StoredRun:
@@ -135,6 +137,8 @@ def extend_run(samples: Samples, run_dir: str | Path, progress: Progress | None 
                 f"the run was encoded with {encoders}, which now would be {present_encoders}; audit all samples again"
             )
         _check_same_vectors(stored, new)
+        if new.image_paths:
+            _measure_again(stored, clock.progress)
         joined = _join(stored, new)
         old = len(stored.samples)
         identity = {"extends": str(base.path), "digests": {m: list(d) for m, d in new.contents.digests.items()}}
@@ -186,6 +190,18 @@ def _check_same_vectors(stored: StoredRun, new: Prepared) -> None:
                 f"id {new.samples.ids[row]!r}, cosine {cosines[other[0]]:.2f}); compute the new embeddings with the "
                 "run's model, or audit all samples again"
             )
+
+
+def _measure_again(stored: StoredRun, progress: Progress) -> None:
+    """Measures the run's images whose measures are gone from the cache, if their files are still the same."""
+    paths = dict(zip(stored.digests[IMAGE], stored.samples.media[IMAGE], strict=True))
+    missing = {digest: paths[digest] for digest in FeatureCache(MEASURES_KEY).missing(list(paths))}
+    if not missing:
+        return
+    samples = Samples(tuple(missing), {IMAGE: tuple(missing.values())})
+    now = digest_contents(samples, progress).digests[IMAGE]
+    unchanged = zip(now, missing.items(), strict=True)
+    measure_missing({digest: path for seen, (digest, path) in unchanged if seen == digest and path}, progress)
 
 
 def _join(stored: StoredRun, new: Prepared) -> Prepared:
@@ -257,7 +273,7 @@ def add_incomplete(
     """
     columns = {name: values.copy() for name, values in columns.items()}
     present = prepared.embedded.features.present
-    if not _read_others(evidence, job) or not evidence.required_trials.known.all() or present.shape[1] <= MIN_MEDIA:
+    if not reads_others(evidence, job) or present.shape[1] <= MIN_MEDIA:
         return columns, []
     incomplete = ~present.all(axis=1) & (present.sum(axis=1) >= MIN_MEDIA)
     notes = []
@@ -276,7 +292,7 @@ def _add_pattern(
     present = [m for m, has in zip(prepared.samples.modalities, pattern, strict=True) if has]
     missing = " and ".join(m for m in prepared.samples.modalities if m not in present)
     part = _restrict(prepared, present, rows)
-    learner = trained_heads_learner(part.features, head_projections(prepared.features), job.run, job)
+    learner = trained_heads_learner(part.features, prepared.head_projections, job.run, job)
     digests = [[prepared.contents.digests[m][row] for m in present] for row in rows]
     with RunFolder(job.run.path / f"lacking-{digest_of(present, digests)[:16]}", {"media": present}) as run:
         inner = replace(job, run=run, progress=lambda *_: job.progress("score", 1, 1))

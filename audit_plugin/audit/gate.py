@@ -26,8 +26,8 @@ from audit_plugin.scoring.calibration import CONFIDENCE
 from audit_plugin.scoring.flags import FLAGS
 
 LEAK, FAILED, MISALIGNED = "leak", "failed", "misaligned"
-KINDS = (*FLAGS, LEAK, FAILED)
-CONDITION = re.compile(r"\s*([a-z]+)\s*(>=|>)\s*(\d{1,12}(?:\.\d{1,6})?)\s*(%?)\s*", re.ASCII)
+KINDS = (*FLAGS, FAILED)
+CONDITION = re.compile(r"\s*([a-z_]+)\s*(>=|>)\s*(\d{1,12}(?:\.\d{1,6})?)\s*(%?)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _judge(condition: Condition, columns: Mapping[str, Any], summary: Mapping[st
 
 
 def _count(columns: Mapping[str, Any], kind: str) -> int:
-    """Rows of a kind."""
-    if kind in FLAGS:
+    """Rows of a kind; of leaks, those on either side."""
+    if kind in FLAGS and kind != LEAK:
         return int(np.asarray(columns.get(f"is_{kind}", ()), dtype=bool).sum())
     return sum(bool(text) for text in columns.get("failure" if kind == FAILED else LEAK, ()))
 

@@ -13,19 +13,23 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError, Bools, Features, Ints, SampleFacts, Samples, dense_ids
-from audit_plugin.config import AuditConfig
+from audit_plugin.config import NO_TEXT, AuditConfig
 from audit_plugin.encoders.base import EncoderIdentity
 from audit_plugin.encoders.cached_features import StoredFeatures, joined_features
 from audit_plugin.encoders.devices import pick_device, release_memory
 from audit_plugin.encoders.embed import Contents, Embedded, Progress, digest_contents, embed, join_reasons
 from audit_plugin.encoders.own_embeddings import OWN_NAME, OwnEmbeddings, encoded_part, is_own, store_own
+from audit_plugin.encoders.pixels import IMAGE, measure_missing, stored_measures
 from audit_plugin.encoders.precision import choose_precision
 from audit_plugin.encoders.prompts import prompted_identities, split_templates
 from audit_plugin.encoders.registry import identify, resolve_name
 from audit_plugin.encoders.word_space import word_vectors
+from audit_plugin.inputs.boxes import boxes_of
 from audit_plugin.inputs.modalities import MODALITIES
+from audit_plugin.neighbors.projection import Projection
 from audit_plugin.store import check_memory, stored_identity
 from audit_plugin.trials.engines import LOCAL, EncoderRecipe, Engine
+from audit_plugin.trials.learners import head_projections
 
 
 @dataclass
@@ -95,6 +99,11 @@ class Prepared:
         """Of the complete rows, in canonical order."""
         return self.embedded.features.rows(self.order.rows)
 
+    @functools.cached_property  # takes seconds
+    def head_projections(self) -> dict[str, Projection]:
+        """Modality -> what the heads see of the features."""
+        return head_projections(self.features)
+
     @property
     def text_modalities(self) -> list[str]:
         """The modalities that are text."""
@@ -134,7 +143,7 @@ def prepare(
 
     `encoders` are the keys of a run that is continued: precision `auto` is what it settled on.
     """
-    check_samples(samples)
+    check_samples(samples, config)
     check_memory()
     # in the table's order: image before text, however the caller named them
     samples = replace(samples, media={m: samples.media[m] for m in MODALITIES if m in samples.media})
@@ -170,7 +179,7 @@ def _encode(
     templates = split_templates(config.template)
     recipe = EncoderRecipe(name, templates)
     load = functools.cache(lambda: recipe.load(samples.modalities, device))
-    identities = prompted_identities(identify(name, samples.modalities), templates)
+    identities = prompted_identities(identify(name, samples.modalities, device), templates)
     if not identities:
         identities = {modality: encoder.identity for modality, encoder in load().items()}
     with clock.stage("read"):
@@ -183,6 +192,9 @@ def _encode(
             embed(samples, contents, keys, chosen.load, clock.progress, view, encode)
             for view in range(config.views + 1)
         )
+        if IMAGE in samples.modalities:
+            values = zip(contents.digests[IMAGE], samples.media[IMAGE], strict=True)
+            measure_missing({digest: value for digest, value in values if digest and value}, clock.progress)
     embedded = replace(embedded, notes=(*chosen.notes, *embedded.notes))
     if templates:  # the pieces of a label are its prompts: nothing was too long
         embedded = replace(embedded, split_texts=0)
@@ -210,11 +222,12 @@ def _joined(samples: Samples, own: OwnEmbeddings, encoded: _Read) -> _Read:
     return Contents(digests, failures, own.contents.texts), (joined,), {name: all_identities[name] for name in names}
 
 
-def check_samples(samples: Samples) -> None:
-    """Raises AuditError for what is no set of two or more modalities."""
+def check_samples(samples: Samples, config: AuditConfig) -> None:
+    """Raises AuditError for what is no set of two or more modalities, or of one medium where no text is wanted."""
     if len(samples) == 0:
         raise AuditError("there are 0 samples to audit; give at least one row")
-    if len(samples.modalities) < 2:
+    is_one_medium = config.text == NO_TEXT and len(samples.modalities) == 1 and "text" not in samples.modalities
+    if len(samples.modalities) < 2 and not is_one_medium:
         raise AuditError(f"only {', '.join(samples.modalities) or 'nothing'} is named; name two or more modalities")
     if unknown := [m for m in samples.modalities if m not in MODALITIES]:
         raise AuditError(f"modality {unknown[0]!r} is not known; use {', '.join(MODALITIES)}")
@@ -261,6 +274,15 @@ def describe_samples(prepared: Prepared, known: Bools | None = None) -> SampleFa
         known=known,
         texts={name: values for name, values in texts.items() if any(values)},
         word_vectors=word_vectors(prepared.encoder_identities, prepared.features.vectors, known),
+        pixels=stored_measures([prepared.contents.digests["image"][row] for row in rows])
+        if prepared.image_paths
+        else None,
+        splits=[samples.splits[row] for row in rows] if samples.splits else (),
+        boxes=boxes_of(
+            prepared.media("image") if "image" in samples.modalities else (),
+            [samples.ids[row] for row in rows],
+            reads_files=bool(prepared.image_paths),
+        ),
     )
 
 

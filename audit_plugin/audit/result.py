@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Bools, Ints, Samples, count_text
 from audit_plugin.config import AuditConfig, current_names
+from audit_plugin.inputs.images import is_box_fault
 from audit_plugin.inputs.tables import jsonable, read_table, write_json, write_table
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.memorized import memorized_lists
 from audit_plugin.scoring.named_modality import named_modalities
 from audit_plugin.scoring.outliers import count_user_groups
+from audit_plugin.scoring.reflag import reflag
 from audit_plugin.scoring.wrong_pairs import summarize_wrong_pairs
 from audit_plugin.trials import multimem
 from audit_plugin.trials.run import RELIABLE
@@ -148,7 +149,7 @@ class AuditResult:
             raise AuditError("this result holds no false-positive rates; load one that AuditResult.save wrote")
         scores: dict[str, Any] = {**self.columns, "false_positive_rate": self.false_positive_rate}
         flagged = by_rate[kind](scores, None, rate)
-        columns = {**self.columns, **rules.reflag(self.columns, {f"is_{kind}": flagged})}
+        columns = {**self.columns, **reflag(self.columns, {f"is_{kind}": flagged})}
         summary = {**self.summary, **count_outcomes(columns)}
         return replace(self, columns=columns, summary=summary)
 
@@ -285,14 +286,20 @@ def result_columns(prepared: Prepared, scored: Scored) -> dict[str, Any]:
         if name == "duplicate":
             columns["duplicate_group"] = order.back(_group_names(evidence, samples, order), "")
     if samples.splits:
-        splits = [samples.splits[row] for row in order.rows]
-        columns["leak"] = order.back(find_leaks(splits, evidence.copy_groups).other_splits, "")
+        columns["leak"] = order.back(evidence.leaks.other_splits, "")
     for kind, values in scored.flags.items():
         columns[f"is_{kind}"] = order.back(values, False)
-    for name, values in scored.verdicts.items():
-        columns[name] = order.back(values, "keep" if name == "action" else "")
+    verdicts = {
+        name: order.back(values, "keep" if name == "action" else "") for name, values in scored.verdicts.items()
+    }
     failures = prepared.embedded.failures
-    columns["failure"] = np.array([failures.get(row, "") for row in range(order.total)], dtype=object)
+    failure = np.array([failures.get(row, "") for row in range(order.total)], dtype=object)
+    shows_nothing = [row for row, why in failures.items() if is_box_fault(why)]  # a box that cannot be cut out
+    if shows_nothing:
+        columns["is_box_problem"][shows_nothing] = True
+        verdicts["box_problem"][shows_nothing] = failure[shows_nothing]
+    columns |= {name: values for name, values in verdicts.items() if name not in rules.PROBLEMS or (values != "").any()}
+    columns["failure"] = failure
     columns["action"][columns["failure"] != ""] = "fix"
     columns["reason"][columns["failure"] != ""] = "not scored: see failure"
     return columns

@@ -17,14 +17,12 @@ from audit_plugin.encoders.embed import Embedded, Progress, silent
 from audit_plugin.encoders.own_models import Embedder, embed_with
 from audit_plugin.encoders.prompts import split_templates, with_first_prompt
 from audit_plugin.scoring.evidence import Evidence
-from audit_plugin.scoring.leaks import find_leaks
 from audit_plugin.scoring.suggest.captions import Captioner
 from audit_plugin.store import RunFolder, cache_root, digest_of
 from audit_plugin.trials.engines import opened
 from audit_plugin.trials.learners import (
     checkpoint_vectors,
     checkpoints_learner,
-    head_projections,
     heads_learner,
     learner_identity,
     towers_learner,
@@ -121,7 +119,7 @@ def learning(prepared: Prepared, job: Job, caller_models: Sequence[Embedded] | N
     if job.config.train == "checkpoints":
         models = caller_models or checkpoint_vectors(prepared.samples, prepared.contents, job)
         return lambda _plan, _shared_ids: checkpoints_learner(models, rows, job)
-    projections = head_projections(prepared.features)
+    projections = prepared.head_projections
     augmented = [view.features.rows(rows) for view in prepared.augmented]
     return lambda plan, shared_ids: heads_learner(prepared.features, augmented, projections, shared_ids, plan, job)
 
@@ -141,10 +139,7 @@ def finish(
         save_evidence(evidence, [samples.ids[row] for row in rows], job.run)
         columns = result_columns(prepared, scored)
         columns, incomplete_notes = add_incomplete(columns, prepared, evidence, job)
-    leak_notes = []
-    if samples.splits:
-        leaks = find_leaks([samples.splits[row] for row in rows], evidence.copy_groups)
-        leak_notes = [leaks.sentence()] if leaks.pairs else []
+    leak_notes = [evidence.leaks.sentence()] if evidence.leaks.pairs else []
     with clock.stage("explain"):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)

@@ -10,12 +10,15 @@ import numpy as np
 
 from audit_plugin.arrays import Bools, Features, Floats, SampleFacts, count_text
 from audit_plugin.encoders.devices import release_memory
+from audit_plugin.neighbors.altered_copies import find_altered_copies
 from audit_plugin.neighbors.image_copies import group_image_copies
 from audit_plugin.neighbors.neighborhood import Search, find_neighborhood
 from audit_plugin.scoring import flags as rules
 from audit_plugin.scoring.calibration import Calibration, calibrate
+from audit_plugin.scoring.cleaned_texts import suggest_cleaned
 from audit_plugin.scoring.evidence import Evidence, build_evidence
 from audit_plugin.scoring.evidence_weights import separation
+from audit_plugin.scoring.problem_texts import problem_texts
 from audit_plugin.scoring.scores import compute_scores, of_known, pair_misalignment, robust_z
 from audit_plugin.scoring.suggest.captions import Captioner, apply_suggestions, ask_captioner, suggest
 from audit_plugin.scoring.suggest.join_bugs import Repair
@@ -42,16 +45,19 @@ def gather_evidence(
     """
     neighborhood = find_neighborhood(features, facts, search_of(job), job.run, job.progress)
     copies = {"image": group_image_copies(image_paths, facts, neighborhood)} if image_paths else {}
+    altered = (
+        find_altered_copies(image_paths, facts, neighborhood, copies["image"], job.progress) if image_paths else None
+    )
     release_memory()
     trials, notes = train_trials(learn, facts, neighborhood.leave_together, job, plan)
     release_memory()
-    evidence = build_evidence(features, facts, neighborhood, trials, job, copies)
+    evidence = build_evidence(features, facts, neighborhood, trials, job, copies, altered)
     if trials is None:
         by_frozen = "memorization is not scored, and misalignment by the frozen encoders and nearest neighbors alone"
         is_scored = bool(evidence.held_out) and bool(np.isfinite(evidence.held_out["zero_shot"]).any())
         consequence = by_frozen if is_scored else "misalignment and memorization are not scored"
         notes = [f"{note}: {consequence}" for note in notes]
-    return evidence, [*neighborhood.notes, *notes]
+    return evidence, [*neighborhood.notes, *(altered.notes if altered else ()), *notes]
 
 
 def search_of(job: Job) -> Search:
@@ -69,7 +75,7 @@ class Scored:
         scores: column -> `[n]`.
         calibration: how many pairs are wrong, and how likely each one is.
         flags: kind -> bool `[n]`.
-        verdicts: `action`, `reason`, `suggestion`, `repair` -> object `[n]`.
+        verdicts: `flags.PROBLEMS`, `action`, `reason`, `suggestion`, `repair` -> object `[n]`.
         probe_recall: kind of probe pairs -> share of them that would be flagged.
         repairs: suggested corrections of join bugs.
         same_again: rows that would get the caption that they have, and so get no suggestion.
@@ -103,8 +109,12 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
     media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
     if captioner is not None and prepared.text_modalities and media and all(prepared.media(media[0])):
         suggestions = ask_captioner(suggestions, flags["misaligned"], captions, prepared.media(media[0]), captioner)
-    representative, exact = rules.exact_duplicates(evidence)
-    action, reason = rules.propose_actions(flags, suggestions.captions, representative, exact, scores)
+    ids = [prepared.samples.ids[row] for row in prepared.order.rows]
+    removals = rules.why_removed(evidence, ids)
+    suggestions, cleaned = suggest_cleaned(suggestions, evidence, flags, scores, removals != "")
+    found = problem_texts(evidence, ids)
+    texts = suggestions.captions
+    action, reason = rules.propose_actions(flags, texts, cleaned, removals, scores, found)
     action, reason = apply_suggestions(action, reason, suggestions)
     job.progress("score", 1, 1)
     return Scored(
@@ -112,11 +122,23 @@ def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner
         scores={**scores, "suggestion_score": suggestions.score},
         calibration=calibration,
         flags=flags,
-        verdicts={"action": action, "reason": reason, "suggestion": suggestions.captions, "repair": suggestions.repair},
+        verdicts={
+            **found,
+            "action": action,
+            "reason": reason,
+            "suggestion": suggestions.captions,
+            "repair": suggestions.repair,
+        },
         probe_recall=probe_recall(probes, scores["misalignment"], flags["misaligned"]),
         repairs=suggestions.repairs,
         same_again=suggestions.same_again,
-        notes=tuple(note for note in (small_set_note(scores["misalignment"], probes), suggestions.note) if note),
+        notes=(
+            *(note for note in (small_set_note(scores["misalignment"], probes), suggestions.note) if note),
+            *text_problem_notes(evidence),
+            *evidence.image_problems.notes,
+            *evidence.box_problems.notes,
+            *personal_notes(flags, ids),
+        ),
     )
 
 
@@ -158,6 +180,30 @@ def small_set_note(scores: Floats, probes: Mapping[str, Floats]) -> str:
         f"random from it rank above {share:.0%} of its samples on average, where 50% would be chance "
         f"(measured on {count_text(int(np.isfinite(of_probes).sum()), 'probe pair')})"
     )
+
+
+def text_problem_notes(evidence: Evidence) -> list[str]:
+    """What the checks of texts say of the set, with the modality where several are text."""
+    notes = []
+    for name, found in evidence.text_problems.items():
+        of_modality = f"{name}: " if len(evidence.text_problems) > 1 else ""
+        notes += [f"{of_modality}{note}" for note in found.notes]
+    return notes
+
+
+def personal_notes(flags: Mapping[str, Bools], ids: Sequence[str]) -> list[str]:
+    """A sentence where texts hold personal data: how many of them a model memorizes is what a privacy review asks.
+
+    Samples are counted, which `ids` `[n]` name: one may have several captions, and each of them a row.
+    """
+    samples = {ids[int(row)] for row in np.flatnonzero(flags["personal"])}
+    memorized = {ids[int(row)] for row in np.flatnonzero(flags["personal"] & flags["memorized"])}
+    if not samples:
+        return []
+    return [
+        f"{count_text(len(samples), 'sample has', 'samples have')} personal data in a text, of which a model memorizes "
+        f"{len(memorized)}; the column text_problem names the kinds"
+    ]
 
 
 def save_evidence(evidence: Evidence, ids: Sequence[str], run: RunFolder) -> None:

@@ -1,14 +1,16 @@
-"""Warnings on captions that the text encoder reads badly: too long, unknown to it, or in another language."""
+"""Notes on captions that are templates, or that the encoder reads badly: too long, unknown to it, another language."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.encoders.registry import encoder_of, unknown_token_shares
 from audit_plugin.inputs.languages import UNNAMED, foreign_languages
+from audit_plugin.inputs.rows import brief
+from audit_plugin.scoring.personal_data import hide_personal_data, without_long_numbers
 
 from .prepare import Prepared
 
@@ -16,6 +18,9 @@ NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
 UNKNOWN_SHARE = 0.2  # of a text's tokens, from which on it is counted
 NAMED = 3  # languages
 SAMPLED = 20_000  # distinct texts whose tokens are counted, evenly spaced
+LEAST_TEXTS = 100  # distinct ones, from which on templates are looked for
+WORD_SHARE = 0.05  # of the distinct texts that have a word, from which on it may belong to a template
+TEMPLATE_WORDS = 4  # that a template has at least
 
 
 def text_notes(prepared: Prepared) -> list[str]:
@@ -28,15 +33,50 @@ def text_notes(prepared: Prepared) -> list[str]:
             "encoded in parts"
         )
     for modality in prepared.text_modalities:
+        texts = [text for text in samples.media[modality] if text]
+        notes += template_notes(texts)
         if prepared.is_own(modality):
             continue  # what encoded it is not known
-        texts = [text for text in samples.media[modality] if text]
         encoder = _encoder_name(prepared.encoder_name, modality)
         if encoder:
             notes += _unknown_tokens(texts, prepared.encoder_name, encoder)
         if prepared.encoder_identities[modality].english:
             notes += _other_languages(texts, encoder)
     return notes
+
+
+def template_notes(texts: Sequence[str]) -> list[str]:
+    """A sentence where more than 5% of the distinct texts are one template: the same but for their rare words.
+
+    A template is a text with "…" in place of each stretch of words that few texts have.
+    """
+    split = [text.split() for text in dict.fromkeys(texts)]
+    if len(split) < LEAST_TEXTS:
+        return []
+    count = Counter(word.lower() for words in split for word in set(words))
+    templates = Counter(_template(words, count, WORD_SHARE * len(split)) for words in split)
+    found = [
+        (template, times / len(split))
+        for template, times in templates.most_common(NAMED)
+        if times > NOTED_SHARE * len(split) and len(template.replace("…", " ").split()) >= TEMPLATE_WORDS
+    ]
+    if not found:
+        return []
+    quoted = [f"{brief(without_long_numbers(hide_personal_data(text)[1]))} ({share:.0%})" for text, share in found]
+    return [
+        f"captions follow templates: {', '.join(quoted)} of the distinct texts; what stands for … alone can "
+        "tell samples apart"
+    ]
+
+
+def _template(words: Sequence[str], count: Mapping[str, int], least: float) -> str:
+    parts: list[str] = []
+    for word in words:
+        if count[word.lower()] >= least:
+            parts.append(word)
+        elif parts[-1:] != ["…"]:
+            parts.append("…")
+    return " ".join(parts)
 
 
 def _encoder_name(name: str, modality: str) -> str:
@@ -61,7 +101,7 @@ def _unknown_tokens(texts: Sequence[str], name: str, encoder: str) -> list[str]:
     mean = sum(share * count for share, count in unknown) / affected
     return [
         f"{round(affected * len(texts) / looked_at)} of {len(texts)} captions hold tokens that the encoder {encoder!r} "
-        f"does not know (emoji, rare letters), {mean:.0%} of theirs on average: scores of these are less reliable"
+        f"does not know (emoji, rare letters), {mean:.0%} of their tokens on average: scores of these are less reliable"
     ]
 
 
@@ -78,11 +118,11 @@ def _other_languages(texts: Sequence[str], encoder: str) -> list[str]:
 
 
 def _look(languages: dict[str, int]) -> str:
-    """What texts look like: "look German", or "look German (80), French (40)"."""
+    """What texts look like: "seem to be in German", or "seem to be in German (80), French (40)"."""
     if list(languages) == [UNNAMED]:
         return "are not in Latin script"
     if len(languages) == 1:
-        return f"look {next(iter(languages))}"
+        return f"seem to be in {next(iter(languages))}"
     named = [f"{language} ({count})" for language, count in list(languages.items())[:NAMED]]
     rest = sum(list(languages.values())[NAMED:])
-    return f"look {', '.join(named)}" + (f", or others ({rest})" if rest else "")
+    return f"seem to be in {', '.join(named)}" + (f", other languages ({rest})" if rest else "")

@@ -27,9 +27,11 @@ from . import datasets as datasets
 from . import review as review
 from . import cross_modal as cross_modal
 from . import report as report
+from . import judge as judge
 from . import cache as cache
 from . import exports as exports
 from . import install as install
+from .memory_watch import start_memory_watch
 from .options import BAD_INPUT, INTERRUPTED, app
 # isort: on
 
@@ -54,6 +56,7 @@ def main() -> None:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         interrupted = _end_on_interrupt()
+        start_memory_watch()
     except (OSError, RuntimeError) as error:  # neither a pipe nor a thread can be had
         sys.stderr.write(f"error: {plain_error(error) or error}\n")
         sys.exit(BAD_INPUT)
@@ -120,7 +123,12 @@ def _end_on_interrupt() -> threading.Event:
         if not issubclass(problem.exc_type, KeyboardInterrupt):  # in a destructor or callback: the next step raises it
             sys.__unraisablehook__(problem)
 
-    sys.unraisablehook = show_unraisable
+    def show_in_thread(problem: threading.ExceptHookArgs) -> None:
+        # a thread without the memory to begin, of which Python cannot even say what is wrong
+        if not issubclass(problem.exc_type, MemoryError | SystemError):
+            threading.__excepthook__(problem)
+
+    sys.unraisablehook, threading.excepthook = show_unraisable, show_in_thread
     signal.signal(signal.SIGINT, on_interrupt)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()

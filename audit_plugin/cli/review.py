@@ -290,13 +290,14 @@ KEYS = {"w": "remove", "r": "keep", "u": "unsure"}
 def _find_threshold(dataset: str, run: str, precision: float, labels: int, reviewer: str) -> None:
     """Asks for labels on a terminal, or lists the next rows in a pipe; says what the labels so far guarantee."""
     from audit_plugin.report.display import console
+    from audit_plugin.review.threshold_search import progress_text
 
     io, data = _opened(dataset)
     check, out = io.threshold_check(data, run), console()
     search = check.search(precision, labels)
     asks = out.is_terminal and sys.stdin.isatty()
     while asks and search.next_row is not None:
-        _echo(_progress(search, precision))
+        _echo(progress_text(search, precision))
         row = check.rows[search.next_row]
         kind = _ask(io.list_rows(data, run, [row]))
         if kind is None:
@@ -306,7 +307,7 @@ def _find_threshold(dataset: str, run: str, precision: float, labels: int, revie
         search = check.search(precision, labels)
     if not asks:
         _show_rows(out, io.list_rows(data, run, check.ahead(precision, labels, 10)))
-    _echo(_progress(search, precision), err=not asks)
+    _echo(progress_text(search, precision), err=not asks)
     for line in _conclusion(search, precision, dataset, run):
         _echo(line, err=not asks)
 
@@ -327,37 +328,20 @@ def _ask(rows: Sequence[ListedRow]) -> str | None:
                 return KEYS.get(key)
 
 
-def _percent(share: float) -> str:
-    """A share as it was given: 99.5% is not 100%."""
-    return f"{100 * share:.10g}%"
-
-
-def _progress(search: ThresholdSearch, precision: float) -> str:
-    """One line: labels, and the threshold so far."""
-    about = f" of about {search.about}" if search.next_row is not None else ""
-    if not search.rows:
-        return f"{search.labeled}{about} labels; no threshold is known to keep {_percent(precision)} yet"
-    return f"{search.labeled}{about} labels; threshold {search.threshold:.2f} keeps {_percent(precision)} so far"
-
-
 def _conclusion(search: ThresholdSearch, precision: float, dataset: str, run: str) -> list[str]:
     """The guarantee, how to set the threshold, and what is only estimated."""
-    from audit_plugin.review.threshold_search import CONFIDENCE
+    from audit_plugin.review.threshold_search import guarantee_text, percent_text
 
     lines = []
     if search.rows:
+        lines.append(f"guarantee: {guarantee_text(search, precision)}")
         lines.append(
-            f"guarantee: with a probability of at least {CONFIDENCE:.0%} over the random draw, at least "
-            f"{_percent(precision)} of the {count_text(search.rows, 'sample')} with a misalignment of "
-            f"{search.threshold!r} or more are wrong"
-        )
-        lines.append(
-            f"to flag them: the operator Set threshold of the App, run {run!r}, flag misaligned, threshold "
-            f"{search.threshold!r} (the slider of the tab Overview is coarser)"
+            f"to flag them: Calibrate in the tab Queue of the App, run {run!r}, which goes on from these labels; or "
+            f"the operator Set threshold, flag misaligned, threshold {search.threshold!r} (the slider is coarser)"
         )
     elif search.next_row is None:
         lines.append(
-            f"no threshold that keeps {_percent(precision)} was found; try a lower --precision, or more --labels"
+            f"no threshold that keeps {percent_text(precision)} was found; try a lower --precision, or more --labels"
         )
     if search.next_row is not None:
         lines.append(

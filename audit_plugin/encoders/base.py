@@ -31,6 +31,19 @@ class EncoderIdentity:
     bf16: bool = False  # it can also compute with weights in bf16 (`Encoder.to_bf16`)
 
 
+CUDA_MARK = ":cuda"  # in the key of features that a GPU computes: their last digits are others than those of a CPU
+
+
+def on_device(identity: EncoderIdentity, device: str) -> EncoderIdentity:
+    """The identity of an encoder that computes on a device."""
+    return replace(identity, key=identity.key + CUDA_MARK) if device == "cuda" else identity
+
+
+def same_weights(key: str, other: str) -> bool:
+    """Whether two keys differ at most in the device that computes."""
+    return key.replace(CUDA_MARK, "") == other.replace(CUDA_MARK, "")
+
+
 @dataclass(frozen=True)
 class Encoder:
     """One modality's encoder."""
@@ -49,13 +62,17 @@ class Encoder:
 
 def frames_encoder(image: Encoder, identity: EncoderIdentity) -> Encoder:
     """The encoder of videos that encodes each of their frames as the image encoder does."""
-    # only `prepare` is captured: a closure over `image` would keep weights that `to_bf16` has replaced
-    prepare = image.prepare
+    return replace(image, identity=identity, prepare=frames_preparer(image.prepare))
 
+
+def frames_preparer(prepare: Callable[[Any], list[np.ndarray]]) -> Callable[[Sequence[Any]], list[np.ndarray]]:
+    """Frames -> the pieces of each, as `prepare` makes them of an image."""
+
+    # only `prepare` is captured: a closure over an encoder would keep weights that `to_bf16` has replaced
     def prepare_frames(frames: Sequence[Any]) -> list[np.ndarray]:
         return [piece for frame in frames for piece in prepare(frame)]
 
-    return replace(image, identity=identity, prepare=prepare_frames)
+    return prepare_frames
 
 
 def pad_to_bucket(ids: Sequence[int], fill: int = 0, buckets: Sequence[int] = TEXT_BUCKETS) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,18 +129,30 @@ def _download(checkpoint: ClapCheckpoint) -> ClapCheckpoint:
     return locate(f"clap:{checkpoint.name}")
 
 
-def _clap_audio(identity: EncoderIdentity, model: Any, extractor: Any, device: torch.device) -> Encoder:
+def preparer(name: str, _modality: str) -> Callable[[Any], list[np.ndarray]]:
+    """What sounds are prepared with, without weights."""
+    from transformers import AutoFeatureExtractor
+
+    folder = os.path.dirname(locate(name).path)
+    return _sound_preparer(AutoFeatureExtractor.from_pretrained(folder, local_files_only=True))
+
+
+def _sound_preparer(extractor: Any) -> Callable[[Sound], list[np.ndarray]]:
     longest = extractor.nb_max_samples  # the extractor would cut longer ones at random
 
     def prepare(sound: Sound) -> list[np.ndarray]:
         parts = [piece[start : start + longest] for piece in sound.pieces for start in range(0, len(piece), longest)]
         return [extractor(part, sampling_rate=RATE, return_tensors="np")["input_features"][0] for part in parts]
 
+    return prepare
+
+
+def _clap_audio(identity: EncoderIdentity, model: Any, extractor: Any, device: torch.device) -> Encoder:
     def features(spectra: torch.Tensor) -> torch.Tensor:
         longer = torch.zeros(len(spectra), 1, dtype=torch.bool, device=device)  # `prepare` made none too long
         return _vectors(model.get_audio_features(spectra, is_longer=longer))
 
-    return Encoder(identity, 8, prepare, encode_on(device, features))
+    return Encoder(identity, 8, _sound_preparer(extractor), encode_on(device, features))
 
 
 def _clap_text(identity: EncoderIdentity, model: Any, tokenizer: Any, device: torch.device) -> Encoder:

@@ -6,19 +6,22 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.inputs.threads import ReadingThreads
 
 from .base import Encode
 
 CUDA_BATCH = 256
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 def pick_device(choice: str) -> str:
@@ -55,25 +58,73 @@ def has_bf16_unit(device: str) -> bool:
 
 
 def matmul_precision(precision: str, device: str) -> str:
-    """`bf16` or `fp32` for `AuditConfig.precision`: decided by the chip, never by timing it.
+    """`bf16`, `tf32` (its counterpart on a GPU) or `fp32` for `AuditConfig.precision`: by the chip, never by timing it.
 
-    A choice by timing could differ when an interrupted run is continued. Products in bf16 are summed in fp32; on the
-    benchmark sets the scores rank the same with either (README).
+    A choice by timing could differ when an interrupted run is continued. Products in bf16 or TF32 are summed in fp32;
+    on the benchmark sets the scores rank the same with bf16 (README).
     """
-    if precision != "auto":
-        return precision
-    return "bf16" if has_bf16_unit(device) else "fp32"
+    if precision == "auto":
+        precision = "bf16" if has_bf16_unit(device) else "fp32"
+    return "tf32" if precision == "bf16" and device == "cuda" else precision
 
 
 @contextlib.contextmanager
 def use_matmul_precision(precision: str, device: str) -> Iterator[None]:
     """Multiplies fp32 matrices in `matmul_precision` inside; torch's setting is global and is restored after."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if matmul_precision(precision, device) == "bf16" else "highest")
+    setting = {"bf16": "medium", "tf32": "high", "fp32": "highest"}
+    torch.set_float32_matmul_precision(setting[matmul_precision(precision, device)])
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def in_blocks(function: Callable[[int, int], Value], count: int, size: int) -> list[Value]:
+    """The function's values of (start, end) of blocks of `count` rows, at most `size` each, in order.
+
+    Blocks are halved where the GPU's memory is too small for one.
+
+    Raises:
+        AuditError: it is too small for a single row.
+    """
+    values: list[Value] = []
+    start = 0
+    while start < count:
+        end = min(start + size, count)
+        try:
+            values.append(function(start, end))
+        except torch.OutOfMemoryError as error:
+            if end - start == 1:
+                raise AuditError(
+                    "the GPU's memory is too small; close other programs that use the GPU, or use --device cpu"
+                ) from error
+            size = (end - start) // 2
+        else:
+            start = end
+            continue
+        torch.cuda.empty_cache()  # after the error, which held on to what the block had made
+    return values
+
+
+def in_single_threads(function: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
+    """The function's values of the items, in order: as many at a time as torch has threads, each computed by one.
+
+    Threads that share one small operation wait for each other at its end, of which there are thousands in a training:
+    beside other programs that took up to twenty times as long as one thread. An interrupt ends the functions where they
+    call `check_stopped`.
+    """
+    threads = torch.get_num_threads()
+
+    def alone(item: Item) -> Value:
+        torch.set_num_threads(1)  # of this thread, and of threads that begin to use torch meanwhile
+        return function(item)
+
+    try:
+        with ReadingThreads(max(1, min(threads, len(items)))) as pool:
+            return list(pool.map(alone, items))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def encode_on(device: torch.device, forward: Callable[[torch.Tensor], torch.Tensor]) -> Encode:

@@ -26,6 +26,7 @@ from audit_plugin.store import FeatureCache, raise_shortage
 from .base import Encoder
 from .cached_features import StoredFeatures, stored_features
 from .devices import cpu_count
+from .pixels import Watch, ignore, measuring
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in total
 Pieces = list[np.ndarray] | str  # what an encoder's `prepare` makes of a medium, or why it cannot be used
@@ -154,7 +155,10 @@ def embed(
             start_workers(min(thread_count(), len(values)))  # while the encoder is loaded
         encoder = load()[modality]
         batch_encoders.append(BatchEncoder(encoder))
-        with contextlib.closing(prepare_contents(modality, values, encoder, view)) as prepared:
+        with (
+            measuring(modality if view == 0 else "") as watch,
+            contextlib.closing(prepare_contents(modality, values, encoder, view, watch)) as prepared,
+        ):
             yield from encode_pieces(prepared, batch_encoders[-1])
 
     failures = dict(contents.failures)
@@ -344,10 +348,11 @@ def _encode_batches(
 
 
 def prepare_contents(
-    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0
+    modality: str, values: Mapping[str, str | None], encoder: Encoder, view: int = 0, watch: Watch = ignore
 ) -> Generator[tuple[str, Pieces], None, None]:
     """(digest, pieces or the reason why there are none) per content, in order, read in threads.
 
+    `watch` is given each content's digest and medium, by the thread that read it.
     With `overlap` media are read ahead, about a batch: what is prepared waits in memory. Else a batch at a time.
     """
     augment = MODALITIES[modality].augment
@@ -356,6 +361,7 @@ def prepare_contents(
         if isinstance(medium, MediaError):
             return str(medium)
         try:
+            watch(digest, medium)
             if view:
                 medium = augment(medium, np.random.default_rng([int(digest, 16), view]))
             return encoder.prepare(medium)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.inputs import audio, images, video
 from audit_plugin.store import raise_shortage
 
-from .base import Encoder, EncoderIdentity, frames_encoder, pad_to_bucket, split_text
+from .base import Encoder, EncoderIdentity, frames_encoder, frames_preparer, pad_to_bucket, split_text
 from .devices import CUDA_BATCH, encode_by_onnx, encode_on
 from .logmel import KEY, describe
 from .onnx_networks import SIDE, image_network, text_network
@@ -58,6 +60,16 @@ def load(_name: str, modalities: tuple[str, ...], device: torch.device) -> dict[
         ) from error
 
 
+def preparer(_name: str, modality: str) -> Callable[[Any], list[np.ndarray]]:
+    """What media are prepared with, without weights."""
+    preparers: dict[str, Callable[[Any], list[np.ndarray]]] = {
+        "image": _prepare_image,
+        "audio": _describe_pieces,
+        "video": frames_preparer(_prepare_image),
+    }
+    return preparers[modality]
+
+
 def _describe_pieces(sound: audio.Sound) -> list[np.ndarray]:
     """The features themselves: `prepare` runs in several threads."""
     return [describe(piece) for piece in sound.pieces]
@@ -80,11 +92,17 @@ def class_head() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def class_names() -> tuple[str, ...]:
-    """Names of the 1,000 classes, each with its synonyms: "tench, Tinca tinca"."""
-    from timm.data import ImageNetInfo
+    """Names of the 1,000 classes, each with its synonyms: "tench, Tinca tinca".
 
-    info = ImageNetInfo()
-    return tuple(info.index_to_description(number) for number in range(1000))
+    Read from the files of timm, whose import would take seconds and bring in torch's compiler.
+    """
+    package = importlib.util.find_spec("timm")
+    if package is None or package.origin is None:
+        raise ImportError("timm is not installed", name="timm")
+    folder = Path(package.origin).parent / "data" / "_info"
+    with (folder / "imagenet_synset_to_lemma.txt").open(encoding="utf-8", newline="") as file:
+        names = dict(csv.reader(file, delimiter="\t"))
+    return tuple(names[synset] for synset in (folder / "imagenet_synsets.txt").read_text("utf-8").splitlines())
 
 
 @functools.lru_cache(maxsize=1)  # for an App or a script that audits again: keeps 16 MB and saves a second

@@ -9,19 +9,20 @@ import os
 import socket
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.inputs import images, video
 from audit_plugin.inputs.files import file_digest, first_line
 
-from .base import Encoder, EncoderIdentity, frames_encoder
-from .open_clip_towers import image_encoder, text_encoder
+from .base import Encoder, EncoderIdentity, frames_encoder, frames_preparer
+from .open_clip_towers import image_encoder, image_preparer, text_encoder
 
 ENCODES = ("image", "text", "video")
 DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
@@ -161,25 +162,47 @@ def load(name: str, modalities: tuple[str, ...], device: torch.device) -> dict[s
     return {modality: encoders[modality] for modality in modalities}
 
 
+def preparer(name: str, modality: str) -> Callable[[Any], list[np.ndarray]]:
+    """What images, or the frames of videos, are prepared with: the model is made without memory for its weights."""
+    with _warnings_withheld():
+        prepare = image_preparer(_create(locate(name), None, torch.device("meta"))[1])
+    return frames_preparer(prepare) if modality == "video" else prepare
+
+
 def _load_model(checkpoint: OpenClipCheckpoint, device: torch.device, only_text: bool) -> tuple[Any, Any]:
     """(model, transform of images); where only texts are encoded (model without its image tower, None)."""
-    import open_clip
-
     if only_text and (checkpoint.path.endswith(".safetensors") or zipfile.is_zipfile(checkpoint.path)):
         # other kinds of models cannot be loaded in parts: they are loaded as below
         with contextlib.suppress(AttributeError, KeyError, RuntimeError):
             return _load_text_tower(checkpoint, device), None
+    return _create(checkpoint, checkpoint.path or checkpoint.tag, device)
+
+
+def _create(checkpoint: OpenClipCheckpoint, pretrained: str | None, device: torch.device) -> tuple[Any, Any]:
+    """(model with the weights that `pretrained` names, or with random ones; transform of images)."""
+    import open_clip
+
     # the preprocessing of a tag, which a file that is loaded by its path does not hold
     config = open_clip.get_pretrained_cfg(checkpoint.model, checkpoint.tag) or {}
     keys = [key for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)]
+    options: dict[str, Any] = {f"image_{key}": config[key] for key in keys}
+    if pretrained is None:
+        options |= {"pretrained_image": False, "pretrained_text": False}
     model, _, transform = open_clip.create_model_and_transforms(
-        checkpoint.model,
-        pretrained=checkpoint.path or checkpoint.tag,
-        device=device,
-        weights_only=True,
-        **{f"image_{key}": config[key] for key in keys},
+        checkpoint.model, pretrained=pretrained, device=device, weights_only=True, **options
     )
     return model, transform
+
+
+@contextlib.contextmanager
+def _warnings_withheld() -> Iterator[None]:
+    """open_clip warns of random weights, which are about to be replaced or are not used."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
 
 
 def _load_text_tower(checkpoint: OpenClipCheckpoint, device: torch.device) -> Any:
@@ -187,14 +210,10 @@ def _load_text_tower(checkpoint: OpenClipCheckpoint, device: torch.device) -> An
     import open_clip
     from torch.utils.serialization import config
 
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are about to be replaced
-    try:
+    with _warnings_withheld():
         model = open_clip.create_model(
             checkpoint.model, device=device, pretrained_image=False, pretrained_text=False, vision_cfg=SMALLEST_TOWER
         )
-    finally:
-        logging.disable(disabled)
     model.visual = torch.nn.Identity()
     with config.patch({"load.mmap": True}):
         keys = open_clip.load_checkpoint(model, checkpoint.path, strict=False, weights_only=True)

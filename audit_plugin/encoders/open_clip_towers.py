@@ -22,22 +22,8 @@ _PROBE_TEXTS = ("a cat", "two dogs and a bird near the old harbour at noon")
 
 def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device: torch.device) -> Encoder:
     """The encoder of images. Where the transform ends as open_clip's do, pieces are bytes `[h, w, 3]`, scaled later."""
-    from torchvision.transforms import Normalize, Resize, ToTensor
-
     tower = _with_first_token_block(_with_parts(model, lambda name: name == "visual"), device)
-    steps = list(getattr(transform, "transforms", ()))
-    ends_as_usual = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-
-    squeezes = bool(steps) and isinstance(steps[0], Resize) and not isinstance(steps[0].size, int)
-
-    def prepare(image: Any) -> list[np.ndarray]:
-        if not squeezes:
-            image = _without_far_ends(image)
-        if not ends_as_usual:
-            return [transform(image).numpy()]
-        for step in steps[:-2]:
-            image = step(image)
-        return [np.asarray(image)]
+    steps, ends_as_usual = _steps_of(transform)
 
     def normalize(batch: torch.Tensor) -> torch.Tensor:
         """uint8 `[b, h, w, 3]` -> float32 `[b, 3, h, w]`: the last steps of `transform`, in the same arithmetic."""
@@ -56,13 +42,40 @@ def image_encoder(identity: EncoderIdentity, model: Any, transform: Any, device:
     return Encoder(
         identity,
         batch_size(device, BATCH),
-        prepare,
+        image_preparer(transform),
         encode_with(_with_packed_layers(tower, device), torch.float32),
         to_bf16=lambda: encode_with(
             _with_packed_layers(copy.deepcopy(tower).to(torch.bfloat16), device), torch.bfloat16
         ),
         overlap=device.type == "cuda",
     )
+
+
+def image_preparer(transform: Any) -> Callable[[Any], list[np.ndarray]]:
+    """Image -> its piece, of an open_clip model with this transform."""
+    from torchvision.transforms import Resize
+
+    steps, ends_as_usual = _steps_of(transform)
+    squeezes = bool(steps) and isinstance(steps[0], Resize) and not isinstance(steps[0].size, int)
+
+    def prepare(image: Any) -> list[np.ndarray]:
+        if not squeezes:
+            image = _without_far_ends(image)
+        if not ends_as_usual:
+            return [transform(image).numpy()]
+        for step in steps[:-2]:
+            image = step(image)
+        return [np.asarray(image)]
+
+    return prepare
+
+
+def _steps_of(transform: Any) -> tuple[list[Any], bool]:
+    """The steps of a transform of images, and whether the last ones scale bytes as open_clip's do."""
+    from torchvision.transforms import Normalize, ToTensor
+
+    steps = list(getattr(transform, "transforms", ()))
+    return steps, len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
 
 
 def _without_far_ends(image: Any) -> Any:

@@ -229,7 +229,6 @@ def _notes(samples: Samples, modality: str, names: tuple[str, ...]) -> list[str]
     if isinstance(vectors, VectorRows) and vectors.note:
         notes.append(f"{modality}: {vectors.note}")
     if MODALITIES[modality].is_text:
-        notes.append(f"{modality} was not encoded, so which words of a caption fit least is not computed")
         if not any(samples.media[modality]):
             notes.append(f"no {modality} is known, so no other one can be suggested, and vague ones are not searched")
     else:

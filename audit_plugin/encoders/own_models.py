@@ -15,6 +15,7 @@ from audit_plugin.inputs.modalities import read_medium
 from audit_plugin.inputs.threads import ReadingThreads
 
 from . import open_clip
+from .base import on_device
 from .embed import Contents, Embedded, Progress, embed, join_reasons, silent, thread_count
 from .prompts import prompted_encoders
 
@@ -43,7 +44,8 @@ def checkpoint_features(
             "as open_clip:MODEL:PATH"
         )
     encoders = prompted_encoders(open_clip.load(name, samples.modalities, torch.device(device)), templates)
-    keys = {modality: encoder.identity.key for modality, encoder in encoders.items()}
+    kind = torch.device(device).type
+    keys = {modality: on_device(encoder.identity, kind).key for modality, encoder in encoders.items()}
     return embed(samples, contents, keys, lambda: encoders, progress)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from audit_plugin.arrays import AuditError
 
 from . import clap, offline, open_clip
-from .base import Encoder, EncoderIdentity
+from .base import Encoder, EncoderIdentity, on_device
 
 DEFAULT = "offline"  # encodes what no named encoder takes
 
@@ -28,15 +30,17 @@ class EncoderFamily:
     # texts -> the share of each one's tokens that the vocabulary lacks; None where tokens are bytes, of which none is
     # unknown
     unknown_token_shares: Callable[[Sequence[str]], list[float]] | None = None
+    # (name, modality that is not text) -> `Encoder.prepare` without loading a model; None: a model is loaded for it
+    preparer: Callable[[str, str], Callable[[Any], list[np.ndarray]]] | None = None
 
 
 # A new family of encoders is one entry.
 FAMILIES = {
     "offline": EncoderFamily(
-        tuple(offline.IDENTITIES), offline.identify, offline.load, False, offline.unknown_token_shares
+        tuple(offline.IDENTITIES), offline.identify, offline.load, False, offline.unknown_token_shares, offline.preparer
     ),
-    "open_clip": EncoderFamily(open_clip.ENCODES, open_clip.identify, open_clip.load),
-    "clap": EncoderFamily(clap.ENCODES, clap.identify, clap.load),
+    "open_clip": EncoderFamily(open_clip.ENCODES, open_clip.identify, open_clip.load, preparer=open_clip.preparer),
+    "clap": EncoderFamily(clap.ENCODES, clap.identify, clap.load, preparer=clap.preparer),
 }
 
 
@@ -105,14 +109,14 @@ def unknown_token_shares(name: str, texts: Sequence[str]) -> list[float]:
     return shares(texts) if shares else []
 
 
-def identify(name: str, modalities: tuple[str, ...]) -> dict[str, EncoderIdentity]:
+def identify(name: str, modalities: tuple[str, ...], device: str = "cpu") -> dict[str, EncoderIdentity]:
     """Identities by modality for a resolved name, without loading a model; empty where weights need a download."""
     identities: dict[str, EncoderIdentity] = {}
     for part, assigned in assign(name, modalities).items():
         identities |= _family(part).identify(part, assigned)
     if len(identities) < len(modalities):
         return {}
-    return {modality: identities[modality] for modality in modalities}
+    return {modality: on_device(identities[modality], device) for modality in modalities}
 
 
 def load_encoders(name: str, modalities: tuple[str, ...], device: str) -> dict[str, Encoder]:
@@ -124,4 +128,11 @@ def load_encoders(name: str, modalities: tuple[str, ...], device: str) -> dict[s
     encoders: dict[str, Encoder] = {}
     for part, assigned in assign(name, modalities).items():
         encoders |= _family(part).load(part, assigned, torch.device(device))
-    return {modality: encoders[modality] for modality in modalities}
+    return {m: replace(encoders[m], identity=on_device(encoders[m].identity, device)) for m in modalities}
+
+
+def load_preparer(name: str, modality: str) -> Callable[[Any], list[np.ndarray]]:
+    """What the encoder of a resolved name prepares media with (`Encoder.prepare`), if it can without its weights."""
+    part = encoder_of(name, modality)
+    preparer = _family(part).preparer
+    return preparer(part, modality) if preparer else load_encoders(name, (modality,), "cpu")[modality].prepare

@@ -33,6 +33,8 @@ from .ledger.decisions import (
     decide_many,
     decisions,
     disagreements,
+    last_decisions,
+    redo_last,
     refresh,
     undo_last,
 )
@@ -50,16 +52,21 @@ from .read.sources import (
     string_fields,
     text_fields,
 )
+from .records import read_once
 from .results.audited_rows import count_exported, export_audited
 from .results.findings import flagged_view
 from .results.queues import (
     batch_rows,
     decision_of,
+    disagreements_of,
     list_rows,
     memorized_rows,
     queue_of,
     repair_decisions,
+    similar_rows,
     uncertain_rows,
+    undecided,
+    with_suggestion,
 )
 from .results.review_tasks import export_tasks
 from .results.tables import audit_summary, explained
@@ -95,6 +102,7 @@ __all__ = [
     "delete_cross_modal_run",
     "delete_removed",
     "disagreements",
+    "disagreements_of",
     "estimate_cost",
     "existing_datasets",
     "explained",
@@ -109,6 +117,7 @@ __all__ = [
     "import_decisions",
     "import_scores",
     "indexes_of",
+    "last_decisions",
     "leftovers",
     "list_audits",
     "list_changes",
@@ -124,9 +133,11 @@ __all__ = [
     "modality_sources",
     "plan_of",
     "queue_of",
+    "read_once",
     "read_samples",
     "record_spot_check",
     "recover",
+    "redo_last",
     "refresh",
     "removal_report",
     "removed_ids",
@@ -135,6 +146,7 @@ __all__ = [
     "run_removal_study",
     "scan_new",
     "settings_of",
+    "similar_rows",
     "spot_check",
     "start_spot_check",
     "string_fields",
@@ -143,7 +155,9 @@ __all__ = [
     "text_fields",
     "threshold_check",
     "uncertain_rows",
+    "undecided",
     "undo",
     "undo_last",
+    "with_suggestion",
     "write_result",
 ]

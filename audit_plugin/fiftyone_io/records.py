@@ -8,7 +8,9 @@ run's document changes only if it is as it was read: what another process wrote 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -35,6 +37,29 @@ RUNS, BRAIN_RUNS = "runs", "brain_methods"  # of a dataset's document: key -> id
 Document = Mapping[str, Any]
 
 
+_once: ContextVar[dict[Any, Any] | None] = ContextVar("once", default=None)  # what was read while something is drawn
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """While something is drawn, and nothing is written: runs are read once, and all of it shows one state of them."""
+    token = _once.set({})
+    try:
+        yield
+    finally:
+        _once.reset(token)
+
+
+def once(what: tuple[Any, ...], read: Callable[[], Any]) -> Any:
+    """The result of `read`, called once within `read_once`, and each time elsewhere."""
+    known = _once.get()
+    if known is None:
+        return read()
+    if what not in known:
+        known[what] = read()
+    return known[what]
+
+
 def dataset_document(root: fo.Dataset, *names: str) -> Document:
     """Parts of the dataset's document as they are now.
 
@@ -57,8 +82,13 @@ def run_documents(root: fo.Dataset, kind: str = RUNS) -> dict[str, Document]:
 
 def run_document(root: fo.Dataset, key: str, kind: str = RUNS) -> Document | None:
     """The document of one run as the database has it now, None where there is none."""
-    number = (dataset_document(root, kind).get(kind) or {}).get(key)
-    return None if number is None else foo.get_db_conn()["runs"].find_one({"_id": number})
+
+    def read() -> Document | None:
+        number = (dataset_document(root, kind).get(kind) or {}).get(key)
+        return None if number is None else foo.get_db_conn()["runs"].find_one({"_id": number})
+
+    document: Document | None = once(("run", root._doc.id, key, kind), read)
+    return document
 
 
 def config_of(document: Document) -> Any:

@@ -62,7 +62,8 @@ class AuditRunConfig(fors.RunConfig):
     "deleting" or "done"), run_dir, fields, tags, saved_view, sidebar (whether the sidebar group was made by the run),
     slices (those of a grouped dataset that it wrote on; empty for any other), label_field (the field on whose objects
     it wrote; "" if it wrote on samples), thresholds (kind of flag -> the threshold that a person set; absent if none
-    was), former (what the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is
+    was), calibration (what labels say of the threshold of misaligned pairs; absent or None if they say nothing),
+    former (what the runs that it replaces own until that is removed, see `owned_by`; absent or empty if there is
     nothing), copy_of (only of a copy that `collect_runs` needs: the id of the run that FiftyOne deleted).
     """
 

@@ -32,8 +32,12 @@ LEAST_SIDE = 512  # to which large JPEGs are reduced for encoders, which take 44
 READING = (
     f"jpeg{LEAST_SIDE}-range"  # part of an image encoder's key: images that are read differently have other features
 )
+FULL_SIZE = "full size"  # in `Image.info`: (width, height) of an image before it was reduced, or of a box
 MARGIN = 0.1  # of a box's width and height, on each side: the surroundings help to recognize an object
 _SEPARATOR = "\0"  # between a path, which cannot contain it, and a box
+FAR = 1e6  # shares of an image, which no box is away from it
+# Why a box shows nothing, as messages say it after "its box" or "bounding box"
+NO_NUMBERS, NO_AREA, OUTSIDE = "holds values that no box has", "has no area", "lies outside of the image"
 
 
 def crop_of(path: str, box: Sequence[float]) -> str:
@@ -46,7 +50,7 @@ def crop_of(path: str, box: Sequence[float]) -> str:
 
 def image_digest(value: str) -> str:
     """sha256 (hex) of a file's bytes, or of these and the box of an object in the image."""
-    path, box = _path_and_box(value)
+    path, box = path_and_box(value)
     digest = file_digest(path, MAX_IMAGE_BYTES)
     return hashlib.sha256(f"{digest} {box} {MARGIN}".encode()).hexdigest() if box else digest
 
@@ -59,25 +63,42 @@ def read_image(path: str, least: int | None = None) -> Image.Image:
     from PIL import ImageOps
 
     with opened(path) as image:
+        full = image.size
         if least:
             image.draft(None, (least, least))
         whole = image
         if has_deep_colors(image):
             with open_medium(path, MAX_IMAGE_BYTES) as file:
                 whole = deep_colors(image, file.read()) or image
+        reduced = whole.size
         ImageOps.exif_transpose(whole, in_place=True)
-        return flatten(whole)
+        flat = flatten(whole)
+        flat.info[FULL_SIZE] = full if whole.size == reduced else full[::-1]  # a square one is its own reverse
+        return flat
 
 
 def read_image_or_crop(value: str) -> Image.Image:
     """As encoders take it: the image of a path, reduced if it is large, or the object of a value from `crop_of`."""
-    path, box = _path_and_box(value)
+    path, box = path_and_box(value)
     image = read_image(path, None if box else LEAST_SIDE)
-    return image.crop(_box_pixels(box, image.width, image.height)) if box else image
+    if not box:
+        return image
+    crop = image.crop(_box_pixels(box, image.width, image.height))
+    crop.info[FULL_SIZE] = crop.size
+    return crop
 
 
-def _path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
-    """(path, box); the box is empty where the value is the path of an image."""
+def is_crop(value: str) -> bool:
+    """Whether a value is one from `crop_of`, and not the path of an image."""
+    return _SEPARATOR in value
+
+
+def path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
+    """(path, box); the box is empty where the value is the path of an image.
+
+    Raises:
+        MediaError: the value is damaged.
+    """
     path, separator, sides = value.partition(_SEPARATOR)
     if not separator:
         return path, ()
@@ -88,17 +109,33 @@ def _path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
     return path, (left, top, width, height)
 
 
+def box_fault(box: Sequence[float]) -> str:
+    """Why a box (left, top, width, height as shares) shows nothing, with its values; "" if it does."""
+    x, y, width, height = box
+    if not all(math.isfinite(side) and abs(side) < FAR for side in box):
+        return f"{NO_NUMBERS} ({', '.join(f'{side:.5g}' for side in box)})"
+    if width <= 0 or height <= 0:
+        return f"{NO_AREA} (width {width:.2%}, height {height:.2%} of the image)"
+    if x >= 1 or y >= 1 or x + width <= 0 or y + height <= 0:
+        sides = f"{x:.2%} to {x + width:.2%} of its width, {y:.2%} to {y + height:.2%} of its height"
+        return f"{OUTSIDE} ({sides})"
+    return ""
+
+
+def is_box_fault(failure: str) -> bool:
+    """Whether a row failed since its box shows nothing."""
+    return any(f"box {fault}" in failure for fault in (NO_NUMBERS, NO_AREA, OUTSIDE))
+
+
 def _box_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the box with its margin, within the image, at least one pixel.
 
     Raises:
         MediaError: the box has no area, or lies outside the image.
     """
+    if fault := box_fault(box):
+        raise MediaError(f"bounding box {fault}")
     x, y, box_width, box_height = box
-    if not all(map(math.isfinite, box)) or box_width <= 0 or box_height <= 0:
-        raise MediaError("bounding box has no area")
-    if x >= 1 or y >= 1 or x + box_width <= 0 or y + box_height <= 0:
-        raise MediaError("bounding box lies outside the image")
     left, right = _side_pixels(x, box_width, width)
     top, bottom = _side_pixels(y, box_height, height)
     return left, top, right, bottom

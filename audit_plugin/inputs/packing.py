@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .audio import MAX_PIECES, MAX_SECONDS, RATE, Sound
-from .images import MAX_MEGAPIXELS, strips
+from .images import FULL_SIZE, MAX_MEGAPIXELS, MAX_SIDE, strips
 from .video import FRAMES
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def packed(medium: Medium) -> tuple[dict[str, Any], Iterator[bytes]]:
     body = (strip.tobytes() for image in images for _, strip in strips(image))
     return {
         "sizes": sizes,
+        "full_sizes": [list(image.info.get(FULL_SIZE, image.size)) for image in images],
         "is_list": isinstance(medium, list),
         "bytes": sum(3 * width * height for width, height in sizes),
     }, body
@@ -46,6 +47,8 @@ def unpacked(header: Mapping[str, Any], body: bytearray) -> Medium:
     if "lengths" in header:
         return _sound(header["lengths"], header["seconds"], body)
     images = _images(header["sizes"], body)
+    for image, (width, height) in zip(images, header["full_sizes"], strict=True):
+        image.info[FULL_SIZE] = _number(width, MAX_SIDE), _number(height, MAX_SIDE)
     return images if header["is_list"] else images[0]
 
 

@@ -313,4 +313,4 @@ def grouped(reasons: Iterable[str], most: int = 3) -> str:
 
 def kind_of(reason: str) -> str:
     """A reason without its numbers and names."""
-    return re.sub(r"\d+|'[^']*'", "#", reason)
+    return re.sub(r"-?\d+(?:\.\d+)?|'[^']*'", "#", reason)

@@ -18,9 +18,9 @@ STARTS = frozenset(SIGNS + "\t\r\n")
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 # Unicode categories: Zl and Zp break lines, Cf reorders or hides, Cs cannot be written as UTF-8
-JOINER = "\u200d"  # joins emoji, and is harmless
+JOINERS = "\u200c\u200d"  # are parts of words and emoji, and harmless
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-SHOWN = {"\t", "\r", "\n", "\u200c", "\u200d"}  # the joiners are parts of words and emoji
+SHOWN = {"\t", "\r", "\n", *JOINERS}
 # What may stand unseen before a formula: blanks, marks without a letter, joiners, and letters that show nothing
 UNSEEN = {"Zs", "Mn", "Me", "Cc", "Cf"}
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
@@ -97,7 +97,7 @@ def _cell(cell: object) -> str:
 
 def clean(text: str, width: int = 0) -> str:
     """Text in one line without characters that move the cursor, hide or reorder text; at most `width` characters."""
-    shown = (c if c == JOINER or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
+    shown = (c if c in JOINERS or unicodedata.category(c) not in HIDDEN else " " for c in text[: 4 * width or None])
     line = " ".join("".join(shown).split())
     return line if not width or len(line) <= width else line[: width - 1] + "…"
 

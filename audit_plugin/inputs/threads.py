@@ -1,4 +1,4 @@
-"""Threads that read media, and that end at once when the work around them is given up."""
+"""Threads that read media, or train, and that end at once when the work around them is given up."""
 
 from __future__ import annotations
 

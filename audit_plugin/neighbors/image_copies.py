@@ -131,14 +131,14 @@ def copy_groups(neighbors: Neighbors, content: Ints, groups: Ints, read: Read) -
         return None if image is None else signature(image)
 
     pairs = np.unique(np.sort(close_pairs(number, neighbors, LOOSE), axis=1), axis=0)
-    for proposed in _by_component(pairs, len(first)):
+    for proposed in pairs_by_component(pairs, len(first)):
         copies = proposed[_are_copies(proposed, look, content_groups)]
-        for linked in _by_component(copies, len(first)):
+        for linked in pairs_by_component(copies, len(first)):
             _label_copies(linked, look, content_groups, label)
     return dense_ids(label[number], by_first_row=True)
 
 
-def _by_component(pairs: Ints, total: int) -> list[Ints]:
+def pairs_by_component(pairs: Ints, total: int) -> list[Ints]:
     """The pairs `[q, 2]` of each connected component."""
     if not len(pairs):
         return []

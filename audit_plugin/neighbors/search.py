@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Floats, Ints, Neighbors
-from audit_plugin.encoders.devices import has_bf16_unit
+from audit_plugin.encoders.devices import has_bf16_unit, in_blocks
 
 from .exact import check_rows, exact_search, import_faiss, inner_products, searches_on_gpu, top_others, top_products
 
@@ -214,7 +214,15 @@ def _from_products(device: str, precision: str, vectors: Floats, rows: Ints, wan
 
         metric = faiss.METRIC_INNER_PRODUCT
         return faiss.knn_gpu(faiss.StandardGpuResources(), queries, coarse, wanted, metric=metric)[1].cpu().numpy()
-    step = max(LEAST_QUERIES, CELLS[device] // len(coarse))
-    products = coarse.new_empty(step, len(coarse))  # fresh memory would take a third of a product's time
-    blocks = (torch.mm(block, coarse.T, out=products[: len(block)]) for block in queries.split(step))
-    return torch.cat([block.topk(wanted, dim=1).indices for block in blocks]).cpu().numpy()
+    step = min(max(LEAST_QUERIES, CELLS[device] // len(coarse)), len(queries))
+    products = coarse.new_empty(0, len(coarse))  # used again: fresh memory would take a third of a product's time
+
+    def nearest(start: int, end: int) -> Any:
+        nonlocal products
+        if len(products) != end - start:  # at the first block, at the last one, and after the memory was too small
+            products = products[: end - start]
+            if len(products) < end - start:
+                products = coarse.new_empty(end - start, len(coarse))
+        return torch.mm(queries[start:end], coarse.T, out=products).topk(wanted, dim=1).indices
+
+    return torch.cat(in_blocks(nearest, len(queries), step)).cpu().numpy()

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from .content import ReportContent, now, read_cross_modal, read_scores, read_summary, recorded_manifest, report_of_table
+from .content import (
+    ReportContent,
+    TextChange,
+    now,
+    read_cross_modal,
+    read_scores,
+    read_summary,
+    recorded_manifest,
+    report_of_table,
+)
 from .page import report_html, write_report
 from .score_table import read_score_table
 
 __all__ = [
     "ReportContent",
+    "TextChange",
     "now",
     "read_cross_modal",
     "read_score_table",

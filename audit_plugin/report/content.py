@@ -26,6 +26,8 @@ from audit_plugin.inputs.rows import brief
 from audit_plugin.inputs.spreadsheet import original
 from audit_plugin.inputs.tables import read_json, read_table
 from audit_plugin.review import queue
+from audit_plugin.review.flag_quality import Calibration
+from audit_plugin.review.headline import KindProgress
 from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.store import Damaged, cache_root, open_regular
@@ -49,6 +51,16 @@ SHAPES: Mapping[str, type] = {
 
 
 @dataclass(frozen=True)
+class TextChange:
+    """A caption that a reviewer replaced: of which sample or object, old, new, and whether it was applied."""
+
+    id: str
+    before: str
+    after: str
+    is_applied: bool
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything that a report is made from.
 
@@ -65,6 +77,10 @@ class ReportContent:
         cross_modal: summary of a cross-modal recall measurement, with one record per identity in `people`; {}: none.
         media_source: what names the media of the samples, such as "column image of m.csv"; "" where there are none.
         thresholds: kind of flag -> the threshold that a person set, where one did.
+        calibration: of that threshold of misaligned pairs, where labels were found to keep a precision at it; or None.
+        progress: how far the review is, of all findings and of each kind; () where there is no review.
+        relabels: the captions that reviewers replaced.
+        to_apply: number of changes that decisions ask for and that were not applied yet.
     """
 
     title: str
@@ -78,6 +94,10 @@ class ReportContent:
     cross_modal: Mapping[str, Any] = field(default_factory=dict)
     media_source: str = ""
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    progress: Sequence[KindProgress] = ()
+    relabels: Sequence[TextChange] = ()
+    to_apply: int = 0
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():

@@ -32,8 +32,14 @@ MANY_UNREAD = 0.05  # share of rows that could not be read, above which that is 
 WORST, LISTED, REPAIRS = 5, 10, 5
 CAPTION_WIDTH = 60
 ID_WIDTH = 200  # whole, to be looked up; only what no person would name so is cut
-# Quadrants of MultiMem over alignment: upper left, upper right, lower left, lower right of the medians.
-QUADRANTS = ("misaligned, memorized", "aligned, memorized", "misaligned, not memorized", "aligned, not memorized")
+# Quadrants of MultiMem beyond alignment (`scoring.memorized.beyond_alignment`) over alignment: upper left, upper right,
+# lower left, lower right of the medians.
+QUADRANTS = (
+    "misaligned, memorized more",
+    "aligned, memorized more",
+    "misaligned, memorized less",
+    "aligned, memorized less",
+)
 PROBE_KINDS = {"random": "random mismatches", "neighborhood": "mismatches with a similar row"}
 
 

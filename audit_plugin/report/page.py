@@ -12,8 +12,11 @@ import numpy as np
 from audit_plugin.arrays import MODALITIES, count_text, percent
 from audit_plugin.crossmodal.sentences import recall_rows, sentences
 from audit_plugin.review.flag_quality import TOO_FEW, FlagQuality, quality_of_flags
+from audit_plugin.review.headline import ALL_KINDS, KindProgress, review_sentence, weakness_sentence, wrong_sentence
+from audit_plugin.review.text_changes import LEAST_SHARED, Change, shared_words, word_changes
 from audit_plugin.scoring.columns import all_columns
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.memorized import beyond_alignment
 from audit_plugin.scoring.suggest.join_bugs import batch_text
 from audit_plugin.scoring.wrong_pairs import share_text
 from audit_plugin.store import write_bytes
@@ -21,12 +24,13 @@ from audit_plugin.store import write_bytes
 from .content import ReportContent, as_written
 from .display import PROBE_KINDS, QUADRANTS, duration, neighbor_methods, part_name
 from .listed_rows import GROUPED, GROUPS, decision_tables, failures, groups, worst
-from .markup import LONG, cut, finalized, no_images, painter
+from .markup import LONG, SHORT, cut, finalized, no_images, painter
 from .memorized_rows import memorized_lines, memorized_section
 from .svg_plots import bars, curves, histogram, scatter
 
 TEMPLATE = "page.html.jinja"
 IDENTITIES = 20
+RELABELS = 300  # captions that are listed with their old text
 CELLS = 200  # settings, versions and the like that are listed
 ACTIONS = {
     "review": "should be reviewed",
@@ -35,9 +39,9 @@ ACTIONS = {
     "fix": "could not be read",
 }
 SCATTER_CAPTION = (
-    "Held-out alignment, by models that were not trained on the pair, against MultiMem, the gain in consistency from "
-    "training on it. Misaligned pairs that are memorized appear at the upper left. Lines are medians; flagged rows are "
-    "orange."
+    "Held-out alignment, by models that were not trained on the pair, and how far MultiMem, the gain in consistency "
+    "from training on it, lies above its linear fit on that. Pairs that are memorized more than their alignment "
+    "explains lie at the top. Lines are medians; flagged rows are orange."
 )
 Line = tuple[str, str]  # (label, value)
 
@@ -77,6 +81,10 @@ def context(content: ReportContent, media: bool = True) -> dict[str, Any]:
         "made": content.made,
         "rows": len(content.samples),
         "facts": facts(content),
+        "headline": headline(content),
+        "progress": progress_rows(content),
+        "relabels": relabel_rows(content),
+        "relabeled": len(content.relabels),
         "todo": [(count, text) for count, text in counts if count],
         "cards": cards(content),
         "plots": plots(content),
@@ -124,10 +132,52 @@ def facts(content: ReportContent) -> list[Line]:
     return _cells(lines)
 
 
-def cards(content: ReportContent) -> list[dict[str, Any]]:
-    """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` ("model-based", "spot check")."""
+def headline(content: ReportContent) -> list[str]:
+    """What is wrong, what was done and what is left, a sentence each; the last one says where the flags are weak."""
     quality = flag_quality(content)
-    source = quality.source if quality.wrong else ""
+    is_scored = bool(np.isfinite(content.numbers("misalignment")).any())
+    sentences = [wrong_sentence(quality)] if is_scored else []
+    if content.progress:
+        everything = content.progress[0]
+        sentences.append(
+            review_sentence(everything.flagged, everything.decided, "caption" if content.samples.caption else "")
+        )
+        applied = count_text(everything.applied, "decided finding was", "decided findings were")
+        sentences.append(f"{applied} applied, {count_text(content.to_apply, 'change is', 'changes are')} to apply.")
+    weakness = weakness_sentence(content.summary, is_scored and "misaligned" not in content.thresholds)
+    return [*sentences, *filter(None, [weakness])]
+
+
+def progress_rows(content: ReportContent) -> list[tuple[str, list[int]]]:
+    """(kind of finding, [flagged, decided, applied, left]), the total last; kinds without findings are left out."""
+    everything, *kinds = content.progress or (KindProgress(ALL_KINDS, 0, 0, 0),)
+    lines = [(FLAGS[one.kind].label, one) for one in kinds if one.flagged]
+    lines += [("All findings", everything)] if everything.flagged else []
+    return [(label, [one.flagged, one.decided, one.applied, one.left]) for label, one in lines]
+
+
+def relabel_rows(content: ReportContent) -> list[dict[str, Any]]:
+    """The first `RELABELS` captions that reviewers replaced: id, old text, pieces of the new one, and its state."""
+    return [
+        {
+            "id": cut(one.id, SHORT),
+            "before": cut(one.before, SHORT),
+            "after": _pieces(cut(one.before, SHORT), cut(one.after, SHORT)),
+            "state": "applied" if one.is_applied else "to apply",
+        }
+        for one in content.relabels[:RELABELS]
+    ]
+
+
+def _pieces(before: str, after: str) -> list[Change]:
+    """What a new caption changes of the old one; without enough words in common it is shown as it is."""
+    return word_changes(before, after) if shared_words(before, after) >= LEAST_SHARED else [("same", after)]
+
+
+def cards(content: ReportContent) -> list[dict[str, Any]]:
+    """Per flag: `label`, `help`, `count`, `share` of the rows, `lines`, and `source` (of `FlagQuality`)."""
+    quality = flag_quality(content)
+    source = quality.source if quality.wrong or quality.precision else ""
     result = []
     expected = (content.summary.get("false_positive_rate") or 0) * len(content.samples)
     for kind, flag in FLAGS.items():
@@ -150,11 +200,12 @@ def cards(content: ReportContent) -> list[dict[str, Any]]:
 def flag_quality(content: ReportContent) -> FlagQuality:
     """What is known of the misaligned flags as the report shows them."""
     scores, flagged = content.numbers("misalignment"), content.flags("misaligned")
-    return quality_of_flags(content.summary, scores, flagged, content.spot, "misaligned" not in content.thresholds)
+    is_own = "misaligned" not in content.thresholds
+    return quality_of_flags(content.summary, scores, flagged, content.spot, is_own, content.calibration)
 
 
 def misaligned_lines(content: ReportContent) -> list[Line]:
-    """Estimated wrong pairs and precision, by the spot check or else by the model, and the probe recall."""
+    """Estimated wrong pairs and precision, by a person's labels or else by the model, and the probe recall."""
     summary, quality, lines = content.summary, flag_quality(content), []
     if quality.wrong:
         lines.append(("estimated wrong pairs", quality.wrong_text))
@@ -199,7 +250,8 @@ def plots(content: ReportContent) -> list[dict[str, Any]]:
     caption += f"Probe recall: {recall} would be flagged." if recall else ""
     svg = histogram(score, flagged, cut_score)
     results = [{"title": "Misalignment of all rows", "svg": svg, "caption": caption}]
-    svg = scatter(content.numbers("alignment"), content.numbers("multimem"), flagged, QUADRANTS)
+    alignment = content.numbers("alignment")
+    svg = scatter(alignment, beyond_alignment(content.numbers("multimem"), alignment), flagged, QUADRANTS)
     results.append({"title": "Alignment and memorization", "svg": svg, "caption": SCATTER_CAPTION})
     if shares := content.summary.get("attribution"):
         svg = bars({part_name(name): float(share) for name, share in shares.items()})

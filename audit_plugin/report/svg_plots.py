@@ -46,7 +46,7 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
 
     Args:
         across: `[n]` held-out alignment.
-        up: `[n]` MultiMem.
+        up: `[n]` MultiMem beyond what held-out alignment explains.
         flagged: bool `[n]`.
         names: of the upper left, upper right, lower left and lower right quadrant.
 
@@ -61,7 +61,7 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
     x_ends, y_ends = _ends(across[rows]), _ends(up[rows])
     x, y = _scale(*x_ends, LEFT, WIDTH - RIGHT), _scale(*y_ends, HEIGHT - BOTTOM, TOP)
     middle_x, middle_y = x(float(np.median(across[rows]))), y(float(np.median(up[rows])))
-    parts = _axes(x, ticks(*x_ends), y, ticks(*y_ends), "held-out alignment", "MultiMem")
+    parts = _axes(x, ticks(*x_ends), y, ticks(*y_ends), "held-out alignment", "MultiMem beyond that")
     parts.append(_line("split", middle_x, TOP, middle_x, HEIGHT - BOTTOM))
     parts.append(_line("split", LEFT, middle_y, WIDTH - RIGHT, middle_y))
     point = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>')
@@ -71,7 +71,7 @@ def scatter(across: Floats, up: Floats, flagged: Bools, names: Sequence[str]) ->
     corners = ((LEFT + 6, TOP + 12, "start"), (WIDTH - RIGHT - 4, TOP + 12, "end"))
     below = [(px, HEIGHT - BOTTOM - 7, side) for px, _, side in corners]
     parts += [_text(px, py, name, side, "name") for name, (px, py, side) in zip(names, [*corners, *below], strict=True)]
-    return _svg("Held-out alignment against MultiMem", parts)
+    return _svg("Held-out alignment, and MultiMem beyond it", parts)
 
 
 def bars(shares: Mapping[str, float]) -> Markup:

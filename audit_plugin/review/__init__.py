@@ -18,8 +18,11 @@ from .decisions import (
     content_digest,
     resolve,
     stale,
+    standing,
     strongest,
+    to_redo,
     to_undo,
+    unsettled,
     verdict,
 )
 from .label_studio import label_studio_config, label_studio_tasks
@@ -65,9 +68,12 @@ __all__ = [
     "shortened",
     "spot_order",
     "stale",
+    "standing",
     "strongest",
     "table_kind",
+    "to_redo",
     "to_undo",
+    "unsettled",
     "verdict",
     "verdicts",
 ]

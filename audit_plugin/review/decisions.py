@@ -28,7 +28,8 @@ class Decision:
 
     Attributes:
         sample: id of the sample; for a group, of its first sample with results.
-        kind: one of `KINDS`, or "undone": the entry reverts the decision with the id `undoes`.
+        kind: one of `KINDS`, or "undone": the entry reverts the entry with the id `undoes`, a decision (undo) or an
+            entry that reverted one (redo).
         caption: position in the sample's list of texts, 0 if it has a single text.
         label: id of the object in the sample, "" for the sample as a whole.
         text: the new text, for relabel.
@@ -180,17 +181,53 @@ def resolve(decisions: Iterable[Decision]) -> Resolution:
     return Resolution(current, disagreements)
 
 
-def standing(decisions: Iterable[Decision]) -> list[Decision]:
-    """The decisions that were not undone, oldest first."""
+def unsettled(decisions: Iterable[Decision]) -> dict[Key, tuple[Decision, ...]]:
+    """Key -> the latest decision of each reviewer, where they differ and nobody has decided since they did."""
     entries = list(decisions)
-    undone = {d.undoes for d in entries if d.kind == UNDONE}
-    return sorted((d for d in entries if d.kind != UNDONE and d.id not in undone), key=lambda d: d.order)
+    resolution = resolve(entries)
+    by_key: dict[Key, list[Decision]] = {key: [] for key in resolution.disagreements}
+    for decision in standing(entries):
+        if decision.key in by_key:
+            by_key[decision.key].append(decision)
+
+    def is_settled(key: Key) -> bool:
+        last = resolution.current[key].order
+        return bool(resolve(d for d in by_key[key] if d.order < last).disagreements)
+
+    return {key: differing for key, differing in resolution.disagreements.items() if not is_settled(key)}
+
+
+def standing(decisions: Iterable[Decision]) -> list[Decision]:
+    """The decisions that were not undone, or were redone, oldest first."""
+    entries = sorted(decisions, key=lambda d: d.order)
+    reverted: set[str] = set()
+    for entry in reversed(entries):  # whether an undo was itself reverted is known before it counts
+        if entry.kind == UNDONE and entry.id not in reverted:
+            reverted.add(entry.undoes)
+    return [d for d in entries if d.kind != UNDONE and d.id not in reverted]
 
 
 def to_undo(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:
     """The last decision of a reviewer that was not undone, or all of its batch."""
     own = [d for d in standing(decisions) if d.reviewer == reviewer]
     return [d for d in own if d.id == own[-1].id or (d.batch and d.batch == own[-1].batch)]
+
+
+def to_redo(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:
+    """The entries of a reviewer's last undo that was not redone; none after a new decision of the reviewer."""
+    entries = sorted(decisions, key=lambda d: d.order)
+    undoing = {d.id for d in entries if d.kind == UNDONE}
+    undos: list[list[Decision]] = []
+    for entry in (d for d in entries if d.reviewer == reviewer):
+        if entry.kind != UNDONE:
+            undos = []
+        elif entry.undoes in undoing:
+            undos = [left for undo in undos if (left := [d for d in undo if d.id != entry.undoes])]
+        elif undos and entry.batch and undos[-1][0].batch == entry.batch:
+            undos[-1].append(entry)
+        else:
+            undos.append([entry])
+    return undos[-1] if undos else []
 
 
 def strongest(kinds: Iterable[str]) -> str:

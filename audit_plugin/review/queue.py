@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit_plugin.arrays import AuditError, Floats, Ints
-from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED, TEXT_FLAGS
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.memorized import rank_memorized
 
@@ -20,7 +20,8 @@ from .spot_check import SIZE, SpotCheckPlan, plan_spot_check
 
 DEFAULT_SCORE = "misalignment"  # ranks the rows of flags that have no score of their own
 TO_DO = ("relabel", "remove", "review")
-OF_TEXT = ("misalignment", "is_misaligned", "suggestion")  # of each text of a list, in a column of lists
+
+_BLANK: dict[str, Any] = {"b": False, "f": np.nan, "O": ""}  # by kind of dtype
 
 Row = tuple[str, int]  # id of a sample or object, position of the caption
 
@@ -82,37 +83,50 @@ class ReviewQueue:
 
 
 def rows_per_text(table: Mapping[str, NDArray[Any]]) -> tuple[list[Row], dict[str, NDArray[Any]]]:
-    """A row for each sample's worst text, and one for each other text of its list that is misaligned.
+    """A row for each sample's worst text, and one for each other text of its list with a flag or a proposal of its own.
 
     Args:
         table: of an audit, `[n]` each: id, caption_index, lists per text, and other columns.
 
     Returns:
-        Rows, and the columns without lists, `[r]` each: a text has its own misalignment, flag and suggestion, the
-        action "review" where it is not the worst one, and of all else NaN, False or "".
+        Rows, and the columns without lists, `[r]` each: every text has its own values of the columns that are lists; of
+        all else the worst text has the sample's, and another one NaN, False or "". A text is never removed as the
+        duplicate that only its sample can be: its action is "review".
     """
-    worst = np.maximum(table[CAPTION_INDEX], 0)
+    worst = np.maximum(table[CAPTION_INDEX], 0).tolist()
+    listed = [column for column in LISTED if f"{column}{LIST}" in table and column in table]
     rows: list[Row] = []
     sources: list[int] = []  # position in the table
-    texts: dict[int, dict[str, Any]] = {}  # position in the rows -> values of a text that is not the worst one
-    for position, name in enumerate(table["id"].tolist()):
-        rows.append((name, int(worst[position])))
-        sources.append(position)
-        lists = [table[f"{column}{LIST}"][position] or () for column in OF_TEXT]
-        for caption, values in enumerate(zip_longest(*lists)):
-            of_text = dict(zip(OF_TEXT, values, strict=True))
-            if of_text["is_misaligned"] and caption != worst[position]:
-                texts[len(rows)] = {**of_text, "action": "review"}
-                rows.append((name, caption))
-                sources.append(position)
+    is_worst: list[bool] = []
+    of_texts: list[dict[str, Any]] = []  # of each row: column -> its own value
+    for position, (name, first) in enumerate(zip(table["id"].tolist(), worst, strict=True)):
+        lists = [table[f"{column}{LIST}"][position] or () for column in listed]
+        texts = [dict(zip(listed, values, strict=True)) for values in zip_longest(*lists)]
+        others = [(at, text) for at, text in enumerate(texts) if at != first and _needs_review(text)]
+        for caption, of_text in ((first, texts[first] if first < len(texts) else {}), *others):
+            of_text["action"] = action_of_text(of_text.get("action"), table["action"][position])
+            rows.append((name, caption))
+            sources.append(position)
+            is_worst.append(caption == first)
+            of_texts.append(of_text)
     columns = {}
     for column in (column for column in table if column not in ("id", CAPTION_INDEX) and not column.endswith(LIST)):
         columns[column] = table[column][sources]
-        blank: Any = {"b": False, "f": np.nan, "O": ""}[columns[column].dtype.kind]
-        for row, of_text in texts.items():
-            value = of_text.get(column)
-            columns[column][row] = blank if value is None else value
+        columns[column][~np.array(is_worst, dtype=bool)] = _BLANK[columns[column].dtype.kind]
+        for row, of_text in enumerate(of_texts):
+            if of_text.get(column) is not None:
+                columns[column][row] = of_text[column]
     return rows, columns
+
+
+def action_of_text(action: str | None, of_sample: str | None) -> str | None:
+    """What is proposed for a text of a list: it is not removed as the duplicate that only its sample can be."""
+    return "review" if action == "remove" != of_sample else action
+
+
+def _needs_review(of_text: Mapping[str, Any]) -> bool:
+    """Whether a text of a list has a flag or a suggestion of its own; other actions are those of its sample's media."""
+    return of_text.get("action") == "relabel" or any(of_text.get(f"is_{kind}") for kind in TEXT_FLAGS)
 
 
 def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Ints:

@@ -53,6 +53,7 @@ class SpotEstimate:
         reviewed: number of rows with a verdict; unsure: those of them without a decision.
         confidence: of each interval.
         flagged: number of rows that were flagged when the check was drawn, of which `precision` is.
+        judged: number of rows that it was drawn from, of which `wrong` is.
     """
 
     precision: Interval
@@ -63,6 +64,7 @@ class SpotEstimate:
     unsure: int
     confidence: float
     flagged: int
+    judged: int
 
 
 def plan_spot_check(flagged: Bools, scores: Floats, size: int = SIZE, seed: int = 0) -> SpotCheckPlan:
@@ -135,6 +137,7 @@ def estimate(plan: SpotCheckPlan, verdicts: Sequence[str], confidence: float = 0
         unsure=int(unsure.sum()),
         confidence=confidence,
         flagged=plan.sizes[0],
+        judged=sum(plan.sizes),
     )
 
 

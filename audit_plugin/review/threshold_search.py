@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audit_plugin.arrays import AuditError, Floats, Ints
+from audit_plugin.arrays import AuditError, Floats, Ints, count_text
 
 from .spot_check import VERDICTS
 
@@ -57,6 +57,7 @@ class ThresholdSearch:
         threshold: the lowest score that keeps the precision; inf if there is none so far.
         rows: number of rows at or above it.
         labeled: labels that were used; wrong: those of them that are wrong.
+        used: the rows with these labels, in the order in which they were drawn.
         about: number of labels at which the search is expected to end.
         read: number of highest rows that hold 80% of the wrong ones according to the model's probability; no interval
             belongs to it, as no row below the cuts was drawn. None without probabilities.
@@ -69,6 +70,7 @@ class ThresholdSearch:
     wrong: int
     about: int
     read: int | None
+    used: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def search_threshold(
     believed = None if probability is None else np.nan_to_num(probability[ranked].astype(np.float64))
     cuts = _cuts(np.asarray(scores[ranked], dtype=np.float64))
     questions = _questions(cuts, _start(cuts, believed, precision), precision, seed)
-    used: list[str] = []
+    used: dict[int, str] = {}
     next_row, about = None, 0
     try:
         question = next(questions)
@@ -121,14 +123,36 @@ def search_threshold(
                 next_row = row
                 about = size if question.passed else min(len(used) + question.missing, PATIENCE * size)
                 break
-            used.append(label)
+            used[row] = label
             question = questions.send(label == "wrong")
         passed = question.passed
     except StopIteration as end:
         passed = end.value
     threshold = float(scores[ranked[passed - 1]]) if passed else float("inf")
     read = None if believed is None else _rows_to_read(believed)
-    return ThresholdSearch(next_row, threshold, passed, len(used), used.count("wrong"), max(about, len(used)), read)
+    wrong = [*used.values()].count("wrong")
+    return ThresholdSearch(next_row, threshold, passed, len(used), wrong, max(about, len(used)), read, tuple(used))
+
+
+def percent_text(share: float) -> str:
+    """A share as it was given: 99.5% is not 100%."""
+    return f"{100 * share:.10g}%"
+
+
+def progress_text(search: ThresholdSearch, precision: float) -> str:
+    """`12 of about 30 labels; threshold 2.10 keeps 90% so far`."""
+    about = f" of about {search.about}" if search.next_row is not None else ""
+    if not search.rows:
+        return f"{search.labeled}{about} labels; no threshold is known to keep {percent_text(precision)} yet"
+    return f"{search.labeled}{about} labels; threshold {search.threshold:.2f} keeps {percent_text(precision)} so far"
+
+
+def guarantee_text(search: ThresholdSearch, precision: float) -> str:
+    """What holds of the rows at or above the threshold of a search that has one."""
+    return (
+        f"with a probability of at least {CONFIDENCE:.0%} over the random draw, at least {percent_text(precision)} of "
+        f"the {count_text(search.rows, 'sample')} with a misalignment of {search.threshold:.2f} or more are wrong"
+    )
 
 
 def _check(labels: Mapping[int, str], precision: float, size: int) -> None:

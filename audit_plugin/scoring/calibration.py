@@ -49,6 +49,8 @@ EFFECTIVE_SCORES = 2000  # that the likelihood counts at most: no model is truer
 MIN_RELATIVE_WEIGHT = 1e-4  # hypotheses of less weight than this times the largest are dropped
 MAX_WRONG_SHARE = 0.95
 CLEAN_BELOW = 0.01  # where the interval of the wrong share begins below this, the set may be clean
+# Probability with which a false-positive rate is kept, under the hypotheses; benchmarks/rate_certainty.py.
+RATE_CERTAINTY = 0.85
 NODES = 7  # values of the wrong share that stand for its distribution under one hypothesis
 CONFIDENCE = 0.9
 
@@ -69,10 +71,11 @@ class MixtureHypotheses:
     good_above: Floats
     edges: Floats
 
-    def median(self, values: Floats) -> Floats:
-        """`[c]`: the weighted median of `[g, c]` values, column by column."""
+    def quantile(self, values: Floats, share: float) -> Floats:
+        """`[c]`: what `[g, c]` values do not exceed with this probability, column by column; 0.5: the median."""
         order = np.argsort(values, axis=0)
-        position = (np.cumsum(self.weights[order], axis=0) < 0.5).sum(0)
+        position = (np.cumsum(self.weights[order], axis=0) < share).sum(0)
+        position = np.minimum(position, len(values) - 1)
         return np.take_along_axis(values, order, axis=0)[position, np.arange(values.shape[1])]
 
     def interval(self, values: Floats) -> tuple[float, float]:
@@ -92,7 +95,8 @@ class Calibration:
         shares: kind of probe -> share of the set that is wrong in that way; empty without a fit.
         interval: central 90% of the summed share; NaN without a fit.
         probability: float32 `[n]` of being wrong, rising with the score; NaN where not scored.
-        false_positive_rate: float32 `[n]`, share of good pairs that score at least as high; NaN where not scored.
+        false_positive_rate: float32 `[n]`, share of good pairs that score at least as high, on the safe side
+            (`RATE_CERTAINTY`); NaN where not scored.
         hypotheses: behind it, or None without a fit.
     """
 
@@ -273,7 +277,7 @@ def _wrong_probability(values: Floats, probes: list[Floats], hypotheses: Mixture
 
 
 def _false_positive_rate(values: Floats, wrong_share: float, hypotheses: MixtureHypotheses) -> Floats:
-    """float32 `[n]`: share of good pairs that score at least as high.
+    """float32 `[n]`: share of good pairs that score at least as high, not exceeded with probability `RATE_CERTAINTY`.
 
     No less than what is left when a share `wrong_share` of the set is taken for wrong pairs from the top: should the
     good pairs' tail be heavier than any that was tried, a clean set still has no more flags than the rate.
@@ -282,7 +286,7 @@ def _false_positive_rate(values: Floats, wrong_share: float, hypotheses: Mixture
     above = 1 - np.searchsorted(ranked, values, side="left") / len(ranked)  # share of the set that scores as high
     remaining = (above - wrong_share) / max(1 - wrong_share, 1e-9)
     good_share = 1 - hypotheses.shares.sum(1, keepdims=True)
-    good_tail = hypotheses.median(hypotheses.good_above / good_share)  # [b + 1]
+    good_tail = hypotheses.quantile(hypotheses.good_above / good_share, RATE_CERTAINTY)  # [b + 1]
     modeled = np.where(
         values >= hypotheses.edges[0],
         np.interp(values, hypotheses.edges, good_tail),

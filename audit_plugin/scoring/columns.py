@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from .flags import FLAGS
 from .scores import SCORES
 
-# Samples with a list of texts have the worst text's values, its position in the list, and lists of what a review looks
-# at text by text.
+# Samples with a list of texts have the worst text's values, its position in the list, and lists of what differs from
+# text to text: scores, proposals, and the flags of texts. The other flags are those of the sample's media.
 CAPTION_INDEX, LIST = "caption_index", "_list"
-LISTED = ("misalignment", "probability", "is_misaligned", "suggestion", "action")
+TEXT_FLAGS = ("misaligned", "memorized", "conflict", "vague", "boilerplate", "text_problem", "personal")
+LISTED: tuple[str, ...] = (
+    *("misalignment", "probability", "multimem", "suggestion", "action", "reason", "text_problem"),
+    *(f"is_{kind}" for kind in TEXT_FLAGS),
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,36 @@ class Column:
     label: str
     help: str
     kind: str = "text"
+
+
+# What `audit-plugin judge` adds to a finished result
+JUDGE_COLUMNS = (
+    Column(
+        "judge_asked",
+        "Judge asked",
+        "After `audit-plugin judge`: why the judge was asked, suspicious, or control (drawn at random of the others)",
+    ),
+    Column("judge_fits", "Judge: fits", "Whether the judge finds that the caption fits the image: yes or no"),
+    Column(
+        "judge_confidence",
+        "Judge: confidence",
+        "How sure the judge says that it is, 0 to 1; no other column depends on it",
+        "score",
+    ),
+    Column("judge_words", "Judge: wrong words", "The pieces of the caption that the judge finds wrong, as a JSON list"),
+    Column(
+        "judge_caption",
+        "Judge: caption",
+        "The caption as the judge would correct it; applied only where a person decides so",
+    ),
+    Column(
+        "judge_probability",
+        "Probability with judge",
+        "`probability` combined with the judge's answer; the same where there is none",
+        "score",
+    ),
+    Column("judge_failure", "Judge: failure", "Why a pair that was chosen has no answer of the judge"),
+)
 
 
 def all_columns() -> dict[str, Column]:
@@ -49,11 +83,7 @@ def all_columns() -> dict[str, Column]:
         Column("role", "Role", "In the split protocol: which models saw the sample (both, f, g, none, reference)"),
         Column("duplicate_group", "Duplicate group", "Id of the sample that represents this group of near-duplicates"),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),
-        Column(
-            "leak",
-            "Leak",
-            "Where splits are named: the other splits that hold a copy of the sample's image, audio or video",
-        ),
+        *_found_columns(),
         Column("action", "Action", "Suggested action: keep, relabel, remove or review"),
         Column("reason", "Reason", "Why this action is suggested"),
         Column(
@@ -70,8 +100,35 @@ def all_columns() -> dict[str, Column]:
         ),
         Column("repair", "Repair", "The join bug that the suggestion would fix: a shift of rows, a swap or a cycle"),
         Column("failure", "Failure", "Why the sample could not be scored"),
+        *JUDGE_COLUMNS,
     )
     return {column.name: column for column in columns}
+
+
+def _found_columns() -> tuple[Column, ...]:
+    """What was found beside scores."""
+    return (
+        Column("leak", "Leak", "The other splits that hold a copy of the sample's image, audio or video"),
+        Column(
+            "leak_of", "Leak of", "The split that models are trained on, and the id of the sample, with the same medium"
+        ),
+        Column("copy_of", "Copy of", "How the image is an altered copy of another one, and the id of that sample"),
+        Column(
+            "text_problem",
+            "What the text holds",
+            "What checks of the text itself found, each with the piece that shows it; of personal data only the kinds",
+        ),
+        Column(
+            "image_problem",
+            "What the image shows",
+            "What checks of the image's pixels found, each with the value that shows it",
+        ),
+        Column(
+            "box_problem",
+            "What the box shows",
+            "What checks of the box of an object found, each with its values, or the id of the other box",
+        ),
+    )
 
 
 def list_columns() -> list[str]:

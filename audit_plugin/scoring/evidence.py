@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, modality_pairs
+from audit_plugin.arrays import Bools, Features, Floats, Ints, Neighbors, SampleFacts, Trials, dense_ids, modality_pairs
 from audit_plugin.encoders.devices import release_memory
+from audit_plugin.encoders.pixels import not_measured
+from audit_plugin.neighbors.altered_copies import AlteredCopies
 from audit_plugin.neighbors.exact import pair_similarities
 from audit_plugin.neighbors.neighborhood import Neighborhood
 from audit_plugin.trials.run import Job
 
+from .box_checks import BoxProblems, check_boxes
 from .contrast import Negatives, embedding_contrast, make_negatives
 from .evidence_weights import UNTRAINED_WEIGHTS, weigh_evidence
 from .held_out import Question, read_trials
+from .image_checks import ImageProblems, check_images
+from .leaks import Leaks, find_leaks
 from .linear import ClassPredictions, CrossFit, are_classes, class_margin, cross_fit, linear_contrasts, predict_classes
 from .neighbor_votes import vote_contrast, votes_of_pair
 from .probe_pairs import draw_probe_pairs
 from .scores import pair_evidence
+from .text_checks import TextProblems, check_texts
 from .text_surprise import bits_per_letter
 
 HARD_NEGATIVES = 10  # neighbors per modality that a sample is always compared with, where not all samples are
@@ -46,11 +52,17 @@ class Evidence:
         near_duplicates: modality that is not text -> near-duplicate group `[n]`.
         copies: modality -> altered copies of one medium `[n]`, by their pixels; where it lacks a modality,
             `near_duplicates` stands in.
+        altered_copies: cropped, mirrored, bordered and gray copies of other images.
+        splits: `[n]`, the data split of a sample, "" for none; empty where none is named.
         leave_together: `[n]`: samples that share a side of every trial.
         user_groups: `[n]`: the sample, or group of the user's, that a row is a caption of.
         space: modality -> name of the space its encoder embeds into, "" for its own.
         words: modality that is text -> number of words `[n]`.
         text_surprise: modality that is text -> how unusual its spelling is `[n]`.
+        text_problems: modality that is text -> what checks of the texts themselves found; nothing where they are class
+            labels, which are no captions.
+        image_problems: what checks of the images' pixels found.
+        box_problems: what checks of the boxes of objects found.
         word_vectors: modality -> vectors in the space of words `[n, s]`, see `SampleFacts`.
         known: bool `[n]`, the samples that set the scale, see `SampleFacts`, or None: all.
         trials: None where there were too few samples to train.
@@ -64,6 +76,7 @@ class Evidence:
         linear_fits: pair of modalities -> "linear_a" and "linear_b": the regressions.
         class_predictions: modality that is text -> what its linear classifier says, where its texts are classes; with
             several media, that of the first.
+        device: where distances are computed, "cpu" or "cuda".
     """
 
     vectors: Mapping[str, Floats]
@@ -73,11 +86,16 @@ class Evidence:
     contents: Mapping[str, Ints]
     near_duplicates: Mapping[str, Ints]
     copies: Mapping[str, Ints]
+    altered_copies: AlteredCopies
+    splits: Sequence[str]
     leave_together: Ints
     user_groups: Ints
     space: Mapping[str, str]
     words: Mapping[str, Ints]
     text_surprise: Mapping[str, Floats]
+    text_problems: Mapping[str, TextProblems]
+    image_problems: ImageProblems
+    box_problems: BoxProblems
     word_vectors: Mapping[str, Floats]
     known: Bools | None
     trials: Trials | None
@@ -87,6 +105,7 @@ class Evidence:
     probe_evidence: ProbeEvidence = field(default_factory=dict)
     linear_fits: Mapping[Pair, Mapping[str, CrossFit]] = field(default_factory=dict)
     class_predictions: Mapping[str, ClassPredictions] = field(default_factory=dict)
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return len(self.leave_together)
@@ -133,6 +152,19 @@ class Evidence:
         """Modality that is not text -> copies of one medium `[n]`: by pixels where these were looked at."""
         return {**self.near_duplicates, **self.copies}
 
+    @functools.cached_property
+    def leaks(self) -> Leaks:
+        """What the splits share, exactly or altered."""
+        return find_leaks(self.splits, self.copy_groups) if self.splits else Leaks.none(len(self))
+
+    @functools.cached_property
+    def exact_leaks(self) -> Leaks:
+        """The same media in several splits, all of a sample's: one alone, such as a melody, may be shared by nature."""
+        if not self.splits or not self.copy_groups:
+            return Leaks.none(len(self))
+        together = dense_ids(*(self.contents[name] for name in self.copy_groups))
+        return find_leaks(self.splits, {"media": together})
+
 
 def build_evidence(
     features: Features,
@@ -141,10 +173,11 @@ def build_evidence(
     trials: Trials | None,
     job: Job,
     copies: Mapping[str, Ints] | None = None,
+    altered: AlteredCopies | None = None,
 ) -> Evidence:
     """All evidence on n samples in canonical order; without `trials`, only what needs no training.
 
-    `copies`: modality -> altered copies of one medium `[n]`, where pixels were compared.
+    `copies`: modality -> altered copies of one medium `[n]`, where pixels were compared; `altered`: those beyond them.
     """
     if trials is None:
         on_pairs = _read_untrained(features, facts, neighborhood, job)
@@ -158,16 +191,36 @@ def build_evidence(
         contents=facts.contents,
         near_duplicates=neighborhood.near_duplicates,
         copies=copies or {},
+        altered_copies=AlteredCopies.none(len(facts)) if altered is None else altered,
+        splits=facts.splits,
         leave_together=neighborhood.leave_together,
         user_groups=np.arange(len(facts)) if facts.user_groups is None else facts.user_groups,
         space=facts.space,
         words=facts.words,
         text_surprise={name: bits_per_letter(texts) for name, texts in facts.texts.items()},
+        text_problems={
+            name: TextProblems.none(len(texts)) if are_classes(facts.contents[name]) else check_texts(texts)
+            for name, texts in facts.texts.items()
+        },
+        image_problems=check_images(facts.pixels if facts.pixels is not None else not_measured(len(facts))),
+        box_problems=_check_boxes(facts),
         word_vectors=facts.word_vectors,
         known=facts.known,
         trials=trials,
+        device=job.device,
         **on_pairs,
     )
+
+
+def _check_boxes(facts: SampleFacts) -> BoxProblems:
+    """By the labels that the user named, else by the texts, where these are few."""
+    if facts.boxes is None:
+        return BoxProblems.none(len(facts))
+    if facts.labels is not None:
+        return check_boxes(facts.boxes, facts.labels.tolist(), True, len(facts))
+    name, texts = next(iter(facts.texts.items()), ("", [""] * len(facts)))
+    has_classes = bool(name) and (are_classes(facts.contents[name]) or not facts.contents[name].any())  # or one class
+    return check_boxes(facts.boxes, texts, has_classes, len(facts))
 
 
 def _read_pairs(

@@ -6,7 +6,7 @@ unrelated ones, since projections are centered. Numbers below were chosen on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,24 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
-from .named_modality import named_modalities
 from .outliers import count_user_groups, outlier_cut
+from .problem_texts import leak_text
 from .scores import of_known, robust_z
+from .tails import tail_cut
 
 if TYPE_CHECKING:
     from .evidence import Evidence
 
+# Columns of what was found beside scores (`problem_texts`)
+PROBLEMS = ("copy_of", "leak_of", "text_problem", "image_problem", "box_problem")
 UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated than to equal
 # A placeholder is in more than max(10, 0.1%) samples, with at least five different texts.
 PLACEHOLDER_SAMPLES = 10
 PLACEHOLDER_SHARE = 0.001
 PLACEHOLDER_TEXTS = 5
+# Mean likeness of the media of one text, below which they have nothing in common: between that of media drawn at random
+# and that of media of one class or category (benchmarks/checks.py). The upper end of a 95% interval must lie below it.
+UNRELATED_MEDIA, MEDIA_Z = 0.005, 1.645
 PLAUSIBLE = 0.0  # misalignment up to which a caption may be right: the better half of a set
 CONFLICT_Z = 1.0  # misalignment by which a caption fits clearly worse than the best of its content
 RANDOM_LIKENESS = 0.15  # of two texts drawn at random, at most
@@ -105,21 +111,6 @@ def movable_flags() -> dict[str, str]:
     return {entry.kind: entry.score for entry in FLAGS.values() if entry.movable}
 
 
-def tail_cut(values: Floats, rate: float) -> float:
-    """The value that a share `rate` of clean samples exceeds, from a logistic tail fitted to the set's bulk.
-
-    median + width * log((1 - rate) / rate). The width is read at the upper quartile, where up to a quarter of bad
-    samples cannot reach it, and at the lower one for sets with a long lower side; a tail heavier than logistic flags
-    more than `rate`, a lighter one less.
-    """
-    finite = values[np.isfinite(values)]
-    if len(finite) < 4:
-        return float("inf")
-    q25, median, q75 = np.quantile(finite, [0.25, 0.5, 0.75])
-    width = max(q75 - median, 0.5 * (q75 - q25)) / np.log(3)  # log(0.75 / 0.25) of a logistic distribution
-    return float(median + max(width, 1e-6) * np.log((1 - rate) / rate))
-
-
 def raise_flags(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> dict[str, Bools]:
     """Flag kind -> bool `[n]`, in the order of `FLAGS`; see `Rule`."""
     return {kind: entry.rule(columns, evidence, rate) for kind, entry in FLAGS.items()}
@@ -171,6 +162,18 @@ def duplicate(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) 
     return flagged
 
 
+@flag("Likely copy", "Cropped, mirrored, bordered or gray copy of another sample's image", score="duplicate")
+def likely_copy(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """An altered copy of another image, by features and pixels (`neighbors.altered_copies`)."""
+    return np.asarray(evidence.altered_copies.source >= 0)
+
+
+@flag("Leak", "Its image, audio or video is in a split that models are trained on as well", score="duplicate")
+def leak(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """A copy is in a split that comes before the sample's own: train, val or dev, test (`leaks.trained_first`)."""
+    return np.asarray(evidence.leaks.source >= 0)
+
+
 @flag("Conflict", "Duplicate of another sample's image, audio or video, with a contradicting caption")
 def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bools:
     """Of rows with one content and contradicting captions, those that fit worse; placeholders are not a conflict."""
@@ -181,19 +184,9 @@ def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> 
 @flag("Placeholder", "One image, audio or video that appears in many rows with unrelated texts")
 def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
     """One content in more than max(10, 0.1%) samples, whose texts are as unrelated as texts drawn at random."""
-    flagged = np.zeros(len(evidence), dtype=bool)
-    owners, texts = evidence.user_groups, evidence.text_modalities
-    limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
-    for name, content in evidence.contents.items():
-        if name in texts or not texts:
-            continue
-        frequent = count_user_groups(content, owners) > limit
-        for number in np.unique(content[frequent]):
-            rows = np.flatnonzero(content == number)
-            flagged[rows] |= all(
-                _are_unrelated(evidence.projections[t][rows], evidence.contents[t][rows]) for t in texts
-            )
-    return flagged
+    texts = evidence.text_modalities
+    media = [name for name in evidence.contents if name not in texts]
+    return _repeated(evidence, media, texts, _are_unrelated)
 
 
 @flag("Vague", "A caption that fits almost everything in the set", tail=True)
@@ -215,6 +208,69 @@ def vague(_columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> Bo
     return flagged
 
 
+@flag("Boilerplate", "One text in many rows with images, audio or videos that have nothing in common")
+def boilerplate(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """One text in more than max(10, 0.1%) samples, whose media are surely as unrelated as media drawn at random."""
+    from .linear import are_classes  # which loads torch
+
+    texts = [name for name in evidence.text_modalities if not are_classes(evidence.contents[name])]
+    media = [name for name in evidence.contents if name not in evidence.text_modalities]
+    return _repeated(evidence, texts, media, _have_nothing_in_common)  # a class may be anything
+
+
+def _repeated(
+    evidence: Evidence, names: Sequence[str], beside: Sequence[str], judge: Callable[[Floats, Ints], bool]
+) -> Bools:
+    """bool `[n]`: contents of some modalities in more than max(10, 0.1%) samples, by what stands beside them.
+
+    Flagged where `judge` (projections `[g, d]` and content ids `[g]` of the rows of a content) holds for all modalities
+    `beside` them, of which there must be one.
+    """
+    flagged = np.zeros(len(evidence), dtype=bool)
+    owners = evidence.user_groups
+    limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
+    for name in names if beside else ():
+        content = evidence.contents[name]
+        frequent = count_user_groups(content, owners) > limit
+        for number in np.unique(content[frequent]):
+            rows = np.flatnonzero(content == number)
+            flagged[rows] |= all(
+                judge(evidence.projections[other][rows], evidence.contents[other][rows]) for other in beside
+            )
+    return flagged
+
+
+@flag("Text problem", "The text is damaged, or holds markup, an address, a file name, advertising, or is not a caption")
+def text_problem(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """A check of any of the row's texts found something (`text_checks`)."""
+    return _any_text(evidence, "problems")
+
+
+@flag("Image problem", "The image is blurred, dark, bright, nearly empty, or of an odd size or shape, or has a border")
+def image_problem(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """A check of the image's pixels found something (`image_checks`)."""
+    return np.asarray(evidence.image_problems.problems != "", dtype=bool)
+
+
+@flag("Box problem", "The box reaches beyond the image, is tiny, a second one of an object, or odd for its class")
+def box_problem(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """A check of the box of an object found something (`box_checks`)."""
+    return evidence.box_problems.has_any
+
+
+@flag("Personal data", "The text holds an e-mail address, phone number, payment card or bank account")
+def personal(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
+    """Any of the row's texts holds personal data (`text_checks`)."""
+    return _any_text(evidence, "personal")
+
+
+def _any_text(evidence: Evidence, what: str) -> Bools:
+    flagged = np.zeros(len(evidence), dtype=bool)
+    for found in evidence.text_problems.values():
+        flagged |= getattr(found, what) != ""
+    return flagged
+
+
 def exceeds(values: Floats | float, cut: Floats | float) -> Bools:
     """bool `[n]`; NaN never exceeds."""
     with np.errstate(invalid="ignore"):
@@ -227,15 +283,30 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
         return np.asarray(false_positive_rate <= rate)
 
 
-def exact_duplicates(evidence: Evidence) -> tuple[Bools, Bools]:
+def why_removed(evidence: Evidence, ids: Sequence[str]) -> NDArray[Any]:
+    """Object `[n]`: why a sample repeats what another one of `ids` `[n]` holds exactly, and may go; "" for none.
+
+    Of samples that are equal in all modalities the first stays, with all of its rows. Of those with one image, audio or
+    video in several splits, those in the split that is trained on stay.
+    """
+    source = evidence.exact_leaks.source
+    representative, exact = exact_duplicates(evidence, stays=source < 0)
+    why = np.where(exact & ~representative, "exact duplicate of another sample", "").astype(object)
+    for row in np.flatnonzero(source >= 0).tolist():
+        why[row] = leak_text(evidence, ids, row, source)
+    return why
+
+
+def exact_duplicates(evidence: Evidence, stays: Bools) -> tuple[Bools, Bools]:
     """(is the representative, has an exact duplicate): bool `[n]` each, by the contents of all modalities together.
 
-    The representative is the first sample with its contents, with all of its rows.
+    The representative is the first sample with its contents, with all of its rows: of those that stay, if one does.
     """
     if not len(evidence):
         return np.zeros(0, bool), np.zeros(0, bool)
     contents = dense_ids(*evidence.contents.values())
-    _, first = np.unique(contents, return_index=True)
+    stays_first = np.argsort(~stays, kind="stable")
+    first = stays_first[np.unique(contents[stays_first], return_index=True)[1]]
     owners = evidence.user_groups
     return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
 
@@ -248,10 +319,34 @@ def _are_unrelated(vectors: Floats, content: Ints) -> bool:
     """
     if len(np.unique(content)) < PLACEHOLDER_TEXTS:
         return False
-    # Mean of <v_i, v_j> over i != j, from |sum_i v_i|^2 = g + sum_{i != j} <v_i, v_j>
+    return mean_likeness(vectors) < UNRELATED_LIKENESS
+
+
+def _have_nothing_in_common(vectors: Floats, content: Ints) -> bool:
+    """Whether at least `PLACEHOLDER_TEXTS` different media surely have a mean likeness below `UNRELATED_MEDIA`.
+
+    Few media of one category may have less by chance: 9% of draws of 11 photographs of one kind of clothing.
+    """
+    _, first = np.unique(content, return_index=True)
+    return len(first) >= PLACEHOLDER_TEXTS and likeness_bound(vectors[first]) < UNRELATED_MEDIA
+
+
+def mean_likeness(vectors: Floats) -> float:
+    """Mean of <v_i, v_j> over i != j of g unit rows, from |sum_i v_i|^2 = g + sum_{i != j} <v_i, v_j>."""
     total, g = vectors.sum(0, dtype=np.float64), len(vectors)
-    mean_likeness = (total @ total - g) / (g * (g - 1))
-    return bool(mean_likeness < UNRELATED_LIKENESS)
+    return float((total @ total - g) / (g * (g - 1)))
+
+
+def likeness_bound(vectors: Floats) -> float:
+    """Upper end of the one-sided 95% interval of the mean likeness of g unit rows: mean + z s / sqrt(g (g - 1) / 2).
+
+    s² is the mean of <v_i, v_j>² over i != j, the variance of the likeness of unrelated rows, whose pairs are
+    uncorrelated. O(g d min(g, d)).
+    """
+    g, d = vectors.shape
+    products = vectors @ vectors.T if g <= d else vectors.T @ vectors  # of equal Frobenius norm
+    square_sum = float(np.square(products, dtype=np.float64).sum()) - g
+    return mean_likeness(vectors) + MEDIA_Z * float(np.sqrt(2 * max(square_sum, 0.0))) / (g * (g - 1))
 
 
 def flag_conflicts(evidence: Evidence, misalignment: Floats, placeholders: Bools, worst_good: float) -> Bools:
@@ -316,77 +411,66 @@ def _is_odd_caption(misalignment: Floats, likeness: Floats) -> Bools:
 
 
 def propose_actions(
-    flags: Mapping[str, Bools], suggestions: Any, representative: Bools, exact: Bools, scores: Mapping[str, Floats]
+    flags: Mapping[str, Bools],
+    suggestions: Any,
+    cleaned: Bools,
+    removals: NDArray[Any],
+    scores: Mapping[str, Floats],
+    found: Mapping[str, Any],
 ) -> tuple[Any, Any]:
-    """Proposed action and reason per sample, by precedence; object arrays `[n]`.
+    """Proposed action and reasons per sample; object arrays `[n]`.
+
+    The action is that of the first rule below that holds; the reasons are those of all that hold, in their order.
 
     Args:
         flags: kind -> bool `[n]`.
         suggestions: `[n]` texts, "" where there is none above the margin.
-        representative: bool `[n]`, of the first of its exact duplicates.
-        exact: bool `[n]`, has an exact duplicate: another sample that is equal in all modalities.
+        cleaned: bool `[n]`, the suggestion is the row's own text, cleaned, and not another one.
+        removals: object `[n]`, see `why_removed`.
         scores: score columns, quoted in the reasons.
+        found: `PROBLEMS` -> what was found `[n]`, quoted as well.
     """
-    n = len(representative)
-    action, reason = np.full(n, "keep", dtype=object), np.full(n, "", dtype=object)
+    n = len(removals)
     has_suggestion = np.array([bool(suggestion) for suggestion in suggestions], dtype=bool)
-    rules = (  # weakest first: each overwrites the ones before it
-        (
-            flags["memorized"],
-            "keep",
-            "fits, but is memorized: rare, so keep it and collect more like it, or regroup it",
-        ),
-        (flags["vague"], "keep", "caption fits almost everything"),
-        (flags["conflict"], "review", "same medium as another sample, contradicting caption"),
-        (flags["outlier"], "review", _quote("unlike the rest of the set (outlier {:.1f})", scores["outlier"])),
-        (flags["misaligned"], "review", _quote("media do not fit (misalignment {:.1f})", scores["misalignment"])),
-        (flags["misaligned"] & has_suggestion, "relabel", "media do not fit, and another caption fits clearly better"),
-        (exact & ~representative, "remove", "exact duplicate of another sample"),
+    quoted = {
+        name: np.array([text or name.replace("_", " ") for text in texts], object) for name, texts in found.items()
+    }
+    does_not_fit = _quote("media do not fit (misalignment {:.1f})", scores["misalignment"])
+    has_other, is_cleaned = has_suggestion & ~cleaned, has_suggestion & cleaned & flags["text_problem"]
+    is_doubted = flags["memorized"] & has_other & ~flags["misaligned"]
+    rules = (  # strongest first
         (flags["placeholder"], "remove", "placeholder: one medium in many rows with unrelated texts"),
+        (removals != "", "remove", removals),
+        (flags["misaligned"] & has_other, "relabel", "media do not fit, and another text fits clearly better"),
+        (flags["misaligned"] & ~has_other, "review", does_not_fit),
+        (is_cleaned, "relabel", quoted["text_problem"]),
+        ((flags["text_problem"] | flags["personal"]) & ~is_cleaned, "review", quoted["text_problem"]),
+        (flags["leak"] & (removals == ""), "review", quoted["leak_of"]),
+        (flags["box_problem"], "review", quoted["box_problem"]),
+        (flags["image_problem"], "review", quoted["image_problem"]),
+        (flags["likely_copy"], "review", quoted["copy_of"]),
+        (flags["outlier"], "review", _quote("unlike the rest of the set (outlier {:.1f})", scores["outlier"])),
+        (flags["conflict"], "review", "same medium as another sample, contradicting caption"),
+        (flags["boilerplate"], "review", "one text in many rows with media that have nothing in common"),
+        (is_doubted, "review", "another text may fit better"),
+        (flags["vague"], "keep", "caption fits almost everything"),
     )
-    for rows, rule_action, rule_reason in rules:
-        action[rows] = rule_action
-        reason[rows] = np.broadcast_to(np.asarray(rule_reason, dtype=object), n)[rows]
-    reason[flags["misaligned"] & flags["memorized"]] += "; a model memorizes it"
-    return action, reason
+    action = np.full(n, "keep", dtype=object)
+    reasons: list[list[str]] = [[] for _ in range(n)]
+    for holds, rule_action, rule_reason in rules:
+        of_rows = np.broadcast_to(np.asarray(rule_reason, dtype=object), n)
+        for row in np.flatnonzero(holds):
+            if not reasons[row]:
+                action[row] = rule_action
+            reasons[row].append(of_rows[row])
+    for row in np.flatnonzero(flags["personal"]):
+        if not any("personal data" in reason for reason in reasons[row]):
+            reasons[row].append("the text holds personal data")
+    alone = "fits, but is memorized: rare, so keep it and collect more like it, or regroup it"
+    for row in np.flatnonzero(flags["memorized"]):
+        reasons[row].append("a model memorizes it" if reasons[row] else alone)
+    return action, np.array(["; ".join(of_row) for of_row in reasons], dtype=object)
 
 
 def _quote(sentence: str, values: Floats) -> Any:
     return np.array([sentence.format(value) for value in values], dtype=object)
-
-
-def reflag(columns: Mapping[str, NDArray[Any]], flags: Mapping[str, Bools]) -> dict[str, NDArray[Any]]:
-    """The columns that change with some flags, from the `columns` of a result alone.
-
-    They are the flag columns, `action`, and `reason`, `culprit` and `driver` if a result has them. `flags`: flag column
-    (`is_outlier`, ...) -> bool `[n]`, what it becomes. A failed row keeps its flags. A proposed removal of a duplicate
-    or placeholder stays, as do repairs of the join and what is proposed for rows whose flags do not change.
-    """
-    differs = np.logical_or.reduce([values != columns[name] for name, values in flags.items()])
-    if "failure" in columns:
-        differs &= columns["failure"] == ""
-    changed: dict[str, NDArray[Any]] = {n: np.where(differs, values, columns[n]) for n, values in flags.items()}
-    changes = differs & (columns["action"] != "remove")
-    if "repair" in columns:
-        changes &= columns["repair"] == ""  # rests on many rows together, not on the flags of this one
-    rows = np.flatnonzero(changes)
-
-    def of_rows(name: str, missing: Any) -> NDArray[Any]:
-        column = changed.get(name, columns.get(name))
-        return np.full(len(rows), missing) if column is None else column[rows]
-
-    row_flags = {kind: of_rows(f"is_{kind}", False) for kind in FLAGS}
-    scores = {name: of_rows(name, np.nan) for name in ("misalignment", "outlier")}
-    not_exact = np.zeros(len(rows), dtype=bool)  # an exact duplicate that is to be removed keeps its action
-    action, reason = propose_actions(row_flags, of_rows("suggestion", ""), ~not_exact, not_exact, scores)
-    for name, values in (("action", action), ("reason", reason)):
-        if name in columns:  # a column without any value was not written
-            changed[name] = columns[name].copy()
-            changed[name][rows] = values
-    all_flags = {
-        kind: changed.get(f"is_{kind}", columns.get(f"is_{kind}", np.zeros(len(differs), bool))) for kind in FLAGS
-    }
-    for name, values in named_modalities(columns, all_flags).items():
-        if name in columns:
-            changed[name] = np.where(differs, values, columns[name])
-    return changed

@@ -148,6 +148,7 @@ def _similarity_blocks(
             row_embeddings = [e[rows[row_out]] for e in of_pool]
         else:
             row_embeddings = [e.float() for e in embed(trial, rows[row_out])]
+        # to distinct rows: no sum depends on the order in which a GPU adds them
         for position, (a, b) in enumerate(question.pairs):
             similarity[position, 0].index_add_(0, row_out, row_embeddings[a] @ of_pool[b].T)
             similarity[position, 1].index_add_(0, row_out, row_embeddings[b] @ of_pool[a].T)
@@ -196,7 +197,7 @@ class HeldOutEmbeddings:
         total = torch.zeros_like(count)
         for row, left, column, right in zip(self.places, self.left, others.places, others.right, strict=True):
             products = total.new_zeros(len(row), total.shape[1]).index_copy_(1, column, left @ right.T)
-            total.index_add_(0, row, products)
+            total.index_add_(0, row, products)  # distinct rows
         return np.asarray(total.div_(count).cpu().numpy())  # over no trial 0 / 0 = NaN
 
 

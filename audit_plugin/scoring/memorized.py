@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.arrays import Bools, Ints
+from audit_plugin.arrays import Bools, Floats, Ints
 
 from .flags import FLAGS
 
-# The flags that explain why a sample is memorized: all but its own, and misaligned, with which it makes the first list.
-EXPLAINED_BY = tuple(kind for kind in FLAGS if kind not in ("misaligned", "memorized"))
+# The flags that explain why a sample is memorized: all but its own, misaligned, with which it makes the first list, and
+# that of personal data, which make it worse and explain nothing.
+EXPLAINED_BY = tuple(kind for kind in FLAGS if kind not in ("misaligned", "memorized", "personal"))
 ADVICE = {  # list -> what to do with its rows
     "misaligned": "memorized and misaligned: correct the caption",
     "fitting": "memorized but fitting: rare, so keep it and collect more like it, or regroup it in training",
@@ -26,6 +27,20 @@ ADVICE = {  # list -> what to do with its rows
 NONE_BEYOND = (
     "No row is memorized more than nearly all good pairs: the highest MultiMem lie within what good pairs reach"
 )
+
+
+def beyond_alignment(multimem: Floats, alignment: Floats) -> Floats:
+    """float64 `[n]`: MultiMem minus its linear fit (least squares) on held-out alignment; NaN where one is missing.
+
+    MultiMem is nearly held-out alignment turned round (docs/multimem.md): what is left is what it adds.
+    """
+    left = np.full(len(multimem), np.nan)
+    known = np.flatnonzero(np.isfinite(multimem) & np.isfinite(alignment))
+    if len(known):
+        design = np.stack([np.ones(len(known)), alignment[known]], axis=1).astype(np.float64)
+        coefficients = np.linalg.lstsq(design, multimem[known].astype(np.float64), rcond=None)[0]
+        left[known] = multimem[known] - design @ coefficients
+    return left
 
 
 def is_explained(columns: Mapping[str, Any]) -> Bools:
@@ -61,6 +76,9 @@ def memorized_lists(columns: Mapping[str, Any]) -> dict[str, Ints]:
     flagged, misaligned = (
         np.asarray(columns.get(f"is_{kind}", none), dtype=bool) for kind in ("memorized", "misaligned")
     )
+    # with a suggestion another text may fit better; a cleaned text has no score, and its caption fits
+    gain = np.asarray(columns.get("suggestion_score", np.full(len(none), np.nan)), dtype=np.float64)
+    misaligned = misaligned | np.isfinite(gain)
     lists = {
         "misaligned": flagged & misaligned & ~explained,
         "fitting": flagged & ~misaligned & ~explained,

@@ -36,7 +36,7 @@ def most_misaligned(columns: Mapping[str, Any], modalities: Sequence[str]) -> An
     """
     parts = {pair: _part(columns, *pair) for pair in combinations(modalities, 2)}
     if len(modalities) < 3 or any(values is None for values in parts.values()):
-        return np.full(len(columns["misalignment"]), "", dtype=object)
+        return _nothing_named(columns)
     left = [np.fmax.reduce([values for pair, values in parts.items() if name not in pair]) for name in modalities]
     return _name_of_highest(modalities, [-values for values in left])
 
@@ -47,8 +47,13 @@ def most_memorized(columns: Mapping[str, Any], modalities: Sequence[str]) -> Any
     "" where a part is NaN, and with two modalities, which share all of it.
     """
     if len(modalities) < 3 or any(f"{LOST_WITHOUT}{name}" not in columns for name in modalities):
-        return np.full(len(columns["misalignment"]), "", dtype=object)
+        return _nothing_named(columns)
     return _name_of_highest(modalities, [columns[f"{LOST_WITHOUT}{name}"] for name in modalities])
+
+
+def _nothing_named(columns: Mapping[str, Any]) -> Any:
+    """object `[n]` of ""."""
+    return np.full(len(next(iter(columns.values()), ())), "", dtype=object)
 
 
 def _part(columns: Mapping[str, Any], a: str, b: str) -> Any:

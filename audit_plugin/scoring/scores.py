@@ -138,9 +138,11 @@ def misalignment(evidence: Evidence) -> dict[str, Floats]:
     """Of each pair the weighted mean of its kinds of evidence, each in robust deviations (`combine`); the largest.
 
     With three or more modalities the largest is itself put in robust deviations of the known samples. NaN where there
-    is no evidence: without trials, and without encoders that share a space.
+    is no evidence: without trials, without encoders that share a space, and of a single modality.
     """
     parts = {pair: pair_misalignment(evidence, pair) for pair in evidence.pairs}
+    if not parts:
+        return {"": np.full(len(evidence), np.nan, dtype=np.float32)}
     worst = np.fmax.reduce(list(parts.values()))
     overall = worst if len(parts) == 1 else robust_z(worst, of_known(worst, evidence.known))
     return {"": overall} | {f"{a}_{b}": values for (a, b), values in parts.items()}
@@ -277,7 +279,7 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
     for name, vectors in evidence.vectors.items():
         content = evidence.contents[name]
         group = evidence.near_duplicates.get(name, content)
-        distance = outliers.mean_neighbor_distance({name: vectors}, group, pool)
+        distance = outliers.mean_neighbor_distance({name: vectors}, group, pool, evidence.device)
         if name in evidence.text_modalities:
             distance = np.where(outliers.is_individual(content), distance, np.nan)
         parts[name] = in_tail_units(distance)
@@ -287,7 +289,7 @@ def outlier(evidence: Evidence) -> dict[str, Floats]:
 
     largest = np.fmax.reduce(list(parts.values()))
     if all(np.isfinite(values).all() for values in parts.values()):
-        joint = outliers.mean_neighbor_distance(evidence.vectors, evidence.leave_together, pool)
+        joint = outliers.mean_neighbor_distance(evidence.vectors, evidence.leave_together, pool, evidence.device)
         largest = np.fmax(largest, in_tail_units(joint))
     return {"": largest, **parts}
 

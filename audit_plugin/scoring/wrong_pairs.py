@@ -43,10 +43,10 @@ class Interval:
 def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Bools) -> dict[str, Any]:
     """What a summary keeps of a calibration, JSON-ready; {} without a fit. All of it is model-based.
 
-    `pairs`: number of wrong pairs, and its `pairs_interval`; `shares`: of the scored rows that are wrong like each kind
-    of probe; `precision` of the flags, None without flags, and `precision_interval`; `good_above`: `edges` and, for
-    each, the `share` of the scored rows that is good and scores as high, with its bounds `low` and `high`. Intervals
-    are central 90% ones.
+    `pairs`: number of wrong pairs among the `judged` ones, and its `pairs_interval`; `shares`: of the scored rows that
+    are wrong like each kind of probe; `precision` of the flags, None without flags, and `precision_interval`;
+    `good_above`: `edges` and, for each, the `share` of the scored rows that is good and scores as high, with its bounds
+    `low` and `high`. Intervals are central 90% ones.
 
     Args:
         calibration: of the scores.
@@ -58,9 +58,10 @@ def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Boo
         return {}
     n = int(np.isfinite(scores).sum())
     bounds = np.array([hypotheses.interval(column) for column in hypotheses.good_above.T])
-    edges = {"edges": hypotheses.edges, "share": hypotheses.median(hypotheses.good_above)}
+    edges = {"edges": hypotheses.edges, "share": hypotheses.quantile(hypotheses.good_above, 0.5)}
     edges |= {"low": bounds[:, 0], "high": bounds[:, 1]}
     estimated = {
+        "judged": n,
         "pairs": round(n * calibration.share),
         "pairs_interval": [round(n * end) for end in calibration.interval],
         "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},

@@ -16,8 +16,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # Packages that do not pass the system's number on: numpy, C++, torch and onnxruntime, threads of Python, pymongo.
 FULL_TEXT = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written|OutOfDiskSpace")
 MEMORY_TEXT = re.compile(
-    r"Unable to allocate|not enough memory|(?:[Cc]an(?:'t|not)|Failed to) allocate memory|bad_alloc|"
-    r"DefaultCPUAllocator|failed to map segment from shared object|cannot create std::vector larger"
+    r"Unable to allocate|not enough memory|(?:[Cc]an(?:'t|not)|Failed to) allocate memory(?! in static TLS)|bad_alloc|"
+    r"DefaultCPUAllocator|failed to map segment from shared object(?!: Operation not permitted)|"
+    r"cannot create std::vector larger"
+)
+# Of C extensions that had no memory for the object of their error, most often while they are imported.
+NO_ERROR_TEXT = re.compile(
+    r"error return without exception set|returned NULL without setting an exception|failed without raising an exception"
 )
 FILES_TEXT = re.compile(r"Too many open files")
 PROCESS_TEXT = re.compile(r"can't start new thread|can't start new process|Resource temporarily unavailable")
@@ -50,7 +55,12 @@ def plain_error(error: BaseException) -> str | None:
             return f"too many files are open at once; raise the limit (ulimit -n 4096), and {AGAIN}"
         if "CUDA out of memory" in text:
             return f"the GPU's memory is too small; close other programs that use it, or use --device cpu, and {AGAIN}"
-        if isinstance(cause, MemoryError) or number == errno.ENOMEM or MEMORY_TEXT.search(text):
+        if (
+            isinstance(cause, MemoryError)
+            or number == errno.ENOMEM
+            or MEMORY_TEXT.search(text)
+            or _lost_its_error(cause)
+        ):
             amount = AMOUNT.search(text)
             asked = f" ({amount[1]} could not be had)" if amount else ""
             return f"the memory is too small{asked}; close other programs, or use fewer --trials or rows, and {AGAIN}"
@@ -67,11 +77,7 @@ def raise_shortage(error: BaseException) -> None:
 
 def check_memory() -> None:
     """Raises AuditError where a limit of this shell leaves too little memory: libraries crash instead of saying so."""
-    try:
-        import resource
-    except ImportError:
-        return  # no such limits on this system
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limit = _address_limit()
     if 0 <= limit < LEAST_ADDRESSES:
         raise AuditError(
             f"this shell limits memory to {size_text(limit)} (ulimit -v), but the libraries alone reserve "
@@ -96,6 +102,21 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
             return
         yield cause
         cause = cause.__cause__ or cause.__context__
+
+
+def _address_limit() -> int:
+    """Bytes of addresses that this process may have (ulimit -v), or -1: no limit."""
+    try:
+        import resource
+    except ImportError:
+        return -1  # no such limits on this system
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return -1 if limit == resource.RLIM_INFINITY else limit
+
+
+def _lost_its_error(error: BaseException) -> bool:
+    """Whether a C extension failed without saying why, which under a limit of memory is for lack of it."""
+    return isinstance(error, SystemError) and bool(NO_ERROR_TEXT.search(str(error))) and _address_limit() >= 0
 
 
 def _is_full(error: BaseException) -> bool:

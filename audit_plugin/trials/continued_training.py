@@ -14,7 +14,7 @@ import torch
 
 from audit_plugin.arrays import Ints, check_lengths
 
-from .heads import BATCH, LEARNING_RATE, Heads, new_head, optimize_heads
+from .heads import BATCH, LEARNING_RATE, Heads, new_head, optimize_heads, train_in_shares
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,16 @@ def train_heads(
     if start is None:
         layers = [new_head(x.shape[1], generators, device) for x in inputs]
     else:
-        layers = [tuple(w.detach().clone() for w in head) for head in start.layers]
+        layers = [tuple(w.detach() for w in head) for head in start.layers]
     shuffles = SharedShuffles(len(shared_ids), rows, generators, schedule.size)
     batches = [batch for _ in range(schedule.epochs) for batch in shuffles.next_epoch()]
-    on_device = (torch.from_numpy(batch).to(device) for batch in batches)
-    return optimize_heads(inputs, layers, on_device, len(batches), shared_ids, schedule.learning_rate)
+
+    def train(numbers: Ints) -> Heads:
+        on_device = (torch.from_numpy(batch[numbers]).to(device) for batch in batches)
+        own = [tuple(w[numbers] for w in head) for head in layers]
+        return optimize_heads(inputs, own, on_device, len(batches), shared_ids, schedule.learning_rate)
+
+    return train_in_shares(train, len(seeds), device)
 
 
 class SharedShuffles:

@@ -1,13 +1,14 @@
 """Trains the trials: one small head per modality on frozen features, many trials at once.
 
-All trials of a group are trained together as batched matrix products. Each draws its first weights and its batches from
-a generator of its own (seed, trial), so its result depends on the data, the settings and its number alone.
+All trials of a group are trained together as batched matrix products, on a CPU a share of them in each thread. Each
+draws its first weights and its batches from a generator of its own (seed, trial), so its result depends on the data,
+the settings and its number alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from torch.nn.functional import gelu, normalize
 
 from audit_plugin.arrays import Bools, Ints, check_lengths, dense_ids, modality_pairs
+from audit_plugin.encoders.devices import in_blocks, in_single_threads
+from audit_plugin.inputs.threads import check_stopped
 
 TRIAL_GROUP = 8  # trials trained together as batched products; stored runs are cut into such parts
 HIDDEN_DIM = 256  # of the one hidden layer
@@ -74,6 +77,37 @@ def train_group(
         size: members of a usual trial of the run: sets the steps of an epoch, which are the same for every trial.
     """
     check_lengths(trial_numbers=trial_numbers, member=member)
+
+    def train(places: Ints) -> Heads:
+        numbers = [trial_numbers[place] for place in places]
+        return _train_together(inputs, member[places], numbers, shared_ids, epochs, seed, size)
+
+    return train_in_shares(train, len(trial_numbers), inputs[0].device)
+
+
+def train_in_shares(train: Callable[[Ints], Heads], count: int, device: torch.device) -> Heads:
+    """The heads of `count` trainings by `train` (numbers of some of them -> theirs): on a CPU a share in each thread.
+
+    A training is the same to the byte whatever is trained with it, and in whichever thread.
+    """
+    numbers = np.arange(count)
+    if device.type == "cuda":
+        return train(numbers)
+    parts = in_single_threads(train, np.array_split(numbers, min(torch.get_num_threads(), count)))
+    modalities = zip(*(part.layers for part in parts), strict=True)
+    return Heads(tuple(tuple(map(torch.cat, zip(*of_parts, strict=True))) for of_parts in modalities))
+
+
+def _train_together(
+    inputs: Sequence[torch.Tensor],
+    member: Bools,
+    trial_numbers: Sequence[int],
+    shared_ids: Ints,
+    epochs: int,
+    seed: int,
+    size: int,
+) -> Heads:
+    """The trials of `train_group` as batched products."""
     device = inputs[0].device
     generators = [np.random.default_rng((seed, 1_000_003, number)) for number in trial_numbers]
     layers = [new_head(x.shape[1], generators, device) for x in inputs]
@@ -108,6 +142,7 @@ def optimize_heads(
     update = AdamW(weights)
     same = torch.from_numpy(informative_columns(shared_ids)).to(inputs[0].device)
     for step, rows in enumerate(batches):
+        check_stopped()
         embeddings = [normalize(head_outputs(x[rows], head), dim=-1) for x, head in zip(inputs, layers, strict=True)]
         contrastive_loss(embeddings, same[rows]).backward()
         update.step(learning_rate * (1 + math.cos(math.pi * step / steps)) / 2)
@@ -178,11 +213,15 @@ def head_outputs(x: torch.Tensor, layers: Layers) -> torch.Tensor:
 
 def _embed_rows(x: torch.Tensor, layers: Layers) -> torch.Tensor:
     """`[n, d]` -> unit rows `[n, o]` by one head; on a CPU in blocks that stay in its cache, twice as fast."""
-    if x.is_cuda or len(x) <= READ_ROWS:
+    size = len(x) if x.is_cuda else READ_ROWS
+    if not x.is_cuda and len(x) <= size:
         return normalize(head_outputs(x[None], layers), dim=-1)[0]
     embeddings = x.new_empty(len(x), layers[2].shape[-1])
-    for rows, block in zip(x.split(READ_ROWS), embeddings.split(READ_ROWS), strict=True):
-        block.copy_(normalize(head_outputs(rows[None], layers), dim=-1)[0])
+
+    def embed(start: int, end: int) -> None:
+        embeddings[start:end] = normalize(head_outputs(x[None, start:end], layers), dim=-1)[0]
+
+    in_blocks(embed, len(x), size)
     return embeddings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from audit_plugin.store import RunFolder
 from .heads import TRIAL_GROUP, Heads, train_group
 from .run import Job, Learner, SampleRows, TrialArrays, TrialPlan, load_part
 
+TOWERS_IN_MEMORY = 8  # trials, each of which stores the embeddings of all samples
 FEATURE_NOISE = 0.1  # standard deviation, of inputs of mean square 1
 HEADS = "heads on frozen features; the frozen encoders may have seen the data"
 
@@ -42,6 +43,12 @@ def head_inputs(features: Features, projections: Mapping[str, Projection], devic
 def _rows_of(tensors: Sequence[torch.Tensor], rows: SampleRows) -> list[torch.Tensor]:
     """The rows of each tensor `[n, d]`, or the tensors."""
     return list(tensors) if rows is None else [tensor[rows] for tensor in tensors]
+
+
+def _rows_on_device(arrays: Iterable[Floats], rows: SampleRows, device: str) -> list[torch.Tensor]:
+    """The rows of each array `[n, d]`, or the arrays, on a device, where nothing else of them goes."""
+    places = None if rows is None else rows.cpu()
+    return [part.to(device) for part in _rows_of([torch.from_numpy(array) for array in arrays], places)]
 
 
 def _train_nothing(_numbers: list[int], _member: Bools) -> dict[str, np.ndarray]:
@@ -83,11 +90,13 @@ def heads_learner(
         with use_matmul_precision(precision, device):
             return train_group(inputs[0], member, numbers, shared_ids, epochs, seed, size).arrays()
 
-    def embed(arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        heads = Heads.from_arrays(arrays, len(inputs[view]), device)
+    def load(arrays: TrialArrays) -> Heads:
+        return Heads.from_arrays(arrays, len(inputs[0]), device)
+
+    def embed(heads: Heads, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return heads.embed(_rows_of(inputs[view], rows), number % TRIAL_GROUP)
 
-    return Learner(HEADS, TRIAL_GROUP, make, embed, len(augmented), travels=device == "cpu")
+    return Learner(HEADS, TRIAL_GROUP, make, embed, len(augmented), load, travels=device == "cpu")
 
 
 def trained_heads_learner(
@@ -101,7 +110,7 @@ def trained_heads_learner(
     names = list(projections)
     positions = [names.index(name) for name in features.modalities]
 
-    @functools.lru_cache(maxsize=1)
+    @functools.cache
     def load(start: int) -> Heads:
         arrays = load_part(run, start)
         layers = Heads.from_arrays(arrays, len(names), job.device).layers
@@ -118,7 +127,7 @@ def fixed_learner(trained: str, models: Sequence[Sequence[Mapping[str, Floats]]]
     """Models that exist already: `models[trial][view]` holds unit embeddings `[n, d]` per modality."""
 
     def embed(_arrays: TrialArrays, number: int, view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        return _rows_of([torch.from_numpy(v).to(job.device) for v in models[number][view].values()], rows)
+        return _rows_on_device(models[number][view].values(), rows, job.device)
 
     return Learner(trained, len(models), _train_nothing, embed, len(models[0]) - 1)
 
@@ -140,10 +149,9 @@ def towers_learner(samples: Samples, rows: Ints, plan: TrialPlan, job: Job) -> L
         return {f"tower_{a}": v for a, v in enumerate(towers.embed_tower(model, data(), job.device))}
 
     def embed(arrays: TrialArrays, _number: int, _view: int, rows: SampleRows = None) -> list[torch.Tensor]:
-        names = [f"tower_{a}" for a in range(len(samples.modalities))]
-        return _rows_of([torch.from_numpy(arrays[name]).to(job.device) for name in names], rows)
+        return _rows_on_device([arrays[f"tower_{a}"] for a in range(len(samples.modalities))], rows, job.device)
 
-    return Learner(towers.describe(spec), 1, make, embed)
+    return Learner(towers.describe(spec), 1, make, embed, parts_in_memory=TOWERS_IN_MEMORY)
 
 
 def checkpoint_vectors(samples: Samples, contents: Contents, job: Job) -> list[Embedded]:

@@ -11,10 +11,14 @@ Trials come in blocks of `folds`: within a block every sample is left out once (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audit_plugin.arrays import Bools, Floats, Ints, Trials, check_lengths, dense_ids
+
+if TYPE_CHECKING:
+    import torch
 
 BLOCK = 8192  # rows whose products are computed at once
 
@@ -82,6 +86,44 @@ def consistency_terms(embeddings: Sequence[Floats], reference: Bools, groups: In
                 others = np.einsum("nd,nd->n", left[rows], rest, dtype=np.float64)
                 terms[a, b, rows] = own - weight[rows] * others
     return terms
+
+
+def terms_of_embeddings(embeddings: Sequence[torch.Tensor], reference: Bools, groups: Ints) -> Floats:
+    """`consistency_terms` of tensors `[n, d]`, computed on the GPU that holds them."""
+    if embeddings[0].is_cuda:
+        return consistency_terms_on_device(embeddings, reference, groups)
+    return consistency_terms([e.numpy() for e in embeddings], reference, groups)
+
+
+def consistency_terms_on_device(embeddings: Sequence[torch.Tensor], reference: Bools, groups: Ints) -> Floats:
+    """`consistency_terms` of tensors `[n, d]` by torch, equal but for the rounding of float64."""
+    import torch
+
+    device, m = embeddings[0].device, len(embeddings)
+    group = dense_ids(groups)
+    reference_in_group = np.bincount(group[reference], minlength=group.max(initial=-1) + 1)
+    size = reference.sum() - reference_in_group[group]
+    weight = torch.from_numpy(1 / np.where(size > 0, size, np.nan)).to(device)
+    in_reference = torch.from_numpy(reference).to(device)
+    terms = torch.empty(m, m, len(group), dtype=torch.float64, device=device)
+    blocks = [
+        (torch.from_numpy(rows).to(device), torch.from_numpy(np.diff(starts, append=len(rows))).to(device))
+        for rows, starts in _blocks_of_groups(group)
+    ]
+    for b, right in enumerate(embeddings):
+        total = torch.zeros(right.shape[1], dtype=torch.float64, device=device)
+        for part, inside in zip(right.split(BLOCK), in_reference.split(BLOCK), strict=True):
+            total += part[inside].double().sum(0)
+        for rows, lengths in blocks:
+            of_rows = right[rows].double()
+            in_group = of_rows * in_reference[rows, None]
+            sums = torch.segment_reduce(in_group, "sum", lengths=lengths, axis=0)  # in order: the same each time
+            rest = total - sums.repeat_interleave(lengths, 0)
+            for a, left in enumerate(embeddings):
+                one = left[rows].double()
+                own = 1.0 if a == b else torch.linalg.vecdot(one, of_rows)
+                terms[a, b, rows] = own - weight[rows] * torch.linalg.vecdot(one, rest)
+    return terms.cpu().numpy()
 
 
 def _blocks_of_groups(group: Ints) -> list[tuple[Ints, Ints]]:

@@ -57,6 +57,10 @@ class TrialPlan:
         return int(self.member.sum()) // len(self.member)
 
 
+def _as_stored(arrays: TrialArrays) -> TrialArrays:
+    return arrays
+
+
 @dataclass(frozen=True)
 class Learner:
     """How trials come about."""
@@ -65,10 +69,12 @@ class Learner:
     trials_per_part: int  # trials that are made together: one resumable part
     # (trial numbers, their member masks [g, n]) -> arrays to store
     make: Callable[[list[int], Bools], dict[str, np.ndarray]]
-    # (those arrays, trial number, view, samples or None) -> unit embeddings [n, o] per modality; view 0 is the sample
-    # as it is, 1 to `augmented` are augmented
-    embed: Callable[[TrialArrays, int, int, SampleRows], list[torch.Tensor]]
+    # (what `load` makes of those arrays, trial number, view, samples or None) -> unit embeddings [n, o] per modality;
+    # view 0 is the sample as it is, 1 to `augmented` are augmented
+    embed: Callable[[Any, int, int, SampleRows], list[torch.Tensor]]
     augmented: int = 0  # views of each sample besides itself
+    load: Callable[[TrialArrays], Any] = _as_stored  # stored arrays -> what stays in memory, on the device that embeds
+    parts_in_memory: int | None = None  # at most so many; None: all
     travels: bool = False  # `make` and `embed` may run in another process
 
 
@@ -89,8 +95,10 @@ def train_trials(
         plan: masks of a finished run, to which samples were added, or None: drawn here.
 
     Returns:
-        (the trials, None where there are too few samples to train on; notes for people).
+        (the trials, None where there are too few samples to train on, or one modality; notes for people).
     """
+    if len(facts.space) < 2:
+        return None, [f"only {', '.join(facts.space)} is audited"]
     groups = int(leave_together.max(initial=-1)) + 1
     if len(facts) < MIN_SAMPLES or groups <= MIN_GROUPS:
         note = (
@@ -162,11 +170,11 @@ def run_plan(plan: TrialPlan, learner: Learner, groups: Ints, job: Job) -> Trial
     """All trials of a plan over samples of leave-together groups `[n]`."""
     consistency, multimem_terms = _train(plan, learner, groups, job)
 
-    @functools.lru_cache(maxsize=8)
-    def load(start: int) -> TrialArrays:
+    @functools.lru_cache(maxsize=learner.parts_in_memory)
+    def load(start: int) -> Any:
         arrays = dict(load_part(job.run, start))
         del arrays["consistency"], arrays["memory"]  # numbers for all samples, which were read above
-        return arrays
+        return learner.load(arrays)
 
     def embed(number: int, rows: SampleRows = None) -> list[torch.Tensor]:
         return learner.embed(load(number - number % learner.trials_per_part), number, 0, rows)
@@ -208,19 +216,20 @@ def _make_part(
 ) -> dict[str, np.ndarray]:
     """One group's arrays, its consistency `[g, n]` and the weighted sum of its terms `[m, m, n]`."""
     arrays = learner.make(numbers, plan.member[numbers])
+    models = learner.load(arrays)
     consistency, multimem_terms = [], np.float32(0)
     for number in numbers:
         # as an argument, so that one trial's embeddings are gone before the next one's are made
-        own, terms = _consistency(_views(learner, arrays, number), number, plan, groups)
+        own, terms = _consistency(_views(learner, models, number), number, plan, groups)
         consistency.append(own)
         multimem_terms = multimem_terms + weights[number] * terms
     return {**arrays, "consistency": np.stack(consistency), "memory": np.asarray(multimem_terms, dtype=np.float32)}
 
 
-def _views(learner: Learner, arrays: TrialArrays, number: int) -> list[list[torch.Tensor]]:
+def _views(learner: Learner, models: Any, number: int) -> list[list[torch.Tensor]]:
     """Embeddings per modality of each augmented view of all samples by one trial, or of the samples as they are."""
-    augmented = [learner.embed(arrays, number, view, None) for view in range(1, learner.augmented + 1)]
-    return augmented or [learner.embed(arrays, number, 0, None)]
+    augmented = [learner.embed(models, number, view, None) for view in range(1, learner.augmented + 1)]
+    return augmented or [learner.embed(models, number, 0, None)]
 
 
 def part_name(start: int) -> str:
@@ -250,7 +259,7 @@ def _consistency(views: list[list[torch.Tensor]], number: int, plan: TrialPlan, 
     """
     outside = ~plan.member[number] & plan.known
     reference = outside if plan.reference is None else plan.reference
-    by_view = [multimem.consistency_terms([e.cpu().numpy() for e in view], reference, groups) for view in views]
+    by_view = [multimem.terms_of_embeddings(view, reference, groups) for view in views]
     terms = np.mean(by_view, axis=0)
     offset = outside if plan.offset_rows is None else plan.offset_rows
     centered = terms - np.nanmean(terms[:, :, offset], axis=2, keepdims=True)

@@ -197,7 +197,11 @@ def harmful(ids: list[str], home: Path) -> list[tuple[str, dict[str, Any]]]:
         ("decide", {"decision": "remove", "reviewer": "root", "from_modal": True}),
         ("undo_decision", {"from_modal": True}),
         ("undo_decision", {"reviewer": "root"}),
+        ("redo_decision", {"from_modal": True}),
+        ("redo_decision", {"reviewer": "root"}),
         ("open_next", {"step": -1}),
+        ("open_audit", {}),
+        ("stop_run", {"job": "1", "hide": True}),
         ("review_tokens", {}),
         ("decide_flagged", {"kind": "misaligned", "decision": "remove", "threshold": -1e9}),
         ("decide_repair", {"repair": "x"}),
@@ -217,7 +221,16 @@ def harmful(ids: list[str], home: Path) -> list[tuple[str, dict[str, Any]]]:
     for panel, event in (
         *(
             ("audit_panel", name)
-            for name in ("on_decide", "on_undo_last", "on_set", "on_reset", "on_map", "on_open_form")
+            for name in (
+                "on_decide",
+                "on_undo_last",
+                "on_redo_last",
+                "on_set",
+                "on_reset",
+                "on_calibrated",
+                "on_map",
+                "on_open_form",
+            )
         ),
         *(("audit_panel", name) for name in ("on_load", "on_start", "on_show", "_choose", "load_tab", "__init__")),
         ("audit_sample", "on_decide"),

@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -97,7 +98,7 @@ class Ladder:
     def judge(self, name: str, code: int, errors: str) -> None:
         """Counts what is wrong with the end of a command under a limit; where it was refused, it is given again."""
         self.tally.cases += 1
-        if code and (fault := fault_of(code, errors)):
+        if code and not was_ended(code, errors) and (fault := fault_of(code, errors)):
             self.tally.add(fault, f"{name}: {code} {errors[-1500:]}")
         self.compare(name, *(self.run() if code else (code, errors)))
 
@@ -179,6 +180,13 @@ def test_memory_that_runs_out_in_the_middle(chaos: Chaos, ladders: Callable[[str
         ladder.judge(f"{name}, {more / 1e6:.0f} MB more after {after:.1f} s", *squeezed(ladder, after, more))
     tally = ladder.tally
     chaos.record(f"squeezed_memory_{name}", tally.cases, "crash points and kills", **tally.faults)
+
+
+def was_ended(code: int, errors: str) -> bool:
+    """Whether a process without any memory was ended from outside, with a sentence, or by a library of C++."""
+    if code == -signal.SIGKILL:
+        return "Python cannot go on" in errors and "Traceback" not in errors
+    return code == -signal.SIGABRT and bool(re.search(r"[Bb]ad_?[Aa]lloc", errors))
 
 
 def squeezed(ladder: Ladder, after: float, more: int) -> tuple[int, str]:
@@ -327,3 +335,48 @@ def results_of(address: str, name: str = "photos") -> dict[str, str]:
         )
         for sample in samples
     }
+
+
+# Of 8 GB, all but so many bytes are taken by a mapping that nothing uses: what `import torch` needs, or a little less.
+NEARLY_FULL = """
+import mmap, resource, sys
+
+LIMIT = 8_000_000_000
+resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+taken = mmap.mmap(-1, LIMIT - used - int(sys.argv.pop(1)))
+from audit_plugin.__main__ import main
+main()
+"""
+NEED = """
+import torch
+print([int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmPeak")][0])
+"""
+# What libraries say when they end the process themselves, without an error of Python.
+ENDED_BY_LIBRARY = re.compile(r"thread-local data: ABORT|OpenBLAS error: Memory allocation still failed")
+
+
+def test_libraries_that_are_imported_with_little_memory(chaos: Chaos, base: Path, tmp_path: Path) -> None:
+    """C extensions fail without an error then (SystemError), or with any: one sentence, code 2."""
+    if not chaos.is_long:
+        pytest.skip("in the long form")
+    environment = {**os.environ, "AUDIT_PLUGIN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    shutil.copytree(base / "whole" / "cache", tmp_path / "cache")
+
+    def output_of(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+
+    tally, need = Tally(), int(output_of([NEED]).stdout)
+    for less in range(0, 240_000_000, 10_000_000):
+        done = output_of([NEARLY_FULL, str(need - less), *score(base, tmp_path)])
+        tally.cases += 1
+        is_ended = was_ended(done.returncode, done.stderr) or ENDED_BY_LIBRARY.search(done.stderr)
+        if done.returncode and not is_ended and (fault := fault_of(done.returncode, done.stderr)):
+            left = f"{(need - less) / 1e6:.0f} MB left, torch needs {need / 1e6:.0f}"
+            tally.add(fault, f"{left}: {done.returncode} {done.stderr[-1500:]}")
+    tally.show()
+    chaos.record("little_memory_at_import", tally.cases, "crash points and kills", **tally.faults)

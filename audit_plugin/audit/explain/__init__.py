@@ -18,14 +18,14 @@ from audit_plugin.audit.score import Scored
 from audit_plugin.store import Damaged, load_json
 from audit_plugin.trials.run import Job
 
-from .captions import misfit_words, rival_captions
 from .records import duplicate_records, neighbor_records, rounded, row_identity, score_parts
+from .rivals import rival_captions
+from .words import misfit_words
 
 PART = "explanations"  # of the run
 FORMAT = 1
 MOST_ROWS = 2000  # that are explained
 MOST_RIVALS = 500  # rows whose rivals are searched
-MOST_CAPTIONS = 200  # captions whose words are left out one by one
 MISFITS = ("misaligned", "conflict", "memorized")  # the flags that the words of a caption can explain
 
 Explanations = dict[str, Any]
@@ -37,7 +37,7 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
     A record holds `id`, `caption_index`, `flags`, `action`, `misalignment`; `pairs`: pair -> score and its parts, whose
     shares add up to the score; `neighbors`: per side the samples that voted, the ones that disagree most first;
     `duplicates` and `conflicts`: ids; and, of the most suspicious ones, `rivals`: captions of the set that fit a medium
-    better, and `words` of the caption, those that fit least first.
+    better, and `words` of the caption, those that its medium speaks against first.
 
     Returns:
         {"format", "notes": sentences on what was left out, "samples": id -> its records, one per flagged caption}.
@@ -58,7 +58,9 @@ def explain(prepared: Prepared, scored: Scored, job: Job) -> Explanations:
     ]
     if evidence.trials is not None:
         parts.append(rival_captions(evidence, misfits[:MOST_RIVALS], prepared, job.config.seed))
-        parts.append(misfit_words(evidence, misfits[:MOST_CAPTIONS], prepared, job))
+        if prepared.text_modalities:
+            captions = [caption or "" for caption in prepared.media(prepared.text_modalities[0])]
+            parts.append(misfit_words(evidence, captions, misfits, job.config.seed))
     samples: dict[str, list[dict[str, Any]]] = {}
     for row in rows.tolist():
         identity = row_identity(row, prepared)
@@ -86,7 +88,6 @@ def _left_out(flagged: int, misfits: int) -> list[str]:
     limits = (
         (flagged, MOST_ROWS, "samples are flagged; the most suspicious {} of them are explained"),
         (misfits, MOST_RIVALS, f"samples are {of_kinds}; better captions were searched for the most suspicious {{}}"),
-        (misfits, MOST_CAPTIONS, f"captions are {of_kinds}; single words were examined in the most suspicious {{}}"),
     )
     return [f"{count} {note.format(limit)}" for count, limit, note in limits if count > limit]
 

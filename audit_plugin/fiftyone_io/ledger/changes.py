@@ -32,6 +32,7 @@ from audit_plugin.review import (
     plan_changes,
     shortened,
 )
+from audit_plugin.review.plan import ItemKey
 
 from .clean_view import check_clean_view, drop_clean_view, mend_clean_view, save_clean_view
 from .decisions import WAIT_SECONDS, current_decisions, refresh, show
@@ -46,6 +47,7 @@ from .journal import (
     differing,
     discard,
     entries_of,
+    in_force,
     journal,
     newest_first,
     put_back,
@@ -79,6 +81,15 @@ class ChangeSet:
 def plan_of(dataset: SampleCollection, run: str | None = None) -> ChangePlan:
     """What `apply` would do now, of the review of one audit or of all, and which decisions it would leave out."""
     return _plan_with_items(dataset._root_dataset, run)[0]
+
+
+def plan_with_texts(dataset: SampleCollection) -> tuple[ChangePlan, dict[ItemKey, tuple[str | None, ...]]]:
+    """`plan_of` all reviews, and the present texts of each sample and object that it concerns."""
+    plan, items = _plan_with_items(dataset._root_dataset, None)
+    texts: dict[ItemKey, tuple[str | None, ...]] = {}
+    for (sample, label, _), item in items.items():
+        texts.setdefault((sample, label), item.content.texts)
+    return plan, texts
 
 
 def apply(dataset: SampleCollection, run: str | None = None) -> ChangeSet:
@@ -359,16 +370,9 @@ def _check_unchanged(dataset: fo.Dataset, number: ObjectId, kind: str) -> None:
             )
 
 
-def _in_force(dataset: fo.Dataset) -> dict[str, Any]:
-    """The query for the entries of the decisions that were carried out and not undone."""
-    query = {"dataset": dataset._doc.id, "kind": "apply", "state": {"$in": ["writing", "applied"]}}
-    sets = [document["_id"] for document in change_sets().find(query, {"_id": 1})]
-    return {"set": {"$in": sets}, "missed": {"$ne": True}}
-
-
 def _marks(dataset: fo.Dataset) -> set[str]:
     """What is marked as removed: paths of objects, "" for samples."""
-    entries = {**_in_force(dataset), "op": "tag", "after": True}
+    entries = {**in_force(dataset), "op": "tag", "after": True}
     return {group["_id"] or "" for group in journal().aggregate([{"$match": entries}, {"$group": {"_id": "$root"}}])}
 
 
@@ -406,7 +410,7 @@ def _plan_with_items(dataset: fo.Dataset, run: str | None) -> tuple[ChangePlan, 
     by_field: dict[str, list[Decision]] = {}
     for decision in current_decisions(dataset, run).current.values():
         by_field.setdefault(decision.field, []).append(decision)
-    entries = journal().find(_in_force(dataset), {"decisions": 1})
+    entries = journal().find(in_force(dataset), {"decisions": 1})
     done = frozenset(name for entry in entries for name in entry["decisions"])
     plans: list[ChangePlan] = []
     items: Items = {}

@@ -23,9 +23,9 @@ from pymongo import UpdateMany
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import batches, database, object_ids, update_of
 from audit_plugin.fiftyone_io.lease import Lease, leased
-from audit_plugin.fiftyone_io.read.contents import AuditedItem, class_names, items_of_rows, read_items
+from audit_plugin.fiftyone_io.read.contents import AuditedItem, class_names, items_of_rows, read_items, text_path
 from audit_plugin.fiftyone_io.read.items import check_editable
-from audit_plugin.fiftyone_io.results.tables import read_rows
+from audit_plugin.fiftyone_io.results.tables import read_rows, value_of_text
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import (
     KINDS,
@@ -41,12 +41,15 @@ from audit_plugin.review import (
     check_whole,
     resolve,
     shortened,
+    standing,
     strongest,
+    to_redo,
     to_undo,
 )
-from audit_plugin.scoring.columns import LIST
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
 
 from .entries import append, ids_in_ledger, last_interrupted, ledger, read_head, read_ledger, set_shown
+from .journal import in_force, journal
 
 FIELD = "audit_decision"
 WAIT_SECONDS = 20.0  # for operations of others: a reviewer decides while they go on
@@ -197,6 +200,30 @@ def decide_many(dataset: SampleCollection, proposed: Sequence[Decision], run: st
         return write(root, lease, made)
 
 
+def _check_other_texts(dataset: fo.Dataset, made: Sequence[Decision]) -> None:
+    """Raise an `AuditError` where a decision would silently replace one on another text of the same sample.
+
+    The ledger has one decision for a sample, an object or a position in a list; samples may have texts in several
+    fields, of different audits. What a decision asks for is not lost: it is to be applied, or undone, first.
+    """
+    # the removal of a sample is one whatever its texts
+    of_texts = [d for d in made if d.field and (d.kind != "remove" or text_path(dataset, d.field).listed)]
+    if not of_texts:
+        return
+    current = resolve(read_ledger(dataset, {"sample": {"$in": list({d.sample for d in of_texts})}})).current
+    held = [(current[d.key], d) for d in of_texts if d.key in current]
+    others = [h for h, d in held if h.kind in ("relabel", "remove") and h.field and d.field != h.field]
+    if not others:
+        return
+    applied = {name for entry in journal().find(in_force(dataset), {"decisions": 1}) for name in entry["decisions"]}
+    for decision in others:
+        if decision.id not in applied:
+            raise AuditError(
+                f"sample {decision.sample} has a decision on its text {decision.field!r} that is not applied yet "
+                f"({decision.kind}), which this one would replace; apply or undo that decision first"
+            )
+
+
 def completed(dataset: fo.Dataset, proposed: Sequence[Decision], run: str) -> list[Decision]:
     """Decisions with all that the ledger records of them, but for their numbers.
 
@@ -234,6 +261,9 @@ def write(dataset: fo.Dataset, lease: Lease, made: Sequence[Decision]) -> list[D
     Returns:
         The entries with their numbers. Those of the last operation of their reviewers, if that was interrupted and
         wrote the same: its command was given again.
+
+    Raises:
+        AuditError: an entry would replace one on another text field that is not applied yet.
     """
     if not made:
         return []
@@ -243,6 +273,7 @@ def write(dataset: fo.Dataset, lease: Lease, made: Sequence[Decision]) -> list[D
     if former and [_asked(d) for d in former] == [_asked(d) for d in made]:
         lease.settle(owner)
         return former
+    _check_other_texts(dataset, made)
     written = append(dataset, lease, made)
     show(dataset)
     return written
@@ -272,19 +303,56 @@ def undo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
     Returns:
         The undone decisions; none if none were left.
     """
+    return _revert(dataset, reviewer, redo=False)
+
+
+def redo_last(dataset: SampleCollection, reviewer: str = "") -> list[Decision]:
+    """Redo what a reviewer undid last, a whole batch at once, at its place in the ledger.
+
+    Nothing is deleted: an entry is added for each, which reverts the one that undid. Once the reviewer has decided
+    anew, there is nothing to redo.
+
+    Returns:
+        The decisions that stand again; none if none were left.
+    """
+    return _revert(dataset, reviewer, redo=True)
+
+
+def _revert(dataset: SampleCollection, reviewer: str, redo: bool) -> list[Decision]:
+    """Revert a reviewer's last decisions, or the entries of the last undo; the decisions concerned."""
     root, name = dataset._root_dataset, check_name("reviewer", reviewer) or default_reviewer()
-    with database(f"undoing a decision on {root.name!r}"), leased(root, "undoing a decision", WAIT_SECONDS) as lease:
+    doing = f"{'redoing' if redo else 'undoing'} a decision"
+    with database(f"{doing} on {root.name!r}"), leased(root, doing, WAIT_SECONDS) as lease:
         show(root)
+        entries = read_ledger(root, {"reviewer": name})
+        by_id = {d.id: d for d in entries}
         owner, former = last_interrupted(root, lease, [name])
-        if former and all(d.kind == UNDONE for d in former):  # this command, given again
-            lease.settle(owner)
-            return read_ledger(root, {"id": {"$in": [d.undoes for d in former]}})
-        undone = to_undo(read_ledger(root, {"reviewer": name}), name)
-        same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": current_time(), "seconds": 0.0}
-        batch = str(ObjectId())
-        append(root, lease, [replace(d, **same, id=str(ObjectId()), batch=batch, undoes=d.id) for d in undone])
-        show(root)
-    return undone
+        if former and all(d.kind == UNDONE and _is_redo(d, by_id) == redo for d in former):
+            lease.settle(owner)  # this command, given again
+            reverted = former
+        else:
+            same: dict[str, Any] = {"kind": UNDONE, "text": "", "note": "", "time": current_time(), "seconds": 0.0}
+            batch, last = str(ObjectId()), to_redo(entries, name) if redo else to_undo(entries, name)
+            reverted = [replace(d, **same, id=str(ObjectId()), batch=batch, undoes=d.id) for d in last]
+            append(root, lease, reverted)
+            show(root)
+    undoes = [by_id[d.undoes].undoes if redo else d.undoes for d in reverted]
+    return [by_id[name] for name in undoes if name in by_id]
+
+
+def _is_redo(entry: Decision, by_id: Mapping[str, Decision]) -> bool:
+    return entry.undoes in by_id and by_id[entry.undoes].kind == UNDONE
+
+
+def last_decisions(dataset: SampleCollection, count: int = 10) -> list[list[Decision]]:
+    """The last decisions that stand, of all reviewers and newest first; those of a batch together."""
+    made: dict[str, list[Decision]] = {}
+    for decision in reversed(standing(decisions(dataset))):
+        batch = decision.batch or decision.id
+        if batch not in made and len(made) == count:
+            break
+        made.setdefault(batch, []).append(decision)
+    return list(made.values())
 
 
 def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dict[Row, str]:
@@ -301,15 +369,9 @@ def suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dic
 
 def _suggestions(dataset: SampleCollection, run: str, rows: Sequence[Row]) -> dict[Row, str | None]:
     """Row -> the text that an audit suggests, if any."""
-    values = read_rows(audited_items(dataset, run), [name for name, _ in rows], ["suggestion", f"suggestion{LIST}"])
-    return {row: _suggestion(values.get(row[0], {}), row[1]) for row in rows}
-
-
-def _suggestion(values: Mapping[str, Any], caption: int) -> str | None:
-    texts = values.get(f"suggestion{LIST}")
-    if not texts:
-        return values.get("suggestion")
-    return texts[caption] if caption < len(texts) else None
+    columns = ["suggestion", f"suggestion{LIST}", CAPTION_INDEX]
+    values = read_rows(audited_items(dataset, run), [name for name, _ in rows], columns)
+    return {row: value_of_text(values.get(row[0], {}), "suggestion", row[1]) for row in rows}
 
 
 def default_reviewer() -> str:

@@ -95,6 +95,20 @@ def newest_first(dataset: fo.Dataset, order: str, query: Mapping[str, Any]) -> A
     return change_sets().find({"dataset": dataset._doc.id, **query}).sort([(order, -1), ("_id", -1)])
 
 
+def in_force(dataset: fo.Dataset) -> dict[str, Any]:
+    """The query for the entries of the decisions that were carried out and not undone."""
+    query = {"dataset": dataset._doc.id, "kind": "apply", "state": {"$in": ["writing", "applied"]}}
+    sets = [document["_id"] for document in change_sets().find(query, {"_id": 1})]
+    return {"set": {"$in": sets}, "missed": {"$ne": True}}
+
+
+def shortened_lists(dataset: fo.Dataset) -> set[str]:
+    """Ids of samples and objects whose lists of texts lost some by decisions that were carried out and not undone."""
+    lists = {**in_force(dataset), "op": "set", "before": {"$type": "array"}, "after": {"$type": "array"}}
+    entries = journal().find(lists, {"sample": 1, "label": 1, "before": 1, "after": 1})
+    return {str(e.get("label") or e["sample"]) for e in entries if len(e["before"]) != len(e["after"])}
+
+
 def entries_of(number: ObjectId, raw: bool = False) -> Iterator[list[Any]]:
     """The entries of a change set that count, in parts."""
     return batches(journal(raw).find({"set": number, "missed": {"$ne": True}}).sort("n", 1).batch_size(CHUNK), CHUNK)

@@ -16,7 +16,9 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import collection, database
 from audit_plugin.fiftyone_io.lease import JOURNALED, leased, next_number
 from audit_plugin.fiftyone_io.leftovers import SPOT_CHECKS
-from audit_plugin.fiftyone_io.results.queues import decisions_of, review_table
+from audit_plugin.fiftyone_io.read.contents import items_of_rows
+from audit_plugin.fiftyone_io.results.queues import decisions_of, moved_texts, review_table, table_of_present_texts
+from audit_plugin.fiftyone_io.results.tables import read_fact
 from audit_plugin.review import (
     KINDS,
     Decision,
@@ -29,9 +31,10 @@ from audit_plugin.review import (
     spot_order,
     verdict,
 )
+from audit_plugin.review.flag_quality import Calibration
 from audit_plugin.review.spot_check import SIZE, SpotCheckPlan, SpotEstimate, estimate
 from audit_plugin.review.threshold_search import SIZE as SEARCH_SIZE
-from audit_plugin.review.threshold_search import ThresholdSearch, search_threshold
+from audit_plugin.review.threshold_search import ThresholdSearch, percent_text, search_threshold
 
 from .decisions import decide_many
 from .entries import read_head, read_ledger
@@ -42,20 +45,27 @@ LOOKED_AT = ("person", SPOT)  # sources of decisions on single rows that a perso
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """A spot check: the rows drawn in the order of the review, with what was decided, and how they were drawn."""
+    """A spot check: the rows to review in their order, with what was decided, and how they were drawn.
+
+    Attributes:
+        queue: the rows that were drawn, and still exist where they were.
+        plan: all rows that were drawn, also those that were deleted since.
+        plan_verdicts: a verdict for each row of the plan, "" where there is none; that of a deleted row stays.
+    """
 
     queue: ReviewQueue
     plan: SpotCheckPlan
+    plan_verdicts: tuple[str, ...]
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """A verdict for each row, "" where there is none yet."""
+        """A verdict for each row of the queue, "" where there is none yet."""
         decided = self.queue.decided
         return tuple(verdict(decided[row].kind) if row in decided else "" for row in self.queue.rows)
 
     def estimate(self, confidence: float = 0.9) -> SpotEstimate:
         """The precision and recall of the flags (`audit_plugin.review.spot_check.estimate`)."""
-        return estimate(self.plan, self.verdicts, confidence)
+        return estimate(self.plan, self.plan_verdicts, confidence)
 
 
 @dataclass(frozen=True)
@@ -66,16 +76,35 @@ class ThresholdCheck:
         rows: one per sample, its worst text.
         scores, probability: misalignment and the model's probability, `[n]`.
         labels: row number -> verdict.
+        decided: row -> the decision that the verdict is of.
     """
 
     rows: tuple[Row, ...]
     scores: NDArray[Any]
     probability: NDArray[Any] | None
     labels: Mapping[int, str]
+    decided: Mapping[Row, Decision]
 
     def search(self, precision: float, size: int = SEARCH_SIZE) -> ThresholdSearch:
         """The threshold and the next row (`audit_plugin.review.threshold_search.search_threshold`)."""
         return search_threshold(self.scores, self.labels, precision, self.probability, size)
+
+    def queue(self, search: ThresholdSearch) -> ReviewQueue:
+        """The rows whose labels a search used, and the one to label next."""
+        rows = [self.rows[number] for number in search.used]
+        left = [] if search.next_row is None else [self.rows[search.next_row]]
+        return ReviewQueue((*rows, *left), {row: self.decided[row] for row in rows})
+
+    def calibration(self, precision: float, search: ThresholdSearch) -> Calibration:
+        """What the search found, with how many of the labels are at or above its threshold.
+
+        Raises:
+            AuditError: it has no threshold so far.
+        """
+        if not search.rows:
+            raise AuditError(f"no threshold is known to keep {percent_text(precision)} yet; go on labeling")
+        above = [self.labels[row] for row in search.used if self.scores[row] >= search.threshold]
+        return Calibration(precision, search.threshold, search.rows, len(above), above.count("wrong"))
 
     def with_label(self, row: int, word: str) -> ThresholdCheck:
         """The same search with one more label."""
@@ -101,16 +130,27 @@ def threshold_check(dataset: SampleCollection, run: str) -> ThresholdCheck:
     """
     root = dataset._root_dataset
     check_name("run", run)
-    with database(f"reading audit {run!r}"):
+
+    def canonical() -> tuple[tuple[Row, ...], NDArray[Any], NDArray[Any] | None]:
         table, columns = review_table(root, run, flagged=False)
         worst = _worst_rows(table, columns["misalignment"])
         order = worst[np.argsort([table[position][0] for position in worst], kind="stable")]
-        rows = tuple(table[position] for position in order)
+        scores = np.asarray(columns["misalignment"], np.float64)[order]
+        probability = columns["probability"][order] if "probability" in columns else None
+        return tuple(table[position] for position in order), scores, probability
+
+    with database(f"reading audit {run!r}"):
+        rows, scores, probability = read_fact(root, run, "rows of a threshold search", canonical, of_columns=True)
         ledger = read_ledger(root, {"source": {"$in": list(LOOKED_AT)}, "run": run})
-        decided = decisions_of(root, run, rows, resolve(ledger))
-    labels = {number: verdict(decided[row].kind) for number, row in enumerate(rows) if row in decided}
-    probability = columns["probability"][order] if "probability" in columns else None
-    return ThresholdCheck(rows, np.asarray(columns["misalignment"], np.float64)[order], probability, labels)
+        moved = moved_texts(root, run)
+        decided = decisions_of(root, run, rows, resolve(ledger), moved)
+        if moved:
+            kept = np.array([row[0] not in moved or row in decided for row in rows], dtype=bool)
+            rows = tuple(row for row, stays in zip(rows, kept, strict=True) if stays)
+            scores, probability = scores[kept], None if probability is None else probability[kept]
+    numbers = {row: number for number, row in enumerate(rows) if row in decided}
+    labels = {number: verdict(decided[row].kind) for row, number in numbers.items()}
+    return ThresholdCheck(rows, scores, probability, labels, decided)
 
 
 def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed: int = 0) -> SpotCheck:
@@ -123,7 +163,7 @@ def start_spot_check(dataset: SampleCollection, run: str, size: int = SIZE, seed
     check_name("run", run)
     size, seed = check_whole("size", size), check_whole("seed", seed, high=2**62)
     with database(f"starting a spot check of audit {run!r}"), leased(root, "starting a spot check") as lease:
-        rows, columns = review_table(root, run, flagged=False)
+        rows, columns = table_of_present_texts(root, run)
         worst = _worst_rows(rows, columns["misalignment"])
         rows = [rows[position] for position in worst]
         columns = {name: values[worst] for name, values in columns.items()}
@@ -175,11 +215,17 @@ def spot_check(dataset: SampleCollection, run: str) -> SpotCheck:
         check = _latest(root, run)
     if check is None:
         raise AuditError(f"no spot check of audit {run!r} was started in dataset {root.name!r}; start one")
-    rows = tuple((str(name), int(caption)) for name, caption in check["rows"])
-    ledger = [d for d in read_ledger(root, {"source": SPOT, "run": run}) if _is_since(d, check)]
-    decided = decisions_of(root, run, rows, resolve(ledger))
-    plan = SpotCheckPlan(np.arange(len(rows)), np.array(check["stratum"], dtype=np.int64), tuple(check["sizes"]))
-    return SpotCheck(ReviewQueue(rows, decided), plan)
+    drawn = tuple((str(name), int(caption)) for name, caption in check["rows"])
+    ledger = resolve(d for d in read_ledger(root, {"source": SPOT, "run": run}) if _is_since(d, check))
+    existing = items_of_rows(root, run, [name for name, _ in drawn], media=False)
+    moved = moved_texts(root, run)
+    decided = decisions_of(root, run, [row for row in drawn if row[0] in existing], ledger, moved)
+    rows = tuple(row for row in drawn if row[0] in existing and (row[0] not in moved or row in decided))
+    # of a row that was deleted, as after its removal was applied, the verdict stays
+    by_row = {(label or sample, caption): made for (sample, label, caption), made in ledger.current.items()}
+    held = [(decided if row[0] in existing else by_row).get(row) for row in drawn]
+    plan = SpotCheckPlan(np.arange(len(drawn)), np.array(check["stratum"], dtype=np.int64), tuple(check["sizes"]))
+    return SpotCheck(ReviewQueue(rows, decided), plan, tuple(verdict(made.kind) if made else "" for made in held))
 
 
 def _latest(dataset: fo.Dataset, run: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain
 
 import fiftyone as fo
@@ -19,7 +20,7 @@ from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.inputs.threads import ReadingThreads
 from audit_plugin.review import Content
 
-from .items import Document, all_samples, group_members, objects_path, patches_of
+from .items import Document, group_members, objects_path, patches_of
 from .sources import SLICE, caption_field, modality_sources, used_slices
 
 REMOVED = "audit:removed"
@@ -103,6 +104,12 @@ def class_names(dataset: fo.Dataset, run: str) -> set[str] | None:
     Raises:
         AuditError: no such audit, or its field is gone.
     """
+    place = class_path(dataset, run)
+    return None if place is None else {*declared_classes(dataset, place), *used_classes(dataset, place)}
+
+
+def class_path(dataset: fo.Dataset, run: str) -> str | None:
+    """Where the names of classes are, if an audit's texts are such; raises as `class_names`."""
     field = text_field(dataset, run)
     if not field:
         return None
@@ -111,10 +118,19 @@ def class_names(dataset: fo.Dataset, run: str) -> set[str] | None:
     parent, _, name = place.rpartition(".")
     holder = dataset.get_field(parent) if parent else None
     holder = holder.field if isinstance(holder, fo.ListField) else holder
-    if name != "label" or getattr(holder, "document_type", None) not in (fo.Classification, fo.Detection):
-        return None
-    declared = dataset.classes.get(parent.partition(".")[0]) or dataset.default_classes or ()
-    return {*map(str, declared), *map(str, all_samples(dataset).distinct(place))}
+    is_class = name == "label" and getattr(holder, "document_type", None) in (fo.Classification, fo.Detection)
+    return place if is_class else None
+
+
+def declared_classes(dataset: fo.Dataset, place: str) -> set[str]:
+    """The classes that a dataset declares for a field."""
+    return set(map(str, dataset.classes.get(place.partition(".")[0]) or dataset.default_classes or ()))
+
+
+def used_classes(dataset: fo.Dataset, place: str, since: datetime | None = None) -> set[str]:
+    """The classes that samples have; `since`: those of samples that changed after this time."""
+    query = {} if since is None else {"last_modified_at": {"$gt": since}}
+    return {str(name) for name in dataset._sample_collection.distinct(place, query) if name is not None}
 
 
 def items_of_rows(dataset: fo.Dataset, run: str, rows: Iterable[str], media: bool = True) -> dict[str, AuditedItem]:

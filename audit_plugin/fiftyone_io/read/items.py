@@ -76,12 +76,7 @@ class AuditedItems:
         else:
             view = self.dataset.match(F.any([condition(self._field(prefix)) for prefix in self._prefixes]))
             prefix = self._prefixes[0]
-        if not order or not self.has(order):
-            return view
-        path = f"{prefix}{self.run}_{order}"
-        if last is None:
-            return view.sort_by(path, reverse=True)
-        return view.sort_by([(last(self._field(prefix)), 1), (path, -1)])
+        return self._sorted(view, prefix, order, last)
 
     def without_results(self) -> fo.DatasetView:
         """The items that the run did not write on, such as samples that came later."""
@@ -90,15 +85,24 @@ class AuditedItems:
         written = [self._field(prefix)("action").exists() for prefix in self._prefixes]
         return self.dataset.match(~F.any(written))
 
-    def select(self, ids: Sequence[str]) -> fo.DatasetView:
-        """A view of the rows with these ids."""
+    def select(self, ids: Sequence[str], order: str = "") -> fo.DatasetView:
+        """A view of the rows with these ids, sorted by the column `order` as in `where`."""
         if self.label_field:
-            view = image_samples(self.dataset).select_labels(ids=ids, fields=self.label_field)
-            return view.to_patches(self.label_field)
+            labels = image_samples(self.dataset).select_labels(ids=ids, fields=self.label_field)
+            return self._sorted(labels.to_patches(self.label_field), f"{self.label_field}.", order)
         if not self.slices:
-            return self.dataset.select(ids)
+            return self._sorted(self.dataset.select(ids), "", order)
         groups = all_samples(self.dataset).select(ids).values(f"{self.dataset.group_field}.id")
-        return self.dataset.select_groups(list(dict.fromkeys(groups)))
+        view = self.dataset.select_groups(list(dict.fromkeys(groups)))
+        return self._sorted(view, self._prefixes[0], order)
+
+    def _sorted(self, view: fo.DatasetView, prefix: str, order: str, last: Condition | None = None) -> fo.DatasetView:
+        if not order or not self.has(order):
+            return view
+        path = f"{prefix}{self.run}_{order}"
+        if last is None:
+            return view.sort_by(path, reverse=True)
+        return view.sort_by([(last(self._field(prefix)), 1), (path, -1)])
 
     @property
     def _prefixes(self) -> list[str]:

@@ -11,7 +11,7 @@ import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import MODALITIES, AuditError
-from audit_plugin.config import AuditConfig
+from audit_plugin.config import NO_TEXT, AuditConfig
 from audit_plugin.encoders.prompts import LABEL_TEMPLATES
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.runs import list_audits
@@ -66,19 +66,23 @@ def modality_sources(view: SampleCollection, config: AuditConfig) -> dict[str, S
     """Modality -> where its values are.
 
     Where the config names fewer than two, the sample's own file (the only image and the only video slice of a grouped
-    dataset) and the field that looks like a caption are used too. A modality whose embeddings are given may have none.
+    dataset) and the field that looks like a caption are used too, no text where it says `NO_TEXT`. A modality whose
+    embeddings are given may have none.
 
     Raises:
         AuditError: a field or slice is missing or of a wrong kind, or there is no clear choice.
     """
     view = ungrouped(view)
     named = {modality: getattr(config, modality) for modality in MODALITIES if getattr(config, modality)}
+    without_text = named.get("text") == NO_TEXT and view.get_field(NO_TEXT) is None
+    if without_text:
+        del named["text"]
     sources = {modality: _source(view, modality, name) for modality, name in named.items()}
     own = parse_embeddings(config.embeddings)
     if len(sources) < 2:
         try:
             sources = _own_media(view, sources) | sources
-            if "text" not in sources:
+            if "text" not in sources and not without_text:
                 sources["text"] = _text_source(view, caption_field(view))
         except AuditError:
             if len({*sources, *own}) < 2:

@@ -6,7 +6,7 @@ functions raise `AuditError` where the dataset has no such audit, or the databas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,32 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from audit_plugin.arrays import AuditError, Floats
+from audit_plugin.config import NO_TEXT
+from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.spot_checks import spot_check
+from audit_plugin.fiftyone_io.read.contents import items_of_rows
 from audit_plugin.fiftyone_io.read.items import AuditedItems, Condition
-from audit_plugin.fiftyone_io.runs import audit_info, audited_items
-from audit_plugin.review.flag_quality import FlagQuality, quality_of_flags
-from audit_plugin.review.queue import TO_DO
+from audit_plugin.fiftyone_io.read.sources import SLICE
+from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
+from audit_plugin.review.flag_quality import Calibration, FlagQuality, quality_of_flags
+from audit_plugin.review.queue import TO_DO, Row
 from audit_plugin.review.spot_check import SpotEstimate
+from audit_plugin.scoring.columns import CAPTION_INDEX
 from audit_plugin.scoring.flags import FLAGS, movable_flags
 from audit_plugin.scoring.memorized import EXPLAINED_BY, memorized_lists
 from audit_plugin.scoring.scores import SCORES
 
-from .tables import audit_summary, flag_columns, read_columns, read_fact, read_flagged, read_row
+from .tables import (
+    audit_summary,
+    flag_columns,
+    read_columns,
+    read_fact,
+    read_flagged,
+    read_row,
+    read_rows,
+    value_of_text,
+    worst_text,
+)
 
 MAP = ("map_x", "map_y")
 BINS = 40
@@ -80,11 +95,27 @@ def count_above(dataset: SampleCollection, run: str, kind: str, threshold: float
 def flag_quality(dataset: SampleCollection, run: str, threshold: float | None = None) -> FlagQuality:
     """What is known of the misaligned flags as they are, or as a `threshold` would make them."""
     root = dataset._root_dataset
-    is_own = threshold is None and "misaligned" not in (getattr(audit_info(root, run), "thresholds", None) or {})
+    record = audit_info(root, run)
+    own = (getattr(record, "thresholds", None) or {}).get("misaligned")
+    is_own = threshold is None and own is None
     columns = read_columns(root, run, ["misalignment", "is_misaligned"])
     scores = columns["misalignment"]
     flagged = columns["is_misaligned"] if threshold is None else scores >= threshold
-    return quality_of_flags(audit_summary(root, run), scores, flagged, spot_estimate(root, run), is_own)
+    calibration = calibration_of(record, threshold)
+    spot = spot_estimate(root, run)
+    return quality_of_flags(audit_summary(root, run), scores, flagged, spot, is_own, calibration)
+
+
+def calibration_of(record: Any, threshold: float | None = None) -> Calibration | None:
+    """What labels say of a `threshold` of misaligned pairs, by default that which was set; None where they do not.
+
+    `record`: of the audit.
+    """
+    stored, own = getattr(record, "calibration", None), (getattr(record, "thresholds", None) or {}).get("misaligned")
+    if not stored:
+        return None
+    calibration = Calibration(**stored)
+    return calibration if calibration.threshold == (own if threshold is None else threshold) else None
 
 
 def spot_estimate(dataset: SampleCollection, run: str) -> SpotEstimate | None:
@@ -93,7 +124,7 @@ def spot_estimate(dataset: SampleCollection, run: str) -> SpotEstimate | None:
         check = spot_check(dataset, run)
     except AuditError:  # none was started
         return None
-    return check.estimate() if any(check.verdicts) else None
+    return check.estimate() if any(check.plan_verdicts) else None
 
 
 def histogram(dataset: SampleCollection, run: str, column: str, bins: int = BINS) -> tuple[Floats, Floats]:
@@ -120,19 +151,42 @@ def points(dataset: SampleCollection, run: str, columns: tuple[str, ...], most: 
     return {"ids": table["id"][rows].tolist(), "total": total, **{name: table[name][rows] for name in columns}}
 
 
+def texts_of_rows(dataset: SampleCollection, run: str, ids: Sequence[str]) -> list[str]:
+    """The text of each row, of a list the worst one; "" where it has none, or is gone."""
+    audited = audited_items(dataset, run)
+    values = read_rows(audited, ids, [CAPTION_INDEX]) if audited.has(CAPTION_INDEX) else {}
+    with database(f"reading audit {run!r}"):
+        items = items_of_rows(audited.dataset, run, list(ids), media=False)
+    worst = {name: worst_text(of_row) for name, of_row in values.items()}
+    return [(items[name].content.text(worst.get(name, 0)) or "") if name in items else "" for name in ids]
+
+
+def row_of(dataset: SampleCollection, run: str, name: str) -> Row:
+    """The row of a sample or object: of a list of texts that of the worst one."""
+    return name, worst_text(read_row(audited_items(dataset, run), name))
+
+
 def has_column(dataset: SampleCollection, run: str, column: str) -> bool:
     """Whether the audit wrote the column: those without any value are left out."""
     return audited_items(dataset, run).has(column)
 
 
-def score_ranks(dataset: SampleCollection, run: str, row: str) -> dict[str, tuple[float, float]]:
-    """Score -> (value, share of the audit's rows with a lower one), of `SCORES` where the row has one."""
+def is_of_lists(dataset: SampleCollection, run: str) -> bool:
+    """Whether samples have lists of texts, so that a queue counts texts where a card counts samples."""
+    return audited_items(dataset, run).has(CAPTION_INDEX)
+
+
+def score_ranks(dataset: SampleCollection, run: str, row: Row) -> dict[str, tuple[float, float]]:
+    """Score -> (value, share of the audit's samples with a lower one), of `SCORES` where the row has one.
+
+    Of a list, scores that are not stored text by text are those of its worst text, and of the media.
+    """
     items = audited_items(dataset, run)
     names = [name for name in SCORES if items.has(name)]
-    columns, own = read_columns(dataset, run, names), read_row(items, row)
+    columns, own = read_columns(dataset, run, names), read_row(items, row[0])
     ranks = {}
     for name in names:
-        value = own.get(name)
+        value = value_of_text(own, name, row[1])
         if value is not None and np.isfinite(value):
             scored = np.isfinite(columns[name]).sum()
             ranks[name] = (float(value), float((columns[name] < value).sum() / max(scored, 1)))
@@ -183,6 +237,28 @@ def most_memorized(dataset: SampleCollection, run: str) -> fo.DatasetView:
     return items.where(lambda column: column("multimem").exists(), "multimem", _explained(items)).limit(MOST_MEMORIZED)
 
 
+def most_misaligned(dataset: SampleCollection, run: str, count: int) -> fo.DatasetView:
+    """The `count` rows with the highest misalignment, flagged or not."""
+    return (
+        audited_items(dataset, run).where(lambda column: column("misalignment").exists(), "misalignment").limit(count)
+    )
+
+
+def shown_fields(dataset: SampleCollection, run: str, kind: str = "misaligned") -> list[str]:
+    """Fields that show on a sample why it has a flag: its caption, the score or else the reason, and the suggestion.
+
+    Of an audit of objects, the field of the objects, which shows their attributes.
+    """
+    items = audited_items(dataset, run)
+    if items.label_field:
+        return [items.label_field]
+    text = settings_of(audit_info(dataset, run)).text
+    caption = text.removeprefix(SLICE).partition(".")[2] if text.startswith(SLICE) else text
+    caption = "" if text == NO_TEXT else caption
+    columns = [movable_flags().get(kind) or "reason", "suggestion"]
+    return [*filter(None, [caption]), *(items.path(column) for column in columns if items.has(column))]
+
+
 def _explained(items: AuditedItems) -> Condition | None:
     """The condition of `scoring.memorized.is_explained` in the database; None where the audit has no such flag."""
     flags = [f"is_{kind}" for kind in EXPLAINED_BY if items.has(f"is_{kind}")]
@@ -208,14 +284,14 @@ def scored_between(
 
 
 def view_of_rows(dataset: SampleCollection, run: str, ids: list[str]) -> fo.DatasetView:
-    """The rows with these ids, at most `MOST_POINTS`.
+    """The rows with these ids, at most `MOST_POINTS`, the most misaligned first.
 
     Raises:
         AuditError: more ids than a view should list.
     """
     if len(ids) > MOST_POINTS:
         raise AuditError(f"{len(ids):,} rows are too many to be listed one by one; choose at most {MOST_POINTS:,}")
-    return audited_items(dataset, run).select(ids)
+    return audited_items(dataset, run).select(ids, "misalignment")
 
 
 def count_new(dataset: SampleCollection, run: str) -> int:

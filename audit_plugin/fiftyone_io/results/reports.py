@@ -6,7 +6,7 @@ All functions raise `AuditError` where the dataset has no such audit, or the dat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import fiftyone as fo
@@ -19,24 +19,50 @@ from audit_plugin.fiftyone_io.cross_modal import cross_modal_results, newest_cro
 from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.ledger.changes import plan_of
 from audit_plugin.fiftyone_io.ledger.decisions import current_decisions
+from audit_plugin.fiftyone_io.ledger.relabels import applied_decisions, relabels
 from audit_plugin.fiftyone_io.read.items import all_samples
 from audit_plugin.fiftyone_io.read.samples import read_samples
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
-from audit_plugin.report import ReportContent, now
+from audit_plugin.report import ReportContent, TextChange, now
 from audit_plugin.review.comparison import Comparison, compare
+from audit_plugin.review.headline import ALL_KINDS, KindProgress
 from audit_plugin.review.spot_check import SpotEstimate
 from audit_plugin.scoring.columns import CAPTION_INDEX, LIST
+from audit_plugin.scoring.flags import FLAGS
 
-from .findings import spot_estimate
+from .findings import calibration_of, spot_estimate
+from .queues import queues_of
 from .tables import Columns, audit_summary, explanations, read_columns
 
 
 def review_report(dataset: SampleCollection, run: str) -> ReportContent:
     """The report of an audit with the decisions that hold, and with its spot check where one was begun."""
-    outdated = {(d.sample, d.caption) for d in plan_of(dataset, run).stale}
+    plan = plan_of(dataset, run)
+    outdated = {(d.sample, d.caption) for d in plan.stale}
     current = current_decisions(dataset, run).current.values()
     decisions = [{**asdict(d), "stale": (d.sample, d.caption) in outdated} for d in current]
-    return report_of_dataset(dataset, run, decisions, spot_estimate(dataset, run))
+    content = report_of_dataset(dataset, run, decisions, spot_estimate(dataset, run))
+    changed = tuple(
+        TextChange(one.decision.label or one.decision.sample, one.before, one.decision.text, one.is_applied)
+        for one in relabels(dataset, run, plan)
+    )
+    return replace(content, progress=kind_progress(dataset, run), relabels=changed, to_apply=len(plan.changes))
+
+
+def kind_progress(dataset: SampleCollection, run: str) -> tuple[KindProgress, ...]:
+    """How far the review is: of all findings, then of each kind that the audit looked for."""
+    items, done = audited_items(dataset, run), applied_decisions(dataset)
+    kinds = [kind for kind in FLAGS if items.has(f"is_{kind}")]
+    queues = queues_of(dataset, run, [(), *((kind,) for kind in kinds)])
+    return tuple(
+        KindProgress(
+            kind,
+            queue.progress.total,
+            queue.progress.done,
+            sum(decision.id in done for decision in queue.decided.values()),
+        )
+        for kind, queue in zip((ALL_KINDS, *kinds), queues, strict=True)
+    )
 
 
 def report_of_dataset(
@@ -77,6 +103,7 @@ def report_of_dataset(
         {**recall, "people": identities} if recall_run else {},
         media_source=f"the audited media fields of dataset {root.name!r}",
         thresholds=getattr(record, "thresholds", None) or {},
+        calibration=calibration_of(record),
     )
 
 

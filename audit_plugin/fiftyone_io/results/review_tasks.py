@@ -118,7 +118,7 @@ def _task(items: AuditedItems, row: ListedRow, digest: str, document: Mapping[st
     if items.label_field:
         objects = dig(document, items.objects) or ()
         box = next((element.get("bounding_box") or () for element in objects if str(element["_id"]) == row.name), ())
-    words = misaligned_words(explanation_of(items, (row.name, row.caption)))
+    words = misaligned_words(explanation_of(items, (row.name, row.caption)), row.caption)
     scores = ", ".join(f"{name} {row.scores[name]:.2f}" for name in SHOWN_SCORES if name in row.scores)
     why = f"{', '.join(row.flags)}{': ' if row.flags and row.reason else ''}{row.reason}"
     fit_least = f"words that fit least: {', '.join(words)}" if words else ""

@@ -22,13 +22,14 @@ from audit_plugin.arrays import AuditError
 from audit_plugin.config import current_names
 from audit_plugin.fiftyone_io.database import database, dig, documents_by_id
 from audit_plugin.fiftyone_io.read.items import AuditedItems
+from audit_plugin.fiftyone_io.records import once
 from audit_plugin.fiftyone_io.runs import audit_results, audited_items, finished_audit
-from audit_plugin.review.queue import OF_TEXT, TO_DO
-from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, all_columns
+from audit_plugin.review.queue import TO_DO, action_of_text
+from audit_plugin.scoring.columns import CAPTION_INDEX, LIST, LISTED, all_columns
 from audit_plugin.scoring.flags import FLAGS
 
 Columns = dict[str, NDArray[Any]]
-LISTS = tuple(f"{name}{LIST}" for name in OF_TEXT)
+LISTS = tuple(f"{name}{LIST}" for name in LISTED)
 NUMBERS = (fo.FloatField, fo.IntField, fo.BooleanField)
 CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
@@ -45,6 +46,7 @@ class CachedTable:
     flagged: dict[str, Mapping[str, Any]] | None = None  # id -> a row with a flag or a proposal; None: not read yet
     positions: dict[str, int] | None = None  # id -> position in the columns; None: not needed yet
     facts: dict[str, Any] = field(default_factory=dict)  # other results, by name
+    lasting: dict[str, Any] = field(default_factory=dict)  # those that follow from the columns alone
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -61,7 +63,7 @@ def flag_columns() -> list[str]:
 def flagged_columns() -> list[str]:
     """The columns that are read of flagged rows: scores that rank them, flags, proposals, and lists of these."""
     scores = dict.fromkeys(["misalignment", *(flag.score for flag in FLAGS.values() if flag.score), "probability"])
-    return [*scores, "action", "reason", "suggestion", *flag_columns(), CAPTION_INDEX, *LISTS]
+    return [*scores, "action", "reason", "suggestion", "suggestion_score", *flag_columns(), CAPTION_INDEX, *LISTS]
 
 
 def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
@@ -116,6 +118,19 @@ def read_row(items: AuditedItems, name: str) -> dict[str, Any]:
     return read_rows(items, [name], items.columns).get(name, {})
 
 
+def worst_text(values: Mapping[str, Any]) -> int:
+    """Position of the worst text in the list of a row with these values; 0 where it has one text or none."""
+    return max(0, values.get(CAPTION_INDEX) or 0)
+
+
+def value_of_text(values: Mapping[str, Any], column: str, caption: int) -> Any:
+    """A column's value for one text of a row; of a column without lists, the worst text's is not the others'."""
+    if (texts := values.get(f"{column}{LIST}")) is None:
+        return values.get(column) if caption == worst_text(values) else None
+    value = texts[caption] if caption < len(texts) else None
+    return action_of_text(value, values.get(column)) if column == "action" else value
+
+
 def read_rows(items: AuditedItems, ids: Sequence[str], columns: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Row id -> column -> value as it is in the database, of the existing ones of these ids."""
     columns = list(columns)
@@ -135,11 +150,17 @@ def read_rows(items: AuditedItems, ids: Sequence[str], columns: Iterable[str]) -
     return rows
 
 
-def read_fact(dataset: SampleCollection, run: str, name: str, compute: Callable[[], Any]) -> Any:
-    """The result of `compute`, called once per state of the dataset."""
+def read_fact(
+    dataset: SampleCollection, run: str, name: str, compute: Callable[[], Any], of_columns: bool = False
+) -> Any:
+    """The result of `compute`, called once per state of the dataset.
+
+    `of_columns`: it follows from the columns of the audit alone, so that decisions and edits do not change it.
+    """
     items = audited_items(dataset, run)
     with database(f"reading audit {run!r} of dataset {items.dataset.name!r}"), _lock:
-        facts = _table(items).facts
+        table = _table(items)
+        facts = table.lasting if of_columns else table.facts
         if name not in facts:
             facts[name] = compute()
         return facts[name]
@@ -202,7 +223,8 @@ def _results(root: fo.Dataset, run: str) -> dict[str, Any]:
 
 def _table(items: AuditedItems) -> CachedTable:
     """What was read of an audit, as the dataset is now; the audits read last stay in memory."""
-    key, state = (items.dataset._doc.id, items.run), _state(items.dataset, items.run)
+    key = items.dataset._doc.id, items.run
+    state = once(("state", *key), lambda: _state(items.dataset, items.run))
     table = _tables.pop(key, None)
     if table is None or (table.state != state and not _update(items, table, state)):
         table = CachedTable(state)
@@ -239,15 +261,28 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
     if len(documents) > MOST_CHANGED:
         return False
     rows = {str(document["_id"]): _values(document, items.run, columns) for document in documents}
+    before = dict(table.columns)
     if table.columns and not _replace(items, table, rows):
         return False
-    for name, row in rows.items():
-        if table.flagged is not None:
-            table.flagged.pop(name, None)
-            if row["action"] in TO_DO or any(row[flag] is True for flag in flag_columns()):
+    is_same = all(_is_same(before[name], values) for name, values in table.columns.items())
+    if table.flagged is not None:
+        for name, row in rows.items():
+            former = table.flagged.pop(name, None)
+            is_flagged = row["action"] in TO_DO or any(row[flag] is True for flag in flag_columns())
+            if is_flagged:
                 table.flagged[name] = row
+            if former is None or not is_flagged:
+                is_same = is_same and former is None and not is_flagged
+            else:
+                is_same = is_same and all(former.get(column) == row[column] for column in flagged_columns())
     table.state, table.facts, table.time = state, {}, now
+    table.lasting = table.lasting if is_same else {}
     return True
+
+
+def _is_same(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    """Whether a column has the values that it had; lists are compared as they are."""
+    return before is after or bool(np.array_equal(before, after, equal_nan=before.dtype.kind == "f"))
 
 
 def _replace(items: AuditedItems, table: CachedTable, rows: Mapping[str, Mapping[str, Any]]) -> bool:

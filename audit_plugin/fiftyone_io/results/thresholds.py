@@ -7,6 +7,7 @@ back restores the very same values, in whatever order they were set.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -19,20 +20,27 @@ from audit_plugin.fiftyone_io.database import database
 from audit_plugin.fiftyone_io.lease import leased
 from audit_plugin.fiftyone_io.read.items import AuditedItems
 from audit_plugin.fiftyone_io.records import collect_files, config_of, update_run
-from audit_plugin.fiftyone_io.runs import finished_document, items_of, run_results
+from audit_plugin.fiftyone_io.runs import audited_items, finished_document, items_of, run_results
 from audit_plugin.fiftyone_io.write.results import take_back_added
-from audit_plugin.scoring.flags import FLAGS, movable_flags, reflag
-from audit_plugin.scoring.named_modality import LOST_WITHOUT, NAMED_WHERE
+from audit_plugin.review.flag_quality import Calibration
+from audit_plugin.scoring.columns import CAPTION_INDEX
+from audit_plugin.scoring.flags import movable_flags
+from audit_plugin.scoring.named_modality import NAMED_WHERE
+from audit_plugin.scoring.reflag import reflag, reflag_needs
 
 from .tables import Columns, as_array, read_columns
 
 
-def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: float | None) -> int:
+def set_threshold(
+    dataset: SampleCollection, run: str, kind: str, threshold: float | None, calibration: Calibration | None = None
+) -> int:
     """Flag the samples whose score is at least `threshold`, for one kind; None restores the audit's own flags.
 
     Flag, tag, action and reason of the samples that this changes are rewritten; removals proposed for copies and
     placeholders stay. Nothing else is touched, and a tag that the user had set stays. The kind is misaligned, memorized
     or outlier; all samples of the audit are concerned.
+
+    `calibration`: what labels say of this threshold of misaligned pairs; it is recorded with it, and goes with it.
 
     Returns:
         How many samples changed.
@@ -54,10 +62,7 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         thresholds = {name: value for name, value in thresholds.items() if value is not None}
         recorded = dict(getattr(results, "own", None) or {})
 
-        flags, scores = [f"is_{kind}" for kind in FLAGS], movable_flags().values()
-        parts = [name for name in items.columns if name.startswith(("misalignment_", LOST_WITHOUT))]
-        wanted = [*flags, *scores, *parts, "action", "reason", "suggestion", "failure", *NAMED_WHERE]
-        columns = read_columns(root, run, ["id", *filter(items.has, wanted)])
+        columns = read_columns(root, run, ["id", *filter(reflag_needs, items.columns)])
         own = _own_columns(columns, recorded)
         changed = _reflagged(columns, own, thresholds)
         differs = np.logical_or.reduce([changed[name] != columns[name] for name in changed])
@@ -77,6 +82,8 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
             results.tagged[tag] = list(dict.fromkeys([*results.tagged.get(tag, ()), *untagged[tag]]))
         record.tags = list(dict.fromkeys([*record.tags, *flagged]))
         record.thresholds, record.status = thresholds, "setting"
+        if kind == "misaligned":
+            record.calibration = None if calibration is None else asdict(calibration)
         read = update_run(root, read, record, results)
 
         names = [(columns["id"][row], row) for row in rows.tolist()]
@@ -87,6 +94,11 @@ def set_threshold(dataset: SampleCollection, run: str, kind: str, threshold: flo
         record.status = "done"  # what was read of the rows meanwhile is read again
         update_run(root, read, record)
     return sum(len(samples[name]) for name, _ in names)
+
+
+def can_move_threshold(dataset: SampleCollection, run: str, kind: str) -> bool:
+    """Whether `set_threshold` can flag the audit's rows of a kind again."""
+    return not _why_fixed(audited_items(dataset, run), kind)
 
 
 def _reflagged(
@@ -100,17 +112,23 @@ def _reflagged(
 
 
 def _check(items: AuditedItems, kind: str, threshold: float | None) -> None:
-    run = items.run
-    if kind not in movable_flags():
-        raise AuditError(f"kind {kind!r} has no score; choose one of {', '.join(movable_flags())}")
     if threshold is not None and not np.isfinite(threshold):
         raise AuditError(f"threshold {threshold} is not a finite number; give one, or None for the audit's own flags")
-    if items.label_field or items.has("caption_index"):
+    if why := _why_fixed(items, kind):
+        raise AuditError(why)
+
+
+def _why_fixed(items: AuditedItems, kind: str) -> str:
+    """Why a threshold of this kind cannot be set; "" where it can."""
+    if kind not in movable_flags():
+        return f"kind {kind!r} has no score; choose one of {', '.join(movable_flags())}"
+    if items.label_field or items.has(CAPTION_INDEX):
         what = "objects" if items.label_field else "lists of texts"
-        raise AuditError(f"audit {run!r} is of {what}, whose thresholds cannot be set; audit again with another rate")
+        return f"audit {items.run!r} is of {what}, whose thresholds cannot be set; audit again with another rate"
     missing = [name for name in (f"is_{kind}", movable_flags()[kind]) if not items.has(name)]
     if missing:
-        raise AuditError(f"audit {run!r} has no column {missing[0]!r}, by which rows would be flagged; audit again")
+        return f"audit {items.run!r} has no column {missing[0]!r}, by which rows would be flagged; audit again"
+    return ""
 
 
 def _own_columns(columns: Columns, recorded: dict[str, dict[str, Any]]) -> Columns:

@@ -363,10 +363,11 @@ class PromptModel:
 
 
 def _embed_texts(texts: tuple[str, ...], encoder: str, expected: str) -> Floats:
+    from audit_plugin.encoders.base import same_weights
     from audit_plugin.encoders.embed import digest_contents, embed, silent
 
     key = _text_key(encoder) or _text_encoder(encoder)[TEXT].identity.key
-    if expected and key != expected:
+    if expected and not same_weights(key, expected):
         raise AuditError(f"the weights of {encoder} are not those that made this index; index the dataset again")
     samples = Samples(tuple(map(str, range(len(texts)))), {TEXT: texts})
     embedded = embed(samples, digest_contents(samples, silent), {TEXT: key}, lambda: _text_encoder(encoder), silent)
@@ -377,9 +378,10 @@ def _embed_texts(texts: tuple[str, ...], encoder: str, expected: str) -> Floats:
 
 def _text_key(encoder: str) -> str:
     """Names the text encoder with its weights, without loading it; "" where they are not on this machine."""
+    from audit_plugin.encoders.devices import pick_device
     from audit_plugin.encoders.registry import identify
 
-    identities = identify(encoder, (TEXT,))
+    identities = identify(encoder, (TEXT,), pick_device("auto"))
     return identities[TEXT].key if identities else ""
 
 

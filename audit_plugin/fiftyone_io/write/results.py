@@ -339,17 +339,24 @@ def _explanations(run_dir: str) -> dict[str, Any]:
 def field_values(result: AuditResult) -> FieldValues:
     """Column -> kind of field and values, None for what was not scored; columns without any value are left out."""
     listed = [name for name in list_columns() if name != CAPTION_INDEX and name in result.columns]
+    # such as a suggestion for another text than the worst one, whose values are the sample's
+    of_any_text = {name for name in listed if any(not _is_missing(v) for texts in result.columns[name] for v in texts)}
     fields: FieldValues = {}
     for name, column in result.columns.items():
         if name not in listed:
             kind, values = _as_field(np.asarray(column))
-            if name == "action" or any(value is not None for value in values):
+            has_value = any(value is not None for value in values) or f"{name}{LIST}" in of_any_text
+            if name == "action" or has_value:
                 fields[name] = {"ftype": kind}, values
     for name in listed:
         if (base := name.removesuffix(LIST)) in fields:
             # None has no place in FiftyOne's lists: what was not scored stays NaN, "" or False
             fields[name] = {"ftype": fo.ListField, "subfield": fields[base][0]["ftype"]}, list(result.columns[name])
     return fields
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
 
 
 def _as_field(values: NDArray[Any]) -> tuple[type, list[Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from audit_plugin.arrays import MODALITIES, AuditError
 from audit_plugin.inputs.files import MediaError
-from audit_plugin.inputs.images import crop_of
+from audit_plugin.inputs.images import box_fault, crop_of
 from audit_plugin.inputs.located import Located
 from audit_plugin.inputs.paths import MAX_PATH, as_written
 from audit_plugin.inputs.rows import ID_COLUMN, MAX_ROWS, brief
@@ -28,7 +28,6 @@ IMAGE_ENDINGS = tuple(f".{suffix}" for suffix in MODALITIES["image"].suffixes)
 NOUNS = {"image": "images", "audio": "sounds", "video": "videos"}  # what folders are read for
 BOX_COLUMNS = ("image", "label", "group")  # of the readers of boxes; `split` follows where there are several
 LOOKED_AT = 2_000  # files, and folders, by which a format is recognized
-FAR = 1e6  # shares of an image, which no box is away from it
 _SPLIT = r"train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?|eval"
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _DRIVE = re.compile(r"[a-zA-Z]:/")
@@ -231,18 +230,7 @@ def box_row(name: str, number: int, path: str, box: Sequence[float], cells: Mapp
         cells: the other columns.
     """
     own = str(cells.get(ID_COLUMN) or f"{name}#{number}")
-    if problem := name_problem(path) or _box_problem(box):
+    fault = box_fault(box)
+    if problem := name_problem(path) or (fault and f"its box {fault}"):
         return Row(key=own, problem=problem)
     return Row({**cells, ID_COLUMN: own, "image": Located(crop_of(path, box))})
-
-
-def _box_problem(box: Sequence[float]) -> str:
-    """Why a box shows nothing, "" if it does."""
-    if not all(math.isfinite(side) and abs(side) < FAR for side in box):
-        return "its box holds values that no box has"
-    x, y, width, height = box
-    if width <= 0 or height <= 0:
-        return "its box has no area"
-    if x >= 1 or y >= 1 or x + width <= 0 or y + height <= 0:
-        return "its box lies outside of the image"
-    return ""

@@ -58,7 +58,7 @@ class Suggestions:
             repair: how far the suspicion falls with it, the mean over its rows; for a class: its probability); NaN for
             none.
         repair: object `[n]`, the repair that a row is part of, in words; "" for none.
-        why: row -> reason, for rows whose proposal is more than "another caption fits clearly better".
+        why: row -> reason, for rows whose proposal is more than "another text fits clearly better".
         top: row -> up to three (caption, score), best first; the first is above the bar.
         repairs: all repairs, by the caller's rows.
         uncertain: rows that have the caption of a shift which they may be part of: for people to decide.
@@ -111,6 +111,9 @@ def suggest(
     claimed = canonical_of[[source for repair in shifts for source in repair.sources]]
     pool = np.setdiff1d(np.union1d(draw_pool(np.arange(n), seed), rows), claimed)
     pool = pool[[bool(captions[row]) for row in pool]]  # of given vectors the text may not be known
+    pool = pool[
+        ~_holds_personal_data(evidence, pair[1])[pool] | np.isin(pool, rows)
+    ]  # those that fit are no one else's
     pool = pool[np.sort(np.unique(evidence.contents[pair[1]][pool], return_index=True)[1])]  # each caption once
     good = np.setdiff1d(np.flatnonzero(np.isfinite(own)), np.union1d(shifted, rows))
     best, rings = _best(weighing, rows, pool, _bar(weighing, good, pool))
@@ -119,6 +122,12 @@ def suggest(
     caller_of[canonical_of[canonical_of >= 0]] = np.flatnonzero(canonical_of >= 0)
     repairs = [ring_repair({int(caller_of[row]): fall for row, fall in ring.items()}, ids) for ring in rings]
     return replace(_suggestions(top, [*shifts, *repairs], canonical_of, captions, ids), note=note)
+
+
+def _holds_personal_data(evidence: Evidence, modality: str) -> Bools:
+    """bool `[n]`: texts that hold personal data; none of a modality that was not checked."""
+    found = evidence.text_problems.get(modality)
+    return np.zeros(len(evidence), bool) if found is None else np.asarray(found.personal != "", dtype=bool)
 
 
 def _named_classes(evidence: Evidence, modality: str, captions: Sequence[str]) -> dict[int, list[tuple[str, float]]]:

@@ -12,19 +12,19 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from audit_plugin.arrays import AuditError
+from audit_plugin.arrays import MODALITIES, AuditError, Floats
 from audit_plugin.encoders.base import EncoderIdentity
-from audit_plugin.encoders.devices import cpu_count
+from audit_plugin.encoders.devices import CUDA_BATCH, cpu_count
 from audit_plugin.encoders.embed import Encode, Encoded
 from audit_plugin.inputs.files import first_line
-from audit_plugin.neighbors import nearest_neighbors
+from audit_plugin.neighbors import SearchResult, nearest_neighbors
 
 from . import Engine, Work, workers
 from .workers import EncoderRecipe
@@ -50,11 +50,10 @@ def ray_engine(device: str) -> Iterator[Engine]:
             _connect(ray)
         with _readable_errors(ray):
             room = _room(ray, device)
-            each = functools.partial(_each, ray, room)
             yield Engine(
-                lambda recipe, identities: _encoding(ray, recipe, identities, device, room),
-                functools.partial(nearest_neighbors, each=each),
-                each,
+                lambda recipe, identities: _encoding(ray, recipe, identities, _worker_device(device, room), room),
+                functools.partial(_search, ray, room),
+                functools.partial(_each, ray, room),
             )
     finally:
         if own:
@@ -175,10 +174,44 @@ def _room(ray: ModuleType, device: str) -> Room:
     return share_out(resources.get("CPU", 1.0), widest, gpus, torch.get_num_threads())
 
 
+def _worker_device(device: str, room: Room) -> str:
+    """Where encoders compute: without GPUs among Ray's resources never on one, which nobody would have reserved.
+
+    Raises:
+        AuditError: the setting asks for a GPU.
+    """
+    if room.encoder_gpus:
+        return device
+    if device == "cuda":
+        raise AuditError(
+            "device is 'cuda' but Ray knows no GPU; start its machines with --num-gpus, or use --device cpu"
+        )
+    return "cpu"
+
+
+def _search(
+    ray: ModuleType,
+    room: Room,
+    vectors: Floats,
+    k: int,
+    device: str = "cpu",
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
+) -> SearchResult:
+    """Neighbors by tasks; on a GPU by tasks that reserve one each, or in this process where Ray knows none."""
+    gpus = room.encoder_gpus if device == "cuda" else 0
+    each = None if device == "cuda" and not gpus else functools.partial(_each, ray, room, gpus=gpus)
+    return nearest_neighbors(vectors, k, device, seed, report, each)
+
+
 def _encoding(
     ray: ModuleType, recipe: EncoderRecipe, identities: Mapping[str, EncoderIdentity], device: str, room: Room
 ) -> Encode:
-    """Encodes contents on the cluster; see `Engine.encoding`."""
+    """Encodes contents on the cluster; see `Engine.encoding`.
+
+    Media are decoded in tasks of their own, without the encoder's weights. Texts are cut where they are encoded: how
+    short they may be is read from the encoder itself.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -186,17 +219,18 @@ def _encoding(
     def encode(modality: str, values: Mapping[str, str | None], view: int) -> Generator[Encoded, None, None]:
         items = [{workers.ITEM: item} for item in workers.packed(values.items())[workers.ITEM]]
         contents = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK))
-        pieces = contents.map_batches(
-            workers.decode,
-            fn_args=(recipe, modality, view),
-            batch_size=BATCH,
-            compute=ray.data.TaskPoolStrategy(size=room.decoders),
-            num_cpus=room.decoder_cpus,
-        )
-        encoded = pieces.map_batches(
+        if not MODALITIES[modality].is_text:
+            contents = contents.map_batches(
+                workers.decode,
+                fn_args=(recipe, modality, view),
+                batch_size=BATCH,
+                compute=ray.data.TaskPoolStrategy(size=room.decoders),
+                num_cpus=room.decoder_cpus,
+            )
+        encoded = contents.map_batches(
             workers.Encoding,
-            fn_constructor_args=(recipe, modality, identities[modality], device, room.threads),
-            batch_size=BATCH,
+            fn_constructor_args=(recipe, modality, identities[modality], device, room.threads, view),
+            batch_size=CUDA_BATCH if room.encoder_gpus else BATCH,  # one that a GPU fills up
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.encoders),
             num_cpus=room.encoder_cpus,
             num_gpus=room.encoder_gpus,
@@ -207,9 +241,11 @@ def _encoding(
     return encode
 
 
-def _each(ray: ModuleType, room: Room, function: Work, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(item, the function's value) as tasks finish; see `Engine.each`."""
-    task = ray.remote(num_cpus=room.cpus, max_retries=RETRIES)(workers.call)
+def _each(
+    ray: ModuleType, room: Room, function: Work, items: Iterable[Any], gpus: int = 0
+) -> Iterator[tuple[Any, Any]]:
+    """(item, the function's value) as tasks finish; see `Engine.each`. `gpus`: of a task, whose work needs them."""
+    task = ray.remote(num_cpus=room.cpus, num_gpus=gpus, max_retries=RETRIES)(workers.call)
     shared = ray.put(function)  # its arrays travel once to each machine
     waiting = {task.remote(shared, item, room.threads): item for item in items}
     while waiting:

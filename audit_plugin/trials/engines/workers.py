@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit_plugin.arrays import Floats
+from audit_plugin.arrays import MODALITIES, Floats
 from audit_plugin.encoders.base import Encoder, EncoderIdentity
 from audit_plugin.encoders.devices import pick_device
 from audit_plugin.encoders.embed import BatchEncoder, encode_pieces, prepare_contents
 from audit_plugin.encoders.precision import in_precision_of
 from audit_plugin.encoders.prompts import prompted_encoders
-from audit_plugin.encoders.registry import load_encoders
+from audit_plugin.encoders.registry import load_encoders, load_preparer
 
 ITEM = "item"  # the only column
 Batch = dict[str, np.ndarray]
@@ -53,34 +53,41 @@ def unpacked(batch: Batch) -> list[Any]:
 
 @functools.lru_cache(maxsize=4)
 def _cutter(recipe: EncoderRecipe, modality: str) -> Encoder:
-    """An encoder that can only cut media into pieces, without its weights."""
+    """An encoder that can only make pieces of media: its weights are never loaded."""
 
     def encode(_batch: np.ndarray) -> Floats:
         raise RuntimeError("a decoder has no weights")
 
-    return replace(recipe.load((modality,), "cpu")[modality], encode=encode, to_bf16=None)
+    return Encoder(EncoderIdentity(""), 1, load_preparer(recipe.encoder, modality), encode)
 
 
 def decode(batch: Batch, recipe: EncoderRecipe, modality: str, view: int) -> Batch:
-    """(digest, value) -> (digest, pieces or why there are none)."""
-    return packed(prepare_contents(modality, dict(unpacked(batch)), _cutter(recipe, modality), view))
+    """(digest, value) of media -> (digest, pieces or why there are none)."""
+    contents = dict(unpacked(batch))
+    cutter = replace(_cutter(recipe, modality), batch=len(contents))
+    return packed(prepare_contents(modality, contents, cutter, view))
 
 
 class Encoding:
-    """(digest, pieces or why there are none) -> (digest, feature or why there is none, number of pieces).
+    """(digest, pieces or why there are none; of texts the text) -> (digest, feature or why there is none, pieces).
 
     The encoder is loaded once, in the precision of `identity`, and computes with the driver's number of `threads`, on
-    which the last digit of a feature may depend.
+    which the last digit of a feature may depend. Where a GPU's memory was too small for a batch, the smaller batches
+    stay.
     """
 
     def __init__(
-        self, recipe: EncoderRecipe, modality: str, identity: EncoderIdentity, device: str, threads: int
+        self, recipe: EncoderRecipe, modality: str, identity: EncoderIdentity, device: str, threads: int, view: int = 0
     ) -> None:
         torch.set_num_threads(threads)
-        self.encoder = in_precision_of(recipe.load((modality,), pick_device(device))[modality], identity)
+        encoder = in_precision_of(recipe.load((modality,), pick_device(device))[modality], identity)
+        self.batch_encoder, self.modality, self.view = BatchEncoder(encoder), modality, view
 
     def __call__(self, batch: Batch) -> Batch:
-        return packed(encode_pieces(unpacked(batch), BatchEncoder(self.encoder)))
+        items = unpacked(batch)
+        if MODALITIES[self.modality].is_text:
+            items = list(prepare_contents(self.modality, dict(items), self.batch_encoder.encoder, self.view))
+        return packed(encode_pieces(items, self.batch_encoder))
 
 
 def call(function: Callable[[Any], Any], item: Any, threads: int) -> Any:

@@ -1,0 +1,201 @@
+"""Personal data in a text: where they are, of which kind, and the text without them.
+
+A kind is named only where its form makes it likely (check digits, issuers, countries, separators), since long numbers
+in captions are mostly those of products. What is not certain, such as a national number that stands alone, is not
+named; `without_long_numbers` still keeps such numbers out of what is quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+Span = tuple[int, int]  # the first character and the one after the last
+
+MASK = "█"  # stands for personal data where a text is quoted: no letter, digit or space, so that no check looks at it
+FILE_ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|heic|svg|psd|mp4|mov|avi|webm|mkv|wav|mp3|flac"
+
+# Spaces and hyphens of typesetters, one for one as those of a keyboard, so that places in the text stay.
+SPACES, HYPHENS = (
+    "\t\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000",
+    "\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
+)
+PLAIN = str.maketrans(SPACES + HYPHENS, " " * len(SPACES) + "-" * len(HYPHENS))
+
+# Lengths are bounded, as in the standards, so that no text makes a search longer than linear.
+EMAIL = re.compile(
+    rf"(?<![\w.+'%-])[\w.+'%-]{{1,64}}(?:@|%40|&#64;)(?:[^\W_][\w-]{{0,62}}\.){{1,8}}(?!(?:{FILE_ENDINGS})\b)"
+    r"[^\W\d_]{2,24}(?![\w-])",
+    re.IGNORECASE,
+)
+# ISO/IEC 7812: (first and last prefix, lengths). Visa numbers of 13 digits are obsolete, and look like EAN-13 codes.
+ISSUERS = (
+    (("4", "4"), (16, 19)),  # Visa
+    (("51", "55"), (16,)),  # Mastercard
+    (("2221", "2720"), (16,)),  # Mastercard
+    (("34", "34"), (15,)),  # American Express
+    (("37", "37"), (15,)),  # American Express
+    (("6011", "6011"), (16, 19)),  # Discover
+    (("644", "659"), (16, 19)),  # Discover
+    (("300", "305"), (14,)),  # Diners Club
+    (("36", "36"), (14,)),  # Diners Club
+    (("38", "39"), (14, 16)),  # Diners Club
+    (("3528", "3589"), (16,)),  # JCB
+    (("62", "62"), (16, 19)),  # UnionPay
+)
+CARD_GROUPS = ((4, 4, 4, 4, 3), (4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (6, 13), (19,), (16,), (15,), (14,))  # digits
+ALONE = r"(?<![^\W_])(?<!\d[.,])", r"(?![^\W_])(?![.,]\d)"  # before and after a number that is no part of another
+
+
+def _card_pattern(groups: tuple[int, ...]) -> re.Pattern[str]:
+    """Groups of digits with one sign between them; within a lookahead, so that cards are found beside other groups."""
+    written = [sign.join(rf"\d{{{length}}}" for length in groups) for sign in (" ", "-", r"\.")]
+    return re.compile(rf"{ALONE[0]}(?=(?P<card>{'|'.join(written)}){ALONE[1]})")
+
+
+CARDS = [_card_pattern(groups) for groups in CARD_GROUPS]
+
+ACCOUNT_START = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}", re.IGNORECASE)
+ACCOUNT_LENGTHS = {  # ISO 13616: country -> characters of its IBAN
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
+    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
+    "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22,
+    "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20,
+    "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18,
+    "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24,
+    "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24,
+    "XK": 20,
+}  # fmt: skip
+
+BETWEEN = r"[ ()/.-]{0,3}"  # the digits of a phone number
+DEGREES = r"\d{1,3}\.\d{4,8}(?!\d)"  # of a coordinate
+INTERNATIONAL = re.compile(
+    rf"(?<![^\W_])(?<![.+])(?:\+|00(?=[1-9]))(?!{DEGREES})\(?\d(?:{BETWEEN}\d){{6,24}}(?![^\W_])"
+)
+NORTH_AMERICAN = re.compile(
+    r"(?<![^\W_])(?<![.,+$-])(?:\+?1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![^\W_]|-|/[^\W\d]|[.,]\d)"
+)
+PHONE_WORD = (
+    r"(?:tel|telephone|telefono?|teléfono|telefone|tél|téléphone|phone|mobile|mobil|móvil|cell|handy|call|dial|fax|"
+    r"whatsapp|sms)"
+)
+LINK_WORD = r"(?:no|nr|num|number|numéro|us|me|him|her|now|at|on|is)"
+COUNT = r"\d{1,3}(?:[ .]\d{3})*[ .]000(?!\d)|\d+ ?(?:px|pixels?|units?|uses?|users?|times|pieces|copies|hours?|mah)\b"
+YEARS_OR_DATE = r"(?:19|20)\d\d[ ./-](?:(?:19|20)\d\d|\d\d?[ ./-]\d\d?)(?!\d)"
+BESIDE_WORD = re.compile(
+    rf"(?<![^\W_]){PHONE_WORD}\b[.:]{{0,2}}(?:\s{{1,3}}{LINK_WORD}\b[.:]?){{0,3}}\s{{0,3}}"
+    rf"(?P<number>(?!{YEARS_OR_DATE}|{COUNT})\+?\(?\d(?:{BETWEEN}\d){{6,14}})(?![\w])",
+    re.IGNORECASE,
+)
+PRODUCT_LENGTHS = (12, 13, 14)  # digits of UPC-A, EAN-13 and GTIN-14 codes, some of which begin with 00
+REGION = "US"  # whose national numbers are recognized by their form alone
+
+# As long as the shortest phone numbers; in names of files, where dates are frequent, as those with an area.
+LONG_NUMBER = re.compile(
+    r"(?:(?<!\w)\+?\(?\d(?:[ ()/.-]{0,3}\d){6}|(?<=[^\W\d])\d(?:[ ()/.-]{0,3}\d){8})(?:[ ()/.-]{0,3}\d)*"
+)
+
+
+def hide_personal_data(text: str) -> tuple[tuple[str, ...], str]:
+    """(kinds of personal data in a text, the text with `MASK` in place of each)."""
+    spans: list[Span] = []
+    kinds = []
+    plain = text.translate(PLAIN)
+    for kind, find in PERSONAL.items():
+        found = list(find(plain))
+        if found:
+            kinds.append(kind)
+            spans += found
+    return tuple(kinds), _masked(text, spans)
+
+
+def without_long_numbers(piece: str) -> str:
+    """A quoted piece with `MASK` in place of each number that may be personal though it was not recognized."""
+    spans = [found.span() for found in LONG_NUMBER.finditer(piece.translate(PLAIN))]
+    return _masked(piece, spans)
+
+
+def _masked(text: str, spans: list[Span]) -> str:
+    """The text with one `MASK` for each stretch that spans cover; overlapping ones are one stretch."""
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            parts += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]])
+
+
+def _emails(text: str) -> Iterator[Span]:
+    for found in EMAIL.finditer(text):
+        yield found.span()
+
+
+def _cards(text: str) -> Iterator[Span]:
+    for pattern in CARDS:
+        for found in pattern.finditer(text):
+            digits = re.sub(r"\D", "", found["card"])
+            if _has_issuer(digits) and _has_check_digit(digits):
+                yield found.span("card")
+
+
+def _has_issuer(digits: str) -> bool:
+    return any(first <= digits[: len(first)] <= last and len(digits) in lengths for (first, last), lengths in ISSUERS)
+
+
+def _has_check_digit(digits: str) -> bool:
+    """Luhn: the sum of the digits, every second one from the right doubled (less 9 where above 9), ends in 0."""
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + position % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _accounts(text: str) -> Iterator[Span]:
+    """ISO 13616: moved to the end, its country and check digits make it 1 modulo 97; letters count from 10."""
+    for start in ACCOUNT_START.finditer(text):
+        length = ACCOUNT_LENGTHS.get(start[0][:2].upper())
+        rest = re.compile(rf"(?:[ -]?[A-Z0-9]){{{length - 4}}}(?![^\W_])", re.I) if length else None  # re keeps it
+        if rest and (found := rest.match(text, start.end())):
+            moved = re.sub("[ -]", "", found[0]) + start[0]
+            if int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1:
+                yield start.start(), found.end()
+
+
+def _phones(text: str) -> Iterator[Span]:
+    """Numbers of any country with its code, of North America by their form, and any beside a word such as "tel"."""
+    for found in INTERNATIONAL.finditer(text):
+        prefix = "+" if found[0].startswith("+") else "00"
+        number = found[0].removeprefix(prefix)
+        is_product = found[0].isdigit() and len(found[0]) in PRODUCT_LENGTHS and _has_product_digit(found[0])
+        if not is_product and (length := _length_of_phone(f"+{number}")):
+            yield found.start(), found.start() + len(prefix) + length - 1
+    for found in NORTH_AMERICAN.finditer(text):
+        if _length_of_phone(found[0]):
+            yield found.span()
+    for found in BESIDE_WORD.finditer(text):
+        yield found.span("number")
+
+
+def _length_of_phone(number: str) -> int:
+    """Characters up to the end of the longest phone number that a piece begins with; 0 without one."""
+    import phonenumbers
+
+    for end in sorted({len(number), *(sign.start() for sign in re.finditer(r"\D+", number))}, reverse=True):
+        if end and phonenumbers.PhoneNumberMatcher(number[:end], REGION).has_next():
+            return end
+    return 0
+
+
+def _has_product_digit(digits: str) -> bool:
+    """GS1: the sum of the digits, every second one from the right three times, ends in 0."""
+    return sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(reversed(digits))) % 10 == 0
+
+
+# As people read it -> the finder.
+PERSONAL: dict[str, Callable[[str], Iterator[Span]]] = {
+    "e-mail address": _emails,
+    "phone number": _phones,
+    "payment card": _cards,
+    "bank account": _accounts,
+}

@@ -1,0 +1,116 @@
+"""Which pairs a judge is asked about, and what its answers do to probabilities: by hand, and on drawn judges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit_plugin.judge.combining import choose_pairs, combine
+
+
+def names_of(n: int) -> list[tuple[str, int]]:
+    return [(f"r{row}", 0) for row in range(n)]
+
+
+def test_three_quarters_are_the_most_suspicious_and_the_rest_is_drawn_of_the_others() -> None:
+    scores = np.arange(100.0)
+    suspicious, control = choose_pairs(scores, names_of(100), np.ones(100, bool), 20)
+    assert suspicious.tolist() == list(range(99, 84, -1))
+    assert len(control) == 5
+    assert control.max() < 85
+    assert choose_pairs(scores, names_of(100), np.ones(100, bool), 1)[0].tolist() == [99]
+
+
+def test_rows_that_may_not_be_sent_or_have_no_score_are_not_chosen() -> None:
+    scores = np.array([np.nan, 5, 4, 3])
+    suspicious, control = choose_pairs(scores, names_of(4), np.array([True, False, True, True]), 100)
+    assert suspicious.tolist() == [2, 3]
+    assert len(control) == 0
+
+
+@given(st.permutations(range(30)))
+def test_the_order_of_the_rows_does_not_matter(order: list[int]) -> None:
+    scores, names = np.arange(30.0) // 4, names_of(30)
+    chosen = choose_pairs(scores, names, np.ones(30, bool), 12)
+    again = choose_pairs(scores[order], [names[row] for row in order], np.ones(30, bool), 12)
+    for rows, others in zip(chosen, again, strict=True):
+        assert [names[row] for row in rows] == [names[order[row]] for row in others]
+
+
+def test_a_larger_budget_asks_about_all_suspicious_pairs_again_and_nearly_all_others() -> None:
+    small, large = (set(np.concatenate(choose_pairs(np.arange(500.0), names_of(500), np.ones(500, bool), budget)))
+                    for budget in (40, 80))  # fmt: skip
+    assert small <= large
+
+
+def drawn(n: int, alarms: float, sensitivity: float, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """(probability, truth, says_wrong, is_control): calibrated probabilities, and a judge of known rates."""
+    rng = np.random.default_rng(seed)
+    is_control = np.arange(n) < n // 2
+    probability = np.where(is_control, rng.uniform(0, 0.1, n), rng.uniform(0, 1, n))
+    wrong = rng.random(n) < probability
+    says = rng.random(n) < np.where(wrong, sensitivity, alarms)
+    return probability.astype(np.float32), wrong, says, is_control
+
+
+@pytest.mark.parametrize(("alarms", "sensitivity"), [(0.05, 0.9), (0.2, 0.7), (0.4, 0.95)])
+def test_the_rates_of_a_judge_are_found_without_knowing_the_truth(alarms: float, sensitivity: float) -> None:
+    probability, wrong, says, is_control = drawn(6000, alarms, sensitivity)
+    after, rates = combine(probability, says, is_control)
+    assert rates.false_alarms[0] == pytest.approx(alarms, abs=0.05)
+    assert rates.sensitivity[0] == pytest.approx(sensitivity, abs=0.05)
+    assert rates.false_alarms[1] < rates.false_alarms[0] < rates.false_alarms[2]
+
+    def brier(values: np.ndarray) -> float:
+        return float(np.square(values - wrong).mean())
+
+    assert brier(after) < brier(probability)
+    for tenth in range(10):  # calibrated before, calibrated after
+        rows = (after * 10).astype(int) == tenth
+        if rows.sum() > 100:
+            error = 4 * np.sqrt(after[rows].mean() * (1 - after[rows].mean()) / rows.sum())
+            assert after[rows].mean() == pytest.approx(wrong[rows].mean(), abs=error)
+
+
+def test_bayes_rule_by_hand() -> None:
+    # no control pair: a stays at its prior mean 0.2; one pair of p = 0.5, found wrong, with s the fixed point of
+    # s = (4 + p') / (5 + p') and p' = s / (s + 0.2)
+    after, rates = combine(np.array([0.5], np.float32), np.array([True]), np.array([False]))
+    p = after[0]
+    assert rates.false_alarms[0] == pytest.approx(0.2)
+    assert rates.sensitivity[0] == pytest.approx((4 + p) / (5 + p), abs=1e-6)
+    assert p == pytest.approx(rates.sensitivity[0] / (rates.sensitivity[0] + 0.2), abs=1e-6)
+
+
+@pytest.mark.parametrize("says", [np.zeros(60, bool), np.ones(60, bool)], ids=["all fit", "all wrong"])
+def test_a_judge_that_always_says_the_same_changes_little(says: np.ndarray) -> None:
+    probability = np.linspace(0.05, 0.95, 60).astype(np.float32)
+    after, _ = combine(probability, says, np.arange(60) < 30)
+    assert np.array_equal(np.argsort(after, kind="stable"), np.argsort(probability, kind="stable"))
+    assert np.abs(after - probability).max() < 0.2
+
+
+def test_a_judge_that_says_the_opposite_changes_nothing() -> None:
+    probability, _, says, is_control = drawn(2000, 0.9, 0.1)
+    after, rates = combine(probability, says, is_control)
+    assert rates.sensitivity[0] <= rates.false_alarms[0]
+    assert np.array_equal(after, probability)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1, width=32) | st.just(float("nan")), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_any_answers_give_probabilities_and_keep_what_is_unknown(pairs: list[tuple[float, bool, bool]]) -> None:
+    probability = np.array([p for p, _, _ in pairs], dtype=np.float32)
+    after, rates = combine(probability, np.array([w for _, w, _ in pairs]), np.array([c for _, _, c in pairs]))
+    assert np.array_equal(np.isnan(after), np.isnan(probability))
+    known = after[~np.isnan(after)]
+    assert ((known >= 0) & (known <= 1)).all()
+    assert 0 < rates.false_alarms[0] < 1
+    assert 0 < rates.sensitivity[0] < 1
