@@ -41,10 +41,10 @@ def shown_name(name: str, most: int = 0) -> str:
 
 def visible_line(text: str) -> str:
     """A text in one line; "" where all of its characters show nothing."""
-    from audit_plugin.inputs.spreadsheet import FILLERS, JOINER, clean
+    from audit_plugin.inputs.spreadsheet import FILLERS, JOINERS, clean
 
     line = clean(text)
-    return line if line.strip(f"{FILLERS}{JOINER} ") else ""
+    return line if line.strip(f"{FILLERS}{JOINERS} ") else ""
 
 
 def in_lines(text: str) -> str:

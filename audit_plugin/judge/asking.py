@@ -292,7 +292,7 @@ class _Asker:
 
 
 def _beginning(response: http.client.HTTPResponse) -> bytes:
-    """Up to `MOST_BYTES` of a body and a little more; piece by piece, since the sizes that a server names may be wrong."""
+    """Up to `MOST_BYTES` of a body and a little more, piece by piece: the sizes that a server names may be wrong."""
     data = bytearray()
     while len(data) <= MOST_BYTES and (piece := response.read1(PIECE)):
         data += piece
