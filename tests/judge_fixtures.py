@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
+from audit_plugin.arrays import Samples
+from audit_plugin.audit.result import AuditResult
+from audit_plugin.inputs.samples import read_samples
+from audit_plugin.judge import KEY_VARIABLE, ask_judge, asking, endpoint, plan_questions
 from tests.export_fixtures import write_manifest, write_scores
 
 KEY = "sk-0123456789abcdef-secret"
+CAPTIONS = [f"a picture of thing {row}" for row in range(12)]
 FITS = {"claims": [], "fits": True, "wrong_words": [], "corrected_caption": None, "confidence": 0.9}
+WRONG = {**FITS, "fits": False, "wrong_words": ["thing"], "corrected_caption": "a picture of noise"}
 # (status, headers, body); None: the connection is closed without an answer
 Reply = tuple[int, Mapping[str, str], bytes] | None
 
@@ -128,3 +136,28 @@ def audited_manifest(folder: Path, captions: list[str], **columns: Any) -> Path:
         rows.append({"id": f"r{row}", "image": f"{row}.png", "caption": caption})
     manifest = write_manifest(folder / "m.jsonl", rows)
     return write_scores(folder / "scores.parquet", manifest, [row["id"] for row in rows], columns=columns)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    monkeypatch.setattr(asking, "WAITS", (0.01,) * 5)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with running_judge() as server:
+        yield server
+
+
+@pytest.fixture
+def audited(tmp_path: Path) -> tuple[AuditResult, Samples]:
+    scores = audited_manifest(tmp_path, CAPTIONS)
+    samples = read_samples(tmp_path / "m.jsonl", {"image": "image", "text": "caption"})
+    table = pq.read_table(scores)
+    columns = {name: table[name].to_numpy() for name in table.column_names if name != "id"}
+    return AuditResult(samples.ids, columns, {}), samples
+
+
+def judged(judge: Judge, audited: tuple[AuditResult, Samples], folder: Path, budget: int = 8) -> AuditResult:
+    return ask_judge(plan_questions(*audited, endpoint(judge.url, "vlm"), folder, budget))
+
+
+def files_below(folder: Path) -> bytes:
+    return b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

@@ -160,6 +160,8 @@ def test_wrong_words_are_pieces_of_the_caption_in_its_own_letters() -> None:
         ("a\x1b[2Jdog\x00\u200b\ud800!", "a [2Jdog !"),
         ("<b onclick=x>dog</b>", "<b onclick=x>dog</b>"),  # a text like any caption: escaped where it is shown
         (CAPTION, ""),
+        (CAPTION.replace(" ", " \u200b "), ""),  # what differs is not seen
+        ("می\u200cخواهم", "می\u200cخواهم"),  # a joiner is part of the word
         ("", ""),
         (None, ""),
         ("x" * (4 * len(CAPTION) + 201), ""),
@@ -197,14 +199,12 @@ def test_any_answer_is_taken_within_bounds_or_refused(record: dict[str, Any], ca
 # --- answers that are kept ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [Answer(True, 1.0), Answer(False, 0.5, ("red",), "=x"), Answer(failure="no text")])
+@pytest.mark.parametrize("answer", [Answer(True, 1.0), Answer(False, 0.5, ("red",), "=x")])
 def test_an_answer_is_kept_as_it_is(answer: Answer, tmp_path: Path) -> None:
     key = answer_key("0" * 64, CAPTION, "m")
     assert kept_answer(tmp_path, key, CAPTION) is None
     keep_answer(tmp_path, key, answer)
-    kept = kept_answer(tmp_path, key, CAPTION)
-    assert kept is not None
-    assert str(kept) == str(answer)  # NaN is not equal to itself
+    assert kept_answer(tmp_path, key, CAPTION) == answer
 
 
 def test_another_image_caption_or_model_has_another_answer() -> None:
@@ -216,12 +216,13 @@ def test_an_answer_that_was_changed_or_put_there_is_not_used(tmp_path: Path) -> 
     key, other = answer_key("0" * 64, CAPTION, "m"), answer_key("1" * 64, CAPTION, "m")
     keep_answer(tmp_path, key, Answer(False, 0.5, ("red",), "a dog"))
     (path,) = tmp_path.rglob("*.json")
-    exchanged = tmp_path / other[:2] / f"{other}.json"
-    exchanged.parent.mkdir(exist_ok=True)
+    exchanged = tmp_path / f"{other}.json"
     exchanged.write_bytes(path.read_bytes())
     assert kept_answer(tmp_path, other, CAPTION) is None
     assert kept_answer(tmp_path, key, "another caption").words == ()  # not a piece of it
     path.write_bytes(path.read_bytes().replace(b"0.5", b"0.6"))
+    assert kept_answer(tmp_path, key, CAPTION) is None
+    keep_answer(tmp_path, key, Answer(failure="of a former version"))
     assert kept_answer(tmp_path, key, CAPTION) is None
     path.write_text('{"fits": true, "confidence": 1, "words": [], "caption": ""}')  # without a seal
     assert kept_answer(tmp_path, key, CAPTION) is None

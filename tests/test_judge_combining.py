@@ -26,8 +26,14 @@ def test_three_quarters_are_the_most_suspicious_and_the_rest_is_drawn_of_the_oth
 def test_rows_that_may_not_be_sent_or_have_no_score_are_not_chosen() -> None:
     scores = np.array([np.nan, 5, 4, 3])
     suspicious, control = choose_pairs(scores, names_of(4), np.array([True, False, True, True]), 100)
-    assert suspicious.tolist() == [2, 3]
-    assert len(control) == 0
+    assert [*suspicious, *control] == [2, 3]
+
+
+@pytest.mark.parametrize("rows", [4, 20, 100])
+def test_a_set_that_is_smaller_than_the_budget_has_a_control_part_too(rows: int) -> None:
+    suspicious, control = choose_pairs(np.arange(float(rows)), names_of(rows), np.ones(rows, bool), 200)
+    assert len(control) == rows // 4
+    assert len(suspicious) + len(control) == rows
 
 
 @given(st.permutations(range(30)))
@@ -59,9 +65,9 @@ def drawn(n: int, alarms: float, sensitivity: float, seed: int = 0) -> tuple[np.
 def test_the_rates_of_a_judge_are_found_without_knowing_the_truth(alarms: float, sensitivity: float) -> None:
     probability, wrong, says, is_control = drawn(6000, alarms, sensitivity)
     after, rates = combine(probability, says, is_control)
-    assert rates.false_alarms[0] == pytest.approx(alarms, abs=0.05)
-    assert rates.sensitivity[0] == pytest.approx(sensitivity, abs=0.05)
-    assert rates.false_alarms[1] < rates.false_alarms[0] < rates.false_alarms[2]
+    assert rates.false_alarms == pytest.approx(alarms, abs=0.05)
+    assert rates.sensitivity == pytest.approx(sensitivity, abs=0.05)
+    assert rates.is_informative
 
     def brier(values: np.ndarray) -> float:
         return float(np.square(values - wrong).mean())
@@ -79,9 +85,9 @@ def test_bayes_rule_by_hand() -> None:
     # s = (4 + p') / (5 + p') and p' = s / (s + 0.2)
     after, rates = combine(np.array([0.5], np.float32), np.array([True]), np.array([False]))
     p = after[0]
-    assert rates.false_alarms[0] == pytest.approx(0.2)
-    assert rates.sensitivity[0] == pytest.approx((4 + p) / (5 + p), abs=1e-6)
-    assert p == pytest.approx(rates.sensitivity[0] / (rates.sensitivity[0] + 0.2), abs=1e-6)
+    assert rates.false_alarms == pytest.approx(0.2)
+    assert rates.sensitivity == pytest.approx((4 + p) / (5 + p), abs=1e-6)
+    assert p == pytest.approx(rates.sensitivity / (rates.sensitivity + 0.2), abs=1e-6)
 
 
 @pytest.mark.parametrize("says", [np.zeros(60, bool), np.ones(60, bool)], ids=["all fit", "all wrong"])
@@ -95,8 +101,15 @@ def test_a_judge_that_always_says_the_same_changes_little(says: np.ndarray) -> N
 def test_a_judge_that_says_the_opposite_changes_nothing() -> None:
     probability, _, says, is_control = drawn(2000, 0.9, 0.1)
     after, rates = combine(probability, says, is_control)
-    assert rates.sensitivity[0] <= rates.false_alarms[0]
+    assert not rates.is_informative
     assert np.array_equal(after, probability)
+
+
+def test_most_judges_that_toss_coins_change_nothing_and_most_good_ones_do() -> None:
+    coins = [combine(p, says, control)[1] for p, _, says, control in (drawn(200, 0.3, 0.3, seed) for seed in range(20))]
+    good = [combine(p, says, control)[1] for p, _, says, control in (drawn(200, 0.1, 0.9, seed) for seed in range(20))]
+    assert sum(rates.is_informative for rates in coins) <= 8
+    assert sum(rates.is_informative for rates in good) == 20
 
 
 @given(
@@ -112,5 +125,5 @@ def test_any_answers_give_probabilities_and_keep_what_is_unknown(pairs: list[tup
     assert np.array_equal(np.isnan(after), np.isnan(probability))
     known = after[~np.isnan(after)]
     assert ((known >= 0) & (known <= 1)).all()
-    assert 0 < rates.false_alarms[0] < 1
-    assert 0 < rates.sensitivity[0] < 1
+    assert 0 < rates.false_alarms < 1
+    assert 0 < rates.sensitivity < 1

@@ -93,11 +93,15 @@ def _found(summary: dict[str, Any]) -> list[str]:
     """What the judge found, in lines."""
     suspicious, control = summary["asked"] - summary["control"], summary["control"]
     in_control = summary["found_wrong_in_control"]
-    rates = [f"{value:.0%} ({low:.0%} to {high:.0%})" for value, low, high in
-             (summary["sensitivity"], summary["false_alarms"])]  # fmt: skip
     lines = [
         f"found wrong: {summary['found_wrong'] - in_control:,} of {suspicious:,} suspicious pairs, {in_control:,} of "
-        f"{control:,} control pairs",
-        f"estimated: the judge finds {rates[0]} of wrong pairs, and calls {rates[1]} of right ones wrong",
+        f"{control:,} control pairs"
     ]
+    if not summary["is_informative"]:
+        lines.append("the answers may be tossed coins: too few, or about the same for all pairs; probabilities stay")
+    elif "false_alarms" in summary:
+        lines.append(
+            f"estimated: the judge finds {summary['sensitivity']:.0%} of wrong pairs, and calls "
+            f"{summary['false_alarms']:.0%} of right ones wrong"
+        )
     return lines + [f"no answer: {count:,} ({why})" for why, count in summary["failures"].items()]

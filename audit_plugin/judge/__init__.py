@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from audit_plugin.audit.result import AuditResult
 from audit_plugin.inputs.files import failure_of
 from audit_plugin.inputs.modalities import MODALITIES
 from audit_plugin.scoring.columns import JUDGE_COLUMNS
+from audit_plugin.scoring.personal_data import hide_personal_data
 from audit_plugin.store import private_folder, raise_shortage, size_text
 
 from .answers import MOST_CAPTION, PROMPT_VERSION, SIDE, Answer, answer_key, keep_answer, kept_answer, question
@@ -60,10 +61,10 @@ class Questions:
     rows: Ints
     is_control: Bools
     keys: Sequence[str]
-    kept: Mapping[str, Answer] = field(default_factory=dict)
-    failures: Mapping[int, str] = field(default_factory=dict)
-    size: int = 0
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Answer]
+    failures: Mapping[int, str]
+    size: int
+    left_out: Mapping[str, int]
 
     @property
     def open(self) -> dict[str, int]:
@@ -94,8 +95,8 @@ class Questions:
 def plan_questions(result: AuditResult, samples: Samples, to: Endpoint, folder: str | Path, budget: int) -> Questions:
     """What a judge would be asked: at most `budget` pairs, the highest misalignment first, a quarter drawn at random.
 
-    Rows that failed, that lack an image or a caption, whose caption is very long, or that hold personal data (flag
-    `personal`) are not sent. Nothing is sent here.
+    Rows that failed, that lack an image or a caption, whose caption is very long, or that hold personal data (as the
+    audit or this search finds them) are not sent. Nothing is sent here.
 
     Args:
         result: of an audit.
@@ -126,20 +127,20 @@ def plan_questions(result: AuditResult, samples: Samples, to: Endpoint, folder: 
         key: kept_answer(Path(folder), key, _caption(samples, row)) for key, row in zip(keys, rows, strict=True) if key
     }
     kept = {key: answer for key, answer in answers.items() if answer is not None}
-    questions = Questions(
-        result,
-        samples,
-        to,
-        Path(folder),
-        rows,
-        np.arange(len(rows)) >= len(suspicious),
-        keys,
-        kept,
-        failures,
-        0,
-        left_out,
+    to_ask = [row for key, row in zip(keys, rows.tolist(), strict=True) if key and key not in kept]
+    return Questions(
+        result=result,
+        samples=samples,
+        to=to,
+        folder=Path(folder),
+        rows=rows,
+        is_control=np.arange(len(rows)) >= len(suspicious),
+        keys=keys,
+        kept=kept,
+        failures=failures,
+        size=_bytes(samples, to_ask),
+        left_out=left_out,
     )
-    return replace(questions, size=_bytes(samples, list(questions.open.values())))
 
 
 def ask_judge(questions: Questions, progress: Progress | None = None) -> AuditResult:
@@ -166,12 +167,12 @@ def ask_judge(questions: Questions, progress: Progress | None = None) -> AuditRe
             answers[keys[position]] = answer
             if progress:
                 progress("asking the judge", done, len(pairs))
-    said = [questions.answer(position, answers) for position in range(len(questions.rows))]
-    if all(answer.fits is None for answer in said):
+    of_rows = [questions.answer(position, answers) for position in range(len(questions.rows))]
+    if all(answer.fits is None for answer in of_rows):
         raise AuditError(
-            f"no pair was answered ({said[0].failure}); check --url, --model and {KEY_VARIABLE}, and run it again"
+            f"no pair was answered ({of_rows[0].failure}); check --url, --model and {KEY_VARIABLE}, and run it again"
         )
-    columns, summary = _outcome(questions, said)
+    columns, summary = _outcome(questions, of_rows)
     result = questions.result
     return replace(result, columns={**result.columns, **columns}, summary={**result.summary, "judge": summary})
 
@@ -182,9 +183,11 @@ def _eligible(result: AuditResult, samples: Samples) -> tuple[Bools, dict[str, i
     images, texts = samples.media["image"], samples.media["text"]
     failed = np.array([bool(text) for text in result.columns.get("failure", [""] * n)], dtype=bool)
     failed |= ~np.isfinite(np.asarray(result.columns["misalignment"], dtype=np.float64))
-    personal = np.asarray(result.columns.get("is_personal", np.zeros(n)), dtype=bool)
     missing = np.array([not image or not text for image, text in zip(images, texts, strict=True)], dtype=bool)
     long = np.array([len(text or "") > MOST_CAPTION for text in texts], dtype=bool)
+    personal = np.array(result.columns.get("is_personal", np.zeros(n)), dtype=bool)
+    for row in np.flatnonzero(~(failed | missing | long | personal)):  # a table may be older than its captions
+        personal[row] = bool(hide_personal_data(texts[row] or "")[0])
     reasons = {
         "not scored": failed,
         "no image or no caption": missing,
@@ -229,7 +232,7 @@ def _bytes(samples: Samples, rows: Sequence[int]) -> int:
     return round(np.mean(sizes) * len(rows)) if sizes else 0
 
 
-def _outcome(questions: Questions, said: Sequence[Answer]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _outcome(questions: Questions, answers: Sequence[Answer]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the columns of `COLUMNS`, what the summary says of the judge)."""
     result, rows, is_control = questions.result, questions.rows, questions.is_control
     n = len(result)
@@ -238,7 +241,7 @@ def _outcome(questions: Questions, said: Sequence[Answer]) -> tuple[dict[str, An
     ours = np.asarray(result.columns.get("probability", np.full(n, np.nan)), dtype=np.float32)
     columns["judge_probability"] = ours.copy()
     columns["judge_asked"][rows] = np.where(is_control, "control", "suspicious")
-    for row, answer in zip(rows, said, strict=True):
+    for row, answer in zip(rows, answers, strict=True):
         columns["judge_failure"][row] = answer.failure
         if answer.fits is None:
             continue
@@ -246,12 +249,12 @@ def _outcome(questions: Questions, said: Sequence[Answer]) -> tuple[dict[str, An
         columns["judge_confidence"][row] = answer.confidence
         columns["judge_words"][row] = json.dumps(answer.words, ensure_ascii=False) if answer.words else ""
         columns["judge_caption"][row] = answer.caption
-    answered = np.array([answer.fits is not None for answer in said])
-    says_wrong = np.array([answer.fits is False for answer in said])
+    answered = np.array([answer.fits is not None for answer in answers])
+    says_wrong = np.array([answer.fits is False for answer in answers])
     judged = rows[answered]
     after, rates = combine(ours[judged], says_wrong[answered], is_control[answered])
     columns["judge_probability"][judged] = after
-    summary = {
+    summary: dict[str, Any] = {
         "host": questions.to.name,
         "model": questions.to.model,
         "prompt": PROMPT_VERSION,
@@ -260,8 +263,10 @@ def _outcome(questions: Questions, said: Sequence[Answer]) -> tuple[dict[str, An
         "answered": int(answered.sum()),
         "found_wrong": int(says_wrong.sum()),
         "found_wrong_in_control": int((says_wrong & is_control).sum()),
-        "failures": dict(sorted(Counter(answer.failure for answer in said if answer.failure).items())),
-        "false_alarms": [round(value, 4) for value in rates.false_alarms],
-        "sensitivity": [round(value, 4) for value in rates.sensitivity],
+        "failures": dict(sorted(Counter(answer.failure for answer in answers if answer.failure).items())),
+        "is_informative": rates.is_informative,
+        "sensitivity": round(rates.sensitivity, 4),
     }
+    if (answered & is_control).any():  # without one, there is only what was assumed
+        summary["false_alarms"] = round(rates.false_alarms, 4)
     return columns, summary

@@ -20,16 +20,16 @@ CERTAIN = 1e-4  # no pair is surer than this before it is judged
 
 @dataclass(frozen=True)
 class JudgeRates:
-    """How often a judge calls a pair wrong.
+    """How often a judge calls a pair wrong, as estimated by `combine`.
 
     Attributes:
-        false_alarms: share of right pairs, with its 90% interval.
-        sensitivity: share of wrong pairs, with its interval.
+        false_alarms: share of right pairs.
+        sensitivity: share of wrong pairs.
         is_informative: in at least `SURE` of the resamples it calls wrong pairs wrong more often than right ones.
     """
 
-    false_alarms: tuple[float, float, float]
-    sensitivity: tuple[float, float, float]
+    false_alarms: float
+    sensitivity: float
     is_informative: bool
 
 
@@ -66,8 +66,8 @@ def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[
     Nobody tells which pairs are wrong, so the rates are those that agree with the p': a is the mean of a Beta
     distribution, of the prior's counts and of those of the random control pairs, each counted as right with weight
     1 - p'; s is the same of all pairs, counted as wrong with weight p' (nearly no control pair is wrong). They are
-    iterated from the prior on (EM). Their intervals are those of `RESAMPLES` bootstrap samples of the pairs. Where too
-    few of these find s > a (`SURE`), nothing changes.
+    iterated from the prior on (EM). Where fewer than `SURE` of `RESAMPLES` bootstrap samples of the pairs find s > a,
+    the judge may toss coins, and nothing changes.
 
     It assumes that p is calibrated, and that of right pairs, and of wrong ones, the judge's answer does not depend on
     our score: pairs that both find hard make it too sure. The judge's confidence in itself is not used.
@@ -84,9 +84,8 @@ def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[
     resampled = np.array([
         _fit(before[rows], says_wrong[rows], known[rows], is_control[rows], RESAMPLED_STEPS)[1] for rows in draws
     ])  # fmt: skip
-    (low_a, low_s), (high_a, high_s) = np.quantile(resampled, [0.05, 0.95], axis=0)
     is_informative = bool((resampled[:, 1] > resampled[:, 0]).mean() >= SURE)
-    rates = JudgeRates((point[0], low_a, high_a), (point[1], low_s, high_s), is_informative)
+    rates = JudgeRates(*point, is_informative)
     if not is_informative:
         return np.array(probability, dtype=np.float32), rates
     return np.where(known, after, np.nan).astype(np.float32), rates
