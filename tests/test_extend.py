@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audit_plugin.arrays import AuditError, Samples
-from audit_plugin.audit.extend import NOT_TRAINED, _new_rows, extend_run
+from audit_plugin.audit.extend import NOT_TRAINED, _new_rows, extend_run, load_rows
 from audit_plugin.audit.result import AuditResult
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
@@ -65,6 +65,24 @@ def test_swapped_new_rows_stand_out_on_the_runs_scale(home, extended: AuditResul
     assert np.median(score[~swapped]) == pytest.approx(np.median(usual), abs=0.7)  # in robust deviations
     assert extended.flagged("misaligned")[swapped].mean() > 0.5
     assert extended.flagged("misaligned")[~swapped].mean() < 0.2
+
+
+def test_a_new_row_of_the_test_split_that_the_run_trained_on_is_a_leak(
+    home: tuple[Samples, Samples, AuditResult], tmp_path: Path
+) -> None:
+    new, base, _ = home
+    trained = replace(base, splits=("train",) * BASE, labels=("a",) * BASE)
+    run = run_audit(trained, CONFIG, run_dir=tmp_path / "run")
+    with RunFolder(Path(run.run_dir), None) as folder:
+        stored = load_rows(folder).samples
+    assert {*stored.splits} == {"train"}
+    assert {*stored.labels} == {"a"}
+    images = (base.media["image"][7], *new.media["image"][1:])
+    later = replace(new, media={**new.media, "image": images}, splits=("test",) * NEW)
+    found = extend_run(later, run.run_dir)
+    assert found.flagged("leak")[0]
+    assert found.flagged("leak").sum() < 5  # and perhaps emoji that look the same
+    assert found.columns["leak_of"][0] == f"also in train: {base.ids[7]}"
 
 
 def test_the_summary_counts_the_new_rows_alone(extended: AuditResult) -> None:

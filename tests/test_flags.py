@@ -264,6 +264,30 @@ def test_of_equal_samples_in_two_splits_the_one_that_is_trained_on_stays() -> No
     assert not raise_flags(columns_of(), evidence, RATE)["leak"].any()
 
 
+def test_of_equal_samples_the_one_in_no_split_goes_and_the_one_that_is_trained_on_stays() -> None:
+    evidence, rows = planted().evidence, planted().rows["duplicate"]
+    contents = {name: content.copy() for name, content in evidence.contents.items()}
+    contents["text"][rows[1::2]] = contents["text"][rows[0::2]]
+    splits = np.full(len(evidence), "train", dtype=object)
+    splits[rows[0::2]] = ""  # although it comes first
+    why = rules.why_removed(replace(evidence, contents=contents, splits=splits.tolist()), ["x"] * len(evidence))
+    assert (why[rows[0::2]] == "exact duplicate of another sample").all()
+    assert (why[rows[1::2]] == "").all()
+
+
+def test_a_reason_to_remove_and_the_leak_name_the_same_sample() -> None:
+    evidence, rows = planted().evidence, planted().rows["duplicate"]
+    contents = {name: content.copy() for name, content in evidence.contents.items()}
+    test, exact, near = rows[1], rows[0], rows[2]
+    groups = {name: group.copy() for name, group in evidence.near_duplicates.items()}
+    groups["image"][[exact, near]] = groups["image"][test]
+    splits = np.full(len(evidence), "", dtype=object)
+    splits[[near, exact, test]] = "train", "val", "test"
+    leaking = replace(evidence, contents=contents, near_duplicates=groups, splits=splits.tolist())
+    ids = [f"id{row}" for row in range(len(evidence))]
+    assert problem_texts(leaking, ids)["leak_of"][test] == rules.why_removed(leaking, ids)[test]
+
+
 def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     evidence, rows = planted().evidence, planted().rows["duplicate"]
     contents = {name: content.copy() for name, content in evidence.contents.items()}
@@ -275,10 +299,10 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     assert flagged_as("duplicate", twice)[rows].all()
     assert not flagged_as("duplicate", one_sample)[rows].any()
     no = np.zeros(len(evidence), bool)
-    first, repeated = rules.exact_duplicates(twice, ~no)
+    first, repeated = rules.exact_duplicates(twice, no.astype(int))
     assert repeated[rows].all()
     assert (first[rows].reshape(-1, 2).sum(1) == 1).all()
-    first, repeated = rules.exact_duplicates(one_sample, ~no)
+    first, repeated = rules.exact_duplicates(one_sample, no.astype(int))
     assert first.all()
     assert not repeated[rows].any()
 

@@ -32,6 +32,7 @@ from .result import AuditResult, count_outcomes, result_columns
 from .score import gather_evidence, score
 
 PART = "rows"
+ROW_TEXTS = ("groups", "labels", "splits")  # fields of `Samples` that later rows are compared by
 NOT_TRAINED = "not trained on: held-out scores only"
 SAME_VECTOR = 0.99  # cosine of two vectors that one model may give one medium
 MIN_MEDIA = 2  # of a sample that can be compared at all
@@ -60,12 +61,13 @@ def keep_rows(prepared: Prepared, evidence: Evidence, job: Job) -> None:
     samples, rows = prepared.samples, prepared.order.rows
     part: dict[str, Any] = {
         "ids": np.array([samples.ids[row] for row in rows]),
-        "groups": np.array([samples.groups[row] for row in rows] if samples.groups else []),
         "caption": np.array([samples.caption[row] for row in rows] if samples.caption else [], dtype=np.int64),
         "member": evidence.required_trials.member,
         "config": np.array(json.dumps(job.config.to_dict())),
         "modalities": np.array(samples.modalities),
     }
+    for name in ROW_TEXTS:
+        part[name] = np.array([values[row] for row in rows] if (values := getattr(samples, name)) else [])
     for name, projection in prepared.head_projections.items():
         part |= {f"mean_{name}": projection.mean, f"basis_{name}": projection.basis}
         part[f"floor_{name}"] = np.float64(projection.floor)
@@ -90,12 +92,9 @@ def load_rows(run: RunFolder) -> StoredRun:
             "views; finish it with the command that began it, or audit again"
         )
     names = part["modalities"].tolist()
-    samples = Samples(
-        tuple(part["ids"].tolist()),
-        {name: tuple(part[f"media_{name}"].tolist()) for name in names},
-        tuple(part["groups"].tolist()),
-        tuple(part["caption"].tolist()),
-    )
+    media = {name: tuple(part[f"media_{name}"].tolist()) for name in names}
+    texts: Any = {name: tuple(part[name].tolist()) for name in ROW_TEXTS if name in part}  # once, groups only were kept
+    samples = Samples(tuple(part["ids"].tolist()), media, caption=tuple(part["caption"].tolist()), **texts)
     digests = {name: tuple(key.decode() for key in part[f"digest_{name}"].tolist()) for name in names}
     projections = {
         name: Projection(part[f"mean_{name}"], part[f"basis_{name}"], float(part[f"floor_{name}"])) for name in names
@@ -239,7 +238,8 @@ def _concatenated(old: Samples, new: Samples) -> Samples:
 
     media = {m: (*old.media[m], *values) for m, values in new.media.items()}
     problems = {row + len(old): why for row, why in new.problems.items()}
-    return Samples(both("ids", ""), media, both("groups", ""), both("caption", 0), problems=problems)
+    texts: Any = {name: both(name, "") for name in ROW_TEXTS}
+    return Samples(both("ids", ""), media, caption=both("caption", 0), problems=problems, **texts)
 
 
 def _new_rows(result: AuditResult, old: int) -> AuditResult:

@@ -139,7 +139,7 @@ def finish(
         save_evidence(evidence, [samples.ids[row] for row in rows], job.run)
         columns = result_columns(prepared, scored)
         columns, incomplete_notes = add_incomplete(columns, prepared, evidence, job)
-    leak_notes = [evidence.leaks.sentence()] if evidence.leaks.pairs else []
+    leak_notes = list(filter(None, [evidence.leaks.note]))
     with clock.stage("explain"):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)

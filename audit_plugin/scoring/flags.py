@@ -170,7 +170,7 @@ def likely_copy(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float
 
 @flag("Leak", "Its image, audio or video is in a split that models are trained on as well", score="duplicate")
 def leak(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
-    """A copy is in a split that comes before the sample's own: train, val or dev, test (`leaks.trained_first`)."""
+    """A copy is in a split that comes before the sample's own: train, val or dev, test (`leaks.kind_of`)."""
     return np.asarray(evidence.leaks.source >= 0)
 
 
@@ -286,27 +286,30 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
 def why_removed(evidence: Evidence, ids: Sequence[str]) -> NDArray[Any]:
     """Object `[n]`: why a sample repeats what another one of `ids` `[n]` holds exactly, and may go; "" for none.
 
-    Of samples that are equal in all modalities the first stays, with all of its rows. Of those with one image, audio or
-    video in several splits, those in the split that is trained on stay.
+    Of samples that are equal in all modalities the first stays, with all of its rows; one that is in a split before one
+    that is in none. Of those with one image, audio or video in several splits, those in the split that is trained on
+    stay.
     """
     source = evidence.exact_leaks.source
-    representative, exact = exact_duplicates(evidence, stays=source < 0)
+    is_unused = np.array([not split for split in evidence.splits], dtype=bool) if evidence.splits else source < -1
+    representative, exact = exact_duplicates(evidence, rank=2 * (source >= 0) + is_unused)
     why = np.where(exact & ~representative, "exact duplicate of another sample", "").astype(object)
     for row in np.flatnonzero(source >= 0).tolist():
         why[row] = leak_text(evidence, ids, row, source)
     return why
 
 
-def exact_duplicates(evidence: Evidence, stays: Bools) -> tuple[Bools, Bools]:
+def exact_duplicates(evidence: Evidence, rank: Ints) -> tuple[Bools, Bools]:
     """(is the representative, has an exact duplicate): bool `[n]` each, by the contents of all modalities together.
 
-    The representative is the first sample with its contents, with all of its rows: of those that stay, if one does.
+    The representative is the first sample with its contents, of those with the lowest `rank` (`[n]`), with all of its
+    rows.
     """
     if not len(evidence):
         return np.zeros(0, bool), np.zeros(0, bool)
     contents = dense_ids(*evidence.contents.values())
-    stays_first = np.argsort(~stays, kind="stable")
-    first = stays_first[np.unique(contents[stays_first], return_index=True)[1]]
+    by_rank = np.argsort(rank, kind="stable")
+    first = by_rank[np.unique(contents[by_rank], return_index=True)[1]]
     owners = evidence.user_groups
     return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
 

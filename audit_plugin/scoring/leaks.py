@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,12 @@ import numpy as np
 
 from audit_plugin.arrays import Ints, count_text
 
-NAMES = (("train",), ("val", "dev"), ("test", "eval", "hold"))  # how splits begin, trained on first
+# Words of split names -> kinds in the order in which their samples are used: what is trained on comes first.
+KINDS = ("train", "val", "test")
+WORDS = {"train": "train", "trn": "train", "val": "val", "dev": "val", "test": "test", "eval": "test", "hold": "test"}
+BEGINS = re.compile("|".join(WORDS))
+MOST_SPLITS = 50  # a column with more values is another thing, such as an id
+NAMED = 3  # pairs of splits in the note
 
 
 @dataclass(frozen=True)
@@ -20,68 +26,88 @@ class Leaks:
     """What the splits share.
 
     Attributes:
-        other_splits: object `[n]`, the other splits, joined by commas, that hold a copy of the row's content; "" for
-            none.
-        source: `[n]`, the first row with a copy in the split that comes first before the row's own (`trained_first`),
+        other_splits: object `[n]`, the splits of another kind that hold a copy of the row's content, joined by commas;
+            "" for none.
+        source: int64 `[n]`, the first row with a copy in the split that comes first before the row's own (`kind_of`),
             -1 for none: a row with one is to be removed, so that no score is made on what was trained on.
-        pairs: (split, other split, number of contents that are in both), the splits in alphabetic order, without
-            those that share nothing.
+        pairs: (split, other split, number of contents that are in both), the most shared first.
+        note: for people; "" where nothing leaks.
     """
 
     other_splits: Any
     source: Ints
-    pairs: tuple[tuple[str, str, int], ...]
+    pairs: tuple[tuple[str, str, int], ...] = ()
+    note: str = ""
 
     @staticmethod
-    def none(n: int) -> Leaks:
+    def none(n: int, note: str = "") -> Leaks:
         """Of n rows without splits."""
-        return Leaks(np.full(n, "", dtype=object), np.full(n, -1), ())
-
-    def sentence(self) -> str:
-        """A note for the result; "" where nothing leaks."""
-        if not self.pairs:
-            return ""
-        shared = "; ".join(f"{count} in both {a} and {b}" for a, b, count in self.pairs)
-        rows = int((self.other_splits != "").sum())
-        return (
-            f"{count_text(rows, 'sample has', 'samples have')} "
-            f"a copy in another split (media: {shared}): test scores will be too high"
-        )
+        return Leaks(np.full(n, "", dtype=object), np.full(n, -1), (), note)
 
 
 def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
-    """Rows whose image, audio or video is, exactly or altered, in another split too; O(n) per modality.
+    """Rows whose image, audio or video is, exactly or altered, in another split too; O(n splits) per modality.
+
+    Two splits of one kind, such as two parts of the training set, share nothing that matters. Of splits whose kind
+    their names do not tell, nobody knows which one is trained on: their copies have `other_splits`, but no `source`.
 
     Args:
         splits: `[n]` train, test, val or whatever the user calls them; a row with "" is in none and leaks nowhere.
         groups: modality -> `[n]`, equal values are copies of one content; without texts, which are shared by nature.
     """
-    place = {split: at for at, split in enumerate(trained_first(splits))}
+    kinds = {split: kind_of(split) for split in {*splits} if split.strip()}
+    if len(kinds) > MOST_SPLITS:
+        note = f"{len(kinds):,} values of the split are too many for splits: samples in several of them are not told"
+        return Leaks.none(len(splits), note)
     others: list[set[str]] = [set() for _ in splits]
     source = np.full(len(splits), -1)
     shared: Counter[tuple[str, str]] = Counter()
     for group in groups.values():
-        numbers = zip(splits, group.tolist(), strict=True)
-        rows = [(row, split, number) for row, (split, number) in enumerate(numbers) if split]
-        first_rows: dict[int, dict[str, int]] = defaultdict(dict)  # of a content: split -> its first row
-        for row, split, number in rows:
-            first_rows[number].setdefault(split, row)
-        for row, split, number in rows:
-            others[row] |= first_rows[number].keys() - {split}
-            first = min(first_rows[number], key=place.__getitem__)
-            known = place[splits[source[row]]] if source[row] >= 0 else place[split]
-            if place[first] < known:
-                source[row] = first_rows[number][first]
-        for names in first_rows.values():
-            shared.update(combinations(sorted(names), 2))
+        holders: dict[int, dict[str, int]] = defaultdict(dict)  # of a content: split -> its first row
+        for row, (split, number) in enumerate(zip(splits, group.tolist(), strict=True)):
+            if split in kinds:
+                holders[number].setdefault(split, row)
+        for row, (split, number) in enumerate(zip(splits, group.tolist(), strict=True)):
+            if split not in kinds or len(holders[number]) == 1:
+                continue
+            others[row] |= {other for other in holders[number] if kinds[other] != kinds[split]}
+            known = [] if source[row] < 0 else [(splits[source[row]], source[row])]
+            earlier = [(name, at) for name, at in holders[number].items() if _is_before(kinds[name], kinds[split])]
+            source[row] = min(known + earlier, key=lambda of: (KINDS.index(kinds[of[0]]), of[0]), default=("", -1))[1]
+        for names in holders.values():
+            shared.update((a, b) for a, b in combinations(sorted(names), 2) if kinds[a] != kinds[b])
     other_splits = np.array([", ".join(sorted(names)) for names in others], dtype=object)
-    return Leaks(other_splits, source, tuple((a, b, count) for (a, b), count in sorted(shared.items())))
+    pairs = tuple((a, b, count) for (a, b), count in sorted(shared.items(), key=lambda of: (-of[1], of[0])))
+    return Leaks(other_splits, source, pairs, _note(other_splits, pairs, kinds))
 
 
-def trained_first(splits: Sequence[str]) -> list[str]:
-    """The splits in the order train, val or dev, test, by how their names begin; else the largest is trained on."""
-    counts = Counter(filter(None, splits))
-    kinds = {name: [at for at, starts in enumerate(NAMES) if name.lower().startswith(starts)] for name in counts}
-    if all(kinds.values()):
-        return sorted(counts, key=lambda name: (kinds[name], name))
-    return sorted(counts, key=lambda name: (-counts[name], name))
+def kind_of(split: str) -> str:
+    """One of `KINDS`, or the name itself in lower case where its words tell none, or two of them.
+
+    A word tells a kind by its beginning (`train2017`, `my_val`, `test-dev`, `minival`); `trainval` is trained on, and
+    `test-dev` is a test.
+    """
+    name = split.strip().lower()
+    words = [word.removeprefix("mini") for word in re.findall(r"[^\W\d_]+", name)]
+    told = {WORDS[found[0]] for word in words if (found := BEGINS.match(word))}
+    if told == {"val", "test"}:
+        return "test"
+    return told.pop() if len(told) == 1 else name
+
+
+def _is_before(kind: str, other: str) -> bool:
+    return kind in KINDS and other in KINDS and KINDS.index(kind) < KINDS.index(other)
+
+
+def _note(other_splits: Any, pairs: Sequence[tuple[str, str, int]], kinds: Mapping[str, str]) -> str:
+    if not pairs:
+        return ""
+    shared = "; ".join(f"{count:,} in both {a} and {b}" for a, b, count in pairs[:NAMED])
+    more = f"; and {len(pairs) - NAMED:,} more pairs of splits" if len(pairs) > NAMED else ""
+    rows = int((other_splits != "").sum())
+    unknown = sorted({name for pair in pairs for name in pair[:2] if kinds[name] not in KINDS})
+    which = f"; whether {' and '.join(unknown[:NAMED])} are trained on is not known: none of their samples is flagged"
+    return (
+        f"{count_text(rows, 'sample has', 'samples have')} a copy in another split (media: {shared}{more}): "
+        f"test scores will be too high{which if unknown else ''}"
+    )

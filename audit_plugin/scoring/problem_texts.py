@@ -22,7 +22,8 @@ def problem_texts(evidence: Evidence, ids: Sequence[str]) -> dict[str, NDArray[A
     copies = np.full(len(evidence), "", dtype=object)
     for row in np.flatnonzero(evidence.altered_copies.source >= 0):
         copies[row] = f"{evidence.altered_copies.how[row]} copy of {ids[evidence.altered_copies.source[row]]}"
-    leaks, source = np.full(len(evidence), "", dtype=object), evidence.leaks.source
+    leaks, exact = np.full(len(evidence), "", dtype=object), evidence.exact_leaks.source
+    source = np.where(exact >= 0, exact, evidence.leaks.source)  # so that a reason to remove names the same sample
     for at in np.flatnonzero(source >= 0).tolist():
         leaks[at] = leak_text(evidence, ids, at, source)
     found = np.full(len(evidence), "", dtype=object)

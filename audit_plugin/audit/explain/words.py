@@ -6,8 +6,9 @@ those that do not, and the pooled variance s^2, the log likelihood ratio of a pr
 
     gain = (m0 - m1) (2 p - m0 - m1) / (2 s^2)
 
-the mean over the pairs of a medium and the text. A word of which the features tell nothing has m1 = m0 and gain 0;
-of rare words nothing is said. No encoder is needed, so that texts under your own embeddings are examined as well.
+the mean over the media beside the text. Where the features tell nothing of a word, so that m1 <= m0, its gain is 0; of
+rare words nothing is said, nor of scripts that put no blanks between words. No encoder is needed, so that texts under
+your own embeddings are examined as well.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def misfit_words(evidence: Evidence, captions: Sequence[str], rows: Ints, seed: 
     words = frequent_words(
         [captions[row] for row in fitted], {word for of_row in spans.values() for *_, word in of_row}
     )
-    pairs = text_pairs(evidence)
-    if not pairs or not words:
+    media = {medium for medium, _ in text_pairs(evidence)}
+    if not media or not words:
         return records
     used = np.union1d(rows, fitted)
     has_word = word_table([captions[row] for row in used], words)
-    gains = np.mean([_gains(evidence, media, used, has_word, seed) for media, _ in pairs], axis=0)
+    gains = np.mean([_gains(evidence, medium, used, has_word, seed) for medium in sorted(media)], axis=0)
     number = {word: at for at, word in enumerate(words)}
     for row, of_row in spans.items():
         own = gains[np.searchsorted(used, row)]
@@ -95,11 +96,11 @@ def word_table(captions: Sequence[str], words: Sequence[str]) -> Floats:
     return table
 
 
-def _gains(evidence: Evidence, media: str, used: Ints, has_word: Floats, seed: int) -> Floats:
+def _gains(evidence: Evidence, medium: str, used: Ints, has_word: Floats, seed: int) -> Floats:
     """float32 `[u, v]`: what the features of the rows `used` `[u]` say against each word; see the module."""
     known = None if evidence.known is None else evidence.known[used]
     groups = dense_ids(evidence.leave_together[used])
-    predicted = cross_fit(evidence.vectors[media][used], has_word, groups, known, seed).predict()
+    predicted = cross_fit(evidence.vectors[medium][used], has_word, groups, known, seed).predict()
     fitted = np.ones(len(used), dtype=bool) if known is None else known
     return likelihood_ratios(predicted, has_word, fitted)
 
@@ -114,4 +115,4 @@ def likelihood_ratios(predicted: Floats, has_word: Floats, fitted: Bools) -> Flo
     without = (of_fitted * (1 - has)).sum(0) / (1 - has).sum(0)
     variance = np.square(of_fitted - np.where(has > 0, with_word, without)).mean(0)
     ratio = (without - with_word) * (2 * predicted - with_word - without) / (2 * np.maximum(variance, LEAST_VARIANCE))
-    return np.asarray(ratio, dtype=np.float32)
+    return np.where(with_word > without, ratio, 0.0).astype(np.float32)
