@@ -43,6 +43,7 @@ TAILS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
     "two sizes": lambda rng, n: np.where(rng.random(n) < 0.2, -2.2, 0.5) + 0.2 * rng.normal(size=n),
 }
 TAIL_SPREAD = 0.4
+CLOSE_UPS = (0.03, 0.2)  # shares of further clean sets that fill their image
 
 # (left, top, width and height of q boxes in pixels [q, 4], sizes of their images [q, 2], generator) -> the same, wrong
 Change = Callable[[Floats, Floats, np.random.Generator], Floats]
@@ -168,6 +169,16 @@ def drawn_boxes(seed: int, spread: float, tail: str = "normal") -> tuple[Boxes, 
     return boxes, [("upright", "square", "wide")[of] for of in of_class[rows]]
 
 
+def with_close_ups(boxes: Boxes, share: float, rng: np.random.Generator) -> Boxes:
+    """The boxes with a share of them from edge to edge of their image, across, down or both."""
+    sides = boxes.sides.copy()
+    chosen = rng.choice(len(boxes), round(share * len(boxes)), replace=False)
+    lengths = rng.uniform(0.7, 1.0, (len(chosen), 2))
+    lengths[np.arange(len(chosen)), rng.integers(0, 2, len(chosen))] = 1.0
+    sides[chosen] = np.concatenate([(1 - lengths) / 2, lengths], axis=1)
+    return replace(boxes, sides=sides)
+
+
 def _cut(pixels: Floats, sizes: Floats) -> Floats:
     """Boxes `[q, 4]` without what lies beyond images of some sizes `[q, 2]`."""
     start = np.clip(pixels[:, :2], 0, sizes)
@@ -235,6 +246,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for tail in TAILS:
         shares = [found_in(*drawn_boxes(seed, TAIL_SPREAD, tail)).mean() for seed in range(SEEDS)]
         clean[f"drawn, {tail}"] = round(float(np.mean(shares)), 4)
+    for share in CLOSE_UPS:
+        shares = []
+        for seed in range(SEEDS):
+            boxes, labels = drawn_boxes(seed, TAIL_SPREAD)
+            shares.append(found_in(with_close_ups(boxes, share, np.random.default_rng((seed, 11))), labels).mean())
+        clean[f"drawn, {share:.0%} close-ups"] = round(float(np.mean(shares)), 4)
     report = {
         "boxes": {"blood cells": len(real), "drawn": DRAWN_IMAGES * DRAWN_PER_IMAGE},
         "share_with_a_fault": SHARE,

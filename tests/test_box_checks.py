@@ -19,7 +19,7 @@ from audit_plugin.arrays import Boxes, dense_ids
 from audit_plugin.audit.run import run_audit
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.boxes import boxes_of
-from audit_plugin.inputs.images import crop_of, is_box_fault
+from audit_plugin.inputs.images import NO_AREA, crop_of, is_box_fault
 from audit_plugin.inputs.rows import kind_of
 from audit_plugin.inputs.samples import read_samples
 from audit_plugin.scoring.box_checks import (
@@ -250,7 +250,7 @@ def test_sizes_and_shapes_that_no_other_box_of_the_class_has() -> None:
     assert np.flatnonzero(problems.has_any).tolist() == [3, 5]
     assert problems.alone[3].startswith("odd size for the class 'a' (")
     width, height = boxes.sides[5, 2:] * (1000, 500)
-    assert problems.alone[5].startswith(f"odd shape for the class 'a' (width / height {width / height:.2g}, where half")
+    assert problems.alone[5].startswith(f"odd shape for the class 'a' (width / height {width / height:.3g}, where half")
     assert not check(boxes, [f"t{row}" for row in range(len(boxes))], are_classes=False).has_any.any()
     assert not check(boxes, [""] * len(boxes)).has_any.any()
 
@@ -276,6 +276,18 @@ def test_a_class_of_two_sizes_has_a_style() -> None:
     assert problems.notes == (
         "more than 5% of the boxes of 'a' have another size than most: the style of the class, which is not flagged",
     )
+
+
+@pytest.mark.parametrize(("count", "flagged"), [(1, True), (12, False), (150, False)])
+def test_close_ups_are_odd_only_where_they_are_rare(count: int, flagged: bool) -> None:
+    boxes = drawn(n=450)
+    boxes.sides[:count] = 0.0, 0.001, 1.0, 0.99
+    assert check(boxes).has_any.sum() == (count if flagged else 0)
+
+
+def test_no_boxes_have_no_problem() -> None:
+    assert check_boxes(boxes_in([]), [], True, 0).has_any.tolist() == []
+    assert check_boxes(boxes_in([]), ["a", "b"], True, 2).has_any.tolist() == [False, False]
 
 
 # --- real boxes ------------------------------------------------------------------------------------------------------
@@ -354,4 +366,6 @@ def test_reasons_of_boxes_that_show_nothing_are_of_one_kind() -> None:
     reasons = [f"its box has no area (width {w:.2%}, height {h:.2%} of the image)" for w, h in ((0, 0.5), (-0.1, 1e4))]
     assert len(set(map(kind_of, reasons))) == 1
     assert all(map(is_box_fault, reasons))
-    assert not is_box_fault("image: file not found")
+    assert is_box_fault(f"image: bounding box {NO_AREA} (width 0.00%, height 1.00% of the image)")
+    for other in ("image: file not found", f"image: cannot read 'its box {NO_AREA} (.jpg'", "label 'box has no area'"):
+        assert not is_box_fault(other)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -109,6 +110,9 @@ def path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
     return path, (left, top, width, height)
 
 
+_BOX_FAILURE = re.compile(rf"(?:\w+: )?(?:its|bounding) box (?:{NO_NUMBERS}|{NO_AREA}|{OUTSIDE}) \(")
+
+
 def box_fault(box: Sequence[float]) -> str:
     """Why a box (left, top, width, height as shares) shows nothing, with its values; "" if it does."""
     x, y, width, height = box
@@ -124,7 +128,7 @@ def box_fault(box: Sequence[float]) -> str:
 
 def is_box_fault(failure: str) -> bool:
     """Whether a row failed since its box shows nothing."""
-    return any(f"box {fault}" in failure for fault in (NO_NUMBERS, NO_AREA, OUTSIDE))
+    return bool(_BOX_FAILURE.match(failure))
 
 
 def _box_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:

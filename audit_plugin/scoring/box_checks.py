@@ -32,7 +32,8 @@ EDGE = 0.005  # shares of the image, nearer than which a box touches its edge
 LEAST_OF_CLASS = 50  # inner boxes, from which on the class has a usual size and shape
 RATE = 0.001  # share of the clean boxes of a class beyond each tail
 TIMES_LARGER, TIMES_LONGER = 1.5, 1.0  # log2 of the area, and of width / height, from the median: 2.8 and 2 times
-COMMON_IN_CLASS = 0.05  # share of its inner boxes above which an odd size or shape is a style of the class
+COMMON_IN_CLASS = 0.05  # share of its boxes above which an odd size or shape is a style of the class
+CLOSE_UPS = 0.01  # share of a class from edge to edge of the image, above which such boxes are not too large
 SHOWN = 3  # classes that a note names
 LONGEST_NAME = 40  # characters of a class that is quoted
 
@@ -263,22 +264,26 @@ def _odd_for_class(boxes: Boxes, names: NDArray[Any]) -> tuple[NDArray[Any], lis
         log_area = log_sides.sum(axis=1)  # as a share of the image; a product could overflow
         log_shape = (log_sides + np.log2(boxes.sizes)) @ np.array([1.0, -1.0])  # of width / height in pixels
         ends = boxes.sides[:, :2] + boxes.sides[:, 2:]
-        is_inner = np.asarray(((boxes.sides[:, :2] > EDGE) & (ends < 1 - EDGE)).all(axis=1))
+        is_free = (boxes.sides[:, :2] > EDGE, ends < 1 - EDGE)  # [b, 2] each: of the left and top, the right and bottom
+        is_inner = np.asarray((is_free[0] & is_free[1]).all(axis=1))
+        is_close_up = np.asarray((~is_free[0] & ~is_free[1]).any(axis=1))
     is_known = _is_box(boxes.sides) & np.isfinite(log_shape)
     styles: dict[str, list[str]] = {"size": [], "shape": []}
     order = np.argsort(classes := np.unique(names, return_inverse=True)[1], kind="stable")
-    for of_class in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
+    for of_class in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1) if len(boxes) else ():
         name, members = names[of_class[0]], of_class[is_known[of_class]]
         inner = members[is_inner[members]]
         if not name or len(inner) < LEAST_OF_CLASS:
             continue
-        quoted = brief(name, LONGEST_NAME)
+        quoted, close_ups = brief(name, LONGEST_NAME), is_close_up[members]
+        whole = members[~close_ups] if _is_style(close_ups, len(members), CLOSE_UPS) else members
         for what, values, least in (("size", log_area, TIMES_LARGER), ("shape", log_shape, TIMES_LONGER)):
             usual = np.quantile(values[inner], [0.25, 0.75])
             # what is cut off at the edge is smaller than usual, but not larger
-            odd = _beyond(values, members if what == "size" else inner, inner, least)
+            judged = whole if what == "size" else inner
+            odd = _beyond(values, judged, inner, least)
             odd = np.union1d(odd, _beyond(-values, inner, inner, least))
-            if _is_style(is_inner[odd], len(inner), COMMON_IN_CLASS):
+            if _is_style(np.isin(judged, odd), len(judged), COMMON_IN_CLASS):
                 styles[what].append(quoted)
                 continue
             for at in odd:
@@ -300,6 +305,6 @@ def _beyond(values: Floats, rows: Ints, bulk: Ints, least: float) -> Ints:
 
 def _of_class(what: str, value: float, usual: Floats) -> str:
     """A log2 of an area or a shape beside the quartiles `[2]` of the class."""
-    own, low, high = (f"{100 * v:.2g}%" if what == "size" else f"{v:.2g}" for v in np.exp2([value, *usual]))
+    own, low, high = (f"{100 * v:.3g}%" if what == "size" else f"{v:.3g}" for v in np.exp2([value, *usual]))
     shown = f"{own} of the image" if what == "size" else f"width / height {own}"
     return f"{shown}, where half of the class have {low} to {high}"
