@@ -96,11 +96,11 @@ def test_every_flagged_sample_and_no_other_is_explained(made):
 
 
 def test_the_wrong_word_is_the_one_that_fits_least(made):
-    """Of twelve captions with three words each."""
+    """Of twelve captions with three words each; where little speaks against a word, none is named."""
     marked = {sample: found["words"] for sample, found in records(made).items() if found["words"]}
     right = [words[0]["text"] == made.words[sample] for sample, words in marked.items()]
-    assert sum(right) >= 6, marked
-    assert np.mean(right) >= 0.8, marked
+    assert len(right) >= 3, marked
+    assert all(right), marked
 
 
 def true_color_among_rivals(sample: str, record: dict[str, Any]) -> bool:
@@ -294,13 +294,15 @@ def test_words_of_some_but_not_of_most_captions_are_examined():
 
 
 def test_likelihood_ratios_by_hand():
-    """m1 = .8, m0 = .2, s^2 = .01 for the first word; the second one is predicted alike with and without it."""
-    predicted = np.array([[0.9, 0.5], [0.7, 0.5], [0.1, 0.5], [0.3, 0.5], [0.2, 0.5]], np.float32)
-    has_word = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 0]], np.float32)
+    """m1 = .8, m0 = .2, s^2 = .01 for the first word; the second and third are not predicted higher with them."""
+    predicted = np.array(
+        [[0.9, 0.5, 0.2], [0.7, 0.5, 0.1], [0.1, 0.5, 0.8], [0.3, 0.5, 0.9], [0.2, 0.5, 0]], np.float32
+    )
+    has_word = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]], np.float32)
     fitted = np.array([True, True, True, True, False])
     ratios = likelihood_ratios(predicted, has_word, fitted)
     np.testing.assert_allclose(ratios[:, 0], [-24, -12, 24, 12, 18], rtol=1e-4)
-    np.testing.assert_array_equal(ratios[:, 1], 0)
+    np.testing.assert_array_equal(ratios[:, 1:], 0)
 
 
 def test_a_single_word_is_not_taken_apart(made, monkeypatch):

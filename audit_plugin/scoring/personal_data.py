@@ -8,19 +8,22 @@ named; `without_long_numbers` still keeps such numbers out of what is quoted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]  # the first character and the one after the last
 
 MASK = "█"  # stands for personal data where a text is quoted: no letter, digit or space, so that no check looks at it
 FILE_ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|heic|svg|psd|mp4|mov|avi|webm|mkv|wav|mp3|flac"
 
-# Spaces and hyphens of typesetters, one for one as those of a keyboard, so that places in the text stay.
-SPACES, HYPHENS = (
+# Signs of typesetters and of East Asian keyboards, one for one as those of a keyboard, so that places stay.
+SPACES, HYPHENS, WIDE = (
     "\t\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000",
-    "\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
+    "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff0d",
+    "\uff20\uff0b\uff0e\uff08\uff09\uff1a",  # full width
 )
-PLAIN = str.maketrans(SPACES + HYPHENS, " " * len(SPACES) + "-" * len(HYPHENS))
+PLAIN = str.maketrans(SPACES + HYPHENS + WIDE, " " * len(SPACES) + "-" * len(HYPHENS) + "@+.():")
+UNSEEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"  # may stand within a number, and show nothing
+BETWEEN_DIGITS = re.compile(r"(?<=[\d)])_(?=[\d(])")  # in names of files, where no blank may stand
 
 # Lengths are bounded, as in the standards, so that no text makes a search longer than linear.
 EMAIL = re.compile(
@@ -48,8 +51,8 @@ ALONE = r"(?<![^\W_])(?<!\d[.,])", r"(?![^\W_])(?![.,]\d)"  # before and after a
 
 
 def _card_pattern(groups: tuple[int, ...]) -> re.Pattern[str]:
-    """Groups of digits with one sign between them; within a lookahead, so that cards are found beside other groups."""
-    written = [sign.join(rf"\d{{{length}}}" for length in groups) for sign in (" ", "-", r"\.")]
+    """Groups of digits with the same sign between them; in a lookahead, since other groups may stand beside."""
+    written = [sign.join(rf"\d{{{length}}}" for length in groups) for sign in (" {1,2}", "-", r"\.")]
     return re.compile(rf"{ALONE[0]}(?=(?P<card>{'|'.join(written)}){ALONE[1]})")
 
 
@@ -72,22 +75,38 @@ DEGREES = r"\d{1,3}\.\d{4,8}(?!\d)"  # of a coordinate
 INTERNATIONAL = re.compile(
     rf"(?<![^\W_])(?<![.+])(?:\+|00(?=[1-9]))(?!{DEGREES})\(?\d(?:{BETWEEN}\d){{6,24}}(?![^\W_])"
 )
+_SIGN = r"(?:[-.]| {1,2})"
 NORTH_AMERICAN = re.compile(
-    r"(?<![^\W_])(?<![.,+$-])(?:\+?1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![^\W_]|-|/[^\W\d]|[.,]\d)"
+    rf"(?<![^\W_])(?<![.,+$-])(?:\+?1[-. ])?(?:\(\d{{3}}\)[ -]{{0,2}}|\d{{3}}{_SIGN})\d{{3}}{_SIGN}\d{{4}}"
+    r"(?![^\W_]|-|/[^\W\d]|[.,]\d)"
 )
 PHONE_WORD = (
     r"(?:tel|telephone|telefono?|teléfono|telefone|tél|téléphone|phone|mobile|mobil|móvil|cell|handy|call|dial|fax|"
     r"whatsapp|sms)"
 )
 LINK_WORD = r"(?:no|nr|num|number|numéro|us|me|him|her|now|at|on|is)"
-COUNT = r"\d{1,3}(?:[ .]\d{3})*[ .]000(?!\d)|\d+ ?(?:px|pixels?|units?|uses?|users?|times|pieces|copies|hours?|mah)\b"
-YEARS_OR_DATE = r"(?:19|20)\d\d[ ./-](?:(?:19|20)\d\d|\d\d?[ ./-]\d\d?)(?!\d)"
+UNITS = (
+    r"(?:px|pixels?|units?|uses?|users?|times|pieces|copies|hours?|mah|[kmgt]i?b|lumens?|lm|volts?|v|watts?|w|[kmg]?hz|[mck]?m|"
+    r"[mk]?g|ml|dollars?|euros?|usd|eur)"
+)
+# What may stand beside such a word, and is no number of a phone
+OTHER_NUMBERS = "|".join((
+    r"\d{1,3}(?:[ .]\d{3})*[ .]000(?!\d)",  # a round number
+    rf"\d+ ?{UNITS}\b",
+    r"(?:19|20)\d\d[ ./-](?:(?:19|20)\d\d|\d\d?[ ./-]\d\d?)(?!\d)",  # years, or a date
+    r"\d\d?(?P<sign>[./-])\d\d?(?P=sign)(?:19|20)\d\d(?!\d)",  # a date that begins with the day or month
+    r"(?:\d{1,3}\.){3}\d{1,3}(?![\d.])",  # an IP address
+    r"10\.\d{4,9}/",  # a DOI
+    r"\d+\.\d+(?![\d .()/-]*\d)",  # a decimal number
+    r"\d(?:[ ()/.-]{1,3}\d)*(?![ ()/.-]{0,3}\d)",  # digits one by one
+))  # fmt: skip
 BESIDE_WORD = re.compile(
-    rf"(?<![^\W_]){PHONE_WORD}\b[.:]{{0,2}}(?:\s{{1,3}}{LINK_WORD}\b[.:]?){{0,3}}\s{{0,3}}"
-    rf"(?P<number>(?!{YEARS_OR_DATE}|{COUNT})\+?\(?\d(?:{BETWEEN}\d){{6,14}})(?![\w])",
+    rf"(?<![^\W_]){PHONE_WORD}(?![^\W_])[.:]{{0,2}}(?:\s{{1,3}}{LINK_WORD}\b[.:]?){{0,3}}[\s_]{{0,3}}"
+    rf"(?P<number>(?!{OTHER_NUMBERS})\+?\(?\d(?:{BETWEEN}\d){{6,14}})(?![\w])",
     re.IGNORECASE,
 )
 PRODUCT_LENGTHS = (12, 13, 14)  # digits of UPC-A, EAN-13 and GTIN-14 codes, some of which begin with 00
+PHONE_DIGITS, MOST_TRIED = (7, 15), 4  # of a number with its country's code (ITU E.164); ends that are tried
 REGION = "US"  # whose national numbers are recognized by their form alone
 
 # As long as the shortest phone numbers; in names of files, where dates are frequent, as those with an area.
@@ -100,18 +119,28 @@ def hide_personal_data(text: str) -> tuple[tuple[str, ...], str]:
     """(kinds of personal data in a text, the text with `MASK` in place of each)."""
     spans: list[Span] = []
     kinds = []
-    plain = text.translate(PLAIN)
+    plain, places = _plain(text)
     for kind, find in PERSONAL.items():
         found = list(find(plain))
         if found:
             kinds.append(kind)
-            spans += found
+            spans += [(places[start], places[end - 1] + 1) for start, end in found]
     return tuple(kinds), _masked(text, spans)
+
+
+def _plain(text: str) -> tuple[str, Sequence[int]]:
+    """(a text with the signs of a keyboard and without those that show nothing, the place of each character)."""
+    places: Sequence[int] = range(len(text))
+    if any(sign in text for sign in UNSEEN):
+        places = [place for place in places if text[place] not in UNSEEN]
+        text = "".join(text[place] for place in places)
+    return BETWEEN_DIGITS.sub("-", text.translate(PLAIN)), places
 
 
 def without_long_numbers(piece: str) -> str:
     """A quoted piece with `MASK` in place of each number that may be personal though it was not recognized."""
-    spans = [found.span() for found in LONG_NUMBER.finditer(piece.translate(PLAIN))]
+    plain, places = _plain(piece)
+    spans = [(places[found.start()], places[found.end() - 1] + 1) for found in LONG_NUMBER.finditer(plain)]
     return _masked(piece, spans)
 
 
@@ -155,9 +184,11 @@ def _accounts(text: str) -> Iterator[Span]:
     """ISO 13616: moved to the end, its country and check digits make it 1 modulo 97; letters count from 10."""
     for start in ACCOUNT_START.finditer(text):
         length = ACCOUNT_LENGTHS.get(start[0][:2].upper())
-        rest = re.compile(rf"(?:[ -]?[A-Z0-9]){{{length - 4}}}(?![^\W_])", re.I) if length else None  # re keeps it
+        rest = (
+            re.compile(rf"(?:[ ._-]{{0,2}}[A-Z0-9]){{{length - 4}}}(?![^\W_])", re.I) if length else None
+        )  # re keeps it
         if rest and (found := rest.match(text, start.end())):
-            moved = re.sub("[ -]", "", found[0]) + start[0]
+            moved = re.sub("[ ._-]", "", found[0]) + start[0]
             if int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1:
                 yield start.start(), found.end()
 
@@ -181,8 +212,11 @@ def _length_of_phone(number: str) -> int:
     """Characters up to the end of the longest phone number that a piece begins with; 0 without one."""
     import phonenumbers
 
-    for end in sorted({len(number), *(sign.start() for sign in re.finditer(r"\D+", number))}, reverse=True):
-        if end and phonenumbers.PhoneNumberMatcher(number[:end], REGION).has_next():
+    ends = [found.start() for found in re.finditer(r"(?<=\d)\D", number)] + [len(number)]
+    lengths = {end: sum(map(str.isdigit, number[:end])) for end in ends}
+    possible = [end for end, digits in lengths.items() if PHONE_DIGITS[0] <= digits <= PHONE_DIGITS[1]]
+    for end in reversed(possible[-MOST_TRIED:]):
+        if phonenumbers.PhoneNumberMatcher(number[:end], REGION).has_next():
             return end
     return 0
 

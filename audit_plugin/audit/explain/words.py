@@ -31,7 +31,7 @@ LEAST_CAPTIONS = 5  # that have a word
 COMMON = 0.5  # a word that stands in more than this share of the captions is grammar, not what is wrong with one
 MOST_WORDS = 1000  # that are predicted, the most frequent ones
 FIT_ROWS = 20_000  # at most, to which the regressions are fitted
-LEAST_GAIN = 0.5  # of a word that is named; chosen on the drawn persons and photographs of clothing
+LEAST_GAIN = 2.0  # of a word that is named; chosen on persons and photographs, with other faults than those reported
 CHARACTERS = 2000  # of a caption that are looked at
 LEAST_VARIANCE = 1e-9
 
