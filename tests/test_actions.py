@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
@@ -39,8 +39,11 @@ def expected(flagged: dict[str, bool], suggested: bool, cleaned: bool, is_copy: 
 
 
 def test_actions_follow_the_precedence_and_only_the_unflagged_need_no_reason() -> None:
-    """Over all combinations of flags, with a suggestion or without, cleaned or another, of a copy or not."""
-    cases = np.array(list(product([False, True], repeat=len(FLAGS) + 3)))
+    """All sets of up to three flags and 1,000 larger ones, each with a suggestion or without, cleaned, or of a copy."""
+    few = [np.isin(range(len(FLAGS)), three) for three in combinations_with_replacement(range(-1, len(FLAGS)), 3)]
+    sets = np.unique(np.concatenate([few, np.random.default_rng(0).random((1000, len(FLAGS))) < 0.5]), axis=0)
+    beside = np.array(list(product([False, True], repeat=3)))
+    cases = np.concatenate([sets.repeat(len(beside), 0), np.tile(beside, (len(sets), 1))], axis=1)
     flagged = {kind: cases[:, at] for at, kind in enumerate(FLAGS)}
     has_suggestion, cleaned, copies = cases[:, -3], cases[:, -2], cases[:, -1]
     n = len(cases)

@@ -123,6 +123,7 @@ def test_the_worst_text_stands_for_the_sample() -> None:
     [
         (["keep", "keep"], ("keep", "r1")),
         (["remove", "remove"], ("remove", "r1")),
+        (["remove", "fix"], ("remove", "another of its texts: r0")),  # an empty text is none that stays
         # a caption that repeats another is no reason to remove the picture
         (["remove", "keep"], ("review", "another of its texts: r0")),
         (["review", "keep"], ("review", "another of its texts: r0")),

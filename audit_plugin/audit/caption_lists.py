@@ -71,7 +71,7 @@ def _actions(result: AuditResult, groups: Sequence[Ints], worst: Ints) -> dict[s
     for group, first in zip(groups, worst, strict=True):
         urgent = max(group, key=lambda row: (URGENCY.index(action[row]), row == first))
         chosen = first if action[first] in ("review", "relabel") else urgent
-        others_stay = action[chosen] == "remove" and (action[group] != "remove").any()
+        others_stay = action[chosen] == "remove" and not np.isin(action[group], ("remove", "fix")).all()
         is_of_other = action[chosen] == "relabel" and chosen != first  # the sample's suggestion is the worst text's
         actions.append("review" if others_stay or is_of_other else action[chosen])
         is_own = reason[chosen] in ("", reason[first])

@@ -17,7 +17,7 @@ from .prepare import Prepared
 NOTED_SHARE = 0.05  # of texts, above which a problem of theirs is noted
 UNKNOWN_SHARE = 0.2  # of a text's tokens, from which on it is counted
 NAMED = 3  # languages
-SAMPLED = 20_000  # distinct texts whose tokens are counted, evenly spaced
+SAMPLED = 20_000  # distinct texts that are looked at, evenly spaced
 LEAST_TEXTS = 100  # distinct ones, from which on templates are looked for
 WORD_SHARE = 0.05  # of the distinct texts that have a word, from which on it may belong to a template
 TEMPLATE_WORDS = 4  # that a template has at least
@@ -50,7 +50,8 @@ def template_notes(texts: Sequence[str]) -> list[str]:
 
     A template is a text with "…" in place of each stretch of words that few texts have.
     """
-    split = [text.split() for text in dict.fromkeys(texts)]
+    distinct = list(dict.fromkeys(texts))
+    split = [text.split() for text in distinct[:: _stride(len(distinct))]]
     if len(split) < LEAST_TEXTS:
         return []
     count = Counter(word.lower() for words in split for word in set(words))
@@ -79,6 +80,11 @@ def _template(words: Sequence[str], count: Mapping[str, int], least: float) -> s
     return " ".join(parts)
 
 
+def _stride(count: int) -> int:
+    """At which evenly spaced values at most `SAMPLED` of a number are taken."""
+    return -(-count // SAMPLED) or 1
+
+
 def _encoder_name(name: str, modality: str) -> str:
     """The encoder of a modality as people call it; "" for features that no named encoder made."""
     with contextlib.suppress(AuditError):
@@ -88,7 +94,7 @@ def _encoder_name(name: str, modality: str) -> str:
 
 def _unknown_tokens(texts: Sequence[str], name: str, encoder: str) -> list[str]:
     counts = list(Counter(texts).items())
-    sampled = counts[:: -(-len(counts) // SAMPLED) or 1]
+    sampled = counts[:: _stride(len(counts))]
     try:
         shares = unknown_token_shares(name, [text for text, _ in sampled])
     except ImportError:  # features from the cache need no vocabulary

@@ -207,7 +207,8 @@ def _check_other_texts(dataset: fo.Dataset, made: Sequence[Decision]) -> None:
     fields, of different audits. What a decision asks for is not lost: it is to be applied, or undone, first.
     """
     # the removal of a sample is one whatever its texts
-    of_texts = [d for d in made if d.field and (d.kind != "remove" or text_path(dataset, d.field).listed)]
+    listed = {field: text_path(dataset, field).listed for field in {d.field for d in made if d.field}}
+    of_texts = [d for d in made if d.field and (d.kind != "remove" or listed[d.field])]
     if not of_texts:
         return
     current = resolve(read_ledger(dataset, {"sample": {"$in": list({d.sample for d in of_texts})}})).current
