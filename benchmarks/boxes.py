@@ -170,9 +170,10 @@ def drawn_boxes(seed: int, spread: float, tail: str = "normal") -> tuple[Boxes, 
 
 
 def with_close_ups(boxes: Boxes, share: float, rng: np.random.Generator) -> Boxes:
-    """The boxes with a share of them from edge to edge of their image, across, down or both."""
+    """The boxes with a share of them from edge to edge of their image, across, down or both; at most one an image."""
     sides = boxes.sides.copy()
-    chosen = rng.choice(len(boxes), round(share * len(boxes)), replace=False)
+    first = np.unique(boxes.images, return_index=True)[1]
+    chosen = rng.choice(first, min(len(first), round(share * len(boxes))), replace=False)
     lengths = rng.uniform(0.7, 1.0, (len(chosen), 2))
     lengths[np.arange(len(chosen)), rng.integers(0, 2, len(chosen))] = 1.0
     sides[chosen] = np.concatenate([(1 - lengths) / 2, lengths], axis=1)
