@@ -313,7 +313,7 @@ def test_cards_name_the_model_or_the_spot_check():
     assert lines["estimated precision"] == "80% (60% to 90%)"
     assert "94%" in lines.values()
     memorized = dict(by_model["memorized"]["lines"])
-    assert memorized["reliability (0 to 1)"] == "0.52 (low: use more trials)"
+    assert memorized["reliability (0 to 1): would another run rank alike?"] == "0.52 (low: use more trials)"
     assert memorized["misaligned as well: correct the captions"] == "1"
     assert memorized["fitting but rare: keep, collect more, or regroup"] == "2"
     assert memorized["explained by another flag: follow that flag"] == "0"

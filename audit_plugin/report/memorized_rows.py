@@ -69,8 +69,8 @@ def memorized_lines(content: ReportContent) -> list[Line]:
         lines.append(("rank correlation with held-out alignment", correlation))
     reliability = content.summary.get("reliability")
     if reliability is not None:
-        level = "good" if reliability >= 0.8 else "fair" if reliability >= 0.6 else "low: use more trials"
-        lines.append(("reliability (0 to 1)", f"{reliability:.2f} ({level})"))
+        level = "repeatable" if reliability >= 0.8 else "fairly so" if reliability >= 0.6 else "low: use more trials"
+        lines.append(("reliability (0 to 1): would another run rank alike?", f"{reliability:.2f} ({level})"))
     return lines
 
 

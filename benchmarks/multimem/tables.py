@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from audit_plugin.arrays import mean_interval
 from benchmarks.record import RESULTS, markdown_table
 
 
@@ -69,6 +72,8 @@ def misaligned() -> str:
     )
     lines.append(("`culprit` is the wrong modality", *(shown(report["culprit"][f], 2, top=1) for f in faults[:-1]), ""))
     lines.append(("`driver` is the wrong modality", *(shown(report["driver"][f], 2, top=1) for f in faults[:-1]), ""))
+    due = ("share of MultiMem that is lost without the modality, clean set (`due_*`)",)
+    lines.append((*due, *(shown(report["attribution"][f"due_{f}"], 2) for f in faults[:-1]), ""))
     return rows(("AUROC against clean pairs, wrong modality", *faults), lines)
 
 
@@ -76,19 +81,26 @@ def noise() -> str:
     """Noise per modality against memorization and retrieval."""
     report = load("noise")["rows"]
     keys = list(next(iter(report.values())))
-    lines = [(name, *(f"{figures[key]['mean']:.3f}" for key in keys)) for name, figures in report.items()]
-    return rows(("noise on", *keys), lines)
+    lines = []
+    for name, figures in report.items():
+        gains = np.array(figures["T@5"]["values"]) - np.array(report["none"]["T@5"]["values"])
+        gain = dict(zip(("mean", "low", "high"), mean_interval(gains), strict=True))
+        paired = "" if name == "none" else shown(gain, signed=True)
+        lines.append((name, *(f"{figures[key]['mean']:.3f}" for key in keys), paired))
+    return rows(("noise on", *keys, "gain in T@5, paired by seed"), lines)
 
 
 def regroup() -> str:
-    """Each treatment at its best epoch."""
+    """Each treatment from the first epoch on, and from the one that was best for T@5."""
     report = load("regroup")["change_against_none"]
     lines = []
     for name, cells in report.items():
-        epoch, best = max(cells.items(), key=lambda item: item[1]["T@5"]["mean"])
+        best = max(cells, key=lambda epoch: cells[epoch]["T@5"]["mean"])
         keys = ("multimem", "multimem of the top 5 %", "T@5")
-        lines.append((name, epoch, *(shown(best[key], 4, signed=True) for key in keys)))
-    return rows(("treatment", "best start (epoch)", "MultiMem", "MultiMem of the top 5 %", "held-out T@5"), lines)
+        for epoch in dict.fromkeys((next(iter(cells)), best)):
+            said = f"{epoch} (best)" if epoch == best else epoch
+            lines.append((name, said, *(shown(cells[epoch][key], 4, signed=True) for key in keys)))
+    return rows(("treatment", "start (epoch)", "MultiMem", "MultiMem of the top 5 %", "held-out T@5"), lines)
 
 
 def removal() -> str:
