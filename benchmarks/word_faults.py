@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from audit_plugin.arrays import Samples
 from audit_plugin.audit.explain.words import misfit_words, spans_of
@@ -103,18 +104,16 @@ def measure(make: Any, seeds: int) -> dict[str, Any]:
     return {**kinds, "none": {"captions": len(has_mark), "marked": round(float(np.mean(has_mark)), 3)}}
 
 
-def summary(captions: Sequence[Marked]) -> dict[str, float]:
-    """Captions, share with a marked word, share of these whose first one is right, and that of a random word."""
+def summary(captions: Sequence[Marked]) -> dict[str, Any]:
+    """Captions, share with a marked word, share of these whose first one is right (Wilson), and that of a random word."""
     has_mark, is_right, by_chance = np.array(captions, dtype=float).T
-    right = is_right.sum() / max(has_mark.sum(), 1)
-    error = 1.96 * float(np.sqrt(right * (1 - right) / max(has_mark.sum(), 1)))
-    return {
-        "captions": len(captions),
-        "marked": round(float(has_mark.mean()), 3),
-        "right": round(float(right), 3),
-        "half_width": round(error, 3),
-        "by_chance": round(float(by_chance.mean()), 3),
-    }
+    marked, right = int(has_mark.sum()), int(is_right.sum())
+    found = {"right": None, "low": None, "high": None}  # of no mark, none is right
+    if marked:
+        low, high = binomtest(right, marked).proportion_ci(method="wilson")
+        found = {"right": round(right / marked, 3), "low": round(low, 3), "high": round(high, 3)}
+    shares = {"marked": round(marked / len(captions), 3), "by_chance": round(float(by_chance.mean()), 3)}
+    return {"captions": len(captions), **shares, **found}
 
 
 def marks(samples: Samples, seed: int, folder: Path) -> dict[int, list[dict[str, Any]]]:
@@ -228,7 +227,10 @@ def words_table(report: Mapping[str, Any]) -> list[str]:
         for kind, of_kind in kinds.items():
             row = [name, kind, f"{of_kind['captions']:,}", f"{of_kind['marked']:.0%}"]
             if kind != "none":
-                row += [f"{of_kind['right']:.0%} ± {of_kind['half_width']:.0%}", f"{of_kind['by_chance']:.0%}"]
+                interval = (
+                    "" if of_kind["right"] is None else "{right:.0%} ({low:.0%} to {high:.0%})".format_map(of_kind)
+                )
+                row += [interval, f"{of_kind['by_chance']:.0%}"]
             rows.append([*row, *[""] * (6 - len(row))])
     return markdown_table(["set", "wrong word", "captions", "with a mark", "first mark right", "by chance"], rows)
 
