@@ -105,10 +105,10 @@ def measure(make: Any, seeds: int) -> dict[str, Any]:
 
 
 def summary(captions: Sequence[Marked]) -> dict[str, Any]:
-    """Captions, share with a marked word, share of these whose first one is right (Wilson), and that of a random word."""
+    """Captions, share with a marked word, share of these whose first one is right (Wilson), that of a random word."""
     has_mark, is_right, by_chance = np.array(captions, dtype=float).T
     marked, right = int(has_mark.sum()), int(is_right.sum())
-    found = {"right": None, "low": None, "high": None}  # of no mark, none is right
+    found: dict[str, float | None] = {"right": None, "low": None, "high": None}  # of no mark, none is right
     if marked:
         low, high = binomtest(right, marked).proportion_ci(method="wilson")
         found = {"right": round(right / marked, 3), "low": round(low, 3), "high": round(high, 3)}
