@@ -346,6 +346,14 @@ def assert_in_sight(page: Any, element: Any, what: str) -> None:
     assert box["y"] + box["height"] <= height, (what, box, height)
 
 
+def settle(page: Any, panel: Any, quiet: float = 1000) -> None:
+    """Wait until the panel has not been drawn anew for some milliseconds: the App may draw a tab twice."""
+    drawn, before = panel.locator("[data-audit-drawn]").first, ""
+    while (now := drawn.get_attribute("data-audit-drawn")) != before:
+        before = now
+        page.wait_for_timeout(quiet)
+
+
 def press(page: Any, panel: Any, key: str, button: Any = None) -> None:
     """Press a key or a button, and wait until the panel is drawn again: before that, keys count for nothing."""
     drawn = panel.locator("[data-audit-drawn]").first

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, press, shot
+from tests.browsing import App, need_browser, press, settle, shot
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -54,7 +54,7 @@ def queue(page: Any) -> Any:
     """The panel, its tab Queue opened."""
     panel = browsing.open_panel(page)
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
-    page.wait_for_timeout(1000)
+    settle(page, panel)
     return panel
 
 
@@ -128,14 +128,15 @@ def test_a_held_key_a_double_press_and_keys_for_others_decide_nothing(
     page.wait_for_timeout(1500)
     assert app.do(LEDGER, name=name) == [made]
     browsing.open_tab(queue, "Queue", queue.get_by_role("button", name="Keep (1)"))
-    page.wait_for_timeout(1000)  # the App may draw the tab twice
+    settle(page, queue)
     press(page, queue, "2")
     app.eventually(LEDGER, lambda after: [kind for _, kind, _ in after] == ["keep", "remove"], name=name)
 
 
 def test_e_edits_the_caption_enter_saves_it_and_escape_leaves_it(app: App, name: str, page: Any, queue: Any) -> None:
-    press(page, queue, "n")
+    press(page, queue, "n")  # by now the script is there
     press(page, queue, "b")
+    settle(page, queue)
     field = queue.get_by_label("New caption (e)")
     caption = field.input_value()
     assert caption in shown(queue)

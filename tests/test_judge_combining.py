@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_plugin.judge.combining import choose_pairs, combine
@@ -112,6 +112,7 @@ def test_most_judges_that_toss_coins_change_nothing_and_most_good_ones_do() -> N
     assert sum(rates.is_informative for rates in good) == 20
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 1, width=32) | st.just(float("nan")), st.booleans(), st.booleans()),
