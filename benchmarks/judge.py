@@ -94,8 +94,7 @@ def figures(judged: AuditResult, wrong: Bools) -> dict[str, Any]:
             "probability": round(float(np.square(before - wrong)[asked].mean()), 5),
             "combined": round(float(np.square(after - wrong)[asked].mean()), 5),
         },
-        "false_alarms": about["false_alarms"],
-        "sensitivity": about["sensitivity"],
+        **about["rates"],
         "flags": {name: flags[name] for name in ("flagged", "false_positive_rate", "recall")},
     }
 

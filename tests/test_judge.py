@@ -78,7 +78,7 @@ def test_the_columns_and_the_summary_of_an_answer(
     assert {name: result.columns[name].tobytes() for name in before} == before
     assert [*result.columns] == [*before, *COLUMNS]
     row = {name: result.columns[name][11] for name in COLUMNS}
-    assert row.pop("judge_probability") > 0.1  # from 0.1
+    assert row.pop("judge_probability") == np.float32(0.1)  # equal ones tell nothing about the judge
     assert row.pop("judge_confidence") == pytest.approx(0.9)
     assert row == {
         "judge_asked": "suspicious",
@@ -89,13 +89,30 @@ def test_the_columns_and_the_summary_of_an_answer(
     }
     asked = result.columns["judge_asked"] != ""
     assert (result.columns["judge_fits"][asked][:-1] == "yes").all()
-    assert (result.columns["judge_probability"][asked][:-1] < 0.1).all()
-    assert (result.columns["judge_probability"][~asked] == np.float32(0.1)).all()
+    assert (result.columns["judge_probability"] == np.float32(0.1)).all()
+    assert "rates" not in result.summary["judge"]
     summary = result.summary["judge"]
     schema = json.loads((ROOT / "docs" / "result.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(summary, schema["properties"]["judge"], cls=jsonschema.Draft202012Validator)
     assert (summary["asked"], summary["control"], summary["answered"], summary["found_wrong"]) == (8, 2, 8, 1)
     assert result.columns["suggestion"].tolist() == [""] * 12
+
+
+def test_answers_of_a_judge_that_agrees_move_probabilities(judge: Judge, tmp_path: Path) -> None:
+    captions = [f"caption {row:02}" for row in range(40)]
+    audited_manifest(tmp_path, captions)
+    samples = read_samples(tmp_path / "m.jsonl", {"image": "image", "text": "caption"})
+    probability = np.where(np.arange(40) < 30, 0.05, 0.6).astype(np.float32)
+    result = AuditResult(samples.ids, {"misalignment": np.arange(40.0), "probability": probability}, {})
+    judge.reply = lambda question: completion(WRONG if question.caption >= "caption 31" else FITS)
+    found = judged(judge, (result, samples), tmp_path / "answers", 40)
+    moved = found.columns["judge_probability"]
+    assert (moved[31:] > 0.6).all()
+    assert (moved[:30] < 0.05).all()
+    assert moved[30] < 0.6
+    assert found.summary["judge"]["rates"]["sensitivity"] > 0.7
+    schema = json.loads((ROOT / "docs" / "result.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(found.summary["judge"], schema["properties"]["judge"], cls=jsonschema.Draft202012Validator)
 
 
 def test_equal_pairs_are_asked_about_once(judge: Judge, tmp_path: Path) -> None:

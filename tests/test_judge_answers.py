@@ -136,7 +136,6 @@ def test_what_holds_no_single_judgment_is_no_answer(text: str) -> None:
         {"confidence": 10**400},
         {"wrong_words": "red"},
         {"wrong_words": [["red"]]},
-        {"wrong_words": None},
         {"corrected_caption": ["x"]},
         {"corrected_caption": 3},
     ],
@@ -174,6 +173,8 @@ def test_a_corrected_caption_is_one_visible_line_of_a_caption_s_length(corrected
 
 def test_of_a_pair_that_fits_nothing_is_wrong() -> None:
     assert parsed(fits=True) == Answer(True, 0.8)
+    assert parsed(fits=True, wrong_words=None, corrected_caption=None) == Answer(True, 0.8)
+    assert parsed(wrong_words=None) == Answer(False, 0.8, (), WRONG["corrected_caption"])
 
 
 hostile = st.recursive(

@@ -29,14 +29,18 @@ from tests.judge_fixtures import (
     Question,
     Reply,
     audited,
+    audited_manifest,
     completion,
     failing,
     judge,
     judged,
     running_judge,
 )
+from tests.test_cli import run
 
 __all__ = ["audited", "judge"]  # fixtures
+
+CUT_OFF = b'{"choices": [{"message": {"content": "<think>Let me look"}, "finish_reason": "length"}]}'
 
 
 def after_failures(count: int, failure: Callable[[], Reply]) -> Callable[[Question], Reply]:
@@ -97,6 +101,8 @@ def test_the_time_that_a_server_names_is_waited_for_up_to_a_limit(
         (lambda: (200, {}, b'{"choices": {"0": 1}}'), "no chat completion"),
         (lambda: (200, {}, b'{"choices": [{"message": {"content": null}}]}'), "no text"),
         (lambda: (200, {}, b"[" * 100_000), "no chat completion"),
+        (lambda: (200, {}, b'{"choices": [[]]}'), "no chat completion"),
+        (lambda: (200, {}, CUT_OFF), "longer than 1,000 tokens"),
         (lambda: (200, {}, b"\xff\xfe"), "no chat completion"),
         (lambda: failing(413), "status 413"),
         (lambda: failing(400), "status 400"),
@@ -179,6 +185,15 @@ def test_a_server_that_is_not_there(audited: tuple[AuditResult, Samples], tmp_pa
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(AuditError, match="the connection fails"):
         ask_judge(plan_questions(*audited, endpoint(url, "m"), tmp_path / "answers", 8))
+
+
+def test_a_model_without_usable_answers_is_given_up(judge: Judge, tmp_path: Path) -> None:
+    scores = audited_manifest(tmp_path, [f"caption {row}" for row in range(60)])
+    judge.reply = lambda _question: (200, {}, CUT_OFF)
+    code, _, err = run("judge", scores, "--url", judge.url, "--model", "m", "--out", tmp_path / "j.parquet")
+    assert code == 2
+    assert "longer than 1,000 tokens" in err
+    assert len(judge.asked) <= asking.PARSE_TRIES * (asking.UNUSABLE + asking.AT_ONCE)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"

@@ -97,11 +97,11 @@ def _found(summary: dict[str, Any]) -> list[str]:
         f"found wrong: {summary['found_wrong'] - in_control:,} of {suspicious:,} suspicious pairs, {in_control:,} of "
         f"{control:,} control pairs"
     ]
-    if not summary["is_informative"]:
-        lines.append("the answers may be tossed coins: too few, or about the same for all pairs; probabilities stay")
-    elif "false_alarms" in summary:
+    if rates := summary.get("rates"):
         lines.append(
-            f"estimated: the judge finds {summary['sensitivity']:.0%} of wrong pairs, and calls "
-            f"{summary['false_alarms']:.0%} of right ones wrong"
+            f"estimated: the judge finds {rates['sensitivity']:.0%} of wrong pairs, and calls "
+            f"{rates['false_alarms']:.0%} of right ones wrong"
         )
+    else:
+        lines.append("too few answers, or no more in agreement with our probabilities than tossed coins: these stay")
     return lines + [f"no answer: {count:,} ({why})" for why, count in summary["failures"].items()]

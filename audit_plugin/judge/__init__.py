@@ -264,9 +264,7 @@ def _outcome(questions: Questions, answers: Sequence[Answer]) -> tuple[dict[str,
         "found_wrong": int(says_wrong.sum()),
         "found_wrong_in_control": int((says_wrong & is_control).sum()),
         "failures": dict(sorted(Counter(answer.failure for answer in answers if answer.failure).items())),
-        "is_informative": rates.is_informative,
-        "sensitivity": round(rates.sensitivity, 4),
     }
-    if (answered & is_control).any():  # without one, there is only what was assumed
-        summary["false_alarms"] = round(rates.false_alarms, 4)
+    if rates:
+        summary["rates"] = {name: round(rate, 4) for name, rate in rates._asdict().items()}
     return columns, summary

@@ -122,7 +122,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 def _validated(record: Mapping[str, Any], caption: str) -> Answer:
     fits, confidence = record["fits"], record.get("confidence")
-    words, corrected = record.get("wrong_words", []), record.get("corrected_caption")
+    words = [] if record.get("wrong_words") is None else record["wrong_words"]  # some models write null for none
+    corrected = record.get("corrected_caption")
     if not isinstance(fits, bool):
         raise UnusableError("fits is neither true nor false")
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:

@@ -43,6 +43,7 @@ MOST_BYTES, PIECE = 1 << 20, 1 << 16  # of an answer
 MOST_TOKENS = 1000
 SECRET_LENGTH = 16  # characters of a key, from which on it may be a secret
 IN_A_ROW = 3  # pairs that got no answer for want of the server: then it is given up
+UNUSABLE = 10  # pairs with no usable answer before the first one that has: then the others are not asked
 AGAIN = "run the same command again: the answers that came are kept"
 # What is sent beside model and messages. Servers differ in what they know: one that refuses is asked for less.
 FORMAT = {"type": "json_schema", "json_schema": {"name": "judgment", "strict": True, "schema": SCHEMA}}
@@ -164,17 +165,20 @@ class _Asker:
         self.form = 0  # of `FORMS`, the first that the server took
         self.has_answered = False
         self.missed = 0  # pairs in a row
+        self.is_of_use = False  # there was a usable answer
+        self.unusable = 0  # pairs before it
 
     def ask(self, image: str, caption: str) -> Answer:
         """The answer, or why there is none."""
-        if self.missed >= IN_A_ROW:
-            return Answer(failure="not asked: the judge stopped answering")
-        failure = ""
+        if failure := self._given_up():
+            return Answer(failure=f"not asked: {failure}")
         try:
             messages = question(image, caption)
             for _ in range(PARSE_TRIES):
                 try:
-                    return self._without_key(parse_answer(self._content(messages), caption))
+                    answer = parse_answer(self._content(messages), caption)
+                    self.is_of_use = True
+                    return self._without_key(answer)
                 except UnusableError as error:
                     failure = str(error)
         except MediaError as error:
@@ -185,7 +189,16 @@ class _Asker:
         except _RefusedError as error:  # of one pair, by a filter of contents, or of all of them
             self.missed += not self.has_answered
             return Answer(failure=str(error))
+        self.unusable += 1
         return Answer(failure=failure)
+
+    def _given_up(self) -> str:
+        """Why no more pairs are asked about; "" while they are."""
+        if self.missed >= IN_A_ROW:
+            return "the judge stopped answering"
+        if self.unusable >= UNUSABLE and not self.is_of_use:
+            return f"none of the first {UNUSABLE} answers could be used"
+        return ""
 
     def _without_key(self, answer: Answer) -> Answer:
         """A server knows the key, and could write it into our result; short ones, such as "EMPTY", are no secrets."""
@@ -342,9 +355,12 @@ def _text_of(data: bytes) -> str:
     if len(data) > MOST_BYTES:
         raise UnusableError(f"the answer has more than {MOST_BYTES:,} bytes")
     try:
-        content = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        choice = json.loads(data)["choices"][0]
+        content, is_cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise UnusableError("the answer is no chat completion") from None
+    if is_cut:
+        raise UnusableError(f"the answer is longer than {MOST_TOKENS:,} tokens: a model that reasons first needs more")
     if not isinstance(content, str):
         raise UnusableError("the answer is no text")
     return content

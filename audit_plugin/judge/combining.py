@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,24 +13,17 @@ from audit_plugin.arrays import Bools, Floats, Ints
 CONTROL_SHARE = 0.25  # of the pairs that are asked about
 # Beta priors of the judge's rates, worth five answers each: of a judge that is right about 8 of 10.
 FALSE_ALARM_PRIOR, SENSITIVITY_PRIOR = (1.0, 4.0), (4.0, 1.0)
-STEPS, RESAMPLED_STEPS, RESAMPLES = 100, 30, 200
-SURE = 0.95
+STEPS = 100
+LEAST_CONTROL = 5  # answered control pairs, below which the prior would say how often the judge errs
+SIGNIFICANT = 0.05  # of the test that the judge's answers have to do with our probabilities
 CERTAIN = 1e-4  # no pair is surer than this before it is judged
 
 
-@dataclass(frozen=True)
-class JudgeRates:
-    """How often a judge calls a pair wrong, as estimated by `combine`.
-
-    Attributes:
-        false_alarms: share of right pairs.
-        sensitivity: share of wrong pairs.
-        is_informative: in at least `SURE` of the resamples it calls wrong pairs wrong more often than right ones.
-    """
+class JudgeRates(NamedTuple):
+    """How often a judge calls a pair wrong, as estimated by `combine`: of right pairs, and of wrong ones."""
 
     false_alarms: float
     sensitivity: float
-    is_informative: bool
 
 
 def choose_pairs(
@@ -55,8 +48,38 @@ def choose_pairs(
     return np.array(suspicious, dtype=np.int64), np.array(drawn[:control], dtype=np.int64)
 
 
-def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[Floats, JudgeRates]:
-    """(probability of being wrong after the answers `[q]`, the judge's rates), by Bayes' rule.
+def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[Floats, JudgeRates | None]:
+    """(probability of being wrong after the answers `[q]`, the judge's rates), by Bayes' rule; see `update`.
+
+    It assumes that p is calibrated, and that of right pairs, and of wrong ones, the judge's answer does not depend on
+    our score: pairs that both find hard make it too sure. The judge's confidence in itself is not used.
+
+    Nothing changes, and there are no rates, where the judge may toss coins: with fewer than `LEAST_CONTROL` control
+    pairs, or where the pairs that it calls wrong have no significantly higher p than the others (Mann-Whitney, one
+    side): a judge that knows anything must agree with calibrated probabilities more often than by chance.
+
+    Args:
+        probability: `[q]` of the pairs with an answer, NaN where unknown, which it stays.
+        says_wrong: bool `[q]`.
+        is_control: bool `[q]`, pairs that were drawn at random.
+    """
+    from scipy.stats import mannwhitneyu
+
+    known = np.isfinite(probability)
+    before = np.clip(np.asarray(probability, dtype=np.float64), CERTAIN, 1 - CERTAIN)
+    called_wrong, called_right = before[known & says_wrong], before[known & ~says_wrong]
+    unchanged = np.array(probability, dtype=np.float32)
+    if (known & is_control).sum() < LEAST_CONTROL or not len(called_wrong) or not len(called_right):
+        return unchanged, None
+    if mannwhitneyu(called_wrong, called_right, alternative="greater").pvalue > SIGNIFICANT:
+        return unchanged, None
+    after, rates = update(before[known], says_wrong[known], is_control[known])
+    unchanged[known] = after
+    return unchanged, rates
+
+
+def update(before: Floats, says_wrong: Bools, is_control: Bools) -> tuple[Floats, JudgeRates]:
+    """(probabilities after the answers `[q]`, the judge's rates).
 
     With p a pair's probability before, a the judge's false-alarm rate and s its sensitivity:
 
@@ -66,43 +89,22 @@ def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[
     Nobody tells which pairs are wrong, so the rates are those that agree with the p': a is the mean of a Beta
     distribution, of the prior's counts and of those of the random control pairs, each counted as right with weight
     1 - p'; s is the same of all pairs, counted as wrong with weight p' (nearly no control pair is wrong). They are
-    iterated from the prior on (EM). Where fewer than `SURE` of `RESAMPLES` bootstrap samples of the pairs find s > a,
-    the judge may toss coins, and nothing changes.
-
-    It assumes that p is calibrated, and that of right pairs, and of wrong ones, the judge's answer does not depend on
-    our score: pairs that both find hard make it too sure. The judge's confidence in itself is not used.
+    iterated from the prior on (EM).
 
     Args:
-        probability: `[q]` of the pairs with an answer, NaN where unknown, which it stays.
+        before: p, `[q]`, between 0 and 1.
         says_wrong: bool `[q]`.
-        is_control: bool `[q]`, pairs that were drawn at random.
+        is_control: bool `[q]`.
     """
-    known = np.isfinite(probability)
-    before = np.clip(np.asarray(probability, dtype=np.float64), CERTAIN, 1 - CERTAIN)
-    after, point = _fit(before, says_wrong, known, is_control, STEPS)
-    draws = np.random.default_rng(0).integers(0, len(before), (RESAMPLES, len(before)))
-    resampled = np.array([
-        _fit(before[rows], says_wrong[rows], known[rows], is_control[rows], RESAMPLED_STEPS)[1] for rows in draws
-    ])  # fmt: skip
-    is_informative = bool((resampled[:, 1] > resampled[:, 0]).mean() >= SURE)
-    rates = JudgeRates(*point, is_informative)
-    if not is_informative:
-        return np.array(probability, dtype=np.float32), rates
-    return np.where(known, after, np.nan).astype(np.float32), rates
-
-
-def _fit(
-    before: Floats, says_wrong: Bools, known: Bools, is_control: Bools, steps: int
-) -> tuple[Floats, tuple[float, float]]:
-    """(probabilities after the answers `[q]`, (a, s)); see `combine`."""
+    everywhere = np.ones(len(before), dtype=bool)
     after, alarms, hits = before, np.array(FALSE_ALARM_PRIOR), np.array(SENSITIVITY_PRIOR)
-    for _ in range(steps):
+    for _ in range(STEPS):
         a, s = alarms[0] / alarms.sum(), hits[0] / hits.sum()
         if_wrong, if_right = np.where(says_wrong, s, 1 - s), np.where(says_wrong, a, 1 - a)
         after = before * if_wrong / (before * if_wrong + (1 - before) * if_right)
-        alarms = FALSE_ALARM_PRIOR + _counts(1 - after, says_wrong, known & is_control)
-        hits = SENSITIVITY_PRIOR + _counts(after, says_wrong, known)
-    return after, (float(alarms[0] / alarms.sum()), float(hits[0] / hits.sum()))
+        alarms = FALSE_ALARM_PRIOR + _counts(1 - after, says_wrong, is_control)
+        hits = SENSITIVITY_PRIOR + _counts(after, says_wrong, everywhere)
+    return after, JudgeRates(float(alarms[0] / alarms.sum()), float(hits[0] / hits.sum()))
 
 
 def _counts(weight: Floats, says_wrong: Bools, counted: Bools) -> Floats:
