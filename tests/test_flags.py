@@ -275,6 +275,36 @@ def test_of_equal_samples_the_one_in_no_split_goes_and_the_one_that_is_trained_o
     assert (why[rows[1::2]] == "").all()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "removed"),
+    [
+        ("", "", [1]),
+        ("", "train", [0]),
+        ("web", "web", [1]),
+        ("test", "train", [0]),
+        ("train", "test", [1]),
+        ("test_a", "test_b", [1]),
+        ("unlabeled", "train", []),  # nobody knows what is trained on
+        ("query", "gallery", []),
+        ("", "gallery", [0]),
+    ],
+)
+def test_which_of_two_equal_samples_goes(first: str, second: str, removed: list[int]) -> None:
+    evidence, rows = planted().evidence, planted().rows["duplicate"][:2]
+    contents = {name: content.copy() for name, content in evidence.contents.items()}
+    contents["text"][rows[1]] = contents["text"][rows[0]]
+    splits = np.full(len(evidence), "elsewhere", dtype=object)
+    splits[rows] = first, second
+    given = replace(evidence, contents=contents, splits=splits.tolist())
+    why = rules.why_removed(given, ["x"] * len(evidence))
+    assert np.flatnonzero(why[rows] != "").tolist() == removed
+    known = np.ones(len(evidence), dtype=bool)
+    known[rows[1]] = False  # it comes later: what was there stays, and the new one does not pass in silence
+    if "" in (first, second) and first != second:
+        why = rules.why_removed(replace(given, known=known), ["x"] * len(evidence))
+        assert np.flatnonzero(why[rows] != "").tolist() == [1]
+
+
 def test_a_reason_to_remove_and_the_leak_name_the_same_sample() -> None:
     evidence, rows = planted().evidence, planted().rows["duplicate"]
     contents = {name: content.copy() for name, content in evidence.contents.items()}
@@ -298,13 +328,11 @@ def test_rows_of_one_sample_are_no_duplicates_and_no_exact_repeats() -> None:
     one_sample = replace(twice, user_groups=owners)
     assert flagged_as("duplicate", twice)[rows].all()
     assert not flagged_as("duplicate", one_sample)[rows].any()
-    no = np.zeros(len(evidence), bool)
-    first, repeated = rules.exact_duplicates(twice, no.astype(int))
-    assert repeated[rows].all()
-    assert (first[rows].reshape(-1, 2).sum(1) == 1).all()
-    first, repeated = rules.exact_duplicates(one_sample, no.astype(int))
-    assert first.all()
-    assert not repeated[rows].any()
+    copied = rules.copied_from(twice, np.arange(len(evidence)))
+    pairs = np.sort(rows.reshape(-1, 2), axis=1)
+    assert (copied[pairs[:, 0]] == -1).all()
+    assert (copied[pairs[:, 1]] == pairs[:, 0]).all()
+    assert (rules.copied_from(one_sample, np.arange(len(evidence))) == -1).all()
 
 
 def test_look_alikes_are_no_duplicates_where_pixels_differ() -> None:

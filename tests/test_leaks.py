@@ -66,9 +66,42 @@ def test_rows_name_the_splits_of_their_copies() -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("train", ["train", "Train", " TRAIN ", "train2017", "training", "my_train", "train-clean-100", "train_b"]),
+        (
+            "train",
+            [
+                "train",
+                "Train",
+                " TRAIN ",
+                "train2017",
+                "training",
+                "my_train",
+                "train-clean-100",
+                "train_b",
+                "trainA",
+                "trainval",
+                "train_val",
+            ],
+        ),
         ("val", ["val", "valid", "validation", "dev", "val2017", "minival", "my-dev"]),
-        ("test", ["test", "Testing", "test2017", "eval", "evaluation", "holdout", "held.test", "test-dev", "test_dev"]),
+        (
+            "test",
+            [
+                "test",
+                "Testing",
+                "test2017",
+                "eval",
+                "evaluation",
+                "holdout",
+                "held.test",
+                "test-dev",
+                "test_dev",
+                "devtest",
+                "testB",
+                "heldout",
+                "held-out",
+                "held_out_test",
+            ],
+        ),
     ],
 )
 def test_the_words_of_a_name_tell_what_a_split_is_for(kind: str, names: list[str]) -> None:
@@ -76,7 +109,8 @@ def test_the_words_of_a_name_tell_what_a_split_is_for(kind: str, names: list[str
 
 
 def test_a_name_that_tells_nothing_is_a_kind_of_its_own() -> None:
-    names = ["web", "unlabeled2017", "latest", "retrieval", "contest", "train_test", "2017", "split 1"]
+    names = ["web", "unlabeled2017", "latest", "retrieval", "contest", "train_test", "2017", "split 1", "device_a"]
+    names += ["non-train", "not_train", "excluded_from_train", "trains of Italy", "value", "testimonials", "holdings"]
     assert [name for name in names if kind_of(name) in KINDS] == []
 
 
@@ -85,7 +119,9 @@ def test_nothing_is_flagged_where_names_do_not_tell_what_is_trained_on() -> None
     leaks = find_leaks(splits, {"image": np.array([0, 0, 1, 1, *range(2, 11)])})
     assert leaks.source.tolist() == [-1] * 13  # the largest split proposes no removal of what is trained on
     assert leaks.other_splits.tolist()[:4] == ["train2017", "unlabeled2017", "unlabeled2017", "test2017"]
-    assert leaks.note.endswith("whether unlabeled2017 are trained on is not known: none of their samples is flagged")
+    assert leaks.note.endswith(
+        "which of these is trained on is not known (unlabeled2017): nothing is proposed for samples of them"
+    )
 
 
 def test_parts_of_one_kind_are_no_leak_of_each_other() -> None:

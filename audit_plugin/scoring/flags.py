@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from audit_plugin.arrays import Bools, Floats, Ints, dense_ids
 
+from .leaks import KINDS, kind_of
 from .outliers import count_user_groups, outlier_cut
 from .problem_texts import leak_text
 from .scores import of_known, robust_z
@@ -286,32 +287,37 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
 def why_removed(evidence: Evidence, ids: Sequence[str]) -> NDArray[Any]:
     """Object `[n]`: why a sample repeats what another one of `ids` `[n]` holds exactly, and may go; "" for none.
 
-    Of samples that are equal in all modalities the first stays, with all of its rows; one that is in a split before one
-    that is in none. Of those with one image, audio or video in several splits, those in the split that is trained on
-    stay.
+    Of samples that are equal in all modalities one stays, with all of its rows: first of those that are known (which an
+    extension only reads again), then of those in the split that is trained on, of other splits, of none, and then by
+    their order. Of those with one image, audio or video in several splits, those in the split that is trained on stay.
+    Copies in two splits of which it is not known what they are for both stay.
     """
-    source = evidence.exact_leaks.source
-    is_unused = np.array([not split for split in evidence.splits], dtype=bool) if evidence.splits else source < -1
-    representative, exact = exact_duplicates(evidence, rank=2 * (source >= 0) + is_unused)
-    why = np.where(exact & ~representative, "exact duplicate of another sample", "").astype(object)
+    n, source = len(evidence), evidence.exact_leaks.source
+    kinds = np.array([kind_of(split) for split in evidence.splits or [""] * n], dtype=object)
+    is_told = np.isin(kinds, KINDS)
+    is_new = np.zeros(n, dtype=bool) if evidence.known is None else ~evidence.known
+    copied = copied_from(evidence, np.lexsort((np.arange(n), kinds == "", ~is_told, source >= 0, is_new)))
+    why = np.full(n, "", dtype=object)
+    for row in np.flatnonzero(copied >= 0).tolist():
+        pair = [row, copied[row]]
+        if is_told[pair].all() or kinds[row] == kinds[copied[row]] or (kinds[pair] == "").any():
+            why[row] = "exact duplicate of another sample"
     for row in np.flatnonzero(source >= 0).tolist():
         why[row] = leak_text(evidence, ids, row, source)
     return why
 
 
-def exact_duplicates(evidence: Evidence, rank: Ints) -> tuple[Bools, Bools]:
-    """(is the representative, has an exact duplicate): bool `[n]` each, by the contents of all modalities together.
+def copied_from(evidence: Evidence, order: Ints) -> Ints:
+    """int64 `[n]`: a row of another sample with the same contents of all modalities; -1 for none.
 
-    The representative is the first sample with its contents, of those with the lowest `rank` (`[n]`), with all of its
-    rows.
+    Of samples with equal contents, that of the row which comes first in `order` (a permutation of the n rows) is copied
+    by the others.
     """
     if not len(evidence):
-        return np.zeros(0, bool), np.zeros(0, bool)
-    contents = dense_ids(*evidence.contents.values())
-    by_rank = np.argsort(rank, kind="stable")
-    first = by_rank[np.unique(contents[by_rank], return_index=True)[1]]
-    owners = evidence.user_groups
-    return owners == owners[first[contents]], count_user_groups(contents, owners) > 1
+        return np.zeros(0, dtype=np.int64)
+    contents, owners = dense_ids(*evidence.contents.values()), evidence.user_groups
+    first = order[np.unique(contents[order], return_index=True)[1]][contents]
+    return np.where(owners == owners[first], -1, first)
 
 
 def _are_unrelated(vectors: Floats, content: Ints) -> bool:

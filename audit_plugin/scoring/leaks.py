@@ -13,10 +13,18 @@ import numpy as np
 
 from audit_plugin.arrays import Ints, count_text
 
-# Words of split names -> kinds in the order in which their samples are used: what is trained on comes first.
+# Kinds of splits in the order in which their samples are used, what is trained on first, and the words that tell them
 KINDS = ("train", "val", "test")
-WORDS = {"train": "train", "trn": "train", "val": "val", "dev": "val", "test": "test", "eval": "test", "hold": "test"}
-BEGINS = re.compile("|".join(WORDS))
+FORMS = {
+    "train": "train(?:ing|set)?|trn",
+    "val": "val(?:id(?:ation)?|set)?|dev(?:el(?:opment)?|set)?",
+    "test": "test(?:ing|set)?|eval(?:uation|set)?|hold(?:out)?|held(?:out)?",
+}
+TOLD = re.compile("|".join(f"(?P<{kind}>{forms})" for kind, forms in FORMS.items()))
+WORD = re.compile(
+    f"(?:mini|{'|'.join(FORMS.values())})+[ab]?"
+)  # one or more of them; `trainA` and `trainB` have two sides
+NEGATIONS = {"non", "not", "no", "excluded", "exclude", "excluding", "without", "removed", "dropped"}
 MOST_SPLITS = 50  # a column with more values is another thing, such as an id
 NAMED = 3  # pairs of splits in the note
 
@@ -82,17 +90,17 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
 
 
 def kind_of(split: str) -> str:
-    """One of `KINDS`, or the name itself in lower case where its words tell none, or two of them.
+    """One of `KINDS`, or the name itself in lower case where its words tell none, or contradict each other.
 
-    A word tells a kind by its beginning (`train2017`, `my_val`, `test-dev`, `minival`); `trainval` is trained on, and
-    `test-dev` is a test.
+    Words may stand alone or together (`train2017`, `my_val`, `minival`, `trainA`): `trainval` is trained on, `test-dev`
+    and `devtest` are tests, and a name with a negation (`non-train`) tells nothing.
     """
     name = split.strip().lower()
-    words = [word.removeprefix("mini") for word in re.findall(r"[^\W\d_]+", name)]
-    told = {WORDS[found[0]] for word in words if (found := BEGINS.match(word))}
-    if told == {"val", "test"}:
-        return "test"
-    return told.pop() if len(told) == 1 else name
+    words = re.findall(r"[^\W\d_]+", name)
+    told = {str(found.lastgroup) for word in words if WORD.fullmatch(word) for found in TOLD.finditer(word)}
+    if NEGATIONS & {*words} or {"train", "test"} <= told or not told:
+        return name
+    return "train" if "train" in told else "test" if "test" in told else "val"
 
 
 def _is_before(kind: str, other: str) -> bool:
@@ -106,7 +114,8 @@ def _note(other_splits: Any, pairs: Sequence[tuple[str, str, int]], kinds: Mappi
     more = f"; and {len(pairs) - NAMED:,} more pairs of splits" if len(pairs) > NAMED else ""
     rows = int((other_splits != "").sum())
     unknown = sorted({name for pair in pairs for name in pair[:2] if kinds[name] not in KINDS})
-    which = f"; whether {' and '.join(unknown[:NAMED])} are trained on is not known: none of their samples is flagged"
+    named = ", ".join(unknown[:NAMED]) + ", and others" * (len(unknown) > NAMED)
+    which = f"; which of these is trained on is not known ({named}): nothing is proposed for samples of them"
     return (
         f"{count_text(rows, 'sample has', 'samples have')} a copy in another split (media: {shared}{more}): "
         f"test scores will be too high{which if unknown else ''}"
