@@ -293,6 +293,11 @@ def test_words_of_some_but_not_of_most_captions_are_examined():
     assert frequent_words([], {"red"}) == []
 
 
+def test_words_keep_their_marks_and_lose_their_punctuation():
+    words = [word for *_, word in spans_of("लड़का, लड़की (का) के! ที่ cafe\u0301. «rot» -- 'tis x_y _")]
+    assert words == ["लड़का", "लड़की", "का", "के", "ที่", "cafe\u0301", "rot", "tis", "x_y"]
+
+
 def test_likelihood_ratios_by_hand():
     """m1 = .8, m0 = .2, s^2 = .01 for the first word; the second and third are not predicted higher with them."""
     predicted = np.array(

@@ -81,7 +81,7 @@ def test_a_new_row_of_the_test_split_that_the_run_trained_on_is_a_leak(
     later = replace(new, media={**new.media, "image": images}, splits=("test",) * NEW)
     found = extend_run(later, run.run_dir)
     assert found.flagged("leak")[0]
-    assert found.flagged("leak").sum() < 5  # and perhaps emoji that look the same
+    assert not (found.flagged("leak") & ~found.flagged("duplicate")).any()  # also emoji that look the same
     assert found.columns["leak_of"][0] == f"also in train: {base.ids[7]}"
 
 

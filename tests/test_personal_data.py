@@ -117,6 +117,15 @@ IMPERSONAL = [
     "cell 1500000 V",
     "call 1 2 3 4 5 6 7 8",
     "handy 3.1415926535",
+    "Cell 163 (2015) 1202-1214",
+    "Speedometer dial 0 20 40 60 80 100 120",
+    "watch with dial 36/40/42/44 mm",
+    "Case for mobile phone 6 7 8 11 12 13",
+    "call 100 200 300",
+    "Mobile phone 64/128/256 GB",
+    "cell_0001234.png",
+    "phone_20210304_123000.jpg",
+    "banner@2x.avif and cat@home.jxl, logo@2x.pdf, icon@2x.ico_1, sound@take.ogg",
 ]
 
 
@@ -162,6 +171,35 @@ def test_personal_data_are_found_beside_other_numbers_and_with_the_signs_of_type
             kinds, hidden = hide_personal_data(text)
             assert kind in kinds, text
             assert not any(part in hidden for part in _parts(written) if part not in beside), (text, hidden)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Contact john.smith@gmail.com\u2014we reply",
+        "john.smith@gmail.com\u2013or call",
+        "john.smith@gmail.com_2020.jpg",
+        "john.smith@gmail.com-",
+        "<a href='mailto:john.smith@gmail.com_x'>",
+        "see http://a.com/john.smith@gmail.com\u2014x",
+        "card\u200b4111111111111111",
+        "card \uff14\uff11\uff11\uff11 1111 1111 1111",
+        "card \u0664\u0661\u0661\u0661 1111 1111 1111",
+        "4111 1111\n1111 1111",
+        "4111\u200e1111\u200e1111\u200e1111",
+        "Phone:\u200b212-555-1234\u200bCall",
+        "+49 30\n123456",
+        "DE 89 3704 0044 0532 0130 00",
+        "<b>DE 89 3704 0044 0532 0130 00</b>",
+    ],
+)
+def test_personal_data_are_found_whatever_stands_beside_or_within(text: str) -> None:
+    kinds, hidden = hide_personal_data(text)
+    assert len(kinds) == 1
+    assert not any(part in hidden for part in ("smith", "gmail", "1111", "3704", "555", "123456"))
+    found = check_texts([*CLEAN, text])
+    assert found.personal[-1] == kinds[0]
+    assert found.cleaned[-1] == ""
 
 
 @pytest.mark.parametrize("address", ["jane\u200b@example.org", "jane\uff20example.org", "jane@example\uff0eorg"])

@@ -33,7 +33,8 @@ LEAST_OF_CLASS = 50  # inner boxes, from which on the class has a usual size and
 RATE = 0.001  # share of the clean boxes of a class beyond each tail
 TIMES_LARGER, TIMES_LONGER = 1.5, 1.0  # log2 of the area, and of width / height, from the median: 2.8 and 2 times
 COMMON_IN_CLASS = 0.05  # share of its boxes above which an odd size or shape is a style of the class
-CLOSE_UPS = 0.01  # share of a class from edge to edge of the image, above which such boxes are not too large
+# share and number of the boxes of a class from edge to edge of the image, above which such boxes are not too large
+CLOSE_UPS, LEAST_CLOSE_UPS = 0.01, 10
 SHOWN = 3  # classes that a note names
 LONGEST_NAME = 40  # characters of a class that is quoted
 
@@ -269,6 +270,7 @@ def _odd_for_class(boxes: Boxes, names: NDArray[Any]) -> tuple[NDArray[Any], lis
         is_close_up = np.asarray((~is_free[0] & ~is_free[1]).any(axis=1))
     is_known = _is_box(boxes.sides) & np.isfinite(log_shape)
     styles: dict[str, list[str]] = {"size": [], "shape": []}
+    notes: list[str] = []
     order = np.argsort(classes := np.unique(names, return_inverse=True)[1], kind="stable")
     for of_class in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1) if len(boxes) else ():
         name, members = names[of_class[0]], of_class[is_known[of_class]]
@@ -276,7 +278,13 @@ def _odd_for_class(boxes: Boxes, names: NDArray[Any]) -> tuple[NDArray[Any], lis
         if not name or len(inner) < LEAST_OF_CLASS:
             continue
         quoted, close_ups = brief(name, LONGEST_NAME), is_close_up[members]
-        whole = members[~close_ups] if _is_style(close_ups, len(members), CLOSE_UPS) else members
+        whole = members
+        if close_ups.sum() >= max(LEAST_CLOSE_UPS, CLOSE_UPS * len(members)):
+            whole = members[~close_ups]
+            notes.append(
+                f"{int(close_ups.sum()):,} boxes of {quoted} reach from edge to edge of their image: close-ups, which "
+                "are not taken for too large"
+            )
         for what, values, least in (("size", log_area, TIMES_LARGER), ("shape", log_shape, TIMES_LONGER)):
             usual = np.quantile(values[inner], [0.25, 0.75])
             # what is cut off at the edge is smaller than usual, but not larger
@@ -289,7 +297,7 @@ def _odd_for_class(boxes: Boxes, names: NDArray[Any]) -> tuple[NDArray[Any], lis
             for at in odd:
                 text = f"odd {what} for the class {quoted} ({_of_class(what, values[at], usual)})"
                 found[at] = "; ".join(filter(None, (found[at], text)))
-    return found, [
+    return found, notes[:SHOWN] + [
         f"more than {COMMON_IN_CLASS:.0%} of the boxes of {', '.join(of[:SHOWN])}{' and others' * (len(of) > SHOWN)} "
         f"have another {what} than most: the style of the class, which is not flagged"
         for what, of in styles.items()

@@ -8,27 +8,34 @@ named; `without_long_numbers` still keeps such numbers out of what is quoted.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 Span = tuple[int, int]  # the first character and the one after the last
 
 MASK = "█"  # stands for personal data where a text is quoted: no letter, digit or space, so that no check looks at it
-FILE_ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|heic|svg|psd|mp4|mov|avi|webm|mkv|wav|mp3|flac"
+FILE_ENDINGS = (
+    "jpe?g|png|gif|webp|bmp|tiff?|heic|avif|jxl|jp2|ico|svgz?|eps|psd|pdf|mp4|mov|avi|webm|mkv|wav|mp3|flac|ogg|opus|"
+    "m4a|txt|csv|json|zip|gz"
+)
 
 # Signs of typesetters and of East Asian keyboards, one for one as those of a keyboard, so that places stay.
 SPACES, HYPHENS, WIDE = (
-    "\t\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000",
+    "\t\n\v\f\r\x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
     "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff0d",
     "\uff20\uff0b\uff0e\uff08\uff09\uff1a",  # full width
 )
 PLAIN = str.maketrans(SPACES + HYPHENS + WIDE, " " * len(SPACES) + "-" * len(HYPHENS) + "@+.():")
-UNSEEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"  # may stand within a number, and show nothing
+# Signs that show nothing: they may stand within a number, or between words
+UNSEEN = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufe0f\ufeff"
+AS_BLANKS = str.maketrans(UNSEEN, " " * len(UNSEEN))
 BETWEEN_DIGITS = re.compile(r"(?<=[\d)])_(?=[\d(])")  # in names of files, where no blank may stand
 
 # Lengths are bounded, as in the standards, so that no text makes a search longer than linear.
 EMAIL = re.compile(
-    rf"(?<![\w.+'%-])[\w.+'%-]{{1,64}}(?:@|%40|&#64;)(?:[^\W_][\w-]{{0,62}}\.){{1,8}}(?!(?:{FILE_ENDINGS})\b)"
-    r"[^\W\d_]{2,24}(?![\w-])",
+    rf"(?<![\w.+'%-])[\w.+'%-]{{1,64}}(?:@|%40|&#64;)(?:[^\W_][\w-]{{0,62}}\.){{1,8}}(?!(?:{FILE_ENDINGS})(?![^\W_]))"
+    r"[^\W\d_]{2,24}(?![^\W_])",
     re.IGNORECASE,
 )
 # ISO/IEC 7812: (first and last prefix, lengths). Visa numbers of 13 digits are obsolete, and look like EAN-13 codes.
@@ -58,7 +65,7 @@ def _card_pattern(groups: tuple[int, ...]) -> re.Pattern[str]:
 
 CARDS = [_card_pattern(groups) for groups in CARD_GROUPS]
 
-ACCOUNT_START = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}", re.IGNORECASE)
+ACCOUNT_START = re.compile(r"(?<![^\W_])[A-Z]{2} ?\d{2}", re.IGNORECASE)
 ACCOUNT_LENGTHS = {  # ISO 13616: country -> characters of its IBAN
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
     "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
@@ -99,6 +106,9 @@ OTHER_NUMBERS = "|".join((
     r"10\.\d{4,9}/",  # a DOI
     r"\d+\.\d+(?![\d .()/-]*\d)",  # a decimal number
     r"\d(?:[ ()/.-]{1,3}\d)*(?![ ()/.-]{0,3}\d)",  # digits one by one
+    r"\d+ \((?:19|20)\d\d\)",  # a volume and year
+    rf"\d+\.(?:{FILE_ENDINGS})(?![^\W_])",  # the number of a file
+    r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:-\d{4,6})?(?!\d)",  # a time stamp
 ))  # fmt: skip
 BESIDE_WORD = re.compile(
     rf"(?<![^\W_]){PHONE_WORD}(?![^\W_])[.:]{{0,2}}(?:\s{{1,3}}{LINK_WORD}\b[.:]?){{0,3}}[\s_]{{0,3}}"
@@ -118,29 +128,40 @@ LONG_NUMBER = re.compile(
 def hide_personal_data(text: str) -> tuple[tuple[str, ...], str]:
     """(kinds of personal data in a text, the text with `MASK` in place of each)."""
     spans: list[Span] = []
-    kinds = []
-    plain, places = _plain(text)
-    for kind, find in PERSONAL.items():
-        found = list(find(plain))
-        if found:
-            kinds.append(kind)
-            spans += [(places[start], places[end - 1] + 1) for start, end in found]
-    return tuple(kinds), _masked(text, spans)
+    kinds: dict[str, None] = {}
+    for plain, places in _readings(text):
+        for kind, find in PERSONAL.items():
+            for start, end in find(plain):
+                kinds[kind] = None
+                spans.append((places[start], places[end - 1] + 1))
+    return tuple(kind for kind in PERSONAL if kind in kinds), _masked(text, spans)
 
 
-def _plain(text: str) -> tuple[str, Sequence[int]]:
-    """(a text with the signs of a keyboard and without those that show nothing, the place of each character)."""
-    places: Sequence[int] = range(len(text))
-    if any(sign in text for sign in UNSEEN):
-        places = [place for place in places if text[place] not in UNSEEN]
-        text = "".join(text[place] for place in places)
-    return BETWEEN_DIGITS.sub("-", text.translate(PLAIN)), places
+def _readings(text: str) -> list[tuple[str, Sequence[int]]]:
+    """(a text with the digits and signs of a keyboard, the place of each character in the text).
+
+    Signs that show nothing may stand within a number or between words: they are left out, and once they are blanks.
+    """
+    if not text.isascii():
+        text = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+    if not any(sign in text for sign in UNSEEN):
+        return [(_plain(text), range(len(text)))]
+    places = [place for place, sign in enumerate(text) if sign not in UNSEEN]
+    without = "".join(text[place] for place in places)
+    return [(_plain(without), places), (_plain(text.translate(AS_BLANKS)), range(len(text)))]
+
+
+def _plain(text: str) -> str:
+    return BETWEEN_DIGITS.sub("-", text.translate(PLAIN))
 
 
 def without_long_numbers(piece: str) -> str:
     """A quoted piece with `MASK` in place of each number that may be personal though it was not recognized."""
-    plain, places = _plain(piece)
-    spans = [(places[found.start()], places[found.end() - 1] + 1) for found in LONG_NUMBER.finditer(plain)]
+    spans = [
+        (places[found.start()], places[found.end() - 1] + 1)
+        for plain, places in _readings(piece)
+        for found in LONG_NUMBER.finditer(plain)
+    ]
     return _masked(piece, spans)
 
 
@@ -188,7 +209,7 @@ def _accounts(text: str) -> Iterator[Span]:
             re.compile(rf"(?:[ ._-]{{0,2}}[A-Z0-9]){{{length - 4}}}(?![^\W_])", re.I) if length else None
         )  # re keeps it
         if rest and (found := rest.match(text, start.end())):
-            moved = re.sub("[ ._-]", "", found[0]) + start[0]
+            moved = re.sub("[ ._-]", "", found[0] + start[0])
             if int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1:
                 yield start.start(), found.end()
 
@@ -205,7 +226,16 @@ def _phones(text: str) -> Iterator[Span]:
         if _length_of_phone(found[0]):
             yield found.span()
     for found in BESIDE_WORD.finditer(text):
-        yield found.span("number")
+        if not _is_series(found["number"]):
+            yield found.span("number")
+
+
+def _is_series(number: str) -> bool:
+    """Whether short groups of digits rise, as sizes and marks on a dial do: `36/40/42/44`."""
+    groups = re.findall(r"\d+", number)
+    values = list(map(int, groups))
+    is_rising = all(low < high for low, high in pairwise(values))
+    return len(groups) >= 3 and is_rising and max(map(len, groups)) <= 3 and not re.match("0.", groups[0])
 
 
 def _length_of_phone(number: str) -> int:

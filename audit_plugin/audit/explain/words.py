@@ -14,6 +14,7 @@ your own embeddings are examined as well.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence, Set
 
@@ -75,9 +76,17 @@ def spans_of(caption: str) -> list[Span]:
     """The words of a caption, one for each stretch without blanks."""
     found = []
     for match in re.finditer(r"\S+", caption[:CHARACTERS]):
-        if word := re.sub(r"^\W+|\W+$", "", match[0]).lower():
+        if word := _bare(match[0]).lower():
             found.append((*match.span(), word))
     return found
+
+
+def _bare(word: str) -> str:
+    """A word without the punctuation around it; marks, such as the vowel signs of Hindi and Thai, belong to it."""
+    if word.isalnum():
+        return word
+    kept = [at for at, sign in enumerate(word) if unicodedata.category(sign)[0] in "LNM"]
+    return word[kept[0] : kept[-1] + 1] if kept else ""
 
 
 def frequent_words(captions: Sequence[str], among: Set[str]) -> list[str]:
