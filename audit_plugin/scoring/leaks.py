@@ -21,9 +21,7 @@ FORMS = {
     "test": "test(?:ing|set)?|eval(?:uation|set)?|hold(?:out)?|held(?:out)?",
 }
 TOLD = re.compile("|".join(f"(?P<{kind}>{forms})" for kind, forms in FORMS.items()))
-WORD = re.compile(
-    f"(?:mini|{'|'.join(FORMS.values())})+[ab]?"
-)  # one or more of them; `trainA` and `trainB` have two sides
+WORD = re.compile(f"(?:mini|{'|'.join(FORMS.values())})+[ab]?")  # `trainA` and `trainB` are two sides of one
 NEGATIONS = {"non", "not", "no", "excluded", "exclude", "excluding", "without", "removed", "dropped"}
 MOST_SPLITS = 50  # a column with more values is another thing, such as an id
 NAMED = 3  # pairs of splits in the note
