@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -329,9 +329,9 @@ def size(request: pytest.FixtureRequest) -> tuple[int, int]:
     return request.param  # type: ignore[no-any-return]
 
 
-def each_size() -> Any:
-    """The fixture `size` of a module."""
-    return pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")(size)
+def each_size(sizes: Sequence[tuple[int, int]] = SIZES) -> Any:
+    """The fixture `size` of a module; long reviews are done in the first one only, where there is the least room."""
+    return pytest.fixture(params=sizes, ids=lambda size: f"{size[0]}x{size[1]}")(size)
 
 
 def assert_nothing_is_cut_off(panel: Any, what: str) -> None:

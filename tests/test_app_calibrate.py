@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, assert_in_sight, assert_nothing_is_cut_off, need_browser, press, shot, submit
+from tests.browsing import SIZES, App, assert_in_sight, assert_nothing_is_cut_off, need_browser, press, shot, submit
 from tests.test_app_batches import ask, choose
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
-size = browsing.each_size()
+size = browsing.each_size(SIZES[:1])
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = f"""
 import sys

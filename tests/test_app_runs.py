@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
-size = browsing.each_size()
+size = browsing.each_size(SIZES[:1])
 WORDS = ("audit", "wrong", "mislabel", "quality", "duplicates", "outliers", "memorized")
 SLOW = """
 import time
@@ -54,7 +54,6 @@ def page(app: App, name: str, chromium: Any, size: tuple[int, int]) -> Iterator[
     yield from browsing.open_page(chromium, app, name, *size)
 
 
-@pytest.mark.parametrize("size", SIZES[:1], ids=["1280x720"], indirect=True)
 def test_the_audit_is_found_by_what_people_look_for_and_by_a_button(page: Any) -> None:
     browsing.wait_for_grid(page)
     button = page.locator('[data-item-id="@multimem/audit/open_audit"]')
@@ -127,7 +126,6 @@ def test_a_run_shows_its_stage_and_is_stopped_without_loss(
     assert app.do(AUDITS, name=name) == ["audit"]
 
 
-@pytest.mark.parametrize("size", SIZES[:1], ids=["1280x720"], indirect=True)
 def test_a_run_is_queued_where_the_server_allows_it_and_stopped(app: App, name: str, page: Any) -> None:
     panel, form = browsing.open_panel(page), browsing.form_of(page)
     start = panel.get_by_role("button", name="Start audit")
@@ -151,7 +149,6 @@ def test_a_run_is_queued_where_the_server_allows_it_and_stopped(app: App, name: 
     shot(page, "runs-queue-stopped")
 
 
-@pytest.mark.parametrize("size", SIZES[:1], ids=["1280x720"], indirect=True)
 def test_images_without_texts_are_audited(app: App, page: Any, name: str) -> None:
     app.do("fo.load_dataset(name).delete_sample_field('caption')", name=name)
     page.reload()

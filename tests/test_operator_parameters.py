@@ -38,7 +38,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "run_audit": ("image", "template", "tower", "checkpoint_f", "engine", "epochs", "split", "advanced", "view_target"),
 }
 VALUES = 7  # of `HOSTILE` for each field
-EVERY = 3  # of the parameters of a panel's event one is hostile at a time: each event gets a third of them, in turn
+EVERY = 5  # of the parameters of a panel's event one is hostile at a time: each event gets a fifth of them, in turn
 IMPOSSIBLE = {"trials": 5}  # not a multiple of two
 CHOSEN: dict[str, dict[str, Any]] = {
     "run_audit": IMPOSSIBLE,

@@ -352,8 +352,10 @@ NEED = """
 import torch
 print([int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmPeak")][0])
 """
-# What libraries say when they end the process themselves, without an error of Python.
-ENDED_BY_LIBRARY = re.compile(r"thread-local data: ABORT|OpenBLAS error: Memory allocation still failed")
+# What libraries and the loader of programs (glibc) say when they end the process themselves, without an error of Python.
+ENDED_BY_LIBRARY = re.compile(
+    r"thread-local data: ABORT|OpenBLAS error: Memory allocation still failed|^out of memory$", re.MULTILINE
+)
 
 
 def test_libraries_that_are_imported_with_little_memory(chaos: Chaos, base: Path, tmp_path: Path) -> None:
