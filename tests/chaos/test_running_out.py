@@ -352,7 +352,7 @@ NEED = """
 import torch
 print([int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmPeak")][0])
 """
-# What libraries and the loader of programs (glibc) say when they end the process themselves, without an error of Python.
+# What libraries and the loader of programs (glibc) say when they end the process themselves, without a Python error.
 ENDED_BY_LIBRARY = re.compile(
     r"thread-local data: ABORT|OpenBLAS error: Memory allocation still failed|^out of memory$", re.MULTILINE
 )
