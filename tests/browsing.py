@@ -199,6 +199,17 @@ dataset.add_samples([fo.Sample(filepath=path, caption=text) for path, text in ro
     app.do(code + then, name=name, rows=rows)
 
 
+def flagging(rows: Sequence[int], before: str = "") -> str:
+    """Code for `make_dataset`: results that flag these rows as misaligned, after some other code."""
+    return f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.review_fixtures import written
+{before}
+written(dataset, {tuple(rows)})
+"""
+
+
 def copy_dataset(app: App, name: str, to: str) -> str:
     """A copy with its audits and without decisions."""
     app.do("fo.load_dataset(name).clone(to, persistent=True)", name=name, to=to)

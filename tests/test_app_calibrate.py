@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +17,11 @@ playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
 size = browsing.each_size(SIZES[:1])
-ROOT = Path(__file__).resolve().parents[1]
-PREPARED = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from tests.review_fixtures import written
+SAME_TEXT = """
 captions = dataset.values("caption")
 dataset.set_values("caption", ["a photo" if 3 <= row < 11 else text for row, text in enumerate(captions)])
-written(dataset, tuple(range(3, 33)))
 """
+PREPARED = browsing.flagging(range(3, 33), SAME_TEXT)
 SEARCH = """
 from audit_plugin.fiftyone_io import threshold_check
 from audit_plugin.review.threshold_search import progress_text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,8 @@ pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
 expect = playwright.expect
 chromium = pytest.fixture(scope="module")(browsing.chromium)
-ROOT = Path(__file__).resolve().parents[1]
 FLAGGED = (4, 1, 6, 8, 9, 11, 12, 15)
-PREPARED = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from tests.review_fixtures import written
-written(dataset, {FLAGGED})
-"""
+PREPARED = browsing.flagging(FLAGGED)
 LEDGER = """
 from audit_plugin.fiftyone_io import decisions
 dataset = fo.load_dataset(name)
