@@ -305,6 +305,29 @@ def test_which_of_two_equal_samples_goes(first: str, second: str, removed: list[
         assert np.flatnonzero(why[rows] != "").tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("splits", "known", "removed"),
+    [
+        (("train", "A", "A"), (True, True, True), [2]),  # of each split that tells nothing one stays
+        (("A", "B", "B"), (True, True, True), [2]),
+        (("A", "", "A"), (True, True, True), [1, 2]),
+        (("test", "train", "train"), (True, False, False), [0, 2]),  # no two are removed for each other
+        (("test", "test", "x"), (True, False, True), [1]),
+    ],
+)
+def test_one_of_three_equal_samples_stays(splits, known, removed) -> None:
+    evidence, rows = planted().evidence, np.sort(planted().rows["clean"][:3])
+    contents = {name: content.copy() for name, content in evidence.contents.items()}
+    groups = {name: group.copy() for name, group in evidence.near_duplicates.items()}
+    for content in (*contents.values(), *groups.values()):
+        content[rows] = content[rows[0]]
+    named, is_known = np.full(len(evidence), "elsewhere", dtype=object), np.ones(len(evidence), bool)
+    named[rows], is_known[rows] = splits, known
+    given = replace(evidence, contents=contents, near_duplicates=groups, splits=named.tolist(), known=is_known)
+    why = rules.why_removed(given, ["x"] * len(evidence))
+    assert np.flatnonzero(why[rows] != "").tolist() == removed
+
+
 def test_a_reason_to_remove_and_the_leak_name_the_same_sample() -> None:
     evidence, rows = planted().evidence, planted().rows["duplicate"]
     contents = {name: content.copy() for name, content in evidence.contents.items()}

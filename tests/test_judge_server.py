@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import shutil
 import signal
@@ -349,12 +350,13 @@ def test_a_proxy_sees_the_host_and_no_key(
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("https_proxy", f"http://ann:p%40ss@127.0.0.1:{server.getsockname()[1]}")
         to = endpoint("https://judge.invalid/v1", "m")
         with pytest.raises(AuditError) as caught:
             ask_judge(plan_questions(*audited, to, tmp_path / "answers", 1))
         thread.join(5)
     assert heard.startswith(b"CONNECT judge.invalid:443 HTTP/1.")
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"ann:p@ss") in heard
     assert KEY.encode() not in heard
     assert KEY not in str(caught.value)
 

@@ -52,7 +52,8 @@ def test_a_leak_is_reported_and_repeats_inside_a_split_are_none() -> None:
     assert leaks.other_splits.tolist() == ["", "", "test", "train", "", "", ""]
     assert leaks.pairs == (("test", "train", 1),)
     assert leaks.note == (
-        "2 samples have a copy in another split (media: 1 in both test and train): test scores will be too high"
+        "2 samples have a copy in another split (media: 1 in both test and train): "
+        "scores on the later one will be too high"
     )
     assert find_leaks(["train"] * 7, {"image": np.zeros(7, int)}).note == ""
 
@@ -120,7 +121,7 @@ def test_nothing_is_flagged_where_names_do_not_tell_what_is_trained_on() -> None
     assert leaks.source.tolist() == [-1] * 13  # the largest split proposes no removal of what is trained on
     assert leaks.other_splits.tolist()[:4] == ["train2017", "unlabeled2017", "unlabeled2017", "test2017"]
     assert leaks.note.endswith(
-        "which of these is trained on is not known (unlabeled2017): nothing is proposed for samples of them"
+        "whether these are trained on is not known (unlabeled2017): no sample of them is called a leak"
     )
 
 

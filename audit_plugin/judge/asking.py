@@ -6,6 +6,7 @@ of one may repeat the key. No redirect is followed, so that key and images go to
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
 import http.client
@@ -117,7 +118,7 @@ def endpoint(url: str, model: str, allow_http: bool = False) -> Endpoint:
         raise AuditError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
     path = parts.path.rstrip("/")
     path = path if path.endswith("/chat/completions") else f"{path}/chat/completions"
-    return Endpoint(host, port or (443 if is_secure else 80), path, model, is_secure, key)
+    return Endpoint(host, (443 if is_secure else 80) if port is None else port, path, model, is_secure, key)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -337,7 +338,9 @@ def _connection(to: Endpoint) -> http.client.HTTPConnection:
     through = http.client.HTTPSConnection(
         place.hostname or "", place.port or 80, timeout=CONNECT_SECONDS, context=context
     )
-    through.set_tunnel(to.host, to.port)
+    login = f"{urllib.parse.unquote(place.username or '')}:{urllib.parse.unquote(place.password or '')}"
+    basic = {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if place.username else {}
+    through.set_tunnel(to.host, to.port, headers=basic)
     return through
 
 

@@ -68,14 +68,14 @@ def combine(probability: Floats, says_wrong: Bools, is_control: Bools) -> tuple[
     known = np.isfinite(probability)
     before = np.clip(np.asarray(probability, dtype=np.float64), CERTAIN, 1 - CERTAIN)
     called_wrong, called_right = before[known & says_wrong], before[known & ~says_wrong]
-    unchanged = np.array(probability, dtype=np.float32)
+    out = np.array(probability, dtype=np.float32)
     if (known & is_control).sum() < LEAST_CONTROL or not len(called_wrong) or not len(called_right):
-        return unchanged, None
+        return out, None
     if mannwhitneyu(called_wrong, called_right, alternative="greater").pvalue > SIGNIFICANT:
-        return unchanged, None
+        return out, None
     after, rates = update(before[known], says_wrong[known], is_control[known])
-    unchanged[known] = after
-    return unchanged, rates
+    out[known] = after
+    return out, rates
 
 
 def update(before: Floats, says_wrong: Bools, is_control: Bools) -> tuple[Floats, JudgeRates]:

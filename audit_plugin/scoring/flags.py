@@ -287,35 +287,37 @@ def flag_misaligned(false_positive_rate: Floats, rate: float) -> Bools:
 def why_removed(evidence: Evidence, ids: Sequence[str]) -> NDArray[Any]:
     """Object `[n]`: why a sample repeats what another one of `ids` `[n]` holds exactly, and may go; "" for none.
 
-    Of samples that are equal in all modalities one stays, with all of its rows: first of those that are known (which an
-    extension only reads again), then of those in the split that is trained on, of other splits, of none, and then by
-    their order. Of those with one image, audio or video in several splits, those in the split that is trained on stay.
-    Copies in two splits of which it is not known what they are for both stay.
+    Of those with one image, audio or video in several splits, those in the split that is trained on stay. Of samples
+    that are equal in all modalities one stays, with all of its rows: first one that is no such leak, then one that is
+    known (an extension only reads these again), in a split whose kind is told, in any other, in none, and then the
+    first. Where a kind is not told, one of each split stays.
     """
     n, source = len(evidence), evidence.exact_leaks.source
     kinds = np.array([kind_of(split) for split in evidence.splits or [""] * n], dtype=object)
     is_told = np.isin(kinds, KINDS)
     is_new = np.zeros(n, dtype=bool) if evidence.known is None else ~evidence.known
-    copied = copied_from(evidence, np.lexsort((np.arange(n), kinds == "", ~is_told, source >= 0, is_new)))
+    order = np.lexsort((np.arange(n), kinds == "", ~is_told, is_new, source >= 0))
+    copied = np.stack([copied_from(evidence, order), copied_from(evidence, order, dense_ids(kinds.tolist()))], axis=1)
     why = np.full(n, "", dtype=object)
-    for row in np.flatnonzero(copied >= 0).tolist():
-        pair = [row, copied[row]]
-        if is_told[pair].all() or kinds[row] == kinds[copied[row]] or (kinds[pair] == "").any():
+    for row, others in enumerate(copied.tolist()):
+        pairs = [[row, other] for other in others if other >= 0]
+        if any(is_told[p].all() or len({*kinds[p]}) == 1 or (kinds[p] == "").any() for p in pairs):
             why[row] = "exact duplicate of another sample"
     for row in np.flatnonzero(source >= 0).tolist():
         why[row] = leak_text(evidence, ids, row, source)
     return why
 
 
-def copied_from(evidence: Evidence, order: Ints) -> Ints:
+def copied_from(evidence: Evidence, order: Ints, parts: Ints | None = None) -> Ints:
     """int64 `[n]`: a row of another sample with the same contents of all modalities; -1 for none.
 
     Of samples with equal contents, that of the row which comes first in `order` (a permutation of the n rows) is copied
-    by the others.
+    by the others; where `parts` `[n]` are given, within each part.
     """
     if not len(evidence):
         return np.zeros(0, dtype=np.int64)
-    contents, owners = dense_ids(*evidence.contents.values()), evidence.user_groups
+    within = [] if parts is None else [parts]
+    contents, owners = dense_ids(*evidence.contents.values(), *within), evidence.user_groups
     first = order[np.unique(contents[order], return_index=True)[1]][contents]
     return np.where(owners == owners[first], -1, first)
 

@@ -35,7 +35,7 @@ class Leaks:
         other_splits: object `[n]`, the splits of another kind that hold a copy of the row's content, joined by commas;
             "" for none.
         source: int64 `[n]`, the first row with a copy in the split that comes first before the row's own (`kind_of`),
-            -1 for none: a row with one is to be removed, so that no score is made on what was trained on.
+            -1 for none.
         pairs: (split, other split, number of contents that are in both), the most shared first.
         note: for people; "" where nothing leaks.
     """
@@ -79,7 +79,7 @@ def find_leaks(splits: Sequence[str], groups: Mapping[str, Ints]) -> Leaks:
             others[row] |= {other for other in holders[number] if kinds[other] != kinds[split]}
             known = [] if source[row] < 0 else [(splits[source[row]], source[row])]
             earlier = [(name, at) for name, at in holders[number].items() if _is_before(kinds[name], kinds[split])]
-            source[row] = min(known + earlier, key=lambda of: (KINDS.index(kinds[of[0]]), of[0]), default=("", -1))[1]
+            source[row] = min(known + earlier, key=lambda of: (KINDS.index(kinds[of[0]]), *of), default=("", -1))[1]
         for names in holders.values():
             shared.update((a, b) for a, b in combinations(sorted(names), 2) if kinds[a] != kinds[b])
     other_splits = np.array([", ".join(sorted(names)) for names in others], dtype=object)
@@ -113,8 +113,8 @@ def _note(other_splits: Any, pairs: Sequence[tuple[str, str, int]], kinds: Mappi
     rows = int((other_splits != "").sum())
     unknown = sorted({name for pair in pairs for name in pair[:2] if kinds[name] not in KINDS})
     named = ", ".join(unknown[:NAMED]) + ", and others" * (len(unknown) > NAMED)
-    which = f"; which of these is trained on is not known ({named}): nothing is proposed for samples of them"
+    which = f"; whether these are trained on is not known ({named}): no sample of them is called a leak"
     return (
         f"{count_text(rows, 'sample has', 'samples have')} a copy in another split (media: {shared}{more}): "
-        f"test scores will be too high{which if unknown else ''}"
+        f"scores on the later one will be too high{which if unknown else ''}"
     )

@@ -15,9 +15,9 @@ from itertools import pairwise
 Span = tuple[int, int]  # the first character and the one after the last
 
 MASK = "█"  # stands for personal data where a text is quoted: no letter, digit or space, so that no check looks at it
-FILE_ENDINGS = (
-    "jpe?g|png|gif|webp|bmp|tiff?|heic|avif|jxl|jp2|ico|svgz?|eps|psd|pdf|mp4|mov|avi|webm|mkv|wav|mp3|flac|ogg|opus|"
-    "m4a|txt|csv|json|zip|gz"
+FILE_ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|heic|avif|jxl|jp2|svgz?|psd|mp4|mov|avi|webm|mkv|wav|mp3|flac|ogg|opus|m4a"
+NO_DOMAINS = (
+    f"{FILE_ENDINGS}|ico|eps|pdf|txt|csv|json|js|css|zip|gz"  # endings of files, where an address has its domain
 )
 
 # Signs of typesetters and of East Asian keyboards, one for one as those of a keyboard, so that places stay.
@@ -34,8 +34,8 @@ BETWEEN_DIGITS = re.compile(r"(?<=[\d)])_(?=[\d(])")  # in names of files, where
 
 # Lengths are bounded, as in the standards, so that no text makes a search longer than linear.
 EMAIL = re.compile(
-    rf"(?<![\w.+'%-])[\w.+'%-]{{1,64}}(?:@|%40|&#64;)(?:[^\W_][\w-]{{0,62}}\.){{1,8}}(?!(?:{FILE_ENDINGS})(?![^\W_]))"
-    r"[^\W\d_]{2,24}(?![^\W_])",
+    r"(?<![\w.+'%-])[\w.+'%-]{1,64}(?:@|%40|&#64;)(?!\dx\.)"  # icon@2x.png is an icon of twice the size
+    rf"(?:[^\W_][\w-]{{0,62}}\.){{1,8}}(?!(?:{NO_DOMAINS})(?![^\W_]))[^\W\d_]{{2,24}}(?![^\W_])",
     re.IGNORECASE,
 )
 # ISO/IEC 7812: (first and last prefix, lengths). Visa numbers of 13 digits are obsolete, and look like EAN-13 codes.
@@ -65,7 +65,7 @@ def _card_pattern(groups: tuple[int, ...]) -> re.Pattern[str]:
 
 CARDS = [_card_pattern(groups) for groups in CARD_GROUPS]
 
-ACCOUNT_START = re.compile(r"(?<![^\W_])[A-Z]{2} ?\d{2}", re.IGNORECASE)
+ACCOUNT_START = re.compile(r"(?<![^\W_])[A-Za-z]{2} ?\d{2}")
 ACCOUNT_LENGTHS = {  # ISO 13616: country -> characters of its IBAN
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
     "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
@@ -205,9 +205,7 @@ def _accounts(text: str) -> Iterator[Span]:
     """ISO 13616: moved to the end, its country and check digits make it 1 modulo 97; letters count from 10."""
     for start in ACCOUNT_START.finditer(text):
         length = ACCOUNT_LENGTHS.get(start[0][:2].upper())
-        rest = (
-            re.compile(rf"(?:[ ._-]{{0,2}}[A-Z0-9]){{{length - 4}}}(?![^\W_])", re.I) if length else None
-        )  # re keeps it
+        rest = re.compile(rf"(?:[ ._-]{{0,2}}[A-Za-z0-9]){{{length - 4}}}(?![^\W_])") if length else None  # re keeps it
         if rest and (found := rest.match(text, start.end())):
             moved = re.sub("[ ._-]", "", found[0] + start[0])
             if int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1:
