@@ -2,7 +2,7 @@
 # Relative paths only: the folder of the clone may have any name.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app screenshots test chaos check bench experiments clean chromium
+.PHONY: help demo app screenshots test chaos check docs bench experiments clean chromium
 
 PYTHON ?= python3
 TORCH  ?= torch==2.15.0 torchvision==0.29.2
@@ -16,7 +16,8 @@ help: ## list the targets
 demo: $(READY) ## draw the demo set with known errors, audit it, load it into FiftyOne
 	@$(BIN)/audit-plugin demo --out demo
 
-app: $(READY) ## the demo, then the FiftyOne App on the flagged samples
+app: $(READY) ## link the plugin into FiftyOne, then the demo, and the App on its flagged samples
+	@$(BIN)/audit-plugin link
 	@$(BIN)/audit-plugin demo --out demo --app
 
 screenshots: $(READY) chromium ## take the pictures of the README, from the photographs beside the project
@@ -33,6 +34,10 @@ check: $(READY) ## lint, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: $(READY) ## the pages of docs/ as a site in site/, with every link checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html; with its search: python3 -m http.server --directory site"
+
 bench: $(READY) ## measure detection against its rivals on the benchmark sets (two or three hours, resumable)
 	@$(BIN)/python -m benchmarks.detection run
 	@$(BIN)/python -m benchmarks.flag_rates
@@ -45,7 +50,7 @@ experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an 
 	@$(BIN)/python -m benchmarks.readme
 
 clean: ## remove what the other targets made, except .venv
-	@rm -rf demo artifacts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf demo artifacts build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
@@ -57,7 +62,7 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	@echo "[2/4] $(TORCH) (up to 3 GB, some minutes)"
 	@$(PIP) $(TORCH)
 	@echo "[3/4] audit-plugin and what it needs (about 1 GB)"
-	@$(PIP) -c constraints.txt -e '.[app,cpu,demo,dev]'
+	@$(PIP) -c constraints.txt -e '.[app,cpu,demo,dev,docs]'
 	@echo "[4/4] check, and a database for FiftyOne if it came without one"
 	@$(BIN)/audit-plugin doctor --fix
 	@touch $@

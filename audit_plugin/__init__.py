@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .fiftyone_io import audit_view
     from .inputs.from_python import samples_from
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["AuditConfig", "AuditError", "AuditResult", "Samples", "audit_view", "run_audit", "samples_from"]
 
 _HOMES = {

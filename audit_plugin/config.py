@@ -60,8 +60,8 @@ class AuditConfig(_ModalitySettings):
 
     template: str = option(
         "",
-        "Prompt templates for class names, {} for the name, separated by | (default for class labels: 'a photo of a "
-        "{}' and similar)",
+        "Prompt templates for class names, {} for the name, separated by | (default for labels of a FiftyOne "
+        "dataset: 'a photo of a {}' and similar)",
         advanced=True,
     )
     group: str = option(

@@ -2,7 +2,7 @@
 
     python -m benchmarks.detection tune     # chooses the rivals' settings on development cells, once
     python -m benchmarks.detection run      # report cells; finished ones are kept, so that it can be interrupted
-    python -m benchmarks.detection tables   # results/detection.json, from which the README's tables are made
+    python -m benchmarks.detection tables   # results/detection.json, tables of docs/detection.md
     python -m benchmarks.detection quick    # three small cells in under a minute; writes nothing
 
 Expected: `misalignment` above every label-free rival in the mean, and nowhere beaten by the pre-named one.

@@ -128,7 +128,7 @@ def judge_table(report: dict[str, Any]) -> str:
         "AP of all rows: `misalignment` → `judge_probability`",
         "AP of the judged pairs: `misalignment`, judge alone, `judge_probability`",
         "squared error of the judged pairs: `probability` → `judge_probability`",
-        "estimated false alarms, sensitivity",
+        "estimated false-positive rate, sensitivity",
     )
     rows, flags, worse = [], [], 0
     for cell in report["cells"]:

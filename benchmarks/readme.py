@@ -29,6 +29,7 @@ from benchmarks.judge import judge_table
 from benchmarks.multimem.tables import tables
 from benchmarks.rate_certainty import certainty_table
 from benchmarks.record import RESULTS, markdown_table
+from benchmarks.reference_tables import commands_reference, operators_table
 from benchmarks.small_sets import small_sets_table
 from benchmarks.speed_tables import (
     forecast_table,
@@ -49,6 +50,10 @@ CROSSMODAL = ROOT / "docs" / "crossmodal.md"
 SECURITY = ROOT / "docs" / "security.md"
 REVIEW = ROOT / "docs" / "review.md"
 JUDGE = ROOT / "docs" / "judge.md"
+COLUMNS = ROOT / "docs" / "columns.md"
+COMMANDS = ROOT / "docs" / "commands.md"
+OPERATORS = ROOT / "docs" / "operators.md"
+SPEED = ROOT / "docs" / "speed.md"
 
 
 def main() -> None:
@@ -60,13 +65,11 @@ def main() -> None:
 def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
-        README: {
-            "columns": columns_table(),
-            "labels": labels_table(_read("class-labels")),
-            "measured": measured_table(),
-            "speed": speed_table(),
-            "app": app_table(),
-        },
+        README: {"labels": labels_table(_read("class-labels"))},
+        COLUMNS: {"columns": columns_table()},
+        COMMANDS: {"commands": commands_reference()},
+        OPERATORS: {"operators": operators_table()},
+        SPEED: {"speed": speed_table(), "app": app_table()},
         SCALE: {
             "stages": stages_table(),
             "neighbors": neighbors_table(),
@@ -105,28 +108,6 @@ def columns_table() -> str:
 def judge_columns_table() -> str:
     """One row per column that a judge adds."""
     return "\n".join(markdown_table(("column", "meaning"), ((f"`{c.name}`", c.help) for c in JUDGE_COLUMNS)))
-
-
-def measured_table() -> str:
-    """Detection over all report cells."""
-    report, machine = _read("detection"), _read("detection")["machine"]
-    runs = sum(cell["runs"] for cell in report["cells"])
-    sets = len({cell["set"] for cell in report["cells"]})
-    return f"""Detection of wrong pairs that were added to {sets} sets on which no setting was chosen (two emoji sets,
-emoji with audio and video, handwritten digits, drawn people with one and with five captions), in
-{report["means"]["misalignment"]["cells"]} combinations (cells) of noise, rate and encoder, {runs} runs. All methods
-use the same {report["trials"]} trials and features. The settings of the other methods were chosen on development
-sets. Where two similarities are available, each of them uses the better one in each cell:
-
-{methods_table(report)}
-
-Flags at several settings of the false-positive rate, in the cells with 5 to 20% wrong pairs:
-
-{rates_table(_read("flag-rates"))}
-
-[docs/detection.md](docs/detection.md) has each cell with intervals, and the cells where another method is better.
-
-Machine: {machine["cores"]} cores of {machine["cpu"]}, Python {machine["python"]}. `make bench` measures again."""
 
 
 def review_speed_table() -> str:

@@ -1,4 +1,4 @@
-"""The speed tables of README and docs/scale.md, from the committed measurements."""
+"""The tables of docs/speed.md and docs/scale.md, from the committed measurements."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _audit_lines(report: dict[str, Any]) -> list[str]:
     ]
     return [
         f"A complete audit from cached embeddings ({report['settings']['dim']} numbers per modality, {_chip(report)}): "
-        f"{'; '.join(sizes)}. [docs/scale.md](docs/scale.md) has the time of each stage and estimates for larger sets."
+        f"{'; '.join(sizes)}. [scale.md](scale.md) has the time of each stage and estimates for larger sets."
     ]
 
 

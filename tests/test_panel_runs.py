@@ -205,7 +205,7 @@ def test_a_queued_run_that_goes_on_stops_when_it_is_marked_as_failed(
 
 @pytest.mark.parametrize("value", ["true", None])
 def test_queued_runs_need_a_setting_of_the_server(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What README names; without it FiftyOne's form says that Schedule is not available."""
+    """What docs/app.md names; without it FiftyOne's form says that Schedule is not available."""
     name = "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS"
     monkeypatch.delenv(name, raising=False)
     if value:
@@ -216,4 +216,4 @@ def test_queued_runs_need_a_setting_of_the_server(value: str | None, monkeypatch
     monkeypatch.setattr(fiftyone.config, "allow_legacy_orchestrators", settings.allow_legacy_orchestrators)
     options = importlib.import_module("fiftyone.operators.executor").ExecutionOptions(allow_delegated_execution=True)
     assert options.orchestrator_registration_enabled is not bool(value)
-    assert name in (ROOT / "README.md").read_text()
+    assert name in (ROOT / "docs" / "app.md").read_text()

@@ -61,6 +61,7 @@ def test_each_requirement_has_a_lower_bound():
         *EXTRAS["gpu-cuda12"],
         *EXTRAS["ray"],
         *EXTRAS["dev"],
+        *EXTRAS["docs"],
     ]:
         assert [s.operator for s in Requirement(line).specifier] == [">="], line
         assert Requirement(line).url is None
@@ -83,7 +84,7 @@ def test_constraints_are_exact_and_leave_torch_alone():
 
 
 def test_constraints_pin_everything_that_is_required():
-    required = [*lines_of("requirements.txt"), *EXTRAS["cpu"], *EXTRAS["dev"]]
+    required = [*lines_of("requirements.txt"), *EXTRAS["cpu"], *EXTRAS["dev"], *EXTRAS["docs"]]
     for requirement in map(Requirement, required):
         if requirement.name not in ("torch", "torchvision"):
             assert requirement.specifier.contains(pins()[normal(requirement.name)]), requirement
@@ -97,6 +98,16 @@ def test_no_mongod_package_is_required():
 def test_versions_agree():
     assert MANIFEST["version"] == audit_plugin.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", audit_plugin.__version__)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == audit_plugin.__version__
+    assert f"## [{cited['version']}] - {cited['date-released']}" in lines_of("CHANGELOG.md")
+
+
+def test_the_changelog_has_each_heading_once_a_version():
+    for version in "\n".join(lines_of("CHANGELOG.md")).split("\n## [")[1:]:
+        headings = re.findall(r"(?m)^### (.+)$", version)
+        assert len(set(headings)) == len(headings)
+        assert set(headings) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_manifest_names_what_is_there():
@@ -153,6 +164,7 @@ def test_make_help_lists_every_target():
         "check",
         "clean",
         "demo",
+        "docs",
         "experiments",
         "help",
         "screenshots",

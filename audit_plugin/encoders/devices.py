@@ -61,7 +61,7 @@ def matmul_precision(precision: str, device: str) -> str:
     """`bf16`, `tf32` (its counterpart on a GPU) or `fp32` for `AuditConfig.precision`: by the chip, never by timing it.
 
     A choice by timing could differ when an interrupted run is continued. Products in bf16 or TF32 are summed in fp32;
-    on the benchmark sets the scores rank the same with bf16 (README).
+    on the benchmark sets the scores rank the same with bf16.
     """
     if precision == "auto":
         precision = "bf16" if has_bf16_unit(device) else "fp32"

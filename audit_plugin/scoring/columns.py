@@ -84,7 +84,7 @@ def all_columns() -> dict[str, Column]:
         Column("duplicate_group", "Duplicate group", "Id of the sample that represents this group of near-duplicates"),
         *(Column(f"is_{f.kind}", f.label, f.help, "flag") for f in FLAGS.values()),
         *_found_columns(),
-        Column("action", "Action", "Suggested action: keep, relabel, remove or review"),
+        Column("action", "Action", "Suggested action: keep, relabel, remove, review, or fix (it could not be read)"),
         Column("reason", "Reason", "Why this action is suggested"),
         Column(
             "suggestion",
