@@ -370,5 +370,6 @@ def test_reasons_of_boxes_that_show_nothing_are_of_one_kind() -> None:
     assert len(set(map(kind_of, reasons))) == 1
     assert all(map(is_box_fault, reasons))
     assert is_box_fault(f"image: bounding box {NO_AREA} (width 0.00%, height 1.00% of the image)")
+    assert is_box_fault("its bbox is [1, 2, 3]; a box has x, y, width and height in pixels")
     for other in ("image: file not found", f"image: cannot read 'its box {NO_AREA} (.jpg'", "label 'box has no area'"):
         assert not is_box_fault(other)

@@ -179,6 +179,18 @@ def test_errors_are_one_sentence(scores, tmp_path, arguments, sentence):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["--manifest", "--media-root"])
+def test_options_of_tables_are_refused_for_a_dataset(tmp_path, option):
+    out = run("export", "a-dataset", "--to", tmp_path / "o.csv", option, tmp_path, code=2).replace("\n", " ")
+    assert f"{option} is for a table of scores" in out
+
+
+@pytest.mark.parametrize("name", ["tasks.json", "tasks.xml"])
+def test_exports_of_annotation_tools_are_told_where_they_go(scores, tmp_path, name):
+    out = run("export", scores, "--to", tmp_path / "o.csv", "--decisions", name, code=2).replace("\n", " ")
+    assert "audit-plugin review import" in out
+
+
 def test_decisions_in_a_pipe_are_refused_and_not_waited_for(scores, tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     out = run("export", scores, "--to", tmp_path / "o.csv", "--decisions", tmp_path / "pipe.csv", code=2)

@@ -121,6 +121,13 @@ def test_top_n_removes_the_most_misaligned():
     assert gone(plan_export(scores, Rules(top_n=0), {})) == {}
 
 
+def test_top_n_of_duplicates_leaves_one_of_each():
+    groups = marked(N, dict.fromkeys((2, 3, 4), "s2"))
+    scores = table(is_duplicate=flags(2, 3, 4), duplicate_group=groups, misalignment=[0, 1, 9, 3, 4, 5, np.nan, 7])
+    assert gone(plan_export(scores, Rules(drop=("duplicate",), top_n=5), {})).keys() == {3, 4}
+    assert gone(plan_export(scores, Rules(drop=("duplicate",), top_n=1), {})).keys() == {4}
+
+
 def test_people_overrule_the_audit():
     scores = table(action=marked(N, {1: "remove", 2: "relabel"}, "keep"), suggestion=marked(N, {2: "new"}))
     decisions = {

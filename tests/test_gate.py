@@ -229,6 +229,14 @@ def test_only_reports_of_gates_are_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("private_cache")
+def test_a_dry_run_passes_no_gate(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path, 4)
+    code, _, error = run("score", manifest, *NAMED, "--dry-run", "--fail-if", "failed > 0")
+    assert code == 2
+    assert "--fail-if judges an audit, and --dry-run makes none; leave one of them out" in error
+
+
+@pytest.mark.usefixtures("private_cache")
 def test_a_gate_fails_after_all_outputs_are_written(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path, 40)
     with manifest.open("a") as file:

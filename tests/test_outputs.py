@@ -67,12 +67,15 @@ def test_outputs_beside_another_replace_only_what_this_tool_wrote(tmp_path: Path
         ("s*t/a{0..9}/x.tar", "."),
         ("gone/m.csv", "gone"),
         ("a[1]/m.csv", "a[1]"),
+        ("set/annotations/m.json", "set"),  # COCO's images lie beside it
     ],
 )
 def test_media_of_a_recorded_manifest_lie_in_its_folder(tmp_path: Path, manifest: str, folder: str) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "a[1]").mkdir()
     (tmp_path / "a[1]" / "m.csv").touch()
+    (tmp_path / "set" / "annotations").mkdir()
+    (tmp_path / "set" / "annotations" / "m.json").touch()
     assert folder_of(tmp_path / manifest) == tmp_path / folder
 
 

@@ -45,7 +45,7 @@ def audit(
     gate: Gate,
 ) -> None:
     """Audit a FiftyOne dataset and write the results to it as fields, tags, a saved view and a run."""
-    gate.check()
+    gate.check(dry_run=dry_run)
     io = fiftyone_io()
     chosen = io.load_view(dataset, view, patches)
     if dry_run:

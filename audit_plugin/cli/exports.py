@@ -76,6 +76,9 @@ def export(  # noqa: PLR0913 (one per option)
     from audit_plugin.audit.export.selection import read_selection
 
     is_table = source.endswith(TABLE)
+    if not is_table and (manifest or media_root):
+        given = "--manifest" if manifest else "--media-root"
+        raise AuditError(f"{given} is for a table of scores; the samples of a FiftyOne dataset know their files")
     table, rows, verdicts = _table_rows(source, manifest, media_root) if is_table else _dataset_rows(source, run)
     rules = Rules(_kinds(drop), _kinds(keep), top_n, read_selection(select) if select else None, relabel)
     verdicts |= _verdicts(decisions) if decisions else {}
@@ -175,6 +178,11 @@ def _verdicts(decisions: str) -> dict[Key, Verdict]:
         from audit_plugin.review import read_decisions, verdicts
 
         return verdicts(read_decisions(path))
+    if path.suffix in (".json", ".xml"):
+        raise AuditError(
+            f"{decisions!r} is an export of an annotation tool; read it into its FiftyOne dataset by audit-plugin "
+            "review import, and name that dataset"
+        )
     data = fiftyone_io().load_view(decisions)
     from audit_plugin.fiftyone_io.results.audited_rows import imported_verdicts
 

@@ -42,13 +42,15 @@ class Gate:
     junit: Path | None = None
     markdown: Path | None = None
 
-    def check(self, *others: Path, samples: Samples | None = None) -> None:
-        """Raises `AuditError`, before any work is done, for files that cannot be written.
+    def check(self, *others: Path, samples: Samples | None = None, dry_run: bool = False) -> None:
+        """Raises `AuditError`, before any work is done, for files that cannot be written, and in a dry run.
 
         Such are `others`, the inputs and outputs of the command, media of the samples, and files of other programs.
         """
         from audit_plugin.report.gate import is_gate_report
 
+        if dry_run and self.conditions:
+            raise AuditError("--fail-if judges an audit, and --dry-run makes none; leave one of them out")
         named = [(o, path) for o, path in (("--junit", self.junit), ("--markdown", self.markdown)) if path is not None]
         for option, path in named:
             if not self.conditions:

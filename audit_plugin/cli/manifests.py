@@ -79,7 +79,7 @@ def score(
     samples, config = read_samples(manifest, config, media_root, format)
     check_output(out, (".parquet", ".csv", ".jsonl"), Path(manifest), samples=samples)
     check_beside(out, (".json", ".png"), Path(manifest), samples=samples)
-    gate.check(Path(manifest), out, samples=samples)
+    gate.check(Path(manifest), out, samples=samples, dry_run=dry_run)
     tell(samples)
     if dry_run:
         from audit_plugin.audit.cost import plan_audit

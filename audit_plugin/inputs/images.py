@@ -110,7 +110,8 @@ def path_and_box(value: str) -> tuple[str, tuple[float, ...]]:
     return path, (left, top, width, height)
 
 
-_BOX_FAILURE = re.compile(rf"(?:\w+: )?(?:its|bounding) box (?:{NO_NUMBERS}|{NO_AREA}|{OUTSIDE}) \(")
+# also `its bbox is [1, 2, 3]; ...`, of annotations that hold no box
+_BOX_FAILURE = re.compile(rf"(?:\w+: )?(?:(?:its|bounding) box (?:{NO_NUMBERS}|{NO_AREA}|{OUTSIDE}) \(|its bbox is )")
 
 
 def box_fault(box: Sequence[float]) -> str:

@@ -211,10 +211,14 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
 
 
 def _by_rules(table: ScoreTable, rules: Rules) -> NDArray[Any]:
-    """object `[n]`: why a row is removed, "" if it stays; copies are not looked at."""
+    """object `[n]`: why a row is removed, "" if it stays; copies are looked at with `top_n` only."""
     why = np.full(len(table), "", dtype=object)
     if rules.top_n is not None:
-        chosen = _flagged(table, rules.drop) if rules.drop else np.ones(len(table), dtype=bool)
+        chosen = _flagged(table, [kind for kind in rules.drop if kind != "duplicate"])
+        if "duplicate" in rules.drop:
+            chosen[_surplus_copies(table, ~chosen)] = True
+        elif not rules.drop:
+            chosen[:] = True
         scores = table.numbers("misalignment")
         rows = np.flatnonzero(chosen & np.isfinite(scores))
         worst = rows[np.argsort(-scores[rows], kind="stable")][: rules.top_n]

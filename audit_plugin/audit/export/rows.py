@@ -17,6 +17,8 @@ from audit_plugin.inputs.remote import copied, is_remote, name_of
 from audit_plugin.inputs.rows import ID_COLUMN, RowReader, as_text
 from audit_plugin.inputs.samples import SampleNames, media_of, read_samples, shown, texts_of
 
+ANNOTATIONS = ("annotations", "Annotations")  # folders of COCO's files
+
 
 @dataclass(frozen=True, slots=True)
 class AuditedRow:
@@ -113,9 +115,9 @@ class ManifestSource:
                 "media (--media-root)"
             )
         texts = texts_of(cells, self._text)
+        ids, first = self._ids(number, source, row, media, texts, names, bool(problem))
         if not problem and any(text is not None and not isinstance(text, str) for text in texts):
             problem = f"column {self._text!r} holds other things than texts"
-        ids, first = self._ids(number, source, row, media, texts, names)
         # a caption such as "nan" is missing, and leaves as it is
         written = texts_of(self._usable(row, frozenset()), self._text)
         plain = tuple(text if isinstance(text, str) else None for text in written)
@@ -139,12 +141,20 @@ class ManifestSource:
         return {column: reader.usable(column, row.cells.get(column)) for column in (*self._media.values(), *texts)}
 
     def _ids(
-        self, number: int, source: Source, row: Row, media: Mapping[str, Any], texts: Any, names: SampleNames
+        self,
+        number: int,
+        source: Source,
+        row: Row,
+        media: Mapping[str, Any],
+        texts: Any,
+        names: SampleNames,
+        has_problem: bool,
     ) -> tuple[tuple[str, ...], int]:
         """(the names that a table of scores may have for a row, position of its first caption)."""
         if row.key:  # where keys repeat, the name of the shard is part of the id
             return (row.key, f"{source.path.stem}/{row.key}"), 0
-        name, position = names.name(number, as_text(row.cells.get(ID_COLUMN)) or "", shown(media), texts)
+        own, known = as_text(row.cells.get(ID_COLUMN)) or "", shown(media)
+        name, position = names.name(number, own, known, texts, has_problem and known is None)
         return (name,), position
 
     def _header(self) -> tuple[tuple[str, ...], dict[str, str], Any]:
@@ -272,9 +282,13 @@ def recorded_place(recorded: str) -> tuple[Path, Path]:
 
 
 def folder_of(manifest: Path) -> Path:
-    """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards."""
+    """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards.
+
+    Of COCO it is the one around `annotations`, where the images lie beside.
+    """
     if manifest.is_dir():
         return manifest
     if manifest.is_file():  # whose folders may have brackets in their names
-        return manifest.absolute().parent
+        folder = manifest.absolute().parent
+        return folder.parent if folder.name in ANNOTATIONS else folder
     return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))
