@@ -43,8 +43,8 @@ bench: $(READY) ## measure detection against its rivals on the benchmark sets (t
 	@$(BIN)/python -m benchmarks.flag_rates
 	@$(BIN)/python -m benchmarks.readme
 
-experiments: $(READY) ## the seven MultiMem experiments of docs/multimem.md (an hour, 730 MB to download)
-	@for name in groups misaligned noise regroup removal reliability robustness; do \
+experiments: $(READY) ## the MultiMem experiments of docs/multimem.md (an hour, 730 MB to download)
+	@for name in groups misaligned noise regroup removal reliability robustness corruptions; do \
 	  $(BIN)/python -m benchmarks.multimem.$$name || exit 1; done
 	@$(BIN)/python -m benchmarks.multimem.groups --train towers
 	@$(BIN)/python -m benchmarks.readme

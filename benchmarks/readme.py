@@ -11,6 +11,7 @@ from audit_plugin.scoring.columns import JUDGE_COLUMNS, all_columns
 from benchmarks.boxes import boxes_tables
 from benchmarks.chaos_tables import chaos_table
 from benchmarks.checks import checks_tables
+from benchmarks.claims import claims_tables
 from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
@@ -54,6 +55,7 @@ COLUMNS = ROOT / "docs" / "columns.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 OPERATORS = ROOT / "docs" / "operators.md"
 SPEED = ROOT / "docs" / "speed.md"
+CLAIMS = ROOT / "docs" / "claims.md"
 
 
 def main() -> None:
@@ -69,6 +71,7 @@ def pages() -> dict[Path, dict[str, str]]:
         COLUMNS: {"columns": columns_table()},
         COMMANDS: {"commands": commands_reference()},
         OPERATORS: {"operators": operators_table()},
+        CLAIMS: claims_tables(),
         SPEED: {"speed": speed_table(), "app": app_table()},
         SCALE: {
             "stages": stages_table(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -190,12 +189,3 @@ def test_the_wheel_carries_the_plugin(tmp_path):
     assert entry == (ROOT / "__init__.py").read_bytes()
     assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "operators", "docs")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
-
-
-def test_names_of_tests_are_the_same_in_every_process(request: pytest.FixtureRequest):
-    """Several processes must find the same tests: no address of memory, time or order of a set is part of a name."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    others = set(done.stdout.splitlines())
-    assert [item.nodeid for item in request.session.items if item.nodeid not in others] == [], done.stdout[-2000:]

@@ -90,8 +90,7 @@ def held() -> Iterator[Callable[[Any], Callable[[], None]]]:
 # audits and measurements
 
 
-@pytest.mark.parametrize("write", [audit, measurement])
-@pytest.mark.parametrize("then", ["panel", "again", "other"])
+@pytest.mark.parametrize(("write", "then"), [(audit, "panel"), (audit, "other"), (measurement, "again")])
 def test_fiftyone_s_deletion_beside_another_process_is_finished_later(
     make_dataset: Callable[..., Any],
     held: Callable[[Any], Callable[[], None]],

@@ -220,6 +220,7 @@ def _draw(axes: Sequence[Any], report: dict[str, Any]) -> None:
     common.bars(axes[1], report["t5_change"], "change of held-out T@5 against clean rows in their place")
     axes[0].set_title("What is memorized")
     axes[1].set_title("What costs retrieval")
+    axes[1].locator_params(axis="x", nbins=4)
 
 
 if __name__ == "__main__":

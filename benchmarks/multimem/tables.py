@@ -11,6 +11,8 @@ import numpy as np
 from audit_plugin.arrays import mean_interval
 from benchmarks.record import RESULTS, markdown_table
 
+CORRUPTION_COLUMNS = (("excess", 2, True), ("in_top", 2, False), ("t5_change", 4, True))
+
 
 def tables() -> dict[str, str]:
     """Name of the marked part -> Markdown."""
@@ -23,6 +25,7 @@ def tables() -> dict[str, str]:
         "reliability": reliability(),
         "robustness": robustness(),
         "list": memorized_list(),
+        "corruptions": corruptions(),
     }
 
 
@@ -149,3 +152,19 @@ def memorized_list() -> str:
     )
     lines += [(f"AUROC of {name}, swapped against clean pairs", f"{value:.3f}") for name, value in auroc.items()]
     return rows((f"demo set, {report['samples']} rows", ""), [(label, str(value)) for label, value in lines])
+
+
+def corruptions() -> str:
+    """Memorization and retrieval by kind of fault."""
+    report = load("corruptions")
+    lines = [
+        (kind, *(shown(report[key][kind], digits, signed) for key, digits, signed in CORRUPTION_COLUMNS))
+        for kind in sorted(report["excess"], key=lambda kind: -report["excess"][kind]["mean"])
+    ]
+    header = (
+        "rows",
+        "MultiMem above untouched rows, in standard deviations",
+        "share among the highest 5%",
+        "change of held-out T@5",
+    )
+    return rows(header, lines)

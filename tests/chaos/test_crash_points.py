@@ -155,7 +155,7 @@ def test_a_kill_before_any_write_is_mended(attack: Attack, chaos: Chaos) -> None
             continue
         wanted = expected(attack, case)
         points = range(1, wanted.writes + 1)
-        some = sorted(chance.sample(points, min(len(points), 3)))
+        some = sorted(chance.sample(points, min(len(points), 2)))
         for point in points if chaos.is_long else some:
             kill(attack, case, (point,), wanted, tally)
         for _ in range(chaos.count(1, 2)):

@@ -111,7 +111,7 @@ def kill(base: Path, home: Path, rng: random.Random, number: int) -> tuple[str, 
 def test_a_killed_score_goes_on_to_the_same_bytes(chaos: Chaos, base: Path, tmp_path: Path) -> None:
     rng = random.Random(7)
     faults: dict[str, int] = {}
-    count = chaos.count(3, 66)
+    count = chaos.count(2, 66)
     for number in range(count):
         fault, what = kill(base, tmp_path / f"home-{number}", rng, number)
         if fault:

@@ -264,7 +264,7 @@ def test_who_lost_the_lease_ends_with_the_write_under_way(attack: Races, chaos: 
     writes = attack.where.must(command).writes
     first = next(number for number, write in enumerate(writes, 1) if write.endswith(".leases")) + 1
     points = range(first, len(writes) - 1)
-    for point in sorted(chance.sample(points, min(len(points), chaos.count(4, 40)))):
+    for point in sorted(chance.sample(points, min(len(points), chaos.count(2, 40)))):
         outcome = taken_over(attack, base, command, point)
         if outcome is None:
             continue
