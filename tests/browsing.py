@@ -366,9 +366,19 @@ def settle(page: Any, panel: Any, quiet: float = 1000) -> None:
 
 
 def press(page: Any, panel: Any, key: str, button: Any = None) -> None:
-    """Press a key or a button, and wait until the panel is drawn again: before that, keys count for nothing."""
+    """Press a key or a button, and wait until the panel is drawn again: before that, keys count for nothing.
+
+    A key that was lost since the App drew the panel anew is pressed again; one that is at work is not done twice.
+    """
     drawn = panel.locator("[data-audit-drawn]").first
     before = drawn.get_attribute("data-audit-drawn")
     page.wait_for_timeout(300)
-    button.click() if button else page.keyboard.press(key)
-    need_browser().expect(drawn).not_to_have_attribute("data-audit-drawn", before)
+    act = button.click if button else lambda: page.keyboard.press(key)
+    expect = need_browser().expect
+    retry(act, lambda: expect(drawn).not_to_have_attribute("data-audit-drawn", before, timeout=15_000), times=8)
+
+
+def edit(page: Any, field: Any) -> None:
+    """Put the cursor into a field by the key for it, again where the field was just being drawn."""
+    focused = need_browser().expect(field).to_be_focused
+    retry(lambda: page.keyboard.press("e"), lambda: focused(timeout=3000))

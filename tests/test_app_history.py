@@ -129,10 +129,10 @@ def sign_in_the_modal(app: App, name: str, page: Any, panel: Any) -> None:
     browsing.retry(lambda: open_button.click(timeout=5000), lambda: modal.wait_for(timeout=5000))
     page.wait_for_timeout(2000)
     captions = app.do("result = fo.load_dataset(name).values('caption')", name=name)
-    page.keyboard.press("1")
     told = page.get_by_text(re.compile(r"^Keep · \d of 8 decided")).last
-    told.wait_for()
+    browsing.retry(lambda: page.keyboard.press("1"), lambda: told.wait_for(timeout=10_000))
+    said = told.inner_text()  # at once: a notice goes after seconds
     shot(page, f"history-{page.viewport_size['width']}-modal")
     row, kind, reviewer = app.do(LEDGER, name=name)[-1]
     assert (kind, reviewer) == ("keep", "cid")
-    assert captions[row][:50] in told.inner_text()
+    assert captions[row][:50] in said

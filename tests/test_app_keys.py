@@ -134,22 +134,21 @@ def test_e_edits_the_caption_enter_saves_it_and_escape_leaves_it(app: App, name:
     caption = field.input_value()
     assert caption in shown(queue)
     page.wait_for_timeout(500)
-    page.keyboard.press("e")
-    expect(field).to_be_focused()
+    browsing.edit(page, field)
     expect(field).to_have_value(caption)  # the key is not typed
     page.keyboard.press("Enter")
     page.get_by_text("The new caption is the present one").wait_for()
     expect(field).not_to_be_focused()
     assert app.do(LEDGER, name=name) == []
     page.wait_for_timeout(500)
-    page.keyboard.press("e")
+    browsing.edit(page, field)
     page.keyboard.type(" 1")
     page.keyboard.press("Escape")
     expect(field).not_to_be_focused()
     expect(field).to_have_value(f"{caption} 1")
     page.wait_for_timeout(500)
     assert app.do(LEDGER, name=name) == []
-    page.keyboard.press("e")
+    browsing.edit(page, field)
     page.keyboard.type("23")
     shot(page, "keys-2-edited")
     page.keyboard.press("Enter")
@@ -175,24 +174,25 @@ def test_an_open_sample_has_the_keys_and_escape_in_a_field_does_not_close_it(
     browsing.retry(lambda: tab.click(timeout=5000), lambda: keep.wait_for(timeout=10_000))
     page.wait_for_timeout(1500)
     field = beside.get_by_label("New caption (e)")
-    page.keyboard.press("e")
-    expect(field).to_be_focused()
+    browsing.edit(page, field)
     page.keyboard.press("Escape")
     expect(field).not_to_be_focused()
     expect(modal).to_be_visible()
     shot(page, "keys-3-modal")
     before = page.url
     page.wait_for_timeout(500)
-    page.keyboard.press("5")
-    page.wait_for_url(lambda url: url != before)
+    opens_the_next = lambda: page.wait_for_url(lambda url: url != before, timeout=10_000)
+    browsing.retry(lambda: page.keyboard.press("5"), opens_the_next)
     (made,) = app.do(LEDGER, name=name)
     assert made == (4, "unsure", "")
     page.wait_for_timeout(1500)
-    before = page.url
-    page.keyboard.press("e")
-    page.keyboard.press("Enter")  # nothing was changed: it is refused, and the keys go on
-    page.get_by_text("The new caption is the present one").last.wait_for()
+    before, refused = page.url, page.get_by_text("The new caption is the present one").last
+
+    def save_unchanged() -> None:
+        browsing.edit(page, field)
+        page.keyboard.press("Enter")
+
+    browsing.retry(save_unchanged, lambda: refused.wait_for(timeout=5000))  # nothing was changed, and the keys go on
     page.wait_for_timeout(500)
-    page.keyboard.press("1")
-    page.wait_for_url(lambda url: url != before)
+    browsing.retry(lambda: page.keyboard.press("1"), opens_the_next)
     assert [kind for _, kind, _ in app.do(LEDGER, name=name)] == ["unsure", "keep"]
