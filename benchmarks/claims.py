@@ -212,8 +212,9 @@ def _crossmodal() -> list[tuple[str, ...]]:
 
 
 def _ordered(cells: Mapping[str, Any], highest: bool) -> list[str]:
-    """The kinds of fault but misaligned, by their mean."""
-    return sorted({*cells} - {"misaligned"}, key=lambda kind: cells[kind]["mean"], reverse=highest)
+    """The kinds of fault but misaligned, by their mean, then by name."""
+    sign = -1 if highest else 1
+    return sorted({*cells} - {"misaligned"}, key=lambda kind: (sign * cells[kind]["mean"], kind))
 
 
 def _cell(values: Any) -> dict[str, float]:

@@ -378,6 +378,14 @@ def press(page: Any, panel: Any, key: str, button: Any = None) -> None:
     retry(act, lambda: expect(drawn).not_to_have_attribute("data-audit-drawn", before, timeout=15_000), times=8)
 
 
+def box_of(place: Any) -> dict[str, float]:
+    """Where an element is drawn; a `TimeoutError` where it is not, since the App is drawing it anew."""
+    box = place.bounding_box(timeout=5000)
+    if box is None:
+        raise need_browser().TimeoutError(f"{place} is not drawn")
+    return dict(box)
+
+
 def edit(page: Any, field: Any) -> None:
     """Put the cursor into a field by the key for it, again where the field was just being drawn."""
     focused = need_browser().expect(field).to_be_focused

@@ -111,13 +111,17 @@ def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None
 
 def click_point(page: Any, plot: Any) -> None:
     """Click a point of a scatter plot, which lies under the layer that is dragged."""
-    box = plot.locator(".scatterlayer .point").nth(3).bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    box = browsing.box_of(plot.locator(".scatterlayer .point").nth(3))
+    place = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(place[0] + 20, place[1] + 20)
+    page.mouse.move(*place)
+    page.wait_for_timeout(500)  # a click is of the point that the pointer was found to be on
+    page.mouse.click(*place)
 
 
 def lasso(page: Any, plot: Any) -> None:
     """Draw around the left half of a plot."""
-    box = plot.locator(".nsewdrag").first.bounding_box()
+    box = browsing.box_of(plot.locator(".nsewdrag").first)
     right, bottom = box["x"] + box["width"] / 2, box["y"] + box["height"] - 5
     corners = [(box["x"] + 5, box["y"] + 5), (right, box["y"] + 5), (right, bottom), (box["x"] + 5, bottom)]
     page.mouse.move(*corners[0])

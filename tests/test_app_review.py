@@ -84,13 +84,21 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
     expect(field).to_have_value("h1 2")
 
 
+def press(page: Any, key: str, told: Any) -> None:
+    """Press a key until its notice is shown: one that comes before the former answer is there counts for nothing."""
+    browsing.retry(lambda: page.keyboard.press(key), lambda: told.wait_for(timeout=10_000))
+
+
 def ask_before_a_decision_is_replaced(app: App, page: Any) -> None:
     """Go to a sample that is decided: the first key tells so, the second one replaces the decision; that is undone."""
-    page.keyboard.press("b")  # a sample that is decided: a key asks before it replaces that
+    before = page.url
+    back = lambda: page.wait_for_url(lambda url: url != before, timeout=10_000)
+    browsing.retry(
+        lambda: page.keyboard.press("b"), back
+    )  # a sample that is decided: a key asks before it replaces that
     page.wait_for_timeout(1500)
     made = app.do(LEDGER)
-    page.keyboard.press("5")
-    page.get_by_text("was decided before").last.wait_for()
+    press(page, "5", page.get_by_text("was decided before").last)
     assert app.do(LEDGER) == made
     before = page.url
     page.wait_for_timeout(300)
@@ -100,8 +108,7 @@ def ask_before_a_decision_is_replaced(app: App, page: Any) -> None:
     app.eventually(LEDGER, lambda after: len(after) == len(made) + 1)
     page.get_by_text("Unsure · ").last.wait_for()
     page.wait_for_timeout(500)
-    page.keyboard.press("u")
-    page.get_by_text("Undone: unsure").last.wait_for()
+    press(page, "u", page.get_by_text("Undone: unsure").last)
     app.eventually(LEDGER, lambda after: len(after) == len(made) + 2)
     page.wait_for_timeout(500)
 
@@ -119,15 +126,13 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
         word = "Remove" if number % 2 else "Keep"
         before = page.url
         page.wait_for_timeout(300)  # a second key within 250 ms counts as a double press
-        page.keyboard.press("2" if number % 2 else "1")
-        page.get_by_text(re.compile(rf"{word} · {number} of \d+ decided")).last.wait_for()
+        press(page, "2" if number % 2 else "1", page.get_by_text(re.compile(rf"{word} · {number} of \d+ decided")).last)
         page.wait_for_url(lambda url, before=before: url != before)  # the next sample is open
         assert len(dict(app.do(LEDGER))) == number, "each key decides on another sample"
         if number == 5:
             shot(page, "review-2-five")
     shot(page, "review-3-ten")
-    page.keyboard.press("u")
-    page.get_by_text("Undone: keep").last.wait_for()
+    press(page, "u", page.get_by_text("Undone: keep").last)
     app.eventually(LEDGER, lambda made: made[-1][1] == "undone")
     page.wait_for_timeout(1000)
     ask_before_a_decision_is_replaced(app, page)

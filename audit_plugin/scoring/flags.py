@@ -31,8 +31,7 @@ UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated t
 PLACEHOLDER_SAMPLES = 10
 PLACEHOLDER_SHARE = 0.001
 PLACEHOLDER_TEXTS = 5
-# Mean likeness of the texts of one sample or group, below which they do not describe one thing; that of texts drawn at
-# random is 0, of captions of one picture several times as much. The upper end of a 95% interval must lie below it.
+# Mean likeness of the texts of a sample or group, below which they do not describe one thing (at random it is 0).
 DESCRIBED_LIKENESS = 0.05
 # Mean likeness of the media of one text, below which they have nothing in common: between that of media drawn at random
 # and that of media of one class or category (benchmarks/checks.py). The upper end of a 95% interval must lie below it.
