@@ -49,11 +49,14 @@ from audit_plugin.fiftyone_io.results.thresholds import set_threshold
 scores = np.sort(np.array(dataset.values("audit_misalignment"), dtype=float))[::-1]
 set_threshold(dataset, "audit", "misaligned", float(scores[min(flagged, len(scores)) - 1]))
 """
-DRAWING = '[data-cy="panel-content-audit_panel"] [data-audit-drawn]'
-IS_DRAWN = f"""before => {{
-  const drawn = document.querySelector('{DRAWING}');
-  return drawn && drawn.getAttribute("data-audit-drawn") !== before;
+PANEL = '[data-cy="panel-content-audit_panel"]'
+# which drawing of the panel is shown, and how many are decided
+STATE = f"""() => {{
+  const panel = document.querySelector('{PANEL}'), drawn = panel && panel.querySelector("[data-audit-drawn]");
+  const done = panel && panel.innerText.match(/\\d+ of \\d+ decided/);
+  return [drawn && drawn.getAttribute("data-audit-drawn"), done && done[0]];
 }}"""
+IS_DECIDED = f"before => ({STATE})().every((part, at) => part && part !== before[at])"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,10 +201,10 @@ def undo_all(page: Any, count: int) -> None:
 
 
 def drawn_after(page: Any, act: Callable[[], None]) -> None:
-    """Act, and wait until the panel is drawn again."""
-    before = page.locator(DRAWING).first.get_attribute("data-audit-drawn")
+    """Act, and wait until the panel is drawn again with another number of decisions: it is drawn at other times too."""
+    before = page.evaluate(STATE)
     act()
-    page.wait_for_function(IS_DRAWN, arg=before)
+    page.wait_for_function(IS_DECIDED, arg=before)
 
 
 @contextmanager
