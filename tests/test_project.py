@@ -102,6 +102,19 @@ def test_versions_agree():
     assert f"## [{cited['version']}] - {cited['date-released']}" in lines_of("CHANGELOG.md")
 
 
+def test_no_tracked_file_names_the_host_of_a_registry():
+    hosts = [
+        "pypi." + "org",
+        "files." + "pythonhosted",
+        "registry." + "npmjs",
+        "conda." + "anaconda",
+        "deb." + "debian",
+    ]
+    command = ["git", "grep", "-lIF", *(part for host in hosts for part in ("-e", host))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr  # 1: nothing was found
+
+
 def test_the_changelog_has_each_heading_once_a_version():
     for version in "\n".join(lines_of("CHANGELOG.md")).split("\n## [")[1:]:
         headings = re.findall(r"(?m)^### (.+)$", version)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def main() -> None:
     common.picture(RESULTS / "multimem-corruptions.png", lambda axes: _draw(axes, report), 2)
 
 
+@dataclass(frozen=True)
 class Variants:
     """Every row of a set as it is and with each fault: positions in the inputs of the heads.
 
@@ -75,8 +76,10 @@ class Variants:
         rarity: `[n]`, mean rank of the cosine distance to the nearest `LIKE` rows over the modalities; high is rare.
     """
 
-    def __init__(self, data: common.Loaded, rows: dict[str, Ints], together: Ints, rarity: Floats) -> None:
-        self.data, self.rows, self.together, self.rarity = data, rows, together, rarity
+    data: common.Loaded
+    rows: dict[str, Ints]
+    together: Ints
+    rarity: Floats
 
     def __len__(self) -> int:
         return len(self.together)
