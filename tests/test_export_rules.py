@@ -128,6 +128,14 @@ def test_top_n_of_duplicates_leaves_one_of_each():
     assert gone(plan_export(scores, Rules(drop=("duplicate",), top_n=1), {})).keys() == {4}
 
 
+def test_top_n_of_duplicates_counts_no_copy_that_people_remove():
+    groups = marked(N, dict.fromkeys((2, 3, 4), "s2"))
+    scores = table(is_duplicate=flags(2, 3, 4), duplicate_group=groups, misalignment=[0, 1, 9, 3, 4, 5, np.nan, 7])
+    for top_n in (5, None):
+        plan = plan_export(scores, Rules(drop=("duplicate",), top_n=top_n), {("s2", 0): Verdict("remove")})
+        assert plan.outcome(3, "old").why == "", top_n
+
+
 def test_people_overrule_the_audit():
     scores = table(action=marked(N, {1: "remove", 2: "relabel"}, "keep"), suggestion=marked(N, {2: "new"}))
     decisions = {

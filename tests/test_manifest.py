@@ -245,18 +245,6 @@ def test_duplicate_ids_name_the_first(tmp_path: Path) -> None:
     )
 
 
-def test_rows_of_one_id_whose_media_cannot_be_used_cost_themselves_alone(tmp_path: Path) -> None:
-    outside, inside = tmp_path.parent / "x.png", tmp_path / "a.png"
-    rows = f"a,{outside},one\na,{outside},two\nb,{outside},three\nb,{inside},four\nc,{inside},five\n"
-    path = write(tmp_path, "m.csv", f"id,image,caption\n{rows}")
-    samples = read_samples(path, COLUMNS, media_root=tmp_path)
-    assert samples.ids == ("a", "a", "b", "b", "c")
-    assert sorted(samples.problems) == [0, 1, 2]
-    clash = write(tmp_path, "n.csv", f"id,image,caption\n{rows}b,{tmp_path / 'b.png'},six\n")
-    with pytest.raises(AuditError, match="id 'b' stands in rows 4 and 6, which show different things"):
-        read_samples(clash, COLUMNS, media_root=tmp_path)
-
-
 def test_rows_without_an_id_are_named_by_their_row(tmp_path: Path) -> None:
     rows = [
         '{"id": 1, "image": "a", "caption": "x"}',

@@ -67,7 +67,9 @@ def test_outputs_beside_another_replace_only_what_this_tool_wrote(tmp_path: Path
         ("s*t/a{0..9}/x.tar", "."),
         ("gone/m.csv", "gone"),
         ("a[1]/m.csv", "a[1]"),
-        ("set/annotations/m.json", "set"),  # COCO's images lie beside it
+        ("set/annotations/coco.json", "set"),  # whose images lie beside
+        ("set/annotations/m.json", "set/annotations"),
+        ("set/annotations/m.csv", "set/annotations"),
     ],
 )
 def test_media_of_a_recorded_manifest_lie_in_its_folder(tmp_path: Path, manifest: str, folder: str) -> None:
@@ -75,7 +77,10 @@ def test_media_of_a_recorded_manifest_lie_in_its_folder(tmp_path: Path, manifest
     (tmp_path / "a[1]").mkdir()
     (tmp_path / "a[1]" / "m.csv").touch()
     (tmp_path / "set" / "annotations").mkdir()
-    (tmp_path / "set" / "annotations" / "m.json").touch()
+    coco = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}
+    for name, content in (("coco.json", coco), ("m.json", [{"image": "../a.jpg", "caption": "x"}])):
+        (tmp_path / "set" / "annotations" / name).write_text(json.dumps(content))
+    (tmp_path / "set" / "annotations" / "m.csv").write_text("image,caption\n../a.jpg,x\n")
     assert folder_of(tmp_path / manifest) == tmp_path / folder
 
 

@@ -32,21 +32,6 @@ def test_many_texts_on_one_medium_make_a_placeholder_unless_they_agree() -> None
     assert not flagged_as("placeholder", agreeing).any()
 
 
-def test_a_placeholder_is_one_within_a_sample_or_group_too_unless_its_texts_have_something_in_common() -> None:
-    evidence, rows = planted().evidence, planted().rows["placeholder"]
-    owners = evidence.user_groups.copy()
-    owners[rows] = owners[rows[0]]  # as a table's rows with one path, which are captions of one sample
-    grouped = replace(evidence, user_groups=owners)
-    assert flagged_as("placeholder", grouped)[rows].all()
-    assert flagged_as("placeholder", grouped).sum() == len(rows)
-    text = evidence.projections["text"].copy()
-    rng = np.random.default_rng(0)
-    width = text.shape[1]
-    text[rows] = unit(0.5 * unit(rng.standard_normal((1, width))) + unit(rng.standard_normal((len(rows), width))))
-    telling = replace(grouped, projections={**evidence.projections, "text": text})  # of one thing: mean likeness 0.2
-    assert not flagged_as("placeholder", telling).any()
-
-
 def test_a_placeholder_stays_one_whatever_another_modality_of_its_rows_holds() -> None:
     evidence, rows = planted(3).evidence, planted(3).rows["placeholder"]
     content = {name: ids.copy() for name, ids in evidence.contents.items()}
@@ -114,6 +99,13 @@ def test_one_class_over_media_that_have_nothing_in_common_is_a_class() -> None:
     images = np.eye(n, dtype=np.float32)
     contents = {**evidence.contents, "text": np.arange(n) % 2}
     assert not flagged_as("boilerplate", replace(evidence, projections={"image": images}, contents=contents)).any()
+
+
+def test_captions_of_one_sample_are_counted_once_towards_a_placeholder() -> None:
+    evidence, rows = planted().evidence, planted().rows["placeholder"]
+    owners = np.arange(len(evidence))
+    owners[rows] = rows[0]
+    assert not flagged_as("placeholder", replace(evidence, user_groups=owners)).any()
 
 
 def test_labels_under_one_medium_are_a_placeholder_and_few_texts_of_a_product_are_not() -> None:

@@ -208,13 +208,10 @@ class SampleNames:
     captions: Counter[str] = field(default_factory=Counter)  # of each sample so far
     unnamed: int = 0  # rows without an id where others have one
     _first: dict[str, tuple[int, Any]] = field(default_factory=dict)  # id -> (its first row, media)
-    _unusable: set[int] = field(default_factory=set)  # rows that show what cannot be told
     _of_media: dict[Any, str] = field(default_factory=dict)
     _pairs: set[Any] = field(default_factory=set)
 
-    def name(
-        self, number: int, own: str, media: Any, texts: Sequence[Any], is_unusable: bool = False
-    ) -> tuple[str, int]:
+    def name(self, number: int, own: str, media: Any, texts: Sequence[Any]) -> tuple[str, int]:
         """(id, position of its first caption) of a row.
 
         Args:
@@ -222,7 +219,6 @@ class SampleNames:
             own: its id, "" if none.
             media: what it shows, None if nothing.
             texts: its captions.
-            is_unusable: what it shows cannot be told, such as a path that leads out of the folder: it keeps its id.
 
         Raises:
             AuditError: another row has the id, and shows something else.
@@ -240,18 +236,13 @@ class SampleNames:
                 self._of_media.setdefault(media, name)
         if name in self._first:
             row, other = self._first[name]
-            if is_unusable or row in self._unusable:
-                if not is_unusable:
-                    self._first[name] = (number, media)
-            elif other != media or media is None:
+            if other != media or media is None:
                 raise AuditError(
                     f"{self.source}: id {brief(name)} stands in rows {row + 1} and {number + 1}, which show different "
                     "things; give every sample an id of its own"
                 )
         else:
             self._first[name] = (number, media)
-        if is_unusable:
-            self._unusable.add(number)
         position = self.captions[name]
         self.captions[name] += max(1, len(texts))
         return name, position
@@ -298,8 +289,7 @@ def _samples(path: Path, rows: list[Row], chosen: Columns, places: Sequence[Plac
             continue
         texts = texts_of(row, text_column)
         media, problem = media_of(row, chosen, place)
-        known = shown(media)
-        name, position = names.name(number, _id_of(row), known, texts, bool(problem) and known is None)
+        name, position = names.name(number, _id_of(row), shown(media), texts)
         entries.append(_Entry(name, position, media, texts, problem))
     for number in torn:  # once all ids are known
         entries[number] = replace(entries[number], name=names.free(entries[number].name, number))

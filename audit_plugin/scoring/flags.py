@@ -31,8 +31,6 @@ UNRELATED_LIKENESS = 0.5  # of texts, below which they are nearer to unrelated t
 PLACEHOLDER_SAMPLES = 10
 PLACEHOLDER_SHARE = 0.001
 PLACEHOLDER_TEXTS = 5
-# Mean likeness of the texts of a sample or group, below which they do not describe one thing (at random it is 0).
-DESCRIBED_LIKENESS = 0.05
 # Mean likeness of the media of one text, below which they have nothing in common: between that of media drawn at random
 # and that of media of one class or category (benchmarks/checks.py). The upper end of a 95% interval must lie below it.
 UNRELATED_MEDIA, MEDIA_Z = 0.005, 1.645
@@ -186,15 +184,10 @@ def conflict(columns: Mapping[str, Floats], evidence: Evidence, rate: float) -> 
 
 @flag("Placeholder", "One image, audio or video that appears in many rows with unrelated texts")
 def placeholder(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float) -> Bools:
-    """One content in more than max(10, 0.1%) samples, whose texts are as unrelated as texts drawn at random.
-
-    Rows of one sample or group count as one, since they may tell much of one thing, unless their texts surely have
-    nothing in common: a table's rows with one path are captions of one sample, also where it is a placeholder's.
-    """
+    """One content in more than max(10, 0.1%) samples, whose texts are as unrelated as texts drawn at random."""
     texts = evidence.text_modalities
     media = [name for name in evidence.contents if name not in texts]
-    among_samples = _repeated(evidence, media, texts, _are_unrelated, evidence.user_groups)
-    return among_samples | _repeated(evidence, media, texts, _describe_nothing, np.arange(len(evidence)))
+    return _repeated(evidence, media, texts, _are_unrelated)
 
 
 @flag("Vague", "A caption that fits almost everything in the set", tail=True)
@@ -223,19 +216,19 @@ def boilerplate(_columns: Mapping[str, Floats], evidence: Evidence, _rate: float
 
     texts = [name for name in evidence.text_modalities if not are_classes(evidence.contents[name])]
     media = [name for name in evidence.contents if name not in evidence.text_modalities]
-    judge = _have_nothing_in_common  # a class may be anything
-    return _repeated(evidence, texts, media, judge, evidence.user_groups)
+    return _repeated(evidence, texts, media, _have_nothing_in_common)  # a class may be anything
 
 
 def _repeated(
-    evidence: Evidence, names: Sequence[str], beside: Sequence[str], judge: Callable[[Floats, Ints], bool], owners: Ints
+    evidence: Evidence, names: Sequence[str], beside: Sequence[str], judge: Callable[[Floats, Ints], bool]
 ) -> Bools:
-    """bool `[n]`: contents of some modalities that more than max(10, 0.1%) `owners` `[n]` hold, by what is beside them.
+    """bool `[n]`: contents of some modalities in more than max(10, 0.1%) samples, by what stands beside them.
 
     Flagged where `judge` (projections `[g, d]` and content ids `[g]` of the rows of a content) holds for all modalities
     `beside` them, of which there must be one.
     """
     flagged = np.zeros(len(evidence), dtype=bool)
+    owners = evidence.user_groups
     limit = max(PLACEHOLDER_SAMPLES, PLACEHOLDER_SHARE * len(np.unique(owners)))
     for name in names if beside else ():
         content = evidence.contents[name]
@@ -338,12 +331,6 @@ def _are_unrelated(vectors: Floats, content: Ints) -> bool:
     if len(np.unique(content)) < PLACEHOLDER_TEXTS:
         return False
     return mean_likeness(vectors) < UNRELATED_LIKENESS
-
-
-def _describe_nothing(vectors: Floats, content: Ints) -> bool:
-    """Whether at least `PLACEHOLDER_TEXTS` different texts surely have a mean likeness below `DESCRIBED_LIKENESS`."""
-    _, first = np.unique(content, return_index=True)
-    return len(first) >= PLACEHOLDER_TEXTS and likeness_bound(vectors[first]) < DESCRIBED_LIKENESS
 
 
 def _have_nothing_in_common(vectors: Floats, content: Ints) -> bool:

@@ -192,11 +192,11 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
                 f"{name!r}); name the samples by the ids of the table, or name the FiftyOne dataset"
             )
     by_row = {row_of[key]: verdict for key, verdict in verdicts.items() if key in row_of}
-    why, proposals = _by_rules(table, rules), _proposed_captions(table, rules)
+    removed_by_people = np.zeros(len(table), dtype=bool)
+    removed_by_people[[row for row, verdict in by_row.items() if verdict.kind == "remove"]] = True
+    why, proposals = _by_rules(table, rules, removed_by_people), _proposed_captions(table, rules)
     by = np.where(why != "", AUDIT, "").astype(object)
-    removed_by_people = [row for row, verdict in by_row.items() if verdict.kind == "remove"]
-    stays = why == ""
-    stays[removed_by_people] = False
+    stays = (why == "") & ~removed_by_people
     if "duplicate" in rules.drop and rules.top_n is None:
         for row in _surplus_copies(table, stays):
             why[row], by[row] = "flag duplicate: another copy stays", AUDIT
@@ -210,13 +210,16 @@ def plan_export(table: ScoreTable, rules: Rules, verdicts: Mapping[Key, Verdict]
     return ExportPlan(why, by, proposals, rules.relabel, by_row, len(verdicts) - len(by_row))
 
 
-def _by_rules(table: ScoreTable, rules: Rules) -> NDArray[Any]:
-    """object `[n]`: why a row is removed, "" if it stays; copies are looked at with `top_n` only."""
+def _by_rules(table: ScoreTable, rules: Rules, removed_by_people: Bools) -> NDArray[Any]:
+    """object `[n]`: why a row is removed, "" if it stays; copies are looked at with `top_n` only.
+
+    Rows that people remove (bool `[n]`) are no copies that stay.
+    """
     why = np.full(len(table), "", dtype=object)
     if rules.top_n is not None:
         chosen = _flagged(table, [kind for kind in rules.drop if kind != "duplicate"])
         if "duplicate" in rules.drop:
-            chosen[_surplus_copies(table, ~chosen)] = True
+            chosen[_surplus_copies(table, ~chosen & ~removed_by_people)] = True
         elif not rules.drop:
             chosen[:] = True
         scores = table.numbers("misalignment")

@@ -12,7 +12,16 @@ from audit_plugin.arrays import MODALITIES, AuditError, Samples
 from audit_plugin.inputs.columns import Columns, known_header, missing_words
 from audit_plugin.inputs.formats.values import BOX_SEPARATOR, Layout, Medium
 from audit_plugin.inputs.paths import Place, local_path, paths_of, real_folder
-from audit_plugin.inputs.readers import CsvSource, Row, ShardMember, ShardSource, Source, TableSource, open_sources
+from audit_plugin.inputs.readers import (
+    CocoSource,
+    CsvSource,
+    Row,
+    ShardMember,
+    ShardSource,
+    Source,
+    TableSource,
+    open_sources,
+)
 from audit_plugin.inputs.remote import copied, is_remote, name_of
 from audit_plugin.inputs.rows import ID_COLUMN, RowReader, as_text
 from audit_plugin.inputs.samples import SampleNames, media_of, read_samples, shown, texts_of
@@ -115,9 +124,9 @@ class ManifestSource:
                 "media (--media-root)"
             )
         texts = texts_of(cells, self._text)
-        ids, first = self._ids(number, source, row, media, texts, names, bool(problem))
         if not problem and any(text is not None and not isinstance(text, str) for text in texts):
             problem = f"column {self._text!r} holds other things than texts"
+        ids, first = self._ids(number, source, row, media, texts, names)
         # a caption such as "nan" is missing, and leaves as it is
         written = texts_of(self._usable(row, frozenset()), self._text)
         plain = tuple(text if isinstance(text, str) else None for text in written)
@@ -141,20 +150,12 @@ class ManifestSource:
         return {column: reader.usable(column, row.cells.get(column)) for column in (*self._media.values(), *texts)}
 
     def _ids(
-        self,
-        number: int,
-        source: Source,
-        row: Row,
-        media: Mapping[str, Any],
-        texts: Any,
-        names: SampleNames,
-        has_problem: bool,
+        self, number: int, source: Source, row: Row, media: Mapping[str, Any], texts: Any, names: SampleNames
     ) -> tuple[tuple[str, ...], int]:
         """(the names that a table of scores may have for a row, position of its first caption)."""
         if row.key:  # where keys repeat, the name of the shard is part of the id
             return (row.key, f"{source.path.stem}/{row.key}"), 0
-        own, known = as_text(row.cells.get(ID_COLUMN)) or "", shown(media)
-        name, position = names.name(number, own, known, texts, has_problem and known is None)
+        name, position = names.name(number, as_text(row.cells.get(ID_COLUMN)) or "", shown(media), texts)
         return (name,), position
 
     def _header(self) -> tuple[tuple[str, ...], dict[str, str], Any]:
@@ -281,14 +282,22 @@ def recorded_place(recorded: str) -> tuple[Path, Path]:
     return Path(recorded), folder_of(Path(recorded))
 
 
+def _holds_coco(manifest: Path) -> bool:
+    try:
+        return isinstance(open_sources(manifest)[0], CocoSource)
+    except AuditError:
+        return False
+
+
 def folder_of(manifest: Path) -> Path:
     """The folder in which the media of a manifest lie by default; of a pattern, the last one without wild cards.
 
-    Of COCO it is the one around `annotations`, where the images lie beside.
+    Of COCO's file in a folder `annotations` it is the one around that, where the images lie beside: names of images in
+    COCO lead out of no folder, which paths in other manifests may.
     """
     if manifest.is_dir():
         return manifest
     if manifest.is_file():  # whose folders may have brackets in their names
         folder = manifest.absolute().parent
-        return folder.parent if folder.name in ANNOTATIONS else folder
+        return folder.parent if folder.name in ANNOTATIONS and _holds_coco(manifest) else folder
     return next(folder for folder in manifest.absolute().parents if not re.search(r"[*?\[{]", str(folder)))

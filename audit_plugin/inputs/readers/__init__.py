@@ -35,6 +35,7 @@ __all__ = [
     "READERS",
     "RELABELED",
     "REMOVED",
+    "CocoSource",
     "CsvSource",
     "Located",
     "Reader",
