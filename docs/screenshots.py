@@ -114,7 +114,7 @@ def film(page: Any) -> None:
     see(2500)
     for _ in range(DECIDED):
         has_suggestion = panel.get_by_role("button", name="Suggestion (3)", exact=True).is_visible()
-        browsing.press(page, panel, "3" if has_suggestion else "1")
+        browsing.press(page, "3" if has_suggestion else "1")
         see(1200, 700)
     apply = panel.get_by_role("button", name="Apply")
     browsing.open_tab(panel, "Report and apply", apply.first)

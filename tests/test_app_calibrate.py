@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import SIZES, App, assert_in_sight, assert_nothing_is_cut_off, need_browser, press, shot, submit
+from tests.browsing import (
+    SIZES,
+    App,
+    assert_in_sight,
+    assert_nothing_is_cut_off,
+    need_browser,
+    press,
+    settle,
+    shot,
+    submit,
+)
 from tests.test_app_batches import ask, choose
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
@@ -54,7 +64,7 @@ def page(app: App, name: str, chromium: Any, size: tuple[int, int]) -> Iterator[
 def test_a_batch_of_one_caption_and_a_calibration(app: App, name: str, page: Any, size: tuple[int, int]) -> None:
     panel = browsing.open_panel(page)
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
-    page.wait_for_timeout(2500)  # the App draws a tab again that was just opened
+    settle(page)
     page.evaluate("localStorage.setItem('audit-reviewer', 'ann'); window.dispatchEvent(new Event('audit-reviewer'))")
     expect(panel.locator('[data-cy="audit-reviewer"]')).to_have_text("Reviewer:ann")
     form = ask(page, panel.get_by_role("button", name="All 8 with the same caption"))
@@ -66,15 +76,15 @@ def test_a_batch_of_one_caption_and_a_calibration(app: App, name: str, page: Any
     submit(form, "Remove 8 samples")
     expect(panel.get_by_text("8 of 30 decided")).to_be_visible()
     assert app.do(DECIDED, name=name) == [("remove", "ann")] * 8
-    page.wait_for_timeout(1500)
-    press(page, panel, "u")
+    settle(page)
+    press(page, "u")
     assert app.do(DECIDED, name=name) == []  # undone as one
 
     choose(page, panel.get_by_role("combobox").filter(has_text="All findings"), "Calibrate")
     expect(panel.get_by_text(re.compile("^0 of about .* labels"))).to_be_visible()
-    page.wait_for_timeout(1500)
+    settle(page)
     for number in range(1, 4):
-        press(page, panel, "2")
+        press(page, "2")
         expect(panel.get_by_text(app.do(SEARCH, name=name, precision=0.9))).to_be_visible()
         expect(panel.get_by_text(re.compile(f"^{number} of about"))).to_be_visible()
     look(page, panel, size)
@@ -84,7 +94,7 @@ def test_a_batch_of_one_caption_and_a_calibration(app: App, name: str, page: Any
     for _ in range(30):
         if use.count():
             break
-        press(page, panel, "2")
+        press(page, "2")
         expect(panel.get_by_text(app.do(SEARCH, name=name, precision=0.7))).to_be_visible()  # drawn with this label
     said = panel.get_by_text("with a probability of")
     said.wait_for()
@@ -94,7 +104,7 @@ def test_a_batch_of_one_caption_and_a_calibration(app: App, name: str, page: Any
         return app.do(FLAGGED, name=name), int(re.search(r"of the (\d+) samples", said.inner_text()).group(1))
 
     # refused where the panel showed another threshold than that of the last label
-    browsing.retry(lambda: press(page, panel, "", use), lambda: same(page, flagged_and_said), times=3)
+    browsing.retry(lambda: press(page, use), lambda: same(page, flagged_and_said), times=3)
     assert 20 <= app.do(FLAGGED, name=name) <= 30
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import SIZES, App, assert_in_sight, assert_nothing_is_cut_off, need_browser, press, shot
+from tests.browsing import SIZES, App, assert_in_sight, assert_nothing_is_cut_off, need_browser, press, settle, shot
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -51,21 +51,21 @@ def shown(panel: Any) -> str:
 def test_the_name_is_asked_once_and_the_last_decisions_can_be_changed(app: App, name: str, page: Any) -> None:
     panel = browsing.open_panel(page)
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
-    page.wait_for_timeout(2500)  # the App draws a tab again that was just opened
+    settle(page)
     first = shown(panel)
-    press(page, panel, "ArrowRight")  # the tab that was clicked leaves the arrows to the queue
+    press(page, "ArrowRight")  # the tab that was clicked leaves the arrows to the queue
     assert shown(panel) != first
-    press(page, panel, "ArrowLeft")
+    press(page, "ArrowLeft")
     assert shown(panel) == first
     give_a_name(page, panel)
     assert app.do(LEDGER, name=name) == []
     for key in ("2", "1", "5"):
-        press(page, panel, key)
-    press(page, panel, "", panel.get_by_role("button", name="Skip (4)", exact=True))
+        press(page, key)
+    press(page, panel.get_by_role("button", name="Skip (4)", exact=True))
     made = [(row, kind, HOSTILE) for row, kind in zip(FLAGGED, ("remove", "keep", "unsure", "skip"), strict=False)]
     assert app.do(LEDGER, name=name) == made
     for key in ("u", "u", "y", "y", "d"):
-        press(page, panel, key)
+        press(page, key)
     assert [kind for _, kind, _ in app.do(LEDGER, name=name)][4:] == ["undone"] * 4
     line = panel.get_by_role("button", name="Remove ·").first
     look_at_the_list(page, panel, line)
@@ -73,7 +73,7 @@ def test_the_name_is_asked_once_and_the_last_decisions_can_be_changed(app: App, 
     browsing.retry(lambda: line.click(timeout=5000), lambda: again.wait_for(timeout=5000))
     assert shown(panel) == first
     expect(line).to_be_hidden()
-    press(page, panel, "1")
+    press(page, "1")
     assert app.do(LEDGER, name=name)[-1] == (FLAGGED[0], "keep", HOSTILE)
     page.reload()
     panel = page.locator('[data-cy="panel-content-audit_panel"]')
@@ -127,10 +127,11 @@ def sign_in_the_modal(app: App, name: str, page: Any, panel: Any) -> None:
     browsing.open_tab(panel, "Queue", open_button)
     modal = page.locator('[data-cy="modal"]')
     browsing.retry(lambda: open_button.click(timeout=5000), lambda: modal.wait_for(timeout=5000))
-    page.wait_for_timeout(2000)
+    settle(page)
     captions = app.do("result = fo.load_dataset(name).values('caption')", name=name)
     told = page.get_by_text(re.compile(r"^Keep · \d of 8 decided")).last
-    browsing.retry(lambda: page.keyboard.press("1"), lambda: told.wait_for(timeout=10_000))
+    browsing.tap(page, "1")
+    told.wait_for()
     said = told.inner_text()  # at once: a notice goes after seconds
     shot(page, f"history-{page.viewport_size['width']}-modal")
     row, kind, reviewer = app.do(LEDGER, name=name)[-1]

@@ -47,7 +47,7 @@ def queue(page: Any) -> Any:
     """The panel, its tab Queue opened."""
     panel = browsing.open_panel(page)
     browsing.open_tab(panel, "Queue", panel.get_by_role("button", name="Keep (1)"))
-    settle(page, panel)
+    settle(page)
     return panel
 
 
@@ -65,19 +65,19 @@ def test_keys_press_the_buttons_of_the_queue(app: App, name: str, page: Any, que
     shot(page, "keys-1-help")
     page.keyboard.press("h")
     for key in ("1", "2", "3", "4", "5"):
-        press(page, queue, key)
+        press(page, key)
     texts = [("keep", ""), ("remove", ""), ("relabel", f"better {FLAGGED[2]}"), ("skip", ""), ("unsure", "")]
     assert app.do(LEDGER, name=name) == [(row, *text) for row, text in zip(FLAGGED, texts, strict=False)]
-    press(page, queue, "u")
+    press(page, "u")
     assert app.do(LEDGER, name=name)[-1][:2] == (FLAGGED[4], "undone")
     first = shown(queue)
-    press(page, queue, "n")
+    press(page, "n")
     assert shown(queue) != first
-    press(page, queue, "b")
+    press(page, "b")
     assert shown(queue) == first
     queue.get_by_text("Caption:").first.click()  # a tab that was clicked takes the arrows
-    press(page, queue, "ArrowRight")
-    press(page, queue, "ArrowLeft")
+    press(page, "ArrowRight")
+    press(page, "ArrowLeft")
     assert shown(queue) == first
     assert len(app.do(LEDGER, name=name)) == 6
 
@@ -85,7 +85,7 @@ def test_keys_press_the_buttons_of_the_queue(app: App, name: str, page: Any, que
 def test_a_held_key_a_double_press_and_keys_for_others_decide_nothing(
     app: App, name: str, page: Any, queue: Any
 ) -> None:
-    press(page, queue, "n")  # by now the script is there
+    press(page, "n")  # by now the script is there
     drawn = queue.locator("[data-audit-drawn]").first
     before = drawn.get_attribute("data-audit-drawn")
     page.wait_for_timeout(500)
@@ -121,15 +121,15 @@ def test_a_held_key_a_double_press_and_keys_for_others_decide_nothing(
     page.wait_for_timeout(1500)
     assert app.do(LEDGER, name=name) == [made]
     browsing.open_tab(queue, "Queue", queue.get_by_role("button", name="Keep (1)"))
-    settle(page, queue)
-    press(page, queue, "2")
+    settle(page)
+    press(page, "2")
     app.eventually(LEDGER, lambda after: [kind for _, kind, _ in after] == ["keep", "remove"], name=name)
 
 
 def test_e_edits_the_caption_enter_saves_it_and_escape_leaves_it(app: App, name: str, page: Any, queue: Any) -> None:
-    press(page, queue, "n")  # by now the script is there
-    press(page, queue, "b")
-    settle(page, queue)
+    press(page, "n")  # by now the script is there
+    press(page, "b")
+    settle(page)
     field = queue.get_by_label("New caption (e)")
     caption = field.input_value()
     assert caption in shown(queue)
@@ -157,22 +157,22 @@ def test_e_edits_the_caption_enter_saves_it_and_escape_leaves_it(app: App, name:
     assert made[1:] == ("relabel", f"{caption} 123")
     page.wait_for_timeout(1500)  # by then the App has put the cursor somewhere
     expect(field).not_to_be_focused()
-    press(page, queue, "1")
+    press(page, "1")
     assert [kind for _, kind, _ in app.do(LEDGER, name=name)] == ["relabel", "keep"]
 
 
 def test_an_open_sample_has_the_keys_and_escape_in_a_field_does_not_close_it(
     app: App, name: str, page: Any, queue: Any
 ) -> None:
-    press(page, queue, "n")
+    press(page, "n")
     modal = page.locator('[data-cy="modal"]')
-    press(page, queue, "b")
+    press(page, "b")
     queue.get_by_role("button", name="Open sample").click()
     modal.wait_for()
     beside = modal.locator('[data-cy="panel-content-audit_sample"]')
     tab, keep = modal.get_by_text("Audit", exact=True).first, beside.get_by_role("button", name="Keep (1)")
     browsing.retry(lambda: tab.click(timeout=5000), lambda: keep.wait_for(timeout=10_000))
-    page.wait_for_timeout(1500)
+    settle(page)
     field = beside.get_by_label("New caption (e)")
     browsing.edit(page, field)
     page.keyboard.press("Escape")
@@ -180,12 +180,11 @@ def test_an_open_sample_has_the_keys_and_escape_in_a_field_does_not_close_it(
     expect(modal).to_be_visible()
     shot(page, "keys-3-modal")
     before = page.url
-    page.wait_for_timeout(500)
-    opens_the_next = lambda: page.wait_for_url(lambda url: url != before, timeout=10_000)
-    browsing.retry(lambda: page.keyboard.press("5"), opens_the_next)
+    browsing.tap(page, "5")
+    page.wait_for_url(lambda url: url != before)
     (made,) = app.do(LEDGER, name=name)
     assert made == (4, "unsure", "")
-    page.wait_for_timeout(1500)
+    settle(page)
     before, refused = page.url, page.get_by_text("The new caption is the present one").last
 
     def save_unchanged() -> None:
@@ -193,6 +192,7 @@ def test_an_open_sample_has_the_keys_and_escape_in_a_field_does_not_close_it(
         page.keyboard.press("Enter")
 
     browsing.retry(save_unchanged, lambda: refused.wait_for(timeout=5000))  # nothing was changed, and the keys go on
-    page.wait_for_timeout(500)
-    browsing.retry(lambda: page.keyboard.press("1"), opens_the_next)
+    settle(page)
+    browsing.tap(page, "1")
+    page.wait_for_url(lambda url: url != before)
     assert [kind for _, kind, _ in app.do(LEDGER, name=name)] == ["unsure", "keep"]

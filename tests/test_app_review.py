@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, shot, submit
+from tests.browsing import App, need_browser, settle, shot, submit
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -85,32 +85,27 @@ def test_the_panel_beside_the_sample_leaves_the_keys_to_the_review(app: App, pag
 
 
 def press(page: Any, key: str, told: Any) -> None:
-    """Press a key until its notice is shown: one that comes before the former answer is there counts for nothing."""
-    browsing.retry(lambda: page.keyboard.press(key), lambda: told.wait_for(timeout=10_000))
+    """Press a key and see its notice, which goes after seconds; then wait until all is drawn."""
+    browsing.tap(page, key)
+    told.wait_for()
+    settle(page)
 
 
 def ask_before_a_decision_is_replaced(app: App, page: Any) -> None:
     """Go to a sample that is decided: the first key tells so, the second one replaces the decision; that is undone."""
     before = page.url
-    back = lambda: page.wait_for_url(lambda url: url != before, timeout=10_000)
-    browsing.retry(
-        lambda: page.keyboard.press("b"), back
-    )  # a sample that is decided: a key asks before it replaces that
-    page.wait_for_timeout(1500)
+    browsing.tap(page, "b")
+    page.wait_for_url(lambda url: url != before)
+    settle(page)
     made = app.do(LEDGER)
     press(page, "5", page.get_by_text("was decided before").last)
     assert app.do(LEDGER) == made
     before = page.url
-    page.wait_for_timeout(300)
-    # the notice may be shown a moment before the answer is there: until then keys count for nothing
-    opens_the_next = lambda: page.wait_for_url(lambda url: url != before, timeout=10_000)
-    browsing.retry(lambda: page.keyboard.press("5"), opens_the_next)
+    press(page, "5", page.get_by_text("Unsure · ").last)
+    page.wait_for_url(lambda url: url != before)
     app.eventually(LEDGER, lambda after: len(after) == len(made) + 1)
-    page.get_by_text("Unsure · ").last.wait_for()
-    page.wait_for_timeout(500)
     press(page, "u", page.get_by_text("Undone: unsure").last)
     app.eventually(LEDGER, lambda after: len(after) == len(made) + 2)
-    page.wait_for_timeout(500)
 
 
 def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
@@ -119,13 +114,12 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
         page.keyboard.press(key)
         page.wait_for_timeout(300)
     app.eventually(LEDGER)
-    page.wait_for_timeout(2000)
+    settle(page)
     made = app.do(LEDGER)
     assert len(dict(made)) == len(made), "a key decided on a sample that the one before had decided"
     for number in range(len(made) + 1, 11):
         word = "Remove" if number % 2 else "Keep"
         before = page.url
-        page.wait_for_timeout(300)  # a second key within 250 ms counts as a double press
         press(page, "2" if number % 2 else "1", page.get_by_text(re.compile(rf"{word} · {number} of \d+ decided")).last)
         page.wait_for_url(lambda url, before=before: url != before)  # the next sample is open
         assert len(dict(app.do(LEDGER))) == number, "each key decides on another sample"
@@ -134,7 +128,6 @@ def test_decide_ten_by_keyboard_apply_and_undo(app: App, page: Any) -> None:
     shot(page, "review-3-ten")
     press(page, "u", page.get_by_text("Undone: keep").last)
     app.eventually(LEDGER, lambda made: made[-1][1] == "undone")
-    page.wait_for_timeout(1000)
     ask_before_a_decision_is_replaced(app, page)
     page.keyboard.press("n")
     modal = page.locator('[data-cy="modal"]')  # while the next sample opens, the App does not hear Escape
