@@ -9,6 +9,7 @@ TORCH  ?= torch==2.15.0 torchvision==0.29.2
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 READY  := .venv/.ready
+BROWSER := $(wildcard tests/test_app*.py tests/chaos/test_app*.py)
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -23,8 +24,11 @@ app: $(READY) ## link the plugin into FiftyOne, then the demo, and the App on it
 screenshots: $(READY) chromium ## take the pictures of the README, from the photographs beside the project
 	@$(BIN)/python docs/screenshots.py
 
+# First what drives the browser, with the machine to itself, then all the rest: both, whatever the first one gives.
 test: $(READY) chromium ## all tests, those with a database and a browser included
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@status=0; $(BIN)/python -m pytest $(BROWSER) || status=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(BROWSER:%=--ignore=%) || status=$$?; \
+	exit $$status
 
 chaos: $(READY) chromium ## attack the code: crash points, races, corruption, hostile inputs (long)
 	@AUDIT_CHAOS=long $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/chaos

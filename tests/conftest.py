@@ -24,6 +24,7 @@ os.environ.update(
     FIFTYONE_CONFIG_PATH=str(HOME / "config.json"),
     FIFTYONE_DO_NOT_TRACK="true",
     FIFTYONE_DATABASE_VALIDATION="false",
+    FIFTYONE_PLUGINS_CACHE_ENABLED="true",
     FIFTYONE_SHOW_PROGRESS_BARS="false",
     XDG_CACHE_HOME=str(HOME / "cache"),
     XDG_DATA_HOME=str(HOME / "data"),  # exports: forms ask before they replace a file of an earlier run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +95,8 @@ def demo(
     if open_app:
         import fiftyone as fo
 
+        # the server reads the files of all plugins again for each click otherwise
+        os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")
         session = fo.launch_app(dataset.load_saved_view(f"{config.run}_flagged"))
         typer.echo("press Ctrl-C to close the App")
         with contextlib.suppress(KeyboardInterrupt):
