@@ -11,13 +11,14 @@ import pytest
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.ipynb"))
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def printed(path: Path, folder: Path) -> str:
+def printed(name: str, folder: Path) -> str:
     """What the cells of a notebook print when it is run in a folder."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "\n".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
@@ -36,17 +37,43 @@ def test_photographs_of_clothing(real_data: Path, tmp_path: Path, monkeypatch: p
             for picture in sorted(folder.iterdir())[:15]:
                 shutil.copy(picture, tmp_path / "photographs" / folder.name)
     monkeypatch.setenv("PHOTOGRAPHS", str(tmp_path / "photographs"))
-    text = printed(NOTEBOOKS[1], tmp_path)
+    text = printed("photographs", tmp_path)
     assert re.match(r"1\d\d samples of 10 classes", text)
     assert int(re.search(r"(\d+) of the first 20 were exchanged", text)[1]) >= 10  # by chance 3
     assert "20 left out" in text
 
 
 def test_label_noise(tmp_path: Path) -> None:
-    named = re.search(
-        r"named for (\d+)% by the suggestion, (\d+)% by logistic regression", printed(NOTEBOOKS[0], tmp_path)
-    )
+    text = printed("label_noise", tmp_path)
+    named = re.search(r"named for (\d+)% by the suggestion, (\d+)% by logistic regression", text)
     assert min(int(named[1]), int(named[2])) >= 80
+
+
+@pytest.mark.fiftyone
+def test_a_review_in_fiftyone(tmp_path: Path) -> None:
+    pytest.importorskip("fiftyone")
+    text = printed("fiftyone_review", tmp_path)
+    made = int(re.search(r"(\d+) changes would be made; nothing is changed yet", text)[1])
+    wrong, left = re.search(r"(\d+) wrong captions in the dataset, (\d+) in the \d+ of the clean view", text).groups()
+    assert made >= 7
+    assert int(left) <= int(wrong) <= 5  # of ten
+    assert "as before: True" in text
+
+
+def test_memorization_and_mitigation_in_training(tmp_path: Path) -> None:
+    pytest.importorskip("python_avatars")
+    hot, faults = re.search(
+        r"(\d+) hot samples; (\d+) of them have a planted fault", printed("mitigation", tmp_path)
+    ).groups()
+    assert int(faults) >= 0.7 * int(hot)  # by chance 0.22
+
+
+def test_open_clip_before_and_after_cleaning(tmp_path: Path) -> None:
+    pytest.importorskip("python_avatars")
+    text = printed("train_before_and_after", tmp_path)
+    before, after = re.search(r"(\d+) rows before, (\d+) after", text).groups()
+    assert (before, int(after) < 400) == ("400", True)
+    assert "retrieval at 5 of" in text
 
 
 @each_notebook
@@ -59,4 +86,10 @@ def test_outputs_are_small_and_of_no_machine(path: Path) -> None:
 
 
 def test_each_notebook_is_run_here() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["label_noise", "photographs"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "fiftyone_review",
+        "label_noise",
+        "mitigation",
+        "photographs",
+        "train_before_and_after",
+    ]

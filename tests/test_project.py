@@ -202,3 +202,9 @@ def test_the_wheel_carries_the_plugin(tmp_path):
     assert entry == (ROOT / "__init__.py").read_bytes()
     assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "operators", "docs")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_image_has_the_torch_of_the_set_up():
+    (of_make,) = re.findall(r"^TORCH +\?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (of_image,) = re.findall(r'^ARG TORCH="(.+)"$', (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    assert of_image == of_make

@@ -175,6 +175,17 @@ def test_an_audit_flags_them_says_what_they_hold_and_suggests_the_cleaned_text(t
 LABELS = ["Null", "N/A", "IMG_2034.jpg", "jane@example.org", "no image", "<b>", "12"]
 
 
+def test_texts_that_are_not_checked_to_their_end_are_counted() -> None:
+    end = "call jane@example.org"
+    beyond = "some words of a long text " * 400 + end
+    found = check_texts([end, beyond, beyond, "a chair"])
+    assert found.personal.tolist() == ["e-mail address", "", "", ""]
+    assert [note for note in found.notes if "longer" in note] == [
+        "1 distinct text is longer than 10,000 characters: the rest was not checked, also not for personal data"
+    ]
+    assert not check_texts([end, "a chair"]).notes
+
+
 @pytest.mark.parametrize("distinct", [True, False])
 def test_class_labels_are_not_judged_as_captions(tmp_path: Path, distinct: bool) -> None:
     """The same words are judged where they are texts of few samples among many captions."""

@@ -98,7 +98,7 @@ def select(
             metavar="LIST",
             help="Select exactly one list of memorized rows instead, for your trainer or a review: misaligned (correct "
             "the captions), fitting (rare: keep, collect more, or regroup), explained (another flag says why), or "
-            "highest, the --budget highest MultiMem that no other flag explains",
+            "highest, the --budget highest MultiMem, rows that no other flag explains first",
         ),
     ] = "",
     out: Annotated[

@@ -18,6 +18,7 @@ import numpy as np
 from ftfy.badness import is_bad
 from numpy.typing import NDArray
 
+from audit_plugin.arrays import count_text
 from audit_plugin.inputs.languages import unlike_most
 
 from .personal_data import FILE_ENDINGS, MASK, hide_personal_data, without_long_numbers
@@ -168,6 +169,10 @@ def check_texts(texts: Sequence[str]) -> TextProblems:
     shown[OTHER_LANGUAGE] = [_shown_language(language) for language in languages]
 
     notes = []
+    longer = sum(len(text) > READ for text in distinct)
+    if longer:
+        counted = count_text(longer, "distinct text is", "distinct texts are")
+        notes.append(f"{counted} longer than {READ:,} characters: the rest was not checked, also not for personal data")
     for name in sorted({OTHER_LANGUAGE, *(check.name for check in CHECKS if check.by_set)}):
         count = sum(map(bool, shown[name]))
         share = count / max(len(distinct), 1)
