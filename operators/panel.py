@@ -11,7 +11,18 @@ from fiftyone.operators import types
 from . import checks
 from .base import PLUGIN
 from .panel_apply import Apply
-from .panel_base import AuditPanelBase, column, drawn, guarded, of_parts, panel_reviewer, say, show_reviewer, wrapped
+from .panel_base import (
+    UNCHANGED,
+    AuditPanelBase,
+    column,
+    drawn,
+    guarded,
+    of_parts,
+    panel_reviewer,
+    say,
+    show_reviewer,
+    wrapped,
+)
 from .panel_cross_modal import CrossModal
 from .panel_overview import Overview
 from .panel_plots import Plots
@@ -71,20 +82,26 @@ class AuditPanel(Runs, Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase
         self.on_load(ctx)
 
     @guarded
-    def on_run(self, ctx: Any) -> None:
+    def on_run(self, ctx: Any) -> Any:
         """Another audit was chosen."""
         value = checks.text(ctx.params, "value")
-        if value and value != ctx.panel.state.run:
+        if value == ctx.panel.state.run:
+            return UNCHANGED
+        if value:
             self._choose(ctx, value)
             self.load_tab(ctx)
+        return None
 
     @guarded
-    def on_tab(self, ctx: Any) -> None:
+    def on_tab(self, ctx: Any) -> Any:
         """Another tab was chosen."""
         value = checks.text(ctx.params, "value")
-        if value in TABS and value != self._tab(ctx):
+        if value == self._tab(ctx):
+            return UNCHANGED
+        if value in TABS:
             ctx.panel.state.tab = value
             self.load_tab(ctx)
+        return None
 
     @guarded
     def on_start(self, ctx: Any) -> None:

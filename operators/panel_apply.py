@@ -12,7 +12,7 @@ from . import checks
 from .base import changes_text, samples_text
 from .change_list import ChangePage, page_of_changes
 from .changes import applied_changes, stale_text
-from .panel_base import Tab, box, guarded, plain_text, run_of, say, wrapped
+from .panel_base import UNCHANGED, Tab, box, guarded, plain_text, run_of, say, wrapped
 from .panel_words import shown_name
 
 NO_RUN = "none"
@@ -163,11 +163,14 @@ class Apply(Tab):
         ctx.ops.set_view(name=fiftyone_io.CLEAN)
 
     @guarded
-    def on_earlier(self, ctx: Any) -> None:
+    def on_earlier(self, ctx: Any) -> Any:
         """Another audit to compare with was chosen."""
         value = checks.text(ctx.params, "value")
-        if value and value != (ctx.panel.state.earlier or NO_RUN):
+        if value == (ctx.panel.state.earlier or NO_RUN):
+            return UNCHANGED
+        if value:
             ctx.panel.state.earlier = value
+        return None
 
     @guarded
     def on_compared(self, ctx: Any) -> None:

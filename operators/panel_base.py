@@ -23,7 +23,10 @@ AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
 INLINE = {"display": "inline", "overflowWrap": "anywhere", "marginRight": "8px", "fontSize": "inherit"}
 WRAPPED = {"&& > *": {"width": "auto", "minWidth": 0, "maxWidth": "100%"}}
 
-Handler = Callable[[Any, Any], None]
+# What the handler of an event returns where the panel stays as it is drawn. The App sends such events of itself, beside
+# others: drawn from the state that they bring, which may be older, the panel would lose what the others have shown.
+UNCHANGED = object()
+Handler = Callable[[Any, Any], Any]
 
 # What the panels keep in their state, which comes from the browser: name -> its type.
 STATE: dict[str, Any] = {
@@ -66,7 +69,9 @@ class AuditPanelBase(foo.Panel):
             if value is not None and (not isinstance(value, kind) or not _is_finite(value)):
                 del ctx.panel_state[name]
         ctx.panel_state.update(_in_range(ctx.panel_state))
-        return super().execute(ctx)
+        if getattr(self, method)(ctx) is not UNCHANGED:
+            ctx.ops.show_panel_output(self.render(ctx))
+        return None
 
 
 def _in_range(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,10 +109,10 @@ def guarded(handler: Handler) -> Handler:
     """The handler of an event; its errors become a message: an exception would replace the panel by a traceback."""
 
     @wraps(handler)
-    def run(self: Any, ctx: Any) -> None:
+    def run(self: Any, ctx: Any) -> Any:
         try:
             checks.dataset_of(ctx)
-            handler(self, ctx)
+            return handler(self, ctx)
         except Exception as error:
             notify(ctx, logged_text(error), "error")
 

@@ -13,7 +13,19 @@ from audit_plugin.review.threshold_search import guarantee_text, percent_text, p
 
 from . import checks
 from .base import notify, samples_text
-from .panel_base import Tab, box, changing, forget, guarded, of_parts, once_per_event, run_of, say, with_token
+from .panel_base import (
+    UNCHANGED,
+    Tab,
+    box,
+    changing,
+    forget,
+    guarded,
+    of_parts,
+    once_per_event,
+    run_of,
+    say,
+    with_token,
+)
 from .panel_case import SMALL
 
 if TYPE_CHECKING:
@@ -53,13 +65,15 @@ class Calibrate(Tab):
         say(box(panel, "calibration"), "about", conclusion_text(search, PRECISIONS[_chosen(ctx)]))
 
     @guarded
-    def on_precision(self, ctx: Any) -> None:
+    def on_precision(self, ctx: Any) -> Any:
         """Another precision was chosen; the labels stay."""
         value = checks.choice(ctx.params, "value", PRECISIONS, DEFAULT)
-        if value != _chosen(ctx):
-            ctx.panel.state.precision = PRECISIONS[value]
-            forget(ctx)
-            self._go_after(ctx, None)
+        if value == _chosen(ctx):
+            return UNCHANGED
+        ctx.panel.state.precision = PRECISIONS[value]
+        forget(ctx)
+        self._go_after(ctx, None)
+        return None
 
     @changing
     def on_calibrated(self, ctx: Any) -> None:

@@ -14,7 +14,7 @@ from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import box, changing, guarded, plain_text, run_of, say, with_token, wrapped
+from .panel_base import UNCHANGED, box, changing, guarded, plain_text, run_of, say, with_token, wrapped
 from .panel_summary import Summary, show_view
 from .review import repairs_of
 
@@ -122,21 +122,24 @@ class Overview(Summary):
         return float(card.threshold if moved is None else min(max(moved, card.low), card.high))
 
     @guarded
-    def on_slide(self, ctx: Any) -> None:
+    def on_slide(self, ctx: Any) -> Any:
         """Show the samples above the threshold; the App repeats events, also when the slider appears."""
         from audit_plugin.fiftyone_io.results import findings
 
         kind = str(ctx.params.get("path", "")).rpartition("threshold_")[2]
         value = checks.number(ctx.params, "value")
         if kind not in FLAGS or value is None or not ctx.panel.state.run:
-            return
+            return None
         run = run_of(ctx)
         card = next((card for card in findings.cards(ctx.dataset, run) if card.kind == kind), None)
-        if card is None or abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
-            return
+        if card is None:
+            return None
+        if abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
+            return UNCHANGED
         ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
         view = findings.scored_above(ctx.dataset, run, kind, float(value))
         show_view(ctx, view, findings.shown_fields(ctx.dataset, run, kind))
+        return None
 
     @guarded
     def on_show(self, ctx: Any) -> None:

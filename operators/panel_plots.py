@@ -11,7 +11,7 @@ from audit_plugin.arrays import AuditError
 from . import checks, traces
 from .base import MOST_NAME, PLUGIN, TOKEN
 from .markdown import escaped
-from .panel_base import Tab, box, guarded, run_of, say
+from .panel_base import UNCHANGED, Tab, box, guarded, run_of, say
 from .panel_case import show_case
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
@@ -151,7 +151,7 @@ class Plots(Tab):
         ctx.ops.set_view(findings.scored_between(ctx.dataset, run, name, float(edges[bar]), float(edges[bar + 1])))
 
     @guarded
-    def on_lasso(self, ctx: Any) -> None:
+    def on_lasso(self, ctx: Any) -> Any:
         """Show the samples inside, worst first; the App sends an empty selection after each, which is ignored."""
         from audit_plugin.fiftyone_io.results import findings
 
@@ -159,6 +159,7 @@ class Plots(Tab):
         ids = checks.ids([point["id"] for point in points if isinstance(point, dict) and point.get("id")])
         if ids:
             ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), ids))
+        return UNCHANGED
 
     @guarded
     def on_point(self, ctx: Any) -> None:

@@ -15,6 +15,7 @@ from audit_plugin.scoring.flags import FLAGS
 from . import checks
 from .base import audit_key
 from .panel_base import (
+    UNCHANGED,
     AuditPanelBase,
     Tab,
     changing,
@@ -201,12 +202,15 @@ class Queue(Calibrate, Tab):
             self.load_queue(ctx)
 
     @guarded
-    def on_kind(self, ctx: Any) -> None:
+    def on_kind(self, ctx: Any) -> Any:
         """Other findings were chosen."""
         value = checks.text(ctx.params, "value")
-        if value and value != (ctx.panel.state.kind or ALL):
+        if value == (ctx.panel.state.kind or ALL):
+            return UNCHANGED
+        if value:
             ctx.panel.state.kind = value
             self._go_after(ctx, None)
+        return None
 
     @changing
     def on_decide(self, ctx: Any) -> None:

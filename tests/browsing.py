@@ -313,7 +313,8 @@ def open_panel(page: Any, name: str = "audit_panel") -> Any:
     option = page.locator(f'[data-cy="new-panel-option-{name}"]')
 
     def open_list() -> None:
-        page.keyboard.press("Escape")  # a list that was opened before the plugin was loaded does not get its panels
+        if page.locator(".MuiPopover-root").count():  # opened before the plugin was loaded, it does not get its panels
+            page.keyboard.press("Escape")
         page.locator('[data-cy="new-panel-btn"]').first.click(timeout=5000)
 
     retry(open_list, lambda: option.wait_for(timeout=5000))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, shot, submit
+from tests.browsing import App, need_browser, settle, shot, submit
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -90,6 +90,7 @@ def test_a_threshold_and_the_plots_choose_what_the_grid_shows(page: Any) -> None
     page.wait_for_timeout(1000)  # scrolled
     shown = panel.locator("img").first  # of the point that is clicked, below the plot
     browsing.retry(lambda: click_point(page, scatter), lambda: shown.wait_for(timeout=10_000), times=10)
+    settle(page)  # with the click the App sends an empty selection, whose answer may come later
     expect(panel.get_by_role("button", name="Show", exact=True)).to_be_visible()
     expect(counts(page)).to_have_text("120 samples")
     shot(page, "panel-4-point")

@@ -185,6 +185,28 @@ def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:
     assert dataset.values("id")[1] in json.dumps(app.of("set_view"))
 
 
+def test_what_the_app_sends_of_itself_draws_nothing_that_others_have_changed(dataset: Any) -> None:
+    """Lists and sliders say what they show once they are drawn, plots that nothing is selected: with an older state."""
+    app = App(dataset)
+    app.send("on_load")
+    before = dict(app.state)
+    for event, sent in (
+        ("on_tab", {"value": "overview"}),
+        ("on_run", {"value": "audit"}),
+        ("on_kind", {"value": "all findings"}),
+        ("on_earlier", {"value": "none"}),
+        ("on_precision", {"value": "90%"}),
+        ("on_slide", {"path": "overview.misaligned.threshold_misaligned", "value": 3.0}),
+        ("on_lasso", {"data": []}),
+    ):
+        app.state = dict(before)
+        app.send(event, **sent)
+        assert app.sent == [], event
+    app.state = dict(before)
+    app.send("on_tab", value="queue")
+    assert app.of("show_panel_output")
+
+
 def test_a_point_shows_its_picture_and_text_below_its_plot(dataset: Any) -> None:
     app, sample = App(dataset), dataset.first()
     app.send("on_load")
