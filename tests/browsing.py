@@ -26,7 +26,7 @@ from benchmarks import own_database
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "artifacts"
-CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -46,10 +46,16 @@ OUTSIDE = """panel => {
   });
   return outside.map(node => [node.tagName, node.textContent.slice(0, 40)]);
 }"""
-# What the page asks the plugin to do on the server: how often by a key or a click, not of itself (a list that is drawn
-# says what it shows), and whether all of that is answered.
+# What the page asks the plugin to do on the server: how often by a key or a click, not on its own (a list that is drawn
+# says what it shows), and how much of it is not answered yet.
 LISTEN = """(() => {
-  const OF_ITSELF = /"__method__":"on_(load|tick|tab|kind|slide|run|earlier|precision|change_\\w+)"/;
+  const ON_ITS_OWN = new RegExp("^on_(load|tick|tab|kind|slide|run|earlier|precision|change_.*|" +
+    "form_done|audited|mapped|lasso)$");
+  const isPress = (body) => {
+    if (!/"@multimem\\/audit\\/audit_(panel|sample)"/.test(body)) return true;
+    const method = /"__method__":"(\\w+)"/.exec(body);
+    return Boolean(method) && !ON_ITS_OWN.test(method[1]);
+  };
   window.audit = { pressed: 0, asked: 0, open: 0 };
   const send = window.fetch;
   window.fetch = async (...sent) => {
@@ -58,7 +64,7 @@ LISTEN = """(() => {
     if (!isOurs || body.includes('"on_tick"')) return send(...sent);
     window.audit.asked += 1;
     window.audit.open += 1;
-    if (!OF_ITSELF.test(body)) window.audit.pressed += 1;
+    if (isPress(body)) window.audit.pressed += 1;
     const done = () => { window.audit.open -= 1; };
     try {
       const answer = await send(...sent);
@@ -70,13 +76,17 @@ LISTEN = """(() => {
     }
   };
 })()"""
-# Until everything is answered and drawn, and nothing more was asked for some milliseconds in which the page had time.
-REST = """async (quiet) => {
-  const later = (done) => setTimeout(() => requestIdleCallback(done), quiet);
-  const pause = () => new Promise((done) => requestIdleCallback(() => later(done)));
-  for (let before = -1; before !== window.audit.asked || window.audit.open > 0; ) {
-    before = window.audit.asked;
-    await pause();
+# Until everything is answered, and nothing was asked for some milliseconds after, in which the page had time to draw.
+REST = """async ([quiet, limit]) => {
+  const idle = () => new Promise((done) => requestIdleCallback(done, {timeout: 5000}));
+  const end = performance.now() + 1000 * limit;
+  for (let rested = false; !rested; ) {
+    if (performance.now() > end) throw new Error(`no rest: ${JSON.stringify(window.audit)}`);
+    const { asked, open } = window.audit;
+    await idle();
+    await new Promise((done) => setTimeout(done, quiet));
+    await idle();
+    rested = open === 0 && window.audit.open === 0 && window.audit.asked === asked;
   }
 }"""
 PATIENCE = 120  # seconds: a machine may be several times slower than the one that this was written on
@@ -397,15 +407,16 @@ def assert_in_sight(page: Any, element: Any, what: str) -> None:
 
 def settle(page: Any, quiet: int = 500) -> None:
     """Wait until all that was asked is answered and drawn: the App draws a tab that was opened several times."""
-    page.evaluate(REST, quiet)
+    page.evaluate(REST, [quiet, PATIENCE])
 
 
 def tap(page: Any, what: Any) -> None:
     """Press a key or a button once; again only where nothing was asked of the server, since the App was drawing."""
     act = (lambda: page.keyboard.press(what)) if isinstance(what, str) else (lambda: what.click(timeout=5000))
-    before = page.evaluate("window.audit.pressed")
     page.wait_for_timeout(300)  # a second key within 250 ms counts as a double press
-    retry(act, lambda: page.wait_for_function("before => window.audit.pressed > before", arg=before, timeout=5000))
+    before = page.evaluate("window.audit.pressed")
+    is_asked = lambda: page.wait_for_function("before => window.audit.pressed > before", arg=before, timeout=20_000)
+    retry(act, is_asked, times=5)
 
 
 def press(page: Any, what: Any) -> None:
@@ -415,7 +426,7 @@ def press(page: Any, what: Any) -> None:
 
 
 def box_of(place: Any) -> dict[str, float]:
-    """Where an element is drawn; a `TimeoutError` where it is not, since the App is drawing it anew."""
+    """Where an element is drawn; a `TimeoutError` where it is not, since the App is redrawing it."""
     box = place.bounding_box(timeout=5000)
     if box is None:
         raise need_browser().TimeoutError(f"{place} is not drawn")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import browsing
-from tests.browsing import App, need_browser, shot, submit
+from tests.browsing import App, need_browser, settle, shot, submit
 
 pytestmark = [pytest.mark.fiftyone, pytest.mark.browser]
 playwright = need_browser()
@@ -79,11 +79,7 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     expect(panel.get_by_text("0 of 4")).to_be_visible()
     expect(panel.get_by_text("higher than")).to_have_count(0)  # no scores that would lead
     shot(page, "spot-1-blind")
-    for number in range(1, 5):
-        name = "Remove (2)" if number % 2 else "Keep (1)"
-        browsing.press(page, panel.get_by_role("button", name=name, exact=True))
-        assert app.do(CHECKED) == number
-    expect(panel.get_by_text("All samples are decided")).to_be_visible()
+    decide_all_four(app, page, panel)
     expect(panel.get_by_text("Spot check (4 decided, 90% intervals)")).to_be_visible()
     shot(page, "spot-2-done")
     browsing.open_tab(panel, "Overview", card)
@@ -107,6 +103,18 @@ def test_a_batch_and_a_spot_check_and_the_report(app: App, page: Any, tmp_path: 
     shot(report, "report-3-open")
     assert report.title() != "hacked"
     assert page.title() != "hacked"
+
+
+def decide_all_four(app: App, page: Any, panel: Any) -> None:
+    """Decide on the samples of the spot check, one after the other."""
+    settle(page)
+    done = panel.get_by_text("All samples are decided")
+    for number in range(1, 5):
+        name = "Remove (2)" if number % 2 else "Keep (1)"
+        browsing.press(page, panel.get_by_role("button", name=name, exact=True))
+        expect(panel.get_by_text(f"{number} of 4").or_(done).first).to_be_visible()
+        assert app.do(CHECKED) == number
+    expect(done).to_be_visible()
 
 
 def test_new_samples_are_scanned(app: App, page: Any) -> None:

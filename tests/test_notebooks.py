@@ -65,7 +65,7 @@ def test_memorization_and_mitigation_in_training(tmp_path: Path) -> None:
     hot, faults = re.search(
         r"(\d+) hot samples; (\d+) of them have a planted fault", printed("mitigation", tmp_path)
     ).groups()
-    assert int(faults) >= 0.7 * int(hot)  # by chance 0.22
+    assert int(faults) >= 0.7 * int(hot)  # by chance 0.24
 
 
 def test_open_clip_before_and_after_cleaning(tmp_path: Path) -> None:

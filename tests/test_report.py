@@ -43,11 +43,11 @@ from audit_plugin.report.page import cards
 from audit_plugin.review.spot_check import estimate, plan_spot_check
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.scores import SCORES
+from tests.browsing import CHROMIUM
 from tests.cross_modal_fixtures import made_up as transfer_made_up
 from tests.fiftyone_fixtures import result_for
 from tests.pipeline_fixtures import QUICK, encoded_rows
 
-CHROMIUM = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else shutil.which("chromium")
 HOSTILE = (
     "<script>document.body.dataset.hacked=1</script>",
     '"><img src=x onerror="document.body.dataset.hacked=1">',

@@ -181,7 +181,7 @@ def test_texts_that_are_not_checked_to_their_end_are_counted() -> None:
     found = check_texts([end, beyond, beyond, "a chair"])
     assert found.personal.tolist() == ["e-mail address", "", "", ""]
     assert [note for note in found.notes if "longer" in note] == [
-        "1 distinct text is longer than 10,000 characters: the rest was not checked, also not for personal data"
+        "1 distinct text is longer than 10,000 characters: the rest was not checked, including for personal data"
     ]
     assert not check_texts([end, "a chair"]).notes
 

@@ -172,7 +172,9 @@ def check_texts(texts: Sequence[str]) -> TextProblems:
     longer = sum(len(text) > READ for text in distinct)
     if longer:
         counted = count_text(longer, "distinct text is", "distinct texts are")
-        notes.append(f"{counted} longer than {READ:,} characters: the rest was not checked, also not for personal data")
+        notes.append(
+            f"{counted} longer than {READ:,} characters: the rest was not checked, including for personal data"
+        )
     for name in sorted({OTHER_LANGUAGE, *(check.name for check in CHECKS if check.by_set)}):
         count = sum(map(bool, shown[name]))
         share = count / max(len(distinct), 1)

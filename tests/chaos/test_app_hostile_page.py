@@ -147,6 +147,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(home: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
     """A server of its own, since its home and export folder are attacked."""
     settings = {"HOME": str(home), "AUDIT_EXPORT_DIR": str(home / "exports"), "PYTHONPATH": str(ROOT)}
+    settings["FIFTYONE_PLUGINS_CACHE_ENABLED"] = "false"  # as FiftyOne is by default
     return browsing.launch(tmp_path_factory.mktemp("server"), **settings, **own_database.start())
 
 
