@@ -63,7 +63,7 @@ def test_a_review_in_fiftyone(tmp_path: Path) -> None:
 def test_memorization_and_mitigation_in_training(tmp_path: Path) -> None:
     pytest.importorskip("python_avatars")
     hot, faults = re.search(
-        r"(\d+) hot samples; (\d+) of them have a planted fault", printed("mitigation", tmp_path)
+        r"(\d+) hot samples; (\d+) of them have a known fault", printed("mitigation", tmp_path)
     ).groups()
     assert int(faults) >= 0.7 * int(hot)  # by chance 0.24
 

@@ -308,7 +308,7 @@ def test_a_caption_is_edited_in_a_field_that_holds_it_and_nothing_else_counts_as
         assert app.state["row"] == [name, 0]
     assert decisions.decisions(dataset) == made
     app.state["queue"] = {"edit": {f"typed_{name}_0": "half typed"}}
-    drawn = app.send("on_tab", value="queue")
+    drawn = app.send("on_history")  # drawn again
     assert element_of(drawn, f"typed_{name}_0")["view"]["componentsProps"]["field"]["defaultValue"] == "half typed"
     for state in ({"edit": "x"}, {"edit": {f"typed_{name}_0": 3}}, {"edit": {"classes": 4}}):
         app.state["queue"] = state  # from a browser that sends anything
