@@ -29,7 +29,7 @@ screenshots: $(READY) chromium ## take the pictures of the README, from the phot
 test: $(READY) chromium ## all tests, those with a database and a browser included
 	@status=0; $(BIN)/python -m pytest $(BROWSER) || status=$$?; \
 	[ $$status != 5 ] || status=0; \
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(BROWSER:%=--ignore=%) || status=$$?; \
+	$(BIN)/python -m pytest -n 3 --durations=20 --durations-min=20 --dist loadscope --no-loadscope-reorder $(BROWSER:%=--ignore=%) || status=$$?; \
 	exit $$status
 
 chaos: $(READY) chromium ## attack the code: crash points, races, corruption, hostile inputs (long)
