@@ -93,15 +93,12 @@ class AuditPanel(Runs, Overview, Plots, Queue, Apply, CrossModal, AuditPanelBase
         return None
 
     @guarded
-    def on_tab(self, ctx: Any) -> Any:
+    def on_tab(self, ctx: Any) -> None:
         """Another tab was chosen."""
         value = checks.text(ctx.params, "value")
-        if value == self._tab(ctx):
-            return UNCHANGED
-        if value in TABS:
+        if value in TABS and value != self._tab(ctx):
             ctx.panel.state.tab = value
             self.load_tab(ctx)
-        return None
 
     @guarded
     def on_start(self, ctx: Any) -> None:

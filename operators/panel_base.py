@@ -23,8 +23,8 @@ AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
 INLINE = {"display": "inline", "overflowWrap": "anywhere", "marginRight": "8px", "fontSize": "inherit"}
 WRAPPED = {"&& > *": {"width": "auto", "minWidth": 0, "maxWidth": "100%"}}
 
-# What the handler of an event returns where the panel stays as it is drawn. The App sends such events of itself, beside
-# others: drawn from the state that they bring, which may be older, the panel would lose what the others have shown.
+# What an event's handler returns where the panel stays as it is drawn. The App sends such events on its own, beside
+# others. They bring a state that may be older: drawn from it, the panel would lose what the others have shown.
 UNCHANGED = object()
 Handler = Callable[[Any, Any], Any]
 
@@ -127,14 +127,13 @@ def changing(handler: Handler) -> Handler:
     """
 
     @wraps(handler)
-    def run(self: Any, ctx: Any) -> None:
+    def run(self: Any, ctx: Any) -> Any:
         from audit_plugin.fiftyone_io import tokens
 
         token = ctx.params.get(TOKEN)
         if not tokens.is_valid(token, ctx.dataset, _purpose(self, handler.__name__)):
             raise AuditError(STALE)
-        if tokens.use(token):
-            handler(self, ctx)
+        return handler(self, ctx) if tokens.use(token) else None
 
     return guarded(run)
 

@@ -205,7 +205,7 @@ class Queue(Calibrate, Tab):
     def on_kind(self, ctx: Any) -> Any:
         """Other findings were chosen."""
         value = checks.text(ctx.params, "value")
-        if value == (ctx.panel.state.kind or ALL):
+        if value == kind_of(ctx):
             return UNCHANGED
         if value:
             ctx.panel.state.kind = value

@@ -103,14 +103,10 @@ def test_versions_agree():
 
 
 def test_no_tracked_file_names_the_host_of_a_registry():
-    hosts = [
-        "pypi." + "org",
-        "files." + "pythonhosted",
-        "registry." + "npmjs",
-        "conda." + "anaconda",
-        "deb." + "debian",
-    ]
-    command = ["git", "grep", "-lIF", *(part for host in hosts for part in ("-e", host))]
+    # in two parts each, so that this file does not name them
+    parts = [("py", "pi.org"), ("python", "hosted"), ("registry.np", "mjs"), ("conda.ana", "conda"), ("deb.deb", "ian")]
+    hosts = ["".join(halves) for halves in parts]
+    command = ["git", "grep", "-lIF", *(argument for host in hosts for argument in ("-e", host))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr  # 1: nothing was found
 
