@@ -27,15 +27,18 @@ from audit_plugin.audit.run import evidence_of, finish, run_identity
 from audit_plugin.audit.score import score_probes
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
+from audit_plugin.review.flag_quality import quality_of_summary
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import WEIGHTS, combine, robust_z
+from audit_plugin.scoring.wrong_pairs import Interval
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from benchmarks import shared_space
 from benchmarks.data import DATA
 from benchmarks.design import DEVELOPMENT, QUICK, REPORT, SHARED, TRIALS, Cell
+from benchmarks.flag_rates import flags_at
 from benchmarks.materials import materials, rival_scores
-from benchmarks.metrics import flag_quality, quality
+from benchmarks.metrics import quality
 from benchmarks.noise import Planted, plant
 from benchmarks.record import RESULTS, write_report
 from benchmarks.rivals import RIVALS
@@ -130,19 +133,18 @@ def run_cell(
         each = [quality(values, wrong, int(flagged.sum())) for values in of_rival]
         best = max(range(len(each)), key=lambda at: each[at]["auroc"])
         methods[name], scores[name] = each[best], of_rival[best]
-    rate = float(result.summary["false_positive_rate"])
+    ordered = {name: np.asarray(values)[prepared.order.rows] for name, values in result.columns.items()}
     row = {
         **asdict(cell),
         "seed": seed,
         "samples": len(wrong),
         "wrong": int(wrong.sum()),
         "methods": methods,
-        "flags": flag_quality(scores["misalignment"], flagged, wrong, rate) | {"rate": rate},
+        "flags": flags_at(np.asarray(result.columns["misalignment"]), score_probes(evidence, ordered), wrong),
         "said": claims(result, planted),
         "seconds": {"audit": round(audited, 1), "whole": round(time.perf_counter() - start, 1)},
     }
-    probe_scores = {f"probe {kind}": values for kind, values in score_probes(evidence, result.columns).items()}
-    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores, **probe_scores}
+    return row, {"wrong": wrong, "probability": result.columns["probability"], **scores}
 
 
 def audit(cell: Cell, seed: int, folder: Path, trials: int) -> tuple[Planted, Prepared, Evidence, AuditResult]:
@@ -202,13 +204,12 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
     """Estimates of the audit for the whole set, beside the truth."""
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
+    shown = quality_of_summary(result.summary)
     out: dict[str, Any] = {
-        "wrong_share": result.summary["estimated_wrong_share"],
-        "true_share": round(float(wrong.mean()), 5),
-        "precision_model": round(float(probability[flagged].mean()), 4) if flagged.any() else None,
-        "precision": round(float(wrong[flagged].mean()), 4) if flagged.any() else None,
+        "wrong_pairs": _beside(shown.wrong, float(wrong.sum())),
+        "precision": _beside(shown.precision, float(wrong[flagged].mean()) if flagged.any() else None),
         "recall_model": result.summary["probe_recall"],
-        "others": {kind: int(np.sum(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict", "memorized")},
+        "others": {kind: float(np.mean(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict", "memorized")},
     }
     out["reliability"] = _reliability(probability, wrong)
     if len(result.summary["encoder"]) > 2:
@@ -216,6 +217,11 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
         truth = np.array(planted.culprit, dtype=object)[wrong & flagged]
         out["culprit_right"] = round(float((culprit == truth).mean()), 4) if len(truth) else None
     return out
+
+
+def _beside(said: Interval | None, true: float | None) -> dict[str, Any] | None:
+    """An estimate as it is shown, with its interval, beside the truth; None where it is not shown."""
+    return None if said is None or true is None else {**asdict(said), "true": true}
 
 
 def _reliability(probability: Floats, wrong: Bools) -> list[list[float]]:
