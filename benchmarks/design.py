@@ -13,7 +13,6 @@ TRIALS = 16  # a third of the default: all cells have to fit into two hours, wit
 SEEDS = 3
 CLEAN_SEEDS = 2  # a clean set differs by the training's seed only
 LEAST_WRONG = 50
-RIVAL = "negCLIPLoss"  # named beforehand as the one to beat in every cell: the strongest on development cells
 SHARED = "shared"  # the small open_clip of `shared_space`; otherwise an encoder's own name
 
 
@@ -77,6 +76,26 @@ REPORT = (
     Cell("five", "random", 0.2, encoder=SHARED, rows=ROWS),
     Cell("five_one", "none"),
     Cell("five_one", "random", 0.1),
+)
+
+# Photographs of packages that were found after all settings were frozen. Their cells have 20 wrong rows or more, and
+# were written down before any of them was run.
+PHOTOGRAPHS = (
+    Cell("foods", "none"),
+    Cell("foods", "random", 0.1),
+    Cell("foods", "random", 0.2),
+    Cell("foods", "category", 0.1),
+    Cell("stamps", "none"),
+    Cell("stamps", "random", 0.1),
+    Cell("stamps", "random", 0.2),
+    Cell("stamps", "category", 0.1),
+    Cell("activities", "none"),
+    Cell("activities", "random", 0.1),
+    Cell("activities", "random", 0.2),
+    Cell("activities", "category", 0.1),
+    Cell("sky", "none"),
+    Cell("sky", "random", 0.1),
+    Cell("sky", "random", 0.2),
 )
 
 DEVELOPMENT = (

@@ -2,7 +2,8 @@
 
     python -m benchmarks.detection tune     # chooses the rivals' settings on development cells, once
     python -m benchmarks.detection run      # report cells; finished ones are kept, so that it can be interrupted
-    python -m benchmarks.detection tables   # results/detection.json, tables of docs/detection.md
+    python -m benchmarks.detection photographs    # the same on photographs of packages (460 MB of downloads)
+    python -m benchmarks.detection tables   # results/detection.json and photographs.json, of the cells that were run
     python -m benchmarks.detection quick    # three small cells in under a minute; writes nothing
 
 Expected: `misalignment` above every label-free rival in the mean, and nowhere beaten by the pre-named one.
@@ -35,7 +36,7 @@ from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from benchmarks import shared_space
 from benchmarks.data import DATA
-from benchmarks.design import DEVELOPMENT, QUICK, REPORT, SHARED, TRIALS, Cell
+from benchmarks.design import DEVELOPMENT, PHOTOGRAPHS, QUICK, REPORT, SHARED, TRIALS, Cell
 from benchmarks.flag_rates import flags_at
 from benchmarks.materials import materials, rival_scores
 from benchmarks.metrics import quality
@@ -50,9 +51,9 @@ SETTINGS = RESULTS / "detection-settings.json"
 
 
 def main() -> None:
-    """One of the four commands."""
+    """One of the commands."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("tune", "run", "tables", "quick"))
+    parser.add_argument("command", choices=("tune", "run", "photographs", "tables", "quick"))
     command = parser.parse_args().command
     if command == "tune":
         tune()
@@ -60,13 +61,15 @@ def main() -> None:
         for row in quick():
             print(json.dumps(row))
     else:
-        if command == "run":
-            run(REPORT)
         from benchmarks.detection_tables import summarize
 
-        write_report(
-            "detection", "Detection of wrong pairs: AUROC, AP, flags; design in benchmarks/design.py", summarize()
-        )
+        reports = {"run": ("detection", REPORT), "photographs": ("photographs", PHOTOGRAPHS)}
+        if command != "tables":
+            reports = {command: reports[command]}
+            run(reports[command][1])
+        for name, cells in reports.values():
+            question = "Detection of wrong pairs: AUROC, AP, flags; design in benchmarks/design.py"
+            write_report(name, question, summarize(cells))
 
 
 def run(cells: tuple[Cell, ...], folder: Path = CELLS) -> None:

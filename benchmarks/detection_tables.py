@@ -11,36 +11,38 @@ from typing import Any
 
 import numpy as np
 
+from audit_plugin.scoring.wrong_pairs import TELLS_NOTHING
+from benchmarks import flag_rates
 from benchmarks.data import DATA
-from benchmarks.design import REPORT, RIVAL, SEEDS, TRIALS, Cell
-from benchmarks.metrics import difference, holm, mean_of
+from benchmarks.design import REPORT, SEEDS, TRIALS, Cell
+from benchmarks.metrics import ap_difference, auroc_difference, mean_of
+from benchmarks.record import markdown_table
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
+SHOWN = ("wrong_pairs", "precision")  # numbers that an audit shows with an interval
+MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
+DIFFERENCES = {"auroc": auroc_difference, "ap": ap_difference}
 
 
 def summarize(cells: Iterable[Cell] = REPORT, folder: Path = DATA / "detection") -> dict[str, Any]:
-    """Means over seeds of every cell, and the pre-named rival's paired differences."""
-    cells, rows, gaps = list(cells), [], {}
+    """Means over seeds of every cell, with the paired differences to the best other methods, and over all cells."""
+    cells, rows = list(cells), []
     for cell in cells:
-        seeds = _read(cell, folder)
-        if not seeds:
-            continue
-        rows.append(_cell(cell, seeds))
-        if seeds[0]["methods"]:
-            gaps[cell.name] = difference([_scores(folder / f"{cell.name}-{run['seed']}.npz") for run in seeds])
-    adjusted = holm({name: gap["p"] for name, gap in gaps.items()})
-    for row in rows:
-        if row["name"] in gaps:
-            row["against_rival"] = gaps[row["name"]] | {"p_holm": round(adjusted[row["name"]], 5)}
+        if seeds := _read(cell, folder):
+            row = _cell(cell, seeds)
+            if row["methods"]:
+                row["best"] = _best_others(row["methods"], [folder / f"{cell.name}-{run['seed']}.npz" for run in seeds])
+            rows.append(row)
     return {
-        "rival": RIVAL,
         "trials": TRIALS,
         "seeds": SEEDS,
         "planned": sum(len(cell.seeds) for cell in cells),
         "cells": rows,
         "means": _means(rows),
         "ablation": _means(rows, ablation=True),
+        "flag_rates": flag_rates.summarize(rows),
+        "coverage": coverage(rows),
     }
 
 
@@ -49,38 +51,46 @@ def _read(cell: Cell, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def _scores(path: Path) -> tuple[Any, Any, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[OURS], arrays[RIVAL], arrays["wrong"]
-
-
 def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    methods = {
-        name: {key: mean_of(run["methods"][name][key] for run in seeds) for key in ("auroc", "ap", "precision")}
-        for name in seeds[0]["methods"]
-    }
-    flags = {key: mean_of(run["flags"][key] for run in seeds) for key in seeds[0]["flags"]}
-    claims = [run["said"] for run in seeds]
+    said = [run["said"] for run in seeds]
+    flags = [run["flags"] for run in seeds]
     return {
         "name": cell.name,
         **asdict(cell),
         "runs": len(seeds),
         "samples": seeds[0]["samples"],
         "wrong": mean_of(run["wrong"] for run in seeds),
-        "methods": methods,
-        "flags": flags,
-        "others": {kind: mean_of(one["others"][kind] for one in claims) for kind in claims[0]["others"]},
-        "share_said": mean_of(one["wrong_share"] for one in claims),
-        "share_true": mean_of(one["true_share"] for one in claims),
-        "precision_said": mean_of(one["precision_model"] for one in claims),
-        "precision_true": mean_of(one["precision"] for one in claims),
-        "reliability": [one["reliability"] for one in claims],
+        "methods": {
+            name: {key: mean_of(run["methods"][name][key] for run in seeds) for key in ("auroc", "ap", "precision")}
+            for name in seeds[0]["methods"]
+        },
+        "flags": {rate: {key: mean_of(one[rate][key] for one in flags) for key in flags[0][rate]} for rate in flags[0]},
+        "others": {kind: mean_of(one["others"][kind] for one in said) for kind in said[0]["others"]},
+        **{number: [one[number] for one in said] for number in SHOWN},
+        "reliability": [one["reliability"] for one in said],
         "seconds": mean_of(run["seconds"]["audit"] for run in seeds),
-    } | ({"culprit_right": mean_of(one["culprit_right"] for one in claims)} if "culprit_right" in claims[0] else {})
+    } | ({"culprit_right": mean_of(one["culprit_right"] for one in said)} if "culprit_right" in said[0] else {})
+
+
+def _best_others(methods: dict[str, dict[str, float]], scores: list[Path]) -> dict[str, dict[str, Any]]:
+    """Figure -> the label-free method of others that is highest in it, and ours less it, paired over rows."""
+    out = {}
+    for figure, difference in DIFFERENCES.items():
+        name = max(_label_free(methods), key=lambda name: methods[name][figure])
+        pairs = []
+        for path in scores:
+            with np.load(path, allow_pickle=False) as arrays:
+                pairs.append((arrays[OURS], arrays[name], arrays["wrong"]))
+        out[figure] = {"method": name, "value": methods[name][figure], "difference": difference(pairs)}
+    return out
+
+
+def _label_free(methods: Iterable[str]) -> list[str]:
+    return [name for name in methods if name in RIVALS and RIVALS[name].label_free]
 
 
 def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict[str, Any]]:
-    """Method -> mean AUROC and AP over the cells that it ran on, beside ours on the same cells."""
+    """Method -> mean AUROC and AP over the cells that it ran on, beside ours, and in how many of them it is better."""
     figures: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = defaultdict(list)
     for row in rows:
         for name, quality in row["methods"].items():
@@ -89,52 +99,113 @@ def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict
     return {
         name: {
             "cells": len(pairs),
-            **{key: mean_of(rival[key] for rival, _ in pairs) for key in ("auroc", "ap")},
-            **{f"ours_{key}": mean_of(ours[key] for _, ours in pairs) for key in ("auroc", "ap")},
+            **{key: mean_of(other[key] for other, _ in pairs) for key in MARGINS},
+            **{f"ours_{key}": mean_of(ours[key] for _, ours in pairs) for key in MARGINS},
+            **{
+                f"higher_{key}": sum(o[key] - ours[key] > margin for o, ours in pairs)
+                for key, margin in MARGINS.items()
+            },
             "label_free": name not in RIVALS or RIVALS[name].label_free,
         }
         for name, pairs in figures.items()
     }
 
 
-def methods_table(report: dict[str, Any]) -> str:
-    """Every method's mean over its cells, ours on the same cells beside it."""
-    means = {name: m for name, m in report["means"].items() if name != "MultiMem"} | {
-        "MultiMem": report["means"]["MultiMem"]
+def coverage(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Encoder -> number -> runs in which an audit shows it, and the share of them whose interval holds the truth."""
+    shown: dict[str, dict[str, list[bool]]] = defaultdict(lambda: {number: [] for number in SHOWN})
+    for row in rows:
+        for number in SHOWN:
+            for one in row[number]:
+                if one is not None and (number != "precision" or one["high"] - one["low"] < TELLS_NOTHING):
+                    shown[row["encoder"]][number].append(one["low"] <= one["true"] <= one["high"])
+    return {
+        encoder: {
+            number: {"runs": len(held), "held": round(float(np.mean(held)), 4) if held else None}
+            for number, held in numbers.items()
+        }
+        for encoder, numbers in shown.items()
     }
-    ranked = sorted(means, key=lambda name: -means[name]["auroc"] + (name != OURS) * 2)
-    lines = ["| method | cells | AUROC | AP | `misalignment` on these cells (AUROC / AP) |", "|---|---|---|---|---|"]
+
+
+def methods_table(report: dict[str, Any]) -> str:
+    """Every method's mean over its cells, ours on the same cells beside it, and where it is better."""
+    means = {name: m for name, m in report["means"].items() if name not in (OURS, "MultiMem")}
+    ranked = [OURS, *sorted(means, key=lambda name: -means[name]["auroc"]), "MultiMem"]
+    header = [
+        "method",
+        "cells",
+        "AUROC",
+        "AP",
+        f"`{OURS}` on these cells (AUROC / AP)",
+        "cells where it is higher (AUROC, AP)",
+    ]
+    lines = []
     for name in ranked:
-        m = means[name]
+        m = report["means"][name]
         label = f"**{name}**" if name == OURS else name + ("" if m["label_free"] else " (needs labels)")
-        ours = "" if name == OURS else f"{m['ours_auroc']:.3f} / {m['ours_ap']:.3f}"
-        lines.append(f"| {label} | {m['cells']} | {m['auroc']:.3f} | {m['ap']:.3f} | {ours} |")
-    return "\n".join(lines)
+        beside = (
+            ("", "")
+            if name == OURS
+            else (f"{m['ours_auroc']:.3f} / {m['ours_ap']:.3f}", f"{m['higher_auroc']}, {m['higher_ap']}")
+        )
+        lines.append([label, str(m["cells"]), f"{m['auroc']:.3f}", f"{m['ap']:.3f}", *beside])
+    return "\n".join(markdown_table(header, lines))
 
 
 def cells_table(report: dict[str, Any]) -> str:
-    """Cell by cell: ours, the pre-named rival, the best label-free rival, and the flags."""
-    lines = [
-        f"| cell | wrong | AUROC / AP | {report['rival']} | difference in AUROC (95%) | best label-free baseline |"
-        " flagged | false-positive rate | recall (of the best threshold) |",
-        "|---" * 9 + "|",
+    """Cell by cell: ours, bold where it leads beyond the interval, the best label-free methods, and the flags."""
+    header = [
+        "cell",
+        "wrong",
+        "AUROC",
+        "best other: AUROC",
+        "AP",
+        "best other: AP",
+        "flagged",
+        "false-positive rate",
+        "recall (of the best threshold)",
     ]
+    lines = []
     for row in report["cells"]:
-        flags = row["flags"]
-        head = f"| {row['name']} | {row['wrong']:.0f} of {row['samples']} "
-        tail = f"| {flags['flagged']:.0f} | {flags['false_positive_rate']:.1%} |"
-        if not row["methods"]:
-            lines.append(f"{head}| | | | {tail} |")
-            continue
-        ours, rival, gap = row["methods"][OURS], row["methods"][report["rival"]], row["against_rival"]
-        free = {n: m for n, m in row["methods"].items() if n in RIVALS and RIVALS[n].label_free}
-        best = max(free, key=lambda name: free[name]["auroc"])
+        flags = row["flags"][flag_rates.DEFAULT]
+        figures = ["", "", "", ""]
+        if row["methods"]:
+            figures = [
+                text
+                for figure, best in row["best"].items()
+                for text in _beside_best(row["methods"][OURS][figure], best)
+            ]
+        recall = f"{flags['recall']:.0%} ({flags['best_recall']:.0%})" if row["methods"] else ""
         lines.append(
-            f"{head}| **{ours['auroc']:.3f}** / {ours['ap']:.3f} | {rival['auroc']:.3f} / {rival['ap']:.3f} "
-            f"| {gap['mean']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) | {best} {free[best]['auroc']:.3f} "
-            f"{tail} {flags['recall']:.0%} ({flags['best_recall']:.0%}) |"
+            [
+                row["name"],
+                f"{row['wrong']:.0f} of {row['samples']}",
+                *figures,
+                f"{flags['flagged']:.0f}",
+                f"{flags['false_positive_rate']:.1%}",
+                recall,
+            ]
         )
-    return "\n".join(lines)
+    return "\n".join(markdown_table(header, lines))
+
+
+def _beside_best(ours: float, best: dict[str, Any]) -> tuple[str, str]:
+    """Our figure, bold where the whole interval of the difference is above 0; the best other with that difference."""
+    gap = best["difference"]
+    label = f"**{ours:.3f}**" if gap["low"] > 0 else f"{ours:.3f}"
+    return label, f"{best['method']} {best['value']:.3f}; {gap['mean']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+
+
+def coverage_table(report: dict[str, Any]) -> str:
+    """How often the 90% intervals that an audit shows hold the truth, by encoder."""
+    names = {"wrong_pairs": "number of wrong pairs", "precision": "precision of the flags"}
+    lines = [
+        [encoder, names[number], str(one["runs"]), "" if one["held"] is None else f"{one['held']:.0%}"]
+        for encoder, numbers in report["coverage"].items()
+        for number, one in numbers.items()
+    ]
+    return "\n".join(markdown_table(["encoder", "number", "audits that show it", "interval holds the truth"], lines))
 
 
 def ablation_table(report: dict[str, Any]) -> str:

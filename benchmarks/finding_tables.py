@@ -14,20 +14,21 @@ SHIFTS = {"shift round": "cyclic", "shift dropped": "last caption dropped"}
 def rates_table(report: dict[str, Any]) -> str:
     """Realized false-positive rate and recall of the flags at each rate, and flags on clean sets."""
     lines = [
-        "| rate (setting) | measured at most 5 points above it | highest measured | recall at least 80% of the best | "
+        "| rate (setting) | measured at most 2 points above it | highest measured | recall at least 80% of the best | "
         "the same, noise like the probe pairs |",
         "|---|---|---|---|---|",
     ]
-    for rate, outcome in report["rates"].items():
+    for rate, outcome in report["flag_rates"]["rates"].items():
         name = f"{float(rate):.0%}" + ("" if len(lines) > 2 else " (default)")
         lines.append(
-            f"| {name} | {outcome['alarms_kept']} of {outcome['cells']} cells | {outcome['highest_alarm']:.1%} "
+            f"| {name} | {outcome['kept']} of {outcome['cells']} cells | {outcome['highest']:.1%} "
             f"| {outcome['found']} of {outcome['cells']} | {outcome['covered_found']} of {outcome['covered']} |"
         )
-    clean = report["clean"]
+    clean = report["flag_rates"]["clean"]
     sentence = (
         f"On clean sets at the default rate, at most {clean['misaligned']:.1%} of the pairs are flagged as misaligned, "
-        f"{clean['outlier']:.1%} as outliers and {clean['conflict']:.1%} as conflicts."
+        f"{clean['outlier']:.1%} as outliers, {clean['conflict']:.1%} as conflicts and {clean['memorized']:.1%} as "
+        "memorized."
     )
     return "\n".join([*lines, "", sentence])
 
@@ -44,7 +45,7 @@ def missed_lines(report: dict[str, Any]) -> str:
             )
             or "none"
         )
-        for rate, outcome in report["rates"].items()
+        for rate, outcome in report["flag_rates"]["rates"].items()
     )
 
 

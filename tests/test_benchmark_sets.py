@@ -45,7 +45,8 @@ def numbered(n=30, captions=1):
 def test_development_and_report_sets_are_told_apart():
     roles = {role: {name for name, entry in SETS.items() if entry.role == role} for role in ("development", "report")}
     assert roles["development"] == {"twitter", "facebook", "persons", "glyphs", "clothing"}
-    assert roles["report"] == {"google", "openmoji", "four", "digits", "five", "five_one"}
+    photographs = {"foods", "stamps", "activities", "sky"}
+    assert roles["report"] == {"google", "openmoji", "four", "digits", "five", "five_one"} | photographs
 
 
 def test_a_vendors_set_has_absolute_paths_and_no_skin_tones(data):
