@@ -166,8 +166,11 @@ class Overview(Summary):
     @changing
     def on_set(self, ctx: Any) -> None:
         """Flag by the threshold of the slider."""
+        from audit_plugin.fiftyone_io.results import findings
+
         kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
-        self._set_threshold(ctx, kind, checks.number(ctx.panel.state.thresholds or {}, kind))
+        card = next(card for card in findings.cards(ctx.dataset, run_of(ctx)) if card.kind == kind)
+        self._set_threshold(ctx, kind, self._threshold(ctx, card))
 
     @changing
     def on_reset(self, ctx: Any) -> None:
@@ -183,7 +186,7 @@ class Overview(Summary):
         card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
         moved = ctx.panel.state.thresholds or {}
         ctx.panel.state.thresholds = {name: value for name, value in moved.items() if name != kind}
-        ctx.panel.state.set(f"{kind}.threshold_{kind}", card.threshold)
+        ctx.panel.state.set(f"overview.{kind}.threshold_{kind}", card.threshold)
 
 
 def quality_text(quality: FlagQuality) -> str:

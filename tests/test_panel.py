@@ -16,7 +16,7 @@ import pytest
 
 from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from tests.findings_fixtures import made_up
-from tests.panel_fixtures import App, dataset, helpers, names_in
+from tests.panel_fixtures import App, dataset, element_of, helpers, names_in
 
 pytestmark = pytest.mark.fiftyone
 fo = pytest.importorskip("fiftyone")
@@ -59,8 +59,18 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     drawn = app.send("on_set", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 4
     assert "reset_misaligned" in names_in(drawn)
-    app.send("on_reset", kind="misaligned")
+    drawn = app.send("on_reset", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 3
+    slider = element_of(element_of(drawn, "overview")["type"]["properties"], "threshold_misaligned")
+    told = app.state["overview"]["misaligned"]["threshold_misaligned"]  # what the browser has, by the slider's path
+    assert told == slider["default"] != 2.0
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=told)
+    assert not app.of("set_view")  # the browser tells it again, which moves nothing
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1e9)  # beyond the slider's end
+    assert "set_misaligned" in names_in(app.drawn)
+    drawn = app.send("on_set", kind="misaligned")
+    assert element_of(drawn, "threshold_misaligned")["default"] == slider["type"]["max"]
+    app.send("on_reset", kind="misaligned")
     app.send("on_show", kind="duplicate")
     assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
     assert "No row is memorized more than nearly all good pairs" in json.dumps(drawn)
