@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from fiftyone.operators import types
 
+from audit_plugin.review import MOST_UNCERTAIN
 from audit_plugin.scoring.flags import FLAGS
 
 from .markdown import escaped
@@ -42,7 +43,7 @@ IN_SIGHT = {
 
 def finding_kinds() -> tuple[str, ...]:
     """What a queue may show: findings, all or with one flag (more may be registered later), disagreements, checks."""
-    return (ALL, *FLAGS, DIFFERING, SPOT_CHECK, CALIBRATE)
+    return (ALL, *FLAGS, MOST_UNCERTAIN, DIFFERING, SPOT_CHECK, CALIBRATE)
 
 
 def show_case(panel: types.Object, case: ReviewCase, blind: bool) -> None:

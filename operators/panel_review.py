@@ -9,6 +9,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from audit_plugin.arrays import AuditError
+from audit_plugin.review import MOST_UNCERTAIN
 from audit_plugin.review.flag_quality import quality_of_spot_check
 from audit_plugin.scoring.flags import FLAGS
 
@@ -90,7 +91,7 @@ class Queue(Calibrate, Tab):
             show_differing(panel, self._differing(ctx, run, row))
         show_decisions(ctx, panel, case, self.on_decide, kind)
         self._show_navigation(ctx, panel, row)
-        if kind in (ALL, *FLAGS):
+        if kind in (ALL, *FLAGS, MOST_UNCERTAIN):
             self._show_similar(ctx, panel, run, row)
         self._show_check(ctx, panel, run, queue, kind)
         if kind != SPOT_CHECK:
@@ -362,12 +363,14 @@ def kind_of(ctx: Any) -> str:
 
 
 def offered_kinds(ctx: Any, run: str) -> list[str]:
-    """The findings to choose from: without misaligned flags no spot check, and no calibration where flags are fixed."""
+    """The findings to choose from: those that the audit has the columns of, and a calibration where flags are movable."""
     from audit_plugin.fiftyone_io.results import findings, thresholds
 
     def is_offered(kind: str) -> bool:
         if kind == CALIBRATE:
             return thresholds.can_move_threshold(ctx.dataset, run, "misaligned")
+        if kind == MOST_UNCERTAIN:
+            return findings.has_column(ctx.dataset, run, "probability")
         return kind != SPOT_CHECK or findings.has_column(ctx.dataset, run, "is_misaligned")
 
     kinds: list[str] = once_per_event(
@@ -390,7 +393,7 @@ def _queue_of_kind(ctx: Any, run: str, kind: str) -> ReviewQueue | None:
     if kind == CALIBRATE:
         return queue_of_search(ctx, run)
     if kind != SPOT_CHECK:
-        return fiftyone_io.queue_of(ctx.dataset, run, (kind,) if kind in FLAGS else ())
+        return fiftyone_io.queue_of(ctx.dataset, run, () if kind == ALL else (kind,))
     try:
         return fiftyone_io.spot_check(ctx.dataset, run).queue
     except AuditError:
@@ -405,6 +408,8 @@ def done_text(queue: ReviewQueue, kind: str) -> str:
         return "All samples are decided. Apply the decisions in *Report and apply*, or choose other findings."
     if kind == DIFFERING:
         return "No two reviewers disagree."
+    if kind == MOST_UNCERTAIN:
+        return "No sample is uncertain: the audit takes each for right or wrong with a probability above 95%."
     more = " The card *Memorized* in *Overview* shows the highest MultiMem." if kind == "memorized" else ""
     return f"Nothing to review: this audit flagged no samples of this kind.{more}"
 

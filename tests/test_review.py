@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from audit_plugin.arrays import AuditError
 from audit_plugin.review import (
     KINDS,
+    MOST_UNCERTAIN,
     UNDONE,
     Content,
     Decision,
@@ -184,6 +185,22 @@ def test_a_decision_that_cannot_be_meant_is_refused() -> None:
             Decision("s", **values)
     with pytest.raises(AuditError, match="caption -1"):
         Decision("s", "keep", caption=-1)
+
+
+def test_what_to_label_next_is_by_entropy_and_near_duplicates_come_late() -> None:
+    probability = np.array([0.5, 0.9, np.nan, 0.3, 0.04, 0.96, 0.45, 0.05])
+    assert queue({"probability": probability}, [MOST_UNCERTAIN]).tolist() == [0, 6, 3, 1, 7]
+    groups = np.array(["", "a", "", "a", "", "", "b", ""], dtype=object)
+    assert queue({"probability": probability, "duplicate_group": groups}, [MOST_UNCERTAIN]).tolist() == [0, 6, 3, 7, 1]
+    assert queue({"misalignment": probability}, [MOST_UNCERTAIN]).tolist() == []
+
+
+@given(st.lists(st.one_of(st.just(math.nan), st.floats(0, 1)), min_size=1, max_size=20))
+def test_the_most_uncertain_rows_are_those_nearest_to_a_half(probability: list[float]) -> None:
+    ranked = queue({"probability": np.array(probability)}, [MOST_UNCERTAIN])
+    distances = [round(abs(probability[row] - 0.5), 9) for row in ranked]
+    assert distances == sorted(distances)
+    assert {*ranked.tolist()} == {row for row, p in enumerate(probability) if 0.05 <= p <= 0.95}
 
 
 def test_the_strongest_of_several_captions_and_verdicts() -> None:

@@ -36,6 +36,7 @@ OfRun = Annotated[str | None, typer.Option(help="Only decisions made in the revi
 NewClass = Annotated[
     bool, typer.Option("--new-class", help="For relabel: the text may be a class that the dataset does not have yet")
 ]
+KIND_HELP = "Only this flag; may be repeated. Or 'most uncertain': the rows whose label would say most, flagged or not"
 SCORES = ("misalignment", "probability")
 TSV_HEADER = ("id", "caption_index", "path", "text", "suggestion", *SCORES, "flags", "action", "reason")
 Reviewer = Annotated[str, typer.Option(help="Name of the reviewer (default: the user of this machine)")]
@@ -45,7 +46,7 @@ Reviewer = Annotated[str, typer.Option(help="Name of the reviewer (default: the 
 def list_(
     dataset: Dataset,
     run: Run = "audit",
-    kind: Annotated[list[str] | None, typer.Option(help="Only this flag; may be repeated")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=KIND_HELP)] = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of rows to show")] = 20,
 ) -> None:
     """List undecided samples, most suspicious first, and disagreements between reviewers.
@@ -184,7 +185,7 @@ def export(  # noqa: PLR0913, PLR0917
     format_: Annotated[
         str, typer.Option("--format", help="Tool that --to is for: label-studio or cvat")
     ] = "label-studio",
-    kind: Annotated[list[str] | None, typer.Option(help="Of --to: only this flag; may be repeated")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=f"Of --to: {KIND_HELP[0].lower()}{KIND_HELP[1:]}")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Of --to: number of rows at most")] = None,
     media_root: Annotated[
         str,

@@ -27,13 +27,14 @@ from .decisions import (
 )
 from .label_studio import label_studio_config, label_studio_tasks
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
-from .queue import ReviewQueue, Row, queue, rows_per_text, spot_order
+from .queue import MOST_UNCERTAIN, ReviewQueue, Row, queue, rows_per_text, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, read_decisions, table_kind
 from .tasks import ReviewTask
 from .verdicts import verdicts
 
 __all__ = [
     "KINDS",
+    "MOST_UNCERTAIN",
     "NO_TIME",
     "UNDONE",
     "ChangePlan",

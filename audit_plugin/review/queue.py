@@ -18,6 +18,8 @@ from audit_plugin.scoring.memorized import rank_memorized
 from .decisions import Decision
 from .spot_check import SIZE, SpotCheckPlan, plan_spot_check
 
+MOST_UNCERTAIN = "most uncertain"  # a kind of queue of its own: rows whose label says most, flagged or not
+UNCERTAIN_FROM = 0.05  # probability of being wrong; its complement is the upper bound
 DEFAULT_SCORE = "misalignment"  # ranks the rows of flags that have no score of their own
 TO_DO = ("relabel", "remove", "review")
 
@@ -138,16 +140,21 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
 
     Args:
         columns: of a result, `[n]` each: flags `is_{kind}`, scores, `action`.
-        kinds: flags to review, of which a row has at least one; none: any flag, or an action other than keep.
+        kinds: flags to review, of which a row has at least one; none: any flag, or an action other than keep. Or
+            `MOST_UNCERTAIN` alone.
 
     Returns:
         int64 `[q]`, row numbers.
 
     Raises:
-        AuditError: an unknown kind.
+        AuditError: an unknown kind, or `MOST_UNCERTAIN` beside others.
     """
+    if tuple(kinds) == (MOST_UNCERTAIN,):
+        return most_uncertain(columns)
+    if MOST_UNCERTAIN in kinds:
+        raise AuditError(f"{MOST_UNCERTAIN!r} is an order of all rows; leave out the other kinds")
     if unknown := set(kinds) - set(FLAGS):
-        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join(FLAGS)}")
+        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join((*FLAGS, MOST_UNCERTAIN))}")
     n = len(next(iter(columns.values()), ()))
     misalignment = _score(columns, DEFAULT_SCORE, n)
     best_rank = np.full(n, np.inf)
@@ -167,6 +174,34 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
         rank(by_score(np.flatnonzero(to_do & ~np.isfinite(best_rank)), misalignment))
     rows = np.flatnonzero(np.isfinite(best_rank))
     return rows[np.lexsort((-misalignment[rows], best_rank[rows]))].astype(np.int64)
+
+
+def most_uncertain(columns: Mapping[str, NDArray[Any]]) -> Ints:
+    """The rows whose label would say most, flagged or not: what to label next.
+
+    A label of a row that is wrong with probability p brings the binary entropy
+
+        H(p) = -p log2 p - (1 - p) log2 (1 - p)
+
+    in bits, most where p is 1/2. Near-duplicates would say the same again: of each group the row with the highest
+    entropy comes in its place, the others after all groups.
+
+    Args:
+        columns: of a result, `[n]` each: `probability`, and `duplicate_group` where it has one.
+
+    Returns:
+        int64 `[q]`, numbers of the rows with a probability from `UNCERTAIN_FROM` to its complement.
+    """
+    n = len(next(iter(columns.values()), ()))
+    probability = np.asarray(columns.get("probability", np.full(n, np.nan)), dtype=np.float64)
+    rows = np.flatnonzero((probability >= UNCERTAIN_FROM) & (probability <= 1 - UNCERTAIN_FROM))
+    p = probability[rows]
+    entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+    ranked = rows[np.argsort(-entropy, kind="stable")]
+    groups = np.asarray(columns.get("duplicate_group", np.full(n, "")), dtype=str)[ranked]
+    is_first = np.zeros(len(ranked), dtype=bool)
+    is_first[np.unique(groups, return_index=True)[1]] = True
+    return ranked[np.argsort(~(is_first | (groups == "")), kind="stable")].astype(np.int64)
 
 
 def _score(columns: Mapping[str, NDArray[Any]], name: str, n: int) -> Floats:

@@ -20,6 +20,7 @@ from audit_plugin.fiftyone_io.ledger.journal import shortened_lists
 from audit_plugin.fiftyone_io.read.contents import class_path, items_of_rows, read_items
 from audit_plugin.fiftyone_io.runs import audited_items
 from audit_plugin.review import (
+    MOST_UNCERTAIN,
     Decision,
     Resolution,
     ReviewQueue,
@@ -47,7 +48,7 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
     """An audit's findings, and what was decided of them.
 
     Of a view only its samples; of some `kinds` only rows with one of these flags, else with any flag or an action other
-    than keep. A row whose text changed since it was decided counts as undecided again. Files are not read.
+    than keep; or `review.MOST_UNCERTAIN` alone, of flagged and other rows. A row whose text changed since it was decided counts as undecided again. Files are not read.
 
     Raises:
         AuditError: no such audit or kind.
@@ -62,10 +63,10 @@ def queues_of(dataset: SampleCollection, run: str, choices: Sequence[Sequence[st
         AuditError: no such audit or kind.
     """
     root, names = dataset._root_dataset, f"flags {', '.join(FLAGS)}"
-    table = functools.cache(lambda: review_table(dataset, run))
+    table = functools.cache(lambda flagged: review_table(dataset, run, flagged))
 
     def ordered(kinds: Sequence[str]) -> tuple[Row, ...]:
-        rows, columns = table()
+        rows, columns = table(MOST_UNCERTAIN not in kinds)
         return tuple(rows[position] for position in queue(columns, kinds))
 
     def order_of(kinds: Sequence[str]) -> tuple[Row, ...]:
