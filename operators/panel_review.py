@@ -363,7 +363,7 @@ def kind_of(ctx: Any) -> str:
 
 
 def offered_kinds(ctx: Any, run: str) -> list[str]:
-    """The findings to choose from: those that the audit has the columns of, and a calibration where flags are movable."""
+    """The findings to choose from: those that the audit has columns of; a calibration where flags are movable."""
     from audit_plugin.fiftyone_io.results import findings, thresholds
 
     def is_offered(kind: str) -> bool:

@@ -48,7 +48,8 @@ def queue_of(dataset: SampleCollection, run: str, kinds: Sequence[str] = ()) -> 
     """An audit's findings, and what was decided of them.
 
     Of a view only its samples; of some `kinds` only rows with one of these flags, else with any flag or an action other
-    than keep; or `review.MOST_UNCERTAIN` alone, of flagged and other rows. A row whose text changed since it was decided counts as undecided again. Files are not read.
+    than keep; or of `review.MOST_UNCERTAIN` alone, flagged and other rows. A row whose text changed since it was
+    decided counts as undecided again. Files are not read.
 
     Raises:
         AuditError: no such audit or kind.

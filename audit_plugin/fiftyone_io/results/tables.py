@@ -63,17 +63,8 @@ def flag_columns() -> list[str]:
 def flagged_columns() -> list[str]:
     """The columns that are read of flagged rows: scores that rank them, flags, proposals, and lists of these."""
     scores = dict.fromkeys(["misalignment", *(flag.score for flag in FLAGS.values() if flag.score), "probability"])
-    return [
-        *scores,
-        "action",
-        "reason",
-        "suggestion",
-        "suggestion_score",
-        "duplicate_group",
-        *flag_columns(),
-        CAPTION_INDEX,
-        *LISTS,
-    ]
+    proposals = ["action", "reason", "suggestion", "suggestion_score", "duplicate_group"]
+    return [*scores, *proposals, *flag_columns(), CAPTION_INDEX, *LISTS]
 
 
 def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
