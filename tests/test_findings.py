@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -151,15 +152,17 @@ def change_at_random(dataset: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("slack", [0, 60])
+@pytest.mark.parametrize(("slack", "settled"), [(0, 1), (60, 1), (60, 0.005)])
 def test_what_is_kept_in_memory_is_what_the_database_holds(
-    audited: Any, seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
+    audited: Any, seed: int, slack: float, settled: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "SLACK", timedelta(seconds=slack))  # within the slack all is read again
+    monkeypatch.setattr(tables, "SETTLED", timedelta(seconds=settled))  # but what changed before, and was read
     rng = np.random.default_rng(seed)
     for _ in range(15):
         for _ in range(rng.integers(1, 4)):
             change_at_random(audited, rng)
+        time.sleep(2 * settled if settled < 1 else 0)
         kept = all_read(audited)
         tables._tables.clear()
         assert kept == all_read(audited)
@@ -191,6 +194,26 @@ def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatc
     assert before[6] == 0.0  # whoever holds the old values keeps them
     with pytest.raises(ValueError, match="read-only"):
         before[0] = 1
+    decisions.ledger().delete_many({"dataset": audited._doc.id})
+
+
+def test_what_changed_at_once_is_read_once(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A threshold changes more samples than are read one by one: decisions soon after it are as fast as later ones."""
+    monkeypatch.setattr(tables, "MOST_CHANGED", 3)
+    monkeypatch.setattr(tables, "SETTLED", timedelta(milliseconds=20))
+    ids = audited.values("id")
+    all_read(audited)
+    audited.set_values("audit_alignment", [float(row) for row in range(len(ids))])
+    time.sleep(0.05)
+    all_read(audited)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("whole columns are read again")
+
+    monkeypatch.setattr(tables, "_read", never)
+    for row in (7, 6):
+        decisions.decide(audited, ids[row], "keep")
+        assert tables.read_columns(audited, "audit", ("alignment",))["alignment"][5] == 5.0
     decisions.ledger().delete_many({"dataset": audited._doc.id})
 
 

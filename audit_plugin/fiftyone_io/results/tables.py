@@ -34,6 +34,8 @@ NUMBERS = (fo.FloatField, fo.IntField, fo.BooleanField)
 CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than its own time
+MOST_RECENT = 50_000  # samples changed within the slack, whose times are looked at
+SETTLED = timedelta(seconds=1)  # since a change, until another one has another time for certain
 ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold 16 MB
 
 
@@ -47,6 +49,7 @@ class CachedTable:
     positions: dict[str, int] | None = None  # id -> position in the columns; None: not needed yet
     facts: dict[str, Any] = field(default_factory=dict)  # other results, by name
     lasting: dict[str, Any] = field(default_factory=dict)  # those that follow from the columns alone
+    seen: dict[str, datetime | None] = field(default_factory=dict)  # recently changed and read: see `_settled`
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -228,7 +231,8 @@ def _table(items: AuditedItems) -> CachedTable:
     state = once(("state", *key), lambda: _state(items.dataset, items.run))
     table = _tables.pop(key, None)
     if table is None or (table.state != state and not _update(items, table, state)):
-        table = CachedTable(state)
+        now = datetime.now(UTC)
+        table = CachedTable(state, seen=_settled(_changed_since(items, now - SLACK), now), time=now)
     _tables[key] = table
     while len(_tables) > CACHED_AUDITS:
         _tables.pop(next(iter(_tables)))
@@ -255,13 +259,16 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
     now = datetime.now(UTC)
     # all that was written earlier had arrived; the database gives times without their zone
     unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
-    samples, since = items.dataset._sample_collection, {"$gt": unseen}
-    if samples.find_one({"created_at": since}, {"_id": 1}):
+    samples = items.dataset._sample_collection
+    created = samples.find({"created_at": {"$gt": unseen}}, {"_id": 1}).limit(MOST_RECENT + 1)
+    if any(str(document["_id"]) not in table.seen for document in created):
         return False  # as many samples as before may be others: some came, some went
-    documents = list(samples.find({"last_modified_at": since}, _projection(items.run, columns)).limit(MOST_CHANGED + 1))
-    if len(documents) > MOST_CHANGED:
+    recent = _changed_since(items, unseen)
+    changed = [name for name, changed_at in recent.items() if table.seen.get(name) != changed_at]
+    if len(changed) > MOST_CHANGED or len(recent) > MOST_RECENT:
         return False
-    rows = {str(document["_id"]): _values(document, items.run, columns) for document in documents}
+    documents = documents_by_id(samples, changed, _projection(items.run, columns))
+    rows = {name: _values(document, items.run, columns) for name, document in documents.items()}
     before = dict(table.columns)
     if table.columns and not _replace(items, table, rows):
         return False
@@ -276,9 +283,21 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
                 is_same = is_same and former is None and not is_flagged
             else:
                 is_same = is_same and all(former.get(column) == row[column] for column in flagged_columns())
-    table.state, table.facts, table.time = state, {}, now
+    table.state, table.facts, table.time, table.seen = state, {}, now, _settled(recent, now)
     table.lasting = table.lasting if is_same else {}
     return True
+
+
+def _changed_since(items: AuditedItems, time: datetime) -> dict[str, datetime]:
+    """Id -> time of the last change, of the samples that changed later; of many some, more than `MOST_RECENT`."""
+    query, fields = {"last_modified_at": {"$gt": time}}, {"last_modified_at": 1}
+    documents = items.dataset._sample_collection.find(query, fields).limit(MOST_RECENT + 1)
+    return {str(document["_id"]): document["last_modified_at"] for document in documents}
+
+
+def _settled(changed: Mapping[str, datetime], now: datetime) -> dict[str, datetime | None]:
+    """`_changed_since` with None for the time of a change so recent that a later one might have the same."""
+    return {name: time if time.replace(tzinfo=UTC) < now - SETTLED else None for name, time in changed.items()}
 
 
 def _is_same(before: NDArray[Any], after: NDArray[Any]) -> bool:
