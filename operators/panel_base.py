@@ -17,7 +17,7 @@ from .markdown import without_markdown
 
 MOST_NUMBER = 1e300
 MOST_ROWS = 2**31  # of a dataset, of captions, of pages
-MADE = "audit_made"  # attribute of an event's context
+MADE, AFTERWARDS = "audit_made", "audit_afterwards"  # attributes of an event's context
 # CSS of a grid of the App: its columns may not grow with what is in them; its elements are not lines of their own.
 AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
 INLINE = {"display": "inline", "overflowWrap": "anywhere", "marginRight": "8px", "fontSize": "inherit"}
@@ -71,6 +71,8 @@ class AuditPanelBase(foo.Panel):
         ctx.panel_state.update(_in_range(ctx.panel_state))
         if getattr(self, method)(ctx) is not UNCHANGED:
             ctx.ops.show_panel_output(self.render(ctx))
+        for act in vars(ctx).pop(AFTERWARDS, ()):
+            act()
         return None
 
 
@@ -179,6 +181,11 @@ def once_per_event(ctx: Any, name: tuple[Any, ...], make: Callable[[], Any]) -> 
 def forget(ctx: Any) -> None:
     """After a decision: what follows from the decisions is to be made again."""
     vars(ctx).pop(MADE, None)
+
+
+def after_drawing(ctx: Any, act: Callable[[], None]) -> None:
+    """Ask the App for something once the panel is drawn: a new view keeps it busy, and the panel would wait."""
+    vars(ctx).setdefault(AFTERWARDS, []).append(act)
 
 
 def run_of(ctx: Any) -> str:

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 from audit_plugin.review.headline import WORST, flagged_text, review_sentence, weakness_sentence, wrong_sentence
 from audit_plugin.scoring.flags import FLAGS
 
-from .panel_base import Tab, box, guarded, run_of, say, wrapped
+from .panel_base import Tab, after_drawing, box, guarded, run_of, say, wrapped
 from .panel_case import ALL
 
 
@@ -92,5 +92,9 @@ def counts_text(progress: dict[str, Any], noun: str = "") -> str:
 
 def show_view(ctx: Any, view: Any, fields: list[str]) -> None:
     """Show a view in the grid, with these fields on each sample."""
-    ctx.ops.set_view(view)
-    ctx.ops.set_active_fields(fields)
+
+    def show() -> None:
+        ctx.ops.set_view(view)
+        ctx.ops.set_active_fields(fields)
+
+    after_drawing(ctx, show)

@@ -54,6 +54,8 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     assert not app.of("set_view")  # the App tells the default too
     drawn = app.send("on_slide", **{**slide, "value": 2.0})
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
+    steps = [step for step, _ in app.sent]
+    assert steps.index("show_panel_output") < steps.index("set_view")  # the panel does not wait for the grid
     assert "set_misaligned" in names_in(drawn)
     assert "**4 samples** with a score of 2.00 or higher" in json.dumps(drawn)
     drawn = app.send("on_set", kind="misaligned")
