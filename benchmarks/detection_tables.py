@@ -22,6 +22,8 @@ from benchmarks.rivals import RIVALS
 OURS = "misalignment"
 SHOWN = ("wrong_pairs", "precision")  # numbers that an audit shows with an interval
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
+NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}
+CAPTIONS = {"random": "of any other", "category": "of the same kind"}
 DIFFERENCES = {"auroc": auroc_difference, "ap": ap_difference}
 
 
@@ -195,6 +197,24 @@ def _beside_best(ours: float, best: dict[str, Any]) -> tuple[str, str]:
     gap = best["difference"]
     label = f"**{ours:.3f}**" if gap["low"] > 0 else f"{ours:.3f}"
     return label, f"{best['method']} {best['value']:.3f}; {gap['mean']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+
+
+def photographs_table(report: dict[str, Any]) -> str:
+    """AUROC / AP of each cell: ours, bold where it leads beyond the interval, what people use, and the best other."""
+    used = {"CLIP similarity": "CLIP similarity", "Deep k-NN": "k-NN", "Datalab outlier": "Datalab"}
+    header = ["photographs", "wrong captions", f"`{OURS}`", *used.values(), "best other method"]
+    lines = []
+    for row in report["cells"]:
+        if not row["methods"]:
+            continue
+        best = [(one["method"], f"{one['value']:.3f}") for one in row["best"].values()]
+        names = list(dict.fromkeys(name for name, _ in best))
+        ours = [_beside_best(row["methods"][OURS][figure], one)[0] for figure, one in row["best"].items()]
+        others = [f"{row['methods'][name]['auroc']:.3f} / {row['methods'][name]['ap']:.3f}" for name in used]
+        wrong = f"{row['rate']:.0%}: {CAPTIONS[row['noise']]}"
+        best_of = f"{' / '.join(value for _, value in best)} ({', '.join(names)})"
+        lines.append([f"{row['samples']} {NAMES[row['set']]}", wrong, " / ".join(ours), *others, best_of])
+    return "\n".join(markdown_table(header, lines))
 
 
 def coverage_table(report: dict[str, Any]) -> str:

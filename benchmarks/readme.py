@@ -14,7 +14,14 @@ from benchmarks.checks import checks_tables
 from benchmarks.claims import claims_tables
 from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
-from benchmarks.detection_tables import ablation_table, cells_table, coverage_table, methods_table, reliability_table
+from benchmarks.detection_tables import (
+    ablation_table,
+    cells_table,
+    coverage_table,
+    methods_table,
+    photographs_table,
+    reliability_table,
+)
 from benchmarks.finding_tables import (
     cost_table,
     missed_lines,
@@ -67,7 +74,7 @@ def main() -> None:
 def pages() -> dict[Path, dict[str, str]]:
     """Page -> name of a marked part -> its content."""
     return {
-        README: {"labels": labels_table(_read("class-labels"))},
+        README: {"photographs": photographs_table(_read("photographs"))},
         COLUMNS: {"columns": columns_table()},
         COMMANDS: {"commands": commands_reference()},
         OPERATORS: {"operators": operators_table()},
@@ -186,7 +193,12 @@ def detection_parts() -> dict[str, str]:
     """The tables of docs/detection.md."""
     report, settings = _read("detection"), _read("detection-settings")["settings"]
     chosen = [f"| {name} | {_settings_text(chosen_settings)} |" for name, chosen_settings in settings.items()]
+    photographs = _read("photographs")
     return {
+        "photographs-methods": methods_table(photographs),
+        "photographs-cells": cells_table(photographs),
+        "photographs-sure": rates_table(photographs),
+        "photographs-coverage": coverage_table(photographs),
         "methods": methods_table(report),
         "cells": cells_table(report),
         "ablation": ablation_table(report),
