@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints, check_lengths
+from audit_plugin.encoders.devices import in_single_threads
 
 from .contrast import Negatives, embedding_contrast
 
@@ -37,6 +38,8 @@ SAMPLES_PER_CLASS = 5  # on average, from which texts are classes
 MAX_CLASSES = 1000
 TEMPERATURE_ROWS = 20_000  # at most, on which the temperature of the classes' probabilities is fitted
 BATCH_ROWS = 8192  # bounds the memory, changes no result
+
+Fit = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # x_f [d], y_f [q] and W_f [d, q], float64
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,20 @@ def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools 
     divisions = [rng.permutation(int(groups.max()) + 1) % FOLDS for _ in range(repeats)]
     folds = np.stack([division[groups] for division in divisions])
 
-    fits, strength = [], 0.0
+    def moments_of(rows: Ints) -> torch.Tensor:
+        return _moments(source, target_of, rows, source_mean, target_mean)
+
+    fits: list[list[Fit]] = []
+    strength, d = 0.0, source.shape[1]
     for of_sample in folds:
-        parts = [
-            _moments(source, target_of, fitted[of_sample[fitted] == fold], source_mean, target_mean)
-            for fold in range(FOLDS)
-        ]
-        total, d = np.sum(parts, axis=0), source.shape[1]
-        unit = np.trace(total[:d, :d]) / max(min(len(fitted), d), 1) + 1e-12
+        parts = in_single_threads(moments_of, [fitted[of_sample[fitted] == fold] for fold in range(FOLDS)])
+        total = torch.stack(parts).sum(0)
+        unit = float(total[:d, :d].trace()) / max(min(len(fitted), d), 1) + 1e-12
         strength = strength or _best_strength(parts, total, unit)
-        fits.append([_fit(total - part, strength * unit) for part in parts])
-    x_means, y_means, weights = (np.array([[fit[at] for fit in of] for of in fits], np.float32) for at in range(3))
+        fits.append(_fit_each([total - part for part in parts], strength * unit))
+    x_means, y_means, weights = (
+        np.stack([[fit[at].float().numpy() for fit in of_division] for of_division in fits]) for at in range(3)
+    )
     return CrossFit(source, folds, source_mean + x_means, target_mean + y_means, weights)
 
 
@@ -122,55 +128,67 @@ def _mean(values_of: Callable[[Ints], Floats], rows: Ints) -> Floats:
     return np.asarray(total / len(rows), dtype=np.float32)
 
 
-def _best_strength(parts: list[Floats], total: Floats, unit: float) -> float:
+def _best_strength(parts: list[torch.Tensor], total: torch.Tensor, unit: float) -> float:
     """That of `STRENGTHS` with the smallest squared error, each fold predicted by the others."""
-    errors = [sum(_lost(part, *_fit(total - part, strength * unit)) for part in parts) for strength in STRENGTHS]
-    return STRENGTHS[int(np.argmin(errors))]
+
+    def error(strength_and_part: tuple[float, torch.Tensor]) -> float:
+        strength, part = strength_and_part
+        return _lost(part, *_fit(total - part, strength * unit))
+
+    errors = in_single_threads(error, [(strength, part) for strength in STRENGTHS for part in parts])
+    return STRENGTHS[int(np.reshape(errors, (len(STRENGTHS), FOLDS)).sum(1).argmin())]
 
 
 def _principal_coordinates(source: Floats) -> Floats:
     """float32 `[n, n]`: the rows `[n, d]`, d > n, in coordinates of their own span; inner products are the same."""
-    values, vectors = np.linalg.eigh((source @ source.T).astype(np.float64))
-    return (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+
+    def coordinates(rows: Floats) -> Floats:
+        x = torch.from_numpy(rows)
+        values, vectors = torch.linalg.eigh((x @ x.T).double())
+        return np.asarray((vectors * values.clamp(min=0).sqrt()).float())
+
+    return in_single_threads(coordinates, [source])[0]
 
 
 def _moments(
     source: Floats, target_of: Callable[[Ints], Floats], rows: Ints, source_mean: Floats, target_mean: Floats
-) -> Floats:
+) -> torch.Tensor:
     """float64 `[d + 1, d + 1 + q]`: [X 1]^T [X 1 Y] of the rows, less the means of all for accuracy."""
     d = source.shape[1]
-    total = np.zeros((d + 1, d + 1 + len(target_mean)))
+    total = torch.zeros(d + 1, d + 1 + len(target_mean), dtype=torch.float64)
     for start in range(0, len(rows), BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]
         x, y = source[batch] - source_mean, target_of(batch) - target_mean
-        row = np.hstack([x, np.ones((len(batch), 1), np.float32), y])
+        row = torch.from_numpy(np.hstack([x, np.ones((len(batch), 1), np.float32), y]))
         total += row[:, : d + 1].T @ row
     return total
 
 
-def _fit(moments: Floats, ridge: float) -> tuple[Floats, Floats, Floats]:
+def _fit_each(moments: list[torch.Tensor], ridge: float) -> list[Fit]:
+    return in_single_threads(lambda of_fold: _fit(of_fold, ridge), moments)
+
+
+def _fit(moments: torch.Tensor, ridge: float) -> Fit:
     """(mean of x `[d]`, mean of y `[q]`, W `[d, q]`) of the samples with these moments; all 0 without a sample.
 
     W = (X^T X + ridge I)^-1 X^T Y of the centered samples: X^T Y - s_x^T s_y / n, with the sums s of n samples.
     """
-    from scipy.linalg import solve
-
     d = len(moments) - 1
-    means = moments[d] / max(moments[d, d], 1)
-    centered = moments[:d] - np.outer(moments[:d, d], means)
+    means = moments[d] / max(float(moments[d, d]), 1)
+    centered = moments[:d] - torch.outer(moments[:d, d], means)
     gram, cross = centered[:, :d], centered[:, d + 1 :]
-    gram[np.diag_indices(d)] += ridge
-    return means[:d], means[d + 1 :], solve(gram, cross, assume_a="pos", check_finite=False)
+    gram.diagonal().add_(ridge)
+    return means[:d], means[d + 1 :], torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
 
 
-def _lost(moments: Floats, x_mean: Floats, y_mean: Floats, weights: Floats) -> float:
+def _lost(moments: torch.Tensor, x_mean: torch.Tensor, y_mean: torch.Tensor, weights: torch.Tensor) -> float:
     """Squared error of a fit on the samples with these moments, up to the constant |Y|^2.
 
     |Y - Z V|^2 - |Y|^2 = tr(V^T Z^T Z V) - 2 tr(V^T Z^T Y)        Z = [X 1], V = W above the intercept y_f - x_f W
     """
-    with_intercept = np.vstack([weights, y_mean - x_mean @ weights])
+    with_intercept = torch.vstack([weights, y_mean - x_mean @ weights])
     gram, cross = moments[:, : len(moments)], moments[:, len(moments) :]
-    return float(np.sum(with_intercept * (gram @ with_intercept)) - 2 * np.sum(with_intercept * cross))
+    return float((with_intercept * (gram @ with_intercept)).sum() - 2 * (with_intercept * cross).sum())
 
 
 @dataclass(frozen=True)
