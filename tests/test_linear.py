@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
@@ -29,6 +30,22 @@ def linear_set(
     source = (rng.standard_normal((n, d)) + 1).astype(np.float32)
     target = source @ rng.standard_normal((d, q)) + noise * rng.standard_normal((n, q))
     return source, target.astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [40, 900])  # fewer rows than numbers, and more
+def test_any_number_of_threads_gives_the_same_bytes(n: int) -> None:
+    source, target = linear_set(n, 300, 40)
+    threads = torch.get_num_threads()
+    fits = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            fits.append(cross_fit(source, target, np.arange(n), None, 0))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert {fit.weights.tobytes() for fit in fits} == {fits[0].weights.tobytes()}
+    assert {fit.source.tobytes() for fit in fits} == {fits[0].source.tobytes()}
 
 
 def naive_predictions(

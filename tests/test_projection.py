@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from audit_plugin.neighbors import projection
 from audit_plugin.neighbors.projection import MAX_DIM, fit_projection, project, two_directions
@@ -28,6 +29,15 @@ def test_the_view_is_the_textbook_projection() -> None:
         want /= np.linalg.norm(want, axis=1, keepdims=True)
         got = principal(x, whitening)
         np.testing.assert_allclose(got @ got.T, want @ want.T, atol=2e-3)  # up to signs of the axes
+
+
+def test_the_threads_of_the_library_change_nothing() -> None:
+    x = unit(np.random.default_rng(0).standard_normal((600, 500)))
+    found = []
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(fit_projection(x, 0.5).basis.tobytes())
+    assert len(set(found)) == 1
 
 
 def test_rows_are_unit_float32_and_no_wider_than_asked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from audit_plugin.arrays import Floats
 
@@ -40,8 +41,9 @@ def fit_projection(vectors: Floats, whitening: float) -> Projection:
     fit = vectors[np.sort(rows)]
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
     centered = fit - mean
-    # eigenvectors of the covariance [d, d], the largest variance first
-    variance, basis = np.linalg.eigh((centered.T @ centered).astype(np.float64) / max(len(fit), 1))
+    covariance = (centered.T @ centered).astype(np.float64) / max(len(fit), 1)
+    with threadpool_limits(1, user_api="blas"):  # threads wait for each other, beside other programs four times as long
+        variance, basis = np.linalg.eigh(covariance)  # the largest variance last
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]
     # divided by deviation^whitening = variance^(whitening / 2); components without variance are not blown up
