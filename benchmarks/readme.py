@@ -40,6 +40,7 @@ from benchmarks.record import RESULTS, markdown_table
 from benchmarks.reference_tables import commands_reference, operators_table
 from benchmarks.small_sets import small_sets_table
 from benchmarks.speed_tables import (
+    contention_table,
     forecast_table,
     neighbors_table,
     speed_table,
@@ -79,7 +80,7 @@ def pages() -> dict[Path, dict[str, str]]:
         COMMANDS: {"commands": commands_reference()},
         OPERATORS: {"operators": operators_table()},
         CLAIMS: claims_tables(),
-        SPEED: {"speed": speed_table(), "app": app_table()},
+        SPEED: {"speed": speed_table(), "contention": contention_table(), "app": app_table()},
         SCALE: {
             "stages": stages_table(),
             "neighbors": neighbors_table(),
@@ -122,7 +123,7 @@ def judge_columns_table() -> str:
 
 def review_speed_table() -> str:
     """How long a reviewer waits for the App, driven in a browser."""
-    report = _read("review-speed-300")
+    reports = [_read(f"review-speed-{rows}") for rows in (300, 100_000)]
     steps = {
         "panel": "open the panel",
         "threshold": "move a threshold",
@@ -132,13 +133,18 @@ def review_speed_table() -> str:
         "40 by key": "40 decisions by key",
         "40 by button": "40 decisions by button",
     }
-    rows = [(label, f"{report['median'][name]:.2f}", f"{report['longest'][name]:.2f}") for name, label in steps.items()]
+    rows = [
+        (label, *(f"{report['median'][name]:.2f} ({report['longest'][name]:.2f})" for report in reports))
+        for name, label in steps.items()
+    ]
     return "\n".join(
         [
-            f"Seconds on {report['rows']} samples, median and longest of {report['repeats']} (`python -m "
-            "benchmarks.review_speed`, a real server and Chromium on two cores that did nothing else):",
+            "Seconds, median and longest of "
+            + " and ".join(f"{report['repeats']} (on {report['rows']:,} samples)" for report in reports)
+            + " sessions (`python -m benchmarks.review_speed`, a real server started as `make app` does, and Chromium on "
+            "two cores that did nothing else):",
             "",
-            *markdown_table(("step", "median", "longest"), rows),
+            *markdown_table(("step", *(f"{report['rows']:,} samples" for report in reports)), rows),
         ]
     )
 

@@ -19,6 +19,7 @@ STAGES = {
     "score": "score, flag and suggest",
     "explain": "explain flagged samples",
 }
+SHORT_STAGE = 0.5  # seconds; of shorter ones a ratio says nothing
 PER_TRIAL = ("trials", "held out")
 LARGE, LARGE_TRIALS = 12_000_000, 16
 
@@ -153,6 +154,17 @@ def _writing_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             f"{report['ratio']:.1f}",
         )
     ]
+
+
+def contention_table() -> str:
+    """Stage by stage: seconds alone and beside a busy process on every core."""
+    report = _read("contention")
+    stages = {name: one for name, one in report["stages"].items() if name == "whole" or one["alone"] >= SHORT_STAGE}
+    lines = [
+        [STAGES.get(name, name), f"{one['alone']:.1f} s", f"{one['beside']:.1f} s", f"{one['times']:.1f}"]
+        for name, one in stages.items()
+    ]
+    return "\n".join(markdown_table(["stage", "alone", "beside", "times"], lines))
 
 
 def _audit_lines(report: dict[str, Any]) -> list[str]:
