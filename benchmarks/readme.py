@@ -141,7 +141,7 @@ def review_speed_table() -> str:
         [
             "Seconds, median and longest of "
             + " and ".join(f"{report['repeats']} (on {report['rows']:,} samples)" for report in reports)
-            + " sessions (`python -m benchmarks.review_speed`, a real server started as `make app` does, and Chromium on "
+            + " sessions (`python -m benchmarks.review_speed`, a real server as `make app` starts it, and Chromium, on "
             "two cores that did nothing else):",
             "",
             *markdown_table(("step", *(f"{report['rows']:,} samples" for report in reports)), rows),
