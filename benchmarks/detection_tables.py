@@ -199,6 +199,29 @@ def _beside_best(ours: float, best: dict[str, Any]) -> tuple[str, str]:
     return label, f"{best['method']} {best['value']:.3f}; {gap['mean']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
 
 
+def beaten_lines(report: dict[str, Any]) -> str:
+    """The cells where a label-free method is better by more than the margins, and in how many that is not chance."""
+    lines, noisy = [], [row for row in report["cells"] if row["methods"]]
+    for row in noisy:
+        gaps = [
+            f"{best['method']} by {-best['difference']['mean']:.3f} {figure.upper()}"
+            + ("" if best["difference"]["high"] < 0 else " (not beyond chance)")
+            for figure, best in row["best"].items()
+            if best["difference"]["mean"] < -MARGINS[figure]
+        ]
+        lines += [f"- {row['name']}: {', '.join(gaps)}"] if gaps else []
+    leads = {figure: sum(row["best"][figure]["difference"]["low"] > 0 for row in noisy) for figure in MARGINS}
+    sentence = (
+        f"Of {len(noisy)} cells, `{OURS}` leads all label-free methods beyond the interval in {leads['auroc']} by AUROC "
+        f"and in {leads['ap']} by AP."
+    )
+    margins = f"by more than {MARGINS['auroc']} AUROC or {MARGINS['ap']} AP"
+    if not lines:
+        return f"{sentence} In no cell is another one better {margins}."
+    head = f"In {len(lines)} another one is better {margins}:"
+    return "\n".join([f"{sentence} {head}", "", *lines])
+
+
 def photographs_table(report: dict[str, Any]) -> str:
     """AUROC / AP of each cell: ours, bold where it leads beyond the interval, what people use, and the best other."""
     used = {"CLIP similarity": "CLIP similarity", "Deep k-NN": "k-NN", "Datalab outlier": "Datalab"}

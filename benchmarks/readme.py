@@ -16,6 +16,7 @@ from benchmarks.class_labels import labels_table
 from benchmarks.crossmodal.tables import crossmodal_parts
 from benchmarks.detection_tables import (
     ablation_table,
+    beaten_lines,
     cells_table,
     coverage_table,
     methods_table,
@@ -203,6 +204,8 @@ def detection_parts() -> dict[str, str]:
     return {
         "photographs-methods": methods_table(photographs),
         "photographs-cells": cells_table(photographs),
+        "photographs-beaten": beaten_lines(photographs),
+        "beaten": beaten_lines(report),
         "photographs-sure": rates_table(photographs),
         "photographs-coverage": coverage_table(photographs),
         "methods": methods_table(report),

@@ -124,6 +124,25 @@ def test_intervals_are_counted_by_encoder_where_they_are_shown() -> None:
     }
 
 
+def test_where_others_are_better_is_said_by_hand() -> None:
+    def row(name: str, auroc: tuple[float, float, float], ap: tuple[float, float, float]) -> dict:
+        best = {
+            figure: {"method": "CSLS", "value": 0.9, "difference": dict(zip(("mean", "low", "high"), gap, strict=True))}
+            for figure, gap in (("auroc", auroc), ("ap", ap))
+        }
+        return {"name": name, "methods": {"misalignment": {}}, "best": best}
+
+    leads, ties = (0.02, 0.01, 0.03), (-0.004, -0.01, 0.01)
+    assert detection_tables.beaten_lines({"cells": [{"methods": {}}, row("one", leads, ties)]}) == (
+        "Of 1 cells, `misalignment` leads all label-free methods beyond the interval in 1 by AUROC and in 0 by AP. "
+        "In no cell is another one better by more than 0.005 AUROC or 0.02 AP."
+    )
+    cells = [row("one", leads, leads), row("two", (-0.006, -0.01, 0.01), (-0.03, -0.05, -0.01))]
+    text = detection_tables.beaten_lines({"cells": cells})
+    assert "In 1 another one is better" in text
+    assert "- two: CSLS by 0.006 AUROC (not beyond chance), CSLS by 0.030 AP" in text
+
+
 def test_only_a_lead_beyond_the_interval_is_bold() -> None:
     best = {"method": "CSLS", "value": 0.9, "difference": {"mean": 0.05, "low": 0.01, "high": 0.09}}
     assert detection_tables._beside_best(0.95, best) == ("**0.950**", "CSLS 0.900; +0.050 (+0.010 to +0.090)")
