@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from audit_plugin.encoders.devices import cpu_count
 from benchmarks.record import write_report
 
 ALLOWED = 2.5
@@ -38,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.alone:
         print(json.dumps(audit(options.rows, options.trials)))
         return
+    load = os.getloadavg()[0]
     runs: dict[str, list[dict[str, float]]] = {"alone": [], "beside": []}
     for _ in range(options.repeats):
-        for side, busy in (("alone", 0), ("beside", os.cpu_count() or 1)):
+        for side, busy in (("alone", 0), ("beside", cpu_count())):
             with spinning(busy):
                 runs[side].append(in_own_process(options.rows, options.trials))
             print(side, json.dumps(runs[side][-1]), flush=True)
-    report = {"rows": options.rows, "repeats": options.repeats, "load": os.getloadavg()[0], **summarize(runs)}
+    report = {"rows": options.rows, "repeats": options.repeats, "load_before": load, **summarize(runs)}
     print(write_report("contention", "What does an audit lose beside a busy process on every core?", report))
 
 

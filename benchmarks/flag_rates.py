@@ -44,8 +44,8 @@ def summarize(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     cells = list(cells)
     clean = [cell for cell in cells if cell["noise"] == "none"]
     noisy = [cell for cell in cells if cell["noise"] != "none" and JUDGED[0] <= cell["rate"] <= JUDGED[1]]
-    worst = {kind: max(cell["others"][kind] for cell in clean) for kind in clean[0]["others"]}
-    worst["misaligned"] = max(cell["flags"][DEFAULT]["false_positive_rate"] for cell in clean)
+    worst = {kind: max(cell["others"][kind] for cell in clean) for kind in (clean[0]["others"] if clean else ())}
+    worst["misaligned"] = max((cell["flags"][DEFAULT]["false_positive_rate"] for cell in clean), default=float("nan"))
     return {"rates": {str(rate): _outcome(noisy, rate) for rate in RATES}, "clean": worst}
 
 
@@ -56,7 +56,7 @@ def _outcome(cells: list[Mapping[str, Any]], rate: float) -> dict[str, Any]:
     return {
         "cells": len(cells),
         "kept": sum(one["false_positive_rate"] <= rate + ABOVE for one in flags.values()),
-        "highest": max(one["false_positive_rate"] for one in flags.values()),
+        "highest": max((one["false_positive_rate"] for one in flags.values()), default=float("nan")),
         "found": len(cells) - len(missed),
         "covered": len(covered),
         "covered_found": sum(name not in missed for name in covered),

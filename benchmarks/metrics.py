@@ -55,8 +55,8 @@ def placements(values: Floats, wrong: Bools) -> Floats:
 def auroc_difference(pairs: Sequence[tuple[Floats, Floats, Bools]], seed: int = 0) -> dict[str, float]:
     """Mean over seeds of AUROC(first) - AUROC(second), with a paired bootstrap over rows.
 
-    Wrong and right rows are drawn separately; a draw's AUROC is taken as the mean of the drawn placements, which is
-    exact to first order.
+    The seeds plant other errors in the same rows: a draw takes the same rows, as often, for all of them. A draw's AUROC
+    is taken as the mean of the drawn placements, which is exact to first order.
 
     Args:
         pairs: per seed (first `[n]`, second `[n]`, wrong `[n]`).
@@ -65,29 +65,31 @@ def auroc_difference(pairs: Sequence[tuple[Floats, Floats, Bools]], seed: int = 
     Returns:
         mean; low and high, the central 95%.
     """
-    rng = np.random.default_rng(seed)
+    counts = _drawn_rows(len(pairs[0][2]), DRAWS, seed)
     draws, mean = np.zeros(DRAWS), 0.0
     for first, second, wrong in pairs:
         gap = placements(first, wrong) - placements(second, wrong)
         mean += float(gap[wrong].mean()) / len(pairs)
-        for rows in (gap[wrong], gap[~wrong]):
-            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=DRAWS)
+        for rows in (wrong, ~wrong):
             # both kinds of placements estimate the same AUROC; each brings its own sampling error
-            draws += (counts @ rows / len(rows) - rows.mean()) / len(pairs)
+            drawn = counts[:, rows] @ gap[rows] / np.maximum(counts[:, rows].sum(1), 1)
+            draws += (drawn - gap[rows].mean()) / len(pairs)
     return _with_bounds(mean, mean + draws)
 
 
 def ap_difference(pairs: Sequence[tuple[Floats, Floats, Bools]], seed: int = 0) -> dict[str, float]:
     """As `auroc_difference`, of average precision: drawn rows are counted as often as they were drawn."""
-    rng = np.random.default_rng(seed)
+    counts = _drawn_rows(len(pairs[0][2]), AP_DRAWS, seed)
     draws, mean = np.zeros(AP_DRAWS), 0.0
     for first, second, wrong in pairs:
         mean += float(average_precision_score(wrong, first) - average_precision_score(wrong, second)) / len(pairs)
-        counts = np.empty((AP_DRAWS, len(wrong)))
-        for rows in (wrong, ~wrong):
-            counts[:, rows] = rng.multinomial(rows.sum(), np.full(rows.sum(), 1 / rows.sum()), size=AP_DRAWS)
         draws += (weighted_ap(first, wrong, counts) - weighted_ap(second, wrong, counts)) / len(pairs)
     return _with_bounds(mean, draws)
+
+
+def _drawn_rows(n: int, draws: int, seed: int) -> Floats:
+    """How often each of n rows is in each draw of n rows, `[draws, n]`."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
 def weighted_ap(values: Floats, wrong: Bools, counts: Floats) -> Floats:
@@ -101,7 +103,7 @@ def weighted_ap(values: Floats, wrong: Bools, counts: Floats) -> Floats:
     found, seen = np.cumsum(weights * is_wrong, axis=1), np.cumsum(weights, axis=1)
     precision = found[:, last] / np.maximum(seen[:, last], 1)
     of_wrong = weights[:, is_wrong]
-    return np.asarray((of_wrong * precision).sum(1) / of_wrong.sum(1))
+    return np.asarray((of_wrong * precision).sum(1) / np.maximum(of_wrong.sum(1), 1))
 
 
 def _with_bounds(mean: float, draws: Floats) -> dict[str, float]:

@@ -38,8 +38,17 @@ def bring(
             archive.unlink()
             if finish:
                 finish(folder)
-        folder.replace(target)
+        _appear(folder, target)
     return target
+
+
+def _appear(folder: Path, target: Path) -> None:
+    """One rename makes the finished set appear, unless another process brought it in the meantime."""
+    try:
+        folder.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def bring_debian(package: str, target: Path, keep: Sequence[str]) -> Path:
@@ -65,12 +74,18 @@ def bring_debian(package: str, target: Path, keep: Sequence[str]) -> Path:
         archives = list(Path(temp).glob("*.deb"))
         if downloaded.returncode or not archives:
             reason = (downloaded.stderr.strip() or f"exit code {downloaded.returncode}").splitlines()[-1]
-            raise AuditError(f"apt-get could not bring {package} ({reason}): run apt-get update, or check the network")
+            raise AuditError(
+                f"apt-get could not bring {package} ({reason}): run apt-get update, check the network, or use a Debian "
+                "that has this version"
+            )
         files = Path(temp) / "files.tar"
         with files.open("wb") as out:
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", archives[0]], stdout=out, check=True)
+            command = ["dpkg-deb", "--fsys-tarfile", str(archives[0])]
+            unpacked = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+        if unpacked.returncode:
+            raise AuditError(f"dpkg-deb could not unpack {package} ({unpacked.stderr.strip()}); bring it again")
         unpack(files, Path(temp) / "set", keep)
-        (Path(temp) / "set").replace(target)
+        _appear(Path(temp) / "set", target)
     return target
 
 

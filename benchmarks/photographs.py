@@ -160,6 +160,8 @@ def _unpacked(package: Path) -> Path:
         (offset,) = struct.unpack_from(">I", content, at + 10)
         (length,) = struct.unpack_from(">I", content, data + offset)
         packed = content[data + offset + 4 : data + offset + 4 + length]
+        if flags & 4:
+            raise AuditError(f"{package} holds files packed by zstd, which are not read here; use {ACTIVITIES}")
         yield inner, zlib.decompress(packed[4:]) if flags & 1 else packed
 
     if content[:4] != b"qres" or version > 3:

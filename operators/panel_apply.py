@@ -12,7 +12,7 @@ from . import checks
 from .base import changes_text, samples_text
 from .change_list import ChangePage, page_of_changes
 from .changes import applied_changes, stale_text
-from .panel_base import UNCHANGED, Tab, box, guarded, plain_text, run_of, say, wrapped
+from .panel_base import UNCHANGED, Tab, box, guarded, plain_text, run_of, say, set_view, wrapped
 from .panel_words import shown_name
 
 NO_RUN = "none"
@@ -151,7 +151,7 @@ class Apply(Tab):
     def on_show_page(self, ctx: Any) -> None:
         """Show the samples of the page."""
         page = page_of_changes(ctx.dataset, ctx.panel.state.page or 0)
-        ctx.ops.set_view(ctx.dataset.select(list(page.samples)))
+        set_view(ctx, ctx.dataset.select(list(page.samples)))
 
     @guarded
     def on_show_clean(self, ctx: Any) -> None:
@@ -160,7 +160,7 @@ class Apply(Tab):
 
         if fiftyone_io.CLEAN not in ctx.dataset.list_saved_views():
             raise AuditError("nothing is hidden as removed any more; the whole dataset is the clean view")
-        ctx.ops.set_view(name=fiftyone_io.CLEAN)
+        set_view(ctx, name=fiftyone_io.CLEAN)
 
     @guarded
     def on_earlier(self, ctx: Any) -> Any:
@@ -180,7 +180,7 @@ class Apply(Tab):
         run, what = run_of(ctx), checks.required(checks.choice(ctx.params, "what", ("still", "newly")), "what")
         comparison = reports.compare_audits(ctx.dataset, ctx.panel.state.earlier or "", run)
         ids = [name for name, _ in getattr(comparison.kinds["misaligned"], what)]
-        ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run, ids[: findings.MOST_POINTS]))
+        set_view(ctx, findings.view_of_rows(ctx.dataset, run, ids[: findings.MOST_POINTS]))
 
     @guarded
     def on_differing(self, ctx: Any) -> None:
@@ -189,4 +189,4 @@ class Apply(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         ids = {decisions[0].sample for decisions in fiftyone_io.disagreements(ctx.dataset)}
-        ctx.ops.set_view(ctx.dataset.select(sorted(ids)[: findings.MOST_POINTS]))
+        set_view(ctx, ctx.dataset.select(sorted(ids)[: findings.MOST_POINTS]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -72,7 +72,10 @@ class AuditPanelBase(foo.Panel):
         if getattr(self, method)(ctx) is not UNCHANGED:
             ctx.ops.show_panel_output(self.render(ctx))
         for act in vars(ctx).pop(AFTERWARDS, ()):
-            act()
+            try:
+                act()
+            except Exception as error:
+                notify(ctx, logged_text(error), "error")
         return None
 
 
@@ -116,6 +119,7 @@ def guarded(handler: Handler) -> Handler:
             checks.dataset_of(ctx)
             return handler(self, ctx)
         except Exception as error:
+            vars(ctx).pop(AFTERWARDS, None)
             notify(ctx, logged_text(error), "error")
 
     run.is_event = True  # type: ignore[attr-defined]
@@ -183,8 +187,17 @@ def forget(ctx: Any) -> None:
     vars(ctx).pop(MADE, None)
 
 
-def after_drawing(ctx: Any, act: Callable[[], None]) -> None:
-    """Ask the App for something once the panel is drawn: a new view keeps it busy, and the panel would wait."""
+def set_view(ctx: Any, view: Any = None, name: str | None = None, fields: Sequence[str] | None = None) -> None:
+    """Show a view, or a saved one, in the grid, with these fields on each sample; None: those that it shows.
+
+    Once the panel is drawn: the grid keeps the App busy, and the panel would wait for it.
+    """
+
+    def act() -> None:
+        ctx.ops.set_view(view=view, name=name)
+        if fields is not None:
+            ctx.ops.set_active_fields(list(fields))
+
     vars(ctx).setdefault(AFTERWARDS, []).append(act)
 
 

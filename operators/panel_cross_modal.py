@@ -10,7 +10,7 @@ from audit_plugin.arrays import AuditError
 
 from . import checks, traces
 from .markdown import escaped
-from .panel_base import Tab, box, guarded, plain_text, say, wrapped
+from .panel_base import Tab, box, guarded, plain_text, say, set_view, wrapped
 from .panel_plots import NO_BAR
 from .studies import CROSS_MODAL_RUN
 
@@ -114,12 +114,12 @@ class CrossModal(Tab):
         identities = [record["identity"] for record in measured if record["identity"] in asked]
         if not identities:
             raise AuditError("the newest measurement has no such identity; open the tab again")
-        ctx.ops.set_view(cross_modal.identities_view(ctx.dataset, run, identities))
+        set_view(ctx, cross_modal.identities_view(ctx.dataset, run, identities))
 
     @guarded
     def on_saved(self, ctx: Any) -> None:
         """Show a saved view."""
-        ctx.ops.set_view(name=checks.required(checks.text(ctx.params, "view"), "view"))
+        set_view(ctx, name=checks.required(checks.text(ctx.params, "view"), "view"))
 
 
 def recall_text(record: dict[str, Any], modalities: list[str]) -> str:

@@ -14,8 +14,8 @@ from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import UNCHANGED, box, changing, guarded, plain_text, run_of, say, with_token, wrapped
-from .panel_summary import Summary, show_view
+from .panel_base import UNCHANGED, box, changing, guarded, plain_text, run_of, say, set_view, with_token, wrapped
+from .panel_summary import Summary
 from .review import repairs_of
 
 SLIDER_STEPS = 400
@@ -138,7 +138,7 @@ class Overview(Summary):
             return UNCHANGED
         ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
         view = findings.scored_above(ctx.dataset, run, kind, float(value))
-        show_view(ctx, view, findings.shown_fields(ctx.dataset, run, kind))
+        set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, kind))
         return None
 
     @guarded
@@ -150,7 +150,7 @@ class Overview(Summary):
         view = findings.flagged_as(ctx.dataset, run, kind)
         if kind == "memorized" and not any(findings.memorized_counts(ctx.dataset, run).values()):
             view = findings.most_memorized(ctx.dataset, run)
-        show_view(ctx, view, findings.shown_fields(ctx.dataset, run, kind))
+        set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, kind))
 
     @guarded
     def on_show_uncertain(self, ctx: Any) -> None:
@@ -161,7 +161,8 @@ class Overview(Summary):
         run = run_of(ctx)
         sentence = checks.required(checks.choice(ctx.params, "repair", repairs_of(ctx.dataset, run)), "repair")
         rows = fiftyone_io.uncertain_rows(ctx.dataset, run, sentence)
-        show_view(ctx, findings.view_of_rows(ctx.dataset, run, rows), findings.shown_fields(ctx.dataset, run))
+        view = findings.view_of_rows(ctx.dataset, run, rows)
+        set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run))
 
     @changing
     def on_set(self, ctx: Any) -> None:

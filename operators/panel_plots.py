@@ -11,7 +11,7 @@ from audit_plugin.arrays import AuditError
 from . import checks, traces
 from .base import MOST_NAME, PLUGIN, TOKEN
 from .markdown import escaped
-from .panel_base import UNCHANGED, Tab, box, guarded, run_of, say
+from .panel_base import UNCHANGED, Tab, box, guarded, run_of, say, set_view
 from .panel_case import show_case
 
 CORNERS = (("left", "top"), ("right", "top"), ("left", "bottom"), ("right", "bottom"))  # as `display.QUADRANTS`
@@ -148,7 +148,7 @@ class Plots(Tab):
         _, edges = findings.histogram(ctx.dataset, run, name)
         if bar + 1 >= len(edges):
             return
-        ctx.ops.set_view(findings.scored_between(ctx.dataset, run, name, float(edges[bar]), float(edges[bar + 1])))
+        set_view(ctx, findings.scored_between(ctx.dataset, run, name, float(edges[bar]), float(edges[bar + 1])))
 
     @guarded
     def on_lasso(self, ctx: Any) -> Any:
@@ -158,7 +158,7 @@ class Plots(Tab):
         points = checks.items(ctx.params, "data")
         ids = checks.ids([point["id"] for point in points if isinstance(point, dict) and point.get("id")])
         if ids:
-            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), ids))
+            set_view(ctx, findings.view_of_rows(ctx.dataset, run_of(ctx), ids))
         return UNCHANGED
 
     @guarded
@@ -174,7 +174,7 @@ class Plots(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         if name := checks.text(ctx.params, "id", most=MOST_NAME):
-            ctx.ops.set_view(findings.view_of_rows(ctx.dataset, run_of(ctx), [name]))
+            set_view(ctx, findings.view_of_rows(ctx.dataset, run_of(ctx), [name]))
 
     @guarded
     def on_map(self, ctx: Any) -> None:

@@ -10,7 +10,7 @@ from fiftyone.operators import types
 from audit_plugin.review.headline import WORST, flagged_text, review_sentence, weakness_sentence, wrong_sentence
 from audit_plugin.scoring.flags import FLAGS
 
-from .panel_base import Tab, after_drawing, box, guarded, run_of, say, wrapped
+from .panel_base import Tab, box, guarded, run_of, say, set_view, wrapped
 from .panel_case import ALL
 
 
@@ -70,7 +70,8 @@ class Summary(Tab):
         from audit_plugin.fiftyone_io.results import findings
 
         run = run_of(ctx)
-        show_view(ctx, findings.most_misaligned(ctx.dataset, run, WORST), findings.shown_fields(ctx.dataset, run))
+        worst = findings.most_misaligned(ctx.dataset, run, WORST)
+        set_view(ctx, worst, fields=findings.shown_fields(ctx.dataset, run))
 
     def _open_tab(self, ctx: Any, tab: str) -> None:
         ctx.panel.state.tab = tab
@@ -88,13 +89,3 @@ def counts_text(progress: dict[str, Any], noun: str = "") -> str:
         for kind, each in progress.items()
         if each.total
     )
-
-
-def show_view(ctx: Any, view: Any, fields: list[str]) -> None:
-    """Show a view in the grid, with these fields on each sample."""
-
-    def show() -> None:
-        ctx.ops.set_view(view)
-        ctx.ops.set_active_fields(fields)
-
-    after_drawing(ctx, show)

@@ -27,7 +27,7 @@ from .decisions import (
 )
 from .label_studio import label_studio_config, label_studio_tasks
 from .plan import ChangePlan, PlannedChange, join_plans, plan_changes
-from .queue import MOST_UNCERTAIN, ReviewQueue, Row, queue, rows_per_text, spot_order
+from .queue import MOST_UNCERTAIN, ReviewQueue, Row, most_uncertain, queue, rows_per_text, spot_order
 from .tables import decisions_from, decisions_to_csv, decisions_to_jsonl, read_decisions, table_kind
 from .tasks import ReviewTask
 from .verdicts import verdicts
@@ -61,6 +61,7 @@ __all__ = [
     "join_plans",
     "label_studio_config",
     "label_studio_tasks",
+    "most_uncertain",
     "plan_changes",
     "queue",
     "read_decisions",

@@ -140,21 +140,16 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
 
     Args:
         columns: of a result, `[n]` each: flags `is_{kind}`, scores, `action`.
-        kinds: flags to review, of which a row has at least one; none: any flag, or an action other than keep. Or
-            `MOST_UNCERTAIN` alone.
+        kinds: flags to review, of which a row has at least one; none: any flag, or an action other than keep.
 
     Returns:
         int64 `[q]`, row numbers.
 
     Raises:
-        AuditError: an unknown kind, or `MOST_UNCERTAIN` beside others.
+        AuditError: an unknown kind.
     """
-    if tuple(kinds) == (MOST_UNCERTAIN,):
-        return most_uncertain(columns)
-    if MOST_UNCERTAIN in kinds:
-        raise AuditError(f"{MOST_UNCERTAIN!r} is an order of all rows; leave out the other kinds")
     if unknown := set(kinds) - set(FLAGS):
-        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join((*FLAGS, MOST_UNCERTAIN))}")
+        raise AuditError(f"kind {min(unknown)!r} is unknown; use one of {', '.join(FLAGS)}")
     n = len(next(iter(columns.values()), ()))
     misalignment = _score(columns, DEFAULT_SCORE, n)
     best_rank = np.full(n, np.inf)
@@ -176,7 +171,7 @@ def queue(columns: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Int
     return rows[np.lexsort((-misalignment[rows], best_rank[rows]))].astype(np.int64)
 
 
-def most_uncertain(columns: Mapping[str, NDArray[Any]]) -> Ints:
+def most_uncertain(table: Mapping[str, NDArray[Any]]) -> list[Row]:
     """The rows whose label would say most, flagged or not: what to label next.
 
     A label of a row that is wrong with probability p brings the binary entropy
@@ -184,24 +179,37 @@ def most_uncertain(columns: Mapping[str, NDArray[Any]]) -> Ints:
         H(p) = -p log2 p - (1 - p) log2 (1 - p)
 
     in bits, most where p is 1/2. Near-duplicates would say the same again: of each group the row with the highest
-    entropy comes in its place, the others after all groups.
+    entropy comes in its place, the others after all groups. Each text of a list has its own row and probability.
 
     Args:
-        columns: of a result, `[n]` each: `probability`, and `duplicate_group` where it has one.
+        table: of an audit, `[n]` each: id, probability, and as far as it has them duplicate_group, caption_index and
+            the list of the probabilities of each text.
 
     Returns:
-        int64 `[q]`, numbers of the rows with a probability from `UNCERTAIN_FROM` to its complement.
+        The rows with a probability from `UNCERTAIN_FROM` to its complement.
     """
-    n = len(next(iter(columns.values()), ()))
-    probability = np.asarray(columns.get("probability", np.full(n, np.nan)), dtype=np.float64)
+    n = len(table["id"])
+    lists = table.get(f"probability{LIST}", np.full(n, None))
+    of_sample = np.asarray(table["probability"], dtype=np.float64)
+    worst = np.maximum(table.get(CAPTION_INDEX, np.zeros(n, dtype=np.int64)), 0)
+    is_single = np.array([texts is None for texts in lists], dtype=bool)
+    texts = [(at, caption, p) for at in np.flatnonzero(~is_single) for caption, p in enumerate(lists[at])]
+    single = np.flatnonzero(is_single)
+    samples = np.concatenate([single, np.array([at for at, _, _ in texts], dtype=np.int64)])
+    captions = np.concatenate([worst[single], np.array([caption for _, caption, _ in texts], dtype=np.int64)])
+    probability = np.concatenate([of_sample[single], np.array([p for _, _, p in texts], dtype=np.float64)])
+
     rows = np.flatnonzero((probability >= UNCERTAIN_FROM) & (probability <= 1 - UNCERTAIN_FROM))
+    rows = rows[np.lexsort((captions[rows], samples[rows]))]  # equal ones stay in the order of the samples
     p = probability[rows]
     entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
     ranked = rows[np.argsort(-entropy, kind="stable")]
-    groups = np.asarray(columns.get("duplicate_group", np.full(n, "")), dtype=str)[ranked]
+    groups = np.asarray(table.get("duplicate_group", np.full(n, ""))[samples[ranked]], dtype=str)
     is_first = np.zeros(len(ranked), dtype=bool)
     is_first[np.unique(groups, return_index=True)[1]] = True
-    return ranked[np.argsort(~(is_first | (groups == "")), kind="stable")].astype(np.int64)
+    late = ~(is_first | (groups == ""))
+    ranked = ranked[np.argsort(late, kind="stable")]
+    return [(str(table["id"][samples[row]]), int(captions[row])) for row in ranked]
 
 
 def _score(columns: Mapping[str, NDArray[Any]], name: str, n: int) -> Floats:

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from audit_plugin.arrays import Bools, Floats, Ints, check_lengths
-from audit_plugin.encoders.devices import in_single_threads
+from audit_plugin.encoders.devices import in_single_threads, use_matmul_precision
+from audit_plugin.inputs.threads import check_stopped
 
 from .contrast import Negatives, embedding_contrast
 
@@ -110,7 +111,8 @@ def cross_fit(source: Floats, target: Floats | Ints, groups: Ints, known: Bools 
     fits: list[list[Fit]] = []
     strength, d = 0.0, source.shape[1]
     for of_sample in folds:
-        parts = in_single_threads(moments_of, [fitted[of_sample[fitted] == fold] for fold in range(FOLDS)])
+        with use_matmul_precision("fp32", "cpu"):
+            parts = in_single_threads(moments_of, [fitted[of_sample[fitted] == fold] for fold in range(FOLDS)])
         total = torch.stack(parts).sum(0)
         unit = float(total[:d, :d].trace()) / max(min(len(fitted), d), 1) + 1e-12
         strength = strength or _best_strength(parts, total, unit)
@@ -131,12 +133,10 @@ def _mean(values_of: Callable[[Ints], Floats], rows: Ints) -> Floats:
 def _best_strength(parts: list[torch.Tensor], total: torch.Tensor, unit: float) -> float:
     """That of `STRENGTHS` with the smallest squared error, each fold predicted by the others."""
 
-    def error(strength_and_part: tuple[float, torch.Tensor]) -> float:
-        strength, part = strength_and_part
-        return _lost(part, *_fit(total - part, strength * unit))
+    def errors(part: torch.Tensor) -> list[float]:
+        return [_lost(part, *_fit(total - part, strength * unit)) for strength in STRENGTHS]
 
-    errors = in_single_threads(error, [(strength, part) for strength in STRENGTHS for part in parts])
-    return STRENGTHS[int(np.reshape(errors, (len(STRENGTHS), FOLDS)).sum(1).argmin())]
+    return STRENGTHS[int(np.sum(in_single_threads(errors, parts), axis=0).argmin())]
 
 
 def _principal_coordinates(source: Floats) -> Floats:
@@ -157,6 +157,7 @@ def _moments(
     d = source.shape[1]
     total = torch.zeros(d + 1, d + 1 + len(target_mean), dtype=torch.float64)
     for start in range(0, len(rows), BATCH_ROWS):
+        check_stopped()
         batch = rows[start : start + BATCH_ROWS]
         x, y = source[batch] - source_mean, target_of(batch) - target_mean
         row = torch.from_numpy(np.hstack([x, np.ones((len(batch), 1), np.float32), y]))
@@ -175,7 +176,8 @@ def _fit(moments: torch.Tensor, ridge: float) -> Fit:
     """
     d = len(moments) - 1
     means = moments[d] / max(float(moments[d, d]), 1)
-    centered = moments[:d] - torch.outer(moments[:d, d], means)
+    check_stopped()
+    centered = torch.addr(moments[:d], moments[:d, d], means, alpha=-1)
     gram, cross = centered[:, :d], centered[:, d + 1 :]
     gram.diagonal().add_(ridge)
     return means[:d], means[d + 1 :], torch.cholesky_solve(cross, torch.linalg.cholesky(gram))

@@ -26,6 +26,7 @@ from audit_plugin.review import (
     ReviewQueue,
     Row,
     content_digest,
+    most_uncertain,
     queue,
     resolve,
     rows_per_text,
@@ -64,10 +65,12 @@ def queues_of(dataset: SampleCollection, run: str, choices: Sequence[Sequence[st
         AuditError: no such audit or kind.
     """
     root, names = dataset._root_dataset, f"flags {', '.join(FLAGS)}"
-    table = functools.cache(lambda flagged: review_table(dataset, run, flagged))
+    table = functools.cache(lambda: review_table(dataset, run))
 
     def ordered(kinds: Sequence[str]) -> tuple[Row, ...]:
-        rows, columns = table(MOST_UNCERTAIN not in kinds)
+        if tuple(kinds) == (MOST_UNCERTAIN,):
+            return _most_uncertain(dataset, run)
+        rows, columns = table()
         return tuple(rows[position] for position in queue(columns, kinds))
 
     def order_of(kinds: Sequence[str]) -> tuple[Row, ...]:
@@ -83,6 +86,15 @@ def queues_of(dataset: SampleCollection, run: str, choices: Sequence[Sequence[st
         moved = moved_texts(root, run)
         decided = decisions_of(root, run, list(dict.fromkeys(chain.from_iterable(orders))), ledger, moved)
     return [_queue_of_order(order, decided, moved) for order in orders]
+
+
+def _most_uncertain(dataset: SampleCollection, run: str) -> tuple[Row, ...]:
+    items = audited_items(dataset, run)
+    wanted = ("probability", "duplicate_group", CAPTION_INDEX, f"probability{LIST}")
+    table = read_columns(dataset, run, ["id", *filter(items.has, wanted)])
+    ids = items.ids_in(dataset)
+    rows = most_uncertain(table) if "probability" in table else []
+    return tuple(row for row in rows if ids is None or row[0] in ids)
 
 
 def _queue_of_order(order: Sequence[Row], decided: Mapping[Row, Decision], moved: Set[str]) -> ReviewQueue:

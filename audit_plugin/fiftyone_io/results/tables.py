@@ -35,6 +35,7 @@ CACHED_AUDITS = 4
 MOST_CHANGED = 1_000  # samples that are read one by one; of more, everything is read again
 SLACK = timedelta(seconds=10)  # a write may arrive this much later than its own time
 MOST_RECENT = 50_000  # samples changed within the slack, whose times are looked at
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 SETTLED = timedelta(seconds=1)  # since a change, until another one has another time for certain
 ROWS, VALUES = 200_000, 800_000  # in one answer of the database, which may hold 16 MB
 
@@ -66,8 +67,7 @@ def flag_columns() -> list[str]:
 def flagged_columns() -> list[str]:
     """The columns that are read of flagged rows: scores that rank them, flags, proposals, and lists of these."""
     scores = dict.fromkeys(["misalignment", *(flag.score for flag in FLAGS.values() if flag.score), "probability"])
-    proposals = ["action", "reason", "suggestion", "suggestion_score", "duplicate_group"]
-    return [*scores, *proposals, *flag_columns(), CAPTION_INDEX, *LISTS]
+    return [*scores, "action", "reason", "suggestion", "suggestion_score", *flag_columns(), CAPTION_INDEX, *LISTS]
 
 
 def read_columns(dataset: SampleCollection, run: str, columns: Sequence[str]) -> Columns:
@@ -257,17 +257,15 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
         return False  # another audit, or changes by someone whose clock is behind
     columns = list(dict.fromkeys([*flagged_columns(), *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
-    # all that was written earlier had arrived; the database gives times without their zone
-    unseen = min(table.state[2], (table.time - SLACK).replace(tzinfo=table.state[2].tzinfo))
-    samples = items.dataset._sample_collection
-    created = samples.find({"created_at": {"$gt": unseen}}, {"_id": 1}).limit(MOST_RECENT + 1)
-    if any(str(document["_id"]) not in table.seen for document in created):
-        return False  # as many samples as before may be others: some came, some went
+    # all that was written earlier had arrived
+    unseen = min(_utc(table.state[2]), table.time - SLACK)
     recent = _changed_since(items, unseen)
-    changed = [name for name, changed_at in recent.items() if table.seen.get(name) != changed_at]
+    if any(created >= unseen and name not in table.seen for name, (_, created) in recent.items()):
+        return False  # as many samples as before may be others: some came, some went
+    changed = [name for name, (changed_at, _) in recent.items() if table.seen.get(name) != changed_at]
     if len(changed) > MOST_CHANGED or len(recent) > MOST_RECENT:
         return False
-    documents = documents_by_id(samples, changed, _projection(items.run, columns))
+    documents = documents_by_id(items.dataset._sample_collection, changed, _projection(items.run, columns))
     rows = {name: _values(document, items.run, columns) for name, document in documents.items()}
     before = dict(table.columns)
     if table.columns and not _replace(items, table, rows):
@@ -288,16 +286,25 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
     return True
 
 
-def _changed_since(items: AuditedItems, time: datetime) -> dict[str, datetime]:
-    """Id -> time of the last change, of the samples that changed later; of many some, more than `MOST_RECENT`."""
-    query, fields = {"last_modified_at": {"$gt": time}}, {"last_modified_at": 1}
+def _changed_since(items: AuditedItems, time: datetime) -> dict[str, tuple[datetime, datetime]]:
+    """Id -> (when it changed last, when it was made), of up to `MOST_RECENT` + 1 samples changed from `time` on."""
+    query = {"last_modified_at": {"$gte": time}}
+    fields = {"last_modified_at": 1, "created_at": 1}
     documents = items.dataset._sample_collection.find(query, fields).limit(MOST_RECENT + 1)
-    return {str(document["_id"]): document["last_modified_at"] for document in documents}
+    return {
+        str(document["_id"]): (_utc(document["last_modified_at"]), _utc(document.get("created_at") or EARLIEST))
+        for document in documents
+    }
 
 
-def _settled(changed: Mapping[str, datetime], now: datetime) -> dict[str, datetime | None]:
+def _settled(changed: Mapping[str, tuple[datetime, datetime]], now: datetime) -> dict[str, datetime | None]:
     """`_changed_since` with None for the time of a change so recent that a later one might have the same."""
-    return {name: time if time.replace(tzinfo=UTC) < now - SETTLED else None for name, time in changed.items()}
+    return {name: time if time < now - SETTLED else None for name, (time, _) in changed.items()}
+
+
+def _utc(time: datetime) -> datetime:
+    """A time as the database gives it: without its zone, or in the zone of FiftyOne's settings."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _is_same(before: NDArray[Any], after: NDArray[Any]) -> bool:
