@@ -28,10 +28,9 @@ from audit_plugin.audit.run import evidence_of, finish, run_identity
 from audit_plugin.audit.score import score_probes
 from audit_plugin.config import AuditConfig
 from audit_plugin.encoders.embed import silent
-from audit_plugin.review.flag_quality import quality_of_summary
 from audit_plugin.scoring.evidence import Evidence
 from audit_plugin.scoring.scores import WEIGHTS, combine, robust_z
-from audit_plugin.scoring.wrong_pairs import Interval
+from audit_plugin.scoring.wrong_pairs import Interval, own_precision
 from audit_plugin.store import RunFolder
 from audit_plugin.trials.run import Job
 from benchmarks import shared_space
@@ -214,10 +213,11 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
     """Estimates of the audit for the whole set, beside the truth."""
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
-    shown = quality_of_summary(result.summary)
+    estimated = result.summary["estimated"]  # also what people are not told
+    pairs = Interval(estimated["pairs"], *estimated["pairs_interval"]) if estimated else None
     out: dict[str, Any] = {
-        "wrong_pairs": _beside(shown.wrong, float(wrong.sum())),
-        "precision": _beside(shown.precision, float(wrong[flagged].mean()) if flagged.any() else None),
+        "wrong_pairs": _beside(pairs, float(wrong.sum())),
+        "precision": _beside(own_precision(estimated), float(wrong[flagged].mean()) if flagged.any() else None),
         "recall_model": result.summary["probe_recall"],
         "others": {kind: float(np.mean(result.columns[f"is_{kind}"])) for kind in ("outlier", "conflict", "memorized")},
     }
@@ -230,7 +230,7 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
 
 
 def _beside(said: Interval | None, true: float | None) -> dict[str, Any] | None:
-    """An estimate as it is shown, with its interval, beside the truth; None where it is not shown."""
+    """An estimate with its interval, beside the truth; None where there is none."""
     return None if said is None or true is None else {**asdict(said), "true": true}
 
 

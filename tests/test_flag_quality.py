@@ -21,25 +21,46 @@ def spot(flagged: int, low: float = 0.5, high: float = 0.9) -> SpotEstimate:
 def test_the_model_tells_until_a_person_does() -> None:
     flagged = SCORES >= 2
     quality = quality_of_flags({"estimated": KNOWN}, SCORES, flagged)
-    assert (quality.precision_text, quality.wrong_text) == ("90% (80% to 100%)", "about 2 of 4 (1 to 3)")
-    assert (quality.correct, quality.source) == (0, "model-based, 90% intervals")
+    assert (quality.precision_text, quality.wrong_text) == ("at least 80%", "at least 1 of 4")
+    assert (quality.correct_text, quality.source) == ("at most 0 of them are", "model-based, not checked")
     quality = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, is_own=False)  # 2 of 4 are flagged: 1 - .1 / .5
-    assert quality.precision_text == "80% (60% to 100%)"
+    assert (quality.precision_text, quality.correct_text) == ("at least 60%", "at most 1 of them is")
     quality = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, spot(2))
     assert (quality.precision_text, quality.source) == ("75% (50% to 90%)", "spot check, 90% intervals")
+    assert quality.correct_text == "about 0 of them are"
+
+
+def test_of_encoders_that_share_a_space_nothing_is_told_before_a_spot_check() -> None:
+    flagged = SCORES >= 2
+    summary = {"estimated": {**KNOWN, "in_one_space": True}, "flags": {"misaligned": 2}}
+    for quality in (
+        quality_of_flags(summary, SCORES, flagged),
+        quality_of_flags(summary, SCORES, flagged, None, False),
+    ):
+        told = (quality.precision_text, quality.wrong_text, quality.correct_text)
+        assert told == ("not known", "not known", "")
+    checked = quality_of_flags(summary, SCORES, flagged, spot(2))
+    assert checked.wrong_text == "about 2 of 5 (1 to 3)"
+
+
+def test_a_bound_of_nothing_is_not_told() -> None:
+    none = {**OWN, "pairs_interval": [0, 3], "precision_interval": [0.001, 0.9]}
+    quality = quality_of_flags({"estimated": none}, SCORES, SCORES >= 2)
+    assert (quality.precision_text, quality.correct_text) == ("not known", "")
+    assert quality.wrong_text == "none that can be told from chance"
 
 
 def test_what_is_not_known_is_said() -> None:
     flagged = SCORES >= 2
     for summary in ({}, {"estimated": {}}, {"estimated": None}):
         quality = quality_of_flags(summary, SCORES, flagged)
-        assert (quality.precision_text, quality.wrong_text, quality.correct) == ("not known", "not known", None)
+        assert (quality.precision_text, quality.wrong_text, quality.correct_text) == ("not known", "not known", "")
     former = quality_of_flags({"estimated": OWN}, SCORES, flagged, is_own=False)  # knows its own flags alone
-    assert (former.precision_text, former.wrong_text) == ("not known", "about 2 of 4 (1 to 3)")
+    assert (former.precision_text, former.wrong_text) == ("not known", "at least 1 of 4")
     others = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, spot(3))
     assert (others.precision, others.wrong_text) == (None, "about 2 of 5 (1 to 3)")
     few = quality_of_flags({"estimated": KNOWN}, SCORES, flagged, spot(2, 0.05, 0.95))
-    assert (few.precision_text, few.correct) == ("too few labels to tell", None)
+    assert (few.precision_text, few.correct_text) == ("too few labels to tell", "")
     assert quality_of_flags({"estimated": KNOWN}, SCORES, SCORES > 9, is_own=False).precision is None
 
 

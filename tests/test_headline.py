@@ -16,10 +16,14 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("wrong", "is_checked", "sentence"),
     [
-        (Interval(93, 71, 116), False, "About 93 wrong of 1,000 (71 to 116)."),
+        (Interval(93, 71, 116), False, "At least 71 wrong of 1,000, by the model. A spot check measures how many."),
         (Interval(93.4, 70.6, 115.9), True, "About 93 wrong of 1,000 (71 to 116)."),
         (Interval(NAN, 0, 12), True, "0 to 12 wrong of 1,000."),
-        (Interval(0, 0, 9), False, "No wrong pairs of 1,000 can be distinguished from chance (at most about 9)."),
+        (
+            Interval(5, 0, 9),
+            False,
+            "No wrong pairs of 1,000 can be told from chance. A spot check measures how many there are.",
+        ),
         (Interval(0, 0, 9), True, "About 0 wrong of 1,000 (0 to 9)."),
         (Interval(NAN, NAN, NAN), True, "How many of 1,000 pairs are wrong is not known."),
         (None, False, "How many of 1,000 pairs are wrong is not known."),

@@ -165,9 +165,9 @@ def test_what_a_calibration_says_stands_beside_the_model_and_gives_way_to_a_spot
     assert (quality.precision, quality.wrong) == (Interval(1.0, 0.8, 1.0), Interval(3, 2, 4))
     assert quality.precision_text == "100% (80% to 100%)"
     assert quality.source == (
-        "calibrated with 2 labels: the lower bound holds with 90%; the whole set: model-based, 90% intervals"
+        "calibrated with 2 labels: the lower bound holds with 90%; the whole set: model-based, not checked"
     )
-    assert quality.correct == 0
+    assert (quality.correct_text, quality.wrong_text) == ("about 0 of them are", "at least 2")
     assert quality_of_flags({}, scores, scores >= 2, None, False, calibration).source.endswith("holds with 90%")
     assert quality_of_flags({}, scores, scores >= 1, None, False, calibration).labels == 0  # a row came since
     assert Calibration(0.8, 2.0, 20, 10, 7).share == Interval(0.8, 0.8, 1.0)  # the bound holds, whatever came after it

@@ -323,13 +323,14 @@ def summarize(
     memory, memory_notes = memory_summary(scored, config)
     misalignment, flagged = scored.scores["misalignment"], scored.flags["misaligned"]
     is_told = evidence.trials is not None  # of sets too small to train on, nobody has checked the model
+    share_space = any(evidence.space[a] and evidence.space[a] == evidence.space[b] for a, b in evidence.pairs)
     return {
         "samples": len(prepared.samples),
         **count_outcomes(columns),
         **memory,
         "probe_recall": {kind: round(value, 4) for kind, value in scored.probe_recall.items()},
         "estimated_wrong_share": _rounded(scored.calibration.share) if is_told else None,
-        "estimated": summarize_wrong_pairs(scored.calibration, misalignment, flagged) if is_told else {},
+        "estimated": summarize_wrong_pairs(scored.calibration, misalignment, flagged, share_space) if is_told else {},
         "weights": {f"{a}_{b}": dict(weights) for (a, b), weights in evidence.weights.items()},
         "repairs": [repair.to_dict() for repair in scored.repairs],
         "suggestions": {"captions": int((columns["suggestion"] != "").sum()), "same_caption_again": scored.same_again},

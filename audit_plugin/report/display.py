@@ -19,8 +19,9 @@ from rich.table import Column, Table
 
 from audit_plugin.arrays import Samples, count_text
 from audit_plugin.inputs.spreadsheet import clean, place_line
-from audit_plugin.review.flag_quality import quality_of_summary
+from audit_plugin.review.flag_quality import UNKNOWN, quality_of_summary
 from audit_plugin.scoring.suggest.join_bugs import batch_text
+from audit_plugin.scoring.wrong_pairs import NONE_TOLD
 
 if TYPE_CHECKING:
     from audit_plugin.audit.result import AuditResult
@@ -290,18 +291,11 @@ def neighbor_methods(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def wrong_pairs(summary: Mapping[str, Any]) -> str:
-    """The estimated number of wrong pairs and precision of the flags, with 90% intervals."""
-    share, estimate = summary.get("estimated_wrong_share"), summary.get("estimated") or {}
-    if share is None:
-        return "not measured"
-    if not estimate:
-        return f"about {share:.1%}"
+    """How many pairs are wrong and how many of the flagged ones, as far as the model can tell."""
     quality = quality_of_summary(summary)
-    if not estimate["pairs"]:
-        return f"none distinguishable from chance (at most about {estimate['pairs_interval'][1]:,})"
-    if quality.precision is None:
+    if quality.precision is None or quality.wrong_text in (UNKNOWN, NONE_TOLD):
         return quality.wrong_text
-    return f"{quality.wrong_text}; estimated precision of the flags {quality.precision_text}"
+    return f"{quality.wrong_text}; precision of the flags {quality.precision_text}"
 
 
 def part_name(part: str) -> str:

@@ -1,8 +1,10 @@
 """What is known of the flags of misaligned pairs as they are now: one source for all who show it.
 
-A person's labels are worth more than the model. A spot check counts the wrong pairs of the set whatever is flagged; its
-precision is that of the flags that it was drawn from, so that it says nothing of others. A calibration says something
-of the flags of its own threshold, and nothing of the whole set.
+Of what the model estimates only lower bounds are told: wrong pairs unlike any probe pair are not in its estimates, and
+upper bounds did not hold (docs/detection.md). Where encoders share a space that they were trained for, the lower ones
+did not hold either, and nothing is told. A person's labels are worth more than the model. A spot check counts the wrong
+pairs of the set whatever is flagged; its precision is that of the flags that it was drawn from, so that it says nothing
+of others. A calibration says something of the flags of its own threshold, and nothing of the whole set.
 """
 
 from __future__ import annotations
@@ -13,7 +15,16 @@ from typing import Any
 
 from audit_plugin.arrays import Bools, Floats, count_text
 from audit_plugin.scoring.calibration import CONFIDENCE
-from audit_plugin.scoring.wrong_pairs import Interval, own_precision, precision_of_flags, share_text
+from audit_plugin.scoring.wrong_pairs import (
+    LEAST_SHARE,
+    Interval,
+    least_pairs_text,
+    least_share_text,
+    own_precision,
+    precision_of_flags,
+    share_text,
+    told_of,
+)
 
 from .spot_check import SpotEstimate
 from .threshold_search import CONFIDENCE as CALIBRATED
@@ -70,7 +81,7 @@ class FlagQuality:
     @property
     def source(self) -> str:
         """`spot check, 90% intervals`; of flags that were calibrated, how sure the lower bound is."""
-        source = f"{'spot check' if self.is_checked else 'model-based'}, {self.confidence:.0%} intervals"
+        source = f"spot check, {self.confidence:.0%} intervals" if self.is_checked else "model-based, not checked"
         if not self.labels:
             return source
         about = f"calibrated with {count_text(self.labels, 'label')}: the lower bound holds with {CALIBRATED:.0%}"
@@ -78,16 +89,20 @@ class FlagQuality:
 
     @property
     def precision_text(self) -> str:
-        """`93% (80% to 97%)`, or that it is not known."""
+        """`93% (80% to 97%)` by labels, `at least 80%` by the model, or that it is not known."""
         if self.precision is None:
             return UNKNOWN
+        if self.is_model_based:
+            return least_share_text(self.precision, UNKNOWN)
         return share_text(self.precision, TOO_FEW if self.is_checked else UNKNOWN)
 
     @property
     def wrong_text(self) -> str:
-        """`about 93 of 1,000 (71 to 116)`, or that it is not known."""
+        """`about 93 of 1,000 (71 to 116)`, by the model `at least 71 of 1,000`, or that it is not known."""
         if self.wrong is None or self.wrong.high != self.wrong.high:  # NaN
             return UNKNOWN
+        if not self.is_checked:
+            return least_pairs_text(self.wrong.low, self.of_judged)
         bounds = f"{self.wrong.low:,.0f} to {self.wrong.high:,.0f}"
         if self.wrong.value != self.wrong.value:
             return f"{bounds}{self.of_judged}"
@@ -99,11 +114,21 @@ class FlagQuality:
         return "" if self.judged is None else f" of {self.judged:,}"
 
     @property
-    def correct(self) -> int | None:
-        """How many of the flagged rows are expected to be correct; None where that is not known."""
-        if self.precision is None or not self.precision.tells or self.precision.value != self.precision.value:
-            return None
-        return round((1 - self.precision.value) * self.flagged)
+    def is_model_based(self) -> bool:
+        """Whether the precision is the model's, and no label has a part in it."""
+        return not self.is_checked and not self.labels
+
+    @property
+    def correct_text(self) -> str:
+        """`about 3 of them are`, by the model `at most 3 of them are`: probably correct; "" where that is not known."""
+        precision = self.precision
+        if precision is None or (self.is_model_based and precision.low < LEAST_SHARE):
+            return ""
+        if not self.is_model_based and (not precision.tells or precision.value != precision.value):
+            return ""
+        share = precision.low if self.is_model_based else precision.value
+        count = count_text(round((1 - share) * self.flagged), "of them is", "of them are")
+        return f"{'at most' if self.is_model_based else 'about'} {count}"
 
 
 def quality_of_flags(
@@ -132,7 +157,7 @@ def quality_of_flags(
         found = replace(found, flagged=count, precision=None)
     else:
         found = quality_of_summary(summary)
-        estimated = summary.get("estimated") or {}
+        estimated = told_of(summary)
         precision = found.precision if is_own else precision_of_flags(estimated, scores, flagged)
         found = replace(found, flagged=count, precision=precision)
     if calibration is None or count != calibration.rows:  # rows came or went since the labels were drawn
@@ -142,7 +167,7 @@ def quality_of_flags(
 
 def quality_of_summary(summary: Mapping[str, Any]) -> FlagQuality:
     """What the model of an audit says of the flags that the audit made."""
-    estimated, count = summary.get("estimated") or {}, int((summary.get("flags") or {}).get("misaligned", 0))
+    estimated, count = told_of(summary), int((summary.get("flags") or {}).get("misaligned", 0))
     wrong = Interval(estimated["pairs"], *estimated["pairs_interval"]) if "pairs" in estimated else None
     return FlagQuality(count, own_precision(estimated), wrong, estimated.get("judged"), False, CONFIDENCE)
 

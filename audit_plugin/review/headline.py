@@ -46,17 +46,18 @@ class KindProgress:
 
 
 def wrong_sentence(quality: FlagQuality) -> str:
-    """`About 93 wrong of 1,000 (71 to 116).`, or that this is not known."""
+    """`About 93 wrong of 1,000 (71 to 116).`, by the model `At least 71 wrong of 1,000.`, or that it is not known."""
     of_judged = quality.of_judged
     if quality.wrong is None or quality.wrong_text == UNKNOWN:
         return f"How many{of_judged} pairs are wrong is not known."
     low, high = round(quality.wrong.low), round(quality.wrong.high)
+    if not quality.is_checked:
+        if low:
+            return f"At least {low:,} wrong{of_judged}, by the model. A spot check measures how many."
+        return f"No wrong pairs{of_judged} can be told from chance. A spot check measures how many there are."
     if math.isnan(quality.wrong.value):
         return f"{low:,} to {high:,} wrong{of_judged}."
-    value = round(quality.wrong.value)
-    if not value and not quality.is_checked:
-        return f"No wrong pairs{of_judged} can be distinguished from chance (at most about {high:,})."
-    return f"About {value:,} wrong{of_judged} ({low:,} to {high:,})."
+    return f"About {round(quality.wrong.value):,} wrong{of_judged} ({low:,} to {high:,})."
 
 
 def flagged_text(total: int, noun: str = "") -> str:

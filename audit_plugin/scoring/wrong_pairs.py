@@ -23,6 +23,8 @@ from audit_plugin.arrays import Bools, Floats, percent
 if TYPE_CHECKING:
     from .calibration import Calibration
 
+LEAST_SHARE = 0.005  # of which a lower bound says something
+NONE_TOLD = "none that can be told from chance"
 TELLS_NOTHING = 0.8  # width of the interval of a share from which on it says next to nothing
 
 
@@ -40,18 +42,21 @@ class Interval:
         return bool(self.high - self.low < TELLS_NOTHING)  # False for NaN
 
 
-def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Bools) -> dict[str, Any]:
+def summarize_wrong_pairs(
+    calibration: Calibration, scores: Floats, flagged: Bools, share_space: bool = False
+) -> dict[str, Any]:
     """What a summary keeps of a calibration, JSON-ready; {} without a fit. All of it is model-based.
 
     `pairs`: number of wrong pairs among the `judged` ones, and its `pairs_interval`; `shares`: of the scored rows that
     are wrong like each kind of probe; `precision` of the flags, None without flags, and `precision_interval`;
     `good_above`: `edges` and, for each, the `share` of the scored rows that is good and scores as high, with its bounds
-    `low` and `high`. Intervals are central 90% ones.
+    `low` and `high`; `in_one_space`, where nothing of it held. Intervals are central 90% ones.
 
     Args:
         calibration: of the scores.
         scores: `[n]`, NaN where not scored.
         flagged: bool `[n]`, those from a cut on.
+        share_space: whether encoders of a pair were trained for one space.
     """
     hypotheses = calibration.hypotheses
     if hypotheses is None:
@@ -62,6 +67,7 @@ def summarize_wrong_pairs(calibration: Calibration, scores: Floats, flagged: Boo
     edges |= {"low": bounds[:, 0], "high": bounds[:, 1]}
     estimated = {
         "judged": n,
+        "in_one_space": share_space,
         "pairs": round(n * calibration.share),
         "pairs_interval": [round(n * end) for end in calibration.interval],
         "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
@@ -107,3 +113,19 @@ def share_text(share: Interval, unknown: str) -> str:
         return unknown
     bounds = f"{percent(share.low)} to {percent(share.high)}"
     return f"{percent(share.value)} ({bounds})" if np.isfinite(share.value) else bounds
+
+
+def told_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The estimates of a summary that people are told; {} where encoders share a space, in which no bound held."""
+    estimated: Mapping[str, Any] = summary.get("estimated") or {}
+    return {} if estimated.get("in_one_space") else estimated
+
+
+def least_share_text(share: Interval, unknown: str) -> str:
+    """`at least 80%`; `unknown` where the lower bound says nothing."""
+    return f"at least {percent(share.low)}" if share.low >= LEAST_SHARE else unknown
+
+
+def least_pairs_text(low: float, of_judged: str = "") -> str:
+    """`at least 71 of 1,000`, or that none can be told from chance."""
+    return f"at least {low:,.0f}{of_judged}" if low >= 1 else NONE_TOLD

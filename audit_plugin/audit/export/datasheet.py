@@ -13,7 +13,7 @@ from typing import Any
 from audit_plugin.arrays import count_text
 from audit_plugin.inputs.readers import RELABELED, REMOVED
 from audit_plugin.inputs.spreadsheet import clean
-from audit_plugin.scoring.wrong_pairs import own_precision, share_text
+from audit_plugin.scoring.wrong_pairs import least_pairs_text, least_share_text, own_precision, told_of
 
 from .plan import Rules
 
@@ -162,14 +162,13 @@ def _audit(summary: Mapping[str, Any]) -> list[str]:
 
 def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    wrong = summary.get("estimated") or {}
-    if precision := own_precision(wrong):
-        share = share_text(precision, "not known")
-        lines.append(f"- Estimated precision of the flag misaligned: {share}, 90% interval, model-based.")
-        low, high = wrong["pairs_interval"]
-        lines.append(f"- Estimated number of wrong pairs: {wrong['pairs']:,} (90% interval {low:,} to {high:,}).")
+    estimated = told_of(summary)
+    if precision := own_precision(estimated):
+        share, pairs = least_share_text(precision, "not known"), least_pairs_text(estimated["pairs_interval"][0])
+        lines.append(f"- Precision of the flag misaligned: {share} (model-based, not checked).")
+        lines.append(f"- Wrong pairs: {pairs} (model-based, not checked).")
     else:
-        lines.append("- The precision of the flags was not estimated.")
+        lines.append("- The precision of the flags is not known.")
     recall = ", ".join(f"{_md(kind)} {value:.2f}" for kind, value in (summary.get("probe_recall") or {}).items())
     lines += [f"- Probe recall: {recall}."] if recall else []
     flags = ", ".join(f"{_md(kind)} {count:,}" for kind, count in (summary.get("flags") or {}).items())
