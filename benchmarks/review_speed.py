@@ -129,14 +129,7 @@ def one_session(page: Any, decisions: int) -> dict[str, float]:
     page.wait_for_timeout(2000)  # the App loads plugins when it likes
     seconds: dict[str, float] = {}
     panel = page.locator('[data-cy="panel-content-audit_panel"]')
-    option = page.locator('[data-cy="new-panel-option-audit_panel"]')
-    browsing.retry(
-        lambda: (
-            page.keyboard.press("Escape"),  # a list of panels that was opened too early stays as it is
-            page.locator('[data-cy="new-panel-btn"]').first.click(timeout=5000),
-        ),
-        lambda: option.wait_for(timeout=5000),
-    )
+    option = browsing.offered(page)
     with timed(seconds, "panel"):
         option.click()
         panel.get_by_role("button", name="Show", exact=True).first.wait_for()

@@ -320,6 +320,13 @@ def wait_for_grid(page: Any) -> None:
 def open_panel(page: Any, name: str = "audit_panel") -> Any:
     """Open a panel beside the samples; its content."""
     content = page.locator(f'[data-cy="panel-content-{name}"]')
+    offered(page, name).click()
+    content.wait_for()
+    return content
+
+
+def offered(page: Any, name: str = "audit_panel") -> Any:
+    """A panel in the list of those that can be opened."""
     option = page.locator(f'[data-cy="new-panel-option-{name}"]')
 
     def open_list() -> None:
@@ -328,9 +335,7 @@ def open_panel(page: Any, name: str = "audit_panel") -> Any:
         page.locator('[data-cy="new-panel-btn"]').first.click(timeout=5000)
 
     retry(open_list, lambda: option.wait_for(timeout=5000))
-    option.click()
-    content.wait_for()
-    return content
+    return option
 
 
 def open_tab(panel: Any, name: str, shows: Any) -> None:

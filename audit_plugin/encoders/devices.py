@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from audit_plugin.arrays import AuditError, Floats
 from audit_plugin.inputs.threads import ReadingThreads
@@ -20,6 +22,8 @@ from audit_plugin.inputs.threads import ReadingThreads
 from .base import Encode
 
 CUDA_BATCH = 256
+MANY_ROWS = 20_000  # from which on operations are so large that threads share them well
+_one_at_a_time = threading.RLock()
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -123,6 +127,31 @@ def in_single_threads(function: Callable[[Item], Value], items: Sequence[Item]) 
     try:
         with ReadingThreads(max(1, min(threads, len(items)))) as pool:
             return list(pool.map(alone, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """NumPy's products and decompositions by one thread inside: `in_single_threads` says why, and bytes stay the same.
+
+    The limit is the whole process', so one thread at a time may set it: who leaves last restores what it found.
+    """
+    with _one_at_a_time, threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@contextlib.contextmanager
+def one_thread(rows: int) -> Iterator[None]:
+    """The same of torch too, for sets of fewer than `MANY_ROWS`, whose operations are small."""
+    if rows >= MANY_ROWS:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with one_blas_thread():
+            yield
     finally:
         torch.set_num_threads(threads)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from audit_plugin.arrays import Floats
+from audit_plugin.encoders.devices import one_blas_thread
 
 MAX_DIM = 256  # of the components
 FIT_ROWS = 20_000  # at most, drawn by position
 BLOCK = 16_384  # rows projected at once
-_one_at_a_time = Lock()  # the limit is the whole process', and who leaves last restores what he found
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ def fit_projection(vectors: Floats, whitening: float) -> Projection:
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
     centered = fit - mean
     covariance = (centered.T @ centered).astype(np.float64) / max(len(fit), 1)
-    # By one thread: several wait for each other, and took four times as long beside other programs.
-    with _one_at_a_time, threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         variance, basis = np.linalg.eigh(covariance)  # the largest variance last
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]
