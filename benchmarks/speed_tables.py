@@ -23,7 +23,7 @@ COLD = {
     "encode": "encode",
     "train": "neighbors and trials",
     "whole": "the whole process",
-}  # of an audit without a cache
+}  # without a cache
 SHORT_STAGE = 0.5  # seconds; of shorter ones a ratio says nothing
 PER_TRIAL = ("trials", "held out")
 LARGE, LARGE_TRIALS = 12_000_000, 16
