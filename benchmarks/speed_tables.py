@@ -19,11 +19,7 @@ STAGES = {
     "score": "score, flag and suggest",
     "explain": "explain flagged samples",
 }
-COLD = {
-    "encode": "encode",
-    "train": "neighbors and trials",
-    "whole": "the whole process",
-}  # without a cache
+COLD = {"encode": "encode", "train": "neighbors and trials", "whole": "the whole process"}  # without a cache
 SHORT_STAGE = 0.5  # seconds; of shorter ones a ratio says nothing
 PER_TRIAL = ("trials", "held out")
 LARGE, LARGE_TRIALS = 12_000_000, 16
