@@ -213,7 +213,7 @@ def claims(result: AuditResult, planted: Planted) -> dict[str, Any]:
     """Estimates of the audit for the whole set, beside the truth."""
     flagged, wrong = np.asarray(result.columns["is_misaligned"]), planted.wrong
     probability = np.nan_to_num(np.asarray(result.columns["probability"]))
-    estimated = result.summary["estimated"]  # also what people are not told
+    estimated = result.summary["estimated"]  # also what is not reported
     pairs = Interval(estimated["pairs"], *estimated["pairs_interval"]) if estimated else None
     out: dict[str, Any] = {
         "wrong_pairs": _beside(pairs, float(wrong.sum())),

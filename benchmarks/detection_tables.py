@@ -20,7 +20,7 @@ from benchmarks.record import markdown_table
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
-SHOWN = {"wrong_pairs": 1, "precision": LEAST_SHARE}  # numbers that an audit tells a lower bound of, from this on
+SHOWN = {"wrong_pairs": 1, "precision": LEAST_SHARE}  # numbers whose lower bound an audit reports, from this on
 ENDS = ("low", "high")
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
 NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}

@@ -60,7 +60,7 @@ def bring_debian(package: str, target: Path, keep: Sequence[str]) -> Path:
         keep: beginnings of the paths that are unpacked.
 
     Raises:
-        AuditError: this is no Debian, or the package cannot be had.
+        AuditError: this is not Debian, or the package cannot be had.
     """
     if target.is_dir():
         return target

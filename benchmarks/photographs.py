@@ -165,7 +165,7 @@ def _unpacked(package: Path) -> Path:
         yield inner, zlib.decompress(packed[4:]) if flags & 1 else packed
 
     if content[:4] != b"qres" or version > 3:
-        raise AuditError(f"{package} is no Qt resource package of version 1 to 3")
+        raise AuditError(f"{package} is not a Qt resource package of version 1 to 3")
     partial = target.with_suffix(".part")
     for inner, file in walk(0, partial):
         inner.parent.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_another_file_is_no_resource_package(tmp_path: Path) -> None:
     (tmp_path / "some.rcc").write_bytes(b"GIF89a" + bytes(30))
-    with pytest.raises(AuditError, match="no Qt resource package"):
+    with pytest.raises(AuditError, match="not a Qt resource package"):
         photographs._unpacked(tmp_path / "some.rcc")
 
 

@@ -109,7 +109,7 @@ def test_the_quick_benchmark_runs_and_leads(tmp_path: Path, monkeypatch: pytest.
     assert set(report["coverage"]["offline"]) == {"wrong_pairs", "precision"}
 
 
-def test_bounds_are_counted_by_encoder_where_they_are_told() -> None:
+def test_bounds_are_counted_by_encoder_where_they_are_reported() -> None:
     def said(low: float, high: float, true: float) -> dict[str, float]:
         return {"value": 0.5, "low": low, "high": high, "true": true}
 

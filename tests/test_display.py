@@ -230,7 +230,7 @@ def test_wrong_pairs_are_shown_with_their_intervals_or_as_none() -> None:
     assert text == "at least 8; precision of the flags at least 70%"
     none = {**estimate, "pairs": 0, "pairs_interval": [0, 3]}
     text = display.wrong_pairs({"estimated_wrong_share": 0.0, "estimated": none})
-    assert text == "none that can be told from chance"
+    assert text == "none that can be distinguished from chance"
     assert display.wrong_pairs({"estimated": {**estimate, "in_one_space": True}}) == "not known"
 
 

@@ -30,24 +30,24 @@ def test_the_model_tells_until_a_person_does() -> None:
     assert quality.correct_text == "about 0 of them are"
 
 
-def test_of_encoders_that_share_a_space_nothing_is_told_before_a_spot_check() -> None:
+def test_of_encoders_that_share_a_space_nothing_is_reported_before_a_spot_check() -> None:
     flagged = SCORES >= 2
     summary = {"estimated": {**KNOWN, "in_one_space": True}, "flags": {"misaligned": 2}}
     for quality in (
         quality_of_flags(summary, SCORES, flagged),
         quality_of_flags(summary, SCORES, flagged, None, False),
     ):
-        told = (quality.precision_text, quality.wrong_text, quality.correct_text)
-        assert told == ("not known", "not known", "")
+        assert (quality.precision_text, quality.wrong_text) == ("not known", "not known")
+        assert not quality.correct_text
     checked = quality_of_flags(summary, SCORES, flagged, spot(2))
     assert checked.wrong_text == "about 2 of 5 (1 to 3)"
 
 
-def test_a_bound_of_nothing_is_not_told() -> None:
+def test_a_bound_of_nothing_is_not_reported() -> None:
     none = {**OWN, "pairs_interval": [0, 3], "precision_interval": [0.001, 0.9]}
     quality = quality_of_flags({"estimated": none}, SCORES, SCORES >= 2)
     assert (quality.precision_text, quality.correct_text) == ("not known", "")
-    assert quality.wrong_text == "none that can be told from chance"
+    assert quality.wrong_text == "none that can be distinguished from chance"
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -22,7 +22,7 @@ NAN = float("nan")
         (
             Interval(5, 0, 9),
             False,
-            "No wrong pairs of 1,000 can be told from chance. A spot check measures how many there are.",
+            "No wrong pairs of 1,000 can be distinguished from chance. A spot check measures how many there are.",
         ),
         (Interval(0, 0, 9), True, "About 0 wrong of 1,000 (0 to 9)."),
         (Interval(NAN, NAN, NAN), True, "How many of 1,000 pairs are wrong is not known."),

@@ -64,10 +64,10 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     drawn = app.send("on_reset", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 3
     slider = element_of(element_of(drawn, "overview")["type"]["properties"], "threshold_misaligned")
-    told = app.state["overview"]["misaligned"]["threshold_misaligned"]  # what the browser has, by the slider's path
-    assert told == slider["default"] != 2.0
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=told)
-    assert not app.of("set_view")  # the browser tells it again, which moves nothing
+    in_browser = app.state["overview"]["misaligned"]["threshold_misaligned"]
+    assert in_browser == slider["default"] != 2.0
+    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=in_browser)
+    assert not app.of("set_view")  # the browser sends it again, which moves nothing
     app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1e9)  # beyond the slider's end
     assert "set_misaligned" in names_in(app.drawn)
     drawn = app.send("on_set", kind="misaligned")

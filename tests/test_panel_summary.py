@@ -14,7 +14,7 @@ from tests.findings_fixtures import made_up
 from tests.panel_fixtures import App, element_of, names_in
 
 pytestmark = pytest.mark.fiftyone
-TOLD = "At least 2 wrong of 7, by the model. A spot check measures how many."
+AT_LEAST = "At least 2 wrong of 7, by the model. A spot check measures how many."
 fo = pytest.importorskip("fiftyone")
 fio = importlib.import_module("audit_plugin.fiftyone_io")
 config = importlib.import_module("audit_plugin.config")
@@ -44,11 +44,11 @@ def test_the_headline_counts_what_is_wrong_flagged_decided_and_left(make_dataset
     dataset = audited(make_dataset, estimated={"judged": 7, "pairs": 3, "pairs_interval": [2, 4]})
     ids, app = dataset.values("id"), App(dataset)
     app.send("on_load")
-    assert headline(app) == f"{TOLD} 4 flagged, 0 decided: review 4 more."
+    assert headline(app) == f"{AT_LEAST} 4 flagged, 0 decided: review 4 more."
     fio.decide(dataset, [ids[7], ids[0]], "keep")
     fio.decide(dataset, ids[1], "skip")
     app.send("on_load")
-    assert headline(app) == f"{TOLD} 4 flagged, 2 decided: review 2 more."
+    assert headline(app) == f"{AT_LEAST} 4 flagged, 2 decided: review 2 more."
     counts = element_of(app.drawn, "counts")["default"].split("  \n")
     assert counts == ["Misaligned: 3 flagged, 1 decided, 2 left", "Duplicate: 2 flagged, 1 decided, 1 left"]
     queue = queues.queue_of(dataset, "audit", ("duplicate",))

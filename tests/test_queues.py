@@ -19,10 +19,9 @@ from typer.testing import CliRunner
 from audit_plugin.arrays import AuditError
 from audit_plugin.config import AuditConfig
 from audit_plugin.inputs.spreadsheet import original
-from audit_plugin.review import MOST_UNCERTAIN, Decision, ReviewQueue
+from audit_plugin.review import Decision, ReviewQueue
 from audit_plugin.scoring.suggest.join_bugs import UNCERTAIN
 from tests.conftest import caption
-from tests.findings_fixtures import made_up
 from tests.review_fixtures import clock_moved, written
 
 pytestmark = pytest.mark.fiftyone
@@ -110,30 +109,6 @@ def test_captions_objects_and_groups_have_rows_of_their_own(
     assert cases.row_to_show(groups, "audit", fio.queue_of(groups, "audit"), sounds[1]) == row
     fio.decide(groups, row[0], "keep")
     assert fio.queue_of(groups, "audit").left == ()
-
-
-def test_the_most_uncertain_come_first_flagged_or_not(make_dataset: Callable[..., Any]) -> None:
-    from audit_plugin.cli import app
-
-    dataset = make_dataset(8)
-    ids = dataset.values("id")
-    # probabilities .1, .6, none, .8, .2, .4, 0, 1
-    fio.write_result(dataset, made_up(ids), AuditConfig())
-    order = ((ids[1], 0), (ids[5], 0), (ids[3], 0), (ids[4], 0), (ids[0], 0))
-    assert set(fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left) == set(order)
-    assert fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left[2:] == order[2:]
-    fio.decide(dataset, ids[3], "keep")
-    assert (ids[3], 0) not in fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left
-    assert set(fio.queue_of(dataset[4:], "audit", [MOST_UNCERTAIN]).left) == {(ids[5], 0), (ids[4], 0)}
-    with pytest.raises(AuditError, match="kind 'most uncertain' is unknown"):
-        fio.queue_of(dataset, "audit", ["misaligned", MOST_UNCERTAIN])
-    for decision in ("keep", "remove", "relabel"):  # an order is no finding that is decided at once
-        with pytest.raises(AuditError, match="kind 'most uncertain' is unknown"):
-            fio.batch_rows(dataset, "audit", MOST_UNCERTAIN, decision)
-    listed = CliRunner().invoke(app, ["review", "list", dataset.name, "--kind", MOST_UNCERTAIN])
-    assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == [
-        row[0] for row in fio.queue_of(dataset, "audit", [MOST_UNCERTAIN]).left
-    ]
 
 
 def test_next_and_previous_by_hand() -> None:

@@ -26,7 +26,6 @@ from audit_plugin.review import (
     decisions_from,
     decisions_to_csv,
     decisions_to_jsonl,
-    most_uncertain,
     plan_changes,
     queue,
     read_decisions,
@@ -185,39 +184,6 @@ def test_a_decision_that_cannot_be_meant_is_refused() -> None:
             Decision("s", **values)
     with pytest.raises(AuditError, match="caption -1"):
         Decision("s", "keep", caption=-1)
-
-
-def ids(n: int) -> np.ndarray:
-    return np.array([f"s{row}" for row in range(n)], dtype=object)
-
-
-def positions(table: dict) -> list[int]:
-    """Positions of the samples of the rows, which have one text each."""
-    return [int(name[1:]) for name, _ in most_uncertain({"id": ids(len(table["probability"])), **table})]
-
-
-def test_what_to_label_next_is_by_entropy_and_near_duplicates_come_late() -> None:
-    probability = np.array([0.5, 0.9, np.nan, 0.3, 0.04, 0.96, 0.45, 0.05])
-    assert positions({"probability": probability}) == [0, 6, 3, 1, 7]
-    groups = np.array(["", "a", "", "a", "", "", "b", ""], dtype=object)
-    assert positions({"probability": probability, "duplicate_group": groups}) == [0, 6, 3, 7, 1]
-    assert positions({"probability": np.full(3, np.nan)}) == []
-
-
-def test_each_text_of_a_list_is_as_uncertain_as_itself() -> None:
-    lists = np.empty(3, dtype=object)
-    lists[:] = [[0.2, 0.99, 0.5], None, [0.01, math.nan]]
-    table = {"id": ids(3), "probability": np.array([0.99, 0.4, 0.01]), "probability_list": lists}
-    table["caption_index"] = np.array([1, -1, 0])
-    assert most_uncertain(table) == [("s0", 2), ("s1", 0), ("s0", 0)]
-
-
-@given(st.lists(st.one_of(st.just(math.nan), st.floats(0, 1)), min_size=1, max_size=20))
-def test_the_most_uncertain_rows_are_those_nearest_to_a_half(probability: list[float]) -> None:
-    ranked = positions({"probability": np.array(probability)})
-    distances = [round(abs(probability[row] - 0.5), 9) for row in ranked]
-    assert distances == sorted(distances)
-    assert {*ranked} == {row for row, p in enumerate(probability) if 0.05 <= p <= 0.95}
 
 
 def test_the_strongest_of_several_captions_and_verdicts() -> None:

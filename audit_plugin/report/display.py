@@ -21,7 +21,7 @@ from audit_plugin.arrays import Samples, count_text
 from audit_plugin.inputs.spreadsheet import clean, place_line
 from audit_plugin.review.flag_quality import UNKNOWN, quality_of_summary
 from audit_plugin.scoring.suggest.join_bugs import batch_text
-from audit_plugin.scoring.wrong_pairs import NONE_TOLD
+from audit_plugin.scoring.wrong_pairs import NONE_DISTINGUISHED
 
 if TYPE_CHECKING:
     from audit_plugin.audit.result import AuditResult
@@ -293,7 +293,7 @@ def neighbor_methods(summary: Mapping[str, Any]) -> dict[str, str]:
 def wrong_pairs(summary: Mapping[str, Any]) -> str:
     """How many pairs are wrong and how many of the flagged ones, as far as the model can tell."""
     quality = quality_of_summary(summary)
-    if quality.precision is None or quality.wrong_text in (UNKNOWN, NONE_TOLD):
+    if quality.precision is None or quality.wrong_text in (UNKNOWN, NONE_DISTINGUISHED):
         return quality.wrong_text
     return f"{quality.wrong_text}; precision of the flags {quality.precision_text}"
 

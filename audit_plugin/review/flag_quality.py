@@ -1,10 +1,10 @@
 """What is known of the flags of misaligned pairs as they are now: one source for all who show it.
 
-Of what the model estimates only lower bounds are told: wrong pairs unlike any probe pair are not in its estimates, and
-upper bounds did not hold (docs/detection.md). Where encoders share a space that they were trained for, the lower ones
-did not hold either, and nothing is told. A person's labels are worth more than the model. A spot check counts the wrong
-pairs of the set whatever is flagged; its precision is that of the flags that it was drawn from, so that it says nothing
-of others. A calibration says something of the flags of its own threshold, and nothing of the whole set.
+Of what the model estimates only lower bounds are reported: wrong pairs unlike any probe pair are not in its estimates,
+and upper bounds did not hold (docs/detection.md). Where encoders share a space that they were trained for, the lower
+ones did not hold either, and nothing is reported. A person's labels are worth more than the model. A spot check counts
+the wrong pairs of the set whatever is flagged; its precision is that of the flags that it was drawn from, so that it
+says nothing of others. A calibration says something of the flags of its own threshold, and nothing of the whole set.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from audit_plugin.scoring.wrong_pairs import (
     least_share_text,
     own_precision,
     precision_of_flags,
+    reported_of,
     share_text,
-    told_of,
 )
 
 from .spot_check import SpotEstimate
@@ -157,7 +157,7 @@ def quality_of_flags(
         found = replace(found, flagged=count, precision=None)
     else:
         found = quality_of_summary(summary)
-        estimated = told_of(summary)
+        estimated = reported_of(summary)
         precision = found.precision if is_own else precision_of_flags(estimated, scores, flagged)
         found = replace(found, flagged=count, precision=precision)
     if calibration is None or count != calibration.rows:  # rows came or went since the labels were drawn
@@ -167,7 +167,7 @@ def quality_of_flags(
 
 def quality_of_summary(summary: Mapping[str, Any]) -> FlagQuality:
     """What the model of an audit says of the flags that the audit made."""
-    estimated, count = told_of(summary), int((summary.get("flags") or {}).get("misaligned", 0))
+    estimated, count = reported_of(summary), int((summary.get("flags") or {}).get("misaligned", 0))
     wrong = Interval(estimated["pairs"], *estimated["pairs_interval"]) if "pairs" in estimated else None
     return FlagQuality(count, own_precision(estimated), wrong, estimated.get("judged"), False, CONFIDENCE)
 

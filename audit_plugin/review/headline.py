@@ -54,7 +54,7 @@ def wrong_sentence(quality: FlagQuality) -> str:
     if not quality.is_checked:
         if low:
             return f"At least {low:,} wrong{of_judged}, by the model. A spot check measures how many."
-        return f"No wrong pairs{of_judged} can be told from chance. A spot check measures how many there are."
+        return f"No wrong pairs{of_judged} can be distinguished from chance. A spot check measures how many there are."
     if math.isnan(quality.wrong.value):
         return f"{low:,} to {high:,} wrong{of_judged}."
     return f"About {round(quality.wrong.value):,} wrong{of_judged} ({low:,} to {high:,})."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .calibration import Calibration
 
 LEAST_SHARE = 0.005  # of which a lower bound says something
-NONE_TOLD = "none that can be told from chance"
+NONE_DISTINGUISHED = "none that can be distinguished from chance"
 TELLS_NOTHING = 0.8  # width of the interval of a share from which on it says next to nothing
 
 
@@ -115,8 +115,8 @@ def share_text(share: Interval, unknown: str) -> str:
     return f"{percent(share.value)} ({bounds})" if np.isfinite(share.value) else bounds
 
 
-def told_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The estimates of a summary that people are told; {} where encoders share a space, in which no bound held."""
+def reported_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The estimates of a summary that are reported; {} where encoders share a space, in which no bound held."""
     estimated: Mapping[str, Any] = summary.get("estimated") or {}
     return {} if estimated.get("in_one_space") else estimated
 
@@ -127,5 +127,5 @@ def least_share_text(share: Interval, unknown: str) -> str:
 
 
 def least_pairs_text(low: float, of_judged: str = "") -> str:
-    """`at least 71 of 1,000`, or that none can be told from chance."""
-    return f"at least {low:,.0f}{of_judged}" if low >= 1 else NONE_TOLD
+    """`at least 71 of 1,000`, or that none can be distinguished from chance."""
+    return f"at least {low:,.0f}{of_judged}" if low >= 1 else NONE_DISTINGUISHED

@@ -13,7 +13,7 @@ from typing import Any
 from audit_plugin.arrays import count_text
 from audit_plugin.inputs.readers import RELABELED, REMOVED
 from audit_plugin.inputs.spreadsheet import clean
-from audit_plugin.scoring.wrong_pairs import least_pairs_text, least_share_text, own_precision, told_of
+from audit_plugin.scoring.wrong_pairs import least_pairs_text, least_share_text, own_precision, reported_of
 
 from .plan import Rules
 
@@ -162,7 +162,7 @@ def _audit(summary: Mapping[str, Any]) -> list[str]:
 
 def _known_audit(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    estimated = told_of(summary)
+    estimated = reported_of(summary)
     if precision := own_precision(estimated):
         share, pairs = least_share_text(precision, "not known"), least_pairs_text(estimated["pairs_interval"][0])
         lines.append(f"- Precision of the flag misaligned: {share} (model-based, not checked).")
