@@ -20,7 +20,10 @@ from benchmarks.record import markdown_table
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
-SHOWN = {"wrong_pairs": 1, "precision": LEAST_SHARE}  # numbers whose lower bound an audit reports, from this on
+LEAST_REPORTED = {
+    "wrong_pairs": 1,
+    "precision": LEAST_SHARE,
+}  # numbers whose lower bound an audit reports, from this on
 ENDS = ("low", "high")
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
 NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}
@@ -71,7 +74,7 @@ def _cell(cell: Cell, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "flags": {rate: {key: mean_of(one[rate][key] for one in flags) for key in flags[0][rate]} for rate in flags[0]},
         "others": {kind: mean_of(one["others"][kind] for one in said) for kind in said[0]["others"]},
-        **{number: [one[number] for one in said] for number in SHOWN},
+        **{number: [one[number] for one in said] for number in LEAST_REPORTED},
         "reliability": [one["reliability"] for one in said],
         "seconds": mean_of(run["seconds"]["audit"] for run in seeds),
     } | ({"culprit_right": mean_of(one["culprit_right"] for one in said)} if "culprit_right" in said[0] else {})
@@ -118,9 +121,9 @@ def _means(rows: list[dict[str, Any]], ablation: bool = False) -> dict[str, dict
 
 def coverage(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Encoder -> number -> of the runs with noise, those with a bound, and the share of them in which each end held."""
-    ends: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: {number: [] for number in SHOWN})
+    ends: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: {number: [] for number in LEAST_REPORTED})
     for row in rows:
-        for number, least in SHOWN.items() if row["noise"] != "none" else ():
+        for number, least in LEAST_REPORTED.items() if row["noise"] != "none" else ():
             for one in row[number]:
                 if one is not None and one["low"] >= least:
                     ends[row["encoder"]][number].append((one["low"] <= one["true"], one["true"] <= one["high"]))
