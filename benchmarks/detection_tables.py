@@ -23,7 +23,7 @@ OURS = "misalignment"
 LEAST_REPORTED = {
     "wrong_pairs": 1,
     "precision": LEAST_SHARE,
-}  # numbers whose lower bound an audit reports, from this on
+}  # lower bounds that an audit reports, from here on
 ENDS = ("low", "high")
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
 NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}
