@@ -20,10 +20,7 @@ from benchmarks.record import markdown_table
 from benchmarks.rivals import RIVALS
 
 OURS = "misalignment"
-LEAST_REPORTED = {
-    "wrong_pairs": 1,
-    "precision": LEAST_SHARE,
-}  # lower bounds that an audit reports, from here on
+LEAST_REPORTED = {"wrong_pairs": 1, "precision": LEAST_SHARE}  # lower bounds that an audit reports, from here on
 ENDS = ("low", "high")
 MARGINS = {"auroc": 0.005, "ap": 0.02}  # by which another method has to be higher to count as better in a cell
 NAMES = {"foods": "foods", "stamps": "things, cut out", "activities": "places and things", "sky": "nebulae, galaxies"}

@@ -165,8 +165,9 @@ class Overview(Summary):
         from audit_plugin.fiftyone_io.results import findings
 
         kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
-        card = next(card for card in findings.cards(ctx.dataset, run_of(ctx)) if card.kind == kind)
-        self._set_threshold(ctx, kind, self._threshold(ctx, card))
+        card = next((card for card in findings.cards(ctx.dataset, run_of(ctx)) if card.kind == kind), None)
+        moved = kind in (ctx.panel.state.thresholds or {})
+        self._set_threshold(ctx, kind, self._threshold(ctx, card) if card is not None and moved else None)
 
     @changing
     def on_reset(self, ctx: Any) -> None:

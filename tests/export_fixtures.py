@@ -58,7 +58,13 @@ def write_scores(
         "manifest": str(manifest),
         "config": {**(names or COLUMNS), "false_positive_rate": 0.02},
         "flags": {"misaligned": int(table["is_misaligned"].sum())},
-        "estimated": {"pairs": 3, "pairs_interval": [1, 5], "precision": 0.9, "precision_interval": [0.8, 0.95]},
+        "estimated": {
+            "in_one_space": False,
+            "pairs": 3,
+            "pairs_interval": [1, 5],
+            "precision": 0.9,
+            "precision_interval": [0.8, 0.95],
+        },
         "probe_recall": {"swap": 0.97},
     }
     path.with_suffix(".json").write_text(json.dumps(summary))

@@ -17,6 +17,7 @@ from audit_plugin.report import read_summary, report_of_table
 from audit_plugin.scoring.flags import FLAGS, PROBLEMS, flag_by_rate, memorized_cut
 from audit_plugin.scoring.reflag import reflag, reflag_needs
 from audit_plugin.scoring.tails import tail_cut
+from audit_plugin.scoring.wrong_pairs import precision_of_flags
 
 N = 60
 
@@ -93,6 +94,20 @@ def test_a_higher_rate_flags_more_and_changes_actions_of_those_rows_only() -> No
     for kind in FLAGS:
         if kind != "misaligned":
             np.testing.assert_array_equal(more.flagged(kind), result.flagged(kind))
+
+
+def test_the_precision_of_a_summary_is_that_of_its_flags() -> None:
+    result = made()
+    scores = np.asarray(result.columns["misalignment"])
+    edges = np.quantile(scores[np.isfinite(scores)], [0.0, 0.5, 0.9]).tolist()
+    good = {"edges": edges, "share": [0.9, 0.4, 0.01], "low": [0.8, 0.3, 0.0], "high": [1.0, 0.45, 0.02]}
+    own = {"in_one_space": False, "judged": len(scores), "pairs": 3, "pairs_interval": [1, 5], "precision": 0.99}
+    own |= {"precision_interval": [0.98, 1.0], "good_above": good}
+    more = replace(result, summary={**result.summary, "estimated": own}).rethreshold("misaligned", 0.5)
+    known = precision_of_flags(own, scores, more.flagged("misaligned"))
+    assert more.summary["estimated"]["precision_interval"] == [round(known.low, 4), round(known.high, 4)]
+    assert known.low < 0.98
+    assert more.summary["estimated"]["pairs"] == 3
 
 
 def test_the_rate_of_the_audit_gives_its_own_flags() -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
-from audit_plugin.encoders.devices import in_single_threads, matmul_precision, use_matmul_precision
+from audit_plugin.encoders.devices import in_single_threads, matmul_precision, one_thread, use_matmul_precision
 from audit_plugin.inputs.threads import check_stopped
 
 HAS_BF16_UNIT = any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
@@ -120,3 +122,42 @@ def test_threads_of_the_commands_sleep_while_they_wait(set_before: str, then: st
     environment |= {"OMP_WAIT_POLICY": set_before} if set_before else {}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == then
+
+
+def test_overlapping_limits_leave_the_number_of_threads_as_it_was() -> None:
+    """Two audits in the App's server: whoever leaves last, later work has all threads again."""
+    threads, blas = torch.get_num_threads(), blas_threads()
+    torch.set_num_threads(3)
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with one_thread(), one_thread():  # nested too
+            assert torch.get_num_threads() == 1
+            second_is_in.set()
+            assert first_is_out.wait(20)
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with one_thread():
+                assert (torch.get_num_threads(), blas_threads()) == (1, 1)
+                work = pool.submit(second)
+                assert second_is_in.wait(20)
+            first_is_out.set()
+            work.result(60)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result(60) == 3
+        assert (torch.get_num_threads(), blas_threads()) == (3, blas)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_an_error_inside_restores_the_number_of_threads() -> None:
+    before = torch.get_num_threads(), blas_threads()
+    with pytest.raises(KeyboardInterrupt), one_thread():
+        raise KeyboardInterrupt
+    assert (torch.get_num_threads(), blas_threads()) == before
+
+
+def blas_threads() -> int:
+    """The most threads of any BLAS library of the process."""
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")

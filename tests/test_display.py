@@ -225,7 +225,13 @@ def test_any_score() -> None:
 
 
 def test_wrong_pairs_are_shown_with_their_intervals_or_as_none() -> None:
-    estimate = {"pairs": 12, "pairs_interval": [8, 20], "precision": 0.81, "precision_interval": [0.7, 0.9]}
+    estimate = {
+        "in_one_space": False,
+        "pairs": 12,
+        "pairs_interval": [8, 20],
+        "precision": 0.81,
+        "precision_interval": [0.7, 0.9],
+    }
     text = display.wrong_pairs({"estimated_wrong_share": 0.02, "estimated": estimate})
     assert text == "at least 8; precision of the flags at least 70%"
     none = {**estimate, "pairs": 0, "pairs_interval": [0, 3]}

@@ -219,6 +219,33 @@ def test_what_changed_at_once_is_read_once(audited: Any, zone: str | None, monke
     decisions.ledger().delete_many({"dataset": audited._doc.id})
 
 
+def test_after_a_bulk_write_long_ago_a_decision_reads_no_whole_column(
+    audited: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST_CHANGED", 3)
+    monkeypatch.setattr(tables, "SLACK", timedelta(milliseconds=50))
+    audited.set_values("audit_alignment", [0.0] * len(audited))  # all at one time
+    time.sleep(0.2)
+    all_read(audited)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("whole columns are read again")
+
+    monkeypatch.setattr(tables, "_read", never)
+    sample = audited[audited.values("id")[4]]
+    sample["audit_alignment"] = 7.0
+    sample.save()
+    assert tables.read_columns(audited, "audit", ("alignment",))["alignment"][4] == 7.0
+
+
+def test_a_time_that_is_none_is_long_ago(audited: Any) -> None:
+    all_read(audited)
+    ids = audited.values("id")
+    audited._sample_collection.update_one({}, {"$set": {"created_at": "yesterday"}})
+    audited.select(ids[5:6]).set_values("audit_alignment", [7.0])
+    assert all_read(audited)["alignment"][5] == 7.0
+
+
 def test_many_samples_are_read_in_parts(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = all_read(audited)
     for rows, values in ((3, 4), (5, 2), (10, 1), (1, 100)):

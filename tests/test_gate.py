@@ -23,7 +23,7 @@ from tests.test_cli import NAMED, QUICK, make_manifest, private_cache, run
 __all__ = ["private_cache"]
 
 SUMMARY = {
-    "estimated": {"pairs": 30, "pairs_interval": [21, 40]},
+    "estimated": {"in_one_space": False, "pairs": 30, "pairs_interval": [21, 40]},
     "false_positive_rate": 0.01,
     "config": {"split": "s"},
 }
@@ -139,6 +139,8 @@ def test_new_rows_are_not_judged_by_the_estimate_of_the_whole_run() -> None:
     [
         ("misaligned > 2%", columns(), {}),
         ("misaligned > 2%", columns(), {"estimated": {"pairs": "many", "pairs_interval": 3}}),
+        ("misaligned > 2%", columns(), {"estimated": SUMMARY["estimated"] | {"pairs_interval": [np.nan, np.nan]}}),
+        ("misaligned > 2%", columns(), {"estimated": SUMMARY["estimated"] | {"in_one_space": True}}),
         ("misaligned > 2%", {"misalignment": np.full(9, np.nan)}, SUMMARY),
         ("outlier > 2%", columns(outlier=3), {}),
         ("leak > 0", columns(), {}),
@@ -168,7 +170,7 @@ def test_the_reports_hold_every_condition() -> None:
     assert [case.find("failure") is not None for case in suite] == [True, False, False]
     text = markdown_summary(judgments)
     assert text.startswith("### Data gate: failed, 1 of 3 conditions\n")
-    assert "about 30 (3.00%) of 1,000 rows, estimated (90% interval 21 (2.10%) to 40 (4.00%))" in text
+    assert "at least 21 (2.10%) of 1,000 rows, estimated" in text
     assert "| `duplicate > 30` | passed | 20 (2.00%) of 1,000 rows, measured |" in text
 
 

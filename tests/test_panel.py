@@ -94,7 +94,14 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     result = made_up(ids, [-1.0, 0.0, 0.1, 0.2, 1.0, 2.0, 3.0, 4.0])
     good_above = {"edges": [0.0, 1.0, 2.0, 3.0], "share": [0.6, 0.25, 0.125, 0.0]}
     good_above |= {"low": [0.5, 0.2, 0.0625, 0.0], "high": [0.7, 0.375, 0.25, 0.0625]}
-    estimated = {"judged": 8, "pairs": 3, "pairs_interval": [2, 4], "precision": 1.0, "precision_interval": [0.75, 1.0]}
+    estimated = {
+        "in_one_space": False,
+        "judged": 8,
+        "pairs": 3,
+        "pairs_interval": [2, 4],
+        "precision": 1.0,
+        "precision_interval": [0.75, 1.0],
+    }
     summary = {**result.summary, "estimated": {**estimated, "good_above": good_above}}
     fio.write_result(dataset, replace(result, summary=summary), config.AuditConfig())
     app = App(dataset)

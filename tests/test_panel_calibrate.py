@@ -158,7 +158,15 @@ def test_a_batch_decision_on_the_next_row_is_seen_and_replaced(dataset: Any) -> 
 
 
 def test_what_a_calibration_says_stands_beside_the_model_and_gives_way_to_a_spot_check() -> None:
-    summary = {"estimated": {"pairs": 3, "pairs_interval": [2, 4], "precision": 0.5, "precision_interval": [0.2, 0.8]}}
+    summary = {
+        "estimated": {
+            "in_one_space": False,
+            "pairs": 3,
+            "pairs_interval": [2, 4],
+            "precision": 0.5,
+            "precision_interval": [0.2, 0.8],
+        }
+    }
     scores = np.array([3.0, 2.0, 1.0, 0.0])
     calibration = Calibration(precision=0.8, threshold=2.0, rows=2, labeled=2, wrong=2)
     quality = quality_of_flags(summary, scores, scores >= 2, None, False, calibration)

@@ -41,7 +41,9 @@ def headline(app: App) -> str:
 
 
 def test_the_headline_counts_what_is_wrong_flagged_decided_and_left(make_dataset: Callable[..., Any]) -> None:
-    dataset = audited(make_dataset, estimated={"judged": 7, "pairs": 3, "pairs_interval": [2, 4]})
+    dataset = audited(
+        make_dataset, estimated={"in_one_space": False, "judged": 7, "pairs": 3, "pairs_interval": [2, 4]}
+    )
     ids, app = dataset.values("id"), App(dataset)
     app.send("on_load")
     assert headline(app) == f"{AT_LEAST} 4 flagged, 0 decided: review 4 more."
@@ -67,7 +69,9 @@ def test_the_headline_counts_what_is_wrong_flagged_decided_and_left(make_dataset
 
 def test_another_threshold_and_a_spot_check_change_the_headline(make_dataset: Callable[..., Any]) -> None:
     dataset = audited(
-        make_dataset, estimated={"judged": 7, "pairs": 3, "pairs_interval": [2, 4]}, probe_recall={"random": 0.25}
+        make_dataset,
+        estimated={"in_one_space": False, "judged": 7, "pairs": 3, "pairs_interval": [2, 4]},
+        probe_recall={"random": 0.25},
     )
     app = App(dataset)
     app.send("on_load")

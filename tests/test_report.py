@@ -300,7 +300,13 @@ def test_cards_name_the_model_or_the_spot_check():
     summary = {
         "false_positive_rate": 0.01,
         "probe_recall": {"random": 0.94, "neighborhood": 0.6},
-        "estimated": {"pairs": 43, "pairs_interval": [20, 60], "precision": 0.8, "precision_interval": [0.6, 0.9]},
+        "estimated": {
+            "in_one_space": False,
+            "pairs": 43,
+            "pairs_interval": [20, 60],
+            "precision": 0.8,
+            "precision_interval": [0.6, 0.9],
+        },
         "memorized": {"cut": 0.9, "median": 0.5},
         "reliability": 0.52,
     }

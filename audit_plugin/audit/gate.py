@@ -24,6 +24,7 @@ from audit_plugin.arrays import AuditError, count_text
 from audit_plugin.inputs.rows import brief
 from audit_plugin.scoring.calibration import CONFIDENCE
 from audit_plugin.scoring.flags import FLAGS
+from audit_plugin.scoring.wrong_pairs import reported_of
 
 LEAK, FAILED, MISALIGNED = "leak", "failed", "misaligned"
 KINDS = (*FLAGS, FAILED)
@@ -93,6 +94,8 @@ class Judgment:
         if self.interval is None:
             return f"{counted}, measured"
         low, high = map(self._in_words, self.interval)
+        if self.condition.kind == MISALIGNED:  # whose upper end is not reported
+            return f"at least {low} of {count_text(self.rows, 'row')}, estimated"
         return f"about {counted}, estimated ({CONFIDENCE:.0%} interval {low} to {high}); judged by the lower end"
 
     def _in_words(self, number: float) -> str:
@@ -163,14 +166,15 @@ def _count(columns: Mapping[str, Any], kind: str) -> int:
 
 
 def _judge_wrong_pairs(condition: Condition, n: int, summary: Mapping[str, Any]) -> Judgment:
-    """By the calibration's estimate."""
-    estimate = summary.get("estimated") or {}
-    try:
+    """By the lower end of the calibration's estimate."""
+    if estimate := reported_of(summary):
         low, high = map(float, estimate["pairs_interval"])
         return Judgment(condition, n, float(estimate["pairs"]), (low, high))
-    except (KeyError, TypeError, ValueError):  # a file of JSON may hold anything
-        problem = "the summary has no estimate of wrong pairs, which takes 20 scored rows and trials"
-        return Judgment(condition, n, np.nan, problem=problem)
+    problem = (
+        "the summary has no estimate of wrong pairs, which takes 20 scored rows, trials, and encoders that do not "
+        "share a space (--encoder offline); another kind of finding can be judged"
+    )
+    return Judgment(condition, n, np.nan, problem=problem)
 
 
 def _judge_tail(condition: Condition, n: int, flagged: int, summary: Mapping[str, Any]) -> Judgment:

@@ -23,7 +23,7 @@ from audit_plugin.scoring.memorized import memorized_lists
 from audit_plugin.scoring.named_modality import named_modalities
 from audit_plugin.scoring.outliers import count_user_groups
 from audit_plugin.scoring.reflag import reflag
-from audit_plugin.scoring.wrong_pairs import summarize_wrong_pairs
+from audit_plugin.scoring.wrong_pairs import precision_entries, precision_of_flags, reported_of, summarize_wrong_pairs
 from audit_plugin.trials import multimem
 from audit_plugin.trials.run import RELIABLE
 from audit_plugin.trials.split_protocol import group_report
@@ -151,6 +151,9 @@ class AuditResult:
         flagged = by_rate[kind](scores, None, rate)
         columns = {**self.columns, **reflag(self.columns, {f"is_{kind}": flagged})}
         summary = {**self.summary, **count_outcomes(columns)}
+        if kind == "misaligned" and (estimated := reported_of(summary)):  # the precision is that of these flags
+            known = precision_of_flags(estimated, np.asarray(columns["misalignment"]), np.asarray(flagged))
+            summary["estimated"] = {**estimated, **precision_entries(known)}
         return replace(self, columns=columns, summary=summary)
 
     def save(self, path: str | Path) -> None:

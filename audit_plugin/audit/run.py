@@ -12,7 +12,7 @@ import numpy as np
 
 from audit_plugin.arrays import AuditError, Samples
 from audit_plugin.config import AuditConfig
-from audit_plugin.encoders.devices import matmul_precision, one_thread
+from audit_plugin.encoders.devices import matmul_precision, small_by_one_thread
 from audit_plugin.encoders.embed import Embedded, Progress, silent
 from audit_plugin.encoders.own_models import Embedder, embed_with
 from audit_plugin.encoders.prompts import split_templates, with_first_prompt
@@ -134,13 +134,13 @@ def finish(
 ) -> AuditResult:
     """Scores, flags and suggestions from the evidence, in the caller's order, with the summary of the whole."""
     samples, rows = prepared.samples, prepared.order.rows
-    with clock.stage("score"), one_thread(len(rows)):
+    with clock.stage("score"):
         scored = score(prepared, evidence, job, captioner)
         save_evidence(evidence, [samples.ids[row] for row in rows], job.run)
         columns = result_columns(prepared, scored)
         columns, incomplete_notes = add_incomplete(columns, prepared, evidence, job)
     leak_notes = list(filter(None, [evidence.leaks.note]))
-    with clock.stage("explain"), one_thread(len(rows)):
+    with clock.stage("explain"), small_by_one_thread(len(rows)):
         explain_notes = explain(prepared, scored, job)["notes"]
     summary = summarize(columns, prepared, scored, job.config, notes)
     summary["notes"] += [*samples.notes, *unread_notes(samples, prepared.embedded.failures)]

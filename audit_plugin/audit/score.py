@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from audit_plugin.arrays import Bools, Features, Floats, SampleFacts, count_text
-from audit_plugin.encoders.devices import release_memory
+from audit_plugin.encoders.devices import release_memory, small_by_one_thread
 from audit_plugin.neighbors.altered_copies import find_altered_copies
 from audit_plugin.neighbors.image_copies import group_image_copies
 from audit_plugin.neighbors.neighborhood import Search, find_neighborhood
@@ -96,16 +96,19 @@ class Scored:
 def score(prepared: Prepared, evidence: Evidence, job: Job, captioner: Captioner | None = None) -> Scored:
     """Scores, flags and suggestions for the complete rows, in canonical order; see `run_audit` for the captioner."""
     job.progress("score", 0, 1)
-    scores = compute_scores(evidence)
-    probes = score_probes(evidence, scores)
-    calibration = calibrate(scores["misalignment"], probes)
+    with small_by_one_thread(len(evidence)):
+        scores = compute_scores(evidence)
+        probes = score_probes(evidence, scores)
+        calibration = calibrate(scores["misalignment"], probes)
     calibrated = {"probability": calibration.probability, "false_positive_rate": calibration.false_positive_rate}
     flags = rules.raise_flags({**scores, **calibrated}, evidence, job.config.false_positive_rate)
 
     captions = prepared.media(prepared.text_modalities[0]) if prepared.text_modalities else [""] * len(evidence)
     canonical_of = prepared.order.back(np.arange(len(evidence)), -1)  # canonical number of each of the caller's rows
     release_memory()  # the search for captions needs the most
-    suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, prepared.samples.ids)
+    callers_ids = prepared.samples.ids
+    with small_by_one_thread(len(evidence)):
+        suggestions = suggest(evidence, flags["misaligned"], captions, job.config.seed, canonical_of, callers_ids)
     media = [m for m in prepared.samples.modalities if m not in prepared.text_modalities]
     if captioner is not None and prepared.text_modalities and media and all(prepared.media(media[0])):
         suggestions = ask_captioner(suggestions, flags["misaligned"], captions, prepared.media(media[0]), captioner)

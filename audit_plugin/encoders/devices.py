@@ -23,7 +23,8 @@ from .base import Encode
 
 CUDA_BATCH = 256
 MANY_ROWS = 20_000  # from which on operations are so large that threads share them well
-_one_at_a_time = threading.RLock()
+_found: list[int] = []  # threads of torch before, once for each `one_thread` that is open
+_found_lock = threading.Lock()
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -132,28 +133,30 @@ def in_single_threads(function: Callable[[Item], Value], items: Sequence[Item]) 
 
 
 @contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """NumPy's products and decompositions by one thread inside: `in_single_threads` says why, and bytes stay the same.
+def one_thread() -> Iterator[None]:
+    """Small operations of NumPy and torch by one thread inside: `in_single_threads` says why.
 
-    The limit is the whole process', so one thread at a time may set it: who leaves last restores what it found.
+    torch's number is that of the thread and of those that begin to use torch meanwhile: all restore what the first one
+    found. NumPy's is the whole process', so that only the main thread may set it: of two that overlap, the second would
+    restore the limit of the first.
     """
-    with _one_at_a_time, threadpool_limits(1, user_api="blas"):
-        yield
-
-
-@contextlib.contextmanager
-def one_thread(rows: int) -> Iterator[None]:
-    """The same of torch too, for sets of fewer than `MANY_ROWS`, whose operations are small."""
-    if rows >= MANY_ROWS:
-        yield
-        return
-    threads = torch.get_num_threads()
+    with _found_lock:
+        threads = _found[0] if _found else torch.get_num_threads()
+        _found.append(threads)
     torch.set_num_threads(1)
+    is_main = threading.current_thread() is threading.main_thread()
     try:
-        with one_blas_thread():
+        with threadpool_limits(1, user_api="blas") if is_main else contextlib.nullcontext():
             yield
     finally:
         torch.set_num_threads(threads)
+        with _found_lock:
+            _found.pop()
+
+
+def small_by_one_thread(rows: int) -> contextlib.AbstractContextManager[None]:
+    """`one_thread` for sets of fewer than `MANY_ROWS`."""
+    return one_thread() if rows < MANY_ROWS else contextlib.nullcontext()
 
 
 def encode_on(device: torch.device, forward: Callable[[torch.Tensor], torch.Tensor]) -> Encode:

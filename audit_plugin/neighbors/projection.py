@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audit_plugin.arrays import Floats
-from audit_plugin.encoders.devices import one_blas_thread
+from audit_plugin.encoders.devices import one_thread
 
 MAX_DIM = 256  # of the components
 FIT_ROWS = 20_000  # at most, drawn by position
@@ -42,7 +42,7 @@ def fit_projection(vectors: Floats, whitening: float) -> Projection:
     mean = fit.mean(0, dtype=np.float64).astype(np.float32)
     centered = fit - mean
     covariance = (centered.T @ centered).astype(np.float64) / max(len(fit), 1)
-    with one_blas_thread():
+    with one_thread():
         variance, basis = np.linalg.eigh(covariance)  # the largest variance last
     q = min(MAX_DIM, d, max(8, n // 4))
     variance, basis = variance[::-1][:q], basis[:, ::-1][:, :q]

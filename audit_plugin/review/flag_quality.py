@@ -9,6 +9,7 @@ says nothing of others. A calibration says something of the flags of its own thr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,9 +127,10 @@ class FlagQuality:
             return ""
         if not self.is_model_based and (not precision.tells or precision.value != precision.value):
             return ""
-        share = precision.low if self.is_model_based else precision.value
-        count = count_text(round((1 - share) * self.flagged), "of them is", "of them are")
-        return f"{'at most' if self.is_model_based else 'about'} {count}"
+        if self.is_model_based:
+            most = math.ceil((1 - precision.low) * self.flagged - 1e-9)  # .2 of 5 are 1.0000000000000004
+            return f"at most {count_text(most, 'of them is', 'of them are')}"
+        return f"about {count_text(round((1 - precision.value) * self.flagged), 'of them is', 'of them are')}"
 
 
 def quality_of_flags(

@@ -52,8 +52,9 @@ def wrong_sentence(quality: FlagQuality) -> str:
         return f"How many{of_judged} pairs are wrong is not known."
     low, high = round(quality.wrong.low), round(quality.wrong.high)
     if not quality.is_checked:
-        if low:
-            return f"At least {low:,} wrong{of_judged}, by the model. A spot check measures how many."
+        if quality.wrong.low >= 1:
+            least = math.floor(quality.wrong.low)
+            return f"At least {least:,} wrong{of_judged}, by the model. A spot check measures how many."
         return f"No wrong pairs{of_judged} can be distinguished from chance. A spot check measures how many there are."
     if math.isnan(quality.wrong.value):
         return f"{low:,} to {high:,} wrong{of_judged}."

@@ -179,7 +179,8 @@ def most_uncertain(table: Mapping[str, NDArray[Any]]) -> list[Row]:
         H(p) = -p log2 p - (1 - p) log2 (1 - p)
 
     in bits, most where p is 1/2. Near-duplicates would say the same again: of each group the row with the highest
-    entropy comes in its place, the others after all groups. Each text of a list has its own row and probability.
+    entropy comes in its place, the others after all groups. Each text of a list has its own row and probability,
+    and says something else than the texts of a copy.
 
     Args:
         table: of an audit, `[n]` each: id, probability, and as far as it has them duplicate_group, caption_index and
@@ -205,6 +206,7 @@ def most_uncertain(table: Mapping[str, NDArray[Any]]) -> list[Row]:
     entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
     ranked = rows[np.argsort(-entropy, kind="stable")]
     groups = np.asarray(table.get("duplicate_group", np.full(n, ""))[samples[ranked]], dtype=str)
+    groups[~is_single[samples[ranked]]] = ""
     is_first = np.zeros(len(ranked), dtype=bool)
     is_first[np.unique(groups, return_index=True)[1]] = True
     late = ~(is_first | (groups == ""))

@@ -17,8 +17,8 @@ A *hypothesis* is one location, width and shape, and one choice of kinds; its w_
 
 with observed_b the share of the set in bin b and a flat prior on locations and widths. The last factor is the price of
 a further kind by the Bayesian information criterion: near misses score like the tail of good pairs, which would else be
-taken for them. What is reported is the mean over the hypotheses; intervals are their spread. All of it is model-based:
-wrong pairs unlike any probe count as good ones.
+taken for them. The estimate is the mean over the hypotheses, its interval their spread. All of it is model-based: wrong
+pairs unlike any probe count as good ones, so that only lower ends are reported (`wrong_pairs`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ of every edge (`good_above`), so that whoever moves the threshold later is told 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,18 @@ def summarize_wrong_pairs(
         "judged": n,
         "in_one_space": share_space,
         "pairs": round(n * calibration.share),
-        "pairs_interval": [round(n * end) for end in calibration.interval],
+        "pairs_interval": [math.floor(n * calibration.interval[0]), math.ceil(n * calibration.interval[1])],
         "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
         "good_above": {name: [round(float(value), 6) for value in values] for name, values in edges.items()},
     }
-    known = precision_of_flags(estimated, scores, flagged)
-    precision = [None, None, None] if known is None else [round(x, 4) for x in (known.value, known.low, known.high)]
-    return estimated | {"precision": precision[0], "precision_interval": precision[1:]}
+    return estimated | precision_entries(precision_of_flags(estimated, scores, flagged))
+
+
+def precision_entries(known: Interval | None) -> dict[str, Any]:
+    """`precision` and `precision_interval` of a summary."""
+    value, low, high = (None, None, None) if known is None else (known.value, known.low, known.high)
+    rounded = [None if x is None else round(x, 4) for x in (value, low, high)]
+    return {"precision": rounded[0], "precision_interval": rounded[1:]}
 
 
 def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bools) -> Interval | None:
@@ -102,9 +108,8 @@ def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bo
 
 def own_precision(estimated: Mapping[str, Any]) -> Interval | None:
     """The precision of the audit's own flags; None where it is not known."""
-    if estimated.get("precision") is None:
-        return None
-    return Interval(float(estimated["precision"]), *map(float, estimated["precision_interval"]))
+    values = [estimated.get("precision"), *_pair(estimated.get("precision_interval"))]
+    return Interval(*map(float, values)) if _are_numbers(values) else None
 
 
 def share_text(share: Interval, unknown: str) -> str:
@@ -116,16 +121,33 @@ def share_text(share: Interval, unknown: str) -> str:
 
 
 def reported_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The estimates of a summary that are reported; {} where encoders share a space, in which no bound held."""
-    estimated: Mapping[str, Any] = summary.get("estimated") or {}
-    return {} if estimated.get("in_one_space") else estimated
+    """The estimates of a summary that are reported; {} where it has none that can be read.
+
+    Nor where encoders share a space, in which no bound held; audits of former versions do not say so, and of them those
+    with the encoders `offline` are known not to.
+    """
+    estimated = summary.get("estimated")
+    if not isinstance(estimated, Mapping):
+        return {}
+    is_separate = estimated.get("in_one_space", None if summary.get("encoder_name") != "offline" else False) is False
+    numbers = [estimated.get("pairs"), *_pair(estimated.get("pairs_interval"))]
+    return estimated if is_separate and _are_numbers(numbers) else {}
 
 
 def least_share_text(share: Interval, unknown: str) -> str:
-    """`at least 80%`; `unknown` where the lower bound says nothing."""
-    return f"at least {percent(share.low)}" if share.low >= LEAST_SHARE else unknown
+    """`at least 80%`, rounded down; `unknown` where the lower bound says nothing."""
+    steps = 100 if share.low >= 0.01 else 1000
+    return f"at least {percent(math.floor(share.low * steps) / steps)}" if share.low >= LEAST_SHARE else unknown
 
 
 def least_pairs_text(low: float, of_judged: str = "") -> str:
     """`at least 71 of 1,000`, or that none can be distinguished from chance."""
-    return f"at least {low:,.0f}{of_judged}" if low >= 1 else NONE_DISTINGUISHED
+    return f"at least {math.floor(low):,}{of_judged}" if low >= 1 else NONE_DISTINGUISHED
+
+
+def _pair(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, list | tuple) and len(values) == 2 else (None, None)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values)

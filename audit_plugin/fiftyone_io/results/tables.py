@@ -257,10 +257,10 @@ def _update(items: AuditedItems, table: CachedTable, state: tuple[Any, ...]) -> 
         return False  # another audit, or changes by someone whose clock is behind
     columns = list(dict.fromkeys([*flagged_columns(), *(name for name in table.columns if name != "id")]))
     now = datetime.now(UTC)
-    # all that was written earlier had arrived
-    unseen = min(_utc(table.state[2]), table.time - SLACK)
-    recent = _changed_since(items, unseen)
-    if any(created >= unseen and name not in table.seen for name, (_, created) in recent.items()):
+    # all that was written earlier than this had arrived; the database counts milliseconds
+    since = min(_utc(table.state[2]) + timedelta(milliseconds=1), table.time - SLACK)
+    recent = _changed_since(items, since)
+    if any(created >= since and name not in table.seen for name, (_, created) in recent.items()):
         return False  # as many samples as before may be others: some came, some went
     changed = [name for name, (changed_at, _) in recent.items() if table.seen.get(name) != changed_at]
     if len(changed) > MOST_CHANGED or len(recent) > MOST_RECENT:
@@ -292,7 +292,7 @@ def _changed_since(items: AuditedItems, time: datetime) -> dict[str, tuple[datet
     fields = {"last_modified_at": 1, "created_at": 1}
     documents = items.dataset._sample_collection.find(query, fields).limit(MOST_RECENT + 1)
     return {
-        str(document["_id"]): (_utc(document["last_modified_at"]), _utc(document.get("created_at") or EARLIEST))
+        str(document["_id"]): (_utc(document["last_modified_at"]), _utc(document.get("created_at")))
         for document in documents
     }
 
@@ -302,8 +302,10 @@ def _settled(changed: Mapping[str, tuple[datetime, datetime]], now: datetime) ->
     return {name: time if time < now - SETTLED else None for name, (time, _) in changed.items()}
 
 
-def _utc(time: datetime) -> datetime:
-    """A time as the database gives it: without its zone, or in the zone of FiftyOne's settings."""
+def _utc(time: Any) -> datetime:
+    """A time as the database gives it: without its zone, or in the zone of FiftyOne's settings; long ago if none."""
+    if not isinstance(time, datetime):
+        return EARLIEST
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
