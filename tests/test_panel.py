@@ -114,7 +114,7 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     own = "Wrong in the whole set: at least 2 of 8. Wrong among the flagged: at least 75%. (Model-based, not checked.)"
     assert own in drawn
     assert f"**{flagged} samples** with a score of" in drawn
-    assert "; at most 0 of them are probably correct" in drawn
+    assert "; at most 1 of them is probably correct" in drawn  # .25 of 1, rounded up
     assert of_report()["estimated precision"] == "at least 75%"
     drawn = json.dumps(app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1.0))
     assert own in drawn  # of what is flagged
