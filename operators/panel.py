@@ -34,7 +34,7 @@ LOW = {"minHeight": "36px"}  # CSS of the tabs, to leave the height of a small s
 TABS: dict[str, tuple[str, Callable[..., None], Callable[..., None] | None]] = {
     "overview": ("Overview", Overview.show_overview, None),
     "plots": ("Plots", Plots.show_plots, Plots.load_plots),
-    "queue": ("Queue", Queue.show_queue, Queue.load_queue),
+    "queue": ("Queue", Queue.show_queue, None),
     "apply": ("Report and apply", Apply.show_apply, None),
     "cross_modal": ("Cross-modal", CrossModal.show_cross_modal, CrossModal.load_cross_modal),
 }

@@ -41,7 +41,6 @@ STATE: dict[str, Any] = {
     "history": bool,
     "precision": int | float,
     "seen": str,
-    "since": int | float,
     "page": int,
     "point": Mapping,
     "redrawn": int,
@@ -185,6 +184,12 @@ def once_per_event(ctx: Any, name: tuple[Any, ...], make: Callable[[], Any]) -> 
 def forget(ctx: Any) -> None:
     """After a decision: what follows from the decisions is to be made again."""
     vars(ctx).pop(MADE, None)
+
+
+def set_state(ctx: Any, **values: Any) -> None:
+    """Change the panel's state, in the browser once the panel is drawn: the App reads its page again then."""
+    ctx.panel_state.update(values)
+    vars(ctx).setdefault(AFTERWARDS, []).append(lambda: ctx.panel.state.set(values))
 
 
 def set_view(ctx: Any, view: Any = None, name: str | None = None, fields: Sequence[str] | None = None) -> None:

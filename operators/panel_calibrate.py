@@ -40,7 +40,7 @@ DEFAULT = "90%"
 class Calibrate(Tab):
     """Elements and handlers of the mode."""
 
-    _go_after: Any  # of the queue: shows the next row
+    _go_to: Any  # of the queue: chooses a row
 
     def show_precision(self, ctx: Any, top: types.Object, run: str) -> None:
         """The precision that is asked for, a button that flags by the threshold so far, and one line of progress."""
@@ -72,7 +72,7 @@ class Calibrate(Tab):
             return UNCHANGED
         ctx.panel.state.precision = PRECISIONS[value]
         forget(ctx)
-        self._go_after(ctx, None)
+        self._go_to(ctx, None)
         return None
 
     @changing
@@ -84,7 +84,7 @@ class Calibrate(Tab):
         check, search = search_at(ctx, run, precision)
         if search.threshold != checks.number(ctx.params, "threshold"):
             forget(ctx)
-            self._go_after(ctx, None)
+            self._go_to(ctx, None)
             notify(ctx, "Labels came or went since this threshold was shown: look at the new one", "warning")
             return
         calibration = check.calibration(precision, search)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -122,17 +123,18 @@ def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, on_decide: A
     """Add a button for each decision, and the fields for a new caption and a note.
 
     A button carries its row, the kind of findings and the decision that is shown beside it: what is pressed is recorded
-    of that row, whatever the panel shows by then, and never over a decision that was not seen.
+    of that row, whatever the panel shows by then, and never over a decision that was not seen. It also carries when it
+    was drawn, from which on the decision is timed.
     """
     choices = [("keep", "Keep", "1"), ("remove", remove_label(case), "2")]
     if case.texts.get("suggestion") and kind != SPOT_CHECK:
         choices.append(("suggested", "Suggestion", "3"))
     choices += [("skip", "Skip", "4")] if kind != CALIBRATE else []  # whose next row waits for a label
     choices += [("unsure", "Unsure", "5")]
-    signed, drawn, seen = with_token(ctx, on_decide), new_drawing(), decision_id(case.decision)
+    signed, drawn, seen, since = with_token(ctx, on_decide), new_drawing(), decision_id(case.decision), time.time()
 
     def add(place: types.Object, name: str, label: str, key: str) -> None:
-        params = {"choice": name, "row": list(case.row), "kind": kind, "seen": seen, **signed}
+        params = {"choice": name, "row": list(case.row), "kind": kind, "seen": seen, "since": since, **signed}
         look = {"variant": "outlined" if name in ("skip", "unsure") else "contained", **pressed_by(key, drawn)}
         place.btn(name, label=f"{label} ({key})", on_click=on_decide, params=params, **look)
 

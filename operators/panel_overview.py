@@ -13,7 +13,19 @@ from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 from . import checks
 from .audits import set_threshold
 from .base import samples_text
-from .panel_base import UNCHANGED, box, changing, guarded, plain_text, run_of, say, set_view, with_token, wrapped
+from .panel_base import (
+    UNCHANGED,
+    box,
+    changing,
+    guarded,
+    plain_text,
+    run_of,
+    say,
+    set_state,
+    set_view,
+    with_token,
+    wrapped,
+)
 from .panel_summary import Summary
 from .review import repairs_of
 
@@ -80,7 +92,7 @@ class Overview(Summary):
             label = "Show the highest" if is_highest else "Show"
             buttons.btn(f"show_{card.kind}", label=label, variant="outlined", on_click=self.on_show, params=params)
         if moved and thresholds.can_move_threshold(ctx.dataset, run, card.kind):
-            signed = with_token(ctx, self.on_set, **params)
+            signed = with_token(ctx, self.on_set, **params, threshold=threshold)
             buttons.btn(
                 f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=signed
             )
@@ -97,16 +109,19 @@ class Overview(Summary):
         """The slider, how many samples its threshold flags, and how many of them are `correct`, where that is known."""
         from audit_plugin.fiftyone_io.results import findings
 
-        step = (card.high - card.low) / SLIDER_STEPS
-        place.float(
-            f"threshold_{card.kind}",
-            min=card.low,
-            max=card.high,
-            default=threshold,
-            label="Threshold",
-            view=types.SliderView(min=card.low, max=card.high, step=step, value_precision=2, label_position="left"),
-            on_change=self.on_slide,
+        # a component of the plugin's script: the App's own slider waits for a quarter of a second, and keeps each value
+        # in the panel's state, with which the App reads its page again
+        slider = types.View(
+            component="AuditThreshold",
+            kind=card.kind,
+            low=card.low,
+            high=card.high,
+            step=(card.high - card.low) / SLIDER_STEPS,
+            threshold=threshold,
+            on_slide=self.on_slide,
+            on_rest=self.on_rest,
         )
+        place.obj(f"threshold_{card.kind}", label="Threshold", view=slider)
         above = findings.count_above(ctx.dataset, run, card.kind, threshold)
         estimate = f"; {correct} probably correct" if correct else ""
         say(place, "above", f"**{samples_text(above)}** with a score of {threshold:.2f} or higher{estimate}")
@@ -114,27 +129,25 @@ class Overview(Summary):
     def _threshold(self, ctx: Any, card: Any) -> float:
         """The threshold of the slider; the audit's until it is moved."""
         moved = checks.number(ctx.panel.state.thresholds or {}, card.kind)
-        return float(card.threshold if moved is None else min(max(moved, card.low), card.high))
+        if moved is None or abs(moved - card.threshold) < (card.high - card.low) / (2 * SLIDER_STEPS):
+            return float(card.threshold)
+        return float(min(max(moved, card.low), card.high))
 
     @guarded
-    def on_slide(self, ctx: Any) -> Any:
-        """Show the samples above the threshold; the App repeats events, also when the slider appears."""
+    def on_slide(self, ctx: Any) -> None:
+        """Draw what the threshold of the slider flags."""
+        ctx.panel_state["thresholds"] = _slid(ctx)
+
+    @guarded
+    def on_rest(self, ctx: Any) -> Any:
+        """Once the slider rests: show the samples above its threshold."""
         from audit_plugin.fiftyone_io.results import findings
 
-        kind = str(ctx.params.get("path", "")).rpartition("threshold_")[2]
-        value = checks.number(ctx.params, "value")
-        if kind not in FLAGS or value is None or not ctx.panel.state.run:
-            return None
-        run = run_of(ctx)
-        card = next((card for card in findings.cards(ctx.dataset, run) if card.kind == kind), None)
-        if card is None:
-            return None
-        if abs(float(value) - self._threshold(ctx, card)) < (card.high - card.low) / (2 * SLIDER_STEPS):
-            return UNCHANGED
-        ctx.panel.state.thresholds = {**(ctx.panel.state.thresholds or {}), kind: float(value)}
-        view = findings.scored_above(ctx.dataset, run, kind, float(value))
+        kind, run, moved = ctx.params.get("kind"), run_of(ctx), _slid(ctx)
+        set_state(ctx, thresholds=moved)
+        view = findings.scored_above(ctx.dataset, run, kind, moved[kind])
         set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, kind))
-        return None
+        return UNCHANGED
 
     @guarded
     def on_show(self, ctx: Any) -> None:
@@ -161,13 +174,9 @@ class Overview(Summary):
 
     @changing
     def on_set(self, ctx: Any) -> None:
-        """Flag by the threshold of the slider."""
-        from audit_plugin.fiftyone_io.results import findings
-
+        """Flag by the threshold that the button was drawn with."""
         kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
-        card = next((card for card in findings.cards(ctx.dataset, run_of(ctx)) if card.kind == kind), None)
-        moved = kind in (ctx.panel.state.thresholds or {})
-        self._set_threshold(ctx, kind, self._threshold(ctx, card) if card is not None and moved else None)
+        self._set_threshold(ctx, kind, checks.required(checks.number(ctx.params, "threshold"), "threshold"))
 
     @changing
     def on_reset(self, ctx: Any) -> None:
@@ -176,14 +185,20 @@ class Overview(Summary):
         self._set_threshold(ctx, kind, None)
 
     def _set_threshold(self, ctx: Any, kind: str, threshold: float | None) -> None:
-        from audit_plugin.fiftyone_io.results import findings
-
-        run = run_of(ctx)
-        set_threshold(ctx, run, kind, threshold)
-        card = next(card for card in findings.cards(ctx.dataset, run) if card.kind == kind)
+        set_threshold(ctx, run_of(ctx), kind, threshold)
         moved = ctx.panel.state.thresholds or {}
-        ctx.panel.state.thresholds = {name: value for name, value in moved.items() if name != kind}
-        ctx.panel.state.set(f"overview.{kind}.threshold_{kind}", card.threshold)
+        set_state(ctx, thresholds={name: value for name, value in moved.items() if name != kind})
+
+
+def _slid(ctx: Any) -> dict[str, float]:
+    """The thresholds of the sliders that were moved, with the one of this event.
+
+    Raises:
+        AuditError: no such slider, or no number.
+    """
+    kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
+    value = checks.required(checks.number(ctx.params, "value"), "value")
+    return {**(ctx.panel.state.thresholds or {}), kind: float(value)}
 
 
 def quality_text(quality: FlagQuality) -> str:

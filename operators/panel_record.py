@@ -67,7 +67,7 @@ def record_decision(ctx: Any, run: str, row: Row, held: Decision | None, is_spot
             return False
     kind = "relabel" if choice in ("suggested", "typed") else choice
     note = note_of({"note": fields.get(f"note_{row_key(row)}")})
-    seconds, reviewer = timed(time.time() - float(ctx.panel.state.since or 0)), who_decides(ctx)
+    seconds, reviewer = timed(time.time() - checks.number(ctx.params, "since", 0.0)), who_decides(ctx)
     if is_spot_check:
         fiftyone_io.record_spot_check(ctx.dataset, run, row, kind, text, note, reviewer, seconds=seconds)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
@@ -49,7 +48,7 @@ from .panel_case import (
 )
 from .panel_history import row_of, show_history
 from .panel_record import decision_that_holds, record_decision, who_decides
-from .review import open_sample_of, redo_last, undo_last
+from .review import MOST_ID, open_sample_of, redo_last, undo_last
 
 if TYPE_CHECKING:
     from audit_plugin.review import Decision, ReviewQueue, Row
@@ -121,19 +120,20 @@ class Queue(Calibrate, Tab):
 
     def _show_navigation(self, ctx: Any, panel: types.Object, row: Row | None) -> None:
         buttons, drawn = wrapped(panel, "moves"), new_drawing()
+        shown = {"row": list(row), "seen": decision_id(self._held(ctx, run_of(ctx), row))} if row else {}
         undo, redo = with_token(ctx, self.on_undo_last), with_token(ctx, self.on_redo_last)
         for name, label, key, on_click, params in (
-            ("previous", "Previous (b)", "b", self.on_previous, {}),
-            ("next", "Next (n)", "n", self.on_next, {}),
+            ("previous", "Previous (b)", "b", self.on_previous, shown),
+            ("next", "Next (n)", "n", self.on_next, shown),
             ("undo", "Undo (u)", "u", self.on_undo_last, undo),
             ("redo", "Redo (y)", "y", self.on_redo_last, redo),
-            ("list", "Decisions (d)", "d", self.on_history, {}),
+            ("list", "Decisions (d)", "d", self.on_history, shown),
         ):
             variant = "contained" if name == "list" and ctx.panel.state.history else "outlined"
             buttons.btn(name, label=label, on_click=on_click, params=params, variant=variant, **pressed_by(key, drawn))
         if row:
             look = of_parts(button=SMALL)
-            buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, **look)
+            buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, params=shown, **look)
 
     def _show_similar(self, ctx: Any, panel: types.Object, run: str, row: Row) -> None:
         """A button for each fault that other undecided rows share, which opens the form of a bulk decision."""
@@ -145,20 +145,6 @@ class Queue(Calibrate, Tab):
         for number, (which, rows) in enumerate(similar.items()):
             label, values = f"All {len(rows):,} with the {which}", {"which": which, "row": list(row)}
             self.form_button(buttons, "decide_flagged", label, values=values, name=f"similar{number}")
-
-    def load_queue(self, ctx: Any) -> None:
-        """Begin with the first undecided row; leave a row that was decided elsewhere since it was shown."""
-        run = run_of(ctx)
-        queue = queue_now(ctx, run, kind_of(ctx))
-        row = self._shown(ctx, queue)
-        if not ctx.panel.state.row:
-            self._go_after(ctx, None)
-            return
-        held = decision_id(self._held(ctx, run, row)) if queue else ""
-        if held != (ctx.panel.state.seen or "") and held:
-            self._go_after(ctx, row)
-        elif held != (ctx.panel.state.seen or ""):  # undone elsewhere: it is to be decided again
-            self._go_to(ctx, row)
 
     def _held(self, ctx: Any, run: str, row: Row | None) -> Decision | None:
         """The decision that is shown of a row; in a spot check those made in it alone."""
@@ -174,10 +160,19 @@ class Queue(Calibrate, Tab):
         return fiftyone_io.disagreements_of(ctx.dataset, run)[1].get(row, ())
 
     def _shown(self, ctx: Any, queue: ReviewQueue | None) -> Row | None:
-        """The chosen row; the next one where the queue does not have it any more, as after another threshold."""
+        """The chosen row; the next one once it was decided, here or elsewhere, or is in the queue no more.
+
+        Thus a decision changes nothing in the panel's state: the App reads its whole page again with each change of it,
+        which takes longer than all else that a decision does.
+        """
         row = checks.row({"row": ctx.panel.state.row})
-        is_beside = row is not None and row == checks.row({"row": ctx.panel.state.opened}) and self._exists(ctx, row)
-        return row if queue is None or row in queue.rows or is_beside else queue.next()
+        if queue is None or row is None:
+            return row if queue is None else queue.next()
+        is_beside = row == checks.row({"row": ctx.panel.state.opened}) and self._exists(ctx, row)
+        if row not in queue.rows and not is_beside:  # as after another threshold
+            return queue.next()
+        held = decision_id(self._held(ctx, run_of(ctx), row))
+        return queue.next(row) if held and held != (ctx.panel.state.seen or "") else row
 
     def _exists(self, ctx: Any, row: Row) -> bool:
         """Whether the dataset still has a row's sample or object."""
@@ -185,22 +180,15 @@ class Queue(Calibrate, Tab):
 
         return row in cases.texts_of(ctx.dataset, run_of(ctx), [row])
 
-    def _go_after(self, ctx: Any, row: Row | None) -> None:
-        """Go to the next undecided row, of the queue as it is now."""
-        queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
-        self._go_to(ctx, queue.next(row) if queue else None)
-
     def _go_to(self, ctx: Any, row: Row | None) -> None:
+        """Choose a row; None: the next undecided one."""
         ctx.panel.state.row = list(row) if row else None
         ctx.panel.state.opened = None
         ctx.panel.state.seen = decision_id(self._held(ctx, run_of(ctx), row))
-        ctx.panel.state.since = time.time()
 
     @guarded
     def on_change_current_sample(self, ctx: Any) -> None:
-        """Another sample was opened or closed, where decisions may have been made."""
-        if ctx.panel.state.run:
-            self.load_queue(ctx)
+        """Another sample was opened or closed, where decisions may have been made: draw the next row."""
 
     @guarded
     def on_kind(self, ctx: Any) -> Any:
@@ -210,29 +198,33 @@ class Queue(Calibrate, Tab):
             return UNCHANGED
         if value:
             ctx.panel.state.kind = value
-            self._go_after(ctx, None)
+            self._go_to(ctx, None)
         return None
 
     @changing
     def on_decide(self, ctx: Any) -> None:
         """Record the decision on the button's row, among the findings that it was shown in, and go on."""
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
+        choose_drawn(ctx)
         kind = checks.choice(ctx.params, "kind", finding_kinds(), ALL)
         is_spot_check = kind == SPOT_CHECK
         held = decision_that_holds(ctx, run, row, queue_now(ctx, run, kind) if is_spot_check else None)
         if record_decision(ctx, run, row, held, is_spot_check):
             forget(ctx)
-            self._go_after(ctx, row)
-        elif row != self._shown(ctx, queue_now(ctx, run, kind)):
-            self._go_to(ctx, row)
+        else:  # the row stays, with the decision that holds
+            ctx.panel.state.row, ctx.panel.state.seen = list(row), decision_id(held)
 
     @guarded
     def on_next(self, ctx: Any) -> None:
-        self._go_after(ctx, self._shown(ctx, queue_now(ctx, run_of(ctx), kind_of(ctx))))
+        """Go to the next undecided row."""
+        choose_drawn(ctx)
+        queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
+        self._go_to(ctx, queue.next(self._shown(ctx, queue)) if queue else None)
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
+        choose_drawn(ctx)
         queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
         self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None)
 
@@ -251,6 +243,7 @@ class Queue(Calibrate, Tab):
     @guarded
     def on_history(self, ctx: Any) -> None:
         """Show or hide the last decisions."""
+        choose_drawn(ctx)
         ctx.panel.state.history = not ctx.panel.state.history
 
     @guarded
@@ -273,7 +266,7 @@ class Queue(Calibrate, Tab):
         another caption of a sample would tell of one that is still to be judged.
         """
         if not self._exists(ctx, row):  # as the notice on what was undone or redone says
-            self._go_after(ctx, None)
+            self._go_to(ctx, None)
             return
         kind = kind_of(ctx)
         queue = queue_now(ctx, run_of(ctx), kind)
@@ -290,6 +283,7 @@ class Queue(Calibrate, Tab):
         """Open the sample."""
         from audit_plugin.fiftyone_io.results import cases
 
+        choose_drawn(ctx)
         run = run_of(ctx)
         if row := self._shown(ctx, queue_now(ctx, run, kind_of(ctx))):
             ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run, row))
@@ -310,12 +304,11 @@ class AuditSamplePanel(AuditPanelBase):
 
     @guarded
     def on_load(self, ctx: Any) -> None:
-        """Start timing the decision."""
-        ctx.panel.state.since = time.time()
+        """Draw."""
 
     @guarded
     def on_change_current_sample(self, ctx: Any) -> None:
-        ctx.panel.state.since = time.time()
+        """Draw."""
 
     @changing
     def on_decide(self, ctx: Any) -> None:
@@ -354,6 +347,12 @@ class AuditSamplePanel(AuditPanelBase):
         show_case(panel, case, blind=False)
         show_decisions(ctx, panel, case, self.on_decide)
         show_evidence(panel, case)
+
+
+def choose_drawn(ctx: Any) -> None:
+    """In this event, choose the row beside which its button was drawn; the browser's state may hold one before it."""
+    if row := checks.row(ctx.params):
+        ctx.panel_state.update(row=list(row), seen=checks.text(ctx.params, "seen", most=MOST_ID))
 
 
 def kind_of(ctx: Any) -> str:

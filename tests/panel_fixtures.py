@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
@@ -41,7 +42,7 @@ class App:
                 **token_of(self.drawn, f"{self.uri}#{event}"),
                 **params,
                 "panel_id": "p",
-                "panel_state": self.state,
+                "panel_state": copy.deepcopy(self.state),
                 "__method__": event,
             },
         }
@@ -49,12 +50,34 @@ class App:
         ctx = ExecutionContext(request, executor=executor, operator_uri=self.uri)
         with ctx:
             foo.get_operator(self.uri).execute(ctx)
-        self.state = ctx.panel.state._data
         steps = [step.to_json() for step in executor._requests]
         self.sent = [(step["operator_uri"].rpartition("/")[2], step["params"] or {}) for step in steps]
+        for path, value in (item for params in self.of("patch_panel_state") for item in params["state"].items()):
+            *parents, name = path.split(".")
+            place = self.state
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[name] = value
         if drawn := self.of("show_panel_output"):  # else the panel stays as it is
             self.drawn = json.loads(json.dumps(drawn[-1]["output"], default=str))["type"]["properties"]
         return self.drawn
+
+    @property
+    def row(self) -> list[Any] | None:
+        """The row beside which the buttons are drawn; None without one."""
+        return button_of(self.drawn, "keep").get("row")
+
+    def slide(self, kind: str, value: float) -> dict[str, Any]:
+        """The slider of a card is moved, and rests."""
+        drawn = self.send("on_slide", kind=kind, value=value)
+        moved = self.sent
+        self.send("on_rest", kind=kind, value=value)
+        self.sent = moved + self.sent
+        return drawn
+
+    def use_threshold(self, kind: str) -> dict[str, Any]:
+        """The button that keeps the threshold of a slider, as it was drawn last."""
+        return self.send("on_set", **element_of(self.drawn, f"set_{kind}")["view"]["params"])
 
     def press(self, choice: str, drawn: Any = None) -> dict[str, Any]:
         """A button of `show_decisions`, as it was drawn last or before."""

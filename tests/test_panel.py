@@ -49,29 +49,26 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     names = names_in(app.send("on_load"))
     assert {"misaligned", "threshold_misaligned", "show_misaligned", "show_duplicate", "scan"} <= names
     assert not {"threshold_duplicate", "set_misaligned", "show_vague"} & names
-    slide = {"path": "overview.misaligned.threshold_misaligned", "value": 3.0}
-    app.send("on_slide", **slide)
-    assert not app.of("set_view")  # the App tells the default too
-    drawn = app.send("on_slide", **{**slide, "value": 2.0})
+    drawn = app.send("on_slide", kind="misaligned", value=3.0)
+    assert "set_misaligned" not in names_in(drawn)  # where it stands
+    drawn = app.send("on_slide", kind="misaligned", value=2.0)
+    assert [step for step, _ in app.sent] == ["show_panel_output"]  # the panel does not wait for the grid
+    app.send("on_rest", kind="misaligned", value=2.0)
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
-    steps = [step for step, _ in app.sent]
-    assert steps.index("show_panel_output") < steps.index("set_view")  # the panel does not wait for the grid
+    assert app.state["thresholds"] == {"misaligned": 2.0}
     assert "set_misaligned" in names_in(drawn)
     assert "**4 samples** with a score of 2.00 or higher" in json.dumps(drawn)
-    drawn = app.send("on_set", kind="misaligned")
+    drawn = app.use_threshold("misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 4
     assert "reset_misaligned" in names_in(drawn)
     drawn = app.send("on_reset", kind="misaligned")
     assert len(dataset.match_tags("audit:misaligned")) == 3
-    slider = element_of(element_of(drawn, "overview")["type"]["properties"], "threshold_misaligned")
-    in_browser = app.state["overview"]["misaligned"]["threshold_misaligned"]
-    assert in_browser == slider["default"] != 2.0
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=in_browser)
-    assert not app.of("set_view")  # the browser sends it again, which moves nothing
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1e9)  # beyond the slider's end
-    assert "set_misaligned" in names_in(app.drawn)
-    drawn = app.send("on_set", kind="misaligned")
-    assert element_of(drawn, "threshold_misaligned")["default"] == slider["type"]["max"]
+    slider = element_of(drawn, "threshold_misaligned")["view"]
+    assert slider["threshold"] == 3.0
+    assert app.state["thresholds"] == {}
+    drawn = app.slide("misaligned", 1e9)  # beyond the slider's end
+    drawn = app.use_threshold("misaligned")
+    assert element_of(drawn, "threshold_misaligned")["view"]["threshold"] == slider["high"]
     app.send("on_reset", kind="misaligned")
     app.send("on_show", kind="duplicate")
     assert "audit_is_duplicate" in json.dumps(app.of("set_view"))
@@ -116,10 +113,10 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     assert f"**{flagged} samples** with a score of" in drawn
     assert "; at most 1 of them is probably correct" in drawn  # .25 of 1, rounded up
     assert of_report()["estimated precision"] == "at least 75%"
-    drawn = json.dumps(app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=1.0))
+    drawn = json.dumps(app.slide("misaligned", 1.0))
     assert own in drawn  # of what is flagged
     assert "**4 samples** with a score of 1.00 or higher; at most 3 of them are probably correct" in drawn  # .375 / .5
-    drawn = json.dumps(app.send("on_set", kind="misaligned"))
+    drawn = json.dumps(app.use_threshold("misaligned"))
     assert "Wrong among the flagged: at least 25%." in drawn
     assert "at most 3 of them are probably correct" in drawn
     lines = of_report()
@@ -135,8 +132,8 @@ def test_every_number_of_a_card_and_of_the_report_has_one_source(make_dataset: C
     )
     assert "about 1 of them is probably correct" in drawn
     assert of_report()["estimated precision"] == "75% (75% to 75%)"
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.0)
-    drawn = json.dumps(app.send("on_set", kind="misaligned"))  # of these flags the check says nothing
+    app.slide("misaligned", 3.0)
+    drawn = json.dumps(app.use_threshold("misaligned"))  # of these flags the check says nothing
     assert "Wrong in the whole set: about 3 of 8 (3 to 3). The spot check was of other flags: start a new one" in drawn
     assert "probably correct" not in drawn
     assert of_report()["estimated precision"] == "not known"
@@ -200,7 +197,7 @@ def test_plots_filter_by_range_and_lasso_by_ids(dataset: Any) -> None:
 
 
 def test_what_the_app_sends_on_its_own_does_not_draw_the_panel_from_an_older_state(dataset: Any) -> None:
-    """Lists and sliders say what they show once they are drawn, plots that nothing is selected."""
+    """Lists say what they show once they are drawn, plots that nothing is selected."""
     app = App(dataset)
     app.send("on_load")
     before = dict(app.state)
@@ -209,7 +206,6 @@ def test_what_the_app_sends_on_its_own_does_not_draw_the_panel_from_an_older_sta
         ("on_kind", {"value": "all findings"}),
         ("on_earlier", {"value": "none"}),
         ("on_precision", {"value": "90%"}),
-        ("on_slide", {"path": "overview.misaligned.threshold_misaligned", "value": 3.0}),
         ("on_lasso", {"data": []}),
     ):
         app.state = dict(before)

@@ -58,7 +58,7 @@ def test_the_queue_offers_all_rows_with_the_same_fault_and_undoes_them_as_one(da
     app, ids = App(dataset), dataset.values("id")
     app.send("on_load")
     app.send("on_tab", value="queue")
-    assert app.state["row"] == [ids[7], 0]
+    assert app.row == [ids[7], 0]
     button = element_of(app.drawn, "similar0")
     assert button["view"]["label"] == "All 3 with the same caption"
     app.send("on_open_form", **button["view"]["params"])

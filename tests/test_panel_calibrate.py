@@ -62,17 +62,17 @@ def test_the_queue_asks_for_what_the_command_line_asks_for_and_ends_with_the_sam
     assert progress_of(app).startswith("0 of about ")
     assert "skip" not in names_in(app.drawn)  # the search waits for this row
     for number in range(200):
-        if not app.state["row"]:
+        if not app.row:
             break
         asked, said = on_the_command_line(dataset, "0.9") if number % 10 == 0 else ([], [])
         if asked:
-            assert (asked[0], said[0]) == (app.state["row"][0], progress_of(app))
+            assert (asked[0], said[0]) == (app.row[0], progress_of(app))
         elif number == 7:  # it is left, a label is made elsewhere, and it is gone on with
-            name, caption = app.state["row"]
+            name, caption = app.row
             fio.decide(dataset, name, "remove" if name in ids[:25] else "keep", caption=caption, reviewer="cid")
             app = calibrating(dataset)
             continue
-        app.press("remove" if app.state["row"][0] in ids[:25] else "keep")
+        app.press("remove" if app.row[0] in ids[:25] else "keep")
         assert not app.of("notify")
     asked, said = on_the_command_line(dataset, "0.9")
     assert asked == []
@@ -128,17 +128,17 @@ def follow_the_threshold(dataset: Any, app: App, search: Any) -> None:
 def test_another_precision_uses_the_same_labels_and_without_one_nothing_is_set(dataset: Any) -> None:
     app, ids = calibrating(dataset), dataset.values("id")
     for _ in range(4):
-        app.press("remove" if app.state["row"][0] in ids[:25] else "keep")
+        app.press("remove" if app.row[0] in ids[:25] else "keep")
     app.send("on_precision", value="70%")
     assert progress_of(app) == on_the_command_line(dataset, "0.7")[1][0]
     app.send("on_precision", value="0.7")
     assert "choose one of 70%, 80%" in app.of("notify")[0]["message"]
     app.send("on_precision", value="99%")
     assert "calibrated" not in names_in(app.drawn)
-    row = app.state["row"]
+    row = app.row
     app.press("unsure")
     app.send("on_undo_last")
-    assert app.state["row"] == row
+    assert app.row == row
     assert len(fio.threshold_check(dataset, "audit").labels) == 4
     app.send("on_calibrated", token="x")
     assert app.of("notify")[0]["variant"] == "error"
@@ -146,15 +146,15 @@ def test_another_precision_uses_the_same_labels_and_without_one_nothing_is_set(d
 
 def test_a_batch_decision_on_the_next_row_is_seen_and_replaced(dataset: Any) -> None:
     app = calibrating(dataset)
-    name, _ = app.state["row"]
+    name, _ = app.row
     other = next(n for n in dataset.values("id") if n != name)
     fio.decide(dataset, [name, other], "unsure", reviewer="bob")
     app.press("keep")
     assert "decided meanwhile: unsure by bob" in app.of("notify")[0]["message"]
-    assert app.state["row"][0] == name
+    assert app.row[0] == name
     app.press("keep")
     assert not app.of("notify")
-    assert app.state["row"][0] != name
+    assert app.row[0] != name
 
 
 def test_what_a_calibration_says_stands_beside_the_model_and_gives_way_to_a_spot_check() -> None:

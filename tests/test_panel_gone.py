@@ -73,7 +73,7 @@ def test_a_sample_that_is_deleted_while_it_is_shown_is_left(dataset: Any, kind: 
         fio.decide(dataset, ids[row], "remove", reviewer="cid")
     app = in_queue(dataset, kind)
     for _ in range(2):
-        name, _ = app.state["row"]
+        name, _ = app.row
         dataset.delete_samples([name])
         for event in ("on_change_current_sample", "on_previous", "on_next"):
             app.send(event)
@@ -138,7 +138,7 @@ def test_redo_on_a_text_that_changed_says_that_the_decision_does_not_hold(datase
     assert told["variant"] == "warning"
     what = "2 decisions; 1 of them does not hold" if many else "remove, but it does not hold"
     assert told["message"] == (f"Redone: {what}, since the text has changed since that decision: decide again")
-    assert "Decided: **remove**" not in json.dumps(app.drawn) or app.state["row"][0] != ids[7]
+    assert "Decided: **remove**" not in json.dumps(app.drawn) or app.row[0] != ids[7]
     app.send("on_undo_last")
     sample["caption"] = "one more"
     sample.save()

@@ -41,10 +41,10 @@ def warnings_of(app: App) -> list[str]:
 def test_the_last_decisions_are_listed_and_open_their_case_to_be_changed(dataset: Any) -> None:
     app, ids = in_queue(dataset, "ann"), dataset.values("id")
     assert "made0" not in names_in(app.drawn)
-    first = app.state["row"]
+    first = app.row
     app.press("remove")
-    app.state["queue"] = {"edit": {f"typed_{app.state['row'][0]}_0": "what it shows"}}
-    relabeled = app.state["row"]
+    app.state["queue"] = {"edit": {f"typed_{app.row[0]}_0": "what it shows"}}
+    relabeled = app.row
     app.press("typed")
     decisions.decide(dataset, [ids[6], ids[2]], "keep", reviewer="bob")
     drawn = app.send("on_history")
@@ -56,7 +56,7 @@ def test_the_last_decisions_are_listed_and_open_their_case_to_be_changed(dataset
     assert not {"\x07", "\u202e"} & set(labels[2])
     assert "made3" not in names_in(drawn)
     app.send("on_open_decision", row=first)
-    assert app.state["row"] == first
+    assert app.row == first
     assert "Decided: **remove** by ann" in json.dumps(app.drawn)
     app.press("keep")
     assert not warnings_of(app)
@@ -67,10 +67,10 @@ def test_the_last_decisions_are_listed_and_open_their_case_to_be_changed(dataset
     assert dataset[ids[2]].audit_decision == "unsure"
     app.send("on_kind", value="duplicate")
     app.send("on_open_decision", row=first)  # no duplicate: shown among all findings
-    assert (app.state["kind"], app.state["row"]) == ("all findings", first)
+    assert (app.state["kind"], app.row) == ("all findings", first)
     app.send("on_open_decision", row=["0" * 24, 0])
     assert "not in dataset" in warnings_of(app)[0]
-    assert app.state["row"] == first
+    assert app.row == first
     assert "made0" not in names_in(app.drawn)  # a click closes the list
     assert "made0" in names_in(app.send("on_history"))
     assert "made0" not in names_in(app.send("on_history"))
@@ -93,20 +93,20 @@ def test_a_line_of_the_list_says_what_when_and_by_whom() -> None:
 
 def test_undo_and_redo_in_the_queue_show_the_row_and_lose_nothing(dataset: Any) -> None:
     app = in_queue(dataset, "ann")
-    first = app.state["row"]
+    first = app.row
     app.press("remove")
-    second = app.state["row"]
+    second = app.row
     app.press("unsure")
     app.send("on_undo_last")
     app.send("on_undo_last")
-    assert app.state["row"] == first
+    assert app.row == first
     assert dataset[first[0]].audit_decision is None
     app.send("on_redo_last")
-    assert app.state["row"] == first
+    assert app.row == first
     assert warnings_of(app) == ["Redone: remove"]
     assert "Decided: **remove** by ann" in json.dumps(app.drawn)
     app.send("on_redo_last")
-    assert app.state["row"] == second
+    assert app.row == second
     app.send("on_redo_last")
     assert warnings_of(app) == ["You (ann) have nothing to redo"]
     assert [d.kind for d in decisions.decisions(dataset)] == ["remove", "unsure", *["undone"] * 4]
@@ -152,7 +152,7 @@ def test_disagreements_are_a_queue_of_their_own(dataset: Any) -> None:
     text = json.dumps(drawn)
     assert "**0 of 2** decided" in text
     assert "ann: unsure; bob: keep" in text
-    assert app.state["row"] == [ids[6], 0]  # the latest; it has no finding
+    assert app.row == [ids[6], 0]  # the latest; it has no finding
     app.press("keep")
     assert not warnings_of(app)
     assert "ann: keep; bob: remove" in json.dumps(app.drawn)

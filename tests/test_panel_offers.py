@@ -84,7 +84,7 @@ def test_only_thresholds_that_can_be_set_are_offered(make_dataset: Callable[...,
         if not card.score or card.high <= card.low:
             continue
         moved = (card.low + card.high) / 2 if card.threshold != (card.low + card.high) / 2 else card.low
-        drawn = app.send("on_slide", path=f"overview.{card.kind}.threshold_{card.kind}", value=moved)
+        drawn = app.slide(card.kind, moved)
         assert (f"set_{card.kind}" in names_in(drawn)) == thresholds.can_move_threshold(dataset, "audit", card.kind)
     drawn = app.send("on_tab", value="queue")
     offered = [choice["value"] for choice in element_of(drawn, "kind")["view"]["choices"]]
@@ -142,13 +142,13 @@ def test_a_spot_check_lists_its_own_decisions_and_shows_no_evidence_on_others(
     app.send("on_kind", value="spot check")
     drawn = app.send("on_history")
     assert "made0" not in names_in(drawn)
-    shown = app.state["row"]
+    shown = app.row
     app.send("on_open_decision", row=list(other))
     assert "not of the spot check" in app.of("notify")[0]["message"]
     for event in ("on_undo_last", "on_redo_last"):
         app.send(event)
         assert app.of("notify")[0]["message"].endswith("one: remove")
-        assert (app.state["kind"], app.state["row"]) == ("spot check", shown)
+        assert (app.state["kind"], app.row) == ("spot check", shown)
         assert "higher than" not in json.dumps(app.drawn)  # a score
         assert "Reason" not in json.dumps(app.drawn)
     app.press("keep")
@@ -156,7 +156,7 @@ def test_a_spot_check_lists_its_own_decisions_and_shows_no_evidence_on_others(
     assert "made0" in names_in(drawn)
     assert "made1" not in names_in(drawn)
     app.send("on_open_decision", row=shown)
-    assert (app.state["kind"], app.state["row"]) == ("spot check", shown)
+    assert (app.state["kind"], app.row) == ("spot check", shown)
     assert "Decided: **keep** by ann" in json.dumps(app.drawn)
     app.press("unsure")
     assert not app.of("notify")

@@ -34,7 +34,7 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     app, ids = App(dataset), dataset.values("id")
     app.send("on_load")
     drawn = app.send("on_tab", value="queue")
-    assert app.state["row"] == [ids[7], 0]  # the worst
+    assert app.row == [ids[7], 0]  # the worst
     text = json.dumps(drawn)
     assert "**0 of 4** decided" in text
     hostile = drawn["queue"]["type"]["properties"][f"case_{ids[7]}_0"]["type"]["properties"]["pair"]
@@ -46,7 +46,7 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     app.press("keep", pressed)  # the second event of one click
     assert dataset[ids[7]].audit_decision == "keep"
     assert len(decisions.decisions(dataset)) == 1
-    row = app.state["row"]
+    row = app.row
     app.press("typed")
     assert app.of("notify")[0]["variant"] == "warning"
     app.state["queue"] = {"edit": {f"typed_{row[0]}_0": "what it shows", f"note_{row[0]}_0": "seen twice"}}
@@ -56,13 +56,13 @@ def test_the_queue_decides_relabels_and_takes_back(dataset: Any) -> None:
     assert (last.text, last.note, last.sample) == ("what it shows", "seen twice", row[0])
     assert 0 <= last.seconds < 600
     drawn = app.send("on_undo_last")
-    assert app.state["row"] == row
+    assert app.row == row
     assert "**1 of 4** decided" in json.dumps(drawn)
     app.send("on_previous")
-    assert app.state["row"] == [ids[7], 0]
+    assert app.row == [ids[7], 0]
     assert "Decided: **keep**" in json.dumps(app.send("on_tab", value="queue"))
     app.send("on_kind", value="duplicate")
-    assert app.state["row"][0] in ids[:2]
+    assert app.row[0] in ids[:2]
 
 
 def test_a_button_decides_on_its_own_row_whatever_the_panel_shows_by_then(dataset: Any) -> None:
@@ -71,9 +71,9 @@ def test_a_button_decides_on_its_own_row_whatever_the_panel_shows_by_then(datase
     app.send("on_load")
     app.send("on_tab", value="queue")
     app.send("on_tab", value="overview")
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.5)
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=3.4)
-    app.send("on_set", kind="misaligned")
+    app.slide("misaligned", 3.5)
+    app.slide("misaligned", 3.4)
+    app.use_threshold("misaligned")
     app.state["row"] = [ids[9], 0]  # no finding
     drawn = app.send("on_tab", value="queue")
     shown = button_of(drawn, "remove")["row"]
@@ -94,18 +94,18 @@ def test_a_decision_that_was_not_seen_is_never_replaced_without_asking(dataset: 
     for tab in (first, second):
         tab.send("on_load")
         tab.send("on_tab", value="queue")
-    row = first.state["row"]
+    row = first.row
     first.press("remove")
     second.press("keep")
     assert [made.kind for made in decisions.decisions(dataset)] == ["remove"]
     (told,) = second.of("notify")
     assert told["variant"] == "warning"
     assert "decided meanwhile: remove" in told["message"]
-    assert second.state["row"] == row
+    assert second.row == row
     assert "Decided: **remove**" in json.dumps(second.drawn)
     second.press("keep")
     assert [made.kind for made in decisions.decisions(dataset)] == ["remove", "keep"]
-    assert second.state["row"] != row
+    assert second.row != row
     first.send("on_undo_last")
     second.send("on_previous")
     first.send("on_undo_last")
@@ -158,13 +158,13 @@ def test_a_row_whose_decision_was_undone_elsewhere_stays(dataset: Any) -> None:
     app = App(dataset)
     app.send("on_load")
     app.send("on_tab", value="queue")
-    row = app.state["row"]
+    row = app.row
     app.press("keep")
     app.send("on_previous")
-    assert app.state["row"] == row
+    assert app.row == row
     decisions.undo_last(dataset)
     app.send("on_change_current_sample")
-    assert app.state["row"] == row
+    assert app.row == row
     assert "Decided" not in json.dumps(app.drawn)
     app.press("remove")
     assert not [notice for notice in app.of("notify") if notice["variant"] == "warning"]
@@ -184,17 +184,17 @@ def test_the_panel_leaves_what_was_decided_beside_the_open_sample(dataset: Any) 
     app, ids = App(dataset), dataset.values("id")
     app.send("on_load")
     app.send("on_tab", value="queue")
-    row = app.state["row"]
+    row = app.row
     decisions.decide(dataset, row[0], "remove", "audit")
     app.sample = ids[0]
     app.send("on_change_current_sample")
-    assert app.state["row"] != row
+    assert app.row != row
     assert "**1 of 4** decided" in json.dumps(app.drawn)
-    shown = app.state["row"]
+    shown = app.row
     app.send("on_previous")
-    assert app.state["row"] == row  # a decided row can be looked at, and stays
+    assert app.row == row  # a decided row can be looked at, and stays
     app.send("on_change_current_sample")
-    assert app.state["row"] == row
+    assert app.row == row
     assert shown != row
 
 
@@ -211,7 +211,7 @@ def test_a_spot_check_is_blind_and_its_estimate_replaces_the_audit_s(dataset: An
     drawn = app.send("on_form_done")
     assert "**0 of 4** decided" in json.dumps(drawn)
     assert not {"scores", "reason", "suggested"} & names_in(drawn)  # nothing that leads
-    while app.state["row"]:
+    while app.row:
         drawn = app.press("remove")
     assert "draw" in names_in(drawn)
     assert "wrong among the flagged: 100% (" in json.dumps(drawn)
@@ -292,7 +292,7 @@ def test_a_caption_is_edited_in_a_field_that_holds_it_and_nothing_else_counts_as
     app.send("on_load")
     app.send("on_tab", value="queue")
     app.press("keep")  # of the hostile one
-    name, _ = app.state["row"]
+    name, _ = app.row
     field = element_of(app.drawn, f"typed_{name}_0")
     assert field["view"]["componentsProps"]["field"]["defaultValue"] == dataset[name].caption
     assert field.get("default") is None  # which would be sent with each event
@@ -305,7 +305,7 @@ def test_a_caption_is_edited_in_a_field_that_holds_it_and_nothing_else_counts_as
         assert told["variant"] == "warning"
         assert repr(present) in told["message"]
         assert ("empty" in told["message"]) == (typed is not None and not typed.strip())
-        assert app.state["row"] == [name, 0]
+        assert app.row == [name, 0]
     assert decisions.decisions(dataset) == made
     app.state["queue"] = {"edit": {f"typed_{name}_0": "half typed"}}
     drawn = app.send("on_history")  # drawn again
@@ -426,7 +426,7 @@ def test_a_list_says_which_caption_is_in_question_and_what_is_removed(make_datas
     app = App(dataset)
     app.send("on_load")
     drawn = app.send("on_tab", value="queue")
-    name, caption = app.state["row"]
+    name, caption = app.row
     assert f'"Caption {caption + 1} of 2"' in json.dumps(drawn)
     assert element_of(drawn, "remove")["view"]["label"] == "Remove caption (2)"
     decisions.decide(dataset, [(name, 1 - caption)], "remove")
@@ -444,7 +444,7 @@ def test_a_class_is_chosen_from_the_classes_and_a_new_one_is_asked_for(make_data
     app = App(dataset)
     app.send("on_load")
     drawn = app.send("on_tab", value="queue")
-    name, _ = app.state["row"]
+    name, _ = app.row
     field = element_of(drawn, f"typed_{name}_0")
     assert [choice["value"] for choice in field["view"]["choices"]] == ["cat", "dog"]
     assert '"Class"' in json.dumps(drawn)
@@ -459,6 +459,6 @@ def test_a_class_is_chosen_from_the_classes_and_a_new_one_is_asked_for(make_data
     assert "present one: 'cat'" in relabel("cat", is_new=True)[0]["message"]
     assert not decisions.decisions(dataset)
     assert not relabel("lynx", is_new=True)
-    name, _ = app.state["row"]
+    name, _ = app.row
     assert not relabel("cat")
     assert [made.text for made in decisions.decisions(dataset)] == ["lynx", "cat"]

@@ -58,7 +58,7 @@ def test_the_headline_counts_what_is_wrong_flagged_decided_and_left(make_dataset
 
     drawn = app.send("on_review")
     assert "queue" in drawn
-    assert app.state["row"] == [ids[3], 0]  # the worst one is decided
+    assert app.row == [ids[3], 0]  # the worst one is decided
     assert app.state["tab"] == drawn["tabs1"]["default"] == "queue"  # of a new name: the App would keep the former tab
     fio.decide(dataset, [ids[1], ids[3]], "keep")
     app.send("on_tab", value="overview")
@@ -117,5 +117,5 @@ def test_what_is_shown_of_the_samples_says_why(make_dataset: Callable[..., Any],
         "duplicate": ["caption", "audit_reason", "audit_suggestion"],
         "memorized": ["caption", "audit_multimem", "audit_suggestion"],
     }
-    app.send("on_slide", path="overview.misaligned.threshold_misaligned", value=2.0)
+    app.slide("misaligned", 2.0)
     assert app.of("set_active_fields")[0]["fields"] == shown["misaligned"]

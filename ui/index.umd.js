@@ -1,5 +1,5 @@
-// Keyboard shortcuts for review, in the sample modal and in the panel's queue, the reviewer's name, and a player for audio
-// samples. No build step, no packages; the rest of the plugin works without this file.
+// Keyboard shortcuts for review, in the sample modal and in the panel's queue, the reviewer's name, the slider of a
+// threshold, and a player for audio samples. No build step, no packages; the rest of the plugin works without this file.
 (function () {
   "use strict";
 
@@ -338,11 +338,64 @@
     );
   }
 
+  // --- thresholds ----------------------------------------------------------------------------------------------------
+
+  // The panel hears of a value when the mouse lets go of it, and of each key; the grid follows when the slider rests,
+  // since the App is busy with it.
+  const REST_MS = 200;
+
+  function Threshold({ schema }) {
+    const { kind, low, high, step, threshold, on_slide: onSlide, on_rest: onRest } = schema.view;
+    const send = ops.useTriggerPanelEvent();
+    const field = React.useRef(null);
+    const [value, setValue] = React.useState(threshold);
+    const timer = React.useRef(0);
+    const latest = React.useRef(null); // what the browser's event calls: it is heard from the first drawing on
+    latest.current = () => {
+      const chosen = { kind, value: Math.min(Number(field.current.value), high) };
+      clearTimeout(timer.current);
+      send(onSlide, chosen, false, () => {
+        clearTimeout(timer.current);
+        timer.current = setTimeout(() => send(onRest, chosen), REST_MS);
+      });
+    };
+    React.useEffect(() => setValue(threshold), [threshold]);
+    React.useEffect(() => {
+      const input = field.current;
+      const changed = () => latest.current(); // React's onChange is called all the way of a drag
+      input.addEventListener("change", changed);
+      return () => {
+        input.removeEventListener("change", changed);
+        clearTimeout(timer.current);
+      };
+    }, []);
+    return React.createElement(
+      "label",
+      {
+        style: { display: "flex", alignItems: "center", gap: 12, font: "14px system-ui, sans-serif", padding: "2px 0" },
+        "data-cy": `audit-threshold-${kind}`,
+      },
+      "Threshold",
+      React.createElement("input", {
+        ref: field, type: "range", min: low, max: high + step / 2, step, value, onChange: (event) => setValue(Number(event.target.value)),
+        style: { flex: 1, minWidth: 0, accentColor: "var(--fo-palette-primary-plainColor, #ff6d04)", cursor: "pointer" },
+      }),
+      React.createElement("span", { style: { fontVariantNumeric: "tabular-nums" } }, value.toFixed(2))
+    );
+  }
+
   if (plugins && React && plugins.PluginComponentType && plugins.PluginComponentType.Component !== undefined) {
     plugins.registerComponent({
       name: "AuditReviewer",
       label: "Reviewer",
       component: Reviewer,
+      type: plugins.PluginComponentType.Component,
+      activator: () => true,
+    });
+    plugins.registerComponent({
+      name: "AuditThreshold",
+      label: "Threshold",
+      component: Threshold,
       type: plugins.PluginComponentType.Component,
       activator: () => true,
     });
