@@ -64,7 +64,8 @@ class Runs(Tab):
 
         now = runs_now(ctx.dataset)
         before = [name for name in ctx.panel.state.jobs or () if isinstance(name, str)]
-        ctx.panel.state.jobs = now
+        if now != before:  # the App reads its page again with each new state
+            ctx.panel.state.jobs = now
         ended = {job.id: job for job in jobs.jobs_of(ctx.dataset) if job.outcome}
         unseen = [*unreported(ctx.dataset), *queued_runs.ended_since(ctx.dataset, now)]
         for name in dict.fromkeys([*before, *unseen]):

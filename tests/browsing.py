@@ -49,7 +49,7 @@ OUTSIDE = """panel => {
 # What the page asks the plugin to do on the server: how often by a key or a click, not on its own (a list that is drawn
 # says what it shows), and how much of it is not answered yet.
 LISTEN = """(() => {
-  const ON_ITS_OWN = new RegExp("^on_(load|tick|tab|kind|slide|run|earlier|precision|change_.*|" +
+  const ON_ITS_OWN = new RegExp("^on_(load|tick|tab|kind|slide|rest|run|earlier|precision|change_.*|" +
     "form_done|audited|mapped|lasso)$");
   const isPress = (body) => {
     if (!/"@multimem\\/audit\\/audit_(panel|sample)"/.test(body)) return true;

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +35,7 @@ if real.__name__ != "slow":
     report.__name__ = "slow"
 """
 AUDITS = "from audit_plugin.fiftyone_io import list_audits\nresult = list_audits(fo.load_dataset(name))"
+SETTINGS = "import os\nresult = dict(os.environ)"
 ORCHESTRATORS = "fo.config.allow_legacy_orchestrators = allowed"
 
 
@@ -126,9 +131,31 @@ def test_a_run_shows_its_stage_and_is_stopped_without_loss(
     assert app.do(AUDITS, name=name) == ["audit"]
 
 
-def test_a_run_is_queued_where_the_server_allows_it_and_stopped(app: App, name: str, page: Any) -> None:
-    panel, form = browsing.open_panel(page), browsing.form_of(page)
-    start = panel.get_by_role("button", name="Start audit")
+def test_a_run_is_queued_where_the_server_allows_it_and_stopped(app: App, page: Any) -> None:
+    panel = browsing.open_panel(page)
+    waits = queued(app, page, panel)
+    panel.get_by_role("button", name="Stop").click()
+    expect(waits).to_be_hidden()
+    shot(page, "runs-queue-stopped")
+
+
+def test_a_worker_carries_out_a_queued_run_and_the_panel_follows_it(app: App, name: str, page: Any) -> None:
+    panel = browsing.open_panel(page)
+    waits = queued(app, page, panel)
+    with worker(app):
+        panel.get_by_text("queued, runs now").wait_for()
+        panel.get_by_role("progressbar").first.wait_for()
+        shot(page, "runs-queue-runs")
+        expect(waits).to_be_hidden()
+        page.get_by_text("Queued run complete: Audit dataset").wait_for()
+    expect(panel.get_by_role("tab", name="Overview")).to_be_visible()  # the new audit, without a click
+    shot(page, "runs-queue-done")
+    assert app.do(AUDITS, name=name) == ["audit"]
+
+
+def queued(app: App, page: Any, panel: Any) -> Any:
+    """Queue an audit from its form; the line of its card that says what it waits for."""
+    form, start = browsing.form_of(page), panel.get_by_role("button", name="Start audit")
     app.do(ORCHESTRATORS, allowed=True)  # as by FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true
     browsing.retry(lambda: start.click(timeout=5000), lambda: form.wait_for(timeout=5000))
     expect(form.get_by_role("button", name="Audit", exact=True)).to_be_enabled()
@@ -144,9 +171,22 @@ def test_a_run_is_queued_where_the_server_allows_it_and_stopped(app: App, name: 
     waits = panel.get_by_text(re.compile("queued, waits for a worker: start one on the server with"))
     waits.wait_for()  # the panel looks every ten seconds
     shot(page, "runs-queue-card")
-    panel.get_by_role("button", name="Stop").click()
-    expect(waits).to_be_hidden()
-    shot(page, "runs-queue-stopped")
+    return waits
+
+
+@contextmanager
+def worker(app: App) -> Iterator[None]:
+    """`fiftyone delegated launch` on the server's database, with its plugins, as long as the block lasts."""
+    program = Path(sys.executable).with_name("fiftyone")
+    with app.log.with_name("worker.log").open("w") as log:
+        process = subprocess.Popen(
+            [program, "delegated", "launch"], env=app.do(SETTINGS), cwd=app.log.parent, stdout=log, stderr=log
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def test_images_without_texts_are_audited(app: App, page: Any, name: str) -> None:
