@@ -53,7 +53,7 @@ PANEL = '[data-cy="panel-content-audit_panel"]'
 # which drawing of the panel is shown, and how many are decided
 STATE = f"""() => {{
   const panel = document.querySelector('{PANEL}'), drawn = panel && panel.querySelector("[data-audit-drawn]");
-  const done = panel && panel.innerText.match(/\\d+ of \\d+ decided/);
+  const done = panel && panel.innerText.match(/[\\d,]+ of [\\d,]+ decided/);
   return [drawn && drawn.getAttribute("data-audit-drawn"), done && done[0]];
 }}"""
 IS_DECIDED = f"before => ({STATE})().every((part, at) => part && part !== before[at])"

@@ -204,12 +204,16 @@ class Queue(Calibrate, Tab):
     @changing
     def on_decide(self, ctx: Any) -> None:
         """Record the decision on the button's row, among the findings that it was shown in, and go on."""
+        from audit_plugin.fiftyone_io import read_once
+
         run, row = run_of(ctx), checks.required(checks.row(ctx.params), "row")
         choose_drawn(ctx)
         kind = checks.choice(ctx.params, "kind", finding_kinds(), ALL)
         is_spot_check = kind == SPOT_CHECK
-        held = decision_that_holds(ctx, run, row, queue_now(ctx, run, kind) if is_spot_check else None)
-        if record_decision(ctx, run, row, held, is_spot_check):
+        with read_once():
+            held = decision_that_holds(ctx, run, row, queue_now(ctx, run, kind) if is_spot_check else None)
+            is_recorded = record_decision(ctx, run, row, held, is_spot_check)
+        if is_recorded:
             forget(ctx)
         else:  # the row stays, with the decision that holds
             ctx.panel.state.row, ctx.panel.state.seen = list(row), decision_id(held)

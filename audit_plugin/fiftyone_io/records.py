@@ -42,7 +42,7 @@ _once: ContextVar[dict[Any, Any] | None] = ContextVar("once", default=None)  # w
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """While something is drawn, and nothing is written: runs are read once, and all of it shows one state of them."""
+    """While something is drawn or decided, and no run is written: runs are read once, and all of it is of one state."""
     token = _once.set({})
     try:
         yield

@@ -15,6 +15,7 @@ import fiftyone as fo
 
 from audit_plugin.arrays import AuditError
 from audit_plugin.fiftyone_io.database import dig, outermost
+from audit_plugin.fiftyone_io.records import once
 from audit_plugin.fiftyone_io.runs import audit_info, audited_items, settings_of
 from audit_plugin.inputs.files import MediaError, file_digest
 from audit_plugin.inputs.threads import ReadingThreads
@@ -58,6 +59,11 @@ def text_field(dataset: fo.Dataset, run: str) -> str:
     Raises:
         AuditError: no such audit, or its field is gone.
     """
+    field: str = once(("text field", dataset._doc.id, run), lambda: _text_field(dataset, run))
+    return field
+
+
+def _text_field(dataset: fo.Dataset, run: str) -> str:
     if not run:
         try:
             return caption_field(dataset)
