@@ -38,6 +38,7 @@ TARGETS = {
     "decision by button": 0.8,
     "panel": 1.5,
     "threshold": 0.5,
+    "lasso": 2.0,
     "40 by key": 25.0,
     "40 by button": 45.0,
 }
