@@ -168,7 +168,7 @@ def opened(name: str) -> dict[str, float]:
     for again in ("", " again"):
         for tab in TABS:
             timed(f"{tab}{again}", "on_tab", value=tab)
-    timed("slide", "on_slide", kind="misaligned", value=1.5)
+    timed("slide", "on_slide", kind="misaligned", run="audit", value=1.5)
     after, elements = send(dataset, state, "on_tab", value="queue")  # timed above; this draws the buttons
     state.update(after)
     drawn.update(elements)

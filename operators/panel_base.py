@@ -17,6 +17,7 @@ from .markdown import without_markdown
 
 MOST_NUMBER = 1e300
 MOST_ROWS = 2**31  # of a dataset, of captions, of pages
+TWICE_SECONDS = 3.0  # in which the second event of one click arrives
 MADE, AFTERWARDS = "audit_made", "audit_afterwards"  # attributes of an event's context
 # CSS of a grid of the App: its columns may not grow with what is in them; its elements are not lines of their own.
 AS_WIDE = {"gridTemplateColumns": "minmax(0, 1fr)"}
@@ -128,7 +129,8 @@ def guarded(handler: Handler) -> Handler:
 def changing(handler: Handler) -> Handler:
     """The handler of an event that changes something: it needs the token of an element that this panel has drawn.
 
-    A second event with the same token is ignored: the App may send two of one click.
+    A second event with the same token is ignored: the App may send two of one click. Soon after the first it draws
+    nothing either, since it was sent with the state before; later it shows how things are, as the answer was lost.
     """
 
     @wraps(handler)
@@ -138,7 +140,9 @@ def changing(handler: Handler) -> Handler:
         token = ctx.params.get(TOKEN)
         if not tokens.is_valid(token, ctx.dataset, _purpose(self, handler.__name__)):
             raise AuditError(STALE)
-        return handler(self, ctx) if tokens.use(token) else None
+        if tokens.use(token):
+            return handler(self, ctx)
+        return UNCHANGED if tokens.seconds_since_use(token) < TWICE_SECONDS else None
 
     return guarded(run)
 
@@ -187,7 +191,11 @@ def forget(ctx: Any) -> None:
 
 
 def set_state(ctx: Any, **values: Any) -> None:
-    """Change the panel's state, in the browser once the panel is drawn: the App reads its page again then."""
+    """Change the panel's state: at once for this event, in the browser once the panel is drawn.
+
+    The App reads its page again with each change, and the panel would wait for it. After an error nothing is changed in
+    the browser.
+    """
     ctx.panel_state.update(values)
     vars(ctx).setdefault(AFTERWARDS, []).append(lambda: ctx.panel.state.set(values))
 

@@ -13,6 +13,7 @@ from fiftyone.operators import types
 from audit_plugin.review import MOST_UNCERTAIN
 from audit_plugin.scoring.flags import FLAGS
 
+from . import checks
 from .markdown import escaped
 from .panel_base import AS_WIDE, box, column, of_parts, plain_text, say, with_token, wrapped
 from .panel_words import changes_text, cut, editable, shown, shown_name
@@ -123,15 +124,16 @@ def show_decisions(ctx: Any, panel: types.Object, case: ReviewCase, on_decide: A
     """Add a button for each decision, and the fields for a new caption and a note.
 
     A button carries its row, the kind of findings and the decision that is shown beside it: what is pressed is recorded
-    of that row, whatever the panel shows by then, and never over a decision that was not seen. It also carries when it
-    was drawn, from which on the decision is timed.
+    of that row, whatever the panel shows by then, and never over a decision that was not seen. The decision is timed
+    from when the row was drawn.
     """
     choices = [("keep", "Keep", "1"), ("remove", remove_label(case), "2")]
     if case.texts.get("suggestion") and kind != SPOT_CHECK:
         choices.append(("suggested", "Suggestion", "3"))
     choices += [("skip", "Skip", "4")] if kind != CALIBRATE else []  # whose next row waits for a label
     choices += [("unsure", "Unsure", "5")]
-    signed, drawn, seen, since = with_token(ctx, on_decide), new_drawing(), decision_id(case.decision), time.time()
+    signed, drawn, seen = with_token(ctx, on_decide), new_drawing(), decision_id(case.decision)
+    since = drawn_since(ctx, case.row)
 
     def add(place: types.Object, name: str, label: str, key: str) -> None:
         params = {"choice": name, "row": list(case.row), "kind": kind, "seen": seen, "since": since, **signed}
@@ -219,6 +221,12 @@ def score_line(name: str, value: float, share_below: float) -> str:
 def decision_id(decision: Decision | None) -> str:
     """Its id; "" without a decision."""
     return decision.id if decision else ""
+
+
+def drawn_since(ctx: Any, row: Row) -> float:
+    """Unix time since which a row is drawn, as the button of this event has it; of a row that it does not have, now."""
+    is_drawn = "since" in ctx.params and checks.row(ctx.params) == row
+    return float(checks.number(ctx.params, "since", 0.0) if is_drawn else time.time())
 
 
 def row_key(row: Row) -> str:

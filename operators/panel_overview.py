@@ -6,13 +6,14 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from audit_plugin.arrays import AuditError
 from audit_plugin.review.flag_quality import FlagQuality
 from audit_plugin.scoring.flags import FLAGS
 from audit_plugin.scoring.memorized import ADVICE, NONE_BEYOND
 
 from . import checks
 from .audits import set_threshold
-from .base import samples_text
+from .base import STALE, samples_text
 from .panel_base import (
     UNCHANGED,
     box,
@@ -92,7 +93,7 @@ class Overview(Summary):
             label = "Show the highest" if is_highest else "Show"
             buttons.btn(f"show_{card.kind}", label=label, variant="outlined", on_click=self.on_show, params=params)
         if moved and thresholds.can_move_threshold(ctx.dataset, run, card.kind):
-            signed = with_token(ctx, self.on_set, **params, threshold=threshold)
+            signed = with_token(ctx, self.on_set, **params, run=run, threshold=threshold)
             buttons.btn(
                 f"set_{card.kind}", label="Use this threshold", variant="contained", on_click=self.on_set, params=signed
             )
@@ -114,6 +115,8 @@ class Overview(Summary):
         slider = types.View(
             component="AuditThreshold",
             kind=card.kind,
+            run=run,
+            name=f"Threshold of {FLAGS[card.kind].label}",
             low=card.low,
             high=card.high,
             step=(card.high - card.low) / SLIDER_STEPS,
@@ -134,20 +137,28 @@ class Overview(Summary):
         return float(min(max(moved, card.low), card.high))
 
     @guarded
-    def on_slide(self, ctx: Any) -> None:
+    def on_slide(self, ctx: Any) -> Any:
         """Draw what the threshold of the slider flags."""
-        ctx.panel_state["thresholds"] = _slid(ctx)
+        if ctx.params.get("run") != run_of(ctx):
+            return UNCHANGED
+        ctx.panel_state["thresholds"] = thresholds_with_moved(ctx)
+        return None
 
     @guarded
     def on_rest(self, ctx: Any) -> Any:
-        """Once the slider rests: show the samples above its threshold."""
+        """Once the slider rests: keep its threshold, and show the samples above it."""
         from audit_plugin.fiftyone_io.results import findings
 
-        kind, run, moved = ctx.params.get("kind"), run_of(ctx), _slid(ctx)
-        set_state(ctx, thresholds=moved)
-        view = findings.scored_above(ctx.dataset, run, kind, moved[kind])
-        set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, kind))
-        return UNCHANGED
+        run = run_of(ctx)
+        if ctx.params.get("run") != run:
+            return UNCHANGED
+        set_state(ctx, thresholds=(moved := thresholds_with_moved(ctx)))
+        card = next((card for card in findings.cards(ctx.dataset, run) if card.kind == ctx.params["kind"]), None)
+        if card is not None:
+            moved[card.kind] = self._threshold(ctx, card)
+            view = findings.scored_above(ctx.dataset, run, card.kind, moved[card.kind])
+            set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, card.kind))
+        return None
 
     @guarded
     def on_show(self, ctx: Any) -> None:
@@ -176,6 +187,8 @@ class Overview(Summary):
     def on_set(self, ctx: Any) -> None:
         """Flag by the threshold that the button was drawn with."""
         kind = checks.required(checks.choice(ctx.params, "kind", FLAGS), "kind")
+        if ctx.params.get("run") != run_of(ctx):  # the threshold is one of another audit
+            raise AuditError(STALE)
         self._set_threshold(ctx, kind, checks.required(checks.number(ctx.params, "threshold"), "threshold"))
 
     @changing
@@ -190,7 +203,7 @@ class Overview(Summary):
         set_state(ctx, thresholds={name: value for name, value in moved.items() if name != kind})
 
 
-def _slid(ctx: Any) -> dict[str, float]:
+def thresholds_with_moved(ctx: Any) -> dict[str, float]:
     """The thresholds of the sliders that were moved, with the one of this event.
 
     Raises:

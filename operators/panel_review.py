@@ -26,6 +26,7 @@ from .panel_base import (
     once_per_event,
     run_of,
     say,
+    set_state,
     show_reviewer,
     with_token,
     wrapped,
@@ -38,6 +39,7 @@ from .panel_case import (
     SMALL,
     SPOT_CHECK,
     decision_id,
+    drawn_since,
     finding_kinds,
     new_drawing,
     pressed_by,
@@ -120,20 +122,23 @@ class Queue(Calibrate, Tab):
 
     def _show_navigation(self, ctx: Any, panel: types.Object, row: Row | None) -> None:
         buttons, drawn = wrapped(panel, "moves"), new_drawing()
-        shown = {"row": list(row), "seen": decision_id(self._held(ctx, run_of(ctx), row))} if row else {}
+        beside = {}
+        if row:
+            seen = decision_id(self._held(ctx, run_of(ctx), row))
+            beside = {"row": list(row), "seen": seen, "since": drawn_since(ctx, row)}
         undo, redo = with_token(ctx, self.on_undo_last), with_token(ctx, self.on_redo_last)
         for name, label, key, on_click, params in (
-            ("previous", "Previous (b)", "b", self.on_previous, shown),
-            ("next", "Next (n)", "n", self.on_next, shown),
+            ("previous", "Previous (b)", "b", self.on_previous, beside),
+            ("next", "Next (n)", "n", self.on_next, beside),
             ("undo", "Undo (u)", "u", self.on_undo_last, undo),
             ("redo", "Redo (y)", "y", self.on_redo_last, redo),
-            ("list", "Decisions (d)", "d", self.on_history, shown),
+            ("list", "Decisions (d)", "d", self.on_history, beside),
         ):
             variant = "contained" if name == "list" and ctx.panel.state.history else "outlined"
             buttons.btn(name, label=label, on_click=on_click, params=params, variant=variant, **pressed_by(key, drawn))
         if row:
             look = of_parts(button=SMALL)
-            buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, params=shown, **look)
+            buttons.btn("open", label="Open sample", variant="outlined", on_click=self.on_open, params=beside, **look)
 
     def _show_similar(self, ctx: Any, panel: types.Object, run: str, row: Row) -> None:
         """A button for each fault that other undecided rows share, which opens the form of a bulk decision."""
@@ -162,8 +167,8 @@ class Queue(Calibrate, Tab):
     def _shown(self, ctx: Any, queue: ReviewQueue | None) -> Row | None:
         """The chosen row; the next one once it was decided, here or elsewhere, or is in the queue no more.
 
-        Thus a decision changes nothing in the panel's state: the App reads its whole page again with each change of it,
-        which takes longer than all else that a decision does.
+        Thus a recorded decision changes nothing in the panel's state: the App reads its whole page again with each
+        change of it, which takes longer than all else that a decision does.
         """
         row = checks.row({"row": ctx.panel.state.row})
         if queue is None or row is None:
@@ -174,6 +179,10 @@ class Queue(Calibrate, Tab):
         held = decision_id(self._held(ctx, run_of(ctx), row))
         return queue.next(row) if held and held != (ctx.panel.state.seen or "") else row
 
+    def _beside(self, ctx: Any, queue: ReviewQueue | None) -> Row | None:
+        """The row that the button of an event was drawn beside."""
+        return checks.row(ctx.params) or self._shown(ctx, queue)
+
     def _exists(self, ctx: Any, row: Row) -> bool:
         """Whether the dataset still has a row's sample or object."""
         from audit_plugin.fiftyone_io.results import cases
@@ -182,9 +191,8 @@ class Queue(Calibrate, Tab):
 
     def _go_to(self, ctx: Any, row: Row | None) -> None:
         """Choose a row; None: the next undecided one."""
-        ctx.panel.state.row = list(row) if row else None
-        ctx.panel.state.opened = None
-        ctx.panel.state.seen = decision_id(self._held(ctx, run_of(ctx), row))
+        seen = decision_id(self._held(ctx, run_of(ctx), row))
+        set_state(ctx, row=list(row) if row else None, opened=None, seen=seen)
 
     @guarded
     def on_change_current_sample(self, ctx: Any) -> None:
@@ -213,24 +221,26 @@ class Queue(Calibrate, Tab):
         with read_once():
             held = decision_that_holds(ctx, run, row, queue_now(ctx, run, kind) if is_spot_check else None)
             is_recorded = record_decision(ctx, run, row, held, is_spot_check)
-        if is_recorded:
-            forget(ctx)
-        else:  # the row stays, with the decision that holds
-            ctx.panel.state.row, ctx.panel.state.seen = list(row), decision_id(held)
+        if not is_recorded:  # the row stays, with the decision that holds
+            set_state(ctx, row=list(row), seen=decision_id(held))
+            return
+        forget(ctx)
+        queue = queue_now(ctx, run, kind_of(ctx))
+        following = self._shown(ctx, queue)
+        if queue and following and following in queue.decided:  # skipped: whether again, `_shown` cannot know
+            set_state(ctx, row=list(following), seen=decision_id(queue.decided[following]))
 
     @guarded
     def on_next(self, ctx: Any) -> None:
         """Go to the next undecided row."""
-        choose_drawn(ctx)
         queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
-        self._go_to(ctx, queue.next(self._shown(ctx, queue)) if queue else None)
+        self._go_to(ctx, queue.next(self._beside(ctx, queue)) if queue else None)
 
     @guarded
     def on_previous(self, ctx: Any) -> None:
         """Go to the row before, decided or not."""
-        choose_drawn(ctx)
         queue = queue_now(ctx, run_of(ctx), kind_of(ctx))
-        self._go_to(ctx, queue.previous(self._shown(ctx, queue)) if queue else None)
+        self._go_to(ctx, queue.previous(self._beside(ctx, queue)) if queue else None)
 
     @changing
     def on_undo_last(self, ctx: Any) -> None:
@@ -280,16 +290,15 @@ class Queue(Calibrate, Tab):
             ctx.panel.state.kind = ALL
             ctx.panel.state.set("queue.top.kind", ALL)
         self._go_to(ctx, row)
-        ctx.panel.state.opened = list(row)
+        set_state(ctx, opened=list(row))
 
     @guarded
     def on_open(self, ctx: Any) -> None:
         """Open the sample."""
         from audit_plugin.fiftyone_io.results import cases
 
-        choose_drawn(ctx)
         run = run_of(ctx)
-        if row := self._shown(ctx, queue_now(ctx, run, kind_of(ctx))):
+        if row := self._beside(ctx, queue_now(ctx, run, kind_of(ctx))):
             ctx.ops.open_sample(id=cases.sample_of(ctx.dataset, run, row))
 
 

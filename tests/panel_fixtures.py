@@ -69,11 +69,12 @@ class App:
 
     def slide(self, kind: str, value: float) -> dict[str, Any]:
         """The slider of a card is moved, and rests."""
-        drawn = self.send("on_slide", kind=kind, value=value)
-        moved = self.sent
-        self.send("on_rest", kind=kind, value=value)
-        self.sent = moved + self.sent
-        return drawn
+        moved = {"kind": kind, "run": self.state["run"], "value": value}
+        self.send("on_slide", **moved)
+        slid = self.sent
+        self.send("on_rest", **moved)
+        self.sent = slid + self.sent
+        return self.drawn
 
     def use_threshold(self, kind: str) -> dict[str, Any]:
         """The button that keeps the threshold of a slider, as it was drawn last."""

@@ -49,11 +49,11 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     names = names_in(app.send("on_load"))
     assert {"misaligned", "threshold_misaligned", "show_misaligned", "show_duplicate", "scan"} <= names
     assert not {"threshold_duplicate", "set_misaligned", "show_vague"} & names
-    drawn = app.send("on_slide", kind="misaligned", value=3.0)
+    drawn = app.send("on_slide", kind="misaligned", run="audit", value=3.0)
     assert "set_misaligned" not in names_in(drawn)  # where it stands
-    drawn = app.send("on_slide", kind="misaligned", value=2.0)
+    drawn = app.send("on_slide", kind="misaligned", run="audit", value=2.0)
     assert [step for step, _ in app.sent] == ["show_panel_output"]  # the panel does not wait for the grid
-    app.send("on_rest", kind="misaligned", value=2.0)
+    app.send("on_rest", kind="misaligned", run="audit", value=2.0)
     assert "audit_misalignment" in json.dumps(app.of("set_view"))
     assert app.state["thresholds"] == {"misaligned": 2.0}
     assert "set_misaligned" in names_in(drawn)

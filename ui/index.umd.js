@@ -340,35 +340,52 @@
 
   // --- thresholds ----------------------------------------------------------------------------------------------------
 
-  // The panel hears of a value when the mouse lets go of it, and of each key; the grid follows when the slider rests,
-  // since the App is busy with it.
+  // The panel hears of a value when the mouse lets go of it, and of each key, one at a time: of the values that are chosen
+  // before it has answered, of the last one. The grid follows when the slider rests, since the App is busy with it.
   const REST_MS = 200;
 
   function Threshold({ schema }) {
-    const { kind, low, high, step, threshold, on_slide: onSlide, on_rest: onRest } = schema.view;
+    const { kind, run, name, low, high, step, threshold, on_slide: onSlide, on_rest: onRest } = schema.view;
     const send = ops.useTriggerPanelEvent();
     const field = React.useRef(null);
     const [value, setValue] = React.useState(threshold);
-    const timer = React.useRef(0);
-    const latest = React.useRef(null); // what the browser's event calls: it is heard from the first drawing on
-    latest.current = () => {
-      const chosen = { kind, value: Math.min(Number(field.current.value), high) };
-      clearTimeout(timer.current);
-      send(onSlide, chosen, false, () => {
-        clearTimeout(timer.current);
-        timer.current = setTimeout(() => send(onRest, chosen), REST_MS);
+    const now = React.useRef({ isMoving: false, waiting: null, askedAt: -Infinity, timer: 0, isGone: false }).current;
+    const isBusy = () => performance.now() - now.askedAt < ANSWER_MS;
+    const ask = (chosen) => {
+      now.waiting = null;
+      now.askedAt = performance.now();
+      send(onSlide, { kind, run, value: chosen }, false, () => {
+        now.askedAt = -Infinity;
+        if (now.isGone) return;
+        if (now.waiting !== null) ask(now.waiting);
+        else now.timer = setTimeout(() => send(onRest, { kind, run, value: chosen }), REST_MS);
       });
     };
-    React.useEffect(() => setValue(threshold), [threshold]);
+    now.choose = (chosen) => {
+      now.isMoving = false;
+      clearTimeout(now.timer);
+      if (isBusy()) now.waiting = chosen;
+      else ask(chosen);
+    };
+    React.useEffect(() => {
+      if (!now.isMoving && !isBusy()) setValue(threshold);
+    }, [schema]);
     React.useEffect(() => {
       const input = field.current;
-      const changed = () => latest.current(); // React's onChange is called all the way of a drag
-      input.addEventListener("change", changed);
+      // React's onChange is called all the way of a drag
+      const onChosen = () => now.choose(Math.min(Number(input.value), high));
+      now.isGone = false;
+      input.addEventListener("change", onChosen);
       return () => {
-        input.removeEventListener("change", changed);
-        clearTimeout(timer.current);
+        now.isGone = true;
+        clearTimeout(now.timer);
+        input.removeEventListener("change", onChosen);
       };
-    }, []);
+    }, [high]);
+    const onMove = (event) => {
+      now.isMoving = true;
+      setValue(Number(event.target.value));
+    };
     return React.createElement(
       "label",
       {
@@ -377,7 +394,8 @@
       },
       "Threshold",
       React.createElement("input", {
-        ref: field, type: "range", min: low, max: high + step / 2, step, value, onChange: (event) => setValue(Number(event.target.value)),
+        ref: field, type: "range", min: low, max: high + step / 2, step, value, onChange: onMove,
+        "aria-label": name, "aria-valuetext": value.toFixed(2),
         style: { flex: 1, minWidth: 0, accentColor: "var(--fo-palette-primary-plainColor, #ff6d04)", cursor: "pointer" },
       }),
       React.createElement("span", { style: { fontVariantNumeric: "tabular-nums" } }, value.toFixed(2))

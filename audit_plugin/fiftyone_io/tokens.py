@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import secrets
 import time
 from datetime import UTC, datetime
@@ -61,6 +62,13 @@ def use(token: str) -> bool:
         except DuplicateKeyError:
             return False
     return True
+
+
+def seconds_since_use(token: str) -> float:
+    """How long ago a valid token was used up; infinite for one that was not."""
+    with database("checking a form"):
+        used = foo.get_db_conn()[USED].find_one({"_id": token.split(".")[1]})
+    return (datetime.now(UTC) - used["time"].replace(tzinfo=UTC)).total_seconds() if used else math.inf
 
 
 def digest(*values: Any) -> str:

@@ -72,16 +72,27 @@ def summarize_wrong_pairs(
         "pairs": round(n * calibration.share),
         "pairs_interval": [math.floor(n * calibration.interval[0]), math.ceil(n * calibration.interval[1])],
         "shares": {kind: round(share, 4) for kind, share in calibration.shares.items()},
-        "good_above": {name: [round(float(value), 6) for value in values] for name, values in edges.items()},
+        "good_above": {name: [_rounded(name, float(value), 6) for value in values] for name, values in edges.items()},
     }
     return estimated | precision_entries(precision_of_flags(estimated, scores, flagged))
 
 
 def precision_entries(known: Interval | None) -> dict[str, Any]:
     """`precision` and `precision_interval` of a summary."""
-    value, low, high = (None, None, None) if known is None else (known.value, known.low, known.high)
-    rounded = [None if x is None else round(x, 4) for x in (value, low, high)]
-    return {"precision": rounded[0], "precision_interval": rounded[1:]}
+    if known is None:
+        return {"precision": None, "precision_interval": [None, None]}
+    bounds = [_rounded("low", known.low, 4), _rounded("high", known.high, 4)]
+    return {"precision": round(known.value, 4), "precision_interval": bounds}
+
+
+def _rounded(name: str, value: float, digits: int) -> float:
+    """A value with so many digits; the ends "low" and "high" of an interval are never rounded into it."""
+    rounded = round(value, digits)
+    if name == "low" and rounded > value:
+        return round(rounded - 10**-digits, digits)
+    if name == "high" and rounded < value:
+        return round(rounded + 10**-digits, digits)
+    return rounded
 
 
 def precision_of_flags(estimated: Mapping[str, Any], scores: Floats, flagged: Bools) -> Interval | None:
@@ -137,7 +148,8 @@ def reported_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 def least_share_text(share: Interval, unknown: str) -> str:
     """`at least 80%`, rounded down; `unknown` where the lower bound says nothing."""
     steps = 100 if share.low >= 0.01 else 1000
-    return f"at least {percent(math.floor(share.low * steps) / steps)}" if share.low >= LEAST_SHARE else unknown
+    whole = math.floor(share.low * steps + 1e-9)  # 0.58 * 100 is 57.99999999999999
+    return f"at least {percent(whole / steps)}" if share.low >= LEAST_SHARE else unknown
 
 
 def least_pairs_text(low: float, of_judged: str = "") -> str:

@@ -238,7 +238,14 @@ def harmful(ids: list[str], home: Path) -> list[tuple[str, dict[str, Any]]]:
         ("audit_sample", "on_load"),
     ):
         state = {"run": "audit", "row": row, "tab": "queue", "thresholds": {"misaligned": 0.0}}
-        params = {"row": row, "choice": "remove", "kind": "misaligned", "threshold": 0.0, "operator": "delete_audit"}
+        params = {
+            "row": row,
+            "choice": "remove",
+            "kind": "misaligned",
+            "run": "audit",
+            "threshold": 0.0,
+            "operator": "delete_audit",
+        }
         wanted.append((panel, {**params, "panel_id": "p", "panel_state": state, "__method__": event}))
     return wanted
 
