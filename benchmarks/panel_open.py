@@ -156,7 +156,7 @@ def opened(name: str) -> dict[str, float]:
     seconds: dict[str, float] = {}
 
     def timed(step: str, event: str, **params: Any) -> None:
-        params |= token_of(drawn, f"{URI}#{event}")
+        params = {**button_params(drawn, f"{URI}#{event}"), **params}
         start = time.perf_counter()
         after, elements = send(dataset, state, event, **params)
         seconds[step] = time.perf_counter() - start
@@ -173,7 +173,7 @@ def opened(name: str) -> dict[str, float]:
     state.update(after)
     drawn.update(elements)
     for step in ("decide", "decide again"):
-        timed(step, "on_decide", choice="keep", row=state["row"])
+        timed(step, "on_decide")
     state["tab"] = "overview"
     timed("open after a decision", "on_load")
     return seconds
@@ -199,15 +199,15 @@ def send(
     return dict(ctx.panel.state._data), drawn[-1]
 
 
-def token_of(elements: Any, event: str) -> dict[str, str]:
-    """The token that the drawn button of an event sends, if it has one."""
+def button_params(elements: Any, event: str) -> dict[str, Any]:
+    """The parameters that the first drawn button of an event sends, if there is one."""
     if isinstance(elements, dict):
-        if event in elements.values() and "token" in (elements.get("params") or {}):
-            return {"token": elements["params"]["token"]}
+        if event in elements.values() and elements.get("params"):
+            return dict(elements["params"])
         elements = list(elements.values())
     for element in elements if isinstance(elements, list) else ():
-        if token := token_of(element, event):
-            return token
+        if params := button_params(element, event):
+            return params
     return {}
 
 

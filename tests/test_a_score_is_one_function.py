@@ -88,7 +88,7 @@ def test_the_panel_has_its_card_histogram_and_queue(audited: Any) -> None:
     drawn = app.send("on_kind", value="bright")
     assert "bright" in drawn["queue"]["type"]["properties"]["top"]["type"]["properties"]["kind"]["type"]["values"]
     brightest = result.ids[int(np.argmax(result.columns["brightness"]))]
-    assert app.state["row"] == [brightest, 0], "ranked by its own score"
+    assert app.row == [brightest, 0], "ranked by its own score"
     assert "- Brightness: " in json.dumps(drawn, ensure_ascii=False)
 
 
